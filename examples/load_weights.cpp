@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Loading weights: from a file, from memory, and what happens when they do not fit the type.
+// Loading weights: from a file, from memory, mapped without a copy, and what happens when they do
+// not fit the type.
 
 #include <cstdio>
 #include <filesystem>
@@ -35,10 +36,17 @@ int main() {
   const auto embedded = bytes ? ln::load_llama2c(from_memory, *bytes) : bytes.error();
   std::printf("from memory: %s\n", embedded ? "loaded" : embedded.error().message().c_str());
 
+  // ... or packed once, and run where that file is mapped.
+  const std::string ready = path + ".packed";
+  const auto saved = ln::save_packed(ln::pack(from_file), ready);
+  const auto mapped = ln::map_packed<Stories>(ready);
+  std::printf("mapped: %s\n", mapped ? "ready to run" : mapped.error().message().c_str());
+
   // A file that does not fit is refused before any tensor is touched, in one sentence.
   ln::weights<Narrow> other;
   const auto refused = ln::load_llama2c(other, path);
   std::printf("into another type: %s\n", refused ? "loaded" : refused.error().message().c_str());
   std::filesystem::remove(path);
-  return loaded && embedded && !refused && std::fflush(stdout) == 0 ? 0 : 1;
+  std::filesystem::remove(ready);
+  return loaded && embedded && saved && mapped && !refused && std::fflush(stdout) == 0 ? 0 : 1;
 }

@@ -79,6 +79,26 @@ BOOST_AUTO_TEST_CASE(block_is_zero_and_moves) {
   BOOST_TEST(ln::memory_block(0).size() == 64);
 }
 
+// Memory of another's is given back by what came with it, once, or not at all.
+BOOST_AUTO_TEST_CASE(block_of_anothers_memory) {
+  alignas(ln::alignment) static char bytes[128];
+  static long given_back = 0;
+  {
+    ln::memory_block block(bytes, 128,
+                           [](void* p, index size) { given_back += p == bytes ? size : -1; });
+    ln::memory_block moved(std::move(block));
+    block = ln::memory_block(bytes, 3, nullptr);
+    BOOST_TEST(block.size() == 3);
+    BOOST_TEST(moved.size() == 128);
+    BOOST_TEST(given_back == 0);
+    moved = std::move(block);
+    BOOST_TEST(given_back == 128);
+    BOOST_TEST(moved.data() == bytes);
+    BOOST_TEST(block.size() == 0);
+  }
+  BOOST_TEST(given_back == 128);
+}
+
 // A block that cannot be had is empty; nothing throws.
 BOOST_AUTO_TEST_CASE(failed_allocation_is_empty) {
   const ln::memory_block block(index{1} << 60);

@@ -14,6 +14,9 @@ inline std::vector<token> bytes_of(std::string_view text) {
   return ln::byte_tokenizer{}.encode(text);
 }
 
+/// How often two texts were compared since the program began (eval/compare.cpp).
+long texts_compared();
+
 /// A model whose next token depends on the one before: log P(t | before) = rule(before, t). Says
 /// how many tokens it was given and refuses more than `longest`.
 template <class Rule>

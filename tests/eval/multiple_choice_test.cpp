@@ -3,6 +3,7 @@
 // that are too long.
 
 #include "figures.hpp"
+#include "support/heap.hpp"
 
 namespace test::choices_test {
 
@@ -258,6 +259,29 @@ BOOST_AUTO_TEST_CASE(many_groups) {
   BOOST_TEST(f.clustered.value == 0.75);
   // Groups of one item each are independent items.
   BOOST_TEST(std::abs(f.clustered.error - std::sqrt(0.75 * 0.25 / 19'999)) < 1e-12);
+}
+
+// Four times the items, each of a group of its own, are about four times the work: comparisons of
+// names, and bytes of the heap. Sanitizers have a memcmp() of their own.
+BOOST_AUTO_TEST_CASE(groups_take_no_quadratic_time, *boost::unit_test::label("numbers")) {
+  const auto work = [](int n) {
+    std::vector<ln::eval_item> items;
+    std::vector<ln::item_score> all;
+    for (int i = 0; i < n; ++i) {
+      items.push_back({.options = {"x", "y"}, .group = std::to_string(1'000'000 + i * 7919 % n)});
+      all.push_back({.options = {{.whole = i % 4 > 0 ? 0.0 : -1.0}, {.whole = -0.5}}});
+    }
+    const long before = texts_compared();
+    const auto use =
+        heap_use_of([&] { BOOST_TEST(ln::summarize(items, all, choice_by::whole).cut == 0); });
+    return std::pair(texts_compared() - before, use.bytes);
+  };
+  const auto [few, small] = work(1000);
+  const auto [many, large] = work(4000);
+  BOOST_TEST(few >= 1000);
+  BOOST_TEST(many < 6 * few, few << " and " << many);
+  BOOST_TEST(small >= 1000);
+  BOOST_TEST(large < 6 * small, small << " and " << large);
 }
 
 BOOST_AUTO_TEST_CASE(refusals) {

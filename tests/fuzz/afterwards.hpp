@@ -10,10 +10,9 @@ namespace fuzz {
 
 namespace ln = linnet;
 
-/// Packs, and writes a few tokens, all of them of the vocabulary.
+/// Writes a few tokens, all of them of the vocabulary.
 template <class M>
-void generate(const ln::weights<M>& w) {
-  const auto p = ln::pack(w);
+void generate(const ln::packed<M>& p) {
   if (!p.valid()) return;
   auto session = ln::session<M>::open(p, {.target = 4});
   if (!session) return;
@@ -27,9 +26,9 @@ void generate(const ln::weights<M>& w) {
 /// Generates, also with int8 and int4 weights, and trains one step of a copy.
 template <class M>
 void use(const ln::weights<M>& w) {
-  generate(w);
-  generate(ln::quantize<ln::storage::int8>(w));
-  generate(ln::quantize<ln::storage::int4<>>(w));
+  generate(ln::pack(w));
+  generate(ln::pack(ln::quantize<ln::storage::int8>(w)));
+  generate(ln::pack(ln::quantize<ln::storage::int4<>>(w)));
   ln::weights<M> copy = w.clone();
   if (!copy.valid()) return;
   auto train = ln::trainer<M>::open(copy, {.target = 2});

@@ -37,6 +37,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (ln::load_safetensors(w, *file)) fuzz::use(w);
   if (ln::load_safetensors(w, *file, ln::naming::hugging_face{})) fuzz::use(w);
   if (ln::load_safetensors(g, *file, ln::naming::hugging_face{})) fuzz::use(g);
-  if (ln::load_safetensors(q, *file)) fuzz::generate(q);
+  if (ln::load_safetensors(q, *file)) fuzz::generate(ln::pack(q));
   return 0;
 }

@@ -308,6 +308,120 @@ BOOST_AUTO_TEST_CASE(texts_and_figures) {
   });
 }
 
+// Answers of yes or no: a scorer says why, and goes on afterwards.
+BOOST_AUTO_TEST_CASE(scoring) {
+  using model = ln::decoder<tiny_decoder_shape>;
+  ln::weights<model> w;
+  randomize(w);
+  const auto p = ln::pack(w);
+  auto session = ln::session<model>::open(p, {.batch = 3, .target = 8, .max_logits = 4});
+  LINNET_REQUIRE_OK(session);
+  const std::vector<token> text = tokens(20, model::vocabulary, 1);
+  const std::span<const token> given = std::span(text).first(3), rest = std::span(text).first(5);
+  std::vector<ln::token_score> scores(5), more(5), windows(19);
+  const auto told = [](bool done, bool lacks) -> ln::result<void> {
+    if (done && !lacks) return {};
+    return lacks ? ln::detail::out_of_memory("told") : ln::error{ln::errc::invalid, "", "", "", ""};
+  };
+  const auto check = [&](const char* name, auto open) {
+    // A new scorer for each: what one has allocated stays.
+    const auto with = [&](auto&& f) {
+      return [&, f](auto arm) {
+        auto scorer = open();
+        return f(scorer, arm);
+      };
+    };
+    check_failing_allocations(name, with([&](auto& s, auto arm) {
+                                arm();
+                                const bool done = s.begin(given, {});
+                                return told(done, s.lacks_memory());
+                              }));
+    check_failing_allocations(name, with([&](auto& s, auto arm) {
+                                arm();
+                                const bool done = s.begin(given, std::span(scores).first(2));
+                                return told(done, s.lacks_memory());
+                              }));
+    check_failing_allocations(name, with([&](auto& s, auto arm) {
+                                BOOST_REQUIRE(s.begin(given, {}));
+                                arm();
+                                const bool done = s.score(rest, scores);
+                                return told(done, s.lacks_memory());
+                              }));
+    for (const long n : {0L, 1L, 2L}) {  // the given tokens are still there afterwards
+      auto scorer = open();
+      BOOST_REQUIRE(scorer.begin(given, {}));
+      fail_allocation(n, true);
+      const bool done = scorer.score(rest, scores);
+      BOOST_TEST((stop_failing() && !done && scorer.lacks_memory()));
+      BOOST_TEST((scorer.score(rest, more) && !scorer.lacks_memory()));
+      auto other = open();
+      BOOST_REQUIRE((other.begin(given, {}) && other.score(rest, scores)));
+      for (std::size_t i = 0; i < scores.size(); ++i)
+        BOOST_TEST(scores[i].log_probability == more[i].log_probability);
+    }
+    {  // a text that could not begin is not the one before
+      auto scorer = open();
+      BOOST_REQUIRE(scorer.begin(given, {}));
+      fail_allocation(0, true);
+      const bool begun = scorer.begin(rest, std::span(more).first(4));
+      BOOST_TEST((stop_failing() && !begun && scorer.lacks_memory()));
+      BOOST_TEST((!scorer.score(rest, more) && !scorer.lacks_memory()));
+    }
+    const auto encode = [](std::string_view t) {
+      std::vector<token> ids;
+      for (const char c : t) ids.push_back(c % 11);
+      return ids;
+    };
+    const ln::eval_item item{.context = "ab", .options = {"cd", "efgh"}};
+    check_failing_allocations(name, with([&](auto& s, auto arm) {
+                                arm();
+                                return ln::score_text(s, encode, 0, "twenty letters of text");
+                              }));
+    check_failing_allocations(name, with([&](auto& s, auto arm) {
+                                arm();
+                                return ln::score_options(s, encode, item, {});
+                              }));
+    check_failing_allocations(name, with([&](auto& s, auto arm) {
+                                arm();
+                                const bool done = ln::score_windows(s, text, windows);
+                                return told(done, !done);
+                              }));
+  };
+  check("session_scorer", [&] { return ln::session_scorer(*session); });
+  check("evaluator_scorer",
+        [&] { return *ln::evaluator_scorer<model>::open(p, {.target = 8, .max_logits = 4}); });
+
+  const std::span<const token> prompts[] = {given, rest};
+  const auto on_token = [](std::size_t, token) { return true; };
+  check_failing_allocations("generate_greedy", [&] {
+    const bool done = ln::generate_greedy(*session, prompts, 2, on_token);
+    return told(done, !done);
+  });
+  check_failing_allocations("generate_greedy one", [&] {
+    const index n = ln::generate_greedy(*session, given, 2, [](token) { return true; });
+    return told(n == 2, n == 0);
+  });
+  const std::string digits(40, '1'), solution = "it is\n#### " + digits;
+  check_failing_allocations("last_number", [&] {
+    const std::string number = ln::last_number(solution);
+    return told(number == digits, number.empty());
+  });
+  check_failing_allocations("parse_gsm8k_answer", [&] {
+    const std::string number = ln::parse_gsm8k_answer(solution);
+    return told(number == digits, number.empty());
+  });
+  const std::string titled = digits + " [title] " + digits, clean = ln::clean_hellaswag(titled);
+  check_failing_allocations("clean_hellaswag", [&] {
+    const std::string got = ln::clean_hellaswag(titled);
+    return told(got == clean, got.empty());
+  });
+  const std::vector<index> classes{1, 2, 2};
+  check_failing_allocations("majority_baseline", [&] {
+    const auto a = ln::majority_baseline(classes, classes);
+    return told(a.right == 2 && a.total == 3, a.total == 0);
+  });
+}
+
 BOOST_AUTO_TEST_CASE(streams) {
   const std::string text(500, 'a');
   const std::vector<std::string_view> texts{text};
@@ -373,6 +487,22 @@ BOOST_AUTO_TEST_CASE(what_computes, *boost::unit_test::label("numbers")) {
       "speculative", [&] { return ln::speculative<model, model>::open(*session, *draft, 2); });
   check_failing_allocations("self_speculative",
                             [&] { return ln::self_speculative<model>::open(*session, 1, 2); });
+}
+
+BOOST_AUTO_TEST_CASE(packed_files) {
+  using model = ln::decoder<tiny_decoder_shape>;
+  ln::weights<model> w;
+  randomize(w);
+  const auto p = ln::pack(w);
+  const scratch_folder folder;
+  const std::string path = folder.path("w"), none = folder.path("none"), array = folder.path("a.h");
+  check_failing_allocations("save_packed", [&] { return ln::save_packed(p, path); });
+  LINNET_REQUIRE_OK(ln::map_packed<model>(path));
+  check_refusal("map_packed", [&] { return ln::map_packed<model>(none); });
+  check_refusal("view_packed", [&] {
+    return ln::view_packed<ln::decoder<tiny_decoder_shape, ln::tie::untied>>(p.block());
+  });
+  check_failing_allocations("write_array", [&] { return ln::write_array(array, "a", p.block()); });
 }
 
 #if __has_include(<xxhash.h>)

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <map>
 
+#include "support/data.hpp"
 #include "support/scoring.hpp"
 
 namespace test {
@@ -96,6 +97,7 @@ class all_ways {
           note("path scores", path_scores());
         }
         note("evaluator", evaluate());
+        if (blocks == 0 && prompt == short_prompt) note("mapped", mapped());
       }
     }
     note("no blocks left", exhausted());
@@ -180,6 +182,22 @@ class all_ways {
       compare(o, logits, plain[at(prompt_)]);
     }
     go_on(o, s, text_, plain);
+    return o;
+  }
+
+  /// The weights saved, and run where the file is mapped: not a bit may differ.
+  outcome mapped() {
+    outcome o;
+    const auto& plain = truth(text_);
+    const scratch_folder folder;
+    BOOST_REQUIRE(ln::save_packed(p_, folder.path("w")));
+    const auto p = ln::map_packed<M>(folder.path("w"));
+    BOOST_REQUIRE_MESSAGE(p, name_ << (p ? "" : p.error().message()));
+    auto s = ln::session<M>::open(*p, limits(1));
+    BOOST_REQUIRE(s);
+    compare(o, start(*s, text_, prompt_), plain[at(prompt_)]);
+    go_on(o, *s, text_, plain);
+    BOOST_TEST(o.exact, name_);
     return o;
   }
 

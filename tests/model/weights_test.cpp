@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The values of models: initial ones, packing there and back, quantizing.
 
+#include "support/heap.hpp"
 #include "support/scoring.hpp"
 
 namespace test::weights_test {
@@ -65,6 +66,53 @@ double worst_rounding(const ln::weights<M>& w,
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(weights)
+
+// Packed into the caller's memory, and seen in another's: no heap, no copy, no byte behind it.
+BOOST_AUTO_TEST_CASE(packed_in_any_memory) {
+  using M = ln::quantized<decoder, storage::int8>;
+  ln::weights<decoder> w;
+  randomize(w);
+  const auto q = ln::quantize<storage::int8>(w);
+  const auto own = ln::pack(q);
+  constexpr auto size = static_cast<std::size_t>(ln::packed<M>::bytes());
+  alignas(ln::alignment) static std::byte memory[size + 64];
+  std::memset(memory, 1, sizeof memory);
+  ln::packed<M> there, seen;
+  BOOST_TEST(heap_use_of([&] { there = ln::pack(q, memory); }).calls == 0);
+  BOOST_TEST(same_bytes(there, own));
+  BOOST_TEST(there.data() == memory);
+  BOOST_TEST(static_cast<int>(memory[size]) == 1);
+  BOOST_TEST(heap_use_of([&] { seen = ln::packed<M>::view(there.block()); }).calls == 0);
+  BOOST_TEST(seen.data() == memory);
+  BOOST_TEST(same_bytes(ln::unpack(seen), q));
+  const ln::packed<M> copy = seen.clone(), moved = std::move(seen);
+  BOOST_TEST(same_bytes(copy, own));
+  BOOST_TEST(copy.data() != memory);
+  BOOST_TEST((moved.valid() && !seen.valid() && seen.block().empty()));
+
+  // What is refused stays as it is.
+  std::memset(memory, 1, sizeof memory);
+  const auto refuses = [](const ln::packed<M>& p, const std::string& sentence) {
+    BOOST_TEST((!p.valid() && p.error().code == ln::errc::invalid));
+    BOOST_TEST(p.error().message() == sentence);
+    BOOST_TEST(!(ln::session<M>::open(p, {.target = 4})));
+  };
+  const std::span all(memory);
+  const std::string behind = ": memory: expected packed::bytes(), " + std::to_string(size) +
+                             " bytes, got " + std::to_string(size - 1);
+  refuses(ln::pack(q, all.first(size - 1)), "pack" + behind);
+  refuses(ln::packed<M>::view(all.first(size - 1)), "packed::view" + behind);
+  refuses(ln::pack(q, {}),
+          "pack: memory: expected packed::bytes(), " + std::to_string(size) + " bytes, got 0");
+  const std::string elsewhere =
+      ": memory: expected memory that is declared alignas(linnet::alignment), got another address";
+  refuses(ln::pack(q, all.subspan(4)), "pack" + elsewhere);
+  refuses(ln::packed<M>::view(all.subspan(4)), "packed::view" + elsewhere);
+  auto gone = q.clone();
+  const auto kept = std::move(gone);
+  BOOST_TEST(ln::pack(gone, all).error().message() == gone.error().message());
+  BOOST_TEST(std::all_of(all.begin(), all.end(), [](std::byte b) { return b == std::byte{1}; }));
+}
 
 // Packing is exactly invertible in every storage type, and a clone is a copy of its own.
 BOOST_AUTO_TEST_CASE(pack_and_unpack) {

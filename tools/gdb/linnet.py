@@ -88,14 +88,15 @@ class Block:
         self.kind = short(value.type.strip_typedefs().name).split("<")[0]
         self.model = short(value.type.strip_typedefs().template_argument(0))
         self.block = value[value.type.strip_typedefs().fields()[0]]  # its base, tensor_block
-        self.memory = self.block["memory_"]
+        values = self.block["values_"]
+        self.bytes = int(values["_M_extent"]["_M_extent_value"]) if values["_M_ptr"] else 0
 
     def valid(self):
-        return int(self.memory["size_"]) > 0
+        return self.bytes > 0
 
     def to_string(self):
         if self.valid():
-            return f"{self.kind} of {self.model}, {int(self.memory['size_'])} bytes"
+            return f"{self.kind} of {self.model}, {self.bytes} bytes"
         if self.block["failed_"]:
             why = Error(self.block["failure_"]).to_string()
         else:

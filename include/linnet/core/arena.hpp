@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <limits>
 #include <memory>
-#include <utility>
 
 #include <linnet/core/finite.hpp>
 
@@ -82,40 +81,40 @@ inline void aligned_free(void* p) { std::free(p); }
 #endif
 }  // namespace detail
 
-/// Owns one aligned, zeroed block of memory. Movable; an empty block means that allocation failed,
-/// or that the block was moved from.
+/// One aligned block of memory: zeroed and its own, or another's. Movable; an empty block means
+/// that allocation failed, or that the block was moved from.
 class memory_block {
  public:
+  /// Gives memory back.
+  using release = void (*)(void* data, index size);
+
   memory_block() = default;
-  /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
-  explicit memory_block(index bytes)
-      : size_(round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment)) {
-    if (bytes < most_bytes) data_.reset(detail::aligned_allocate(static_cast<std::size_t>(size_)));
-    if (data_)
-      __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
-    else
-      size_ = 0;
+  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure.
+  explicit memory_block(index bytes) {
+    if (bytes >= most_bytes) return;
+    const index size = round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment);
+    *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
+                         [](void* p, index) { detail::aligned_free(p); });
+    if (data_) __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size));
   }
-  /// Takes the other's memory and leaves it empty.
-  memory_block(memory_block&& other) noexcept
-      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
-  /// @copydoc memory_block(memory_block&&)
-  memory_block& operator=(memory_block&& other) noexcept {
-    data_ = std::move(other.data_);
-    size_ = std::exchange(other.size_, 0);
-    return *this;
-  }
+  /// Takes `size` bytes at `data`, which `how` gives back. Without `how` they stay another's and
+  /// must outlive the block.
+  memory_block(void* data, index size, release how) : data_(data, {how, size}) {}
+
   /// First byte, or null.
   void* data() const { return data_.get(); }
-  /// Size in bytes, a multiple of `alignment`.
-  index size() const { return size_; }
+  /// Size in bytes, of own memory a multiple of `alignment`.
+  index size() const { return data_ ? data_.get_deleter().size : 0; }
 
  private:
-  struct free_memory {
-    void operator()(void* p) const { detail::aligned_free(p); }
+  struct give_back {
+    release how;
+    index size;
+    void operator()(void* p) const {
+      if (how) how(p, size);
+    }
   };
-  std::unique_ptr<void, free_memory> data_;
-  index size_ = 0;
+  std::unique_ptr<void, give_back> data_;
 };
 
 LINNET_NAMESPACE_END

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include <linnet/core/finite.hpp>
+#include <linnet/core/result.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/text/words.hpp>
 
@@ -20,10 +20,10 @@ LINNET_NAMESPACE_BEGIN
 /// false to end that text; `no_token` ends it, too, and is not handed on. `S` is a session of a
 /// decoder, or a class with its members planned, capacity, chunk, reset, feed and fork. Its limits'
 /// batch is the most prompts. False if they are more, or one of them is empty, too long or of
-/// tokens that the model refuses.
+/// tokens that the model refuses, or where memory lacks.
 template <class S, class Emit>
 bool generate_greedy(S& session, std::span<const std::span<const token>> prompts, index most,
-                     Emit&& on_token) {
+                     Emit&& on_token) LINNET_TRY {
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that
@@ -84,9 +84,10 @@ bool generate_greedy(S& session, std::span<const std::span<const token>> prompts
   }
   return true;
 }
+LINNET_WITHOUT_MEMORY(return false)
 
 /// Continues one prompt greedily and calls `on_token(token)` for each token. Returns how many
-/// tokens were chosen; 0 for a prompt that is refused.
+/// tokens were chosen; 0 for a prompt that is refused or where memory lacks.
 template <class S, class Emit>
 index generate_greedy(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
   index n = 0;
@@ -162,20 +163,22 @@ inline std::string leading_number(std::string_view text) {
 
 /// The answer that a solution of GSM8K states: the number behind its first "####" (Cobbe et al.
 /// 2021). It has one spelling, so that "1,000", "$1000" and "1000.0" are equal. "" if there is
-/// none.
-inline std::string parse_gsm8k_answer(std::string_view text) {
+/// none, or where memory lacks.
+inline std::string parse_gsm8k_answer(std::string_view text) LINNET_TRY {
   const std::size_t mark = text.find("####");
   if (mark == text.npos) return "";
   text.remove_prefix(mark + 4);
   text.remove_prefix((std::min)(text.find_first_not_of(" \t"), text.size()));
   return detail::leading_number(text);
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 /// The last number of a text, in one spelling: a milder reading of a solution than
 /// parse_gsm8k_answer(). A minus (-, U+2212, U+FF0D) is its sign, before or behind a sign of money
 /// ($, euro, pound, yen, rupee). It is none behind a letter, a number, a closing bracket, another
-/// minus or one of %._! as in 5-3. An en dash is no sign. "" if there is no number.
-inline std::string last_number(std::string_view text) {
+/// minus or one of %._! as in 5-3. An en dash is no sign. "" if there is no number, or where memory
+/// lacks.
+inline std::string last_number(std::string_view text) LINNET_TRY {
   const auto digit = [&](std::size_t i) { return detail::is_digit(text[i]); };
   std::size_t end = text.size();
   while (end > 0 && !digit(end - 1)) --end;
@@ -190,5 +193,6 @@ inline std::string last_number(std::string_view text) {
   if (!detail::minus_is_between(text.substr(0, begin - minus))) begin -= minus;
   return detail::leading_number(text.substr(begin, end - begin));
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END

@@ -16,8 +16,9 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Accuracy of the most frequent class of `known`, the lowest of several, on `asked`: a baseline
-/// without a model.
-inline accuracy majority_baseline(std::span<const index> known, std::span<const index> asked) {
+/// without a model. Of 0 answers where memory lacks.
+inline accuracy majority_baseline(std::span<const index> known,
+                                  std::span<const index> asked) LINNET_TRY {
   std::vector<index> sorted(known.begin(), known.end());
   std::sort(sorted.begin(), sorted.end());
   index best = -1, most = 0;
@@ -27,6 +28,7 @@ inline accuracy majority_baseline(std::span<const index> known, std::span<const 
   }
   return {std::count(asked.begin(), asked.end(), best), std::ssize(asked)};
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 /// Classifies with a T5 model: chooses among label texts, by probability or by greedy decoding.
 /// Planned once; choosing allocates nothing.

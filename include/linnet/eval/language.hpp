@@ -41,8 +41,8 @@ result<text_score> score_text(P& paths, const Encode& encode, token opening, std
   std::vector<token> tokens{opening};
   for (const token t : encode(text)) tokens.push_back(t);
   std::vector<token_score> scores(tokens.size() - 1);
-  if (!score_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
-    return wrong("tokens", detail::scorable, "tokens that the model refuses");
+  if (!detail::score_all_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
+    return detail::not_scored(paths, "score_text", detail::scorable);
   text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
   for (const token_score& s : scores) total.nats -= s.log_probability;
   return total;

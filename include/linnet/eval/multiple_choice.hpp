@@ -174,8 +174,8 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
                first.begin() + static_cast<index>(p.shared));
   const bool windows = drop > p.shared - 1;
   const auto refused = [&] {
-    return wrong("tokens", std::string(detail::scorable) + ", and a prefix within limits.chunk",
-                 "tokens that the model refuses");
+    return detail::not_scored(paths, "score_options",
+                              std::string(detail::scorable) + ", and a prefix within limits.chunk");
   };
   if (!windows && !paths.begin(std::span<const token>(given), {})) return refused();
 
@@ -188,7 +188,8 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
     if (!windows) continue;
     std::vector<token> alone = given;
     alone.insert(alone.end(), rest.begin(), rest.end());
-    if (!score_windows(paths, std::span<const token>(alone), rests[i].scores)) return refused();
+    if (!detail::score_all_windows(paths, std::span<const token>(alone), rests[i].scores))
+      return refused();
   }
   if (!windows && !score_all(paths, std::span<const continuation>(rests))) return refused();
   for (std::size_t i = 0; i < rests.size(); ++i) {

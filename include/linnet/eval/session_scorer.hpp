@@ -10,6 +10,7 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -45,7 +46,9 @@ token_score score_of(std::span<T> logits, token t) {
 ///    given tokens are a prompt: attention::prefix lets them see each other.
 ///  - `score(rest, scores)`: the scores of tokens behind the given ones. May be called any number
 ///    of times after begin(): each goes on from the given tokens, not from another's.
-/// Both return false, with nothing promised of `scores`, for tokens that the model refuses.
+/// Both return false, with nothing promised of `scores`, for tokens that the model refuses. Those
+/// of linnet also do where memory lacks, and have a member `lacks_memory()` that tells the two
+/// apart.
 template <class P>
 concept loglikelihood_scorer = requires(P& p, std::span<const token> tokens,
                                         std::span<token_score> scores) {
@@ -58,6 +61,13 @@ namespace detail {
 /// Words for the tokens that a scorer takes.
 inline constexpr const char* scorable =
     "tokens of the model's vocabulary, within its limits and the free blocks of its cache";
+/// The error of tokens that a scorer refused.
+template <class P>
+error not_scored(const P& paths, const char* where, std::string expected) {
+  if constexpr (requires { paths.lacks_memory(); })
+    if (paths.lacks_memory()) return out_of_memory(where);
+  return {errc::invalid, where, "tokens", std::move(expected), "tokens that the model refuses"};
+}
 }  // namespace detail
 
 /// Tokens behind the given ones, and where their scores go: one for each.
@@ -94,7 +104,8 @@ class session_scorer {
   /// Tokens that a sequence may have, see loglikelihood_scorer.
   index longest() const { return session_->capacity(); }
   /// Starts a sequence with the given tokens.
-  bool begin(std::span<const token> given, std::span<token_score> scores) {
+  bool begin(std::span<const token> given, std::span<token_score> scores) LINNET_TRY {
+    lacks_memory_ = false;
     session_->reset();
     kept_ = false;
     next_.clear();
@@ -108,13 +119,15 @@ class session_scorer {
     next_.assign(last.begin(), last.end());
     return !next_.empty();
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
   /// Scores one continuation of the given tokens.
   bool score(std::span<const token> rest, std::span<token_score> scores) {
     const continuation one{rest, scores};
     return score_all({&one, 1});
   }
   /// Scores several continuations of the given tokens.
-  bool score_all(std::span<const continuation> all) {
+  bool score_all(std::span<const continuation> all) LINNET_TRY {
+    lacks_memory_ = false;
     if (next_.empty()) return false;
     waiting_.clear();
     for (const auto& [rest, scores] : all) {
@@ -139,6 +152,9 @@ class session_scorer {
     }
     return true;
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
+  /// Whether the last call returned false because memory lacked.
+  bool lacks_memory() const { return lacks_memory_; }
 
  private:
   bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
@@ -174,6 +190,7 @@ class session_scorer {
   S* session_;
   std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
   bool kept_ = false;                              ///< the last sequence holds the given tokens
+  bool lacks_memory_ = false;
   std::vector<continuation> waiting_;  ///< tokens from the given's last on; scores behind each
   std::vector<token> inputs_;          ///< [batch, length]
   std::vector<index> lengths_;         ///< [batch]
@@ -219,14 +236,18 @@ class evaluator_scorer {
   /// Tokens that a sequence may have, see loglikelihood_scorer.
   index longest() const { return longest_; }
   /// Starts a sequence with the given tokens.
-  bool begin(std::span<const token> given, std::span<token_score> scores) {
+  bool begin(std::span<const token> given, std::span<token_score> scores) LINNET_TRY {
+    lacks_memory_ = false;
+    given_.clear();  // and stays so where memory lacks
     given_.assign(given.begin(), given.end());
     prefix_ = scores.empty() ? std::ssize(given) : 0;
     if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
     return scores.empty() || run(given.subspan(1), 0, scores);
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
   /// Scores one continuation of the given tokens.
-  bool score(std::span<const token> rest, std::span<token_score> scores) {
+  bool score(std::span<const token> rest, std::span<token_score> scores) LINNET_TRY {
+    lacks_memory_ = false;
     if (given_.empty() || scores.size() != rest.size()) return false;
     const std::size_t given = given_.size();
     given_.insert(given_.end(), rest.begin(), rest.end());
@@ -234,13 +255,16 @@ class evaluator_scorer {
     given_.resize(given);
     return done;
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
+  /// Whether the last call returned false because memory lacked.
+  bool lacks_memory() const { return lacks_memory_; }
 
  private:
   evaluator_scorer(evaluator<M, T>&& e, index longest, index multiple)
       : evaluator_(std::move(e)), longest_(longest), multiple_(multiple) {}
 
   /// Scores the last tokens of given_; the first of them stands behind given_[first].
-  bool run(std::span<const token> labels, index first, std::span<token_score> scores) {
+  bool run(std::span<const token> labels, index first, std::span<token_score> scores) LINNET_TRY {
     const index n = std::ssize(given_) - 1, length = (n + multiple_ - 1) / multiple_ * multiple_;
     inputs_.assign(given_.begin(), given_.end() - 1);
     inputs_.resize(static_cast<std::size_t>(length));
@@ -264,22 +288,21 @@ class evaluator_scorer {
                    labels[i]);
     return true;
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
 
   evaluator<M, T> evaluator_;
   index longest_, multiple_;
   index prefix_ = 0;  ///< given tokens that see each other
+  bool lacks_memory_ = false;
   std::vector<token> given_, inputs_, ignored_;
   std::vector<T> logits_;
 };
 
-/// Scores all tokens of a sequence but the first, in windows where it is longer than `longest`
-/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it). Each
-/// token is scored in the first window that reaches it. So it has at least longest - stride + 1
-/// tokens before it, or all there are. No window but the first begins with the sequence's first
-/// token. `scores` receives tokens.size() - 1 of them. False for tokens that are refused.
+namespace detail {
+/// score_windows() for functions that report a lack of memory themselves.
 template <loglikelihood_scorer P>
-bool score_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
-                   index stride = 0) {
+bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                       index stride = 0) {
   const auto n = std::ssize(tokens);
   const index longest = paths.longest();
   if (stride <= 0) stride = (std::max)(longest / 2, index{1});
@@ -297,5 +320,19 @@ bool score_windows(P& paths, std::span<const token> tokens, std::span<token_scor
   }
   return true;
 }
+}  // namespace detail
+
+/// Scores all tokens of a sequence but the first, in windows where it is longer than `longest`
+/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it); each
+/// token is scored in the first window that reaches it, so with at least longest - stride + 1
+/// tokens before it, or all there are. No window but the first begins with the sequence's first
+/// token. `scores` receives tokens.size() - 1 of them. False for tokens that are refused, or where
+/// memory lacks.
+template <loglikelihood_scorer P>
+bool score_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                   index stride = 0) LINNET_TRY {
+  return detail::score_all_windows(paths, tokens, scores, stride);
+}
+LINNET_WITHOUT_MEMORY(return false)
 
 LINNET_NAMESPACE_END

@@ -99,11 +99,10 @@ inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::stri
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// HellaSwag's texts as the usual harness (EleutherAI's) cleans them: white space at both ends
-/// goes, " [title]" becomes ". ", what stands in brackets goes ("[header]", "[step]"), and of two
-/// spaces that are left one.
-inline std::string clean_hellaswag(std::string_view text) {
-  const std::string titled = detail::replace_all(detail::without_blanks(text), " [title]", ". ");
+namespace detail {
+/// clean_hellaswag() for functions that report a lack of memory themselves.
+inline std::string cleaned_hellaswag(std::string_view text) {
+  const std::string titled = replace_all(without_blanks(text), " [title]", ". ");
   std::string clean;
   clean.reserve(titled.size());
   std::size_t close = 0, newline = 0;  // the first ones behind `open`
@@ -115,8 +114,17 @@ inline std::string clean_hellaswag(std::string_view text) {
     clean.append(titled, at, open + !pair - at);
     at = pair ? close + 1 : open + 1;
   }
-  return detail::replace_all(clean, "  ", " ");
+  return replace_all(clean, "  ", " ");
 }
+}  // namespace detail
+
+/// HellaSwag's texts as the usual harness (EleutherAI's) cleans them: white space at both ends
+/// goes, " [title]" becomes ". ", what stands in brackets goes ("[header]", "[step]"), and of two
+/// spaces that are left one. "" where memory lacks.
+inline std::string clean_hellaswag(std::string_view text) LINNET_TRY {
+  return detail::cleaned_hellaswag(text);
+}
+LINNET_WITHOUT_MEMORY(return {})
 
 /// Reads HellaSwag (Zellers et al. 2019) as text with six lines per item. They are "activity:
 /// context", the number of the right ending (0 to 3) and four endings. The group is the activity.
@@ -142,14 +150,14 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
       text.remove_prefix((std::min)(end + 1, text.size()));
       if (auto sound = detail::check_text(place, what, field); !sound) return sound.error();
       if (part == 0) {
-        item.context = clean_hellaswag(field);
+        item.context = detail::cleaned_hellaswag(field);
         item.group = field.substr(0, (std::min)(field.find(": "), field.size()));
       } else if (part == 1) {
         if (field.size() != 1 || field[0] < '0' || field[0] > '3')
           return error{errc::malformed, place, what, "0, 1, 2 or 3", detail::printable(field)};
         item.answer = field[0] - '0';
       } else {
-        std::string option = clean_hellaswag(field);
+        std::string option = detail::cleaned_hellaswag(field);
         if (option.empty()) option = field;
         item.options.push_back(std::move(option));
       }

@@ -238,7 +238,7 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
         !fits && prefix.empty())
       return fits;
   }
-  if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
+  if constexpr (detail::fits_metadata<!detail::foreign<Naming>, M>() &&
                 detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
     return detail::load_parts(
         file, detail::parts_of<Naming>(w), prefix, values, [](std::string_view name) {
@@ -254,7 +254,7 @@ template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
                               const std::string& where = "safetensors",
                               nonfinite values = nonfinite::keep) LINNET_TRY {
-  if (!(detail::fits_facts<!detail::foreign<Naming>, M>() &&
+  if (!(detail::fits_metadata<!detail::foreign<Naming>, M>() &&
         detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
     return {};
   const auto file = parse_safetensors(bytes, where);
@@ -266,7 +266,7 @@ LINNET_OR_OUT_OF_MEMORY(where)
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
                               nonfinite values = nonfinite::keep) LINNET_TRY {
-  if (!(detail::fits_facts<!detail::foreign<Naming>, M>() &&
+  if (!(detail::fits_metadata<!detail::foreign<Naming>, M>() &&
         detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
     return {};
   const auto file = read_safetensors(path);
@@ -294,7 +294,7 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
     if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
     for (const detail::key_value& one : detail::metadata_of<M>()) notes[one.key] = one.value;
   }
-  if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
+  if constexpr (detail::fits_metadata<!detail::foreign<Naming>, M>() &&
                 detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
     return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
   else

@@ -101,15 +101,10 @@ class session {
   static result<session> open(const packed<M, T>& p, const limits& l,
                               std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
-    const auto refuse = [](std::string expected, std::string got) {
-      return linnet::error{errc::invalid, "session::open", "memory", std::move(expected),
-                           std::move(got)};
-    };
-    if (std::ssize(memory) < footprint(l))
-      return refuse("session::footprint(limits), " + std::to_string(footprint(l)) + " bytes",
-                    std::to_string(memory.size()));
-    if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignment != 0)
-      return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+    if (auto fit = detail::fits_memory("session::open", memory.data(), memory.size(),
+                                       "session::footprint(limits)", footprint(l));
+        !fit)
+      return fit.error();
     __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
     return session(p, l, memory.data(), private_tag{});
   }

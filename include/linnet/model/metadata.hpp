@@ -144,7 +144,7 @@ constexpr bool policies_named() {
 /// A compile-time error for a model with a policy that files could not tell from others. True for
 /// other models, and where the file does not `Say` what policies a model has.
 template <bool Say, class M>
-constexpr bool fits_facts() {
+constexpr bool fits_metadata() {
   if constexpr (Say && !policies_named<M>())
     static_assert(never<M>,
                   "linnet: give your policy `static std::string name()`, a name of its own: files "

@@ -5,6 +5,7 @@
 /// owns one block of memory of a size known at compile time.
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -12,6 +13,7 @@
 
 #include <linnet/core/arena.hpp>
 #include <linnet/core/result.hpp>
+#include <linnet/core/view.hpp>
 #include <linnet/nn/layer.hpp>
 #include <linnet/ops/elementwise.hpp>
 
@@ -42,6 +44,21 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
   leaf = memory.take<std::remove_const_t<T>>(info.size());
 }
 
+/// Refuses a caller's memory that is shorter than `bytes`, which `called` says, or not aligned.
+/// Errors: errc::invalid.
+inline result<void> fits_memory(const char* where, const void* data, std::size_t size,
+                                const char* called, index bytes) {
+  const auto refuse = [&](std::string expected, std::string got) {
+    return error{errc::invalid, where, "memory", std::move(expected), std::move(got)};
+  };
+  if (size < static_cast<std::size_t>(bytes))
+    return refuse(std::string(called) + ", " + std::to_string(bytes) + " bytes",
+                  std::to_string(size));
+  if (reinterpret_cast<std::uintptr_t>(data) % alignment != 0)
+    return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+  return {};
+}
+
 /// The error of a function that could not allocate so many bytes.
 inline linnet::error out_of_memory(const char* where, index bytes) {
   return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
@@ -67,17 +84,11 @@ class tensor_block {
   }
 
   /// Allocates the block, all zero; valid() tells whether memory was there.
-  tensor_block() : memory_(bytes()) {
-    if (!memory_.data()) {
-      lacks_memory_ = true;
-      return;
-    }
-    arena all(memory_.data(), memory_.size());
-    place_all(all, tree_);
-  }
+  tensor_block() : tensor_block(memory_block(bytes()), 0) { lacks_memory_ = !valid(); }
   /// Takes over the block of another object, which becomes invalid.
   tensor_block(tensor_block&& other) noexcept
       : memory_(std::move(other.memory_)),
+        values_(std::exchange(other.values_, {})),
         tree_(std::exchange(other.tree_, tree_type{})),
         failure_(std::move(other.failure_)),
         failed_(other.failed_),
@@ -86,6 +97,7 @@ class tensor_block {
   tensor_block& operator=(tensor_block&& other) noexcept {
     if (this == &other) return *this;
     memory_ = std::move(other.memory_);
+    values_ = std::exchange(other.values_, {});
     tree_ = std::exchange(other.tree_, tree_type{});
     failure_ = std::move(other.failure_);
     failed_ = other.failed_;
@@ -93,7 +105,7 @@ class tensor_block {
     return *this;
   }
   /// Whether values are there: the allocation succeeded, and so did whatever filled it.
-  bool valid() const { return memory_.data() != nullptr; }
+  bool valid() const { return values_.data() != nullptr; }
   /// Why valid() is false: errc::out_of_memory, the error of the function that should have made the
   /// values, or errc::invalid after a move.
   linnet::error error() const {
@@ -105,6 +117,7 @@ class tensor_block {
   /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
   void fail(linnet::error why) {
     memory_ = {};
+    values_ = {};
     tree_ = {};
     failure_ = std::move(why);
     failed_ = true;
@@ -124,11 +137,17 @@ class tensor_block {
     M::visit(f, parameter_path{}, tree_);
   }
   /// The whole block as bytes.
-  void* data() const { return memory_.data(); }
+  void* data() const { return values_.data(); }
   /// @copydoc data()
-  std::span<std::byte> block() const {
-    return {static_cast<std::byte*>(memory_.data()),
-            static_cast<std::size_t>(valid() ? bytes() : 0)};
+  std::span<std::byte> block() const { return values_; }
+
+ protected:
+  /// Values in bytes() bytes of a block, `offset` behind its first byte; both are aligned.
+  tensor_block(memory_block memory, index offset) : memory_(std::move(memory)) {
+    if (!memory_.data()) return;
+    values_ = {static_cast<std::byte*>(memory_.data()) + offset, static_cast<std::size_t>(bytes())};
+    arena all(values_.data(), bytes());
+    place_all(all, tree_);
   }
 
  private:
@@ -140,6 +159,7 @@ class tensor_block {
   }
 
   memory_block memory_;
+  std::span<std::byte> values_;
   tree_type tree_{};
   linnet::error failure_{};
   bool failed_ = false;
@@ -224,13 +244,53 @@ result<void> check_finite(const weights<M, T>& w, std::string where) {
 template <class M, class T = float>
 class gradients : public tensor_block<M, form::gradient<T>> {};
 
-/// The form that kernels read: constant, shareable by any number of sessions in any threads.
+/// The form that kernels read: constant, shareable by any number of sessions in any threads. The
+/// panels are in memory of its own, or in another's that must outlive it.
 template <class M, class T = float, class S = storage_of<M, T>>
 class packed : public tensor_block<M, form::packed<T, S>> {
+  using base = tensor_block<M, form::packed<T, S>>;
+
  public:
   using model = M;
   using scalar = T;
   using storage = S;
+
+  /// Allocates panels, all zero; valid() tells whether memory was there.
+  packed() = default;
+  /// Panels that a block holds from `offset` on: bytes() of them, aligned to `alignment`. Nothing
+  /// is copied, and whoever gave the memory is believed.
+  explicit packed(memory_block memory, index offset = 0) : base(std::move(memory), offset) {}
+
+  /// Panels in another's memory, such as another object's block(). Nothing is copied; they are read
+  /// as long as the view lives. Only size and alignment are looked at: view_packed() also asks for
+  /// whose panels they are. Not valid() for memory that is too short or not aligned, with an error
+  /// of errc::invalid.
+  static packed view(lasting_span<const std::byte> panels) {
+    return in_memory("packed::view", const_cast<std::byte*>(panels.data()), panels.size());
+  }
+  /// An exact copy in a block of its own.
+  packed clone() const {
+    auto copy = detail::made_of<packed>(*this);
+    if (copy.valid())
+      __builtin_memcpy(copy.base::data(), data(), static_cast<std::size_t>(packed::bytes()));
+    return copy;
+  }
+  /// The panels as bytes.
+  const void* data() const { return base::data(); }
+  /// @copydoc data()
+  std::span<const std::byte> block() const { return base::block(); }
+
+ private:
+  template <class Model, class Scalar>
+  friend packed<Model, Scalar> pack(const weights<Model, Scalar>&, std::span<std::byte>);
+
+  /// Panels in some bytes, or the reason why they cannot be there.
+  static packed in_memory(const char* where, std::byte* data, std::size_t size) {
+    packed made(memory_block(data, static_cast<index>(size), nullptr));
+    if (auto fit = detail::fits_memory(where, data, size, "packed::bytes()", packed::bytes()); !fit)
+      made.fail(fit.error());
+    return made;
+  }
 };
 
 namespace detail {
@@ -307,6 +367,20 @@ template <class M, class T>
 packed<M, T> pack(const weights<M, T>& w) {
   auto p = detail::made_of<packed<M, T>>(w);
   if (p.valid()) detail::pack_into(ops::execution{}, w, p);
+  return p;
+}
+
+/// Packs weights into the caller's memory: at least packed<M, T>::bytes() bytes, a constant,
+/// aligned to `alignment`. The memory must outlive what is returned. Not valid() if `w` is not,
+/// with its error, or where the memory is too small or not aligned (errc::invalid); then nothing is
+/// written.
+template <class M, class T>
+packed<M, T> pack(const weights<M, T>& w, std::span<std::byte> memory) {
+  auto p = packed<M, T>::in_memory("pack", memory.data(), memory.size());
+  if (!w.valid()) p.fail(w.error());
+  if (!p.valid()) return p;
+  __builtin_memset(memory.data(), 0, static_cast<std::size_t>(p.bytes()));
+  detail::pack_into(ops::execution{}, w, p);
   return p;
 }
 

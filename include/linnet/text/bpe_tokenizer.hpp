@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <functional>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +16,7 @@
 #include <linnet/text/bpe_tables.hpp>
 #include <linnet/text/byte_letters.hpp>
 #include <linnet/text/text_matcher.hpp>
+#include <linnet/text/token_sink.hpp>
 #include <linnet/text/words.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -115,6 +117,17 @@ class bpe_tokenizer {
     encode(text, ids, match_added);
     return ids;
   }
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Memory is taken as above alone: none for words of up to 64 bytes without `match_added`. Also
+  /// errc::out_of_memory.
+  result<index> encode(std::string_view text, std::span<token> to,
+                       bool match_added = false) const LINNET_TRY {
+    detail::token_room room(to);
+    if (!write(text, room, match_added)) return detail::out_of_memory("encode");
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
 
   /// The bytes that `id` adds to a text, none for special ids; they may be part of a character (see
   /// text_stream). `previous`, which other tokenizers need, is unused.
@@ -163,11 +176,20 @@ class bpe_tokenizer {
     });
   }
   bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
+  /// Encodes into a sink; false where memory lacks for a long word.
+  bool write(std::string_view text, detail::token_sink to, bool match_added) const {
+    workspace space;
+    if (match_added)
+      append_added(text, to, space, false);
+    else
+      append_words(text, to, space);
+    return !space.lacks;
+  }
   /// Cuts out the added texts of this and of later phases; what is left becomes words.
-  void append_added(std::string_view text, std::vector<token>& to, workspace& space,
+  void append_added(std::string_view text, detail::token_sink to, workspace& space,
                     bool later) const;
 
-  void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
+  void append_words(std::string_view text, detail::token_sink to, workspace& space) const {
     each_word(text, parts_.single_digits, [&](std::string_view word) {
       const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
       if (id >= 0)
@@ -176,14 +198,14 @@ class bpe_tokenizer {
         merge(word, to, space);
     });
   }
-  void merge(std::string_view word, std::vector<token>& to, workspace& space) const {
+  void merge(std::string_view word, detail::token_sink to, workspace& space) const {
     if (word.size() <= short_word)
       merge_short(word, to);
     else
       merge_long(word, to, space);
   }
-  void merge_short(std::string_view word, std::vector<token>& to) const;
-  void merge_long(std::string_view word, std::vector<token>& to, workspace& space) const;
+  void merge_short(std::string_view word, detail::token_sink to) const;
+  void merge_long(std::string_view word, detail::token_sink to, workspace& space) const;
 };
 
 inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
@@ -317,16 +339,11 @@ inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
                                   bool match_added) const LINNET_TRY {
   if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
   if (to.empty()) to.reserve(text.size() / 3);
-  workspace space;
-  if (match_added)
-    append_added(text, to, space, false);
-  else
-    append_words(text, to, space);
-  return !space.lacks;
+  return write(text, to, match_added);
 }
 LINNET_WITHOUT_MEMORY(return false)
 
-inline void bpe_tokenizer::append_added(std::string_view text, std::vector<token>& to,
+inline void bpe_tokenizer::append_added(std::string_view text, detail::token_sink to,
                                         workspace& space, bool later) const {
   const auto append_rest = [&](std::string_view rest) {
     if (later)
@@ -347,7 +364,7 @@ inline void bpe_tokenizer::append_added(std::string_view text, std::vector<token
   append_rest(text.substr(begin));
 }
 
-inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
+inline void bpe_tokenizer::merge_short(std::string_view word, detail::token_sink to) const {
   token ids[short_word];
   std::uint32_t ranks[short_word];  // of a piece with the next one
   std::size_t n = word.size();
@@ -364,10 +381,10 @@ inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>
     if (i > 0) ranks[i - 1] = merges_.find(ids[i - 1], ids[i]);
     if (i + 1 < n) ranks[i] = merges_.find(ids[i], ids[i + 1]);
   }
-  to.insert(to.end(), ids, ids + n);
+  to.append({ids, n});
 }
 
-inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>& to,
+inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink to,
                                       workspace& space) const {
   std::vector<token>& ids = space.ids;
   std::vector<std::uint32_t>& sizes = space.sizes;

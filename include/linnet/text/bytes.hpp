@@ -3,12 +3,14 @@
 /// @file
 /// Bytes as tokens: no vocabulary file, no unknown words.
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <linnet/core/result.hpp>
 #include <linnet/text/t5_ids.hpp>
+#include <linnet/text/token_sink.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -41,6 +43,15 @@ struct byte_tokenizer {
     return ids;
   }
   LINNET_WITHOUT_MEMORY(return {})
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Allocates nothing but the words of the error.
+  result<index> encode(std::string_view text, std::span<token> to) const LINNET_TRY {
+    detail::token_room room(to);
+    for (const char c : text) room.push_back(static_cast<unsigned char>(c) + offset);
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
   /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is
   /// unused.
   std::string decode([[maybe_unused]] token previous, token id) const {

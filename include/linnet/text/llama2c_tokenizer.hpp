@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <linnet/core/result.hpp>
+#include <linnet/text/token_sink.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -48,7 +49,22 @@ class llama2c_tokenizer {
   /// Optionally with the begin and end ids around. Takes n log n steps and 120 bytes of memory for
   /// each byte of the text. Empty where memory lacks.
   std::vector<token> encode(std::string_view text, bool with_begin = true,
-                            bool with_end = false) const;
+                            bool with_end = false) const LINNET_TRY {
+    std::vector<token> ids;
+    if (!write(text, ids, with_begin, with_end)) return {};
+    return ids;
+  }
+  LINNET_WITHOUT_MEMORY(return {})
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Memory is taken as above. Also errc::out_of_memory.
+  result<index> encode(std::string_view text, std::span<token> to, bool with_begin = true,
+                       bool with_end = false) const LINNET_TRY {
+    detail::token_room room(to);
+    if (!write(text, room, with_begin, with_end)) return detail::out_of_memory("encode");
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
 
   /// The bytes that `id` adds to a text after `previous`: its piece, without the leading space
   /// after begin; of a byte's piece, that byte.
@@ -81,6 +97,8 @@ class llama2c_tokenizer {
   std::vector<entry> pieces_;    ///< by id
   std::vector<token> by_piece_;  ///< ids sorted by piece, then id
 
+  /// Encodes into a sink; false where the heap has no room.
+  bool write(std::string_view text, detail::token_sink to, bool with_begin, bool with_end) const;
   /// The id of the piece `a` + `b`, or -1.
   token find(std::string_view a, std::string_view b) const {
     const auto before = [&](token id, int) {
@@ -191,14 +209,14 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
-                                                    bool with_end) const LINNET_TRY {
+inline bool llama2c_tokenizer::write(std::string_view text, detail::token_sink to, bool with_begin,
+                                     bool with_end) const {
   // The ids so far, as a list linked through the indices of its elements.
   struct link {
     token id;
     index previous, next;
   };
-  if (!detail::has_memory(120 * text.size())) return {};
+  if (!detail::has_memory(120 * text.size())) return false;
   std::vector<link> list;
   list.reserve(text.size() + 1);
   const auto append = [&](token id) {
@@ -248,12 +266,10 @@ inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool 
     consider(m.left);
   }
 
-  std::vector<token> ids;
-  if (with_begin) ids.push_back(begin);
-  for (index i = 0; i < std::ssize(list); i = element(i).next) ids.push_back(element(i).id);
-  if (with_end) ids.push_back(end);
-  return ids;
+  if (with_begin) to.push_back(begin);
+  for (index i = 0; i < std::ssize(list); i = element(i).next) to.push_back(element(i).id);
+  if (with_end) to.push_back(end);
+  return true;
 }
-LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END

@@ -93,7 +93,7 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 template <class Trainer>
 result<void> save_checkpoint(const std::string& path, Trainer& train,
                              const std::vector<section>& own = {}) LINNET_TRY {
-  if (!detail::fits_facts<true, typename Trainer::model>()) return {};
+  if (!detail::fits_metadata<true, typename Trainer::model>()) return {};
   const training_progress progress = train.progress();
   if (train.stopped())
     return error{errc::invalid, path, "trainer", "one that goes on",
@@ -120,7 +120,7 @@ LINNET_OR_OUT_OF_MEMORY(path)
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
                                    const std::string& where = "checkpoint") LINNET_TRY {
-  if (!detail::fits_facts<true, typename Trainer::model>()) return error{};
+  if (!detail::fits_metadata<true, typename Trainer::model>()) return error{};
   const auto file = detail::parse_sections(bytes, where);
   if (!file) return file.error();
   for (const detail::key_value& one : detail::trainer_metadata<Trainer>()) {
