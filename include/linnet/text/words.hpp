@@ -29,13 +29,10 @@ inline constexpr std::array<character_class, 128> ascii_classes = [] {
 
 /// The character at the front of a text that is not empty.
 inline front_character front_of(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  if (byte(0) < 0x80) return {ascii_classes[byte(0)], 1};
-  const std::size_t n = utf8_sequence(text.substr(0, 4));
-  if (n < 2) return {character_class::other, 1};
-  char32_t c = byte(0) & (0xffu >> (n + 1));
-  for (std::size_t i = 1; i < n; ++i) c = c << 6 | (byte(i) & 0x3fu);
-  return {class_of(c), n};
+  if (const auto first = static_cast<unsigned char>(text[0]); first < 0x80)
+    return {ascii_classes[first], 1};
+  const utf8_character c = utf8_front(text);
+  return {class_of(c.code), c.size};
 }
 
 /// Bytes before the first character whose class is not `kind`; with `until`, before the first whose
