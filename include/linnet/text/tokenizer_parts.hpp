@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <linnet/core/text_list.hpp>
+#include <linnet/text/added_texts.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -20,7 +21,8 @@ struct normalization {
     nfkc,           ///< normal form KC
     nfkd,           ///< normal form KD
     lowercase,      ///< each character's lower case
-    strip_accents,  ///< marks without width (Mn) are left out
+    strip_accents,  ///< marks without width (Mn) are left out, as BERT does behind nfd
+    strip_marks,    ///< all marks (M) are left out: Hugging Face's StripAccents
     clean,          ///< BERT: no control characters, and one kind of space
     space_chinese,  ///< BERT: a space before and behind each Chinese character
     prepend,        ///< `content` before a text that is not empty
@@ -54,13 +56,6 @@ struct word_split {
   kinds kind;
   prefixes prefix = prefixes::always;  ///< of metaspace; first: in the first text alone
   bool cut = true;                     ///< of metaspace: false leaves the text whole
-};
-
-/// A text that is cut out before anything else where special texts are asked for.
-struct added_token {
-  token id;
-  bool special = true;      ///< decodes to nothing
-  bool normalized = false;  ///< looked for in what the others leave, after normalization
 };
 
 /// A tokenizer's lists and settings, which tokenizer::assemble() checks.
