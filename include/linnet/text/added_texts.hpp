@@ -18,6 +18,7 @@ struct added_token {
   token id;
   bool special = true;      ///< decodes to nothing, unless merges make it too
   bool normalized = false;  ///< cut out of what the others leave, after normalization
+  bool in_model = false;    ///< also a piece of the model
 };
 
 namespace detail {
@@ -26,15 +27,16 @@ namespace detail {
 /// counts.
 class added_texts {
  public:
-  /// Takes the tokens; text(id) is a token's text, which is not empty. False if the texts have too
-  /// many different ends.
+  /// Takes the tokens; text(id) is a token's text. Empty ones are never found. False if the texts
+  /// have too many different ends.
   template <class Text>
   bool assign(const std::vector<added_token>& tokens, Text&& text) {
     for (const bool later : {false, true}) {
       std::vector<found>& ids = ids_[later];
       ids.clear();
       for (const added_token& t : tokens)
-        if (t.normalized == later) ids.push_back({t.id, text(t.id).size()});
+        if (const std::size_t size = text(t.id).size(); size > 0 && t.normalized == later)
+          ids.push_back({t.id, size});
       if (!matchers_[later].assign(static_cast<std::uint32_t>(ids.size()),
                                    [&](std::uint32_t i) { return text(ids[i].id); }))
         return false;

@@ -3,6 +3,7 @@
 /// @file
 /// Texts cut into words in the ways of a tokenizer's file, one inside the other.
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -41,6 +42,13 @@ class splitter {
         return error{errc::unsupported, where, "pre_tokenizer.prepend_scheme",
                      "\"always\" or \"never\" behind other steps", "\"first\""};
     return made;
+  }
+  /// Whether there is memory for cutting a text of some bytes.
+  bool has_memory(std::size_t bytes) const {
+    return std::none_of(
+               steps_.begin(), steps_.end(),
+               [](const word_split& s) { return s.kind == word_split::kinds::metaspace; }) ||
+           detail::has_memory(metaspace.size() * (bytes + 1));
   }
   /// Calls f(word) for the words of a text, none empty. `first` says that nothing stands before it.
   template <class F>

@@ -91,6 +91,7 @@ struct tokenizer_parts {
   bool clean_up = false;           ///< wordpiece: no space before ".", "n't" and their like
   index longest_word = 100;        ///< characters of a word, above which it is unknown (wordpiece)
   std::string tokens_name = "tokens", merges_name = "merges";  ///< of the lists, in messages
+  bool named_by_text = false;  ///< messages name a token by its text, not by its id
 };
 
 /// Vocabulary of a GGUF file: the values of its keys tokenizer.ggml.*, as they stand there.

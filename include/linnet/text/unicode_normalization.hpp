@@ -136,9 +136,8 @@ class normal_former {
   /// Orders the marks, and composes those that nothing stands between.
   void combine() {
     if (held_.size() < 2) return;
-    std::stable_sort(held_.begin(), held_.end(), [](const element& a, const element& b) {
-      return a.combining < b.combining;
-    });
+    std::stable_sort(held_.begin(), held_.end(),
+                     [](const element& a, const element& b) { return a.combining < b.combining; });
     if (!composes_ || held_[0].combining != 0) return;
     std::size_t kept = 1;
     for (std::size_t i = 1; i < held_.size(); ++i) {

@@ -162,9 +162,8 @@ void each_front(std::string_view text, Word&& word, F&& f) {
 template <class F>
 void each_word(std::string_view text, bool single_digits, F&& f) {
   if (!single_digits) return detail::each_front(text, gpt2_word, f);
-  detail::each_number(text, false, [&](std::string_view part, bool) {
-    detail::each_front(part, gpt2_word, f);
-  });
+  detail::each_number(text, false,
+                      [&](std::string_view part, bool) { detail::each_front(part, gpt2_word, f); });
 }
 
 LINNET_NAMESPACE_END
