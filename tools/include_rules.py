@@ -32,7 +32,7 @@ BEGINNING = re.compile(r"(// SPDX-.*\n)?#pragma once\n")
 STANDARD = {
     "algorithm": """adjacent_find all_of any_of clamp copy copy_n count count_if fill fill_n find find_if
         lower_bound make_heap max max_element min min_element mismatch none_of nth_element
-        partial_sort pop_heap push_heap ranges remove_if rotate sort sort_heap stable_partition stable_sort transform
+        partial_sort pop_heap push_heap ranges remove_if reverse rotate sort sort_heap stable_partition stable_sort transform
         upper_bound""",
     "array": "array",
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
@@ -71,6 +71,7 @@ STANDARD = {
     "unordered_map": "unordered_map",
     "utility": """as_const declval exchange forward index_sequence index_sequence_for
         integer_sequence make_index_sequence make_integer_sequence move pair swap""",
+    "variant": "get_if variant",
     "vector": "vector",
     "iterator array map span string string_view unordered_map vector": "begin end ssize",  # any
 }

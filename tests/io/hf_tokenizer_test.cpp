@@ -49,10 +49,10 @@ struct parts {
   }
 };
 
-ln::result<ln::bpe_tokenizer> parsed(const std::string& text) {
+ln::result<ln::tokenizer> parsed(const std::string& text) {
   return ln::parse_hf_tokenizer(test::bytes(text), "t");
 }
-ln::bpe_tokenizer good(const parts& p = {}) {
+ln::tokenizer good(const parts& p = {}) {
   auto t = parsed(p.text());
   LINNET_REQUIRE_OK(t);
   return std::move(*t);
