@@ -197,7 +197,7 @@ class hf_tokenizer_settings {
       return !file_.has_vocabulary || file_.scores.size() == file_.vocabulary.size() ||
              refuse("model.vocab", "an array of pieces and their scores", "an object");
     }
-    if (type != "BPE") return refuse("model.type", "\"BPE\", \"WordPiece\" or \"Unigram\"", type);
+    if (type != "BPE") return refuse("model.type", "BPE, WordPiece or Unigram", type);
     if (!file_.scores.empty()) return refuse("model.vocab", "an object of ids", "an array");
     if (const std::string* const value = get("model.dropout"); value && *value != "0")
       return refuse("model.dropout", "null", *value);
