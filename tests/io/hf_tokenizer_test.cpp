@@ -49,10 +49,10 @@ struct parts {
   }
 };
 
-ln::result<ln::bpe_tokenizer> parsed(const std::string& text) {
+ln::result<ln::tokenizer> parsed(const std::string& text) {
   return ln::parse_hf_tokenizer(test::bytes(text), "t");
 }
-ln::bpe_tokenizer good(const parts& p = {}) {
+ln::tokenizer good(const parts& p = {}) {
   auto t = parsed(p.text());
   LINNET_REQUIRE_OK(t);
   return std::move(*t);
@@ -186,34 +186,62 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(test::message(parsed("")).starts_with("t: content: expected JSON, got an error at"));
   BOOST_TEST(test::message(parsed("[]")) == "t: content: expected a JSON object, got an array");
   BOOST_TEST(test::message(parsed("7")) == "t: content: expected a JSON object, got 7");
-  BOOST_TEST(test::message(parsed("{}")) == "t: pre_tokenizer: expected \"ByteLevel\", got none");
+  BOOST_TEST(
+      test::message(parsed("{}")) ==
+      "t: decoder: expected \"ByteLevel\", or \"Metaspace\" or \"Replace\" for spaces, got none");
   BOOST_TEST(test::message(parsed(std::string(40, '['))) ==
              "t: content: expected a JSON object, got an array");
   BOOST_TEST(test::message(parsed(R"({"a": )" + std::string(40, '['))) ==
              "t: content: expected at most 16 levels, got more");
   // Settings that linnet does not follow.
+  BOOST_TEST(changed(R"("type": "BPE")", R"("type": "WordLevel")") ==
+             "t: model.type: expected BPE, WordPiece or Unigram, got WordLevel");
   BOOST_TEST(changed(R"("type": "BPE")", R"("type": "WordPiece")") ==
-             R"(t: model.type: expected "BPE", got "WordPiece")");
+             "t: model.continuing_subword_prefix: expected a text, got none");
+  BOOST_TEST(changed(R"("type": "BPE")", R"("type": "Unigram")") ==
+             "t: model.vocab: expected an array of pieces and their scores, got an object");
   BOOST_TEST(changed(R"("dropout": null)", R"("dropout": 0.1)") ==
              "t: model.dropout: expected null, got 0.1");
-  BOOST_TEST(
-      changed(R"("byte_fallback": false)", R"("byte_fallback": true)") ==
-      "t: model.byte_fallback: expected false (byte-level BPE, not SentencePiece's), got true");
+  BOOST_TEST(changed(R"("byte_fallback": false)", R"("byte_fallback": true)") ==
+             "t: model.byte_fallback: expected false with \"ByteLevel\", got true");
   BOOST_TEST(changed(R"("end_of_word_suffix": null)", R"("end_of_word_suffix": "</w>")") ==
              R"(t: model.end_of_word_suffix: expected null, got "</w>")");
   BOOST_TEST(changed(R"("fuse_unk": false)", R"("type": "BPE")") ==
              "t: model.type: expected it once, got it twice");
-  BOOST_TEST(with(&parts::normalizer, R"({"type": "NFC"})") ==
-             R"(t: normalizer.type: expected no normalizer, got "NFC")");
+  BOOST_TEST(with(&parts::normalizer, R"({"type": "Nmt"})") ==
+             "t: normalizer.type: expected NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, "
+             "BertNormalizer, Prepend, Replace, Strip or Precompiled, got Nmt");
+  BOOST_TEST(with(&parts::normalizer, "7") == "t: normalizer: expected an object, got 7");
+  BOOST_TEST(with(&parts::normalizer, R"({"type": "NFC", "form": 1})") ==
+             "t: normalizer.form: expected no such setting, got 1");
+  BOOST_TEST(with(&parts::normalizer,
+                  R"({"type": "Replace", "pattern": {"Regex": "a+"}, "content": ""})") ==
+             "t: normalizer.pattern.Regex: expected \" {2,}\", got a+");
+  BOOST_TEST(with(&parts::normalizer,
+                  R"({"type": "Replace", "pattern": {"String": ""}, "content": "a"})") ==
+             "t: normalizer.pattern: expected 1 to 64 bytes, got 0");
+  BOOST_TEST(with(&parts::normalizer, R"({"type": "Precompiled", "precompiled_charsmap": "?"})") ==
+             "t: normalizer.precompiled_charsmap: expected bytes in base 64, got another text");
+  BOOST_TEST(
+      with(&parts::normalizer, R"({"type": "Precompiled", "precompiled_charsmap": "/////w=="})") ==
+      "t: precompiled_charsmap: expected a trie within 4 bytes, got one of 4294967295");
   BOOST_TEST(with(&parts::pre_tokenizer, "null") ==
              "t: pre_tokenizer: expected \"ByteLevel\", got none");
   BOOST_TEST(with(&parts::pre_tokenizer, R"({"type": "Whitespace"})") ==
-             R"(t: pre_tokenizer.type: expected "ByteLevel", or a sequence of "Digits" and it, )"
-             R"(got "Whitespace")");
-  BOOST_TEST(with(&parts::pre_tokenizer,
-                  R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {}}]})") ==
-             R"(t: pre_tokenizer.pretokenizers[0].type: expected "ByteLevel", or a sequence of )"
-             R"("Digits" and it, got "Split")");
+             "t: pre_tokenizer.type: expected ByteLevel, Digits, Split, BertPreTokenizer, "
+             "WhitespaceSplit, Punctuation or Metaspace, got Whitespace");
+  const auto split = [&](const std::string& fields) {
+    return with(&parts::pre_tokenizer,
+                R"({"type": "Sequence", "pretokenizers": [{"type": "Split", )" + fields + "}]}");
+  };
+  BOOST_TEST(split(R"("pattern": {"Regex": "\\s+"}, "behavior": "Isolated", "invert": false)") ==
+             R"(t: pre_tokenizer.pretokenizers[0].pattern.Regex: expected the pattern of GPT-2, )"
+             R"(Llama 3 or Qwen2, got "\s+")");
+  BOOST_TEST(split(R"("pattern": {"String": " "}, "behavior": "Isolated")") ==
+             "t: pre_tokenizer.pretokenizers[0].pattern: expected a regular expression that linnet "
+             "knows, got \" \"");
+  BOOST_TEST(split(R"("pattern": {}, "behavior": "Removed", "invert": false)") ==
+             R"(t: pre_tokenizer.pretokenizers[0].behavior: expected "Isolated", got Removed)");
   BOOST_TEST(with(&parts::pre_tokenizer, R"({"type": "ByteLevel", "add_prefix_space": true})") ==
              "t: pre_tokenizer.add_prefix_space: expected false, got true");
   BOOST_TEST(with(&parts::pre_tokenizer, R"({"type": "ByteLevel"})") ==
@@ -281,7 +309,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "t: added_tokens: expected it once, got it twice");
   BOOST_TEST(changed("\"merges\"", "\"nothing\"") == "t: model.merges: expected a list, got none");
   BOOST_TEST(changed("\"merges\"", "\"vocab\"") ==
-             "t: model.vocab: expected an object, got an array");
+             "t: model.vocab: expected it once, got it twice");
   BOOST_TEST(!parsed(whole.substr(0, whole.size() - 1)));
   BOOST_TEST(test::message(ln::read_hf_tokenizer("/no/such/file"))
                  .starts_with("/no/such/file: expected a"));

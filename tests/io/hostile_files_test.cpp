@@ -223,7 +223,7 @@ BOOST_AUTO_TEST_CASE(time_of_tokenizers) {
   for (int i = 0; i < 1000; ++i)
     nested += std::string(i > 0 ? "," : "") + "{\"id\":" + std::to_string(256 + i) +
               ",\"content\":\"" + std::string(static_cast<std::size_t>(i + 1), 'a') + "b\"}";
-  std::optional<ln::bpe_tokenizer> t;
+  std::optional<ln::tokenizer> t;
   check_seconds("many added tokens", 5,
                 [&] { t = ln::parse_hf_tokenizer(bytes(tokenizer_json("", "", same))).value(); });
   check_seconds("matching them", 3,

@@ -78,12 +78,13 @@ def make(rng, refused):
     if refused:
         case["refused"] = refused
         if refused == "normalizer":
-            case["normalizer"] = rng.choice([{"type": "NFC"}, {"type": "Lowercase"}, {
-                "type": "Sequence", "normalizers": [{"type": "NFKC"}]}])
+            case["normalizer"] = rng.choice([{"type": "Nmt"}, {"type": "ByteLevel"}, {
+                "type": "Sequence", "normalizers": [{"type": "Nmt"}]}])
         elif refused == "add_prefix_space":
             case["pre_tokenizer"] = BYTE_LEVEL | {"add_prefix_space": True}
-        elif refused == "use_regex":
-            case["pre_tokenizer"] = BYTE_LEVEL | {"use_regex": False}
+        elif refused == "pretokenizers[1]":  # inside letters
+            case["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [BYTE_LEVEL, {
+                "type": "Digits", "individual_digits": True}]}
         elif refused == "pre_tokenizer":
             case["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁",
                                      "prepend_scheme": "always", "split": True}
@@ -120,7 +121,7 @@ def main():
     cases = [make(rng, None) for _ in range(60)]
     cases += [make(rng, setting) for setting in
               ["single_word", "lstrip", "rstrip", "normalizer", "normalizer", "add_prefix_space",
-               "use_regex", "pre_tokenizer", "content"]]
+               "pretokenizers[1]", "pre_tokenizer", "content"]]
     OUT.write_text("[\n" + ",\n".join(json.dumps(c, ensure_ascii=False) for c in cases) + "\n]\n",
                    encoding="utf-8")
 

@@ -13,9 +13,9 @@
 #include <vector>
 
 #include <linnet/core/result.hpp>
+#include <linnet/text/added_texts.hpp>
 #include <linnet/text/bpe_tables.hpp>
 #include <linnet/text/byte_letters.hpp>
-#include <linnet/text/text_matcher.hpp>
 #include <linnet/text/token_sink.hpp>
 #include <linnet/text/words.hpp>
 
@@ -33,15 +33,15 @@ namespace detail {
 
 /// A tokenizer's parts as its file states them, before they are checked.
 struct bpe_parts {
-  struct added_piece {
-    token id;
-    bool special;        ///< decodes to nothing, unless merges make it too
-    bool later = false;  ///< cut out of what the others leave (Hugging Face: "normalized")
-  };
-  piece_table pieces;                 ///< all, those that merges know indexed
-  std::vector<bpe_merge_ids> merges;  ///< by rank
-  std::vector<added_piece> added;     ///< texts that can be cut out first
+  piece_table pieces;                     ///< all, those that merges know indexed
+  std::vector<bpe_merge_ids> merges;      ///< by rank
+  std::vector<std::uint32_t> priorities;  ///< by rank, never falling; none: the ranks
+  std::vector<added_token> added;         ///< texts that can be cut out first
   bool single_digits = false;
+  bool by_character = false;   ///< a word's characters are its first pieces, not its bytes
+  std::vector<token> bytes{};  ///< by_character: ids of the bytes of unknown characters, or none
+  token unknown = -1;          ///< by_character: id of other unknown characters
+  bool fuse_unknown = false;   ///< neighbouring ones are one
   bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
   std::string name_before, name_behind;  ///< of a merge in messages, around its number
   index first_number = 0;                ///< of the merge of rank 0
@@ -88,16 +88,7 @@ class bpe_tokenizer {
     return id >= 0 ? id : find_added(piece);
   }
   /// The id of an added text such as "<|endoftext|>", or -1.
-  token find_added(std::string_view text) const {
-    for (const bool later : {false, true}) {
-      token found = -1;
-      each_added(text, later, [&](std::size_t place, token id) {
-        if (place == 0) found = id;
-      });
-      if (found >= 0 && parts_.pieces[found] == text) return found;
-    }
-    return -1;
-  }
+  token find_added(std::string_view text) const { return added_.find(text); }
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`. Then they are cut out first, from left to right, and become their ids. Of
@@ -150,12 +141,13 @@ class bpe_tokenizer {
   static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
 
  private:
+  friend class tokenizer;
   static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
   static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
   /// Buffers for encoding a long word.
   struct workspace {
     std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
-    std::vector<std::uint32_t> sizes;   ///< of the piece that ends with a byte
+    std::vector<std::uint32_t> sizes;   ///< of a piece, at its first and last byte
     std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
     bool lacks = false;                 ///< there is no memory for it
   };
@@ -164,17 +156,9 @@ class bpe_tokenizer {
   detail::merge_table merges_;
   std::vector<bool> special_;  ///< by id
   token byte_ids_[256] = {};
-  std::size_t longest_ = 0;        ///< longest piece of the vocabulary
-  std::size_t first_later_ = 0;    ///< number of added texts before those that come later
-  detail::text_matcher added_[2];  ///< of the added texts before it, and from it on
+  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
+  detail::added_texts added_;
 
-  /// Calls f(place, id) wherever an added text of a phase begins, the last place first.
-  template <class F>
-  void each_added(std::string_view text, bool later, F&& f) const {
-    added_[later].each(text, [&](std::size_t place, std::uint32_t number) {
-      f(place, parts_.added[(later ? first_later_ : 0) + number].id);
-    });
-  }
   bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
   /// Encodes into a sink; false where memory lacks for a long word.
   bool write(std::string_view text, detail::token_sink to, bool match_added) const {
@@ -190,13 +174,44 @@ class bpe_tokenizer {
                     bool later) const;
 
   void append_words(std::string_view text, detail::token_sink to, workspace& space) const {
-    each_word(text, parts_.single_digits, [&](std::string_view word) {
-      const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
+    each_word(text, parts_.single_digits,
+              [&](std::string_view word) { append_word(word, to, space); });
+  }
+  void append_word(std::string_view word, detail::token_sink to, workspace& space) const {
+    const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
+    if (id >= 0)
+      to.push_back(id);
+    else
+      merge(word, to, space);
+  }
+  /// Calls f(id, bytes) for the pieces that a word is at first.
+  template <class F>
+  void each_first_piece(std::string_view word, F&& f) const {
+    const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
+    if (!parts_.by_character) {
+      for (const char c : word) f(byte_id(c), std::size_t{1});
+      return;
+    }
+    std::size_t unknown = 0;  // bytes of unknown characters so far
+    for (; !word.empty();) {
+      const std::string_view character = word.substr(0, detail::utf8_front(word).size);
+      word.remove_prefix(character.size());
+      const token id = parts_.pieces.find(character);
+      const bool known = id >= 0 || !parts_.bytes.empty();
+      if (unknown > 0 && (known || !parts_.fuse_unknown))
+        f(parts_.unknown, std::exchange(unknown, 0));
       if (id >= 0)
-        to.push_back(id);
+        f(id, character.size());
+      else if (known)
+        for (const char c : character) f(byte_id(c), std::size_t{1});
       else
-        merge(word, to, space);
-    });
+        unknown += character.size();
+    }
+    if (unknown > 0) f(parts_.unknown, unknown);
+  }
+  /// The priority of a merge, the least first, or `none`.
+  std::uint32_t priority_of(std::uint32_t rank) const {
+    return rank == merges_.none || parts_.priorities.empty() ? rank : parts_.priorities[rank];
   }
   void merge(std::string_view word, detail::token_sink to, workspace& space) const {
     if (word.size() <= short_word)
@@ -264,7 +279,7 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
     if (text.empty() || !added.insert(text).second)
       return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
                    text.empty() ? "an empty one" : detail::printable(text)};
-    parts.added.push_back({parts.pieces.append(text), true});
+    parts.added.push_back({parts.pieces.append(text)});
   }
   return assemble(std::move(parts), where);
 }
@@ -282,9 +297,9 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
     return error{errc::unsupported, where, "vocabulary",
                  "at most " + std::to_string(most_pieces) + " pieces",
                  std::to_string(p.pieces.size())};
-  for (unsigned b = 0; b < 256; ++b) {
+  for (unsigned b = 0; b < 256 && !(p.by_character && p.bytes.empty()); ++b) {
     const char byte = static_cast<char>(b);
-    made.byte_ids_[b] = p.pieces.find({&byte, 1});
+    made.byte_ids_[b] = p.by_character ? p.bytes[b] : p.pieces.find({&byte, 1});
     if (made.byte_ids_[b] < 0)
       return wrong("vocabulary", "a piece for each byte", "none for byte " + std::to_string(b));
   }
@@ -297,25 +312,14 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   }
   made.longest_ = (std::max)(made.longest_, std::size_t{1});
 
-  const auto behind =
-      std::stable_partition(p.added.begin(), p.added.end(), [](const auto& a) { return !a.later; });
-  made.first_later_ = static_cast<std::size_t>(behind - p.added.begin());
-  for (const bool later : {false, true}) {
-    const std::size_t first = later ? made.first_later_ : 0;
-    const std::size_t count = later ? p.added.size() - first : made.first_later_;
-    if (!made.added_[later].assign(static_cast<std::uint32_t>(count), [&](std::uint32_t number) {
-          return p.pieces[p.added[first + number].id];
-        }))
-      return error{errc::unsupported, where, "added texts",
-                   "at most " + std::to_string(detail::text_matcher::most_states) +
-                       " bytes of different ends",
-                   "more"};
-  }
+  if (!made.added_.assign(p.added, [&](token id) { return p.pieces[id]; }))
+    return detail::added_texts::too_many(where);
   // What plain text can become has to decode to it.
   const auto at = [](token id) { return static_cast<std::size_t>(id); };
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
   for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
-  for (const token id : made.byte_ids_) made.special_[at(id)] = false;
+  if (!p.by_character)
+    for (const token id : made.byte_ids_) made.special_[at(id)] = false;
   for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
     made.special_[at(made.merges_[rank].merged)] = false;
 
@@ -323,7 +327,8 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   workspace space;
   std::vector<token> ids;
   for (token id = 0; id < p.pieces.size(); ++id) {
-    if (made.special_[at(id)] || p.pieces.find(p.pieces[id]) != id) continue;
+    if (made.special_[at(id)] || p.pieces.size_of(id) == 0 || p.pieces.find(p.pieces[id]) != id)
+      continue;
     ids.clear();
     if (p.whole_words_first)
       made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(id)});
@@ -345,41 +350,37 @@ LINNET_WITHOUT_MEMORY(return false)
 
 inline void bpe_tokenizer::append_added(std::string_view text, detail::token_sink to,
                                         workspace& space, bool later) const {
-  const auto append_rest = [&](std::string_view rest) {
-    if (later)
-      append_words(rest, to, space);
-    else
-      append_added(rest, to, space, true);
-  };
-  std::vector<std::pair<std::size_t, token>> places;  // the last first
-  each_added(text, later, [&](std::size_t place, token id) { places.emplace_back(place, id); });
-  std::size_t begin = 0;
-  for (; !places.empty(); places.pop_back()) {
-    const auto [place, id] = places.back();
-    if (place < begin) continue;  // inside the one before
-    append_rest(text.substr(begin, place - begin));
-    to.push_back(id);
-    begin = place + parts_.pieces.size_of(id);
-  }
-  append_rest(text.substr(begin));
+  added_.each(
+      text, later,
+      [&](std::string_view rest) {
+        if (later)
+          append_words(rest, to, space);
+        else
+          append_added(rest, to, space, true);
+      },
+      [&](token id) { to.push_back(id); });
 }
 
 inline void bpe_tokenizer::merge_short(std::string_view word, detail::token_sink to) const {
   token ids[short_word];
-  std::uint32_t ranks[short_word];  // of a piece with the next one
-  std::size_t n = word.size();
-  for (std::size_t i = 0; i < n; ++i) ids[i] = byte_ids_[static_cast<unsigned char>(word[i])];
-  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+  std::uint32_t ranks[short_word];  // or priorities, of a piece with the next one
+  std::size_t n = 0;
+  each_first_piece(word, [&](token id, std::size_t) { ids[n++] = id; });
+  const auto priority = [&](std::size_t i) {
+    return priority_of(merges_.find(ids[i], ids[i + 1]));
+  };
+  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = priority(i);
   while (n > 1) {
     const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
     if (*best == merges_.none) break;
     const auto i = static_cast<std::size_t>(best - ranks);
-    ids[i] = merges_[*best].merged;
+    const bool ranked = parts_.priorities.empty();
+    ids[i] = merges_[ranked ? *best : merges_.find(ids[i], ids[i + 1])].merged;
     std::copy(ids + i + 2, ids + n, ids + i + 1);
     std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
     --n;
-    if (i > 0) ranks[i - 1] = merges_.find(ids[i - 1], ids[i]);
-    if (i + 1 < n) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+    if (i > 0) ranks[i - 1] = priority(i - 1);
+    if (i + 1 < n) ranks[i] = priority(i);
   }
   to.append({ids, n});
 }
@@ -393,24 +394,30 @@ inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink 
     space.lacks = true;
     return;
   }
-  ids.resize(word.size());
-  sizes.assign(word.size(), 1);
+  ids.assign(word.size(), -1);
+  sizes.resize(word.size());
   merges.clear();
-  for (std::size_t i = 0; i < word.size(); ++i)
-    ids[i] = byte_ids_[static_cast<unsigned char>(word[i])];
+  const auto put = [&](std::size_t at, token id, std::size_t size) {
+    ids[at] = id;
+    sizes[at] = sizes[at + size - 1] = static_cast<std::uint32_t>(size);
+  };
+  each_first_piece(word, [&, at = std::size_t{0}](token id, std::size_t size) mutable {
+    put(at, id, size);
+    at += size;
+  });
   // The rank of the piece at a place with the next one.
   const auto rank_at = [&](std::size_t at) {
-    const std::size_t next = at + parts_.pieces.size_of(ids[at]);
+    const std::size_t next = at + sizes[at];
     return next < word.size() ? merges_.find(ids[at], ids[next]) : merges_.none;
   };
   const auto consider = [&](std::size_t at) {
     const std::uint32_t rank = rank_at(at);
     if (rank == merges_.none) return false;
-    merges.push_back(std::uint64_t{rank} << place_bits | at);
+    merges.push_back(std::uint64_t{priority_of(rank)} << place_bits | at);
     return true;
   };
   const std::greater<std::uint64_t> later;
-  for (std::size_t i = 0; i < word.size(); ++i) consider(i);
+  for (std::size_t i = 0; i < word.size(); i += sizes[i]) consider(i);
   std::make_heap(merges.begin(), merges.end(), later);
   const auto push = [&](std::size_t at) {
     if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
@@ -420,16 +427,16 @@ inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink 
     const std::uint64_t best = merges.back();
     merges.pop_back();
     const auto at = static_cast<std::size_t>(best & ((std::uint64_t{1} << place_bits) - 1));
-    const auto rank = static_cast<std::uint32_t>(best >> place_bits);
-    if (ids[at] < 0 || rank_at(at) != rank) continue;  // merged with others since
-    ids[at + parts_.pieces.size_of(ids[at])] = -1;
-    ids[at] = merges_[rank].merged;
-    const std::uint32_t size = parts_.pieces.size_of(ids[at]);
-    sizes[at + size - 1] = size;
+    const std::uint32_t rank = ids[at] < 0 ? merges_.none : rank_at(at);
+    if (rank == merges_.none || priority_of(rank) != best >> place_bits)
+      continue;  // merged with others since
+    const std::size_t next = at + sizes[at];
+    ids[next] = -1;
+    put(at, merges_[rank].merged, sizes[at] + sizes[next]);
     if (at > 0) push(at - sizes[at - 1]);
     push(at);
   }
-  for (std::size_t i = 0; i < word.size(); i += parts_.pieces.size_of(ids[i])) to.push_back(ids[i]);
+  for (std::size_t i = 0; i < word.size(); i += sizes[i]) to.push_back(ids[i]);
 }
 
 LINNET_NAMESPACE_END

@@ -13,8 +13,9 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// Compares the events of an encoder.json with a tokenizer.
+template <class Tokenizer>
 struct encoder_reader {
-  const bpe_tokenizer& tokenizer;
+  const Tokenizer& tokenizer;
   std::string where;
   std::vector<bool> seen{};
   error failure{};
@@ -51,11 +52,12 @@ struct encoder_reader {
 }  // namespace detail
 
 /// Checks that an encoder.json (vocab.json at Hugging Face) gives every piece of a tokenizer the id
-/// that it has, and no other pieces. Errors: errc::mismatch, errc::malformed, errc::unsupported.
-inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
-                                       std::span<const std::byte> text,
-                                       const std::string& where = "encoder.json") LINNET_TRY {
-  detail::encoder_reader reader{tokenizer, where};
+/// that it has, and no other pieces. The tokenizer is of byte pairs. Errors: errc::mismatch,
+/// errc::malformed, errc::unsupported.
+template <class Tokenizer>
+result<void> check_encoder_json(const Tokenizer& tokenizer, std::span<const std::byte> text,
+                                const std::string& where = "encoder.json") LINNET_TRY {
+  detail::encoder_reader<Tokenizer> reader{tokenizer, where};
   reader.seen.resize(static_cast<std::size_t>(tokenizer.vocabulary()));
   if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", reader);
       !read)

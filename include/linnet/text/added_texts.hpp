@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Texts that a tokenizer cuts out of others and gives an id of their own.
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <linnet/core/result.hpp>
+#include <linnet/text/text_matcher.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A token such as "<|im_end|>" that can be cut out of a text before anything else.
+struct added_token {
+  token id;
+  bool special = true;      ///< decodes to nothing, unless merges make it too
+  bool normalized = false;  ///< cut out of what the others leave, after normalization
+  bool in_model = false;    ///< also a piece of the model
+};
+
+namespace detail {
+
+/// The added tokens of a vocabulary, found by their texts. Of several at one place the longest
+/// counts.
+class added_texts {
+ public:
+  /// Takes the tokens; text(id) is a token's text. Empty ones are never found. False if the texts
+  /// have too many different ends.
+  template <class Text>
+  bool assign(const std::vector<added_token>& tokens, Text&& text) {
+    for (const bool later : {false, true}) {
+      std::vector<found>& ids = ids_[later];
+      ids.clear();
+      for (const added_token& t : tokens)
+        if (const std::size_t size = text(t.id).size(); size > 0 && t.normalized == later)
+          ids.push_back({t.id, size});
+      if (!matchers_[later].assign(static_cast<std::uint32_t>(ids.size()),
+                                   [&](std::uint32_t i) { return text(ids[i].id); }))
+        return false;
+    }
+    return true;
+  }
+  /// The error of texts that assign() does not take.
+  static error too_many(const std::string& where) {
+    return {errc::unsupported, where, "added texts",
+            "at most " + std::to_string(text_matcher::most_states) + " bytes of different ends",
+            "more"};
+  }
+  /// The id of an added token by its whole text, or -1.
+  token find(std::string_view text) const {
+    for (const bool later : {false, true}) {
+      token id = -1;
+      matchers_[later].each(text, [&](std::size_t place, std::uint32_t number) {
+        if (const found& f = ids_[later][number]; place == 0 && f.size == text.size()) id = f.id;
+      });
+      if (id >= 0) return id;
+    }
+    return -1;
+  }
+  /// Cuts out the added tokens from left to right, those that are normalized or those that are not.
+  /// Calls on_id(id) for them and on_text(text) for what stands between, which may be empty.
+  template <class OnText, class OnId>
+  void each(std::string_view text, bool normalized, OnText&& on_text, OnId&& on_id) const {
+    std::vector<std::pair<std::size_t, std::uint32_t>> places;  // the last first
+    matchers_[normalized].each(
+        text, [&](std::size_t place, std::uint32_t number) { places.emplace_back(place, number); });
+    std::size_t begin = 0;
+    for (; !places.empty(); places.pop_back()) {
+      const auto [place, number] = places.back();
+      if (place < begin) continue;  // inside the one before
+      const found& f = ids_[normalized][number];
+      on_text(text.substr(begin, place - begin));
+      on_id(f.id);
+      begin = place + f.size;
+    }
+    on_text(text.substr(begin));
+  }
+
+ private:
+  struct found {
+    token id;
+    std::size_t size;
+  };
+  std::vector<found> ids_[2];
+  text_matcher matchers_[2];  ///< of those that are not normalized, and of those that are
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Tokenizers from the metadata of GGUF files.
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <linnet/text/assemble_tokenizer.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The rules of a GGUF file's tokenizer.ggml.model and .pre. Errors: errc::unsupported.
+inline result<void> apply_ggml_rules(ggml_vocabulary& from, tokenizer_parts& parts,
+                                     const std::string& where) {
+  using change = normalization::kinds;
+  using split = word_split::kinds;
+  using models = tokenizer_parts::models;
+  const auto refuse = [&](const char* key, std::string expected, const std::string& got) {
+    return error{errc::unsupported, where, key, std::move(expected), '"' + printable(got) + '"'};
+  };
+  if (from.model == "gpt2") {
+    parts.model = models::byte_bpe;
+    if (from.pre == "gpt-2") {
+      parts.splits = {{split::gpt2}};
+    } else if (from.pre == "smollm") {
+      parts.splits = {{split::digits}, {split::gpt2}};
+    } else if (from.pre == "llama-bpe") {
+      parts.splits = {{split::llama3}};
+      parts.whole_words_first = true;
+    } else if (from.pre == "qwen2") {
+      parts.changes = {{change::nfc}};
+      parts.splits = {{split::qwen2}};
+    } else {
+      return refuse("tokenizer.ggml.pre", "gpt-2, smollm, llama-bpe or qwen2", from.pre);
+    }
+    return {};
+  }
+  parts.prefix = "##";
+  if (from.model == "bert") {
+    parts.model = models::wordpiece;
+    parts.spelling = tokenizer_parts::spellings::wordpiece;
+    parts.clean_up = true;
+    parts.changes = {{change::clean},
+                     {change::space_chinese},
+                     {change::nfd},
+                     {change::strip_accents},
+                     {change::lowercase}};
+    parts.splits = {{split::white_space}, {split::punctuation}};
+    return {};
+  }
+  parts.spelling = tokenizer_parts::spellings::metaspace;
+  parts.keep_first_space = !from.add_space_prefix;
+  if (from.model == "llama") {
+    parts.model = models::bpe;
+    if (from.add_space_prefix) parts.changes = {{change::prepend, {}, std::string(metaspace)}};
+    parts.changes.push_back({change::replace, " ", std::string(metaspace)});
+    return {};
+  }
+  if (from.model != "t5")
+    return refuse("tokenizer.ggml.model", "gpt2, llama, bert or t5", from.model);
+  parts.model = models::unigram;
+  if (!from.precompiled_charsmap.empty())
+    parts.changes.push_back({change::charsmap, {}, std::move(from.precompiled_charsmap)});
+  if (from.remove_extra_whitespaces) {
+    parts.changes.push_back({change::strip_left});
+    parts.changes.push_back({change::strip_right});
+    parts.changes.push_back({change::squeeze, " ", " "});
+  }
+  if (from.add_space_prefix) parts.changes.push_back({change::prepend, {}, " "});
+  parts.changes.push_back({change::replace, " ", std::string(metaspace)});
+  return {};
+}
+
+}  // namespace detail
+
+/// Makes the tokenizer of a GGUF file's vocabulary. Its control tokens become special added texts,
+/// its user-defined ones other added texts. Begin and end tokens are left to the caller. `where`
+/// names the file in errors. Errors, with the key: errc::unsupported (another model or pattern of
+/// words), errc::malformed (lists that do not fit).
+inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
+                                        const std::string& where = "GGUF") LINNET_TRY {
+  tokenizer_parts parts;
+  if (auto done = detail::apply_ggml_rules(from, parts, where); !done) return done.error();
+  parts.tokens_name = "tokenizer.ggml.tokens";
+  parts.merges_name = "tokenizer.ggml.merges";
+  const std::size_t total = from.tokens.size();
+  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (!from.types.empty() && from.types.size() != total)
+    return wrong("tokenizer.ggml.token_type", std::to_string(total) + ", one for each token",
+                 std::to_string(from.types.size()));
+  parts.unknown = from.unknown;
+  std::string text;
+  for (std::size_t i = 0; i < total; ++i) {
+    enum { normal = 1, unknown, control, user_defined, unused, byte };
+    const int type = from.types.empty() ? normal : from.types[i];
+    const auto id = static_cast<token>(i);
+    if (type < normal || type > byte)
+      return wrong("tokenizer.ggml.token_type[" + std::to_string(i) + "]", "1 to 6",
+                   std::to_string(type));
+    if (type == control || type == user_defined)
+      parts.added.push_back({id, type == control, false, true});
+    if (type == unused) parts.hidden.push_back(id);
+    if (type == unknown && parts.unknown < 0) parts.unknown = id;
+    if (type == byte) parts.byte_fallback = true;
+    text = from.tokens[i];
+    // llama.cpp writes "##ing" as "ing" and "sing" as "▁sing".
+    if (parts.model == tokenizer_parts::models::wordpiece && type == normal)
+      text = text.starts_with(detail::metaspace) ? text.substr(detail::metaspace.size())
+                                                 : parts.prefix + text;
+    parts.tokens.push_back(text);
+  }
+  from.tokens = {};
+  if (parts.model == tokenizer_parts::models::bpe ||
+      parts.model == tokenizer_parts::models::unigram)
+    parts.scores.assign(from.scores.begin(), from.scores.end());
+  if (parts.model == tokenizer_parts::models::bpe && parts.scores.empty())
+    return error{errc::missing, where, "tokenizer.ggml.scores", "a list", "none"};
+  for (std::size_t i = 0; i < from.merges.size(); ++i) {
+    const std::string_view merge = from.merges[i];
+    const std::size_t space = merge.find(' ');
+    if (space == merge.npos)
+      return wrong("tokenizer.ggml.merges[" + std::to_string(i) + "]",
+                   "two pieces with a space between", '"' + detail::printable(merge) + '"');
+    parts.merges.push_back(merge.substr(0, space));
+    parts.merges.push_back(merge.substr(space + 1));
+  }
+  from.merges = {};
+  return tokenizer::assemble(std::move(parts), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+LINNET_NAMESPACE_END

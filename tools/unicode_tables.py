@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Writes include/linnet/text/unicode_tables.hpp from Python's Unicode tables."""
+
+import sys
+import unicodedata
+from pathlib import Path
+
+HEADER = Path(__file__).resolve().parent.parent / "include/linnet/text/unicode_tables.hpp"
+PINNED = "14.0.0"  # as in tools/unicode_classes.py
+
+TEXT = "// SPDX-License-" + """Identifier: MIT
+#pragma once
+/// @file
+/// Normal forms, lower case and general categories of Unicode %(version)s. Written by
+/// tools/unicode_tables.py. They take %(kilobytes)d KB in programs that normalize text.
+
+#include <linnet/core/finite.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Decompositions of one level, by code point: 64 x the code point, + 32 if the meaning is not kept
+/// (compatibility), + how many code points it has.
+inline constexpr std::uint32_t decompositions[] = {
+    // clang-format off
+%(decompositions)s
+    // clang-format on
+};
+/// Where every 16th decomposition begins in decomposed_codes.
+inline constexpr std::uint16_t decomposition_starts[] = {
+    // clang-format off
+%(starts)s
+    // clang-format on
+};
+/// What the decompositions consist of.
+inline constexpr std::uint32_t decomposed_codes[] = {
+    // clang-format off
+%(codes)s
+    // clang-format on
+};
+/// Numbers of the decompositions into two that composing turns back, in the order of the two.
+inline constexpr std::uint16_t compositions[] = {
+    // clang-format off
+%(compositions)s
+    // clang-format on
+};
+/// Where runs of one canonical combining class begin: 256 x the first code point + the class.
+inline constexpr std::uint32_t combining_starts[] = {
+    // clang-format off
+%(combining)s
+    // clang-format on
+};
+/// Where runs of one mark_class begin: 8 x the first code point + the class.
+inline constexpr std::uint32_t mark_starts[] = {
+    // clang-format off
+%(marks)s
+    // clang-format on
+};
+
+/// Code points first, first + step ... last whose lower case is `add` further on.
+struct case_run {
+  std::uint32_t first, last, step;
+  std::int32_t add;
+};
+/// Lower case of what has one; U+0130 alone has two code points for it, and is not here.
+inline constexpr case_run lower_case_runs[] = {
+    // clang-format off
+%(lower)s
+    // clang-format on
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+"""
+
+
+def rows(items):
+    line = "   "
+    for item in items:
+        if len(line) + len(item) >= 100:
+            yield line
+            line = "   "
+        line += " " + item
+    yield line
+
+
+def table(values):
+    return "\n".join(rows(f"{value:#x}," for value in values))
+
+
+def runs(kinds, factor):
+    return [factor * code + kind for code, kind in enumerate(kinds)
+            if code == 0 or kinds[code - 1] != kind]
+
+
+def mark_class(code):
+    """0 none, 1 marks without width, 2 other marks, 3 punctuation, 4 control."""
+    category = unicodedata.category(chr(code))
+    if category[0] == "P" or chr(code) in "$+<=>^`|~":
+        return 3
+    return {"Mn": 1, "Mc": 2, "Me": 2, "Cc": 4, "Cf": 4, "Co": 4}.get(category, 0)
+
+
+def lower_runs():
+    found = []
+    for code in range(0x110000):
+        lower = chr(code).lower()
+        if lower == chr(code) or len(lower) > 1:
+            continue
+        add = ord(lower) - code
+        if found:
+            first, last, step, before = found[-1]
+            if before == add and code - last in ({1, 2} if first == last else {step}):
+                found[-1] = (first, code, code - last, add)
+                continue
+        found.append((code, code, 1, add))
+    return found
+
+
+def main():
+    if unicodedata.unidata_version != PINNED:
+        sys.exit(f"this Python knows Unicode {unicodedata.unidata_version}; {PINNED} is wanted")
+    entries, starts, codes, pairs = [], [], [], []
+    for code in range(0x110000):
+        text = unicodedata.decomposition(chr(code))
+        if not text or 0xAC00 <= code < 0xD7A4:
+            continue
+        parts = text.split()
+        compatible = parts[0][0] == "<"
+        parts = [int(part, 16) for part in parts[compatible:]]
+        assert len(parts) < 32
+        if len(entries) % 16 == 0:
+            starts.append(len(codes))
+        if len(parts) == 2 and not compatible and \
+                unicodedata.normalize("NFC", "".join(map(chr, parts))) == chr(code):
+            pairs.append((parts, len(entries)))
+        entries.append(64 * code + 32 * compatible + len(parts))
+        codes += parts
+    combining = runs([unicodedata.combining(chr(code)) for code in range(0x110000)], 256)
+    marks = runs([mark_class(code) for code in range(0x110000)], 8)
+    lower = lower_runs()
+    assert [c for c in range(0x110000) if len(chr(c).lower()) > 1] == [0x130]
+    size = 4 * (len(entries) + len(codes) + len(combining) + len(marks) + 4 * len(lower)) + \
+        2 * (len(starts) + len(pairs))
+    HEADER.write_text(TEXT % {
+        "version": PINNED, "kilobytes": -(-size // 1000),
+        "decompositions": table(entries), "starts": table(starts), "codes": table(codes),
+        "compositions": table(number for _, number in sorted(pairs)),
+        "combining": table(combining), "marks": table(marks),
+        "lower": "\n".join(rows(f"{{{a:#x}, {z:#x}, {step}, {add}}}," for a, z, step, add in lower))})
+
+
+if __name__ == "__main__":
+    main()
