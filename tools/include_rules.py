@@ -69,7 +69,7 @@ STANDARD = {
         is_pointer_v is_same_v
         is_trivially_copyable_v is_void_v remove_const_t remove_cvref_t type_identity""",
     "unordered_map": "unordered_map",
-    "utility": """as_const declval exchange forward index_sequence index_sequence_for
+    "utility": """as_const declval exchange forward in_range index_sequence index_sequence_for
         integer_sequence make_index_sequence make_integer_sequence move pair swap""",
     "vector": "vector",
     "iterator array map span string string_view unordered_map vector": "begin end ssize",  # any
