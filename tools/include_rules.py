@@ -54,7 +54,7 @@ STANDARD = {
     "memory": "make_unique unique_ptr",
     "new": "bad_alloc nothrow",
     "numeric": "accumulate iota",
-    "optional": "optional",
+    "optional": "nullopt optional",
     "queue": "priority_queue",
     "set": "set",
     "span": "as_bytes span",
@@ -72,7 +72,7 @@ STANDARD = {
     "utility": """as_const declval exchange forward in_range index_sequence index_sequence_for
         integer_sequence make_index_sequence make_integer_sequence move pair swap""",
     "vector": "vector",
-    "iterator array map span string string_view unordered_map vector": "begin end ssize",  # any
+    "iterator array map span string string_view unordered_map vector": "begin end size ssize",  # any
 }
 
 
