@@ -3,4 +3,4 @@
 /// @file
 /// Opt-in: GGUF files, llama.cpp's format of models. Needs nothing but linnet.
 
-#include <linnet/formats/gguf_model.hpp>
+#include <linnet/formats/gguf_writer.hpp>

@@ -113,6 +113,113 @@ BOOST_AUTO_TEST_CASE(metadata_of_every_type) {
   refused(file.values("none"), "none: expected a tensor of this name, got none");
 }
 
+BOOST_AUTO_TEST_CASE(blocks_of_numbers) {
+  const ln::gguf file = golden_file("blocks.gguf");
+  const auto input = file.values("quantize.input");
+  LINNET_REQUIRE_OK(input);
+  int types = 0;
+  for (const ln::gguf_tensor& expected : file.tensors()) {
+    if (!expected.name.starts_with("quantize.") || expected.name == "quantize.input") continue;
+    ++types;
+    std::vector<std::byte> got(expected.data.size());
+    BOOST_TEST(ln::encodes_ggml(expected.type));
+    const bool fits = ln::encode_ggml(expected.type, *input, got.data());
+    BOOST_TEST(fits, ln::name_of(expected.type));
+    BOOST_TEST(std::ranges::equal(got, expected.data), ln::name_of(expected.type));
+  }
+  BOOST_TEST(types == 5);
+  // What has no code is refused: also where scales are tiny.
+  std::vector<float> x(32, 1e-42f);
+  std::vector<std::byte> to(34), zeros(16);
+  const auto encode = [&](ln::ggml_type type) { return ln::encode_ggml(type, x, to.data()); };
+  using enum ln::ggml_type;
+  for (const auto type : {q8_0, q4_0, q4_1}) BOOST_TEST(encode(type));
+  for (const float bad : {std::numeric_limits<float>::infinity(), std::nanf(""), 3e38f}) {
+    x[7] = bad;
+    x[8] = -bad;
+    for (const auto type : {q8_0, q4_0, q4_1}) BOOST_TEST(!encode(type), bad);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(written_and_read) {
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  const ln::gguf golden_one = golden_file("blocks.gguf");
+  std::vector<ln::gguf_entry> notes;
+  for (const ln::gguf_value& value : golden_one.metadata()) notes.emplace_back(value);
+  notes.emplace_back("w.u8", std::uint8_t{200});
+  notes.emplace_back("w.i8", std::int8_t{-100});
+  notes.emplace_back("w.u16", std::uint16_t{60000});
+  notes.emplace_back("w.i16", std::int16_t{-30000});
+  notes.emplace_back("w.u32", 4000000000u);
+  notes.emplace_back("w.i32", -2000000000);
+  notes.emplace_back("w.f32", 0.1f);
+  notes.emplace_back("w.bool", true);
+  notes.emplace_back("w.string", "a linnet: hänfling");
+  notes.emplace_back("w.u64", (std::uint64_t{1} << 63) + 1);
+  notes.emplace_back("w.i64", -(std::int64_t{1} << 62));
+  notes.emplace_back("w.f64", 0.1);
+  notes.emplace_back("w.strings", std::vector<std::string>{"", "a", "bc"});
+  notes.emplace_back("w.whole", std::vector<std::int32_t>{1, -2, 3});
+  notes.emplace_back("w.reals", std::vector<float>{0.5f, -0.25f});
+  notes.emplace_back("w.flags", std::vector<bool>{true, false});
+
+  const auto input = golden_one.values("quantize.input");
+  LINNET_REQUIRE_OK(input);
+  std::vector<ln::gguf_named_tensor> tensors;
+  for (const ln::gguf_tensor& one : golden_one.tensors())
+    if (one.name.starts_with("quantize."))
+      tensors.push_back({std::string(one.name), one.type, {12, 64}, *input});
+  tensors.push_back({"scalar", ln::ggml_type::f16, {}, std::span(*input).first(1)});
+  LINNET_REQUIRE_OK(ln::write_gguf(path, notes, tensors));
+
+  const auto file = ln::read_gguf(path);
+  LINNET_REQUIRE_OK(file);
+  BOOST_TEST(file->metadata().size() == 17u + 16u);
+  BOOST_TEST(file->tensors().size() == 7u);
+  for (const ln::gguf_value& value : golden_one.metadata()) {
+    std::vector<std::string> keys{std::string(value.key)};
+    if (value.key.starts_with("test.")) keys.push_back("w." + keys[0].substr(5));
+    for (const std::string& key : keys) {
+      const ln::gguf_value* const got = file->value(key);
+      BOOST_REQUIRE(got != nullptr);
+      BOOST_TEST(got->description() == value.description(), key);
+      BOOST_TEST(std::ranges::equal(got->data, value.data), key);
+    }
+  }
+  for (const ln::gguf_tensor& one : golden_one.tensors())
+    if (one.name.starts_with("quantize.")) {
+      const ln::gguf_tensor* const got = file->find(one.name);
+      BOOST_REQUIRE(got != nullptr);
+      BOOST_TEST(got->description() == one.description());
+      BOOST_TEST(std::ranges::equal(got->data, one.data), one.name);
+    }
+
+  const std::vector<float> x(64, 1.f), bad(32, 3e38f);
+  const auto refused = [&](const std::string& expected, std::vector<ln::gguf_entry> entries,
+                           std::vector<ln::gguf_named_tensor> all) {
+    const auto got = ln::write_gguf(path, entries, all);
+    BOOST_TEST(message(got) == path + ": " + expected);
+    BOOST_TEST((!got && got.error().code == ln::errc::invalid));
+  };
+  using enum ln::ggml_type;
+  refused("a: expected each name once, got this one twice", {},
+          {{"a", f32, {64}, x}, {"b", f32, {64}, x}, {"a", f32, {64}, x}});
+  refused("k: expected each key once, got this one twice", {{"k", 1}, {"k", "1"}}, {});
+  refused("key 0: length: expected 1 to 65535, got 0", {{"", 1}}, {});
+  refused("general.alignment: expected no such metadatum: the writer aligns to 32, got one",
+          {{"general.alignment", 64u}}, {});
+  refused("a: expected as many values as the shape says, got 64", {}, {{"a", f32, {65}, x}});
+  refused("a: expected as many values as the shape says, got 64", {}, {{"a", f32, {-64, -1}, x}});
+  refused("a: expected F32, F16, BF16, Q8_0, Q4_0 or Q4_1, got Q6_K", {}, {{"a", q6_k, {64}, x}});
+  refused("a: dimension 0: expected a multiple of 32, the block of Q8_0, got 16", {},
+          {{"a", q8_0, {4, 16}, x}});
+  refused("a: dimensions: expected at most 4, got 5", {}, {{"a", f32, {64, 1, 1, 1, 1}, x}});
+  refused("a: expected finite numbers that fit the scales of Q4_0, got others", {},
+          {{"a", q4_0, {32}, bad}});
+  LINNET_REQUIRE_OK(ln::read_gguf(path));  // the file before is still there
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::gguf_test

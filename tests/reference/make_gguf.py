@@ -50,7 +50,7 @@ def blocks(rng, name):
 def inputs(rng):
     """Rows of 64 numbers to be quantized: of all sizes, ties, equal, and zeros."""
     x = rng.normal(0, 1, (12, 64)).astype(np.float32)
-    x *= np.float32(10) ** np.arange(-6, 6, dtype=np.float32)[:, None]
+    x *= np.float32(10) ** np.arange(-8, 4, dtype=np.float32)[:, None]
     x[3] = 0
     x[4] = 0.25
     x[5] = -3

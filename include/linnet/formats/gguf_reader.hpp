@@ -18,8 +18,11 @@ inline constexpr std::uint64_t longest_gguf_name = 65535;  ///< bytes of a key o
 /// Goes through a file's metadata and descriptions of tensors. Every count is compared with the
 /// bytes that are left before anything is allocated or multiplied.
 struct gguf_parser {
-  gguf_parser(std::span<const std::byte> head, std::uint64_t bytes, gguf& into)
-      : file(head), size(bytes), to(into) {}
+  gguf_parser(std::span<const std::byte> head, std::uint64_t bytes, gguf& into,
+              const std::string& where)
+      : file(head), size(bytes), to(into) {
+    to.where_ = where;
+  }
 
   std::span<const std::byte> file;  ///< at least all before the tensors' data
   std::uint64_t size;               ///< bytes of the whole file
@@ -289,8 +292,7 @@ struct gguf_parser {
 inline result<gguf> parse_gguf(lasting_span<const std::byte> file,
                                const std::string& where = "GGUF file") LINNET_TRY {
   gguf parsed;
-  parsed.where_ = where;
-  detail::gguf_parser parser(file, file.size(), parsed);
+  detail::gguf_parser parser(file, file.size(), parsed, where);
   if (!parser.parse()) return parser.failure;
   for (gguf_tensor& tensor : parsed.tensors_)
     tensor.data = file.subspan(tensor.offset, static_cast<std::size_t>(tensor.bytes()));
