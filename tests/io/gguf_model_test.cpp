@@ -5,6 +5,7 @@
 #include <linnet/gguf.hpp>
 
 #include "io/models.hpp"
+#include "support/allocations.hpp"
 
 namespace test::gguf_model_test {
 
@@ -252,6 +253,37 @@ BOOST_AUTO_TEST_CASE(accepted) {
   ln::weights<llama_mqa> from_memory;
   LINNET_REQUIRE_OK(ln::load_gguf(from_memory, bytes(in_memory)));
   BOOST_TEST(std::ranges::equal(w.block(), from_memory.block()));
+}
+
+// Each allocation fails once; names are longer than what a string holds in itself.
+BOOST_AUTO_TEST_CASE(failing_allocations) {
+  const scratch_folder folder;
+  const std::string path = folder.path("a name that is longer than a small string.gguf");
+  const auto w = distinct<llama_mqa>();
+  ln::weights<llama_mqa> to;
+  check_failing_allocations("save_gguf", [&] { return ln::save_gguf(w, path); });
+  check_failing_allocations("load_gguf", [&] { return ln::load_gguf(to, path); });
+  const std::string file = contents(path);
+  check_failing_allocations("parse_gguf", [&] { return ln::parse_gguf(bytes(file)); });
+  const auto parsed = ln::read_gguf(path);
+  LINNET_REQUIRE_OK(parsed);
+  check_failing_allocations("values", [&] { return parsed->values("token_embd.weight"); });
+  const auto refusal = [](const auto& r) {
+    BOOST_TEST(!r);
+    return r.error().code == ln::errc::out_of_memory ? ln::result<void>(r.error())
+                                                     : ln::result<void>();
+  };
+  ln::weights<gpt2_inner> other;
+  check_failing_allocations("a refusal", [&] { return refusal(ln::load_gguf(other, *parsed)); });
+  check_failing_allocations("get",
+                            [&] { return refusal(parsed->get<int>("general.architecture")); });
+  check_failing_allocations("array",
+                            [&] { return refusal(parsed->array<int>("general.architecture")); });
+  check_failing_allocations("strings",
+                            [&] { return refusal(parsed->strings("general.architecture")); });
+  check_failing_allocations("a bad file", [&] {
+    return refusal(ln::parse_gguf(bytes(std::string_view(file).substr(0, 500)), path));
+  });
 }
 
 BOOST_AUTO_TEST_SUITE_END()
