@@ -18,9 +18,7 @@ struct gguf_entry {
 
   /// A number, a bool or a text, in the type of metadata that is nearest to its own.
   template <class T>
-  requires(!std::is_same_v<std::remove_cvref_t<T>, gguf_value>)
-      gguf_entry(std::string name, const T& value)
-      : key(std::move(name)) {
+  gguf_entry(std::string name, const T& value) : key(std::move(name)) {
     if constexpr (std::is_convertible_v<const T&, std::string_view> || std::is_arithmetic_v<T>) {
       add(value);
     } else {
