@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What GGUF files hold: typed metadata, and tensors. Opt-in, through linnet/gguf.hpp.
+/// The contents of a GGUF file: typed metadata, and tensors. Opt-in, through linnet/gguf.hpp.
 
 #include <algorithm>
 #include <charconv>
