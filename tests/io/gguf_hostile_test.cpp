@@ -273,7 +273,7 @@ BOOST_AUTO_TEST_CASE(prefixes) {
   const std::string whole = file_parts().all();
   for (std::size_t n = 0; n < whole.size(); ++n)
     BOOST_TEST(!ln::parse_gguf(bytes(std::string_view(whole).substr(0, n))), n);
-  for (const std::size_t alignment : {8, 32, 64, 4096}) {
+  for (const std::size_t alignment : {8u, 32u, 64u, 4096u}) {
     file_parts f;
     f.version = 2;
     f.keys = entry("k", 4, number(7)) +
