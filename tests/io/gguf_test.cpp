@@ -76,6 +76,11 @@ BOOST_AUTO_TEST_CASE(metadata_of_every_type) {
   get("test.i8", -100);
   get("test.f32", static_cast<double>(0.1f));
 
+  const ln::gguf_value& three = *file.value("test.whole");
+  BOOST_TEST((three.whole(2) == 3 && !three.whole(3) && !three.whole(-1)));
+  const ln::gguf_value none{.key = "none", .kind = ln::gguf_kind::u64, .array = true, .count = 0};
+  BOOST_TEST((!none.whole() && !none.real() && !none.truth() && !none.text()));
+
   const auto whole = file.array<std::int64_t>("test.whole");
   LINNET_REQUIRE_OK(whole);
   BOOST_TEST(*whole == (std::vector<std::int64_t>{1, -2, 3}));

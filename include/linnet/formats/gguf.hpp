@@ -104,8 +104,11 @@ struct gguf_value {
   index count = 1;                    ///< of an array
   std::span<const std::byte> data{};  ///< little-endian, not aligned; texts behind their lengths
 
+  /// Whether there is a number `i`.
+  bool has(index i) const { return i >= 0 && i < count; }
   /// Number `i` as a whole number, if it is one of 64 bits with a sign.
   std::optional<std::int64_t> whole(index i = 0) const {
+    if (!has(i)) return {};
     const std::byte* const at =
         data.data() + i * static_cast<index>(detail::metadata_of(kind).size);
     switch (kind) {
@@ -133,6 +136,7 @@ struct gguf_value {
   }
   /// Number `i` as a real number, if it is f32 or f64.
   std::optional<double> real(index i = 0) const {
+    if (!has(i)) return {};
     if (kind == gguf_kind::f32)
       return static_cast<double>(detail::load_as<float>(data.data() + i * 4));
     if (kind == gguf_kind::f64) return detail::load_as<double>(data.data() + i * 8);
@@ -140,7 +144,8 @@ struct gguf_value {
   }
   /// Truth value `i`, if it is one.
   std::optional<bool> truth(index i = 0) const {
-    if (kind == gguf_kind::boolean) return data[static_cast<std::size_t>(i)] != std::byte{0};
+    if (has(i) && kind == gguf_kind::boolean)
+      return data[static_cast<std::size_t>(i)] != std::byte{0};
     return {};
   }
   /// The text, if it is one.

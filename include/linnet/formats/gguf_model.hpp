@@ -121,8 +121,8 @@ std::vector<file_part> gguf_parts(const weights<M, T>& w) {
 /// Loads a parsed GGUF file of architecture llama, gpt2 or t5. Its metadata are compared with the
 /// model type, then the name and shape of every tensor, and only then is `w` written. Blocks are
 /// decoded to the floats that llama.cpp computes with. Llama's rotary pairs are reordered where the
-/// type uses position::rope_half. Errors: errc::mismatch, errc::missing, errc::out_of_memory, and
-/// errc::invalid where `values` are to be finite.
+/// type uses position::rope_half. Errors: errc::mismatch, errc::missing, errc::unsupported (one of
+/// several parts), errc::out_of_memory, and errc::invalid where `values` are to be finite.
 template <class M, class T>
 result<void> load_gguf(weights<M, T>& w, const gguf& file,
                        nonfinite values = nonfinite::keep) LINNET_TRY {

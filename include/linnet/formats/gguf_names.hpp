@@ -195,7 +195,8 @@ std::vector<gguf_fact> gguf_facts() {
   return facts;
 }
 
-/// Compares a file's metadata with model type `M`. Errors: errc::mismatch, errc::missing.
+/// Compares a file's metadata with model type `M`. Errors: errc::mismatch, errc::missing,
+/// errc::unsupported.
 template <class M>
 result<void> check_gguf_facts(const gguf& file) {
   constexpr std::string_view architecture = gguf_architecture_of<M>();
@@ -207,6 +208,10 @@ result<void> check_gguf_facts(const gguf& file) {
   if (!name || name->text() != architecture)
     return wrong(name ? errc::mismatch : errc::missing, "general.architecture",
                  std::string(architecture), name ? name->description() : "no such metadata");
+  if (const gguf_value* const parts = file.value("split.count"); parts && parts->whole() != 1)
+    return error{errc::unsupported, file.where(), "split.count",
+                 "1, a model in one file (llama-gguf-split --merge joins parts)",
+                 parts->description()};
   const std::string scaling = std::string(architecture) + ".rope.scaling.type";
   if (const gguf_value* const type = file.value(scaling); type && type->text() != "none")
     return wrong(errc::mismatch, scaling, "none", type->description());
