@@ -32,8 +32,10 @@ struct gguf_parser {
 
   bool parse() {
     std::uint64_t tensors = 0, metadata = 0;
-    return header(tensors, metadata) && all_metadata(metadata) && alignment() &&
-           all_tensors(tensors) && names() && ranges();
+    return header(tensors, metadata) && all_metadata(metadata) &&
+           once(to.metadata_, &gguf_value::key, "each key once") && alignment() &&
+           all_tensors(tensors) && once(to.tensors_, &gguf_tensor::name, "each name once") &&
+           ranges();
   }
 
  private:
@@ -164,7 +166,6 @@ struct gguf_parser {
   }
 
   bool alignment() {
-    sort_by(to.metadata_, &gguf_value::key);
     const gguf_value* const said = to.value("general.alignment");
     if (!said) return true;
     const auto x = said->kind == gguf_kind::u32 && !said->array ? said->whole() : std::nullopt;
@@ -231,25 +232,16 @@ struct gguf_parser {
     return text;
   }
 
-  template <class Entry>
-  static void sort_by(std::vector<Entry>& all, std::string_view Entry::*name) {
-    std::sort(all.begin(), all.end(),
-              [&](const Entry& a, const Entry& b) { return a.*name < b.*name; });
-  }
-  /// Refuses the first of two neighbours of one name, and sorts before.
+  /// Sorts by name, and refuses a name that stands twice.
   template <class Entry>
   bool once(std::vector<Entry>& all, std::string_view Entry::*name, const char* expected) {
-    sort_by(all, name);
+    std::sort(all.begin(), all.end(),
+              [&](const Entry& a, const Entry& b) { return a.*name < b.*name; });
     for (std::size_t i = 1; i < all.size(); ++i)
       if (all[i].*name == all[i - 1].*name)
         return malformed(printable(all[i].*name), expected, "this one twice");
     return true;
   }
-  bool names() {
-    return once(to.metadata_, &gguf_value::key, "each key once") &&
-           once(to.tensors_, &gguf_tensor::name, "each name once");
-  }
-
   /// Tensors lie behind each other within the file; there may be gaps.
   bool ranges() {
     if (!has_memory(to.tensors_.size() * sizeof(std::uint32_t))) return no_memory();
