@@ -112,6 +112,7 @@
 #define NO please do not expand NO
 #define PI please do not expand PI
 
+#include <linnet/gguf.hpp>
 #include <linnet/linnet.hpp>
 #include <linnet/low_rank.hpp>
 #if __has_include(<nlohmann/json.hpp>)

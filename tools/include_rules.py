@@ -38,7 +38,7 @@ STANDARD = {
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
     "bit": "bit_ceil bit_width countr_zero endian popcount",
     "charconv": "from_chars to_chars",
-    "cmath": "abs cos erf exp exp2 expm1 ldexp log log1p nearbyint nextafter floor pow sin sqrt tanh",
+    "cmath": "abs cos erf exp exp2 expm1 ldexp log log1p nearbyint nextafter floor pow round sin sqrt tanh",
     "concepts": "convertible_to derived_from same_as",
     "cstddef": "byte nullptr_t ptrdiff_t size_t to_integer",
     "cstdint": "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t uintptr_t",
@@ -54,7 +54,7 @@ STANDARD = {
     "memory": "make_unique unique_ptr",
     "new": "bad_alloc nothrow",
     "numeric": "accumulate iota",
-    "optional": "optional",
+    "optional": "nullopt optional",
     "queue": "priority_queue",
     "set": "set",
     "span": "as_bytes span",
@@ -64,16 +64,16 @@ STANDARD = {
     "system_error": "errc generic_category",
     "thread": "thread",
     "tuple": "apply get tuple tuple_element_t",
-    "type_traits": """conditional_t is_base_of_v is_const_v is_constant_evaluated is_convertible_v is_copy_constructible_v
+    "type_traits": """conditional_t is_arithmetic_v is_base_of_v is_const_v is_constant_evaluated is_convertible_v is_copy_constructible_v
         is_floating_point_v is_invocable_v is_lvalue_reference_v is_nothrow_move_constructible_v
-        is_pointer_v is_same_v
+        is_pointer_v is_same_v is_signed_v
         is_trivially_copyable_v is_void_v remove_const_t remove_cvref_t type_identity""",
     "unordered_map": "unordered_map",
-    "utility": """as_const declval exchange forward index_sequence index_sequence_for
+    "utility": """as_const declval exchange forward in_range index_sequence index_sequence_for
         integer_sequence make_index_sequence make_integer_sequence move pair swap""",
     "variant": "get_if variant",
     "vector": "vector",
-    "iterator array map span string string_view unordered_map vector": "begin end ssize",  # any
+    "iterator array map span string string_view unordered_map vector": "begin end size ssize",  # any
 }
 
 

@@ -2,9 +2,9 @@
 #pragma once
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
-/// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/checkpoint.hpp,
-/// linnet/low_rank.hpp, linnet/cached_logits.hpp, linnet/sentencepiece.hpp and
-/// linnet/xtensor.hpp.
+/// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/gguf.hpp,
+/// linnet/checkpoint.hpp, linnet/low_rank.hpp, linnet/cached_logits.hpp, linnet/sentencepiece.hpp
+/// and linnet/xtensor.hpp.
 
 #include <linnet/compress/collapse.hpp>
 #include <linnet/compress/quantize.hpp>
@@ -13,6 +13,7 @@
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/language.hpp>
 #include <linnet/eval/tasks.hpp>
+#include <linnet/formats/hf_names.hpp>
 #include <linnet/formats/rwkv_file.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
 #include <linnet/generate/beam_search.hpp>

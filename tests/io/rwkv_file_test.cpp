@@ -265,11 +265,11 @@ BOOST_AUTO_TEST_CASE(blocks) {
   std::string eight_bits;
   for (int i = 0; i < 32; ++i) eight_bits += static_cast<char>(i * 8 - 128);
   const auto decoded_values = [](std::uint32_t type, const std::string& block) {
-    const ln::detail::rwkv_type* const t = ln::detail::rwkv_type_of(type);
+    const ln::detail::ggml_layout* const t = ln::detail::rwkv_type_of(type);
     BOOST_REQUIRE(t != nullptr);
     BOOST_REQUIRE(t->bytes == std::ssize(block));
-    std::vector<double> x(32);
-    ln::detail::decode_rwkv_block(*t, bytes(block).data(), x.data());
+    std::vector<float> x(32);
+    ln::detail::decode_block(t->type, bytes(block).data(), x.data());
     return x;
   };
   const auto q40 = decoded_values(2, half_scale + nibbles),
@@ -280,15 +280,15 @@ BOOST_AUTO_TEST_CASE(blocks) {
   for (int i = 0; i < 32; ++i) {
     const auto n = static_cast<std::size_t>(i);
     const int code = i < 16 ? i : 31 - i, wide = code + (i == 1 || i == 31 ? 16 : 0);
-    BOOST_TEST(q40[n] == 0.5 * (code - 8));
-    BOOST_TEST(q41[n] == 0.5 * code + 3);
-    BOOST_TEST(q50[n] == 0.5 * (wide - 16));
-    BOOST_TEST(q51[n] == 0.5 * wide + 3);
-    BOOST_TEST(q80[n] == 0.5 * (i * 8 - 128));
+    BOOST_TEST(q40[n] == 0.5f * static_cast<float>(code - 8));
+    BOOST_TEST(q41[n] == 0.5f * static_cast<float>(code) + 3);
+    BOOST_TEST(q50[n] == 0.5f * static_cast<float>(wide - 16));
+    BOOST_TEST(q51[n] == 0.5f * static_cast<float>(wide) + 3);
+    BOOST_TEST(q80[n] == 0.5f * static_cast<float>(i * 8 - 128));
   }
-  double one = 0;
-  ln::detail::decode_rwkv_block(*ln::detail::rwkv_type_of(1), bytes(three).data(), &one);
-  BOOST_TEST(one == 3.0);
+  float one = 0;
+  ln::detail::decode_block(ln::detail::rwkv_type_of(1)->type, bytes(three).data(), &one);
+  BOOST_TEST(one == 3.f);
   for (const std::uint32_t retired : {4u, 5u, 6u, 10u})
     BOOST_TEST(ln::detail::rwkv_type_of(retired) == nullptr);
 }

@@ -104,6 +104,10 @@ static_assert(decoder_count<zoo::tinyllama_1_1b>(3) == 1'100'048'384 &&
               zoo::tinyllama_1_1b::parameters() == 1'100'048'384);
 static_assert(decoder_count<zoo::mobilellm_125m>(3) == 124'635'456 &&
               zoo::mobilellm_125m::parameters() == 124'635'456);
+static_assert(decoder_count<zoo::smollm2_135m>(3) == 134'515'008 &&
+              zoo::smollm2_135m::parameters() == 134'515'008);
+static_assert(decoder_count<zoo::smollm2_360m>(3) == 361'821'120 &&
+              zoo::smollm2_360m::parameters() == 361'821'120);
 static_assert(decoder_count<zoo::stlm_10m>(3) == zoo::stlm_10m::parameters());
 static_assert(decoder_count<zoo::stlm_100m>(3) == zoo::stlm_100m::parameters());
 static_assert(zoo::stlm_10m::parameters() > 9'500'000 && zoo::stlm_10m::parameters() < 10'500'000);

@@ -90,7 +90,7 @@ constexpr bool fits_hugging_face() {
 
 /// A pair of names without their last part ("weight" or "bias"); # stands for a block's number.
 struct name_rule {
-  std::string_view linnet, hugging_face;
+  std::string_view linnet, file;
 };
 
 inline constexpr name_rule t5_rules[] = {
@@ -193,15 +193,16 @@ inline std::string_view stem(std::string_view name) {
   return name.substr(0, (std::min)(name.size(), name.rfind('.')));
 }
 
-/// `name` with its stem translated, or "" if no rule of the kind fits.
-inline std::string translate(hf_kind kind, std::string_view name, std::string_view name_rule::*from,
-                             std::string_view name_rule::*to, bool gated = false) {
+/// `name` with its stem translated, or "" if no rule fits.
+inline std::string translate(std::span<const name_rule> rules, std::string_view name,
+                             std::string_view name_rule::*from, std::string_view name_rule::*to,
+                             bool gated = false) {
   const std::string_view head = stem(name);
-  for (const name_rule& rule : rules_of(kind)) {
+  for (const name_rule& rule : rules) {
     std::string_view number;
     if (!fits(head, rule.*from, number)) continue;
     // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
-    if (from == &name_rule::hugging_face && gated && rule.linnet.ends_with(".wo")) continue;
+    if (from == &name_rule::file && gated && rule.linnet.ends_with(".wo")) continue;
     std::string found(rule.*to);
     if (const std::size_t mark = found.find('#'); mark != found.npos)
       found.replace(mark, 1, number);
@@ -215,8 +216,8 @@ inline std::string translate(hf_kind kind, std::string_view name, std::string_vi
 /// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
 /// where there is none.
 inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
-  const std::string found = detail::translate(kind, linnet_name, &detail::name_rule::linnet,
-                                              &detail::name_rule::hugging_face);
+  const std::string found = detail::translate(detail::rules_of(kind), linnet_name,
+                                              &detail::name_rule::linnet, &detail::name_rule::file);
   return found.empty() ? std::string(linnet_name) : found;
 }
 
@@ -224,7 +225,7 @@ inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name)
 /// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
 inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
                                bool gated = false) {
-  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face,
+  return detail::translate(detail::rules_of(kind), hugging_face_name, &detail::name_rule::file,
                            &detail::name_rule::linnet, gated);
 }
 

@@ -11,7 +11,7 @@
 #include <cmath>
 
 #include <linnet/file/file.hpp>
-#include <linnet/formats/tensor.hpp>
+#include <linnet/formats/ggml_blocks.hpp>
 #include <linnet/model/rwkv.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -21,49 +21,14 @@ namespace detail {
 inline constexpr std::uint32_t rwkv_magic = 0x67676d66;
 inline constexpr index rwkv_header = 24;  ///< bytes
 
-/// An element type of the format: values stand in blocks along the fastest dimension.
-struct rwkv_type {
-  std::uint32_t id;
-  const char* name;
-  index block;  ///< values
-  index bytes;  ///< of a block
-};
-inline constexpr rwkv_type rwkv_types[] = {
-    {0, "F32", 1, 4},    {1, "F16", 1, 2},    {2, "Q4_0", 32, 18}, {3, "Q4_1", 32, 20},
-    {7, "Q5_0", 32, 22}, {8, "Q5_1", 32, 24}, {9, "Q8_0", 32, 34}};
-inline const rwkv_type* rwkv_type_of(std::uint32_t id) {
-  for (const rwkv_type& type : rwkv_types)
-    if (type.id == id) return &type;
+/// The element type with the format's number `id`, or null.
+inline const ggml_layout* rwkv_type_of(std::uint32_t id) {
+  constexpr std::pair<std::uint32_t, ggml_type> types[] = {
+      {0, ggml_type::f32},  {1, ggml_type::f16},  {2, ggml_type::q4_0}, {3, ggml_type::q4_1},
+      {7, ggml_type::q5_0}, {8, ggml_type::q5_1}, {9, ggml_type::q8_0}};
+  for (const auto& [number, type] : types)
+    if (number == id) return &ggml_layout_of(type);
   return nullptr;
-}
-
-/// The values of one block: d (q - centre), or d q + m where the block holds its minimum m.
-inline void decode_rwkv_block(const rwkv_type& type, const std::byte* from, double* to) {
-  if (type.block == 1) return decode_reals(type.id == 0 ? dtype::f32 : dtype::f16, from, 1, 1, to);
-  double scale = 0, least = 0;
-  decode_reals(dtype::f16, from, 1, 1, &scale);
-  from += 2;
-  if (type.id == 9) {
-    for (index i = 0; i < 32; ++i) to[i] = scale * load_as<std::int8_t>(from + i);
-    return;
-  }
-  const bool minimum = type.id == 3 || type.id == 8, five_bits = type.id >= 7;
-  if (minimum) {
-    decode_reals(dtype::f16, from, 1, 1, &least);
-    from += 2;
-  } else {
-    least = scale * (five_bits ? -16 : -8);
-  }
-  std::uint32_t high = 0;  // the fifth bits
-  if (five_bits) {
-    high = load_as<std::uint32_t>(from);
-    from += 4;
-  }
-  for (unsigned i = 0; i < 32; ++i) {  // low nibbles first, then the high ones
-    const unsigned byte = std::to_integer<unsigned>(from[i % 16]);
-    const unsigned code = (byte >> (i / 16 * 4) & 15u) | (high >> i & 1u) << 4;
-    to[i] = scale * code + least;
-  }
 }
 
 /// Metadata of a model type that an rwkv.cpp file also holds.
@@ -110,7 +75,7 @@ constexpr rwkv_shape rwkv_shape_of() {
 struct rwkv_tensor {
   std::string name;
   index rows = 0, columns = 0;  ///< columns are the fastest dimension
-  const rwkv_type* type = nullptr;
+  const ggml_layout* type = nullptr;
   const std::byte* data = nullptr;
 };
 /// Where the values of one of the model's tensors stand.
@@ -258,14 +223,16 @@ inline result<void> find_rwkv_tensors(std::span<const std::byte> file, const rwk
 /// Calls f(position, values) for some of the values at `at` at a time.
 template <class F>
 void each_rwkv_values(const rwkv_tensor& from, const rwkv_place& at, index size, F&& f) {
-  const rwkv_type& type = *from.type;
+  const ggml_layout& type = *from.type;
   const std::byte* data = from.data + at.offset / type.block * type.bytes;
+  std::array<float, 256> decoded;
   std::array<double, 256> some;
   for (index first = 0; first < size; first += std::ssize(some)) {
-    const index count = (std::min)(std::ssize(some), size - first);
-    for (index i = 0; i < count; i += type.block, data += type.bytes)
-      decode_rwkv_block(type, data, some.data() + i);
-    f(first, std::span(some).first(static_cast<std::size_t>(count)));
+    const auto count = static_cast<std::size_t>((std::min)(std::ssize(some), size - first));
+    decode_ggml(type.type, data, std::span(decoded).first(count));
+    data += static_cast<index>(count) / type.block * type.bytes;
+    std::copy_n(decoded.begin(), count, some.begin());
+    f(first, std::span(some).first(count));
   }
 }
 

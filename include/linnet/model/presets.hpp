@@ -124,6 +124,25 @@ inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// SmolLM2 (Allal et al. 2025), whose files are read as GGUF or Hugging Face directories.
+inline constexpr decoder_shape smollm2_135m{.d_model = 576,
+                                            .d_ff = 1536,
+                                            .heads = 9,
+                                            .kv_heads = 3,
+                                            .layers = 30,
+                                            .vocabulary = 49152,
+                                            .context = 8192,
+                                            .eps = 1e-5,
+                                            .rope_theta = 100000};
+inline constexpr decoder_shape smollm2_360m{.d_model = 960,
+                                            .d_ff = 2560,
+                                            .heads = 15,
+                                            .kv_heads = 5,
+                                            .layers = 32,
+                                            .vocabulary = 49152,
+                                            .context = 8192,
+                                            .eps = 1e-5,
+                                            .rope_theta = 100000};
 // The byte-level test models of rwkv.cpp; without positions, any context would do.
 inline constexpr decoder_shape rwkv4_660k{.d_model = 128,
                                           .d_ff = 256,
@@ -180,6 +199,8 @@ using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
 using mobilellm_125m =
     decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
+using smollm2_135m = decoder<shapes::smollm2_135m>;        ///< 134,515,008
+using smollm2_360m = decoder<shapes::smollm2_360m>;        ///< 361,821,120
 using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;              ///< 661,504
 using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;              ///< 829,888
 

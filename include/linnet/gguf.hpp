@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Opt-in: GGUF files, llama.cpp's format of models. Needs nothing but linnet.
+
+#include <linnet/formats/gguf_writer.hpp>

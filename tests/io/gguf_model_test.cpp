@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT
+// Weights from and to GGUF files: the golden models as llama.cpp's converter writes them, round
+// trips, and files of other models.
+
+#include <linnet/gguf.hpp>
+
+#include "io/models.hpp"
+#include "support/allocations.hpp"
+
+namespace test::gguf_model_test {
+
+namespace {
+
+using llama_mqa_interleaved = ln::decoder<mqa_shape>;
+
+std::string golden_gguf(const std::string& name) { return golden("gguf/" + name + ".gguf"); }
+
+/// Loads a golden model as GGUF and from Hugging Face's files: equal weights.
+template <class M, class T = float>
+void check_same_as_hugging_face(const std::string& gguf, const std::string& hugging_face) {
+  ln::weights<M, T> a, b;
+  const std::size_t peak = peak_of([&] { LINNET_REQUIRE_OK(ln::load_gguf(a, golden_gguf(gguf))); });
+  BOOST_TEST(peak < 65536u, peak);
+  LINNET_REQUIRE_OK(ln::load_hugging_face(b, golden(hugging_face)));
+  BOOST_TEST(std::ranges::equal(a.block(), b.block()), gguf);
+}
+
+/// A file's metadata and tensors, to be changed and written again.
+struct changeable {
+  explicit changeable(const std::string& path) {
+    const auto file = ln::read_gguf(path);
+    LINNET_REQUIRE_OK(file);
+    for (const ln::gguf_value& value : file->metadata()) metadata.emplace_back(value);
+    for (const ln::gguf_tensor& one : file->tensors()) {
+      auto floats_of = file->values(one.name);
+      LINNET_REQUIRE_OK(floats_of);
+      values.push_back(*std::move(floats_of));
+      tensors.push_back(
+          {std::string(one.name), one.type, {one.shape().begin(), one.shape().end()}, {}});
+    }
+  }
+  std::vector<ln::gguf_entry> metadata;
+  std::vector<std::vector<float>> values;
+  std::vector<ln::gguf_named_tensor> tensors;
+
+  void set(const ln::gguf_entry& to) {
+    drop(to.key);
+    metadata.push_back(to);
+  }
+  void drop(const std::string& key) {
+    std::erase_if(metadata, [&](const auto& one) { return one.key == key; });
+  }
+  std::size_t at(const std::string& name) const {
+    const auto found = std::ranges::find(tensors, name, &ln::gguf_named_tensor::name);
+    BOOST_REQUIRE(found != tensors.end());
+    return static_cast<std::size_t>(found - tensors.begin());
+  }
+  void write(const std::string& path) {
+    for (std::size_t i = 0; i < tensors.size(); ++i) tensors[i].values = values[i];
+    LINNET_REQUIRE_OK(ln::write_gguf(path, metadata, tensors));
+  }
+};
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(gguf_model)
+
+BOOST_AUTO_TEST_CASE(goldens) {
+  check_same_as_hugging_face<llama_mqa>("llama", "llama_mqa_tied");
+  check_same_as_hugging_face<llama_mqa_interleaved>("llama", "llama_mqa_tied");
+  check_same_as_hugging_face<gpt2_inner>("gpt2", "gpt2_inner");
+  check_same_as_hugging_face<t5_long>("t5", "t5_v1_0_long");
+  check_same_as_hugging_face<gpt2_inner, double>("gpt2", "gpt2_inner");
+  check_same_as_hugging_face<ln::quantized<gpt2_inner, ln::storage::bf16>>("gpt2", "gpt2_inner");
+}
+
+BOOST_AUTO_TEST_CASE(round_trips) {
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  const auto check = [&](auto model) {
+    using M = decltype(model);
+    const auto w = distinct<M>();
+    ln::weights<M> again;
+    LINNET_REQUIRE_OK(ln::save_gguf(w, path));
+    LINNET_REQUIRE_OK(ln::load_gguf(again, path));
+    BOOST_TEST(std::ranges::equal(w.block(), again.block()));
+  };
+  check(llama_gqa{});  // untied
+  check(llama_gqa_interleaved{});
+  check(gpt2_inner{});
+  check(t5_1_1{});
+
+  // Both orders of rotary pairs are one in the file.
+  ln::weights<llama_gqa> half = distinct<llama_gqa>();
+  ln::weights<llama_gqa_interleaved> interleaved, from_file;
+  LINNET_REQUIRE_OK(ln::save_gguf(half, path));
+  const std::string bytes_of_half = contents(path);
+  LINNET_REQUIRE_OK(ln::load_gguf(interleaved, path));
+  LINNET_REQUIRE_OK(ln::save_gguf(interleaved, path));
+  BOOST_TEST((contents(path) == bytes_of_half));
+  BOOST_TEST(!std::ranges::equal(half.block(), interleaved.block()));
+
+  const auto file = ln::read_gguf(path);
+  LINNET_REQUIRE_OK(file);
+  BOOST_TEST(*file->get<std::string_view>("general.architecture") == "llama");
+  BOOST_TEST(*file->get<std::string_view>("tokenizer.ggml.model") == "no_vocab");
+  BOOST_TEST(*file->get<int>("llama.attention.head_count_kv") == 2);
+  BOOST_TEST(file->find("blk.2.ffn_down.weight")->description() == "F32 [24, 44]");
+}
+
+// Matrices of whole blocks become blocks; what is loaded again has their values.
+BOOST_AUTO_TEST_CASE(blocks) {
+  constexpr ln::decoder_shape shape{.d_model = 64,
+                                    .d_ff = 48,
+                                    .heads = 2,
+                                    .kv_heads = 1,
+                                    .layers = 1,
+                                    .vocabulary = 5,
+                                    .context = 4};
+  using M = ln::decoder<shape, ln::position::rope_half>;
+  ln::weights<M> w, again;
+  ln::initialize(w, ln::seed{3});
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  std::vector<ln::gguf_entry> notes{{"tokenizer.ggml.model", "gpt2"}, {"general.name", "x"}};
+  for (const auto type : {ln::ggml_type::q8_0, ln::ggml_type::q4_1, ln::ggml_type::f16}) {
+    LINNET_REQUIRE_OK(ln::save_gguf(w, path, type, notes));
+    const auto file = ln::read_gguf(path);
+    LINNET_REQUIRE_OK(file);
+    BOOST_TEST(*file->get<std::string_view>("tokenizer.ggml.model") == "gpt2");
+    BOOST_TEST((file->find("token_embd.weight")->type == type));
+    BOOST_TEST((file->find("blk.0.ffn_down.weight")->type ==
+                (type == ln::ggml_type::f16 ? type : ln::ggml_type::f32)));  // rows of 48
+    BOOST_TEST((file->find("output_norm.weight")->type == ln::ggml_type::f32));
+    LINNET_REQUIRE_OK(ln::load_gguf(again, path));
+    const auto embedding = file->values("token_embd.weight");
+    LINNET_REQUIRE_OK(embedding);
+    BOOST_TEST(std::ranges::equal(*embedding, floats(again, "embedding.weight")));
+    double most = 0;
+    const auto x = floats(w, "blocks.0.attention.q.weight");
+    const auto y = floats(again, "blocks.0.attention.q.weight");
+    for (std::size_t i = 0; i < x.size(); ++i)
+      most = (std::max)(most, std::abs(static_cast<double>(x[i] - y[i])));
+    BOOST_TEST(most > 0);
+    BOOST_TEST(most < (type == ln::ggml_type::q4_1 ? 0.05 : 0.005));
+  }
+  BOOST_TEST(message(ln::save_gguf(w, path, ln::ggml_type::q6_k)) ==
+             path + ": type: expected F32, F16, BF16, Q8_0, Q4_0 or Q4_1, got Q6_K");
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  const changeable good(golden_gguf("llama"));
+  ln::weights<llama_mqa> w = distinct<llama_mqa>();
+  const std::vector<std::byte> before(w.block().begin(), w.block().end());
+  const auto refused = [&](const std::string& expected, auto&& change) {
+    changeable file = good;
+    change(file);
+    file.write(path);
+    BOOST_TEST(message(ln::load_gguf(w, path)) == path + ": " + expected);
+    BOOST_TEST(std::ranges::equal(w.block(), before), expected);
+  };
+  const auto with = [&](const ln::gguf_entry& one, const std::string& expected) {
+    refused(one.key + ": expected " + expected, [&](changeable& f) { f.set(one); });
+  };
+  const auto without = [&](const std::string& key, const std::string& expected) {
+    refused(key + ": expected " + expected, [&](changeable& f) { f.drop(key); });
+  };
+  with({"general.architecture", "gpt2"}, "llama (the model type), got string gpt2");
+  with({"general.architecture", 1u}, "llama (the model type), got u32 1");
+  without("general.architecture", "llama (the model type), got no such metadata");
+  with({"split.count", std::uint16_t{2}},
+       "1, a model in one file (llama-gguf-split --merge joins parts), got u16 2");
+  with({"llama.block_count", 3u}, "2 (the model type), got u32 3");
+  with({"llama.block_count", 2.f}, "2 (the model type), got f32 2");
+  with({"llama.block_count", std::vector<int>{2}}, "2 (the model type), got an array of 1 i32");
+  without("llama.block_count", "2 (the model type), got no such metadata");
+  with({"llama.context_length", 64u}, "32 (the model type), got u32 64");
+  with({"llama.embedding_length", std::uint64_t{1} << 63},
+       "24 (the model type), got u64 9223372036854775808");
+  with({"llama.feed_forward_length", -34}, "34 (the model type), got i32 -34");
+  with({"llama.attention.head_count", 8u}, "4 (the model type), got u32 8");
+  with({"llama.attention.head_count_kv", 4u}, "1 (the model type), got u32 4");
+  without("llama.attention.head_count_kv",
+          "1 (the model type), got no such metadata, which means 4");
+  with({"llama.attention.key_length", 6u}, "8 (the model type), got u32 6");
+  without("llama.attention.key_length", "8 (the model type), got no such metadata, which means 6");
+  with({"llama.rope.dimension_count", 4u}, "8 (the model type), got u32 4");
+  with({"llama.rope.freq_base", 5e5f}, "10000 (the model type), got f32 5e+05");
+  with({"llama.rope.freq_base", 10000u}, "10000 (the model type), got u32 10000");
+  with({"llama.rope.scaling.type", "yarn"}, "none (the model type), got string yarn");
+  with({"llama.rope.scaling.factor", 8.f}, "1 (the model type), got f32 8");
+  with({"llama.attention.sliding_window", 16u}, "0 (the model type), got u32 16");
+  with({"llama.expert_count", 8u}, "0 (the model type), got u32 8");
+  with({"llama.vocab_size", 48u}, "47 (the model type), got u32 48");
+  with({"llama.attention.layer_norm_rms_epsilon", 1e-6f}, "1e-05 (the model type), got f32 1e-06");
+
+  const std::string one = "blk.1.ffn_up.weight";
+  refused(one + ": expected [34, 24] (the model type), got no such tensor",
+          [&](changeable& f) { f.tensors[f.at(one)].name = "other"; });
+  refused(one + ": expected [34, 24] (the model type), got F32 [24, 34]", [&](changeable& f) {
+    f.tensors[f.at(one)].shape = {24, 34};
+  });
+  refused(one + ": expected [34, 24] (the model type), got F32 [816]",
+          [&](changeable& f) { f.tensors[f.at(one)].shape = {816}; });
+  refused("output_norm.weight: expected [24] (the model type), got F32 [1, 24]",
+          [&](changeable& f) {
+            f.tensors[f.at("output_norm.weight")].shape = {1, 24};
+          });
+  refused("rope_freqs.weight: expected only tensors of the model type, got F32 [4]",
+          [&](changeable& f) {
+            f.tensors.push_back({"rope_freqs.weight", ln::ggml_type::f32, {4}, {}});
+            f.values.emplace_back(4, 1.f);
+          });
+  refused(
+      "output.weight: expected the same values as token_embd.weight (one tensor in the model "
+      "type), got others",
+      [&](changeable& f) {
+        f.tensors.push_back(f.tensors[f.at("token_embd.weight")]);
+        f.tensors.back().name = "output.weight";
+        f.values.push_back(f.values[f.at("token_embd.weight")]);
+        f.values.back()[40] += 1;
+      });
+}
+
+// What computes the same is read: other types of numbers, defaults, the tied head written twice.
+BOOST_AUTO_TEST_CASE(accepted) {
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  changeable f(golden_gguf("llama"));
+  f.set({"llama.block_count", std::uint64_t{2}});
+  f.set({"llama.rope.freq_base", 10000.0});
+  f.set({"llama.rope.scaling.type", "none"});
+  f.set({"llama.expert_count", 0u});
+  for (const char* const key :
+       {"llama.rope.freq_base", "llama.rope.dimension_count", "llama.vocab_size"})
+    f.drop(key);
+  const std::size_t table = f.at("token_embd.weight");
+  f.tensors.push_back(f.tensors[table]);
+  f.tensors.back().name = "output.weight";
+  f.values.push_back(f.values[table]);
+  f.write(path);
+  ln::weights<llama_mqa> w, expected;
+  LINNET_REQUIRE_OK(ln::load_gguf(w, path));
+  LINNET_REQUIRE_OK(ln::load_gguf(expected, golden_gguf("llama")));
+  BOOST_TEST(std::ranges::equal(w.block(), expected.block()));
+
+  f.values[f.at("blk.1.attn_norm.weight")][3] = std::numeric_limits<float>::infinity();
+  f.write(path);
+  BOOST_TEST(message(ln::load_gguf(w, path, ln::nonfinite::refuse)) ==
+             path + ": blk.1.attn_norm.weight: expected finite numbers, got a NaN or an infinity");
+  BOOST_TEST(std::ranges::equal(w.block(), expected.block()));
+  LINNET_REQUIRE_OK(ln::load_gguf(w, path));
+  const std::string in_memory = contents(path);
+  ln::weights<llama_mqa> from_memory;
+  LINNET_REQUIRE_OK(ln::load_gguf(from_memory, bytes(in_memory)));
+  BOOST_TEST(std::ranges::equal(w.block(), from_memory.block()));
+}
+
+// Each allocation fails once; names are longer than what a string holds in itself.
+BOOST_AUTO_TEST_CASE(failing_allocations) {
+  const scratch_folder folder;
+  const std::string path = folder.path("a name that is longer than a small string.gguf");
+  const auto w = distinct<llama_mqa>();
+  ln::weights<llama_mqa> to;
+  check_failing_allocations("save_gguf", [&] { return ln::save_gguf(w, path); });
+  check_failing_allocations("load_gguf", [&] { return ln::load_gguf(to, path); });
+  const std::string file = contents(path);
+  check_failing_allocations("parse_gguf", [&] { return ln::parse_gguf(bytes(file)); });
+  const auto parsed = ln::read_gguf(path);
+  LINNET_REQUIRE_OK(parsed);
+  check_failing_allocations("values", [&] { return parsed->values("token_embd.weight"); });
+  const auto refusal = [](const auto& r) {
+    BOOST_TEST(!r);
+    return r.error().code == ln::errc::out_of_memory ? ln::result<void>(r.error())
+                                                     : ln::result<void>();
+  };
+  ln::weights<gpt2_inner> other;
+  check_failing_allocations("a refusal", [&] { return refusal(ln::load_gguf(other, *parsed)); });
+  check_failing_allocations("get",
+                            [&] { return refusal(parsed->get<int>("general.architecture")); });
+  check_failing_allocations("array",
+                            [&] { return refusal(parsed->array<int>("general.architecture")); });
+  check_failing_allocations("strings",
+                            [&] { return refusal(parsed->strings("general.architecture")); });
+  check_failing_allocations("a bad file", [&] {
+    return refusal(ln::parse_gguf(bytes(std::string_view(file).substr(0, 500)), path));
+  });
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::gguf_model_test
