@@ -90,9 +90,9 @@ T5S = {
     },
     "encoder": {
         "full": "",
-        "longformer": "encoder<attention::longformer<4, 1>>",
-        "lsh": "encoder<attention::lsh<4, 3>>",
-        "linear": "encoder<attention::linear<>>",
+        "longformer": "encoder_stack<attention::longformer<4, 1>>",
+        "lsh": "encoder_stack<attention::lsh<4, 3>>",
+        "linear": "encoder_stack<attention::linear<>>",
     },
     "cache": CACHES,
     "weights": STORED,

@@ -54,7 +54,7 @@ struct pick_storage {
       std::type_identity<storage::with_compute<stored, computed>>>::type;
 };
 
-/// The policy inside a wrapper such as encoder<P>, or void if `P` is no such wrapper.
+/// The policy inside a wrapper such as encoder_stack<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {
   using type = void;
@@ -86,7 +86,7 @@ constexpr bool policies_fit() {
   if constexpr (twice<ffn::policy, Ps...>)
     static_assert(never<Ps...>,
                   "linnet: two ffn:: policies for the same stack; give one, or wrap one in "
-                  "encoder<> or decoder_stack<>");
+                  "encoder_stack<> or decoder_stack<>");
   else if constexpr (twice<norm::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two norm:: policies; give one");
   else if constexpr (twice<attention::policy, Ps...>)

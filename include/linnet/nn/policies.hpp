@@ -64,9 +64,9 @@ struct none : policy {};  ///< T5, Llama, STLM
 struct all : policy {};   ///< GPT-2
 }  // namespace bias
 
-/// A policy for the encoder alone: t5<shape, encoder<ffn::skip>>.
+/// A policy for the encoder alone: t5<shape, encoder_stack<ffn::skip>>.
 template <class Policy>
-struct encoder {};
+struct encoder_stack {};
 /// A policy for the decoder stack alone: t5<shape, decoder_stack<ffn::skip>>.
 template <class Policy>
 struct decoder_stack {};
