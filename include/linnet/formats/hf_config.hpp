@@ -168,6 +168,8 @@ inline std::vector<std::string> hf_activation(activation_kind kind) {
       return {"gelu", "gelu_python"};
     case activation_kind::gelu_tanh:
       return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
+    case activation_kind::tanh:
+      return {"tanh"};
     default:
       return {"silu", "swish"};
   }

@@ -176,16 +176,18 @@ requires(Projections.plain()) struct ffn_layer<Ffn, D, F, Bias, Projections> {
 /// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
 template <class Norm, class Ffn, class... Branches>
 struct block_of {
-  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{},
+            template <class, class> class Residual = residual>
   struct make {
-    using feed_forward = residual<typename Norm::template layer<D, Eps>,
+    using feed_forward = Residual<typename Norm::template layer<D, Eps>,
                                   typename ffn_layer<Ffn, D, F, Bias, Projections>::type>;
     using type = chain<Branches..., named<"ffn", feed_forward>>;
   };
 };
 template <class Norm, class Ffn, class... Branches>
 requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
-  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{},
+            template <class, class> class Residual = residual>
   struct make {
     using type = chain<Branches...>;
   };
