@@ -18,10 +18,10 @@
 #include <linnet/generate/beam_search.hpp>
 #include <linnet/generate/byte_text.hpp>
 #include <linnet/generate/contrast.hpp>
+#include <linnet/generate/embedder.hpp>
 #include <linnet/generate/self_speculative.hpp>
 #include <linnet/generate/speculative.hpp>
 #include <linnet/model/contract.hpp>
-#include <linnet/model/encoder.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/model/layer_runner.hpp>
 #include <linnet/model/next_thought.hpp>

@@ -304,6 +304,13 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
                       context<T>& ctx) {
+    embed<T, S>(p, b, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+  }
+  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                    context<T>& ctx) {
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
     ctx.on.threads.each(rows, [&](index i) {
@@ -318,10 +325,15 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
                                            w.embedding_scale, ctx);
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
-    without_cache::cache<T> nothing;
-    if constexpr (factorised)
-      projection::template forward<T, S>(p.widen, {w.scaled, rows}, {w.embedded, rows}, nothing,
-                                         ctx);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      projection::template forward<T, S>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
+    }
+  }
+  /// The second half of forward(): w.embedded -> w.hidden.
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
     positional::angles(w.positions, ctx);
     blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
     if constexpr (Placement::first)
@@ -341,11 +353,11 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
     blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
                                     {w.d_embedded, rows}, w.stack, ctx);
-    without_cache::cache<T> nothing;
     if constexpr (factorised) {
+      without_cache::cache<T> none;
       ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
       projection::template backward<T, S>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
-                                          {w.d_scaled, rows}, nothing, ctx);
+                                          {w.d_scaled, rows}, none, ctx);
     }
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
     ops::fill(ctx.on, rows * width, T(0), w.d_summed);
