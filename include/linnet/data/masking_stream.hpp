@@ -67,8 +67,8 @@ class masking_stream {
     }
     return view(batch_);
   }
-  /// Windows first, first + 1, … of the text, fewer at its end and none outside, each with the same
-  /// mask whenever it is asked for; for evaluation.
+  /// Windows first, first + 1, … of the text, fewer at its end and none outside; for evaluation.
+  /// Each has one mask, whenever it is asked for.
   encoder_batch in_order(index first) {
     const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
     const index count = (std::min)(batch_, left);

@@ -34,7 +34,7 @@ struct bert_ids {
   }
 };
 
-/// What becomes of the tokens of a text. Numbers are exact, not expected ones: of n tokens that are
+/// Numbers of masked language modelling. They are exact, not expected ones: of n tokens that are
 /// not special, round(density n) are chosen, at least one. Of c chosen, round(mask c) are masked
 /// and round(random c) replaced; the others stay.
 struct token_masking {

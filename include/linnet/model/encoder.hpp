@@ -4,59 +4,36 @@
 /// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
 /// (Wang et al. 2020) and ALBERT (Lan et al. 2019).
 
-#include <linnet/model/encoder_rules.hpp>
+#include <linnet/model/encoder_body.hpp>
 #include <linnet/model/metadata.hpp>
 #include <linnet/model/objective.hpp>
-#include <linnet/nn/position_tables.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-/// Texts of an encoder's call, row-major.
-struct encoder_batch {
-  const token* tokens = nullptr;   ///< [batch, length], padded on the right
-  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
-  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
-                                   ///< sequence; `ignored` on padding and where none counts
-  index batch = 0;                 ///< sequences
-  index length = 0;                ///< padded tokens per sequence
-  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
-};
 
 /// An encoder as a type; spelled encoder<shape, policies...>.
 template <encoder_shape Shape, class Policies>
 struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
  private:
-  using Ffn = typename Policies::template of<linnet::ffn::policy>;
-  using Attention = typename Policies::template of<linnet::attention::policy>;
-  using Norm = typename Policies::template of<linnet::norm::policy>;
-  using Placement = typename Policies::template of<linnet::norm_placement::policy>;
-  using Position = typename Policies::template of<linnet::position::policy>;
-  using Sharing = typename Policies::template of<linnet::sharing::policy>;
-  using Embedding = typename Policies::template of<linnet::embedding::policy>;
+  using body = encoder_body<Shape, Policies>;
   using Head = typename Policies::template of<linnet::head::policy>;
 
  public:
   static constexpr encoder_shape shape = Shape;
   static constexpr bool tied =
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
-  static constexpr bool biased =
-      std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
-  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, Position>;
-  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, Position>;
-  static constexpr bool rotary = Position::pairing != rope_pairing::none;
-  static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
+  static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
   /// Whether the head predicts tokens of the vocabulary.
   static constexpr bool masked = Head::trains && Head::classes == 0;
   // See model_defaults.
   static constexpr bool supports_cache = false,
                         label_per_sequence = Head::trains && Head::per_sequence;
-  using ffn = Ffn;
-  using attention = Attention;
-  using norm = Norm;
-  using placement = Placement;
-  using position = Position;
-  using sharing = Sharing;
-  using embedding = Embedding;
+  using ffn = typename body::ffn;
+  using attention = typename body::attention;
+  using norm = typename body::norm;
+  using placement = typename body::placement;
+  using position = typename body::position;
+  using sharing = typename body::sharing;
+  using embedding = typename body::embedding;
   using head = Head;
   using storage = typename Policies::template of<linnet::storage::policy>;
   using batch = encoder_batch;
@@ -68,54 +45,16 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class Other>
   using with_head = with<linnet::head::policy, Other>;
 
-  static constexpr index d = Shape.d_model, context_length = Shape.context;
+  static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
   /// Logits of one label.
   static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
-  /// Width of the embedding and of its norm.
-  static constexpr index width = Embedding::template projection<d, true>::table;
-  static constexpr real eps{Shape.eps};
-  static constexpr attention_shape self{.d_model = d,
-                                        .heads = Shape.heads,
-                                        .kv_heads = Shape.heads,
-                                        .d_kv = Shape.head_width(),
-                                        .bias = biased,
-                                        .rope = Position::pairing,
-                                        .projections = Sharing::projections};
-  using norm_layer = typename Norm::template layer<d, eps>;
-  using embedding_norm = typename Norm::template layer<width, eps>;
-  /// The map from a factorised embedding to the stream.
-  using projection = linear<width, d, biased>;
-  template <class N, class Sub>
-  using branch = std::conditional_t<Placement::first, residual<N, Sub>, post_norm_residual<N, Sub>>;
-  using block = typename detail::block_of<
-      Norm, Ffn, named<"attention", branch<norm_layer, typename Attention::template layer<self>>>>::
-      template make<d, Shape.d_ff, biased, eps, Sharing::projections, branch>::type;
-  using blocks = typename detail::stack_of<block, std::type_identity<block>, Shape.layers, false,
-                                           Sharing>::type;
   /// The layer between the hidden states and the logits.
-  using reader =
-      typename Head::template reader<d, width, Norm, eps, detail::ffn_activation<Ffn>(), biased>;
+  using reader = typename Head::template reader<d, width, norm, body::eps,
+                                                detail::ffn_activation<ffn>(), biased>;
   static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
-  using positional = detail::position_tables<Position, width, self.d_kv,
-                                             (std::max)(context_length, Attention::min_positions),
-                                             real{Shape.rope_theta}>;
 
   template <class Form>
-  struct params {
-    typename Form::matrix embedding{};
-    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
-        positions{};
-    [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
-                                             std::nullptr_t>
-        types{};
-    typename embedding_norm::template params<Form> embedding_scale{};
-    [[no_unique_address]] std::conditional_t<factorised, typename projection::template params<Form>,
-                                             std::nullptr_t>
-        widen{};
-    typename blocks::template params<Form> stack{};
-    [[no_unique_address]] std::conditional_t<
-        Placement::first, typename norm_layer::template params<Form>, std::nullptr_t>
-        norm{};
+  struct params : body::template params<Form> {
     [[no_unique_address]] typename reader::template params<Form> read{};
     [[no_unique_address]] std::conditional_t<(Head::classes > 0 || (masked && !tied)),
                                              typename Form::matrix, std::nullptr_t>
@@ -132,19 +71,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       if (info.deviation > 0) info.deviation = initial_deviation;
       f(where, info, leaf...);
     };
-    normal(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
-           p.embedding...);
-    if constexpr (learned)
-      normal(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
-             p.positions...);
-    if constexpr (Shape.types > 0)
-      normal(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1},
-             p.types...);
-    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
-    if constexpr (factorised)
-      projection::visit(normal, at / "embedding" / "projection", p.widen...);
-    blocks::visit(normal, at / "blocks", p.stack...);
-    if constexpr (Placement::first) norm_layer::visit(f, at / "norm", p.norm...);
+    body::visit(normal, at, p...);
     reader::visit(normal, at / Head::place, p.read...);
     constexpr std::string_view last = masked ? "head" : "classifier";
     if constexpr (Head::classes > 0 || (masked && !tied))
@@ -162,36 +89,27 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Parameters outside the embedding, the tables of positions and types, and an untied head.
   static constexpr index non_embedding() {
     return parameters() -
-           width * (Shape.vocabulary + (learned ? context_length : 0) + Shape.types) -
-           (factorised ? count_parameters<projection>() : 0) -
+           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
+           (factorised ? count_parameters<typename body::projection>() : 0) -
            (masked && !tied ? Shape.vocabulary * width : 0);
   }
   /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
   static constexpr index flops(index batch_size, index length) {
     const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
-    return blocks::flops(e) + (factorised ? projection::flops(e) : 0);
+    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
   }
 
   /// Buffers of one embedder, evaluator or trainer.
   template <class T>
-  struct workspace {
-    typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{};
-    typename embedding_norm::template cache<T> embedding_scale{};
-    typename positional::template cache<T> positions{};
+  struct workspace : body::template workspace<T> {
     typename reader::template cache<T> read_cache{};
-    T *summed = nullptr,
-      *scaled = nullptr;                   ///< [rows, width] embeddings, before and after the norm
-    T* embedded = nullptr;                 ///< [rows, d] what the first block reads
-    T *out = nullptr, *hidden = nullptr;   ///< [rows, d] of the last block, and of the model
     T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
-    T *d_summed = nullptr, *d_scaled = nullptr, *d_embedded = nullptr, *d_out = nullptr,
-      *d_hidden = nullptr, *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
-    T* chunk = nullptr;                                             ///< logits of some rows
-    double* losses = nullptr;                                       ///< [rows]
-    index* places = nullptr;  ///< [rows] of the rows that the head reads
-    token* labels = nullptr;  ///< [rows] their labels
-    int dropout_id = 0, head_dropout_id = 0;
+    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
+    T* chunk = nullptr;                        ///< logits of some rows
+    double* losses = nullptr;                  ///< [rows]
+    index* places = nullptr;                   ///< [rows] of the rows that the head reads
+    token* labels = nullptr;                   ///< [rows] their labels
+    int head_dropout_id = 0;
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
   static constexpr index longest(const limits& l) {
@@ -204,23 +122,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     e.training = use == purpose::training;
     call_shape read = e;
     if (Head::per_sequence) read.length = 1;
-    const index size = e.rows() * d, narrow = e.rows() * width;
     workspace<T> w;
-    w.dropout_id = m.dropout_ids++;
     w.head_dropout_id = m.dropout_ids++;
-    w.positions = positional::template plan<T>(m, e, longest(l));
-    w.summed = m.saved.take<T>(narrow);
-    w.scaled = m.saved.take<T>(narrow);
-    w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
-    w.hidden = m.saved.take<T>(size);
-    w.out = Placement::first ? m.saved.take<T>(size) : w.hidden;
-    if (e.training) {
-      w.d_summed = m.saved.take<T>(narrow);
-      w.d_scaled = m.saved.take<T>(narrow);
-      w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
-      w.d_hidden = m.saved.take<T>(size);
-      w.d_out = Placement::first ? m.saved.take<T>(size) : w.d_hidden;
-    }
+    body::plan(m, e, longest(l), w);
     if (reads) {
       w.places = m.saved.take<index>(read.rows());
       w.chosen = m.saved.take<T>(read.rows() * d);
@@ -239,17 +143,13 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
       m.product(ops::head_rows(vocabulary), read_width, vocabulary, e);
     }
-    if (factorised) (void)projection::template plan<T>(m, e);
-    w.embedding_scale = embedding_norm::template plan<T>(m, e);
-    w.norm = norm_layer::template plan<T>(m, e);
     w.read_cache = reader::template plan<T>(m, read);
-    w.stack = blocks::template plan<T>(m, e);
     return w;
   }
   /// Fills the constant tables of a fresh workspace.
   template <class T>
   static void prepare(workspace<T>& w, const limits& l) {
-    positional::prepare(w.positions, longest(l));
+    body::positional::prepare(w.positions, longest(l));
   }
   /// Calls f(key, value) for what decides what the weights compute.
   template <class F>
@@ -260,10 +160,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr limits_refusal check_limits(const limits& l) {
     if (l.kv_blocks > 0)
       return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
-    if (learned && longest(l) > context_length)
+    if (body::learned && longest(l) > context_length)
       return {"limits.target", "the model's context", l.target, context_length};
-    if (Attention::longest > 0 && longest(l) > Attention::longest)
-      return {"limits.target", "what the attention reads", longest(l), Attention::longest};
+    if (attention::longest > 0 && longest(l) > attention::longest)
+      return {"limits.target", "what the attention reads", longest(l), attention::longest};
     return {};
   }
 
@@ -290,89 +190,24 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
-  /// The context of a call.
+  /// The context of a call, and what runs the model without its head; see encoder_body.
   template <class T>
   static context<T> context_of(const batch& b, const ops::execution& on) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = b.batch;
-    ctx.length = b.length;
-    ctx.lengths = b.lengths;
-    return ctx;
+    return body::template context_of<T>(b, on);
   }
-  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
-  template <class T, class S>
-  static void forward(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
-                      context<T>& ctx) {
-    embed<T, S>(p, b, w, ctx);
-    run_layers<T, S>(p, w, ctx);
-  }
-  /// The first half of forward(): texts -> w.embedded[batch * length, d].
   template <class T, class S>
   static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
                     context<T>& ctx) {
-    const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
-    ctx.on.threads.each(rows, [&](index i) {
-      T* const x = w.summed + i * width;
-      const auto add = [&](const T* table, index at) {
-        for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
-      };
-      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
-      if constexpr (learned) add(p.positions, i % ctx.length);
-      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
-    });
-    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
-                                           w.embedding_scale, ctx);
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
-    if constexpr (factorised) {
-      without_cache::cache<T> none;
-      projection::template forward<T, S>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
-    }
+    body::template embed<T, S>(p, b, w, ctx);
   }
-  /// The second half of forward(): w.embedded -> w.hidden.
   template <class T, class S>
   static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
-    const index rows = ctx.rows();
-    positional::angles(w.positions, ctx);
-    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
-    if constexpr (Placement::first)
-      norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+    body::template run_layers<T, S>(p, w, ctx);
   }
-  /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
-  /// the head's. After forward() of the same batch, called by every thread.
   template <class T, class S>
-  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                       const batch& b, workspace<T>& w, context<T>& ctx) {
-    const index rows = ctx.rows();
-    if constexpr (Placement::first) {
-      ops::fill(ctx.on, rows * d, T(0), w.d_out);
-      norm_layer::template backward<T, S>(p.norm, dp.norm, {w.out, rows}, {w.d_hidden, rows},
-                                          {w.d_out, rows}, w.norm, ctx);
-    }
-    ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
-    blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
-                                    {w.d_embedded, rows}, w.stack, ctx);
-    if constexpr (factorised) {
-      without_cache::cache<T> none;
-      ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
-      projection::template backward<T, S>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
-                                          {w.d_scaled, rows}, none, ctx);
-    }
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
-    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
-    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
-                                            {w.d_scaled, rows}, {w.d_summed, rows},
-                                            w.embedding_scale, ctx);
-    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
-    if constexpr (learned)
-      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
-    if constexpr (Shape.types > 0) {
-      if (b.types)
-        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
-      else
-        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
-    }
+  static void forward(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    body::template forward<T, S>(p, b, w, ctx);
   }
   /// Runs the pooler on the first token of each sequence, after forward():
   /// w.read[batch, d]. Called by every thread.
@@ -434,7 +269,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
-        backward<T, S>(p, *dp, b, w, ctx);
+        body::template backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
   }
