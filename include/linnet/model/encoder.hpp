@@ -2,7 +2,9 @@
 #pragma once
 /// @file
 /// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
-/// (Wang et al. 2020) and ALBERT (Lan et al. 2019).
+/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
+
+#include <algorithm>
 
 #include <linnet/model/encoder_body.hpp>
 #include <linnet/model/metadata.hpp>
@@ -209,6 +211,11 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                       context<T>& ctx) {
     body::template forward<T, S>(p, b, w, ctx);
   }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const batch& b, workspace<T>& w, context<T>& ctx) {
+    body::template backward<T, S>(p, dp, b, w, ctx);
+  }
   /// Runs the pooler on the first token of each sequence, after forward():
   /// w.read[batch, d]. Called by every thread.
   template <class T, class S>
@@ -217,9 +224,21 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     ctx.on.threads.once([&] {
       for (index i = 0; i < ctx.batch; ++i) w.places[i] = i * ctx.length;
     });
-    read<T, S>(p, ctx.batch, w, ctx);
+    read_rows<T, S>(p, ctx.batch, w, ctx);
   }
 
+  /// The states of a batch that the head reads, one row for each label, and the head: arguments of
+  /// ops::head_loss() and ops::head_logits(). Called by every thread.
+  template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
+                                   workspace<T>& w,
+                                   const ops::execution& on) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    forward<T, S>(p, b, w, ctx);
+    const index rows = choose(b, true, w, ctx);
+    read_rows<T, S>(p, rows, w, ctx);
+    return head_of<T, S>(p, rows, w);
+  }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all of them, one row
   /// for each label. A masked model computes only the rows that have a label where neither logits
@@ -234,28 +253,14 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     ctx.dropout = dropout;
     forward<T, S>(p, b, w, ctx);
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
-    const index labels = label_per_sequence ? ctx.batch : ctx.rows();
-    const bool all = !plain || logits != nullptr;
-    index rows = 0;
-    for (index i = 0; i < labels; ++i)
-      if (all || !reads || label_per_sequence || b.labels[i] != ignored) ++rows;
+    const index rows = choose(b, !plain || logits != nullptr, w, ctx);
     if (rows == 0) return {};
-    on.threads.once([&] {
-      index n = 0;
-      for (index i = 0; i < labels; ++i) {
-        if (rows < labels && b.labels[i] == ignored) continue;
-        if (reads) w.places[n] = label_per_sequence ? i * ctx.length : i;
-        w.labels[n++] = b.labels[i];
-      }
-    });
-    read<T, S>(p, rows, w, ctx);
+    read_rows<T, S>(p, rows, w, ctx);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
-    ops::head_call<T, S> h{rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
-                           T(1), w.labels,   w.chunk,    w.losses};
+    ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
     h.logits = logits;
     h.z_loss = z_loss;
-    if constexpr (biased) h.bias = p.bias;
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
@@ -269,12 +274,37 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
-        body::template backward<T, S>(p, *dp, b, w, ctx);
+        backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
   }
 
  private:
+  /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
+  template <class T>
+  static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
+    const index labels = label_per_sequence ? ctx.batch : ctx.rows();
+    all = all || !reads || label_per_sequence;
+    index rows = labels;
+    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
+    ctx.on.threads.once([&] {
+      index n = 0;
+      for (index i = 0; i < labels; ++i) {
+        if (!all && b.labels[i] == ignored) continue;
+        if (reads) w.places[n] = label_per_sequence ? i * ctx.length : i;
+        w.labels[n++] = b.labels[i];
+      }
+    });
+    return rows;
+  }
+  template <class T, class S>
+  static ops::head_call<T, S> head_of(const params<form::packed<T, S>>& p, index rows,
+                                      const workspace<T>& w) {
+    ops::head_call<T, S> h{rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
+                           T(1), w.labels,   w.chunk,    w.losses};
+    if constexpr (biased) h.bias = p.bias;
+    return h;
+  }
   template <class T, class S>
   static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
     if constexpr (masked && tied)
@@ -306,8 +336,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   }
   /// Rows w.places of w.hidden -> w.read
   template <class T, class S>
-  static void read(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
-                   const context<T>& ctx) {
+  static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
+                        const context<T>& ctx) {
     if constexpr (reads) {
       context<T> one = read_context(rows, ctx);
       ctx.on.threads.each(

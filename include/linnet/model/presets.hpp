@@ -142,7 +142,7 @@ inline constexpr decoder_shape rwkv7_834k{.d_model = 64,
                                           .vocabulary = 256,
                                           .context = 1024,
                                           .eps = 1e-5};
-// BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), all-MiniLM-L6-v2 (Wang et al. 2020,
+// BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), all-MiniLM-L6-v2 (arXiv:2002.10957,
 // Reimers and Gurevych 2019) and ALBERT (Lan et al. 2019).
 inline constexpr encoder_shape bert_base{
     .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30522, .context = 512};
