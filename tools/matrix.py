@@ -93,9 +93,9 @@ T5S = {
     },
     "encoder": {
         "full": "",
-        "longformer": "encoder<attention::longformer<4, 1>>",
-        "lsh": "encoder<attention::lsh<4, 3>>",
-        "linear": "encoder<attention::linear<>>",
+        "longformer": "encoder_stack<attention::longformer<4, 1>>",
+        "lsh": "encoder_stack<attention::lsh<4, 3>>",
+        "linear": "encoder_stack<attention::linear<>>",
     },
     "cache": CACHES,
     "weights": STORED,
@@ -103,6 +103,38 @@ T5S = {
             "reparam": "ffn::reparam<3>", "channel mix": "ffn::rwkv4_channel_mix"},
     "ends": {"tied": "", "untied": "tie::untied"},
 }
+
+ENCODERS = {
+    "attention": {
+        "full": "",
+        "window": "attention::sliding_window<3>",
+        "longformer": "attention::longformer<4, 1>",
+        "linformer": "attention::linformer<3, 40>",
+        "nystrom": "attention::nystrom<4, 3>",
+        "lsh": "attention::lsh<4, 3>",
+        "routing": "attention::routing<5, 6>",
+        "linear": "attention::linear<>",
+        "fnet": "mixer::fnet",
+    },
+    "norms": {"post": "", "pre": "norm_placement::pre"},
+    "weights": STORED,
+    "sharing": DECODERS["sharing"],
+    "position": {"learned": "", "rope": "position::rope", "none": "position::none"},
+    "ffn": {"gelu": "", "skip": "ffn::skip", "gated": "ffn::swiglu, norm::rms, bias::none",
+            "channel mix": "ffn::rwkv4_channel_mix, bias::none"},
+    "head": {"masked": "", "untied": "tie::untied", "factorised": "embedding::factorised<4>",
+             "sequence": "head::sequence_classification<3>",
+             "token": "head::token_classification<3>"},
+}
+
+
+def encoder_fits(a):
+    kind = a.get("attention")
+    if kind == "fnet" and a.get("position") == "rope":
+        return False
+    return not (a.get("sharing") == "lora" and (kind not in (None, "full", "window")
+                                                or a.get("ffn") == "channel mix"))
+
 
 BYTES = {
     "attention": {"full": "", "window": "attention::sliding_window<7>",
@@ -203,7 +235,7 @@ BOOST_AUTO_TEST_SUITE_END()
 
 
 FAMILIES = (("decoder", DECODERS, decoder_fits), ("t5", T5S, lambda a: True),
-            ("byte_pooled", BYTES, bytes_fit))
+            ("byte_pooled", BYTES, bytes_fit), ("encoder", ENCODERS, encoder_fits))
 
 
 def sources():

@@ -430,7 +430,7 @@ BOOST_AUTO_TEST_CASE(policies_that_hugging_face_does_not_know) {
   constexpr ln::decoder_shape mha = test::mha_shape;
   static_assert(hf_kind_of<ln::t5<s, ln::ffn::swiglu>>() == hf_kind::t5);
   static_assert(hf_kind_of<ln::t5<s, ln::ffn::skip>>() == hf_kind::none);
-  static_assert(hf_kind_of<ln::t5<s, ln::encoder<ln::ffn::gelu>>>() == hf_kind::none);
+  static_assert(hf_kind_of<ln::t5<s, ln::encoder_stack<ln::ffn::gelu>>>() == hf_kind::none);
   static_assert(hf_kind_of<ln::t5<s, ln::ffn::reparam<2>>>() == hf_kind::none);
   static_assert(hf_kind_of<ln::decoder<mha, ln::ffn::gated_gelu>>() == hf_kind::llama);
   static_assert(hf_kind_of<ln::decoder<mha, ln::ffn::relu>>() == hf_kind::none);

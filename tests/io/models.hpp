@@ -109,6 +109,25 @@ using t5_1_0 = ln::t5<t5_shape_1_0>;
 using t5_long = ln::t5<t5_shape_long>;
 using t5_1_1 = ln::t5<t5_shape_1_1, ln::ffn::gated_gelu, ln::tie::untied>;
 
+constexpr ln::encoder_shape bert_shape_of(index layers, index types, double eps) {
+  return {.d_model = 12,
+          .d_ff = 20,
+          .heads = 3,
+          .layers = layers,
+          .vocabulary = 31,
+          .context = 24,
+          .types = types,
+          .eps = eps};
+}
+using bert = ln::encoder<bert_shape_of(2, 2, 3e-3)>;
+using bert_sequence = ln::encoder<bert_shape_of(1, 2, 3e-3), ln::head::sequence_classification<3>>;
+using distilbert = ln::encoder<bert_shape_of(2, 0, 1e-12)>;
+using distilbert_sequence =
+    ln::encoder<bert_shape_of(2, 0, 1e-12),
+                ln::head::sequence_classification<4, ln::activation_kind::relu>>;
+using albert = ln::encoder<bert_shape_of(2, 2, 3e-3), ln::sharing::all,
+                           ln::embedding::factorised<8>, ln::ffn::gelu_tanh>;
+
 /// Weights in which no two values are alike, also where initialize() would leave ones and zeros.
 template <class M, class T = float>
 ln::weights<M, T> distinct(T step = T(1) / 8192) {

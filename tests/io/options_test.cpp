@@ -261,6 +261,10 @@ BOOST_AUTO_TEST_CASE(the_document) {
     return complaint_of(ln::denoising_stream<>::open(ln::byte_source(texts, {}, bytes), o,
                                                      {.batch = 1, .source = 16}, ln::seed{1}));
   });
+  check<ln::token_masking>("token_masking", "token_masking", {}, [&](const auto& o) {
+    return complaint_of(ln::masking_stream<ln::byte_source>::open(ln::byte_source(texts, {}, bytes),
+                                                                  o, {}, 1, 16, ln::seed{1}));
+  });
   check<ln::example_limits>("example_limits", "", {.source = 16}, [&](const auto& o) {
     return complaint_of(
         ln::denoising_stream<>::open(ln::byte_source(texts, {}, bytes), {}, o, ln::seed{1}));

@@ -26,7 +26,7 @@ std::string round_trip(const ln::weights<M, T>& w) {
   return file;
 }
 
-using variant = ln::t5<test::t5_shape_1_0, ln::encoder<ln::ffn::skip>,
+using variant = ln::t5<test::t5_shape_1_0, ln::encoder_stack<ln::ffn::skip>,
                        ln::decoder_stack<ln::ffn::reparam<3, ln::expansion{1.5}>>>;
 using small = ln::decoder<test::mha_shape>;
 

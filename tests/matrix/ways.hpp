@@ -7,21 +7,14 @@
 /// has to give its numbers: to the last bit, or nearer than a bound that its rounding explains.
 
 #include <algorithm>
-#include <cstdlib>
-#include <fstream>
 #include <map>
 
+#include "matrix/encoder_ways.hpp"
+#include "matrix/outcome.hpp"
 #include "support/data.hpp"
 #include "support/scoring.hpp"
 
 namespace test {
-
-/// What became of one way to run one model.
-struct outcome {
-  double worst = 0;     ///< largest difference of a logit or log probability
-  bool exact = true;    ///< no bit differed
-  std::string refused;  ///< the sentence, or nothing
-};
 
 /// The tokens of a way that chooses: they may leave the plain ones only where two logits are as
 /// near as the bound.
@@ -51,7 +44,7 @@ class all_ways {
   /// Text of three blocks of a cache; `bound` on what rounding may do to a logit.
   static constexpr index length = 72, capacity = 80, short_prompt = 5, long_prompt = 37;
 
-  all_ways(std::string name, double bound) : name_(std::move(name)), bound_(bound) {
+  all_ways(const std::string& name, double bound) : notes_(name, bound), name_(name) {
     using base = typename M::template with_storage<ln::storage::f32>;
     ln::weights<base> w;
     randomize(w, 3);
@@ -154,8 +147,7 @@ class all_ways {
     return rows;
   }
   void compare(outcome& o, std::span<const float> got, std::span<const float> plain) const {
-    o.worst = (std::max)(o.worst, distance(got, plain) / (std::max)(1.0, magnitude(plain)));
-    o.exact = o.exact && same_bits(got, plain);
+    o.compare(got, plain);
   }
   /// Feeds the rest of a text from where the session is, in pieces, and compares each.
   void go_on(outcome& o, ln::session<M>& s, std::span<const token> text,
@@ -575,22 +567,10 @@ class all_ways {
     return o;
   }
 
-  void note(const char* way, const outcome& o) {
-    BOOST_TEST(o.worst <= bound_, name_ << ", " << layout_ << ", prompt " << prompt_ << ", " << way
-                                        << ": " << o.worst << " above " << bound_);
-    if (notes_.is_open())
-      notes_ << name_ << '|' << layout_ << '|' << prompt_ << '|' << way << '|' << o.worst << '|'
-             << o.exact << '|' << o.refused << '\n';
-  }
+  void note(const char* way, const outcome& o) { notes_.note(layout_, prompt_, way, o); }
 
-  static std::ofstream notes() {
-    const char* const file = std::getenv("LINNET_MATRIX");
-    return file ? std::ofstream(file, std::ios::app) : std::ofstream();
-  }
-
-  std::ofstream notes_ = notes();
+  outcome_notes notes_;
   std::string name_, layout_;
-  double bound_;
   ln::packed<M> p_;
   ln::packed<Draft> draft_;
   std::vector<token> source_, other_source_, text_;
@@ -616,6 +596,9 @@ inline constexpr ln::decoder_shape rwkv_shape = [] {
   s.kv_heads = s.heads;
   return s;
 }();
+/// Heads of an even width, for rotary positions.
+inline constexpr ln::encoder_shape encoder_shape{
+    .d_model = 8, .d_ff = 7, .heads = 2, .layers = 2, .vocabulary = 11, .context = 40, .eps = 1e-3};
 struct decoder {
   template <class... Policies>
   using of = ln::decoder<(std::is_base_of_v<ln::mixer::rwkv7, Policies> || ...) ? rwkv_shape
@@ -627,6 +610,10 @@ struct t5 {
   template <class... Policies>
   using of = ln::t5<tiny_t5_shape, Policies...>;
   using draft = ln::t5<tiny_t5_shape, ln::ffn::skip>;
+};
+struct encoder {
+  template <class... Policies>
+  using of = ln::encoder<encoder_shape, Policies...>;
 };
 struct byte_pooled {
   template <class... Policies>
@@ -650,7 +637,10 @@ constexpr double bound() {
 template <class Family, class... Policies>
 void check(const char* name) {
   using M = typename Family::template of<Policies...>;
-  all_ways<M, typename Family::draft>(name, bound<M>()).run();
+  if constexpr (ln::detail::is_encoder<M>)
+    encoder_ways<M>(name, bound<M>()).run();
+  else
+    all_ways<M, typename Family::draft>(name, bound<M>()).run();
 }
 
 }  // namespace matrix

@@ -79,7 +79,7 @@ BOOST_AUTO_TEST_CASE(keeps_the_function) {
   check_collapse<ln::t5<tiny_t5_shape, ffn::reparam<3, 1.5>>, double>();
   check_collapse<ln::t5<tiny_t5_shape, ffn::reparam<3, 1.5>>, double>(40);
   check_collapse<ln::t5<tiny_t5_shape, ffn::reparam<3, 1.5>>, float>();
-  check_collapse<ln::t5<tiny_t5_shape, ln::encoder<ffn::reparam<2>>>, double>();
+  check_collapse<ln::t5<tiny_t5_shape, ln::encoder_stack<ffn::reparam<2>>>, double>();
   check_collapse<ln::decoder<tiny_decoder_shape, ffn::reparam<2, 1.2>, ln::bias::all>, double>();
 }
 

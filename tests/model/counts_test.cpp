@@ -47,12 +47,12 @@ static_assert(t5_counts<ln::t5<tiny_t5_shape>>(2, true));
 constexpr ln::t5_shape mini32 = zoo::shapes::t5_mini_kv32, mini64 = zoo::shapes::t5_mini;
 static_assert(ln::t5<mini32>::non_embedding() == 14'164'736);
 static_assert(ln::t5<mini32, ffn::skip>::non_embedding() == 4'724'480);
-static_assert(ln::t5<mini32, ln::encoder<ffn::skip>>::non_embedding() == 9'444'608);
+static_assert(ln::t5<mini32, ln::encoder_stack<ffn::skip>>::non_embedding() == 9'444'608);
 static_assert(ln::t5<mini32, ln::decoder_stack<ffn::skip>>::non_embedding() == 9'444'608);
 static_assert(ln::t5<mini32, ffn::linear>::non_embedding() == 5'907'200);
 static_assert(ln::t5<mini64>::non_embedding() == 18'883'328);
 static_assert(ln::t5<mini64, ffn::skip>::non_embedding() == 9'443'072);
-static_assert(ln::t5<mini64, ln::encoder<ffn::skip>>::non_embedding() == 14'163'200);
+static_assert(ln::t5<mini64, ln::encoder_stack<ffn::skip>>::non_embedding() == 14'163'200);
 static_assert(ln::t5<mini64, ffn::linear>::non_embedding() == 10'625'792);
 static_assert(ln::t5<mini64, ffn::linear_relu>::parameters() ==
               ln::t5<mini64, ffn::linear>::parameters());
@@ -229,13 +229,13 @@ static_assert(same<ln::t5<mini64, ffn::gated_gelu, ln::tie::untied>,
 static_assert(same<ln::t5<mini64, storage::int8, ln::tie::untied, ffn::skip>,
                    ln::t5<mini64, ffn::skip, ln::tie::untied, storage::int8>>);
 static_assert(same<ln::t5<mini64, ffn::skip>,
-                   ln::t5<mini64, ln::encoder<ffn::skip>, ln::decoder_stack<ffn::skip>>>);
-static_assert(same<ln::t5<mini64, ln::encoder<ffn::skip>>,
-                   ln::t5<mini64, ln::encoder<ffn::skip>, ffn::relu>>);
-static_assert(same<ln::t5<mini64, ln::encoder<ffn::skip>, ffn::linear>,
-                   ln::t5<mini64, ffn::linear, ln::encoder<ffn::skip>>>);
-static_assert(
-    !same<ln::t5<mini64, ln::encoder<ffn::skip>>, ln::t5<mini64, ln::decoder_stack<ffn::skip>>>);
+                   ln::t5<mini64, ln::encoder_stack<ffn::skip>, ln::decoder_stack<ffn::skip>>>);
+static_assert(same<ln::t5<mini64, ln::encoder_stack<ffn::skip>>,
+                   ln::t5<mini64, ln::encoder_stack<ffn::skip>, ffn::relu>>);
+static_assert(same<ln::t5<mini64, ln::encoder_stack<ffn::skip>, ffn::linear>,
+                   ln::t5<mini64, ffn::linear, ln::encoder_stack<ffn::skip>>>);
+static_assert(!same<ln::t5<mini64, ln::encoder_stack<ffn::skip>>,
+                    ln::t5<mini64, ln::decoder_stack<ffn::skip>>>);
 static_assert(same<ln::decoder<tiny_decoder_shape>,
                    ln::decoder<tiny_decoder_shape, ln::position::rope, ffn::swiglu, ln::tie::tied,
                                ln::bias::none, ln::norm::rms>>);
@@ -260,6 +260,14 @@ index visited() {
 }
 
 }  // namespace
+
+// Encoders: the counts of Transformers' BertForMaskedLM, DistilBertForMaskedLM, BertModel and
+// AlbertForMaskedLM of the published shapes.
+static_assert(ln::zoo::bert_base::parameters() == 109'514'298);
+static_assert(ln::zoo::distilbert_base::parameters() == 66'985'530);
+static_assert(ln::zoo::minilm_l6::parameters() == 22'713'216);
+static_assert(ln::zoo::albert_base::parameters() == 11'221'680);
+static_assert(ln::zoo::bert_base::with_head<ln::head::pooler>::parameters() == 109'482'240);
 
 BOOST_AUTO_TEST_SUITE(counts)
 

@@ -20,9 +20,9 @@ inline constexpr ln::decoder_shape mamba_shape{.d_model = 6,
 using mamba = ln::decoder<mamba_shape, ln::mixer::mamba<3, 3>, ln::ffn::skip, ln::position::none>;
 using linear = ln::decoder<tiny_decoder_shape, ln::attention::linear<>>;
 // Fourier mixing reads, linear attention writes.
-using fourier_t5 =
-    ln::t5<tiny_t5_shape, ln::encoder<ln::mixer::fnet>, ln::decoder_stack<ln::attention::linear<>>>;
-using linear_t5 = ln::t5<tiny_t5_shape, ln::encoder<ln::attention::linear<>>>;
+using fourier_t5 = ln::t5<tiny_t5_shape, ln::encoder_stack<ln::mixer::fnet>,
+                          ln::decoder_stack<ln::attention::linear<>>>;
+using linear_t5 = ln::t5<tiny_t5_shape, ln::encoder_stack<ln::attention::linear<>>>;
 
 static_assert(!mamba::attention::can_truncate && !linear::attention::can_truncate);
 static_assert(!fourier_t5::encoder_attention::causal && !mamba::attention::bidirectional);

@@ -8,7 +8,7 @@ namespace test::sparse_attention_test {
 namespace {
 namespace attention = ln::attention;
 template <class Kind>
-using t5_with = ln::t5<tiny_t5_shape, ln::encoder<Kind>>;
+using t5_with = ln::t5<tiny_t5_shape, ln::encoder_stack<Kind>>;
 using hashed = ln::decoder<tiny_decoder_shape, attention::lsh<3, 2>>;
 using short_sources = t5_with<attention::linformer<3, 7>>;
 

@@ -21,9 +21,9 @@ BOOST_AUTO_TEST_CASE(version_1_1) {
 
 // Re-parameterised in the encoder, none in the decoder, and the other way round.
 BOOST_AUTO_TEST_CASE(reparam_and_skip) {
-  using one = ln::t5<tiny_t5_shape, ln::encoder<ln::ffn::reparam<3, 1.5>>,
+  using one = ln::t5<tiny_t5_shape, ln::encoder_stack<ln::ffn::reparam<3, 1.5>>,
                      ln::decoder_stack<ln::ffn::skip>>;
-  using other = ln::t5<tiny_t5_shape, ln::encoder<ln::ffn::skip>, ln::ffn::reparam<2, 1.2>>;
+  using other = ln::t5<tiny_t5_shape, ln::encoder_stack<ln::ffn::skip>, ln::ffn::reparam<2, 1.2>>;
   check_model<one>(t5_data<one>());
   check_model<other>(t5_data<other>(), 0.25);
 }

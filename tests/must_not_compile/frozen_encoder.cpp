@@ -12,8 +12,8 @@ constexpr ln::t5_shape shape{.d_model = 8,
                              .vocabulary = 10};
 using Kind = ln::attention::lsh<4, 2>;
 #if defined(LINNET_FAIL)
-using Model = ln::t5<shape, ln::encoder<Kind::online>>;
+using Model = ln::t5<shape, ln::encoder_stack<Kind::online>>;
 #else
-using Model = ln::t5<shape, ln::encoder<Kind>, ln::decoder_stack<Kind::online>>;
+using Model = ln::t5<shape, ln::encoder_stack<Kind>, ln::decoder_stack<Kind::online>>;
 #endif
 static_assert(Model::parameters() > 0);

@@ -13,6 +13,6 @@ constexpr ln::t5_shape shape{.d_model = 8,
 #if defined(LINNET_FAIL)
 using Model = ln::t5<shape, ln::ffn::skip, ln::ffn::relu>;
 #else
-using Model = ln::t5<shape, ln::encoder<ln::ffn::skip>, ln::decoder_stack<ln::ffn::relu>>;
+using Model = ln::t5<shape, ln::encoder_stack<ln::ffn::skip>, ln::decoder_stack<ln::ffn::relu>>;
 #endif
 static_assert(Model::parameters() > 0);

@@ -53,6 +53,7 @@ BOOST_AUTO_TEST_CASE(activations) {
   check_layer<ln::activation_layer<9, activation_kind::gelu>>();
   check_layer<ln::activation_layer<9, activation_kind::gelu_tanh>>();
   check_layer<ln::activation_layer<9, activation_kind::silu>>();
+  check_layer<ln::activation_layer<9, activation_kind::tanh>>();
 }
 
 // The derivative of dropout is its own mask.

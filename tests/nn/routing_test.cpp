@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(centroids_follow) {
 }
 
 namespace {
-using model = ln::t5<tiny_t5_shape, ln::encoder<routing<2, 3>>>;
+using model = ln::t5<tiny_t5_shape, ln::encoder_stack<routing<2, 3>>>;
 }
 // A trainer moves them, and only by that rule: no optimizer, no decay.
 BOOST_AUTO_TEST_CASE(training_moves_centroids) {

@@ -126,6 +126,8 @@ double active(ln::activation_kind kind, double x) {
       return x / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
     case ln::activation_kind::silu:
       return x / (1 + std::exp(-x));
+    case ln::activation_kind::tanh:
+      return std::tanh(x);
   }
   return 0;
 }

@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save, save_file
 from torch.overrides import TorchFunctionMode
-from transformers import (GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
+from transformers import (AlbertConfig, AlbertForMaskedLM, BertConfig, BertForMaskedLM,
+                          BertForSequenceClassification, DistilBertConfig, DistilBertForMaskedLM,
+                          DistilBertForSequenceClassification, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
                           MambaConfig, MambaForCausalLM, ReformerConfig, RwkvConfig,
                           RwkvForCausalLM, T5Config, T5ForConditionalGeneration)
 from transformers.models.reformer.modeling_reformer import LSHSelfAttention, ReformerSelfOutput
@@ -75,6 +77,29 @@ def rwkv4(**kw):
     return RwkvForCausalLM, RwkvConfig(**kw)
 
 
+ENCODER = dict(hidden_size=12, num_attention_heads=3, num_hidden_layers=2, intermediate_size=20,
+               vocab_size=31, max_position_embeddings=24, hidden_dropout_prob=0.0,
+               attention_probs_dropout_prob=0.0, classifier_dropout_prob=0.0)
+
+
+def bert(cls=BertForMaskedLM, **kw):
+    # An eps that every norm feels.
+    return cls, BertConfig(**(ENCODER | dict(layer_norm_eps=3e-3) | kw))
+
+
+def distilbert(cls=DistilBertForMaskedLM, **kw):
+    return cls, DistilBertConfig(dim=12, n_heads=3, n_layers=2, hidden_dim=20, vocab_size=31,
+                                 max_position_embeddings=24, dropout=0.0, attention_dropout=0.0,
+                                 seq_classif_dropout=0.0, **kw)
+
+
+def albert(**kw):
+    return AlbertForMaskedLM, AlbertConfig(**(ENCODER | dict(
+        embedding_size=8, layer_norm_eps=3e-3, inner_group_num=1, num_hidden_groups=1) | kw))
+
+
+ENCODERS = ("bert", "distilbert", "albert")
+
 # name: (model, source lengths, target lengths) for T5, (model, lengths) for decoders.
 CASES = {
     "t5_v1_0": (t5(d_ff=40, num_decoder_layers=3), (13, 7, 1), (9, 6, 3)),
@@ -101,6 +126,11 @@ CASES = {
     "mamba_untied": (mamba(hidden_size=18, state_size=4, conv_kernel=3, expand=3, use_bias=True,
                            num_hidden_layers=2, tie_word_embeddings=False), (17, 11)),
     "rwkv4": (rwkv4(), (19, 11, 5)),
+    "bert": (bert(), (17, 11, 5)),
+    "bert_sequence": (bert(BertForSequenceClassification, num_labels=3, num_hidden_layers=1), (9, 13, 4)),
+    "distilbert": (distilbert(), (13, 9)),
+    "distilbert_sequence": (distilbert(DistilBertForSequenceClassification, num_labels=4), (7, 12, 1)),
+    "albert": (albert(), (11, 15)),
 }
 
 
@@ -108,6 +138,8 @@ CASES = {
 
 def fill_weights(model, gen):
     """Random float32 weights, scaled per role so that logits are O(1) while the residual stream is SMALL."""
+    if model.config.model_type in ENCODERS:
+        return fill_encoder(model, gen)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     final_norm = {"t5": "decoder.final_layer_norm.", "llama": "model.norm.",
                   "gpt2": "transformer.ln_f.", "mamba": "backbone.norm_f.",
@@ -141,6 +173,22 @@ def fill_weights(model, gen):
             pass
         else:
             x *= fan_in ** -0.5 * (SMALL if writes_residual else 1)
+        p.data = x
+
+
+def fill_encoder(model, gen):
+    """The same for encoders, whose stream is normalised in every block."""
+    for name, p in model.named_parameters():
+        x = torch.randn(p.shape, generator=gen)
+        module, kind = name.split(".")[-2:]
+        if "norm" in module.lower():
+            x = 0.2 * x + (1 if kind == "weight" else 0)
+        elif kind == "bias":
+            x *= 0.3
+        elif module.endswith("embeddings"):
+            x *= 0.2
+        else:
+            x *= p.shape[-1] ** -0.5
         p.data = x
 
 
@@ -188,7 +236,7 @@ def to_double(model):
 
 
 def run(model, inputs):
-    """Loss, logits and, for T5, the encoder output."""
+    """Loss, logits and, for T5, the encoder output; of encoders all hidden states."""
     labels = inputs["labels"]
     if "source_ids" in inputs:
         mask = length_mask(inputs["source_lengths"], inputs["source_ids"])
@@ -196,9 +244,13 @@ def run(model, inputs):
         hidden = out.encoder_last_hidden_state
     else:
         mask = length_mask(inputs["lengths"], inputs["input_ids"])
-        out = model(input_ids=inputs["input_ids"], attention_mask=mask.long())
-        hidden = None
-    loss = F.cross_entropy(out.logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        encoder = model.config.model_type in ENCODERS
+        more = {"token_type_ids": inputs["types"]} if "types" in inputs else {}
+        out = model(input_ids=inputs["input_ids"], attention_mask=mask.long(), **more,
+                    output_hidden_states=encoder)
+        hidden = torch.stack(out.hidden_states) if encoder else None
+    loss = F.cross_entropy(out.logits.reshape(-1, out.logits.shape[-1]), labels.flatten(),
+                           ignore_index=IGNORE)
     if out.loss is not None:
         assert torch.allclose(loss, out.loss, rtol=1e-12 if loss.dtype == torch.float64 else 1e-6)
     return loss, out.logits, hidden
@@ -237,6 +289,16 @@ def length_mask(lengths, ids):
     return torch.arange(ids.shape[1]) < lengths[:, None]
 
 
+def make_encoder_inputs(model, inputs, gen):
+    """Token types and, for a classifier, one label per sequence."""
+    if hasattr(model.config, "type_vocab_size"):
+        inputs["types"] = torch.randint(0, 2, inputs["input_ids"].shape, generator=gen)
+    if "SequenceClassification" in type(model).__name__:
+        inputs["labels"] = torch.randint(0, model.config.num_labels, (len(inputs["lengths"]),),
+                                         generator=gen)
+    return inputs
+
+
 def make_inputs(vocab, lengths, gen):
     """Random ids. Positions past the end hold random ids too: padding must not matter."""
     def ids(rows, cols):
@@ -261,7 +323,9 @@ def make_inputs(vocab, lengths, gen):
 
 def valid_logits(logits, inputs):
     """Logits a padded implementation can be asked for: all of T5's, the decoders' up to the length."""
-    return logits[length_mask(inputs["lengths"], inputs["input_ids"])] if "lengths" in inputs else logits
+    if "lengths" not in inputs or logits.dim() == 2:
+        return logits
+    return logits[length_mask(inputs["lengths"], inputs["input_ids"])]
 
 
 def check_eps(model, inputs, logits):
@@ -308,8 +372,10 @@ def check_float32(model, inputs, want):
     """Stock HF in float32 stays well within the tolerances, so that they can be asked of others."""
     loss, logits, _ = run(model, inputs)
     logits_error = valid_logits(logits - want["logits"], inputs).abs().max().item()
-    grad_error = max(((g - want["grad." + n]).norm() / want["grad." + n].norm()).item()
-                     for n, g in gradients(model, inputs).items())
+    # The bias of keys has no derivative but rounding: it adds the same to all scores of a query.
+    grad_error = max(((g - want["grad." + n]).norm() / (size if size > 1e-12 else 1)).item()
+                     for n, g in gradients(model, inputs).items()
+                     for size in [want["grad." + n].norm().item()])
     adamw_error = (adamw_losses(model, inputs) - want["adamw_losses"]).abs().max().item()
     print(f"    float32: logits {logits_error:.1e}, gradients {grad_error:.1e}, AdamW {adamw_error:.1e}")
     assert logits_error < TOL_LOGITS_F32 / 10 and grad_error < TOL_GRAD / 10 and adamw_error < TOL_ADAMW / 10
@@ -383,6 +449,8 @@ def make_case(name, out_dir):
     make, *lengths = CASES[name]
     single = build(make, gen)
     inputs = make_inputs(single.config.vocab_size, lengths, gen)
+    if single.config.model_type in ENCODERS:
+        inputs = make_encoder_inputs(single, inputs, gen)
 
     out = out_dir / name
     out.mkdir(parents=True, exist_ok=True)
@@ -400,11 +468,15 @@ def make_case(name, out_dir):
         grads = gradients(model, inputs)
         want = dict(inputs) | {"logits": logits, "loss": loss.reshape(1),
                                "adamw_losses": adamw_losses(model, inputs)}
-        if hidden is not None:
+        if single.config.model_type in ENCODERS:
+            want["hidden.states"] = hidden
+        elif hidden is not None:
             want["hidden.encoder"] = hidden
             check_buckets(name, grads)
         want |= {"grad." + n: g for n, g in grads.items()}
-        weakest = check_eps(model, inputs, logits)
+        # DistilBERT's eps is a constant, far below its values.
+        weakest = (check_eps(model, inputs, logits) if single.config.model_type != "distilbert"
+                   else float("nan"))
         check_gradients(model, inputs, grads, gen)
 
     # One gradient per stored tensor, none of them zero, all in double.

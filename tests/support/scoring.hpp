@@ -21,7 +21,7 @@ std::vector<T> logits_of(const ln::packed<M, T>& p, const typename M::batch& b,
   if constexpr (M::encodes)
     rows = b.batch * b.target_length;
   else
-    rows = b.batch * b.length;
+    rows = b.batch * (M::label_per_sequence ? 1 : b.length);
   std::vector<T> logits(at(rows * M::ids_per_token * M::vocabulary));
   (void)scoring->loss(b, std::span<T>(logits));
   return logits;

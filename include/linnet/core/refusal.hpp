@@ -43,6 +43,8 @@ enum class refusal : unsigned char {
   null_bytes,                ///< a batch without its table of tokens' bytes
   prefix_unknown,            ///< prefixes for a model that takes none
   prefix_outside,            ///< a prefix that is longer than its sequence
+  type_outside,              ///< a token type that the model does not have
+  label_on_padding,          ///< a label behind the end of its sequence
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
@@ -127,6 +129,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "attention::prefix";
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
+    case refusal::type_outside:
+      return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
+    case refusal::label_on_padding:
+      return "a label stands behind the end of its sequence: give `ignored` there";
     case refusal::short_logits:
       return "the span of logits is too short: give room for [rows, vocabulary], or none";
     case refusal::wrong_losses:

@@ -51,6 +51,29 @@ struct decoder_shape {
   }
 };
 
+/// Numbers of an encoder that stands alone: BERT (Devlin et al. 2019), DistilBERT, ALBERT.
+struct encoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< attention heads
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index types = 2;            ///< token types, such as first and second text; 0 for no such table
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-12;         ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
+           types >= 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
+           rope_theta > 0;
+  }
+};
+
 /// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
 /// See projection.
 struct projection_kind {

@@ -168,6 +168,8 @@ inline std::vector<std::string> hf_activation(activation_kind kind) {
       return {"gelu", "gelu_python"};
     case activation_kind::gelu_tanh:
       return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
+    case activation_kind::tanh:
+      return {"tanh"};
     default:
       return {"silu", "swish"};
   }
@@ -314,6 +316,43 @@ void mamba_fields(hf_fields& to) {
   to.truth("tie_word_embeddings", M::tied, true);
 }
 
+template <class M>
+void encoder_fields(hf_fields& to, hf_kind kind) {
+  constexpr encoder_shape s = M::shape;
+  const auto activation = hf_activation(ffn_metadata<typename M::ffn>::activation);
+  if (kind == hf_kind::distilbert) {
+    to.text("model_type", {"distilbert"}, "distilbert");
+    to.number("vocab_size", s.vocabulary, 30522);
+    to.number("dim", s.d_model, 768).or_at("hidden_size");
+    to.number("hidden_dim", s.d_ff, 3072);
+    to.number("n_layers", s.layers, 6).or_at("num_hidden_layers");
+    to.number("n_heads", s.heads, 12).or_at("num_attention_heads");
+    to.number("max_position_embeddings", s.context, 512);
+    to.text("activation", activation, "gelu");
+  } else {
+    const bool albert = kind == hf_kind::albert;
+    to.text("model_type", {albert ? "albert" : "bert"}, albert ? "albert" : "bert");
+    to.number("vocab_size", s.vocabulary, albert ? 30000 : 30522);
+    if (albert) {
+      to.number("embedding_size", M::width, 128);
+      to.number("num_hidden_groups", 1, 1);
+      to.number("inner_group_num", 1, 1);
+    }
+    to.number("hidden_size", s.d_model, albert ? 4096 : 768);
+    to.number("intermediate_size", s.d_ff, albert ? 16384 : 3072);
+    to.number("num_hidden_layers", s.layers, 12);
+    to.number("num_attention_heads", s.heads, albert ? 64 : 12);
+    to.number("max_position_embeddings", s.context, 512);
+    to.number("type_vocab_size", s.types, 2);
+    to.real("layer_norm_eps", s.eps, 1e-12);
+    to.text("hidden_act", activation, albert ? "gelu_new" : "gelu");
+    to.text("position_embedding_type", {"absolute"}, "absolute").only_read();
+    to.truth("is_decoder", false, false).only_read();
+    to.truth("add_cross_attention", false, false).only_read();
+  }
+  if (M::masked) to.truth("tie_word_embeddings", true, true).or_at("tie_weights_").only_read();
+}
+
 /// Fields of the config.json of model type `M`. `file`: the one at hand, if any.
 template <class M>
 hf_fields fields_of(const hf_config* file) {
@@ -332,6 +371,8 @@ hf_fields fields_of(const hf_config* file) {
     mamba_fields<M>(fields);
   } else if constexpr (kind == hf_kind::gpt2) {
     gpt2_fields<M>(fields);
+  } else if constexpr (is_encoder_kind(kind)) {
+    encoder_fields<M>(fields, kind);
   }
   fields.none("quantization_config");
   return fields;
@@ -378,15 +419,37 @@ template <class M>
 std::string make_hf_config() {
   static_assert(detail::fits_hugging_face<true, M, storage::f32>());
   constexpr hf_kind kind = hf_kind_of<M>();
-  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
-                                          "GPT2LMHeadModel", "MambaForCausalLM"};
-  std::string text = "{\n  \"architectures\": [\n    " +
-                     detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
+  constexpr std::string_view classes[] = {"",
+                                          "T5ForConditionalGeneration",
+                                          "LlamaForCausalLM",
+                                          "GPT2LMHeadModel",
+                                          "MambaForCausalLM",
+                                          "Bert",
+                                          "DistilBert",
+                                          "Albert"};
+  std::string name(classes[static_cast<int>(kind)]);
+  if constexpr (detail::is_encoder<M>)
+    name += M::masked               ? "ForMaskedLM"
+            : M::label_per_sequence ? "ForSequenceClassification"
+            : M::head::trains       ? "ForTokenClassification"
+                                    : "Model";
+  std::string text = "{\n  \"architectures\": [\n    " + detail::json_quoted(name) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
     if (field.written)
       text += ",\n  " + detail::json_quoted(field.keys[0]) + ": " + field.values[0];
   if constexpr (kind == hf_kind::t5)
     text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
+  if constexpr (detail::is_encoder<M>)
+    if (M::head::classes > 0) {  // the number of labels, by their names
+      std::string names, ids;
+      for (index c = 0; c < M::head::classes; ++c) {
+        const std::string id = std::to_string(c), label = "\"LABEL_" + id + "\"",
+                          comma = c > 0 ? ", " : "";
+        names += comma + "\"" + id + "\": " + label;
+        ids += comma + label + ": " + id;
+      }
+      text += ",\n  \"id2label\": {" + names + "},\n  \"label2id\": {" + ids + "}";
+    }
   return text + "\n}\n";
 }
 

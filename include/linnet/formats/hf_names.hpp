@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba.
+/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2, Mamba, BERT and its kin.
 
 #include <linnet/formats/tensor.hpp>
 #include <linnet/model/decoder.hpp>
+#include <linnet/model/encoder.hpp>
 #include <linnet/model/t5.hpp>
 #include <linnet/nn/recurrent/mamba.hpp>
 
@@ -12,11 +13,14 @@ LINNET_NAMESPACE_BEGIN
 
 /// The kinds of models that Hugging Face files describe.
 enum class hf_kind {
-  none,   ///< no counterpart: other norms, positions, attention or feed-forwards
-  t5,     ///< T5 1.0 and 1.1
-  llama,  ///< RMSNorm and rotary positions
-  gpt2,   ///< LayerNorm, learned positions, biases
-  mamba   ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
+  none,        ///< no counterpart: other norms, positions, attention or feed-forwards
+  t5,          ///< T5 1.0 and 1.1
+  llama,       ///< RMSNorm and rotary positions
+  gpt2,        ///< LayerNorm, learned positions, biases
+  mamba,       ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
+  bert,        ///< an encoder with token types
+  distilbert,  ///< an encoder without
+  albert       ///< an encoder with one block for all layers and a factorised embedding
 };
 
 namespace detail {
@@ -24,6 +28,34 @@ template <class P>
 inline constexpr bool is_mamba = false;
 template <index State, index Conv, index Expand>
 inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
+
+/// The counterpart of an encoder.
+template <class M>
+constexpr hf_kind hf_encoder_kind() {
+  using H = typename M::head;
+  constexpr encoder_shape s = M::shape;
+  constexpr bool common =
+      std::is_same_v<typename M::norm, norm::layer_norm> && !M::placement::first &&
+      std::is_same_v<typename M::position, position::learned> && M::biased &&
+      (M::tied || !M::masked) && std::is_same_v<typename M::attention, attention::full> &&
+      ffn_metadata<typename M::ffn>::standard && s.heads * s.head_width() == s.d_model;
+  constexpr bool apart = std::is_same_v<typename M::sharing, sharing::none> && !M::factorised,
+                 together = std::is_same_v<typename M::sharing, sharing::all> && M::factorised;
+  hf_kind kind = hf_kind::none;
+  if (common && together && s.types > 0) kind = hf_kind::albert;
+  if (common && apart) kind = s.types > 0 ? hf_kind::bert : hf_kind::distilbert;
+  if (kind == hf_kind::distilbert && (s.eps != 1e-12 || std::is_same_v<H, head::pooler>))
+    kind = hf_kind::none;
+  if constexpr (requires { H::activation; })
+    if (H::activation !=
+        (kind == hf_kind::distilbert ? activation_kind::relu : activation_kind::tanh))
+      kind = hf_kind::none;
+  return kind;
+}
+/// Whether a kind is an encoder.
+constexpr bool is_encoder_kind(hf_kind kind) {
+  return kind == hf_kind::bert || kind == hf_kind::distilbert || kind == hf_kind::albert;
+}
 }  // namespace detail
 
 /// The counterpart of model type `M`.
@@ -37,6 +69,8 @@ constexpr hf_kind hf_kind_of() {
     const bool one_ffn = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
                          (F::standard || F::gated);
     return rms && full && one_ffn ? hf_kind::t5 : hf_kind::none;
+  } else if constexpr (detail::is_encoder<M>) {
+    return detail::hf_encoder_kind<M>();
   } else if constexpr (!detail::is_decoder<M>) {
     return hf_kind::none;
   } else {
@@ -71,9 +105,10 @@ constexpr bool fits_hugging_face() {
                   "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
                   "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
                   "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
-                  "grouped queries, a standard feed-forward), all with attention::full, and Mamba "
-                  "(mixer::mamba, ffn::skip, norm::rms, position::none); use save_safetensors() "
-                  "and load_safetensors() with naming::canonical");
+                  "grouped queries, a standard feed-forward), all with attention::full, Mamba "
+                  "(mixer::mamba, ffn::skip, norm::rms, position::none), and BERT, DistilBERT and "
+                  "ALBERT (an encoder's defaults); use save_safetensors() and load_safetensors() "
+                  "with naming::canonical");
   else if constexpr (Foreign && requires { Storage::mixes; })
     static_assert(
         never<M>,
@@ -169,11 +204,78 @@ inline constexpr name_rule mamba_rules[] = {
     {"head", "lm_head"},
 };
 
+inline constexpr name_rule bert_rules[] = {
+    {"embedding", "bert.embeddings.word_embeddings"},
+    {"position", "bert.embeddings.position_embeddings"},
+    {"type", "bert.embeddings.token_type_embeddings"},
+    {"embedding.norm", "bert.embeddings.LayerNorm"},
+    {"blocks.#.attention.norm", "bert.encoder.layer.#.attention.output.LayerNorm"},
+    {"blocks.#.attention.q", "bert.encoder.layer.#.attention.self.query"},
+    {"blocks.#.attention.k", "bert.encoder.layer.#.attention.self.key"},
+    {"blocks.#.attention.v", "bert.encoder.layer.#.attention.self.value"},
+    {"blocks.#.attention.o", "bert.encoder.layer.#.attention.output.dense"},
+    {"blocks.#.ffn.norm", "bert.encoder.layer.#.output.LayerNorm"},
+    {"blocks.#.ffn.wi", "bert.encoder.layer.#.intermediate.dense"},
+    {"blocks.#.ffn.wo", "bert.encoder.layer.#.output.dense"},
+    {"pooler", "bert.pooler.dense"},
+    {"head.dense", "cls.predictions.transform.dense"},
+    {"head.norm", "cls.predictions.transform.LayerNorm"},
+    {"head", "cls.predictions"},
+    {"classifier", "classifier"},
+};
+inline constexpr name_rule distilbert_rules[] = {
+    {"embedding", "distilbert.embeddings.word_embeddings"},
+    {"position", "distilbert.embeddings.position_embeddings"},
+    {"embedding.norm", "distilbert.embeddings.LayerNorm"},
+    {"blocks.#.attention.norm", "distilbert.transformer.layer.#.sa_layer_norm"},
+    {"blocks.#.attention.q", "distilbert.transformer.layer.#.attention.q_lin"},
+    {"blocks.#.attention.k", "distilbert.transformer.layer.#.attention.k_lin"},
+    {"blocks.#.attention.v", "distilbert.transformer.layer.#.attention.v_lin"},
+    {"blocks.#.attention.o", "distilbert.transformer.layer.#.attention.out_lin"},
+    {"blocks.#.ffn.norm", "distilbert.transformer.layer.#.output_layer_norm"},
+    {"blocks.#.ffn.wi", "distilbert.transformer.layer.#.ffn.lin1"},
+    {"blocks.#.ffn.wo", "distilbert.transformer.layer.#.ffn.lin2"},
+    {"pooler", "pre_classifier"},
+    {"head.dense", "vocab_transform"},
+    {"head.norm", "vocab_layer_norm"},
+    {"head", "vocab_projector"},
+    {"classifier", "classifier"},
+};
+inline constexpr name_rule albert_rules[] = {
+    {"embedding", "albert.embeddings.word_embeddings"},
+    {"position", "albert.embeddings.position_embeddings"},
+    {"type", "albert.embeddings.token_type_embeddings"},
+    {"embedding.norm", "albert.embeddings.LayerNorm"},
+    {"embedding.projection", "albert.encoder.embedding_hidden_mapping_in"},
+    {"blocks.shared.attention.norm",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.LayerNorm"},
+    {"blocks.shared.attention.q",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.query"},
+    {"blocks.shared.attention.k",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.key"},
+    {"blocks.shared.attention.v",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.value"},
+    {"blocks.shared.attention.o",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.dense"},
+    {"blocks.shared.ffn.norm",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.full_layer_layer_norm"},
+    {"blocks.shared.ffn.wi", "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn"},
+    {"blocks.shared.ffn.wo", "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn_output"},
+    {"pooler", "albert.pooler"},
+    {"head.dense", "predictions.dense"},
+    {"head.norm", "predictions.LayerNorm"},
+    {"head", "predictions"},
+    {"classifier", "classifier"},
+};
+
 constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   if (kind == hf_kind::t5) return t5_rules;
   if (kind == hf_kind::llama) return llama_rules;
   if (kind == hf_kind::gpt2) return gpt2_rules;
   if (kind == hf_kind::mamba) return mamba_rules;
+  if (kind == hf_kind::bert) return bert_rules;
+  if (kind == hf_kind::distilbert) return distilbert_rules;
+  if (kind == hf_kind::albert) return albert_rules;
   return {};
 }
 
@@ -231,7 +333,7 @@ inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
 
 /// Whether `name` is a tensor that Hugging Face checkpoints may hold but models do not use. These
 /// are old T5's unused cross-attention bias, GPT-2's causal masks and old Llama's rotary
-/// frequencies.
+/// frequencies. Of encoders they are the numbers of positions, and heads that the type has not.
 inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
   if (kind == hf_kind::t5)
     return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
@@ -239,6 +341,14 @@ inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
   const auto is = [&](std::string_view prefix, std::string_view pattern) {
     return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
   };
+  if (detail::is_encoder_kind(kind)) {
+    for (const std::string_view prefix : {"bert.", "distilbert.", "albert."})
+      if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
+    for (const std::string_view head : {"pooler.", "cls.", "classifier.", "predictions.", "vocab_",
+                                        "pre_classifier.", "sop_classifier.", "qa_outputs."})
+      if (name.starts_with(head)) return true;
+    return name == "embeddings.position_ids";
+  }
   if (kind == hf_kind::gpt2)
     return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
   return kind == hf_kind::llama && (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") ||
@@ -265,10 +375,28 @@ struct hf_layout {
 template <class M>
 constexpr hf_layout hf_layout_of() {
   hf_layout layout{hf_kind_of<M>(), M::tied, 0};
+  if constexpr (is_encoder<M>) layout.tied = M::masked;
   if constexpr (is_decoder<M>)
     if (M::position::pairing == rope_pairing::interleaved)
       layout.rope_heads = M::shape.head_width();
   return layout;
+}
+
+/// Other names of an encoder's tensors: gamma and beta of old files, and those of the tied head.
+inline void encoder_aliases(const hf_layout& layout, file_part& part) {
+  std::vector<std::string> names = part.aliases;
+  names.push_back(part.at.name);
+  for (const auto& [now, then] : {std::pair{"LayerNorm.weight", "LayerNorm.gamma"},
+                                  std::pair{"LayerNorm.bias", "LayerNorm.beta"}})
+    for (const std::string& name : names)
+      if (name.ends_with(now))
+        part.aliases.push_back(name.substr(0, name.size() - std::string_view(now).size()) + then);
+  const std::string head = hugging_face_name(layout.kind, "head.");
+  const bool projector = layout.kind == hf_kind::distilbert;
+  const std::string last = projector ? head : head + "decoder.";
+  if (part.tensor.name == "embedding.weight" && layout.tied)
+    part.aliases.push_back(last + "weight");
+  if (part.tensor.name == "head.bias" && !projector) part.aliases.push_back(last + "bias");
 }
 
 inline file_part hf_part(const hf_layout& layout, leaf tensor) {
@@ -289,14 +417,16 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
     if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
   }
   if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
-  for (const std::string_view prefix : {"model.", "transformer.", "backbone."})
+  for (const std::string_view prefix :
+       {"model.", "transformer.", "backbone.", "bert.", "distilbert.", "albert."})
     if (part.at.name.starts_with(prefix))
       part.aliases.push_back(part.at.name.substr(prefix.size()));
+  if (is_encoder_kind(layout.kind)) encoder_aliases(layout, part);
   if (name == "embedding") {
     if (layout.kind == hf_kind::t5)
       part.aliases.insert(part.aliases.end(),
                           {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
-    if (layout.tied) part.aliases.push_back("lm_head.weight");
+    if (layout.tied && !is_encoder_kind(layout.kind)) part.aliases.push_back("lm_head.weight");
   }
   return part;
 }

@@ -13,7 +13,8 @@ namespace naming {
 /// linnet's own names and layouts, for every model. Quantized tensors are their codes, with scales
 /// and zero points as `<name>.scales` and `<name>.zeros`.
 struct canonical {};
-/// Names and layouts of Hugging Face Transformers, for T5, Llama, GPT-2 and Mamba.
+/// Names and layouts of Hugging Face Transformers, for T5, Llama, GPT-2, Mamba,
+/// BERT, DistilBERT and ALBERT.
 struct hugging_face {};
 }  // namespace naming
 

@@ -71,7 +71,7 @@ bool logits_fit(const Batch& b, std::span<T> logits) {
   index rows = b.batch * M::ids_per_token;
   if constexpr (requires { b.target_length; })
     rows *= b.target_length;
-  else
+  else if constexpr (!M::label_per_sequence)
     rows *= b.length;
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }

@@ -64,6 +64,8 @@ struct model_defaults {
   static constexpr bool evicts = false;         ///< decoding forgets old tokens
   static constexpr bool takes_prefix = false;   ///< the first tokens see each other both ways
   static constexpr index ids_per_token = 1;     ///< numbers that a token consists of
+  static constexpr bool label_per_sequence =
+      false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
   static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
                                      ///< heeds loss_call::exits and step() step_call::layers
   using cache = kv::exact;           ///< policy of the key-value cache

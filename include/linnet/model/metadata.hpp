@@ -22,6 +22,8 @@ constexpr const char* name_of(activation_kind kind) {
       return "gelu";
     case activation_kind::gelu_tanh:
       return "gelu_tanh";
+    case activation_kind::tanh:
+      return "tanh";
     default:
       return "silu";
   }
@@ -82,6 +84,14 @@ struct ffn_metadata<ffn::low_rank<Rank, Of>> : ffn_metadata<void> {
   }
 };
 
+/// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
+/// gated.
+template <class P>
+constexpr activation_kind ffn_activation() {
+  if constexpr (requires { ffn_metadata<P>::activation; }) return ffn_metadata<P>::activation;
+  return activation_kind::gelu;
+}
+
 template <class P>
 std::string norm_name() {
   if constexpr (std::is_same_v<P, norm::rms>)
@@ -115,6 +125,15 @@ std::string position_name() {
 template <class P, class... Known>
 inline constexpr bool named_policy = (std::is_same_v<P, Known> || ...) || names_itself<P>();
 
+/// Whether a model has no policy of depths, or one with a name.
+template <class M>
+constexpr bool depths_named() {
+  if constexpr (requires { typename M::depths; })
+    return named_policy<typename M::depths, depths::all>;
+  else
+    return true;
+}
+
 /// Whether every policy of a model has a name by which files tell it from others.
 template <class M>
 constexpr bool policies_named() {
@@ -131,10 +150,10 @@ constexpr bool policies_named() {
            names_itself<typename M::decoder_attention>();
   else if constexpr (requires {
                        typename M::ffn;
-                       typename M::depths;
+                       typename M::sharing;
                      })
     return ffn_metadata<typename M::ffn>::named && names_itself<typename M::attention>() &&
-           named_policy<typename M::depths, depths::all> && names_itself<typename M::sharing>() &&
+           depths_named<M>() && names_itself<typename M::sharing>() &&
            named_policy<typename M::position, position::rope, position::rope_half,
                         position::learned, position::sinusoidal, position::none>;
   else  // a model without policies, or from outside: describe() is its own
@@ -186,6 +205,26 @@ void describe_blocks(F& f) {
   // Older files say nothing of these; the names of the tensors tell the two apart.
   if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
   if constexpr (M::factorised) f("embedding", M::embedding::name());
+}
+
+template <class M, class F>
+void describe_encoder(F& f) {
+  constexpr auto shape = M::shape;
+  describe_shape<M>(f);
+  f("family", "encoder");
+  f("d_kv", shape.head_width());
+  f("layers", shape.layers);
+  f("context", shape.context);
+  f("types", shape.types);
+  f("position", position_name<typename M::position>());
+  if constexpr (M::rotary) f("rope_theta", shape.rope_theta);
+  f("ffn", ffn_metadata<typename M::ffn>::name());
+  f("attention", M::attention::name());
+  f("norm_placement", M::placement::text);
+  if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
+  if constexpr (M::factorised) f("embedding", M::embedding::name());
+  f("task", M::head::name());
+  describe_choices<M>(f);
 }
 
 template <class M, class F>

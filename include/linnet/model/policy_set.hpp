@@ -60,7 +60,7 @@ using pick_model_storage =
     model_storage<std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>,
                   typename pick_storage<Ps...>::type>;
 
-/// The policy inside a wrapper such as encoder<P>, or void if `P` is no such wrapper.
+/// The policy inside a wrapper such as encoder_stack<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {
   using type = void;
@@ -92,7 +92,7 @@ constexpr bool policies_fit() {
   if constexpr (twice<ffn::policy, Ps...>)
     static_assert(never<Ps...>,
                   "linnet: two ffn:: policies for the same stack; give one, or wrap one in "
-                  "encoder<> or decoder_stack<>");
+                  "encoder_stack<> or decoder_stack<>");
   else if constexpr (twice<norm::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two norm:: policies; give one");
   else if constexpr (twice<attention::policy, Ps...>)
@@ -187,16 +187,18 @@ requires(Projections.plain()) struct ffn_layer<Ffn, D, F, Bias, Projections> {
 /// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
 template <class Norm, class Ffn, class... Branches>
 struct block_of {
-  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{},
+            template <class, class> class Residual = residual>
   struct make {
-    using feed_forward = residual<typename Norm::template layer<D, Eps>,
+    using feed_forward = Residual<typename Norm::template layer<D, Eps>,
                                   typename ffn_layer<Ffn, D, F, Bias, Projections>::type>;
     using type = chain<Branches..., named<"ffn", feed_forward>>;
   };
 };
 template <class Norm, class Ffn, class... Branches>
 requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
-  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{},
+            template <class, class> class Residual = residual>
   struct make {
     using type = chain<Branches...>;
   };

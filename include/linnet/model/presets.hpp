@@ -5,6 +5,7 @@
 /// the tests assert.
 
 #include <linnet/model/byte_pooled.hpp>
+#include <linnet/model/encoder.hpp>
 #include <linnet/model/rwkv.hpp>
 #include <linnet/model/t5.hpp>
 
@@ -160,6 +161,21 @@ inline constexpr decoder_shape rwkv7_834k{.d_model = 64,
                                           .vocabulary = 256,
                                           .context = 1024,
                                           .eps = 1e-5};
+// BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), all-MiniLM-L6-v2 (arXiv:2002.10957,
+// Reimers and Gurevych 2019) and ALBERT (Lan et al. 2019).
+inline constexpr encoder_shape bert_base{
+    .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30522, .context = 512};
+inline constexpr encoder_shape distilbert_base{.d_model = 768,
+                                               .d_ff = 3072,
+                                               .heads = 12,
+                                               .layers = 6,
+                                               .vocabulary = 30522,
+                                               .context = 512,
+                                               .types = 0};
+inline constexpr encoder_shape minilm_l6{
+    .d_model = 384, .d_ff = 1536, .heads = 12, .layers = 6, .vocabulary = 30522, .context = 512};
+inline constexpr encoder_shape albert_base{
+    .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -198,11 +214,16 @@ using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
 using mobilellm_125m =
-    decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
-using smollm2_135m = decoder<shapes::smollm2_135m>;        ///< 134,515,008
-using smollm2_360m = decoder<shapes::smollm2_360m>;        ///< 361,821,120
-using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;              ///< 661,504
-using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;              ///< 829,888
+    decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
+using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008
+using smollm2_360m = decoder<shapes::smollm2_360m>;          ///< 361,821,120
+using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;                ///< 661,504
+using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;                ///< 829,888
+using bert_base = encoder<shapes::bert_base>;                ///< 109,514,298
+using distilbert_base = encoder<shapes::distilbert_base>;    ///< 66,985,530
+using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
+using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
+                            ffn::gelu_tanh>;  ///< 11,221,680
 
 }  // namespace zoo
 

@@ -327,21 +327,22 @@ inline constexpr bool is_t5<t5_model<Shape, Choices...>> = true;
 template <class P>
 inline constexpr bool known_t5_policy = known_policy<P>;
 template <class P>
-inline constexpr bool known_t5_policy<encoder<P>> =
+inline constexpr bool known_t5_policy<encoder_stack<P>> =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
 template <class P>
-inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder<P>>;
+inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder_stack<P>>;
 
 /// Words for the first rule that a T5's policies or shape break; true where they keep all.
 template <t5_shape S, class... Ps>
 constexpr bool t5_fits() {
-  using EncoderAttention = pick_for<linnet::encoder, attention::policy, attention::full, Ps...>;
+  using EncoderAttention =
+      pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
   using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
   if constexpr (!(known_t5_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
                   "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
-                  "attention:: policies in encoder<> or decoder_stack<>");
+                  "attention:: policies in encoder_stack<> or decoder_stack<>");
   else if constexpr ((std::is_base_of_v<position::policy, Ps> || ...))
     static_assert(
         never<Ps...>,
@@ -399,7 +400,7 @@ constexpr bool t5_fits() {
     static_assert(never<Ps...>,
                   "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
                   "bidirectional kind, a decoder a causal one that continues cached sequences; "
-                  "wrap it in encoder<> or decoder_stack<>");
+                  "wrap it in encoder_stack<> or decoder_stack<>");
   else
     return true;
   return false;
@@ -418,9 +419,9 @@ constexpr ffn_fault t5_ffn_fault() {
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
   using type =
-      t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
+      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
                pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-               pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
+               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
                pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
                pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
                typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
@@ -440,8 +441,8 @@ struct make_t5<false, Shape, Ps...> : make_t5<true,
 template <t5_shape Shape, class... Ps>
 struct checked_t5 {
   static constexpr bool fits = policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
-                               ffn_fits<t5_ffn_fault<encoder, Shape, Ps...>(),
-                                        pick_for<encoder, ffn::policy, ffn::relu, Ps...>>() &&
+                               ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
+                                        pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
                                ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
                                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>();
   using type = typename make_t5<fits, Shape, Ps...>::type;

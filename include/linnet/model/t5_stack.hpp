@@ -23,7 +23,7 @@ struct t5_stack {
       IsDecoder ? Attention::causal && Attention::supports_cache : Attention::bidirectional,
       "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
       "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
-      "in encoder<> or decoder_stack<>");
+      "in encoder_stack<> or decoder_stack<>");
   static_assert(!Attention::takes_prefix,
                 "linnet::t5: the source is seen both ways already; attention::prefix is for "
                 "decoders");

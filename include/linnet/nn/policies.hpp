@@ -64,9 +64,25 @@ struct none : policy {};  ///< T5, Llama, STLM
 struct all : policy {};   ///< GPT-2
 }  // namespace bias
 
-/// A policy for the encoder alone: t5<shape, encoder<ffn::skip>>.
+/// Where the norms of an encoder's blocks stand.
+namespace norm_placement {
+/// Base of the placements.
+struct policy {};
+/// y = norm(x + branch(x)): BERT.
+struct post : policy {
+  static constexpr bool first = false;
+  static constexpr const char* text = "post";
+};
+/// y = x + branch(norm(x)), and a norm behind the last block (Xiong et al. 2020).
+struct pre : policy {
+  static constexpr bool first = true;
+  static constexpr const char* text = "pre";
+};
+}  // namespace norm_placement
+
+/// A policy for the encoder alone: t5<shape, encoder_stack<ffn::skip>>.
 template <class Policy>
-struct encoder {};
+struct encoder_stack {};
 /// A policy for the decoder stack alone: t5<shape, decoder_stack<ffn::skip>>.
 template <class Policy>
 struct decoder_stack {};

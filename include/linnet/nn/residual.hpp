@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The pre-norm residual branch.
+/// The residual branch, with its norm before it or behind it.
 
 #include <linnet/nn/layer.hpp>
 #include <linnet/ops/elementwise.hpp>
@@ -92,6 +92,78 @@ struct residual {
                   "nn/layer.hpp");
     return Norm::flops(e) + Sub::flops(e);
   }
+};
+
+/// The post-norm residual branch of BERT and the first Transformer (Vaswani et al. 2017):
+/// y = Norm(x + Drop(Sub(x))). y is not x. Its parameters have the names of `residual`.
+template <class Norm, class Sub>
+struct post_norm_residual {
+  static constexpr index in = Norm::in, out = Norm::in;
+  static_assert(linnet::detail::check_layer<Sub>());
+  static_assert(Sub::in == in && Sub::out == in,
+                "linnet::post_norm_residual: the branch must keep the width of the stream");
+  static constexpr bool fused = linnet::detail::adds_residual<Sub>();
+
+  template <class Form>
+  using params = typename residual<Norm, Sub>::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    residual<Norm, Sub>::visit(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Norm::template cache<T> norm{};
+    typename Sub::template cache<T> sub{};
+    T* sum = nullptr;     ///< [rows, D] input of the norm
+    T* branch = nullptr;  ///< [rows, D] output of the branch, then the gradient of both; null where
+                          ///< the branch adds x itself
+    int dropout_id = 0;   ///< of its dropout
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    c.dropout_id = m.dropout_ids++;
+    c.norm = Norm::template plan<T>(m, e);
+    c.sum = m.saved.take<T>(e.rows() * in);
+    const index mark = m.scratch.mark();
+    if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
+    c.sub = Sub::template plan<T>(m, e);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
+                      cache<T>& c, context<T>& ctx) {
+    const view<T, in> sum(c.sum, x.rows()), branch(c.branch, x.rows());
+    if (branch.data()) {
+      Sub::template forward<T, S>(p.sub, x, branch, c.sub, ctx);
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
+      ops::add(ctx.on, x.size(), x.data(), branch.data(), sum.data());
+    } else if constexpr (fused) {
+      Sub::template forward<T, S>(p.sub, x, sum, c.sub, ctx, x.data());
+    }
+    Norm::template forward<T, S>(p.norm, sum, y, c.norm, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const view<T, in> sum(c.sum, x.rows()), d_sum(c.branch, x.rows());
+    ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
+    Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
+    ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
+    Sub::template backward<T, S>(p.sub, dp.sub, x, d_sum, dx, c.sub, ctx);
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<Sub, T>(c.sub, from, to, part);
+  }
+
+  static constexpr index flops(const call_shape& e) { return residual<Norm, Sub>::flops(e); }
 };
 
 LINNET_NAMESPACE_END

@@ -104,28 +104,30 @@ void cross_entropy(const execution& on, index rows, index vocabulary, const toke
 }
 
 /// Arguments of the output head: y[rows, d] and the table W[vocabulary, d], with logits = alpha y
-/// W^T.
+/// W^T (+ bias).
 template <class T, class S>
 struct head_call {
   index rows, d, vocabulary;
   const T* y;
   const packed_matrix<T, S>& table;
-  T alpha;               ///< d^-1/2 for T5's tied head, else 1
-  const token* labels;   ///< [rows], or `ignored`
-  T* chunk;              ///< scratch [head_rows, vocabulary]
-  double* losses;        ///< scratch [rows]
-  T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
-  T* d_table = nullptr;  ///< gradient of the table, added to
-  T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
-  double z_loss = 0;     ///< weight of the squared logsumexp
-  double weight = 1;     ///< of this loss in the gradients
+  T alpha;                  ///< d^-1/2 for T5's tied head, else 1
+  const token* labels;      ///< [rows], or `ignored`
+  T* chunk;                 ///< scratch [head_rows, vocabulary]
+  double* losses;           ///< scratch [rows]
+  T* dy = nullptr;          ///< gradient of y, added to; null for the loss alone
+  T* d_table = nullptr;     ///< gradient of the table, added to
+  T* logits = nullptr;      ///< if given, also receives all logits [rows, vocabulary]
+  double z_loss = 0;        ///< weight of the squared logsumexp
+  double weight = 1;        ///< of this loss in the gradients
+  const T* bias = nullptr;  ///< [vocabulary], for a weight of 1
+  T* d_bias = nullptr;      ///< its gradient, added to
 };
 
 /// logits[rows, vocabulary] of rows [first, first + rows) of a call.
 template <class T, class S>
 void head_logits(const execution& on, const head_call<T, S>& h, index first, index rows,
                  T* logits) {
-  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits, {nullptr, h.alpha});
+  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits, {h.bias, h.alpha});
 }
 
 /// Criterion of plain training and scoring: cross_entropy() with the labels. A criterion is called
@@ -150,10 +152,12 @@ loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterio
     head_logits(on, h, first, rows, h.chunk);
     if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
     criterion(on, h, first, rows);
-    if constexpr (trainable<S>)
+    if constexpr (trainable<S>) {
+      if (h.dy && h.d_bias) bias_gradient(on, rows, h.vocabulary, h.chunk, h.d_bias);
       if (h.dy)
         matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table,
                         {h.d_table, h.dy + first * h.d, h.alpha * static_cast<T>(h.weight)});
+    }
   }
   loss_sum sum;
   for (index i = 0; i < h.rows; ++i) {

@@ -74,7 +74,8 @@
   LINNET_ACTIVATION(L, relu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
-  LINNET_ACTIVATION(L, silu, T)
+  LINNET_ACTIVATION(L, silu, T)                                                                   \
+  LINNET_ACTIVATION(L, tanh, T)
 #define LINNET_SCANS_OF(L, T)                                                                      \
   LINNET_EXTERN void detail::L::softplus<T>(index, T*);                                            \
   LINNET_EXTERN void detail::L::softplus_backward<T>(index, const T*, T*);                         \

@@ -12,7 +12,8 @@ enum class activation_kind {
   relu,       ///< max(x, 0)
   gelu,       ///< x Phi(x), exact, with the error function
   gelu_tanh,  ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
-  silu        ///< x sigmoid(x)
+  silu,       ///< x sigmoid(x)
+  tanh        ///< tanh x
 };
 
 namespace simd {

@@ -255,6 +255,13 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
 }
 /// f'(x) of an activation.
 template <activation_kind A, class T>
@@ -266,15 +273,12 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    const vec<T> t = tanh<T>(u);
-    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
-    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
-    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
-    return T(0.5) * (T(1) + t) +
-           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
     return s * (T(1) + x * (T(1) - s));
   }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
 }

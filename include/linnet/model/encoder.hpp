@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
+/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
+
+#include <algorithm>
+
+#include <linnet/model/encoder_body.hpp>
+#include <linnet/model/metadata.hpp>
+#include <linnet/model/objective.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// An encoder as a type; spelled encoder<shape, policies...>.
+template <encoder_shape Shape, class Policies>
+struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
+ private:
+  using body = encoder_body<Shape, Policies>;
+  using Head = typename Policies::template of<linnet::head::policy>;
+
+ public:
+  static constexpr encoder_shape shape = Shape;
+  static constexpr bool tied =
+      std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
+  static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
+  /// Whether the head predicts tokens of the vocabulary.
+  static constexpr bool masked = Head::trains && Head::classes == 0;
+  // See model_defaults.
+  static constexpr bool supports_cache = false,
+                        label_per_sequence = Head::trains && Head::per_sequence;
+  using ffn = typename body::ffn;
+  using attention = typename body::attention;
+  using norm = typename body::norm;
+  using placement = typename body::placement;
+  using position = typename body::position;
+  using sharing = typename body::sharing;
+  using embedding = typename body::embedding;
+  using head = Head;
+  using storage = typename Policies::template of<linnet::storage::policy>;
+  using batch = encoder_batch;
+  /// This model with `Other` in place of the policy that derives from `Slot`.
+  template <class Slot, class Other>
+  using with =
+      typename detail::encoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model with another head.
+  template <class Other>
+  using with_head = with<linnet::head::policy, Other>;
+
+  static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
+  /// Logits of one label.
+  static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
+  /// The layer between the hidden states and the logits.
+  using reader = typename Head::template reader<d, width, norm, body::eps,
+                                                detail::ffn_activation<ffn>(), biased>;
+  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
+
+  template <class Form>
+  struct params : body::template params<Form> {
+    [[no_unique_address]] typename reader::template params<Form> read{};
+    [[no_unique_address]] std::conditional_t<(Head::classes > 0 || (masked && !tied)),
+                                             typename Form::matrix, std::nullptr_t>
+        table{};
+    [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
+                                             std::nullptr_t>
+        bias{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    // The usual small normal values instead of fan-in scaling.
+    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    body::visit(normal, at, p...);
+    reader::visit(normal, at / Head::place, p.read...);
+    constexpr std::string_view last = masked ? "head" : "classifier";
+    if constexpr (Head::classes > 0 || (masked && !tied))
+      normal(at / last / "weight", tensor_info{vocabulary, read_width, role::matrix, 1},
+             p.table...);
+    if constexpr (Head::trains && biased)
+      f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
+  }
+  static constexpr double initial_deviation = 0.02;
+  /// Width of what the logits are computed from.
+  static constexpr index read_width = reader::out;
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<encoder_model>(); }
+  /// Parameters outside the embedding, the tables of positions and types, and an untied head.
+  static constexpr index non_embedding() {
+    return parameters() -
+           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
+           (factorised ? count_parameters<typename body::projection>() : 0) -
+           (masked && !tied ? Shape.vocabulary * width : 0);
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
+  static constexpr index flops(index batch_size, index length) {
+    const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
+    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
+  }
+
+  /// Buffers of one embedder, evaluator or trainer.
+  template <class T>
+  struct workspace : body::template workspace<T> {
+    typename reader::template cache<T> read_cache{};
+    T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
+    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
+    T* chunk = nullptr;                        ///< logits of some rows
+    double* losses = nullptr;                  ///< [rows]
+    index* places = nullptr;                   ///< [rows] of the rows that the head reads
+    token* labels = nullptr;                   ///< [rows] their labels
+    int head_dropout_id = 0;
+  };
+  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
+  /// Plans the buffers for calls up to these limits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    call_shape e = call_shape_for(l, purpose::scoring, longest(l));
+    e.training = use == purpose::training;
+    call_shape read = e;
+    if (Head::per_sequence) read.length = 1;
+    workspace<T> w;
+    w.head_dropout_id = m.dropout_ids++;
+    body::plan(m, e, longest(l), w);
+    if (reads) {
+      w.places = m.saved.take<index>(read.rows());
+      w.chosen = m.saved.take<T>(read.rows() * d);
+      w.read = m.saved.take<T>(read.rows() * read_width);
+      if (e.training) {
+        w.d_chosen = m.saved.take<T>(read.rows() * d);
+        w.d_read = m.saved.take<T>(read.rows() * read_width);
+      }
+    } else {
+      w.read = w.hidden;
+      w.d_read = w.d_hidden;
+    }
+    if (Head::trains) {
+      w.labels = m.saved.take<token>(read.rows());
+      w.losses = m.saved.take<double>(read.rows());
+      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), read_width, vocabulary, e);
+    }
+    w.read_cache = reader::template plan<T>(m, read);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    body::positional::prepare(w.positions, longest(l));
+  }
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    detail::describe_encoder<encoder_model>(f);
+  }
+  /// Nothing is cached, and a learned table of positions has an end, as has linformer's.
+  static constexpr limits_refusal check_limits(const limits& l) {
+    if (l.kv_blocks > 0)
+      return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
+    if (body::learned && longest(l) > context_length)
+      return {"limits.target", "the model's context", l.target, context_length};
+    if (attention::longest > 0 && longest(l) > attention::longest)
+      return {"limits.target", "what the attention reads", longest(l), attention::longest};
+    return {};
+  }
+
+  /// Why tokens, lengths and types do not fit the limits or the model; labels are not looked at.
+  static refusal refuses_texts(const batch& b, const limits& l) {
+    batch_check c(b.batch, l.batch);
+    c.length(b.length, longest(l), refusal::over_target, b.lengths);
+    c.tokens(b.tokens, b.length, Shape.vocabulary);
+    c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
+         refusal::type_outside);
+    return c.why;
+  }
+  /// Why a batch does not fit the limits or the model.
+  static refusal refuses(const batch& b, const limits& l) {
+    if (const refusal why = refuses_texts(b, l); why != refusal::none) return why;
+    batch_check c(b.batch, l.batch);
+    c.labels(b.labels, label_per_sequence ? 1 : b.length, vocabulary);
+    if (!label_per_sequence && b.lengths)
+      for (index i = 0; c.fits() && i < b.batch; ++i)
+        for (index t = b.lengths[i]; t < b.length; ++t)
+          c.no(b.labels[i * b.length + t] != ignored, refusal::label_on_padding);
+    return c.why;
+  }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
+
+  /// The context of a call, and what runs the model without its head; see encoder_body.
+  template <class T>
+  static context<T> context_of(const batch& b, const ops::execution& on) {
+    return body::template context_of<T>(b, on);
+  }
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    body::template embed<T, S>(p, b, w, ctx);
+  }
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    body::template run_layers<T, S>(p, w, ctx);
+  }
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    body::template forward<T, S>(p, b, w, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const batch& b, workspace<T>& w, context<T>& ctx) {
+    body::template backward<T, S>(p, dp, b, w, ctx);
+  }
+  /// Runs the pooler on the first token of each sequence, after forward():
+  /// w.read[batch, d]. Called by every thread.
+  template <class T, class S>
+  static void pool(const params<form::packed<T, S>>& p, workspace<T>& w,
+                   context<T>& ctx) requires(reads&& Head::per_sequence) {
+    ctx.on.threads.once([&] {
+      for (index i = 0; i < ctx.batch; ++i) w.places[i] = i * ctx.length;
+    });
+    read_rows<T, S>(p, ctx.batch, w, ctx);
+  }
+
+  /// The states of a batch that the head reads, one row for each label, and the head: arguments of
+  /// ops::head_loss() and ops::head_logits(). Called by every thread.
+  template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
+                                   workspace<T>& w,
+                                   const ops::execution& on) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    forward<T, S>(p, b, w, ctx);
+    const index rows = choose(b, true, w, ctx);
+    read_rows<T, S>(p, rows, w, ctx);
+    return head_of<T, S>(p, rows, w);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
+  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all of them, one row
+  /// for each label. A masked model computes only the rows that have a label where neither logits
+  /// nor another criterion asks for all. `z_loss` is the weight of the squared logsumexp. Called by
+  /// every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const Criterion& criterion = {}) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    ctx.dropout = dropout;
+    forward<T, S>(p, b, w, ctx);
+    constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
+    const index rows = choose(b, !plain || logits != nullptr, w, ctx);
+    if (rows == 0) return {};
+    read_rows<T, S>(p, rows, w, ctx);
+    // Classifiers drop some of what they read, as BERT does.
+    if (!masked) drop_read(rows, w.read, w, ctx);
+    ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
+    h.logits = logits;
+    h.z_loss = z_loss;
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
+        if (reads) ops::fill(on, rows * read_width, T(0), w.d_read);
+        h.dy = w.d_read;
+        h.d_table = head_gradient<T>(*dp);
+        if constexpr (biased) h.d_bias = dp->bias;
+      }
+    const loss_sum sum = ops::head_loss(on, h, criterion);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        if (!masked) drop_read(rows, w.d_read, w, ctx);
+        read_backward<T, S>(p, *dp, rows, w, ctx);
+        backward<T, S>(p, *dp, b, w, ctx);
+      }
+    return sum;
+  }
+
+ private:
+  /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
+  template <class T>
+  static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
+    const index labels = label_per_sequence ? ctx.batch : ctx.rows();
+    all = all || !reads || label_per_sequence;
+    index rows = labels;
+    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
+    ctx.on.threads.once([&] {
+      index n = 0;
+      for (index i = 0; i < labels; ++i) {
+        if (!all && b.labels[i] == ignored) continue;
+        if (reads) w.places[n] = label_per_sequence ? i * ctx.length : i;
+        w.labels[n++] = b.labels[i];
+      }
+    });
+    return rows;
+  }
+  template <class T, class S>
+  static ops::head_call<T, S> head_of(const params<form::packed<T, S>>& p, index rows,
+                                      const workspace<T>& w) {
+    ops::head_call<T, S> h{rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
+                           T(1), w.labels,   w.chunk,    w.losses};
+    if constexpr (biased) h.bias = p.bias;
+    return h;
+  }
+  template <class T, class S>
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+    if constexpr (masked && tied)
+      return p.embedding;
+    else
+      return p.table;
+  }
+  template <class T>
+  static T* head_gradient(params<form::gradient<T>>& dp) {
+    if constexpr (masked && tied)
+      return dp.embedding;
+    else
+      return dp.table;
+  }
+  /// Dropout of x[rows, read_width], in place; also its own derivative.
+  template <class T>
+  static void drop_read(index rows, T* x, const workspace<T>& w, const context<T>& ctx) {
+    ops::dropout(ctx.on, ctx.dropout, w.head_dropout_id, ctx.batch, rows / ctx.batch, read_width,
+                 x);
+  }
+  /// The context of the head's layer: rows that are no sequences.
+  template <class T>
+  static context<T> read_context(index rows, const context<T>& ctx) {
+    context<T> one;
+    one.on = ctx.on;
+    one.batch = rows;
+    one.length = 1;
+    return one;
+  }
+  /// Rows w.places of w.hidden -> w.read
+  template <class T, class S>
+  static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
+                        const context<T>& ctx) {
+    if constexpr (reads) {
+      context<T> one = read_context(rows, ctx);
+      ctx.on.threads.each(
+          rows, [&](index i) { std::copy_n(w.hidden + w.places[i] * d, d, w.chosen + i * d); });
+      reader::template forward<T, S>(p.read, {w.chosen, rows}, {w.read, rows}, w.read_cache, one);
+    }
+  }
+  template <class T, class S>
+  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                            index rows, workspace<T>& w, const context<T>& ctx) {
+    if constexpr (reads) {
+      context<T> one = read_context(rows, ctx);
+      ops::fill(ctx.on, rows * d, T(0), w.d_chosen);
+      reader::template backward<T, S>(p.read, dp.read, {w.chosen, rows}, {w.d_read, rows},
+                                      {w.d_chosen, rows}, w.read_cache, one);
+      ctx.on.threads.each(
+          rows, [&](index i) { std::copy_n(w.d_chosen + i * d, d, w.d_hidden + w.places[i] * d); });
+    }
+  }
+};
+
+namespace detail {
+template <class M>
+inline constexpr bool is_encoder = false;
+template <encoder_shape Shape, class Policies>
+inline constexpr bool is_encoder<encoder_model<Shape, Policies>> = true;
+}  // namespace detail
+
+/// An encoder that stands alone: numbers come from `Shape`, policies follow in any order. Defaults
+/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions,
+/// biases, nothing shared, one embedding table, f32, and a tied head that predicts masked tokens.
+template <encoder_shape Shape, class... Policies>
+using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END

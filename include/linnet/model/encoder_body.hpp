@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// An encoder without its head: texts to hidden states, and back.
+
+#include <linnet/model/encoder_rules.hpp>
+#include <linnet/model/limits.hpp>
+#include <linnet/nn/position_tables.hpp>
+#include <linnet/ops/language.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Texts of an encoder's call, row-major.
+struct encoder_batch {
+  const token* tokens = nullptr;   ///< [batch, length], padded on the right
+  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
+  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
+                                   ///< sequence; `ignored` on padding and where none counts
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< padded tokens per sequence
+  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
+};
+
+/// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
+template <encoder_shape Shape, class Policies>
+struct encoder_body {
+  using ffn = typename Policies::template of<linnet::ffn::policy>;
+  using attention = typename Policies::template of<linnet::attention::policy>;
+  using norm = typename Policies::template of<linnet::norm::policy>;
+  using placement = typename Policies::template of<linnet::norm_placement::policy>;
+  using position = typename Policies::template of<linnet::position::policy>;
+  using sharing = typename Policies::template of<linnet::sharing::policy>;
+  using embedding = typename Policies::template of<linnet::embedding::policy>;
+  static constexpr bool biased =
+      std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
+  static constexpr bool rotary = position::pairing != rope_pairing::none;
+  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+
+  static constexpr index d = Shape.d_model, context_length = Shape.context;
+  /// Width of the embedding and of its norm.
+  static constexpr index width = embedding::template projection<d, true>::table;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.heads,
+                                        .d_kv = Shape.head_width(),
+                                        .bias = biased,
+                                        .rope = position::pairing,
+                                        .projections = sharing::projections};
+  using norm_layer = typename norm::template layer<d, eps>;
+  using embedding_norm = typename norm::template layer<width, eps>;
+  /// The map from a factorised embedding to the stream.
+  using projection = linear<width, d, biased>;
+  template <class N, class Sub>
+  using branch = std::conditional_t<placement::first, residual<N, Sub>, post_norm_residual<N, Sub>>;
+  using block = typename detail::block_of<
+      norm, ffn, named<"attention", branch<norm_layer, typename attention::template layer<self>>>>::
+      template make<d, Shape.d_ff, biased, eps, sharing::projections, branch>::type;
+  using blocks = typename detail::stack_of<block, std::type_identity<block>, Shape.layers, false,
+                                           sharing>::type;
+  using positional = detail::position_tables<position, width, self.d_kv,
+                                             (std::max)(context_length, attention::min_positions),
+                                             real{Shape.rope_theta}>;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
+    [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
+                                             std::nullptr_t>
+        types{};
+    typename embedding_norm::template params<Form> embedding_scale{};
+    [[no_unique_address]] std::conditional_t<factorised, typename projection::template params<Form>,
+                                             std::nullptr_t>
+        widen{};
+    typename blocks::template params<Form> stack{};
+    [[no_unique_address]] std::conditional_t<
+        placement::first, typename norm_layer::template params<Form>, std::nullptr_t>
+        norm{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
+      p.embedding...);
+    if constexpr (learned)
+      f(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
+        p.positions...);
+    if constexpr (Shape.types > 0)
+      f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
+    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
+    if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
+  }
+
+  /// Buffers of one call.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    typename embedding_norm::template cache<T> embedding_scale{};
+    typename positional::template cache<T> positions{};
+    T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
+    T* embedded = nullptr;                   ///< [rows, d] that the first block reads
+    T *out = nullptr, *hidden = nullptr;     ///< [rows, d] of the last block, and of the model
+    T *d_summed = nullptr, *d_scaled = nullptr, *d_embedded = nullptr, *d_out = nullptr,
+      *d_hidden = nullptr;  ///< gradients
+    int dropout_id = 0;
+  };
+  /// Plans the buffers for calls up to `e`, of sequences of at most `longest` tokens.
+  template <class T>
+  static constexpr void plan(planner& m, const call_shape& e, index longest, workspace<T>& w) {
+    const index size = e.rows() * d, narrow = e.rows() * width;
+    w.dropout_id = m.dropout_ids++;
+    w.positions = positional::template plan<T>(m, e, longest);
+    w.summed = m.saved.take<T>(narrow);
+    w.scaled = m.saved.take<T>(narrow);
+    w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
+    w.hidden = m.saved.take<T>(size);
+    w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
+    if (e.training) {
+      w.d_summed = m.saved.take<T>(narrow);
+      w.d_scaled = m.saved.take<T>(narrow);
+      w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
+      w.d_hidden = m.saved.take<T>(size);
+      w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
+    }
+    if (factorised) (void)projection::template plan<T>(m, e);
+    w.embedding_scale = embedding_norm::template plan<T>(m, e);
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+  }
+
+  /// The context of a call.
+  template <class T>
+  static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.lengths = b.lengths;
+    return ctx;
+  }
+  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    embed<T, S>(p, b, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+  }
+  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    ctx.on.threads.each(rows, [&](index i) {
+      T* const x = w.summed + i * width;
+      const auto add = [&](const T* table, index at) {
+        for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
+      };
+      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
+      if constexpr (learned) add(p.positions, i % ctx.length);
+      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
+    });
+    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
+                                           w.embedding_scale, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      projection::template forward<T, S>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
+    }
+  }
+  /// The second half of forward(): w.embedded -> w.hidden.
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    positional::angles(w.positions, ctx);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+    if constexpr (placement::first)
+      norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+  }
+  /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
+  /// the head's. After forward() of the same batch, called by every thread.
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const encoder_batch& b, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (placement::first) {
+      ops::fill(ctx.on, rows * d, T(0), w.d_out);
+      norm_layer::template backward<T, S>(p.norm, dp.norm, {w.out, rows}, {w.d_hidden, rows},
+                                          {w.d_out, rows}, w.norm, ctx);
+    }
+    ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
+    blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
+                                    {w.d_embedded, rows}, w.stack, ctx);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
+      projection::template backward<T, S>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
+                                          {w.d_scaled, rows}, none, ctx);
+    }
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
+    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
+    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
+                                            {w.d_scaled, rows}, {w.d_summed, rows},
+                                            w.embedding_scale, ctx);
+    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    if constexpr (learned)
+      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
+    if constexpr (Shape.types > 0) {
+      if (b.types)
+        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
+      else
+        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    }
+  }
+};
+
+LINNET_NAMESPACE_END

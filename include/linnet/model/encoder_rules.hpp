@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
+
+#include <linnet/model/encoder_heads.hpp>
+#include <linnet/model/policy_set.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+template <encoder_shape Shape, class Policies>
+struct encoder_model;
+
+namespace detail {
+
+/// Words for the first rule that an encoder's policies or shape break; true where they keep all.
+template <encoder_shape S, class... Ps>
+constexpr bool encoder_fits() {
+  using Attention = pick<attention::policy, attention::full, Ps...>;
+  using Position = pick<position::policy, position::learned, Ps...>;
+  using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                   std::is_base_of_v<head::policy, Ps>)&&...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
+                  "own from ffn::policy, attention::policy or norm::policy");
+  else if constexpr (twice<norm_placement::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two norm_placement:: policies; give one");
+  else if constexpr (twice<head::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two head:: policies; give one");
+  else if constexpr ((std::is_base_of_v<kv::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: an encoder keeps no keys and values; kv:: policies are for "
+                  "decoder<> and t5<>");
+  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: every token goes through every block; depths:: policies are "
+                  "for decoder<>");
+  else if constexpr (S.d_model <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model, the width of the stream, must be given and "
+                  "positive");
+  else if constexpr (S.d_ff <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_ff, the hidden width of the feed-forward, must be "
+                  "given and positive");
+  else if constexpr (S.heads <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.layers <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
+  else if constexpr (S.vocabulary <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
+  else if constexpr (S.context <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: context, the longest sequence in tokens, must be given "
+                  "and positive");
+  else if constexpr (S.types < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
+  else if constexpr (S.d_kv < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
+                  "d_model / heads");
+  else if constexpr (S.d_kv == 0 && S.d_model % S.heads != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model must be a multiple of heads; or give d_kv, the "
+                  "width of a head");
+  else if constexpr (!(S.eps > 0))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: eps, added under the root of the norm, must be positive");
+  else if constexpr (!(S.rope_theta > 0))
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: rope_theta, the base of the rotary frequencies, must be positive");
+  else if constexpr (Position::pairing != rope_pairing::none && S.head_width() % 2 != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: rotary positions need an even head width: d_kv, or "
+                  "d_model / heads");
+  else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of mixing has no rotary positions; take "
+                  "position::learned, sinusoidal or none");
+  else if constexpr (!Attention::bidirectional)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::takes_prefix)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: all tokens see each other already; attention::prefix is for "
+                  "decoders");
+  else if constexpr (S.layers % Sharing::repeats != 0)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
+                  "n");
+  else if constexpr (!Sharing::projections.plain() && !Attention::supports_low_rank)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
+                  "full and sliding_window do");
+  else
+    return true;
+  return false;
+}
+/// The fault of the feed-forward of an encoder that fits otherwise.
+template <encoder_shape S, class... Ps>
+constexpr ffn_fault encoder_ffn_fault() {
+  if constexpr (encoder_fits<S, Ps...>())
+    return fault_of_ffn<pick<ffn::policy, ffn::gelu, Ps...>, S.d_model, S.d_ff,
+                        std::is_same_v<pick<bias::policy, bias::all, Ps...>, bias::all>,
+                        pick<sharing::policy, sharing::none, Ps...>::projections>();
+  else
+    return ffn_fault::none;
+}
+/// The encoder of a list of policies that fit.
+template <bool Fits, encoder_shape Shape, class... Ps>
+struct make_encoder {
+  using type = encoder_model<
+      Shape,
+      policy_set<pick<ffn::policy, ffn::gelu, Ps...>,
+                 pick<attention::policy, attention::full, Ps...>,
+                 pick<norm::policy, norm::layer_norm, Ps...>,
+                 pick<norm_placement::policy, norm_placement::post, Ps...>,
+                 pick<position::policy, position::learned, Ps...>,
+                 pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::all, Ps...>,
+                 typename pick_storage<Ps...>::type, pick<sharing::policy, sharing::none, Ps...>,
+                 pick<embedding::policy, embedding::full, Ps...>,
+                 pick<head::policy, head::masked_lm, Ps...>>>;
+};
+/// Stands in for an encoder that was refused, so that nothing is said of it again.
+template <encoder_shape Shape, class... Ps>
+struct make_encoder<false, Shape, Ps...>
+    : make_encoder<
+          true,
+          encoder_shape{
+              .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
+          typename pick_storage<Ps...>::stored> {};
+/// The encoder of a shape and policies, or what stands in for it where they do not fit.
+template <encoder_shape Shape, class... Ps>
+struct checked_encoder {
+  static constexpr bool fits =
+      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>();
+  using type = typename make_encoder<fits, Shape, Ps...>::type;
+};
+/// The encoder of choices.
+template <encoder_shape Shape, class Policies>
+struct encoder_of;
+template <encoder_shape Shape, class... Ps>
+struct encoder_of<Shape, policy_set<Ps...>> : checked_encoder<Shape, Ps...> {};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
