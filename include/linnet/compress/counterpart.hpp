@@ -62,8 +62,8 @@ consteval bool pairs_whole() {
 
 /// Calls f(tensor_info, leaf or matrix_expression of `w`, leaf of `q`) for each tensor of `q`, the
 /// weights of the counterpart of the model of `w`.
-template <class M, class Q, class T, class W, class V, class F>
-void visit_pairs(W& w, V& q, F&& f) {
+template <class M, class Q, class T, class W, class Other, class F>
+void visit_pairs(W& w, Other& q, F&& f) {
   constexpr bool whole = pairs_whole<M, Q, T>();
   static_assert(
       whole,
