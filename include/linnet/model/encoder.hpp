@@ -367,8 +367,8 @@ inline constexpr bool is_encoder<encoder_model<Shape, Policies>> = true;
 }  // namespace detail
 
 /// An encoder that stands alone: numbers come from `Shape`, policies follow in any order. Defaults
-/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions,
-/// biases, nothing shared, one embedding table, f32, and a tied head that predicts masked tokens.
+/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions
+/// and biases. Nothing is shared, weights are f32, and a tied head predicts masked tokens.
 template <encoder_shape Shape, class... Policies>
 using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
 
