@@ -88,7 +88,7 @@ class embedder {
       const auto show = [&](index layer, const T* x, T*) {
         on.threads.once([&] { f(layer + 1, states(x)); });
       };
-      ctx.hook = layer_hook<T>::of(show);
+      ctx.stack.hook = layer_hook<T>::of(show);
       M::template run_layers<T, S>(packed_->tree(), w, ctx);
       on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
     });

@@ -240,27 +240,26 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return head_of<T, S>(p, rows, w);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all of them, one row
-  /// for each label. A masked model computes only the rows that have a label where neither logits
-  /// nor another criterion asks for all. `z_loss` is the weight of the squared logsumexp. Called by
-  /// every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
+  /// masked model computes only the rows that have a label where neither logits nor another
+  /// criterion asks for all. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const loss_call<T>& call = {},
                        const Criterion& criterion = {}) requires(Head::trains) {
     context<T> ctx = context_of<T>(b, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     forward<T, S>(p, b, w, ctx);
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
-    const index rows = choose(b, !plain || logits != nullptr, w, ctx);
+    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
     if (rows == 0) return {};
     read_rows<T, S>(p, rows, w, ctx);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
     ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
-    h.logits = logits;
-    h.z_loss = z_loss;
+    h.logits = call.logits;
+    h.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
