@@ -6,6 +6,7 @@
 
 #include <linnet/file/file.hpp>
 #include <linnet/formats/llama2c.hpp>
+#include <linnet/generate/embedder.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/generate/session.hpp>
 #include <linnet/model/presets.hpp>
