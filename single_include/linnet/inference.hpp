@@ -15723,6 +15723,7 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
 LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
+<<<<<<< HEAD
 /// @file
 /// Packed weights in files and arrays, run where they lie: mapped read-only, or constants of the
 /// program. Numbers are little-endian:
@@ -16072,6 +16073,1202 @@ result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
 LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
+=======
+/// @file
+/// Embedders: vectors of texts by an encoder, one per text or one per token.
+
+/// @file
+/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
+/// limits are constants.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, saved = 0, scratch = 0, converted = 0;
+  constexpr index total() const {
+    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
+  }
+};
+/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  index most = 0;
+  S::each([&](auto one) {
+    most = (std::max)(
+        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
+  });
+  return most;
+}
+template <class S>
+constexpr planner planner_for() {
+  planner m;
+  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+}
+
+/// The workspace of model M inside memory, and where its products round their inputs.
+template <class M, class T>
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m = planner_for<S>();
+  m.state = arena(at, sizes.state);
+  m.saved = arena(at + sizes.state, sizes.saved);
+  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.saved + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
+}
+
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class Batch, class T>
+bool logits_fit(const Batch& b, std::span<T> logits) {
+  index rows = b.batch * M::ids_per_token;
+  if constexpr (requires { b.target_length; })
+    rows *= b.target_length;
+  else if constexpr (!M::label_per_sequence)
+    rows *= b.length;
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
+template <class M, class Objective, class T>
+refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
+                   std::span<T> logits) {
+  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
+  if (!from.template accepts<M>(b, l)) return refusal::objective;
+  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
+
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  const auto refuse = [&](const char* field, std::string rule, index got) {
+    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
+  };
+  const auto no_more_than = [](index most, const char* what) {
+    return "no more than " + std::to_string(most) + ", " + what;
+  };
+  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
+  if (l.kv_blocks > 0 && M::cache::code == kv_code::int4)
+    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
+  if (l.chunk > 0 && l.max_logits > l.chunk)
+    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
+  if (const limits_refusal own = M::check_limits(l); own.field != nullptr)
+    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
+  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
+                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const index value = l.*growing_limits[i];
+    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
+    if (value > l.*growing_limits[largest]) largest = i;
+  }
+  if (footprint >= most_bytes)
+    return refuse(names[largest], "limits whose memory fits an address space",
+                  l.*growing_limits[largest]);
+  return {};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
+/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
+
+/// @file
+/// An encoder without its head: texts to hidden states, and back.
+
+/// @file
+/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
+
+/// @file
+/// Heads of encoders: what is read from the hidden states, and what is trained.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Stands for a layer between the hidden states and the logits where there is none.
+template <index D>
+struct no_reader : without_parameters, without_cache {
+  static constexpr index in = D, out = D;
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+}  // namespace detail
+
+/// Heads of encoders. A head has a `reader`, the layer between the hidden states of width D and the
+/// logits, or `detail::no_reader`. `Width` is the embedding's, `A` the feed-forward's activation.
+namespace head {
+
+/// Base of the heads; a head overrides what differs.
+struct policy {
+  static constexpr bool trains = true;         ///< has logits, labels and a loss
+  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
+  static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
+  static constexpr std::string_view place = "head";  ///< name of the reader's parameters
+};
+
+/// No head: the hidden states are the output, see embedder.
+struct none : policy {
+  static constexpr bool trains = false;
+  static std::string name() { return "none"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+/// BERT's pooler: tanh(W h + b) of the first token. A model with nothing behind it is Hugging
+/// Face's BertModel.
+struct pooler : policy {
+  static constexpr bool trains = false, per_sequence = true;
+  static constexpr std::string_view place = "pooler";
+  static std::string name() { return "pooler"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = activated_linear<D, D, activation_kind::tanh, Bias, false>;
+};
+
+/// Predicts masked tokens (Devlin et al. 2019): logits = E norm(f(W h + b)) + bias, with the
+/// embedding's table E where the model is tied.
+struct masked_lm : policy {
+  static std::string name() { return "masked_lm"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = chain<named<"dense", activated_linear<D, Width, A, Bias, false>>,
+                       named<"norm", typename Norm::template layer<Width, Eps>>>;
+};
+
+/// One of `Classes` labels for a sequence: a linear map of the pooled first token. The pooler's
+/// activation is BERT's tanh; DistilBERT has `activation_kind::relu`.
+template <index Classes, activation_kind Pooler = activation_kind::tanh>
+struct sequence_classification : policy {
+  static_assert(Classes > 0, "linnet::head::sequence_classification: at least one class");
+  static constexpr bool per_sequence = true;
+  static constexpr index classes = Classes;
+  static constexpr activation_kind activation = Pooler;
+  static constexpr std::string_view place = "pooler";
+  static std::string name() {
+    return "sequence_classification " + std::to_string(Classes) +
+           (Pooler == activation_kind::tanh   ? " tanh"
+            : Pooler == activation_kind::relu ? " relu"
+            : Pooler == activation_kind::gelu ? " gelu"
+            : Pooler == activation_kind::silu ? " silu"
+                                              : " gelu_tanh");
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = activated_linear<D, D, Pooler, Bias, false>;
+};
+
+/// One of `Classes` labels for each token: a linear map of the hidden states.
+template <index Classes>
+struct token_classification : policy {
+  static_assert(Classes > 0, "linnet::head::token_classification: at least one class");
+  static constexpr index classes = Classes;
+  static std::string name() { return "token_classification " + std::to_string(Classes); }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+}  // namespace head
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+template <encoder_shape Shape, class Policies>
+struct encoder_model;
+
+namespace detail {
+
+/// Words for the first rule that an encoder's policies or shape break; true where they keep all.
+template <encoder_shape S, class... Ps>
+constexpr bool encoder_fits() {
+  using Attention = pick<attention::policy, attention::full, Ps...>;
+  using Position = pick<position::policy, position::learned, Ps...>;
+  using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                   std::is_base_of_v<head::policy, Ps>)&&...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
+                  "own from ffn::policy, attention::policy or norm::policy");
+  else if constexpr (twice<norm_placement::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two norm_placement:: policies; give one");
+  else if constexpr (twice<head::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two head:: policies; give one");
+  else if constexpr ((std::is_base_of_v<kv::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: an encoder keeps no keys and values; kv:: policies are for "
+                  "decoder<> and t5<>");
+  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: every token goes through every block; depths:: policies are "
+                  "for decoder<>");
+  else if constexpr (S.d_model <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model, the width of the stream, must be given and "
+                  "positive");
+  else if constexpr (S.d_ff <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_ff, the hidden width of the feed-forward, must be "
+                  "given and positive");
+  else if constexpr (S.heads <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.layers <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
+  else if constexpr (S.vocabulary <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
+  else if constexpr (S.context <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: context, the longest sequence in tokens, must be given "
+                  "and positive");
+  else if constexpr (S.types < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
+  else if constexpr (S.d_kv < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
+                  "d_model / heads");
+  else if constexpr (S.d_kv == 0 && S.d_model % S.heads != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model must be a multiple of heads; or give d_kv, the "
+                  "width of a head");
+  else if constexpr (!(S.eps > 0))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: eps, added under the root of the norm, must be positive");
+  else if constexpr (!(S.rope_theta > 0))
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: rope_theta, the base of the rotary frequencies, must be positive");
+  else if constexpr (Position::pairing != rope_pairing::none && S.head_width() % 2 != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: rotary positions need an even head width: d_kv, or "
+                  "d_model / heads");
+  else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of mixing has no rotary positions; take "
+                  "position::learned, sinusoidal or none");
+  else if constexpr (!Attention::bidirectional)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::takes_prefix)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: all tokens see each other already; attention::prefix is for "
+                  "decoders");
+  else if constexpr (S.layers % Sharing::repeats != 0)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
+                  "n");
+  else if constexpr (!Sharing::projections.plain() && !Attention::supports_low_rank)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
+                  "full and sliding_window do");
+  else
+    return true;
+  return false;
+}
+/// The fault of the feed-forward of an encoder that fits otherwise.
+template <encoder_shape S, class... Ps>
+constexpr ffn_fault encoder_ffn_fault() {
+  if constexpr (encoder_fits<S, Ps...>())
+    return fault_of_ffn<pick<ffn::policy, ffn::gelu, Ps...>, S.d_model, S.d_ff,
+                        std::is_same_v<pick<bias::policy, bias::all, Ps...>, bias::all>,
+                        pick<sharing::policy, sharing::none, Ps...>::projections>();
+  else
+    return ffn_fault::none;
+}
+/// The encoder of a list of policies that fit.
+template <bool Fits, encoder_shape Shape, class... Ps>
+struct make_encoder {
+  using type = encoder_model<
+      Shape,
+      policy_set<pick<ffn::policy, ffn::gelu, Ps...>,
+                 pick<attention::policy, attention::full, Ps...>,
+                 pick<norm::policy, norm::layer_norm, Ps...>,
+                 pick<norm_placement::policy, norm_placement::post, Ps...>,
+                 pick<position::policy, position::learned, Ps...>,
+                 pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::all, Ps...>,
+                 typename pick_storage<Ps...>::type, pick<sharing::policy, sharing::none, Ps...>,
+                 pick<embedding::policy, embedding::full, Ps...>,
+                 pick<head::policy, head::masked_lm, Ps...>>>;
+};
+/// Stands in for an encoder that was refused, so that nothing is said of it again.
+template <encoder_shape Shape, class... Ps>
+struct make_encoder<false, Shape, Ps...>
+    : make_encoder<
+          true,
+          encoder_shape{
+              .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
+          typename pick_storage<Ps...>::stored> {};
+/// The encoder of a shape and policies, or what stands in for it where they do not fit.
+template <encoder_shape Shape, class... Ps>
+struct checked_encoder {
+  static constexpr bool fits =
+      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>();
+  using type = typename make_encoder<fits, Shape, Ps...>::type;
+};
+/// The encoder of choices.
+template <encoder_shape Shape, class Policies>
+struct encoder_of;
+template <encoder_shape Shape, class... Ps>
+struct encoder_of<Shape, policy_set<Ps...>> : checked_encoder<Shape, Ps...> {};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Texts of an encoder's call, row-major.
+struct encoder_batch {
+  const token* tokens = nullptr;   ///< [batch, length], padded on the right
+  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
+  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
+                                   ///< sequence; `ignored` on padding and where none counts
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< padded tokens per sequence
+  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
+};
+
+/// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
+template <encoder_shape Shape, class Policies>
+struct encoder_body {
+  using ffn = typename Policies::template of<linnet::ffn::policy>;
+  using attention = typename Policies::template of<linnet::attention::policy>;
+  using norm = typename Policies::template of<linnet::norm::policy>;
+  using placement = typename Policies::template of<linnet::norm_placement::policy>;
+  using position = typename Policies::template of<linnet::position::policy>;
+  using sharing = typename Policies::template of<linnet::sharing::policy>;
+  using embedding = typename Policies::template of<linnet::embedding::policy>;
+  static constexpr bool biased =
+      std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
+  static constexpr bool rotary = position::pairing != rope_pairing::none;
+  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+
+  static constexpr index d = Shape.d_model, context_length = Shape.context;
+  /// Width of the embedding and of its norm.
+  static constexpr index width = embedding::template projection<d, true>::table;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.heads,
+                                        .d_kv = Shape.head_width(),
+                                        .bias = biased,
+                                        .rope = position::pairing,
+                                        .projections = sharing::projections};
+  using norm_layer = typename norm::template layer<d, eps>;
+  using embedding_norm = typename norm::template layer<width, eps>;
+  /// The map from a factorised embedding to the stream.
+  using projection = linear<width, d, biased>;
+  template <class N, class Sub>
+  using branch = std::conditional_t<placement::first, residual<N, Sub>, post_norm_residual<N, Sub>>;
+  using block = typename detail::block_of<
+      norm, ffn, named<"attention", branch<norm_layer, typename attention::template layer<self>>>>::
+      template make<d, Shape.d_ff, biased, eps, sharing::projections, branch>::type;
+  using blocks = typename detail::stack_of<block, std::type_identity<block>, Shape.layers, false,
+                                           sharing>::type;
+  using positional = detail::position_tables<position, width, self.d_kv,
+                                             (std::max)(context_length, attention::min_positions),
+                                             real{Shape.rope_theta}>;
+
+  template <class Form>
+  struct params {
+    typename Form::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
+    [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
+                                             std::nullptr_t>
+        types{};
+    typename embedding_norm::template params<Form> embedding_scale{};
+    [[no_unique_address]] std::conditional_t<factorised, typename projection::template params<Form>,
+                                             std::nullptr_t>
+        widen{};
+    typename blocks::template params<Form> stack{};
+    [[no_unique_address]] std::conditional_t<
+        placement::first, typename norm_layer::template params<Form>, std::nullptr_t>
+        norm{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
+      p.embedding...);
+    if constexpr (learned)
+      f(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
+        p.positions...);
+    if constexpr (Shape.types > 0)
+      f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
+    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
+    if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
+  }
+
+  /// Buffers of one call.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    typename embedding_norm::template cache<T> embedding_scale{};
+    typename positional::template cache<T> positions{};
+    T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
+    T* embedded = nullptr;                   ///< [rows, d] that the first block reads
+    T *out = nullptr, *hidden = nullptr;     ///< [rows, d] of the last block, and of the model
+    T *d_summed = nullptr, *d_scaled = nullptr, *d_embedded = nullptr, *d_out = nullptr,
+      *d_hidden = nullptr;  ///< gradients
+    int dropout_id = 0;
+  };
+  /// Plans the buffers for calls up to `e`, of sequences of at most `longest` tokens.
+  template <class T>
+  static constexpr void plan(planner& m, const call_shape& e, index longest, workspace<T>& w) {
+    const index size = e.rows() * d, narrow = e.rows() * width;
+    w.dropout_id = m.dropout_ids++;
+    w.positions = positional::template plan<T>(m, e, longest);
+    w.summed = m.saved.take<T>(narrow);
+    w.scaled = m.saved.take<T>(narrow);
+    w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
+    w.hidden = m.saved.take<T>(size);
+    w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
+    if (e.training) {
+      w.d_summed = m.saved.take<T>(narrow);
+      w.d_scaled = m.saved.take<T>(narrow);
+      w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
+      w.d_hidden = m.saved.take<T>(size);
+      w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
+    }
+    if (factorised) (void)projection::template plan<T>(m, e);
+    w.embedding_scale = embedding_norm::template plan<T>(m, e);
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+  }
+
+  /// The context of a call.
+  template <class T>
+  static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.lengths = b.lengths;
+    return ctx;
+  }
+  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    embed<T, S>(p, b, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+  }
+  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    ctx.on.threads.each(rows, [&](index i) {
+      T* const x = w.summed + i * width;
+      const auto add = [&](const T* table, index at) {
+        for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
+      };
+      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
+      if constexpr (learned) add(p.positions, i % ctx.length);
+      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
+    });
+    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
+                                           w.embedding_scale, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      projection::template forward<T, S>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
+    }
+  }
+  /// The second half of forward(): w.embedded -> w.hidden.
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    positional::angles(w.positions, ctx);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+    if constexpr (placement::first)
+      norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+  }
+  /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
+  /// the head's. After forward() of the same batch, called by every thread.
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const encoder_batch& b, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (placement::first) {
+      ops::fill(ctx.on, rows * d, T(0), w.d_out);
+      norm_layer::template backward<T, S>(p.norm, dp.norm, {w.out, rows}, {w.d_hidden, rows},
+                                          {w.d_out, rows}, w.norm, ctx);
+    }
+    ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
+    blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
+                                    {w.d_embedded, rows}, w.stack, ctx);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
+      projection::template backward<T, S>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
+                                          {w.d_scaled, rows}, none, ctx);
+    }
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
+    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
+    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
+                                            {w.d_scaled, rows}, {w.d_summed, rows},
+                                            w.embedding_scale, ctx);
+    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    if constexpr (learned)
+      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
+    if constexpr (Shape.types > 0) {
+      if (b.types)
+        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
+      else
+        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    }
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
+
+LINNET_NAMESPACE_BEGIN
+
+/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
+/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
+///   loss, see ops::label_cross_entropy.
+template <class L, class M>
+concept objective = requires(L& l, const typename M::batch& b, const limits& m,
+                             const ops::execution& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+  l.token_loss(on, b);
+};
+
+/// The default objective: cross-entropy with the labels of the batch.
+struct cross_entropy_objective {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
+    return {};
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// An encoder as a type; spelled encoder<shape, policies...>.
+template <encoder_shape Shape, class Policies>
+struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
+ private:
+  using body = encoder_body<Shape, Policies>;
+  using Head = typename Policies::template of<linnet::head::policy>;
+
+ public:
+  static constexpr encoder_shape shape = Shape;
+  static constexpr bool tied =
+      std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
+  static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
+  /// Whether the head predicts tokens of the vocabulary.
+  static constexpr bool masked = Head::trains && Head::classes == 0;
+  // See model_defaults.
+  static constexpr bool supports_cache = false,
+                        label_per_sequence = Head::trains && Head::per_sequence;
+  using ffn = typename body::ffn;
+  using attention = typename body::attention;
+  using norm = typename body::norm;
+  using placement = typename body::placement;
+  using position = typename body::position;
+  using sharing = typename body::sharing;
+  using embedding = typename body::embedding;
+  using head = Head;
+  using storage = typename Policies::template of<linnet::storage::policy>;
+  using batch = encoder_batch;
+  /// This model with `Other` in place of the policy that derives from `Slot`.
+  template <class Slot, class Other>
+  using with =
+      typename detail::encoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model with another head.
+  template <class Other>
+  using with_head = with<linnet::head::policy, Other>;
+
+  static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
+  /// Logits of one label.
+  static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
+  /// The layer between the hidden states and the logits.
+  using reader = typename Head::template reader<d, width, norm, body::eps,
+                                                detail::ffn_activation<ffn>(), biased>;
+  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
+
+  template <class Form>
+  struct params : body::template params<Form> {
+    [[no_unique_address]] typename reader::template params<Form> read{};
+    [[no_unique_address]] std::conditional_t<(Head::classes > 0 || (masked && !tied)),
+                                             typename Form::matrix, std::nullptr_t>
+        table{};
+    [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
+                                             std::nullptr_t>
+        bias{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    // The usual small normal values instead of fan-in scaling.
+    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    body::visit(normal, at, p...);
+    reader::visit(normal, at / Head::place, p.read...);
+    constexpr std::string_view last = masked ? "head" : "classifier";
+    if constexpr (Head::classes > 0 || (masked && !tied))
+      normal(at / last / "weight", tensor_info{vocabulary, read_width, role::matrix, 1},
+             p.table...);
+    if constexpr (Head::trains && biased)
+      f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
+  }
+  static constexpr double initial_deviation = 0.02;
+  /// Width of what the logits are computed from.
+  static constexpr index read_width = reader::out;
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<encoder_model>(); }
+  /// Parameters outside the embedding, the tables of positions and types, and an untied head.
+  static constexpr index non_embedding() {
+    return parameters() -
+           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
+           (factorised ? count_parameters<typename body::projection>() : 0) -
+           (masked && !tied ? Shape.vocabulary * width : 0);
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
+  static constexpr index flops(index batch_size, index length) {
+    const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
+    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
+  }
+
+  /// Buffers of one embedder, evaluator or trainer.
+  template <class T>
+  struct workspace : body::template workspace<T> {
+    typename reader::template cache<T> read_cache{};
+    T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
+    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
+    T* chunk = nullptr;                        ///< logits of some rows
+    double* losses = nullptr;                  ///< [rows]
+    index* places = nullptr;                   ///< [rows] of the rows that the head reads
+    token* labels = nullptr;                   ///< [rows] their labels
+    int head_dropout_id = 0;
+  };
+  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
+  /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
+  /// none of logits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    call_shape e = call_shape_for(l, purpose::scoring, longest(l));
+    e.training = use == purpose::training;
+    call_shape read = e;
+    if (Head::per_sequence) read.length = 1;
+    const bool scores = use != purpose::decoding;
+    workspace<T> w;
+    w.head_dropout_id = m.dropout_ids++;
+    body::plan(m, e, longest(l), w);
+    if (reads && (scores || Head::per_sequence)) {
+      w.places = m.saved.take<index>(read.rows());
+      w.chosen = m.saved.take<T>(read.rows() * d);
+      w.read = m.saved.take<T>(read.rows() * read_width);
+      if (e.training) {
+        w.d_chosen = m.saved.take<T>(read.rows() * d);
+        w.d_read = m.saved.take<T>(read.rows() * read_width);
+      }
+    } else {
+      w.read = w.hidden;
+      w.d_read = w.d_hidden;
+    }
+    if (Head::trains && scores) {
+      w.labels = m.saved.take<token>(read.rows());
+      w.losses = m.saved.take<double>(read.rows());
+      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), read_width, vocabulary, e);
+    }
+    w.read_cache = reader::template plan<T>(m, read);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    body::positional::prepare(w.positions, longest(l));
+  }
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    detail::describe_encoder<encoder_model>(f);
+  }
+  /// Nothing is cached, and a learned table of positions has an end, as has linformer's.
+  static constexpr limits_refusal check_limits(const limits& l) {
+    if (l.kv_blocks > 0)
+      return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
+    if (body::learned && longest(l) > context_length)
+      return {"limits.target", "the model's context", l.target, context_length};
+    if (attention::longest > 0 && longest(l) > attention::longest)
+      return {"limits.target", "what the attention reads", longest(l), attention::longest};
+    return {};
+  }
+
+  /// Why tokens, lengths and types do not fit the limits or the model; labels are not looked at.
+  static refusal refuses_texts(const batch& b, const limits& l) {
+    batch_check c(b.batch, l.batch);
+    c.length(b.length, longest(l), refusal::over_target, b.lengths);
+    c.tokens(b.tokens, b.length, Shape.vocabulary);
+    c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
+         refusal::type_outside);
+    return c.why;
+  }
+  /// Why a batch does not fit the limits or the model.
+  static refusal refuses(const batch& b, const limits& l) {
+    if (const refusal why = refuses_texts(b, l); why != refusal::none) return why;
+    batch_check c(b.batch, l.batch);
+    c.labels(b.labels, label_per_sequence ? 1 : b.length, vocabulary);
+    if (!label_per_sequence && b.lengths)
+      for (index i = 0; c.fits() && i < b.batch; ++i)
+        for (index t = b.lengths[i]; t < b.length; ++t)
+          c.no(b.labels[i * b.length + t] != ignored, refusal::label_on_padding);
+    return c.why;
+  }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
+
+  /// The context of a call, and what runs the model without its head; see encoder_body.
+  template <class T>
+  static context<T> context_of(const batch& b, const ops::execution& on) {
+    return body::template context_of<T>(b, on);
+  }
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    body::template embed<T, S>(p, b, w, ctx);
+  }
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    body::template run_layers<T, S>(p, w, ctx);
+  }
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    body::template forward<T, S>(p, b, w, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const batch& b, workspace<T>& w, context<T>& ctx) {
+    body::template backward<T, S>(p, dp, b, w, ctx);
+  }
+  /// Runs the pooler on the first token of each sequence, after forward():
+  /// w.read[batch, d]. Called by every thread.
+  template <class T, class S>
+  static void pool(const params<form::packed<T, S>>& p, workspace<T>& w,
+                   context<T>& ctx) requires(reads&& Head::per_sequence) {
+    ctx.on.threads.once([&] {
+      for (index i = 0; i < ctx.batch; ++i) w.places[i] = i * ctx.length;
+    });
+    read_rows<T, S>(p, ctx.batch, w, ctx);
+  }
+
+  /// The states of a batch that the head reads, one row for each label, and the head: arguments of
+  /// ops::head_loss() and ops::head_logits(). Called by every thread.
+  template <class T, class S>
+  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
+                                   workspace<T>& w,
+                                   const ops::execution& on) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    forward<T, S>(p, b, w, ctx);
+    const index rows = choose(b, true, w, ctx);
+    read_rows<T, S>(p, rows, w, ctx);
+    return head_of<T, S>(p, rows, w);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
+  /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
+  /// masked model computes only the rows that have a label where neither logits nor another
+  /// criterion asks for all. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {},
+                       const Criterion& criterion = {}) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    ctx.dropout = call.dropout;
+    forward<T, S>(p, b, w, ctx);
+    constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
+    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
+    if (rows == 0) return {};
+    read_rows<T, S>(p, rows, w, ctx);
+    // Classifiers drop some of what they read, as BERT does.
+    if (!masked) drop_read(rows, w.read, w, ctx);
+    ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
+    h.logits = call.logits;
+    h.z_loss = call.z_loss;
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
+        if (reads) ops::fill(on, rows * read_width, T(0), w.d_read);
+        h.dy = w.d_read;
+        h.d_table = head_gradient<T>(*dp);
+        if constexpr (biased) h.d_bias = dp->bias;
+      }
+    const loss_sum sum = ops::head_loss(on, h, criterion);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        if (!masked) drop_read(rows, w.d_read, w, ctx);
+        read_backward<T, S>(p, *dp, rows, w, ctx);
+        backward<T, S>(p, *dp, b, w, ctx);
+      }
+    return sum;
+  }
+
+ private:
+  /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
+  template <class T>
+  static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
+    const index labels = label_per_sequence ? ctx.batch : ctx.rows();
+    all = all || !reads || label_per_sequence;
+    index rows = labels;
+    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
+    ctx.on.threads.once([&] {
+      index n = 0;
+      for (index i = 0; i < labels; ++i) {
+        if (!all && b.labels[i] == ignored) continue;
+        if (reads) w.places[n] = label_per_sequence ? i * ctx.length : i;
+        w.labels[n++] = b.labels[i];
+      }
+    });
+    return rows;
+  }
+  template <class T, class S>
+  static ops::head_call<T, S> head_of(const params<form::packed<T, S>>& p, index rows,
+                                      const workspace<T>& w) {
+    ops::head_call<T, S> h{rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
+                           T(1), w.labels,   w.chunk,    w.losses};
+    if constexpr (biased) h.bias = p.bias;
+    return h;
+  }
+  template <class T, class S>
+  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+    if constexpr (masked && tied)
+      return p.embedding;
+    else
+      return p.table;
+  }
+  template <class T>
+  static T* head_gradient(params<form::gradient<T>>& dp) {
+    if constexpr (masked && tied)
+      return dp.embedding;
+    else
+      return dp.table;
+  }
+  /// Dropout of x[rows, read_width], in place; also its own derivative.
+  template <class T>
+  static void drop_read(index rows, T* x, const workspace<T>& w, const context<T>& ctx) {
+    ops::dropout(ctx.on, ctx.dropout, w.head_dropout_id, ctx.batch, rows / ctx.batch, read_width,
+                 x);
+  }
+  /// The context of the head's layer: rows that are no sequences.
+  template <class T>
+  static context<T> read_context(index rows, const context<T>& ctx) {
+    context<T> one;
+    one.on = ctx.on;
+    one.batch = rows;
+    one.length = 1;
+    return one;
+  }
+  /// Rows w.places of w.hidden -> w.read
+  template <class T, class S>
+  static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
+                        const context<T>& ctx) {
+    if constexpr (reads) {
+      context<T> one = read_context(rows, ctx);
+      ctx.on.threads.each(
+          rows, [&](index i) { std::copy_n(w.hidden + w.places[i] * d, d, w.chosen + i * d); });
+      reader::template forward<T, S>(p.read, {w.chosen, rows}, {w.read, rows}, w.read_cache, one);
+    }
+  }
+  template <class T, class S>
+  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                            index rows, workspace<T>& w, const context<T>& ctx) {
+    if constexpr (reads) {
+      context<T> one = read_context(rows, ctx);
+      ops::fill(ctx.on, rows * d, T(0), w.d_chosen);
+      reader::template backward<T, S>(p.read, dp.read, {w.chosen, rows}, {w.d_read, rows},
+                                      {w.d_chosen, rows}, w.read_cache, one);
+      ctx.on.threads.each(
+          rows, [&](index i) { std::copy_n(w.d_chosen + i * d, d, w.d_hidden + w.places[i] * d); });
+    }
+  }
+};
+
+namespace detail {
+template <class M>
+inline constexpr bool is_encoder = false;
+template <encoder_shape Shape, class Policies>
+inline constexpr bool is_encoder<encoder_model<Shape, Policies>> = true;
+}  // namespace detail
+
+/// An encoder that stands alone: numbers come from `Shape`, policies follow in any order. Defaults
+/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions
+/// and biases. Nothing is shared, weights are f32, and a tied head predicts masked tokens.
+template <encoder_shape Shape, class... Policies>
+using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END
+/// @file
+/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
+/// one.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
+enum class sentence_pooling {
+  mean,   ///< of all valid tokens
+  first,  ///< the first token's, "CLS"
+  max     ///< of all valid tokens, column by column
+};
+
+namespace ops {
+
+/// y[batch, d] of x[batch, length, d]; `lengths` [batch] valid rows of each, or null for all.
+template <class T>
+void pool_rows(const execution& on, sentence_pooling how, index batch, index length,
+               const index* lengths, index d, const T* x, T* y) {
+  on.threads.each(batch, [&](index b) {
+    const T* const rows = x + b * length * d;
+    T* const to = y + b * d;
+    const index n = lengths ? lengths[b] : length;
+    std::copy_n(rows, d, to);
+    if (how == sentence_pooling::first) return;
+    for (index t = 1; t < n; ++t)
+      for (index j = 0; j < d; ++j) {
+        const T v = rows[t * d + j];
+        if (how == sentence_pooling::mean)
+          to[j] += v;
+        else
+          to[j] = to[j] > v ? to[j] : v;
+      }
+    if (how == sentence_pooling::mean)
+      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
+  });
+}
+/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
+/// row that has it.
+template <class T>
+void pool_rows_backward(const execution& on, sentence_pooling how, index batch, index length,
+                        const index* lengths, index d, const T* x, const T* dy, T* dx) {
+  on.threads.each(batch, [&](index b) {
+    const T* const rows = x + b * length * d;
+    const T* const from = dy + b * d;
+    T* const to = dx + b * length * d;
+    const index n = lengths ? lengths[b] : length;
+    for (index j = 0; j < d; ++j) {
+      if (how == sentence_pooling::mean) {
+        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
+        continue;
+      }
+      index best = 0;
+      if (how == sentence_pooling::max)
+        for (index t = 1; t < n; ++t)
+          if (rows[t * d + j] > rows[best * d + j]) best = t;
+      to[best * d + j] += from[j];
+    }
+  });
+}
+
+namespace detail {
+/// The length of a row, at least 1e-12.
+template <class T>
+T row_length(index d, const T* x) {
+  T sum = 0;
+  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  return (std::max)(std::sqrt(sum), T(1e-12));
+}
+}  // namespace detail
+
+/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
+template <class T>
+void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
+  on.threads.each(rows, [&](index i) {
+    lengths[i] = detail::row_length(d, x + i * d);
+    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
+  });
+}
+/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
+template <class T>
+void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
+                          T* dx) {
+  on.threads.each(rows, [&](index i) {
+    T along = 0;
+    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j)
+      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Computes the hidden states of encoder `M` from packed weights in any storage type, whatever its
+/// head. Memory is planned once; calls allocate nothing. Labels of batches are not read.
+template <class M, class T = float>
+class embedder {
+  static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  using S = storage_of<M, T>;
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+  static constexpr index width = M::d;  ///< of a vector
+
+  /// Exact bytes that an embedder with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(),
+                       add_sizes(round_up(some.batch * width * index{sizeof(T)}, alignment),
+                                 some.batch * index{sizeof(T)}));
+    });
+  }
+  /// Opens an embedder for batches up to these limits; it allocates footprint(l) bytes, once. `p`
+  /// must outlive it. Errors: errc::invalid for limits that make no sense for the model, by the
+  /// name of the field. Also errc::out_of_memory, and the error of `p` if it is not valid().
+  static result<embedder> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("embedder::open", l, footprint(l)); !fit)
+      return fit.error();
+    if (!p.valid()) return p.error();
+    embedder e(p, l);
+    if (!e.memory_.data()) return detail::out_of_memory("embedder::open", footprint(l));
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    auto* const rest = static_cast<std::byte*>(e.memory_.data()) + planned;
+    e.work_ = detail::place_workspace<M, T>(l, purpose::decoding, e.memory_.data());
+    e.vectors_ = reinterpret_cast<T*>(rest);
+    e.lengths_ =
+        e.vectors_ + round_up(l.batch * width * index{sizeof(T)}, alignment) / index{sizeof(T)};
+    return e;
+  }
+  LINNET_OR_OUT_OF_MEMORY("embedder::open")
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires detail::unfit_weights<W, M, T>
+  static result<embedder> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
+
+  /// One vector [batch, width] of each text, of length 1 unless `normalize` is false. Valid until
+  /// the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> embed(const batch& b, sentence_pooling how = sentence_pooling::mean,
+                           bool normalize = true) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      ops::pool_rows(on, how, b.batch, b.length, b.lengths, width, work_.work.hidden, vectors_);
+      if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
+    });
+    return {vectors_, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
+  /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> hidden(const batch& b) {
+    return hidden(b, [](index, std::span<const T>) {});
+  }
+  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer in
+  /// turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  template <class F>
+  std::span<const T> hidden(const batch& b, F&& f) {
+    if (!takes(b)) return {};
+    const auto states = [&](const T* x) {
+      return std::span<const T>(x, static_cast<std::size_t>(b.batch * b.length * width));
+    };
+    auto& w = work_.work;
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template embed<T, S>(packed_->tree(), b, w, ctx);
+      on.threads.once([&] { f(index{0}, states(w.embedded)); });
+      const auto show = [&](index layer, const T* x, T*) {
+        on.threads.once([&] { f(layer + 1, states(x)); });
+      };
+      ctx.stack.hook = layer_hook<T>::of(show);
+      M::template run_layers<T, S>(packed_->tree(), w, ctx);
+      on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
+    });
+    return states(w.hidden);
+  }
+  /// BERT's pooled vectors [batch, width], of models with a pooler: tanh(W h + b) of the first
+  /// token. Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> pooled(const batch& b) requires(M::reads&& M::head::per_sequence) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution&, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      M::template pool<T, S>(packed_->tree(), work_.work, ctx);
+    });
+    return {work_.work.read, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// Why the last call gave nothing: one of the texts of to_string(refusal), empty after a call
+  /// that did what was asked. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
+  }
+
+ private:
+  embedder(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  bool takes(const batch& b) {
+    reason_ = M::refuses_texts(b, limits_);
+    return reason_ == refusal::none;
+  }
+  template <class F>
+  void run_model(const batch& b, F&& f) {
+    run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
+      context<T> ctx = M::template context_of<T>(b, on);
+      f(on, ctx);
+    });
+  }
+
+  const packed<M, T>* packed_;
+  detail::owned_limits limits_;
+  memory_block memory_;
+  detail::placed_workspace<M, T> work_{};
+  T *vectors_ = nullptr, *lengths_ = nullptr;  ///< [batch, width] and [batch]
+  refusal reason_ = refusal::none;
+};
+
+LINNET_NAMESPACE_END
+>>>>>>> encoder
 /// @file
 /// Samplers: greedy choice, or drawing with temperature, top-k, top-p, min-p and a repetition
 /// penalty. Hooks may change the logits first.
@@ -16635,7 +17832,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Record of what the sequences of a session have been fed. Memory is given once; nothing allocates.
+/// Tokens and sources of the sequences of a session. Memory is given once; nothing allocates.
 class fed_sequences {
  public:
   fed_sequences() = default;
@@ -16696,8 +17893,8 @@ class fed_sequences {
     return {source_length_, source_lengths_, batch <= cached_sources_};
   }
 
-  /// Tokens and source that sequence `to` lacks to continue where `from` is. Tokens that
-  /// both begin with are left out, unless those of a `prefix` depend on each other.
+  /// The part that sequence `to` lacks to go on where `from` is. Tokens that both begin with are
+  /// not missing, unless they are a `prefix`, whose tokens depend on each other.
   state_part missing(index from, index to, bool prefix) const {
     const bool same = source_of_[from] == source_of_[to];
     state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};
@@ -16740,118 +17937,7 @@ class fed_sequences {
 
 LINNET_NAMESPACE_END
 /// @file
-/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
-/// limits are constants.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes of each kind of memory that model M plans for a purpose.
-struct plan_sizes {
-  index state = 0, saved = 0, scratch = 0, converted = 0;
-  constexpr index total() const {
-    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
-  }
-};
-/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  index most = 0;
-  S::each([&](auto one) {
-    most = (std::max)(
-        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
-  });
-  return most;
-}
-template <class S>
-constexpr planner planner_for() {
-  planner m;
-  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
-  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
-  return m;
-}
-template <class M, class T, class S = storage_of<M, T>>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
-  planner m = planner_for<S>();
-  (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
-}
-
-/// The workspace of model M inside memory, and where its products round their inputs.
-template <class M, class T>
-struct placed_workspace {
-  typename M::template workspace<T> work{};
-  void* converted = nullptr;
-};
-/// Places the workspace in `memory`, which is zeroed and large enough.
-template <class M, class T, class S = storage_of<M, T>>
-placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T, S>(l, use);
-  auto* const at = static_cast<std::byte*>(memory);
-  planner m = planner_for<S>();
-  m.state = arena(at, sizes.state);
-  m.saved = arena(at + sizes.state, sizes.saved);
-  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
-  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.saved + sizes.scratch};
-  M::prepare(placed.work, l);
-  return placed;
-}
-
-/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
-template <class M, class Batch, class T>
-bool logits_fit(const Batch& b, std::span<T> logits) {
-  index rows = b.batch * M::ids_per_token;
-  if constexpr (requires { b.target_length; })
-    rows *= b.target_length;
-  else if constexpr (!M::label_per_sequence)
-    rows *= b.length;
-  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
-}
-/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
-template <class M, class Objective, class T>
-refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
-                   std::span<T> logits) {
-  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (!from.template accepts<M>(b, l)) return refusal::objective;
-  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
-}
-
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
-  const auto refuse = [&](const char* field, std::string rule, index got) {
-    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
-  };
-  const auto no_more_than = [](index most, const char* what) {
-    return "no more than " + std::to_string(most) + ", " + what;
-  };
-  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && M::cache::code == kv_code::int4)
-    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
-  if (l.chunk > 0 && l.max_logits > l.chunk)
-    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = M::check_limits(l); own.field != nullptr)
-    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
-  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
-                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
-  std::size_t largest = 0;
-  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
-    const index value = l.*growing_limits[i];
-    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
-    if (value > l.*growing_limits[largest]) largest = i;
-  }
-  if (footprint >= most_bytes)
-    return refuse(names[largest], "limits whose memory fits an address space",
-                  l.*growing_limits[largest]);
-  return {};
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
+/// When generation ends: options that all ways of decoding share.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -16883,6 +17969,13 @@ bool goes_on(Emit& on_token, const Value& t) {
     return static_cast<bool>(on_token(t));
   }
 }
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
 /// Lets last_refusal() of a session say why what runs it did nothing.
 template <class Session>
 void refuse(Session& s, refusal why) noexcept {
@@ -18058,864 +19151,6 @@ struct make_byte_pooled {
 /// used.
 template <decoder_shape Shape, class... Policies>
 using byte_pooled = typename detail::make_byte_pooled<Shape, Policies...>::type;
-
-LINNET_NAMESPACE_END
-/// @file
-/// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
-/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
-
-/// @file
-/// An encoder without its head: texts to hidden states, and back.
-
-/// @file
-/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
-
-/// @file
-/// Heads of encoders: what is read from the hidden states, and what is trained.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Stands for a layer between the hidden states and the logits where there is none.
-template <index D>
-struct no_reader : without_parameters, without_cache {
-  static constexpr index in = D, out = D;
-  static constexpr index flops(const call_shape&) { return 0; }
-};
-
-}  // namespace detail
-
-/// Heads of encoders. A head has a `reader`, the layer between the hidden states of width D and the
-/// logits, or `detail::no_reader`. `Width` is the embedding's, `A` the feed-forward's activation.
-namespace head {
-
-/// Base of the heads; a head overrides what differs.
-struct policy {
-  static constexpr bool trains = true;         ///< has logits, labels and a loss
-  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
-  static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
-  static constexpr std::string_view place = "head";  ///< name of the reader's parameters
-};
-
-/// No head: the hidden states are the output, see embedder.
-struct none : policy {
-  static constexpr bool trains = false;
-  static std::string name() { return "none"; }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = linnet::detail::no_reader<D>;
-};
-
-/// BERT's pooler: tanh(W h + b) of the first token. A model with nothing behind it is Hugging
-/// Face's BertModel.
-struct pooler : policy {
-  static constexpr bool trains = false, per_sequence = true;
-  static constexpr std::string_view place = "pooler";
-  static std::string name() { return "pooler"; }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = activated_linear<D, D, activation_kind::tanh, Bias, false>;
-};
-
-/// Predicts masked tokens (Devlin et al. 2019): logits = E norm(f(W h + b)) + bias, with the
-/// embedding's table E where the model is tied.
-struct masked_lm : policy {
-  static std::string name() { return "masked_lm"; }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = chain<named<"dense", activated_linear<D, Width, A, Bias, false>>,
-                       named<"norm", typename Norm::template layer<Width, Eps>>>;
-};
-
-/// One of `Classes` labels for a sequence: a linear map of the pooled first token. The pooler's
-/// activation is BERT's tanh; DistilBERT has `activation_kind::relu`.
-template <index Classes, activation_kind Pooler = activation_kind::tanh>
-struct sequence_classification : policy {
-  static_assert(Classes > 0, "linnet::head::sequence_classification: at least one class");
-  static constexpr bool per_sequence = true;
-  static constexpr index classes = Classes;
-  static constexpr activation_kind activation = Pooler;
-  static constexpr std::string_view place = "pooler";
-  static std::string name() {
-    return "sequence_classification " + std::to_string(Classes) +
-           (Pooler == activation_kind::tanh   ? " tanh"
-            : Pooler == activation_kind::relu ? " relu"
-            : Pooler == activation_kind::gelu ? " gelu"
-            : Pooler == activation_kind::silu ? " silu"
-                                              : " gelu_tanh");
-  }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = activated_linear<D, D, Pooler, Bias, false>;
-};
-
-/// One of `Classes` labels for each token: a linear map of the hidden states.
-template <index Classes>
-struct token_classification : policy {
-  static_assert(Classes > 0, "linnet::head::token_classification: at least one class");
-  static constexpr index classes = Classes;
-  static std::string name() { return "token_classification " + std::to_string(Classes); }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = linnet::detail::no_reader<D>;
-};
-
-}  // namespace head
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-template <encoder_shape Shape, class Policies>
-struct encoder_model;
-
-namespace detail {
-
-/// Words for the first rule that an encoder's policies or shape break; true where they keep all.
-template <encoder_shape S, class... Ps>
-constexpr bool encoder_fits() {
-  using Attention = pick<attention::policy, attention::full, Ps...>;
-  using Position = pick<position::policy, position::learned, Ps...>;
-  using Sharing = pick<sharing::policy, sharing::none, Ps...>;
-  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
-                   std::is_base_of_v<head::policy, Ps>)&&...))
-    static_assert(never<Ps...>,
-                  "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
-                  "own from ffn::policy, attention::policy or norm::policy");
-  else if constexpr (twice<norm_placement::policy, Ps...>)
-    static_assert(never<Ps...>, "linnet::encoder: two norm_placement:: policies; give one");
-  else if constexpr (twice<head::policy, Ps...>)
-    static_assert(never<Ps...>, "linnet::encoder: two head:: policies; give one");
-  else if constexpr ((std::is_base_of_v<kv::policy, Ps> || ...))
-    static_assert(never<Ps...>,
-                  "linnet::encoder: an encoder keeps no keys and values; kv:: policies are for "
-                  "decoder<> and t5<>");
-  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
-    static_assert(never<Ps...>,
-                  "linnet::encoder: every token goes through every block; depths:: policies are "
-                  "for decoder<>");
-  else if constexpr (S.d_model <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: d_model, the width of the stream, must be given and "
-                  "positive");
-  else if constexpr (S.d_ff <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: d_ff, the hidden width of the feed-forward, must be "
-                  "given and positive");
-  else if constexpr (S.heads <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: heads, the attention heads, must be given and positive");
-  else if constexpr (S.layers <= 0)
-    static_assert(
-        never<Ps...>,
-        "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
-  else if constexpr (S.vocabulary <= 0)
-    static_assert(
-        never<Ps...>,
-        "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
-  else if constexpr (S.context <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: context, the longest sequence in tokens, must be given "
-                  "and positive");
-  else if constexpr (S.types < 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
-  else if constexpr (S.d_kv < 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
-                  "d_model / heads");
-  else if constexpr (S.d_kv == 0 && S.d_model % S.heads != 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: d_model must be a multiple of heads; or give d_kv, the "
-                  "width of a head");
-  else if constexpr (!(S.eps > 0))
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: eps, added under the root of the norm, must be positive");
-  else if constexpr (!(S.rope_theta > 0))
-    static_assert(
-        never<Ps...>,
-        "linnet::encoder_shape: rope_theta, the base of the rotary frequencies, must be positive");
-  else if constexpr (Position::pairing != rope_pairing::none && S.head_width() % 2 != 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: rotary positions need an even head width: d_kv, or "
-                  "d_model / heads");
-  else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
-    static_assert(never<Ps...>,
-                  "linnet::encoder: this kind of mixing has no rotary positions; take "
-                  "position::learned, sinusoidal or none");
-  else if constexpr (!Attention::bidirectional)
-    static_assert(never<Ps...>,
-                  "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
-  else if constexpr (Attention::takes_prefix)
-    static_assert(never<Ps...>,
-                  "linnet::encoder: all tokens see each other already; attention::prefix is for "
-                  "decoders");
-  else if constexpr (S.layers % Sharing::repeats != 0)
-    static_assert(never<Ps...>,
-                  "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
-                  "n");
-  else if constexpr (!Sharing::projections.plain() && !Attention::supports_low_rank)
-    static_assert(never<Ps...>,
-                  "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
-                  "full and sliding_window do");
-  else
-    return true;
-  return false;
-}
-/// The fault of the feed-forward of an encoder that fits otherwise.
-template <encoder_shape S, class... Ps>
-constexpr ffn_fault encoder_ffn_fault() {
-  if constexpr (encoder_fits<S, Ps...>())
-    return fault_of_ffn<pick<ffn::policy, ffn::gelu, Ps...>, S.d_model, S.d_ff,
-                        std::is_same_v<pick<bias::policy, bias::all, Ps...>, bias::all>,
-                        pick<sharing::policy, sharing::none, Ps...>::projections>();
-  else
-    return ffn_fault::none;
-}
-/// The encoder of a list of policies that fit.
-template <bool Fits, encoder_shape Shape, class... Ps>
-struct make_encoder {
-  using type = encoder_model<
-      Shape,
-      policy_set<pick<ffn::policy, ffn::gelu, Ps...>,
-                 pick<attention::policy, attention::full, Ps...>,
-                 pick<norm::policy, norm::layer_norm, Ps...>,
-                 pick<norm_placement::policy, norm_placement::post, Ps...>,
-                 pick<position::policy, position::learned, Ps...>,
-                 pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::all, Ps...>,
-                 typename pick_storage<Ps...>::type, pick<sharing::policy, sharing::none, Ps...>,
-                 pick<embedding::policy, embedding::full, Ps...>,
-                 pick<head::policy, head::masked_lm, Ps...>>>;
-};
-/// Stands in for an encoder that was refused, so that nothing is said of it again.
-template <encoder_shape Shape, class... Ps>
-struct make_encoder<false, Shape, Ps...>
-    : make_encoder<
-          true,
-          encoder_shape{
-              .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
-          typename pick_storage<Ps...>::stored> {};
-/// The encoder of a shape and policies, or what stands in for it where they do not fit.
-template <encoder_shape Shape, class... Ps>
-struct checked_encoder {
-  static constexpr bool fits =
-      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
-      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>();
-  using type = typename make_encoder<fits, Shape, Ps...>::type;
-};
-/// The encoder of choices.
-template <encoder_shape Shape, class Policies>
-struct encoder_of;
-template <encoder_shape Shape, class... Ps>
-struct encoder_of<Shape, policy_set<Ps...>> : checked_encoder<Shape, Ps...> {};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Texts of an encoder's call, row-major.
-struct encoder_batch {
-  const token* tokens = nullptr;   ///< [batch, length], padded on the right
-  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
-  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
-                                   ///< sequence; `ignored` on padding and where none counts
-  index batch = 0;                 ///< sequences
-  index length = 0;                ///< padded tokens per sequence
-  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
-};
-
-/// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
-template <encoder_shape Shape, class Policies>
-struct encoder_body {
-  using ffn = typename Policies::template of<linnet::ffn::policy>;
-  using attention = typename Policies::template of<linnet::attention::policy>;
-  using norm = typename Policies::template of<linnet::norm::policy>;
-  using placement = typename Policies::template of<linnet::norm_placement::policy>;
-  using position = typename Policies::template of<linnet::position::policy>;
-  using sharing = typename Policies::template of<linnet::sharing::policy>;
-  using embedding = typename Policies::template of<linnet::embedding::policy>;
-  static constexpr bool biased =
-      std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
-  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
-  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
-  static constexpr bool rotary = position::pairing != rope_pairing::none;
-  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
-
-  static constexpr index d = Shape.d_model, context_length = Shape.context;
-  /// Width of the embedding and of its norm.
-  static constexpr index width = embedding::template projection<d, true>::table;
-  static constexpr real eps{Shape.eps};
-  static constexpr attention_shape self{.d_model = d,
-                                        .heads = Shape.heads,
-                                        .kv_heads = Shape.heads,
-                                        .d_kv = Shape.head_width(),
-                                        .bias = biased,
-                                        .rope = position::pairing,
-                                        .projections = sharing::projections};
-  using norm_layer = typename norm::template layer<d, eps>;
-  using embedding_norm = typename norm::template layer<width, eps>;
-  /// The map from a factorised embedding to the stream.
-  using projection = linear<width, d, biased>;
-  template <class N, class Sub>
-  using branch = std::conditional_t<placement::first, residual<N, Sub>, post_norm_residual<N, Sub>>;
-  using block = typename detail::block_of<
-      norm, ffn, named<"attention", branch<norm_layer, typename attention::template layer<self>>>>::
-      template make<d, Shape.d_ff, biased, eps, sharing::projections, branch>::type;
-  using blocks = typename detail::stack_of<block, std::type_identity<block>, Shape.layers, false,
-                                           sharing>::type;
-  using positional = detail::position_tables<position, width, self.d_kv,
-                                             (std::max)(context_length, attention::min_positions),
-                                             real{Shape.rope_theta}>;
-
-  template <class Form>
-  struct params {
-    typename Form::matrix embedding{};
-    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
-        positions{};
-    [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
-                                             std::nullptr_t>
-        types{};
-    typename embedding_norm::template params<Form> embedding_scale{};
-    [[no_unique_address]] std::conditional_t<factorised, typename projection::template params<Form>,
-                                             std::nullptr_t>
-        widen{};
-    typename blocks::template params<Form> stack{};
-    [[no_unique_address]] std::conditional_t<
-        placement::first, typename norm_layer::template params<Form>, std::nullptr_t>
-        norm{};
-  };
-  /// Named visit of all parameters, once each, in canonical order.
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
-      p.embedding...);
-    if constexpr (learned)
-      f(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
-        p.positions...);
-    if constexpr (Shape.types > 0)
-      f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
-    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
-    if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
-    blocks::visit(f, at / "blocks", p.stack...);
-    if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
-  }
-
-  /// Buffers of one call.
-  template <class T>
-  struct workspace {
-    typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{};
-    typename embedding_norm::template cache<T> embedding_scale{};
-    typename positional::template cache<T> positions{};
-    T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
-    T* embedded = nullptr;                   ///< [rows, d] that the first block reads
-    T *out = nullptr, *hidden = nullptr;     ///< [rows, d] of the last block, and of the model
-    T *d_summed = nullptr, *d_scaled = nullptr, *d_embedded = nullptr, *d_out = nullptr,
-      *d_hidden = nullptr;  ///< gradients
-    int dropout_id = 0;
-  };
-  /// Plans the buffers for calls up to `e`, of sequences of at most `longest` tokens.
-  template <class T>
-  static constexpr void plan(planner& m, const call_shape& e, index longest, workspace<T>& w) {
-    const index size = e.rows() * d, narrow = e.rows() * width;
-    w.dropout_id = m.dropout_ids++;
-    w.positions = positional::template plan<T>(m, e, longest);
-    w.summed = m.saved.take<T>(narrow);
-    w.scaled = m.saved.take<T>(narrow);
-    w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
-    w.hidden = m.saved.take<T>(size);
-    w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
-    if (e.training) {
-      w.d_summed = m.saved.take<T>(narrow);
-      w.d_scaled = m.saved.take<T>(narrow);
-      w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
-      w.d_hidden = m.saved.take<T>(size);
-      w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
-    }
-    if (factorised) (void)projection::template plan<T>(m, e);
-    w.embedding_scale = embedding_norm::template plan<T>(m, e);
-    w.norm = norm_layer::template plan<T>(m, e);
-    w.stack = blocks::template plan<T>(m, e);
-  }
-
-  /// The context of a call.
-  template <class T>
-  static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = b.batch;
-    ctx.length = b.length;
-    ctx.lengths = b.lengths;
-    return ctx;
-  }
-  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
-  template <class T, class S>
-  static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
-                      context<T>& ctx) {
-    embed<T, S>(p, b, w, ctx);
-    run_layers<T, S>(p, w, ctx);
-  }
-  /// The first half of forward(): texts -> w.embedded[batch * length, d].
-  template <class T, class S>
-  static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
-                    context<T>& ctx) {
-    const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
-    ctx.on.threads.each(rows, [&](index i) {
-      T* const x = w.summed + i * width;
-      const auto add = [&](const T* table, index at) {
-        for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
-      };
-      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
-      if constexpr (learned) add(p.positions, i % ctx.length);
-      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
-    });
-    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
-                                           w.embedding_scale, ctx);
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
-    if constexpr (factorised) {
-      without_cache::cache<T> none;
-      projection::template forward<T, S>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
-    }
-  }
-  /// The second half of forward(): w.embedded -> w.hidden.
-  template <class T, class S>
-  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
-    const index rows = ctx.rows();
-    positional::angles(w.positions, ctx);
-    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
-    if constexpr (placement::first)
-      norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
-  }
-  /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
-  /// the head's. After forward() of the same batch, called by every thread.
-  template <class T, class S>
-  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                       const encoder_batch& b, workspace<T>& w, context<T>& ctx) {
-    const index rows = ctx.rows();
-    if constexpr (placement::first) {
-      ops::fill(ctx.on, rows * d, T(0), w.d_out);
-      norm_layer::template backward<T, S>(p.norm, dp.norm, {w.out, rows}, {w.d_hidden, rows},
-                                          {w.d_out, rows}, w.norm, ctx);
-    }
-    ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
-    blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
-                                    {w.d_embedded, rows}, w.stack, ctx);
-    if constexpr (factorised) {
-      without_cache::cache<T> none;
-      ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
-      projection::template backward<T, S>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
-                                          {w.d_scaled, rows}, none, ctx);
-    }
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
-    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
-    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
-                                            {w.d_scaled, rows}, {w.d_summed, rows},
-                                            w.embedding_scale, ctx);
-    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
-    if constexpr (learned)
-      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
-    if constexpr (Shape.types > 0) {
-      if (b.types)
-        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
-      else
-        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
-    }
-  }
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
-
-LINNET_NAMESPACE_BEGIN
-
-/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
-/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
-///   loss, see ops::label_cross_entropy.
-template <class L, class M>
-concept objective = requires(L& l, const typename M::batch& b, const limits& m,
-                             const ops::execution& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-  l.token_loss(on, b);
-};
-
-/// The default objective: cross-entropy with the labels of the batch.
-struct cross_entropy_objective {
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
-  }
-  template <class Batch>
-  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
-    return {};
-  }
-};
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// An encoder as a type; spelled encoder<shape, policies...>.
-template <encoder_shape Shape, class Policies>
-struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
- private:
-  using body = encoder_body<Shape, Policies>;
-  using Head = typename Policies::template of<linnet::head::policy>;
-
- public:
-  static constexpr encoder_shape shape = Shape;
-  static constexpr bool tied =
-      std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
-  static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
-  /// Whether the head predicts tokens of the vocabulary.
-  static constexpr bool masked = Head::trains && Head::classes == 0;
-  // See model_defaults.
-  static constexpr bool supports_cache = false,
-                        label_per_sequence = Head::trains && Head::per_sequence;
-  using ffn = typename body::ffn;
-  using attention = typename body::attention;
-  using norm = typename body::norm;
-  using placement = typename body::placement;
-  using position = typename body::position;
-  using sharing = typename body::sharing;
-  using embedding = typename body::embedding;
-  using head = Head;
-  using storage = typename Policies::template of<linnet::storage::policy>;
-  using batch = encoder_batch;
-  /// This model with `Other` in place of the policy that derives from `Slot`.
-  template <class Slot, class Other>
-  using with =
-      typename detail::encoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
-  /// This model with another head.
-  template <class Other>
-  using with_head = with<linnet::head::policy, Other>;
-
-  static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
-  /// Logits of one label.
-  static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
-  /// The layer between the hidden states and the logits.
-  using reader = typename Head::template reader<d, width, norm, body::eps,
-                                                detail::ffn_activation<ffn>(), biased>;
-  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
-
-  template <class Form>
-  struct params : body::template params<Form> {
-    [[no_unique_address]] typename reader::template params<Form> read{};
-    [[no_unique_address]] std::conditional_t<(Head::classes > 0 || (masked && !tied)),
-                                             typename Form::matrix, std::nullptr_t>
-        table{};
-    [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
-                                             std::nullptr_t>
-        bias{};
-  };
-  /// Named visit of all parameters, once each, in canonical order.
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    // The usual small normal values instead of fan-in scaling.
-    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = initial_deviation;
-      f(where, info, leaf...);
-    };
-    body::visit(normal, at, p...);
-    reader::visit(normal, at / Head::place, p.read...);
-    constexpr std::string_view last = masked ? "head" : "classifier";
-    if constexpr (Head::classes > 0 || (masked && !tied))
-      normal(at / last / "weight", tensor_info{vocabulary, read_width, role::matrix, 1},
-             p.table...);
-    if constexpr (Head::trains && biased)
-      f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
-  }
-  static constexpr double initial_deviation = 0.02;
-  /// Width of what the logits are computed from.
-  static constexpr index read_width = reader::out;
-
-  /// Trainable parameters; shared ones count once.
-  static constexpr index parameters() { return count_parameters<encoder_model>(); }
-  /// Parameters outside the embedding, the tables of positions and types, and an untied head.
-  static constexpr index non_embedding() {
-    return parameters() -
-           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
-           (factorised ? count_parameters<typename body::projection>() : 0) -
-           (masked && !tied ? Shape.vocabulary * width : 0);
-  }
-  /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
-  static constexpr index flops(index batch_size, index length) {
-    const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
-    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
-  }
-
-  /// Buffers of one embedder, evaluator or trainer.
-  template <class T>
-  struct workspace : body::template workspace<T> {
-    typename reader::template cache<T> read_cache{};
-    T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
-    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
-    T* chunk = nullptr;                        ///< logits of some rows
-    double* losses = nullptr;                  ///< [rows]
-    index* places = nullptr;                   ///< [rows] of the rows that the head reads
-    token* labels = nullptr;                   ///< [rows] their labels
-    int head_dropout_id = 0;
-  };
-  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
-  static constexpr index longest(const limits& l) {
-    return l.target > 0 ? l.target : context_length;
-  }
-  /// Plans the buffers for calls up to these limits.
-  template <class T>
-  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    call_shape e = call_shape_for(l, purpose::scoring, longest(l));
-    e.training = use == purpose::training;
-    call_shape read = e;
-    if (Head::per_sequence) read.length = 1;
-    workspace<T> w;
-    w.head_dropout_id = m.dropout_ids++;
-    body::plan(m, e, longest(l), w);
-    if (reads) {
-      w.places = m.saved.take<index>(read.rows());
-      w.chosen = m.saved.take<T>(read.rows() * d);
-      w.read = m.saved.take<T>(read.rows() * read_width);
-      if (e.training) {
-        w.d_chosen = m.saved.take<T>(read.rows() * d);
-        w.d_read = m.saved.take<T>(read.rows() * read_width);
-      }
-    } else {
-      w.read = w.hidden;
-      w.d_read = w.d_hidden;
-    }
-    if (Head::trains) {
-      w.labels = m.saved.take<token>(read.rows());
-      w.losses = m.saved.take<double>(read.rows());
-      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
-      m.product(ops::head_rows(vocabulary), read_width, vocabulary, e);
-    }
-    w.read_cache = reader::template plan<T>(m, read);
-    return w;
-  }
-  /// Fills the constant tables of a fresh workspace.
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    body::positional::prepare(w.positions, longest(l));
-  }
-  /// Calls f(key, value) for what decides what the weights compute.
-  template <class F>
-  static void describe(F&& f) {
-    detail::describe_encoder<encoder_model>(f);
-  }
-  /// Nothing is cached, and a learned table of positions has an end, as has linformer's.
-  static constexpr limits_refusal check_limits(const limits& l) {
-    if (l.kv_blocks > 0)
-      return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
-    if (body::learned && longest(l) > context_length)
-      return {"limits.target", "the model's context", l.target, context_length};
-    if (attention::longest > 0 && longest(l) > attention::longest)
-      return {"limits.target", "what the attention reads", longest(l), attention::longest};
-    return {};
-  }
-
-  /// Why tokens, lengths and types do not fit the limits or the model; labels are not looked at.
-  static refusal refuses_texts(const batch& b, const limits& l) {
-    batch_check c(b.batch, l.batch);
-    c.length(b.length, longest(l), refusal::over_target, b.lengths);
-    c.tokens(b.tokens, b.length, Shape.vocabulary);
-    c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
-         refusal::type_outside);
-    return c.why;
-  }
-  /// Why a batch does not fit the limits or the model.
-  static refusal refuses(const batch& b, const limits& l) {
-    if (const refusal why = refuses_texts(b, l); why != refusal::none) return why;
-    batch_check c(b.batch, l.batch);
-    c.labels(b.labels, label_per_sequence ? 1 : b.length, vocabulary);
-    if (!label_per_sequence && b.lengths)
-      for (index i = 0; c.fits() && i < b.batch; ++i)
-        for (index t = b.lengths[i]; t < b.length; ++t)
-          c.no(b.labels[i * b.length + t] != ignored, refusal::label_on_padding);
-    return c.why;
-  }
-  /// Whether a batch fits them.
-  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
-
-  /// The context of a call, and what runs the model without its head; see encoder_body.
-  template <class T>
-  static context<T> context_of(const batch& b, const ops::execution& on) {
-    return body::template context_of<T>(b, on);
-  }
-  template <class T, class S>
-  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
-                    context<T>& ctx) {
-    body::template embed<T, S>(p, b, w, ctx);
-  }
-  template <class T, class S>
-  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
-    body::template run_layers<T, S>(p, w, ctx);
-  }
-  template <class T, class S>
-  static void forward(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
-                      context<T>& ctx) {
-    body::template forward<T, S>(p, b, w, ctx);
-  }
-  template <class T, class S>
-  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                       const batch& b, workspace<T>& w, context<T>& ctx) {
-    body::template backward<T, S>(p, dp, b, w, ctx);
-  }
-  /// Runs the pooler on the first token of each sequence, after forward():
-  /// w.read[batch, d]. Called by every thread.
-  template <class T, class S>
-  static void pool(const params<form::packed<T, S>>& p, workspace<T>& w,
-                   context<T>& ctx) requires(reads&& Head::per_sequence) {
-    ctx.on.threads.once([&] {
-      for (index i = 0; i < ctx.batch; ++i) w.places[i] = i * ctx.length;
-    });
-    read_rows<T, S>(p, ctx.batch, w, ctx);
-  }
-
-  /// The states of a batch that the head reads, one row for each label, and the head: arguments of
-  /// ops::head_loss() and ops::head_logits(). Called by every thread.
-  template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w,
-                                   const ops::execution& on) requires(Head::trains) {
-    context<T> ctx = context_of<T>(b, on);
-    forward<T, S>(p, b, w, ctx);
-    const index rows = choose(b, true, w, ctx);
-    read_rows<T, S>(p, rows, w, ctx);
-    return head_of<T, S>(p, rows, w);
-  }
-  /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all of them, one row
-  /// for each label. A masked model computes only the rows that have a label where neither logits
-  /// nor another criterion asks for all. `z_loss` is the weight of the squared logsumexp. Called by
-  /// every thread.
-  template <class T, class S, class Criterion = ops::label_cross_entropy>
-  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) requires(Head::trains) {
-    context<T> ctx = context_of<T>(b, on);
-    ctx.dropout = dropout;
-    forward<T, S>(p, b, w, ctx);
-    constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
-    const index rows = choose(b, !plain || logits != nullptr, w, ctx);
-    if (rows == 0) return {};
-    read_rows<T, S>(p, rows, w, ctx);
-    // Classifiers drop some of what they read, as BERT does.
-    if (!masked) drop_read(rows, w.read, w, ctx);
-    ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
-    h.logits = logits;
-    h.z_loss = z_loss;
-    if constexpr (ops::trainable<S>)
-      if (dp) {
-        ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
-        if (reads) ops::fill(on, rows * read_width, T(0), w.d_read);
-        h.dy = w.d_read;
-        h.d_table = head_gradient<T>(*dp);
-        if constexpr (biased) h.d_bias = dp->bias;
-      }
-    const loss_sum sum = ops::head_loss(on, h, criterion);
-    if constexpr (ops::trainable<S>)
-      if (dp) {
-        if (!masked) drop_read(rows, w.d_read, w, ctx);
-        read_backward<T, S>(p, *dp, rows, w, ctx);
-        backward<T, S>(p, *dp, b, w, ctx);
-      }
-    return sum;
-  }
-
- private:
-  /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
-  template <class T>
-  static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
-    const index labels = label_per_sequence ? ctx.batch : ctx.rows();
-    all = all || !reads || label_per_sequence;
-    index rows = labels;
-    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
-    ctx.on.threads.once([&] {
-      index n = 0;
-      for (index i = 0; i < labels; ++i) {
-        if (!all && b.labels[i] == ignored) continue;
-        if (reads) w.places[n] = label_per_sequence ? i * ctx.length : i;
-        w.labels[n++] = b.labels[i];
-      }
-    });
-    return rows;
-  }
-  template <class T, class S>
-  static ops::head_call<T, S> head_of(const params<form::packed<T, S>>& p, index rows,
-                                      const workspace<T>& w) {
-    ops::head_call<T, S> h{rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
-                           T(1), w.labels,   w.chunk,    w.losses};
-    if constexpr (biased) h.bias = p.bias;
-    return h;
-  }
-  template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
-    if constexpr (masked && tied)
-      return p.embedding;
-    else
-      return p.table;
-  }
-  template <class T>
-  static T* head_gradient(params<form::gradient<T>>& dp) {
-    if constexpr (masked && tied)
-      return dp.embedding;
-    else
-      return dp.table;
-  }
-  /// Dropout of x[rows, read_width], in place; also its own derivative.
-  template <class T>
-  static void drop_read(index rows, T* x, const workspace<T>& w, const context<T>& ctx) {
-    ops::dropout(ctx.on, ctx.dropout, w.head_dropout_id, ctx.batch, rows / ctx.batch, read_width,
-                 x);
-  }
-  /// The context of the head's layer: rows that are no sequences.
-  template <class T>
-  static context<T> read_context(index rows, const context<T>& ctx) {
-    context<T> one;
-    one.on = ctx.on;
-    one.batch = rows;
-    one.length = 1;
-    return one;
-  }
-  /// Rows w.places of w.hidden -> w.read
-  template <class T, class S>
-  static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
-                        const context<T>& ctx) {
-    if constexpr (reads) {
-      context<T> one = read_context(rows, ctx);
-      ctx.on.threads.each(
-          rows, [&](index i) { std::copy_n(w.hidden + w.places[i] * d, d, w.chosen + i * d); });
-      reader::template forward<T, S>(p.read, {w.chosen, rows}, {w.read, rows}, w.read_cache, one);
-    }
-  }
-  template <class T, class S>
-  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                            index rows, workspace<T>& w, const context<T>& ctx) {
-    if constexpr (reads) {
-      context<T> one = read_context(rows, ctx);
-      ops::fill(ctx.on, rows * d, T(0), w.d_chosen);
-      reader::template backward<T, S>(p.read, dp.read, {w.chosen, rows}, {w.d_read, rows},
-                                      {w.d_chosen, rows}, w.read_cache, one);
-      ctx.on.threads.each(
-          rows, [&](index i) { std::copy_n(w.d_chosen + i * d, d, w.d_hidden + w.places[i] * d); });
-    }
-  }
-};
-
-namespace detail {
-template <class M>
-inline constexpr bool is_encoder = false;
-template <encoder_shape Shape, class Policies>
-inline constexpr bool is_encoder<encoder_model<Shape, Policies>> = true;
-}  // namespace detail
-
-/// An encoder that stands alone: numbers come from `Shape`, policies follow in any order. Defaults
-/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions
-/// and biases. Nothing is shared, weights are f32, and a tied head predicts masked tokens.
-template <encoder_shape Shape, class... Policies>
-using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
 
 LINNET_NAMESPACE_END
 /// @file

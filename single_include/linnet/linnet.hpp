@@ -17109,7 +17109,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Record of what the sequences of a session have been fed. Memory is given once; nothing allocates.
+/// Tokens and sources of the sequences of a session. Memory is given once; nothing allocates.
 class fed_sequences {
  public:
   fed_sequences() = default;
@@ -17170,8 +17170,8 @@ class fed_sequences {
     return {source_length_, source_lengths_, batch <= cached_sources_};
   }
 
-  /// Tokens and source that sequence `to` lacks to continue where `from` is. Tokens that
-  /// both begin with are left out, unless those of a `prefix` depend on each other.
+  /// The part that sequence `to` lacks to go on where `from` is. Tokens that both begin with are
+  /// not missing, unless they are a `prefix`, whose tokens depend on each other.
   state_part missing(index from, index to, bool prefix) const {
     const bool same = source_of_[from] == source_of_[to];
     state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};
@@ -17213,6 +17213,8 @@ class fed_sequences {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// When generation ends: options that all ways of decoding share.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -17244,6 +17246,13 @@ bool goes_on(Emit& on_token, const Value& t) {
     return static_cast<bool>(on_token(t));
   }
 }
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
 /// Lets last_refusal() of a session say why what runs it did nothing.
 template <class Session>
 void refuse(Session& s, refusal why) noexcept {
@@ -19337,17 +19346,19 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
-  /// Plans the buffers for calls up to these limits.
+  /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
+  /// none of logits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     call_shape e = call_shape_for(l, purpose::scoring, longest(l));
     e.training = use == purpose::training;
     call_shape read = e;
     if (Head::per_sequence) read.length = 1;
+    const bool scores = use != purpose::decoding;
     workspace<T> w;
     w.head_dropout_id = m.dropout_ids++;
     body::plan(m, e, longest(l), w);
-    if (reads) {
+    if (reads && (scores || Head::per_sequence)) {
       w.places = m.saved.take<index>(read.rows());
       w.chosen = m.saved.take<T>(read.rows() * d);
       w.read = m.saved.take<T>(read.rows() * read_width);
@@ -19359,7 +19370,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       w.read = w.hidden;
       w.d_read = w.d_hidden;
     }
-    if (Head::trains) {
+    if (Head::trains && scores) {
       w.labels = m.saved.take<token>(read.rows());
       w.losses = m.saved.take<double>(read.rows());
       w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
@@ -19460,27 +19471,26 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return head_of<T, S>(p, rows, w);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all of them, one row
-  /// for each label. A masked model computes only the rows that have a label where neither logits
-  /// nor another criterion asks for all. `z_loss` is the weight of the squared logsumexp. Called by
-  /// every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
+  /// masked model computes only the rows that have a label where neither logits nor another
+  /// criterion asks for all. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const loss_call<T>& call = {},
                        const Criterion& criterion = {}) requires(Head::trains) {
     context<T> ctx = context_of<T>(b, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     forward<T, S>(p, b, w, ctx);
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
-    const index rows = choose(b, !plain || logits != nullptr, w, ctx);
+    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
     if (rows == 0) return {};
     read_rows<T, S>(p, rows, w, ctx);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
     ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
-    h.logits = logits;
-    h.z_loss = z_loss;
+    h.logits = call.logits;
+    h.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
@@ -23428,228 +23438,6 @@ class contrast {
   contrast_options how_;
   std::span<T> logits_{};
   index read_ = unknown;  ///< tokens of the expert that the amateur has read, or its prompt instead
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Embedders: vectors of texts by an encoder, one per text or one per token.
-
-/// @file
-/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
-/// one.
-
-LINNET_NAMESPACE_BEGIN
-
-/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
-enum class sentence_pooling {
-  mean,   ///< of all valid tokens
-  first,  ///< the first token's, "CLS"
-  max     ///< of all valid tokens, column by column
-};
-
-namespace ops {
-
-/// y[batch, d] of x[batch, length, d]; `lengths` [batch] valid rows of each, or null for all.
-template <class T>
-void pool_rows(const execution& on, sentence_pooling how, index batch, index length,
-               const index* lengths, index d, const T* x, T* y) {
-  on.threads.each(batch, [&](index b) {
-    const T* const rows = x + b * length * d;
-    T* const to = y + b * d;
-    const index n = lengths ? lengths[b] : length;
-    std::copy_n(rows, d, to);
-    if (how == sentence_pooling::first) return;
-    for (index t = 1; t < n; ++t)
-      for (index j = 0; j < d; ++j) {
-        const T v = rows[t * d + j];
-        if (how == sentence_pooling::mean)
-          to[j] += v;
-        else
-          to[j] = to[j] > v ? to[j] : v;
-      }
-    if (how == sentence_pooling::mean)
-      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
-  });
-}
-/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
-/// row that has it.
-template <class T>
-void pool_rows_backward(const execution& on, sentence_pooling how, index batch, index length,
-                        const index* lengths, index d, const T* x, const T* dy, T* dx) {
-  on.threads.each(batch, [&](index b) {
-    const T* const rows = x + b * length * d;
-    const T* const from = dy + b * d;
-    T* const to = dx + b * length * d;
-    const index n = lengths ? lengths[b] : length;
-    for (index j = 0; j < d; ++j) {
-      if (how == sentence_pooling::mean) {
-        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
-        continue;
-      }
-      index best = 0;
-      if (how == sentence_pooling::max)
-        for (index t = 1; t < n; ++t)
-          if (rows[t * d + j] > rows[best * d + j]) best = t;
-      to[best * d + j] += from[j];
-    }
-  });
-}
-
-namespace detail {
-/// The length of a row, at least 1e-12.
-template <class T>
-T row_length(index d, const T* x) {
-  T sum = 0;
-  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
-  return (std::max)(std::sqrt(sum), T(1e-12));
-}
-}  // namespace detail
-
-/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
-template <class T>
-void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
-  on.threads.each(rows, [&](index i) {
-    lengths[i] = detail::row_length(d, x + i * d);
-    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
-  });
-}
-/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
-template <class T>
-void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
-                          T* dx) {
-  on.threads.each(rows, [&](index i) {
-    T along = 0;
-    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
-    for (index j = 0; j < d; ++j)
-      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Computes the hidden states of encoder `M` from packed weights in any storage type, whatever its
-/// head. Memory is planned once; calls allocate nothing. Labels of batches are not read.
-template <class M, class T = float>
-class embedder {
-  static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
-  using S = storage_of<M, T>;
-
- public:
-  using model = M;
-  using batch = typename M::batch;
-  static constexpr index width = M::d;  ///< of a vector
-
-  /// Exact bytes that an embedder with these limits allocates.
-  static constexpr index footprint(const limits& l) {
-    return detail::bounded_bytes(l, [](const limits& some) {
-      return add_sizes(detail::plan_for<M, T>(some, purpose::scoring).total(),
-                       add_sizes(round_up(some.batch * width * index{sizeof(T)}, alignment),
-                                 some.batch * index{sizeof(T)}));
-    });
-  }
-  /// Opens an embedder for batches up to these limits; it allocates footprint(l) bytes, once. `p`
-  /// must outlive it. Errors: errc::invalid for limits that make no sense for the model, by the
-  /// name of the field. Also errc::out_of_memory, and the error of `p` if it is not valid().
-  static result<embedder> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
-    if (auto fit = detail::acceptable<M>("embedder::open", l, footprint(l)); !fit)
-      return fit.error();
-    if (!p.valid()) return p.error();
-    embedder e(p, l);
-    if (!e.memory_.data()) return detail::out_of_memory("embedder::open", footprint(l));
-    const index planned = detail::plan_for<M, T>(l, purpose::scoring).total();
-    auto* const rest = static_cast<std::byte*>(e.memory_.data()) + planned;
-    e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
-    e.vectors_ = reinterpret_cast<T*>(rest);
-    e.lengths_ =
-        e.vectors_ + round_up(l.batch * width * index{sizeof(T)}, alignment) / index{sizeof(T)};
-    return e;
-  }
-  LINNET_OR_OUT_OF_MEMORY("embedder::open")
-  /// Refuses in words what is no variable of packed weights of this type.
-  template <class W>
-  requires detail::unfit_weights<W, M, T>
-  static result<embedder> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
-
-  /// One vector [batch, width] of each text, of length 1 unless `normalize` is false. Valid until
-  /// the next call; empty, and nothing done, for a batch that does not fit.
-  std::span<const T> embed(const batch& b, sentence_pooling how = sentence_pooling::mean,
-                           bool normalize = true) {
-    if (!takes(b)) return {};
-    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
-      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
-      ops::pool_rows(on, how, b.batch, b.length, b.lengths, width, work_.work.hidden, vectors_);
-      if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
-    });
-    return {vectors_, static_cast<std::size_t>(b.batch * width)};
-  }
-  /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
-  /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
-  std::span<const T> hidden(const batch& b) {
-    return hidden(b, [](index, std::span<const T>) {});
-  }
-  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer in
-  /// turn: 0 is the embedding, `layers` the last. They are valid during the call.
-  template <class F>
-  std::span<const T> hidden(const batch& b, F&& f) {
-    if (!takes(b)) return {};
-    const auto states = [&](const T* x) {
-      return std::span<const T>(x, static_cast<std::size_t>(b.batch * b.length * width));
-    };
-    auto& w = work_.work;
-    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
-      M::template embed<T, S>(packed_->tree(), b, w, ctx);
-      on.threads.once([&] { f(index{0}, states(w.embedded)); });
-      const auto show = [&](index layer, const T* x, T*) {
-        on.threads.once([&] { f(layer + 1, states(x)); });
-      };
-      ctx.hook = layer_hook<T>::of(show);
-      M::template run_layers<T, S>(packed_->tree(), w, ctx);
-      on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
-    });
-    return states(w.hidden);
-  }
-  /// BERT's pooled vectors [batch, width], of models with a pooler: tanh(W h + b) of the first
-  /// token. Valid until the next call; empty, and nothing done, for a batch that does not fit.
-  std::span<const T> pooled(const batch& b) requires(M::reads&& M::head::per_sequence) {
-    if (!takes(b)) return {};
-    run_model(b, [&](const ops::execution&, context<T>& ctx) {
-      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
-      M::template pool<T, S>(packed_->tree(), work_.work, ctx);
-    });
-    return {work_.work.read, static_cast<std::size_t>(b.batch * width)};
-  }
-  /// Why the last call gave nothing: one of the texts of to_string(refusal), empty after a call
-  /// that did what was asked. Static text, zero-terminated and never null.
-  std::string_view last_refusal() const noexcept {
-    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
-  }
-
- private:
-  embedder(const packed<M, T>& p, const limits& l)
-      : packed_(&p), limits_(l), memory_(footprint(l)) {}
-
-  bool takes(const batch& b) {
-    reason_ = M::refuses_texts(b, limits_);
-    return reason_ == refusal::none;
-  }
-  template <class F>
-  void run_model(const batch& b, F&& f) {
-    run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
-      context<T> ctx = M::template context_of<T>(b, on);
-      f(on, ctx);
-    });
-  }
-
-  const packed<M, T>* packed_;
-  detail::owned_limits limits_;
-  memory_block memory_;
-  detail::placed_workspace<M, T> work_{};
-  T *vectors_ = nullptr, *lengths_ = nullptr;  ///< [batch, width] and [batch]
-  refusal reason_ = refusal::none;
 };
 
 LINNET_NAMESPACE_END
@@ -34802,6 +34590,7 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
 LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
+<<<<<<< HEAD
 /// @file
 /// Packed weights in files and arrays, run where they lie: mapped read-only, or constants of the
 /// program. Numbers are little-endian:
@@ -35151,6 +34940,230 @@ result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
 LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
+=======
+/// @file
+/// Embedders: vectors of texts by an encoder, one per text or one per token.
+
+/// @file
+/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
+/// one.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
+enum class sentence_pooling {
+  mean,   ///< of all valid tokens
+  first,  ///< the first token's, "CLS"
+  max     ///< of all valid tokens, column by column
+};
+
+namespace ops {
+
+/// y[batch, d] of x[batch, length, d]; `lengths` [batch] valid rows of each, or null for all.
+template <class T>
+void pool_rows(const execution& on, sentence_pooling how, index batch, index length,
+               const index* lengths, index d, const T* x, T* y) {
+  on.threads.each(batch, [&](index b) {
+    const T* const rows = x + b * length * d;
+    T* const to = y + b * d;
+    const index n = lengths ? lengths[b] : length;
+    std::copy_n(rows, d, to);
+    if (how == sentence_pooling::first) return;
+    for (index t = 1; t < n; ++t)
+      for (index j = 0; j < d; ++j) {
+        const T v = rows[t * d + j];
+        if (how == sentence_pooling::mean)
+          to[j] += v;
+        else
+          to[j] = to[j] > v ? to[j] : v;
+      }
+    if (how == sentence_pooling::mean)
+      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
+  });
+}
+/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
+/// row that has it.
+template <class T>
+void pool_rows_backward(const execution& on, sentence_pooling how, index batch, index length,
+                        const index* lengths, index d, const T* x, const T* dy, T* dx) {
+  on.threads.each(batch, [&](index b) {
+    const T* const rows = x + b * length * d;
+    const T* const from = dy + b * d;
+    T* const to = dx + b * length * d;
+    const index n = lengths ? lengths[b] : length;
+    for (index j = 0; j < d; ++j) {
+      if (how == sentence_pooling::mean) {
+        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
+        continue;
+      }
+      index best = 0;
+      if (how == sentence_pooling::max)
+        for (index t = 1; t < n; ++t)
+          if (rows[t * d + j] > rows[best * d + j]) best = t;
+      to[best * d + j] += from[j];
+    }
+  });
+}
+
+namespace detail {
+/// The length of a row, at least 1e-12.
+template <class T>
+T row_length(index d, const T* x) {
+  T sum = 0;
+  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  return (std::max)(std::sqrt(sum), T(1e-12));
+}
+}  // namespace detail
+
+/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
+template <class T>
+void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
+  on.threads.each(rows, [&](index i) {
+    lengths[i] = detail::row_length(d, x + i * d);
+    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
+  });
+}
+/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
+template <class T>
+void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
+                          T* dx) {
+  on.threads.each(rows, [&](index i) {
+    T along = 0;
+    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j)
+      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Computes the hidden states of encoder `M` from packed weights in any storage type, whatever its
+/// head. Memory is planned once; calls allocate nothing. Labels of batches are not read.
+template <class M, class T = float>
+class embedder {
+  static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  using S = storage_of<M, T>;
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+  static constexpr index width = M::d;  ///< of a vector
+
+  /// Exact bytes that an embedder with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(),
+                       add_sizes(round_up(some.batch * width * index{sizeof(T)}, alignment),
+                                 some.batch * index{sizeof(T)}));
+    });
+  }
+  /// Opens an embedder for batches up to these limits; it allocates footprint(l) bytes, once. `p`
+  /// must outlive it. Errors: errc::invalid for limits that make no sense for the model, by the
+  /// name of the field. Also errc::out_of_memory, and the error of `p` if it is not valid().
+  static result<embedder> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("embedder::open", l, footprint(l)); !fit)
+      return fit.error();
+    if (!p.valid()) return p.error();
+    embedder e(p, l);
+    if (!e.memory_.data()) return detail::out_of_memory("embedder::open", footprint(l));
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    auto* const rest = static_cast<std::byte*>(e.memory_.data()) + planned;
+    e.work_ = detail::place_workspace<M, T>(l, purpose::decoding, e.memory_.data());
+    e.vectors_ = reinterpret_cast<T*>(rest);
+    e.lengths_ =
+        e.vectors_ + round_up(l.batch * width * index{sizeof(T)}, alignment) / index{sizeof(T)};
+    return e;
+  }
+  LINNET_OR_OUT_OF_MEMORY("embedder::open")
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires detail::unfit_weights<W, M, T>
+  static result<embedder> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
+
+  /// One vector [batch, width] of each text, of length 1 unless `normalize` is false. Valid until
+  /// the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> embed(const batch& b, sentence_pooling how = sentence_pooling::mean,
+                           bool normalize = true) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      ops::pool_rows(on, how, b.batch, b.length, b.lengths, width, work_.work.hidden, vectors_);
+      if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
+    });
+    return {vectors_, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
+  /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> hidden(const batch& b) {
+    return hidden(b, [](index, std::span<const T>) {});
+  }
+  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer in
+  /// turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  template <class F>
+  std::span<const T> hidden(const batch& b, F&& f) {
+    if (!takes(b)) return {};
+    const auto states = [&](const T* x) {
+      return std::span<const T>(x, static_cast<std::size_t>(b.batch * b.length * width));
+    };
+    auto& w = work_.work;
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template embed<T, S>(packed_->tree(), b, w, ctx);
+      on.threads.once([&] { f(index{0}, states(w.embedded)); });
+      const auto show = [&](index layer, const T* x, T*) {
+        on.threads.once([&] { f(layer + 1, states(x)); });
+      };
+      ctx.stack.hook = layer_hook<T>::of(show);
+      M::template run_layers<T, S>(packed_->tree(), w, ctx);
+      on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
+    });
+    return states(w.hidden);
+  }
+  /// BERT's pooled vectors [batch, width], of models with a pooler: tanh(W h + b) of the first
+  /// token. Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> pooled(const batch& b) requires(M::reads&& M::head::per_sequence) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution&, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      M::template pool<T, S>(packed_->tree(), work_.work, ctx);
+    });
+    return {work_.work.read, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// Why the last call gave nothing: one of the texts of to_string(refusal), empty after a call
+  /// that did what was asked. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
+  }
+
+ private:
+  embedder(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  bool takes(const batch& b) {
+    reason_ = M::refuses_texts(b, limits_);
+    return reason_ == refusal::none;
+  }
+  template <class F>
+  void run_model(const batch& b, F&& f) {
+    run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
+      context<T> ctx = M::template context_of<T>(b, on);
+      f(on, ctx);
+    });
+  }
+
+  const packed<M, T>* packed_;
+  detail::owned_limits limits_;
+  memory_block memory_;
+  detail::placed_workspace<M, T> work_{};
+  T *vectors_ = nullptr, *lengths_ = nullptr;  ///< [batch, width] and [batch]
+  refusal reason_ = refusal::none;
+};
+
+LINNET_NAMESPACE_END
+>>>>>>> encoder
 /// @file
 /// Presets: the models of the literature as types, with their parameter counts, which
 /// the tests assert.
@@ -37103,7 +37116,8 @@ LINNET_WITHOUT_MEMORY(return detail::refused("no memory"))
 
 /// Checks that padding on the right does nothing. What stands in it changes no bit of valid outputs
 /// and of gradients, gets no gradient itself and leaves its own outputs finite. Each sequence gives
-/// what it gives alone, nearly. Without `lengths`, sequence b lacks 2 b tokens.
+/// what it gives alone, nearly. Without `lengths`, sequence b lacks 2 b tokens. The
+/// encoder's output has no padding here.
 template <class Layer, class T = double>
 layer_report check_layer_padding(const layer_check& how = {}) LINNET_TRY {
   detail::layer_comparison c;

@@ -117,17 +117,19 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
-  /// Plans the buffers for calls up to these limits.
+  /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
+  /// none of logits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     call_shape e = call_shape_for(l, purpose::scoring, longest(l));
     e.training = use == purpose::training;
     call_shape read = e;
     if (Head::per_sequence) read.length = 1;
+    const bool scores = use != purpose::decoding;
     workspace<T> w;
     w.head_dropout_id = m.dropout_ids++;
     body::plan(m, e, longest(l), w);
-    if (reads) {
+    if (reads && (scores || Head::per_sequence)) {
       w.places = m.saved.take<index>(read.rows());
       w.chosen = m.saved.take<T>(read.rows() * d);
       w.read = m.saved.take<T>(read.rows() * read_width);
@@ -139,7 +141,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       w.read = w.hidden;
       w.d_read = w.d_hidden;
     }
-    if (Head::trains) {
+    if (Head::trains && scores) {
       w.labels = m.saved.take<token>(read.rows());
       w.losses = m.saved.take<double>(read.rows());
       w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
