@@ -6,11 +6,8 @@
 
 #include <linnet/file/file.hpp>
 #include <linnet/formats/llama2c.hpp>
-<<<<<<< HEAD
 #include <linnet/formats/packed_file.hpp>
-=======
 #include <linnet/generate/embedder.hpp>
->>>>>>> encoder
 #include <linnet/generate/samplers.hpp>
 #include <linnet/generate/session.hpp>
 #include <linnet/model/presets.hpp>

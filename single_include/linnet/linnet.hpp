@@ -18988,15 +18988,15 @@ template <bool Fits, encoder_shape Shape, class... Ps>
 struct make_encoder {
   using type = encoder_model<
       Shape,
-      policy_set<pick<ffn::policy, ffn::gelu, Ps...>,
-                 pick<attention::policy, attention::full, Ps...>,
-                 pick<norm::policy, norm::layer_norm, Ps...>,
-                 pick<norm_placement::policy, norm_placement::post, Ps...>,
-                 pick<position::policy, position::learned, Ps...>,
-                 pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::all, Ps...>,
-                 typename pick_storage<Ps...>::type, pick<sharing::policy, sharing::none, Ps...>,
-                 pick<embedding::policy, embedding::full, Ps...>,
-                 pick<head::policy, head::masked_lm, Ps...>>>;
+      policy_set<
+          pick<ffn::policy, ffn::gelu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+          pick<norm::policy, norm::layer_norm, Ps...>,
+          pick<norm_placement::policy, norm_placement::post, Ps...>,
+          pick<position::policy, position::learned, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+          pick<bias::policy, bias::all, Ps...>, typename pick_model_storage<Ps...>::type,
+          pick<sharing::policy, sharing::none, Ps...>,
+          pick<embedding::policy, embedding::full, Ps...>,
+          pick<head::policy, head::masked_lm, Ps...>>>;
 };
 /// Stands in for an encoder that was refused, so that nothing is said of it again.
 template <encoder_shape Shape, class... Ps>
@@ -19082,15 +19082,17 @@ struct encoder_body {
 
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
     [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
         positions{};
     [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
                                              std::nullptr_t>
         types{};
     typename embedding_norm::template params<Form> embedding_scale{};
-    [[no_unique_address]] std::conditional_t<factorised, typename projection::template params<Form>,
-                                             std::nullptr_t>
+    [[no_unique_address]] std::conditional_t<
+        factorised,
+        typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
+        std::nullptr_t>
         widen{};
     typename blocks::template params<Form> stack{};
     [[no_unique_address]] std::conditional_t<
@@ -19188,7 +19190,7 @@ struct encoder_body {
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
     if constexpr (factorised) {
       without_cache::cache<T> none;
-      projection::template forward<T, S>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
+      projection::template forward<T>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
     }
   }
   /// The second half of forward(): w.embedded -> w.hidden.
@@ -19217,8 +19219,8 @@ struct encoder_body {
     if constexpr (factorised) {
       without_cache::cache<T> none;
       ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
-      projection::template backward<T, S>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
-                                          {w.d_scaled, rows}, none, ctx);
+      projection::template backward<T>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
+                                       {w.d_scaled, rows}, none, ctx);
     }
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
     ops::fill(ctx.on, rows * width, T(0), w.d_summed);
@@ -19284,11 +19286,17 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                                                 detail::ffn_activation<ffn>(), biased>;
   static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
 
+  /// Storage of what the head reads, in a model stored as `S`.
+  template <class S>
+  using head_storage = linnet::storage::at<S, masked && tied ? linnet::storage::part::embedding
+                                                             : linnet::storage::part::head>;
+
   template <class Form>
   struct params : body::template params<Form> {
     [[no_unique_address]] typename reader::template params<Form> read{};
-    [[no_unique_address]] std::conditional_t<(Head::classes > 0 || (masked && !tied)),
-                                             typename Form::matrix, std::nullptr_t>
+    [[no_unique_address]] std::conditional_t<
+        (Head::classes > 0 || (masked && !tied)),
+        typename form::at<Form, linnet::storage::part::head>::matrix, std::nullptr_t>
         table{};
     [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
                                              std::nullptr_t>
@@ -19461,9 +19469,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The states of a batch that the head reads, one row for each label, and the head: arguments of
   /// ops::head_loss() and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w,
-                                   const ops::execution& on) requires(Head::trains) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) requires(Head::trains) {
     context<T> ctx = context_of<T>(b, on);
     forward<T, S>(p, b, w, ctx);
     const index rows = choose(b, true, w, ctx);
@@ -19488,7 +19496,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     read_rows<T, S>(p, rows, w, ctx);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
-    ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
+    ops::head_call<T, head_storage<S>> h = head_of<T, S>(p, rows, w);
     h.logits = call.logits;
     h.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
@@ -19528,15 +19536,17 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return rows;
   }
   template <class T, class S>
-  static ops::head_call<T, S> head_of(const params<form::packed<T, S>>& p, index rows,
-                                      const workspace<T>& w) {
-    ops::head_call<T, S> h{rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
-                           T(1), w.labels,   w.chunk,    w.losses};
+  static ops::head_call<T, head_storage<S>> head_of(const params<form::packed<T, S>>& p, index rows,
+                                                    const workspace<T>& w) {
+    ops::head_call<T, head_storage<S>> h{
+        rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
+        T(1), w.labels,   w.chunk,    w.losses};
     if constexpr (biased) h.bias = p.bias;
     return h;
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (masked && tied)
       return p.embedding;
     else
@@ -34590,7 +34600,6 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
 LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
-<<<<<<< HEAD
 /// @file
 /// Packed weights in files and arrays, run where they lie: mapped read-only, or constants of the
 /// program. Numbers are little-endian:
@@ -34940,7 +34949,6 @@ result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
 LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
-=======
 /// @file
 /// Embedders: vectors of texts by an encoder, one per text or one per token.
 
@@ -35163,7 +35171,6 @@ class embedder {
 };
 
 LINNET_NAMESPACE_END
->>>>>>> encoder
 /// @file
 /// Presets: the models of the literature as types, with their parameter counts, which
 /// the tests assert.

@@ -55,11 +55,17 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                                                 detail::ffn_activation<ffn>(), biased>;
   static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
 
+  /// Storage of what the head reads, in a model stored as `S`.
+  template <class S>
+  using head_storage = linnet::storage::at<S, masked && tied ? linnet::storage::part::embedding
+                                                             : linnet::storage::part::head>;
+
   template <class Form>
   struct params : body::template params<Form> {
     [[no_unique_address]] typename reader::template params<Form> read{};
-    [[no_unique_address]] std::conditional_t<(Head::classes > 0 || (masked && !tied)),
-                                             typename Form::matrix, std::nullptr_t>
+    [[no_unique_address]] std::conditional_t<
+        (Head::classes > 0 || (masked && !tied)),
+        typename form::at<Form, linnet::storage::part::head>::matrix, std::nullptr_t>
         table{};
     [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
                                              std::nullptr_t>
@@ -232,9 +238,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The states of a batch that the head reads, one row for each label, and the head: arguments of
   /// ops::head_loss() and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w,
-                                   const ops::execution& on) requires(Head::trains) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) requires(Head::trains) {
     context<T> ctx = context_of<T>(b, on);
     forward<T, S>(p, b, w, ctx);
     const index rows = choose(b, true, w, ctx);
@@ -259,7 +265,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     read_rows<T, S>(p, rows, w, ctx);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
-    ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
+    ops::head_call<T, head_storage<S>> h = head_of<T, S>(p, rows, w);
     h.logits = call.logits;
     h.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
@@ -299,15 +305,17 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return rows;
   }
   template <class T, class S>
-  static ops::head_call<T, S> head_of(const params<form::packed<T, S>>& p, index rows,
-                                      const workspace<T>& w) {
-    ops::head_call<T, S> h{rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
-                           T(1), w.labels,   w.chunk,    w.losses};
+  static ops::head_call<T, head_storage<S>> head_of(const params<form::packed<T, S>>& p, index rows,
+                                                    const workspace<T>& w) {
+    ops::head_call<T, head_storage<S>> h{
+        rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
+        T(1), w.labels,   w.chunk,    w.losses};
     if constexpr (biased) h.bias = p.bias;
     return h;
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (masked && tied)
       return p.embedding;
     else
