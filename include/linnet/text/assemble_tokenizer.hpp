@@ -92,6 +92,10 @@ class model_maker {
                      '"' + printable(text) + '"'};
       }
     }
+    for (unsigned b = 0; from_.unknown >= 0 && b < 256; ++b)
+      if (const char byte = static_cast<char>(b); parts.pieces.find({&byte, 1}) < 0)
+        return wrong(from_.tokens_name, "a piece for each byte, or no unknown token",
+                     "none for byte " + std::to_string(b));
     if (auto done = take_merges(parts, true); !done) return done.error();
     return parts;
   }
