@@ -162,6 +162,10 @@ class bpe_tokenizer {
     else
       merge(word, to, space);
   }
+  bool has_all_bytes() const {
+    return !parts_.by_character &&
+           std::find(std::begin(byte_ids_), std::end(byte_ids_), -1) == std::end(byte_ids_);
+  }
   /// Calls f(id, bytes) for the pieces that a word is at first.
   template <class F>
   void each_first_piece(std::string_view word, F&& f) const {

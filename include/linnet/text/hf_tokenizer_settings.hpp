@@ -101,7 +101,7 @@ class hf_tokenizer_settings {
   error failure_{};
   // What the decoder does.
   bool bytes_ = false, byte_decoder_ = false, wordpiece_ = false, spaces_ = false,
-       byte_fallback_ = false, ended_ = false;
+       byte_fallback_ = false;
   std::string decoder_prefix_{};
 
   /// The value of a setting, or null for none and for null.
