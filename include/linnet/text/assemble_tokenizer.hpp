@@ -278,7 +278,7 @@ inline std::string replaced(std::string_view text, std::string_view from, std::s
                   made);
   return made;
 }
-/// What a piece adds to a text.
+/// The text that a piece adds to a text.
 inline std::string text_of_piece(std::string_view piece, const tokenizer_parts& parts) {
   if (parts.spelling == tokenizer_parts::spellings::metaspace) {
     const int byte = parts.byte_fallback ? byte_of_token(piece) : -1;

@@ -18,9 +18,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A tokenizer of the kind that its file says: byte pairs, character pairs, WordPiece or unigram,
-/// behind normalization and cutting into words as in Hugging Face's tokenizers. Made by
-/// read_hf_tokenizer(), by make_tokenizer() for GGUF, or from lists. Movable and copyable; const
+/// A tokenizer of the kind that its file says: byte pairs, character pairs, WordPiece or unigram.
+/// Before the model, texts are normalized and cut into words as in Hugging Face's tokenizers. Made
+/// by read_hf_tokenizer(), by make_tokenizer() for GGUF, or from lists. Movable and copyable; const
 /// calls may run in any threads.
 class tokenizer {
  public:
