@@ -134,6 +134,9 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   BOOST_TEST(four->find("embedding.weight.scales")->description() == "F32 [41, 3]");
   (void)round_trip(ln::quantize<ln::storage::f16>(w));
   (void)round_trip(ln::quantize<ln::storage::nf4>(w));
+  (void)round_trip(ln::quantize<ln::storage::q8_0>(w));
+  (void)round_trip(ln::quantize<ln::storage::q4_0>(w));
+  (void)round_trip(ln::quantize<ln::storage::q4_1>(w));
   (void)round_trip(ln::quantize<ln::storage::fp8_e4m3>(w));
   (void)round_trip(ln::quantize<ln::storage::fp8_e5m2>(w));
   (void)round_trip(ln::quantize<ln::storage::int8_per<ln::storage::granularity::row,

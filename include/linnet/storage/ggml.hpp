@@ -32,11 +32,8 @@ struct ggml_block : coded<Value, Code> {
   static float product(float x, float y) {
     return static_cast<float>(static_cast<double>(x) * static_cast<double>(y));
   }
-  /// A number of 0 to 15 and more, rounded down.
-  static int nibble(float x) {
-    const int whole = static_cast<int>(x);
-    return whole < 15 ? whole : 15;
-  }
+  /// A number from 0 on, rounded down to a code of 4 bits.
+  static int nibble(float x) { return x < 15 ? static_cast<int>(x) : 15; }
   /// The number farthest from 0, of several the first.
   static float farthest(index n, const float* x) {
     float most = 0;
@@ -49,6 +46,7 @@ struct ggml_block : coded<Value, Code> {
 /// ggml's Q8_0: 8-bit integers, x = scale * code, with one scale for each 32 inputs of a row.
 struct q8_0 : ggml_block<std::int8_t, simd::code::u8> {
   static constexpr const char* name = "q8_0";
+  static constexpr double largest = 127;
   static constexpr int origin = 128;
   static double decode(value x) { return x; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
@@ -63,6 +61,7 @@ struct q8_0 : ggml_block<std::int8_t, simd::code::u8> {
 /// a row. Two codes share a byte, the first in the low half.
 struct q4_0 : ggml_block<std::uint8_t, simd::code::u4> {
   static constexpr const char* name = "q4_0";
+  static constexpr double largest = 8;
   static constexpr int origin = 8;
   static double decode(value x) { return x < 8 ? x : x - 16; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
@@ -79,6 +78,7 @@ struct q4_0 : ggml_block<std::uint8_t, simd::code::u4> {
 struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
   static constexpr const char* name = "q4_1";
   static constexpr bool centred = true;
+  static constexpr double largest = 15;
   static double decode(value x) { return x; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float& minimum) {
