@@ -29,18 +29,25 @@ constexpr std::string_view gguf_architecture_of() {
 
 namespace detail {
 
-/// Whether f(S{}, inputs) holds of every matrix of `M`, stored as `Storage` says.
-template <class M, class Storage, class F>
-consteval bool every_matrix(F f) {
-  bool all = true;
+/// How the matrices of model type `M`, stored as `Storage` says, go with GGUF files.
+struct gguf_storage {
+  bool known = true;   ///< floats, or codes that the files have
+  bool filled = true;  ///< blocks of codes fill all rows
+};
+template <class M, class Storage>
+consteval gguf_storage gguf_storage_of() {
+  gguf_storage found;
   typename M::template params<form::canonical<float, Storage>> tree{};
   M::visit(
       [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-        if constexpr (requires { leaf.scales; })
-          all = all && f(typename std::remove_cvref_t<decltype(leaf)>::storage{}, info.columns);
+        if constexpr (requires { leaf.scales; }) {
+          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+          found.known = found.known && (S::ggml || !S::scaled);
+          if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
+        }
       },
       parameter_path{}, tree);
-  return all;
+  return found;
 }
 
 /// Words for weights that GGUF files are not read into; true for others.
@@ -53,14 +60,11 @@ constexpr bool fits_gguf() {
         "rotary positions, ffn::swiglu), GPT-2 (norm::layer_norm, position::learned, "
         "bias::all, ffn::gelu_tanh) and T5 (norm::rms, ffn::relu or ffn::gated_gelu), all "
         "with attention::full");
-  else if constexpr (!every_matrix<M, Storage>(
-                         []<class S>(S, index) { return !S::scaled || S::ggml; }))
+  else if constexpr (!gguf_storage_of<M, Storage>().known)
     static_assert(never<M>,
                   "linnet: GGUF files are loaded as storage::q8_0, q4_0, q4_1 or floats; load "
                   "into the f32 model and quantize() it for others");
-  else if constexpr (!every_matrix<M, Storage>([]<class S>(S, index columns) {
-                       return !S::ggml || columns % S::group == 0;
-                     }))
+  else if constexpr (!gguf_storage_of<M, Storage>().filled)
     static_assert(never<M>,
                   "linnet: GGUF files have Q8_0, Q4_0 and Q4_1 in blocks of 32 inputs, which do "
                   "not fill the rows of every matrix here; load into the f32 model and "
