@@ -129,6 +129,9 @@ BOOST_AUTO_TEST_CASE(bytes_of_matrices) {
   static_assert(ln::matrix_bytes<storage::int8>(3, 5) == 15 + 12);
   static_assert(ln::matrix_bytes<storage::f64>(3, 5) == 120);
   static_assert(ln::matrix_bytes<storage::int4<8>>(3, 9) == 3 * (5 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::q8_0>(3, 65) == 3 * (65 + 3 * 4));
+  static_assert(ln::matrix_bytes<storage::q4_0>(3, 64) == 3 * (32 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::q4_1>(3, 64) == 3 * (32 + 2 * 8));
   static_assert(ln::matrix_bytes<storage::nf4>(3, 65) == 3 * (33 + 2 * 4));
   static_assert(ln::matrix_bytes<storage::fp8_e4m3>(3, 5) == 15 + 12);
   BOOST_TEST(storage::f32::decode(storage::f32::encode(0.1)) == static_cast<double>(0.1f));

@@ -6,6 +6,7 @@
 
 #include "io/models.hpp"
 #include "support/allocations.hpp"
+#include "support/models.hpp"
 
 namespace test::gguf_model_test {
 
@@ -146,6 +147,121 @@ BOOST_AUTO_TEST_CASE(blocks) {
   }
   BOOST_TEST(message(ln::save_gguf(w, path, ln::ggml_type::q6_k)) ==
              path + ": type: expected F32, F16, BF16, Q8_0, Q4_0 or Q4_1, got Q6_K");
+}
+
+constexpr ln::decoder_shape block_shape{.d_model = 64,
+                                        .d_ff = 96,
+                                        .heads = 2,
+                                        .kv_heads = 2,
+                                        .layers = 1,
+                                        .vocabulary = 40,
+                                        .context = 4};
+using block_llama = ln::decoder<block_shape, ln::position::rope_half>;
+using block_gpt2 = gpt2_of<block_shape>;
+
+// Quantized and saved is saved quantized: both are llama.cpp's rounding.
+BOOST_AUTO_TEST_CASE(rounded_before_or_while_saved) {
+  namespace storage = ln::storage;
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  const auto check = [&]<class M, class S>(M, S, ln::ggml_type type) {
+    ln::weights<M> w;
+    ln::initialize(w, ln::seed{4});
+    LINNET_REQUIRE_OK(ln::save_gguf(w, path, type));
+    const std::string want = contents(path);
+    LINNET_REQUIRE_OK(ln::save_gguf(ln::quantize<S>(w), path));
+    BOOST_TEST((contents(path) == want), S::name);
+  };
+  check(block_llama{}, storage::q8_0{}, ln::ggml_type::q8_0);
+  check(block_llama{}, storage::q4_0{}, ln::ggml_type::q4_0);
+  check(block_llama{}, storage::q4_1{}, ln::ggml_type::q4_1);
+  check(block_gpt2{}, storage::q4_1{}, ln::ggml_type::q4_1);
+}
+
+// Blocks made elsewhere are kept: they are saved byte for byte, and stand for the floats that an
+// f32 model loads.
+BOOST_AUTO_TEST_CASE(blocks_are_kept) {
+  namespace storage = ln::storage;
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  const auto blocks = ln::read_gguf(golden_gguf("blocks"));
+  LINNET_REQUIRE_OK(blocks);
+  const auto check = [&]<class M, class S>(M, S) {
+    using Q = ln::quantized<M, S>;
+    ln::weights<M> w, floats;
+    ln::weights<Q> kept;
+    ln::initialize(w, ln::seed{4});
+    LINNET_REQUIRE_OK(ln::save_gguf(ln::quantize<S>(w), path));
+    std::string file = contents(path);
+    // All golden blocks of finite numbers, over and over, instead of what the file holds.
+    const auto parsed = ln::parse_gguf(bytes(file), path);
+    LINNET_REQUIRE_OK(parsed);
+    std::size_t replaced = 0;
+    for (const ln::gguf_tensor& tensor : parsed->tensors()) {
+      if (tensor.type == ln::ggml_type::f32) continue;
+      const auto size = static_cast<std::size_t>(ln::bytes_per_block(tensor.type));
+      const std::string name(ln::name_of(tensor.type));
+      const ln::gguf_tensor& from = *blocks->find(name);
+      const auto values = blocks->values(name);
+      LINNET_REQUIRE_OK(values);
+      const std::size_t count = from.data.size() / size;
+      const auto finite = [&](std::size_t b) {
+        return std::ranges::all_of(std::span(*values).subspan(32 * b, 32),
+                                   [](float x) { return ln::is_finite(x); });
+      };
+      char* const to =
+          file.data() + (reinterpret_cast<const char*>(tensor.data.data()) - file.data());
+      for (std::size_t i = 0; i < tensor.data.size() / size; ++i) {
+        std::size_t b = replaced++ % count;
+        while (!finite(b)) b = (b + 1) % count;
+        std::memcpy(to + i * size, from.data.data() + b * size, size);
+      }
+    }
+    BOOST_TEST(replaced > 400);
+    LINNET_REQUIRE_OK(ln::load_gguf(kept, bytes(file)));
+    LINNET_REQUIRE_OK(ln::save_gguf(kept, path));
+    BOOST_TEST((contents(path) == file), storage::name_of<S>());
+    LINNET_REQUIRE_OK(ln::load_gguf(floats, bytes(file)));
+    BOOST_TEST(std::ranges::equal(decoded<M>(kept).block(), floats.block()));
+    // A file of linnet's keeps them, too.
+    const std::string own = folder.path("x.safetensors");
+    ln::weights<Q> again;
+    LINNET_REQUIRE_OK(ln::save_safetensors(kept, own));
+    LINNET_REQUIRE_OK(ln::load_safetensors(again, own));
+    BOOST_TEST(std::ranges::equal(kept.block(), again.block()));
+  };
+  check(block_llama{},
+        storage::per_role<storage::q4_1, storage::embedding<storage::q8_0>,
+                          storage::head<storage::q8_0>, storage::ffn_down<storage::q4_0>>{});
+  check(block_gpt2{}, storage::q8_0{});
+}
+
+BOOST_AUTO_TEST_CASE(blocks_of_other_types) {
+  namespace storage = ln::storage;
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  ln::weights<block_llama> w;
+  ln::initialize(w, ln::seed{4});
+  auto four = ln::quantize<storage::q4_1>(w);
+  const std::vector<std::byte> before(four.block().begin(), four.block().end());
+  for (const auto& [type, got] :
+       {std::pair(ln::ggml_type::f32, "F32"), {ln::ggml_type::q4_0, "Q4_0"}}) {
+    LINNET_REQUIRE_OK(ln::save_gguf(w, path, type));
+    BOOST_TEST(message(ln::load_gguf(four, path)) ==
+               path +
+                   ": token_embd.weight: expected Q4_1 (the model type; load others into the "
+                   "f32 model and quantize() it), got " +
+                   got + " [40, 64]");
+    BOOST_TEST(std::ranges::equal(four.block(), before));
+  }
+  // The file has one tensor for q, k and v.
+  ln::weights<block_gpt2> g;
+  ln::initialize(g, ln::seed{4});
+  using mixed = storage::per_role<storage::q4_1, storage::attention_k<storage::q8_0>>;
+  BOOST_TEST(message(ln::save_gguf(ln::quantize<mixed>(g), path)) ==
+             path +
+                 ": blk.0.attn_qkv.weight: expected one storage type for all matrices that the "
+                 "file joins here, got several");
 }
 
 BOOST_AUTO_TEST_CASE(refusals) {

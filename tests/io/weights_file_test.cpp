@@ -134,6 +134,9 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   BOOST_TEST(four->find("embedding.weight.scales")->description() == "F32 [41, 3]");
   (void)round_trip(ln::quantize<ln::storage::f16>(w));
   (void)round_trip(ln::quantize<ln::storage::nf4>(w));
+  (void)round_trip(ln::quantize<ln::storage::q8_0>(w));
+  (void)round_trip(ln::quantize<ln::storage::q4_0>(w));
+  (void)round_trip(ln::quantize<ln::storage::q4_1>(w));
   (void)round_trip(ln::quantize<ln::storage::fp8_e4m3>(w));
   (void)round_trip(ln::quantize<ln::storage::fp8_e5m2>(w));
   (void)round_trip(ln::quantize<ln::storage::int8_per<ln::storage::granularity::row,
@@ -203,6 +206,36 @@ BOOST_AUTO_TEST_CASE(codes_that_quantize_never_makes) {
   const std::string refusal = test::message(ln::load_safetensors(w, folder.path("bad")));
   BOOST_TEST(refusal.find("embedding.weight: expected I8 [") != refusal.npos, refusal);
   BOOST_TEST(refusal.find("got U8 [") != refusal.npos, refusal);
+}
+
+// Blocks of ggml have any codes, and scales of either sign, but in half precision.
+BOOST_AUTO_TEST_CASE(scales_of_ggml) {
+  using S = ln::storage::q4_1;
+  const test::scratch_folder folder;
+  const std::string path = folder.path("w");
+  ln::weights<ln::quantized<small, S>> w;
+  auto four = ln::quantize<S>(test::distinct<small>());
+  auto& embedding = four.tree().embedding;
+  for (const float good : {-1.0f, 0.0f, 65504.0f, 0x1p-24f, -0x1.004p-3f}) {
+    embedding.scales[1] = embedding.zeros[1] = good;
+    LINNET_REQUIRE_OK(ln::save_safetensors(four, path));
+    LINNET_REQUIRE_OK(ln::load_safetensors(w, path));
+    BOOST_TEST(test::same_bytes(w, four));
+  }
+  for (const float bad : {65536.0f, 0x1p-25f, 1.0001f})
+    for (float* const at : {embedding.scales + 1, embedding.zeros + 1}) {
+      const float good = std::exchange(*at, bad);
+      BOOST_TEST(test::message(ln::save_safetensors(four, folder.path("bad"))) ==
+                 folder.path("bad") + ": embedding.weight." +
+                     (at == embedding.scales + 1 ? "scales" : "minima") +
+                     ": expected finite numbers that half precision holds, got another value");
+      *at = good;
+    }
+  embedding.zeros[0] = std::nanf("");
+  BOOST_TEST(ln::first_nonfinite(four) == "embedding.weight.minima");
+  ln::weights<ln::quantized<small, ln::storage::q8_0>> eight;
+  eight.tree().embedding.data[0] = -128;
+  LINNET_REQUIRE_OK(ln::save_safetensors(eight, path));
 }
 
 // Scales and zero points that quantize() never makes are neither saved nor loaded.

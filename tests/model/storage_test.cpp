@@ -65,6 +65,9 @@ BOOST_AUTO_TEST_CASE(every_storage) {
   check_model<storage::int8>(1e-5);
   check_model<storage::int4<8>>(1e-5);
   check_model<storage::nf4>(1e-5);
+  check_model<storage::q8_0>(1e-5);
+  check_model<storage::q4_0>(1e-5);
+  check_model<storage::q4_1>(1e-5);
 }
 BOOST_AUTO_TEST_CASE(rounded_inputs) {
   check_model<storage::bf16, compute::bf16>(0.1);

@@ -129,6 +129,9 @@ BOOST_AUTO_TEST_CASE(pack_and_unpack) {
              storage::int8_per<storage::granularity::group, storage::symmetry::asymmetric, 16>>(w));
   check_pack(ln::quantize<storage::int4<8>>(w));
   check_pack(ln::quantize<storage::nf4>(w));
+  check_pack(ln::quantize<storage::q8_0>(w));
+  check_pack(ln::quantize<storage::q4_0>(w));
+  check_pack(ln::quantize<storage::q4_1>(w));
   ln::weights<decoder, double> d;
   randomize(d);
   check_pack(d);

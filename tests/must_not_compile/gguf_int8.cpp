@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// GGUF files are decoded, not kept.
-// expect: linnet: load GGUF files into the f32 model and quantize
+// GGUF files are decoded, or kept as blocks of their own.
+// expect: linnet: GGUF files are loaded as storage::q8_0, q4_0, q4_1 or floats
 #include <linnet/gguf.hpp>
 #include <linnet/linnet.hpp>
 namespace ln = linnet;

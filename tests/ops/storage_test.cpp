@@ -106,7 +106,7 @@ void check_rounding(double largest_step) {
     for (index j = 0; j < k; ++j) {
       const index g = i * ln::row_scales<S>(k) + (S::group ? j / S::group : 0);
       worst = (std::max)(worst, distance_of(x[at(i * k + j)], w.meaning[at(i * k + j)]) /
-                                    static_cast<double>(w.row_scales[at(g)]));
+                                    std::abs(static_cast<double>(w.row_scales[at(g)])));
       BOOST_TEST_REQUIRE(distance_of(w.packed.at(i, j, k), w.meaning[at(i * k + j)]) <=
                          1e-6 * (1 + std::abs(w.meaning[at(i * k + j)])));
     }
@@ -126,6 +126,59 @@ void check_rounding(double largest_step) {
   const auto bytes = static_cast<index>(w.rows.size() * sizeof(typename S::value) +
                                         (w.row_scales.size() + w.row_zeros.size()) * sizeof(float));
   BOOST_TEST(bytes == ln::matrix_bytes<S>(n, k), S::name);
+}
+
+/// Blocks of any codes and of scales and minima of every size decode to d q + m, rounded once, in
+/// rows, panels and the vectors of every level.
+template <class S>
+void check_blocks() {
+  constexpr index n = 40, k = 96, groups = k / 32;
+  using packed_type = ln::ops::packed_matrix<float, S>;
+  auto random = [state = 12345u]() mutable { return (state = state * 1664525 + 1013904223) >> 8; };
+  matrix<float, S> w(n, k, 3);
+  for (auto& code : w.rows) code = static_cast<typename S::value>(random());
+  const auto any_half = [&](float& x) {
+    do x = static_cast<float>(storage::f16::decode(static_cast<std::uint16_t>(random())));
+    while (!ln::is_finite(x));
+  };
+  for (float& scale : w.row_scales) any_half(scale);
+  for (float& minimum : w.row_zeros) any_half(minimum);
+  w.row_scales[1] = 0;
+  w.row_scales[2] = -0x1p-24f;
+  ln::ops::pack(ln::ops::execution{}, n, k, w.canonical, w.packed);
+  const auto want = [&](index i, index j) {
+    const unsigned byte = static_cast<std::uint8_t>(w.rows[at((i * k + j) / S::per_value)]);
+    const int nibble = static_cast<int>(byte >> (j % 2 * 4) & 15);
+    const int q = S::per_value == 1                  ? static_cast<std::int8_t>(byte)
+                  : std::is_same_v<S, storage::q4_0> ? (nibble < 8 ? nibble : nibble - 16)
+                                                     : nibble;
+    const index g = i * groups + j / 32;
+    const float product = w.row_scales[at(g)] * static_cast<float>(q);
+    return w.row_zeros.empty() ? product : product + w.row_zeros[at(g)];
+  };
+  int wrong = 0, of_vectors = 0;
+  for (index i = 0; i < n; ++i)
+    for (index j = 0; j < k; ++j) {
+      wrong += bits_of(static_cast<float>(w.canonical.at(i, j, k))) != bits_of(want(i, j));
+      wrong += bits_of(w.packed.at(i, j, k)) != bits_of(want(i, j));
+    }
+  BOOST_TEST(wrong == 0, S::name);
+  for_levels([&](auto kernels) {
+    for (index p = 0; p < 2; ++p)
+      for (index g = 0; g < groups; ++g) {
+        float out[32 * 32];
+        const index scale = packed_type::scale_at(32 * p, 32 * g, k);
+        decltype(kernels)::template decode_panel<S::code, ln::has_minima<S>>(
+            packed_type::depth(32),
+            w.panels.data() + (p * packed_type::depth(k) + g * packed_type::depth(32)) * 32,
+            w.scales.data() + scale, S::centred ? w.zeros.data() + scale : nullptr,
+            static_cast<float>(S::origin), out);
+        for (index i = 32 * p; i < n && i < 32 * (p + 1); ++i)
+          for (index j = 0; j < 32; ++j)
+            of_vectors += bits_of(out[j * 32 + i % 32]) != bits_of(want(i, 32 * g + j));
+      }
+  });
+  BOOST_TEST(of_vectors == 0, S::name);
 }
 
 /// Rows [rows, k] at the ends of what a float holds. The last ones are not finite.
@@ -271,6 +324,15 @@ BOOST_AUTO_TEST_CASE(extreme_rows_in_every_storage) {
   check_extremes<storage::int8_per<by_group, asymmetric, 8>>(1.0 / 255);
   check_extremes<storage::int4<8>>(0.5 / 7);
   check_extremes<storage::nf4>(0.16);
+  // Scales in half precision: what is tiny becomes 0.
+  check_extremes<storage::q8_0>(0.5 / 127, 6e4, 1e-35);
+  check_extremes<storage::q4_0>(0.5 / 7, 6e4, 1e-35);
+  check_extremes<storage::q4_1>(0.5 / 7, 6e4, 1e-35);
+}
+BOOST_AUTO_TEST_CASE(blocks_of_ggml) {
+  check_blocks<storage::q8_0>();
+  check_blocks<storage::q4_0>();
+  check_blocks<storage::q4_1>();
 }
 BOOST_AUTO_TEST_CASE(extreme_inputs_in_int8) {
   check_extreme_inputs<storage::with_compute<storage::int8, ln::compute::int8>>();
@@ -331,6 +393,9 @@ BOOST_AUTO_TEST_CASE(half_a_step_at_most) {
   check_rounding<storage::int8_per<storage::granularity::row, storage::symmetry::asymmetric>>(1);
   check_rounding<storage::int4<32>>(1);
   check_rounding<storage::int4<128>>(1);
+  check_rounding<storage::q8_0>(1.07);  // codes are of scales that are rounded afterwards
+  check_rounding<storage::q4_0>(2.01);  // 8 of the other sign becomes 7
+  check_rounding<storage::q4_1>(1.02);
   check_rounding<storage::nf4>(0.3039);   // between the codes -1 and -0.69619
   check_rounding<storage::fp8_e4m3>(32);  // from 416 to 448
   check_rounding<storage::fp8_e5m2>(8192);

@@ -20,31 +20,33 @@ inline bool store_half(float x, std::byte* to) {
   store_as(half, to);
   return storage::f16::finite(half);
 }
-/// x * y rounded to a float, also where the compiler would join it with a sum.
-inline float rounded_product(float x, float y) {
-  return static_cast<float>(static_cast<double>(x) * static_cast<double>(y));
-}
-/// to[16] = 32 codes of 4 bits: value(i) rounded down, at most 15.
+/// Stores a block of Q8_0, Q4_0 or Q4_1; whether its scales are finite. code(i) gives the codes, as
+/// the storage type of that name has them.
 template <class F>
-void store_nibbles(std::byte* to, F&& value) {
-  const auto code = [&](index i) {
-    const int whole = static_cast<int>(value(i));
-    return whole < 15 ? whole : 15;
-  };
-  for (index i = 0; i < 16; ++i) to[i] = static_cast<std::byte>(code(i) | code(i + 16) << 4);
+bool store_block(ggml_type type, float scale, float minimum, F&& code, std::byte* to) {
+  const bool has_minimum = type == ggml_type::q4_1;
+  const bool fits = store_half(scale, to) && (!has_minimum || store_half(minimum, to + 2));
+  std::byte* const codes = to + (has_minimum ? 4 : 2);
+  const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
+  if (type == ggml_type::q8_0)
+    for (index i = 0; i < 32; ++i) codes[i] = static_cast<std::byte>(code(i));
+  else
+    for (index i = 0; i < 16; ++i)
+      codes[i] = static_cast<std::byte>((code(i) | code(i + 16) << 4) ^ flipped);
+  return fits;
+}
+/// Rounds finite numbers to a block of the type that keeps what storage `S` does.
+template <class S>
+bool encode_codes(ggml_type type, const float* from, std::byte* to) {
+  typename S::value codes[S::group];
+  float scale = 0, minimum = 0;
+  S::round_block(S::group, from, codes, scale, minimum);
+  return store_block(
+      type, scale, minimum, [&](index i) { return static_cast<int>(codes[i]); }, to);
 }
 
 /// One block of finite numbers; whether its scales fit.
 inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
-  float least = from[0], most = from[0], farthest = 0;
-  if (values_per_block(type) > 1)
-    for (index i = 0; i < 32; ++i) {
-      if (from[i] < least) least = from[i];
-      if (from[i] > most) most = from[i];
-      if (std::abs(from[i]) > std::abs(farthest)) farthest = from[i];
-    }
-  // Of a scale that is too small for it, codes are all the same.
-  const auto inverse = [](float d) { return d != 0 && is_finite(1 / d) ? 1 / d : 0.f; };
   switch (type) {
     case ggml_type::f32:
       store_as(*from, to);
@@ -55,26 +57,12 @@ inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
     case ggml_type::bf16:
       store_as(storage::bf16::encode(static_cast<double>(*from)), to);
       return true;
-    case ggml_type::q8_0: {
-      const float d = std::abs(farthest) / 127, scale = inverse(d);
-      if (!store_half(d, to)) return false;
-      for (index i = 0; i < 32; ++i)
-        store_as(static_cast<std::int8_t>(std::round(rounded_product(from[i], scale))), to + 2 + i);
-      return true;
-    }
-    case ggml_type::q4_0: {
-      const float d = farthest / -8, scale = inverse(d);
-      if (!store_half(d, to)) return false;
-      store_nibbles(to + 2, [&](index i) { return rounded_product(from[i], scale) + 8.5f; });
-      return true;
-    }
-    case ggml_type::q4_1: {
-      const float d = (most - least) / 15, scale = inverse(d);
-      if (!store_half(d, to) || !store_half(least, to + 2)) return false;
-      store_nibbles(to + 4,
-                    [&](index i) { return rounded_product(from[i] - least, scale) + 0.5f; });
-      return true;
-    }
+    case ggml_type::q8_0:
+      return encode_codes<storage::q8_0>(type, from, to);
+    case ggml_type::q4_0:
+      return encode_codes<storage::q4_0>(type, from, to);
+    case ggml_type::q4_1:
+      return encode_codes<storage::q4_1>(type, from, to);
     default:
       return false;
   }

@@ -36,6 +36,31 @@ inline void encode_floats(const leaf& to, index first, std::span<const float> fr
   }
 }
 
+/// Reads row `n` of codes, scales and minima from its blocks.
+inline void load_blocks(const leaf& to, index n, const std::byte* from) {
+  const ggml_type type = block_type(to);
+  std::byte* codes = to.data + n * to.columns;
+  for (index b = n * to.row_scales; b < (n + 1) * to.row_scales; ++b) {
+    to.scales[b] = half_at(from);
+    from += 2;
+    if (type == ggml_type::q4_1) {
+      to.zeros[b] = half_at(from);
+      from += 2;
+    }
+    if (type == ggml_type::q8_0) {
+      __builtin_memcpy(codes, from, 32);
+      codes += 32;
+      from += 32;
+      continue;
+    }
+    const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
+    for (index i = 0; i < 32; i += 2)
+      *codes++ = static_cast<std::byte>(
+          (packed_code<16, 4>(from, i) | packed_code<16, 4>(from, i + 1) << 4) ^ flipped);
+    from += 16;
+  }
+}
+
 /// Reads the rows of `to` from a tensor of a file, which has the placement's shape.
 inline void copy_in(const leaf& to, const placement& at, const gguf_tensor& from,
                     std::vector<float>& values) {
@@ -45,7 +70,9 @@ inline void copy_in(const leaf& to, const placement& at, const gguf_tensor& from
   if (at.vector) decode_ggml(from.type, from.data.data(), values);
   for (index n = 0; n < to.rows; ++n) {
     const index row = at.feature(n);
-    if (at.vector) {
+    if (to.ggml) {
+      load_blocks(to, n, from.data.data() + row * bytes);
+    } else if (at.vector) {
       encode_floats(to, n, {values.data() + row, 1});
     } else {
       decode_ggml(from.type, from.data.data() + row * bytes, values);
@@ -80,6 +107,11 @@ inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_par
             ? !(shape.size() == 1 && shape[0] == part.at.rows)
             : !(shape.size() == 2 && shape[0] == part.at.rows && shape[1] == part.at.columns))
       return wrong(errc::mismatch, tensor->name, expected, tensor->description());
+    if (part.tensor.ggml && tensor->type != block_type(part.tensor))
+      return wrong(errc::mismatch, tensor->name,
+                   std::string(name_of(block_type(part.tensor))) +
+                       " (the model type; load others into the f32 model and quantize() it)",
+                   tensor->description());
     for (const std::string& alias : part.aliases)
       if (const gguf_tensor* const other = look_for(alias);
           other && !(other->type == tensor->type && std::ranges::equal(other->shape(), shape) &&
@@ -119,10 +151,12 @@ std::vector<file_part> gguf_parts(const weights<M, T>& w) {
 }  // namespace detail
 
 /// Loads a parsed GGUF file of architecture llama, gpt2 or t5. Its metadata are compared with the
-/// model type, then the name and shape of every tensor, and only then is `w` written. Blocks are
-/// decoded to the floats that llama.cpp computes with. Llama's rotary pairs are reordered where the
-/// type uses position::rope_half. Errors: errc::mismatch, errc::missing, errc::unsupported (one of
-/// several parts), errc::out_of_memory, and errc::invalid where `values` are to be finite.
+/// model type, then the name and shape of every tensor, and only then is `w` written. Matrices
+/// stored as storage::q8_0, q4_0 or q4_1 take codes and scales of that type as they are. For
+/// floats, blocks are decoded to those that llama.cpp computes with. Llama's rotary pairs are
+/// reordered where the type uses position::rope_half. Errors: errc::mismatch, errc::missing,
+/// errc::unsupported (one of several parts), errc::out_of_memory, and errc::invalid where `values`
+/// are to be finite.
 template <class M, class T>
 result<void> load_gguf(weights<M, T>& w, const gguf& file,
                        nonfinite values = nonfinite::keep) LINNET_TRY {

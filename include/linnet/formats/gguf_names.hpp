@@ -29,6 +29,27 @@ constexpr std::string_view gguf_architecture_of() {
 
 namespace detail {
 
+/// How the matrices of model type `M`, stored as `Storage` says, go with GGUF files.
+struct gguf_storage {
+  bool known = true;   ///< floats, or codes that the files have
+  bool filled = true;  ///< blocks of codes fill all rows
+};
+template <class M, class Storage>
+consteval gguf_storage gguf_storage_of() {
+  gguf_storage found;
+  typename M::template params<form::canonical<float, Storage>> tree{};
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+        if constexpr (requires { leaf.scales; }) {
+          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+          found.known = found.known && (S::ggml || !S::scaled);
+          if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
+        }
+      },
+      parameter_path{}, tree);
+  return found;
+}
+
 /// Words for weights that GGUF files are not read into; true for others.
 template <class M, class Storage>
 constexpr bool fits_gguf() {
@@ -39,8 +60,15 @@ constexpr bool fits_gguf() {
         "rotary positions, ffn::swiglu), GPT-2 (norm::layer_norm, position::learned, "
         "bias::all, ffn::gelu_tanh) and T5 (norm::rms, ffn::relu or ffn::gated_gelu), all "
         "with attention::full");
-  else if constexpr (Storage::scaled)
-    static_assert(never<M>, "linnet: load GGUF files into the f32 model and quantize() it");
+  else if constexpr (!gguf_storage_of<M, Storage>().known)
+    static_assert(never<M>,
+                  "linnet: GGUF files are loaded as storage::q8_0, q4_0, q4_1 or floats; load "
+                  "into the f32 model and quantize() it for others");
+  else if constexpr (!gguf_storage_of<M, Storage>().filled)
+    static_assert(never<M>,
+                  "linnet: GGUF files have Q8_0, Q4_0 and Q4_1 in blocks of 32 inputs, which do "
+                  "not fill the rows of every matrix here; load into the f32 model and "
+                  "quantize() it");
   else
     return true;
   return false;
@@ -104,13 +132,20 @@ inline bool gguf_ignores(std::string_view architecture, std::string_view name) {
   return architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight";
 }
 
+/// The type of block that a tensor in ggml's blocks is made of.
+inline ggml_type block_type(const leaf& tensor) {
+  return tensor.type == dtype::i8 ? ggml_type::q8_0
+         : tensor.zeros           ? ggml_type::q4_1
+                                  : ggml_type::q4_0;
+}
+
 /// Where a tensor of model type `M` stands in a GGUF file.
 template <class M>
 file_part gguf_part(leaf tensor) {
   constexpr std::string_view architecture = gguf_architecture_of<M>();
-  file_part part{tensor,
-                 {gguf_name(architecture, tensor.name), tensor.rows, tensor.columns, tensor.vector},
-                 {}};
+  const index columns = tensor.ggml ? tensor.row_scales * storage::q8_0::group : tensor.columns;
+  file_part part{
+      tensor, {gguf_name(architecture, tensor.name), tensor.rows, columns, tensor.vector}, {}};
   const std::string_view name = stem(tensor.name);
   const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
   if constexpr (architecture == "llama") {

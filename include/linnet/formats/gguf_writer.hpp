@@ -135,10 +135,18 @@ inline result<std::string> gguf_head(std::span<const gguf_entry> metadata,
   return parser.failure;
 }
 
-/// Writes a file; values_of(i) gives the floats of tensor i.
+/// Stores row `r` of a tensor's values; whether they fit.
+inline bool encode_row(const gguf_named_tensor& tensor, std::span<const float> values, index r,
+                       std::span<std::byte> to) {
+  const auto columns = static_cast<std::size_t>(tensor.shape.empty() ? 1 : tensor.shape.back());
+  return encode_ggml(tensor.type, values.subspan(static_cast<std::size_t>(r) * columns, columns),
+                     to.data());
+}
+
+/// Writes a file; store_row(i, r, to) stores row r of tensor i, and tells whether its numbers fit.
 template <class F>
 result<void> write_gguf_file(const std::string& path, std::span<const gguf_entry> metadata,
-                             std::span<const gguf_named_tensor> tensors, F&& values_of) {
+                             std::span<const gguf_named_tensor> tensors, F&& store_row) {
   const auto head = gguf_head(metadata, tensors, path);
   if (!head) return head.error();
   file_writer file(path);
@@ -146,23 +154,39 @@ result<void> write_gguf_file(const std::string& path, std::span<const gguf_entry
   std::vector<std::byte> row;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const gguf_named_tensor& tensor = tensors[i];
-    const std::span<const float> values = values_of(i);
-    const auto columns = static_cast<std::size_t>(tensor.shape.empty() ? 1 : tensor.shape.back());
-    const auto bytes = static_cast<std::size_t>(bytes_per_block(tensor.type)) *
-                       (columns / static_cast<std::size_t>(values_per_block(tensor.type)));
-    row.resize(bytes);
-    for (std::size_t at = 0; at < values.size(); at += columns) {
-      if (!encode_ggml(tensor.type, values.subspan(at, columns), row.data()))
+    const index columns = tensor.shape.empty() ? 1 : tensor.shape.back();
+    index rows = 1;
+    for (std::size_t n = 0; n + 1 < tensor.shape.size(); ++n) rows *= tensor.shape[n];
+    row.resize(static_cast<std::size_t>(bytes_per_block(tensor.type) *
+                                        (columns / values_per_block(tensor.type))));
+    for (index r = 0; r < rows; ++r) {
+      if (!store_row(i, r, std::span(row)))
         return error{errc::invalid, path, printable(tensor.name),
                      "finite numbers that fit the scales of " + std::string(name_of(tensor.type)),
                      "others"};
       file.write(row);
     }
     const std::byte zeros[gguf_default_alignment] = {};
-    const std::size_t rest = values.size() / columns * bytes % gguf_default_alignment;
+    const std::size_t rest = static_cast<std::size_t>(rows) * row.size() % gguf_default_alignment;
     if (rest > 0) file.write(std::span(zeros).first(gguf_default_alignment - rest));
   }
   return file.commit();
+}
+
+/// Stores row `n` of codes, scales and minima as blocks; whether the scales are finite.
+inline bool store_blocks(const leaf& from, index n, std::byte* to) {
+  const ggml_type type = block_type(from);
+  const std::byte* const codes = from.data + n * from.columns;
+  bool fits = true;
+  for (index b = 0; b < from.row_scales; ++b, to += bytes_per_block(type)) {
+    const index at = n * from.row_scales + b;
+    const auto code = [&](index i) {
+      if (type == ggml_type::q8_0) return byte_at(codes, 32 * b + i);
+      return byte_at(codes, 16 * b + i / 2) >> i % 2 * 4 & 15;
+    };
+    fits = store_block(type, from.scales[at], from.zeros ? from.zeros[at] : 0, code, to) && fits;
+  }
+  return fits;
 }
 
 /// Writes the parts of a model; those that share a tensor of the file are joined.
@@ -176,34 +200,63 @@ inline result<void> write_gguf_parts(const std::string& path, const std::vector<
     const auto found = std::find_if(tensors.begin(), tensors.end(),
                                     [&](const auto& one) { return one.name == at.name; });
     if (found != tensors.end()) {
+      const leaf& first = joined[static_cast<std::size_t>(found - tensors.begin())][0]->tensor;
+      if (part.tensor.ggml ? !first.ggml || found->type != block_type(part.tensor) : first.ggml)
+        return error{errc::unsupported, path, at.name,
+                     "one storage type for all matrices that the file joins here", "several"};
       joined[static_cast<std::size_t>(found - tensors.begin())].push_back(&part);
       continue;
     }
     const std::string_view name = stem(part.tensor.name);
     const bool coarse = !at.vector && name != "position" && !name.ends_with("relative_bias") &&
                         at.columns % values_per_block(type) == 0;
-    tensors.push_back({at.name, coarse ? type : ggml_type::f32, {at.rows}});
+    tensors.push_back({at.name,
+                       part.tensor.ggml ? block_type(part.tensor)
+                       : coarse         ? type
+                                        : ggml_type::f32,
+                       {at.rows}});
     if (!at.vector) tensors.back().shape.push_back(at.columns);
     joined.push_back({&part});
     largest = (std::max)(largest, at.rows * at.columns);
   }
   if (!has_memory(array_bytes(largest, 1, sizeof(float)))) return out_of_memory(path);
   std::vector<float> values;
-  return write_gguf_file(path, metadata, tensors, [&](std::size_t i) {
+  std::vector<std::byte> blocks;
+  bool fits = true;
+  const auto gather = [&](std::size_t i, std::size_t row_bytes) {
     const placement& whole = joined[i][0]->at;
-    values.resize(static_cast<std::size_t>(whole.rows * whole.columns));
+    if (joined[i][0]->tensor.ggml)
+      blocks.resize(static_cast<std::size_t>(whole.rows) * row_bytes);
+    else
+      values.resize(static_cast<std::size_t>(whole.rows * whole.columns));
+    fits = true;
     for (const file_part* const part : joined[i]) {
       const leaf& from = part->tensor;
-      for (index n = 0; n < from.rows; ++n)
+      for (index n = 0; n < from.rows; ++n) {
+        if (from.ggml) {
+          const auto at = static_cast<std::size_t>(part->at.feature(n)) * row_bytes;
+          fits = store_blocks(from, n, blocks.data() + at) && fits;
+          continue;
+        }
         for (index j = 0; j < from.columns; ++j) {
           double x = 0;
           const index at = n * from.columns + j, to = part->at.row(n).first + j;
           decode_reals(from.type, from.data + at * size_of(from.type), 1, 1, &x);
           values[static_cast<std::size_t>(to)] = static_cast<float>(x);
         }
+      }
     }
-    return std::span<const float>(values);
-  });
+  };
+  return write_gguf_file(
+      path, metadata, tensors, [&](std::size_t i, index r, std::span<std::byte> to) {
+        if (r == 0) gather(i, to.size());
+        if (joined[i][0]->tensor.ggml) {
+          __builtin_memcpy(to.data(), blocks.data() + static_cast<std::size_t>(r) * to.size(),
+                           to.size());
+          return fits;
+        }
+        return encode_row(tensors[i], values, r, to);
+      });
 }
 
 }  // namespace detail
@@ -229,12 +282,15 @@ inline result<void> write_gguf(const std::string& path, std::span<const gguf_ent
       return wrong("as many values as the shape says", std::to_string(tensor.values.size()));
   }
   return detail::write_gguf_file(path, metadata, tensors,
-                                 [&](std::size_t i) { return tensors[i].values; });
+                                 [&](std::size_t i, index r, std::span<std::byte> to) {
+                                   return detail::encode_row(tensors[i], tensors[i].values, r, to);
+                                 });
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Saves weights as a GGUF file that load_gguf() and llama.cpp read, for the models that
-/// load_gguf() takes. Matrices whose rows hold whole blocks are of type `type`, all else is F32.
+/// load_gguf() takes. Matrices stored as storage::q8_0, q4_0 or q4_1 are written as they are. Other
+/// matrices whose rows hold whole blocks are of type `type`, all else is F32.
 /// `notes` are metadata of your own, such as a tokenizer's; without a tokenizer.ggml.model it is
 /// "no_vocab". Errors: those of write_gguf().
 template <class M, class T>
@@ -250,7 +306,9 @@ result<void> save_gguf(const weights<M, T>& w, const std::string& path,
                    std::string(name_of(type))};
     std::vector<gguf_entry> metadata;
     metadata.emplace_back("general.architecture", gguf_architecture_of<M>());
-    if (type != ggml_type::f32)
+    const std::vector<detail::file_part> parts = detail::gguf_parts(w);
+    if (type != ggml_type::f32 ||
+        std::ranges::any_of(parts, [](const auto& one) { return one.tensor.ggml; }))
       metadata.emplace_back("general.quantization_version", std::uint32_t{2});
     for (const detail::gguf_fact& fact : detail::gguf_facts<M>())
       if (fact.written && fact.kind == gguf_kind::f32)
@@ -260,7 +318,7 @@ result<void> save_gguf(const weights<M, T>& w, const std::string& path,
     if (std::ranges::none_of(notes, [](const auto& n) { return n.key == "tokenizer.ggml.model"; }))
       metadata.emplace_back("tokenizer.ggml.model", "no_vocab");
     for (gguf_entry& note : notes) metadata.push_back(std::move(note));
-    return detail::write_gguf_parts(path, detail::gguf_parts(w), type, metadata);
+    return detail::write_gguf_parts(path, parts, type, metadata);
   }
 }
 LINNET_OR_OUT_OF_MEMORY(path)

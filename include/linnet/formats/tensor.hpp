@@ -139,8 +139,9 @@ struct leaf {
   dtype type = dtype::f32;  ///< of the elements in memory
   std::byte* data = nullptr;
   float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
-  float* zeros = nullptr;   ///< likewise of a centred one
+  float* zeros = nullptr;   ///< likewise of a centred one: zero points or minima
   index row_scales = 0;
+  bool ggml = false;  ///< whether codes and scales are those of ggml's blocks
 
   index size() const { return rows * columns; }
 };
@@ -179,6 +180,7 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.scales = from.scales;
       one.zeros = from.zeros;
       one.row_scales = row_scales<S>(info.columns);
+      one.ggml = S::ggml;
     }
     all.push_back(std::move(one));
   });

@@ -10,8 +10,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// Whose names and layouts a file of weights follows.
 namespace naming {
-/// linnet's own names and layouts, for every model. Quantized tensors are their codes, with scales
-/// and zero points as `<name>.scales` and `<name>.zeros`.
+/// linnet's own names and layouts, for every model. Quantized tensors are their codes, with scales,
+/// zero points and minima as `<name>.scales`, `<name>.zeros` and `<name>.minima`.
 struct canonical {};
 /// Names and layouts of Hugging Face Transformers, for T5, Llama, GPT-2, Mamba,
 /// BERT, DistilBERT and ALBERT.
@@ -39,10 +39,11 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
         leaf more{.name = tensor.name + suffix, .rows = tensor.rows, .columns = tensor.row_scales};
         more.vector = tensor.row_scales == 1;
         more.data = reinterpret_cast<std::byte*>(values);
+        more.ggml = tensor.ggml;
         parts.push_back({more, {more.name, more.rows, more.columns, more.vector}});
       };
       add(tensor.scales, ".scales");
-      add(tensor.zeros, ".zeros");
+      add(tensor.zeros, tensor.ggml ? ".minima" : ".zeros");
       parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
     }
   }
@@ -62,9 +63,18 @@ inline std::string shape_text(const placement& at) {
   return text + "]";
 }
 
-/// Fault in codes, scales or zero points that quantize() could not have made: what they should be,
-/// or null. Asked before they are saved, and of what is loaded.
+/// Fault in codes, scales, zero points or minima that no storage has: what they should be, or null.
+/// Asked before they are saved, and of what is loaded.
 inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
+  if (tensor.ggml) {
+    for (index i = 0; is_real(type) && i < tensor.size(); ++i) {
+      double x = 0;
+      decode_reals(type, data + i * size_of(type), 1, 1, &x);
+      if (!is_finite(x) || storage::f16::decode(storage::f16::encode(x)) != x)
+        return "finite numbers that half precision holds";
+    }
+    return nullptr;
+  }
   if (tensor.type == dtype::i8)
     return std::find(data, data + tensor.size(), std::byte{0x80}) != data + tensor.size()
                ? "codes from -127 to 127"

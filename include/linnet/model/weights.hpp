@@ -200,8 +200,8 @@ class weights : public tensor_block<M, form::canonical<T, storage_of<M, T>>> {
 };
 
 /// The name of the first tensor of `w`, in canonical order, that holds an infinity or a NaN; empty
-/// if there is none. Scales and zero points count as `<name>.scales` and `<name>.zeros`, their
-/// names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
+/// if there is none. Scales, zero points and minima count as `<name>.scales`, `<name>.zeros` and
+/// `<name>.minima`, their names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
 template <class M, class T>
 std::string first_nonfinite(const weights<M, T>& w) {
   std::string found;
@@ -222,7 +222,8 @@ std::string first_nonfinite(const weights<M, T>& w) {
       look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
       const index scales = info.rows * row_scales<S>(info.columns);
       if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
-      if (S::centred && found.empty()) look(storage::f32{}, leaf.zeros, scales, at, ".zeros");
+      if (S::centred && found.empty())
+        look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
     }
   });
   return found;

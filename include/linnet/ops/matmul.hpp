@@ -162,8 +162,8 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
     each_group(p, k, 0, k, w,
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
-                 Kernels::template row_by_panel<S::code>(last - first, x + i0 * k + first, words,
-                                                         scales, zeros, origin, sums);
+                 Kernels::template row_by_panel<S::code, has_minima<S>>(
+                     last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
                });
     float* const out = y + i0 * n + j0;
     for (index j = 0; j < columns; ++j)
@@ -177,9 +177,9 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
     each_group(p, k, k0, k1, w,
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
-                 Kernels::template decode_panel<S::code>(matrix::depth(last - first), words, scales,
-                                                         zeros, origin,
-                                                         numbers + (first - k0) * panel_width);
+                 Kernels::template decode_panel<S::code, has_minima<S>>(
+                     matrix::depth(last - first), words, scales, zeros, origin,
+                     numbers + (first - k0) * panel_width);
                });
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                       {numbers, panel_width, 0}, y + i0 * n + j0, n, part,

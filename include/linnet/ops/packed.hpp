@@ -27,7 +27,7 @@ struct packed_matrix {
   using word = typename S::word;
   const word* panels = nullptr;
   const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
-  const float* zeros = nullptr;   ///< likewise when it is centred
+  const float* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
 
   /// Rows of words in a panel of `k` inputs.
@@ -59,8 +59,9 @@ struct packed_matrix {
     auto x = static_cast<T>(S::decode(code(n, j, k)));
     if constexpr (S::scaled) {
       const index g = scale_at(n, j, k);
-      if constexpr (S::centred) x -= static_cast<T>(zeros[g]);
+      if constexpr (S::centred && !S::ggml) x -= static_cast<T>(zeros[g]);
       x *= static_cast<T>(scales[g]);
+      if constexpr (has_minima<S>) x += static_cast<T>(zeros[g]);
     }
     return x;
   }

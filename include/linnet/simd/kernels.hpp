@@ -18,11 +18,11 @@
   LINNET_EXTERN void detail::L::multiply<T>(index, index, index, const rows_operand<T>&, \
                                             const columns_operand<T>&, T*, index,        \
                                             const epilogue<T>&, index);
-#define LINNET_DECODE(L, C)                                                             \
-  LINNET_EXTERN void detail::L::decode_panel<code::C>(index, const word*, const float*, \
-                                                      const float*, float, float*);     \
-  LINNET_EXTERN void detail::L::row_by_panel<code::C>(index, const float*, const word*, \
-                                                      const float*, const float*, float, float*);
+#define LINNET_DECODE(L, ...)                                                                     \
+  LINNET_EXTERN void detail::L::decode_panel<code::__VA_ARGS__>(index, const word*, const float*, \
+                                                                const float*, float, float*);     \
+  LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
+      index, const float*, const word*, const float*, const float*, float, float*);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
@@ -37,6 +37,7 @@
   LINNET_DECODE(L, f8_e5m2)                                                                        \
   LINNET_DECODE(L, u8)                                                                             \
   LINNET_DECODE(L, u4)                                                                             \
+  LINNET_DECODE(L, u4, true)                                                                       \
   LINNET_DECODE(L, nf4)                                                                            \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \

@@ -51,8 +51,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 
 /// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
 /// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null.
-template <code C>
+/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false>
 LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
   constexpr int per_word = 32 / bits_of(C),
@@ -68,8 +68,9 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
       LINNET_UNROLL
       for (int i = 0; i < per_word; ++i) {
         vec<float> x = decode<C>(u, i);
-        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
         if (scales) x = x * scale;
+        if constexpr (Minima) x = x + origin;
         store(y + i * panel_width, x);
       }
     }
@@ -77,13 +78,21 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 }
 
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
-/// whose scales they share. Decoded weights stay in registers.
-template <code C>
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false>
 LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = C == code::u8 || C == code::u4;
+  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
@@ -110,6 +119,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
+    if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
 }

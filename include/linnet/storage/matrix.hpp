@@ -29,6 +29,9 @@ template <class S>
 constexpr index group_of(index j) {
   return S::group == 0 ? 0 : j / S::group;
 }
+/// Whether a number is scale * code + minimum, with minima in place of zero points.
+template <class S>
+inline constexpr bool has_minima = (S::ggml && S::centred);
 /// Bytes of an [rows, columns] matrix in storage `S`, scales and zero points included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
@@ -43,7 +46,7 @@ struct matrix_ref {
   using storage = S;
   typename S::value* data = nullptr;  ///< [rows, row_values]
   float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
-  float* zeros = nullptr;             ///< likewise where it is centred
+  float* zeros = nullptr;             ///< likewise where it is centred: zero points or minima
 
   /// The code at row `r`, column `j`, in the low bits.
   typename S::value code(index r, index j, index columns) const {
@@ -66,8 +69,9 @@ struct matrix_ref {
     double x = S::decode(code(r, j, columns));
     if constexpr (S::scaled) {
       const index g = r * row_scales<S>(columns) + group_of<S>(j);
-      if constexpr (S::centred) x -= static_cast<double>(zeros[g]);
+      if constexpr (S::centred && !S::ggml) x -= static_cast<double>(zeros[g]);
       x *= static_cast<double>(scales[g]);
+      if constexpr (has_minima<S>) x += static_cast<double>(zeros[g]);
     }
     return x;
   }
@@ -142,6 +146,29 @@ void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& t
       to.set_code(r, j, columns, S::encode(v));
     }
   }
+}
+
+/// Rounds `x`[rows, columns] to ggml's blocks, of which a row's last may be shorter. A block
+/// with a number that is not finite gets the scale NaN.
+template <class S, class T>
+requires(S::ggml) void encode_matrix(index rows, index columns, const T* x,
+                                     const matrix_ref<S>& to) {
+  for (index r = 0; r < rows; ++r)
+    for (index j0 = 0; j0 < columns; j0 += S::group) {
+      const index n = (std::min)(S::group, columns - j0);
+      float numbers[S::group], scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
+      typename S::value codes[S::group] = {};
+      bool finite = true;
+      for (index j = 0; j < n; ++j) {
+        numbers[j] = static_cast<float>(x[r * columns + j0 + j]);
+        finite = finite && is_finite(numbers[j]);
+      }
+      if (finite) S::round_block(n, numbers, codes, scale, minimum);
+      const index at = r * row_scales<S>(columns) + j0 / S::group;
+      to.scales[at] = scale;
+      if constexpr (S::centred) to.zeros[at] = minimum;
+      for (index j = 0; j < n; ++j) to.set_code(r, j0 + j, columns, codes[j]);
+    }
 }
 
 }  // namespace detail

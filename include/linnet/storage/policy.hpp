@@ -57,6 +57,7 @@ struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
+  static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
   static constexpr index per_value = 1;      ///< codes in one `value` of a canonical row

@@ -5,6 +5,7 @@
 /// model; kernels read weights as they are stored.
 
 #include <linnet/storage/float.hpp>
+#include <linnet/storage/ggml.hpp>
 #include <linnet/storage/int4.hpp>
 #include <linnet/storage/int8.hpp>
 #include <linnet/storage/matrix.hpp>
