@@ -85,9 +85,13 @@ void describe_packed(F&& f) {
     else
       f(key, std::string_view(number_text(static_cast<double>(value))));
   });
-  f("storage", std::string_view(S::name));
-  if (S::group > 0)
-    f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  if constexpr (requires { S::mixes; }) {
+    f("storage", std::string_view(S::name()));
+  } else {
+    f("storage", std::string_view(S::name));
+    if (S::group > 0)
+      f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  }
   f("panel_width", std::string_view(number_text(static_cast<double>(ops::panel_width))));
   // Names, sizes and storage of all tensors: models from outside may say little of themselves.
   layout_digest digest;
