@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// For compare_tokenizers.py: reads a tokenizer.json and texts, and writes their ids and what the ids
-// decode to. Texts are u32 bytes and the bytes; ids u32 how many and the ids.
+// For compare_tokenizers.py: reads a tokenizer.json and texts, and writes their ids and what the
+// ids decode to. Texts are u32 bytes and the bytes; ids u32 how many and the ids.
 //   c++ -std=c++20 -O2 -Iinclude tests/reference/tokenize.cpp -o tokenize
 
 #include <cstdio>

@@ -50,7 +50,9 @@ constexpr utf8_character utf8_front(std::string_view text) {
 }
 /// Appends a code point to a text.
 inline void append_utf8(char32_t code, std::string& to) {
-  const auto put = [&](char32_t byte) { to += static_cast<char>(static_cast<unsigned char>(byte)); };
+  const auto put = [&](char32_t byte) {
+    to += static_cast<char>(static_cast<unsigned char>(byte));
+  };
   if (code < 0x80) return put(code);
   const int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
   put((0xff00u >> (more + 1) & 0xffu) | code >> 6 * more);
