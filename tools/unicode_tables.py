@@ -34,7 +34,7 @@ inline constexpr std::uint16_t decomposition_starts[] = {
 %(starts)s
     // clang-format on
 };
-/// What the decompositions consist of.
+/// Code points that the decompositions consist of.
 inline constexpr std::uint32_t decomposed_codes[] = {
     // clang-format off
 %(codes)s

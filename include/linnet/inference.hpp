@@ -7,6 +7,7 @@
 #include <linnet/file/file.hpp>
 #include <linnet/formats/llama2c.hpp>
 #include <linnet/formats/packed_file.hpp>
+#include <linnet/generate/embedder.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/generate/session.hpp>
 #include <linnet/model/presets.hpp>

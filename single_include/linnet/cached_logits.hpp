@@ -212,8 +212,8 @@ class cached_logits_reader {
     bool accepts(const typename M::batch& b, const limits& l) const {
       if (!page_ || M::vocabulary != from_->record_.vocabulary || l.threads > from_->threads_)
         return false;
-      const detail::batch_digest facts = detail::digest_of(b);
-      return facts.hash == page_->hash && facts.rows == page_->rows;
+      const detail::batch_digest digest = detail::digest_of(b);
+      return digest.hash == page_->hash && digest.rows == page_->rows;
     }
     /// The loss criterion of the batch's rows.
     template <class Batch>
@@ -227,12 +227,10 @@ class cached_logits_reader {
           return n;
         };
         const index before = recorded(0, first);
-        ops::distil(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                    h.dy != nullptr, h.z_loss, from->how_, 1, from->scratch(),
-                    [&](index, index i, T* to) {
-                      const index row = before + recorded(first, first + i);
-                      from->expand(page->records + row * from->record_.row_bytes(), to);
-                    });
+        ops::distil(on, h, first, rows, from->how_, 1, from->scratch(), [&](index, index i, T* to) {
+          const index row = before + recorded(first, first + i);
+          from->expand(page->records + row * from->record_.row_bytes(), to);
+        });
       };
     }
 
@@ -368,11 +366,11 @@ class cached_logits_writer {
   template <class Batch>
   auto token_loss(const ops::execution& on, const Batch& b) {
     on.threads.once([&] {
-      const detail::batch_digest facts = detail::digest_of(b);
+      const detail::batch_digest digest = detail::digest_of(b);
       std::byte head[detail::cached_logits_batch];
       std::byte* at = head;
-      put(at, facts.hash);
-      put(at, static_cast<std::uint64_t>(facts.rows));
+      put(at, digest.hash);
+      put(at, static_cast<std::uint64_t>(digest.rows));
       write(head, detail::cached_logits_batch);
       ++batches_;
     });

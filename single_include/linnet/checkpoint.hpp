@@ -82,7 +82,7 @@ inline std::uint64_t checksum(std::span<const std::byte> bytes) {
 
 /// A parsed file of sections: its statements and its sections. The sections' bytes are the file's.
 struct section_file {
-  std::vector<key_value> facts;
+  std::vector<key_value> metadata;
   std::vector<section> sections;
 
   const section* find(std::string_view name) const {
@@ -137,12 +137,12 @@ inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
     return error{errc::unsupported, where, "version", std::to_string(sections_version),
                  std::to_string(version)};
 
-  // Every fact and section takes some bytes of the table, so these loops end.
+  // Every entry and section takes some bytes of the table, so these loops end.
   section_file all;
-  const auto facts = table.number<std::uint32_t>(), sections = table.number<std::uint32_t>();
-  for (std::uint32_t i = 0; i < facts && table.good; ++i) {
+  const auto entries = table.number<std::uint32_t>(), sections = table.number<std::uint32_t>();
+  for (std::uint32_t i = 0; i < entries && table.good; ++i) {
     std::string key = table.text();
-    all.facts.push_back({std::move(key), table.text()});
+    all.metadata.push_back({std::move(key), table.text()});
   }
   for (std::uint32_t i = 0; i < sections && table.good; ++i) {
     section next{table.text()};
@@ -157,7 +157,7 @@ inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
     all.sections.push_back(std::move(next));
   }
   if (!table.good || !table.rest.empty())
-    return wrong("header", "as many facts and sections as it says", "others");
+    return wrong("header", "as many entries and sections as it says", "others");
   if (!file.rest.empty())
     return wrong("", "the end of the file after the last section",
                  std::to_string(file.rest.size()) + " bytes more");
@@ -171,7 +171,7 @@ inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Head of a file of sections: everything before the sections' bytes.
-inline std::string checkpoint_file_head(const std::vector<key_value>& facts,
+inline std::string checkpoint_file_head(const std::vector<key_value>& metadata,
                                         const std::vector<section>& sections) {
   std::string head(sections_magic);
   const auto number = [&](auto value) {
@@ -185,9 +185,9 @@ inline std::string checkpoint_file_head(const std::vector<key_value>& facts,
   const std::size_t size_at = head.size();
   number(std::uint32_t{0});
   const std::size_t table_at = head.size();
-  number(static_cast<std::uint32_t>(facts.size()));
+  number(static_cast<std::uint32_t>(metadata.size()));
   number(static_cast<std::uint32_t>(sections.size()));
-  for (const key_value& one : facts) {
+  for (const key_value& one : metadata) {
     text(one.key);
     text(one.value);
   }
@@ -205,14 +205,14 @@ inline std::string checkpoint_file_head(const std::vector<key_value>& facts,
 /// Writes a file of sections; the previous file is kept as previous_of(path). Errors: errc::io,
 /// errc::invalid (names that are too many or not unique).
 inline result<void> write_checkpoint_file(const std::string& path,
-                                          const std::vector<key_value>& facts,
+                                          const std::vector<key_value>& metadata,
                                           const std::vector<section>& sections) LINNET_TRY {
   for (std::size_t i = 0; i < sections.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (sections[i].name == sections[j].name)
         return error{errc::invalid, path, printable(sections[i].name), "one section of this name",
                      "two"};
-  const std::string head = checkpoint_file_head(facts, sections);
+  const std::string head = checkpoint_file_head(metadata, sections);
   if (head.size() > longest_sections_table)
     return error{errc::invalid, path, "names of sections",
                  "at most " + std::to_string(longest_sections_table) + " bytes",
@@ -314,7 +314,7 @@ void visit_blocks(Trainer& train, const training_progress& progress, F&& f) {
 template <class Trainer>
 result<void> save_checkpoint(const std::string& path, Trainer& train,
                              const std::vector<section>& own = {}) LINNET_TRY {
-  if (!detail::fits_facts<true, typename Trainer::model>()) return {};
+  if (!detail::fits_metadata<true, typename Trainer::model>()) return {};
   const training_progress progress = train.progress();
   if (train.stopped())
     return error{errc::invalid, path, "trainer", "one that goes on",
@@ -341,12 +341,12 @@ LINNET_OR_OUT_OF_MEMORY(path)
 template <class Trainer>
 result<checkpoint> load_checkpoint(std::span<const std::byte> bytes, Trainer& train,
                                    const std::string& where = "checkpoint") LINNET_TRY {
-  if (!detail::fits_facts<true, typename Trainer::model>()) return error{};
+  if (!detail::fits_metadata<true, typename Trainer::model>()) return error{};
   const auto file = detail::parse_sections(bytes, where);
   if (!file) return file.error();
   for (const detail::key_value& one : detail::trainer_metadata<Trainer>()) {
-    const auto said = std::ranges::find(file->facts, one.key, &detail::key_value::key);
-    const bool there = said != file->facts.end();
+    const auto said = std::ranges::find(file->metadata, one.key, &detail::key_value::key);
+    const bool there = said != file->metadata.end();
     if (!there || said->value != one.value)
       return error{errc::mismatch, where, one.key, one.value + " (the trainer's type)",
                    there ? detail::printable(said->value) : "nothing"};

@@ -112,8 +112,8 @@
 #endif
 
 // Translation units of one program may be compiled with different flags. Everything that such a
-// flag changes lives in an inline namespace named after the flags, so the linker never merges,
-// say, an AVX-512 instance of a function with the one a portable translation unit relies on.
+// flag changes lives in an inline namespace named after the flags. So the linker never merges two
+// instances of a function, say AVX-512's with the one that a portable unit relies on.
 #if defined(__AVX512BF16__)
 #define LINNET_ABI_ARCH avx512bf16
 #elif defined(__AVX512VNNI__)
@@ -190,8 +190,8 @@
   }                          \
   LINNET_WARNINGS_END
 
-// Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
-// whatever the flags of the program that links it; without it they share the key above.
+// Kernels have a namespace of their own. With linnet::kernels they come from a compiled library,
+// whatever the flags of the program that links it. Without it they share the key above.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 #define LINNET_SIMD_NAMESPACE_BEGIN                                                              \
   LINNET_WARNINGS_BEGIN                                                                          \
@@ -1126,69 +1126,43 @@ inline void aligned_free(void* p) { std::free(p); }
 #endif
 }  // namespace detail
 
-/// Owns one aligned, zeroed block of memory. Movable; an empty block means that allocation failed,
-/// or that the block was moved from.
+/// One aligned block of memory: zeroed and its own, or another's. Movable; an empty block means
+/// that allocation failed, or that the block was moved from.
 class memory_block {
  public:
+  /// Gives memory back.
+  using release = void (*)(void* data, index size);
+
   memory_block() = default;
-  /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
-  explicit memory_block(index bytes)
-      : size_(round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment)) {
-    if (bytes < most_bytes) data_.reset(detail::aligned_allocate(static_cast<std::size_t>(size_)));
-    if (data_)
-      __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
-    else
-      size_ = 0;
+  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure.
+  explicit memory_block(index bytes) {
+    if (bytes >= most_bytes) return;
+    const index size = round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment);
+    *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
+                         [](void* p, index) { detail::aligned_free(p); });
+    if (data_) __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size));
   }
-  /// Takes the other's memory and leaves it empty.
-  memory_block(memory_block&& other) noexcept
-      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
-  /// @copydoc memory_block(memory_block&&)
-  memory_block& operator=(memory_block&& other) noexcept {
-    data_ = std::move(other.data_);
-    size_ = std::exchange(other.size_, 0);
-    return *this;
-  }
+  /// Takes `size` bytes at `data`, which `how` gives back. Without `how` they stay another's and
+  /// must outlive the block.
+  memory_block(void* data, index size, release how) : data_(data, {how, size}) {}
+
   /// First byte, or null.
   void* data() const { return data_.get(); }
-  /// Size in bytes, a multiple of `alignment`.
-  index size() const { return size_; }
+  /// Size in bytes, of own memory a multiple of `alignment`.
+  index size() const { return data_ ? data_.get_deleter().size : 0; }
 
  private:
-  struct free_memory {
-    void operator()(void* p) const { detail::aligned_free(p); }
+  struct give_back {
+    release how;
+    index size;
+    void operator()(void* p) const {
+      if (how) how(p, size);
+    }
   };
-  std::unique_ptr<void, free_memory> data_;
-  index size_ = 0;
+  std::unique_ptr<void, give_back> data_;
 };
 
 LINNET_NAMESPACE_END
-/// @file
-/// The contract of a layer.
-///
-/// A layer is a stateless type with
-///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
-///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
-///    number of parameter structs in lockstep (also none, to count at compile time: it is
-///    constexpr);
-///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
-///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
-///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
-///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
-///  - `in` and `out`: the widths of x and y;
-///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
-///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
-///    multiply-add counted as 2; elementwise work is not counted.
-///
-/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
-/// finished it.
-
-#include <concepts>
-
 /// @file
 /// Matrix views whose width is part of the type, and spans that outlive a call.
 
@@ -1251,12 +1225,42 @@ class lasting_span : public std::span<T> {
 
 LINNET_NAMESPACE_END
 /// @file
+/// The contract of a layer.
+///
+/// A layer is a stateless type with
+///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
+///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
+///    number of parameter structs in lockstep (also none, to count at compile time: it is
+///    constexpr);
+///    One struct may also be that of a counterpart, a layer with the same members whose matrices
+///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
+///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
+///    collapse(), factorise() and unshare() work on every such layer;
+///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
+///  continues
+///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
+///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
+///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `in` and `out`: the widths of x and y;
+///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
+///  continues where another is;
+///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
+///    multiply-add counted as 2; elementwise work is not counted.
+///
+/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
+/// finished it.
+
+#include <concepts>
+
+/// @file
 /// Context of a call: sizes, tables and options that all its layers read.
 
 /// @file
-/// Dropout with masks that are computed, never stored. Whether a value is dropped depends only on
-/// the seed, the step, the sample's index in the whole batch, the dropout id and the value's
-/// position. And layer dropout, which takes a whole layer away from a sample.
+/// Dropout with masks that are computed, never stored. Whether a value is dropped depends on the
+/// seed, the step, the sample's index in the whole batch, the dropout id and the position alone.
+/// And layer dropout, which takes a whole layer away from a sample.
 
 #include <cmath>
 
@@ -1615,8 +1619,8 @@ class barrier {
 ///
 /// Threads that wait for each other need all of their processors at once. Where other programs, a
 /// quota or a virtual machine's host takes some away, a team may be many times slower than one
-/// thread. Results are the same for any number of threads, so the number may follow what pays: a
-/// team has to compute, in the time that it takes, at least what one undisturbed thread would.
+/// thread. Results are the same for any number of threads, so the number may follow what pays. In
+/// the time that it takes, a team has to compute what one undisturbed thread would.
 class team_savings {
  public:
   /// Whether a team is worth another try.
@@ -1628,9 +1632,9 @@ class team_savings {
     if (left > 0) unwatched_.store(left - 1, std::memory_order_relaxed);
     return left == 0;
   }
-  /// Accounts for a team that computed for `computed` in `elapsed`. Every failure in a row makes
-  /// the pause until the next try twice as long, up to about a second: threads that OpenMP keeps
-  /// waiting cost, too.
+  /// Accounts for a team that computed for `computed` in `elapsed`. Every failure in a row doubles
+  /// the pause until the next try, up to about a second. Threads that OpenMP keeps waiting cost,
+  /// too.
   void add(std::int64_t computed, std::int64_t elapsed) {
     std::int64_t gain = (std::max)(computed - elapsed, -largest_loss);
     const bool brief = gain > 0 && elapsed < 1'000'000;
@@ -1707,9 +1711,9 @@ inline int openmp_processors() {
     known = omp_get_proc_bind() == omp_proc_bind_false ? affine_processors() : omp_get_num_procs();
   return usable_processors(known);
 }
-/// How many of `n` threads OpenMP can run for the calling thread. More would end the program, if
-/// OpenMP cannot make a thread, or wait for ever, as for threads that the parent of a forked
-/// process had.
+/// How many of `n` threads OpenMP can run for the calling thread. More would end the program where
+/// OpenMP cannot make a thread. Or they would wait for ever: for threads that the parent of a
+/// forked process had.
 inline int openmp_threads(int n) {
 #if defined(__unix__) || defined(__APPLE__)
   struct crew {
@@ -1862,7 +1866,8 @@ enum class activation_kind {
   relu,       ///< max(x, 0)
   gelu,       ///< x Phi(x), exact, with the error function
   gelu_tanh,  ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
-  silu        ///< x sigmoid(x)
+  silu,       ///< x sigmoid(x)
+  tanh        ///< tanh x
 };
 
 namespace simd {
@@ -1906,8 +1911,8 @@ struct rows_operand {
 };
 
 /// Right factor B of a product: K rows of N columns. Column j of row k is data[(j / 32) * panel +
-/// k*ld + j % 32]: packed panels (ld = 32, panel = 32 K) as well as any row-major matrix (panel =
-/// 32).
+/// k*ld + j % 32]. That holds of packed panels (ld = 32, panel = 32 K) as well as of any row-major
+/// matrix (panel = 32).
 template <class Value>
 struct columns_operand {
   const Value* data;
@@ -2028,8 +2033,9 @@ namespace detail {
 #endif
 /// Kernels for any machine.
 struct portable {
-// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
 template <class T, int Lanes>
 struct vector_of {
@@ -2130,7 +2136,7 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
@@ -2283,6 +2289,13 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
 }
 /// f'(x) of an activation.
 template <activation_kind A, class T>
@@ -2294,21 +2307,19 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    const vec<T> t = tanh<T>(u);
-    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
-    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
-    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
-    return T(0.5) * (T(1) + t) +
-           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
     return s * (T(1) + x * (T(1) - s));
   }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
 }
 
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -2333,9 +2344,10 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -2397,8 +2409,9 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -2443,15 +2456,17 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }
 
-// Scores and weighted sums of attention over rows of tokens, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
@@ -2621,8 +2636,9 @@ template <class T>
 LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
-// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -2655,6 +2671,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -2667,8 +2684,9 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
 }
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;
@@ -2928,6 +2946,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -2935,13 +2954,16 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
-// Sums, products and the largest of rows, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -3000,8 +3022,9 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
@@ -3037,6 +3060,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
 /// c_j. next may be h.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
@@ -3053,9 +3077,10 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
   }
 }
 /// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
-/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
-/// delta_i through the decay) are overwritten.
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
@@ -3078,9 +3103,10 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
     d_decay[i] = sum<T>(decays);
   }
 }
-// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
@@ -3174,7 +3200,8 @@ LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, cons
   }
 }
 
-// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
@@ -3279,8 +3306,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_ROWS 6
 /// Kernels for AVX2 with FMA.
 struct avx2 {
-// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
 template <class T, int Lanes>
 struct vector_of {
@@ -3381,7 +3409,7 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
@@ -3534,6 +3562,13 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
 }
 /// f'(x) of an activation.
 template <activation_kind A, class T>
@@ -3545,21 +3580,19 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    const vec<T> t = tanh<T>(u);
-    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
-    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
-    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
-    return T(0.5) * (T(1) + t) +
-           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
     return s * (T(1) + x * (T(1) - s));
   }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
 }
 
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -3584,9 +3617,10 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -3648,8 +3682,9 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -3694,15 +3729,17 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }
 
-// Scores and weighted sums of attention over rows of tokens, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
@@ -3872,8 +3909,9 @@ template <class T>
 LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
-// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -3906,6 +3944,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -3918,8 +3957,9 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
 }
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;
@@ -4179,6 +4219,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -4186,13 +4227,16 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
-// Sums, products and the largest of rows, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -4251,8 +4295,9 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
@@ -4288,6 +4333,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
 /// c_j. next may be h.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
@@ -4304,9 +4350,10 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
   }
 }
 /// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
-/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
-/// delta_i through the decay) are overwritten.
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
@@ -4329,9 +4376,10 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
     d_decay[i] = sum<T>(decays);
   }
 }
-// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
@@ -4425,7 +4473,8 @@ LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, cons
   }
 }
 
-// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
@@ -4534,8 +4583,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_ROWS 12
 /// Kernels for AVX-512.
 struct avx512 {
-// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
 template <class T, int Lanes>
 struct vector_of {
@@ -4636,7 +4686,7 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
@@ -4789,6 +4839,13 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
 }
 /// f'(x) of an activation.
 template <activation_kind A, class T>
@@ -4800,21 +4857,19 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    const vec<T> t = tanh<T>(u);
-    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
-    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
-    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
-    return T(0.5) * (T(1) + t) +
-           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
     return s * (T(1) + x * (T(1) - s));
   }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
 }
 
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -4839,9 +4894,10 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -4903,8 +4959,9 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -4949,15 +5006,17 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }
 
-// Scores and weighted sums of attention over rows of tokens, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
@@ -5127,8 +5186,9 @@ template <class T>
 LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
-// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -5161,6 +5221,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -5173,8 +5234,9 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
 }
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;
@@ -5434,6 +5496,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -5441,13 +5504,16 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
-// Sums, products and the largest of rows, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -5506,8 +5572,9 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
@@ -5543,6 +5610,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
 /// c_j. next may be h.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
@@ -5559,9 +5627,10 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
   }
 }
 /// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
-/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
-/// delta_i through the decay) are overwritten.
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
@@ -5584,9 +5653,10 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
     d_decay[i] = sum<T>(decays);
   }
 }
-// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
@@ -5680,7 +5750,8 @@ LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, cons
   }
 }
 
-// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
@@ -5765,8 +5836,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
 /// Kernels for AVX-512 with dot products: those that multiply codes differ.
 struct avx512dot : avx512 {
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -5791,9 +5863,10 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -5855,8 +5928,9 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -5901,14 +5975,16 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }
 
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;
@@ -6168,6 +6244,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -6175,6 +6252,7 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
@@ -6333,7 +6411,8 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_ACTIVATION(L, relu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
-  LINNET_ACTIVATION(L, silu, T)
+  LINNET_ACTIVATION(L, silu, T)                                                                   \
+  LINNET_ACTIVATION(L, tanh, T)
 #define LINNET_SCANS_OF(L, T)                                                                      \
   LINNET_EXTERN void detail::L::softplus<T>(index, T*);                                            \
   LINNET_EXTERN void detail::L::softplus_backward<T>(index, const T*, T*);                         \
@@ -6488,7 +6567,7 @@ struct coded : policy {
 /// Whether storage `S` keeps codes of this kind.
 template <class S>
 constexpr bool keeps(simd::code kind) {
-  if constexpr (S::per_word > 1)
+  if constexpr (requires { S::code; })
     return S::code == kind;
   else
     return false;
@@ -6629,6 +6708,7 @@ constexpr index matrix_bytes(index rows, index columns) {
 /// see.
 template <class S>
 struct matrix_ref {
+  using storage = S;
   typename S::value* data = nullptr;  ///< [rows, row_values]
   float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
   float* zeros = nullptr;             ///< likewise where it is centred
@@ -6766,6 +6846,250 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Storage that differs between the matrices of a model, by what each is for.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// The uses of a matrix that storage tells apart.
+enum class part {
+  any,  ///< none of the others
+  embedding,
+  head,
+  attention_q,
+  attention_k,
+  attention_v,
+  attention_o,
+  ffn_gate,
+  ffn_up,
+  ffn_down
+};
+
+/// Storage `S` for some parts of a model; an argument of per_role<>.
+template <class S, part... Parts>
+struct of_parts {
+  static_assert(std::is_base_of_v<policy, S>,
+                "linnet::storage::per_role: what is given for a role is a storage type, such as "
+                "storage::embedding<storage::int8>");
+  using stored = S;
+  template <part P>
+  static constexpr bool has = ((P == Parts) || ...);
+};
+/// Storage of the token embedding; of a tied model also what the head reads.
+template <class S>
+using embedding = of_parts<S, part::embedding>;
+/// Storage of an untied output head.
+template <class S>
+using head = of_parts<S, part::head>;
+/// Storage of the query projections.
+template <class S>
+using attention_q = of_parts<S, part::attention_q>;
+/// Storage of the key projections.
+template <class S>
+using attention_k = of_parts<S, part::attention_k>;
+/// Storage of the value projections.
+template <class S>
+using attention_v = of_parts<S, part::attention_v>;
+/// Storage of the output projections of attention.
+template <class S>
+using attention_o = of_parts<S, part::attention_o>;
+/// Storage of the gates of gated feed-forwards.
+template <class S>
+using ffn_gate = of_parts<S, part::ffn_gate>;
+/// Storage of the maps into the hidden width of feed-forwards.
+template <class S>
+using ffn_up = of_parts<S, part::ffn_up>;
+/// Storage of the maps out of the hidden width of feed-forwards.
+template <class S>
+using ffn_down = of_parts<S, part::ffn_down>;
+
+/// The name of a storage type in files and errors.
+template <class S>
+std::string name_of() {
+  if constexpr (requires { S::mixes; })
+    return S::name();
+  else
+    return S::name;
+}
+
+/// Storage of a model whose parts are stored in several ways: that of the rest, then of each part
+/// in order. It is spelled per_role<>.
+template <class Rest, class... Parts>
+struct mixed : policy {
+  static constexpr bool mixes = true;
+  using rest = Rest;
+  /// Calls f(std::type_identity<S>{}) for the storage of the rest and of each part.
+  template <class F>
+  static constexpr void each(F&& f) {
+    f(std::type_identity<Rest>{});
+    (f(std::type_identity<Parts>{}), ...);
+  }
+  // Of all of them, the answer that asks for more care.
+  static constexpr bool scaled = (Rest::scaled || ... || Parts::scaled);
+  static constexpr index per_word = (std::max)({Rest::per_word, Parts::per_word...});
+  using value = std::conditional_t<per_word == 1, typename Rest::value, void>;
+  /// The storage of the rest, then the parts that are stored otherwise.
+  static std::string name() {
+    std::string all = described<Rest>();
+    const std::string parts[] = {described<Parts>()...};
+    constexpr const char* words[] = {"embedding",   "head",        "attention_q",
+                                     "attention_k", "attention_v", "attention_o",
+                                     "ffn_gate",    "ffn_up",      "ffn_down"};
+    constexpr bool differs[] = {!std::is_same_v<Rest, Parts>...};
+    for (std::size_t i = 0; i < sizeof...(Parts); ++i)
+      if (differs[i]) all += std::string(", ") + words[i] + ' ' + parts[i];
+    return all;
+  }
+
+ private:
+  template <class S>
+  static std::string described() {
+    return S::group > 0 ? S::name + (" group " + std::to_string(S::group)) : S::name;
+  }
+};
+
+}  // namespace storage
+
+namespace detail {
+
+template <class Entry>
+inline constexpr bool is_role = requires {
+  typename Entry::stored;
+};
+
+/// The storage that the last of `Entries` gives a part, or `Default`.
+template <storage::part P, class Default, class... Entries>
+struct storage_for {
+  using type = Default;
+};
+template <storage::part P, class Default, class Entry, class... Entries>
+struct storage_for<P, Default, Entry, Entries...> : storage_for<P, Default, Entries...> {};
+template <storage::part P, class Default, class Entry, class... Entries>
+requires(Entry::template has<P>) struct storage_for<P, Default, Entry, Entries...>
+    : storage_for<P, typename Entry::stored, Entries...> {
+};
+
+/// Different types in a list.
+template <class... S>
+consteval int count_types() {
+  int count = 0;
+  std::size_t at = 0;
+  const auto first = [&]<class One>(std::type_identity<One>) {
+    std::size_t before = 0;
+    bool met = false;
+    ((met = met || (before++ < at && std::is_same_v<S, One>)), ...);
+    count += !met;
+    ++at;
+  };
+  (first(std::type_identity<S>{}), ...);
+  return count;
+}
+
+/// One storage type where all parts agree, else a mixed one.
+template <class Rest, class... Parts>
+struct mix_storage {
+  static constexpr int types = count_types<Rest, Parts...>();
+  using type =
+      typename std::conditional_t<types == 1, std::type_identity<Rest>,
+                                  std::type_identity<storage::mixed<Rest, Parts...>>>::type;
+};
+template <class Default, class... Entries>
+struct mix_roles {
+  template <storage::part P>
+  using of = typename storage_for<P, Default, Entries...>::type;
+  using mix = mix_storage<Default, of<storage::part::embedding>, of<storage::part::head>,
+                          of<storage::part::attention_q>, of<storage::part::attention_k>,
+                          of<storage::part::attention_v>, of<storage::part::attention_o>,
+                          of<storage::part::ffn_gate>, of<storage::part::ffn_up>,
+                          of<storage::part::ffn_down>>;
+};
+/// Words for arguments of per_role<> that do not fit; true for others.
+template <class Default, class... Entries>
+constexpr bool per_role_fits() {
+  if constexpr (!(is_role<Entries> && ...)) {
+    static_assert(
+        never<Default, Entries...>,
+        "linnet::storage::per_role: what follows the first argument says which role it is "
+        "for, such as storage::embedding<storage::int8>");
+    return false;
+  } else {
+    constexpr bool few = mix_roles<Default, Entries...>::mix::types <= 4;
+    static_assert(few,
+                  "linnet::storage::per_role: at most four different storage types in one model; "
+                  "each has kernels of its own");
+    return few;
+  }
+}
+/// The storage of per_role<>, or what stands in for it where the arguments do not fit.
+template <bool Fits, class Default, class... Entries>
+struct make_per_role : mix_roles<Default, Entries...>::mix {};
+template <class Default, class... Entries>
+struct make_per_role<false, Default, Entries...> {
+  using type = Default;
+};
+
+/// The storage of a model that is spelled `S`: of a tied one the head's is the embedding's.
+template <bool Tied, class S>
+struct model_storage {
+  using type = S;
+  static constexpr bool fits = true;  ///< whether a tied head is given no other storage
+};
+template <class Rest, class Embedding, class Head, class... Parts>
+struct model_storage<true, storage::mixed<Rest, Embedding, Head, Parts...>> {
+  using type = typename mix_storage<Rest, Embedding, Embedding, Parts...>::type;
+  static constexpr bool fits = std::is_same_v<Head, Embedding> || std::is_same_v<Head, Rest>;
+};
+
+/// The storage of a part in a model stored as `S`; part::any passes `S` on.
+template <class S, storage::part P>
+struct part_storage {
+  using type = S;
+};
+template <storage::part P, class Rest, class... Parts>
+requires(P != storage::part::any) struct part_storage<storage::mixed<Rest, Parts...>, P> {
+  template <std::size_t N, class First, class... More>
+  struct number : number<N - 1, More...> {};
+  template <class First, class... More>
+  struct number<0, First, More...> {
+    using type = First;
+  };
+  using type = typename number<static_cast<std::size_t>(P), Rest, Parts...>::type;
+};
+/// The storage of a matrix that is no part of its own.
+template <class S>
+struct rest_storage {
+  using type = S;
+};
+template <class S>
+requires requires { S::mixes; }
+struct rest_storage<S> {
+  using type = typename S::rest;
+};
+
+}  // namespace detail
+
+namespace storage {
+
+/// Storage `Default` for all matrices but those that `Entries` name, such as per_role<int4<>,
+/// embedding<int8>, head<int8>>. Of two entries for one role the last counts. At most four
+/// different storage types. Where all are the same it is that type itself.
+template <class Default, class... Entries>
+using per_role =
+    typename linnet::detail::make_per_role<linnet::detail::per_role_fits<Default, Entries...>(),
+                                           Default, Entries...>::type;
+
+/// The storage of a part of a model stored as `S`; part::any is all of `S`.
+template <class S, part P>
+using at = typename linnet::detail::part_storage<S, P>::type;
+/// The storage of a matrix that is no part of its own, in a model stored as `S`.
+template <class S>
+using single = typename linnet::detail::rest_storage<S>::type;
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
 /// Storage in small floating-point numbers: bf16, f16 and two of 8 bits.
 
 LINNET_NAMESPACE_BEGIN
@@ -6868,6 +7192,7 @@ using simd::panel_width;
 /// at every instruction-set level and can be inverted exactly.
 template <class T, class S>
 struct packed_matrix {
+  using storage = S;
   using word = typename S::word;
   const word* panels = nullptr;
   const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
@@ -7103,6 +7428,137 @@ class layer_mask {
 }  // namespace ops
 
 LINNET_NAMESPACE_END
+/// @file
+/// Layout of keys and values in memory, as attention reads them.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Where the tokens of paged caches lie: numbers of blocks in a pool that all sequences share.
+struct page_tables {
+  const std::int32_t* tables = nullptr;  ///< [batch, size] blocks of each sequence, or null
+  index size = 0;                        ///< blocks of the longest sequence
+};
+
+/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
+/// session or the output of a linear map.
+template <class Code>
+struct kv_rows {
+  const Code* data = nullptr;
+  index tokens = 0;               ///< from sequence to sequence
+  index stride = 0;               ///< from token to token
+  index slot = 0;                 ///< from head to head
+  const float* scales = nullptr;  ///< of codes, [batch, tokens, kv_heads], or null
+  index fixed = 0;                ///< rows in front of a ring
+  index ring = 0;                 ///< tokens after which rows are used again; 0 for never
+  page_tables pages{};
+
+  constexpr bool paged() const { return pages.tables != nullptr; }
+  /// One head of one sequence.
+  constexpr simd::token_rows<Code> of(index b, index head) const {
+    return {data + (paged() ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
+            paged() ? pages.tables + b * pages.size : nullptr};
+  }
+  /// The scale of row `place` of head `head` of sequence `b`.
+  constexpr const float& scale(index b, index place, index head) const {
+    return scales[((paged() ? 0 : b * tokens) + place) * (stride / slot) + head];
+  }
+  /// out[c * step] = number c of the head's h in row `place`, for a query in block `view` of
+  /// tokens. The row holds token `j`.
+  template <class T>
+  void load(index b, index head, index /*j*/, index place, index h, T* out, index step,
+            index /*view*/) const {
+    const Code* const row = data + ((paged() ? 0 : b * tokens) + place) * stride + head * slot;
+    const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
+    for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
+  }
+  /// A stored number, without its scale.
+  template <class T>
+  static T number(Code x) {
+    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
+      const auto bits = static_cast<std::uint32_t>(x) << 16;
+      float y = 0;
+      __builtin_memcpy(&y, &bits, sizeof y);
+      return y;
+    } else {
+      return static_cast<T>(x);
+    }
+  }
+  /// Whether tokens are numbers that follow each other in memory.
+  constexpr bool plain() const { return !scales && !ring && !paged(); }
+};
+
+/// Two 4-bit codes, x = scale * (code - 8), the first in the low half.
+enum class int4_code : std::uint8_t {};
+
+/// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
+/// each channel of a block of tokens (Hooper et al. 2024). A query sees the keys of its own block
+/// as they were given and those of earlier blocks rounded. How the text was cut into calls makes no
+/// difference.
+template <>
+struct kv_rows<int4_code> {
+  const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
+                                    ///< keys [batch, blocks, heads, h, token_block / 2]
+  index tokens = 0;                 ///< of each sequence, whole blocks
+  index heads = 0, width = 0;       ///< heads of `width` numbers
+  bool keys = false;
+  const float* scales = nullptr;  ///< values [batch, tokens, heads], keys [batch, blocks, heads, h]
+  index fixed = 0, ring = 0;
+  const float* newest = nullptr;  ///< keys: [batch, heads, newest_blocks, token_block, h] as given
+  const float* fresh = nullptr;   ///< keys of this call, [batch, fresh_length, heads, h], or null
+  index fresh_length = 0;
+  const index* past = nullptr;  ///< [batch] tokens before this call; null for none
+  /// Blocks that stay exact: the newest, and the one that tokens may be taken back into.
+  static constexpr index newest_blocks = 2;
+
+  /// Where tokens are.
+  constexpr simd::token_rows<int4_code> of(index, index) const { return {data, 0, fixed, ring}; }
+  constexpr bool plain() const { return false; }
+  /// Code `i` of those that begin at `at`, from -7 to 7.
+  constexpr int code(index at, index i) const {
+    const auto both = static_cast<unsigned>(data[at + i / 2]);
+    return static_cast<int>(i % 2 ? both >> 4 : both & 15u) - 8;
+  }
+  /// Where the first channel's codes of a block of keys begin, and its scale.
+  constexpr index block_at(index b, index head, index place) const {
+    return ((b * tokens + place) / simd::token_block * heads + head) * width;
+  }
+  /// Where the newest keys of token `j`'s block begin.
+  constexpr index newest_at(index b, index head, index j) const {
+    const index block = (b * heads + head) * newest_blocks + j / simd::token_block % newest_blocks;
+    return block * simd::token_block * width;
+  }
+  /// The key of token `j` as it was given: in this call, or among the newest before.
+  const float* given(index b, index head, index j) const {
+    const index before = past ? past[b] : 0;
+    if (fresh && j >= before)
+      return fresh + ((b * fresh_length + j - before) * heads + head) * width;
+    return newest + newest_at(b, head, j) + j % simd::token_block * width;
+  }
+  /// out[c * step] = number c of the head's in row `place`, for a query in block `view` of tokens.
+  /// The row holds token `j`. A query in block -1 sees only rounded keys.
+  template <class T>
+  void load(index b, index head, index j, index place, index h, T* out, index step,
+            index view) const {
+    constexpr index half = simd::token_block / 2;
+    if (keys && j / simd::token_block == view) {
+      const float* const row = given(b, head, j);
+      for (index c = 0; c < h; ++c) out[c * step] = static_cast<T>(row[c]);
+      return;
+    }
+    const index t = j % simd::token_block;
+    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
+    for (index c = 0; c < h; ++c)
+      out[c * step] =
+          keys ? static_cast<T>(scales[at + c]) * static_cast<T>(code((at + c) * half, t))
+               : static_cast<T>(scales[at]) * static_cast<T>(code(at * ((h + 1) / 2), c));
+  }
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -7137,35 +7593,74 @@ struct layer_hook {
   }
 };
 
+/// Place of a call in a stack of layers.
+template <class T>
+struct stack_place {
+  index layer = 0;                        ///< number of the running layer
+  const ops::layer_mask* mask = nullptr;  ///< samples that skip it, or null
+  layer_range layers{};                   ///< layers that run; all of them in training
+  layer_hook<T> hook{};                   ///< is shown the stream between layers
+};
+
+/// Output of the encoder, which cross-attention reads.
+template <class T>
+struct encoder_memory {
+  const T* states = nullptr;       ///< [batch * length, d_model]
+  T* d_states = nullptr;           ///< their gradient
+  index length = 0;                ///< padded tokens of each sequence
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null when all are
+  bool cached = false;             ///< their keys and values are in the cache already
+
+  /// Number of valid tokens of sequence `b`.
+  index length_of(index b) const { return lengths ? lengths[b] : length; }
+};
+
+/// Bias of attention scores by relative position, a line per head (Raffel et al. 2020).
+template <class T>
+struct relative_bias {
+  const T* lines = nullptr;  ///< [heads, 2 * origin + 1], by key position - query position
+  T* d_lines = nullptr;      ///< their gradient, one copy per sequence
+  index origin = 0;          ///< place of distance 0 in a line
+
+  /// Distance 0 of the line of a head.
+  const T* of(index head) const { return lines + head * (2 * origin + 1) + origin; }
+  /// Distance 0 of the gradient of the line of a sequence and head.
+  T* d_of(index b, index heads, index head) const {
+    return d_lines + (b * heads + head) * (2 * origin + 1) + origin;
+  }
+};
+
+/// Cosines and sines of rotary positions (Su et al. 2021).
+template <class T>
+struct rotary_angles {
+  const T* table = nullptr;          ///< [positions, d_kv]
+  index positions = index{1} << 48;  ///< rows of the table
+  const T* beyond = nullptr;         ///< [rows, d_kv] of the rows at later positions
+};
+
+/// Values of attention that the first layer of a stack shares with later ones (RWKV-7).
+template <class T>
+struct value_residual {
+  const T* values = nullptr;  ///< [rows, d_model]
+  T* d_values = nullptr;      ///< their gradient, from all later layers
+};
+
 /// Context of a call, which all its layers read.
 template <class T>
 struct context {
-  ops::execution on{};             ///< threads and instruction-set level
-  index batch = 1;                 ///< sequences
-  index layer = 0;                 ///< number of the running layer of a repeat
-  index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
-  const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
-  const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
-  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks of paged caches, or null
-  index table_size = 0;
-  const index* prefix = nullptr;  ///< first tokens of each sequence that see each other, or null
-  const T* memory = nullptr;      ///< encoder output [batch * memory_length, d_model]
-  T* d_memory = nullptr;          ///< its gradient
-  index memory_length = 0;        ///< padded length of the encoder output
-  const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
-  bool memory_cached = false;  ///< keys and values of the memory are in the cache already
-  const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
-  T* d_bias = nullptr;         ///< their gradient, one copy per sequence
-  index bias_origin = 0;       ///< position of distance 0 in a bias line
-  const T* rope = nullptr;     ///< cosines and sines [rope_positions, d_kv]
-  index rope_positions = index{1} << 48;
-  const T* rope_beyond = nullptr;   ///< [rows, d_kv] of the rows whose positions lie behind those
-  const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
-  T* d_first_values = nullptr;      ///< their gradient, from all later layers
+  ops::execution on{};              ///< threads and instruction-set level
+  index batch = 1;                  ///< sequences
+  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
+  const index* prefix = nullptr;    ///< first tokens of each sequence that see each other, or null
   dropout_key dropout{};            ///< masks of this step; rate 0 outside training
-  const ops::layer_mask* mask = nullptr;  ///< samples that skip the running layer of a stack
-  layer_range layers{};                   ///< of the stack that run; all of them in training
-  layer_hook<T> hook{};                   ///< is shown the stream between layers
+  stack_place<T> stack{};           ///< where in a stack the call is
+  encoder_memory<T> memory{};       ///< what cross-attention reads
+  relative_bias<T> bias{};          ///< what T5 adds to scores
+  rotary_angles<T> rope{};          ///< what rotates queries and keys
+  ops::page_tables pages{};         ///< blocks of paged caches
+  value_residual<T> first_layer{};  ///< what the first layer leaves to the others
 
   /// Number of rows of the inputs.
   index rows() const { return batch * length; }
@@ -7174,11 +7669,11 @@ struct context {
   /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {
     const index position = past_of(row / length) + row % length;
-    return position < rope_positions ? rope + position * d_kv : rope_beyond + row * d_kv;
+    return position < rope.positions ? rope.table + position * d_kv : rope.beyond + row * d_kv;
   }
   /// Whether sequence `b` skips the running layer. What the layer computes of it is thrown away and
   /// its dy is 0; what training adds beside dy's own gradient must leave it out.
-  bool skips(index b) const { return mask && mask->drops(b); }
+  bool skips(index b) const { return stack.mask && stack.mask->drops(b); }
   /// Number of valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };
@@ -7192,35 +7687,12 @@ LINNET_NAMESPACE_END
 /// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
 /// numbers, only the scalar and the storage type are part of the code.
 
+/// @file
+/// Products of matrices as they lie in memory, split over a team of threads.
+
 LINNET_NAMESPACE_BEGIN
 
-namespace ops {
-
-/// Whether products of storage `S` round their inputs first.
-template <class S>
-inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
-/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
-template <class S>
-inline constexpr bool trainable =
-    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
-
-/// Rows up to which every thread converts for itself instead of waiting for the others.
-inline constexpr index own_rows = 4;
-
-/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
-/// `threads` threads.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  if (!converts<S>) return 0;
-  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
-  using matrix = packed_matrix<float, S>;
-  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
-  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
-  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
-  return training ? (std::max)(forward, backward) : forward;
-}
-
-namespace detail {
+namespace ops::detail {
 
 /// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
 inline constexpr index block_rows = 8 * 12;
@@ -7257,56 +7729,63 @@ struct as_it_is {
   void operator()(index, index, index, index) const {}
 };
 
-/// C = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer epilogue, of words of
-/// four int8, by this thread alone.
+/// A product C[m, n] = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer
+/// epilogue, of words of four int8.
 template <class Value, class T, class Epilogue>
-void multiply(simd::level level, index m, index n, index k, const simd::rows_operand<Value>& a,
-              const simd::columns_operand<Value>& b, T* c, index ldc, const Epilogue& e,
-              index slack) {
-  const auto by = [&](auto kernels) {
-    using K = decltype(kernels);
-    if constexpr (std::is_same_v<Value, T>)
-      K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
-    else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
-      K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
-    else
-      K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
-  };
-  if constexpr (std::is_same_v<Value, T>)
-    simd::dispatch(level, by);
-  else
-    simd::dispatch_dot(level, by);
-}
+struct block_product {
+  index m, n, k;  ///< k counts what A and B hold
+  simd::rows_operand<Value> a;
+  simd::columns_operand<Value> b;
+  T* c;
+  index ldc;
+  Epilogue e;
+  index slack;  ///< columns behind the last that may be written
 
-/// Splits C = epilogue(A B) over the team. `k` counts what A and B hold. Each block is handed to
-/// `finish`.
-template <class Value, class T, class Epilogue, class Finish = as_it_is>
-void split_product(const execution& on, index m, index n, index k,
-                   const simd::rows_operand<Value>& a, const simd::columns_operand<Value>& b, T* c,
-                   const Epilogue& e, index slack, const Finish& finish = {}) {
-  each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-    const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-    const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
-    const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
-    multiply(on.level, i1 - i0, j1 - j0, k, left, right, c + i0 * n + j0, n, e.from(i0, j0),
-             slack + n - j1);
-    finish(i0, i1, j0, j1);
-  });
-}
+  /// Computes it, by this thread alone.
+  void run(simd::level level) const {
+    const auto by = [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (std::is_same_v<Value, T>)
+        K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
+      else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
+        K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
+      else
+        K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
+    };
+    if constexpr (std::is_same_v<Value, T>)
+      simd::dispatch(level, by);
+    else
+      simd::dispatch_dot(level, by);
+  }
+  /// Splits it over the team. Each block is handed to `finish`.
+  template <class Finish = as_it_is>
+  void split(const execution& on, const Finish& finish = {}) const {
+    each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+      const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
+      const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
+      const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
+      T* const to = c + i0 * ldc + j0;
+      const block_product part{i1 - i0,        j1 - j0,       k, left, right, to, ldc,
+                               e.from(i0, j0), slack + n - j1};
+      part.run(on.level);
+      finish(i0, i1, j0, j1);
+    });
+  }
+};
 
 /// Steps of a sum whose operands are gathered at a time.
 inline constexpr index gathered_steps = 128;
 
 /// Splits C += alpha A B over the team, B[K, N] as it lies in memory, some steps of K at a time.
-/// What these steps read of B, and of A where it is a transpose, is copied side by side first:
-/// lines that are far apart displace each other from the first-level cache.
+/// What these steps read of B, and of A where it is a transpose, is copied side by side first.
+/// Lines that are far apart displace each other from the first-level cache.
 template <class Value, class T>
 void split_sum(const execution& on, index m, index n, index k, const simd::rows_operand<Value>& a,
                const Value* b, T* c, T alpha) {
+  using product = block_product<Value, T, simd::epilogue<T>>;
   const simd::epilogue<T> add{nullptr, alpha, true};
   if (m < block_rows / 2)  // read once or twice, not worth a copy
-    return split_product(on, m, n, k, a, simd::columns_operand<Value>{b, n, panel_width}, c, add,
-                         0);
+    return product{m, n, k, a, {b, n, panel_width}, c, n, add, 0}.split(on);
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     alignas(64) Value left[gathered_steps * block_rows];
     alignas(64) Value right[gathered_steps * panel_width];
@@ -7330,12 +7809,54 @@ void split_sum(const execution& on, index m, index n, index k, const simd::rows_
             std::fill_n(to + columns, panel_width - columns, Value{});
           }
         }
-        multiply<Value>(on.level, i1 - i0, columns, steps, rows, {right, panel_width, 0},
-                        c + i0 * n + j0, n, add, panel_width - columns);
+        const product part{i1 - i0,
+                           columns,
+                           steps,
+                           rows,
+                           {right, panel_width, 0},
+                           c + i0 * n + j0,
+                           n,
+                           add,
+                           panel_width - columns};
+        part.run(on.level);
       }
     }
   });
 }
+
+}  // namespace ops::detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Whether products of storage `S` round their inputs first.
+template <class S>
+inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
+/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+template <class S>
+inline constexpr bool trainable =
+    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
+
+/// Rows up to which every thread converts for itself instead of waiting for the others.
+inline constexpr index own_rows = 4;
+
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  if (!converts<S>) return 0;
+  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
+  using matrix = packed_matrix<float, S>;
+  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
+  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
+  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
+  return training ? (std::max)(forward, backward) : forward;
+}
+
+namespace detail {
 
 /// The inputs of a product as words of low precision.
 struct converted_rows {
@@ -7389,15 +7910,73 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   }
 }
 
+}  // namespace detail
+
+/// Activation of `n` finished values of a product, in place; `gate` are values of another product.
+/// See activates() and gates().
+template <class T>
+using epilogue = void (*)(simd::level level, index n, const T* gate, T* y);
+
+/// y = f(y)
+template <activation_kind A, class T>
+void activates(simd::level level, index n, const T*, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
+}
+/// y = f(gate) y (Shazeer 2020)
+template <activation_kind A, class T>
+void gates(simd::level level, index n, const T* gate, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
+}
+
+/// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
+/// or y += .... Then y = finish(y), then y = residual + y. A thread does these two on a block that
+/// it has just computed and has in its cache. They need no pass over memory and no barrier. They
+/// are the row kernels of the separate operations and give the same bits. In the register tiles
+/// they would multiply the code and compile time of every tile by the kinds of activations.
+template <class T, class S>
+struct product {
+  const packed_matrix<T, S>& w;
+  index n;
+  T* y;
+  const T* bias = nullptr;
+  bool accumulate = false;
+  T alpha = T(1);
+  epilogue<T> finish = nullptr;
+  /// [M, N], or null. It is finished before this call, or by a product of this width earlier in the
+  /// batch, whose blocks fall to the same threads.
+  const T* gate = nullptr;
+  const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
+
+  /// How a product is written, before `finish`.
+  constexpr simd::epilogue<T> write() const { return {bias, alpha, accumulate}; }
+  /// Work that remains for rows [i0, i1) of columns [j0, j1).
+  void complete(simd::level level, index i0, index i1, index j0, index j1) const {
+    if (finish == nullptr && residual == nullptr) return;
+    assert(residual != y && "linnet::ops: a residual is not where its sum goes");
+    for (index i = i0; i < i1; ++i) {
+      const index first = i * n + j0, count = j1 - j0;
+      if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
+      if (residual)
+        simd::dispatch(level, [&](auto k) {
+          decltype(k)::template add<T>(count, residual + first, y + first, y + first);
+        });
+    }
+  }
+};
+
+namespace detail {
+
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
 /// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
-void decoded_product(Kernels, index i0, index i1, index p, index n, index k, const float* x,
-                     const packed_matrix<float, S>& w, float* y, const simd::epilogue<float>& e) {
+void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
+                     const product<float, S>& one) {
   using matrix = packed_matrix<float, S>;
   constexpr auto origin = static_cast<float>(S::origin);
-  const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
-  simd::epilogue<float> part = e.from(i0, j0);
+  const packed_matrix<float, S>& w = one.w;
+  const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  float* const y = one.y;
+  simd::epilogue<float> part = one.write().from(i0, j0);
   if (i1 - i0 == 1) {
     alignas(64) float sums[panel_width] = {};
     each_group(p, k, 0, k, w,
@@ -7432,57 +8011,6 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
 
 }  // namespace detail
 
-/// Activation of `n` finished values of a product, in place; `gate` are values of another product.
-/// See activates() and gates().
-template <class T>
-using epilogue = void (*)(simd::level level, index n, const T* gate, T* y);
-
-/// y = f(y)
-template <activation_kind A, class T>
-void activates(simd::level level, index n, const T*, T* y) {
-  simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
-}
-/// y = f(gate) y (Shazeer 2020)
-template <activation_kind A, class T>
-void gates(simd::level level, index n, const T* gate, T* y) {
-  simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
-}
-
-/// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
-/// or y += .... Then y = finish(y), then y = residual + y. These two are done by the thread that
-/// computed a block while it has it in its cache, so they need no pass over memory and no barrier.
-/// They are the row kernels of the separate operations and give the same bits; as part of the
-/// register tiles they would multiply the code and the compile time of every tile by the kinds of
-/// activations.
-template <class T, class S>
-struct product {
-  const packed_matrix<T, S>& w;
-  index n;
-  T* y;
-  const T* bias = nullptr;
-  bool accumulate = false;
-  T alpha = T(1);
-  epilogue<T> finish = nullptr;
-  /// [M, N], or null. It is finished before this call, or by a product of this width earlier in the
-  /// batch, whose blocks fall to the same threads.
-  const T* gate = nullptr;
-  const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
-
-  /// Work that remains for rows [i0, i1) of columns [j0, j1).
-  void complete(simd::level level, index i0, index i1, index j0, index j1) const {
-    if (finish == nullptr && residual == nullptr) return;
-    assert(residual != y && "linnet::ops: a residual is not where its sum goes");
-    for (index i = i0; i < i1; ++i) {
-      const index first = i * n + j0, count = j1 - j0;
-      if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
-      if (residual)
-        simd::dispatch(level, [&](auto k) {
-          decltype(k)::template add<T>(count, residual + first, y + first, y + first);
-        });
-    }
-  }
-};
-
 /// All products of x[M, K], which is converted once.
 template <class T, class S, std::size_t Count>
 void gemm_batch(const execution& on, index m, index k, const T* x,
@@ -7491,7 +8019,6 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
   detail::converted_rows inputs;
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
-    const simd::epilogue<T> e{one.bias, one.alpha, one.accumulate};
     const auto& w = one.w;
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
@@ -7500,34 +8027,51 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       one.complete(on.level, i0, i1, j0, j1);
     };
     if constexpr (S::per_word == 1) {
-      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding, finish);
+      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
+                                                     one.y, n, one.write(), padding}
+          .split(on, finish);
     } else if constexpr (!converts<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         simd::dispatch(on.level, [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
+            detail::decoded_product(kernels, i0, i1, p, k, x, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
         });
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding, finish);
+      detail::block_product<simd::word, T, simd::epilogue<T>>{
+          m, n, depth, inputs.codes, panels, one.y, n, one.write(), padding}
+          .split(on, finish);
     } else {
       const simd::integer_epilogue scaled{
           one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
           inputs.scales, inputs.sums};
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding, finish);
+      detail::block_product<simd::word, T, simd::integer_epilogue>{
+          m, n, depth, inputs.codes, panels, one.y, n, scaled, padding}
+          .split(on, finish);
     }
   }
   on.threads.wait();
 }
 
-/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ... when `accumulate`.
+/// Products of x[M, K], one after the other; as one batch where all matrices are stored alike.
+template <class T, class First, class... Rest>
+void gemm_each(const execution& on, index m, index k, const T* x, const First& first,
+               const Rest&... rest) {
+  if constexpr ((std::is_same_v<First, Rest> && ...)) {
+    gemm_batch(on, m, k, x, {first, rest...});
+  } else {
+    gemm_batch(on, m, k, x, {first});
+    gemm_each(on, m, k, x, rest...);
+  }
+}
+
+/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ..., as `e` says: {bias, alpha, accumulate}.
 template <class T, class S>
 void matmul(const execution& on, index m, index n, index k, const T* x,
-            const packed_matrix<T, S>& w, T* y, const T* bias = nullptr, bool accumulate = false,
-            T alpha = T(1)) {
-  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
+            const packed_matrix<T, S>& w, T* y, const simd::epilogue<T>& e = {}) {
+  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, e.bias, e.accumulate, e.alpha}});
 }
 
 /// y[M, K] = x[M, N] W[N, K]: a product with W instead of its transpose, of any storage. For small
@@ -7572,11 +8116,20 @@ void matmul_dw(const execution& on, index m, index n, index k, const T* dy, cons
   on.threads.wait();
 }
 
+/// Where the derivatives of matmul() are added.
+template <class T>
+struct matmul_gradient {
+  T* dw;           ///< [N, K]
+  T* dx;           ///< [M, K]
+  T alpha = T(1);  ///< of the product
+};
+
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
-                     const packed_matrix<T, S>& w, T* dw, T* dx, T alpha = T(1)) {
+                     const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
+  const auto [dw, dx, alpha] = to;
   if constexpr (S::per_word == 1) {
     matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
@@ -7709,7 +8262,7 @@ namespace form {
 /// Canonical weights: matrices in storage `S`, vectors and position tables in `T`.
 template <class T, class S>
 struct canonical {
-  using matrix = matrix_ref<S>;
+  using matrix = matrix_ref<storage::single<S>>;
   using vector = T*;
 };
 /// Gradients, in the scalar type.
@@ -7721,10 +8274,36 @@ struct gradient {
 /// Packed weights for kernels: packed panels, and while training also the canonical rows.
 template <class T, class S>
 struct packed {
-  using matrix = ops::packed_matrix<T, S>;
+  using matrix = ops::packed_matrix<T, storage::single<S>>;
   using vector = const T*;
 };
+
+/// The form of a part of the model that has storage of its own, see storage::per_role.
+template <class Form, storage::part P>
+struct part_of {
+  using type = Form;
+};
+template <class T, class S, storage::part P>
+struct part_of<canonical<T, S>, P> {
+  using type = canonical<T, storage::at<S, P>>;
+};
+template <class T, class S, storage::part P>
+struct part_of<packed<T, S>, P> {
+  using type = packed<T, storage::at<S, P>>;
+};
+template <class Form, storage::part P>
+using at = typename part_of<Form, P>::type;
 }  // namespace form
+
+/// A matrix that a layer keeps as others: base + scale F[N - 1] ... F[0]. visit() passes it beside
+/// the matrix itself, see nn/layer.hpp.
+template <class Leaf, std::size_t N>
+struct matrix_expression {
+  Leaf factors[N]{};      ///< the one that is applied first comes first
+  index widths[N + 1]{};  ///< factor k is [widths[k + 1], widths[k]]
+  Leaf base{};            ///< empty for a plain product
+  double scale = 1;
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -7836,6 +8415,11 @@ void copy_state(typename L::template cache<T>& c, index from, index to, const st
 }
 
 namespace detail {
+/// Parameters of one linear map, as those of linear<> are.
+template <class P>
+concept one_matrix = requires(P& p) {
+  p.weight;
+};
 /// Stands for what visit() calls.
 struct any_parameter {
   template <class... Leaf>
@@ -8039,6 +8623,21 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
   leaf = memory.take<std::remove_const_t<T>>(info.size());
 }
 
+/// Refuses a caller's memory that is shorter than `bytes`, which `called` says, or not aligned.
+/// Errors: errc::invalid.
+inline result<void> fits_memory(const char* where, const void* data, std::size_t size,
+                                const char* called, index bytes) {
+  const auto refuse = [&](std::string expected, std::string got) {
+    return error{errc::invalid, where, "memory", std::move(expected), std::move(got)};
+  };
+  if (size < static_cast<std::size_t>(bytes))
+    return refuse(std::string(called) + ", " + std::to_string(bytes) + " bytes",
+                  std::to_string(size));
+  if (reinterpret_cast<std::uintptr_t>(data) % alignment != 0)
+    return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+  return {};
+}
+
 /// The error of a function that could not allocate so many bytes.
 inline linnet::error out_of_memory(const char* where, index bytes) {
   return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
@@ -8064,17 +8663,11 @@ class tensor_block {
   }
 
   /// Allocates the block, all zero; valid() tells whether memory was there.
-  tensor_block() : memory_(bytes()) {
-    if (!memory_.data()) {
-      lacks_memory_ = true;
-      return;
-    }
-    arena all(memory_.data(), memory_.size());
-    place_all(all, tree_);
-  }
+  tensor_block() : tensor_block(memory_block(bytes()), 0) { lacks_memory_ = !valid(); }
   /// Takes over the block of another object, which becomes invalid.
   tensor_block(tensor_block&& other) noexcept
       : memory_(std::move(other.memory_)),
+        values_(std::exchange(other.values_, {})),
         tree_(std::exchange(other.tree_, tree_type{})),
         failure_(std::move(other.failure_)),
         failed_(other.failed_),
@@ -8083,6 +8676,7 @@ class tensor_block {
   tensor_block& operator=(tensor_block&& other) noexcept {
     if (this == &other) return *this;
     memory_ = std::move(other.memory_);
+    values_ = std::exchange(other.values_, {});
     tree_ = std::exchange(other.tree_, tree_type{});
     failure_ = std::move(other.failure_);
     failed_ = other.failed_;
@@ -8090,7 +8684,7 @@ class tensor_block {
     return *this;
   }
   /// Whether values are there: the allocation succeeded, and so did whatever filled it.
-  bool valid() const { return memory_.data() != nullptr; }
+  bool valid() const { return values_.data() != nullptr; }
   /// Why valid() is false: errc::out_of_memory, the error of the function that should have made the
   /// values, or errc::invalid after a move.
   linnet::error error() const {
@@ -8102,6 +8696,7 @@ class tensor_block {
   /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
   void fail(linnet::error why) {
     memory_ = {};
+    values_ = {};
     tree_ = {};
     failure_ = std::move(why);
     failed_ = true;
@@ -8121,11 +8716,17 @@ class tensor_block {
     M::visit(f, parameter_path{}, tree_);
   }
   /// The whole block as bytes.
-  void* data() const { return memory_.data(); }
+  void* data() const { return values_.data(); }
   /// @copydoc data()
-  std::span<std::byte> block() const {
-    return {static_cast<std::byte*>(memory_.data()),
-            static_cast<std::size_t>(valid() ? bytes() : 0)};
+  std::span<std::byte> block() const { return values_; }
+
+ protected:
+  /// Values in bytes() bytes of a block, `offset` behind its first byte; both are aligned.
+  tensor_block(memory_block memory, index offset) : memory_(std::move(memory)) {
+    if (!memory_.data()) return;
+    values_ = {static_cast<std::byte*>(memory_.data()) + offset, static_cast<std::size_t>(bytes())};
+    arena all(values_.data(), bytes());
+    place_all(all, tree_);
   }
 
  private:
@@ -8137,6 +8738,7 @@ class tensor_block {
   }
 
   memory_block memory_;
+  std::span<std::byte> values_;
   tree_type tree_{};
   linnet::error failure_{};
   bool failed_ = false;
@@ -8195,7 +8797,7 @@ std::string first_nonfinite(const weights<M, T>& w) {
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
       look(plain{}, leaf, info.size(), at, "");
     } else {
-      using S = storage_of<M, T>;
+      using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
       look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
       const index scales = info.rows * row_scales<S>(info.columns);
       if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
@@ -8221,13 +8823,53 @@ result<void> check_finite(const weights<M, T>& w, std::string where) {
 template <class M, class T = float>
 class gradients : public tensor_block<M, form::gradient<T>> {};
 
-/// The form that kernels read: constant, shareable by any number of sessions in any threads.
+/// The form that kernels read: constant, shareable by any number of sessions in any threads. The
+/// panels are in memory of its own, or in another's that must outlive it.
 template <class M, class T = float, class S = storage_of<M, T>>
 class packed : public tensor_block<M, form::packed<T, S>> {
+  using base = tensor_block<M, form::packed<T, S>>;
+
  public:
   using model = M;
   using scalar = T;
   using storage = S;
+
+  /// Allocates panels, all zero; valid() tells whether memory was there.
+  packed() = default;
+  /// Panels that a block holds from `offset` on: bytes() of them, aligned to `alignment`. Nothing
+  /// is copied, and whoever gave the memory is believed.
+  explicit packed(memory_block memory, index offset = 0) : base(std::move(memory), offset) {}
+
+  /// Panels in another's memory, such as another object's block(). Nothing is copied; they are read
+  /// as long as the view lives. Only size and alignment are looked at: view_packed() also asks for
+  /// whose panels they are. Not valid() for memory that is too short or not aligned, with an error
+  /// of errc::invalid.
+  static packed view(lasting_span<const std::byte> panels) {
+    return in_memory("packed::view", const_cast<std::byte*>(panels.data()), panels.size());
+  }
+  /// An exact copy in a block of its own.
+  packed clone() const {
+    auto copy = detail::made_of<packed>(*this);
+    if (copy.valid())
+      __builtin_memcpy(copy.base::data(), data(), static_cast<std::size_t>(packed::bytes()));
+    return copy;
+  }
+  /// The panels as bytes.
+  const void* data() const { return base::data(); }
+  /// @copydoc data()
+  std::span<const std::byte> block() const { return base::block(); }
+
+ private:
+  template <class Model, class Scalar>
+  friend packed<Model, Scalar> pack(const weights<Model, Scalar>&, std::span<std::byte>);
+
+  /// Panels in some bytes, or the reason why they cannot be there.
+  static packed in_memory(const char* where, std::byte* data, std::size_t size) {
+    packed made(memory_block(data, static_cast<index>(size), nullptr));
+    if (auto fit = detail::fits_memory(where, data, size, "packed::bytes()", packed::bytes()); !fit)
+      made.fail(fit.error());
+    return made;
+  }
 };
 
 namespace detail {
@@ -8304,6 +8946,20 @@ template <class M, class T>
 packed<M, T> pack(const weights<M, T>& w) {
   auto p = detail::made_of<packed<M, T>>(w);
   if (p.valid()) detail::pack_into(ops::execution{}, w, p);
+  return p;
+}
+
+/// Packs weights into the caller's memory: at least packed<M, T>::bytes() bytes, a constant,
+/// aligned to `alignment`. The memory must outlive what is returned. Not valid() if `w` is not,
+/// with its error, or where the memory is too small or not aligned (errc::invalid); then nothing is
+/// written.
+template <class M, class T>
+packed<M, T> pack(const weights<M, T>& w, std::span<std::byte> memory) {
+  auto p = packed<M, T>::in_memory("pack", memory.data(), memory.size());
+  if (!w.valid()) p.fail(w.error());
+  if (!p.valid()) return p;
+  __builtin_memset(memory.data(), 0, static_cast<std::size_t>(p.bytes()));
+  detail::pack_into(ops::execution{}, w, p);
   return p;
 }
 
@@ -8483,7 +9139,7 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
     } else {
-      using S = storage_of<M, T>;
+      using S = typename std::remove_cvref_t<decltype(from)>::storage;
       one.type = dtype_of<S>();
       one.columns = row_values<S>(info.columns);
       one.data = reinterpret_cast<std::byte*>(from.data);
@@ -8600,6 +9256,229 @@ LINNET_NAMESPACE_END
 /// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
 
 /// @file
+/// Arguments of a model's calls: loss() of a batch, and step() of new tokens.
+
+/// @file
+/// Both ends of a language model: the token embedding, and the output head fused with the
+/// cross-entropy. The head works in chunks, so that the logits of all tokens never exist at once.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Summed loss of a call, in nats, and the number of tokens it is summed over. A call with a batch
+/// that does not fit the limits or the vocabulary computes nothing and gives NaN nats.
+struct loss_sum {
+  double nats = 0;
+  index tokens = 0;
+
+  /// Loss per token; `nats` itself without tokens.
+  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
+  /// Result for a batch that cannot be used: NaN.
+  static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
+};
+
+namespace ops {
+
+/// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
+template <class T, class S>
+void embed(const execution& on, index rows, index d, const token* tokens,
+           const packed_matrix<T, S>& table, T* x) {
+  on.threads.each(rows, [&](index i) {
+    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
+  });
+}
+/// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
+template <class T>
+void embed_backward(const execution& on, index rows, index d, const token* tokens, const T* dx,
+                    T* d_table) {
+  const auto [first, last] = on.threads.range(d);
+  for (index i = 0; i < rows; ++i)
+    for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
+  on.threads.wait();
+}
+
+/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
+template <class T>
+void position_backward(const execution& on, index batch, index length, index d, const T* dx,
+                       T* d_table) {
+  on.threads.each(length, [&](index t) {
+    for (index b = 0; b < batch; ++b)
+      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
+  });
+}
+
+/// Rows of logits that are worked on at a time: about four million values.
+constexpr index head_rows(index vocabulary) {
+  const index rows = (index{1} << 22) / vocabulary;
+  return rows < 8 ? 8 : rows > 128 ? 128 : rows;
+}
+
+namespace detail {
+/// One row of cross_entropy() by the kernels K.
+template <class K, class T>
+double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, double z_loss) {
+  const T target = row[label];
+  const T largest = K::template maximum<T>(vocabulary, row);
+  const T sum = K::template exp_sum<T>(vocabulary, largest, row);
+  const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+  if (gradient) {
+    K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
+    row[label] -= T(1);
+  }
+  return lse - static_cast<double>(target) + z_loss * lse * lse;
+}
+/// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
+/// and no gradient.
+template <class T, class F>
+void each_labelled_row(const execution& on, index rows, index vocabulary, const token* labels,
+                       T* logits, double* losses, bool gradient, F&& f) {
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    if (labels[i] == ignored) {
+      losses[i] = 0;
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    simd::dispatch(on.level, [&](auto k) { losses[i] = f(k, i, row); });
+  });
+}
+
+}  // namespace detail
+
+/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l).
+/// The logits are overwritten by its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
+/// z-loss, usually 0 or 1e-4. Rows labelled `ignored` give 0.
+template <class T>
+void cross_entropy(const execution& on, index rows, index vocabulary, const token* labels,
+                   T* logits, double* losses, bool gradient, double z_loss = 0) {
+  detail::each_labelled_row(
+      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
+        return detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
+      });
+}
+
+/// Arguments of the output head: y[rows, d] and the table W[vocabulary, d], with logits = alpha y
+/// W^T (+ bias).
+template <class T, class S>
+struct head_call {
+  index rows, d, vocabulary;
+  const T* y;
+  const packed_matrix<T, S>& table;
+  T alpha;                  ///< d^-1/2 for T5's tied head, else 1
+  const token* labels;      ///< [rows], or `ignored`
+  T* chunk;                 ///< scratch [head_rows, vocabulary]
+  double* losses;           ///< scratch [rows]
+  T* dy = nullptr;          ///< gradient of y, added to; null for the loss alone
+  T* d_table = nullptr;     ///< gradient of the table, added to
+  T* logits = nullptr;      ///< if given, also receives all logits [rows, vocabulary]
+  double z_loss = 0;        ///< weight of the squared logsumexp
+  double weight = 1;        ///< of this loss in the gradients
+  const T* bias = nullptr;  ///< [vocabulary], for a weight of 1
+  T* d_bias = nullptr;      ///< its gradient, added to
+};
+
+/// logits[rows, vocabulary] of rows [first, first + rows) of a call.
+template <class T, class S>
+void head_logits(const execution& on, const head_call<T, S>& h, index first, index rows,
+                 T* logits) {
+  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits, {h.bias, h.alpha});
+}
+
+/// Criterion of plain training and scoring: cross_entropy() with the labels. A criterion is called
+/// by every thread for each chunk: rows [first, first + rows) of the call, whose logits are in
+/// h.chunk. It sets h.losses of these rows. Where h.dy is given, it puts the gradient of their sum
+/// in place of the logits.
+struct label_cross_entropy {
+  template <class T, class S>
+  void operator()(const execution& on, const head_call<T, S>& h, index first, index rows) const {
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss);
+  }
+};
+
+/// Summed loss of all rows by a criterion; if asked for, also the gradients of that sum times
+/// h.weight.
+template <class T, class S, class Criterion = label_cross_entropy>
+loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
+  const index step = head_rows(h.vocabulary);
+  for (index first = 0; first < h.rows; first += step) {
+    const index rows = (std::min)(step, h.rows - first);
+    head_logits(on, h, first, rows, h.chunk);
+    if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
+    criterion(on, h, first, rows);
+    if constexpr (trainable<S>) {
+      if (h.dy && h.d_bias) bias_gradient(on, rows, h.vocabulary, h.chunk, h.d_bias);
+      if (h.dy)
+        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table,
+                        {h.d_table, h.dy + first * h.d, h.alpha * static_cast<T>(h.weight)});
+    }
+  }
+  loss_sum sum;
+  for (index i = 0; i < h.rows; ++i) {
+    sum.nats += h.losses[i];
+    sum.tokens += h.labels[i] != ignored;
+  }
+  return sum;
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Which exits of a decoder a loss is taken at: after layer l, the final norm and head read the
+/// stream.
+struct exit_calls {
+  const double* weights = nullptr;  ///< [layers] share of each exit in the loss, 0 for none; null
+                                    ///< for the last exit alone
+  loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
+};
+
+/// Options of a model's loss().
+template <class T>
+struct loss_call {
+  dropout_key dropout{};  ///< masks of this step
+  T* logits = nullptr;    ///< receives the logits of all tokens, or null
+  double z_loss = 0;      ///< weight of the squared logsumexp
+  exit_calls exits{};     ///< of a model that has `exits`
+};
+
+/// The encoded source that targets read.
+struct source_call {
+  index length = 0;                ///< padded tokens
+  const index* lengths = nullptr;  ///< [batch] valid tokens
+  bool cached = false;             ///< its keys and values are in the cache already
+};
+
+/// New tokens of a model's step().
+struct step_call {
+  const token* tokens = nullptr;   ///< [batch, length, ids_per_token], padded on the right
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< padded tokens per sequence
+  const index* lengths = nullptr;  ///< [batch] valid tokens, or null when all are
+  const index* past = nullptr;     ///< [batch] tokens that are cached already
+  bool every = false;              ///< logits behind every token, not only each sequence's last
+  layer_range layers{};            ///< that run, of a model that has `exits`
+  source_call source{};            ///< of a model that `encodes`
+};
+
+namespace detail {
+/// The context of a step.
+template <class T>
+context<T> step_context(const step_call& call, const ops::execution& on) {
+  context<T> ctx;
+  ctx.on = on;
+  ctx.batch = call.batch;
+  ctx.length = call.length;
+  ctx.lengths = call.lengths;
+  ctx.past = call.past;
+  ctx.stack.layers = call.layers;
+  return ctx;
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
 /// The rules that a decoder's shape and policies keep, each with a sentence for what breaks it.
 
 /// @file
@@ -8665,6 +9544,29 @@ struct decoder_shape {
     return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
            layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
            (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// Numbers of an encoder that stands alone: BERT (Devlin et al. 2019), DistilBERT, ALBERT.
+struct encoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< attention heads
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index types = 2;            ///< token types, such as first and second text; 0 for no such table
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-12;         ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
+           types >= 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
+           rope_theta > 0;
   }
 };
 
@@ -8762,131 +9664,6 @@ LINNET_NAMESPACE_END
 /// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
 /// stored.
 
-/// @file
-/// Layout of keys and values in memory, as attention reads them.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
-/// session or the output of a linear map.
-template <class Code>
-struct kv_rows {
-  const Code* data = nullptr;
-  index tokens = 0;                      ///< from sequence to sequence
-  index stride = 0;                      ///< from token to token
-  index slot = 0;                        ///< from head to head
-  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
-  index fixed = 0;                       ///< rows in front of a ring
-  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
-  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
-  index table_size = 0;
-
-  /// One head of one sequence.
-  constexpr simd::token_rows<Code> of(index b, index head) const {
-    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
-            tables ? tables + b * table_size : nullptr};
-  }
-  /// The scale of row `place` of head `head` of sequence `b`.
-  constexpr const float& scale(index b, index place, index head) const {
-    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
-  }
-  /// out[c * step] = number c of the head's h in row `place`, for a query in block `view` of
-  /// tokens. The row holds token `j`.
-  template <class T>
-  void load(index b, index head, index /*j*/, index place, index h, T* out, index step,
-            index /*view*/) const {
-    const Code* const row = data + ((tables ? 0 : b * tokens) + place) * stride + head * slot;
-    const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
-    for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
-  }
-  /// A stored number, without its scale.
-  template <class T>
-  static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
-      return static_cast<T>(x);
-    }
-  }
-  /// Whether tokens are numbers that follow each other in memory.
-  constexpr bool plain() const { return !scales && !ring && !tables; }
-};
-
-/// Two 4-bit codes, x = scale * (code - 8), the first in the low half.
-enum class int4_code : std::uint8_t {};
-
-/// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
-/// each channel of a block of tokens (Hooper et al. 2024). A query sees the keys of its own block
-/// as they were given and those of earlier blocks rounded, however the text was cut into calls.
-template <>
-struct kv_rows<int4_code> {
-  const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
-                                    ///< keys [batch, blocks, heads, h, token_block / 2]
-  index tokens = 0;                 ///< of each sequence, whole blocks
-  index heads = 0, width = 0;       ///< heads of `width` numbers
-  bool keys = false;
-  const float* scales = nullptr;  ///< values [batch, tokens, heads], keys [batch, blocks, heads, h]
-  index fixed = 0, ring = 0;
-  const float* newest = nullptr;  ///< keys: [batch, heads, newest_blocks, token_block, h] as given
-  const float* fresh = nullptr;   ///< keys of this call, [batch, fresh_length, heads, h], or null
-  index fresh_length = 0;
-  const index* past = nullptr;  ///< [batch] tokens before this call; null for none
-  /// Blocks that stay exact: the newest, and the one that tokens may be taken back into.
-  static constexpr index newest_blocks = 2;
-
-  /// Where tokens are.
-  constexpr simd::token_rows<int4_code> of(index, index) const { return {data, 0, fixed, ring}; }
-  constexpr bool plain() const { return false; }
-  /// Code `i` of those that begin at `at`, from -7 to 7.
-  constexpr int code(index at, index i) const {
-    const auto both = static_cast<unsigned>(data[at + i / 2]);
-    return static_cast<int>(i % 2 ? both >> 4 : both & 15u) - 8;
-  }
-  /// Where the first channel's codes of a block of keys begin, and its scale.
-  constexpr index block_at(index b, index head, index place) const {
-    return ((b * tokens + place) / simd::token_block * heads + head) * width;
-  }
-  /// Where the newest keys of token `j`'s block begin.
-  constexpr index newest_at(index b, index head, index j) const {
-    const index block = (b * heads + head) * newest_blocks + j / simd::token_block % newest_blocks;
-    return block * simd::token_block * width;
-  }
-  /// The key of token `j` as it was given: in this call, or among the newest before.
-  const float* given(index b, index head, index j) const {
-    const index before = past ? past[b] : 0;
-    if (fresh && j >= before)
-      return fresh + ((b * fresh_length + j - before) * heads + head) * width;
-    return newest + newest_at(b, head, j) + j % simd::token_block * width;
-  }
-  /// out[c * step] = number c of the head's in row `place`, for a query in block `view` of tokens.
-  /// The row holds token `j`. A query in block -1 sees only rounded keys.
-  template <class T>
-  void load(index b, index head, index j, index place, index h, T* out, index step,
-            index view) const {
-    constexpr index half = simd::token_block / 2;
-    if (keys && j / simd::token_block == view) {
-      const float* const row = given(b, head, j);
-      for (index c = 0; c < h; ++c) out[c * step] = static_cast<T>(row[c]);
-      return;
-    }
-    const index t = j % simd::token_block;
-    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
-    for (index c = 0; c < h; ++c)
-      out[c * step] =
-          keys ? static_cast<T>(scales[at + c]) * static_cast<T>(code((at + c) * half, t))
-               : static_cast<T>(scales[at]) * static_cast<T>(code(at * ((h + 1) / 2), c));
-  }
-};
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 namespace ops {
@@ -8956,27 +9733,41 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
 
 namespace detail {
 
-/// Computes out[rows, h] (+)= p[rows, keys] v[keys, h]. A row ignores keys that it does not see,
-/// even if they are not finite: sees(row, key) is false. All rows see the keys before `shared`.
-template <class Kernels, class T, class Sees>
-void mix_values(Kernels, index rows, index h, index keys, index shared, const T* p, index ldp,
-                const T* v, index ldv, T* out, index ldo, bool add, Sees&& sees) {
-  const auto finite = [&](index j, index count) {
-    return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
-  };
-  const bool clean = shared >= keys || finite(shared, keys - shared);
-  for (index from = 0, to = keys;; from = to + 1, add = true) {
-    if (!clean)
-      for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
-    Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
-                                  {v + from * ldv, ldv, panel_width}, out, ldo,
-                                  {nullptr, T(1), add});
-    if (to == keys) return;
-    for (index i = 0; i < rows; ++i)
-      for (index c = 0; c < h && sees(i, to); ++c)
-        out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+/// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
+template <class T>
+struct value_mix {
+  index rows, h, keys;
+  index shared;  ///< all rows see the keys before it
+  const T* p;
+  index ldp;
+  const T* v;
+  index ldv;
+  T* out;
+  index ldo;
+  bool accumulate = false;
+
+  /// Computes it. A row ignores keys that it does not see, even if they are not finite:
+  /// sees(row, key) is false.
+  template <class Kernels, class Sees>
+  void run(Kernels, Sees&& sees) const {
+    const auto finite = [&](index j, index count) {
+      return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
+    };
+    const bool clean = shared >= keys || finite(shared, keys - shared);
+    bool add = accumulate;
+    for (index from = 0, to = keys;; from = to + 1, add = true) {
+      if (!clean)
+        for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
+      Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
+                                    {v + from * ldv, ldv, panel_width}, out, ldo,
+                                    {nullptr, T(1), add});
+      if (to == keys) return;
+      for (index i = 0; i < rows; ++i)
+        for (index c = 0; c < h && sees(i, to); ++c)
+          out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+    }
   }
-}
+};
 
 /// Everything about one (sequence, key-value head) that both directions share.
 template <class T, class Code>
@@ -9192,11 +9983,11 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
               const index shared = begin_of(some.rows - 1) > s.first
                                        ? 0
                                        : (std::max)(u.end_of(row) - s.first, index{0});
-              detail::mix_values(kernels, some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv,
-                                 out, u.n, more, [&](index i, index j) {
-                                   return s.first + j >= begin_of(i) &&
-                                          s.first + j < u.end_of(row + i);
-                                 });
+              const detail::value_mix<T> mix{
+                  some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+              mix.run(kernels, [&](index i, index j) {
+                return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
+              });
             }
             more = true;
           }
@@ -9325,7 +10116,7 @@ struct kv_buffer4 {
     if (Keys) newest = state.take<float>(batch * kept_newest);
   }
   constexpr bool gathered() const { return true; }
-  constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
+  constexpr ops::kv_rows<code> rows(const ops::page_tables&) const {
     return {data, places.tokens, Heads, H, Keys, scales, places.fixed, places.ring, newest};
   }
   /// Stores values x[H] as token `j` of a head of sequence `b` of `all`, which are rows().
@@ -9470,11 +10261,10 @@ struct kv_buffer {
   }
   /// Whether several queries need a copy of what they look at.
   constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
-  /// The rows that attention reads; `tables` [batch, table_size] where the cache is paged.
-  constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
-    return {data,      places.tokens, Heads * slot, slot,
-            scales,    places.fixed,  places.ring,  paged ? tables : nullptr,
-            table_size};
+  /// The rows that attention reads, in `pages` where the cache is paged.
+  constexpr ops::kv_rows<code> rows(const ops::page_tables& pages) const {
+    return {data,   places.tokens, Heads * slot, slot,
+            scales, places.fixed,  places.ring,  paged ? pages : ops::page_tables{}};
   }
   /// Stores x[Heads, H] as token `j` of sequence `b` of `all`, which are rows(). In any order.
   void put(const ops::execution& on, const ops::kv_rows<code>& all, index b, index j,
@@ -9531,7 +10321,7 @@ struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
 template <class Keys, class T>
 auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index length,
               const index* past) {
-  auto rows = keys.rows(ctx.tables, ctx.table_size);
+  auto rows = keys.rows(ctx.pages);
   if constexpr (requires { rows.fresh; })
     rows.fresh = fresh, rows.fresh_length = length, rows.past = past;
   return rows;
@@ -9545,10 +10335,8 @@ void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, 
                  bool all, const T* k, const T* v) {
   constexpr index heads = Keys::heads, group = heads / Values::heads, h = Keys::width;
   const auto rows = key_rows(keys, ctx, k, length, all ? nullptr : ctx.past);
-  const auto value_rows = values.rows(ctx.tables, ctx.table_size);
-  const auto count = [&](index b) {
-    return !all ? ctx.length_of(b) : ctx.memory_lengths ? ctx.memory_lengths[b] : length;
-  };
+  const auto value_rows = values.rows(ctx.pages);
+  const auto count = [&](index b) { return all ? ctx.memory.length_of(b) : ctx.length_of(b); };
   const auto at = [&](index b, index t) { return all ? t : ctx.past[b] + t; };
   if constexpr (requires { rows.past; }) {  // whole blocks of keys are rounded together
     ctx.on.threads.each(ctx.batch * heads, [&](index unit) {
@@ -9742,9 +10530,25 @@ struct none : policy {};  ///< T5, Llama, STLM
 struct all : policy {};   ///< GPT-2
 }  // namespace bias
 
-/// A policy for the encoder alone: t5<shape, encoder<ffn::skip>>.
+/// Where the norms of an encoder's blocks stand.
+namespace norm_placement {
+/// Base of the placements.
+struct policy {};
+/// y = norm(x + branch(x)): BERT.
+struct post : policy {
+  static constexpr bool first = false;
+  static constexpr const char* text = "post";
+};
+/// y = x + branch(norm(x)), and a norm behind the last block (Xiong et al. 2020).
+struct pre : policy {
+  static constexpr bool first = true;
+  static constexpr const char* text = "pre";
+};
+}  // namespace norm_placement
+
+/// A policy for the encoder alone: t5<shape, encoder_stack<ffn::skip>>.
 template <class Policy>
-struct encoder {};
+struct encoder_stack {};
 /// A policy for the decoder stack alone: t5<shape, decoder_stack<ffn::skip>>.
 template <class Policy>
 struct decoder_stack {};
@@ -9783,7 +10587,7 @@ namespace attention {
 
 /// Base of every policy that mixes the tokens of a sequence; a kind overrides what differs. Models
 /// refuse it where it cannot work. `static std::string name()` is what files call it: a kind that
-/// is kept in files has one of its own, and one that others derive from says `using kind = itself`.
+/// is kept in files has one of its own. A kind that others derive from says `using kind = itself`.
 struct policy {
   static constexpr bool causal = true;          ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;   ///< can see later tokens
@@ -9832,10 +10636,12 @@ struct fixed_string {
   constexpr operator std::string_view() const { return {text, N - 1}; }
 };
 
-/// A layer with the name that its parameters carry inside a chain.
-template <fixed_string Name, class Layer>
+/// A layer with the name that its parameters carry inside a chain, and the part of the model that
+/// they are for storage::per_role.
+template <fixed_string Name, class Layer, storage::part Part = storage::part::any>
 struct named {
   using layer = Layer;
+  static constexpr storage::part part = Part;
   static constexpr std::string_view name = Name;
 };
 
@@ -9864,6 +10670,10 @@ constexpr const T& member(const numbered<K, T>& s) {
   return s.value;
 }
 
+/// Parameters of a chain of so many members.
+template <class P, std::size_t Count>
+concept has_members = P::members == Count;
+
 }  // namespace detail
 
 /// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
@@ -9877,6 +10687,8 @@ struct chain {
   using item = std::tuple_element_t<K, std::tuple<First, Rest...>>;
   template <std::size_t K>
   using at_layer = typename item<K>::layer;
+  template <std::size_t K, class S>
+  using at_storage = storage::at<S, item<K>::part>;
 
  public:
   static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
@@ -9892,13 +10704,15 @@ struct chain {
 
   template <class Form>
   struct params {
-    linnet::detail::pack<typename First::layer::template params<Form>,
-                         typename Rest::layer::template params<Form>...>
+    linnet::detail::pack<typename First::layer::template params<form::at<Form, First::part>>,
+                         typename Rest::layer::template params<form::at<Form, Rest::part>>...>
         items{};
+    static constexpr std::size_t members = count;
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    visit_from<0>(f, at, p...);
+    if constexpr ((linnet::detail::has_members<P, count> && ...))  // else see visit_pairs()
+      visit_from<0>(f, at, p...);
   }
 
   template <class T>
@@ -9974,15 +10788,16 @@ struct chain {
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
                            cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
-                                          linnet::detail::member<K>(c.items), ctx, residual);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
+                                                         linnet::detail::member<K>(c.items), ctx,
+                                                         residual);
     } else if constexpr (K + 1 == count) {
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
-                                          linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
+                                                         linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, z,
-                                          linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
+                                                         linnet::detail::member<K>(c.items), ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -9991,16 +10806,16 @@ struct chain {
                             view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
                             context<T>& ctx) {
     if constexpr (K + 1 == count) {
-      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
-                                           linnet::detail::member<K>(dp.items), x, dy, dx,
-                                           linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template backward<T, at_storage<K, S>>(
+          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
+          linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
-      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
-                                           linnet::detail::member<K>(dp.items), x, dz, dx,
-                                           linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template backward<T, at_storage<K, S>>(
+          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dz, dx,
+          linnet::detail::member<K>(c.items), ctx);
     }
   }
 };
@@ -10039,8 +10854,10 @@ struct linear : without_cache {
 
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "weight", weight_info, p.weight...);
-    if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+    if constexpr ((linnet::detail::one_matrix<P> && ...)) {  // else see visit_pairs()
+      f(at / "weight", weight_info, p.weight...);
+      if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+    }
   }
 
   template <class T>
@@ -10050,7 +10867,7 @@ struct linear : without_cache {
   }
   /// Describes the product into `y`, to be computed alone or together with others of these inputs.
   template <class T, class S>
-  static ops::product<T, S> product(const params<form::packed<T, S>>& p, T* y) {
+  static ops::product<T, storage::single<S>> product(const params<form::packed<T, S>>& p, T* y) {
     if constexpr (Bias)
       return {p.weight, Out, y, p.bias};
     else
@@ -10062,7 +10879,7 @@ struct linear : without_cache {
                       without_cache::cache<T>&, context<T>& ctx, const T* residual = nullptr) {
     auto one = product<T, S>(p, y.data());
     one.residual = residual;
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+    ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {one});
   }
 
   template <class T, class S>
@@ -10070,8 +10887,8 @@ struct linear : without_cache {
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
                        without_cache::cache<T>&, context<T>& ctx) {
     if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
-    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight, dp.weight,
-                         dx.data());
+    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight,
+                         {dp.weight, dx.data()});
   }
 
   static constexpr index flops(const call_shape& e) { return 2 * e.rows() * In * Out; }
@@ -10106,7 +10923,7 @@ struct own_parameters {
 namespace detail {
 
 /// Buffers between `Count` layers of width D, and the loops over the layers. A sample may skip
-/// layers while training, see ops::layer_mask; outside training, those of ctx.layers run.
+/// layers while training, see ops::layer_mask; outside training, those of ctx.stack.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
   T* stream[Count]{};  ///< [rows, D] output of each layer but the last
@@ -10127,15 +10944,15 @@ struct layer_loop {
                Run&& run) const {
     for (std::size_t l = 0; l < Count; ++l) {
       const index layer = first + static_cast<index>(l);
-      if (!ctx.layers.holds(layer)) continue;
-      ctx.layer = layer;
-      ctx.hook(layer, x.data(), nullptr);
-      const bool last = l + 1 == Count || !ctx.layers.holds(layer + 1);
+      if (!ctx.stack.layers.holds(layer)) continue;
+      ctx.stack.layer = layer;
+      ctx.stack.hook(layer, x.data(), nullptr);
+      const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
-      ctx.mask = mask ? &mask : nullptr;
+      ctx.stack.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
-      ctx.mask = nullptr;
+      ctx.stack.mask = nullptr;
       if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
       x = next;
     }
@@ -10149,7 +10966,7 @@ struct layer_loop {
       const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      const index layer = ctx.layer = first + static_cast<index>(l);
+      const index layer = ctx.stack.layer = first + static_cast<index>(l);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -10157,10 +10974,10 @@ struct layer_loop {
                            rest);
         dy = view<const T, D>(rest, x.rows());
       }
-      ctx.mask = mask ? &mask : nullptr;
+      ctx.stack.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
-      ctx.mask = nullptr;
-      ctx.hook(layer, input.data(), d_input.data());
+      ctx.stack.mask = nullptr;
+      ctx.stack.hook(layer, input.data(), d_input.data());
       dy = d_input;
     }
   }
@@ -10235,7 +11052,7 @@ struct repeat {
 
 LINNET_NAMESPACE_END
 /// @file
-/// The pre-norm residual branch.
+/// The residual branch, with its norm before it or behind it.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -10325,6 +11142,78 @@ struct residual {
   }
 };
 
+/// The post-norm residual branch of BERT and the first Transformer (Vaswani et al. 2017):
+/// y = Norm(x + Drop(Sub(x))). y is not x. Its parameters have the names of `residual`.
+template <class Norm, class Sub>
+struct post_norm_residual {
+  static constexpr index in = Norm::in, out = Norm::in;
+  static_assert(linnet::detail::check_layer<Sub>());
+  static_assert(Sub::in == in && Sub::out == in,
+                "linnet::post_norm_residual: the branch must keep the width of the stream");
+  static constexpr bool fused = linnet::detail::adds_residual<Sub>();
+
+  template <class Form>
+  using params = typename residual<Norm, Sub>::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    residual<Norm, Sub>::visit(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Norm::template cache<T> norm{};
+    typename Sub::template cache<T> sub{};
+    T* sum = nullptr;     ///< [rows, D] input of the norm
+    T* branch = nullptr;  ///< [rows, D] output of the branch, then the gradient of both; null where
+                          ///< the branch adds x itself
+    int dropout_id = 0;   ///< of its dropout
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    c.dropout_id = m.dropout_ids++;
+    c.norm = Norm::template plan<T>(m, e);
+    c.sum = m.saved.take<T>(e.rows() * in);
+    const index mark = m.scratch.mark();
+    if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
+    c.sub = Sub::template plan<T>(m, e);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
+                      cache<T>& c, context<T>& ctx) {
+    const view<T, in> sum(c.sum, x.rows()), branch(c.branch, x.rows());
+    if (branch.data()) {
+      Sub::template forward<T, S>(p.sub, x, branch, c.sub, ctx);
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
+      ops::add(ctx.on, x.size(), x.data(), branch.data(), sum.data());
+    } else if constexpr (fused) {
+      Sub::template forward<T, S>(p.sub, x, sum, c.sub, ctx, x.data());
+    }
+    Norm::template forward<T, S>(p.norm, sum, y, c.norm, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const view<T, in> sum(c.sum, x.rows()), d_sum(c.branch, x.rows());
+    ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
+    Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
+    ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
+    Sub::template backward<T, S>(p.sub, dp.sub, x, d_sum, dx, c.sub, ctx);
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<Sub, T>(c.sub, from, to, part);
+  }
+
+  static constexpr index flops(const call_shape& e) { return residual<Norm, Sub>::flops(e); }
+};
+
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
@@ -10347,19 +11236,40 @@ struct second_factor : linear<Rank, Out, Bias> {
         at, p...);
   }
 };
-/// Two thin factors; see low_rank_linear.
-template <index In, index Out, index Rank, bool Bias>
-struct factors {
-  static_assert(Rank > 0 && Rank <= In && Rank <= Out,
-                "linnet::low_rank_linear: the rank must be positive and at most the smaller width");
-  using type = chain<named<"v", linear<In, Rank>>, named<"u", second_factor<Rank, Out, Bias>>>;
-};
 }  // namespace detail
+
+/// Linear maps one after the other, by name: the one map whose matrix is the product of theirs.
+/// Only the last may have a bias.
+template <class... Maps>
+struct linear_product : chain<Maps...> {
+  using chain<Maps...>::visit;
+  /// Beside the parameters `q` of that one map.
+  template <class F, class P, linnet::detail::one_matrix Q>
+  static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    constexpr std::size_t count = sizeof...(Maps);
+    const auto pair = [&]<std::size_t... K>(std::index_sequence<K...>) {
+      using leaf = std::remove_cvref_t<decltype(linnet::detail::member<0>(p.items).weight)>;
+      matrix_expression<leaf, count> w{{linnet::detail::member<K>(p.items).weight...},
+                                       {linear_product::in, Maps::layer::out...}};
+      f(at / "weight", tensor_info{linear_product::out, linear_product::in}, w, q.weight);
+    };
+    pair(std::make_index_sequence<count>{});
+    // A map without a bias has one of zeros, a null pointer, beside one that has it.
+    auto& bias = linnet::detail::member<count - 1>(p.items).bias;
+    constexpr bool there = !std::is_same_v<std::remove_cvref_t<decltype(q.bias)>, std::nullptr_t>;
+    if constexpr (there)
+      f(at / "bias", tensor_info{1, linear_product::out, role::bias}, bias, q.bias);
+  }
+};
 
 /// y[rows, Out] = U (V x) (+ b), U[Out, Rank], V[Rank, In]: Rank (In + Out) numbers instead of
 /// In Out.
 template <index In, index Out, index Rank, bool Bias = false>
-using low_rank_linear = typename detail::factors<In, Out, Rank, Bias>::type;
+struct low_rank_linear : linear_product<named<"v", linear<In, Rank>>,
+                                        named<"u", detail::second_factor<Rank, Out, Bias>>> {
+  static_assert(Rank > 0 && Rank <= In && Rank <= Out,
+                "linnet::low_rank_linear: the rank must be positive and at most the smaller width");
+};
 
 /// Linear map with a low-rank delta (LoRA, Hu et al. 2021, arXiv:2106.09685): y[rows, Out] = W x (+
 /// b) + Alpha / Rank B (A x). W is [Out, In], A [Rank, In], B [Out, Rank]. B starts at zero.
@@ -10390,6 +11300,16 @@ struct lora_linear {
     };
     second::visit(zero, at / "lora_b", p.lora_b...);
   }
+  /// Beside the parameters `q` of the map with the delta added up.
+  template <class F, class P, linnet::detail::one_matrix Q>
+  static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    using leaf = std::remove_cvref_t<decltype(p.whole_matrix.weight)>;
+    matrix_expression<leaf, 2> w{
+        {p.lora_a.weight, p.lora_b.weight}, {In, Rank, Out}, p.whole_matrix.weight, scale};
+    f(at / "weight", whole::weight_info, w, q.weight);
+    if constexpr (Bias)
+      f(at / "bias", tensor_info{1, Out, role::bias}, p.whole_matrix.bias, q.bias);
+  }
 
   template <class T>
   struct cache {
@@ -10415,11 +11335,11 @@ struct lora_linear {
     first::template forward<T, S>(p.lora_a, x, {c.inner, x.rows()}, none, ctx);
     auto delta = second::template product<T, S>(p.lora_b, y.data());
     delta.alpha = T(scale);
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), Rank, c.inner, {delta});
+    ops::gemm_batch(ctx.on, x.rows(), Rank, c.inner, {delta});
     auto rest = whole::template product<T, S>(p.whole_matrix, y.data());
     rest.accumulate = true;
     rest.residual = residual;
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {rest});
+    ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {rest});
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
@@ -10430,7 +11350,7 @@ struct lora_linear {
     whole::template backward<T, S>(p.whole_matrix, dp.whole_matrix, x, dy, dx, none, ctx);
     ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
     ops::matmul_backward(ctx.on, x.rows(), Out, Rank, dy.data(), c.inner, p.lora_b.weight,
-                         dp.lora_b.weight, c.d_inner, T(scale));
+                         {dp.lora_b.weight, c.d_inner, T(scale)});
     first::template backward<T, S>(p.lora_a, dp.lora_a, x, d_inner, dx, none, ctx);
   }
 
@@ -10484,12 +11404,13 @@ struct attention_projections {
 
   template <class Form>
   struct params {
-    typename to_query::template params<Form> q{};
-    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
-                                             typename to_key::template params<Form>>
+    typename to_query::template params<form::at<Form, storage::part::attention_q>> q{};
+    [[no_unique_address]] std::conditional_t<
+        SharedKey, std::nullptr_t,
+        typename to_key::template params<form::at<Form, storage::part::attention_k>>>
         k{};
-    typename to_key::template params<Form> v{};
-    typename to_output::template params<Form> o{};
+    typename to_key::template params<form::at<Form, storage::part::attention_v>> v{};
+    typename to_output::template params<form::at<Form, storage::part::attention_o>> o{};
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
@@ -10561,21 +11482,18 @@ struct attention_projections {
   template <class T, class S, class P>
   static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
     if constexpr (SharedKey)
-      ops::gemm_batch<T, S, 2>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
+      ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
+                     to_key::product(p.v, b.v));
     else
-      ops::gemm_batch<T, S, 3>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
-           to_key::template product<T, S>(p.v, b.v)});
+      ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
+                     to_key::product(p.k, b.k), to_key::product(p.v, b.v));
     rotate(b.q, b.k, ctx, false);
   }
   /// mixed -> y
   template <class T, class S, class P>
   static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
     without_cache::cache<T> none;
-    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
+    to_output::template forward<T>(p.o, {b.mixed, y.rows()}, y, none, ctx);
   }
   /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
   template <class T, class S, class P, class D>
@@ -10584,8 +11502,7 @@ struct attention_projections {
     without_cache::cache<T> none;
     const index rows = dy.rows();
     ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
-    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
-                                       ctx);
+    to_output::template backward<T>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none, ctx);
     ops::fill(ctx.on, rows * n, T(0), b.dq);
     if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
     ops::fill(ctx.on, rows * kv, T(0), b.dv);
@@ -10597,10 +11514,10 @@ struct attention_projections {
     without_cache::cache<T> none;
     const index rows = x.rows();
     rotate(b.dq, b.dk, ctx, true);
-    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
+    to_query::template backward<T>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
     if constexpr (!SharedKey)
-      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
+      to_key::template backward<T>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
+    to_key::template backward<T>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
   }
 
   /// Floating-point operations of the projections.
@@ -10732,30 +11649,27 @@ struct softmax_attention {
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
     if constexpr (A.cross) {
-      to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
-      if (!ctx.memory_cached) {
-        const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
+      to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+      if (!ctx.memory.cached) {
+        const view<const T, in> memory(ctx.memory.states, ctx.batch * ctx.memory.length);
         if constexpr (A.projections.plain()) {
-          ops::gemm_batch<T, S, 2>(
-              ctx.on, memory.rows(), in, memory.data(),
-              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+          ops::gemm_each(ctx.on, memory.rows(), in, memory.data(), to_key::product(p.k, c.k),
+                         to_key::product(p.v, c.v));
         } else {
-          to_key::template forward<T, S>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
-          to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
+          to_key::template forward<T>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
+          to_key::template forward<T>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
         }
         if (cached)
-          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory_length, true, c.k, c.v);
+          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory.length, true, c.k, c.v);
       }
     } else {
       if constexpr (A.projections.plain()) {
-        ops::gemm_batch<T, S, 3>(
-            ctx.on, rows, in, x.data(),
-            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-             to_key::template product<T, S>(p.v, c.v)});
+        ops::gemm_each(ctx.on, rows, in, x.data(), to_query::product(p.q, c.q),
+                       to_key::product(p.k, c.k), to_key::product(p.v, c.v));
       } else {
-        to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
-        to_key::template forward<T, S>(p.k, x, {c.k, rows}, c.inner.k, ctx);
-        to_key::template forward<T, S>(p.v, x, {c.v, rows}, c.inner.v, ctx);
+        to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+        to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
+        to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
       if constexpr (A.rope != rope_pairing::none)
         ctx.on.threads.each(rows, [&](index row) {
@@ -10772,30 +11686,30 @@ struct softmax_attention {
       // Of the encoder's keys none are as they were given, wherever a query stands.
       const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
                                                  A.cross ? nullptr : ctx.past);
-      ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.tables, ctx.table_size)));
+      ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.pages)));
       if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
-    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
+    to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
     const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
+    to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
     ops::fill(ctx.on, dq.size(), T(0), dq.data());
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
     ops::fill(ctx.on, dk.size(), T(0), dk.data());
     ops::fill(ctx.on, dv.size(), T(0), dv.data());
     ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
                             {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
-                             A.relative ? ctx.d_bias : nullptr});
+                             A.relative ? ctx.bias.d_lines : nullptr});
     if constexpr (!A.cross && A.rope != rope_pairing::none)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -10805,11 +11719,11 @@ struct softmax_attention {
           for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
         }
       });
-    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
-    const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
-    const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
-    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
+    to_query::template backward<T>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
+    const view<const T, in> source(A.cross ? ctx.memory.states : x.data(), key_rows);
+    const view<T, in> d_source(A.cross ? ctx.memory.d_states : dx.data(), key_rows);
+    to_key::template backward<T>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
+    to_key::template backward<T>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
   }
 
   /// Copies the keys and values of one sequence to another.
@@ -10844,7 +11758,7 @@ struct softmax_attention {
   /// Buffer of the keys or values of this call.
   template <class T>
   static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
-    return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
+    return {x, A.cross ? ctx.memory.length : ctx.length, kv, A.d_kv};
   }
   /// Arguments of the attention call, forward and backward.
   template <class T, class Code>
@@ -10854,7 +11768,7 @@ struct softmax_attention {
     ops::attention_call<T, Code> a{};
     a.batch = ctx.batch;
     a.queries = ctx.length;
-    a.keys = A.cross ? ctx.memory_length : ctx.past ? c.capacity : ctx.length;
+    a.keys = A.cross ? ctx.memory.length : ctx.past ? c.capacity : ctx.length;
     a.heads = A.heads;
     a.kv_heads = A.kv_heads;
     a.h = A.d_kv;
@@ -10869,10 +11783,10 @@ struct softmax_attention {
     a.past = A.cross ? nullptr : ctx.past;
     if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
     // A causal query sees only earlier keys, which are valid as long as the query is.
-    a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
+    a.key_lengths = A.cross ? ctx.memory.lengths : A.causal ? nullptr : ctx.lengths;
     if constexpr (A.relative) {
-      a.bias = ctx.bias;
-      a.bias_origin = ctx.bias_origin;
+      a.bias = ctx.bias.lines;
+      a.bias_origin = ctx.bias.origin;
     }
     a.scratch = c.scratch;
     a.scratch_size = c.scratch_size;
@@ -10888,7 +11802,7 @@ struct softmax_attention {
     if constexpr (A.rope != rope_pairing::none) {
       const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
       const T* const angles =
-          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope + (limit - 1) * A.d_kv;
+          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope.table + (limit - 1) * A.d_kv;
       ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
     }
   }
@@ -10993,8 +11907,8 @@ struct sinks : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Embedding policies: a table as wide as the stream, or a narrower one with a linear map to and
-/// from it (Lan et al. 2019).
+/// Embedding policies: a table as wide as the stream, or a narrower one with linear maps (Lan et
+/// al. 2019).
 
 LINNET_NAMESPACE_BEGIN
 
@@ -11101,8 +12015,7 @@ struct factorised_projection {
                             index n, const T* y, T* dy, const cache<T>& c,
                             const ops::execution& on) {
     if (!Tied) return;
-    const T* const no_bias = nullptr;
-    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, no_bias, true);
+    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
     ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
   }
   static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }
@@ -11239,7 +12152,7 @@ struct activated_linear {
     if constexpr (Projections.plain()) {
       auto one = map::template product<T, S>(p, inner);
       if (c.inner == nullptr) one.finish = ops::activates<A, T>;
-      ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+      ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {one});
     } else {
       map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
     }
@@ -11276,8 +12189,9 @@ struct gated_layer {
 
   template <class Form>
   struct params {
-    typename wide::template params<Form> gate{}, up{};
-    typename narrow::template params<Form> down{};
+    typename wide::template params<form::at<Form, storage::part::ffn_gate>> gate{};
+    typename wide::template params<form::at<Form, storage::part::ffn_up>> up{};
+    typename narrow::template params<form::at<Form, storage::part::ffn_down>> down{};
   };
   template <class Fn, class... P>
   static constexpr void visit(Fn&& f, const parameter_path& at, P&... p) {
@@ -11323,21 +12237,20 @@ struct gated_layer {
     const view<T, F> hidden(c.hidden, rows);
     T* const upward = c.up ? c.up : c.hidden;
     if constexpr (Projections.plain()) {
-      auto up = wide::template product<T, S>(p.up, upward);
+      auto up = wide::product(p.up, upward);
       if (c.up == nullptr) {
         up.finish = ops::gates<A, T>;
         up.gate = c.gate;
       }
-      ops::gemm_batch<T, S, 2>(ctx.on, rows, D, x.data(),
-                               {wide::template product<T, S>(p.gate, c.gate), up});
+      ops::gemm_each(ctx.on, rows, D, x.data(), wide::product(p.gate, c.gate), up);
     } else {
-      wide::template forward<T, S>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
-      wide::template forward<T, S>(p.up, x, {upward, rows}, c.up_map, ctx);
+      wide::template forward<T>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
+      wide::template forward<T>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
     if (c.up || !Projections.plain())
       ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.hidden);
-    narrow::template forward<T, S>(p.down, hidden, y, c.down_map, ctx, residual);
+    narrow::template forward<T>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
@@ -11347,11 +12260,11 @@ struct gated_layer {
     const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
         d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
-    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
+    narrow::template backward<T>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
-    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
-    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
+    wide::template backward<T>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
+    wide::template backward<T>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
   }
   static constexpr index flops(const call_shape& e) {
     return 2 * wide::flops(e) + narrow::flops(e);
@@ -11371,8 +12284,9 @@ struct policy {
 template <activation_kind A>
 struct standard : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
-  using layer = chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>>,
-                      named<"wo", projection<F, D, Bias, Projections>>>;
+  using layer =
+      chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
+            named<"wo", projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -11420,6 +12334,7 @@ struct low_rank : policy {
 /// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>
 struct reparam : policy {
+  using collapsed = linear;  ///< what collapse() makes of it
   static_assert(N == 2 || N == 3, "linnet::ffn::reparam<N, e>: N is 2 or 3 matrices");
   static_assert(E.thousandths > 0, "linnet::ffn::reparam<N, e>: the expansion e must be positive");
 
@@ -11427,17 +12342,18 @@ struct reparam : policy {
   static constexpr index inner = E.of(D);
   template <index D, bool Three>
   struct make {
-    using type =
-        chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
+    using type = linear_product<named<"w1", linnet::linear<D, inner<D>>>,
+                                named<"w2", linnet::linear<inner<D>, D>>>;
   };
   template <index D>
   struct make<D, true> {
-    using type = chain<named<"w1", linnet::linear<D, inner<D>>>,
-                       named<"w2", linnet::linear<inner<D>, inner<D>>>,
-                       named<"w3", linnet::linear<inner<D>, D>>>;
+    using type = linear_product<named<"w1", linnet::linear<D, inner<D>>>,
+                                named<"w2", linnet::linear<inner<D>, inner<D>>>,
+                                named<"w3", linnet::linear<inner<D>, D>>>;
   };
+  // A chain of one, as that of ffn::linear.
   template <index D, index, bool>
-  using layer = typename make<D, N == 3>::type;
+  using layer = chain<named<"", typename make<D, N == 3>::type>>;
 };
 
 }  // namespace ffn
@@ -11782,8 +12698,8 @@ namespace detail {
 
 /// A block that only some tokens go through. While training they are those with the largest r_i =
 /// w.x_i; otherwise each token decides for itself. They become x_i + r_i f(x~)_i, where f is the
-/// block without its residual. x~ are the chosen tokens alone, in order and with the positions that
-/// they have in the text. All others stay as they are, to the bit.
+/// block without its residual. Here x~ are the chosen tokens alone, in order and with the positions
+/// that they have in the text. All others stay as they are, to the bit.
 ///
 /// Rotary is the width of the rotary angles that the block reads, 0 for none. The auxiliary loss
 /// Weight * sum_i BCE(sigmoid(r_i), chosen_i), of the predictor's s_i in place of r_i where there
@@ -12040,10 +12956,10 @@ struct routed_block {
     inner.length = *std::max_element(c.counts, c.counts + ctx.batch);
     inner.lengths = c.counts;
     inner.past = ctx.past ? c.past : nullptr;
-    inner.tables = nullptr;
+    inner.pages = {};
     // Every row brings the angles of its own position.
-    inner.rope_positions = 0;
-    inner.rope_beyond = c.angles;
+    inner.rope.positions = 0;
+    inner.rope.beyond = c.angles;
     return inner;
   }
   /// The row of x behind row `i` of the inner call, or -1 for padding.
@@ -12081,13 +12997,13 @@ struct all : policy {
 ///
 /// Which tokens are the best of a sequence depends on later ones, which nobody knows while a text
 /// is written. Training looks ahead, all else does not. In a session or an evaluator a token enters
-/// a block if `By` says so, which is a function of the token and those before it. Any number of
-/// tokens may enter. So an evaluator scores what a session would write; only trainer::evaluate()
-/// looks ahead as training does. By says so if r_i > 0, that is sigmoid(r_i) > 1/2. For this,
-/// training adds to the loss Weight times the binary cross-entropy of sigmoid(r_i) with the choice,
-/// summed over tokens and routed blocks. Its gradient goes through the router and on into x. Or By
-/// is a predictor, two linear maps with a SiLU between them, of hidden width d_model / 4, trained
-/// by that cross-entropy on x as it is. Its gradient then goes no further, and the language model
+/// a block if `By` says so, a function of the token and those before it. Any number of tokens may
+/// enter. So an evaluator scores what a session would write; only trainer::evaluate() looks ahead
+/// as training does. By says so if r_i > 0, that is sigmoid(r_i) > 1/2. For this, training adds to
+/// the loss Weight times the binary cross-entropy of sigmoid(r_i) with the choice, summed over
+/// tokens and routed blocks. Its gradient goes through the router and on into x. Or By is a
+/// predictor: two linear maps with a SiLU between them, of hidden width d_model / 4. That
+/// cross-entropy trains it on x as it is. Its gradient then goes no further, and the language model
 /// learns as if it were not there (but for clipping, which sees its gradient too). Losses that
 /// trainers and evaluators report are those of the language model alone; so check_model_gradients()
 /// wants a Weight of 0.
@@ -12232,9 +13148,19 @@ struct shared_parameters {
                    p.items[l]...);
     Layer::visit(only(true), at / "shared", p.shared...);
   }
+  /// Beside the parameters `q` of as many layers that share nothing.
+  template <class F, class P, class Q>
+  requires(!requires(Q & q) {
+    q.shared;
+  }) static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    for (std::size_t l = 0; l < count * times; ++l) {
+      auto layer = of(p, l);
+      Layer::visit(f, at.element(static_cast<index>(l), N), layer, q.items[l]);
+    }
+  }
   /// Parameters of layer `l`.
   template <class P>
-  static auto of(P& p, std::size_t l) {
+  static constexpr auto of(P& p, std::size_t l) {
     auto layer = p.items[l / times];
     Layer::visit(
         [](const parameter_path& where, const tensor_info&, auto& to, const auto& from) {
@@ -12287,7 +13213,13 @@ struct pick_storage {
       std::type_identity<storage::with_compute<stored, computed>>>::type;
 };
 
-/// The policy inside a wrapper such as encoder<P>, or void if `P` is no such wrapper.
+/// The storage of the model of a list.
+template <class... Ps>
+using pick_model_storage =
+    model_storage<std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>,
+                  typename pick_storage<Ps...>::type>;
+
+/// The policy inside a wrapper such as encoder_stack<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {
   using type = void;
@@ -12319,7 +13251,7 @@ constexpr bool policies_fit() {
   if constexpr (twice<ffn::policy, Ps...>)
     static_assert(never<Ps...>,
                   "linnet: two ffn:: policies for the same stack; give one, or wrap one in "
-                  "encoder<> or decoder_stack<>");
+                  "encoder_stack<> or decoder_stack<>");
   else if constexpr (twice<norm::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two norm:: policies; give one");
   else if constexpr (twice<attention::policy, Ps...>)
@@ -12342,6 +13274,11 @@ constexpr bool policies_fit() {
     static_assert(never<Ps...>, "linnet: two embedding:: policies; give one");
   else if constexpr (twice<compute::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two compute:: policies; give one");
+  else if constexpr (!pick_model_storage<Ps...>::fits)
+    static_assert(
+        never<Ps...>,
+        "linnet::storage::per_role: a tied head reads the embedding's table, which has one "
+        "storage; give storage::embedding<> alone, or tie::untied");
   else
     return true;
   return false;
@@ -12409,16 +13346,18 @@ requires(Projections.plain()) struct ffn_layer<Ffn, D, F, Bias, Projections> {
 /// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
 template <class Norm, class Ffn, class... Branches>
 struct block_of {
-  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{},
+            template <class, class> class Residual = residual>
   struct make {
-    using feed_forward = residual<typename Norm::template layer<D, Eps>,
+    using feed_forward = Residual<typename Norm::template layer<D, Eps>,
                                   typename ffn_layer<Ffn, D, F, Bias, Projections>::type>;
     using type = chain<Branches..., named<"ffn", feed_forward>>;
   };
 };
 template <class Norm, class Ffn, class... Branches>
 requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
-  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{},
+            template <class, class> class Residual = residual>
   struct make {
     using type = chain<Branches...>;
   };
@@ -12597,7 +13536,7 @@ struct make_decoder {
           pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
           pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
           pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-          typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
+          typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
           pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>>>;
 };
@@ -12662,26 +13601,23 @@ LINNET_NAMESPACE_END
 ///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
 ///  may
 ///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
-///  - `loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, criterion)`: the summed loss of a
-///    batch. With `dp`, ADDS the gradient of that sum. `logits`, if not null, receives those of all
-///    tokens. `z_loss` is the weight of the squared logsumexp. ops::head_loss() does most of it;
+///  - `loss<T, S>(p, dp, batch, w, on, loss_call, criterion)`: the summed loss of a batch. With
+///    `dp`, ADDS the gradient of that sum. ops::head_loss() does most of it;
 ///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
 ///    compute. Files keep them, and loading compares them.
 ///
 /// A `decoding_model` is a language model that sessions run. It also has
-///  - `step<T, S>(p, tokens, batch, length, lengths, past, w, on, every)`: feeds [batch, length]
-///    tokens behind `past` cached ones. w.logits then holds what follows each sequence's last
-///    valid token, or with `every` what follows each token;
-///  - in its workspace `logits`, and `tables` and `table_size` of paged caches, which step() passes
-///    on in its context. A model whose layers do not page refuses limits::kv_blocks;
+///  - `step<T, S>(p, step_call, w, on)`: feeds tokens behind the cached ones. w.logits then holds
+///    what follows each sequence's last valid token, or with `every` what follows each token;
+///  - in its workspace `logits`, and the `pages` of paged caches, which step() passes on in its
+///    context. A model whose layers do not page refuses limits::kv_blocks;
 ///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
 ///  - `longest(limits)`: most tokens of a sequence;
 ///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
 ///  chosen.
 ///
 /// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
-/// lengths, w, on)`. Its step() takes three further arguments behind `past`, and its flops() the
-/// length of the source before the target's; see t5_model.
+/// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
 ///
 /// Every thread of a team calls loss(), step() and encode() (SPMD).
 
@@ -12869,6 +13805,8 @@ enum class refusal : unsigned char {
   null_bytes,                ///< a batch without its table of tokens' bytes
   prefix_unknown,            ///< prefixes for a model that takes none
   prefix_outside,            ///< a prefix that is longer than its sequence
+  type_outside,              ///< a token type that the model does not have
+  label_on_padding,          ///< a label behind the end of its sequence
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
@@ -12953,6 +13891,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "attention::prefix";
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
+    case refusal::type_outside:
+      return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
+    case refusal::label_on_padding:
+      return "a label stands behind the end of its sequence: give `ignored` there";
     case refusal::short_logits:
       return "the span of logits is too short: give room for [rows, vocabulary], or none";
     case refusal::wrong_losses:
@@ -13152,168 +14094,6 @@ constexpr call_shape call_shape_for(const limits& l, purpose use, index length, 
 }
 
 LINNET_NAMESPACE_END
-/// @file
-/// Both ends of a language model: the token embedding, and the output head fused with the
-/// cross-entropy. The head works in chunks, so that the logits of all tokens never exist at once.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Summed loss of a call, in nats, and the number of tokens it is summed over. A call with a batch
-/// that does not fit the limits or the vocabulary computes nothing and gives NaN nats.
-struct loss_sum {
-  double nats = 0;
-  index tokens = 0;
-
-  /// Loss per token; `nats` itself without tokens.
-  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
-  /// Result for a batch that cannot be used: NaN.
-  static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
-};
-
-namespace ops {
-
-/// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
-template <class T, class S>
-void embed(const execution& on, index rows, index d, const token* tokens,
-           const packed_matrix<T, S>& table, T* x) {
-  on.threads.each(rows, [&](index i) {
-    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
-  });
-}
-/// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
-template <class T>
-void embed_backward(const execution& on, index rows, index d, const token* tokens, const T* dx,
-                    T* d_table) {
-  const auto [first, last] = on.threads.range(d);
-  for (index i = 0; i < rows; ++i)
-    for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
-  on.threads.wait();
-}
-
-/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
-template <class T>
-void position_backward(const execution& on, index batch, index length, index d, const T* dx,
-                       T* d_table) {
-  on.threads.each(length, [&](index t) {
-    for (index b = 0; b < batch; ++b)
-      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
-  });
-}
-
-/// Rows of logits that are worked on at a time: about four million values.
-constexpr index head_rows(index vocabulary) {
-  const index rows = (index{1} << 22) / vocabulary;
-  return rows < 8 ? 8 : rows > 128 ? 128 : rows;
-}
-
-namespace detail {
-/// One row of cross_entropy() by the kernels K.
-template <class K, class T>
-double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, double z_loss) {
-  const T target = row[label];
-  const T largest = K::template maximum<T>(vocabulary, row);
-  const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-  const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-  if (gradient) {
-    K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
-    row[label] -= T(1);
-  }
-  return lse - static_cast<double>(target) + z_loss * lse * lse;
-}
-/// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
-/// and no gradient.
-template <class T, class F>
-void each_labelled_row(const execution& on, index rows, index vocabulary, const token* labels,
-                       T* logits, double* losses, bool gradient, F&& f) {
-  on.threads.each(rows, [&](index i) {
-    T* const row = logits + i * vocabulary;
-    if (labels[i] == ignored) {
-      losses[i] = 0;
-      if (gradient) std::fill_n(row, vocabulary, T(0));
-      return;
-    }
-    simd::dispatch(on.level, [&](auto k) { losses[i] = f(k, i, row); });
-  });
-}
-
-}  // namespace detail
-
-/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l).
-/// The logits are overwritten by its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
-/// z-loss, usually 0 or 1e-4. Rows labelled `ignored` give 0.
-template <class T>
-void cross_entropy(const execution& on, index rows, index vocabulary, const token* labels,
-                   T* logits, double* losses, bool gradient, double z_loss = 0) {
-  detail::each_labelled_row(
-      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
-        return detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
-      });
-}
-
-/// Arguments of the output head: y[rows, d] and the table W[vocabulary, d], with logits = alpha y
-/// W^T.
-template <class T, class S>
-struct head_call {
-  index rows, d, vocabulary;
-  const T* y;
-  const packed_matrix<T, S>& table;
-  T alpha;               ///< d^-1/2 for T5's tied head, else 1
-  const token* labels;   ///< [rows], or `ignored`
-  T* chunk;              ///< scratch [head_rows, vocabulary]
-  double* losses;        ///< scratch [rows]
-  T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
-  T* d_table = nullptr;  ///< gradient of the table, added to
-  T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
-  double z_loss = 0;     ///< weight of the squared logsumexp
-  double weight = 1;     ///< of this loss in the gradients
-};
-
-/// logits[rows, vocabulary] of rows [first, first + rows) of a call.
-template <class T, class S>
-void head_logits(const execution& on, const head_call<T, S>& h, index first, index rows,
-                 T* logits) {
-  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits,
-         static_cast<const T*>(nullptr), false, h.alpha);
-}
-
-/// Criterion of plain training and scoring: cross_entropy() with the labels. A criterion is called
-/// by every thread for each chunk: rows [first, first + rows) of the call, whose logits are in
-/// h.chunk. It sets h.losses of these rows. Where h.dy is given, it puts the gradient of their sum
-/// in place of the logits.
-struct label_cross_entropy {
-  template <class T, class S>
-  void operator()(const execution& on, const head_call<T, S>& h, index first, index rows) const {
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                  h.dy != nullptr, h.z_loss);
-  }
-};
-
-/// Summed loss of all rows by a criterion; if asked for, also the gradients of that sum times
-/// h.weight.
-template <class T, class S, class Criterion = label_cross_entropy>
-loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
-  const index step = head_rows(h.vocabulary);
-  for (index first = 0; first < h.rows; first += step) {
-    const index rows = (std::min)(step, h.rows - first);
-    head_logits(on, h, first, rows, h.chunk);
-    if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    criterion(on, h, first, rows);
-    if constexpr (trainable<S>)
-      if (h.dy)
-        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
-                        h.dy + first * h.d, h.alpha * static_cast<T>(h.weight));
-  }
-  loss_sum sum;
-  for (index i = 0; i < h.rows; ++i) {
-    sum.nats += h.losses[i];
-    sum.tokens += h.labels[i] != ignored;
-  }
-  return sum;
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -13336,8 +14116,10 @@ struct model_defaults {
   static constexpr bool evicts = false;         ///< decoding forgets old tokens
   static constexpr bool takes_prefix = false;   ///< the first tokens see each other both ways
   static constexpr index ids_per_token = 1;     ///< numbers that a token consists of
+  static constexpr bool label_per_sequence =
+      false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
   static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
-                                     ///< takes exit_calls and step() a layer_range
+                                     ///< heeds loss_call::exits and step() step_call::layers
   using cache = kv::exact;           ///< policy of the key-value cache
 
   /// The model's own rules for limits, beside those for all models.
@@ -13397,20 +14179,21 @@ template <class M, class T, class S>
 concept has_loss = requires(const packed_params<M, T, S>& p,
                             typename M::template params<form::gradient<T>>* dp,
                             const typename M::batch& b, workspace_of<M, T>& w,
-                            const ops::execution& on, const dropout_key& dropout, T* logits,
+                            const ops::execution& on, const loss_call<T>& call,
                             const ops::label_cross_entropy& criterion) {
-  {
-    M::template loss<T, S>(p, dp, b, w, on, dropout, logits, 0.0, criterion)
-    } -> std::same_as<loss_sum>;
+  { M::template loss<T, S>(p, dp, b, w, on, call, criterion) } -> std::same_as<loss_sum>;
 };
 template <class M>
 concept has_describe = requires(const any_key_value& f) {
   M::describe(f);
 };
 template <class M, class T, class S>
-concept has_step = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
-                            const index* lengths, workspace_of<M, T>& w, const ops::execution& on) {
-  M::template step<T, S>(p, tokens, n, n, lengths, lengths, w, on, true);
+concept has_step = requires(const packed_params<M, T, S>& p, const step_call& call,
+                            workspace_of<M, T>& w, const ops::execution& on) {
+  M::template step<T, S>(p, call, w, on);
+};
+template <class M>
+concept has_step_flops = requires(index n) {
   M::flops(n, n);
 };
 template <class M, class T, class S>
@@ -13418,14 +14201,12 @@ concept has_encode = requires(const packed_params<M, T, S>& p, const token* toke
                               const index* lengths, workspace_of<M, T>& w,
                               const ops::execution& on) {
   M::template encode<T, S>(p, tokens, n, n, lengths, w, on);
-  M::template step<T, S>(p, tokens, n, n, lengths, lengths, n, lengths, true, w, on, true);
   M::flops(n, n, n);
 };
 template <class M, class T>
 concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state_part& part) {
   w.logits = static_cast<T*>(nullptr);
-  w.tables = static_cast<const std::int32_t*>(nullptr);
-  w.table_size = index{};
+  w.pages = ops::page_tables{};
   M::copy_state(w, index{}, index{}, part);
   { M::longest(l) } -> std::same_as<index>;
 };
@@ -13441,8 +14222,8 @@ concept language_model = std::derived_from<M, model_defaults> && detail::has_par
 /// A language model that sessions run token by token.
 template <class M, class T = float>
 concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
-    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>>
-                : detail::has_step<M, T, storage_of<M, T>>);
+    detail::has_step<M, T, storage_of<M, T>> &&
+    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
 
 namespace detail {
 
@@ -13473,8 +14254,8 @@ consteval bool check_language_model() {
   else if constexpr (!has_loss<M, T, S>)
     static_assert(
         never<M>,
-        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, "
-        "criterion) that returns a loss_sum; see model/contract.hpp");
+        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, loss_call, criterion) that "
+        "returns a loss_sum; see model/contract.hpp");
   else if constexpr (!has_describe<M>)
     static_assert(never<M>,
                   "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
@@ -13489,13 +14270,13 @@ consteval bool check_decoding_model() {
     static_assert(
         never<M>,
         "linnet::session: the model does not run token by token: it lacks longest(limits), "
-        "copy_state(w, from, to, part), or logits, tables and table_size in its "
+        "copy_state(w, from, to, part), or logits and pages in its "
         "workspace; see model/contract.hpp");
-  else if constexpr (!(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>))
+  else if constexpr (!decoding_model<M, T>)
     static_assert(never<M>,
                   "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
-                  "tokens, batch, length, lengths, past, w, on, every) or flops(batch, length), or "
-                  "with `encodes` what t5_model has; see model/contract.hpp");
+                  "step_call, w, on) or flops(batch, length), or with `encodes` what t5_model has; "
+                  "see model/contract.hpp");
   return true;
 }
 
@@ -13515,6 +14296,8 @@ constexpr const char* name_of(activation_kind kind) {
       return "gelu";
     case activation_kind::gelu_tanh:
       return "gelu_tanh";
+    case activation_kind::tanh:
+      return "tanh";
     default:
       return "silu";
   }
@@ -13575,6 +14358,14 @@ struct ffn_metadata<ffn::low_rank<Rank, Of>> : ffn_metadata<void> {
   }
 };
 
+/// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
+/// gated.
+template <class P>
+constexpr activation_kind ffn_activation() {
+  if constexpr (requires { ffn_metadata<P>::activation; }) return ffn_metadata<P>::activation;
+  return activation_kind::gelu;
+}
+
 template <class P>
 std::string norm_name() {
   if constexpr (std::is_same_v<P, norm::rms>)
@@ -13608,6 +14399,15 @@ std::string position_name() {
 template <class P, class... Known>
 inline constexpr bool named_policy = (std::is_same_v<P, Known> || ...) || names_itself<P>();
 
+/// Whether a model has no policy of depths, or one with a name.
+template <class M>
+constexpr bool depths_named() {
+  if constexpr (requires { typename M::depths; })
+    return named_policy<typename M::depths, depths::all>;
+  else
+    return true;
+}
+
 /// Whether every policy of a model has a name by which files tell it from others.
 template <class M>
 constexpr bool policies_named() {
@@ -13624,10 +14424,10 @@ constexpr bool policies_named() {
            names_itself<typename M::decoder_attention>();
   else if constexpr (requires {
                        typename M::ffn;
-                       typename M::depths;
+                       typename M::sharing;
                      })
     return ffn_metadata<typename M::ffn>::named && names_itself<typename M::attention>() &&
-           named_policy<typename M::depths, depths::all> && names_itself<typename M::sharing>() &&
+           depths_named<M>() && names_itself<typename M::sharing>() &&
            named_policy<typename M::position, position::rope, position::rope_half,
                         position::learned, position::sinusoidal, position::none>;
   else  // a model without policies, or from outside: describe() is its own
@@ -13637,7 +14437,7 @@ constexpr bool policies_named() {
 /// A compile-time error for a model with a policy that files could not tell from others. True for
 /// other models, and where the file does not `Say` what policies a model has.
 template <bool Say, class M>
-constexpr bool fits_facts() {
+constexpr bool fits_metadata() {
   if constexpr (Say && !policies_named<M>())
     static_assert(never<M>,
                   "linnet: give your policy `static std::string name()`, a name of its own: files "
@@ -13647,7 +14447,8 @@ constexpr bool fits_facts() {
   return false;
 }
 
-// The facts of each family of models: f(key, value) with numbers and texts, in the order of files.
+// The metadata of each family of models: f(key, value) with numbers and texts, in the order of
+// files.
 
 template <class M, class F>
 void describe_shape(F& f) {
@@ -13678,6 +14479,26 @@ void describe_blocks(F& f) {
   // Older files say nothing of these; the names of the tensors tell the two apart.
   if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
   if constexpr (M::factorised) f("embedding", M::embedding::name());
+}
+
+template <class M, class F>
+void describe_encoder(F& f) {
+  constexpr auto shape = M::shape;
+  describe_shape<M>(f);
+  f("family", "encoder");
+  f("d_kv", shape.head_width());
+  f("layers", shape.layers);
+  f("context", shape.context);
+  f("types", shape.types);
+  f("position", position_name<typename M::position>());
+  if constexpr (M::rotary) f("rope_theta", shape.rope_theta);
+  f("ffn", ffn_metadata<typename M::ffn>::name());
+  f("attention", M::attention::name());
+  f("norm_placement", M::placement::text);
+  if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
+  if constexpr (M::factorised) f("embedding", M::embedding::name());
+  f("task", M::head::name());
+  describe_choices<M>(f);
 }
 
 template <class M, class F>
@@ -13756,45 +14577,6 @@ std::vector<key_value> metadata_of() {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
-
-LINNET_NAMESPACE_BEGIN
-
-/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
-/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
-///   loss, see ops::label_cross_entropy.
-template <class L, class M>
-concept objective = requires(L& l, const typename M::batch& b, const limits& m,
-                             const ops::execution& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-  l.token_loss(on, b);
-};
-
-/// Which exits of a decoder a loss is taken at: after layer l, the final norm and head read the
-/// stream.
-struct exit_calls {
-  const double* weights = nullptr;  ///< [layers] share of each exit in the loss, 0 for none; null
-                                    ///< for the last exit alone
-  loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
-};
-
-/// The default objective: cross-entropy with the labels of the batch.
-struct cross_entropy_objective {
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
-  }
-  template <class Batch>
-  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
-    return {};
-  }
-};
-
-LINNET_NAMESPACE_END
-/// @file
 /// Constant tables of a decoder's positions: rotary angles, or sinusoids.
 
 LINNET_NAMESPACE_BEGIN
@@ -13838,9 +14620,7 @@ struct position_tables {
   template <class T>
   static void angles(const cache<T>& c, context<T>& ctx) {
     if constexpr (!rotary) return;
-    ctx.rope = c.table;
-    ctx.rope_positions = c.count;
-    ctx.rope_beyond = c.beyond;
+    ctx.rope = {c.table, c.count, c.beyond};
     if (c.beyond)
       ctx.on.threads.each(ctx.rows(), [&](index row) {
         const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
@@ -13933,10 +14713,19 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                              (std::max)(context_length, Attention::min_positions),
                                              real{Shape.rope_theta}>;
 
+  /// Storage of the embedding's table, and of what the head reads, in a model stored as `S`.
+  template <class S>
+  using table_storage = linnet::storage::at<S, linnet::storage::part::embedding>;
+  template <class S>
+  using head_storage =
+      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
-    [[no_unique_address]] typename embedding_projection::template params<Form> projection{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    [[no_unique_address]]
+    typename embedding_projection::template params<form::at<Form, linnet::storage::part::embedding>>
+        projection{};
     [[no_unique_address]] std::conditional_t<
         embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
         embedding_norm{};
@@ -13944,7 +14733,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         positions{};
     typename blocks::template params<Form> stack{};
     typename norm_layer::template params<Form> norm{};
-    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+    [[no_unique_address]] std::conditional_t<
+        tied, std::nullptr_t, typename form::at<Form, linnet::storage::part::head>::matrix>
+        head{};
   };
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
@@ -14006,12 +14797,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     typename embedding_projection::template cache<T> projected{};
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     typename positional::template cache<T> positions{};
-    index* prefix = nullptr;               ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;                    ///< logits of some rows
-    T* last = nullptr;                     ///< [batch, d] last valid rows
-    T* logits = nullptr;                   ///< [batch * limits.max_logits, vocabulary]
-    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
+    index* prefix = nullptr;   ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;        ///< logits of some rows
+    T* last = nullptr;         ///< [batch, d] last valid rows
+    T* logits = nullptr;       ///< [batch * limits.max_logits, vocabulary]
+    ops::page_tables pages{};  ///< of a session's paged cache
     double* losses = nullptr;  ///< [rows]
     int dropout_id = 0;
   };
@@ -14089,8 +14879,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
   /// and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::execution& on) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) {
     context<T> ctx = batch_context<T>(b, on);
     embed<T, S>(p, b.tokens, w, ctx);
     run_layers<T, S>(p, w, ctx);
@@ -14098,16 +14889,16 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     return head<T, S>(p, b, w, ctx);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
-  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. With `at`, the losses
-  /// of early exits are in the sum, by their weights. Called by every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch * length,
+  /// vocabulary]. The losses of early exits are in the sum, by their weights. Called by every
+  /// thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}, const exit_calls& at = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const exit_calls& at = call.exits;
     context<T> ctx = batch_context<T>(b, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     loss_sum sum;
     // Norm and head on the output x of a layer; the gradient of x is added to dx.
@@ -14115,10 +14906,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       const double weight = at.weights ? at.weights[layer] : layer + 1 == Shape.layers;
       if (weight == 0) return;
       norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
-      ops::head_call<T, S> h = head<T, S>(p, b, w, ctx);
-      h.z_loss = z_loss;
+      ops::head_call<T, head_storage<S>> h = head<T, S>(p, b, w, ctx);
+      h.z_loss = call.z_loss;
       h.weight = weight;
-      if (layer + 1 == Shape.layers) h.logits = logits;
+      if (layer + 1 == Shape.layers) h.logits = call.logits;
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
@@ -14128,8 +14919,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       const loss_sum one = ops::head_loss(on, h, criterion);
       if constexpr (ops::trainable<S>)
         if (dx) {
-          embedding_projection::template read_backward<T, S>(p.projection, dp->projection, rows,
-                                                             w.normed, w.d_normed, w.projected, on);
+          embedding_projection::template read_backward<T, table_storage<S>>(
+              p.projection, dp->projection, rows, w.normed, w.d_normed, w.projected, on);
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
         }
@@ -14140,18 +14931,18 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     embed<T, S>(p, b.tokens, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
     const auto hook = layer_hook<T>::of(take_exit);
-    if (at.weights && !dp) ctx.hook = hook;
+    if (at.weights && !dp) ctx.stack.hook = hook;
     run_layers<T, S>(p, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        if (at.weights) ctx.hook = hook;
+        if (at.weights) ctx.stack.hook = hook;
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on, dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
         if constexpr (embedding_normed) {
           ops::fill(on, rows * d, T(0), w.d_looked_up);
           norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
@@ -14160,8 +14951,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         }
         ops::embed_backward(
             on, rows, embedding_projection::table, b.tokens,
-            embedding_projection::template widen_backward<T, S>(p.projection, dp->projection, rows,
-                                                                w.d_looked_up, w.projected, ctx),
+            embedding_projection::template widen_backward<T, table_storage<S>>(
+                p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
             dp->embedding);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
@@ -14169,45 +14960,37 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     return sum;
   }
 
-  /// Feeds [batch, length] tokens behind `past` cached ones. w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token. With `every` they are w.logits[batch *
-  /// length, vocabulary], one row per token. Only the layers of `part` run. The norm and head read
+  /// Feeds tokens behind the cached ones. w.logits[batch, vocabulary] then predicts what follows
+  /// each sequence's last valid token. With `call.every` they are w.logits[batch * length,
+  /// vocabulary], one row per token. Only `call.layers` run. The norm and head read
   /// the output of the last, which stays in w.out [batch * length, d]. If the first is not the
   /// model's, it reads w.embedded of that size instead of tokens. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
-                   index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::execution& on, bool every = false, const layer_range& part = {}) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = batch_size;
-    ctx.length = length;
-    ctx.lengths = lengths;
-    ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
-    ctx.layers = part;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
+    ctx.pages = w.pages;
     if constexpr (Attention::takes_prefix) {
-      on.threads.each(batch_size, [&](index i) {
+      on.threads.each(ctx.batch, [&](index i) {
         // Later tokens see all before them; one that predicts the next must not have seen it.
-        w.prefix[i] = past[i] == 0 && !every ? ctx.length_of(i) : 0;
+        w.prefix[i] = ctx.past[i] == 0 && !call.every ? ctx.length_of(i) : 0;
       });
       ctx.prefix = w.prefix;
     }
-    if (part.first == 0) embed<T, S>(p, tokens, w, ctx);
+    if (call.layers.first == 0) embed<T, S>(p, call.tokens, w, ctx);
     run_layers<T, S>(p, w, ctx);
-    if (!part.head) return;
+    if (!call.layers.head) return;
     final_norm<T, S>(p, w, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.normed + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    const index read_rows = every ? ctx.rows() : batch_size;
-    const T* const y = every ? w.normed : w.last;
-    ops::matmul(
-        on, read_rows, vocabulary, embedding_projection::head,
-        embedding_projection::template read<T, S>(p.projection, read_rows, y, w.projected, on),
-        head_matrix<T, S>(p), w.logits);
+    const index read_rows = call.every ? ctx.rows() : ctx.batch;
+    const T* const y = call.every ? w.normed : w.last;
+    ops::matmul(on, read_rows, vocabulary, embedding_projection::head,
+                embedding_projection::template read<T, table_storage<S>>(p.projection, read_rows, y,
+                                                                         w.projected, on),
+                head_matrix<T, S>(p), w.logits);
   }
 
   /// Lets cached sequence `to` continue where `from` is.
@@ -14228,10 +15011,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   }
   /// The head on w.normed.
   template <class T, class S>
-  static ops::head_call<T, S> head(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const context<T>& ctx) {
-    const T* const y = embedding_projection::template read<T, S>(p.projection, ctx.rows(), w.normed,
-                                                                 w.projected, ctx.on);
+  static ops::head_call<T, head_storage<S>> head(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const context<T>& ctx) {
+    const T* const y = embedding_projection::template read<T, table_storage<S>>(
+        p.projection, ctx.rows(), w.normed, w.projected, ctx.on);
     return {ctx.rows(),
             embedding_projection::head,
             vocabulary,
@@ -14243,7 +15027,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
             w.losses};
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (tied)
       return p.embedding;
     else
@@ -14263,7 +15048,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, embedding_projection::table, tokens, p.embedding,
                embedding_projection::template rows<T>(w.projected, w.looked_up));
-    embedding_projection::template widen<T, S>(p.projection, rows, w.looked_up, w.projected, ctx);
+    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
+                                                              w.projected, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;
@@ -14312,6 +15098,63 @@ LINNET_NAMESPACE_END
 
 #include <queue>
 
+/// @file
+/// Where tokenizers put ids: a vector that grows, or a caller's span.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A caller's span that counts on when it is full.
+class token_room {
+ public:
+  explicit token_room(std::span<token> room) : room_(room) {}
+
+  void push_back(token id) {
+    if (count_ < room_.size()) room_[count_] = id;
+    ++count_;
+  }
+  /// The number of ids, or what encode() says where there was no room for them.
+  result<index> filled() const {
+    if (count_ > room_.size())
+      return error{errc::invalid, "encode", "ids", "room for " + std::to_string(count_),
+                   std::to_string(room_.size())};
+    return static_cast<index>(count_);
+  }
+
+ private:
+  std::span<token> room_;
+  std::size_t count_ = 0;
+};
+
+/// Refers to a vector or to a token_room.
+class token_sink {
+ public:
+  token_sink(std::vector<token>& all) : all_(&all) {}
+  token_sink(token_room& room) : room_(&room) {}
+
+  void push_back(token id) const {
+    if (all_)
+      all_->push_back(id);
+    else
+      room_->push_back(id);
+  }
+  void append(std::span<const token> ids) const {
+    if (all_)
+      all_->insert(all_->end(), ids.begin(), ids.end());
+    else
+      for (const token id : ids) room_->push_back(id);
+  }
+
+ private:
+  std::vector<token>* all_ = nullptr;
+  token_room* room_ = nullptr;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// A vocabulary of scored pieces, read from llama2.c's tokenizer.bin: u32 longest length, then per
@@ -14346,7 +15189,22 @@ class llama2c_tokenizer {
   /// Optionally with the begin and end ids around. Takes n log n steps and 120 bytes of memory for
   /// each byte of the text. Empty where memory lacks.
   std::vector<token> encode(std::string_view text, bool with_begin = true,
-                            bool with_end = false) const;
+                            bool with_end = false) const LINNET_TRY {
+    std::vector<token> ids;
+    if (!write(text, ids, with_begin, with_end)) return {};
+    return ids;
+  }
+  LINNET_WITHOUT_MEMORY(return {})
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Memory is taken as above. Also errc::out_of_memory.
+  result<index> encode(std::string_view text, std::span<token> to, bool with_begin = true,
+                       bool with_end = false) const LINNET_TRY {
+    detail::token_room room(to);
+    if (!write(text, room, with_begin, with_end)) return detail::out_of_memory("encode");
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
 
   /// The bytes that `id` adds to a text after `previous`: its piece, without the leading space
   /// after begin; of a byte's piece, that byte.
@@ -14379,6 +15237,8 @@ class llama2c_tokenizer {
   std::vector<entry> pieces_;    ///< by id
   std::vector<token> by_piece_;  ///< ids sorted by piece, then id
 
+  /// Encodes into a sink; false where the heap has no room.
+  bool write(std::string_view text, detail::token_sink to, bool with_begin, bool with_end) const;
   /// The id of the piece `a` + `b`, or -1.
   token find(std::string_view a, std::string_view b) const {
     const auto before = [&](token id, int) {
@@ -14489,14 +15349,14 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
-                                                    bool with_end) const LINNET_TRY {
+inline bool llama2c_tokenizer::write(std::string_view text, detail::token_sink to, bool with_begin,
+                                     bool with_end) const {
   // The ids so far, as a list linked through the indices of its elements.
   struct link {
     token id;
     index previous, next;
   };
-  if (!detail::has_memory(120 * text.size())) return {};
+  if (!detail::has_memory(120 * text.size())) return false;
   std::vector<link> list;
   list.reserve(text.size() + 1);
   const auto append = [&](token id) {
@@ -14546,13 +15406,11 @@ inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool 
     consider(m.left);
   }
 
-  std::vector<token> ids;
-  if (with_begin) ids.push_back(begin);
-  for (index i = 0; i < std::ssize(list); i = element(i).next) ids.push_back(element(i).id);
-  if (with_end) ids.push_back(end);
-  return ids;
+  if (with_begin) to.push_back(begin);
+  for (index i = 0; i < std::ssize(list); i = element(i).next) to.push_back(element(i).id);
+  if (with_end) to.push_back(end);
+  return true;
 }
-LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END
 
@@ -14863,6 +15721,1559 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
   return write_file(path, file);
 }
 LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Packed weights in files and arrays, run where they lie: mapped read-only, or constants of the
+/// program. Numbers are little-endian:
+///
+///     8 bytes  "linnetPK"
+///     4        0x01020304 in the byte order of the panels
+///     4        version; all versions have these 16 bytes
+///     8        size of the header: 32 bytes and the text, filled up with zeros to a multiple of 64
+///     8        size of the panels
+///     text     what the model type says of itself: lines of a key, a space and a value
+///     ...      the panels, to the end of the file
+///
+/// The model type decides every byte before the panels, so whatever differs is refused.
+
+/// @file
+/// Files as memory: mapped read-only, and written into a program as an array.
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#endif
+
+LINNET_NAMESPACE_BEGIN
+
+/// Maps a whole regular file read-only; programs that map one file share its memory. The bytes are
+/// those of the file: shorten it meanwhile, and reading them ends the program. A file that is
+/// replaced by renaming stays as it was. Without mmap() it is read. Errors: errc::io,
+/// errc::malformed (an empty file), errc::out_of_memory.
+inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
+#if defined(__unix__) || defined(__APPLE__)
+  const auto file = detail::open_regular(path);
+  if (!file) return file.error();
+  if (file->size == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  void* const at = ::mmap(nullptr, file->size, PROT_READ, MAP_PRIVATE, file->file.get(), 0);
+  if (at == MAP_FAILED && errno == ENOMEM) return detail::out_of_memory(path);
+  if (at == MAP_FAILED) return detail::file_error(path, "a file that can be mapped");
+  return memory_block(at, static_cast<index>(file->size), [](void* data, index size) {
+    ::munmap(data, static_cast<std::size_t>(size));
+  });
+#else
+  const auto file = read_file(path);
+  if (!file) return file.error();
+  if (file->size() == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  memory_block copy(static_cast<index>(file->size()));
+  if (!copy.data()) return detail::out_of_memory(path);
+  __builtin_memcpy(copy.data(), file->data(), file->size());
+  return copy;
+#endif
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Writes bytes as a C++ header that defines an array `name`, aligned to `alignment`: what
+/// view_packed() and the loading functions take, in the program itself. Errors: errc::io, and
+/// errc::invalid for a name that is no identifier.
+inline result<void> write_array(const std::string& path, std::string_view name,
+                                std::span<const std::byte> bytes) LINNET_TRY {
+  const auto letter = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  };
+  bool named = !name.empty() && letter(name[0]);
+  for (const char c : name) named = named && (letter(c) || (c >= '0' && c <= '9'));
+  if (!named)
+    return error{errc::invalid, "write_array", "name", "an identifier of letters, digits and _",
+                 detail::printable(name)};
+  if (bytes.empty()) return error{errc::invalid, "write_array", "bytes", "at least 1", "0"};
+  detail::file_writer file(path);
+  const auto write = [&](std::string_view text) { file.write(std::as_bytes(std::span(text))); };
+  write("#pragma once\nalignas(" + std::to_string(alignment) + ") inline constexpr unsigned char " +
+        std::string(name) + "[] = {");
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    write(i == 0 ? "\n" : i % 20 == 0 ? ",\n" : ",");
+    write(std::to_string(static_cast<int>(bytes[i])));
+  }
+  write("};\n");
+  return file.commit();
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::string_view packed_magic = "linnetPK";
+inline constexpr std::uint32_t packed_order = 0x01020304, packed_version = 1;
+
+/// The first bytes of a packed file.
+struct packed_head {
+  char magic[8];
+  std::uint32_t order, version;
+  std::uint64_t header, panels;  ///< sizes
+};
+static_assert(sizeof(packed_head) == 32);
+
+/// A number of 64 bits that differs where two sequences of texts and numbers do (FNV-1a).
+struct layout_digest {
+  std::uint64_t value = 0xcbf29ce484222325;
+
+  void add(std::uint64_t number) {
+    for (int i = 0; i < 8; ++i) value = (value ^ (number >> 8 * i & 255)) * 0x100000001b3;
+  }
+  void add(std::string_view text) {
+    add(text.size());
+    for (const char c : text) add(static_cast<std::uint64_t>(static_cast<unsigned char>(c)));
+  }
+  void add(const parameter_path& at) {
+    if (at.parent) add(*at.parent);
+    add(at.name);
+    add(static_cast<std::uint64_t>(at.number));
+  }
+  template <class S>
+  void add_storage() {
+    add(std::string_view(S::name));
+    add(static_cast<std::uint64_t>(S::group));
+  }
+  template <class T, class S>
+  void add(const ops::packed_matrix<T, S>&) {
+    add_storage<S>();
+  }
+  template <class T>
+  void add(T* const&) {
+    add_storage<std::conditional_t<std::is_same_v<std::remove_const_t<T>, double>, storage::f64,
+                                   storage::f32>>();
+  }
+};
+
+/// Calls f(key, value) with the texts of a packed file of `M`, in their order.
+template <class M, class T, class F>
+void describe_packed(F&& f) {
+  using S = storage_of<M, T>;
+  M::describe([&](const char* key, const auto& value) {
+    if constexpr (std::is_convertible_v<decltype(value), std::string_view>)
+      f(key, std::string_view(value));
+    else
+      f(key, std::string_view(number_text(static_cast<double>(value))));
+  });
+  f("storage", std::string_view(S::name));
+  if (S::group > 0)
+    f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  f("panel_width", std::string_view(number_text(static_cast<double>(ops::panel_width))));
+  // Names, sizes and storage of all tensors: models from outside may say little of themselves.
+  layout_digest digest;
+  typename packed<M, T>::tree_type tree{};
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+        digest.add(at);
+        digest.add(static_cast<std::uint64_t>(info.rows));
+        digest.add(static_cast<std::uint64_t>(info.columns));
+        digest.add(leaf);
+      },
+      parameter_path{}, tree);
+  char digits[16];
+  for (int i = 0; i < 16; ++i) digits[i] = "0123456789abcdef"[digest.value >> (60 - 4 * i) & 15];
+  f("tensors", std::string_view(digits, sizeof digits));
+}
+
+/// Compares the text of a packed file with what a model type says, piece by piece. Allocates for
+/// words only.
+class packed_text_reader {
+ public:
+  packed_text_reader(std::string_view text, const std::string& where) : all_(text), where_(where) {}
+
+  /// The next key and value of the model type.
+  void operator()(std::string_view key, std::string_view value) {
+    if (failure_) return;
+    const std::string_view rest = all_.substr(at_);
+    if (begins(rest, key) && rest.substr(key.size() + 1).starts_with(value) &&
+        rest.substr(key.size() + 1 + value.size()).starts_with('\n')) {
+      at_ += key.size() + value.size() + 2;
+      return;
+    }
+    const std::string type = printable(value) + " (the model type)";
+    if (begins(rest, key))
+      refuse(errc::mismatch, key, type, printable(line_of(rest).substr(key.size() + 1)));
+    else if (const auto [other, said] = halves(line_of(rest)); comes_later(key) && !other.empty())
+      refuse(errc::mismatch, other, "nothing (the model type)", printable(said));
+    else
+      refuse(errc::mismatch, key, type, "nothing");
+  }
+  /// Ends the text: nothing but zeros may follow, up to the next multiple of 64 bytes.
+  std::optional<error> finish() {
+    const std::string_view rest = all_.substr(at_);
+    const index size = static_cast<index>(sizeof(packed_head) + at_);
+    if (failure_) return failure_;
+    if (const auto [key, value] = halves(line_of(rest)); !key.empty() && key[0] != '\0')
+      refuse(errc::mismatch, key, "nothing (the model type)", printable(value));
+    else if (rest.find_first_not_of('\0') != rest.npos)
+      refuse(errc::malformed, "header", "zeros behind its text", "other bytes");
+    else if (round_up(size, alignment) != static_cast<index>(sizeof(packed_head) + all_.size()))
+      refuse(errc::malformed, "header size", std::to_string(round_up(size, alignment)),
+             std::to_string(sizeof(packed_head) + all_.size()));
+    return failure_;
+  }
+
+ private:
+  std::string_view all_;
+  std::size_t at_ = 0;
+  const std::string& where_;
+  std::optional<error> failure_;
+
+  static bool begins(std::string_view text, std::string_view key) {
+    return text.starts_with(key) && text.substr(key.size()).starts_with(' ');
+  }
+  static std::string_view line_of(std::string_view text) { return text.substr(0, text.find('\n')); }
+  static std::pair<std::string_view, std::string_view> halves(std::string_view line) {
+    const std::size_t space = line.find(' ');
+    if (space == line.npos) return {};
+    return {line.substr(0, space), line.substr(space + 1)};
+  }
+  /// Whether a line behind this one has the key.
+  bool comes_later(std::string_view key) const {
+    for (std::size_t end = all_.find('\n', at_); end != all_.npos; end = all_.find('\n', end + 1))
+      if (begins(all_.substr(end + 1), key)) return true;
+    return false;
+  }
+  void refuse(errc code, std::string_view what, std::string expected, std::string got) {
+    failure_ = error{code, where_, printable(what), std::move(expected), std::move(got)};
+  }
+};
+
+/// The text of a packed file without what describes the model, and its head; the sizes are right.
+inline result<std::string_view> packed_text(std::span<const std::byte> file,
+                                            const std::string& where) LINNET_TRY {
+  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
+    return error{code, where, what, std::move(expected), std::move(got)};
+  };
+  packed_head head{};
+  if (file.size() < sizeof head)
+    return wrong(errc::malformed, "file size", "at least " + std::to_string(sizeof head) + " bytes",
+                 std::to_string(file.size()));
+  __builtin_memcpy(&head, file.data(), sizeof head);
+  if (std::string_view(head.magic, sizeof head.magic) != packed_magic)
+    return wrong(errc::malformed, "", "packed weights, which begin with linnetPK",
+                 "another beginning");
+  if (head.order != packed_order)
+    return wrong(errc::unsupported, "byte order", "this machine's", "another");
+  if (head.version != packed_version)
+    return wrong(errc::unsupported, "version", std::to_string(packed_version),
+                 std::to_string(head.version));
+  if (head.header < sizeof head || head.header > file.size() || head.header % alignment != 0)
+    return wrong(errc::malformed, "header size",
+                 "a multiple of " + std::to_string(alignment) + " within the file",
+                 std::to_string(head.header));
+  return std::string_view(reinterpret_cast<const char*>(file.data()) + sizeof head,
+                          static_cast<std::size_t>(head.header) - sizeof head);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Checks a packed file whose text fitted: its panels reach from the header to its end, aligned.
+inline result<void> check_panels(std::span<const std::byte> file, std::size_t header, index panels,
+                                 const std::string& where) LINNET_TRY {
+  packed_head head{};
+  __builtin_memcpy(&head, file.data(), sizeof head);
+  if (head.panels != static_cast<std::uint64_t>(panels))
+    return error{errc::malformed, where, "size of the panels", std::to_string(panels),
+                 std::to_string(head.panels)};
+  if (file.size() - header != static_cast<std::size_t>(panels))
+    return error{
+        errc::malformed, where, "file size",
+        std::to_string(header + static_cast<std::size_t>(panels)) + " bytes for this header",
+        std::to_string(file.size())};
+  return fits_memory(where.c_str(), file.data(), file.size(), "", 0);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Compares a packed file with a model type; where its panels begin.
+template <class M, class T>
+result<index> check_packed(std::span<const std::byte> file, const std::string& where) LINNET_TRY {
+  if constexpr (!fits_metadata<true, M>()) {
+    return index{0};
+  } else {
+    const auto text = packed_text(file, where);
+    if (!text) return text.error();
+    packed_text_reader read(*text, where);
+    describe_packed<M, T>(read);
+    if (auto failure = read.finish()) return *std::move(failure);
+    const std::size_t header = sizeof(packed_head) + text->size();
+    if (auto fit = check_panels(file, header, packed<M, T>::bytes(), where); !fit)
+      return fit.error();
+    return static_cast<index>(header);
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+}  // namespace detail
+
+/// Saves packed weights, with what their model type says of itself. The same weights always give
+/// the same bytes, at every instruction-set level. Errors: errc::io, errc::out_of_memory, and the
+/// error of `p` if it is not valid().
+template <class M, class T>
+result<void> save_packed(const packed<M, T>& p, const std::string& path) LINNET_TRY {
+  if constexpr (!detail::fits_metadata<true, M>()) {
+    return {};
+  } else {
+    if (!p.valid()) return p.error();
+    std::string header(sizeof(detail::packed_head), '\0');
+    detail::describe_packed<M, T>([&](std::string_view key, std::string_view value) {
+      ((((header += key) += ' ') += value) += '\n');
+    });
+    header.resize(static_cast<std::size_t>(round_up(std::ssize(header), alignment)));
+    detail::packed_head head{
+        {}, detail::packed_order, detail::packed_version, header.size(), p.block().size()};
+    std::copy_n(detail::packed_magic.data(), sizeof head.magic, head.magic);
+    __builtin_memcpy(header.data(), &head, sizeof head);
+    detail::file_writer file(path);
+    file.write(std::as_bytes(std::span(header)));
+    file.write(p.block());
+    return file.commit();
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Packed weights over the bytes of a file of save_packed(), such as a constant array of the
+/// program. Nothing is copied: the bytes must outlive the view, and begin at a multiple of
+/// `alignment`. Every number and policy of the model type is compared with the file's, and the
+/// panels are taken as they are. `where` names the bytes in errors. Errors: errc::mismatch (another
+/// model type), errc::malformed, errc::unsupported (version or byte order), errc::invalid (not
+/// aligned).
+template <class M, class T = float>
+result<packed<M, T>> view_packed(lasting_span<const std::byte> bytes,
+                                 const std::string& where = "packed weights") LINNET_TRY {
+  const auto begin = detail::check_packed<M, T>(bytes, where);
+  if (!begin) return begin.error();
+  return packed<M, T>(
+      memory_block(const_cast<std::byte*>(bytes.data()), std::ssize(bytes), nullptr), *begin);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+/// @copydoc view_packed()
+template <class M, class T = float>
+result<packed<M, T>> view_packed(lasting_span<const unsigned char> bytes,
+                                 const std::string& where = "packed weights") LINNET_TRY {
+  return view_packed<M, T>(lasting_span<const std::byte>(std::as_bytes(bytes)), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Maps packed weights from a file, see map_file(). Pages are read when they are first used, and
+/// shared by all programs that map the file. packed::clone() makes a copy that needs no file. Errors: those of map_file() and view_packed().
+template <class M, class T = float>
+result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
+  auto file = map_file(path);
+  if (!file) return file.error();
+  const auto begin = detail::check_packed<M, T>(
+      {static_cast<const std::byte*>(file->data()), static_cast<std::size_t>(file->size())}, path);
+  if (!begin) return begin.error();
+  return packed<M, T>(*std::move(file), *begin);
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Embedders: vectors of texts by an encoder, one per text or one per token.
+
+/// @file
+/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
+/// limits are constants.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes of each kind of memory that model M plans for a purpose.
+struct plan_sizes {
+  index state = 0, saved = 0, scratch = 0, converted = 0;
+  constexpr index total() const {
+    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
+  }
+};
+/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  index most = 0;
+  S::each([&](auto one) {
+    most = (std::max)(
+        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
+  });
+  return most;
+}
+template <class S>
+constexpr planner planner_for() {
+  planner m;
+  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
+  return m;
+}
+template <class M, class T, class S = storage_of<M, T>>
+constexpr plan_sizes plan_for(const limits& l, purpose use) {
+  planner m = planner_for<S>();
+  (void)M::template plan<T>(m, l, use);
+  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
+}
+
+/// The workspace of model M inside memory, and where its products round their inputs.
+template <class M, class T>
+struct placed_workspace {
+  typename M::template workspace<T> work{};
+  void* converted = nullptr;
+};
+/// Places the workspace in `memory`, which is zeroed and large enough.
+template <class M, class T, class S = storage_of<M, T>>
+placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+  const plan_sizes sizes = plan_for<M, T, S>(l, use);
+  auto* const at = static_cast<std::byte*>(memory);
+  planner m = planner_for<S>();
+  m.state = arena(at, sizes.state);
+  m.saved = arena(at + sizes.state, sizes.saved);
+  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
+  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
+                                at + sizes.state + sizes.saved + sizes.scratch};
+  M::prepare(placed.work, l);
+  return placed;
+}
+
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class Batch, class T>
+bool logits_fit(const Batch& b, std::span<T> logits) {
+  index rows = b.batch * M::ids_per_token;
+  if constexpr (requires { b.target_length; })
+    rows *= b.target_length;
+  else if constexpr (!M::label_per_sequence)
+    rows *= b.length;
+  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
+}
+/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
+template <class M, class Objective, class T>
+refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
+                   std::span<T> logits) {
+  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
+  if (!from.template accepts<M>(b, l)) return refusal::objective;
+  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
+
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  const auto refuse = [&](const char* field, std::string rule, index got) {
+    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
+  };
+  const auto no_more_than = [](index most, const char* what) {
+    return "no more than " + std::to_string(most) + ", " + what;
+  };
+  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
+  if (l.kv_blocks > 0 && M::cache::code == kv_code::int4)
+    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
+  if (l.chunk > 0 && l.max_logits > l.chunk)
+    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
+  if (const limits_refusal own = M::check_limits(l); own.field != nullptr)
+    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
+  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
+                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
+    const index value = l.*growing_limits[i];
+    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
+    if (value > l.*growing_limits[largest]) largest = i;
+  }
+  if (footprint >= most_bytes)
+    return refuse(names[largest], "limits whose memory fits an address space",
+                  l.*growing_limits[largest]);
+  return {};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
+/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
+
+/// @file
+/// An encoder without its head: texts to hidden states, and back.
+
+/// @file
+/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
+
+/// @file
+/// Heads of encoders: what is read from the hidden states, and what is trained.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Stands for a layer between the hidden states and the logits where there is none.
+template <index D>
+struct no_reader : without_parameters, without_cache {
+  static constexpr index in = D, out = D;
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+}  // namespace detail
+
+/// Heads of encoders. A head has a `reader`, the layer between the hidden states of width D and the
+/// logits, or `detail::no_reader`. `Width` is the embedding's, `A` the feed-forward's activation.
+namespace head {
+
+/// Base of the heads; a head overrides what differs.
+struct policy {
+  static constexpr bool trains = true;         ///< has logits, labels and a loss
+  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
+  static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
+  static constexpr std::string_view place = "head";  ///< name of the reader's parameters
+};
+
+/// No head: the hidden states are the output, see embedder.
+struct none : policy {
+  static constexpr bool trains = false;
+  static std::string name() { return "none"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+/// BERT's pooler: tanh(W h + b) of the first token. A model with nothing behind it is Hugging
+/// Face's BertModel.
+struct pooler : policy {
+  static constexpr bool trains = false, per_sequence = true;
+  static constexpr std::string_view place = "pooler";
+  static std::string name() { return "pooler"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = activated_linear<D, D, activation_kind::tanh, Bias, false>;
+};
+
+/// Predicts masked tokens (Devlin et al. 2019): logits = E norm(f(W h + b)) + bias, with the
+/// embedding's table E where the model is tied.
+struct masked_lm : policy {
+  static std::string name() { return "masked_lm"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = chain<named<"dense", activated_linear<D, Width, A, Bias, false>>,
+                       named<"norm", typename Norm::template layer<Width, Eps>>>;
+};
+
+/// One of `Classes` labels for a sequence: a linear map of the pooled first token. The pooler's
+/// activation is BERT's tanh; DistilBERT has `activation_kind::relu`.
+template <index Classes, activation_kind Pooler = activation_kind::tanh>
+struct sequence_classification : policy {
+  static_assert(Classes > 0, "linnet::head::sequence_classification: at least one class");
+  static constexpr bool per_sequence = true;
+  static constexpr index classes = Classes;
+  static constexpr activation_kind activation = Pooler;
+  static constexpr std::string_view place = "pooler";
+  static std::string name() {
+    return "sequence_classification " + std::to_string(Classes) +
+           (Pooler == activation_kind::tanh   ? " tanh"
+            : Pooler == activation_kind::relu ? " relu"
+            : Pooler == activation_kind::gelu ? " gelu"
+            : Pooler == activation_kind::silu ? " silu"
+                                              : " gelu_tanh");
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = activated_linear<D, D, Pooler, Bias, false>;
+};
+
+/// One of `Classes` labels for each token: a linear map of the hidden states.
+template <index Classes>
+struct token_classification : policy {
+  static_assert(Classes > 0, "linnet::head::token_classification: at least one class");
+  static constexpr index classes = Classes;
+  static std::string name() { return "token_classification " + std::to_string(Classes); }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+}  // namespace head
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+template <encoder_shape Shape, class Policies>
+struct encoder_model;
+
+namespace detail {
+
+/// Words for the first rule that an encoder's policies or shape break; true where they keep all.
+template <encoder_shape S, class... Ps>
+constexpr bool encoder_fits() {
+  using Attention = pick<attention::policy, attention::full, Ps...>;
+  using Position = pick<position::policy, position::learned, Ps...>;
+  using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                   std::is_base_of_v<head::policy, Ps>)&&...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
+                  "own from ffn::policy, attention::policy or norm::policy");
+  else if constexpr (twice<norm_placement::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two norm_placement:: policies; give one");
+  else if constexpr (twice<head::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two head:: policies; give one");
+  else if constexpr ((std::is_base_of_v<kv::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: an encoder keeps no keys and values; kv:: policies are for "
+                  "decoder<> and t5<>");
+  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: every token goes through every block; depths:: policies are "
+                  "for decoder<>");
+  else if constexpr (S.d_model <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model, the width of the stream, must be given and "
+                  "positive");
+  else if constexpr (S.d_ff <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_ff, the hidden width of the feed-forward, must be "
+                  "given and positive");
+  else if constexpr (S.heads <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.layers <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
+  else if constexpr (S.vocabulary <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
+  else if constexpr (S.context <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: context, the longest sequence in tokens, must be given "
+                  "and positive");
+  else if constexpr (S.types < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
+  else if constexpr (S.d_kv < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
+                  "d_model / heads");
+  else if constexpr (S.d_kv == 0 && S.d_model % S.heads != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model must be a multiple of heads; or give d_kv, the "
+                  "width of a head");
+  else if constexpr (!(S.eps > 0))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: eps, added under the root of the norm, must be positive");
+  else if constexpr (!(S.rope_theta > 0))
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: rope_theta, the base of the rotary frequencies, must be positive");
+  else if constexpr (Position::pairing != rope_pairing::none && S.head_width() % 2 != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: rotary positions need an even head width: d_kv, or "
+                  "d_model / heads");
+  else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of mixing has no rotary positions; take "
+                  "position::learned, sinusoidal or none");
+  else if constexpr (!Attention::bidirectional)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::takes_prefix)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: all tokens see each other already; attention::prefix is for "
+                  "decoders");
+  else if constexpr (S.layers % Sharing::repeats != 0)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
+                  "n");
+  else if constexpr (!Sharing::projections.plain() && !Attention::supports_low_rank)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
+                  "full and sliding_window do");
+  else
+    return true;
+  return false;
+}
+/// The fault of the feed-forward of an encoder that fits otherwise.
+template <encoder_shape S, class... Ps>
+constexpr ffn_fault encoder_ffn_fault() {
+  if constexpr (encoder_fits<S, Ps...>())
+    return fault_of_ffn<pick<ffn::policy, ffn::gelu, Ps...>, S.d_model, S.d_ff,
+                        std::is_same_v<pick<bias::policy, bias::all, Ps...>, bias::all>,
+                        pick<sharing::policy, sharing::none, Ps...>::projections>();
+  else
+    return ffn_fault::none;
+}
+/// The encoder of a list of policies that fit.
+template <bool Fits, encoder_shape Shape, class... Ps>
+struct make_encoder {
+  using type = encoder_model<
+      Shape,
+      policy_set<
+          pick<ffn::policy, ffn::gelu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+          pick<norm::policy, norm::layer_norm, Ps...>,
+          pick<norm_placement::policy, norm_placement::post, Ps...>,
+          pick<position::policy, position::learned, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+          pick<bias::policy, bias::all, Ps...>, typename pick_model_storage<Ps...>::type,
+          pick<sharing::policy, sharing::none, Ps...>,
+          pick<embedding::policy, embedding::full, Ps...>,
+          pick<head::policy, head::masked_lm, Ps...>>>;
+};
+/// Stands in for an encoder that was refused, so that nothing is said of it again.
+template <encoder_shape Shape, class... Ps>
+struct make_encoder<false, Shape, Ps...>
+    : make_encoder<
+          true,
+          encoder_shape{
+              .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
+          typename pick_storage<Ps...>::stored> {};
+/// The encoder of a shape and policies, or what stands in for it where they do not fit.
+template <encoder_shape Shape, class... Ps>
+struct checked_encoder {
+  static constexpr bool fits =
+      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>();
+  using type = typename make_encoder<fits, Shape, Ps...>::type;
+};
+/// The encoder of choices.
+template <encoder_shape Shape, class Policies>
+struct encoder_of;
+template <encoder_shape Shape, class... Ps>
+struct encoder_of<Shape, policy_set<Ps...>> : checked_encoder<Shape, Ps...> {};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Texts of an encoder's call, row-major.
+struct encoder_batch {
+  const token* tokens = nullptr;   ///< [batch, length], padded on the right
+  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
+  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
+                                   ///< sequence; `ignored` on padding and where none counts
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< padded tokens per sequence
+  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
+};
+
+/// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
+template <encoder_shape Shape, class Policies>
+struct encoder_body {
+  using ffn = typename Policies::template of<linnet::ffn::policy>;
+  using attention = typename Policies::template of<linnet::attention::policy>;
+  using norm = typename Policies::template of<linnet::norm::policy>;
+  using placement = typename Policies::template of<linnet::norm_placement::policy>;
+  using position = typename Policies::template of<linnet::position::policy>;
+  using sharing = typename Policies::template of<linnet::sharing::policy>;
+  using embedding = typename Policies::template of<linnet::embedding::policy>;
+  static constexpr bool biased =
+      std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
+  static constexpr bool rotary = position::pairing != rope_pairing::none;
+  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+
+  static constexpr index d = Shape.d_model, context_length = Shape.context;
+  /// Width of the embedding and of its norm.
+  static constexpr index width = embedding::template projection<d, true>::table;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.heads,
+                                        .d_kv = Shape.head_width(),
+                                        .bias = biased,
+                                        .rope = position::pairing,
+                                        .projections = sharing::projections};
+  using norm_layer = typename norm::template layer<d, eps>;
+  using embedding_norm = typename norm::template layer<width, eps>;
+  /// The map from a factorised embedding to the stream.
+  using projection = linear<width, d, biased>;
+  template <class N, class Sub>
+  using branch = std::conditional_t<placement::first, residual<N, Sub>, post_norm_residual<N, Sub>>;
+  using block = typename detail::block_of<
+      norm, ffn, named<"attention", branch<norm_layer, typename attention::template layer<self>>>>::
+      template make<d, Shape.d_ff, biased, eps, sharing::projections, branch>::type;
+  using blocks = typename detail::stack_of<block, std::type_identity<block>, Shape.layers, false,
+                                           sharing>::type;
+  using positional = detail::position_tables<position, width, self.d_kv,
+                                             (std::max)(context_length, attention::min_positions),
+                                             real{Shape.rope_theta}>;
+
+  template <class Form>
+  struct params {
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
+    [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
+                                             std::nullptr_t>
+        types{};
+    typename embedding_norm::template params<Form> embedding_scale{};
+    [[no_unique_address]] std::conditional_t<
+        factorised,
+        typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
+        std::nullptr_t>
+        widen{};
+    typename blocks::template params<Form> stack{};
+    [[no_unique_address]] std::conditional_t<
+        placement::first, typename norm_layer::template params<Form>, std::nullptr_t>
+        norm{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
+      p.embedding...);
+    if constexpr (learned)
+      f(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
+        p.positions...);
+    if constexpr (Shape.types > 0)
+      f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
+    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
+    if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
+  }
+
+  /// Buffers of one call.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    typename embedding_norm::template cache<T> embedding_scale{};
+    typename positional::template cache<T> positions{};
+    T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
+    T* embedded = nullptr;                   ///< [rows, d] that the first block reads
+    T *out = nullptr, *hidden = nullptr;     ///< [rows, d] of the last block, and of the model
+    T *d_summed = nullptr, *d_scaled = nullptr, *d_embedded = nullptr, *d_out = nullptr,
+      *d_hidden = nullptr;  ///< gradients
+    int dropout_id = 0;
+  };
+  /// Plans the buffers for calls up to `e`, of sequences of at most `longest` tokens.
+  template <class T>
+  static constexpr void plan(planner& m, const call_shape& e, index longest, workspace<T>& w) {
+    const index size = e.rows() * d, narrow = e.rows() * width;
+    w.dropout_id = m.dropout_ids++;
+    w.positions = positional::template plan<T>(m, e, longest);
+    w.summed = m.saved.take<T>(narrow);
+    w.scaled = m.saved.take<T>(narrow);
+    w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
+    w.hidden = m.saved.take<T>(size);
+    w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
+    if (e.training) {
+      w.d_summed = m.saved.take<T>(narrow);
+      w.d_scaled = m.saved.take<T>(narrow);
+      w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
+      w.d_hidden = m.saved.take<T>(size);
+      w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
+    }
+    if (factorised) (void)projection::template plan<T>(m, e);
+    w.embedding_scale = embedding_norm::template plan<T>(m, e);
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+  }
+
+  /// The context of a call.
+  template <class T>
+  static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.lengths = b.lengths;
+    return ctx;
+  }
+  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    embed<T, S>(p, b, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+  }
+  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    ctx.on.threads.each(rows, [&](index i) {
+      T* const x = w.summed + i * width;
+      const auto add = [&](const T* table, index at) {
+        for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
+      };
+      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
+      if constexpr (learned) add(p.positions, i % ctx.length);
+      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
+    });
+    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
+                                           w.embedding_scale, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      projection::template forward<T>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
+    }
+  }
+  /// The second half of forward(): w.embedded -> w.hidden.
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    positional::angles(w.positions, ctx);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+    if constexpr (placement::first)
+      norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+  }
+  /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
+  /// the head's. After forward() of the same batch, called by every thread.
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const encoder_batch& b, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (placement::first) {
+      ops::fill(ctx.on, rows * d, T(0), w.d_out);
+      norm_layer::template backward<T, S>(p.norm, dp.norm, {w.out, rows}, {w.d_hidden, rows},
+                                          {w.d_out, rows}, w.norm, ctx);
+    }
+    ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
+    blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
+                                    {w.d_embedded, rows}, w.stack, ctx);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
+      projection::template backward<T>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
+                                       {w.d_scaled, rows}, none, ctx);
+    }
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
+    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
+    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
+                                            {w.d_scaled, rows}, {w.d_summed, rows},
+                                            w.embedding_scale, ctx);
+    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    if constexpr (learned)
+      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
+    if constexpr (Shape.types > 0) {
+      if (b.types)
+        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
+      else
+        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    }
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
+
+LINNET_NAMESPACE_BEGIN
+
+/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
+/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
+///   loss, see ops::label_cross_entropy.
+template <class L, class M>
+concept objective = requires(L& l, const typename M::batch& b, const limits& m,
+                             const ops::execution& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+  l.token_loss(on, b);
+};
+
+/// The default objective: cross-entropy with the labels of the batch.
+struct cross_entropy_objective {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
+    return {};
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// An encoder as a type; spelled encoder<shape, policies...>.
+template <encoder_shape Shape, class Policies>
+struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
+ private:
+  using body = encoder_body<Shape, Policies>;
+  using Head = typename Policies::template of<linnet::head::policy>;
+
+ public:
+  static constexpr encoder_shape shape = Shape;
+  static constexpr bool tied =
+      std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
+  static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
+  /// Whether the head predicts tokens of the vocabulary.
+  static constexpr bool masked = Head::trains && Head::classes == 0;
+  // See model_defaults.
+  static constexpr bool supports_cache = false,
+                        label_per_sequence = Head::trains && Head::per_sequence;
+  using ffn = typename body::ffn;
+  using attention = typename body::attention;
+  using norm = typename body::norm;
+  using placement = typename body::placement;
+  using position = typename body::position;
+  using sharing = typename body::sharing;
+  using embedding = typename body::embedding;
+  using head = Head;
+  using storage = typename Policies::template of<linnet::storage::policy>;
+  using batch = encoder_batch;
+  /// This model with `Other` in place of the policy that derives from `Slot`.
+  template <class Slot, class Other>
+  using with =
+      typename detail::encoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model with another head.
+  template <class Other>
+  using with_head = with<linnet::head::policy, Other>;
+
+  static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
+  /// Logits of one label.
+  static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
+  /// The layer between the hidden states and the logits.
+  using reader = typename Head::template reader<d, width, norm, body::eps,
+                                                detail::ffn_activation<ffn>(), biased>;
+  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
+
+  /// Storage of what the head reads, in a model stored as `S`.
+  template <class S>
+  using head_storage = linnet::storage::at<S, masked && tied ? linnet::storage::part::embedding
+                                                             : linnet::storage::part::head>;
+
+  template <class Form>
+  struct params : body::template params<Form> {
+    [[no_unique_address]] typename reader::template params<Form> read{};
+    [[no_unique_address]] std::conditional_t<
+        (Head::classes > 0 || (masked && !tied)),
+        typename form::at<Form, linnet::storage::part::head>::matrix, std::nullptr_t>
+        table{};
+    [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
+                                             std::nullptr_t>
+        bias{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    // The usual small normal values instead of fan-in scaling.
+    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    body::visit(normal, at, p...);
+    reader::visit(normal, at / Head::place, p.read...);
+    constexpr std::string_view last = masked ? "head" : "classifier";
+    if constexpr (Head::classes > 0 || (masked && !tied))
+      normal(at / last / "weight", tensor_info{vocabulary, read_width, role::matrix, 1},
+             p.table...);
+    if constexpr (Head::trains && biased)
+      f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
+  }
+  static constexpr double initial_deviation = 0.02;
+  /// Width of what the logits are computed from.
+  static constexpr index read_width = reader::out;
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<encoder_model>(); }
+  /// Parameters outside the embedding, the tables of positions and types, and an untied head.
+  static constexpr index non_embedding() {
+    return parameters() -
+           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
+           (factorised ? count_parameters<typename body::projection>() : 0) -
+           (masked && !tied ? Shape.vocabulary * width : 0);
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
+  static constexpr index flops(index batch_size, index length) {
+    const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
+    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
+  }
+
+  /// Buffers of one embedder, evaluator or trainer.
+  template <class T>
+  struct workspace : body::template workspace<T> {
+    typename reader::template cache<T> read_cache{};
+    T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
+    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
+    T* chunk = nullptr;                        ///< logits of some rows
+    double* losses = nullptr;                  ///< [rows]
+    index* places = nullptr;                   ///< [rows] of the rows that the head reads
+    token* labels = nullptr;                   ///< [rows] their labels
+    int head_dropout_id = 0;
+  };
+  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
+  /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
+  /// none of logits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    call_shape e = call_shape_for(l, purpose::scoring, longest(l));
+    e.training = use == purpose::training;
+    call_shape read = e;
+    if (Head::per_sequence) read.length = 1;
+    const bool scores = use != purpose::decoding;
+    workspace<T> w;
+    w.head_dropout_id = m.dropout_ids++;
+    body::plan(m, e, longest(l), w);
+    if (reads && (scores || Head::per_sequence)) {
+      w.places = m.saved.take<index>(read.rows());
+      w.chosen = m.saved.take<T>(read.rows() * d);
+      w.read = m.saved.take<T>(read.rows() * read_width);
+      if (e.training) {
+        w.d_chosen = m.saved.take<T>(read.rows() * d);
+        w.d_read = m.saved.take<T>(read.rows() * read_width);
+      }
+    } else {
+      w.read = w.hidden;
+      w.d_read = w.d_hidden;
+    }
+    if (Head::trains && scores) {
+      w.labels = m.saved.take<token>(read.rows());
+      w.losses = m.saved.take<double>(read.rows());
+      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), read_width, vocabulary, e);
+    }
+    w.read_cache = reader::template plan<T>(m, read);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    body::positional::prepare(w.positions, longest(l));
+  }
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    detail::describe_encoder<encoder_model>(f);
+  }
+  /// Nothing is cached, and a learned table of positions has an end, as has linformer's.
+  static constexpr limits_refusal check_limits(const limits& l) {
+    if (l.kv_blocks > 0)
+      return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
+    if (body::learned && longest(l) > context_length)
+      return {"limits.target", "the model's context", l.target, context_length};
+    if (attention::longest > 0 && longest(l) > attention::longest)
+      return {"limits.target", "what the attention reads", longest(l), attention::longest};
+    return {};
+  }
+
+  /// Why tokens, lengths and types do not fit the limits or the model; labels are not looked at.
+  static refusal refuses_texts(const batch& b, const limits& l) {
+    batch_check c(b.batch, l.batch);
+    c.length(b.length, longest(l), refusal::over_target, b.lengths);
+    c.tokens(b.tokens, b.length, Shape.vocabulary);
+    c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
+         refusal::type_outside);
+    return c.why;
+  }
+  /// Why a batch does not fit the limits or the model.
+  static refusal refuses(const batch& b, const limits& l) {
+    if (const refusal why = refuses_texts(b, l); why != refusal::none) return why;
+    batch_check c(b.batch, l.batch);
+    c.labels(b.labels, label_per_sequence ? 1 : b.length, vocabulary);
+    if (!label_per_sequence && b.lengths)
+      for (index i = 0; c.fits() && i < b.batch; ++i)
+        for (index t = b.lengths[i]; t < b.length; ++t)
+          c.no(b.labels[i * b.length + t] != ignored, refusal::label_on_padding);
+    return c.why;
+  }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
+
+  /// The context of a call, and what runs the model without its head; see encoder_body.
+  template <class T>
+  static context<T> context_of(const batch& b, const ops::execution& on) {
+    return body::template context_of<T>(b, on);
+  }
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    body::template embed<T, S>(p, b, w, ctx);
+  }
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    body::template run_layers<T, S>(p, w, ctx);
+  }
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    body::template forward<T, S>(p, b, w, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const batch& b, workspace<T>& w, context<T>& ctx) {
+    body::template backward<T, S>(p, dp, b, w, ctx);
+  }
+  /// Runs the pooler on the first token of each sequence, after forward():
+  /// w.read[batch, d]. Called by every thread.
+  template <class T, class S>
+  static void pool(const params<form::packed<T, S>>& p, workspace<T>& w,
+                   context<T>& ctx) requires(reads&& Head::per_sequence) {
+    ctx.on.threads.once([&] {
+      for (index i = 0; i < ctx.batch; ++i) w.places[i] = i * ctx.length;
+    });
+    read_rows<T, S>(p, ctx.batch, w, ctx);
+  }
+
+  /// The states of a batch that the head reads, one row for each label, and the head: arguments of
+  /// ops::head_loss() and ops::head_logits(). Called by every thread.
+  template <class T, class S>
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    forward<T, S>(p, b, w, ctx);
+    const index rows = choose(b, true, w, ctx);
+    read_rows<T, S>(p, rows, w, ctx);
+    return head_of<T, S>(p, rows, w);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
+  /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
+  /// masked model computes only the rows that have a label where neither logits nor another
+  /// criterion asks for all. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {},
+                       const Criterion& criterion = {}) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    ctx.dropout = call.dropout;
+    forward<T, S>(p, b, w, ctx);
+    constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
+    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
+    if (rows == 0) return {};
+    read_rows<T, S>(p, rows, w, ctx);
+    // Classifiers drop some of what they read, as BERT does.
+    if (!masked) drop_read(rows, w.read, w, ctx);
+    ops::head_call<T, head_storage<S>> h = head_of<T, S>(p, rows, w);
+    h.logits = call.logits;
+    h.z_loss = call.z_loss;
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
+        if (reads) ops::fill(on, rows * read_width, T(0), w.d_read);
+        h.dy = w.d_read;
+        h.d_table = head_gradient<T>(*dp);
+        if constexpr (biased) h.d_bias = dp->bias;
+      }
+    const loss_sum sum = ops::head_loss(on, h, criterion);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        if (!masked) drop_read(rows, w.d_read, w, ctx);
+        read_backward<T, S>(p, *dp, rows, w, ctx);
+        backward<T, S>(p, *dp, b, w, ctx);
+      }
+    return sum;
+  }
+
+ private:
+  /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
+  template <class T>
+  static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
+    const index labels = label_per_sequence ? ctx.batch : ctx.rows();
+    all = all || !reads || label_per_sequence;
+    index rows = labels;
+    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
+    ctx.on.threads.once([&] {
+      index n = 0;
+      for (index i = 0; i < labels; ++i) {
+        if (!all && b.labels[i] == ignored) continue;
+        if (reads) w.places[n] = label_per_sequence ? i * ctx.length : i;
+        w.labels[n++] = b.labels[i];
+      }
+    });
+    return rows;
+  }
+  template <class T, class S>
+  static ops::head_call<T, head_storage<S>> head_of(const params<form::packed<T, S>>& p, index rows,
+                                                    const workspace<T>& w) {
+    ops::head_call<T, head_storage<S>> h{
+        rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
+        T(1), w.labels,   w.chunk,    w.losses};
+    if constexpr (biased) h.bias = p.bias;
+    return h;
+  }
+  template <class T, class S>
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
+    if constexpr (masked && tied)
+      return p.embedding;
+    else
+      return p.table;
+  }
+  template <class T>
+  static T* head_gradient(params<form::gradient<T>>& dp) {
+    if constexpr (masked && tied)
+      return dp.embedding;
+    else
+      return dp.table;
+  }
+  /// Dropout of x[rows, read_width], in place; also its own derivative.
+  template <class T>
+  static void drop_read(index rows, T* x, const workspace<T>& w, const context<T>& ctx) {
+    ops::dropout(ctx.on, ctx.dropout, w.head_dropout_id, ctx.batch, rows / ctx.batch, read_width,
+                 x);
+  }
+  /// The context of the head's layer: rows that are no sequences.
+  template <class T>
+  static context<T> read_context(index rows, const context<T>& ctx) {
+    context<T> one;
+    one.on = ctx.on;
+    one.batch = rows;
+    one.length = 1;
+    return one;
+  }
+  /// Rows w.places of w.hidden -> w.read
+  template <class T, class S>
+  static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
+                        const context<T>& ctx) {
+    if constexpr (reads) {
+      context<T> one = read_context(rows, ctx);
+      ctx.on.threads.each(
+          rows, [&](index i) { std::copy_n(w.hidden + w.places[i] * d, d, w.chosen + i * d); });
+      reader::template forward<T, S>(p.read, {w.chosen, rows}, {w.read, rows}, w.read_cache, one);
+    }
+  }
+  template <class T, class S>
+  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                            index rows, workspace<T>& w, const context<T>& ctx) {
+    if constexpr (reads) {
+      context<T> one = read_context(rows, ctx);
+      ops::fill(ctx.on, rows * d, T(0), w.d_chosen);
+      reader::template backward<T, S>(p.read, dp.read, {w.chosen, rows}, {w.d_read, rows},
+                                      {w.d_chosen, rows}, w.read_cache, one);
+      ctx.on.threads.each(
+          rows, [&](index i) { std::copy_n(w.d_chosen + i * d, d, w.d_hidden + w.places[i] * d); });
+    }
+  }
+};
+
+namespace detail {
+template <class M>
+inline constexpr bool is_encoder = false;
+template <encoder_shape Shape, class Policies>
+inline constexpr bool is_encoder<encoder_model<Shape, Policies>> = true;
+}  // namespace detail
+
+/// An encoder that stands alone: numbers come from `Shape`, policies follow in any order. Defaults
+/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions
+/// and biases. Nothing is shared, weights are f32, and a tied head predicts masked tokens.
+template <encoder_shape Shape, class... Policies>
+using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END
+/// @file
+/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
+/// one.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
+enum class sentence_pooling {
+  mean,   ///< of all valid tokens
+  first,  ///< the first token's, "CLS"
+  max     ///< of all valid tokens, column by column
+};
+
+namespace ops {
+
+/// y[batch, d] of x[batch, length, d]; `lengths` [batch] valid rows of each, or null for all.
+template <class T>
+void pool_rows(const execution& on, sentence_pooling how, index batch, index length,
+               const index* lengths, index d, const T* x, T* y) {
+  on.threads.each(batch, [&](index b) {
+    const T* const rows = x + b * length * d;
+    T* const to = y + b * d;
+    const index n = lengths ? lengths[b] : length;
+    std::copy_n(rows, d, to);
+    if (how == sentence_pooling::first) return;
+    for (index t = 1; t < n; ++t)
+      for (index j = 0; j < d; ++j) {
+        const T v = rows[t * d + j];
+        if (how == sentence_pooling::mean)
+          to[j] += v;
+        else
+          to[j] = to[j] > v ? to[j] : v;
+      }
+    if (how == sentence_pooling::mean)
+      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
+  });
+}
+/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
+/// row that has it.
+template <class T>
+void pool_rows_backward(const execution& on, sentence_pooling how, index batch, index length,
+                        const index* lengths, index d, const T* x, const T* dy, T* dx) {
+  on.threads.each(batch, [&](index b) {
+    const T* const rows = x + b * length * d;
+    const T* const from = dy + b * d;
+    T* const to = dx + b * length * d;
+    const index n = lengths ? lengths[b] : length;
+    for (index j = 0; j < d; ++j) {
+      if (how == sentence_pooling::mean) {
+        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
+        continue;
+      }
+      index best = 0;
+      if (how == sentence_pooling::max)
+        for (index t = 1; t < n; ++t)
+          if (rows[t * d + j] > rows[best * d + j]) best = t;
+      to[best * d + j] += from[j];
+    }
+  });
+}
+
+namespace detail {
+/// The length of a row, at least 1e-12.
+template <class T>
+T row_length(index d, const T* x) {
+  T sum = 0;
+  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  return (std::max)(std::sqrt(sum), T(1e-12));
+}
+}  // namespace detail
+
+/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
+template <class T>
+void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
+  on.threads.each(rows, [&](index i) {
+    lengths[i] = detail::row_length(d, x + i * d);
+    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
+  });
+}
+/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
+template <class T>
+void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
+                          T* dx) {
+  on.threads.each(rows, [&](index i) {
+    T along = 0;
+    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j)
+      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Computes the hidden states of encoder `M` from packed weights in any storage type, whatever its
+/// head. Memory is planned once; calls allocate nothing. Labels of batches are not read.
+template <class M, class T = float>
+class embedder {
+  static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  using S = storage_of<M, T>;
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+  static constexpr index width = M::d;  ///< of a vector
+
+  /// Exact bytes that an embedder with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(),
+                       add_sizes(round_up(some.batch * width * index{sizeof(T)}, alignment),
+                                 some.batch * index{sizeof(T)}));
+    });
+  }
+  /// Opens an embedder for batches up to these limits; it allocates footprint(l) bytes, once. `p`
+  /// must outlive it. Errors: errc::invalid for limits that make no sense for the model, by the
+  /// name of the field. Also errc::out_of_memory, and the error of `p` if it is not valid().
+  static result<embedder> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("embedder::open", l, footprint(l)); !fit)
+      return fit.error();
+    if (!p.valid()) return p.error();
+    embedder e(p, l);
+    if (!e.memory_.data()) return detail::out_of_memory("embedder::open", footprint(l));
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    auto* const rest = static_cast<std::byte*>(e.memory_.data()) + planned;
+    e.work_ = detail::place_workspace<M, T>(l, purpose::decoding, e.memory_.data());
+    e.vectors_ = reinterpret_cast<T*>(rest);
+    e.lengths_ =
+        e.vectors_ + round_up(l.batch * width * index{sizeof(T)}, alignment) / index{sizeof(T)};
+    return e;
+  }
+  LINNET_OR_OUT_OF_MEMORY("embedder::open")
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires detail::unfit_weights<W, M, T>
+  static result<embedder> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
+
+  /// One vector [batch, width] of each text, of length 1 unless `normalize` is false. Valid until
+  /// the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> embed(const batch& b, sentence_pooling how = sentence_pooling::mean,
+                           bool normalize = true) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      ops::pool_rows(on, how, b.batch, b.length, b.lengths, width, work_.work.hidden, vectors_);
+      if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
+    });
+    return {vectors_, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
+  /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> hidden(const batch& b) {
+    return hidden(b, [](index, std::span<const T>) {});
+  }
+  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer in
+  /// turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  template <class F>
+  std::span<const T> hidden(const batch& b, F&& f) {
+    if (!takes(b)) return {};
+    const auto states = [&](const T* x) {
+      return std::span<const T>(x, static_cast<std::size_t>(b.batch * b.length * width));
+    };
+    auto& w = work_.work;
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template embed<T, S>(packed_->tree(), b, w, ctx);
+      on.threads.once([&] { f(index{0}, states(w.embedded)); });
+      const auto show = [&](index layer, const T* x, T*) {
+        on.threads.once([&] { f(layer + 1, states(x)); });
+      };
+      ctx.stack.hook = layer_hook<T>::of(show);
+      M::template run_layers<T, S>(packed_->tree(), w, ctx);
+      on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
+    });
+    return states(w.hidden);
+  }
+  /// BERT's pooled vectors [batch, width], of models with a pooler: tanh(W h + b) of the first
+  /// token. Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> pooled(const batch& b) requires(M::reads&& M::head::per_sequence) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution&, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      M::template pool<T, S>(packed_->tree(), work_.work, ctx);
+    });
+    return {work_.work.read, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// Why the last call gave nothing: one of the texts of to_string(refusal), empty after a call
+  /// that did what was asked. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
+  }
+
+ private:
+  embedder(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  bool takes(const batch& b) {
+    reason_ = M::refuses_texts(b, limits_);
+    return reason_ == refusal::none;
+  }
+  template <class F>
+  void run_model(const batch& b, F&& f) {
+    run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
+      context<T> ctx = M::template context_of<T>(b, on);
+      f(on, ctx);
+    });
+  }
+
+  const packed<M, T>* packed_;
+  detail::owned_limits limits_;
+  memory_block memory_;
+  detail::placed_workspace<M, T> work_{};
+  T *vectors_ = nullptr, *lengths_ = nullptr;  ///< [batch, width] and [batch]
+  refusal reason_ = refusal::none;
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -15421,107 +17832,119 @@ class block_tables {
 
 LINNET_NAMESPACE_END
 /// @file
-/// The planned memory of a session, evaluator or trainer: one block, sized at compile time if the
-/// limits are constants.
+/// The record of a session: the tokens that each sequence has been fed, and the source that it
+/// reads.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Bytes of each kind of memory that model M plans for a purpose.
-struct plan_sizes {
-  index state = 0, saved = 0, scratch = 0, converted = 0;
-  constexpr index total() const {
-    return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
+/// Tokens and sources of the sequences of a session. Memory is given once; nothing allocates.
+class fed_sequences {
+ public:
+  fed_sequences() = default;
+  /// Room for `batch` sequences of up to `capacity` tokens of `ids` numbers.
+  constexpr fed_sequences(arena& memory, index batch, index capacity, index ids)
+      : batch_(batch),
+        row_(capacity * ids),
+        ids_(ids),
+        past_(memory.take<index>(batch)),
+        floor_(memory.take<index>(batch)),
+        source_lengths_(memory.take<index>(batch)),
+        source_of_(memory.take<index>(batch)),
+        tokens_(memory.take<token>(batch * row_)) {}
+
+  /// Forgets all tokens.
+  void reset() {
+    std::fill_n(past_, batch_, index{0});
+    std::fill_n(floor_, batch_, index{0});
+    cached_sources_ = 0;
   }
-};
-template <class S>
-constexpr planner planner_for() {
-  planner m;
-  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
-  return m;
-}
-template <class M, class T, class S = storage_of<M, T>>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
-  planner m = planner_for<S>();
-  (void)M::template plan<T>(m, l, use);
-  return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
-}
-
-/// The workspace of model M inside memory, and where its products round their inputs.
-template <class M, class T>
-struct placed_workspace {
-  typename M::template workspace<T> work{};
-  void* converted = nullptr;
-};
-/// Places the workspace in `memory`, which is zeroed and large enough.
-template <class M, class T, class S = storage_of<M, T>>
-placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
-  const plan_sizes sizes = plan_for<M, T, S>(l, use);
-  auto* const at = static_cast<std::byte*>(memory);
-  planner m = planner_for<S>();
-  m.state = arena(at, sizes.state);
-  m.saved = arena(at + sizes.state, sizes.saved);
-  m.scratch = arena(at + sizes.state + sizes.saved, sizes.scratch);
-  placed_workspace<M, T> placed{M::template plan<T>(m, l, use),
-                                at + sizes.state + sizes.saved + sizes.scratch};
-  M::prepare(placed.work, l);
-  return placed;
-}
-
-/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
-template <class M, class Batch, class T>
-bool logits_fit(const Batch& b, std::span<T> logits) {
-  index rows = b.batch * M::ids_per_token;
-  if constexpr (requires { b.target_length; })
-    rows *= b.target_length;
-  else
-    rows *= b.length;
-  return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
-}
-/// Why a call with a batch, an objective and a span for logits is refused: the first cause.
-template <class M, class Objective, class T>
-refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
-                   std::span<T> logits) {
-  if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
-  if (!from.template accepts<M>(b, l)) return refusal::objective;
-  return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
-}
-
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
-  const auto refuse = [&](const char* field, std::string rule, index got) {
-    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
-  };
-  const auto no_more_than = [](index most, const char* what) {
-    return "no more than " + std::to_string(most) + ", " + what;
-  };
-  if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && M::cache::code == kv_code::int4)
-    return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
-  if (l.chunk > 0 && l.max_logits > l.chunk)
-    return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = M::check_limits(l); own.field != nullptr)
-    return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
-  constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
-                                   "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
-  std::size_t largest = 0;
-  for (std::size_t i = 0; i < sizeof names / sizeof *names; ++i) {
-    const index value = l.*growing_limits[i];
-    if (value > most_positions) return refuse(names[i], "no more than 2147483647", value);
-    if (value > l.*growing_limits[largest]) largest = i;
+  /// Tokens [batch] of each sequence.
+  const index* past() const { return past_; }
+  /// The tokens of sequence `b`.
+  std::span<const token> tokens(index b) const {
+    return {tokens_ + b * row_, static_cast<std::size_t>(past_[b] * ids_)};
   }
-  if (footprint >= most_bytes)
-    return refuse(names[largest], "limits whose memory fits an address space",
-                  l.*growing_limits[largest]);
-  return {};
-}
+  /// Shortest length, beside 0, that sequence `b` can go back to.
+  index floor(index b) const { return floor_[b]; }
+  /// Takes back the tokens of sequence `b` behind `length`.
+  void truncate(index b, index length) {
+    past_[b] = length;
+    if (length == 0) floor_[b] = 0;
+  }
+  /// Records the tokens of a step. At most `back` of a sequence's can be taken back, and none of a
+  /// `prefix`.
+  void add(const step_call& call, index back, bool prefix) {
+    cached_sources_ = (std::max)(cached_sources_, call.batch);
+    for (index b = 0; b < call.batch; ++b) {
+      const index count = call.lengths ? call.lengths[b] : call.length;
+      std::copy_n(call.tokens + b * call.length * ids_, count * ids_,
+                  tokens_ + b * row_ + past_[b] * ids_);
+      if (prefix && past_[b] == 0) floor_[b] = count;
+      past_[b] += count;
+      floor_[b] = (std::max)(floor_[b], past_[b] - back);
+    }
+  }
+
+  /// Sources [batch, length] of new targets, of these lengths.
+  void encode(index batch, index length, const index* lengths) {
+    source_length_ = length;
+    for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
+    std::copy_n(lengths, batch, source_lengths_);
+  }
+  /// Whether sequence `b` has a source.
+  bool has_source(index b) const { return source_length_ > 0 && source_of_[b] != none; }
+  /// The sources that the first `batch` sequences read.
+  source_call source(index batch) const {
+    return {source_length_, source_lengths_, batch <= cached_sources_};
+  }
+
+  /// The part that sequence `to` lacks to go on where `from` is. Tokens that both begin with are
+  /// not missing, unless they are a `prefix`, whose tokens depend on each other.
+  state_part missing(index from, index to, bool prefix) const {
+    const bool same = source_of_[from] == source_of_[to];
+    state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};
+    const auto a = tokens(from), b = tokens(to);
+    if (same && !prefix)
+      part.first = (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_;
+    return part;
+  }
+  /// Lets sequence `to` continue where `from` is.
+  void fork(index from, index to) {
+    const bool same = source_of_[from] == source_of_[to];
+    const auto text = tokens(from);
+    std::copy(text.begin(), text.end(), tokens_ + to * row_);
+    past_[to] = past_[from];
+    floor_[to] = floor_[from];
+    source_of_[to] = source_of_[from];
+    source_lengths_[to] = source_lengths_[from];
+    if (!same && from >= cached_sources_)
+      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
+    else if (!same && to == cached_sources_)
+      ++cached_sources_;
+  }
+
+ private:
+  static constexpr index none = -1;  ///< no source
+
+  index batch_ = 0;
+  index row_ = 0;                    ///< numbers of a sequence's tokens
+  index ids_ = 1;                    ///< numbers of a token
+  index* past_ = nullptr;            ///< [batch]
+  index* floor_ = nullptr;           ///< [batch]
+  index* source_lengths_ = nullptr;  ///< [batch]
+  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
+  token* tokens_ = nullptr;          ///< [batch, row]
+  index source_length_ = 0;          ///< padded
+  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
+};
 
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// When generation ends: options that all ways of decoding share.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -15553,6 +17976,13 @@ bool goes_on(Emit& on_token, const Value& t) {
     return static_cast<bool>(on_token(t));
   }
 }
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
 /// Lets last_refusal() of a session say why what runs it did nothing.
 template <class Session>
 void refuse(Session& s, refusal why) noexcept {
@@ -15609,15 +18039,10 @@ class session {
   static result<session> open(const packed<M, T>& p, const limits& l,
                               std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
-    const auto refuse = [](std::string expected, std::string got) {
-      return linnet::error{errc::invalid, "session::open", "memory", std::move(expected),
-                           std::move(got)};
-    };
-    if (std::ssize(memory) < footprint(l))
-      return refuse("session::footprint(limits), " + std::to_string(footprint(l)) + " bytes",
-                    std::to_string(memory.size()));
-    if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignment != 0)
-      return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+    if (auto fit = detail::fits_memory("session::open", memory.data(), memory.size(),
+                                       "session::footprint(limits)", footprint(l));
+        !fit)
+      return fit.error();
     __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
     return session(p, l, memory.data(), private_tag{});
   }
@@ -15650,10 +18075,8 @@ class session {
   /// Forgets everything that was fed.
   void reset() {
     if (!valid()) return;
-    std::fill_n(past_, limits_.batch, index{0});
-    std::fill_n(floor_, limits_.batch, index{0});
+    sequences_.reset();
     tables_.reset();
-    cached_sources_ = 0;
   }
   /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
   /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
@@ -15666,12 +18089,10 @@ class session {
     return true;
   }
   /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
-  index position(index b = 0) const { return has(b) ? past_[b] : 0; }
+  index position(index b = 0) const { return has(b) ? sequences_.past()[b] : 0; }
   /// The tokens fed so far to sequence `b`; none for one outside the limits.
   std::span<const token> fed(index b = 0) const {
-    if (!has(b)) return {};
-    return {fed_ + b * capacity() * ids_per_token,
-            static_cast<std::size_t>(past_[b] * ids_per_token)};
+    return has(b) ? sequences_.tokens(b) : std::span<const token>();
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return valid() ? capacity_for(limits_) : 0; }
@@ -15699,13 +18120,12 @@ class session {
   [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::can_truncate,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!takes(!has(b)                            ? refusal::no_sequence
-               : length < 0 || length > past_[b]  ? refusal::no_such_length
-               : length > 0 && length < floor_[b] ? refusal::length_gone
-                                                  : refusal::none))
+    if (!takes(!has(b)                                      ? refusal::no_sequence
+               : length < 0 || length > position(b)         ? refusal::no_such_length
+               : length > 0 && length < sequences_.floor(b) ? refusal::length_gone
+                                                            : refusal::none))
       return false;
-    past_[b] = length;
-    if (length == 0) floor_[b] = 0;
+    sequences_.truncate(b, length);
     if (limits_.kv_blocks > 0) tables_.truncate(b, length);
     return true;
   }
@@ -15716,23 +18136,10 @@ class session {
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
-    const bool same_source = source_of_[from] == source_of_[to];
-    const auto a = fed(from), b = fed(to);
-    state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
-    if (same_source && !takes_prefix)  // what a prefix holds depends on all of it
-      part.first =
-          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_per_token;
-    M::copy_state(work_.work, from, to, part);
+    // What a prefix holds depends on all of it.
+    M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity() * ids_per_token);
-    past_[to] = past_[from];
-    floor_[to] = floor_[from];
-    source_of_[to] = source_of_[from];
-    memory_lengths_[to] = memory_lengths_[from];
-    if (!same_source && from >= cached_sources_)
-      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
-    else if (!same_source && to == cached_sources_)
-      ++cached_sources_;
+    sequences_.fork(from, to);
     return true;
   }
 
@@ -15750,12 +18157,10 @@ class session {
     c.no(lengths.empty(), refusal::lengths_missing);
     if (!takes(c.why)) return false;
     reset();
-    memory_length_ = length;
-    for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
-    std::copy_n(lengths.data(), batch, memory_lengths_);
+    sequences_.encode(batch, length, lengths.data());
     run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::execution& on) {
-      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
-                               memory_lengths_, work_.work, on);
+      M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
+                               sequences_.source(batch).lengths, work_.work, on);
     });
     return true;
   }
@@ -15842,8 +18247,7 @@ class session {
  private:
   static constexpr index extra_bytes(const limits& l) {
     arena counter;
-    for (int i = 0; i < 4; ++i) (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l) * ids_per_token);
+    (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
@@ -15855,23 +18259,17 @@ class session {
   }
   /// Whether the limits have a sequence `b`.
   bool has(index b) const { return b >= 0 && b < limits_.batch; }
-  static constexpr index none = -1;  ///< no source
   struct private_tag {};
   session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
       : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
-    past_ = extra.take<index>(l.batch);
-    floor_ = extra.take<index>(l.batch);
-    memory_lengths_ = extra.take<index>(l.batch);
-    source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l) * ids_per_token);
+    sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
-      work_.work.tables = tables_.data();
-      work_.work.table_size = tables_.size();
+      work_.work.pages = {tables_.data(), tables_.size()};
     }
     reset();
   }
@@ -15910,12 +18308,12 @@ class session {
     const index length = length_of(tokens, batch);
     auto c = checked(tokens, batch, lengths, capacity(), refusal::over_target);
     for (index b = 0; c.fits() && b < batch; ++b) {
-      c.no(encodes && (memory_length_ == 0 || source_of_[b] == none), refusal::no_source);
-      c.no(!anew && past_[b] + length > capacity(), refusal::over_target);
+      c.no(encodes && !sequences_.has_source(b), refusal::no_source);
+      c.no(!anew && position(b) + length > capacity(), refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    const auto past = [&](index b) { return past_[b]; };
+    const auto past = [&](index b) { return position(b); };
     const auto more = [&](index b) { return lengths.empty() ? length : lengths.data()[b]; };
     c.no(anew ? block_tables::blocks_of(length) > limits_.kv_blocks
               : tables_.needed(batch, past, more) > tables_.available(),
@@ -15931,35 +18329,26 @@ class session {
   }
   /// Feeds tokens that fit.
   std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                         bool every, [[maybe_unused]] const layer_range& part) {
+                         bool every, const layer_range& part) {
     const index length = length_of(tokens, batch);
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
     if (limits_.kv_blocks > 0)
       tables_.reserve(
-          batch, [&](index b) { return past_[b]; },
+          batch, [&](index b) { return position(b); },
           [&](index b) { return valid ? valid[b] : length; },
           [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+    const step_call call{.tokens = tokens.data(),
+                         .batch = batch,
+                         .length = length,
+                         .lengths = valid,
+                         .past = sequences_.past(),
+                         .every = every,
+                         .layers = part,
+                         .source = sequences_.source(batch)};
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::execution& on) {
-      if constexpr (encodes)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               memory_length_, memory_lengths_, batch <= cached_sources_,
-                               work_.work, on, every);
-      else if constexpr (M::exits > 0)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on, every, part);
-      else
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on, every);
+      M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
-    cached_sources_ = (std::max)(cached_sources_, batch);
-    for (index b = 0; b < batch; ++b) {
-      const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length * ids_per_token, count * ids_per_token,
-                  fed_ + (b * capacity() + past_[b]) * ids_per_token);
-      if (takes_prefix && !every && past_[b] == 0) floor_[b] = count;
-      past_[b] += count;
-      floor_[b] = (std::max)(floor_[b], past_[b] - max_truncation());
-    }
+    sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
@@ -15977,15 +18366,9 @@ class session {
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
-  index* past_ = nullptr;            ///< [batch]
-  index* floor_ = nullptr;           ///< [batch] shortest length that truncate() can go back to
-  index* memory_lengths_ = nullptr;  ///< [batch]
-  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity, ids_per_token]
-  token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
+  detail::fed_sequences sequences_{};
+  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
   refusal reason_ = refusal::none;
-  index memory_length_ = 0;
-  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
 };
 
 LINNET_NAMESPACE_END
@@ -16281,27 +18664,34 @@ struct byte_head {
     forward<T, S>(p, on, tokens, states, c);
     ops::matmul(on, tokens * bytes_per_token, byte_values, width, c.y, p.bytes, logits);
   }
+  /// Tokens of loss().
+  template <class T>
+  struct loss_call {
+    index tokens = 0;
+    const T* states = nullptr;  ///< [tokens, D]
+    T* d_states = nullptr;      ///< their gradient, added to
+    T* logits = nullptr;        ///< receives [tokens * bytes_per_token, byte_values], or null
+    double z_loss = 0;          ///< weight of the squared logsumexp
+  };
   /// Summed loss of some tokens by a criterion. `label(i)` gives the bytes of token i's labels
   /// [bytes_per_token], or null for none. With `dp`, adds the gradients of that sum there and to
-  /// d_states[tokens, D]. `logits`, if given, receives all [tokens * bytes_per_token, byte_values]
-  /// of them.
+  /// call.d_states.
   template <class T, class S, class Label, class Criterion>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const ops::execution& on, index tokens, const T* states, T* d_states,
-                       T* logits, double z_loss, const Label& label, const Criterion& criterion,
-                       cache<T>& c) {
-    const index rows = tokens * bytes_per_token;
+                       const ops::execution& on, const loss_call<T>& call, const Label& label,
+                       const Criterion& criterion, cache<T>& c) {
+    const index tokens = call.tokens, rows = tokens * bytes_per_token;
     on.threads.each(tokens, [&](index i) {
       if (const token* const bytes = label(i))
         detail::byte_labels(N.rules, bytes, bytes_per_token, c.labels + i * bytes_per_token);
       else
         std::fill_n(c.labels + i * bytes_per_token, bytes_per_token, ignored);
     });
-    forward<T, S>(p, on, tokens, states, c);
-    ops::head_call<T, S> head{rows, width,    byte_values, c.y,     p.bytes,
-                              T(1), c.labels, c.chunk,     c.losses};
-    head.logits = logits;
-    head.z_loss = z_loss;
+    forward<T, S>(p, on, tokens, call.states, c);
+    ops::head_call<T, storage::single<S>> head{rows, width,    byte_values, c.y,     p.bytes,
+                                               T(1), c.labels, c.chunk,     c.losses};
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if (dp) {
       ops::fill(on, rows * width, T(0), c.dy);
       head.dy = c.dy;
@@ -16317,8 +18707,8 @@ struct byte_head {
                                         c.stack, ctx);
         ops::position_backward(on, tokens, bytes_per_token, width, c.dx, dp->positions);
         if (doubled) ops::add(on, rows * width, c.dx, c.dx, c.dx);
-        to_slots::template backward<T, S>(p.expand, dp->expand, {states, tokens}, {c.dx, tokens},
-                                          {d_states, tokens}, c.none, ctx);
+        to_slots::template backward<T, S>(p.expand, dp->expand, {call.states, tokens},
+                                          {c.dx, tokens}, {call.d_states, tokens}, c.none, ctx);
       }
     return sum;
   }
@@ -16508,10 +18898,9 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     index *order = nullptr, *counts = nullptr;  ///< likewise
     token* bytes = nullptr;                     ///< [tokens_at_once, bytes_per_token]
     typename Core::positional::template cache<T> positions{};
-    T* last = nullptr;    ///< [batch, d] last valid rows
-    T* logits = nullptr;  ///< [batch * limits.max_logits, bytes_per_token, vocabulary]
-    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
+    T* last = nullptr;         ///< [batch, d] last valid rows
+    T* logits = nullptr;       ///< [batch * limits.max_logits, bytes_per_token, vocabulary]
+    ops::page_tables pages{};  ///< of a session's paged cache
     int dropout_id = 0;
   };
   /// Longest sequence for these limits, in tokens: `target`, or the whole context when it is 0.
@@ -16583,20 +18972,19 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_cross_entropy` or
-  /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,
-  /// receives all [batch * length, bytes_per_token, vocabulary] of them. Called by every thread.
+  /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `call.logits`, if
+  /// given, receives [batch * length, bytes_per_token, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     static_assert(std::is_base_of_v<ops::label_cross_entropy, Criterion>,
                   "linnet::byte_pooled: it learns from labels, alone or with `reconstruction`");
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
     ctx.length = b.length;
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     find_distinct(on, rows, b.tokens, w);
     each_part(w.distinct, [&](index first, index count) {
@@ -16615,9 +19003,10 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
       };
       const loss_sum part = writer::template loss<T, S>(
-          p.head, d_head, on, count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
-          logits ? logits + first * bytes_per_token * vocabulary : nullptr, z_loss, label,
-          criterion, w.head);
+          p.head, d_head, on,
+          {count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
+           call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr, call.z_loss},
+          label, criterion, w.head);
       sum.nats += part.nats;
       sum.tokens += part.tokens;
     });
@@ -16627,9 +19016,11 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         const detail::repeated_loss repeated{
             {}, w.counts + first, bytes_per_token, criterion.reconstruction};
         const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * bytes_per_token; };
-        sum.nats += writer::template loss<T, S>(p.head, d_head, on, count, w.pooled + first * d,
-                                                dp ? w.d_pooled + first * d : nullptr, nullptr,
-                                                z_loss, own, repeated, w.head)
+        sum.nats += writer::template loss<T, S>(
+                        p.head, d_head, on,
+                        {count, w.pooled + first * d, dp ? w.d_pooled + first * d : nullptr,
+                         nullptr, call.z_loss},
+                        own, repeated, w.head)
                         .nats;
       });
     if constexpr (ops::trainable<S>)
@@ -16638,7 +19029,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on, dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
@@ -16652,33 +19043,26 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     return sum;
   }
 
-  /// Feeds bytes[batch, length, bytes_per_token] of tokens behind `past` cached ones.
+  /// Feeds tokens [batch, length, bytes_per_token] of bytes behind the cached ones.
   /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes behind each sequence's
-  /// last valid token. With `every` they are w.logits[batch * length, bytes_per_token, vocabulary],
-  /// one row group per token. Called by every thread.
+  /// last valid token. With `call.every` they are w.logits[batch * length, bytes_per_token,
+  /// vocabulary], one row group per token. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* bytes, index batch_size,
-                   index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::execution& on, bool every = false) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = batch_size;
-    ctx.length = length;
-    ctx.lengths = lengths;
-    ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
+    ctx.pages = w.pages;
     each_part(ctx.rows(), [&](index first, index count) {
-      reader::template forward<T, S>(p.embedder, on, count, bytes + first * bytes_per_token,
+      reader::template forward<T, S>(p.embedder, on, count, call.tokens + first * bytes_per_token,
                                      w.embedded + first * d, w.embedder);
     });
     forward<T, S>(p, w, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    const T* const states = every ? w.out : w.last;
-    each_part(every ? ctx.rows() : batch_size, [&](index first, index count) {
+    const T* const states = call.every ? w.out : w.last;
+    each_part(call.every ? ctx.rows() : ctx.batch, [&](index first, index count) {
       writer::template logits<T, S>(p.head, on, count, states + first * d,
                                     w.logits + first * bytes_per_token * vocabulary, w.head);
     });
@@ -17893,8 +20277,8 @@ struct rwkv7 : policy {
       to_rate::template forward<T, S>(p.rate, input(4), {c.rate, rows}, c.rate_maps, ctx);
       to_gate::template forward<T, S>(p.gate, input(5), {c.gate, rows}, c.gate_maps, ctx);
       if constexpr (first) {
-        ctx.first_values = c.value;
-        ctx.d_first_values = c.d_first;
+        ctx.first_layer.values = c.value;
+        ctx.first_layer.d_values = c.d_first;
         if (c.d_first) ops::fill(ctx.on, x.size(), T(0), c.d_first);
       } else {
         to_share::template forward<T, S>(p.share.projections, input(3), {c.share, rows},
@@ -17907,7 +20291,7 @@ struct rwkv7 : policy {
             T& share = c.share[at + j];
             share = detail::sigmoid(p.share.v0[channel + j] + share);
             const T own = c.value[at + j];
-            c.v[at + j] = own + (ctx.first_values[at + j] - own) * share;
+            c.v[at + j] = own + (ctx.first_layer.values[at + j] - own) * share;
           }
       });
       ops::wkv7(ctx.on, call(c, ctx));
@@ -17966,8 +20350,8 @@ struct rwkv7 : policy {
           } else {
             const T share = c.share[at + j];
             c.d_share[at + j] =
-                dv * (ctx.first_values[at + j] - c.value[at + j]) * share * (T(1) - share);
-            ctx.d_first_values[at + j] += dv * share;
+                dv * (ctx.first_layer.values[at + j] - c.value[at + j]) * share * (T(1) - share);
+            ctx.first_layer.d_values[at + j] += dv * share;
             dv *= T(1) - share;
           }
         }
@@ -18154,7 +20538,7 @@ struct t5_stack {
       IsDecoder ? Attention::causal && Attention::supports_cache : Attention::bidirectional,
       "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
       "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
-      "in encoder<> or decoder_stack<>");
+      "in encoder_stack<> or decoder_stack<>");
   static_assert(!Attention::takes_prefix,
                 "linnet::t5: the source is seen both ways already; attention::prefix is for "
                 "decoders");
@@ -18241,8 +20625,7 @@ struct t5_stack {
       for (index r = 0; r < line; ++r)
         c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
     });
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
+    ctx.bias = {c.bias, nullptr, c.origin};
     ops::dropout(ctx.on, ctx.dropout, c.input_dropout_id, ctx.batch, ctx.length, d, c.x);
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
@@ -18253,9 +20636,7 @@ struct t5_stack {
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<T, d> dy, cache<T>& c, context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
-    ctx.d_bias = c.d_bias;
+    ctx.bias = {c.bias, c.d_bias, c.origin};
     ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
     ops::dropout(ctx.on, ctx.dropout, c.output_dropout_id, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);
@@ -18336,8 +20717,9 @@ struct t5_model : model_defaults {
                               Norm, Tie, Storage, Other>;
   /// This model with another storage type.
   template <class Other>
-  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                                Norm, Tie, Other, Cache>;
+  using with_storage =
+      t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
+               typename detail::pick_model_storage<Tie, Other>::type, Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -18347,12 +20729,19 @@ struct t5_model : model_defaults {
   using decoder =
       t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm, Cache>;
 
+  /// Storage of what the head reads, in a model stored as `S`.
+  template <class S>
+  using head_storage =
+      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
     typename encoder::template params<Form> encoder_stack{};
     typename decoder::template params<Form> decoder_stack{};
-    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+    [[no_unique_address]] std::conditional_t<
+        tied, std::nullptr_t, typename form::at<Form, linnet::storage::part::head>::matrix>
+        head{};
   };
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
@@ -18387,9 +20776,8 @@ struct t5_model : model_defaults {
     T* chunk = nullptr;                       ///< logits of some rows
     T* last = nullptr;                        ///< [batch, d] last valid rows
     T* logits = nullptr;                      ///< [batch * limits.max_logits, vocabulary]
-    const std::int32_t* tables = nullptr;     ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
-    double* losses = nullptr;  ///< [target rows]
+    ops::page_tables pages{};                 ///< of a session's paged cache
+    double* losses = nullptr;                 ///< [target rows]
     index memory_length = 0;
   };
   /// Plans the buffers for calls up to these limits.
@@ -18454,29 +20842,28 @@ struct t5_model : model_defaults {
   /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
   /// and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::execution& on) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     context<T> target = target_context<T>(b, w, ctx);
     return read<T, S>(p, b, w, ctx, target);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch *
-  /// target_length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by
-  /// every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch *
+  /// target_length, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
-    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx, target);
+    ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
-    head.logits = logits;
-    head.z_loss = z_loss;
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
         head.dy = w.d_out;
@@ -18507,34 +20894,25 @@ struct t5_model : model_defaults {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     encode<T, S>(p, source, w, ctx);
   }
-  /// Feeds [batch, length] target tokens behind `past` cached ones. w.logits[batch, vocabulary]
-  /// then predicts what follows each sequence's last valid token. With `every` they are
-  /// w.logits[batch * length, vocabulary], one row per token. The encoded source has
-  /// `memory_length` padded tokens; its keys and values are computed unless `memory_cached`. Called
-  /// by every thread.
+  /// Feeds target tokens behind the cached ones. w.logits[batch, vocabulary] then predicts what
+  /// follows each sequence's last valid token. With `call.every` they are w.logits[batch * length,
+  /// vocabulary], one row per token. Keys and values of the encoded source are computed unless
+  /// `call.source.cached`. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
-                   index length, const index* lengths, const index* past, index memory_length,
-                   const index* memory_lengths, bool memory_cached, workspace<T>& w,
-                   const ops::execution& on, bool every = false) {
-    context<T> ctx = source_context<T>(batch_size, length, lengths, on);
-    ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
-    ctx.memory = w.memory;
-    ctx.memory_length = memory_length;
-    ctx.memory_lengths = memory_lengths;
-    ctx.memory_cached = memory_cached;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
+    ctx.pages = w.pages;
+    ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
     const index rows = ctx.rows();
-    ops::embed(on, rows, d, tokens, p.embedding, w.decoder_stack.x);
+    ops::embed(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    ops::matmul(on, every ? rows : batch_size, vocabulary, d, every ? w.out : w.last,
-                head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr), false,
-                head_scale<T>());
+    ops::matmul(on, call.every ? rows : ctx.batch, vocabulary, d, call.every ? w.out : w.last,
+                head_matrix<T, S>(p), w.logits, {nullptr, head_scale<T>()});
   }
 
   /// Lets cached target `to` continue where `from` is, with `from`'s source.
@@ -18553,7 +20931,8 @@ struct t5_model : model_defaults {
     return tied ? T(1 / detail::sqrt(d)) : T(1);
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (tied)
       return p.embedding;
     else
@@ -18575,15 +20954,13 @@ struct t5_model : model_defaults {
     context<T> target = source;
     target.length = b.target_length;
     target.lengths = nullptr;
-    target.memory = w.memory;
-    target.d_memory = w.d_memory;
-    target.memory_length = b.source_length;
-    target.memory_lengths = b.source_lengths;
+    target.memory = {w.memory, w.d_memory, b.source_length, b.source_lengths};
     return target;
   }
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, context<T>& ctx, context<T>& target) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w, context<T>& ctx,
+                                                 context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
     const index rows = target.rows();
     target.on.threads.each(rows, [&](index i) {
@@ -18612,21 +20989,22 @@ inline constexpr bool is_t5<t5_model<Shape, Choices...>> = true;
 template <class P>
 inline constexpr bool known_t5_policy = known_policy<P>;
 template <class P>
-inline constexpr bool known_t5_policy<encoder<P>> =
+inline constexpr bool known_t5_policy<encoder_stack<P>> =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
 template <class P>
-inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder<P>>;
+inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder_stack<P>>;
 
 /// Words for the first rule that a T5's policies or shape break; true where they keep all.
 template <t5_shape S, class... Ps>
 constexpr bool t5_fits() {
-  using EncoderAttention = pick_for<linnet::encoder, attention::policy, attention::full, Ps...>;
+  using EncoderAttention =
+      pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
   using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
   if constexpr (!(known_t5_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
                   "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
-                  "attention:: policies in encoder<> or decoder_stack<>");
+                  "attention:: policies in encoder_stack<> or decoder_stack<>");
   else if constexpr ((std::is_base_of_v<position::policy, Ps> || ...))
     static_assert(
         never<Ps...>,
@@ -18684,7 +21062,7 @@ constexpr bool t5_fits() {
     static_assert(never<Ps...>,
                   "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
                   "bidirectional kind, a decoder a causal one that continues cached sequences; "
-                  "wrap it in encoder<> or decoder_stack<>");
+                  "wrap it in encoder_stack<> or decoder_stack<>");
   else
     return true;
   return false;
@@ -18702,12 +21080,13 @@ constexpr ffn_fault t5_ffn_fault() {
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
-                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-                        typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
+  using type =
+      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+               typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
@@ -18724,8 +21103,8 @@ struct make_t5<false, Shape, Ps...> : make_t5<true,
 template <t5_shape Shape, class... Ps>
 struct checked_t5 {
   static constexpr bool fits = policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
-                               ffn_fits<t5_ffn_fault<encoder, Shape, Ps...>(),
-                                        pick_for<encoder, ffn::policy, ffn::relu, Ps...>>() &&
+                               ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
+                                        pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
                                ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
                                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>();
   using type = typename make_t5<fits, Shape, Ps...>::type;
@@ -18771,9 +21150,9 @@ inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
 inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
 
 // Super Tiny Language Models (Hillier et al. 2024, Table 1): the published baseline of 50M and two
-// sisters of the same family, deep and thin as MobileLLM (Liu et al. 2024) found best at these
-// sizes. The 100M keeps the baseline's block and is deeper; at 10M the GPT-2 vocabulary would take
-// the whole budget, so the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
+// sisters. They are deep and thin, as MobileLLM (Liu et al. 2024) found best at these sizes. The
+// 100M keeps the baseline's block and is deeper. At 10M the GPT-2 vocabulary would take the whole
+// budget. So the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
 inline constexpr decoder_shape stlm_10m{.d_model = 128,
                                         .d_ff = 384,
                                         .heads = 8,
@@ -18857,6 +21236,25 @@ inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// SmolLM2 (Allal et al. 2025), whose files are read as GGUF or Hugging Face directories.
+inline constexpr decoder_shape smollm2_135m{.d_model = 576,
+                                            .d_ff = 1536,
+                                            .heads = 9,
+                                            .kv_heads = 3,
+                                            .layers = 30,
+                                            .vocabulary = 49152,
+                                            .context = 8192,
+                                            .eps = 1e-5,
+                                            .rope_theta = 100000};
+inline constexpr decoder_shape smollm2_360m{.d_model = 960,
+                                            .d_ff = 2560,
+                                            .heads = 15,
+                                            .kv_heads = 5,
+                                            .layers = 32,
+                                            .vocabulary = 49152,
+                                            .context = 8192,
+                                            .eps = 1e-5,
+                                            .rope_theta = 100000};
 // The byte-level test models of rwkv.cpp; without positions, any context would do.
 inline constexpr decoder_shape rwkv4_660k{.d_model = 128,
                                           .d_ff = 256,
@@ -18874,6 +21272,21 @@ inline constexpr decoder_shape rwkv7_834k{.d_model = 64,
                                           .vocabulary = 256,
                                           .context = 1024,
                                           .eps = 1e-5};
+// BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), all-MiniLM-L6-v2 (arXiv:2002.10957,
+// Reimers and Gurevych 2019) and ALBERT (Lan et al. 2019).
+inline constexpr encoder_shape bert_base{
+    .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30522, .context = 512};
+inline constexpr encoder_shape distilbert_base{.d_model = 768,
+                                               .d_ff = 3072,
+                                               .heads = 12,
+                                               .layers = 6,
+                                               .vocabulary = 30522,
+                                               .context = 512,
+                                               .types = 0};
+inline constexpr encoder_shape minilm_l6{
+    .d_model = 384, .d_ff = 1536, .heads = 12, .layers = 6, .vocabulary = 30522, .context = 512};
+inline constexpr encoder_shape albert_base{
+    .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -18892,8 +21305,8 @@ using stlm_10m_mod =
     decoder<shapes::stlm_10m, depths::mixture_of_depths<>>;  ///< 9,977,728, nine blocks routed
 using stlm_50m_mod =
     decoder<shapes::stlm_50m, depths::mixture_of_depths<>>;  ///< 55,891,456, five blocks routed
-// Sisters with fewer parameters of their own: one feed-forward for all blocks (MobiLlama),
-// and one block for all layers behind a narrow embedding (ALBERT), 128 wide or half the stream.
+// Sisters with fewer parameters of their own. MobiLlama has one feed-forward for all blocks. ALBERT
+// has one block for all layers behind a narrow embedding, 128 wide or half the stream.
 using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, sharing::ffn>;    ///< 7,469,824
 using stlm_50m_ffn_shared = decoder<shapes::stlm_50m, sharing::ffn>;    ///< 34,655,232
 using stlm_100m_ffn_shared = decoder<shapes::stlm_100m, sharing::ffn>;  ///< 44,500,992
@@ -18912,9 +21325,16 @@ using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
 using mobilellm_125m =
-    decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
-using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;              ///< 661,504
-using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;              ///< 829,888
+    decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
+using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008
+using smollm2_360m = decoder<shapes::smollm2_360m>;          ///< 361,821,120
+using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;                ///< 661,504
+using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;                ///< 829,888
+using bert_base = encoder<shapes::bert_base>;                ///< 109,514,298
+using distilbert_base = encoder<shapes::distilbert_base>;    ///< 66,985,530
+using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
+using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
+                            ffn::gelu_tanh>;  ///< 11,221,680
 
 }  // namespace zoo
 
@@ -18977,6 +21397,15 @@ struct byte_tokenizer {
     return ids;
   }
   LINNET_WITHOUT_MEMORY(return {})
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Allocates nothing but the words of the error.
+  result<index> encode(std::string_view text, std::span<token> to) const LINNET_TRY {
+    detail::token_room room(to);
+    for (const char c : text) room.push_back(static_cast<unsigned char>(c) + offset);
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
   /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is
   /// unused.
   std::string decode([[maybe_unused]] token previous, token id) const {
@@ -19024,6 +21453,32 @@ constexpr std::size_t utf8_sequence(std::string_view text) {
 }
 
 namespace detail {
+
+/// A character at the front of a text: its code point and its bytes.
+struct utf8_character {
+  char32_t code;  ///< no_code for a byte that belongs to no well-formed sequence
+  std::size_t size;
+};
+inline constexpr char32_t no_code = 0xffffffff;
+
+/// The character at the front of a text that is not empty.
+constexpr utf8_character utf8_front(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return {byte(0), 1};
+  const std::size_t n = utf8_sequence(text.substr(0, 4));
+  if (n < 2) return {no_code, 1};
+  char32_t code = byte(0) & (0xffu >> (n + 1));
+  for (std::size_t i = 1; i < n; ++i) code = code << 6 | (byte(i) & 0x3fu);
+  return {code, n};
+}
+/// Appends a code point to a text.
+inline void append_utf8(char32_t code, std::string& to) {
+  const auto put = [&](char32_t byte) { to += static_cast<char>(static_cast<unsigned char>(byte)); };
+  if (code < 0x80) return put(code);
+  const int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+  put((0xff00u >> (more + 1) & 0xffu) | code >> 6 * more);
+  for (int i = more; i-- > 0;) put(0x80 | (code >> 6 * i & 0x3f));
+}
 
 /// Whether a text is UTF-8 throughout.
 inline bool is_utf8(std::string_view text) {

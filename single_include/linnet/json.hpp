@@ -418,9 +418,9 @@ inline result<std::vector<eval_item>> read_arc(std::string_view text,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads WinoGrande (Sakaguchi et al. 2020) in the format of LLM-Adapters. The context is what
-/// stands before the blank "_", the ending what stands behind it. choice_by::whole compares the
-/// filled-in sentences. choice_by::continuation compares how well each filler explains what follows
-/// ("partial scoring", Trinh and Le 2018).
+/// stands before the blank "_", the ending what stands behind it. `choice_by::whole` compares the
+/// filled-in sentences. `choice_by::continuation` compares how well each filler explains what
+/// follows ("partial scoring", Trinh and Le 2018).
 inline result<std::vector<eval_item>> read_winogrande(std::string_view text,
                                                       const std::string& where) LINNET_TRY {
   const std::vector<std::string> names{"instruction", "answer"};
@@ -484,300 +484,6 @@ LINNET_NAMESPACE_END
 /// Hugging Face's config.json: read, compared with a model type field by field, and written.
 
 #include <limits>
-
-/// @file
-/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2 and Mamba.
-
-LINNET_NAMESPACE_BEGIN
-
-/// The kinds of models that Hugging Face files describe.
-enum class hf_kind {
-  none,   ///< no counterpart: other norms, positions, attention or feed-forwards
-  t5,     ///< T5 1.0 and 1.1
-  llama,  ///< RMSNorm and rotary positions
-  gpt2,   ///< LayerNorm, learned positions, biases
-  mamba   ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
-};
-
-namespace detail {
-template <class P>
-inline constexpr bool is_mamba = false;
-template <index State, index Conv, index Expand>
-inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
-}  // namespace detail
-
-/// The counterpart of model type `M`.
-template <class M>
-constexpr hf_kind hf_kind_of() {
-  if constexpr (detail::is_t5<M>) {
-    constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
-    const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
-                      std::is_same_v<typename M::decoder_attention, attention::full>;
-    using F = detail::ffn_metadata<typename M::encoder_ffn>;
-    const bool one_ffn = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
-                         (F::standard || F::gated);
-    return rms && full && one_ffn ? hf_kind::t5 : hf_kind::none;
-  } else if constexpr (!detail::is_decoder<M>) {
-    return hf_kind::none;
-  } else {
-    constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
-    using P = typename M::position;
-    using F = detail::ffn_metadata<typename M::ffn>;
-    if (M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none> || M::factorised)
-      return hf_kind::none;
-    if (detail::is_mamba<typename M::attention>)
-      return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
-                                                                         : hf_kind::none;
-    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
-    if (rms && F::gated &&
-        (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
-      return hf_kind::llama;
-    const bool plain = M::shape.kv_heads == M::shape.heads &&
-                       M::shape.heads * M::shape.head_width() == M::shape.d_model;
-    const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
-                      std::is_same_v<P, position::learned> && M::biased && F::standard;
-    return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
-  }
-}
-
-namespace detail {
-
-/// Words for weights that Hugging Face's files do not hold; true for others, and where the file is
-/// not `Foreign`.
-template <bool Foreign, class M, class Storage>
-constexpr bool fits_hugging_face() {
-  if constexpr (Foreign && hf_kind_of<M>() == hf_kind::none)
-    static_assert(never<M>,
-                  "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
-                  "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
-                  "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
-                  "grouped queries, a standard feed-forward), all with attention::full, and Mamba "
-                  "(mixer::mamba, ffn::skip, norm::rms, position::none); use save_safetensors() "
-                  "and load_safetensors() with naming::canonical");
-  else if constexpr (Foreign && Storage::scaled)
-    static_assert(never<M>,
-                  "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
-                  "model and quantize() it, or use naming::canonical");
-  else
-    return true;
-  return false;
-}
-
-/// A pair of names without their last part ("weight" or "bias"); # stands for a block's number.
-struct name_rule {
-  std::string_view linnet, hugging_face;
-};
-
-inline constexpr name_rule t5_rules[] = {
-    {"embedding", "shared"},
-    {"head", "lm_head"},
-    {"encoder.relative_bias", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
-    {"encoder.blocks.#.attention.norm", "encoder.block.#.layer.0.layer_norm"},
-    {"encoder.blocks.#.attention.q", "encoder.block.#.layer.0.SelfAttention.q"},
-    {"encoder.blocks.#.attention.k", "encoder.block.#.layer.0.SelfAttention.k"},
-    {"encoder.blocks.#.attention.v", "encoder.block.#.layer.0.SelfAttention.v"},
-    {"encoder.blocks.#.attention.o", "encoder.block.#.layer.0.SelfAttention.o"},
-    {"encoder.blocks.#.ffn.norm", "encoder.block.#.layer.1.layer_norm"},
-    {"encoder.blocks.#.ffn.wi", "encoder.block.#.layer.1.DenseReluDense.wi"},
-    {"encoder.blocks.#.ffn.wo", "encoder.block.#.layer.1.DenseReluDense.wo"},
-    {"encoder.blocks.#.ffn.gate", "encoder.block.#.layer.1.DenseReluDense.wi_0"},
-    {"encoder.blocks.#.ffn.up", "encoder.block.#.layer.1.DenseReluDense.wi_1"},
-    {"encoder.blocks.#.ffn.down", "encoder.block.#.layer.1.DenseReluDense.wo"},
-    {"encoder.norm", "encoder.final_layer_norm"},
-    {"decoder.relative_bias", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
-    {"decoder.blocks.#.attention.norm", "decoder.block.#.layer.0.layer_norm"},
-    {"decoder.blocks.#.attention.q", "decoder.block.#.layer.0.SelfAttention.q"},
-    {"decoder.blocks.#.attention.k", "decoder.block.#.layer.0.SelfAttention.k"},
-    {"decoder.blocks.#.attention.v", "decoder.block.#.layer.0.SelfAttention.v"},
-    {"decoder.blocks.#.attention.o", "decoder.block.#.layer.0.SelfAttention.o"},
-    {"decoder.blocks.#.cross.norm", "decoder.block.#.layer.1.layer_norm"},
-    {"decoder.blocks.#.cross.q", "decoder.block.#.layer.1.EncDecAttention.q"},
-    {"decoder.blocks.#.cross.k", "decoder.block.#.layer.1.EncDecAttention.k"},
-    {"decoder.blocks.#.cross.v", "decoder.block.#.layer.1.EncDecAttention.v"},
-    {"decoder.blocks.#.cross.o", "decoder.block.#.layer.1.EncDecAttention.o"},
-    {"decoder.blocks.#.ffn.norm", "decoder.block.#.layer.2.layer_norm"},
-    {"decoder.blocks.#.ffn.wi", "decoder.block.#.layer.2.DenseReluDense.wi"},
-    {"decoder.blocks.#.ffn.wo", "decoder.block.#.layer.2.DenseReluDense.wo"},
-    {"decoder.blocks.#.ffn.gate", "decoder.block.#.layer.2.DenseReluDense.wi_0"},
-    {"decoder.blocks.#.ffn.up", "decoder.block.#.layer.2.DenseReluDense.wi_1"},
-    {"decoder.blocks.#.ffn.down", "decoder.block.#.layer.2.DenseReluDense.wo"},
-    {"decoder.norm", "decoder.final_layer_norm"},
-};
-inline constexpr name_rule llama_rules[] = {
-    {"embedding", "model.embed_tokens"},
-    {"blocks.#.attention.norm", "model.layers.#.input_layernorm"},
-    {"blocks.#.attention.q", "model.layers.#.self_attn.q_proj"},
-    {"blocks.#.attention.k", "model.layers.#.self_attn.k_proj"},
-    {"blocks.#.attention.v", "model.layers.#.self_attn.v_proj"},
-    {"blocks.#.attention.o", "model.layers.#.self_attn.o_proj"},
-    {"blocks.#.ffn.norm", "model.layers.#.post_attention_layernorm"},
-    {"blocks.#.ffn.gate", "model.layers.#.mlp.gate_proj"},
-    {"blocks.#.ffn.up", "model.layers.#.mlp.up_proj"},
-    {"blocks.#.ffn.down", "model.layers.#.mlp.down_proj"},
-    {"norm", "model.norm"},
-    {"head", "lm_head"},
-};
-inline constexpr name_rule gpt2_rules[] = {
-    {"embedding", "transformer.wte"},
-    {"position", "transformer.wpe"},
-    {"blocks.#.attention.norm", "transformer.h.#.ln_1"},
-    {"blocks.#.attention.q", "transformer.h.#.attn.c_attn"},  // side by side in one tensor
-    {"blocks.#.attention.k", "transformer.h.#.attn.c_attn"},
-    {"blocks.#.attention.v", "transformer.h.#.attn.c_attn"},
-    {"blocks.#.attention.o", "transformer.h.#.attn.c_proj"},
-    {"blocks.#.ffn.norm", "transformer.h.#.ln_2"},
-    {"blocks.#.ffn.wi", "transformer.h.#.mlp.c_fc"},
-    {"blocks.#.ffn.wo", "transformer.h.#.mlp.c_proj"},
-    {"norm", "transformer.ln_f"},
-    {"head", "lm_head"},
-};
-inline constexpr name_rule mamba_rules[] = {
-    {"embedding", "backbone.embeddings"},
-    {"blocks.#.attention.norm", "backbone.layers.#.norm"},
-    {"blocks.#.attention.in_proj", "backbone.layers.#.mixer.in_proj"},
-    {"blocks.#.attention.conv", "backbone.layers.#.mixer.conv1d"},
-    {"blocks.#.attention.x_proj", "backbone.layers.#.mixer.x_proj"},
-    {"blocks.#.attention.dt_proj", "backbone.layers.#.mixer.dt_proj"},
-    {"blocks.#.attention", "backbone.layers.#.mixer"},  // A_log and D
-    {"blocks.#.attention.out_proj", "backbone.layers.#.mixer.out_proj"},
-    {"norm", "backbone.norm_f"},
-    {"head", "lm_head"},
-};
-
-constexpr std::span<const name_rule> rules_of(hf_kind kind) {
-  if (kind == hf_kind::t5) return t5_rules;
-  if (kind == hf_kind::llama) return llama_rules;
-  if (kind == hf_kind::gpt2) return gpt2_rules;
-  if (kind == hf_kind::mamba) return mamba_rules;
-  return {};
-}
-
-/// Whether `text` is `pattern` with digits in place of #; `number` receives them.
-inline bool fits(std::string_view text, std::string_view pattern, std::string_view& number) {
-  const std::size_t mark = pattern.find('#');
-  if (mark == pattern.npos) return text == pattern;
-  const std::string_view tail = pattern.substr(mark + 1);
-  if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
-  number = text.substr(mark, text.size() - mark - tail.size());
-  return text.substr(mark + number.size()) == tail &&
-         number.find_first_not_of("0123456789") == number.npos;
-}
-
-/// The part of a name before its last dot.
-inline std::string_view stem(std::string_view name) {
-  return name.substr(0, (std::min)(name.size(), name.rfind('.')));
-}
-
-/// `name` with its stem translated, or "" if no rule of the kind fits.
-inline std::string translate(hf_kind kind, std::string_view name, std::string_view name_rule::*from,
-                             std::string_view name_rule::*to, bool gated = false) {
-  const std::string_view head = stem(name);
-  for (const name_rule& rule : rules_of(kind)) {
-    std::string_view number;
-    if (!fits(head, rule.*from, number)) continue;
-    // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
-    if (from == &name_rule::hugging_face && gated && rule.linnet.ends_with(".wo")) continue;
-    std::string found(rule.*to);
-    if (const std::size_t mark = found.find('#'); mark != found.npos)
-      found.replace(mark, 1, number);
-    return found.append(name.substr(head.size()));
-  }
-  return {};
-}
-
-}  // namespace detail
-
-/// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
-/// where there is none.
-inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
-  const std::string found = detail::translate(kind, linnet_name, &detail::name_rule::linnet,
-                                              &detail::name_rule::hugging_face);
-  return found.empty() ? std::string(linnet_name) : found;
-}
-
-/// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
-/// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
-inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
-                               bool gated = false) {
-  return detail::translate(kind, hugging_face_name, &detail::name_rule::hugging_face,
-                           &detail::name_rule::linnet, gated);
-}
-
-/// Whether `name` is a tensor that Hugging Face checkpoints may hold but models do not use. These
-/// are old T5's unused cross-attention bias, GPT-2's causal masks and old Llama's rotary
-/// frequencies.
-inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
-  if (kind == hf_kind::t5)
-    return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
-  std::string_view number;
-  const auto is = [&](std::string_view prefix, std::string_view pattern) {
-    return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
-  };
-  if (kind == hf_kind::gpt2)
-    return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
-  return kind == hf_kind::llama && (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") ||
-                                    name == "model.rotary_emb.inv_freq");
-}
-
-namespace detail {
-
-/// A tensor of the model and its place in a file.
-struct file_part {
-  leaf tensor;
-  placement at;
-  std::vector<std::string> aliases{};  ///< other names under which the file may hold it
-};
-
-/// Numbers that decide how Hugging Face lays out a model's tensors.
-struct hf_layout {
-  hf_kind kind = hf_kind::none;
-  bool tied = true;
-  index rope_heads =
-      0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
-};
-
-template <class M>
-constexpr hf_layout hf_layout_of() {
-  hf_layout layout{hf_kind_of<M>(), M::tied, 0};
-  if constexpr (is_decoder<M>)
-    if (M::position::pairing == rope_pairing::interleaved)
-      layout.rope_heads = M::shape.head_width();
-  return layout;
-}
-
-inline file_part hf_part(const hf_layout& layout, leaf tensor) {
-  file_part part{
-      tensor,
-      {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector},
-      {}};
-  const std::string_view name = stem(tensor.name);
-  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
-  if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
-  if (layout.kind == hf_kind::gpt2 && name.starts_with("blocks.") && part.at.name != tensor.name) {
-    if (query || key || name.ends_with(".attention.v")) {
-      part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
-      part.at.rows *= 3;
-    }
-    // Conv1D keeps its matrices as [in, out].
-    part.at.transposed = !tensor.vector;
-    if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
-  }
-  if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
-  for (const std::string_view prefix : {"model.", "transformer.", "backbone."})
-    if (part.at.name.starts_with(prefix))
-      part.aliases.push_back(part.at.name.substr(prefix.size()));
-  if (name == "embedding") {
-    if (layout.kind == hf_kind::t5)
-      part.aliases.insert(part.aliases.end(),
-                          {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
-    if (layout.tied) part.aliases.push_back("lm_head.weight");
-  }
-  return part;
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -937,6 +643,8 @@ inline std::vector<std::string> hf_activation(activation_kind kind) {
       return {"gelu", "gelu_python"};
     case activation_kind::gelu_tanh:
       return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
+    case activation_kind::tanh:
+      return {"tanh"};
     default:
       return {"silu", "swish"};
   }
@@ -1083,6 +791,43 @@ void mamba_fields(hf_fields& to) {
   to.truth("tie_word_embeddings", M::tied, true);
 }
 
+template <class M>
+void encoder_fields(hf_fields& to, hf_kind kind) {
+  constexpr encoder_shape s = M::shape;
+  const auto activation = hf_activation(ffn_metadata<typename M::ffn>::activation);
+  if (kind == hf_kind::distilbert) {
+    to.text("model_type", {"distilbert"}, "distilbert");
+    to.number("vocab_size", s.vocabulary, 30522);
+    to.number("dim", s.d_model, 768).or_at("hidden_size");
+    to.number("hidden_dim", s.d_ff, 3072);
+    to.number("n_layers", s.layers, 6).or_at("num_hidden_layers");
+    to.number("n_heads", s.heads, 12).or_at("num_attention_heads");
+    to.number("max_position_embeddings", s.context, 512);
+    to.text("activation", activation, "gelu");
+  } else {
+    const bool albert = kind == hf_kind::albert;
+    to.text("model_type", {albert ? "albert" : "bert"}, albert ? "albert" : "bert");
+    to.number("vocab_size", s.vocabulary, albert ? 30000 : 30522);
+    if (albert) {
+      to.number("embedding_size", M::width, 128);
+      to.number("num_hidden_groups", 1, 1);
+      to.number("inner_group_num", 1, 1);
+    }
+    to.number("hidden_size", s.d_model, albert ? 4096 : 768);
+    to.number("intermediate_size", s.d_ff, albert ? 16384 : 3072);
+    to.number("num_hidden_layers", s.layers, 12);
+    to.number("num_attention_heads", s.heads, albert ? 64 : 12);
+    to.number("max_position_embeddings", s.context, 512);
+    to.number("type_vocab_size", s.types, 2);
+    to.real("layer_norm_eps", s.eps, 1e-12);
+    to.text("hidden_act", activation, albert ? "gelu_new" : "gelu");
+    to.text("position_embedding_type", {"absolute"}, "absolute").only_read();
+    to.truth("is_decoder", false, false).only_read();
+    to.truth("add_cross_attention", false, false).only_read();
+  }
+  if (M::masked) to.truth("tie_word_embeddings", true, true).or_at("tie_weights_").only_read();
+}
+
 /// Fields of the config.json of model type `M`. `file`: the one at hand, if any.
 template <class M>
 hf_fields fields_of(const hf_config* file) {
@@ -1101,6 +846,8 @@ hf_fields fields_of(const hf_config* file) {
     mamba_fields<M>(fields);
   } else if constexpr (kind == hf_kind::gpt2) {
     gpt2_fields<M>(fields);
+  } else if constexpr (is_encoder_kind(kind)) {
+    encoder_fields<M>(fields, kind);
   }
   fields.none("quantization_config");
   return fields;
@@ -1147,15 +894,37 @@ template <class M>
 std::string make_hf_config() {
   static_assert(detail::fits_hugging_face<true, M, storage::f32>());
   constexpr hf_kind kind = hf_kind_of<M>();
-  constexpr std::string_view classes[] = {"", "T5ForConditionalGeneration", "LlamaForCausalLM",
-                                          "GPT2LMHeadModel", "MambaForCausalLM"};
-  std::string text = "{\n  \"architectures\": [\n    " +
-                     detail::json_quoted(classes[static_cast<int>(kind)]) + "\n  ]";
+  constexpr std::string_view classes[] = {"",
+                                          "T5ForConditionalGeneration",
+                                          "LlamaForCausalLM",
+                                          "GPT2LMHeadModel",
+                                          "MambaForCausalLM",
+                                          "Bert",
+                                          "DistilBert",
+                                          "Albert"};
+  std::string name(classes[static_cast<int>(kind)]);
+  if constexpr (detail::is_encoder<M>)
+    name += M::masked               ? "ForMaskedLM"
+            : M::label_per_sequence ? "ForSequenceClassification"
+            : M::head::trains       ? "ForTokenClassification"
+                                    : "Model";
+  std::string text = "{\n  \"architectures\": [\n    " + detail::json_quoted(name) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
     if (field.written)
       text += ",\n  " + detail::json_quoted(field.keys[0]) + ": " + field.values[0];
   if constexpr (kind == hf_kind::t5)
     text += ",\n  \"eos_token_id\": 1,\n  \"is_encoder_decoder\": true";
+  if constexpr (detail::is_encoder<M>)
+    if (M::head::classes > 0) {  // the number of labels, by their names
+      std::string names, ids;
+      for (index c = 0; c < M::head::classes; ++c) {
+        const std::string id = std::to_string(c), label = "\"LABEL_" + id + "\"",
+                          comma = c > 0 ? ", " : "";
+        names += comma + "\"" + id + "\": " + label;
+        ids += comma + label + ": " + id;
+      }
+      text += ",\n  \"id2label\": {" + names + "},\n  \"label2id\": {" + ids + "}";
+    }
   return text + "\n}\n";
 }
 
@@ -1727,7 +1496,8 @@ namespace naming {
 /// linnet's own names and layouts, for every model. Quantized tensors are their codes, with scales
 /// and zero points as `<name>.scales` and `<name>.zeros`.
 struct canonical {};
-/// Names and layouts of Hugging Face Transformers, for T5, Llama, GPT-2 and Mamba.
+/// Names and layouts of Hugging Face Transformers, for T5, Llama, GPT-2, Mamba,
+/// BERT, DistilBERT and ALBERT.
 struct hugging_face {};
 }  // namespace naming
 
@@ -1919,8 +1689,9 @@ result<void> check_storage(const safetensors& file) {
   const auto is_plain = [](std::string_view name) {
     return name == "f32" || name == "f64" || name == "bf16" || name == "f16";
   };
-  if (said->second != S::name && !(is_plain(said->second) && is_plain(S::name)))
-    return differs("storage", S::name, said->second);
+  if (const std::string own = storage::name_of<S>();
+      said->second != own && !(is_plain(said->second) && is_plain(own)))
+    return differs("storage", own, said->second);
   const auto group = file.metadata().find("storage_group");
   if (const std::string own = std::to_string(S::group);
       S::group > 0 && group != file.metadata().end() && group->second != own)
@@ -1942,16 +1713,16 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
                               nonfinite values = nonfinite::keep) LINNET_TRY {
   if (!w.valid()) return w.error();
   if constexpr (!detail::foreign<Naming>) {
-    for (const detail::key_value& fact : detail::metadata_of<M>())
-      if (const auto said = file.metadata().find(fact.key);
-          said != file.metadata().end() && said->second != fact.value)
-        return error{errc::mismatch, file.where(), fact.key, fact.value + " (the model type)",
+    for (const detail::key_value& one : detail::metadata_of<M>())
+      if (const auto said = file.metadata().find(one.key);
+          said != file.metadata().end() && said->second != one.value)
+        return error{errc::mismatch, file.where(), one.key, one.value + " (the model type)",
                      detail::printable(said->second)};
     if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
         !fits && prefix.empty())
       return fits;
   }
-  if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
+  if constexpr (detail::fits_metadata<!detail::foreign<Naming>, M>() &&
                 detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
     return detail::load_parts(
         file, detail::parts_of<Naming>(w), prefix, values, [](std::string_view name) {
@@ -1967,7 +1738,7 @@ template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, std::span<const std::byte> bytes, Naming names = {},
                               const std::string& where = "safetensors",
                               nonfinite values = nonfinite::keep) LINNET_TRY {
-  if (!(detail::fits_facts<!detail::foreign<Naming>, M>() &&
+  if (!(detail::fits_metadata<!detail::foreign<Naming>, M>() &&
         detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
     return {};
   const auto file = parse_safetensors(bytes, where);
@@ -1979,7 +1750,7 @@ LINNET_OR_OUT_OF_MEMORY(where)
 template <class M, class T, class Naming = naming::canonical>
 result<void> load_safetensors(weights<M, T>& w, const std::string& path, Naming names = {},
                               nonfinite values = nonfinite::keep) LINNET_TRY {
-  if (!(detail::fits_facts<!detail::foreign<Naming>, M>() &&
+  if (!(detail::fits_metadata<!detail::foreign<Naming>, M>() &&
         detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()))
     return {};
   const auto file = read_safetensors(path);
@@ -2003,11 +1774,11 @@ result<void> save_safetensors(const weights<M, T>& w, const std::string& path, N
   } else {
     notes["format"] = "linnet";
     using S = typename weights<M, T>::storage;
-    notes["storage"] = S::name;
+    notes["storage"] = storage::name_of<S>();
     if (S::group > 0) notes["storage_group"] = std::to_string(S::group);
-    for (const detail::key_value& fact : detail::metadata_of<M>()) notes[fact.key] = fact.value;
+    for (const detail::key_value& one : detail::metadata_of<M>()) notes[one.key] = one.value;
   }
-  if constexpr (detail::fits_facts<!detail::foreign<Naming>, M>() &&
+  if constexpr (detail::fits_metadata<!detail::foreign<Naming>, M>() &&
                 detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
     return detail::save_parts(path, detail::parts_of<Naming>(w), notes);
   else
@@ -2019,11 +1790,11 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Loads the weights of a T5, Llama, GPT-2 or Mamba directory into a model of a matching type.
-/// First config.json is compared (check_config()), then every tensor, and only then is `w` written.
-/// Without a model.safetensors, model.safetensors.index.json and its shards are read. Llama's
-/// rotary pairs are reordered where the type uses position::rope. Errors: those of
-/// read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
+/// Loads the weights of a T5, Llama, GPT-2, Mamba, BERT, DistilBERT or ALBERT directory into a
+/// model of a matching type. First config.json is compared (check_config()), then every tensor, and
+/// only then is `w` written. Without a model.safetensors, model.safetensors.index.json and its
+/// shards are read. Llama's rotary pairs are reordered where the type uses position::rope. Errors:
+/// those of read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
 template <class M, class T>
 result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
                                nonfinite values = nonfinite::keep) LINNET_TRY {
@@ -2068,8 +1839,9 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// Compares the events of an encoder.json with a tokenizer.
+template <class Tokenizer>
 struct encoder_reader {
-  const bpe_tokenizer& tokenizer;
+  const Tokenizer& tokenizer;
   std::string where;
   std::vector<bool> seen{};
   error failure{};
@@ -2106,11 +1878,12 @@ struct encoder_reader {
 }  // namespace detail
 
 /// Checks that an encoder.json (vocab.json at Hugging Face) gives every piece of a tokenizer the id
-/// that it has, and no other pieces. Errors: errc::mismatch, errc::malformed, errc::unsupported.
-inline result<void> check_encoder_json(const bpe_tokenizer& tokenizer,
-                                       std::span<const std::byte> text,
-                                       const std::string& where = "encoder.json") LINNET_TRY {
-  detail::encoder_reader reader{tokenizer, where};
+/// that it has, and no other pieces. The tokenizer is of byte pairs. Errors: errc::mismatch,
+/// errc::malformed, errc::unsupported.
+template <class Tokenizer>
+result<void> check_encoder_json(const Tokenizer& tokenizer, std::span<const std::byte> text,
+                                const std::string& where = "encoder.json") LINNET_TRY {
+  detail::encoder_reader<Tokenizer> reader{tokenizer, where};
   reader.seen.resize(static_cast<std::size_t>(tokenizer.vocabulary()));
   if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", reader);
       !read)
@@ -2125,14 +1898,18 @@ LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 /// @file
-/// Hugging Face's tokenizer.json for byte-level BPE.
+/// Hugging Face's tokenizer.json.
+
+/// @file
+/// The lists and settings of a tokenizer.json as they stand there.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
 /// Collects the events of a tokenizer.json. Its three long lists are kept in about their bytes,
-/// settings under names such as "pre_tokenizer.pretokenizers[1].type".
+/// settings under names such as "pre_tokenizer.pretokenizers[1].type", texts between quotes as they
+/// are.
 struct hf_tokenizer_reader {
   explicit hf_tokenizer_reader(const std::string& file) : where(file) {}
 
@@ -2144,6 +1921,7 @@ struct hf_tokenizer_reader {
   std::string where;
   text_list vocabulary{};
   std::vector<std::uint64_t> ids{};  ///< of the vocabulary
+  std::vector<double> scores{};      ///< of the vocabulary, if it is a list
   text_list merges{};                ///< two pieces for each
   text_list added_texts{};
   std::vector<added_token> added{};
@@ -2159,17 +1937,20 @@ struct hf_tokenizer_reader {
     name_element();
     if (at == top && name == "model" && !array) return enter(other);
     if (name == "model.vocab" && at == other)
-      return array ? fail(name, "an object", "an array") : once(has_vocabulary) && enter(vocab);
+      return once(has_vocabulary) && enter(array ? vocab_list : vocab);
     if (name == "model.merges" && at == other)
       return array ? once(has_merges) && enter(merge_list) : fail(name, "an array", "an object");
     if (at == top && name == "added_tokens")
       return array ? once(has_added) && enter(added_list) : fail(name, "an array", "an object");
     if (at == vocab) return fail(name, "an id", array ? "an array" : "an object");
-    if (at == merge_list) {
-      if (!array) return fail(name, "a pair of pieces", "an object");
+    if (at == merge_list || at == vocab_list) {
+      const char* const expected =
+          at == merge_list ? "a pair of pieces" : "a pair of a piece and its score";
+      if (!array) return fail(name, expected, "an object");
       pair = 0;
-      return enter(merge_pair);
+      return enter(at == merge_list ? merge_pair : vocab_pair);
     }
+    if (at == vocab_pair) return fail(name, "a piece or a score", array ? "an array" : "an object");
     if (at == merge_pair) return fail(name, "a piece", array ? "an array" : "an object");
     if (at == added_list) {
       if (array) return fail(name, "an object", "an array");
@@ -2188,6 +1969,8 @@ struct hf_tokenizer_reader {
     name = done.name;
     if (done.place == merge_pair)
       return pair == 2 || fail(name, "two pieces", std::to_string(pair));
+    if (done.place == vocab_pair)
+      return pair == 2 || fail(name, "a piece and its score", std::to_string(pair));
     if (done.place != added_entry) return true;
     if (!(added.back().has_text && added.back().has_id))
       return fail(name, "an id and a content", "an object without");
@@ -2210,10 +1993,16 @@ struct hf_tokenizer_reader {
       case vocab:
         if (!value.whole)
           return fail("model.vocab: " + json_quoted(printable(piece)), "an id", value.text());
-        if (vocabulary.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
-          return too_many("model.vocab", bpe_tokenizer::most_pieces);
-        ids.push_back(value.count);
-        vocabulary.push_back(piece);
+        return add_piece(piece, value.count);
+      case vocab_list:
+        return fail(name, "a pair of a piece and its score", value.text());
+      case vocab_pair:
+        if (pair == 2) return fail(name, "a piece and its score", "more");
+        if (pair++ == 0)
+          return value.kind == kinds::text ? add_piece(value.string, vocabulary.size())
+                                           : fail(name, "a piece", value.text());
+        if (value.kind != kinds::number) return fail(name, "a score", value.text());
+        scores.push_back(value.number);
         return true;
       case merge_list: {
         const std::size_t space =
@@ -2235,7 +2024,8 @@ struct hf_tokenizer_reader {
       default:
         if (!is_setting()) return true;
         if (facts.size() == most_facts) return too_many("settings", most_facts);
-        facts.push_back({name, value.text()});
+        facts.push_back({name, value.kind == kinds::text ? '"' + std::string(value.string) + '"'
+                                                         : value.text()});
         return true;
     }
   }
@@ -2245,7 +2035,17 @@ struct hf_tokenizer_reader {
   }
 
  private:
-  enum places { top, other, vocab, merge_list, merge_pair, added_list, added_entry };
+  enum places {
+    top,
+    other,
+    vocab,
+    vocab_list,
+    vocab_pair,
+    merge_list,
+    merge_pair,
+    added_list,
+    added_entry
+  };
   struct frame {
     places place;
     bool array;
@@ -2260,9 +2060,9 @@ struct hf_tokenizer_reader {
   index pair = 0;               ///< pieces of a merge so far
 
   bool enter(places place, bool array = false) {
-    stack.push_back({place,
-                     array || place == merge_list || place == merge_pair || place == added_list, 0,
-                     place == top ? std::string() : name});
+    const bool list = place == vocab_list || place == vocab_pair || place == merge_list ||
+                      place == merge_pair || place == added_list;
+    stack.push_back({place, array || list, 0, place == top ? std::string() : name});
     return true;
   }
   /// Names the next element of an array.
@@ -2282,6 +2082,13 @@ struct hf_tokenizer_reader {
   bool too_many(const char* what, auto most) {
     failure = {errc::unsupported, where, what, "at most " + std::to_string(most), "more"};
     return false;
+  }
+  bool add_piece(std::string_view text, std::uint64_t id) {
+    if (vocabulary.size() == static_cast<std::size_t>(bpe_tokenizer::most_pieces))
+      return too_many("model.vocab", bpe_tokenizer::most_pieces);
+    ids.push_back(id);
+    vocabulary.push_back(text);
+    return true;
   }
   bool add_to_merge(std::string_view text) {
     if (merges.size() == 2 * static_cast<std::size_t>(bpe_tokenizer::most_pieces))
@@ -2313,76 +2120,429 @@ struct hf_tokenizer_reader {
   }
 };
 
-/// Applies the settings of a tokenizer.json; the error names the first one that linnet does not
-/// support.
-inline result<void> apply_hf_settings(const hf_tokenizer_reader& file, bpe_parts& parts) {
-  const auto is = [](const std::string& text, auto... names) { return ((text == names) || ...); };
-  const auto refuse = [&](const key_value& f, std::string expected) {
-    return error{errc::unsupported, file.where, f.key, std::move(expected), f.value};
-  };
-  bool bytes = false, decoded = false, no_prefix = false, single = false;
-  for (const key_value& f : file.facts) {
-    const std::string& value = f.value;
-    std::string_view key = f.key;
-    const auto within = [&](std::string_view prefix) {
-      if (!key.starts_with(prefix)) return false;
-      key.remove_prefix(prefix.size());
-      return true;
-    };
-    if (within("model.")) {
-      if (key == "type" && value != "\"BPE\"") return refuse(f, "\"BPE\"");
-      if (key == "dropout" && !is(value, "null", "0")) return refuse(f, "null");
-      if (is(std::string(key), "continuing_subword_prefix", "end_of_word_suffix") &&
-          !is(value, "null", "\"\""))
-        return refuse(f, "null");
-      if (key == "byte_fallback" && value != "false")
-        return refuse(f, "false (byte-level BPE, not SentencePiece's)");
-      if (key == "ignore_merges") {
-        if (!is(value, "true", "false")) return refuse(f, "true or false");
-        parts.whole_words_first = value == "true";
-      }
-    } else if (within("normalizer")) {
-      if (!key.empty() || value != "null") return refuse(f, "no normalizer");
-    } else if (within("pre_tokenizer.")) {
-      const bool in_list = within("pretokenizers[");
-      if (in_list) key.remove_prefix((std::min)(key.find('.') + 1, key.size()));
-      if (key == "type") {
-        if (!in_list && value == "\"Sequence\"") continue;
-        if (bytes || !is(value, "\"ByteLevel\"", "\"Digits\""))
-          return refuse(f, "\"ByteLevel\", or a sequence of \"Digits\" and it");
-        (value == "\"Digits\"" ? parts.single_digits : bytes) = true;
-      } else if (is(std::string(key), "use_regex", "individual_digits")) {
-        if (value != "true") return refuse(f, "true");
-        single |= key == "individual_digits";
-      } else if (key == "add_prefix_space") {
-        if (value != "false") return refuse(f, "false");
-        no_prefix = true;
-      } else if (key != "trim_offsets") {
-        return refuse(f, "no such setting");
-      }
-    } else if (within("decoder.")) {
-      if (key == "type" && value != "\"ByteLevel\"") return refuse(f, "\"ByteLevel\"");
-      decoded |= key == "type";
-    }
-  }
-  const auto lacks = [&](const char* what, const char* expected) {
-    return error{errc::unsupported, file.where, what, expected, "none"};
-  };
-  if (!bytes) return lacks("pre_tokenizer", "\"ByteLevel\"");
-  if (!no_prefix) return lacks("pre_tokenizer.add_prefix_space", "false");
-  if (parts.single_digits && !single) return lacks("pre_tokenizer: individual_digits", "true");
-  if (!decoded) return lacks("decoder", "\"ByteLevel\"");
+}  // namespace detail
 
-  std::vector<std::string_view> names;
-  for (const key_value& f : file.facts) names.push_back(f.key);
-  std::sort(names.begin(), names.end());
-  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-    return error{errc::malformed, file.where, std::string(*twice), "it once", "it twice"};
-  return {};
+LINNET_NAMESPACE_END
+/// @file
+/// The settings of a tokenizer.json: model, normalizer, pre-tokenizer and decoder.
+
+#include <vector>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The bytes of a text in base 64, or none if it is another text.
+inline std::string from_base64(std::string_view text) {
+  std::string bytes;
+  std::uint32_t bits = 0;
+  int count = 0;
+  while (text.ends_with('=')) text.remove_suffix(1);
+  for (const char c : text) {
+    const int digit = c >= 'A' && c <= 'Z'   ? c - 'A'
+                      : c >= 'a' && c <= 'z' ? c - 'a' + 26
+                      : c >= '0' && c <= '9' ? c - '0' + 52
+                      : c == '+'             ? 62
+                      : c == '/'             ? 63
+                                             : -1;
+    if (digit < 0) return {};
+    bits = bits << 6 | static_cast<std::uint32_t>(digit);
+    count += 6;
+    if (count < 8) continue;
+    count -= 8;
+    bytes += static_cast<char>(static_cast<unsigned char>(bits >> count));
+  }
+  return bytes;
 }
 
+/// Turns the settings into parts. The failure names the first one that linnet does not follow.
+class hf_tokenizer_settings {
+ public:
+  explicit hf_tokenizer_settings(const hf_tokenizer_reader& file) : file_(file) {
+    for (const key_value& f : file.facts) facts_.push_back({&f, false});
+    std::sort(facts_.begin(), facts_.end(),
+              [](const fact& a, const fact& b) { return a.is->key < b.is->key; });
+  }
+
+  /// Applies all settings. Errors: errc::unsupported, errc::malformed (one that is there twice).
+  result<void> apply(tokenizer_parts& parts) {
+    const auto twice =
+        std::adjacent_find(facts_.begin(), facts_.end(),
+                           [](const fact& a, const fact& b) { return a.is->key == b.is->key; });
+    if (twice != facts_.end())
+      return error{errc::malformed, file_.where, twice->is->key, "it once", "it twice"};
+    const auto with = [&](auto member) {
+      return [this, &parts, member](const std::string& name, const std::string& type) {
+        return (this->*member)(name, type, parts);
+      };
+    };
+    const bool done =
+        model(parts) &&
+        each_step("normalizer", "normalizers", with(&hf_tokenizer_settings::normalizer)) &&
+        each_step("pre_tokenizer", "pretokenizers", with(&hf_tokenizer_settings::pre_tokenizer)) &&
+        each_step("decoder", "decoders", with(&hf_tokenizer_settings::decoder)) &&
+        fit_together(parts) && all_used();
+    return done ? result<void>() : failure_;
+  }
+  /// The id of the unknown token.
+  result<void> find_unknown(tokenizer_parts& parts) {
+    using models = tokenizer_parts::models;
+    if (parts.model == models::byte_bpe) return {};
+    const char* const key = parts.model == models::unigram ? "model.unk_id" : "model.unk_token";
+    const std::string* const value = get(key);
+    if (!value) return {};
+    if (parts.model == models::unigram) {
+      const index id = whole(*value);
+      if (id < 0 || id >= std::ssize(file_.ids))
+        return error{errc::malformed, file_.where, key, "an id of model.vocab", printable(*value)};
+      parts.unknown = static_cast<token>(id);
+      return {};
+    }
+    for (std::size_t i = 0; i < file_.vocabulary.size(); ++i)
+      if (file_.vocabulary[i] == unquoted(*value) && file_.ids[i] < INT32_MAX) {
+        parts.unknown = static_cast<token>(file_.ids[i]);
+        return {};
+      }
+    return error{errc::malformed, file_.where, key, "a piece of model.vocab", printable(*value)};
+  }
+
+ private:
+  struct fact {
+    const key_value* is;
+    bool used;
+  };
+  const hf_tokenizer_reader& file_;
+  std::vector<fact> facts_;  ///< by key
+  error failure_{};
+  // What the decoder does.
+  bool bytes_ = false, byte_decoder_ = false, wordpiece_ = false, spaces_ = false,
+       byte_fallback_ = false, ended_ = false;
+  std::string decoder_prefix_{};
+
+  /// The value of a setting, or null for none and for null.
+  const std::string* get(const std::string& key) {
+    const auto at =
+        std::lower_bound(facts_.begin(), facts_.end(), key,
+                         [](const fact& f, const std::string& k) { return f.is->key < k; });
+    if (at == facts_.end() || at->is->key != key) return nullptr;
+    at->used = true;
+    return at->is->value == "null" ? nullptr : &at->is->value;
+  }
+  bool has_within(const std::string& prefix) const {
+    const auto at =
+        std::lower_bound(facts_.begin(), facts_.end(), prefix,
+                         [](const fact& f, const std::string& k) { return f.is->key < k; });
+    return at != facts_.end() && at->is->key.starts_with(prefix);
+  }
+  static std::string unquoted(const std::string& value) {
+    return value.size() >= 2 && value[0] == '"' ? value.substr(1, value.size() - 2) : value;
+  }
+  static index whole(const std::string& value) {
+    if (value.empty() || value.size() > 9) return -1;
+    index number = 0;
+    for (const char c : value) {
+      if (c < '0' || c > '9') return -1;
+      number = 10 * number + (c - '0');
+    }
+    return number;
+  }
+  bool refuse(std::string key, std::string expected, const std::string& got) {
+    failure_ = {errc::unsupported, file_.where, std::move(key), std::move(expected),
+                printable(got)};
+    return false;
+  }
+  /// Reads a truth value.
+  bool read(const std::string& key, bool& to) {
+    const std::string* const value = get(key);
+    if (!value) return true;
+    if (*value != "true" && *value != "false") return refuse(key, "true or false", *value);
+    to = *value == "true";
+    return true;
+  }
+  /// Reads a text.
+  bool read(const std::string& key, std::string& to) {
+    const std::string* const value = get(key);
+    if (!value) return true;
+    if ((*value)[0] != '"') return refuse(key, "a text", *value);
+    to = unquoted(*value);
+    return true;
+  }
+  /// Refuses all values but one, and none at all if `needed`.
+  bool only(const std::string& key, const std::string& expected, bool needed = false) {
+    const std::string* const value = get(key);
+    if (value ? *value == expected : !needed) return true;
+    return refuse(key, expected, value ? *value : "none");
+  }
+
+  /// Calls handle(name, type) for a step, or for those of a sequence.
+  template <class F>
+  bool each_step(const std::string& name, const char* list, F&& handle) {
+    if (const std::string* const value = get(name)) return refuse(name, "an object", *value);
+    if (!has_within(name + ".")) return true;
+    std::string type;
+    if (!read(name + ".type", type)) return false;
+    if (type != "Sequence") return handle(name, type);
+    for (std::size_t i = 0;; ++i) {
+      const std::string inner = name + "." + list + "[" + std::to_string(i) + "]";
+      if (!has_within(inner + ".")) return true;
+      if (!each_step(inner, list, handle)) return false;
+    }
+  }
+
+  bool model(tokenizer_parts& parts) {
+    using models = tokenizer_parts::models;
+    std::string type = "BPE", prefix;
+    if (!read("model.type", type) || !read("model.continuing_subword_prefix", prefix) ||
+        !read("model.byte_fallback", parts.byte_fallback))
+      return false;
+    if (type == "WordPiece") {
+      parts.model = models::wordpiece;
+      parts.spelling = tokenizer_parts::spellings::wordpiece;
+      parts.prefix = prefix;
+      if (const std::string* const value = get("model.max_input_chars_per_word")) {
+        parts.longest_word = whole(*value);
+        if (parts.longest_word < 1)
+          return refuse("model.max_input_chars_per_word", "a number of characters", *value);
+      }
+      return !prefix.empty() || refuse("model.continuing_subword_prefix", "a text", "none");
+    }
+    if (type == "Unigram") {
+      parts.model = models::unigram;
+      parts.scores = file_.scores;
+      return !file_.has_vocabulary || file_.scores.size() == file_.vocabulary.size() ||
+             refuse("model.vocab", "an array of pieces and their scores", "an object");
+    }
+    if (type != "BPE") return refuse("model.type", "BPE, WordPiece or Unigram", type);
+    if (!file_.scores.empty()) return refuse("model.vocab", "an object of ids", "an array");
+    if (const std::string* const value = get("model.dropout"); value && *value != "0")
+      return refuse("model.dropout", "null", *value);
+    for (const char* const key : {"model.continuing_subword_prefix", "model.end_of_word_suffix"})
+      if (const std::string* const value = get(key); value && *value != "\"\"")
+        return refuse(key, "null", *value);
+    parts.model = models::bpe;
+    return read("model.ignore_merges", parts.whole_words_first) &&
+           read("model.fuse_unk", parts.fuse_unknown);
+  }
+
+  bool normalizer(const std::string& name, const std::string& type, tokenizer_parts& parts) {
+    using kinds = normalization::kinds;
+    const auto add = [&](kinds kind, std::string pattern = {}, std::string content = {}) {
+      parts.changes.push_back({kind, std::move(pattern), std::move(content)});
+      return true;
+    };
+    for (const auto& [known, kind] :
+         {std::pair("NFC", kinds::nfc), std::pair("NFD", kinds::nfd),
+          std::pair("NFKC", kinds::nfkc), std::pair("NFKD", kinds::nfkd),
+          std::pair("Lowercase", kinds::lowercase), std::pair("StripAccents", kinds::strip_marks)})
+      if (type == known) return add(kind);
+    if (type == "BertNormalizer") {
+      bool clean = true, chinese = true, lower = true;
+      if (!read(name + ".clean_text", clean) || !read(name + ".handle_chinese_chars", chinese) ||
+          !read(name + ".lowercase", lower))
+        return false;
+      bool accents = lower;
+      if (!read(name + ".strip_accents", accents)) return false;
+      if (clean) add(kinds::clean);
+      if (chinese) add(kinds::space_chinese);
+      if (accents) add(kinds::nfd), add(kinds::strip_accents);
+      return !lower || add(kinds::lowercase);
+    }
+    std::string text, regex, content;
+    if (type == "Prepend") return read(name + ".prepend", text) && add(kinds::prepend, {}, text);
+    if (type == "Replace") {
+      if (!read(name + ".pattern.String", text) || !read(name + ".pattern.Regex", regex) ||
+          !read(name + ".content", content))
+        return false;
+      if (regex.empty()) return add(kinds::replace, text, content);
+      return regex == " {2,}" ? add(kinds::squeeze, " ", content)
+                              : refuse(name + ".pattern.Regex", "\" {2,}\"", regex);
+    }
+    if (type == "Strip") {
+      bool left = true, right = true;
+      if (!read(name + ".strip_left", left) || !read(name + ".strip_right", right)) return false;
+      if (left) add(kinds::strip_left);
+      return !right || add(kinds::strip_right);
+    }
+    if (type == "Precompiled") {
+      if (!read(name + ".precompiled_charsmap", text)) return false;
+      content = from_base64(text);
+      return text.empty() || (content.empty() ? refuse(name + ".precompiled_charsmap",
+                                                       "bytes in base 64", "another text")
+                                              : add(kinds::charsmap, {}, content));
+    }
+    return refuse(name + ".type",
+                  "NFC, NFD, NFKC, NFKD, Lowercase, StripAccents, BertNormalizer, Prepend, "
+                  "Replace, Strip or Precompiled",
+                  type);
+  }
+
+  bool pre_tokenizer(const std::string& name, const std::string& type, tokenizer_parts& parts) {
+    using kinds = word_split::kinds;
+    const auto add = [&](kinds kind) {
+      parts.splits.push_back({kind});
+      return true;
+    };
+    if (bytes_) return refuse(name + ".type", "\"ByteLevel\" as the last step", type);
+    if (type == "ByteLevel") {
+      bool regex = true;
+      bytes_ = true;
+      if (!only(name + ".add_prefix_space", "false", true) || !read(name + ".use_regex", regex))
+        return false;
+      get(name + ".trim_offsets");
+      return !regex || add(kinds::gpt2);
+    }
+    if (type == "Digits") {
+      bool single = false;
+      return read(name + ".individual_digits", single) &&
+             add(single ? kinds::digits : kinds::digit_runs);
+    }
+    if (type == "Split") return split(name, parts);
+    if (type == "BertPreTokenizer") return add(kinds::white_space) && add(kinds::punctuation);
+    if (type == "WhitespaceSplit") return add(kinds::white_space);
+    if (type == "Punctuation")
+      return only(name + ".behavior", "\"Isolated\"") && add(kinds::punctuation);
+    if (type == "Metaspace") {
+      word_split s{kinds::metaspace};
+      std::string scheme;
+      if (!metaspace_fields(name, scheme) || !read(name + ".split", s.cut)) return false;
+      s.prefix = scheme == "never"   ? word_split::prefixes::never
+                 : scheme == "first" ? word_split::prefixes::first
+                                     : word_split::prefixes::always;
+      parts.splits.push_back(s);
+      return true;
+    }
+    return refuse(name + ".type",
+                  "ByteLevel, Digits, Split, BertPreTokenizer, WhitespaceSplit, Punctuation or "
+                  "Metaspace",
+                  type);
+  }
+  /// A split by a pattern that is known.
+  bool split(const std::string& name, tokenizer_parts& parts) {
+    using kinds = word_split::kinds;
+    static constexpr std::string_view newer =
+        "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}@| ?[^\\s\\p{L}\\p{N}]+"
+        "[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+    static constexpr std::string_view older =
+        "@| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+    const auto with = [](std::string_view pattern, std::string_view part) {
+      const std::size_t at = pattern.find('@');
+      return (std::string(pattern.substr(0, at)) += part) += pattern.substr(at + 1);
+    };
+    std::string regex, behavior;
+    bool invert = false;
+    if (!read(name + ".pattern.Regex", regex) || !read(name + ".behavior", behavior) ||
+        !read(name + ".invert", invert))
+      return false;
+    if (const std::string* const text = get(name + ".pattern.String"))
+      return refuse(name + ".pattern", "a regular expression that linnet knows", *text);
+    if (behavior != (invert ? "Removed" : "Isolated"))
+      return refuse(name + ".behavior", invert ? "\"Removed\"" : "\"Isolated\"", behavior);
+    for (const auto& [known, kind] :
+         {std::pair(with(newer, "{1,3}"), kinds::llama3), std::pair(with(newer, ""), kinds::qwen2),
+          std::pair(with(older, "'s|'t|'re|'ve|'m|'ll|'d"), kinds::gpt2),
+          std::pair(with(older, "'(?:[sdmt]|ll|ve|re)"), kinds::gpt2)})
+      if (regex == known) {
+        parts.splits.push_back({kind});
+        return true;
+      }
+    return refuse(name + ".pattern.Regex", "the pattern of GPT-2, Llama 3 or Qwen2",
+                  '"' + regex + '"');
+  }
+  /// The fields that Metaspace has as a pre-tokenizer and as a decoder.
+  bool metaspace_fields(const std::string& name, std::string& scheme) {
+    bool prefixed = true;  // older files
+    if (!only(name + ".replacement", '"' + std::string(metaspace) + '"') ||
+        !only(name + ".str_rep", '"' + std::string(metaspace) + '"') ||
+        !read(name + ".add_prefix_space", prefixed))
+      return false;
+    scheme = prefixed ? "always" : "never";
+    if (!read(name + ".prepend_scheme", scheme)) return false;
+    return scheme == "always" || scheme == "first" || scheme == "never" ||
+           refuse(name + ".prepend_scheme", "always, first or never", scheme);
+  }
+
+  bool decoder(const std::string& name, const std::string& type, tokenizer_parts& parts) {
+    if (type == "ByteLevel") {
+      byte_decoder_ = true;
+      for (const char* const field : {".add_prefix_space", ".trim_offsets", ".use_regex"})
+        get(name + field);
+      return true;
+    }
+    if (type == "WordPiece") {
+      wordpiece_ = parts.clean_up = true;
+      decoder_prefix_ = "##";
+      return read(name + ".prefix", decoder_prefix_) && read(name + ".cleanup", parts.clean_up);
+    }
+    if (type == "Metaspace") {
+      std::string scheme;
+      bool cut = true;
+      spaces_ = true;
+      if (!metaspace_fields(name, scheme) || !read(name + ".split", cut)) return false;
+      parts.keep_first_space = scheme == "never";
+      return true;
+    }
+    if (type == "Replace") {
+      spaces_ = parts.keep_first_space = true;
+      return only(name + ".pattern.String", '"' + std::string(metaspace) + '"', true) &&
+             only(name + ".content", "\" \"", true);
+    }
+    if (type == "ByteFallback") return byte_fallback_ = true;
+    if (type == "Fuse") return true;
+    if (type == "Strip") {
+      const std::string* const start = get(name + ".start");
+      if (start && *start != "0" && *start != "1") return refuse(name + ".start", "0 or 1", *start);
+      parts.keep_first_space = !start || *start == "0";
+      return only(name + ".content", "\" \"") && only(name + ".stop", "0");
+    }
+    return refuse(name + ".type",
+                  "ByteLevel, WordPiece, Metaspace, Replace, ByteFallback, Fuse or Strip", type);
+  }
+
+  /// Whether model, pre-tokenizer and decoder are of one kind.
+  bool fit_together(tokenizer_parts& parts) {
+    using models = tokenizer_parts::models;
+    if (bytes_ || byte_decoder_) {
+      if (!bytes_) return refuse("pre_tokenizer", "\"ByteLevel\"", "none");
+      if (!byte_decoder_) return refuse("decoder", "\"ByteLevel\"", "none");
+      if (parts.model != models::bpe)
+        return refuse("model.type", "\"BPE\" with \"ByteLevel\"", "another");
+      if (parts.byte_fallback)
+        return refuse("model.byte_fallback", "false with \"ByteLevel\"", "true");
+      parts.model = models::byte_bpe;
+      return true;
+    }
+    if (parts.model == models::wordpiece) {
+      if (!wordpiece_) return refuse("decoder", "\"WordPiece\"", "none");
+      return decoder_prefix_ == parts.prefix ||
+             refuse("decoder.prefix", '"' + parts.prefix + "\" as in the model", decoder_prefix_);
+    }
+    if (!spaces_ || wordpiece_)
+      return refuse("decoder", "\"ByteLevel\", or \"Metaspace\" or \"Replace\" for spaces",
+                    wordpiece_ ? "\"WordPiece\"" : "none");
+    if (parts.byte_fallback && !byte_fallback_)
+      return refuse("decoder", "\"ByteFallback\" as in the model", "none");
+    parts.spelling = tokenizer_parts::spellings::metaspace;
+    return true;
+  }
+  /// Refuses settings that nothing has asked for.
+  bool all_used() {
+    for (const fact& f : facts_)
+      if (!f.used && f.is->value != "null" && !f.is->key.starts_with("model"))
+        return refuse(f.is->key, "no such setting", f.is->value);
+    return true;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
 /// The pieces of a tokenizer.json in the order of their ids. What is taken from `file` is gone.
-inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) {
+inline result<void> take_hf_pieces(hf_tokenizer_reader& file, tokenizer_parts& parts) {
   const auto wrong = [&](std::string what, std::string expected, std::string got) {
     return error{errc::malformed, file.where, std::move(what), std::move(expected), std::move(got)};
   };
@@ -2454,88 +2614,55 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, bpe_parts& parts) 
   }
   (void)std::exchange(file.ids, {});
 
-  parts.pieces.reserve(total, file.vocabulary.bytes() + file.added_texts.bytes());
-  std::string bytes;
-  for (const std::uint32_t entry : by_id) {  // every id has one: there are as many
-    bytes.clear();
-    if (entry < total) {
-      if (!append_bytes_of(file.vocabulary[entry], bytes) || bytes.empty())
-        return wrong(name_of(entry), "a piece in GPT-2's letters, or an added token", "neither");
-      if (parts.pieces.find(bytes) >= 0) return wrong(name_of(entry), "it once", "it twice");
-      parts.pieces.insert(parts.pieces.append(bytes));
-    } else {
-      const std::string_view text = file.added_texts[entry - total];
-      const token id = parts.pieces.append(text);
-      const auto& a = file.added[entry - total];
-      parts.added.push_back({id, a.special, a.normalized});
-      if (!known[entry - total] || !append_bytes_of(text, bytes)) continue;
-      if (bytes == text)  // merges may make it too
-        parts.pieces.insert(id);
-      else if (bytes.size() == 1 || parts.whole_words_first)
-        return error{errc::unsupported, file.where, name_of_added(entry - total) + ".content",
-                     "a text that is not in GPT-2's letters another piece of model.vocab",
-                     json_quoted(printable(text))};
-    }
-  }
+  parts.tokens.reserve(file.vocabulary.bytes() + file.added_texts.bytes());
+  for (const std::uint32_t entry : by_id)  // every id has one: there are as many
+    parts.tokens.push_back(entry < total ? file.vocabulary[entry]
+                                         : file.added_texts[entry - total]);
+  for (std::size_t i = 0; i < file.added.size(); ++i)
+    parts.added.push_back({static_cast<token>(file.added[i].id), file.added[i].special,
+                           file.added[i].normalized, known[i]});
   (void)std::exchange(file.vocabulary, {});
   (void)std::exchange(file.added_texts, {});
-  return {};
-}
-
-/// The merges of a tokenizer.json, by its pieces.
-inline result<void> take_hf_merges(hf_tokenizer_reader& file, bpe_parts& parts) {
-  parts.name_before = "model.merges[";
-  parts.name_behind = "]";
-  parts.merges.reserve(file.merges.size() / 2);
-  std::string both;
-  for (std::size_t i = 0; i < file.merges.size(); i += 2) {
-    const std::string_view a = file.merges[i], b = file.merges[i + 1];
-    both.clear();
-    const bool spelled_left = append_bytes_of(a, both);
-    const std::size_t middle = both.size();
-    const bool spelled = append_bytes_of(b, both) && spelled_left;
-    const token l = parts.pieces.find(std::string_view(both).substr(0, middle));
-    const token r = parts.pieces.find(std::string_view(both).substr(middle));
-    const token merged = parts.pieces.find(both);
-    if (!spelled || l < 0 || r < 0 || merged < 0)
-      return error{errc::malformed, file.where, parts.name_of(i / 2),
-                   "two pieces of model.vocab that together are a third",
-                   json_quoted(printable(a)) + " and " + json_quoted(printable(b))};
-    parts.merges.push_back({l, r, merged});
-  }
-  (void)std::exchange(file.merges, {});
+  (void)std::exchange(file.added, {});
   return {};
 }
 
 }  // namespace detail
 
-/// Parses a tokenizer.json held in memory, of at most 64 MiB: a byte-level BPE model with the ids 0
-/// to n - 1. It has GPT-2's pre-tokenizer ("ByteLevel"; SmolLM's "Digits" before it) and no
-/// normalizer. Added tokens become added texts. Truncation, padding and post-processing (begin and
-/// end tokens) are left to the caller. `where` names the file in errors. Errors, with the field:
-/// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
-inline result<bpe_tokenizer> parse_hf_tokenizer(
+/// Parses a tokenizer.json held in memory, of at most 64 MiB, with the ids 0 to n - 1: a model of
+/// byte pairs, character pairs, WordPiece or unigram (docs/tokenizers.md lists the settings). Added
+/// tokens become added texts. Truncation, padding and post-processing (begin and end tokens) are
+/// left to the caller. `where` names the file in errors. Errors, with the field: errc::unsupported
+/// (another model, or a setting that linnet does not follow), errc::malformed.
+inline result<tokenizer> parse_hf_tokenizer(
     std::span<const std::byte> text, const std::string& where = "tokenizer.json") LINNET_TRY {
   if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);
   detail::hf_tokenizer_reader file(where);
   if (auto read = detail::read_json(text, bpe_tokenizer::longest_file, where, "content", file);
       !read)
     return read.error();
-  detail::bpe_parts parts;
-  if (auto done = detail::apply_hf_settings(file, parts); !done) return done.error();
-  for (const auto& [there, name] :
-       {std::pair(file.has_vocabulary, "model.vocab"), std::pair(file.has_merges, "model.merges")})
+  tokenizer_parts parts;
+  parts.tokens_name = "model.vocab";
+  parts.merges_name = "model.merges";
+  parts.named_by_text = true;
+  detail::hf_tokenizer_settings settings(file);
+  if (auto done = settings.apply(parts); !done) return done.error();
+  const bool pairs = parts.model == tokenizer_parts::models::byte_bpe ||
+                     parts.model == tokenizer_parts::models::bpe;
+  for (const auto& [there, name] : {std::pair(file.has_vocabulary, "model.vocab"),
+                                    std::pair(file.has_merges || !pairs, "model.merges")})
     if (!there) return error{errc::malformed, where, name, "a list", "none"};
+  if (auto done = settings.find_unknown(parts); !done) return done.error();
   if (auto done = detail::take_hf_pieces(file, parts); !done) return done.error();
-  if (auto done = detail::take_hf_merges(file, parts); !done) return done.error();
-  return bpe_tokenizer::assemble(std::move(parts), where);
+  parts.merges = std::exchange(file.merges, {});
+  return tokenizer::assemble(std::move(parts), where);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Reads a tokenizer.json. Errors: those of read_file() and parse_hf_tokenizer().
-inline result<bpe_tokenizer> read_hf_tokenizer(const std::string& path) LINNET_TRY {
+inline result<tokenizer> read_hf_tokenizer(const std::string& path) LINNET_TRY {
   const auto file = read_file(path);
-  return file ? parse_hf_tokenizer(*file, path) : result<bpe_tokenizer>(file.error());
+  return file ? parse_hf_tokenizer(*file, path) : result<tokenizer>(file.error());
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
@@ -2543,8 +2670,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Figures of a run (loss, rate, tokens, seconds, ...) as JSON lines or CSV, one line per step.
 /// Opt-in, through linnet/json.hpp.
-
-#include <vector>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -30,15 +30,13 @@
 #define LINNET_SINGLE_LINNET
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
-/// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/checkpoint.hpp,
-/// linnet/low_rank.hpp, linnet/cached_logits.hpp, linnet/sentencepiece.hpp and
-/// linnet/xtensor.hpp.
+/// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/gguf.hpp,
+/// linnet/checkpoint.hpp, linnet/low_rank.hpp, linnet/cached_logits.hpp, linnet/sentencepiece.hpp
+/// and linnet/xtensor.hpp.
 
 /// @file
 /// Collapse: the re-parameterised feed-forwards 2W and 3W become the one matrix that they are
 /// (Lee et al. 2023).
-
-#include <string>
 
 // Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers
 // define as macros, which step aside while it is read.
@@ -69,38 +67,37 @@
 #pragma pop_macro("min")
 
 /// @file
-/// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
+/// Pairs the weights of a model with those of its counterpart, which keeps its matrices in another
+/// way.
+
+#include <array>
 
 /// @file
-/// The rules that a decoder's shape and policies keep, each with a sentence for what breaks it.
-
-/// @file
-/// Turns a list of policies in any order into one choice per slot, with worded refusals.
-
-#include <type_traits>
-
-/// @file
-/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
-
-/// @file
-/// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
-/// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
-
-/// @file
-/// Parts common to kinds of attention: the projections around the mixing of tokens, and buffers and
-/// rotary positions for kinds that read whole sequences.
-
-/// @file
-/// Attention policies: the numbers of one attention layer, and the traits that every kind states.
-
-/// @file
-/// Shapes: the numbers of a model, as aggregates that can be template arguments.
-
-/// @file
-/// Scalar types of the library: indices and tokens.
+/// The values of a model: canonical weights, gradients and the packed form that kernels read. Each
+/// owns one block of memory of a size known at compile time.
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+/// @file
+/// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
+
+#include <algorithm>
+#include <cassert>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+
+/// @file
+/// Tests for finite values and NaN that survive -ffast-math, and sums whose bits do not depend on
+/// the compiler.
+
+/// @file
+/// Scalar types of the library: indices and tokens.
 
 /// @file
 /// Version, the keyed inline namespace and the few compiler differences.
@@ -134,8 +131,8 @@
 #endif
 
 // Translation units of one program may be compiled with different flags. Everything that such a
-// flag changes lives in an inline namespace named after the flags, so the linker never merges,
-// say, an AVX-512 instance of a function with the one a portable translation unit relies on.
+// flag changes lives in an inline namespace named after the flags. So the linker never merges two
+// instances of a function, say AVX-512's with the one that a portable unit relies on.
 #if defined(__AVX512BF16__)
 #define LINNET_ABI_ARCH avx512bf16
 #elif defined(__AVX512VNNI__)
@@ -212,8 +209,8 @@
   }                          \
   LINNET_WARNINGS_END
 
-// Kernels have a namespace of their own: with linnet::kernels they come from a compiled library,
-// whatever the flags of the program that links it; without it they share the key above.
+// Kernels have a namespace of their own. With linnet::kernels they come from a compiled library,
+// whatever the flags of the program that links it. Without it they share the key above.
 #if defined(LINNET_COMPILED_KERNELS) || defined(LINNET_KERNELS_SOURCE)
 #define LINNET_SIMD_NAMESPACE_BEGIN                                                              \
   LINNET_WARNINGS_BEGIN                                                                          \
@@ -257,183 +254,6 @@ inline constexpr bool never = false;
 }  // namespace detail
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
-struct t5_shape {
-  index d_model = 0;         ///< width of the residual stream
-  index d_ff = 0;            ///< hidden width of the feed-forward
-  index d_kv = 0;            ///< width of one attention head
-  index heads = 0;           ///< attention heads
-  index encoder_layers = 0;  ///< encoder blocks
-  index decoder_layers = 0;  ///< decoder blocks
-  index vocabulary = 0;      ///< rows of the embedding
-  index buckets = 32;        ///< relative position buckets
-  index max_distance = 128;  ///< distance from which all positions share the last bucket
-  double eps = 1e-6;         ///< added under the root of the norm
-
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
-           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
-           max_distance > buckets / 2 && eps > 0;
-  }
-};
-
-/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
-struct decoder_shape {
-  index d_model = 0;          ///< width of the residual stream
-  index d_ff = 0;             ///< hidden width of the feed-forward
-  index heads = 0;            ///< query heads
-  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
-  index layers = 0;           ///< blocks
-  index vocabulary = 0;       ///< rows of the embedding
-  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
-  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
-  double eps = 1e-5;          ///< added under the root of the norm
-  double rope_theta = 10000;  ///< base of the rotary frequencies
-
-  /// Width of one head.
-  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
-           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
-           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
-  }
-};
-
-/// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
-/// See projection.
-struct projection_kind {
-  index rank = 0;      ///< width between the two factors; 0 for a plain matrix
-  bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
-  index alpha = 0;     ///< numerator of a delta's factor alpha / rank
-
-  /// Whether a map is one matrix.
-  constexpr bool plain() const { return rank == 0; }
-};
-
-/// Values of a byte slot behind the bytes 0 to 255: `byte_pad` fills slots behind a token's bytes.
-/// `byte_end` is the end of a text, which is a token of its own (Hillier et al. 2024).
-inline constexpr token byte_pad = 256, byte_end = 257;
-inline constexpr index byte_values = 258;  ///< how many there are
-
-/// Rules for padding, and for the wiring of blocks, in a model of bytes (Hillier et al. 2024).
-enum class byte_rules {
-  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
-              ///< mark in the loss and the others have none; feed-forwards that keep the width have
-              ///< a residual, and the head adds its positions once
-  repository  ///< as the published code computes: padding is a byte like others, is averaged and
-              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
-};
-
-/// Numbers of a byte_pooled model's two ends. The embedder makes one vector of a token's bytes; the
-/// head predicts the bytes of the next token.
-struct byte_pooling {
-  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
-  index width = 128;  ///< width of a byte's vector, before the embedder's blocks and in the head
-  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
-                                       ///< the last block goes to d_model
-  index head_blocks = 7;               ///< blocks of the head, all `width` wide
-  index heads = 8;                     ///< attention heads of every block
-  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
-  byte_rules rules = byte_rules::corrected;
-
-  /// Number of blocks of the embedder.
-  constexpr index blocks() const {
-    index n = 1;
-    while (n <= 7 && between[n - 1] > 0) ++n;
-    return n;
-  }
-  /// Width of the input of the embedder's block `k`.
-  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    for (index k = 0; k < blocks(); ++k)
-      if (heads <= 0 || width_before(k) % heads != 0) return false;
-    for (index k = blocks() - 1; k < 7; ++k)
-      if (between[k] != 0) return false;
-    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
-  }
-  /// These numbers under other rules.
-  constexpr byte_pooling under(byte_rules other) const {
-    byte_pooling same = *this;
-    same.rules = other;
-    return same;
-  }
-  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
-  static constexpr byte_pooling repository() { return {}; }
-  /// The paper: bytes of width 64 and two blocks; numbers that it does not state are taken from the
-  /// code.
-  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
-};
-
-/// A real number as a template argument (clang 14 does not take a plain double).
-struct real {
-  double value;
-  /// From a plain number.
-  constexpr real(double x) : value(x) {}
-};
-
-/// A positive factor as a template argument, such as `expansion{1.5}`; kept to 1/1000.
-struct expansion {
-  index thousandths;
-  /// From a plain number.
-  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
-  /// `width` times the factor, rounded to the nearest whole number.
-  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// The key-value cache: storage of the keys and values of the tokens that a session was fed.
-
-/// @file
-/// The key-value cache in 4 bits: keys per channel, values per token (Hooper et al. 2024).
-
-#include <cmath>
-#include <limits>
-
-/// @file
-/// The contract of a layer.
-///
-/// A layer is a stateless type with
-///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
-///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
-///    number of parameter structs in lockstep (also none, to count at compile time: it is
-///    constexpr);
-///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
-///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
-///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
-///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
-///  - `in` and `out`: the widths of x and y;
-///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
-///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
-///    multiply-add counted as 2; elementwise work is not counted.
-///
-/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
-/// finished it.
-
-#include <concepts>
-
-/// @file
-/// Fixed memory: every buffer of a session or trainer is planned once, then never allocated again.
-
-#include <algorithm>
-#include <cassert>
-#include <cstdlib>
-#include <memory>
-#include <utility>
-
-/// @file
-/// Tests for finite values and NaN that survive -ffast-math, and sums whose bits do not depend on
-/// the compiler.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -548,47 +368,246 @@ inline void aligned_free(void* p) { std::free(p); }
 #endif
 }  // namespace detail
 
-/// Owns one aligned, zeroed block of memory. Movable; an empty block means that allocation failed,
-/// or that the block was moved from.
+/// One aligned block of memory: zeroed and its own, or another's. Movable; an empty block means
+/// that allocation failed, or that the block was moved from.
 class memory_block {
  public:
+  /// Gives memory back.
+  using release = void (*)(void* data, index size);
+
   memory_block() = default;
-  /// Allocates `bytes` (at least one alignment unit); data() is null on failure.
-  explicit memory_block(index bytes)
-      : size_(round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment)) {
-    if (bytes < most_bytes) data_.reset(detail::aligned_allocate(static_cast<std::size_t>(size_)));
-    if (data_)
-      __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size_));
-    else
-      size_ = 0;
+  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure.
+  explicit memory_block(index bytes) {
+    if (bytes >= most_bytes) return;
+    const index size = round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment);
+    *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
+                         [](void* p, index) { detail::aligned_free(p); });
+    if (data_) __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size));
   }
-  /// Takes the other's memory and leaves it empty.
-  memory_block(memory_block&& other) noexcept
-      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
-  /// @copydoc memory_block(memory_block&&)
-  memory_block& operator=(memory_block&& other) noexcept {
-    data_ = std::move(other.data_);
-    size_ = std::exchange(other.size_, 0);
-    return *this;
-  }
+  /// Takes `size` bytes at `data`, which `how` gives back. Without `how` they stay another's and
+  /// must outlive the block.
+  memory_block(void* data, index size, release how) : data_(data, {how, size}) {}
+
   /// First byte, or null.
   void* data() const { return data_.get(); }
-  /// Size in bytes, a multiple of `alignment`.
-  index size() const { return size_; }
+  /// Size in bytes, of own memory a multiple of `alignment`.
+  index size() const { return data_ ? data_.get_deleter().size : 0; }
 
  private:
-  struct free_memory {
-    void operator()(void* p) const { detail::aligned_free(p); }
+  struct give_back {
+    release how;
+    index size;
+    void operator()(void* p) const {
+      if (how) how(p, size);
+    }
   };
-  std::unique_ptr<void, free_memory> data_;
-  index size_ = 0;
+  std::unique_ptr<void, give_back> data_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Errors as values: what went wrong, where, what was expected and what was found.
+
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string_view>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kind of a failure, for programs that branch on it.
+enum class errc {
+  io,             ///< a file could not be opened, read or written
+  malformed,      ///< bytes that do not follow the format
+  unsupported,    ///< well-formed, but a version or type linnet does not read
+  mismatch,       ///< valid, but it does not fit the compile-time model
+  missing,        ///< a tensor or field that the model needs is absent
+  out_of_memory,  ///< an allocation failed
+  invalid         ///< an argument outside its range
+};
+
+/// One failure: where it happened, what it concerns, what was expected and what was found.
+struct error {
+  errc code = errc::invalid;
+  std::string where;     ///< file or function
+  std::string what;      ///< tensor, field or argument
+  std::string expected;  ///< the value or rule that would have been right
+  std::string got;       ///< the value that was found
+
+  /// One line for people: `where: what: expected …, got …`.
+  std::string message() const {
+    std::string line = where;
+    if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
+    if (!expected.empty()) line += ": expected " + expected;
+    if (!got.empty()) line += (expected.empty() ? ": got " : ", got ") + got;
+    return line;
+  }
+};
+
+namespace detail {
+/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
+inline std::string printable(std::string_view text) {
+  std::string shown(text.substr(0, 60));
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return text.size() > 60 ? shown + "..." : shown;
+}
+
+/// The error errc::out_of_memory, made without memory for its text if none is left.
+inline error out_of_memory(std::string_view where) {
+  error failure{errc::out_of_memory, {}, {}, "enough memory", "less"};  // no text needs the heap
+#if defined(__cpp_exceptions)
+  try {
+    failure.where = where;
+  } catch (const std::bad_alloc&) {
+  }
+#else
+  failure.where = where;
+#endif
+  return failure;
+}
+
+/// Bytes of an array [a, b] of values of a size; more than there can be if they do not fit.
+inline std::size_t array_bytes(index a, index b, std::size_t size) {
+  index bytes = 0;
+  if (__builtin_mul_overflow(a, b, &bytes) ||
+      __builtin_mul_overflow(bytes, static_cast<index>(size), &bytes) || bytes > PTRDIFF_MAX / 8)
+    return SIZE_MAX / 4;
+  return static_cast<std::size_t>(bytes);
+}
+/// Whether the heap has room for some bytes. Containers can report that it has not by exceptions
+/// alone; without them, what allocates much asks first. With them only what no heap has is refused.
+inline bool has_memory(std::size_t bytes) {
+  if (bytes > std::size_t{PTRDIFF_MAX} / 8 * 3) return false;
+#if defined(__cpp_exceptions)
+  return true;
+#else
+  void* volatile const room = ::operator new(bytes, std::nothrow);
+  ::operator delete(room);
+  return room != nullptr;
+#endif
+}
+/// Whether the heap has room for the most that reading a file of some bytes takes (docs/files.md).
+inline bool has_memory_to_read(std::size_t bytes) {
+  constexpr std::size_t kilobyte = 1024;
+  return has_memory((std::min)(16 * bytes, 2 * bytes + 16 * kilobyte * kilobyte) + 64 * kilobyte);
+}
+}  // namespace detail
+
+// A function LINNET_TRY {...} LINNET_WITHOUT_MEMORY(statement) comes to the statement where a
+// container in it lacks memory. Programs without exceptions end there.
+#if defined(__cpp_exceptions)
+#define LINNET_TRY try
+#define LINNET_WITHOUT_MEMORY(statement) \
+  catch (const std::bad_alloc&) {        \
+    statement;                           \
+  }                                      \
+  catch (const std::length_error&) {     \
+    statement;                           \
+  }
+#else
+#define LINNET_TRY
+#define LINNET_WITHOUT_MEMORY(statement)
+#endif
+/// The error of functions that give a result.
+#define LINNET_OR_OUT_OF_MEMORY(where) \
+  LINNET_WITHOUT_MEMORY(return ::linnet::detail::out_of_memory(where))
+
+/// Result of a function: a value of type `T`, or the error that prevented it. No exceptions are
+/// involved; reading the value of a failed result is a programming error (an assertion).
+template <class T>
+class [[nodiscard]] result {
+ public:
+  result(T value) : value_(std::move(value)), succeeded_(true) {}
+  result(linnet::error failure) : failure_(std::move(failure)), succeeded_(false) {}
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>)
+      : succeeded_(other.succeeded_) {
+    assume(std::move(other));
+  }
+  result(const result& other) requires std::is_copy_constructible_v<T>
+      : succeeded_(other.succeeded_) {
+    assume(other);
+  }
+  /// Takes over the other's value or failure.
+  result& operator=(result other) noexcept(std::is_nothrow_move_constructible_v<T>) {
+    end();
+    succeeded_ = other.succeeded_;
+    assume(std::move(other));
+    return *this;
+  }
+  ~result() { end(); }
+
+  /// Whether a value is there.
+  explicit operator bool() const { return succeeded_; }
+  /// The value; asserts that there is one.
+  T& value() & { return *operator->(); }
+  /// @copydoc value()
+  const T& value() const& { return *operator->(); }
+  /// Moves the value out.
+  T value() && { return std::move(*operator->()); }
+  /// The value; asserts that there is one.
+  T& operator*() & { return *operator->(); }
+  /// @copydoc operator*()
+  const T& operator*() const& { return *operator->(); }
+  /// Moves the value out.
+  T operator*() && { return std::move(*operator->()); }
+  /// Access to the value's members.
+  T* operator->() {
+    assert(succeeded_ && "linnet::result: value() of a failed result; test it first");
+    return &value_;
+  }
+  /// @copydoc operator->()
+  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
+  /// The failure; call it only if there is no value.
+  const linnet::error& error() const {
+    assert(!succeeded_ && "linnet::result: error() of a successful result");
+    return failure_;
+  }
+
+ private:
+  template <class Other>
+  void assume(Other&& other) {
+    if (succeeded_)
+      new (&value_) T(std::forward<Other>(other).value_);
+    else
+      new (&failure_) linnet::error(std::forward<Other>(other).failure_);
+  }
+  void end() {
+    if (succeeded_)
+      value_.~T();
+    else
+      failure_.~error();
+  }
+
+  // A std::variant would be forty functions to compile for each T; this is eight.
+  union {
+    T value_;
+    linnet::error failure_;
+  };
+  bool succeeded_;
+};
+
+/// Result of a function without a value: success, or an error.
+template <>
+class [[nodiscard]] result<void> {
+ public:
+  result() = default;
+  result(linnet::error failure) : failure_(std::move(failure)) {}
+  /// Whether it succeeded.
+  explicit operator bool() const { return !failure_; }
+  /// The failure; call it only if there is one.
+  const linnet::error& error() const {
+    assert(failure_ && "linnet::result: error() of a successful result");
+    return *failure_;
+  }
+
+ private:
+  std::optional<linnet::error> failure_;
 };
 
 LINNET_NAMESPACE_END
 /// @file
 /// Matrix views whose width is part of the type, and spans that outlive a call.
-
-#include <span>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -649,19 +668,48 @@ class lasting_span : public std::span<T> {
 
 LINNET_NAMESPACE_END
 /// @file
+/// The contract of a layer.
+///
+/// A layer is a stateless type with
+///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
+///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
+///    number of parameter structs in lockstep (also none, to count at compile time: it is
+///    constexpr);
+///    One struct may also be that of a counterpart, a layer with the same members whose matrices
+///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
+///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
+///    collapse(), factorise() and unshare() work on every such layer;
+///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
+///  continues
+///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
+///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
+///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `in` and `out`: the widths of x and y;
+///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
+///  continues where another is;
+///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
+///    multiply-add counted as 2; elementwise work is not counted.
+///
+/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
+/// finished it.
+
+#include <concepts>
+
+/// @file
 /// Context of a call: sizes, tables and options that all its layers read.
 
 /// @file
-/// Dropout with masks that are computed, never stored. Whether a value is dropped depends only on
-/// the seed, the step, the sample's index in the whole batch, the dropout id and the value's
-/// position. And layer dropout, which takes a whole layer away from a sample.
+/// Dropout with masks that are computed, never stored. Whether a value is dropped depends on the
+/// seed, the step, the sample's index in the whole batch, the dropout id and the position alone.
+/// And layer dropout, which takes a whole layer away from a sample.
+
+#include <cmath>
 
 /// @file
 /// Counter-based random numbers: one key and counter give the same bits on every compiler, in every
 /// thread and in any order. So a dropout mask can be recomputed instead of stored.
-
-#include <array>
-#include <string_view>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1016,8 +1064,8 @@ class barrier {
 ///
 /// Threads that wait for each other need all of their processors at once. Where other programs, a
 /// quota or a virtual machine's host takes some away, a team may be many times slower than one
-/// thread. Results are the same for any number of threads, so the number may follow what pays: a
-/// team has to compute, in the time that it takes, at least what one undisturbed thread would.
+/// thread. Results are the same for any number of threads, so the number may follow what pays. In
+/// the time that it takes, a team has to compute what one undisturbed thread would.
 class team_savings {
  public:
   /// Whether a team is worth another try.
@@ -1029,9 +1077,9 @@ class team_savings {
     if (left > 0) unwatched_.store(left - 1, std::memory_order_relaxed);
     return left == 0;
   }
-  /// Accounts for a team that computed for `computed` in `elapsed`. Every failure in a row makes
-  /// the pause until the next try twice as long, up to about a second: threads that OpenMP keeps
-  /// waiting cost, too.
+  /// Accounts for a team that computed for `computed` in `elapsed`. Every failure in a row doubles
+  /// the pause until the next try, up to about a second. Threads that OpenMP keeps waiting cost,
+  /// too.
   void add(std::int64_t computed, std::int64_t elapsed) {
     std::int64_t gain = (std::max)(computed - elapsed, -largest_loss);
     const bool brief = gain > 0 && elapsed < 1'000'000;
@@ -1108,9 +1156,9 @@ inline int openmp_processors() {
     known = omp_get_proc_bind() == omp_proc_bind_false ? affine_processors() : omp_get_num_procs();
   return usable_processors(known);
 }
-/// How many of `n` threads OpenMP can run for the calling thread. More would end the program, if
-/// OpenMP cannot make a thread, or wait for ever, as for threads that the parent of a forked
-/// process had.
+/// How many of `n` threads OpenMP can run for the calling thread. More would end the program where
+/// OpenMP cannot make a thread. Or they would wait for ever: for threads that the parent of a
+/// forked process had.
 inline int openmp_threads(int n) {
 #if defined(__unix__) || defined(__APPLE__)
   struct crew {
@@ -1263,7 +1311,8 @@ enum class activation_kind {
   relu,       ///< max(x, 0)
   gelu,       ///< x Phi(x), exact, with the error function
   gelu_tanh,  ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
-  silu        ///< x sigmoid(x)
+  silu,       ///< x sigmoid(x)
+  tanh        ///< tanh x
 };
 
 namespace simd {
@@ -1307,8 +1356,8 @@ struct rows_operand {
 };
 
 /// Right factor B of a product: K rows of N columns. Column j of row k is data[(j / 32) * panel +
-/// k*ld + j % 32]: packed panels (ld = 32, panel = 32 K) as well as any row-major matrix (panel =
-/// 32).
+/// k*ld + j % 32]. That holds of packed panels (ld = 32, panel = 32 K) as well as of any row-major
+/// matrix (panel = 32).
 template <class Value>
 struct columns_operand {
   const Value* data;
@@ -1429,8 +1478,9 @@ namespace detail {
 #endif
 /// Kernels for any machine.
 struct portable {
-// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
 template <class T, int Lanes>
 struct vector_of {
@@ -1531,7 +1581,7 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
@@ -1684,6 +1734,13 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
 }
 /// f'(x) of an activation.
 template <activation_kind A, class T>
@@ -1695,21 +1752,19 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    const vec<T> t = tanh<T>(u);
-    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
-    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
-    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
-    return T(0.5) * (T(1) + t) +
-           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
     return s * (T(1) + x * (T(1) - s));
   }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
 }
 
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -1734,9 +1789,10 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -1798,8 +1854,9 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -1844,15 +1901,17 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }
 
-// Scores and weighted sums of attention over rows of tokens, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
@@ -2022,8 +2081,9 @@ template <class T>
 LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
-// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -2056,6 +2116,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -2068,8 +2129,9 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
 }
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;
@@ -2329,6 +2391,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -2336,13 +2399,16 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
-// Sums, products and the largest of rows, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -2401,8 +2467,9 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
@@ -2438,6 +2505,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
 /// c_j. next may be h.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
@@ -2454,9 +2522,10 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
   }
 }
 /// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
-/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
-/// delta_i through the decay) are overwritten.
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
@@ -2479,9 +2548,10 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
     d_decay[i] = sum<T>(decays);
   }
 }
-// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
@@ -2575,7 +2645,8 @@ LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, cons
   }
 }
 
-// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
@@ -2680,8 +2751,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_ROWS 6
 /// Kernels for AVX2 with FMA.
 struct avx2 {
-// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
 template <class T, int Lanes>
 struct vector_of {
@@ -2782,7 +2854,7 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
@@ -2935,6 +3007,13 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
 }
 /// f'(x) of an activation.
 template <activation_kind A, class T>
@@ -2946,21 +3025,19 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    const vec<T> t = tanh<T>(u);
-    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
-    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
-    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
-    return T(0.5) * (T(1) + t) +
-           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
     return s * (T(1) + x * (T(1) - s));
   }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
 }
 
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -2985,9 +3062,10 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -3049,8 +3127,9 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -3095,15 +3174,17 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }
 
-// Scores and weighted sums of attention over rows of tokens, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
@@ -3273,8 +3354,9 @@ template <class T>
 LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
-// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -3307,6 +3389,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -3319,8 +3402,9 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
 }
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;
@@ -3580,6 +3664,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -3587,13 +3672,16 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
-// Sums, products and the largest of rows, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -3652,8 +3740,9 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
@@ -3689,6 +3778,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
 /// c_j. next may be h.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
@@ -3705,9 +3795,10 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
   }
 }
 /// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
-/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
-/// delta_i through the decay) are overwritten.
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
@@ -3730,9 +3821,10 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
     d_decay[i] = sum<T>(decays);
   }
 }
-// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
@@ -3826,7 +3918,8 @@ LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, cons
   }
 }
 
-// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
@@ -3935,8 +4028,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_ROWS 12
 /// Kernels for AVX-512.
 struct avx512 {
-// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
-// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
+/// @file
+/// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
+/// level, with LINNET_TARGET and LINNET_WIDTH (bytes) set.
 
 template <class T, int Lanes>
 struct vector_of {
@@ -4037,7 +4131,7 @@ LINNET_TARGET static inline auto every_other_block(const Vector& a, const Vector
   return __builtin_shufflevector(a, b, ((Lane / 4 * 2 + Odd) * 4 + Lane % 4)...);
 }
 /// Sums of the lanes of many vectors at once. Of as many as a vector has lanes: y_r is the sum of
-/// v[r]. Of half as many: the sums of their lower and upper halves, v[r] holding in its halves what
+/// v[r]. Of half as many: the sums of their lower and upper halves. The halves of v[r] hold what
 /// becomes y_j and y_(j+4), j = r / 4 * 8 + r % 4.
 template <class T, std::size_t Count>
 LINNET_TARGET static inline void sums(const vec<T> (&v)[Count], vec<T>& y) {
@@ -4190,6 +4284,13 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh)
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
+  if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+}
+/// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
+template <class T>
+LINNET_TARGET static inline vec<T> tanh_derivative(const vec<T>& x) {
+  const vec<T> e = exp<T>(T(-2) * (x < T(0) ? -x : x));
+  return T(4) * e / ((T(1) + e) * (T(1) + e));
 }
 /// f'(x) of an activation.
 template <activation_kind A, class T>
@@ -4201,21 +4302,19 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
            x * T(0.39894228040143268) * exp<T>(T(-0.5) * (x * x));
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
-    const vec<T> t = tanh<T>(u);
-    // 1 - t^2 without the difference, so that it vanishes exactly where x is large.
-    const vec<T> e = exp<T>(T(-2) * (u < T(0) ? -u : u));
-    const vec<T> rest = T(4) * e / ((T(1) + e) * (T(1) + e));
-    return T(0.5) * (T(1) + t) +
-           T(0.5) * x * rest * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+    return T(0.5) * (T(1) + tanh<T>(u)) +
+           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
     return s * (T(1) + x * (T(1) - s));
   }
+  if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
 }
 
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -4240,9 +4339,10 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -4304,8 +4404,9 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -4350,15 +4451,17 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }
 
-// Scores and weighted sums of attention over rows of tokens, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Scores and weighted sums of attention over rows of tokens, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// Loads lanes of stored numbers as T: from T itself, bf16 or int8 without its scale.
 template <int Lanes, class T, class Code>
@@ -4528,8 +4631,9 @@ template <class T>
 LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
-// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -4562,6 +4666,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// One AdamW step (Loshchilov and Hutter 2019). The moving averages are m and v. `rate` and `eps`
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
@@ -4574,8 +4679,9 @@ LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
 }
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;
@@ -4835,6 +4941,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -4842,13 +4949,16 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
 }
-// Sums, products and the largest of rows, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
+/// by simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the
+/// end.
 
 /// y = a + b; y may be a or b
 template <class T>
@@ -4907,8 +5017,9 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
   for (int l = 0; l < lanes<T>; ++l) any |= found[l];
   return any == 0;
 }
-// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
-// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// @file
+/// Softplus and steps of selective scans, at one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
@@ -4944,6 +5055,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// are decay = exp(delta_i a_ij), next_ij = decay_ij h_ij + delta_i x_i b_j, y_i = sum_j next_ij
 /// c_j. next may be h.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
@@ -4960,9 +5072,10 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
   }
 }
 /// Derivative of one scan step: g_ij = carried_ij + dy_i c_j is that of next_ij. Then carried
-/// becomes decay g; da, db and dc are added to. d_input = g . b (of delta_i x_i) and d_decay (of
-/// delta_i through the decay) are overwritten.
+/// becomes decay g; da, db and dc are added to. Overwritten are d_input = g . b (of delta_i x_i)
+/// and d_decay (of delta_i through the decay).
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
@@ -4985,9 +5098,10 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
     d_decay[i] = sum<T>(decays);
   }
 }
-// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
-// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
-// vector at the end.
+/// @file
+/// Softmax and the norms of rows, forward and backward, at one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a masked
+/// vector at the end.
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
@@ -5081,7 +5195,8 @@ LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, cons
   }
 }
 
-// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// @file
+/// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
@@ -5166,8 +5281,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
 /// Kernels for AVX-512 with dot products: those that multiply codes differ.
 struct avx512dot : avx512 {
-// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
-// Each output is one sum over k in ascending order, whatever tile it falls into.
+/// @file
+/// The matrix products of one instruction-set level: included inside a struct by simd/levels.hpp.
+/// Each output is one sum over k in ascending order, whatever tile it falls into.
 
 /// Steps of a product in T: one k at a time, fused where the level can.
 template <class T>
@@ -5192,9 +5308,10 @@ struct real_finish {
 
 /// One register tile: R rows by W vectors of C = A B, the whole of K in one sweep. W vectors may
 /// lie in several panels. `ahead` is read ahead of its use, a cache line for each k. At the ragged
-/// right edge W is 1 and only `count` columns are there: rows of B up to `safe` may be read in full
-/// vectors; the few last ones may not.
+/// right edge W is 1 and only `count` columns are there. Rows of B up to `safe` may be read in full
+/// vectors, the few last ones may not.
 template <class Steps, class Finish, int R, int W, bool Ragged, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps::left>& a,
                                       const columns_operand<Value>& b, T* c, index ldc, index row,
                                       index column, const E& e, const Value* ahead, index count = 0,
@@ -5256,8 +5373,9 @@ LINNET_TARGET static inline void tile(index K, const rows_operand<typename Steps
 }
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]), serial. `slack` is how many values behind the last element
-/// of a full row of B may still be read (rows of packed panels are padded to 32 columns).
+/// of a full row of B may still be read. Rows of packed panels are padded to 32 columns.
 template <class Steps, class Finish, class T, class Value, class E>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void product(index M, index N, index K,
                                          const rows_operand<typename Steps::left>& a,
                                          const columns_operand<Value>& b, T* c, index ldc,
@@ -5302,14 +5420,16 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
 }
 
-// Stored codes and low-precision activations of one instruction-set level: included inside a
-// struct by simd/levels.hpp.
+/// @file
+/// Stored codes and low-precision activations of one instruction-set level: included inside a
+/// struct by simd/levels.hpp.
 
 /// A register of words.
 using words = typename vector_of<word, lanes<float>>::type;
@@ -5569,6 +5689,7 @@ struct int8_finish {
 
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
@@ -5576,6 +5697,7 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 }
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
+// NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
@@ -5734,7 +5856,8 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_ACTIVATION(L, relu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
-  LINNET_ACTIVATION(L, silu, T)
+  LINNET_ACTIVATION(L, silu, T)                                                                   \
+  LINNET_ACTIVATION(L, tanh, T)
 #define LINNET_SCANS_OF(L, T)                                                                      \
   LINNET_EXTERN void detail::L::softplus<T>(index, T*);                                            \
   LINNET_EXTERN void detail::L::softplus_backward<T>(index, const T*, T*);                         \
@@ -5889,7 +6012,7 @@ struct coded : policy {
 /// Whether storage `S` keeps codes of this kind.
 template <class S>
 constexpr bool keeps(simd::code kind) {
-  if constexpr (S::per_word > 1)
+  if constexpr (requires { S::code; })
     return S::code == kind;
   else
     return false;
@@ -6030,6 +6153,7 @@ constexpr index matrix_bytes(index rows, index columns) {
 /// see.
 template <class S>
 struct matrix_ref {
+  using storage = S;
   typename S::value* data = nullptr;  ///< [rows, row_values]
   float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
   float* zeros = nullptr;             ///< likewise where it is centred
@@ -6167,6 +6291,250 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Storage that differs between the matrices of a model, by what each is for.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// The uses of a matrix that storage tells apart.
+enum class part {
+  any,  ///< none of the others
+  embedding,
+  head,
+  attention_q,
+  attention_k,
+  attention_v,
+  attention_o,
+  ffn_gate,
+  ffn_up,
+  ffn_down
+};
+
+/// Storage `S` for some parts of a model; an argument of per_role<>.
+template <class S, part... Parts>
+struct of_parts {
+  static_assert(std::is_base_of_v<policy, S>,
+                "linnet::storage::per_role: what is given for a role is a storage type, such as "
+                "storage::embedding<storage::int8>");
+  using stored = S;
+  template <part P>
+  static constexpr bool has = ((P == Parts) || ...);
+};
+/// Storage of the token embedding; of a tied model also what the head reads.
+template <class S>
+using embedding = of_parts<S, part::embedding>;
+/// Storage of an untied output head.
+template <class S>
+using head = of_parts<S, part::head>;
+/// Storage of the query projections.
+template <class S>
+using attention_q = of_parts<S, part::attention_q>;
+/// Storage of the key projections.
+template <class S>
+using attention_k = of_parts<S, part::attention_k>;
+/// Storage of the value projections.
+template <class S>
+using attention_v = of_parts<S, part::attention_v>;
+/// Storage of the output projections of attention.
+template <class S>
+using attention_o = of_parts<S, part::attention_o>;
+/// Storage of the gates of gated feed-forwards.
+template <class S>
+using ffn_gate = of_parts<S, part::ffn_gate>;
+/// Storage of the maps into the hidden width of feed-forwards.
+template <class S>
+using ffn_up = of_parts<S, part::ffn_up>;
+/// Storage of the maps out of the hidden width of feed-forwards.
+template <class S>
+using ffn_down = of_parts<S, part::ffn_down>;
+
+/// The name of a storage type in files and errors.
+template <class S>
+std::string name_of() {
+  if constexpr (requires { S::mixes; })
+    return S::name();
+  else
+    return S::name;
+}
+
+/// Storage of a model whose parts are stored in several ways: that of the rest, then of each part
+/// in order. It is spelled per_role<>.
+template <class Rest, class... Parts>
+struct mixed : policy {
+  static constexpr bool mixes = true;
+  using rest = Rest;
+  /// Calls f(std::type_identity<S>{}) for the storage of the rest and of each part.
+  template <class F>
+  static constexpr void each(F&& f) {
+    f(std::type_identity<Rest>{});
+    (f(std::type_identity<Parts>{}), ...);
+  }
+  // Of all of them, the answer that asks for more care.
+  static constexpr bool scaled = (Rest::scaled || ... || Parts::scaled);
+  static constexpr index per_word = (std::max)({Rest::per_word, Parts::per_word...});
+  using value = std::conditional_t<per_word == 1, typename Rest::value, void>;
+  /// The storage of the rest, then the parts that are stored otherwise.
+  static std::string name() {
+    std::string all = described<Rest>();
+    const std::string parts[] = {described<Parts>()...};
+    constexpr const char* words[] = {"embedding",   "head",        "attention_q",
+                                     "attention_k", "attention_v", "attention_o",
+                                     "ffn_gate",    "ffn_up",      "ffn_down"};
+    constexpr bool differs[] = {!std::is_same_v<Rest, Parts>...};
+    for (std::size_t i = 0; i < sizeof...(Parts); ++i)
+      if (differs[i]) all += std::string(", ") + words[i] + ' ' + parts[i];
+    return all;
+  }
+
+ private:
+  template <class S>
+  static std::string described() {
+    return S::group > 0 ? S::name + (" group " + std::to_string(S::group)) : S::name;
+  }
+};
+
+}  // namespace storage
+
+namespace detail {
+
+template <class Entry>
+inline constexpr bool is_role = requires {
+  typename Entry::stored;
+};
+
+/// The storage that the last of `Entries` gives a part, or `Default`.
+template <storage::part P, class Default, class... Entries>
+struct storage_for {
+  using type = Default;
+};
+template <storage::part P, class Default, class Entry, class... Entries>
+struct storage_for<P, Default, Entry, Entries...> : storage_for<P, Default, Entries...> {};
+template <storage::part P, class Default, class Entry, class... Entries>
+requires(Entry::template has<P>) struct storage_for<P, Default, Entry, Entries...>
+    : storage_for<P, typename Entry::stored, Entries...> {
+};
+
+/// Different types in a list.
+template <class... S>
+consteval int count_types() {
+  int count = 0;
+  std::size_t at = 0;
+  const auto first = [&]<class One>(std::type_identity<One>) {
+    std::size_t before = 0;
+    bool met = false;
+    ((met = met || (before++ < at && std::is_same_v<S, One>)), ...);
+    count += !met;
+    ++at;
+  };
+  (first(std::type_identity<S>{}), ...);
+  return count;
+}
+
+/// One storage type where all parts agree, else a mixed one.
+template <class Rest, class... Parts>
+struct mix_storage {
+  static constexpr int types = count_types<Rest, Parts...>();
+  using type =
+      typename std::conditional_t<types == 1, std::type_identity<Rest>,
+                                  std::type_identity<storage::mixed<Rest, Parts...>>>::type;
+};
+template <class Default, class... Entries>
+struct mix_roles {
+  template <storage::part P>
+  using of = typename storage_for<P, Default, Entries...>::type;
+  using mix = mix_storage<Default, of<storage::part::embedding>, of<storage::part::head>,
+                          of<storage::part::attention_q>, of<storage::part::attention_k>,
+                          of<storage::part::attention_v>, of<storage::part::attention_o>,
+                          of<storage::part::ffn_gate>, of<storage::part::ffn_up>,
+                          of<storage::part::ffn_down>>;
+};
+/// Words for arguments of per_role<> that do not fit; true for others.
+template <class Default, class... Entries>
+constexpr bool per_role_fits() {
+  if constexpr (!(is_role<Entries> && ...)) {
+    static_assert(
+        never<Default, Entries...>,
+        "linnet::storage::per_role: what follows the first argument says which role it is "
+        "for, such as storage::embedding<storage::int8>");
+    return false;
+  } else {
+    constexpr bool few = mix_roles<Default, Entries...>::mix::types <= 4;
+    static_assert(few,
+                  "linnet::storage::per_role: at most four different storage types in one model; "
+                  "each has kernels of its own");
+    return few;
+  }
+}
+/// The storage of per_role<>, or what stands in for it where the arguments do not fit.
+template <bool Fits, class Default, class... Entries>
+struct make_per_role : mix_roles<Default, Entries...>::mix {};
+template <class Default, class... Entries>
+struct make_per_role<false, Default, Entries...> {
+  using type = Default;
+};
+
+/// The storage of a model that is spelled `S`: of a tied one the head's is the embedding's.
+template <bool Tied, class S>
+struct model_storage {
+  using type = S;
+  static constexpr bool fits = true;  ///< whether a tied head is given no other storage
+};
+template <class Rest, class Embedding, class Head, class... Parts>
+struct model_storage<true, storage::mixed<Rest, Embedding, Head, Parts...>> {
+  using type = typename mix_storage<Rest, Embedding, Embedding, Parts...>::type;
+  static constexpr bool fits = std::is_same_v<Head, Embedding> || std::is_same_v<Head, Rest>;
+};
+
+/// The storage of a part in a model stored as `S`; part::any passes `S` on.
+template <class S, storage::part P>
+struct part_storage {
+  using type = S;
+};
+template <storage::part P, class Rest, class... Parts>
+requires(P != storage::part::any) struct part_storage<storage::mixed<Rest, Parts...>, P> {
+  template <std::size_t N, class First, class... More>
+  struct number : number<N - 1, More...> {};
+  template <class First, class... More>
+  struct number<0, First, More...> {
+    using type = First;
+  };
+  using type = typename number<static_cast<std::size_t>(P), Rest, Parts...>::type;
+};
+/// The storage of a matrix that is no part of its own.
+template <class S>
+struct rest_storage {
+  using type = S;
+};
+template <class S>
+requires requires { S::mixes; }
+struct rest_storage<S> {
+  using type = typename S::rest;
+};
+
+}  // namespace detail
+
+namespace storage {
+
+/// Storage `Default` for all matrices but those that `Entries` name, such as per_role<int4<>,
+/// embedding<int8>, head<int8>>. Of two entries for one role the last counts. At most four
+/// different storage types. Where all are the same it is that type itself.
+template <class Default, class... Entries>
+using per_role =
+    typename linnet::detail::make_per_role<linnet::detail::per_role_fits<Default, Entries...>(),
+                                           Default, Entries...>::type;
+
+/// The storage of a part of a model stored as `S`; part::any is all of `S`.
+template <class S, part P>
+using at = typename linnet::detail::part_storage<S, P>::type;
+/// The storage of a matrix that is no part of its own, in a model stored as `S`.
+template <class S>
+using single = typename linnet::detail::rest_storage<S>::type;
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
 /// Storage in small floating-point numbers: bf16, f16 and two of 8 bits.
 
 LINNET_NAMESPACE_BEGIN
@@ -6269,6 +6637,7 @@ using simd::panel_width;
 /// at every instruction-set level and can be inverted exactly.
 template <class T, class S>
 struct packed_matrix {
+  using storage = S;
   using word = typename S::word;
   const word* panels = nullptr;
   const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
@@ -6504,6 +6873,137 @@ class layer_mask {
 }  // namespace ops
 
 LINNET_NAMESPACE_END
+/// @file
+/// Layout of keys and values in memory, as attention reads them.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Where the tokens of paged caches lie: numbers of blocks in a pool that all sequences share.
+struct page_tables {
+  const std::int32_t* tables = nullptr;  ///< [batch, size] blocks of each sequence, or null
+  index size = 0;                        ///< blocks of the longest sequence
+};
+
+/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
+/// session or the output of a linear map.
+template <class Code>
+struct kv_rows {
+  const Code* data = nullptr;
+  index tokens = 0;               ///< from sequence to sequence
+  index stride = 0;               ///< from token to token
+  index slot = 0;                 ///< from head to head
+  const float* scales = nullptr;  ///< of codes, [batch, tokens, kv_heads], or null
+  index fixed = 0;                ///< rows in front of a ring
+  index ring = 0;                 ///< tokens after which rows are used again; 0 for never
+  page_tables pages{};
+
+  constexpr bool paged() const { return pages.tables != nullptr; }
+  /// One head of one sequence.
+  constexpr simd::token_rows<Code> of(index b, index head) const {
+    return {data + (paged() ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
+            paged() ? pages.tables + b * pages.size : nullptr};
+  }
+  /// The scale of row `place` of head `head` of sequence `b`.
+  constexpr const float& scale(index b, index place, index head) const {
+    return scales[((paged() ? 0 : b * tokens) + place) * (stride / slot) + head];
+  }
+  /// out[c * step] = number c of the head's h in row `place`, for a query in block `view` of
+  /// tokens. The row holds token `j`.
+  template <class T>
+  void load(index b, index head, index /*j*/, index place, index h, T* out, index step,
+            index /*view*/) const {
+    const Code* const row = data + ((paged() ? 0 : b * tokens) + place) * stride + head * slot;
+    const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
+    for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
+  }
+  /// A stored number, without its scale.
+  template <class T>
+  static T number(Code x) {
+    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
+      const auto bits = static_cast<std::uint32_t>(x) << 16;
+      float y = 0;
+      __builtin_memcpy(&y, &bits, sizeof y);
+      return y;
+    } else {
+      return static_cast<T>(x);
+    }
+  }
+  /// Whether tokens are numbers that follow each other in memory.
+  constexpr bool plain() const { return !scales && !ring && !paged(); }
+};
+
+/// Two 4-bit codes, x = scale * (code - 8), the first in the low half.
+enum class int4_code : std::uint8_t {};
+
+/// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
+/// each channel of a block of tokens (Hooper et al. 2024). A query sees the keys of its own block
+/// as they were given and those of earlier blocks rounded. How the text was cut into calls makes no
+/// difference.
+template <>
+struct kv_rows<int4_code> {
+  const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
+                                    ///< keys [batch, blocks, heads, h, token_block / 2]
+  index tokens = 0;                 ///< of each sequence, whole blocks
+  index heads = 0, width = 0;       ///< heads of `width` numbers
+  bool keys = false;
+  const float* scales = nullptr;  ///< values [batch, tokens, heads], keys [batch, blocks, heads, h]
+  index fixed = 0, ring = 0;
+  const float* newest = nullptr;  ///< keys: [batch, heads, newest_blocks, token_block, h] as given
+  const float* fresh = nullptr;   ///< keys of this call, [batch, fresh_length, heads, h], or null
+  index fresh_length = 0;
+  const index* past = nullptr;  ///< [batch] tokens before this call; null for none
+  /// Blocks that stay exact: the newest, and the one that tokens may be taken back into.
+  static constexpr index newest_blocks = 2;
+
+  /// Where tokens are.
+  constexpr simd::token_rows<int4_code> of(index, index) const { return {data, 0, fixed, ring}; }
+  constexpr bool plain() const { return false; }
+  /// Code `i` of those that begin at `at`, from -7 to 7.
+  constexpr int code(index at, index i) const {
+    const auto both = static_cast<unsigned>(data[at + i / 2]);
+    return static_cast<int>(i % 2 ? both >> 4 : both & 15u) - 8;
+  }
+  /// Where the first channel's codes of a block of keys begin, and its scale.
+  constexpr index block_at(index b, index head, index place) const {
+    return ((b * tokens + place) / simd::token_block * heads + head) * width;
+  }
+  /// Where the newest keys of token `j`'s block begin.
+  constexpr index newest_at(index b, index head, index j) const {
+    const index block = (b * heads + head) * newest_blocks + j / simd::token_block % newest_blocks;
+    return block * simd::token_block * width;
+  }
+  /// The key of token `j` as it was given: in this call, or among the newest before.
+  const float* given(index b, index head, index j) const {
+    const index before = past ? past[b] : 0;
+    if (fresh && j >= before)
+      return fresh + ((b * fresh_length + j - before) * heads + head) * width;
+    return newest + newest_at(b, head, j) + j % simd::token_block * width;
+  }
+  /// out[c * step] = number c of the head's in row `place`, for a query in block `view` of tokens.
+  /// The row holds token `j`. A query in block -1 sees only rounded keys.
+  template <class T>
+  void load(index b, index head, index j, index place, index h, T* out, index step,
+            index view) const {
+    constexpr index half = simd::token_block / 2;
+    if (keys && j / simd::token_block == view) {
+      const float* const row = given(b, head, j);
+      for (index c = 0; c < h; ++c) out[c * step] = static_cast<T>(row[c]);
+      return;
+    }
+    const index t = j % simd::token_block;
+    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
+    for (index c = 0; c < h; ++c)
+      out[c * step] =
+          keys ? static_cast<T>(scales[at + c]) * static_cast<T>(code((at + c) * half, t))
+               : static_cast<T>(scales[at]) * static_cast<T>(code(at * ((h + 1) / 2), c));
+  }
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -6538,35 +7038,74 @@ struct layer_hook {
   }
 };
 
+/// Place of a call in a stack of layers.
+template <class T>
+struct stack_place {
+  index layer = 0;                        ///< number of the running layer
+  const ops::layer_mask* mask = nullptr;  ///< samples that skip it, or null
+  layer_range layers{};                   ///< layers that run; all of them in training
+  layer_hook<T> hook{};                   ///< is shown the stream between layers
+};
+
+/// Output of the encoder, which cross-attention reads.
+template <class T>
+struct encoder_memory {
+  const T* states = nullptr;       ///< [batch * length, d_model]
+  T* d_states = nullptr;           ///< their gradient
+  index length = 0;                ///< padded tokens of each sequence
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null when all are
+  bool cached = false;             ///< their keys and values are in the cache already
+
+  /// Number of valid tokens of sequence `b`.
+  index length_of(index b) const { return lengths ? lengths[b] : length; }
+};
+
+/// Bias of attention scores by relative position, a line per head (Raffel et al. 2020).
+template <class T>
+struct relative_bias {
+  const T* lines = nullptr;  ///< [heads, 2 * origin + 1], by key position - query position
+  T* d_lines = nullptr;      ///< their gradient, one copy per sequence
+  index origin = 0;          ///< place of distance 0 in a line
+
+  /// Distance 0 of the line of a head.
+  const T* of(index head) const { return lines + head * (2 * origin + 1) + origin; }
+  /// Distance 0 of the gradient of the line of a sequence and head.
+  T* d_of(index b, index heads, index head) const {
+    return d_lines + (b * heads + head) * (2 * origin + 1) + origin;
+  }
+};
+
+/// Cosines and sines of rotary positions (Su et al. 2021).
+template <class T>
+struct rotary_angles {
+  const T* table = nullptr;          ///< [positions, d_kv]
+  index positions = index{1} << 48;  ///< rows of the table
+  const T* beyond = nullptr;         ///< [rows, d_kv] of the rows at later positions
+};
+
+/// Values of attention that the first layer of a stack shares with later ones (RWKV-7).
+template <class T>
+struct value_residual {
+  const T* values = nullptr;  ///< [rows, d_model]
+  T* d_values = nullptr;      ///< their gradient, from all later layers
+};
+
 /// Context of a call, which all its layers read.
 template <class T>
 struct context {
-  ops::execution on{};             ///< threads and instruction-set level
-  index batch = 1;                 ///< sequences
-  index layer = 0;                 ///< number of the running layer of a repeat
-  index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
-  const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
-  const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
-  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks of paged caches, or null
-  index table_size = 0;
-  const index* prefix = nullptr;  ///< first tokens of each sequence that see each other, or null
-  const T* memory = nullptr;      ///< encoder output [batch * memory_length, d_model]
-  T* d_memory = nullptr;          ///< its gradient
-  index memory_length = 0;        ///< padded length of the encoder output
-  const index* memory_lengths = nullptr;  ///< valid encoder tokens of each sequence
-  bool memory_cached = false;  ///< keys and values of the memory are in the cache already
-  const T* bias = nullptr;     ///< relative-position bias lines [heads, 2 * bias_origin + 1]
-  T* d_bias = nullptr;         ///< their gradient, one copy per sequence
-  index bias_origin = 0;       ///< position of distance 0 in a bias line
-  const T* rope = nullptr;     ///< cosines and sines [rope_positions, d_kv]
-  index rope_positions = index{1} << 48;
-  const T* rope_beyond = nullptr;   ///< [rows, d_kv] of the rows whose positions lie behind those
-  const T* first_values = nullptr;  ///< values [rows, d_model] that the first layer shares
-  T* d_first_values = nullptr;      ///< their gradient, from all later layers
+  ops::execution on{};              ///< threads and instruction-set level
+  index batch = 1;                  ///< sequences
+  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
+  const index* prefix = nullptr;    ///< first tokens of each sequence that see each other, or null
   dropout_key dropout{};            ///< masks of this step; rate 0 outside training
-  const ops::layer_mask* mask = nullptr;  ///< samples that skip the running layer of a stack
-  layer_range layers{};                   ///< of the stack that run; all of them in training
-  layer_hook<T> hook{};                   ///< is shown the stream between layers
+  stack_place<T> stack{};           ///< where in a stack the call is
+  encoder_memory<T> memory{};       ///< what cross-attention reads
+  relative_bias<T> bias{};          ///< what T5 adds to scores
+  rotary_angles<T> rope{};          ///< what rotates queries and keys
+  ops::page_tables pages{};         ///< blocks of paged caches
+  value_residual<T> first_layer{};  ///< what the first layer leaves to the others
 
   /// Number of rows of the inputs.
   index rows() const { return batch * length; }
@@ -6575,11 +7114,11 @@ struct context {
   /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {
     const index position = past_of(row / length) + row % length;
-    return position < rope_positions ? rope + position * d_kv : rope_beyond + row * d_kv;
+    return position < rope.positions ? rope.table + position * d_kv : rope.beyond + row * d_kv;
   }
   /// Whether sequence `b` skips the running layer. What the layer computes of it is thrown away and
   /// its dy is 0; what training adds beside dy's own gradient must leave it out.
-  bool skips(index b) const { return mask && mask->drops(b); }
+  bool skips(index b) const { return stack.mask && stack.mask->drops(b); }
   /// Number of valid new tokens of sequence `b`.
   index length_of(index b) const { return lengths ? lengths[b] : length; }
 };
@@ -6593,35 +7132,12 @@ LINNET_NAMESPACE_END
 /// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
 /// numbers, only the scalar and the storage type are part of the code.
 
+/// @file
+/// Products of matrices as they lie in memory, split over a team of threads.
+
 LINNET_NAMESPACE_BEGIN
 
-namespace ops {
-
-/// Whether products of storage `S` round their inputs first.
-template <class S>
-inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
-/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
-template <class S>
-inline constexpr bool trainable =
-    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
-
-/// Rows up to which every thread converts for itself instead of waiting for the others.
-inline constexpr index own_rows = 4;
-
-/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
-/// `threads` threads.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  if (!converts<S>) return 0;
-  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
-  using matrix = packed_matrix<float, S>;
-  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
-  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
-  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
-  return training ? (std::max)(forward, backward) : forward;
-}
-
-namespace detail {
+namespace ops::detail {
 
 /// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
 inline constexpr index block_rows = 8 * 12;
@@ -6658,56 +7174,63 @@ struct as_it_is {
   void operator()(index, index, index, index) const {}
 };
 
-/// C = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer epilogue, of words of
-/// four int8, by this thread alone.
+/// A product C[m, n] = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer
+/// epilogue, of words of four int8.
 template <class Value, class T, class Epilogue>
-void multiply(simd::level level, index m, index n, index k, const simd::rows_operand<Value>& a,
-              const simd::columns_operand<Value>& b, T* c, index ldc, const Epilogue& e,
-              index slack) {
-  const auto by = [&](auto kernels) {
-    using K = decltype(kernels);
-    if constexpr (std::is_same_v<Value, T>)
-      K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
-    else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
-      K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
-    else
-      K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
-  };
-  if constexpr (std::is_same_v<Value, T>)
-    simd::dispatch(level, by);
-  else
-    simd::dispatch_dot(level, by);
-}
+struct block_product {
+  index m, n, k;  ///< k counts what A and B hold
+  simd::rows_operand<Value> a;
+  simd::columns_operand<Value> b;
+  T* c;
+  index ldc;
+  Epilogue e;
+  index slack;  ///< columns behind the last that may be written
 
-/// Splits C = epilogue(A B) over the team. `k` counts what A and B hold. Each block is handed to
-/// `finish`.
-template <class Value, class T, class Epilogue, class Finish = as_it_is>
-void split_product(const execution& on, index m, index n, index k,
-                   const simd::rows_operand<Value>& a, const simd::columns_operand<Value>& b, T* c,
-                   const Epilogue& e, index slack, const Finish& finish = {}) {
-  each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-    const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-    const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
-    const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
-    multiply(on.level, i1 - i0, j1 - j0, k, left, right, c + i0 * n + j0, n, e.from(i0, j0),
-             slack + n - j1);
-    finish(i0, i1, j0, j1);
-  });
-}
+  /// Computes it, by this thread alone.
+  void run(simd::level level) const {
+    const auto by = [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (std::is_same_v<Value, T>)
+        K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
+      else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
+        K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
+      else
+        K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
+    };
+    if constexpr (std::is_same_v<Value, T>)
+      simd::dispatch(level, by);
+    else
+      simd::dispatch_dot(level, by);
+  }
+  /// Splits it over the team. Each block is handed to `finish`.
+  template <class Finish = as_it_is>
+  void split(const execution& on, const Finish& finish = {}) const {
+    each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+      const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
+      const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
+      const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
+      T* const to = c + i0 * ldc + j0;
+      const block_product part{i1 - i0,        j1 - j0,       k, left, right, to, ldc,
+                               e.from(i0, j0), slack + n - j1};
+      part.run(on.level);
+      finish(i0, i1, j0, j1);
+    });
+  }
+};
 
 /// Steps of a sum whose operands are gathered at a time.
 inline constexpr index gathered_steps = 128;
 
 /// Splits C += alpha A B over the team, B[K, N] as it lies in memory, some steps of K at a time.
-/// What these steps read of B, and of A where it is a transpose, is copied side by side first:
-/// lines that are far apart displace each other from the first-level cache.
+/// What these steps read of B, and of A where it is a transpose, is copied side by side first.
+/// Lines that are far apart displace each other from the first-level cache.
 template <class Value, class T>
 void split_sum(const execution& on, index m, index n, index k, const simd::rows_operand<Value>& a,
                const Value* b, T* c, T alpha) {
+  using product = block_product<Value, T, simd::epilogue<T>>;
   const simd::epilogue<T> add{nullptr, alpha, true};
   if (m < block_rows / 2)  // read once or twice, not worth a copy
-    return split_product(on, m, n, k, a, simd::columns_operand<Value>{b, n, panel_width}, c, add,
-                         0);
+    return product{m, n, k, a, {b, n, panel_width}, c, n, add, 0}.split(on);
   each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
     alignas(64) Value left[gathered_steps * block_rows];
     alignas(64) Value right[gathered_steps * panel_width];
@@ -6731,12 +7254,54 @@ void split_sum(const execution& on, index m, index n, index k, const simd::rows_
             std::fill_n(to + columns, panel_width - columns, Value{});
           }
         }
-        multiply<Value>(on.level, i1 - i0, columns, steps, rows, {right, panel_width, 0},
-                        c + i0 * n + j0, n, add, panel_width - columns);
+        const product part{i1 - i0,
+                           columns,
+                           steps,
+                           rows,
+                           {right, panel_width, 0},
+                           c + i0 * n + j0,
+                           n,
+                           add,
+                           panel_width - columns};
+        part.run(on.level);
       }
     }
   });
 }
+
+}  // namespace ops::detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Whether products of storage `S` round their inputs first.
+template <class S>
+inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
+/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+template <class S>
+inline constexpr bool trainable =
+    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
+
+/// Rows up to which every thread converts for itself instead of waiting for the others.
+inline constexpr index own_rows = 4;
+
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  if (!converts<S>) return 0;
+  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
+  using matrix = packed_matrix<float, S>;
+  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
+  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
+  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
+  return training ? (std::max)(forward, backward) : forward;
+}
+
+namespace detail {
 
 /// The inputs of a product as words of low precision.
 struct converted_rows {
@@ -6790,15 +7355,73 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   }
 }
 
+}  // namespace detail
+
+/// Activation of `n` finished values of a product, in place; `gate` are values of another product.
+/// See activates() and gates().
+template <class T>
+using epilogue = void (*)(simd::level level, index n, const T* gate, T* y);
+
+/// y = f(y)
+template <activation_kind A, class T>
+void activates(simd::level level, index n, const T*, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
+}
+/// y = f(gate) y (Shazeer 2020)
+template <activation_kind A, class T>
+void gates(simd::level level, index n, const T* gate, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
+}
+
+/// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
+/// or y += .... Then y = finish(y), then y = residual + y. A thread does these two on a block that
+/// it has just computed and has in its cache. They need no pass over memory and no barrier. They
+/// are the row kernels of the separate operations and give the same bits. In the register tiles
+/// they would multiply the code and compile time of every tile by the kinds of activations.
+template <class T, class S>
+struct product {
+  const packed_matrix<T, S>& w;
+  index n;
+  T* y;
+  const T* bias = nullptr;
+  bool accumulate = false;
+  T alpha = T(1);
+  epilogue<T> finish = nullptr;
+  /// [M, N], or null. It is finished before this call, or by a product of this width earlier in the
+  /// batch, whose blocks fall to the same threads.
+  const T* gate = nullptr;
+  const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
+
+  /// How a product is written, before `finish`.
+  constexpr simd::epilogue<T> write() const { return {bias, alpha, accumulate}; }
+  /// Work that remains for rows [i0, i1) of columns [j0, j1).
+  void complete(simd::level level, index i0, index i1, index j0, index j1) const {
+    if (finish == nullptr && residual == nullptr) return;
+    assert(residual != y && "linnet::ops: a residual is not where its sum goes");
+    for (index i = i0; i < i1; ++i) {
+      const index first = i * n + j0, count = j1 - j0;
+      if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
+      if (residual)
+        simd::dispatch(level, [&](auto k) {
+          decltype(k)::template add<T>(count, residual + first, y + first, y + first);
+        });
+    }
+  }
+};
+
+namespace detail {
+
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
 /// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
-void decoded_product(Kernels, index i0, index i1, index p, index n, index k, const float* x,
-                     const packed_matrix<float, S>& w, float* y, const simd::epilogue<float>& e) {
+void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
+                     const product<float, S>& one) {
   using matrix = packed_matrix<float, S>;
   constexpr auto origin = static_cast<float>(S::origin);
-  const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
-  simd::epilogue<float> part = e.from(i0, j0);
+  const packed_matrix<float, S>& w = one.w;
+  const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  float* const y = one.y;
+  simd::epilogue<float> part = one.write().from(i0, j0);
   if (i1 - i0 == 1) {
     alignas(64) float sums[panel_width] = {};
     each_group(p, k, 0, k, w,
@@ -6833,57 +7456,6 @@ void decoded_product(Kernels, index i0, index i1, index p, index n, index k, con
 
 }  // namespace detail
 
-/// Activation of `n` finished values of a product, in place; `gate` are values of another product.
-/// See activates() and gates().
-template <class T>
-using epilogue = void (*)(simd::level level, index n, const T* gate, T* y);
-
-/// y = f(y)
-template <activation_kind A, class T>
-void activates(simd::level level, index n, const T*, T* y) {
-  simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
-}
-/// y = f(gate) y (Shazeer 2020)
-template <activation_kind A, class T>
-void gates(simd::level level, index n, const T* gate, T* y) {
-  simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
-}
-
-/// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
-/// or y += .... Then y = finish(y), then y = residual + y. These two are done by the thread that
-/// computed a block while it has it in its cache, so they need no pass over memory and no barrier.
-/// They are the row kernels of the separate operations and give the same bits; as part of the
-/// register tiles they would multiply the code and the compile time of every tile by the kinds of
-/// activations.
-template <class T, class S>
-struct product {
-  const packed_matrix<T, S>& w;
-  index n;
-  T* y;
-  const T* bias = nullptr;
-  bool accumulate = false;
-  T alpha = T(1);
-  epilogue<T> finish = nullptr;
-  /// [M, N], or null. It is finished before this call, or by a product of this width earlier in the
-  /// batch, whose blocks fall to the same threads.
-  const T* gate = nullptr;
-  const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
-
-  /// Work that remains for rows [i0, i1) of columns [j0, j1).
-  void complete(simd::level level, index i0, index i1, index j0, index j1) const {
-    if (finish == nullptr && residual == nullptr) return;
-    assert(residual != y && "linnet::ops: a residual is not where its sum goes");
-    for (index i = i0; i < i1; ++i) {
-      const index first = i * n + j0, count = j1 - j0;
-      if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
-      if (residual)
-        simd::dispatch(level, [&](auto k) {
-          decltype(k)::template add<T>(count, residual + first, y + first, y + first);
-        });
-    }
-  }
-};
-
 /// All products of x[M, K], which is converted once.
 template <class T, class S, std::size_t Count>
 void gemm_batch(const execution& on, index m, index k, const T* x,
@@ -6892,7 +7464,6 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
   detail::converted_rows inputs;
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
-    const simd::epilogue<T> e{one.bias, one.alpha, one.accumulate};
     const auto& w = one.w;
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
@@ -6901,34 +7472,51 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       one.complete(on.level, i0, i1, j0, j1);
     };
     if constexpr (S::per_word == 1) {
-      detail::split_product<T>(on, m, n, k, {x, k, 1}, panels, one.y, e, padding, finish);
+      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
+                                                     one.y, n, one.write(), padding}
+          .split(on, finish);
     } else if constexpr (!converts<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         simd::dispatch(on.level, [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            detail::decoded_product(kernels, i0, i1, p, n, k, x, w, one.y, e);
+            detail::decoded_product(kernels, i0, i1, p, k, x, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
         });
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, e, padding, finish);
+      detail::block_product<simd::word, T, simd::epilogue<T>>{
+          m, n, depth, inputs.codes, panels, one.y, n, one.write(), padding}
+          .split(on, finish);
     } else {
       const simd::integer_epilogue scaled{
           one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
           inputs.scales, inputs.sums};
-      detail::split_product(on, m, n, depth, inputs.codes, panels, one.y, scaled, padding, finish);
+      detail::block_product<simd::word, T, simd::integer_epilogue>{
+          m, n, depth, inputs.codes, panels, one.y, n, scaled, padding}
+          .split(on, finish);
     }
   }
   on.threads.wait();
 }
 
-/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ... when `accumulate`.
+/// Products of x[M, K], one after the other; as one batch where all matrices are stored alike.
+template <class T, class First, class... Rest>
+void gemm_each(const execution& on, index m, index k, const T* x, const First& first,
+               const Rest&... rest) {
+  if constexpr ((std::is_same_v<First, Rest> && ...)) {
+    gemm_batch(on, m, k, x, {first, rest...});
+  } else {
+    gemm_batch(on, m, k, x, {first});
+    gemm_each(on, m, k, x, rest...);
+  }
+}
+
+/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ..., as `e` says: {bias, alpha, accumulate}.
 template <class T, class S>
 void matmul(const execution& on, index m, index n, index k, const T* x,
-            const packed_matrix<T, S>& w, T* y, const T* bias = nullptr, bool accumulate = false,
-            T alpha = T(1)) {
-  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, bias, accumulate, alpha}});
+            const packed_matrix<T, S>& w, T* y, const simd::epilogue<T>& e = {}) {
+  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, e.bias, e.accumulate, e.alpha}});
 }
 
 /// y[M, K] = x[M, N] W[N, K]: a product with W instead of its transpose, of any storage. For small
@@ -6973,11 +7561,20 @@ void matmul_dw(const execution& on, index m, index n, index k, const T* dy, cons
   on.threads.wait();
 }
 
+/// Where the derivatives of matmul() are added.
+template <class T>
+struct matmul_gradient {
+  T* dw;           ///< [N, K]
+  T* dx;           ///< [M, K]
+  T alpha = T(1);  ///< of the product
+};
+
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
-                     const packed_matrix<T, S>& w, T* dw, T* dx, T alpha = T(1)) {
+                     const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
+  const auto [dw, dx, alpha] = to;
   if constexpr (S::per_word == 1) {
     matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
@@ -7110,7 +7707,7 @@ namespace form {
 /// Canonical weights: matrices in storage `S`, vectors and position tables in `T`.
 template <class T, class S>
 struct canonical {
-  using matrix = matrix_ref<S>;
+  using matrix = matrix_ref<storage::single<S>>;
   using vector = T*;
 };
 /// Gradients, in the scalar type.
@@ -7122,10 +7719,36 @@ struct gradient {
 /// Packed weights for kernels: packed panels, and while training also the canonical rows.
 template <class T, class S>
 struct packed {
-  using matrix = ops::packed_matrix<T, S>;
+  using matrix = ops::packed_matrix<T, storage::single<S>>;
   using vector = const T*;
 };
+
+/// The form of a part of the model that has storage of its own, see storage::per_role.
+template <class Form, storage::part P>
+struct part_of {
+  using type = Form;
+};
+template <class T, class S, storage::part P>
+struct part_of<canonical<T, S>, P> {
+  using type = canonical<T, storage::at<S, P>>;
+};
+template <class T, class S, storage::part P>
+struct part_of<packed<T, S>, P> {
+  using type = packed<T, storage::at<S, P>>;
+};
+template <class Form, storage::part P>
+using at = typename part_of<Form, P>::type;
 }  // namespace form
+
+/// A matrix that a layer keeps as others: base + scale F[N - 1] ... F[0]. visit() passes it beside
+/// the matrix itself, see nn/layer.hpp.
+template <class Leaf, std::size_t N>
+struct matrix_expression {
+  Leaf factors[N]{};      ///< the one that is applied first comes first
+  index widths[N + 1]{};  ///< factor k is [widths[k + 1], widths[k]]
+  Leaf base{};            ///< empty for a plain product
+  double scale = 1;
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -7237,6 +7860,11 @@ void copy_state(typename L::template cache<T>& c, index from, index to, const st
 }
 
 namespace detail {
+/// Parameters of one linear map, as those of linear<> are.
+template <class P>
+concept one_matrix = requires(P& p) {
+  p.weight;
+};
 /// Stands for what visit() calls.
 struct any_parameter {
   template <class... Leaf>
@@ -7319,134 +7947,968 @@ consteval index count_parameters() {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
-/// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
-/// stored.
-
-/// @file
-/// Layout of keys and values in memory, as attention reads them.
+/// Copies, sums and activations of whole arrays, split over the team.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
-/// session or the output of a linear map.
-template <class Code>
-struct kv_rows {
-  const Code* data = nullptr;
-  index tokens = 0;                      ///< from sequence to sequence
-  index stride = 0;                      ///< from token to token
-  index slot = 0;                        ///< from head to head
-  const float* scales = nullptr;         ///< of codes, [batch, tokens, kv_heads], or null
-  index fixed = 0;                       ///< rows in front of a ring
-  index ring = 0;                        ///< tokens after which rows are used again; 0 for never
-  const std::int32_t* tables = nullptr;  ///< [batch, table_size] blocks in a pool that all share
-  index table_size = 0;
+namespace detail {
+/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
+template <class T, class F>
+void in_slices(const execution& on, index n, F&& f) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.range((n + line - 1) / line);
+  const index begin = first * line, end = (std::min)(n, last * line);
+  if (begin < end) f(begin, end - begin);
+  on.threads.wait();
+}
+}  // namespace detail
 
-  /// One head of one sequence.
-  constexpr simd::token_rows<Code> of(index b, index head) const {
-    return {data + (tables ? 0 : b * tokens * stride) + head * slot, stride, fixed, ring,
-            tables ? tables + b * table_size : nullptr};
-  }
-  /// The scale of row `place` of head `head` of sequence `b`.
-  constexpr const float& scale(index b, index place, index head) const {
-    return scales[((tables ? 0 : b * tokens) + place) * (stride / slot) + head];
-  }
-  /// out[c * step] = number c of the head's h in row `place`, for a query in block `view` of
-  /// tokens. The row holds token `j`.
-  template <class T>
-  void load(index b, index head, index /*j*/, index place, index h, T* out, index step,
-            index /*view*/) const {
-    const Code* const row = data + ((tables ? 0 : b * tokens) + place) * stride + head * slot;
-    const T factor = scales ? static_cast<T>(scale(b, place, head)) : T(1);
-    for (index c = 0; c < h; ++c) out[c * step] = factor * number<T>(row[c]);
-  }
-  /// A stored number, without its scale.
-  template <class T>
-  static T number(Code x) {
-    if constexpr (std::is_same_v<Code, simd::bf16_code>) {
-      const auto bits = static_cast<std::uint32_t>(x) << 16;
-      float y = 0;
-      __builtin_memcpy(&y, &bits, sizeof y);
-      return y;
-    } else {
-      return static_cast<T>(x);
-    }
-  }
-  /// Whether tokens are numbers that follow each other in memory.
-  constexpr bool plain() const { return !scales && !ring && !tables; }
-};
-
-/// Two 4-bit codes, x = scale * (code - 8), the first in the low half.
-enum class int4_code : std::uint8_t {};
-
-/// Keys or values in 4 bits. Values have one scale for each head of each token. Keys have one for
-/// each channel of a block of tokens (Hooper et al. 2024). A query sees the keys of its own block
-/// as they were given and those of earlier blocks rounded, however the text was cut into calls.
-template <>
-struct kv_rows<int4_code> {
-  const int4_code* data = nullptr;  ///< values [batch, tokens, heads, (h + 1) / 2],
-                                    ///< keys [batch, blocks, heads, h, token_block / 2]
-  index tokens = 0;                 ///< of each sequence, whole blocks
-  index heads = 0, width = 0;       ///< heads of `width` numbers
-  bool keys = false;
-  const float* scales = nullptr;  ///< values [batch, tokens, heads], keys [batch, blocks, heads, h]
-  index fixed = 0, ring = 0;
-  const float* newest = nullptr;  ///< keys: [batch, heads, newest_blocks, token_block, h] as given
-  const float* fresh = nullptr;   ///< keys of this call, [batch, fresh_length, heads, h], or null
-  index fresh_length = 0;
-  const index* past = nullptr;  ///< [batch] tokens before this call; null for none
-  /// Blocks that stay exact: the newest, and the one that tokens may be taken back into.
-  static constexpr index newest_blocks = 2;
-
-  /// Where tokens are.
-  constexpr simd::token_rows<int4_code> of(index, index) const { return {data, 0, fixed, ring}; }
-  constexpr bool plain() const { return false; }
-  /// Code `i` of those that begin at `at`, from -7 to 7.
-  constexpr int code(index at, index i) const {
-    const auto both = static_cast<unsigned>(data[at + i / 2]);
-    return static_cast<int>(i % 2 ? both >> 4 : both & 15u) - 8;
-  }
-  /// Where the first channel's codes of a block of keys begin, and its scale.
-  constexpr index block_at(index b, index head, index place) const {
-    return ((b * tokens + place) / simd::token_block * heads + head) * width;
-  }
-  /// Where the newest keys of token `j`'s block begin.
-  constexpr index newest_at(index b, index head, index j) const {
-    const index block = (b * heads + head) * newest_blocks + j / simd::token_block % newest_blocks;
-    return block * simd::token_block * width;
-  }
-  /// The key of token `j` as it was given: in this call, or among the newest before.
-  const float* given(index b, index head, index j) const {
-    const index before = past ? past[b] : 0;
-    if (fresh && j >= before)
-      return fresh + ((b * fresh_length + j - before) * heads + head) * width;
-    return newest + newest_at(b, head, j) + j % simd::token_block * width;
-  }
-  /// out[c * step] = number c of the head's in row `place`, for a query in block `view` of tokens.
-  /// The row holds token `j`. A query in block -1 sees only rounded keys.
-  template <class T>
-  void load(index b, index head, index j, index place, index h, T* out, index step,
-            index view) const {
-    constexpr index half = simd::token_block / 2;
-    if (keys && j / simd::token_block == view) {
-      const float* const row = given(b, head, j);
-      for (index c = 0; c < h; ++c) out[c * step] = static_cast<T>(row[c]);
-      return;
-    }
-    const index t = j % simd::token_block;
-    const index at = keys ? block_at(b, head, place) : (b * tokens + place) * heads + head;
-    for (index c = 0; c < h; ++c)
-      out[c * step] =
-          keys ? static_cast<T>(scales[at + c]) * static_cast<T>(code((at + c) * half, t))
-               : static_cast<T>(scales[at]) * static_cast<T>(code(at * ((h + 1) / 2), c));
-  }
-};
+/// x[n] = value
+template <class T>
+void fill(const execution& on, index n, T value, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
+}
+/// y[n] = x[n]
+template <class T>
+void copy(const execution& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
+}
+/// y[n] = a[n] + b[n]; y may be a or b
+template <class T>
+void add(const execution& on, index n, const T* a, const T* b, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
+  });
+}
+/// y[n] = f(x[n])
+template <activation_kind A, class T>
+void activation(const execution& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
+  });
+}
+/// dx[n] += dy[n] f'(x[n])
+template <activation_kind A, class T>
+void activation_backward(const execution& on, index n, const T* x, const T* dy, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
+    });
+  });
+}
+/// x[n] = log(1 + e^x[n])
+template <class T>
+void softplus(const execution& on, index n, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
+  });
+}
+/// dx[n] *= the derivative of softplus at x[n]
+template <class T>
+void softplus_backward(const execution& on, index n, const T* x, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
+    });
+  });
+}
+/// y[n] = f(gate[n]) up[n] (Shazeer 2020)
+template <activation_kind A, class T>
+void gated(const execution& on, index n, const T* gate, const T* up, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
+    });
+  });
+}
+/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
+template <activation_kind A, class T>
+void gated_backward(const execution& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
+                    T* dup) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
+                                                 dup + at);
+    });
+  });
+}
 
 }  // namespace ops
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The storage type of model `M` when it computes in `T`: a double model stores doubles.
+template <class M, class T>
+using storage_of = std::conditional_t<std::is_same_v<T, double>, storage::f64, typename M::storage>;
+
+namespace detail {
+
+template <class S>
+constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
+  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
+  const index scales = info.rows * row_scales<S>(info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+}
+template <class T, class S>
+constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
+  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
+  const index scales = leaf.scales_size(info.rows, info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+}
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
+  leaf = memory.take<std::remove_const_t<T>>(info.size());
+}
+
+/// Refuses a caller's memory that is shorter than `bytes`, which `called` says, or not aligned.
+/// Errors: errc::invalid.
+inline result<void> fits_memory(const char* where, const void* data, std::size_t size,
+                                const char* called, index bytes) {
+  const auto refuse = [&](std::string expected, std::string got) {
+    return error{errc::invalid, where, "memory", std::move(expected), std::move(got)};
+  };
+  if (size < static_cast<std::size_t>(bytes))
+    return refuse(std::string(called) + ", " + std::to_string(bytes) + " bytes",
+                  std::to_string(size));
+  if (reinterpret_cast<std::uintptr_t>(data) % alignment != 0)
+    return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+  return {};
+}
+
+/// The error of a function that could not allocate so many bytes.
+inline linnet::error out_of_memory(const char* where, index bytes) {
+  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+          "a failed allocation"};
+}
+
+}  // namespace detail
+
+/// One block of memory with the parameters of a layer or model `M` in one form, see
+/// nn/parameters.hpp. It is valid, or has an error; no block that was moved from or could not be
+/// allocated refers to any memory.
+template <class M, class Form>
+class tensor_block {
+ public:
+  using tree_type = typename M::template params<Form>;
+
+  /// Size of the block in bytes.
+  static constexpr index bytes() {
+    arena counter;
+    tree_type tree{};
+    place_all(counter, tree);
+    return counter.peak();
+  }
+
+  /// Allocates the block, all zero; valid() tells whether memory was there.
+  tensor_block() : tensor_block(memory_block(bytes()), 0) { lacks_memory_ = !valid(); }
+  /// Takes over the block of another object, which becomes invalid.
+  tensor_block(tensor_block&& other) noexcept
+      : memory_(std::move(other.memory_)),
+        values_(std::exchange(other.values_, {})),
+        tree_(std::exchange(other.tree_, tree_type{})),
+        failure_(std::move(other.failure_)),
+        failed_(other.failed_),
+        lacks_memory_(other.lacks_memory_) {}
+  /// @copydoc tensor_block(tensor_block&&)
+  tensor_block& operator=(tensor_block&& other) noexcept {
+    if (this == &other) return *this;
+    memory_ = std::move(other.memory_);
+    values_ = std::exchange(other.values_, {});
+    tree_ = std::exchange(other.tree_, tree_type{});
+    failure_ = std::move(other.failure_);
+    failed_ = other.failed_;
+    lacks_memory_ = other.lacks_memory_;
+    return *this;
+  }
+  /// Whether values are there: the allocation succeeded, and so did whatever filled it.
+  bool valid() const { return values_.data() != nullptr; }
+  /// Why valid() is false: errc::out_of_memory, the error of the function that should have made the
+  /// values, or errc::invalid after a move.
+  linnet::error error() const {
+    if (failed_) return failure_;
+    if (lacks_memory_) return detail::out_of_memory("weights", bytes());
+    return {errc::invalid, "weights", "values", "an object that was not moved from",
+            "an empty one"};
+  }
+  /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
+  void fail(linnet::error why) {
+    memory_ = {};
+    values_ = {};
+    tree_ = {};
+    failure_ = std::move(why);
+    failed_ = true;
+  }
+  /// The parameters as a struct of pointers.
+  tree_type& tree() { return tree_; }
+  /// @copydoc tree()
+  const tree_type& tree() const { return tree_; }
+  /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
+  template <class F>
+  void visit(F&& f) {
+    M::visit(f, parameter_path{}, tree_);
+  }
+  /// @copydoc visit()
+  template <class F>
+  void visit(F&& f) const {
+    M::visit(f, parameter_path{}, tree_);
+  }
+  /// The whole block as bytes.
+  void* data() const { return values_.data(); }
+  /// @copydoc data()
+  std::span<std::byte> block() const { return values_; }
+
+ protected:
+  /// Values in bytes() bytes of a block, `offset` behind its first byte; both are aligned.
+  tensor_block(memory_block memory, index offset) : memory_(std::move(memory)) {
+    if (!memory_.data()) return;
+    values_ = {static_cast<std::byte*>(memory_.data()) + offset, static_cast<std::size_t>(bytes())};
+    arena all(values_.data(), bytes());
+    place_all(all, tree_);
+  }
+
+ private:
+  static constexpr void place_all(arena& memory, tree_type& tree) {
+    using detail::place;  // and what optimizers declare behind this
+    M::visit([&](const parameter_path&, const tensor_info& info,
+                 auto& leaf) { place(memory, info, leaf); },
+             parameter_path{}, tree);
+  }
+
+  memory_block memory_;
+  std::span<std::byte> values_;
+  tree_type tree_{};
+  linnet::error failure_{};
+  bool failed_ = false;
+  bool lacks_memory_ = false;
+};
+
+namespace detail {
+
+/// Weights or packed weights that are made of `source`: failed if it is not valid, with its error.
+template <class To, class From>
+To made_of(const From& source) {
+  To made;
+  if (!source.valid()) made.fail(source.error());
+  return made;
+}
+
+}  // namespace detail
+
+/// Canonical weights of model `M` with scalar `T`, in one block: what files, optimizers and
+/// transformations see. Matrices are row-major [out, in] in the model's storage type.
+template <class M, class T = float>
+class weights : public tensor_block<M, form::canonical<T, storage_of<M, T>>> {
+  static_assert(!std::is_same_v<T, double> || std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::weights<M, double>: only models stored in f32 can run in double");
+
+ public:
+  using model = M;
+  using scalar = T;
+  using storage = storage_of<M, T>;
+
+  /// An exact copy in a block of its own.
+  weights clone() const {
+    auto copy = detail::made_of<weights>(*this);
+    if (copy.valid())
+      __builtin_memcpy(copy.data(), this->data(), static_cast<std::size_t>(weights::bytes()));
+    return copy;
+  }
+};
+
+/// The name of the first tensor of `w`, in canonical order, that holds an infinity or a NaN; empty
+/// if there is none. Scales and zero points count as `<name>.scales` and `<name>.zeros`, their
+/// names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
+template <class M, class T>
+std::string first_nonfinite(const weights<M, T>& w) {
+  std::string found;
+  if (!w.valid()) return found;
+  const auto look = [&]<class S>(S, const auto* values, index count, const parameter_path& at,
+                                 const char* suffix) {
+    bool finite = true;  // no early end: the loop runs on vectors
+    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
+    if (!finite) found = at.str() + suffix;
+  };
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+    if (!found.empty()) return;
+    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
+      look(plain{}, leaf, info.size(), at, "");
+    } else {
+      using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
+      const index scales = info.rows * row_scales<S>(info.columns);
+      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
+      if (S::centred && found.empty()) look(storage::f32{}, leaf.zeros, scales, at, ".zeros");
+    }
+  });
+  return found;
+}
+
+/// Refuses weights that are not finite by the name of first_nonfinite(), and weights that are not
+/// valid() by their own error. Loading does not ask: weights of a run that diverged can be looked
+/// at. `where`, such as the file's path, begins the message. Errors: errc::invalid.
+template <class M, class T>
+result<void> check_finite(const weights<M, T>& w, std::string where) {
+  if (!w.valid()) return w.error();
+  if (auto name = first_nonfinite(w); !name.empty())
+    return error{errc::invalid, std::move(where), std::move(name), "finite numbers",
+                 "a NaN or an infinity"};
+  return {};
+}
+
+/// Gradients of the trainable tensors of `M`, in full precision.
+template <class M, class T = float>
+class gradients : public tensor_block<M, form::gradient<T>> {};
+
+/// The form that kernels read: constant, shareable by any number of sessions in any threads. The
+/// panels are in memory of its own, or in another's that must outlive it.
+template <class M, class T = float, class S = storage_of<M, T>>
+class packed : public tensor_block<M, form::packed<T, S>> {
+  using base = tensor_block<M, form::packed<T, S>>;
+
+ public:
+  using model = M;
+  using scalar = T;
+  using storage = S;
+
+  /// Allocates panels, all zero; valid() tells whether memory was there.
+  packed() = default;
+  /// Panels that a block holds from `offset` on: bytes() of them, aligned to `alignment`. Nothing
+  /// is copied, and whoever gave the memory is believed.
+  explicit packed(memory_block memory, index offset = 0) : base(std::move(memory), offset) {}
+
+  /// Panels in another's memory, such as another object's block(). Nothing is copied; they are read
+  /// as long as the view lives. Only size and alignment are looked at: view_packed() also asks for
+  /// whose panels they are. Not valid() for memory that is too short or not aligned, with an error
+  /// of errc::invalid.
+  static packed view(lasting_span<const std::byte> panels) {
+    return in_memory("packed::view", const_cast<std::byte*>(panels.data()), panels.size());
+  }
+  /// An exact copy in a block of its own.
+  packed clone() const {
+    auto copy = detail::made_of<packed>(*this);
+    if (copy.valid())
+      __builtin_memcpy(copy.base::data(), data(), static_cast<std::size_t>(packed::bytes()));
+    return copy;
+  }
+  /// The panels as bytes.
+  const void* data() const { return base::data(); }
+  /// @copydoc data()
+  std::span<const std::byte> block() const { return base::block(); }
+
+ private:
+  template <class Model, class Scalar>
+  friend packed<Model, Scalar> pack(const weights<Model, Scalar>&, std::span<std::byte>);
+
+  /// Panels in some bytes, or the reason why they cannot be there.
+  static packed in_memory(const char* where, std::byte* data, std::size_t size) {
+    packed made(memory_block(data, static_cast<index>(size), nullptr));
+    if (auto fit = detail::fits_memory(where, data, size, "packed::bytes()", packed::bytes()); !fit)
+      made.fail(fit.error());
+    return made;
+  }
+};
+
+namespace detail {
+
+template <class>
+inline constexpr bool is_weights = false;
+template <class M, class T>
+inline constexpr bool is_weights<weights<M, T>> = true;
+template <class>
+inline constexpr bool is_packed = false;
+template <class M, class T, class S>
+inline constexpr bool is_packed<packed<M, T, S>> = true;
+
+/// Weights of any kind but packed ones of model `M` in a variable, which `open` functions read.
+template <class W, class M, class T>
+concept unfit_weights = is_weights<std::remove_cvref_t<W>> ||
+    (is_packed<std::remove_cvref_t<W>> &&
+     !(std::is_lvalue_reference_v<W> && std::is_same_v<std::remove_cvref_t<W>, packed<M, T>>));
+
+/// Words for such weights.
+template <class W, class M, class T>
+error refuse_weights() {
+  using given = std::remove_cvref_t<W>;
+  if constexpr (is_weights<given>)
+    static_assert(never<W>, "linnet: what runs a model reads packed weights: pack() them first");
+  else if constexpr (std::is_same_v<given, packed<M, T>>)
+    static_assert(never<W>,
+                  "linnet: these packed weights are a temporary; keep them in a variable: what is "
+                  "opened reads them as long as it lives");
+  else
+    static_assert(never<W>,
+                  "linnet: these weights are packed for another model, scalar or storage type; the "
+                  "storage type is part of the model, as in decoder<shape, storage::int8>");
+  return {};
+}
+
+/// Rewrites the kernel form `p` of a layer or model `L` from its canonical weights. Called by every
+/// thread of a team.
+template <class L, class W, class P>
+void pack_tree(const ops::execution& on, const W& w, P& p) {
+  L::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          using scalar = std::remove_cvref_t<decltype(*from)>;
+          ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
+        } else {
+          ops::pack(on, info.rows, info.columns, from, to);
+        }
+      },
+      parameter_path{}, p.tree(), w.tree());
+}
+/// Rewrites the packed form of a model from its canonical weights.
+template <class M, class T, class S>
+void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>& p) {
+  pack_tree<M>(on, w, p);
+}
+/// Points `p` to the canonical rows of its matrices, which backward() reads.
+template <class L, class W, class P>
+void attach_rows(const W& w, P& p) {
+  L::visit(
+      [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
+      },
+      parameter_path{}, p.tree(), w.tree());
+}
+
+}  // namespace detail
+
+/// Packs weights for sessions and evaluators: one copy in panels that kernels read, exactly
+/// invertible by unpack(). The result is not valid() if `w` is not, with the error of `w`, or where
+/// memory is lacking (errc::out_of_memory). The error is passed on by session::open() and
+/// evaluator::open().
+template <class M, class T>
+packed<M, T> pack(const weights<M, T>& w) {
+  auto p = detail::made_of<packed<M, T>>(w);
+  if (p.valid()) detail::pack_into(ops::execution{}, w, p);
+  return p;
+}
+
+/// Packs weights into the caller's memory: at least packed<M, T>::bytes() bytes, a constant,
+/// aligned to `alignment`. The memory must outlive what is returned. Not valid() if `w` is not,
+/// with its error, or where the memory is too small or not aligned (errc::invalid); then nothing is
+/// written.
+template <class M, class T>
+packed<M, T> pack(const weights<M, T>& w, std::span<std::byte> memory) {
+  auto p = packed<M, T>::in_memory("pack", memory.data(), memory.size());
+  if (!w.valid()) p.fail(w.error());
+  if (!p.valid()) return p;
+  __builtin_memset(memory.data(), 0, static_cast<std::size_t>(p.bytes()));
+  detail::pack_into(ops::execution{}, w, p);
+  return p;
+}
+
+/// Unpacks the canonical weights that `p` was packed from.
+template <class M, class T>
+weights<M, T> unpack(const packed<M, T>& p) {
+  auto w = detail::made_of<weights<M, T>>(p);
+  if (!w.valid()) return w;
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
+          std::copy_n(from, info.size(), to);
+        } else {
+          ops::unpack(info.rows, info.columns, from, to);
+        }
+      },
+      parameter_path{}, w.tree(), p.tree());
+  return w;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class Leaf>
+inline constexpr bool is_expression = false;
+template <class Leaf, std::size_t N>
+inline constexpr bool is_expression<matrix_expression<Leaf, N>> = true;
+
+/// Copies a tensor that is stored as plain numbers; null stands for zeros.
+template <class Leaf>
+void copy_tensor(const tensor_info& info, const Leaf& from, const Leaf& to) {
+  if constexpr (std::is_pointer_v<Leaf>)
+    std::copy_n(from, info.size(), to);
+  else
+    std::copy_n(from.data, info.size(), to.data);
+}
+template <class T>
+void copy_tensor(const tensor_info& info, std::nullptr_t, T* to) {
+  std::fill_n(to, info.size(), T(0));
+}
+
+/// Whether a visit of model `M` beside its counterpart `Q` passes each tensor of `Q` once, in order
+/// and in its size.
+template <class M, class Q, class T>
+consteval bool pairs_whole() {
+  using form = form::canonical<T, storage_of<M, T>>;
+  constexpr std::size_t count = [] {
+    std::size_t n = 0;
+    Q::visit([&](const parameter_path&, const tensor_info&) { ++n; }, parameter_path{});
+    return n;
+  }();
+  std::array<index, count> rows{}, columns{};
+  std::size_t next = 0;
+  Q::visit(
+      [&](const parameter_path&, const tensor_info& info) {
+        rows[next] = info.rows;
+        columns[next++] = info.columns;
+      },
+      parameter_path{});
+  typename M::template params<form> p{};
+  typename Q::template params<form> q{};
+  std::size_t met = 0, wrong = 0;
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, const auto&, const auto&) {
+        wrong += met >= count || info.rows != rows[met] || info.columns != columns[met];
+        ++met;
+      },
+      parameter_path{}, p, q);
+  return met == count && wrong == 0;
+}
+
+/// Calls f(tensor_info, leaf or matrix_expression of `w`, leaf of `q`) for each tensor of `q`, the
+/// weights of the counterpart of the model of `w`.
+template <class M, class Q, class T, class W, class Other, class F>
+void visit_pairs(W& w, Other& q, F&& f) {
+  constexpr bool whole = pairs_whole<M, Q, T>();
+  static_assert(
+      whole,
+      "linnet: a layer of the model does not pair with its place in the counterpart: where "
+      "matrices stand for others, it needs a visit(f, at, p, q) that passes each matrix "
+      "and vector of q once, in order and size; see nn/layer.hpp");
+  if constexpr (whole)
+    M::visit([&](const parameter_path&, const tensor_info& info, auto& leaf,
+                 auto& other) { f(info, leaf, other); },
+             parameter_path{}, w.tree(), q.tree());
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Decoder-only language models: Llama, GPT-2, STLM and what lies between.
+
+/// @file
+/// Arguments of a model's calls: loss() of a batch, and step() of new tokens.
+
+/// @file
+/// Both ends of a language model: the token embedding, and the output head fused with the
+/// cross-entropy. The head works in chunks, so that the logits of all tokens never exist at once.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Summed loss of a call, in nats, and the number of tokens it is summed over. A call with a batch
+/// that does not fit the limits or the vocabulary computes nothing and gives NaN nats.
+struct loss_sum {
+  double nats = 0;
+  index tokens = 0;
+
+  /// Loss per token; `nats` itself without tokens.
+  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
+  /// Result for a batch that cannot be used: NaN.
+  static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
+};
+
+namespace ops {
+
+/// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
+template <class T, class S>
+void embed(const execution& on, index rows, index d, const token* tokens,
+           const packed_matrix<T, S>& table, T* x) {
+  on.threads.each(rows, [&](index i) {
+    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
+  });
+}
+/// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
+template <class T>
+void embed_backward(const execution& on, index rows, index d, const token* tokens, const T* dx,
+                    T* d_table) {
+  const auto [first, last] = on.threads.range(d);
+  for (index i = 0; i < rows; ++i)
+    for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
+  on.threads.wait();
+}
+
+/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
+template <class T>
+void position_backward(const execution& on, index batch, index length, index d, const T* dx,
+                       T* d_table) {
+  on.threads.each(length, [&](index t) {
+    for (index b = 0; b < batch; ++b)
+      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
+  });
+}
+
+/// Rows of logits that are worked on at a time: about four million values.
+constexpr index head_rows(index vocabulary) {
+  const index rows = (index{1} << 22) / vocabulary;
+  return rows < 8 ? 8 : rows > 128 ? 128 : rows;
+}
+
+namespace detail {
+/// One row of cross_entropy() by the kernels K.
+template <class K, class T>
+double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, double z_loss) {
+  const T target = row[label];
+  const T largest = K::template maximum<T>(vocabulary, row);
+  const T sum = K::template exp_sum<T>(vocabulary, largest, row);
+  const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
+  if (gradient) {
+    K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
+    row[label] -= T(1);
+  }
+  return lse - static_cast<double>(target) + z_loss * lse * lse;
+}
+/// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
+/// and no gradient.
+template <class T, class F>
+void each_labelled_row(const execution& on, index rows, index vocabulary, const token* labels,
+                       T* logits, double* losses, bool gradient, F&& f) {
+  on.threads.each(rows, [&](index i) {
+    T* const row = logits + i * vocabulary;
+    if (labels[i] == ignored) {
+      losses[i] = 0;
+      if (gradient) std::fill_n(row, vocabulary, T(0));
+      return;
+    }
+    simd::dispatch(on.level, [&](auto k) { losses[i] = f(k, i, row); });
+  });
+}
+
+}  // namespace detail
+
+/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l).
+/// The logits are overwritten by its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
+/// z-loss, usually 0 or 1e-4. Rows labelled `ignored` give 0.
+template <class T>
+void cross_entropy(const execution& on, index rows, index vocabulary, const token* labels,
+                   T* logits, double* losses, bool gradient, double z_loss = 0) {
+  detail::each_labelled_row(
+      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
+        return detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
+      });
+}
+
+/// Arguments of the output head: y[rows, d] and the table W[vocabulary, d], with logits = alpha y
+/// W^T (+ bias).
+template <class T, class S>
+struct head_call {
+  index rows, d, vocabulary;
+  const T* y;
+  const packed_matrix<T, S>& table;
+  T alpha;                  ///< d^-1/2 for T5's tied head, else 1
+  const token* labels;      ///< [rows], or `ignored`
+  T* chunk;                 ///< scratch [head_rows, vocabulary]
+  double* losses;           ///< scratch [rows]
+  T* dy = nullptr;          ///< gradient of y, added to; null for the loss alone
+  T* d_table = nullptr;     ///< gradient of the table, added to
+  T* logits = nullptr;      ///< if given, also receives all logits [rows, vocabulary]
+  double z_loss = 0;        ///< weight of the squared logsumexp
+  double weight = 1;        ///< of this loss in the gradients
+  const T* bias = nullptr;  ///< [vocabulary], for a weight of 1
+  T* d_bias = nullptr;      ///< its gradient, added to
+};
+
+/// logits[rows, vocabulary] of rows [first, first + rows) of a call.
+template <class T, class S>
+void head_logits(const execution& on, const head_call<T, S>& h, index first, index rows,
+                 T* logits) {
+  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits, {h.bias, h.alpha});
+}
+
+/// Criterion of plain training and scoring: cross_entropy() with the labels. A criterion is called
+/// by every thread for each chunk: rows [first, first + rows) of the call, whose logits are in
+/// h.chunk. It sets h.losses of these rows. Where h.dy is given, it puts the gradient of their sum
+/// in place of the logits.
+struct label_cross_entropy {
+  template <class T, class S>
+  void operator()(const execution& on, const head_call<T, S>& h, index first, index rows) const {
+    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
+                  h.dy != nullptr, h.z_loss);
+  }
+};
+
+/// Summed loss of all rows by a criterion; if asked for, also the gradients of that sum times
+/// h.weight.
+template <class T, class S, class Criterion = label_cross_entropy>
+loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
+  const index step = head_rows(h.vocabulary);
+  for (index first = 0; first < h.rows; first += step) {
+    const index rows = (std::min)(step, h.rows - first);
+    head_logits(on, h, first, rows, h.chunk);
+    if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
+    criterion(on, h, first, rows);
+    if constexpr (trainable<S>) {
+      if (h.dy && h.d_bias) bias_gradient(on, rows, h.vocabulary, h.chunk, h.d_bias);
+      if (h.dy)
+        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table,
+                        {h.d_table, h.dy + first * h.d, h.alpha * static_cast<T>(h.weight)});
+    }
+  }
+  loss_sum sum;
+  for (index i = 0; i < h.rows; ++i) {
+    sum.nats += h.losses[i];
+    sum.tokens += h.labels[i] != ignored;
+  }
+  return sum;
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Which exits of a decoder a loss is taken at: after layer l, the final norm and head read the
+/// stream.
+struct exit_calls {
+  const double* weights = nullptr;  ///< [layers] share of each exit in the loss, 0 for none; null
+                                    ///< for the last exit alone
+  loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
+};
+
+/// Options of a model's loss().
+template <class T>
+struct loss_call {
+  dropout_key dropout{};  ///< masks of this step
+  T* logits = nullptr;    ///< receives the logits of all tokens, or null
+  double z_loss = 0;      ///< weight of the squared logsumexp
+  exit_calls exits{};     ///< of a model that has `exits`
+};
+
+/// The encoded source that targets read.
+struct source_call {
+  index length = 0;                ///< padded tokens
+  const index* lengths = nullptr;  ///< [batch] valid tokens
+  bool cached = false;             ///< its keys and values are in the cache already
+};
+
+/// New tokens of a model's step().
+struct step_call {
+  const token* tokens = nullptr;   ///< [batch, length, ids_per_token], padded on the right
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< padded tokens per sequence
+  const index* lengths = nullptr;  ///< [batch] valid tokens, or null when all are
+  const index* past = nullptr;     ///< [batch] tokens that are cached already
+  bool every = false;              ///< logits behind every token, not only each sequence's last
+  layer_range layers{};            ///< that run, of a model that has `exits`
+  source_call source{};            ///< of a model that `encodes`
+};
+
+namespace detail {
+/// The context of a step.
+template <class T>
+context<T> step_context(const step_call& call, const ops::execution& on) {
+  context<T> ctx;
+  ctx.on = on;
+  ctx.batch = call.batch;
+  ctx.length = call.length;
+  ctx.lengths = call.lengths;
+  ctx.past = call.past;
+  ctx.stack.layers = call.layers;
+  return ctx;
+}
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The rules that a decoder's shape and policies keep, each with a sentence for what breaks it.
+
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+/// @file
+/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
+
+/// @file
+/// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
+/// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
+
+/// @file
+/// Parts common to kinds of attention: the projections around the mixing of tokens, and buffers and
+/// rotary positions for kinds that read whole sequences.
+
+/// @file
+/// Attention policies: the numbers of one attention layer, and the traits that every kind states.
+
+/// @file
+/// Shapes: the numbers of a model, as aggregates that can be template arguments.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
+struct t5_shape {
+  index d_model = 0;         ///< width of the residual stream
+  index d_ff = 0;            ///< hidden width of the feed-forward
+  index d_kv = 0;            ///< width of one attention head
+  index heads = 0;           ///< attention heads
+  index encoder_layers = 0;  ///< encoder blocks
+  index decoder_layers = 0;  ///< decoder blocks
+  index vocabulary = 0;      ///< rows of the embedding
+  index buckets = 32;        ///< relative position buckets
+  index max_distance = 128;  ///< distance from which all positions share the last bucket
+  double eps = 1e-6;         ///< added under the root of the norm
+
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
+           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
+           max_distance > buckets / 2 && eps > 0;
+  }
+};
+
+/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
+struct decoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< query heads
+  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;          ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// Numbers of an encoder that stands alone: BERT (Devlin et al. 2019), DistilBERT, ALBERT.
+struct encoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< attention heads
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index types = 2;            ///< token types, such as first and second text; 0 for no such table
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-12;         ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
+           types >= 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
+           rope_theta > 0;
+  }
+};
+
+/// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
+/// See projection.
+struct projection_kind {
+  index rank = 0;      ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;     ///< numerator of a delta's factor alpha / rank
+
+  /// Whether a map is one matrix.
+  constexpr bool plain() const { return rank == 0; }
+};
+
+/// Values of a byte slot behind the bytes 0 to 255: `byte_pad` fills slots behind a token's bytes.
+/// `byte_end` is the end of a text, which is a token of its own (Hillier et al. 2024).
+inline constexpr token byte_pad = 256, byte_end = 257;
+inline constexpr index byte_values = 258;  ///< how many there are
+
+/// Rules for padding, and for the wiring of blocks, in a model of bytes (Hillier et al. 2024).
+enum class byte_rules {
+  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
+              ///< mark in the loss and the others have none; feed-forwards that keep the width have
+              ///< a residual, and the head adds its positions once
+  repository  ///< as the published code computes: padding is a byte like others, is averaged and
+              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
+};
+
+/// Numbers of a byte_pooled model's two ends. The embedder makes one vector of a token's bytes; the
+/// head predicts the bytes of the next token.
+struct byte_pooling {
+  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
+  index width = 128;  ///< width of a byte's vector, before the embedder's blocks and in the head
+  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
+                                       ///< the last block goes to d_model
+  index head_blocks = 7;               ///< blocks of the head, all `width` wide
+  index heads = 8;                     ///< attention heads of every block
+  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
+  byte_rules rules = byte_rules::corrected;
+
+  /// Number of blocks of the embedder.
+  constexpr index blocks() const {
+    index n = 1;
+    while (n <= 7 && between[n - 1] > 0) ++n;
+    return n;
+  }
+  /// Width of the input of the embedder's block `k`.
+  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    for (index k = 0; k < blocks(); ++k)
+      if (heads <= 0 || width_before(k) % heads != 0) return false;
+    for (index k = blocks() - 1; k < 7; ++k)
+      if (between[k] != 0) return false;
+    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+  }
+  /// These numbers under other rules.
+  constexpr byte_pooling under(byte_rules other) const {
+    byte_pooling same = *this;
+    same.rules = other;
+    return same;
+  }
+  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
+  static constexpr byte_pooling repository() { return {}; }
+  /// The paper: bytes of width 64 and two blocks; numbers that it does not state are taken from the
+  /// code.
+  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
+};
+
+/// A real number as a template argument (clang 14 does not take a plain double).
+struct real {
+  double value;
+  /// From a plain number.
+  constexpr real(double x) : value(x) {}
+};
+
+/// A positive factor as a template argument, such as `expansion{1.5}`; kept to 1/1000.
+struct expansion {
+  index thousandths;
+  /// From a plain number.
+  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
+  /// `width` times the factor, rounded to the nearest whole number.
+  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// The key-value cache: storage of the keys and values of the tokens that a session was fed.
+
+/// @file
+/// The key-value cache in 4 bits: keys per channel, values per token (Hooper et al. 2024).
+
+/// @file
+/// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
+/// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
+/// stored.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -7517,27 +8979,41 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
 
 namespace detail {
 
-/// Computes out[rows, h] (+)= p[rows, keys] v[keys, h]. A row ignores keys that it does not see,
-/// even if they are not finite: sees(row, key) is false. All rows see the keys before `shared`.
-template <class Kernels, class T, class Sees>
-void mix_values(Kernels, index rows, index h, index keys, index shared, const T* p, index ldp,
-                const T* v, index ldv, T* out, index ldo, bool add, Sees&& sees) {
-  const auto finite = [&](index j, index count) {
-    return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
-  };
-  const bool clean = shared >= keys || finite(shared, keys - shared);
-  for (index from = 0, to = keys;; from = to + 1, add = true) {
-    if (!clean)
-      for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
-    Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
-                                  {v + from * ldv, ldv, panel_width}, out, ldo,
-                                  {nullptr, T(1), add});
-    if (to == keys) return;
-    for (index i = 0; i < rows; ++i)
-      for (index c = 0; c < h && sees(i, to); ++c)
-        out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+/// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
+template <class T>
+struct value_mix {
+  index rows, h, keys;
+  index shared;  ///< all rows see the keys before it
+  const T* p;
+  index ldp;
+  const T* v;
+  index ldv;
+  T* out;
+  index ldo;
+  bool accumulate = false;
+
+  /// Computes it. A row ignores keys that it does not see, even if they are not finite:
+  /// sees(row, key) is false.
+  template <class Kernels, class Sees>
+  void run(Kernels, Sees&& sees) const {
+    const auto finite = [&](index j, index count) {
+      return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
+    };
+    const bool clean = shared >= keys || finite(shared, keys - shared);
+    bool add = accumulate;
+    for (index from = 0, to = keys;; from = to + 1, add = true) {
+      if (!clean)
+        for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
+      Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
+                                    {v + from * ldv, ldv, panel_width}, out, ldo,
+                                    {nullptr, T(1), add});
+      if (to == keys) return;
+      for (index i = 0; i < rows; ++i)
+        for (index c = 0; c < h && sees(i, to); ++c)
+          out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
+    }
   }
-}
+};
 
 /// Everything about one (sequence, key-value head) that both directions share.
 template <class T, class Code>
@@ -7753,11 +9229,11 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
               const index shared = begin_of(some.rows - 1) > s.first
                                        ? 0
                                        : (std::max)(u.end_of(row) - s.first, index{0});
-              detail::mix_values(kernels, some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv,
-                                 out, u.n, more, [&](index i, index j) {
-                                   return s.first + j >= begin_of(i) &&
-                                          s.first + j < u.end_of(row + i);
-                                 });
+              const detail::value_mix<T> mix{
+                  some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+              mix.run(kernels, [&](index i, index j) {
+                return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
+              });
             }
             more = true;
           }
@@ -7886,7 +9362,7 @@ struct kv_buffer4 {
     if (Keys) newest = state.take<float>(batch * kept_newest);
   }
   constexpr bool gathered() const { return true; }
-  constexpr ops::kv_rows<code> rows(const std::int32_t*, index) const {
+  constexpr ops::kv_rows<code> rows(const ops::page_tables&) const {
     return {data, places.tokens, Heads, H, Keys, scales, places.fixed, places.ring, newest};
   }
   /// Stores values x[H] as token `j` of a head of sequence `b` of `all`, which are rows().
@@ -8031,11 +9507,10 @@ struct kv_buffer {
   }
   /// Whether several queries need a copy of what they look at.
   constexpr bool gathered() const { return !exact || places.ring > 0 || paged; }
-  /// The rows that attention reads; `tables` [batch, table_size] where the cache is paged.
-  constexpr ops::kv_rows<code> rows(const std::int32_t* tables, index table_size) const {
-    return {data,      places.tokens, Heads * slot, slot,
-            scales,    places.fixed,  places.ring,  paged ? tables : nullptr,
-            table_size};
+  /// The rows that attention reads, in `pages` where the cache is paged.
+  constexpr ops::kv_rows<code> rows(const ops::page_tables& pages) const {
+    return {data,   places.tokens, Heads * slot, slot,
+            scales, places.fixed,  places.ring,  paged ? pages : ops::page_tables{}};
   }
   /// Stores x[Heads, H] as token `j` of sequence `b` of `all`, which are rows(). In any order.
   void put(const ops::execution& on, const ops::kv_rows<code>& all, index b, index j,
@@ -8092,7 +9567,7 @@ struct pick_kv_buffer<float, kv_code::int4, Heads, H, Keys> {
 template <class Keys, class T>
 auto key_rows(const Keys& keys, const context<T>& ctx, const T* fresh, index length,
               const index* past) {
-  auto rows = keys.rows(ctx.tables, ctx.table_size);
+  auto rows = keys.rows(ctx.pages);
   if constexpr (requires { rows.fresh; })
     rows.fresh = fresh, rows.fresh_length = length, rows.past = past;
   return rows;
@@ -8106,10 +9581,8 @@ void keep_tokens(const Keys& keys, const Values& values, const context<T>& ctx, 
                  bool all, const T* k, const T* v) {
   constexpr index heads = Keys::heads, group = heads / Values::heads, h = Keys::width;
   const auto rows = key_rows(keys, ctx, k, length, all ? nullptr : ctx.past);
-  const auto value_rows = values.rows(ctx.tables, ctx.table_size);
-  const auto count = [&](index b) {
-    return !all ? ctx.length_of(b) : ctx.memory_lengths ? ctx.memory_lengths[b] : length;
-  };
+  const auto value_rows = values.rows(ctx.pages);
+  const auto count = [&](index b) { return all ? ctx.memory.length_of(b) : ctx.length_of(b); };
   const auto at = [&](index b, index t) { return all ? t : ctx.past[b] + t; };
   if constexpr (requires { rows.past; }) {  // whole blocks of keys are rounded together
     ctx.on.threads.each(ctx.batch * heads, [&](index unit) {
@@ -8303,9 +9776,25 @@ struct none : policy {};  ///< T5, Llama, STLM
 struct all : policy {};   ///< GPT-2
 }  // namespace bias
 
-/// A policy for the encoder alone: t5<shape, encoder<ffn::skip>>.
+/// Where the norms of an encoder's blocks stand.
+namespace norm_placement {
+/// Base of the placements.
+struct policy {};
+/// y = norm(x + branch(x)): BERT.
+struct post : policy {
+  static constexpr bool first = false;
+  static constexpr const char* text = "post";
+};
+/// y = x + branch(norm(x)), and a norm behind the last block (Xiong et al. 2020).
+struct pre : policy {
+  static constexpr bool first = true;
+  static constexpr const char* text = "pre";
+};
+}  // namespace norm_placement
+
+/// A policy for the encoder alone: t5<shape, encoder_stack<ffn::skip>>.
 template <class Policy>
-struct encoder {};
+struct encoder_stack {};
 /// A policy for the decoder stack alone: t5<shape, decoder_stack<ffn::skip>>.
 template <class Policy>
 struct decoder_stack {};
@@ -8344,7 +9833,7 @@ namespace attention {
 
 /// Base of every policy that mixes the tokens of a sequence; a kind overrides what differs. Models
 /// refuse it where it cannot work. `static std::string name()` is what files call it: a kind that
-/// is kept in files has one of its own, and one that others derive from says `using kind = itself`.
+/// is kept in files has one of its own. A kind that others derive from says `using kind = itself`.
 struct policy {
   static constexpr bool causal = true;          ///< can be kept from seeing later tokens
   static constexpr bool bidirectional = true;   ///< can see later tokens
@@ -8379,101 +9868,6 @@ LINNET_NAMESPACE_END
 
 #include <tuple>
 
-/// @file
-/// Copies, sums and activations of whole arrays, split over the team.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-namespace detail {
-/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
-template <class T, class F>
-void in_slices(const execution& on, index n, F&& f) {
-  constexpr index line = 64 / static_cast<index>(sizeof(T));
-  const auto [first, last] = on.threads.range((n + line - 1) / line);
-  const index begin = first * line, end = (std::min)(n, last * line);
-  if (begin < end) f(begin, end - begin);
-  on.threads.wait();
-}
-}  // namespace detail
-
-/// x[n] = value
-template <class T>
-void fill(const execution& on, index n, T value, T* x) {
-  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
-}
-/// y[n] = x[n]
-template <class T>
-void copy(const execution& on, index n, const T* x, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
-}
-/// y[n] = a[n] + b[n]; y may be a or b
-template <class T>
-void add(const execution& on, index n, const T* a, const T* b, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
-  });
-}
-/// y[n] = f(x[n])
-template <activation_kind A, class T>
-void activation(const execution& on, index n, const T* x, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
-  });
-}
-/// dx[n] += dy[n] f'(x[n])
-template <activation_kind A, class T>
-void activation_backward(const execution& on, index n, const T* x, const T* dy, T* dx) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
-    });
-  });
-}
-/// x[n] = log(1 + e^x[n])
-template <class T>
-void softplus(const execution& on, index n, T* x) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
-  });
-}
-/// dx[n] *= the derivative of softplus at x[n]
-template <class T>
-void softplus_backward(const execution& on, index n, const T* x, T* dx) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
-    });
-  });
-}
-/// y[n] = f(gate[n]) up[n] (Shazeer 2020)
-template <activation_kind A, class T>
-void gated(const execution& on, index n, const T* gate, const T* up, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
-    });
-  });
-}
-/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
-template <activation_kind A, class T>
-void gated_backward(const execution& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
-                    T* dup) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
-                                                 dup + at);
-    });
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 /// A string usable as a template value: the name of a member of a chain.
@@ -8488,10 +9882,12 @@ struct fixed_string {
   constexpr operator std::string_view() const { return {text, N - 1}; }
 };
 
-/// A layer with the name that its parameters carry inside a chain.
-template <fixed_string Name, class Layer>
+/// A layer with the name that its parameters carry inside a chain, and the part of the model that
+/// they are for storage::per_role.
+template <fixed_string Name, class Layer, storage::part Part = storage::part::any>
 struct named {
   using layer = Layer;
+  static constexpr storage::part part = Part;
   static constexpr std::string_view name = Name;
 };
 
@@ -8520,6 +9916,10 @@ constexpr const T& member(const numbered<K, T>& s) {
   return s.value;
 }
 
+/// Parameters of a chain of so many members.
+template <class P, std::size_t Count>
+concept has_members = P::members == Count;
+
 }  // namespace detail
 
 /// Layers applied one after the other: chain<named<"wi", linear<D, F>>, named<"act", relu<F>>,
@@ -8533,6 +9933,8 @@ struct chain {
   using item = std::tuple_element_t<K, std::tuple<First, Rest...>>;
   template <std::size_t K>
   using at_layer = typename item<K>::layer;
+  template <std::size_t K, class S>
+  using at_storage = storage::at<S, item<K>::part>;
 
  public:
   static constexpr index in = First::layer::in, out = at_layer<count - 1>::out;
@@ -8548,13 +9950,15 @@ struct chain {
 
   template <class Form>
   struct params {
-    linnet::detail::pack<typename First::layer::template params<Form>,
-                         typename Rest::layer::template params<Form>...>
+    linnet::detail::pack<typename First::layer::template params<form::at<Form, First::part>>,
+                         typename Rest::layer::template params<form::at<Form, Rest::part>>...>
         items{};
+    static constexpr std::size_t members = count;
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    visit_from<0>(f, at, p...);
+    if constexpr ((linnet::detail::has_members<P, count> && ...))  // else see visit_pairs()
+      visit_from<0>(f, at, p...);
   }
 
   template <class T>
@@ -8630,15 +10034,16 @@ struct chain {
   static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
                            cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
-                                          linnet::detail::member<K>(c.items), ctx, residual);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
+                                                         linnet::detail::member<K>(c.items), ctx,
+                                                         residual);
     } else if constexpr (K + 1 == count) {
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, y,
-                                          linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
+                                                         linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows());
-      at_layer<K>::template forward<T, S>(linnet::detail::member<K>(p.items), x, z,
-                                          linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, z,
+                                                         linnet::detail::member<K>(c.items), ctx);
       forward_from<K + 1, S, T>(p, z, y, c, ctx, residual);
     }
   }
@@ -8647,16 +10052,16 @@ struct chain {
                             view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
                             context<T>& ctx) {
     if constexpr (K + 1 == count) {
-      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
-                                           linnet::detail::member<K>(dp.items), x, dy, dx,
-                                           linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template backward<T, at_storage<K, S>>(
+          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
+          linnet::detail::member<K>(c.items), ctx);
     } else {
       const view<T, at_layer<K>::out> z(c.between[K], x.rows()), dz(c.gradient[K], x.rows());
       ops::fill(ctx.on, dz.size(), T(0), dz.data());
       backward_from<K + 1, S, T>(p, dp, z, dy, dz, c, ctx);
-      at_layer<K>::template backward<T, S>(linnet::detail::member<K>(p.items),
-                                           linnet::detail::member<K>(dp.items), x, dz, dx,
-                                           linnet::detail::member<K>(c.items), ctx);
+      at_layer<K>::template backward<T, at_storage<K, S>>(
+          linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dz, dx,
+          linnet::detail::member<K>(c.items), ctx);
     }
   }
 };
@@ -8695,8 +10100,10 @@ struct linear : without_cache {
 
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "weight", weight_info, p.weight...);
-    if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+    if constexpr ((linnet::detail::one_matrix<P> && ...)) {  // else see visit_pairs()
+      f(at / "weight", weight_info, p.weight...);
+      if constexpr (Bias) f(at / "bias", tensor_info{1, Out, role::bias, 0}, p.bias...);
+    }
   }
 
   template <class T>
@@ -8706,7 +10113,7 @@ struct linear : without_cache {
   }
   /// Describes the product into `y`, to be computed alone or together with others of these inputs.
   template <class T, class S>
-  static ops::product<T, S> product(const params<form::packed<T, S>>& p, T* y) {
+  static ops::product<T, storage::single<S>> product(const params<form::packed<T, S>>& p, T* y) {
     if constexpr (Bias)
       return {p.weight, Out, y, p.bias};
     else
@@ -8718,7 +10125,7 @@ struct linear : without_cache {
                       without_cache::cache<T>&, context<T>& ctx, const T* residual = nullptr) {
     auto one = product<T, S>(p, y.data());
     one.residual = residual;
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+    ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {one});
   }
 
   template <class T, class S>
@@ -8726,8 +10133,8 @@ struct linear : without_cache {
                        view<const T, In> x, view<const T, Out> dy, view<T, In> dx,
                        without_cache::cache<T>&, context<T>& ctx) {
     if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), Out, dy.data(), dp.bias);
-    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight, dp.weight,
-                         dx.data());
+    ops::matmul_backward(ctx.on, x.rows(), Out, In, dy.data(), x.data(), p.weight,
+                         {dp.weight, dx.data()});
   }
 
   static constexpr index flops(const call_shape& e) { return 2 * e.rows() * In * Out; }
@@ -8762,7 +10169,7 @@ struct own_parameters {
 namespace detail {
 
 /// Buffers between `Count` layers of width D, and the loops over the layers. A sample may skip
-/// layers while training, see ops::layer_mask; outside training, those of ctx.layers run.
+/// layers while training, see ops::layer_mask; outside training, those of ctx.stack.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
   T* stream[Count]{};  ///< [rows, D] output of each layer but the last
@@ -8783,15 +10190,15 @@ struct layer_loop {
                Run&& run) const {
     for (std::size_t l = 0; l < Count; ++l) {
       const index layer = first + static_cast<index>(l);
-      if (!ctx.layers.holds(layer)) continue;
-      ctx.layer = layer;
-      ctx.hook(layer, x.data(), nullptr);
-      const bool last = l + 1 == Count || !ctx.layers.holds(layer + 1);
+      if (!ctx.stack.layers.holds(layer)) continue;
+      ctx.stack.layer = layer;
+      ctx.stack.hook(layer, x.data(), nullptr);
+      const bool last = l + 1 == Count || !ctx.stack.layers.holds(layer + 1);
       const view<T, D> next = last ? y : view<T, D>(stream[l], x.rows());
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
-      ctx.mask = mask ? &mask : nullptr;
+      ctx.stack.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
-      ctx.mask = nullptr;
+      ctx.stack.mask = nullptr;
       if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
       x = next;
     }
@@ -8805,7 +10212,7 @@ struct layer_loop {
       const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
       if (l > 0) ops::fill(ctx.on, d_input.size(), T(0), d_input.data());
-      const index layer = ctx.layer = first + static_cast<index>(l);
+      const index layer = ctx.stack.layer = first + static_cast<index>(l);
       const ops::layer_mask mask(ctx.dropout, dropout_id, layer, all);
       if (mask) {
         T* const rest = gradient[(l + 1) % 2];  // dy itself, or free
@@ -8813,10 +10220,10 @@ struct layer_loop {
                            rest);
         dy = view<const T, D>(rest, x.rows());
       }
-      ctx.mask = mask ? &mask : nullptr;
+      ctx.stack.mask = mask ? &mask : nullptr;
       if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
-      ctx.mask = nullptr;
-      ctx.hook(layer, input.data(), d_input.data());
+      ctx.stack.mask = nullptr;
+      ctx.stack.hook(layer, input.data(), d_input.data());
       dy = d_input;
     }
   }
@@ -8891,7 +10298,7 @@ struct repeat {
 
 LINNET_NAMESPACE_END
 /// @file
-/// The pre-norm residual branch.
+/// The residual branch, with its norm before it or behind it.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -8981,6 +10388,78 @@ struct residual {
   }
 };
 
+/// The post-norm residual branch of BERT and the first Transformer (Vaswani et al. 2017):
+/// y = Norm(x + Drop(Sub(x))). y is not x. Its parameters have the names of `residual`.
+template <class Norm, class Sub>
+struct post_norm_residual {
+  static constexpr index in = Norm::in, out = Norm::in;
+  static_assert(linnet::detail::check_layer<Sub>());
+  static_assert(Sub::in == in && Sub::out == in,
+                "linnet::post_norm_residual: the branch must keep the width of the stream");
+  static constexpr bool fused = linnet::detail::adds_residual<Sub>();
+
+  template <class Form>
+  using params = typename residual<Norm, Sub>::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    residual<Norm, Sub>::visit(f, at, p...);
+  }
+
+  template <class T>
+  struct cache {
+    typename Norm::template cache<T> norm{};
+    typename Sub::template cache<T> sub{};
+    T* sum = nullptr;     ///< [rows, D] input of the norm
+    T* branch = nullptr;  ///< [rows, D] output of the branch, then the gradient of both; null where
+                          ///< the branch adds x itself
+    int dropout_id = 0;   ///< of its dropout
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    c.dropout_id = m.dropout_ids++;
+    c.norm = Norm::template plan<T>(m, e);
+    c.sum = m.saved.take<T>(e.rows() * in);
+    const index mark = m.scratch.mark();
+    if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
+    c.sub = Sub::template plan<T>(m, e);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
+                      cache<T>& c, context<T>& ctx) {
+    const view<T, in> sum(c.sum, x.rows()), branch(c.branch, x.rows());
+    if (branch.data()) {
+      Sub::template forward<T, S>(p.sub, x, branch, c.sub, ctx);
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
+      ops::add(ctx.on, x.size(), x.data(), branch.data(), sum.data());
+    } else if constexpr (fused) {
+      Sub::template forward<T, S>(p.sub, x, sum, c.sub, ctx, x.data());
+    }
+    Norm::template forward<T, S>(p.norm, sum, y, c.norm, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, in> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    const view<T, in> sum(c.sum, x.rows()), d_sum(c.branch, x.rows());
+    ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
+    Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
+    ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
+    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
+    Sub::template backward<T, S>(p.sub, dp.sub, x, d_sum, dx, c.sub, ctx);
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    linnet::copy_state<Sub, T>(c.sub, from, to, part);
+  }
+
+  static constexpr index flops(const call_shape& e) { return residual<Norm, Sub>::flops(e); }
+};
+
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
@@ -9003,19 +10482,40 @@ struct second_factor : linear<Rank, Out, Bias> {
         at, p...);
   }
 };
-/// Two thin factors; see low_rank_linear.
-template <index In, index Out, index Rank, bool Bias>
-struct factors {
-  static_assert(Rank > 0 && Rank <= In && Rank <= Out,
-                "linnet::low_rank_linear: the rank must be positive and at most the smaller width");
-  using type = chain<named<"v", linear<In, Rank>>, named<"u", second_factor<Rank, Out, Bias>>>;
-};
 }  // namespace detail
+
+/// Linear maps one after the other, by name: the one map whose matrix is the product of theirs.
+/// Only the last may have a bias.
+template <class... Maps>
+struct linear_product : chain<Maps...> {
+  using chain<Maps...>::visit;
+  /// Beside the parameters `q` of that one map.
+  template <class F, class P, linnet::detail::one_matrix Q>
+  static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    constexpr std::size_t count = sizeof...(Maps);
+    const auto pair = [&]<std::size_t... K>(std::index_sequence<K...>) {
+      using leaf = std::remove_cvref_t<decltype(linnet::detail::member<0>(p.items).weight)>;
+      matrix_expression<leaf, count> w{{linnet::detail::member<K>(p.items).weight...},
+                                       {linear_product::in, Maps::layer::out...}};
+      f(at / "weight", tensor_info{linear_product::out, linear_product::in}, w, q.weight);
+    };
+    pair(std::make_index_sequence<count>{});
+    // A map without a bias has one of zeros, a null pointer, beside one that has it.
+    auto& bias = linnet::detail::member<count - 1>(p.items).bias;
+    constexpr bool there = !std::is_same_v<std::remove_cvref_t<decltype(q.bias)>, std::nullptr_t>;
+    if constexpr (there)
+      f(at / "bias", tensor_info{1, linear_product::out, role::bias}, bias, q.bias);
+  }
+};
 
 /// y[rows, Out] = U (V x) (+ b), U[Out, Rank], V[Rank, In]: Rank (In + Out) numbers instead of
 /// In Out.
 template <index In, index Out, index Rank, bool Bias = false>
-using low_rank_linear = typename detail::factors<In, Out, Rank, Bias>::type;
+struct low_rank_linear : linear_product<named<"v", linear<In, Rank>>,
+                                        named<"u", detail::second_factor<Rank, Out, Bias>>> {
+  static_assert(Rank > 0 && Rank <= In && Rank <= Out,
+                "linnet::low_rank_linear: the rank must be positive and at most the smaller width");
+};
 
 /// Linear map with a low-rank delta (LoRA, Hu et al. 2021, arXiv:2106.09685): y[rows, Out] = W x (+
 /// b) + Alpha / Rank B (A x). W is [Out, In], A [Rank, In], B [Out, Rank]. B starts at zero.
@@ -9046,6 +10546,16 @@ struct lora_linear {
     };
     second::visit(zero, at / "lora_b", p.lora_b...);
   }
+  /// Beside the parameters `q` of the map with the delta added up.
+  template <class F, class P, linnet::detail::one_matrix Q>
+  static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    using leaf = std::remove_cvref_t<decltype(p.whole_matrix.weight)>;
+    matrix_expression<leaf, 2> w{
+        {p.lora_a.weight, p.lora_b.weight}, {In, Rank, Out}, p.whole_matrix.weight, scale};
+    f(at / "weight", whole::weight_info, w, q.weight);
+    if constexpr (Bias)
+      f(at / "bias", tensor_info{1, Out, role::bias}, p.whole_matrix.bias, q.bias);
+  }
 
   template <class T>
   struct cache {
@@ -9071,11 +10581,11 @@ struct lora_linear {
     first::template forward<T, S>(p.lora_a, x, {c.inner, x.rows()}, none, ctx);
     auto delta = second::template product<T, S>(p.lora_b, y.data());
     delta.alpha = T(scale);
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), Rank, c.inner, {delta});
+    ops::gemm_batch(ctx.on, x.rows(), Rank, c.inner, {delta});
     auto rest = whole::template product<T, S>(p.whole_matrix, y.data());
     rest.accumulate = true;
     rest.residual = residual;
-    ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {rest});
+    ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {rest});
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
@@ -9086,7 +10596,7 @@ struct lora_linear {
     whole::template backward<T, S>(p.whole_matrix, dp.whole_matrix, x, dy, dx, none, ctx);
     ops::fill(ctx.on, d_inner.size(), T(0), c.d_inner);
     ops::matmul_backward(ctx.on, x.rows(), Out, Rank, dy.data(), c.inner, p.lora_b.weight,
-                         dp.lora_b.weight, c.d_inner, T(scale));
+                         {dp.lora_b.weight, c.d_inner, T(scale)});
     first::template backward<T, S>(p.lora_a, dp.lora_a, x, d_inner, dx, none, ctx);
   }
 
@@ -9140,12 +10650,13 @@ struct attention_projections {
 
   template <class Form>
   struct params {
-    typename to_query::template params<Form> q{};
-    [[no_unique_address]] std::conditional_t<SharedKey, std::nullptr_t,
-                                             typename to_key::template params<Form>>
+    typename to_query::template params<form::at<Form, storage::part::attention_q>> q{};
+    [[no_unique_address]] std::conditional_t<
+        SharedKey, std::nullptr_t,
+        typename to_key::template params<form::at<Form, storage::part::attention_k>>>
         k{};
-    typename to_key::template params<Form> v{};
-    typename to_output::template params<Form> o{};
+    typename to_key::template params<form::at<Form, storage::part::attention_v>> v{};
+    typename to_output::template params<form::at<Form, storage::part::attention_o>> o{};
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
@@ -9217,21 +10728,18 @@ struct attention_projections {
   template <class T, class S, class P>
   static void project(const P& p, view<const T, in> x, const buffers<T>& b, const context<T>& ctx) {
     if constexpr (SharedKey)
-      ops::gemm_batch<T, S, 2>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.v, b.v)});
+      ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
+                     to_key::product(p.v, b.v));
     else
-      ops::gemm_batch<T, S, 3>(
-          ctx.on, x.rows(), in, x.data(),
-          {to_query::template product<T, S>(p.q, b.q), to_key::template product<T, S>(p.k, b.k),
-           to_key::template product<T, S>(p.v, b.v)});
+      ops::gemm_each(ctx.on, x.rows(), in, x.data(), to_query::product(p.q, b.q),
+                     to_key::product(p.k, b.k), to_key::product(p.v, b.v));
     rotate(b.q, b.k, ctx, false);
   }
   /// mixed -> y
   template <class T, class S, class P>
   static void finish(const P& p, view<T, out> y, const buffers<T>& b, context<T>& ctx) {
     without_cache::cache<T> none;
-    to_output::template forward<T, S>(p.o, {b.mixed, y.rows()}, y, none, ctx);
+    to_output::template forward<T>(p.o, {b.mixed, y.rows()}, y, none, ctx);
   }
   /// dy -> d_mixed, and zeros in dq, dk (unless shared) and dv.
   template <class T, class S, class P, class D>
@@ -9240,8 +10748,7 @@ struct attention_projections {
     without_cache::cache<T> none;
     const index rows = dy.rows();
     ops::fill(ctx.on, rows * n, T(0), b.d_mixed);
-    to_output::template backward<T, S>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none,
-                                       ctx);
+    to_output::template backward<T>(p.o, dp.o, {b.mixed, rows}, dy, {b.d_mixed, rows}, none, ctx);
     ops::fill(ctx.on, rows * n, T(0), b.dq);
     if constexpr (!SharedKey) ops::fill(ctx.on, rows * kv, T(0), b.dk);
     ops::fill(ctx.on, rows * kv, T(0), b.dv);
@@ -9253,10 +10760,10 @@ struct attention_projections {
     without_cache::cache<T> none;
     const index rows = x.rows();
     rotate(b.dq, b.dk, ctx, true);
-    to_query::template backward<T, S>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
+    to_query::template backward<T>(p.q, dp.q, x, {b.dq, rows}, dx, none, ctx);
     if constexpr (!SharedKey)
-      to_key::template backward<T, S>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
+      to_key::template backward<T>(p.k, dp.k, x, {b.dk, rows}, dx, none, ctx);
+    to_key::template backward<T>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
   }
 
   /// Floating-point operations of the projections.
@@ -9388,30 +10895,27 @@ struct softmax_attention {
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
     if constexpr (A.cross) {
-      to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
-      if (!ctx.memory_cached) {
-        const view<const T, in> memory(ctx.memory, ctx.batch * ctx.memory_length);
+      to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+      if (!ctx.memory.cached) {
+        const view<const T, in> memory(ctx.memory.states, ctx.batch * ctx.memory.length);
         if constexpr (A.projections.plain()) {
-          ops::gemm_batch<T, S, 2>(
-              ctx.on, memory.rows(), in, memory.data(),
-              {to_key::template product<T, S>(p.k, c.k), to_key::template product<T, S>(p.v, c.v)});
+          ops::gemm_each(ctx.on, memory.rows(), in, memory.data(), to_key::product(p.k, c.k),
+                         to_key::product(p.v, c.v));
         } else {
-          to_key::template forward<T, S>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
-          to_key::template forward<T, S>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
+          to_key::template forward<T>(p.k, memory, {c.k, memory.rows()}, c.inner.k, ctx);
+          to_key::template forward<T>(p.v, memory, {c.v, memory.rows()}, c.inner.v, ctx);
         }
         if (cached)
-          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory_length, true, c.k, c.v);
+          linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.memory.length, true, c.k, c.v);
       }
     } else {
       if constexpr (A.projections.plain()) {
-        ops::gemm_batch<T, S, 3>(
-            ctx.on, rows, in, x.data(),
-            {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-             to_key::template product<T, S>(p.v, c.v)});
+        ops::gemm_each(ctx.on, rows, in, x.data(), to_query::product(p.q, c.q),
+                       to_key::product(p.k, c.k), to_key::product(p.v, c.v));
       } else {
-        to_query::template forward<T, S>(p.q, x, {c.q, rows}, c.inner.q, ctx);
-        to_key::template forward<T, S>(p.k, x, {c.k, rows}, c.inner.k, ctx);
-        to_key::template forward<T, S>(p.v, x, {c.v, rows}, c.inner.v, ctx);
+        to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
+        to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
+        to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
       if constexpr (A.rope != rope_pairing::none)
         ctx.on.threads.each(rows, [&](index row) {
@@ -9428,30 +10932,30 @@ struct softmax_attention {
       // Of the encoder's keys none are as they were given, wherever a query stands.
       const auto keys = linnet::detail::key_rows(c.keys, ctx, A.cross ? nullptr : c.k, ctx.length,
                                                  A.cross ? nullptr : ctx.past);
-      ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.tables, ctx.table_size)));
+      ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.pages)));
       if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
-    to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
+    to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory_length : ctx.length);
+    const index rows = x.rows(), key_rows = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
     const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-    to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
+    to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
     ops::fill(ctx.on, dq.size(), T(0), dq.data());
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
     ops::fill(ctx.on, dk.size(), T(0), dk.data());
     ops::fill(ctx.on, dv.size(), T(0), dv.data());
     ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
                             {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
-                             A.relative ? ctx.d_bias : nullptr});
+                             A.relative ? ctx.bias.d_lines : nullptr});
     if constexpr (!A.cross && A.rope != rope_pairing::none)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -9461,11 +10965,11 @@ struct softmax_attention {
           for (index j = row * n; j < (row + 1) * n; ++j) c.dq[j] += c.dq_first[j];
         }
       });
-    to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
-    const view<const T, in> source(A.cross ? ctx.memory : x.data(), key_rows);
-    const view<T, in> d_source(A.cross ? ctx.d_memory : dx.data(), key_rows);
-    to_key::template backward<T, S>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
-    to_key::template backward<T, S>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
+    to_query::template backward<T>(p.q, dp.q, x, dq, dx, c.inner.q, ctx);
+    const view<const T, in> source(A.cross ? ctx.memory.states : x.data(), key_rows);
+    const view<T, in> d_source(A.cross ? ctx.memory.d_states : dx.data(), key_rows);
+    to_key::template backward<T>(p.k, dp.k, source, dk, d_source, c.inner.k, ctx);
+    to_key::template backward<T>(p.v, dp.v, source, dv, d_source, c.inner.v, ctx);
   }
 
   /// Copies the keys and values of one sequence to another.
@@ -9500,7 +11004,7 @@ struct softmax_attention {
   /// Buffer of the keys or values of this call.
   template <class T>
   static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
-    return {x, A.cross ? ctx.memory_length : ctx.length, kv, A.d_kv};
+    return {x, A.cross ? ctx.memory.length : ctx.length, kv, A.d_kv};
   }
   /// Arguments of the attention call, forward and backward.
   template <class T, class Code>
@@ -9510,7 +11014,7 @@ struct softmax_attention {
     ops::attention_call<T, Code> a{};
     a.batch = ctx.batch;
     a.queries = ctx.length;
-    a.keys = A.cross ? ctx.memory_length : ctx.past ? c.capacity : ctx.length;
+    a.keys = A.cross ? ctx.memory.length : ctx.past ? c.capacity : ctx.length;
     a.heads = A.heads;
     a.kv_heads = A.kv_heads;
     a.h = A.d_kv;
@@ -9525,10 +11029,10 @@ struct softmax_attention {
     a.past = A.cross ? nullptr : ctx.past;
     if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
     // A causal query sees only earlier keys, which are valid as long as the query is.
-    a.key_lengths = A.cross ? ctx.memory_lengths : A.causal ? nullptr : ctx.lengths;
+    a.key_lengths = A.cross ? ctx.memory.lengths : A.causal ? nullptr : ctx.lengths;
     if constexpr (A.relative) {
-      a.bias = ctx.bias;
-      a.bias_origin = ctx.bias_origin;
+      a.bias = ctx.bias.lines;
+      a.bias_origin = ctx.bias.origin;
     }
     a.scratch = c.scratch;
     a.scratch_size = c.scratch_size;
@@ -9544,7 +11048,7 @@ struct softmax_attention {
     if constexpr (A.rope != rope_pairing::none) {
       const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
       const T* const angles =
-          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope + (limit - 1) * A.d_kv;
+          position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope.table + (limit - 1) * A.d_kv;
       ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
     }
   }
@@ -9649,8 +11153,8 @@ struct sinks : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Embedding policies: a table as wide as the stream, or a narrower one with a linear map to and
-/// from it (Lan et al. 2019).
+/// Embedding policies: a table as wide as the stream, or a narrower one with linear maps (Lan et
+/// al. 2019).
 
 LINNET_NAMESPACE_BEGIN
 
@@ -9757,8 +11261,7 @@ struct factorised_projection {
                             index n, const T* y, T* dy, const cache<T>& c,
                             const ops::execution& on) {
     if (!Tied) return;
-    const T* const no_bias = nullptr;
-    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, no_bias, true);
+    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
     ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
   }
   static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }
@@ -9895,7 +11398,7 @@ struct activated_linear {
     if constexpr (Projections.plain()) {
       auto one = map::template product<T, S>(p, inner);
       if (c.inner == nullptr) one.finish = ops::activates<A, T>;
-      ops::gemm_batch<T, S, 1>(ctx.on, x.rows(), In, x.data(), {one});
+      ops::gemm_batch(ctx.on, x.rows(), In, x.data(), {one});
     } else {
       map::template forward<T, S>(p, x, {inner, x.rows()}, c.map_cache, ctx);
     }
@@ -9932,8 +11435,9 @@ struct gated_layer {
 
   template <class Form>
   struct params {
-    typename wide::template params<Form> gate{}, up{};
-    typename narrow::template params<Form> down{};
+    typename wide::template params<form::at<Form, storage::part::ffn_gate>> gate{};
+    typename wide::template params<form::at<Form, storage::part::ffn_up>> up{};
+    typename narrow::template params<form::at<Form, storage::part::ffn_down>> down{};
   };
   template <class Fn, class... P>
   static constexpr void visit(Fn&& f, const parameter_path& at, P&... p) {
@@ -9979,21 +11483,20 @@ struct gated_layer {
     const view<T, F> hidden(c.hidden, rows);
     T* const upward = c.up ? c.up : c.hidden;
     if constexpr (Projections.plain()) {
-      auto up = wide::template product<T, S>(p.up, upward);
+      auto up = wide::product(p.up, upward);
       if (c.up == nullptr) {
         up.finish = ops::gates<A, T>;
         up.gate = c.gate;
       }
-      ops::gemm_batch<T, S, 2>(ctx.on, rows, D, x.data(),
-                               {wide::template product<T, S>(p.gate, c.gate), up});
+      ops::gemm_each(ctx.on, rows, D, x.data(), wide::product(p.gate, c.gate), up);
     } else {
-      wide::template forward<T, S>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
-      wide::template forward<T, S>(p.up, x, {upward, rows}, c.up_map, ctx);
+      wide::template forward<T>(p.gate, x, {c.gate, rows}, c.gate_map, ctx);
+      wide::template forward<T>(p.up, x, {upward, rows}, c.up_map, ctx);
     }
     if (c.up || !Projections.plain())
       ops::gated<A>(ctx.on, hidden.size(), c.gate, upward, c.hidden);
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.hidden);
-    narrow::template forward<T, S>(p.down, hidden, y, c.down_map, ctx, residual);
+    narrow::template forward<T>(p.down, hidden, y, c.down_map, ctx, residual);
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
@@ -10003,11 +11506,11 @@ struct gated_layer {
     const view<T, F> hidden(c.hidden, rows), d_hidden(c.d_hidden, rows), d_gate(c.d_gate, rows),
         d_up(c.d_up, rows);
     ops::fill(ctx.on, d_hidden.size(), T(0), c.d_hidden);
-    narrow::template backward<T, S>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
+    narrow::template backward<T>(p.down, dp.down, hidden, dy, d_hidden, c.down_map, ctx);
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, F, c.d_hidden);
     ops::gated_backward<A>(ctx.on, d_hidden.size(), c.gate, c.up, c.d_hidden, c.d_gate, c.d_up);
-    wide::template backward<T, S>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
-    wide::template backward<T, S>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
+    wide::template backward<T>(p.gate, dp.gate, x, d_gate, dx, c.gate_map, ctx);
+    wide::template backward<T>(p.up, dp.up, x, d_up, dx, c.up_map, ctx);
   }
   static constexpr index flops(const call_shape& e) {
     return 2 * wide::flops(e) + narrow::flops(e);
@@ -10027,8 +11530,9 @@ struct policy {
 template <activation_kind A>
 struct standard : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
-  using layer = chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>>,
-                      named<"wo", projection<F, D, Bias, Projections>>>;
+  using layer =
+      chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
+            named<"wo", projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -10076,6 +11580,7 @@ struct low_rank : policy {
 /// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>
 struct reparam : policy {
+  using collapsed = linear;  ///< what collapse() makes of it
   static_assert(N == 2 || N == 3, "linnet::ffn::reparam<N, e>: N is 2 or 3 matrices");
   static_assert(E.thousandths > 0, "linnet::ffn::reparam<N, e>: the expansion e must be positive");
 
@@ -10083,17 +11588,18 @@ struct reparam : policy {
   static constexpr index inner = E.of(D);
   template <index D, bool Three>
   struct make {
-    using type =
-        chain<named<"w1", linnet::linear<D, inner<D>>>, named<"w2", linnet::linear<inner<D>, D>>>;
+    using type = linear_product<named<"w1", linnet::linear<D, inner<D>>>,
+                                named<"w2", linnet::linear<inner<D>, D>>>;
   };
   template <index D>
   struct make<D, true> {
-    using type = chain<named<"w1", linnet::linear<D, inner<D>>>,
-                       named<"w2", linnet::linear<inner<D>, inner<D>>>,
-                       named<"w3", linnet::linear<inner<D>, D>>>;
+    using type = linear_product<named<"w1", linnet::linear<D, inner<D>>>,
+                                named<"w2", linnet::linear<inner<D>, inner<D>>>,
+                                named<"w3", linnet::linear<inner<D>, D>>>;
   };
+  // A chain of one, as that of ffn::linear.
   template <index D, index, bool>
-  using layer = typename make<D, N == 3>::type;
+  using layer = chain<named<"", typename make<D, N == 3>::type>>;
 };
 
 }  // namespace ffn
@@ -10438,8 +11944,8 @@ namespace detail {
 
 /// A block that only some tokens go through. While training they are those with the largest r_i =
 /// w.x_i; otherwise each token decides for itself. They become x_i + r_i f(x~)_i, where f is the
-/// block without its residual. x~ are the chosen tokens alone, in order and with the positions that
-/// they have in the text. All others stay as they are, to the bit.
+/// block without its residual. Here x~ are the chosen tokens alone, in order and with the positions
+/// that they have in the text. All others stay as they are, to the bit.
 ///
 /// Rotary is the width of the rotary angles that the block reads, 0 for none. The auxiliary loss
 /// Weight * sum_i BCE(sigmoid(r_i), chosen_i), of the predictor's s_i in place of r_i where there
@@ -10696,10 +12202,10 @@ struct routed_block {
     inner.length = *std::max_element(c.counts, c.counts + ctx.batch);
     inner.lengths = c.counts;
     inner.past = ctx.past ? c.past : nullptr;
-    inner.tables = nullptr;
+    inner.pages = {};
     // Every row brings the angles of its own position.
-    inner.rope_positions = 0;
-    inner.rope_beyond = c.angles;
+    inner.rope.positions = 0;
+    inner.rope.beyond = c.angles;
     return inner;
   }
   /// The row of x behind row `i` of the inner call, or -1 for padding.
@@ -10737,13 +12243,13 @@ struct all : policy {
 ///
 /// Which tokens are the best of a sequence depends on later ones, which nobody knows while a text
 /// is written. Training looks ahead, all else does not. In a session or an evaluator a token enters
-/// a block if `By` says so, which is a function of the token and those before it. Any number of
-/// tokens may enter. So an evaluator scores what a session would write; only trainer::evaluate()
-/// looks ahead as training does. By says so if r_i > 0, that is sigmoid(r_i) > 1/2. For this,
-/// training adds to the loss Weight times the binary cross-entropy of sigmoid(r_i) with the choice,
-/// summed over tokens and routed blocks. Its gradient goes through the router and on into x. Or By
-/// is a predictor, two linear maps with a SiLU between them, of hidden width d_model / 4, trained
-/// by that cross-entropy on x as it is. Its gradient then goes no further, and the language model
+/// a block if `By` says so, a function of the token and those before it. Any number of tokens may
+/// enter. So an evaluator scores what a session would write; only trainer::evaluate() looks ahead
+/// as training does. By says so if r_i > 0, that is sigmoid(r_i) > 1/2. For this, training adds to
+/// the loss Weight times the binary cross-entropy of sigmoid(r_i) with the choice, summed over
+/// tokens and routed blocks. Its gradient goes through the router and on into x. Or By is a
+/// predictor: two linear maps with a SiLU between them, of hidden width d_model / 4. That
+/// cross-entropy trains it on x as it is. Its gradient then goes no further, and the language model
 /// learns as if it were not there (but for clipping, which sees its gradient too). Losses that
 /// trainers and evaluators report are those of the language model alone; so check_model_gradients()
 /// wants a Weight of 0.
@@ -10888,9 +12394,19 @@ struct shared_parameters {
                    p.items[l]...);
     Layer::visit(only(true), at / "shared", p.shared...);
   }
+  /// Beside the parameters `q` of as many layers that share nothing.
+  template <class F, class P, class Q>
+  requires(!requires(Q & q) {
+    q.shared;
+  }) static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
+    for (std::size_t l = 0; l < count * times; ++l) {
+      auto layer = of(p, l);
+      Layer::visit(f, at.element(static_cast<index>(l), N), layer, q.items[l]);
+    }
+  }
   /// Parameters of layer `l`.
   template <class P>
-  static auto of(P& p, std::size_t l) {
+  static constexpr auto of(P& p, std::size_t l) {
     auto layer = p.items[l / times];
     Layer::visit(
         [](const parameter_path& where, const tensor_info&, auto& to, const auto& from) {
@@ -10943,7 +12459,13 @@ struct pick_storage {
       std::type_identity<storage::with_compute<stored, computed>>>::type;
 };
 
-/// The policy inside a wrapper such as encoder<P>, or void if `P` is no such wrapper.
+/// The storage of the model of a list.
+template <class... Ps>
+using pick_model_storage =
+    model_storage<std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>,
+                  typename pick_storage<Ps...>::type>;
+
+/// The policy inside a wrapper such as encoder_stack<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {
   using type = void;
@@ -10975,7 +12497,7 @@ constexpr bool policies_fit() {
   if constexpr (twice<ffn::policy, Ps...>)
     static_assert(never<Ps...>,
                   "linnet: two ffn:: policies for the same stack; give one, or wrap one in "
-                  "encoder<> or decoder_stack<>");
+                  "encoder_stack<> or decoder_stack<>");
   else if constexpr (twice<norm::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two norm:: policies; give one");
   else if constexpr (twice<attention::policy, Ps...>)
@@ -10998,6 +12520,11 @@ constexpr bool policies_fit() {
     static_assert(never<Ps...>, "linnet: two embedding:: policies; give one");
   else if constexpr (twice<compute::policy, Ps...>)
     static_assert(never<Ps...>, "linnet: two compute:: policies; give one");
+  else if constexpr (!pick_model_storage<Ps...>::fits)
+    static_assert(
+        never<Ps...>,
+        "linnet::storage::per_role: a tied head reads the embedding's table, which has one "
+        "storage; give storage::embedding<> alone, or tie::untied");
   else
     return true;
   return false;
@@ -11065,16 +12592,18 @@ requires(Projections.plain()) struct ffn_layer<Ffn, D, F, Bias, Projections> {
 /// The residual block of a stack: the attention branches, then the feed-forward unless skipped.
 template <class Norm, class Ffn, class... Branches>
 struct block_of {
-  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{},
+            template <class, class> class Residual = residual>
   struct make {
-    using feed_forward = residual<typename Norm::template layer<D, Eps>,
+    using feed_forward = Residual<typename Norm::template layer<D, Eps>,
                                   typename ffn_layer<Ffn, D, F, Bias, Projections>::type>;
     using type = chain<Branches..., named<"ffn", feed_forward>>;
   };
 };
 template <class Norm, class Ffn, class... Branches>
 requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
-  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{}>
+  template <index D, index F, bool Bias, real Eps, projection_kind Projections = projection_kind{},
+            template <class, class> class Residual = residual>
   struct make {
     using type = chain<Branches...>;
   };
@@ -11253,7 +12782,7 @@ struct make_decoder {
           pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
           pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
           pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-          typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
+          typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
           pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>>>;
 };
@@ -11320,26 +12849,23 @@ LINNET_NAMESPACE_END
 ///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
 ///  may
 ///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
-///  - `loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, criterion)`: the summed loss of a
-///    batch. With `dp`, ADDS the gradient of that sum. `logits`, if not null, receives those of all
-///    tokens. `z_loss` is the weight of the squared logsumexp. ops::head_loss() does most of it;
+///  - `loss<T, S>(p, dp, batch, w, on, loss_call, criterion)`: the summed loss of a batch. With
+///    `dp`, ADDS the gradient of that sum. ops::head_loss() does most of it;
 ///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
 ///    compute. Files keep them, and loading compares them.
 ///
 /// A `decoding_model` is a language model that sessions run. It also has
-///  - `step<T, S>(p, tokens, batch, length, lengths, past, w, on, every)`: feeds [batch, length]
-///    tokens behind `past` cached ones. w.logits then holds what follows each sequence's last
-///    valid token, or with `every` what follows each token;
-///  - in its workspace `logits`, and `tables` and `table_size` of paged caches, which step() passes
-///    on in its context. A model whose layers do not page refuses limits::kv_blocks;
+///  - `step<T, S>(p, step_call, w, on)`: feeds tokens behind the cached ones. w.logits then holds
+///    what follows each sequence's last valid token, or with `every` what follows each token;
+///  - in its workspace `logits`, and the `pages` of paged caches, which step() passes on in its
+///    context. A model whose layers do not page refuses limits::kv_blocks;
 ///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
 ///  - `longest(limits)`: most tokens of a sequence;
 ///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
 ///  chosen.
 ///
 /// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
-/// lengths, w, on)`. Its step() takes three further arguments behind `past`, and its flops() the
-/// length of the source before the target's; see t5_model.
+/// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
 ///
 /// Every thread of a team calls loss(), step() and encode() (SPMD).
 
@@ -11349,208 +12875,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Ranges of run-time options: each struct of options has one table, which checks its values.
 /// docs/options.md shows the tables.
-
-#include <optional>
-
-/// @file
-/// Errors as values: what went wrong, where, what was expected and what was found.
-
-#include <new>
-#include <stdexcept>
-
-LINNET_NAMESPACE_BEGIN
-
-/// The kind of a failure, for programs that branch on it.
-enum class errc {
-  io,             ///< a file could not be opened, read or written
-  malformed,      ///< bytes that do not follow the format
-  unsupported,    ///< well-formed, but a version or type linnet does not read
-  mismatch,       ///< valid, but it does not fit the compile-time model
-  missing,        ///< a tensor or field that the model needs is absent
-  out_of_memory,  ///< an allocation failed
-  invalid         ///< an argument outside its range
-};
-
-/// One failure: where it happened, what it concerns, what was expected and what was found.
-struct error {
-  errc code = errc::invalid;
-  std::string where;     ///< file or function
-  std::string what;      ///< tensor, field or argument
-  std::string expected;  ///< the value or rule that would have been right
-  std::string got;       ///< the value that was found
-
-  /// One line for people: `where: what: expected …, got …`.
-  std::string message() const {
-    std::string line = where;
-    if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
-    if (!expected.empty()) line += ": expected " + expected;
-    if (!got.empty()) line += (expected.empty() ? ": got " : ", got ") + got;
-    return line;
-  }
-};
-
-namespace detail {
-/// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
-  std::string shown(text.substr(0, 60));
-  for (char& c : shown)
-    if (c < ' ' || c > '~') c = '?';
-  return text.size() > 60 ? shown + "..." : shown;
-}
-
-/// The error errc::out_of_memory, made without memory for its text if none is left.
-inline error out_of_memory(std::string_view where) {
-  error failure{errc::out_of_memory, {}, {}, "enough memory", "less"};  // no text needs the heap
-#if defined(__cpp_exceptions)
-  try {
-    failure.where = where;
-  } catch (const std::bad_alloc&) {
-  }
-#else
-  failure.where = where;
-#endif
-  return failure;
-}
-
-/// Bytes of an array [a, b] of values of a size; more than there can be if they do not fit.
-inline std::size_t array_bytes(index a, index b, std::size_t size) {
-  index bytes = 0;
-  if (__builtin_mul_overflow(a, b, &bytes) ||
-      __builtin_mul_overflow(bytes, static_cast<index>(size), &bytes) || bytes > PTRDIFF_MAX / 8)
-    return SIZE_MAX / 4;
-  return static_cast<std::size_t>(bytes);
-}
-/// Whether the heap has room for some bytes. Containers can report that it has not by exceptions
-/// alone; without them, what allocates much asks first. With them only what no heap has is refused.
-inline bool has_memory(std::size_t bytes) {
-  if (bytes > std::size_t{PTRDIFF_MAX} / 8 * 3) return false;
-#if defined(__cpp_exceptions)
-  return true;
-#else
-  void* volatile const room = ::operator new(bytes, std::nothrow);
-  ::operator delete(room);
-  return room != nullptr;
-#endif
-}
-/// Whether the heap has room for the most that reading a file of some bytes takes (docs/files.md).
-inline bool has_memory_to_read(std::size_t bytes) {
-  constexpr std::size_t kilobyte = 1024;
-  return has_memory((std::min)(16 * bytes, 2 * bytes + 16 * kilobyte * kilobyte) + 64 * kilobyte);
-}
-}  // namespace detail
-
-// A function LINNET_TRY {...} LINNET_WITHOUT_MEMORY(statement) comes to the statement where a
-// container in it lacks memory. Programs without exceptions end there.
-#if defined(__cpp_exceptions)
-#define LINNET_TRY try
-#define LINNET_WITHOUT_MEMORY(statement) \
-  catch (const std::bad_alloc&) {        \
-    statement;                           \
-  }                                      \
-  catch (const std::length_error&) {     \
-    statement;                           \
-  }
-#else
-#define LINNET_TRY
-#define LINNET_WITHOUT_MEMORY(statement)
-#endif
-/// The error of functions that give a result.
-#define LINNET_OR_OUT_OF_MEMORY(where) \
-  LINNET_WITHOUT_MEMORY(return ::linnet::detail::out_of_memory(where))
-
-/// Result of a function: a value of type `T`, or the error that prevented it. No exceptions are
-/// involved; reading the value of a failed result is a programming error (an assertion).
-template <class T>
-class [[nodiscard]] result {
- public:
-  result(T value) : value_(std::move(value)), succeeded_(true) {}
-  result(linnet::error failure) : failure_(std::move(failure)), succeeded_(false) {}
-  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<T>)
-      : succeeded_(other.succeeded_) {
-    assume(std::move(other));
-  }
-  result(const result& other) requires std::is_copy_constructible_v<T>
-      : succeeded_(other.succeeded_) {
-    assume(other);
-  }
-  /// Takes over the other's value or failure.
-  result& operator=(result other) noexcept(std::is_nothrow_move_constructible_v<T>) {
-    end();
-    succeeded_ = other.succeeded_;
-    assume(std::move(other));
-    return *this;
-  }
-  ~result() { end(); }
-
-  /// Whether a value is there.
-  explicit operator bool() const { return succeeded_; }
-  /// The value; asserts that there is one.
-  T& value() & { return *operator->(); }
-  /// @copydoc value()
-  const T& value() const& { return *operator->(); }
-  /// Moves the value out.
-  T value() && { return std::move(*operator->()); }
-  /// The value; asserts that there is one.
-  T& operator*() & { return *operator->(); }
-  /// @copydoc operator*()
-  const T& operator*() const& { return *operator->(); }
-  /// Moves the value out.
-  T operator*() && { return std::move(*operator->()); }
-  /// Access to the value's members.
-  T* operator->() {
-    assert(succeeded_ && "linnet::result: value() of a failed result; test it first");
-    return &value_;
-  }
-  /// @copydoc operator->()
-  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
-  /// The failure; call it only if there is no value.
-  const linnet::error& error() const {
-    assert(!succeeded_ && "linnet::result: error() of a successful result");
-    return failure_;
-  }
-
- private:
-  template <class Other>
-  void assume(Other&& other) {
-    if (succeeded_)
-      new (&value_) T(std::forward<Other>(other).value_);
-    else
-      new (&failure_) linnet::error(std::forward<Other>(other).failure_);
-  }
-  void end() {
-    if (succeeded_)
-      value_.~T();
-    else
-      failure_.~error();
-  }
-
-  // A std::variant would be forty functions to compile for each T; this is eight.
-  union {
-    T value_;
-    linnet::error failure_;
-  };
-  bool succeeded_;
-};
-
-/// Result of a function without a value: success, or an error.
-template <>
-class [[nodiscard]] result<void> {
- public:
-  result() = default;
-  result(linnet::error failure) : failure_(std::move(failure)) {}
-  /// Whether it succeeded.
-  explicit operator bool() const { return !failure_; }
-  /// The failure; call it only if there is one.
-  const linnet::error& error() const {
-    assert(failure_ && "linnet::result: error() of a successful result");
-    return *failure_;
-  }
-
- private:
-  std::optional<linnet::error> failure_;
-};
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -11729,6 +13053,8 @@ enum class refusal : unsigned char {
   null_bytes,                ///< a batch without its table of tokens' bytes
   prefix_unknown,            ///< prefixes for a model that takes none
   prefix_outside,            ///< a prefix that is longer than its sequence
+  type_outside,              ///< a token type that the model does not have
+  label_on_padding,          ///< a label behind the end of its sequence
   short_logits,              ///< a span that the logits do not fit in
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
@@ -11813,6 +13139,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "attention::prefix";
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
+    case refusal::type_outside:
+      return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
+    case refusal::label_on_padding:
+      return "a label stands behind the end of its sequence: give `ignored` there";
     case refusal::short_logits:
       return "the span of logits is too short: give room for [rows, vocabulary], or none";
     case refusal::wrong_losses:
@@ -12012,485 +13342,6 @@ constexpr call_shape call_shape_for(const limits& l, purpose use, index length, 
 }
 
 LINNET_NAMESPACE_END
-/// @file
-/// The values of a model: canonical weights, gradients and the packed form that kernels read. Each
-/// owns one block of memory of a size known at compile time.
-
-LINNET_NAMESPACE_BEGIN
-
-/// The storage type of model `M` when it computes in `T`: a double model stores doubles.
-template <class M, class T>
-using storage_of = std::conditional_t<std::is_same_v<T, double>, storage::f64, typename M::storage>;
-
-namespace detail {
-
-template <class S>
-constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
-  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
-  const index scales = info.rows * row_scales<S>(info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
-}
-template <class T, class S>
-constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
-  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
-  const index scales = leaf.scales_size(info.rows, info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
-}
-template <class T>
-constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
-  leaf = memory.take<std::remove_const_t<T>>(info.size());
-}
-
-/// The error of a function that could not allocate so many bytes.
-inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
-}
-
-}  // namespace detail
-
-/// One block of memory with the parameters of a layer or model `M` in one form, see
-/// nn/parameters.hpp. It is valid, or has an error; no block that was moved from or could not be
-/// allocated refers to any memory.
-template <class M, class Form>
-class tensor_block {
- public:
-  using tree_type = typename M::template params<Form>;
-
-  /// Size of the block in bytes.
-  static constexpr index bytes() {
-    arena counter;
-    tree_type tree{};
-    place_all(counter, tree);
-    return counter.peak();
-  }
-
-  /// Allocates the block, all zero; valid() tells whether memory was there.
-  tensor_block() : memory_(bytes()) {
-    if (!memory_.data()) {
-      lacks_memory_ = true;
-      return;
-    }
-    arena all(memory_.data(), memory_.size());
-    place_all(all, tree_);
-  }
-  /// Takes over the block of another object, which becomes invalid.
-  tensor_block(tensor_block&& other) noexcept
-      : memory_(std::move(other.memory_)),
-        tree_(std::exchange(other.tree_, tree_type{})),
-        failure_(std::move(other.failure_)),
-        failed_(other.failed_),
-        lacks_memory_(other.lacks_memory_) {}
-  /// @copydoc tensor_block(tensor_block&&)
-  tensor_block& operator=(tensor_block&& other) noexcept {
-    if (this == &other) return *this;
-    memory_ = std::move(other.memory_);
-    tree_ = std::exchange(other.tree_, tree_type{});
-    failure_ = std::move(other.failure_);
-    failed_ = other.failed_;
-    lacks_memory_ = other.lacks_memory_;
-    return *this;
-  }
-  /// Whether values are there: the allocation succeeded, and so did whatever filled it.
-  bool valid() const { return memory_.data() != nullptr; }
-  /// Why valid() is false: errc::out_of_memory, the error of the function that should have made the
-  /// values, or errc::invalid after a move.
-  linnet::error error() const {
-    if (failed_) return failure_;
-    if (lacks_memory_) return detail::out_of_memory("weights", bytes());
-    return {errc::invalid, "weights", "values", "an object that was not moved from",
-            "an empty one"};
-  }
-  /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
-  void fail(linnet::error why) {
-    memory_ = {};
-    tree_ = {};
-    failure_ = std::move(why);
-    failed_ = true;
-  }
-  /// The parameters as a struct of pointers.
-  tree_type& tree() { return tree_; }
-  /// @copydoc tree()
-  const tree_type& tree() const { return tree_; }
-  /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
-  template <class F>
-  void visit(F&& f) {
-    M::visit(f, parameter_path{}, tree_);
-  }
-  /// @copydoc visit()
-  template <class F>
-  void visit(F&& f) const {
-    M::visit(f, parameter_path{}, tree_);
-  }
-  /// The whole block as bytes.
-  void* data() const { return memory_.data(); }
-  /// @copydoc data()
-  std::span<std::byte> block() const {
-    return {static_cast<std::byte*>(memory_.data()),
-            static_cast<std::size_t>(valid() ? bytes() : 0)};
-  }
-
- private:
-  static constexpr void place_all(arena& memory, tree_type& tree) {
-    using detail::place;  // and what optimizers declare behind this
-    M::visit([&](const parameter_path&, const tensor_info& info,
-                 auto& leaf) { place(memory, info, leaf); },
-             parameter_path{}, tree);
-  }
-
-  memory_block memory_;
-  tree_type tree_{};
-  linnet::error failure_{};
-  bool failed_ = false;
-  bool lacks_memory_ = false;
-};
-
-namespace detail {
-
-/// Weights or packed weights that are made of `source`: failed if it is not valid, with its error.
-template <class To, class From>
-To made_of(const From& source) {
-  To made;
-  if (!source.valid()) made.fail(source.error());
-  return made;
-}
-
-}  // namespace detail
-
-/// Canonical weights of model `M` with scalar `T`, in one block: what files, optimizers and
-/// transformations see. Matrices are row-major [out, in] in the model's storage type.
-template <class M, class T = float>
-class weights : public tensor_block<M, form::canonical<T, storage_of<M, T>>> {
-  static_assert(!std::is_same_v<T, double> || std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::weights<M, double>: only models stored in f32 can run in double");
-
- public:
-  using model = M;
-  using scalar = T;
-  using storage = storage_of<M, T>;
-
-  /// An exact copy in a block of its own.
-  weights clone() const {
-    auto copy = detail::made_of<weights>(*this);
-    if (copy.valid())
-      __builtin_memcpy(copy.data(), this->data(), static_cast<std::size_t>(weights::bytes()));
-    return copy;
-  }
-};
-
-/// The name of the first tensor of `w`, in canonical order, that holds an infinity or a NaN; empty
-/// if there is none. Scales and zero points count as `<name>.scales` and `<name>.zeros`, their
-/// names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
-template <class M, class T>
-std::string first_nonfinite(const weights<M, T>& w) {
-  std::string found;
-  if (!w.valid()) return found;
-  const auto look = [&]<class S>(S, const auto* values, index count, const parameter_path& at,
-                                 const char* suffix) {
-    bool finite = true;  // no early end: the loop runs on vectors
-    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
-    if (!finite) found = at.str() + suffix;
-  };
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-    if (!found.empty()) return;
-    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
-      look(plain{}, leaf, info.size(), at, "");
-    } else {
-      using S = storage_of<M, T>;
-      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
-      const index scales = info.rows * row_scales<S>(info.columns);
-      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
-      if (S::centred && found.empty()) look(storage::f32{}, leaf.zeros, scales, at, ".zeros");
-    }
-  });
-  return found;
-}
-
-/// Refuses weights that are not finite by the name of first_nonfinite(), and weights that are not
-/// valid() by their own error. Loading does not ask: weights of a run that diverged can be looked
-/// at. `where`, such as the file's path, begins the message. Errors: errc::invalid.
-template <class M, class T>
-result<void> check_finite(const weights<M, T>& w, std::string where) {
-  if (!w.valid()) return w.error();
-  if (auto name = first_nonfinite(w); !name.empty())
-    return error{errc::invalid, std::move(where), std::move(name), "finite numbers",
-                 "a NaN or an infinity"};
-  return {};
-}
-
-/// Gradients of the trainable tensors of `M`, in full precision.
-template <class M, class T = float>
-class gradients : public tensor_block<M, form::gradient<T>> {};
-
-/// The form that kernels read: constant, shareable by any number of sessions in any threads.
-template <class M, class T = float, class S = storage_of<M, T>>
-class packed : public tensor_block<M, form::packed<T, S>> {
- public:
-  using model = M;
-  using scalar = T;
-  using storage = S;
-};
-
-namespace detail {
-
-template <class>
-inline constexpr bool is_weights = false;
-template <class M, class T>
-inline constexpr bool is_weights<weights<M, T>> = true;
-template <class>
-inline constexpr bool is_packed = false;
-template <class M, class T, class S>
-inline constexpr bool is_packed<packed<M, T, S>> = true;
-
-/// Weights of any kind but packed ones of model `M` in a variable, which `open` functions read.
-template <class W, class M, class T>
-concept unfit_weights = is_weights<std::remove_cvref_t<W>> ||
-    (is_packed<std::remove_cvref_t<W>> &&
-     !(std::is_lvalue_reference_v<W> && std::is_same_v<std::remove_cvref_t<W>, packed<M, T>>));
-
-/// Words for such weights.
-template <class W, class M, class T>
-error refuse_weights() {
-  using given = std::remove_cvref_t<W>;
-  if constexpr (is_weights<given>)
-    static_assert(never<W>, "linnet: what runs a model reads packed weights: pack() them first");
-  else if constexpr (std::is_same_v<given, packed<M, T>>)
-    static_assert(never<W>,
-                  "linnet: these packed weights are a temporary; keep them in a variable: what is "
-                  "opened reads them as long as it lives");
-  else
-    static_assert(never<W>,
-                  "linnet: these weights are packed for another model, scalar or storage type; the "
-                  "storage type is part of the model, as in decoder<shape, storage::int8>");
-  return {};
-}
-
-/// Rewrites the kernel form `p` of a layer or model `L` from its canonical weights. Called by every
-/// thread of a team.
-template <class L, class W, class P>
-void pack_tree(const ops::execution& on, const W& w, P& p) {
-  L::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          using scalar = std::remove_cvref_t<decltype(*from)>;
-          ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
-        } else {
-          ops::pack(on, info.rows, info.columns, from, to);
-        }
-      },
-      parameter_path{}, p.tree(), w.tree());
-}
-/// Rewrites the packed form of a model from its canonical weights.
-template <class M, class T, class S>
-void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>& p) {
-  pack_tree<M>(on, w, p);
-}
-/// Points `p` to the canonical rows of its matrices, which backward() reads.
-template <class L, class W, class P>
-void attach_rows(const W& w, P& p) {
-  L::visit(
-      [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
-        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
-      },
-      parameter_path{}, p.tree(), w.tree());
-}
-
-}  // namespace detail
-
-/// Packs weights for sessions and evaluators: one copy in panels that kernels read, exactly
-/// invertible by unpack(). The result is not valid() if `w` is not, with the error of `w`, or where
-/// memory is lacking (errc::out_of_memory). The error is passed on by session::open() and
-/// evaluator::open().
-template <class M, class T>
-packed<M, T> pack(const weights<M, T>& w) {
-  auto p = detail::made_of<packed<M, T>>(w);
-  if (p.valid()) detail::pack_into(ops::execution{}, w, p);
-  return p;
-}
-
-/// Unpacks the canonical weights that `p` was packed from.
-template <class M, class T>
-weights<M, T> unpack(const packed<M, T>& p) {
-  auto w = detail::made_of<weights<M, T>>(p);
-  if (!w.valid()) return w;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
-          std::copy_n(from, info.size(), to);
-        } else {
-          ops::unpack(info.rows, info.columns, from, to);
-        }
-      },
-      parameter_path{}, w.tree(), p.tree());
-  return w;
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Both ends of a language model: the token embedding, and the output head fused with the
-/// cross-entropy. The head works in chunks, so that the logits of all tokens never exist at once.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Summed loss of a call, in nats, and the number of tokens it is summed over. A call with a batch
-/// that does not fit the limits or the vocabulary computes nothing and gives NaN nats.
-struct loss_sum {
-  double nats = 0;
-  index tokens = 0;
-
-  /// Loss per token; `nats` itself without tokens.
-  constexpr double mean() const { return tokens > 0 ? nats / static_cast<double>(tokens) : nats; }
-  /// Result for a batch that cannot be used: NaN.
-  static constexpr loss_sum refused() { return {std::numeric_limits<double>::quiet_NaN(), 0}; }
-};
-
-namespace ops {
-
-/// x[rows, d] = table[token], one row per token. Ids must be in the vocabulary.
-template <class T, class S>
-void embed(const execution& on, index rows, index d, const token* tokens,
-           const packed_matrix<T, S>& table, T* x) {
-  on.threads.each(rows, [&](index i) {
-    for (index j = 0; j < d; ++j) x[i * d + j] = table.at(tokens[i], j, d);
-  });
-}
-/// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
-template <class T>
-void embed_backward(const execution& on, index rows, index d, const token* tokens, const T* dx,
-                    T* d_table) {
-  const auto [first, last] = on.threads.range(d);
-  for (index i = 0; i < rows; ++i)
-    for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
-  on.threads.wait();
-}
-
-/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
-template <class T>
-void position_backward(const execution& on, index batch, index length, index d, const T* dx,
-                       T* d_table) {
-  on.threads.each(length, [&](index t) {
-    for (index b = 0; b < batch; ++b)
-      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
-  });
-}
-
-/// Rows of logits that are worked on at a time: about four million values.
-constexpr index head_rows(index vocabulary) {
-  const index rows = (index{1} << 22) / vocabulary;
-  return rows < 8 ? 8 : rows > 128 ? 128 : rows;
-}
-
-namespace detail {
-/// One row of cross_entropy() by the kernels K.
-template <class K, class T>
-double cross_entropy_row(index vocabulary, token label, T* row, bool gradient, double z_loss) {
-  const T target = row[label];
-  const T largest = K::template maximum<T>(vocabulary, row);
-  const T sum = K::template exp_sum<T>(vocabulary, largest, row);
-  const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-  if (gradient) {
-    K::template scale<T>(vocabulary, T(1 + 2 * z_loss * lse) / sum, row);
-    row[label] -= T(1);
-  }
-  return lse - static_cast<double>(target) + z_loss * lse * lse;
-}
-/// losses[i] = f(kernels, i, row) for each row of logits that has a label; the others have no loss
-/// and no gradient.
-template <class T, class F>
-void each_labelled_row(const execution& on, index rows, index vocabulary, const token* labels,
-                       T* logits, double* losses, bool gradient, F&& f) {
-  on.threads.each(rows, [&](index i) {
-    T* const row = logits + i * vocabulary;
-    if (labels[i] == ignored) {
-      losses[i] = 0;
-      if (gradient) std::fill_n(row, vocabulary, T(0));
-      return;
-    }
-    simd::dispatch(on.level, [&](auto k) { losses[i] = f(k, i, row); });
-  });
-}
-
-}  // namespace detail
-
-/// Cross-entropy of rows of logits: losses[i] = lse - l[label] + z lse^2 with lse = logsumexp(l).
-/// The logits are overwritten by its gradient (1 + 2 z lse) softmax(l) - onehot(label). z is t5x's
-/// z-loss, usually 0 or 1e-4. Rows labelled `ignored` give 0.
-template <class T>
-void cross_entropy(const execution& on, index rows, index vocabulary, const token* labels,
-                   T* logits, double* losses, bool gradient, double z_loss = 0) {
-  detail::each_labelled_row(
-      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
-        return detail::cross_entropy_row<decltype(k)>(vocabulary, labels[i], row, gradient, z_loss);
-      });
-}
-
-/// Arguments of the output head: y[rows, d] and the table W[vocabulary, d], with logits = alpha y
-/// W^T.
-template <class T, class S>
-struct head_call {
-  index rows, d, vocabulary;
-  const T* y;
-  const packed_matrix<T, S>& table;
-  T alpha;               ///< d^-1/2 for T5's tied head, else 1
-  const token* labels;   ///< [rows], or `ignored`
-  T* chunk;              ///< scratch [head_rows, vocabulary]
-  double* losses;        ///< scratch [rows]
-  T* dy = nullptr;       ///< gradient of y, added to; null for the loss alone
-  T* d_table = nullptr;  ///< gradient of the table, added to
-  T* logits = nullptr;   ///< if given, also receives all logits [rows, vocabulary]
-  double z_loss = 0;     ///< weight of the squared logsumexp
-  double weight = 1;     ///< of this loss in the gradients
-};
-
-/// logits[rows, vocabulary] of rows [first, first + rows) of a call.
-template <class T, class S>
-void head_logits(const execution& on, const head_call<T, S>& h, index first, index rows,
-                 T* logits) {
-  matmul(on, rows, h.vocabulary, h.d, h.y + first * h.d, h.table, logits,
-         static_cast<const T*>(nullptr), false, h.alpha);
-}
-
-/// Criterion of plain training and scoring: cross_entropy() with the labels. A criterion is called
-/// by every thread for each chunk: rows [first, first + rows) of the call, whose logits are in
-/// h.chunk. It sets h.losses of these rows. Where h.dy is given, it puts the gradient of their sum
-/// in place of the logits.
-struct label_cross_entropy {
-  template <class T, class S>
-  void operator()(const execution& on, const head_call<T, S>& h, index first, index rows) const {
-    cross_entropy(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                  h.dy != nullptr, h.z_loss);
-  }
-};
-
-/// Summed loss of all rows by a criterion; if asked for, also the gradients of that sum times
-/// h.weight.
-template <class T, class S, class Criterion = label_cross_entropy>
-loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
-  const index step = head_rows(h.vocabulary);
-  for (index first = 0; first < h.rows; first += step) {
-    const index rows = (std::min)(step, h.rows - first);
-    head_logits(on, h, first, rows, h.chunk);
-    if (h.logits) copy(on, rows * h.vocabulary, h.chunk, h.logits + first * h.vocabulary);
-    criterion(on, h, first, rows);
-    if constexpr (trainable<S>)
-      if (h.dy)
-        matmul_backward(on, rows, h.vocabulary, h.d, h.chunk, h.y + first * h.d, h.table, h.d_table,
-                        h.dy + first * h.d, h.alpha * static_cast<T>(h.weight));
-  }
-  loss_sum sum;
-  for (index i = 0; i < h.rows; ++i) {
-    sum.nats += h.losses[i];
-    sum.tokens += h.labels[i] != ignored;
-  }
-  return sum;
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -12513,8 +13364,10 @@ struct model_defaults {
   static constexpr bool evicts = false;         ///< decoding forgets old tokens
   static constexpr bool takes_prefix = false;   ///< the first tokens see each other both ways
   static constexpr index ids_per_token = 1;     ///< numbers that a token consists of
+  static constexpr bool label_per_sequence =
+      false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
   static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
-                                     ///< takes exit_calls and step() a layer_range
+                                     ///< heeds loss_call::exits and step() step_call::layers
   using cache = kv::exact;           ///< policy of the key-value cache
 
   /// The model's own rules for limits, beside those for all models.
@@ -12574,20 +13427,21 @@ template <class M, class T, class S>
 concept has_loss = requires(const packed_params<M, T, S>& p,
                             typename M::template params<form::gradient<T>>* dp,
                             const typename M::batch& b, workspace_of<M, T>& w,
-                            const ops::execution& on, const dropout_key& dropout, T* logits,
+                            const ops::execution& on, const loss_call<T>& call,
                             const ops::label_cross_entropy& criterion) {
-  {
-    M::template loss<T, S>(p, dp, b, w, on, dropout, logits, 0.0, criterion)
-    } -> std::same_as<loss_sum>;
+  { M::template loss<T, S>(p, dp, b, w, on, call, criterion) } -> std::same_as<loss_sum>;
 };
 template <class M>
 concept has_describe = requires(const any_key_value& f) {
   M::describe(f);
 };
 template <class M, class T, class S>
-concept has_step = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
-                            const index* lengths, workspace_of<M, T>& w, const ops::execution& on) {
-  M::template step<T, S>(p, tokens, n, n, lengths, lengths, w, on, true);
+concept has_step = requires(const packed_params<M, T, S>& p, const step_call& call,
+                            workspace_of<M, T>& w, const ops::execution& on) {
+  M::template step<T, S>(p, call, w, on);
+};
+template <class M>
+concept has_step_flops = requires(index n) {
   M::flops(n, n);
 };
 template <class M, class T, class S>
@@ -12595,14 +13449,12 @@ concept has_encode = requires(const packed_params<M, T, S>& p, const token* toke
                               const index* lengths, workspace_of<M, T>& w,
                               const ops::execution& on) {
   M::template encode<T, S>(p, tokens, n, n, lengths, w, on);
-  M::template step<T, S>(p, tokens, n, n, lengths, lengths, n, lengths, true, w, on, true);
   M::flops(n, n, n);
 };
 template <class M, class T>
 concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state_part& part) {
   w.logits = static_cast<T*>(nullptr);
-  w.tables = static_cast<const std::int32_t*>(nullptr);
-  w.table_size = index{};
+  w.pages = ops::page_tables{};
   M::copy_state(w, index{}, index{}, part);
   { M::longest(l) } -> std::same_as<index>;
 };
@@ -12618,8 +13470,8 @@ concept language_model = std::derived_from<M, model_defaults> && detail::has_par
 /// A language model that sessions run token by token.
 template <class M, class T = float>
 concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
-    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>>
-                : detail::has_step<M, T, storage_of<M, T>>);
+    detail::has_step<M, T, storage_of<M, T>> &&
+    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
 
 namespace detail {
 
@@ -12650,8 +13502,8 @@ consteval bool check_language_model() {
   else if constexpr (!has_loss<M, T, S>)
     static_assert(
         never<M>,
-        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, dropout, logits, z_loss, "
-        "criterion) that returns a loss_sum; see model/contract.hpp");
+        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, loss_call, criterion) that "
+        "returns a loss_sum; see model/contract.hpp");
   else if constexpr (!has_describe<M>)
     static_assert(never<M>,
                   "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
@@ -12666,13 +13518,13 @@ consteval bool check_decoding_model() {
     static_assert(
         never<M>,
         "linnet::session: the model does not run token by token: it lacks longest(limits), "
-        "copy_state(w, from, to, part), or logits, tables and table_size in its "
+        "copy_state(w, from, to, part), or logits and pages in its "
         "workspace; see model/contract.hpp");
-  else if constexpr (!(M::encodes ? has_encode<M, T, S> : has_step<M, T, S>))
+  else if constexpr (!decoding_model<M, T>)
     static_assert(never<M>,
                   "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
-                  "tokens, batch, length, lengths, past, w, on, every) or flops(batch, length), or "
-                  "with `encodes` what t5_model has; see model/contract.hpp");
+                  "step_call, w, on) or flops(batch, length), or with `encodes` what t5_model has; "
+                  "see model/contract.hpp");
   return true;
 }
 
@@ -12692,6 +13544,8 @@ constexpr const char* name_of(activation_kind kind) {
       return "gelu";
     case activation_kind::gelu_tanh:
       return "gelu_tanh";
+    case activation_kind::tanh:
+      return "tanh";
     default:
       return "silu";
   }
@@ -12752,6 +13606,14 @@ struct ffn_metadata<ffn::low_rank<Rank, Of>> : ffn_metadata<void> {
   }
 };
 
+/// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
+/// gated.
+template <class P>
+constexpr activation_kind ffn_activation() {
+  if constexpr (requires { ffn_metadata<P>::activation; }) return ffn_metadata<P>::activation;
+  return activation_kind::gelu;
+}
+
 template <class P>
 std::string norm_name() {
   if constexpr (std::is_same_v<P, norm::rms>)
@@ -12785,6 +13647,15 @@ std::string position_name() {
 template <class P, class... Known>
 inline constexpr bool named_policy = (std::is_same_v<P, Known> || ...) || names_itself<P>();
 
+/// Whether a model has no policy of depths, or one with a name.
+template <class M>
+constexpr bool depths_named() {
+  if constexpr (requires { typename M::depths; })
+    return named_policy<typename M::depths, depths::all>;
+  else
+    return true;
+}
+
 /// Whether every policy of a model has a name by which files tell it from others.
 template <class M>
 constexpr bool policies_named() {
@@ -12801,10 +13672,10 @@ constexpr bool policies_named() {
            names_itself<typename M::decoder_attention>();
   else if constexpr (requires {
                        typename M::ffn;
-                       typename M::depths;
+                       typename M::sharing;
                      })
     return ffn_metadata<typename M::ffn>::named && names_itself<typename M::attention>() &&
-           named_policy<typename M::depths, depths::all> && names_itself<typename M::sharing>() &&
+           depths_named<M>() && names_itself<typename M::sharing>() &&
            named_policy<typename M::position, position::rope, position::rope_half,
                         position::learned, position::sinusoidal, position::none>;
   else  // a model without policies, or from outside: describe() is its own
@@ -12814,7 +13685,7 @@ constexpr bool policies_named() {
 /// A compile-time error for a model with a policy that files could not tell from others. True for
 /// other models, and where the file does not `Say` what policies a model has.
 template <bool Say, class M>
-constexpr bool fits_facts() {
+constexpr bool fits_metadata() {
   if constexpr (Say && !policies_named<M>())
     static_assert(never<M>,
                   "linnet: give your policy `static std::string name()`, a name of its own: files "
@@ -12824,7 +13695,8 @@ constexpr bool fits_facts() {
   return false;
 }
 
-// The facts of each family of models: f(key, value) with numbers and texts, in the order of files.
+// The metadata of each family of models: f(key, value) with numbers and texts, in the order of
+// files.
 
 template <class M, class F>
 void describe_shape(F& f) {
@@ -12855,6 +13727,26 @@ void describe_blocks(F& f) {
   // Older files say nothing of these; the names of the tensors tell the two apart.
   if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
   if constexpr (M::factorised) f("embedding", M::embedding::name());
+}
+
+template <class M, class F>
+void describe_encoder(F& f) {
+  constexpr auto shape = M::shape;
+  describe_shape<M>(f);
+  f("family", "encoder");
+  f("d_kv", shape.head_width());
+  f("layers", shape.layers);
+  f("context", shape.context);
+  f("types", shape.types);
+  f("position", position_name<typename M::position>());
+  if constexpr (M::rotary) f("rope_theta", shape.rope_theta);
+  f("ffn", ffn_metadata<typename M::ffn>::name());
+  f("attention", M::attention::name());
+  f("norm_placement", M::placement::text);
+  if constexpr (!std::is_same_v<typename M::sharing, sharing::none>) f("share", M::sharing::name());
+  if constexpr (M::factorised) f("embedding", M::embedding::name());
+  f("task", M::head::name());
+  describe_choices<M>(f);
 }
 
 template <class M, class F>
@@ -12933,45 +13825,6 @@ std::vector<key_value> metadata_of() {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
-
-LINNET_NAMESPACE_BEGIN
-
-/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
-/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
-///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
-/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
-///   loss, see ops::label_cross_entropy.
-template <class L, class M>
-concept objective = requires(L& l, const typename M::batch& b, const limits& m,
-                             const ops::execution& on) {
-  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
-  l.token_loss(on, b);
-};
-
-/// Which exits of a decoder a loss is taken at: after layer l, the final norm and head read the
-/// stream.
-struct exit_calls {
-  const double* weights = nullptr;  ///< [layers] share of each exit in the loss, 0 for none; null
-                                    ///< for the last exit alone
-  loss_sum* losses = nullptr;       ///< [layers] receives the loss of each exit that has a share
-};
-
-/// The default objective: cross-entropy with the labels of the batch.
-struct cross_entropy_objective {
-  template <class M>
-  static bool accepts(const typename M::batch&, const limits&) {
-    return true;
-  }
-  template <class Batch>
-  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
-    return {};
-  }
-};
-
-LINNET_NAMESPACE_END
-/// @file
 /// Constant tables of a decoder's positions: rotary angles, or sinusoids.
 
 LINNET_NAMESPACE_BEGIN
@@ -13015,9 +13868,7 @@ struct position_tables {
   template <class T>
   static void angles(const cache<T>& c, context<T>& ctx) {
     if constexpr (!rotary) return;
-    ctx.rope = c.table;
-    ctx.rope_positions = c.count;
-    ctx.rope_beyond = c.beyond;
+    ctx.rope = {c.table, c.count, c.beyond};
     if (c.beyond)
       ctx.on.threads.each(ctx.rows(), [&](index row) {
         const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
@@ -13110,10 +13961,19 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                              (std::max)(context_length, Attention::min_positions),
                                              real{Shape.rope_theta}>;
 
+  /// Storage of the embedding's table, and of what the head reads, in a model stored as `S`.
+  template <class S>
+  using table_storage = linnet::storage::at<S, linnet::storage::part::embedding>;
+  template <class S>
+  using head_storage =
+      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
-    [[no_unique_address]] typename embedding_projection::template params<Form> projection{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    [[no_unique_address]]
+    typename embedding_projection::template params<form::at<Form, linnet::storage::part::embedding>>
+        projection{};
     [[no_unique_address]] std::conditional_t<
         embedding_normed, typename norm_layer::template params<Form>, std::nullptr_t>
         embedding_norm{};
@@ -13121,7 +13981,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         positions{};
     typename blocks::template params<Form> stack{};
     typename norm_layer::template params<Form> norm{};
-    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+    [[no_unique_address]] std::conditional_t<
+        tied, std::nullptr_t, typename form::at<Form, linnet::storage::part::head>::matrix>
+        head{};
   };
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
@@ -13183,12 +14045,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     typename embedding_projection::template cache<T> projected{};
     T *d_embedded = nullptr, *d_out = nullptr, *d_normed = nullptr;
     typename positional::template cache<T> positions{};
-    index* prefix = nullptr;               ///< [batch] tokens of each sequence's first call
-    T* chunk = nullptr;                    ///< logits of some rows
-    T* last = nullptr;                     ///< [batch, d] last valid rows
-    T* logits = nullptr;                   ///< [batch * limits.max_logits, vocabulary]
-    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
+    index* prefix = nullptr;   ///< [batch] tokens of each sequence's first call
+    T* chunk = nullptr;        ///< logits of some rows
+    T* last = nullptr;         ///< [batch, d] last valid rows
+    T* logits = nullptr;       ///< [batch * limits.max_logits, vocabulary]
+    ops::page_tables pages{};  ///< of a session's paged cache
     double* losses = nullptr;  ///< [rows]
     int dropout_id = 0;
   };
@@ -13266,8 +14127,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
   /// and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::execution& on) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) {
     context<T> ctx = batch_context<T>(b, on);
     embed<T, S>(p, b.tokens, w, ctx);
     run_layers<T, S>(p, w, ctx);
@@ -13275,16 +14137,16 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     return head<T, S>(p, b, w, ctx);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch * length,
-  /// vocabulary] of them. `z_loss` is the weight of the squared logsumexp. With `at`, the losses
-  /// of early exits are in the sum, by their weights. Called by every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch * length,
+  /// vocabulary]. The losses of early exits are in the sum, by their weights. Called by every
+  /// thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}, const exit_calls& at = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    const exit_calls& at = call.exits;
     context<T> ctx = batch_context<T>(b, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     loss_sum sum;
     // Norm and head on the output x of a layer; the gradient of x is added to dx.
@@ -13292,10 +14154,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       const double weight = at.weights ? at.weights[layer] : layer + 1 == Shape.layers;
       if (weight == 0) return;
       norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
-      ops::head_call<T, S> h = head<T, S>(p, b, w, ctx);
-      h.z_loss = z_loss;
+      ops::head_call<T, head_storage<S>> h = head<T, S>(p, b, w, ctx);
+      h.z_loss = call.z_loss;
       h.weight = weight;
-      if (layer + 1 == Shape.layers) h.logits = logits;
+      if (layer + 1 == Shape.layers) h.logits = call.logits;
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
@@ -13305,8 +14167,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       const loss_sum one = ops::head_loss(on, h, criterion);
       if constexpr (ops::trainable<S>)
         if (dx) {
-          embedding_projection::template read_backward<T, S>(p.projection, dp->projection, rows,
-                                                             w.normed, w.d_normed, w.projected, on);
+          embedding_projection::template read_backward<T, table_storage<S>>(
+              p.projection, dp->projection, rows, w.normed, w.d_normed, w.projected, on);
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
         }
@@ -13317,18 +14179,18 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     embed<T, S>(p, b.tokens, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
     const auto hook = layer_hook<T>::of(take_exit);
-    if (at.weights && !dp) ctx.hook = hook;
+    if (at.weights && !dp) ctx.stack.hook = hook;
     run_layers<T, S>(p, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        if (at.weights) ctx.hook = hook;
+        if (at.weights) ctx.stack.hook = hook;
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on, dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
         if constexpr (embedding_normed) {
           ops::fill(on, rows * d, T(0), w.d_looked_up);
           norm_layer::template backward<T, S>(p.embedding_norm, dp->embedding_norm,
@@ -13337,8 +14199,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         }
         ops::embed_backward(
             on, rows, embedding_projection::table, b.tokens,
-            embedding_projection::template widen_backward<T, S>(p.projection, dp->projection, rows,
-                                                                w.d_looked_up, w.projected, ctx),
+            embedding_projection::template widen_backward<T, table_storage<S>>(
+                p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
             dp->embedding);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
@@ -13346,45 +14208,37 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     return sum;
   }
 
-  /// Feeds [batch, length] tokens behind `past` cached ones. w.logits[batch, vocabulary] then
-  /// predicts what follows each sequence's last valid token. With `every` they are w.logits[batch *
-  /// length, vocabulary], one row per token. Only the layers of `part` run. The norm and head read
+  /// Feeds tokens behind the cached ones. w.logits[batch, vocabulary] then predicts what follows
+  /// each sequence's last valid token. With `call.every` they are w.logits[batch * length,
+  /// vocabulary], one row per token. Only `call.layers` run. The norm and head read
   /// the output of the last, which stays in w.out [batch * length, d]. If the first is not the
   /// model's, it reads w.embedded of that size instead of tokens. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
-                   index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::execution& on, bool every = false, const layer_range& part = {}) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = batch_size;
-    ctx.length = length;
-    ctx.lengths = lengths;
-    ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
-    ctx.layers = part;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
+    ctx.pages = w.pages;
     if constexpr (Attention::takes_prefix) {
-      on.threads.each(batch_size, [&](index i) {
+      on.threads.each(ctx.batch, [&](index i) {
         // Later tokens see all before them; one that predicts the next must not have seen it.
-        w.prefix[i] = past[i] == 0 && !every ? ctx.length_of(i) : 0;
+        w.prefix[i] = ctx.past[i] == 0 && !call.every ? ctx.length_of(i) : 0;
       });
       ctx.prefix = w.prefix;
     }
-    if (part.first == 0) embed<T, S>(p, tokens, w, ctx);
+    if (call.layers.first == 0) embed<T, S>(p, call.tokens, w, ctx);
     run_layers<T, S>(p, w, ctx);
-    if (!part.head) return;
+    if (!call.layers.head) return;
     final_norm<T, S>(p, w, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.normed + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.normed + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    const index read_rows = every ? ctx.rows() : batch_size;
-    const T* const y = every ? w.normed : w.last;
-    ops::matmul(
-        on, read_rows, vocabulary, embedding_projection::head,
-        embedding_projection::template read<T, S>(p.projection, read_rows, y, w.projected, on),
-        head_matrix<T, S>(p), w.logits);
+    const index read_rows = call.every ? ctx.rows() : ctx.batch;
+    const T* const y = call.every ? w.normed : w.last;
+    ops::matmul(on, read_rows, vocabulary, embedding_projection::head,
+                embedding_projection::template read<T, table_storage<S>>(p.projection, read_rows, y,
+                                                                         w.projected, on),
+                head_matrix<T, S>(p), w.logits);
   }
 
   /// Lets cached sequence `to` continue where `from` is.
@@ -13405,10 +14259,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   }
   /// The head on w.normed.
   template <class T, class S>
-  static ops::head_call<T, S> head(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const context<T>& ctx) {
-    const T* const y = embedding_projection::template read<T, S>(p.projection, ctx.rows(), w.normed,
-                                                                 w.projected, ctx.on);
+  static ops::head_call<T, head_storage<S>> head(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const context<T>& ctx) {
+    const T* const y = embedding_projection::template read<T, table_storage<S>>(
+        p.projection, ctx.rows(), w.normed, w.projected, ctx.on);
     return {ctx.rows(),
             embedding_projection::head,
             vocabulary,
@@ -13420,7 +14275,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
             w.losses};
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (tied)
       return p.embedding;
     else
@@ -13440,7 +14296,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     const index rows = ctx.rows();
     ops::embed(ctx.on, rows, embedding_projection::table, tokens, p.embedding,
                embedding_projection::template rows<T>(w.projected, w.looked_up));
-    embedding_projection::template widen<T, S>(p.projection, rows, w.looked_up, w.projected, ctx);
+    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
+                                                              w.projected, ctx);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;
@@ -13504,7 +14361,7 @@ struct t5_stack {
       IsDecoder ? Attention::causal && Attention::supports_cache : Attention::bidirectional,
       "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
       "bidirectional kind, a decoder a causal one that continues cached sequences; wrap it "
-      "in encoder<> or decoder_stack<>");
+      "in encoder_stack<> or decoder_stack<>");
   static_assert(!Attention::takes_prefix,
                 "linnet::t5: the source is seen both ways already; attention::prefix is for "
                 "decoders");
@@ -13591,8 +14448,7 @@ struct t5_stack {
       for (index r = 0; r < line; ++r)
         c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
     });
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
+    ctx.bias = {c.bias, nullptr, c.origin};
     ops::dropout(ctx.on, ctx.dropout, c.input_dropout_id, ctx.batch, ctx.length, d, c.x);
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
@@ -13603,9 +14459,7 @@ struct t5_stack {
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<T, d> dy, cache<T>& c, context<T>& ctx) {
     const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.bias = c.bias;
-    ctx.bias_origin = c.origin;
-    ctx.d_bias = c.d_bias;
+    ctx.bias = {c.bias, c.d_bias, c.origin};
     ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
     ops::dropout(ctx.on, ctx.dropout, c.output_dropout_id, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);
@@ -13686,8 +14540,9 @@ struct t5_model : model_defaults {
                               Norm, Tie, Storage, Other>;
   /// This model with another storage type.
   template <class Other>
-  using with_storage = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
-                                Norm, Tie, Other, Cache>;
+  using with_storage =
+      t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
+               typename detail::pick_model_storage<Tie, Other>::type, Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -13697,12 +14552,19 @@ struct t5_model : model_defaults {
   using decoder =
       t5_stack<Shape, Shape.decoder_layers, true, DecoderFfn, DecoderAttention, Norm, Cache>;
 
+  /// Storage of what the head reads, in a model stored as `S`.
+  template <class S>
+  using head_storage =
+      linnet::storage::at<S, tied ? linnet::storage::part::embedding : linnet::storage::part::head>;
+
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
     typename encoder::template params<Form> encoder_stack{};
     typename decoder::template params<Form> decoder_stack{};
-    [[no_unique_address]] std::conditional_t<tied, std::nullptr_t, typename Form::matrix> head{};
+    [[no_unique_address]] std::conditional_t<
+        tied, std::nullptr_t, typename form::at<Form, linnet::storage::part::head>::matrix>
+        head{};
   };
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
@@ -13737,9 +14599,8 @@ struct t5_model : model_defaults {
     T* chunk = nullptr;                       ///< logits of some rows
     T* last = nullptr;                        ///< [batch, d] last valid rows
     T* logits = nullptr;                      ///< [batch * limits.max_logits, vocabulary]
-    const std::int32_t* tables = nullptr;     ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
-    double* losses = nullptr;  ///< [target rows]
+    ops::page_tables pages{};                 ///< of a session's paged cache
+    double* losses = nullptr;                 ///< [target rows]
     index memory_length = 0;
   };
   /// Plans the buffers for calls up to these limits.
@@ -13804,29 +14665,28 @@ struct t5_model : model_defaults {
   /// The final hidden states of a batch and the head that reads them: arguments of ops::head_loss()
   /// and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, const ops::execution& on) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
     context<T> target = target_context<T>(b, w, ctx);
     return read<T, S>(p, b, w, ctx, target);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all [batch *
-  /// target_length, vocabulary] of them. `z_loss` is the weight of the squared logsumexp. Called by
-  /// every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch *
+  /// target_length, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     context<T> ctx = source_context<T>(b.batch, b.source_length, b.source_lengths, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     context<T> target = target_context<T>(b, w, ctx);
     const index rows = target.rows();
-    ops::head_call<T, S> head = read<T, S>(p, b, w, ctx, target);
+    ops::head_call<T, head_storage<S>> head = read<T, S>(p, b, w, ctx, target);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
-    head.logits = logits;
-    head.z_loss = z_loss;
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
         head.dy = w.d_out;
@@ -13857,34 +14717,25 @@ struct t5_model : model_defaults {
     context<T> ctx = source_context<T>(batch_size, length, lengths, on);
     encode<T, S>(p, source, w, ctx);
   }
-  /// Feeds [batch, length] target tokens behind `past` cached ones. w.logits[batch, vocabulary]
-  /// then predicts what follows each sequence's last valid token. With `every` they are
-  /// w.logits[batch * length, vocabulary], one row per token. The encoded source has
-  /// `memory_length` padded tokens; its keys and values are computed unless `memory_cached`. Called
-  /// by every thread.
+  /// Feeds target tokens behind the cached ones. w.logits[batch, vocabulary] then predicts what
+  /// follows each sequence's last valid token. With `call.every` they are w.logits[batch * length,
+  /// vocabulary], one row per token. Keys and values of the encoded source are computed unless
+  /// `call.source.cached`. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* tokens, index batch_size,
-                   index length, const index* lengths, const index* past, index memory_length,
-                   const index* memory_lengths, bool memory_cached, workspace<T>& w,
-                   const ops::execution& on, bool every = false) {
-    context<T> ctx = source_context<T>(batch_size, length, lengths, on);
-    ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
-    ctx.memory = w.memory;
-    ctx.memory_length = memory_length;
-    ctx.memory_lengths = memory_lengths;
-    ctx.memory_cached = memory_cached;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
+    ctx.pages = w.pages;
+    ctx.memory = {w.memory, nullptr, call.source.length, call.source.lengths, call.source.cached};
     const index rows = ctx.rows();
-    ops::embed(on, rows, d, tokens, p.embedding, w.decoder_stack.x);
+    ops::embed(on, rows, d, call.tokens, p.embedding, w.decoder_stack.x);
     decoder::template forward<T, S>(p.decoder_stack, {w.out, rows}, w.decoder_stack, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    ops::matmul(on, every ? rows : batch_size, vocabulary, d, every ? w.out : w.last,
-                head_matrix<T, S>(p), w.logits, static_cast<const T*>(nullptr), false,
-                head_scale<T>());
+    ops::matmul(on, call.every ? rows : ctx.batch, vocabulary, d, call.every ? w.out : w.last,
+                head_matrix<T, S>(p), w.logits, {nullptr, head_scale<T>()});
   }
 
   /// Lets cached target `to` continue where `from` is, with `from`'s source.
@@ -13903,7 +14754,8 @@ struct t5_model : model_defaults {
     return tied ? T(1 / detail::sqrt(d)) : T(1);
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (tied)
       return p.embedding;
     else
@@ -13925,15 +14777,13 @@ struct t5_model : model_defaults {
     context<T> target = source;
     target.length = b.target_length;
     target.lengths = nullptr;
-    target.memory = w.memory;
-    target.d_memory = w.d_memory;
-    target.memory_length = b.source_length;
-    target.memory_lengths = b.source_lengths;
+    target.memory = {w.memory, w.d_memory, b.source_length, b.source_lengths};
     return target;
   }
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w, context<T>& ctx, context<T>& target) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w, context<T>& ctx,
+                                                 context<T>& target) {
     encode<T, S>(p, b.source, w, ctx);
     const index rows = target.rows();
     target.on.threads.each(rows, [&](index i) {
@@ -13962,21 +14812,22 @@ inline constexpr bool is_t5<t5_model<Shape, Choices...>> = true;
 template <class P>
 inline constexpr bool known_t5_policy = known_policy<P>;
 template <class P>
-inline constexpr bool known_t5_policy<encoder<P>> =
+inline constexpr bool known_t5_policy<encoder_stack<P>> =
     std::is_base_of_v<ffn::policy, P> || std::is_base_of_v<attention::policy, P>;
 template <class P>
-inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder<P>>;
+inline constexpr bool known_t5_policy<decoder_stack<P>> = known_t5_policy<encoder_stack<P>>;
 
 /// Words for the first rule that a T5's policies or shape break; true where they keep all.
 template <t5_shape S, class... Ps>
 constexpr bool t5_fits() {
-  using EncoderAttention = pick_for<linnet::encoder, attention::policy, attention::full, Ps...>;
+  using EncoderAttention =
+      pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>;
   using DecoderAttention = pick_for<decoder_stack, attention::policy, attention::full, Ps...>;
   if constexpr (!(known_t5_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::t5<shape, policies...>: an argument is not a policy; derive your own "
                   "from ffn::policy, attention::policy or norm::policy, and wrap only ffn:: and "
-                  "attention:: policies in encoder<> or decoder_stack<>");
+                  "attention:: policies in encoder_stack<> or decoder_stack<>");
   else if constexpr ((std::is_base_of_v<position::policy, Ps> || ...))
     static_assert(
         never<Ps...>,
@@ -14034,7 +14885,7 @@ constexpr bool t5_fits() {
     static_assert(never<Ps...>,
                   "linnet::t5: this kind of attention does not fit this stack: an encoder needs a "
                   "bidirectional kind, a decoder a causal one that continues cached sequences; "
-                  "wrap it in encoder<> or decoder_stack<>");
+                  "wrap it in encoder_stack<> or decoder_stack<>");
   else
     return true;
   return false;
@@ -14052,12 +14903,13 @@ constexpr ffn_fault t5_ffn_fault() {
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type = t5_model<Shape, pick_for<linnet::encoder, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-                        pick_for<linnet::encoder, attention::policy, attention::full, Ps...>,
-                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-                        typename pick_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
+  using type =
+      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+               typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
@@ -14074,8 +14926,8 @@ struct make_t5<false, Shape, Ps...> : make_t5<true,
 template <t5_shape Shape, class... Ps>
 struct checked_t5 {
   static constexpr bool fits = policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
-                               ffn_fits<t5_ffn_fault<encoder, Shape, Ps...>(),
-                                        pick_for<encoder, ffn::policy, ffn::relu, Ps...>>() &&
+                               ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
+                                        pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
                                ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
                                         pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>();
   using type = typename make_t5<fits, Shape, Ps...>::type;
@@ -14095,15 +14947,16 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The policy that a feed-forward policy collapses to; itself where there is nothing to multiply.
+/// The policy that a feed-forward policy collapses to, itself where there is nothing to multiply.
 template <class Ffn>
 struct collapse_ffn {
   using type = Ffn;
   static constexpr bool linear = std::is_same_v<Ffn, ffn::linear>;
 };
-template <int N, expansion E>
-struct collapse_ffn<ffn::reparam<N, E>> {
-  using type = ffn::linear;
+template <class Ffn>
+requires requires { typename Ffn::collapsed; }
+struct collapse_ffn<Ffn> {
+  using type = typename Ffn::collapsed;
   static constexpr bool linear = true;
 };
 
@@ -14131,6 +14984,27 @@ struct collapse_model<M> {
   using type = typename M::template with_ffn<typename encoder::type, typename decoder::type>;
 };
 
+/// W = base + scale F[N - 1] ... F[0], in double, each number rounded once. False where the blocks
+/// share W or some of its factors alone.
+template <class Leaf, std::size_t N, class T>
+bool multiply_factors(const matrix_expression<Leaf, N>& w, T* to) {
+  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  using view_of =
+      Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
+  matrix product;
+  for (std::size_t k = 0; k < N; ++k) {
+    if (!to || !w.factors[k].data) return false;
+    const matrix factor =
+        view_of(w.factors[k].data, w.widths[k + 1], w.widths[k]).template cast<double>();
+    product = k == 0 ? factor : matrix(factor * product);
+  }
+  for (index i = 0; i < product.size(); ++i) {
+    const double x = w.scale * product.data()[i];
+    to[i] = static_cast<T>(w.base.data ? static_cast<double>(w.base.data[i]) + x : x);
+  }
+  return true;
+}
+
 }  // namespace detail
 
 /// The model type that collapse() makes: every ffn::reparam is an ffn::linear, the rest unchanged.
@@ -14138,42 +15012,26 @@ template <class M>
 using collapsed = typename detail::collapse_model<M>::type;
 
 /// Multiplies the matrices of each re-parameterised feed-forward, in double, rounded once. The
-/// result computes the function of `w` with fewer weights.
+/// result computes the function of `w` with fewer weights. It is not valid() where a sharing policy
+/// of your own tells the factors of one matrix apart (errc::invalid).
 template <class M, class T>
 weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
   static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
                 "linnet::collapse: collapse first, quantize afterwards");
-  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-  using view_of =
-      Eigen::Map<const Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>;
   auto shipped = detail::made_of<weights<collapsed<M>, T>>(w);
   if (!shipped.valid()) return shipped;
-  const auto values = [](const auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      return static_cast<const T*>(leaf);
-    else
-      return static_cast<const T*>(leaf.data);
-  };
-  shipped.visit([&](const parameter_path& at, const tensor_info& info, auto& to) {
-    const std::string name = at.str();
-    matrix product;
-    w.visit([&](const parameter_path& from_path, const tensor_info& from_info, const auto& from) {
-      const std::string from_name = from_path.str();
-      if (from_name == name) std::copy_n(values(from), info.size(), const_cast<T*>(values(to)));
-      // ...ffn.w.weight is the product of ...ffn.w1.weight, w2, w3, met in this order.
-      constexpr std::string_view tail = ".w.weight";
-      if (!name.ends_with(tail) || from_name.size() != name.size() + 1) return;
-      const std::size_t stem = name.size() - tail.size() + 2;
-      const char digit = from_name[stem];
-      if (from_name.compare(0, stem, name, 0, stem) != 0 || digit < '1' || digit > '3') return;
-      const matrix factor =
-          view_of(values(from), from_info.rows, from_info.columns).template cast<double>();
-      product = digit == '1' ? factor : matrix(factor * product);
-    });
-    if (product.size() == info.size())
-      for (index i = 0; i < info.size(); ++i)
-        const_cast<T*>(values(to))[i] = static_cast<T>(product.data()[i]);
-  });
+  bool whole = true;
+  detail::visit_pairs<M, collapsed<M>, T>(
+      w, shipped, [&](const tensor_info& info, const auto& from, auto& to) {
+        if constexpr (detail::is_expression<std::remove_cvref_t<decltype(from)>>)
+          whole = detail::multiply_factors(from, to.data) && whole;
+        else
+          detail::copy_tensor(info, from, to);
+      });
+  if (!whole)
+    shipped.fail({errc::invalid, "collapse", "the sharing:: policy",
+                  "factors of a matrix that are all shared or all each block's own",
+                  "some of either"});
   return shipped;
 }
 
@@ -14214,7 +15072,7 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
       parameter_path{}, rounded.tree(), w.tree());
   if (auto name = first_nonfinite(rounded); !name.empty())
     rounded.fail({errc::invalid, "quantize", std::move(name),
-                  std::string("numbers that storage::") + S::name + " holds", "a larger one"});
+                  "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"});
   return rounded;
 }
 
@@ -14223,12 +15081,26 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
 template <class M, class S = typename M::storage>
 consteval index weight_bytes() {
   index bytes = 0;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info) {
-        bytes += info.stored() ? matrix_bytes<S>(info.rows, info.columns)
-                               : info.size() * static_cast<index>(sizeof(float));
-      },
-      parameter_path{});
+  const auto count = [&]<class One>(std::type_identity<One>, const tensor_info& info) {
+    bytes += info.stored() ? matrix_bytes<One>(info.rows, info.columns)
+                           : info.size() * static_cast<index>(sizeof(float));
+  };
+  if constexpr (requires { S::mixes; }) {  // each matrix says how it is stored
+    typename M::template params<form::canonical<float, S>> tree{};
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+          if constexpr (requires { leaf.scales; })
+            count(std::type_identity<typename std::remove_cvref_t<decltype(leaf)>::storage>{},
+                  info);
+          else
+            count(std::type_identity<storage::f32>{}, info);
+        },
+        parameter_path{}, tree);
+  } else {
+    M::visit([&](const parameter_path&,
+                 const tensor_info& info) { count(std::type_identity<S>{}, info); },
+             parameter_path{});
+  }
   return bytes;
 }
 
@@ -14245,41 +15117,17 @@ using unshared = typename M::template with<sharing::policy, sharing::none>;
 
 namespace detail {
 
-/// A tensor of weights as an array of plain numbers, or none.
-template <class T>
-struct number_tensor {
-  T* data = nullptr;
-  tensor_info info{};
-};
-/// The numbers of a tensor of weights.
-template <class Leaf>
-auto* numbers_of(Leaf& leaf) {
-  if constexpr (std::is_pointer_v<std::remove_cvref_t<Leaf>>)
-    return leaf;
-  else
-    return leaf.data;
-}
-/// The tensor of `w` with that name.
-template <class W>
-auto find_tensor(const W& w, std::string_view name) {
-  number_tensor<const typename W::scalar> found;
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-    if (at.str() == name) found = {numbers_of(leaf), info};
-  });
-  return found;
-}
-
-/// to[out, in] += scale B[out, rank] A[rank, in], in double, each number rounded once.
-template <class T>
-void add_product(T* to, double scale, const number_tensor<const T>& b,
-                 const number_tensor<const T>& a) {
-  const index out = b.info.rows, rank = b.info.columns, in = a.info.columns;
+/// W[out, in] = base + scale B[out, rank] A[rank, in], in double, each number rounded once.
+template <class Leaf, class T>
+void add_product(const matrix_expression<Leaf, 2>& w, T* to) {
+  const auto [in, rank, out] = w.widths;
+  const T *const a = w.factors[0].data, *const b = w.factors[1].data, *const base = w.base.data;
   for (index i = 0; i < out; ++i)
     for (index j = 0; j < in; ++j) {
       double sum = 0;
       for (index r = 0; r < rank; ++r)
-        sum += static_cast<double>(b.data[i * rank + r]) * static_cast<double>(a.data[r * in + j]);
-      to[i * in + j] = static_cast<T>(static_cast<double>(to[i * in + j]) + scale * sum);
+        sum += static_cast<double>(b[i * rank + r]) * static_cast<double>(a[r * in + j]);
+      to[i * in + j] = static_cast<T>(static_cast<double>(base[i * in + j]) + w.scale * sum);
     }
 }
 
@@ -14293,28 +15141,13 @@ weights<unshared<M>, T> unshare(const weights<M, T>& w) {
                 "linnet::unshare: unshare first, quantize afterwards");
   auto apart = detail::made_of<weights<unshared<M>, T>>(w);
   if (!apart.valid()) return apart;
-  apart.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    T* const to = detail::numbers_of(leaf);
-    const std::string name = at.str();
-    const index layer = at.enclosing_element().number;
-    if (layer < 0) {
-      std::copy_n(detail::find_tensor(w, name).data, info.size(), to);
-      return;
-    }
-    const std::string rest = name.substr(at.enclosing_element().str().size());
-    const std::string own = "blocks." + std::to_string(layer / M::sharing::repeats);
-    auto from = detail::find_tensor(w, own + rest);
-    if (!from.data) from = detail::find_tensor(w, "blocks.shared" + rest);
-    std::copy_n(from.data, info.size(), to);
-    if constexpr (M::sharing::projections.delta) {
-      const std::string stem = own + rest.substr(0, rest.rfind('.'));
-      const auto a = detail::find_tensor(w, stem + ".lora_a.weight");
-      const auto b = detail::find_tensor(w, stem + ".lora_b.weight");
-      constexpr double scale = static_cast<double>(M::sharing::projections.alpha) /
-                               static_cast<double>(M::sharing::projections.rank);
-      if (a.data && b.data && rest.ends_with(".weight")) detail::add_product(to, scale, b, a);
-    }
-  });
+  detail::visit_pairs<M, unshared<M>, T>(
+      w, apart, [](const tensor_info& info, const auto& from, auto& to) {
+        if constexpr (detail::is_expression<std::remove_cvref_t<decltype(from)>>)
+          detail::add_product(from, to.data);
+        else
+          detail::copy_tensor(info, from, to);
+      });
   return apart;
 }
 
@@ -14793,6 +15626,32 @@ constexpr std::size_t utf8_sequence(std::string_view text) {
 
 namespace detail {
 
+/// A character at the front of a text: its code point and its bytes.
+struct utf8_character {
+  char32_t code;  ///< no_code for a byte that belongs to no well-formed sequence
+  std::size_t size;
+};
+inline constexpr char32_t no_code = 0xffffffff;
+
+/// The character at the front of a text that is not empty.
+constexpr utf8_character utf8_front(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return {byte(0), 1};
+  const std::size_t n = utf8_sequence(text.substr(0, 4));
+  if (n < 2) return {no_code, 1};
+  char32_t code = byte(0) & (0xffu >> (n + 1));
+  for (std::size_t i = 1; i < n; ++i) code = code << 6 | (byte(i) & 0x3fu);
+  return {code, n};
+}
+/// Appends a code point to a text.
+inline void append_utf8(char32_t code, std::string& to) {
+  const auto put = [&](char32_t byte) { to += static_cast<char>(static_cast<unsigned char>(byte)); };
+  if (code < 0x80) return put(code);
+  const int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+  put((0xff00u >> (more + 1) & 0xffu) | code >> 6 * more);
+  for (int i = more; i-- > 0;) put(0x80 | (code >> 6 * i & 0x3f));
+}
+
 /// Whether a text is UTF-8 throughout.
 inline bool is_utf8(std::string_view text) {
   while (!text.empty()) {
@@ -15130,13 +15989,10 @@ inline constexpr std::array<character_class, 128> ascii_classes = [] {
 
 /// The character at the front of a text that is not empty.
 inline front_character front_of(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  if (byte(0) < 0x80) return {ascii_classes[byte(0)], 1};
-  const std::size_t n = utf8_sequence(text.substr(0, 4));
-  if (n < 2) return {character_class::other, 1};
-  char32_t c = byte(0) & (0xffu >> (n + 1));
-  for (std::size_t i = 1; i < n; ++i) c = c << 6 | (byte(i) & 0x3fu);
-  return {class_of(c), n};
+  if (const auto first = static_cast<unsigned char>(text[0]); first < 0x80)
+    return {ascii_classes[first], 1};
+  const utf8_character c = utf8_front(text);
+  return {class_of(c.code), c.size};
 }
 
 /// Bytes before the first character whose class is not `kind`; with `until`, before the first whose
@@ -15149,6 +16005,28 @@ inline std::size_t run_of(std::string_view text, character_class kind, bool unti
     end += c.size;
   }
   return end;
+}
+
+/// Bytes of the white space that a text begins with, but for its last character if something
+/// follows.
+inline std::size_t white_word(std::string_view text) {
+  const std::size_t end = run_of(text, character_class::space);
+  if (end == text.size()) return end;
+  std::size_t last = end - 1;  // the first byte of the last character
+  while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
+  return last > 0 ? last : end;
+}
+/// Bytes of 's, 't, 're, 've, 'm, 'll or 'd in either case at the front of a text, or 0. The long
+/// s, U+017F, is an s.
+inline std::size_t contraction(std::string_view text) {
+  if (text.size() < 2 || text[0] != '\'') return 0;
+  const auto low = [&](std::size_t i) {
+    return i < text.size() ? static_cast<char>(text[i] | 0x20) : '\0';
+  };
+  const char a = low(1), b = low(2);
+  if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+  if (text.substr(1).starts_with("\xc5\xbf")) return 3;
+  return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
 }
 
 }  // namespace detail
@@ -15174,28 +16052,78 @@ inline std::size_t gpt2_word(std::string_view text) {
     if (c.kind != character_class::space)
       return first + c.size + run_of(text.substr(first + c.size), c.kind);
   }
-  const std::size_t end = run_of(text, character_class::space);
-  if (end == text.size()) return end;
-  std::size_t last = end - 1;  // the first byte of the last character
-  while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
-  return last > 0 ? last : end;
+  return detail::white_word(text);
 }
+
+/// Bytes of the word that a text begins with by Llama 3's pattern; 0 for an empty one. It is
+///
+///     (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+///     \s*[\r\n]+|\s+(?!\S)|\s+
+///
+/// (Grattafiori et al. 2024), with `most_numbers` for its 3: Qwen2 has 1.
+inline std::size_t llama3_word(std::string_view text, std::size_t most_numbers = 3) {
+  using detail::front_of, detail::run_of;
+  if (text.empty()) return 0;
+  if (const std::size_t n = detail::contraction(text); n > 0) return n;
+  const auto breaks = [](char c) { return c == '\r' || c == '\n'; };
+  const detail::front_character c = front_of(text);
+  const auto kind_at = [&](std::size_t at) {
+    return at < text.size() ? front_of(text.substr(at)).kind : character_class::space;
+  };
+  if (c.kind == character_class::number) {
+    std::size_t end = c.size;
+    for (std::size_t i = 1; i < most_numbers && kind_at(end) == character_class::number; ++i)
+      end += front_of(text.substr(end)).size;
+    return end;
+  }
+  if (c.kind == character_class::letter ||
+      (!breaks(text[0]) && kind_at(c.size) == character_class::letter))
+    return c.size + run_of(text.substr(c.size), character_class::letter);
+  if (const std::size_t first = text[0] == ' ' ? 1 : 0; kind_at(first) == character_class::other) {
+    std::size_t end = first + run_of(text.substr(first), character_class::other);
+    while (end < text.size() && breaks(text[end])) ++end;
+    return end;
+  }
+  const std::string_view white = text.substr(0, run_of(text, character_class::space));
+  const std::size_t last = white.find_last_of("\r\n");
+  return last != white.npos ? last + 1 : detail::white_word(text);
+}
+
+namespace detail {
+
+/// Calls f(part, is_number) for the parts of a text: each number for itself, or with `runs`
+/// together with its neighbours, and what stands between.
+template <class F>
+void each_number(std::string_view text, bool runs, F&& f) {
+  while (!text.empty()) {
+    const std::size_t before = run_of(text, character_class::number, true);
+    if (before > 0) f(text.substr(0, before), false);
+    text.remove_prefix(before);
+    if (text.empty()) break;
+    const std::size_t n = runs ? run_of(text, character_class::number) : front_of(text).size;
+    f(text.substr(0, n), true);
+    text.remove_prefix(n);
+  }
+}
+/// Calls f(word) for the words of a text; word(rest) says how long the first one is.
+template <class Word, class F>
+void each_front(std::string_view text, Word&& word, F&& f) {
+  while (!text.empty()) {
+    const std::size_t n = word(text);
+    f(text.substr(0, n));
+    text.remove_prefix(n);
+  }
+}
+
+}  // namespace detail
 
 /// Calls f(word) for the words of a text, which together are the text. With `single_digits`, every
 /// number is first cut out as a word of its own, and the rest is cut by itself.
 template <class F>
 void each_word(std::string_view text, bool single_digits, F&& f) {
-  while (!text.empty()) {
-    std::size_t part = text.size();
-    if (single_digits) part = detail::run_of(text, character_class::number, true);
-    const std::size_t whole = part > 0 ? part : detail::front_of(text).size;
-    for (std::string_view rest = text.substr(0, whole); !rest.empty();) {
-      const std::size_t n = gpt2_word(rest);
-      f(rest.substr(0, n));
-      rest.remove_prefix(n);
-    }
-    text.remove_prefix(whole);
-  }
+  if (!single_digits) return detail::each_front(text, gpt2_word, f);
+  detail::each_number(text, false,
+                      [&](std::string_view part, bool) { detail::each_front(part, gpt2_word, f); });
 }
 
 LINNET_NAMESPACE_END
@@ -15207,10 +16135,10 @@ LINNET_NAMESPACE_BEGIN
 /// false to end that text; `no_token` ends it, too, and is not handed on. `S` is a session of a
 /// decoder, or a class with its members planned, capacity, chunk, reset, feed and fork. Its limits'
 /// batch is the most prompts. False if they are more, or one of them is empty, too long or of
-/// tokens that the model refuses.
+/// tokens that the model refuses, or where memory lacks.
 template <class S, class Emit>
 bool generate_greedy(S& session, std::span<const std::span<const token>> prompts, index most,
-                     Emit&& on_token) {
+                     Emit&& on_token) LINNET_TRY {
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that
@@ -15271,9 +16199,10 @@ bool generate_greedy(S& session, std::span<const std::span<const token>> prompts
   }
   return true;
 }
+LINNET_WITHOUT_MEMORY(return false)
 
 /// Continues one prompt greedily and calls `on_token(token)` for each token. Returns how many
-/// tokens were chosen; 0 for a prompt that is refused.
+/// tokens were chosen; 0 for a prompt that is refused or where memory lacks.
 template <class S, class Emit>
 index generate_greedy(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
   index n = 0;
@@ -15349,20 +16278,22 @@ inline std::string leading_number(std::string_view text) {
 
 /// The answer that a solution of GSM8K states: the number behind its first "####" (Cobbe et al.
 /// 2021). It has one spelling, so that "1,000", "$1000" and "1000.0" are equal. "" if there is
-/// none.
-inline std::string parse_gsm8k_answer(std::string_view text) {
+/// none, or where memory lacks.
+inline std::string parse_gsm8k_answer(std::string_view text) LINNET_TRY {
   const std::size_t mark = text.find("####");
   if (mark == text.npos) return "";
   text.remove_prefix(mark + 4);
   text.remove_prefix((std::min)(text.find_first_not_of(" \t"), text.size()));
   return detail::leading_number(text);
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 /// The last number of a text, in one spelling: a milder reading of a solution than
 /// parse_gsm8k_answer(). A minus (-, U+2212, U+FF0D) is its sign, before or behind a sign of money
 /// ($, euro, pound, yen, rupee). It is none behind a letter, a number, a closing bracket, another
-/// minus or one of %._! as in 5-3. An en dash is no sign. "" if there is no number.
-inline std::string last_number(std::string_view text) {
+/// minus or one of %._! as in 5-3. An en dash is no sign. "" if there is no number, or where memory
+/// lacks.
+inline std::string last_number(std::string_view text) LINNET_TRY {
   const auto digit = [&](std::size_t i) { return detail::is_digit(text[i]); };
   std::size_t end = text.size();
   while (end > 0 && !digit(end - 1)) --end;
@@ -15377,6 +16308,7 @@ inline std::string last_number(std::string_view text) {
   if (!detail::minus_is_between(text.substr(0, begin - minus))) begin -= minus;
   return detail::leading_number(text.substr(begin, end - begin));
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END
 /// @file
@@ -15459,8 +16391,8 @@ inline estimate mean_estimate(std::span<const double> samples) {
       samples.size(), [&](std::size_t i) { return samples[i]; }, [](std::size_t) { return 1.0; });
 }
 /// The mean of samples that are alike within a cluster, such as the sentences of one template.
-/// `clusters` [n] numbers them from 0. The error is sqrt(g / (g - 1) sum over clusters of (sum
-/// within (x - mean))^2) / n for g clusters, which is larger where clusters agree in themselves
+/// `clusters` [n] numbers them from 0. The error of g clusters is sqrt(g / (g - 1) sum over
+/// clusters of (sum within (x - mean))^2) / n. It is larger where clusters agree in themselves
 /// (Cameron and Miller 2015). It is the error over clusters drawn anew, so of another test like
 /// this one. Both are NaN where memory lacks.
 inline estimate mean_estimate(std::span<const double> samples,
@@ -15506,10 +16438,21 @@ struct plan_sizes {
     return add_sizes(add_sizes(state, saved), add_sizes(scratch, converted));
   }
 };
+/// The most of ops::converted_bytes() that a matrix of a model of mixed storage `S` needs.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  index most = 0;
+  S::each([&](auto one) {
+    most = (std::max)(
+        most, ops::converted_bytes<typename decltype(one)::type>(rows, in, out, threads, training));
+  });
+  return most;
+}
 template <class S>
 constexpr planner planner_for() {
   planner m;
   if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
   return m;
 }
 template <class M, class T, class S = storage_of<M, T>>
@@ -15546,7 +16489,7 @@ bool logits_fit(const Batch& b, std::span<T> logits) {
   index rows = b.batch * M::ids_per_token;
   if constexpr (requires { b.target_length; })
     rows *= b.target_length;
-  else
+  else if constexpr (!M::label_per_sequence)
     rows *= b.length;
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }
@@ -15591,6 +16534,37 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
 }
 
 }  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
+
+LINNET_NAMESPACE_BEGIN
+
+/// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
+/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
+/// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
+///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
+/// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
+///   loss, see ops::label_cross_entropy.
+template <class L, class M>
+concept objective = requires(L& l, const typename M::batch& b, const limits& m,
+                             const ops::execution& on) {
+  { l.template accepts<M>(b, m) } -> std::same_as<bool>;
+  l.token_loss(on, b);
+};
+
+/// The default objective: cross-entropy with the labels of the batch.
+struct cross_entropy_objective {
+  template <class M>
+  static bool accepts(const typename M::batch&, const limits&) {
+    return true;
+  }
+  template <class Batch>
+  static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
+    return {};
+  }
+};
 
 LINNET_NAMESPACE_END
 
@@ -15647,8 +16621,9 @@ class evaluator {
     if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {},
-                                                  logits.data(), 0, from.token_loss(on, b));
+      const loss_sum sum =
+          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on,
+                                 {.logits = logits.data()}, from.token_loss(on, b));
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -15664,8 +16639,8 @@ class evaluator {
     if (reason_ != refusal::none) return false;
     weights.fill(1);
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      (void)M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on, {}, nullptr, 0,
-                                   ops::label_cross_entropy{}, {weights.data(), losses.data()});
+      (void)M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on,
+                                   {.exits = {weights.data(), losses.data()}});
     });
     return true;
   }
@@ -15722,7 +16697,9 @@ token_score score_of(std::span<T> logits, token t) {
 ///    given tokens are a prompt: attention::prefix lets them see each other.
 ///  - `score(rest, scores)`: the scores of tokens behind the given ones. May be called any number
 ///    of times after begin(): each goes on from the given tokens, not from another's.
-/// Both return false, with nothing promised of `scores`, for tokens that the model refuses.
+/// Both return false, with nothing promised of `scores`, for tokens that the model refuses. Those
+/// of linnet also do where memory lacks, and have a member `lacks_memory()` that tells the two
+/// apart.
 template <class P>
 concept loglikelihood_scorer = requires(P& p, std::span<const token> tokens,
                                         std::span<token_score> scores) {
@@ -15735,6 +16712,13 @@ namespace detail {
 /// Words for the tokens that a scorer takes.
 inline constexpr const char* scorable =
     "tokens of the model's vocabulary, within its limits and the free blocks of its cache";
+/// The error of tokens that a scorer refused.
+template <class P>
+error not_scored(const P& paths, const char* where, std::string expected) {
+  if constexpr (requires { paths.lacks_memory(); })
+    if (paths.lacks_memory()) return out_of_memory(where);
+  return {errc::invalid, where, "tokens", std::move(expected), "tokens that the model refuses"};
+}
 }  // namespace detail
 
 /// Tokens behind the given ones, and where their scores go: one for each.
@@ -15771,7 +16755,8 @@ class session_scorer {
   /// Tokens that a sequence may have, see loglikelihood_scorer.
   index longest() const { return session_->capacity(); }
   /// Starts a sequence with the given tokens.
-  bool begin(std::span<const token> given, std::span<token_score> scores) {
+  bool begin(std::span<const token> given, std::span<token_score> scores) LINNET_TRY {
+    lacks_memory_ = false;
     session_->reset();
     kept_ = false;
     next_.clear();
@@ -15785,13 +16770,15 @@ class session_scorer {
     next_.assign(last.begin(), last.end());
     return !next_.empty();
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
   /// Scores one continuation of the given tokens.
   bool score(std::span<const token> rest, std::span<token_score> scores) {
     const continuation one{rest, scores};
     return score_all({&one, 1});
   }
   /// Scores several continuations of the given tokens.
-  bool score_all(std::span<const continuation> all) {
+  bool score_all(std::span<const continuation> all) LINNET_TRY {
+    lacks_memory_ = false;
     if (next_.empty()) return false;
     waiting_.clear();
     for (const auto& [rest, scores] : all) {
@@ -15816,6 +16803,9 @@ class session_scorer {
     }
     return true;
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
+  /// Whether the last call returned false because memory lacked.
+  bool lacks_memory() const { return lacks_memory_; }
 
  private:
   bool known(token t) const { return t >= 0 && static_cast<std::size_t>(t) < next_.size(); }
@@ -15851,6 +16841,7 @@ class session_scorer {
   S* session_;
   std::vector<std::remove_const_t<scalar>> next_;  ///< logits behind the given tokens, or none
   bool kept_ = false;                              ///< the last sequence holds the given tokens
+  bool lacks_memory_ = false;
   std::vector<continuation> waiting_;  ///< tokens from the given's last on; scores behind each
   std::vector<token> inputs_;          ///< [batch, length]
   std::vector<index> lengths_;         ///< [batch]
@@ -15896,14 +16887,18 @@ class evaluator_scorer {
   /// Tokens that a sequence may have, see loglikelihood_scorer.
   index longest() const { return longest_; }
   /// Starts a sequence with the given tokens.
-  bool begin(std::span<const token> given, std::span<token_score> scores) {
+  bool begin(std::span<const token> given, std::span<token_score> scores) LINNET_TRY {
+    lacks_memory_ = false;
+    given_.clear();  // and stays so where memory lacks
     given_.assign(given.begin(), given.end());
     prefix_ = scores.empty() ? std::ssize(given) : 0;
     if (given.empty() || (!scores.empty() && scores.size() + 1 != given.size())) return false;
     return scores.empty() || run(given.subspan(1), 0, scores);
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
   /// Scores one continuation of the given tokens.
-  bool score(std::span<const token> rest, std::span<token_score> scores) {
+  bool score(std::span<const token> rest, std::span<token_score> scores) LINNET_TRY {
+    lacks_memory_ = false;
     if (given_.empty() || scores.size() != rest.size()) return false;
     const std::size_t given = given_.size();
     given_.insert(given_.end(), rest.begin(), rest.end());
@@ -15911,13 +16906,16 @@ class evaluator_scorer {
     given_.resize(given);
     return done;
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
+  /// Whether the last call returned false because memory lacked.
+  bool lacks_memory() const { return lacks_memory_; }
 
  private:
   evaluator_scorer(evaluator<M, T>&& e, index longest, index multiple)
       : evaluator_(std::move(e)), longest_(longest), multiple_(multiple) {}
 
   /// Scores the last tokens of given_; the first of them stands behind given_[first].
-  bool run(std::span<const token> labels, index first, std::span<token_score> scores) {
+  bool run(std::span<const token> labels, index first, std::span<token_score> scores) LINNET_TRY {
     const index n = std::ssize(given_) - 1, length = (n + multiple_ - 1) / multiple_ * multiple_;
     inputs_.assign(given_.begin(), given_.end() - 1);
     inputs_.resize(static_cast<std::size_t>(length));
@@ -15941,22 +16939,21 @@ class evaluator_scorer {
                    labels[i]);
     return true;
   }
+  LINNET_WITHOUT_MEMORY(lacks_memory_ = true; return false)
 
   evaluator<M, T> evaluator_;
   index longest_, multiple_;
   index prefix_ = 0;  ///< given tokens that see each other
+  bool lacks_memory_ = false;
   std::vector<token> given_, inputs_, ignored_;
   std::vector<T> logits_;
 };
 
-/// Scores all tokens of a sequence but the first, in windows where it is longer than `longest`
-/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it); each
-/// token is scored in the first window that reaches it, so with at least longest - stride + 1
-/// tokens before it, or all there are. No window but the first begins with the sequence's first
-/// token. `scores` receives tokens.size() - 1 of them. False for tokens that are refused.
+namespace detail {
+/// score_windows() for functions that report a lack of memory themselves.
 template <loglikelihood_scorer P>
-bool score_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
-                   index stride = 0) {
+bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                       index stride = 0) {
   const auto n = std::ssize(tokens);
   const index longest = paths.longest();
   if (stride <= 0) stride = (std::max)(longest / 2, index{1});
@@ -15974,6 +16971,20 @@ bool score_windows(P& paths, std::span<const token> tokens, std::span<token_scor
   }
   return true;
 }
+}  // namespace detail
+
+/// Scores all tokens of a sequence but the first, in windows where it is longer than `longest`
+/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it). Each
+/// token is scored in the first window that reaches it. So it has at least longest - stride + 1
+/// tokens before it, or all there are. No window but the first begins with the sequence's first
+/// token. `scores` receives tokens.size() - 1 of them. False for tokens that are refused, or where
+/// memory lacks.
+template <loglikelihood_scorer P>
+bool score_windows(P& paths, std::span<const token> tokens, std::span<token_score> scores,
+                   index stride = 0) LINNET_TRY {
+  return detail::score_all_windows(paths, tokens, scores, stride);
+}
+LINNET_WITHOUT_MEMORY(return false)
 
 LINNET_NAMESPACE_END
 /// @file
@@ -16090,6 +17101,120 @@ class block_tables {
 };
 
 LINNET_NAMESPACE_END
+/// @file
+/// The record of a session: the tokens that each sequence has been fed, and the source that it
+/// reads.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Tokens and sources of the sequences of a session. Memory is given once; nothing allocates.
+class fed_sequences {
+ public:
+  fed_sequences() = default;
+  /// Room for `batch` sequences of up to `capacity` tokens of `ids` numbers.
+  constexpr fed_sequences(arena& memory, index batch, index capacity, index ids)
+      : batch_(batch),
+        row_(capacity * ids),
+        ids_(ids),
+        past_(memory.take<index>(batch)),
+        floor_(memory.take<index>(batch)),
+        source_lengths_(memory.take<index>(batch)),
+        source_of_(memory.take<index>(batch)),
+        tokens_(memory.take<token>(batch * row_)) {}
+
+  /// Forgets all tokens.
+  void reset() {
+    std::fill_n(past_, batch_, index{0});
+    std::fill_n(floor_, batch_, index{0});
+    cached_sources_ = 0;
+  }
+  /// Tokens [batch] of each sequence.
+  const index* past() const { return past_; }
+  /// The tokens of sequence `b`.
+  std::span<const token> tokens(index b) const {
+    return {tokens_ + b * row_, static_cast<std::size_t>(past_[b] * ids_)};
+  }
+  /// Shortest length, beside 0, that sequence `b` can go back to.
+  index floor(index b) const { return floor_[b]; }
+  /// Takes back the tokens of sequence `b` behind `length`.
+  void truncate(index b, index length) {
+    past_[b] = length;
+    if (length == 0) floor_[b] = 0;
+  }
+  /// Records the tokens of a step. At most `back` of a sequence's can be taken back, and none of a
+  /// `prefix`.
+  void add(const step_call& call, index back, bool prefix) {
+    cached_sources_ = (std::max)(cached_sources_, call.batch);
+    for (index b = 0; b < call.batch; ++b) {
+      const index count = call.lengths ? call.lengths[b] : call.length;
+      std::copy_n(call.tokens + b * call.length * ids_, count * ids_,
+                  tokens_ + b * row_ + past_[b] * ids_);
+      if (prefix && past_[b] == 0) floor_[b] = count;
+      past_[b] += count;
+      floor_[b] = (std::max)(floor_[b], past_[b] - back);
+    }
+  }
+
+  /// Sources [batch, length] of new targets, of these lengths.
+  void encode(index batch, index length, const index* lengths) {
+    source_length_ = length;
+    for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
+    std::copy_n(lengths, batch, source_lengths_);
+  }
+  /// Whether sequence `b` has a source.
+  bool has_source(index b) const { return source_length_ > 0 && source_of_[b] != none; }
+  /// The sources that the first `batch` sequences read.
+  source_call source(index batch) const {
+    return {source_length_, source_lengths_, batch <= cached_sources_};
+  }
+
+  /// The part that sequence `to` lacks to go on where `from` is. Tokens that both begin with are
+  /// not missing, unless they are a `prefix`, whose tokens depend on each other.
+  state_part missing(index from, index to, bool prefix) const {
+    const bool same = source_of_[from] == source_of_[to];
+    state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};
+    const auto a = tokens(from), b = tokens(to);
+    if (same && !prefix)
+      part.first = (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_;
+    return part;
+  }
+  /// Lets sequence `to` continue where `from` is.
+  void fork(index from, index to) {
+    const bool same = source_of_[from] == source_of_[to];
+    const auto text = tokens(from);
+    std::copy(text.begin(), text.end(), tokens_ + to * row_);
+    past_[to] = past_[from];
+    floor_[to] = floor_[from];
+    source_of_[to] = source_of_[from];
+    source_lengths_[to] = source_lengths_[from];
+    if (!same && from >= cached_sources_)
+      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
+    else if (!same && to == cached_sources_)
+      ++cached_sources_;
+  }
+
+ private:
+  static constexpr index none = -1;  ///< no source
+
+  index batch_ = 0;
+  index row_ = 0;                    ///< numbers of a sequence's tokens
+  index ids_ = 1;                    ///< numbers of a token
+  index* past_ = nullptr;            ///< [batch]
+  index* floor_ = nullptr;           ///< [batch]
+  index* source_lengths_ = nullptr;  ///< [batch]
+  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
+  token* tokens_ = nullptr;          ///< [batch, row]
+  index source_length_ = 0;          ///< padded
+  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// When generation ends: options that all ways of decoding share.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -16121,6 +17246,13 @@ bool goes_on(Emit& on_token, const Value& t) {
     return static_cast<bool>(on_token(t));
   }
 }
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
 /// Lets last_refusal() of a session say why what runs it did nothing.
 template <class Session>
 void refuse(Session& s, refusal why) noexcept {
@@ -16177,15 +17309,10 @@ class session {
   static result<session> open(const packed<M, T>& p, const limits& l,
                               std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
-    const auto refuse = [](std::string expected, std::string got) {
-      return linnet::error{errc::invalid, "session::open", "memory", std::move(expected),
-                           std::move(got)};
-    };
-    if (std::ssize(memory) < footprint(l))
-      return refuse("session::footprint(limits), " + std::to_string(footprint(l)) + " bytes",
-                    std::to_string(memory.size()));
-    if (reinterpret_cast<std::uintptr_t>(memory.data()) % alignment != 0)
-      return refuse("memory that is declared alignas(linnet::alignment)", "another address");
+    if (auto fit = detail::fits_memory("session::open", memory.data(), memory.size(),
+                                       "session::footprint(limits)", footprint(l));
+        !fit)
+      return fit.error();
     __builtin_memset(memory.data(), 0, static_cast<std::size_t>(footprint(l)));
     return session(p, l, memory.data(), private_tag{});
   }
@@ -16218,10 +17345,8 @@ class session {
   /// Forgets everything that was fed.
   void reset() {
     if (!valid()) return;
-    std::fill_n(past_, limits_.batch, index{0});
-    std::fill_n(floor_, limits_.batch, index{0});
+    sequences_.reset();
     tables_.reset();
-    cached_sources_ = 0;
   }
   /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
   /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
@@ -16234,12 +17359,10 @@ class session {
     return true;
   }
   /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
-  index position(index b = 0) const { return has(b) ? past_[b] : 0; }
+  index position(index b = 0) const { return has(b) ? sequences_.past()[b] : 0; }
   /// The tokens fed so far to sequence `b`; none for one outside the limits.
   std::span<const token> fed(index b = 0) const {
-    if (!has(b)) return {};
-    return {fed_ + b * capacity() * ids_per_token,
-            static_cast<std::size_t>(past_[b] * ids_per_token)};
+    return has(b) ? sequences_.tokens(b) : std::span<const token>();
   }
   /// Most tokens that a sequence can be fed.
   index capacity() const { return valid() ? capacity_for(limits_) : 0; }
@@ -16267,13 +17390,12 @@ class session {
   [[nodiscard]] bool truncate(index length, index b = 0) {
     static_assert(M::can_truncate,
                   "linnet::session::truncate: this kind of attention cannot take tokens back");
-    if (!takes(!has(b)                            ? refusal::no_sequence
-               : length < 0 || length > past_[b]  ? refusal::no_such_length
-               : length > 0 && length < floor_[b] ? refusal::length_gone
-                                                  : refusal::none))
+    if (!takes(!has(b)                                      ? refusal::no_sequence
+               : length < 0 || length > position(b)         ? refusal::no_such_length
+               : length > 0 && length < sequences_.floor(b) ? refusal::length_gone
+                                                            : refusal::none))
       return false;
-    past_[b] = length;
-    if (length == 0) floor_[b] = 0;
+    sequences_.truncate(b, length);
     if (limits_.kv_blocks > 0) tables_.truncate(b, length);
     return true;
   }
@@ -16284,23 +17406,10 @@ class session {
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
-    const bool same_source = source_of_[from] == source_of_[to];
-    const auto a = fed(from), b = fed(to);
-    state_part part{.tokens = past_[from], .memory = same_source ? 0 : memory_length_};
-    if (same_source && !takes_prefix)  // what a prefix holds depends on all of it
-      part.first =
-          (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_per_token;
-    M::copy_state(work_.work, from, to, part);
+    // What a prefix holds depends on all of it.
+    M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
-    std::copy(a.begin(), a.end(), fed_ + to * capacity() * ids_per_token);
-    past_[to] = past_[from];
-    floor_[to] = floor_[from];
-    source_of_[to] = source_of_[from];
-    memory_lengths_[to] = memory_lengths_[from];
-    if (!same_source && from >= cached_sources_)
-      cached_sources_ = (std::min)(cached_sources_, to);  // what was there is gone
-    else if (!same_source && to == cached_sources_)
-      ++cached_sources_;
+    sequences_.fork(from, to);
     return true;
   }
 
@@ -16318,12 +17427,10 @@ class session {
     c.no(lengths.empty(), refusal::lengths_missing);
     if (!takes(c.why)) return false;
     reset();
-    memory_length_ = length;
-    for (index b = 0; b < limits_.batch; ++b) source_of_[b] = b < batch ? b : none;
-    std::copy_n(lengths.data(), batch, memory_lengths_);
+    sequences_.encode(batch, length, lengths.data());
     run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::execution& on) {
-      M::template encode<T, S>(packed_->tree(), source.data(), batch, memory_length_,
-                               memory_lengths_, work_.work, on);
+      M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
+                               sequences_.source(batch).lengths, work_.work, on);
     });
     return true;
   }
@@ -16410,8 +17517,7 @@ class session {
  private:
   static constexpr index extra_bytes(const limits& l) {
     arena counter;
-    for (int i = 0; i < 4; ++i) (void)counter.take<index>(l.batch);
-    (void)counter.take<token>(l.batch * capacity_for(l) * ids_per_token);
+    (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
@@ -16423,23 +17529,17 @@ class session {
   }
   /// Whether the limits have a sequence `b`.
   bool has(index b) const { return b >= 0 && b < limits_.batch; }
-  static constexpr index none = -1;  ///< no source
   struct private_tag {};
   session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
       : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
-    past_ = extra.take<index>(l.batch);
-    floor_ = extra.take<index>(l.batch);
-    memory_lengths_ = extra.take<index>(l.batch);
-    source_of_ = extra.take<index>(l.batch);
-    fed_ = extra.take<token>(l.batch * capacity_for(l) * ids_per_token);
+    sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
-      work_.work.tables = tables_.data();
-      work_.work.table_size = tables_.size();
+      work_.work.pages = {tables_.data(), tables_.size()};
     }
     reset();
   }
@@ -16478,12 +17578,12 @@ class session {
     const index length = length_of(tokens, batch);
     auto c = checked(tokens, batch, lengths, capacity(), refusal::over_target);
     for (index b = 0; c.fits() && b < batch; ++b) {
-      c.no(encodes && (memory_length_ == 0 || source_of_[b] == none), refusal::no_source);
-      c.no(!anew && past_[b] + length > capacity(), refusal::over_target);
+      c.no(encodes && !sequences_.has_source(b), refusal::no_source);
+      c.no(!anew && position(b) + length > capacity(), refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    const auto past = [&](index b) { return past_[b]; };
+    const auto past = [&](index b) { return position(b); };
     const auto more = [&](index b) { return lengths.empty() ? length : lengths.data()[b]; };
     c.no(anew ? block_tables::blocks_of(length) > limits_.kv_blocks
               : tables_.needed(batch, past, more) > tables_.available(),
@@ -16499,35 +17599,26 @@ class session {
   }
   /// Feeds tokens that fit.
   std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
-                         bool every, [[maybe_unused]] const layer_range& part) {
+                         bool every, const layer_range& part) {
     const index length = length_of(tokens, batch);
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
     if (limits_.kv_blocks > 0)
       tables_.reserve(
-          batch, [&](index b) { return past_[b]; },
+          batch, [&](index b) { return position(b); },
           [&](index b) { return valid ? valid[b] : length; },
           [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+    const step_call call{.tokens = tokens.data(),
+                         .batch = batch,
+                         .length = length,
+                         .lengths = valid,
+                         .past = sequences_.past(),
+                         .every = every,
+                         .layers = part,
+                         .source = sequences_.source(batch)};
     run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::execution& on) {
-      if constexpr (encodes)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               memory_length_, memory_lengths_, batch <= cached_sources_,
-                               work_.work, on, every);
-      else if constexpr (M::exits > 0)
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on, every, part);
-      else
-        M::template step<T, S>(packed_->tree(), tokens.data(), batch, length, valid, past_,
-                               work_.work, on, every);
+      M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
-    cached_sources_ = (std::max)(cached_sources_, batch);
-    for (index b = 0; b < batch; ++b) {
-      const index count = valid ? valid[b] : length;
-      std::copy_n(tokens.data() + b * length * ids_per_token, count * ids_per_token,
-                  fed_ + (b * capacity() + past_[b]) * ids_per_token);
-      if (takes_prefix && !every && past_[b] == 0) floor_[b] = count;
-      past_[b] += count;
-      floor_[b] = (std::max)(floor_[b], past_[b] - max_truncation());
-    }
+    sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
@@ -16545,15 +17636,9 @@ class session {
   memory_block own_;
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
-  index* past_ = nullptr;            ///< [batch]
-  index* floor_ = nullptr;           ///< [batch] shortest length that truncate() can go back to
-  index* memory_lengths_ = nullptr;  ///< [batch]
-  index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
-  token* fed_ = nullptr;             ///< [batch, capacity, ids_per_token]
-  token* order_ = nullptr;           ///< [vocabulary] scratch of samplers
+  detail::fed_sequences sequences_{};
+  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
   refusal reason_ = refusal::none;
-  index memory_length_ = 0;
-  index cached_sources_ = 0;  ///< the first so many sequences have cached keys of their source
 };
 
 LINNET_NAMESPACE_END
@@ -16561,8 +17646,9 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 /// Accuracy of the most frequent class of `known`, the lowest of several, on `asked`: a baseline
-/// without a model.
-inline accuracy majority_baseline(std::span<const index> known, std::span<const index> asked) {
+/// without a model. Of 0 answers where memory lacks.
+inline accuracy majority_baseline(std::span<const index> known,
+                                  std::span<const index> asked) LINNET_TRY {
   std::vector<index> sorted(known.begin(), known.end());
   std::sort(sorted.begin(), sorted.end());
   index best = -1, most = 0;
@@ -16572,6 +17658,7 @@ inline accuracy majority_baseline(std::span<const index> known, std::span<const 
   }
   return {std::count(asked.begin(), asked.end(), best), std::ssize(asked)};
 }
+LINNET_WITHOUT_MEMORY(return {})
 
 /// Classifies with a T5 model: chooses among label texts, by probability or by greedy decoding.
 /// Planned once; choosing allocates nothing.
@@ -16709,10 +17796,10 @@ constexpr index characters_in(std::string_view text) {
 }
 
 /// Scores a whole text. `encode(text)` gives its tokens, without special ones; `opening` is the
-/// token that stands before a text, such as begin or end of text: nothing predicts it, so every
-/// token of the text is predicted, from it at least. Longer texts go in windows, see
-/// score_windows. Errors: errc::invalid for a stride beyond the longest sequence, and for tokens
-/// that the model refuses, also for want of blocks.
+/// token that stands before a text, such as begin or end of text. Nothing predicts it, but every
+/// token of the text is predicted, from it at least. Longer texts go in windows, see score_windows.
+/// Errors: errc::invalid for a stride beyond the longest sequence, and for tokens that the model
+/// refuses, also for want of blocks.
 template <loglikelihood_scorer P, class Encode>
 result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
                               index stride = 0) LINNET_TRY {
@@ -16724,8 +17811,8 @@ result<text_score> score_text(P& paths, const Encode& encode, token opening, std
   std::vector<token> tokens{opening};
   for (const token t : encode(text)) tokens.push_back(t);
   std::vector<token_score> scores(tokens.size() - 1);
-  if (!score_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
-    return wrong("tokens", detail::scorable, "tokens that the model refuses");
+  if (!detail::score_all_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
+    return detail::not_scored(paths, "score_text", detail::scorable);
   text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
   for (const token_score& s : scores) total.nats -= s.log_probability;
   return total;
@@ -17144,8 +18231,8 @@ choice_tokens tokenized(const eval_item& item, const Encode& encode, const choic
 /// of the context, all options equally (`cut`). An option that is too long by itself is scored in
 /// windows.
 ///
-/// Errors: errc::invalid for an item without options, an empty option, an answer that is none of
-/// them, or tokens that the model refuses, also for want of blocks.
+/// Errors: errc::invalid for an item without options, an empty option, or an answer that is none of
+/// them. Also for tokens that the model refuses, be it for want of blocks.
 template <loglikelihood_scorer P, class Encode>
 result<item_score> score_options(P& paths, const Encode& encode, const eval_item& item,
                                  const choice_options& how) LINNET_TRY {
@@ -17174,8 +18261,8 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
                first.begin() + static_cast<index>(p.shared));
   const bool windows = drop > p.shared - 1;
   const auto refused = [&] {
-    return wrong("tokens", std::string(detail::scorable) + ", and a prefix within limits.chunk",
-                 "tokens that the model refuses");
+    return detail::not_scored(paths, "score_options",
+                              std::string(detail::scorable) + ", and a prefix within limits.chunk");
   };
   if (!windows && !paths.begin(std::span<const token>(given), {})) return refused();
 
@@ -17188,7 +18275,8 @@ result<item_score> score_options(P& paths, const Encode& encode, const eval_item
     if (!windows) continue;
     std::vector<token> alone = given;
     alone.insert(alone.end(), rest.begin(), rest.end());
-    if (!score_windows(paths, std::span<const token>(alone), rests[i].scores)) return refused();
+    if (!detail::score_all_windows(paths, std::span<const token>(alone), rests[i].scores))
+      return refused();
   }
   if (!windows && !score_all(paths, std::span<const continuation>(rests))) return refused();
   for (std::size_t i = 0; i < rests.size(); ++i) {
@@ -17341,11 +18429,10 @@ inline result<std::vector<eval_item>> read_mmlu(std::string_view text, std::stri
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// HellaSwag's texts as the usual harness (EleutherAI's) cleans them: white space at both ends
-/// goes, " [title]" becomes ". ", what stands in brackets goes ("[header]", "[step]"), and of two
-/// spaces that are left one.
-inline std::string clean_hellaswag(std::string_view text) {
-  const std::string titled = detail::replace_all(detail::without_blanks(text), " [title]", ". ");
+namespace detail {
+/// clean_hellaswag() for functions that report a lack of memory themselves.
+inline std::string cleaned_hellaswag(std::string_view text) {
+  const std::string titled = replace_all(without_blanks(text), " [title]", ". ");
   std::string clean;
   clean.reserve(titled.size());
   std::size_t close = 0, newline = 0;  // the first ones behind `open`
@@ -17357,8 +18444,17 @@ inline std::string clean_hellaswag(std::string_view text) {
     clean.append(titled, at, open + !pair - at);
     at = pair ? close + 1 : open + 1;
   }
-  return detail::replace_all(clean, "  ", " ");
+  return replace_all(clean, "  ", " ");
 }
+}  // namespace detail
+
+/// HellaSwag's texts as the usual harness (EleutherAI's) cleans them: white space at both ends
+/// goes, " [title]" becomes ". ", what stands in brackets goes ("[header]", "[step]"), and of two
+/// spaces that are left one. "" where memory lacks.
+inline std::string clean_hellaswag(std::string_view text) LINNET_TRY {
+  return detail::cleaned_hellaswag(text);
+}
+LINNET_WITHOUT_MEMORY(return {})
 
 /// Reads HellaSwag (Zellers et al. 2019) as text with six lines per item. They are "activity:
 /// context", the number of the right ending (0 to 3) and four endings. The group is the activity.
@@ -17384,14 +18480,14 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
       text.remove_prefix((std::min)(end + 1, text.size()));
       if (auto sound = detail::check_text(place, what, field); !sound) return sound.error();
       if (part == 0) {
-        item.context = clean_hellaswag(field);
+        item.context = detail::cleaned_hellaswag(field);
         item.group = field.substr(0, (std::min)(field.find(": "), field.size()));
       } else if (part == 1) {
         if (field.size() != 1 || field[0] < '0' || field[0] > '3')
           return error{errc::malformed, place, what, "0, 1, 2 or 3", detail::printable(field)};
         item.answer = field[0] - '0';
       } else {
-        std::string option = clean_hellaswag(field);
+        std::string option = detail::cleaned_hellaswag(field);
         if (option.empty()) option = field;
         item.options.push_back(std::move(option));
       }
@@ -17401,6 +18497,2103 @@ inline result<std::vector<eval_item>> read_hellaswag(std::string_view text,
   return detail::some_items(std::move(items), where);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2, Mamba, BERT and its kin.
+
+/// @file
+/// Tensors in files: their element types, and the conversion to and from a model's weights.
+
+LINNET_NAMESPACE_BEGIN
+
+static_assert(std::endian::native == std::endian::little,
+              "linnet reads and writes files on little-endian machines only");
+
+/// Element types of tensors in files, little-endian.
+enum class dtype {
+  boolean,
+  u8,
+  i8,
+  f8_e4m3,
+  f8_e5m2,
+  u16,
+  i16,
+  f16,
+  bf16,
+  u32,
+  i32,
+  f32,
+  u64,
+  i64,
+  f64
+};
+
+namespace detail {
+struct dtype_metadata {
+  std::string_view name;
+  index size;
+};
+inline constexpr std::array<dtype_metadata, 15> dtype_table{{{"BOOL", 1},
+                                                             {"U8", 1},
+                                                             {"I8", 1},
+                                                             {"F8_E4M3", 1},
+                                                             {"F8_E5M2", 1},
+                                                             {"U16", 2},
+                                                             {"I16", 2},
+                                                             {"F16", 2},
+                                                             {"BF16", 2},
+                                                             {"U32", 4},
+                                                             {"I32", 4},
+                                                             {"F32", 4},
+                                                             {"U64", 8},
+                                                             {"I64", 8},
+                                                             {"F64", 8}}};
+}  // namespace detail
+
+/// The name of an element type in safetensors files, such as "F32".
+constexpr std::string_view name_of(dtype type) {
+  return detail::dtype_table[static_cast<std::size_t>(type)].name;
+}
+/// Bytes of one element.
+constexpr index size_of(dtype type) {
+  return detail::dtype_table[static_cast<std::size_t>(type)].size;
+}
+/// Whether values of this type can be read as real numbers: F16, BF16, F32, F64.
+constexpr bool is_real(dtype type) {
+  return type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
+}
+
+/// Policy for loaded weights that are infinite or NaN. `keep` loads them, so that a run that
+/// diverged can be looked at; `refuse` names the first such tensor in an error.
+enum class nonfinite { keep, refuse };
+
+namespace detail {
+
+/// The object at `from`, which need not be aligned.
+template <class T>
+T load_as(const std::byte* from) {
+  T value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+/// to[count] = values of a real type, `stride` elements apart.
+inline void decode_reals(dtype type, const std::byte* from, index count, index stride, double* to) {
+  const index step = stride * size_of(type);
+  switch (type) {
+    case dtype::f16:
+      for (index i = 0; i < count; ++i)
+        to[i] = storage::f16::decode(load_as<std::uint16_t>(from + i * step));
+      break;
+    case dtype::bf16:
+      for (index i = 0; i < count; ++i)
+        to[i] = storage::bf16::decode(
+            static_cast<storage::bf16::value>(load_as<std::uint16_t>(from + i * step)));
+      break;
+    case dtype::f32:
+      for (index i = 0; i < count; ++i)
+        to[i] = static_cast<double>(load_as<float>(from + i * step));
+      break;
+    default:
+      for (index i = 0; i < count; ++i) to[i] = load_as<double>(from + i * step);
+  }
+}
+
+/// Whether all of `count` values are finite. Real types and F8 types are looked at; integers always
+/// are.
+inline bool all_finite(dtype type, const std::byte* from, index count) {
+  const auto magnitude = [&](index i) { return static_cast<unsigned>(from[i]) & 0x7f; };
+  if (type == dtype::f8_e4m3 || type == dtype::f8_e5m2) {
+    const unsigned most = type == dtype::f8_e4m3 ? 0x7e : 0x7b;
+    for (index i = 0; i < count; ++i)
+      if (magnitude(i) > most) return false;
+  }
+  if (!is_real(type)) return true;
+  std::array<double, 256> some;
+  for (index i = 0; i < count; i += std::ssize(some)) {
+    const index n = (std::min)(std::ssize(some), count - i);
+    decode_reals(type, from + i * size_of(type), n, 1, some.data());
+    for (index j = 0; j < n; ++j)
+      if (!is_finite(some[static_cast<std::size_t>(j)])) return false;
+  }
+  return true;
+}
+
+/// One tensor of a weights object, whatever the model's type.
+struct leaf {
+  std::string name;         ///< canonical
+  index rows = 0;           ///< output features; of a vector, its length
+  index columns = 0;        ///< elements in a row: input features, or 1 for a vector
+  bool vector = false;      ///< one dimension in files
+  dtype type = dtype::f32;  ///< of the elements in memory
+  std::byte* data = nullptr;
+  float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
+  float* zeros = nullptr;   ///< likewise of a centred one
+  index row_scales = 0;
+
+  index size() const { return rows * columns; }
+};
+
+/// The element type that storage `S` has in files.
+template <class S>
+constexpr dtype dtype_of() {
+  using value = typename S::value;
+  if constexpr (std::is_same_v<value, float>) return dtype::f32;
+  if constexpr (std::is_same_v<value, double>) return dtype::f64;
+  if constexpr (std::is_same_v<value, ops::bf16_code>) return dtype::bf16;
+  if constexpr (std::is_same_v<value, std::uint16_t>) return dtype::f16;
+  if constexpr (std::is_same_v<value, std::int8_t>) return dtype::i8;
+  if constexpr (std::is_same_v<value, std::uint8_t>)
+    return S::code == simd::code::f8_e4m3   ? dtype::f8_e4m3
+           : S::code == simd::code::f8_e5m2 ? dtype::f8_e5m2
+                                            : dtype::u8;
+}
+
+/// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
+template <class M, class T>
+std::vector<leaf> leaves_of(const weights<M, T>& w) {
+  std::vector<leaf> all;
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& from) {
+    leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
+    one.vector = !info.decays() && info.rows == 1;
+    if (one.vector) std::swap(one.rows, one.columns);
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+      one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
+      one.data = reinterpret_cast<std::byte*>(from);
+    } else {
+      using S = typename std::remove_cvref_t<decltype(from)>::storage;
+      one.type = dtype_of<S>();
+      one.columns = row_values<S>(info.columns);
+      one.data = reinterpret_cast<std::byte*>(from.data);
+      one.scales = from.scales;
+      one.zeros = from.zeros;
+      one.row_scales = row_scales<S>(info.columns);
+    }
+    all.push_back(std::move(one));
+  });
+  return all;
+}
+
+/// Stores `count` values at element `first` of a tensor.
+inline void encode_reals(const leaf& to, index first, index count, const double* from) {
+  switch (to.type) {
+    case dtype::f32: {
+      auto* const data = reinterpret_cast<float*>(to.data) + first;
+      for (index i = 0; i < count; ++i) data[i] = storage::f32::encode(from[i]);
+      break;
+    }
+    case dtype::bf16: {
+      auto* const data = reinterpret_cast<storage::bf16::value*>(to.data) + first;
+      for (index i = 0; i < count; ++i) data[i] = storage::bf16::encode(from[i]);
+      break;
+    }
+    case dtype::f16: {
+      auto* const data = reinterpret_cast<storage::f16::value*>(to.data) + first;
+      for (index i = 0; i < count; ++i) data[i] = storage::f16::encode(from[i]);
+      break;
+    }
+    default: {
+      auto* const data = reinterpret_cast<double*>(to.data) + first;
+      std::copy_n(from, count, data);
+    }
+  }
+}
+
+/// Where the rows of one tensor of the model stand within a tensor of a file.
+struct placement {
+  std::string name;  ///< of the tensor in the file
+  index rows = 0;    ///< its shape: [rows, columns], or [rows] for a vector
+  index columns = 1;
+  bool vector = false;
+  bool depthwise = false;   ///< the file has filters of channels: [rows, 1, columns]
+  bool transposed = false;  ///< the file has [in, out]
+  index offset = 0;         ///< output feature of the file at which the model's first row stands
+  index half_heads =
+      0;  ///< head width, where the file has RoPE pairs (i, i + h/2) and the model (2i, 2i+1)
+  index paired_heads = 0;  ///< head width, the other way round
+
+  /// The file's output feature that holds row `n` of the model.
+  index feature(index n) const {
+    if (const index h = half_heads; h > 0) n = n / h * h + n % h % 2 * (h / 2) + n % h / 2;
+    if (const index h = paired_heads; h > 0) n = n / h * h + n % h % (h / 2) * 2 + n % h / (h / 2);
+    return offset + n;
+  }
+  bool reordered() const { return transposed || half_heads > 0 || paired_heads > 0; }
+  /// The element at which row `n` begins, and the distance between its elements.
+  std::pair<index, index> row(index n) const {
+    return transposed ? std::pair(feature(n), columns) : std::pair(feature(n) * columns, index(1));
+  }
+};
+
+/// Reads the rows of `to` from a tensor of real numbers, converting its type.
+inline void copy_in(const leaf& to, const placement& at, dtype type, const std::byte* from) {
+  if (type == to.type && !at.reordered()) {
+    const index size = size_of(type);
+    __builtin_memcpy(to.data, from + at.row(0).first * size,
+                     static_cast<std::size_t>(to.size() * size));
+    return;
+  }
+  std::array<double, 256> some;
+  for (index n = 0; n < to.rows; ++n) {
+    const auto [begin, step] = at.row(n);
+    for (index j = 0; j < to.columns; j += std::ssize(some)) {
+      const index count = (std::min)(std::ssize(some), to.columns - j);
+      decode_reals(type, from + (begin + j * step) * size_of(type), count, step, some.data());
+      encode_reals(to, n * to.columns + j, count, some.data());
+    }
+  }
+}
+
+/// Writes the rows of `from` into a tensor of the same element type; `Word` has its size.
+template <class Word>
+void copy_out_as(const leaf& from, const placement& at, std::byte* to) {
+  constexpr index size = sizeof(Word);
+  const std::byte* source = from.data;
+  for (index n = 0; n < from.rows; ++n, source += from.columns * size) {
+    const auto [begin, step] = at.row(n);
+    if (step == 1)
+      __builtin_memcpy(to + begin * size, source, static_cast<std::size_t>(from.columns * size));
+    else
+      for (index j = 0; j < from.columns; ++j)
+        __builtin_memcpy(to + (begin + j * step) * size, source + j * size, sizeof(Word));
+  }
+}
+inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
+  switch (size_of(from.type)) {
+    case 1:
+      return copy_out_as<std::uint8_t>(from, at, to);
+    case 2:
+      return copy_out_as<std::uint16_t>(from, at, to);
+    case 4:
+      return copy_out_as<std::uint32_t>(from, at, to);
+    default:
+      return copy_out_as<std::uint64_t>(from, at, to);
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
+/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
+
+/// @file
+/// An encoder without its head: texts to hidden states, and back.
+
+/// @file
+/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
+
+/// @file
+/// Heads of encoders: what is read from the hidden states, and what is trained.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Stands for a layer between the hidden states and the logits where there is none.
+template <index D>
+struct no_reader : without_parameters, without_cache {
+  static constexpr index in = D, out = D;
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+}  // namespace detail
+
+/// Heads of encoders. A head has a `reader`, the layer between the hidden states of width D and the
+/// logits, or `detail::no_reader`. `Width` is the embedding's, `A` the feed-forward's activation.
+namespace head {
+
+/// Base of the heads; a head overrides what differs.
+struct policy {
+  static constexpr bool trains = true;         ///< has logits, labels and a loss
+  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
+  static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
+  static constexpr std::string_view place = "head";  ///< name of the reader's parameters
+};
+
+/// No head: the hidden states are the output, see embedder.
+struct none : policy {
+  static constexpr bool trains = false;
+  static std::string name() { return "none"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+/// BERT's pooler: tanh(W h + b) of the first token. A model with nothing behind it is Hugging
+/// Face's BertModel.
+struct pooler : policy {
+  static constexpr bool trains = false, per_sequence = true;
+  static constexpr std::string_view place = "pooler";
+  static std::string name() { return "pooler"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = activated_linear<D, D, activation_kind::tanh, Bias, false>;
+};
+
+/// Predicts masked tokens (Devlin et al. 2019): logits = E norm(f(W h + b)) + bias, with the
+/// embedding's table E where the model is tied.
+struct masked_lm : policy {
+  static std::string name() { return "masked_lm"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = chain<named<"dense", activated_linear<D, Width, A, Bias, false>>,
+                       named<"norm", typename Norm::template layer<Width, Eps>>>;
+};
+
+/// One of `Classes` labels for a sequence: a linear map of the pooled first token. The pooler's
+/// activation is BERT's tanh; DistilBERT has `activation_kind::relu`.
+template <index Classes, activation_kind Pooler = activation_kind::tanh>
+struct sequence_classification : policy {
+  static_assert(Classes > 0, "linnet::head::sequence_classification: at least one class");
+  static constexpr bool per_sequence = true;
+  static constexpr index classes = Classes;
+  static constexpr activation_kind activation = Pooler;
+  static constexpr std::string_view place = "pooler";
+  static std::string name() {
+    return "sequence_classification " + std::to_string(Classes) +
+           (Pooler == activation_kind::tanh   ? " tanh"
+            : Pooler == activation_kind::relu ? " relu"
+            : Pooler == activation_kind::gelu ? " gelu"
+            : Pooler == activation_kind::silu ? " silu"
+                                              : " gelu_tanh");
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = activated_linear<D, D, Pooler, Bias, false>;
+};
+
+/// One of `Classes` labels for each token: a linear map of the hidden states.
+template <index Classes>
+struct token_classification : policy {
+  static_assert(Classes > 0, "linnet::head::token_classification: at least one class");
+  static constexpr index classes = Classes;
+  static std::string name() { return "token_classification " + std::to_string(Classes); }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+}  // namespace head
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+template <encoder_shape Shape, class Policies>
+struct encoder_model;
+
+namespace detail {
+
+/// Words for the first rule that an encoder's policies or shape break; true where they keep all.
+template <encoder_shape S, class... Ps>
+constexpr bool encoder_fits() {
+  using Attention = pick<attention::policy, attention::full, Ps...>;
+  using Position = pick<position::policy, position::learned, Ps...>;
+  using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                   std::is_base_of_v<head::policy, Ps>)&&...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
+                  "own from ffn::policy, attention::policy or norm::policy");
+  else if constexpr (twice<norm_placement::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two norm_placement:: policies; give one");
+  else if constexpr (twice<head::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two head:: policies; give one");
+  else if constexpr ((std::is_base_of_v<kv::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: an encoder keeps no keys and values; kv:: policies are for "
+                  "decoder<> and t5<>");
+  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: every token goes through every block; depths:: policies are "
+                  "for decoder<>");
+  else if constexpr (S.d_model <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model, the width of the stream, must be given and "
+                  "positive");
+  else if constexpr (S.d_ff <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_ff, the hidden width of the feed-forward, must be "
+                  "given and positive");
+  else if constexpr (S.heads <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.layers <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
+  else if constexpr (S.vocabulary <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
+  else if constexpr (S.context <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: context, the longest sequence in tokens, must be given "
+                  "and positive");
+  else if constexpr (S.types < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
+  else if constexpr (S.d_kv < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
+                  "d_model / heads");
+  else if constexpr (S.d_kv == 0 && S.d_model % S.heads != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model must be a multiple of heads; or give d_kv, the "
+                  "width of a head");
+  else if constexpr (!(S.eps > 0))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: eps, added under the root of the norm, must be positive");
+  else if constexpr (!(S.rope_theta > 0))
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: rope_theta, the base of the rotary frequencies, must be positive");
+  else if constexpr (Position::pairing != rope_pairing::none && S.head_width() % 2 != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: rotary positions need an even head width: d_kv, or "
+                  "d_model / heads");
+  else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of mixing has no rotary positions; take "
+                  "position::learned, sinusoidal or none");
+  else if constexpr (!Attention::bidirectional)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::takes_prefix)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: all tokens see each other already; attention::prefix is for "
+                  "decoders");
+  else if constexpr (S.layers % Sharing::repeats != 0)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
+                  "n");
+  else if constexpr (!Sharing::projections.plain() && !Attention::supports_low_rank)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
+                  "full and sliding_window do");
+  else
+    return true;
+  return false;
+}
+/// The fault of the feed-forward of an encoder that fits otherwise.
+template <encoder_shape S, class... Ps>
+constexpr ffn_fault encoder_ffn_fault() {
+  if constexpr (encoder_fits<S, Ps...>())
+    return fault_of_ffn<pick<ffn::policy, ffn::gelu, Ps...>, S.d_model, S.d_ff,
+                        std::is_same_v<pick<bias::policy, bias::all, Ps...>, bias::all>,
+                        pick<sharing::policy, sharing::none, Ps...>::projections>();
+  else
+    return ffn_fault::none;
+}
+/// The encoder of a list of policies that fit.
+template <bool Fits, encoder_shape Shape, class... Ps>
+struct make_encoder {
+  using type = encoder_model<
+      Shape,
+      policy_set<
+          pick<ffn::policy, ffn::gelu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+          pick<norm::policy, norm::layer_norm, Ps...>,
+          pick<norm_placement::policy, norm_placement::post, Ps...>,
+          pick<position::policy, position::learned, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+          pick<bias::policy, bias::all, Ps...>, typename pick_model_storage<Ps...>::type,
+          pick<sharing::policy, sharing::none, Ps...>,
+          pick<embedding::policy, embedding::full, Ps...>,
+          pick<head::policy, head::masked_lm, Ps...>>>;
+};
+/// Stands in for an encoder that was refused, so that nothing is said of it again.
+template <encoder_shape Shape, class... Ps>
+struct make_encoder<false, Shape, Ps...>
+    : make_encoder<
+          true,
+          encoder_shape{
+              .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
+          typename pick_storage<Ps...>::stored> {};
+/// The encoder of a shape and policies, or what stands in for it where they do not fit.
+template <encoder_shape Shape, class... Ps>
+struct checked_encoder {
+  static constexpr bool fits =
+      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>();
+  using type = typename make_encoder<fits, Shape, Ps...>::type;
+};
+/// The encoder of choices.
+template <encoder_shape Shape, class Policies>
+struct encoder_of;
+template <encoder_shape Shape, class... Ps>
+struct encoder_of<Shape, policy_set<Ps...>> : checked_encoder<Shape, Ps...> {};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Texts of an encoder's call, row-major.
+struct encoder_batch {
+  const token* tokens = nullptr;   ///< [batch, length], padded on the right
+  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
+  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
+                                   ///< sequence; `ignored` on padding and where none counts
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< padded tokens per sequence
+  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
+};
+
+/// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
+template <encoder_shape Shape, class Policies>
+struct encoder_body {
+  using ffn = typename Policies::template of<linnet::ffn::policy>;
+  using attention = typename Policies::template of<linnet::attention::policy>;
+  using norm = typename Policies::template of<linnet::norm::policy>;
+  using placement = typename Policies::template of<linnet::norm_placement::policy>;
+  using position = typename Policies::template of<linnet::position::policy>;
+  using sharing = typename Policies::template of<linnet::sharing::policy>;
+  using embedding = typename Policies::template of<linnet::embedding::policy>;
+  static constexpr bool biased =
+      std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
+  static constexpr bool rotary = position::pairing != rope_pairing::none;
+  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+
+  static constexpr index d = Shape.d_model, context_length = Shape.context;
+  /// Width of the embedding and of its norm.
+  static constexpr index width = embedding::template projection<d, true>::table;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.heads,
+                                        .d_kv = Shape.head_width(),
+                                        .bias = biased,
+                                        .rope = position::pairing,
+                                        .projections = sharing::projections};
+  using norm_layer = typename norm::template layer<d, eps>;
+  using embedding_norm = typename norm::template layer<width, eps>;
+  /// The map from a factorised embedding to the stream.
+  using projection = linear<width, d, biased>;
+  template <class N, class Sub>
+  using branch = std::conditional_t<placement::first, residual<N, Sub>, post_norm_residual<N, Sub>>;
+  using block = typename detail::block_of<
+      norm, ffn, named<"attention", branch<norm_layer, typename attention::template layer<self>>>>::
+      template make<d, Shape.d_ff, biased, eps, sharing::projections, branch>::type;
+  using blocks = typename detail::stack_of<block, std::type_identity<block>, Shape.layers, false,
+                                           sharing>::type;
+  using positional = detail::position_tables<position, width, self.d_kv,
+                                             (std::max)(context_length, attention::min_positions),
+                                             real{Shape.rope_theta}>;
+
+  template <class Form>
+  struct params {
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
+    [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
+                                             std::nullptr_t>
+        types{};
+    typename embedding_norm::template params<Form> embedding_scale{};
+    [[no_unique_address]] std::conditional_t<
+        factorised,
+        typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
+        std::nullptr_t>
+        widen{};
+    typename blocks::template params<Form> stack{};
+    [[no_unique_address]] std::conditional_t<
+        placement::first, typename norm_layer::template params<Form>, std::nullptr_t>
+        norm{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
+      p.embedding...);
+    if constexpr (learned)
+      f(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
+        p.positions...);
+    if constexpr (Shape.types > 0)
+      f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
+    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
+    if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
+  }
+
+  /// Buffers of one call.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    typename embedding_norm::template cache<T> embedding_scale{};
+    typename positional::template cache<T> positions{};
+    T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
+    T* embedded = nullptr;                   ///< [rows, d] that the first block reads
+    T *out = nullptr, *hidden = nullptr;     ///< [rows, d] of the last block, and of the model
+    T *d_summed = nullptr, *d_scaled = nullptr, *d_embedded = nullptr, *d_out = nullptr,
+      *d_hidden = nullptr;  ///< gradients
+    int dropout_id = 0;
+  };
+  /// Plans the buffers for calls up to `e`, of sequences of at most `longest` tokens.
+  template <class T>
+  static constexpr void plan(planner& m, const call_shape& e, index longest, workspace<T>& w) {
+    const index size = e.rows() * d, narrow = e.rows() * width;
+    w.dropout_id = m.dropout_ids++;
+    w.positions = positional::template plan<T>(m, e, longest);
+    w.summed = m.saved.take<T>(narrow);
+    w.scaled = m.saved.take<T>(narrow);
+    w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
+    w.hidden = m.saved.take<T>(size);
+    w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
+    if (e.training) {
+      w.d_summed = m.saved.take<T>(narrow);
+      w.d_scaled = m.saved.take<T>(narrow);
+      w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
+      w.d_hidden = m.saved.take<T>(size);
+      w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
+    }
+    if (factorised) (void)projection::template plan<T>(m, e);
+    w.embedding_scale = embedding_norm::template plan<T>(m, e);
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+  }
+
+  /// The context of a call.
+  template <class T>
+  static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.lengths = b.lengths;
+    return ctx;
+  }
+  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    embed<T, S>(p, b, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+  }
+  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    ctx.on.threads.each(rows, [&](index i) {
+      T* const x = w.summed + i * width;
+      const auto add = [&](const T* table, index at) {
+        for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
+      };
+      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
+      if constexpr (learned) add(p.positions, i % ctx.length);
+      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
+    });
+    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
+                                           w.embedding_scale, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      projection::template forward<T>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
+    }
+  }
+  /// The second half of forward(): w.embedded -> w.hidden.
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    positional::angles(w.positions, ctx);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+    if constexpr (placement::first)
+      norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+  }
+  /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
+  /// the head's. After forward() of the same batch, called by every thread.
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const encoder_batch& b, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (placement::first) {
+      ops::fill(ctx.on, rows * d, T(0), w.d_out);
+      norm_layer::template backward<T, S>(p.norm, dp.norm, {w.out, rows}, {w.d_hidden, rows},
+                                          {w.d_out, rows}, w.norm, ctx);
+    }
+    ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
+    blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
+                                    {w.d_embedded, rows}, w.stack, ctx);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
+      projection::template backward<T>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
+                                       {w.d_scaled, rows}, none, ctx);
+    }
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
+    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
+    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
+                                            {w.d_scaled, rows}, {w.d_summed, rows},
+                                            w.embedding_scale, ctx);
+    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    if constexpr (learned)
+      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
+    if constexpr (Shape.types > 0) {
+      if (b.types)
+        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
+      else
+        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    }
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// An encoder as a type; spelled encoder<shape, policies...>.
+template <encoder_shape Shape, class Policies>
+struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
+ private:
+  using body = encoder_body<Shape, Policies>;
+  using Head = typename Policies::template of<linnet::head::policy>;
+
+ public:
+  static constexpr encoder_shape shape = Shape;
+  static constexpr bool tied =
+      std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
+  static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
+  /// Whether the head predicts tokens of the vocabulary.
+  static constexpr bool masked = Head::trains && Head::classes == 0;
+  // See model_defaults.
+  static constexpr bool supports_cache = false,
+                        label_per_sequence = Head::trains && Head::per_sequence;
+  using ffn = typename body::ffn;
+  using attention = typename body::attention;
+  using norm = typename body::norm;
+  using placement = typename body::placement;
+  using position = typename body::position;
+  using sharing = typename body::sharing;
+  using embedding = typename body::embedding;
+  using head = Head;
+  using storage = typename Policies::template of<linnet::storage::policy>;
+  using batch = encoder_batch;
+  /// This model with `Other` in place of the policy that derives from `Slot`.
+  template <class Slot, class Other>
+  using with =
+      typename detail::encoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model with another head.
+  template <class Other>
+  using with_head = with<linnet::head::policy, Other>;
+
+  static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
+  /// Logits of one label.
+  static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
+  /// The layer between the hidden states and the logits.
+  using reader = typename Head::template reader<d, width, norm, body::eps,
+                                                detail::ffn_activation<ffn>(), biased>;
+  static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
+
+  /// Storage of what the head reads, in a model stored as `S`.
+  template <class S>
+  using head_storage = linnet::storage::at<S, masked && tied ? linnet::storage::part::embedding
+                                                             : linnet::storage::part::head>;
+
+  template <class Form>
+  struct params : body::template params<Form> {
+    [[no_unique_address]] typename reader::template params<Form> read{};
+    [[no_unique_address]] std::conditional_t<
+        (Head::classes > 0 || (masked && !tied)),
+        typename form::at<Form, linnet::storage::part::head>::matrix, std::nullptr_t>
+        table{};
+    [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
+                                             std::nullptr_t>
+        bias{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    // The usual small normal values instead of fan-in scaling.
+    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
+      if (info.deviation > 0) info.deviation = initial_deviation;
+      f(where, info, leaf...);
+    };
+    body::visit(normal, at, p...);
+    reader::visit(normal, at / Head::place, p.read...);
+    constexpr std::string_view last = masked ? "head" : "classifier";
+    if constexpr (Head::classes > 0 || (masked && !tied))
+      normal(at / last / "weight", tensor_info{vocabulary, read_width, role::matrix, 1},
+             p.table...);
+    if constexpr (Head::trains && biased)
+      f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
+  }
+  static constexpr double initial_deviation = 0.02;
+  /// Width of what the logits are computed from.
+  static constexpr index read_width = reader::out;
+
+  /// Trainable parameters; shared ones count once.
+  static constexpr index parameters() { return count_parameters<encoder_model>(); }
+  /// Parameters outside the embedding, the tables of positions and types, and an untied head.
+  static constexpr index non_embedding() {
+    return parameters() -
+           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
+           (factorised ? count_parameters<typename body::projection>() : 0) -
+           (masked && !tied ? Shape.vocabulary * width : 0);
+  }
+  /// Floating-point operations of one forward call over [batch, length] tokens, without the head.
+  static constexpr index flops(index batch_size, index length) {
+    const call_shape e = call_shape_for({.batch = batch_size}, purpose::scoring, length);
+    return body::blocks::flops(e) + (factorised ? body::projection::flops(e) : 0);
+  }
+
+  /// Buffers of one embedder, evaluator or trainer.
+  template <class T>
+  struct workspace : body::template workspace<T> {
+    typename reader::template cache<T> read_cache{};
+    T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
+    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
+    T* chunk = nullptr;                        ///< logits of some rows
+    double* losses = nullptr;                  ///< [rows]
+    index* places = nullptr;                   ///< [rows] of the rows that the head reads
+    token* labels = nullptr;                   ///< [rows] their labels
+    int head_dropout_id = 0;
+  };
+  /// The longest sequence for these limits: `target`, or the whole context when it is 0.
+  static constexpr index longest(const limits& l) {
+    return l.target > 0 ? l.target : context_length;
+  }
+  /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
+  /// none of logits.
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    call_shape e = call_shape_for(l, purpose::scoring, longest(l));
+    e.training = use == purpose::training;
+    call_shape read = e;
+    if (Head::per_sequence) read.length = 1;
+    const bool scores = use != purpose::decoding;
+    workspace<T> w;
+    w.head_dropout_id = m.dropout_ids++;
+    body::plan(m, e, longest(l), w);
+    if (reads && (scores || Head::per_sequence)) {
+      w.places = m.saved.take<index>(read.rows());
+      w.chosen = m.saved.take<T>(read.rows() * d);
+      w.read = m.saved.take<T>(read.rows() * read_width);
+      if (e.training) {
+        w.d_chosen = m.saved.take<T>(read.rows() * d);
+        w.d_read = m.saved.take<T>(read.rows() * read_width);
+      }
+    } else {
+      w.read = w.hidden;
+      w.d_read = w.d_hidden;
+    }
+    if (Head::trains && scores) {
+      w.labels = m.saved.take<token>(read.rows());
+      w.losses = m.saved.take<double>(read.rows());
+      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      m.product(ops::head_rows(vocabulary), read_width, vocabulary, e);
+    }
+    w.read_cache = reader::template plan<T>(m, read);
+    return w;
+  }
+  /// Fills the constant tables of a fresh workspace.
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    body::positional::prepare(w.positions, longest(l));
+  }
+  /// Calls f(key, value) for what decides what the weights compute.
+  template <class F>
+  static void describe(F&& f) {
+    detail::describe_encoder<encoder_model>(f);
+  }
+  /// Nothing is cached, and a learned table of positions has an end, as has linformer's.
+  static constexpr limits_refusal check_limits(const limits& l) {
+    if (l.kv_blocks > 0)
+      return {"limits.kv_blocks", "0, as an encoder keeps no keys and values", l.kv_blocks};
+    if (body::learned && longest(l) > context_length)
+      return {"limits.target", "the model's context", l.target, context_length};
+    if (attention::longest > 0 && longest(l) > attention::longest)
+      return {"limits.target", "what the attention reads", longest(l), attention::longest};
+    return {};
+  }
+
+  /// Why tokens, lengths and types do not fit the limits or the model; labels are not looked at.
+  static refusal refuses_texts(const batch& b, const limits& l) {
+    batch_check c(b.batch, l.batch);
+    c.length(b.length, longest(l), refusal::over_target, b.lengths);
+    c.tokens(b.tokens, b.length, Shape.vocabulary);
+    c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
+         refusal::type_outside);
+    return c.why;
+  }
+  /// Why a batch does not fit the limits or the model.
+  static refusal refuses(const batch& b, const limits& l) {
+    if (const refusal why = refuses_texts(b, l); why != refusal::none) return why;
+    batch_check c(b.batch, l.batch);
+    c.labels(b.labels, label_per_sequence ? 1 : b.length, vocabulary);
+    if (!label_per_sequence && b.lengths)
+      for (index i = 0; c.fits() && i < b.batch; ++i)
+        for (index t = b.lengths[i]; t < b.length; ++t)
+          c.no(b.labels[i * b.length + t] != ignored, refusal::label_on_padding);
+    return c.why;
+  }
+  /// Whether a batch fits them.
+  static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
+
+  /// The context of a call, and what runs the model without its head; see encoder_body.
+  template <class T>
+  static context<T> context_of(const batch& b, const ops::execution& on) {
+    return body::template context_of<T>(b, on);
+  }
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    body::template embed<T, S>(p, b, w, ctx);
+  }
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    body::template run_layers<T, S>(p, w, ctx);
+  }
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    body::template forward<T, S>(p, b, w, ctx);
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const batch& b, workspace<T>& w, context<T>& ctx) {
+    body::template backward<T, S>(p, dp, b, w, ctx);
+  }
+  /// Runs the pooler on the first token of each sequence, after forward():
+  /// w.read[batch, d]. Called by every thread.
+  template <class T, class S>
+  static void pool(const params<form::packed<T, S>>& p, workspace<T>& w,
+                   context<T>& ctx) requires(reads&& Head::per_sequence) {
+    ctx.on.threads.once([&] {
+      for (index i = 0; i < ctx.batch; ++i) w.places[i] = i * ctx.length;
+    });
+    read_rows<T, S>(p, ctx.batch, w, ctx);
+  }
+
+  /// The states of a batch that the head reads, one row for each label, and the head: arguments of
+  /// ops::head_loss() and ops::head_logits(). Called by every thread.
+  template <class T, class S>
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    forward<T, S>(p, b, w, ctx);
+    const index rows = choose(b, true, w, ctx);
+    read_rows<T, S>(p, rows, w, ctx);
+    return head_of<T, S>(p, rows, w);
+  }
+  /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
+  /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
+  /// masked model computes only the rows that have a label where neither logits nor another
+  /// criterion asks for all. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {},
+                       const Criterion& criterion = {}) requires(Head::trains) {
+    context<T> ctx = context_of<T>(b, on);
+    ctx.dropout = call.dropout;
+    forward<T, S>(p, b, w, ctx);
+    constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
+    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
+    if (rows == 0) return {};
+    read_rows<T, S>(p, rows, w, ctx);
+    // Classifiers drop some of what they read, as BERT does.
+    if (!masked) drop_read(rows, w.read, w, ctx);
+    ops::head_call<T, head_storage<S>> h = head_of<T, S>(p, rows, w);
+    h.logits = call.logits;
+    h.z_loss = call.z_loss;
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
+        if (reads) ops::fill(on, rows * read_width, T(0), w.d_read);
+        h.dy = w.d_read;
+        h.d_table = head_gradient<T>(*dp);
+        if constexpr (biased) h.d_bias = dp->bias;
+      }
+    const loss_sum sum = ops::head_loss(on, h, criterion);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        if (!masked) drop_read(rows, w.d_read, w, ctx);
+        read_backward<T, S>(p, *dp, rows, w, ctx);
+        backward<T, S>(p, *dp, b, w, ctx);
+      }
+    return sum;
+  }
+
+ private:
+  /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
+  template <class T>
+  static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
+    const index labels = label_per_sequence ? ctx.batch : ctx.rows();
+    all = all || !reads || label_per_sequence;
+    index rows = labels;
+    if (!all) rows -= std::count(b.labels, b.labels + labels, ignored);
+    ctx.on.threads.once([&] {
+      index n = 0;
+      for (index i = 0; i < labels; ++i) {
+        if (!all && b.labels[i] == ignored) continue;
+        if (reads) w.places[n] = label_per_sequence ? i * ctx.length : i;
+        w.labels[n++] = b.labels[i];
+      }
+    });
+    return rows;
+  }
+  template <class T, class S>
+  static ops::head_call<T, head_storage<S>> head_of(const params<form::packed<T, S>>& p, index rows,
+                                                    const workspace<T>& w) {
+    ops::head_call<T, head_storage<S>> h{
+        rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
+        T(1), w.labels,   w.chunk,    w.losses};
+    if constexpr (biased) h.bias = p.bias;
+    return h;
+  }
+  template <class T, class S>
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
+    if constexpr (masked && tied)
+      return p.embedding;
+    else
+      return p.table;
+  }
+  template <class T>
+  static T* head_gradient(params<form::gradient<T>>& dp) {
+    if constexpr (masked && tied)
+      return dp.embedding;
+    else
+      return dp.table;
+  }
+  /// Dropout of x[rows, read_width], in place; also its own derivative.
+  template <class T>
+  static void drop_read(index rows, T* x, const workspace<T>& w, const context<T>& ctx) {
+    ops::dropout(ctx.on, ctx.dropout, w.head_dropout_id, ctx.batch, rows / ctx.batch, read_width,
+                 x);
+  }
+  /// The context of the head's layer: rows that are no sequences.
+  template <class T>
+  static context<T> read_context(index rows, const context<T>& ctx) {
+    context<T> one;
+    one.on = ctx.on;
+    one.batch = rows;
+    one.length = 1;
+    return one;
+  }
+  /// Rows w.places of w.hidden -> w.read
+  template <class T, class S>
+  static void read_rows(const params<form::packed<T, S>>& p, index rows, workspace<T>& w,
+                        const context<T>& ctx) {
+    if constexpr (reads) {
+      context<T> one = read_context(rows, ctx);
+      ctx.on.threads.each(
+          rows, [&](index i) { std::copy_n(w.hidden + w.places[i] * d, d, w.chosen + i * d); });
+      reader::template forward<T, S>(p.read, {w.chosen, rows}, {w.read, rows}, w.read_cache, one);
+    }
+  }
+  template <class T, class S>
+  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                            index rows, workspace<T>& w, const context<T>& ctx) {
+    if constexpr (reads) {
+      context<T> one = read_context(rows, ctx);
+      ops::fill(ctx.on, rows * d, T(0), w.d_chosen);
+      reader::template backward<T, S>(p.read, dp.read, {w.chosen, rows}, {w.d_read, rows},
+                                      {w.d_chosen, rows}, w.read_cache, one);
+      ctx.on.threads.each(
+          rows, [&](index i) { std::copy_n(w.d_chosen + i * d, d, w.d_hidden + w.places[i] * d); });
+    }
+  }
+};
+
+namespace detail {
+template <class M>
+inline constexpr bool is_encoder = false;
+template <encoder_shape Shape, class Policies>
+inline constexpr bool is_encoder<encoder_model<Shape, Policies>> = true;
+}  // namespace detail
+
+/// An encoder that stands alone: numbers come from `Shape`, policies follow in any order. Defaults
+/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions
+/// and biases. Nothing is shared, weights are f32, and a tied head predicts masked tokens.
+template <encoder_shape Shape, class... Policies>
+using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
+
+LINNET_NAMESPACE_END
+/// @file
+/// Mamba's mixer as a layer: a gated selective state space in place of attention.
+
+/// @file
+/// Causal convolution of every channel with a filter of its own, forward and backward.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Arguments of a convolution: y_t = bias + sum_k weight_k x_(t - taps + 1 + k), per channel.
+template <class T>
+struct causal_convolution_call {
+  index batch, length, channels, taps;
+  const T* x;  ///< [batch, length, channels], rows `stride` apart
+  index stride;
+  const T* weight;      ///< [channels, taps], the last tap for the newest token
+  const T* bias;        ///< [channels]
+  T* window = nullptr;  ///< [batch, taps - 1, channels] the last inputs, from call to call
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
+  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
+
+  /// The inputs at token t of sequence b, which may be before this call; null before the first.
+  const T* input(index b, index t) const {
+    if (t >= 0) return x + (b * length + t) * stride;
+    return past && past[b] > 0 ? window + (b * (taps - 1) + taps - 1 + t) * channels : nullptr;
+  }
+};
+
+/// y[batch, length, channels] = the convolution; with `past`, then moves the window on.
+template <class T>
+void causal_convolution(const execution& on, const causal_convolution_call<T>& call, T* y) {
+  const index channels = call.channels, taps = call.taps;
+  on.threads.each(call.batch * call.length, [&](index row) {
+    T* const out = y + row * channels;
+    std::copy_n(call.bias, channels, out);
+    for (index k = 0; k < taps; ++k)
+      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
+        for (index c = 0; c < channels; ++c) out[c] += call.weight[c * taps + k] * in[c];
+  });
+  if (!call.past) return;
+  on.threads.each(call.batch, [&](index b) {
+    const index valid = call.lengths ? call.lengths[b] : call.length;
+    // Rows move towards the front, so none is overwritten before it is read.
+    for (index j = 0; j + 1 < taps; ++j) {
+      T* const to = call.window + (b * (taps - 1) + j) * channels;
+      if (const T* const from = call.input(b, valid - taps + 1 + j))
+        std::copy_n(from, channels, to);
+      else
+        std::fill_n(to, channels, T(0));
+    }
+  });
+}
+
+/// Derivative of a call without `past`: overwrites dx[batch, length, channels], rows `stride`
+/// apart, and adds to d_weight and d_bias.
+template <class T>
+void causal_convolution_backward(const execution& on, const causal_convolution_call<T>& call,
+                                 const T* dy, T* dx, T* d_weight, T* d_bias) {
+  const index channels = call.channels, taps = call.taps, rows = call.batch * call.length;
+  on.threads.each(rows, [&](index row) {
+    T* const out = dx + row * call.stride;
+    std::fill_n(out, channels, T(0));
+    for (index ahead = 0; ahead < taps && row % call.length + ahead < call.length; ++ahead)
+      for (index c = 0; c < channels; ++c)
+        out[c] += call.weight[c * taps + taps - 1 - ahead] * dy[(row + ahead) * channels + c];
+  });
+  const auto [first, last] = on.threads.range(channels);
+  for (index row = 0; row < rows; ++row) {
+    const T* const d = dy + row * channels;
+    for (index c = first; c < last; ++c) d_bias[c] += d[c];
+    for (index k = 0; k < taps; ++k)
+      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
+        for (index c = first; c < last; ++c) d_weight[c * taps + k] += d[c] * in[c];
+  }
+  on.threads.wait();
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// The selective scan of Mamba (S6), forward and backward, in blocks of tokens with a state between
+/// them (Gu and Dao 2023, algorithm 2).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Tokens between two states that are kept for the backward pass.
+inline constexpr index scan_tokens = 32;
+/// Channels that run side by side.
+inline constexpr index scan_channels = 16;
+/// Channels that add their gradients of B and C up before groups are added in order.
+inline constexpr index scan_group = 64;
+
+/// Blocks of tokens that `length` tokens make.
+constexpr index scan_blocks(index length) { return (length + scan_tokens - 1) / scan_tokens; }
+/// Groups of channels.
+constexpr index scan_groups(index channels) { return (channels + scan_group - 1) / scan_group; }
+/// Scratch values that one thread needs.
+constexpr index scan_scratch(index length, index states, bool training) {
+  const index wide = scan_channels * states;
+  const index tokens = (std::min)(length, scan_tokens);
+  const index backward = (2 * tokens + 3) * wide + (tokens + 3) * scan_channels;
+  return 3 * wide + scan_channels + (training ? backward : 0);
+}
+/// Values that the backward pass adds up in a fixed order.
+constexpr index scan_partial(index batch, index length, index channels, index states) {
+  return batch * (scan_groups(channels) * length * 2 * states + channels * (states + 1));
+}
+
+/// Arguments of a selective scan. Per channel, with A = -exp(a_log): h_t = exp(delta_t A) h_(t-1) +
+/// delta_t x_t B_t, y_t = h_t . C_t + D x_t, out_t = y_t silu(z_t).
+template <class T>
+struct scan_call {
+  index batch, length, channels, states;
+  const T *x, *delta;  ///< [batch, length, channels]; delta > 0
+  const T *b, *c;      ///< [batch, length, states], rows `bc_stride` apart
+  index bc_stride;
+  const T* z;  ///< [batch, length, channels], rows `z_stride` apart
+  index z_stride;
+  const T* a_log;           ///< [channels, states]
+  const T* d;               ///< [channels]
+  T* out;                   ///< [batch, length, channels]; zero at padding
+  T* state = nullptr;       ///< [batch, channels, states] from call to call, with `past`
+  T* boundaries = nullptr;  ///< [batch, blocks, channels, states] h before each block of tokens,
+                            ///< for the backward pass
+  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
+  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
+  T* scratch = nullptr;            ///< per thread, scan_scratch() values
+  index scratch_size = 0;
+
+  /// Valid tokens of sequence `i`.
+  index valid(index i) const { return lengths ? lengths[i] : length; }
+};
+
+/// Gradients of a selective scan. Those of a_log and d are added to, the others overwritten, in the
+/// layouts of what they belong to.
+template <class T>
+struct scan_gradient {
+  const T* d_out;
+  T *dx, *d_delta, *db, *dc, *dz, *d_a_log, *dd;
+  T* partial;  ///< scan_partial() values
+};
+
+namespace detail {
+
+/// Some channels of one sequence.
+template <class Kernels, class T>
+struct scan_unit {
+  const scan_call<T>& call;
+  index s, first, count, states, wide;
+  T *next, *a, *own, *decay, *y;
+
+  scan_unit(const scan_call<T>& k, index sequence, index channel, index channels, int rank)
+      : call(k),
+        s(sequence),
+        first(channel),
+        count(channels),
+        states(k.states),
+        wide(channels * k.states),
+        next(k.scratch + rank * k.scratch_size) {
+    a = take(wide);
+    own = take(wide);
+    decay = take(wide);
+    y = take(count);
+    std::copy_n(call.a_log + first * states, wide, a);
+    (void)Kernels::template exp_sum<T>(wide, T(0), a);
+    for (index i = 0; i < wide; ++i) a[i] = -a[i];
+  }
+  T* take(index values) {
+    T* const here = next;
+    next += values;
+    return here;
+  }
+  index row(index t) const { return s * call.length + t; }
+  const T* x(index t) const { return call.x + row(t) * call.channels + first; }
+  const T* delta(index t) const { return call.delta + row(t) * call.channels + first; }
+  const T* b(index t) const { return call.b + row(t) * call.bc_stride; }
+  const T* c(index t) const { return call.c + row(t) * call.bc_stride; }
+  const T* z(index t) const { return call.z + row(t) * call.z_stride + first; }
+  T* boundary(index t) const {
+    const index block = s * scan_blocks(call.length) + t / scan_tokens;
+    return call.boundaries + (block * call.channels + first) * states;
+  }
+
+  /// e[wide] = exp(delta A), to = e h + delta x B, values = to . C + D x, for token t.
+  void step(index t, const T* h, T* e, T* to, T* values) const {
+    Kernels::template scan_step<T>(count, states, delta(t), x(t), a, b(t), c(t), h, e, to, values);
+    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * x(t)[i];
+  }
+
+  void forward() const {
+    T* const h = call.past ? call.state + (s * call.channels + first) * states : own;
+    if (!call.past || call.past[s] == 0) std::fill_n(h, wide, T(0));
+    for (index t = 0; t < call.valid(s); ++t) {
+      if (call.boundaries && t % scan_tokens == 0) std::copy_n(h, wide, boundary(t));
+      step(t, h, decay, h, y);
+      Kernels::template gated<activation_kind::silu, T>(count, z(t), y,
+                                                        call.out + row(t) * call.channels + first);
+    }
+    for (index t = call.valid(s); t < call.length; ++t)
+      std::fill_n(call.out + row(t) * call.channels + first, count, T(0));
+  }
+
+  /// Adds to d_bc[length, 2 states], d_a_log[wide] and dd[count]; overwrites the rest.
+  void backward(const scan_gradient<T>& grad, T* d_bc, T* d_a_log, T* dd) {
+    const index tokens = (std::min)(call.length, scan_tokens), valid = call.valid(s);
+    T* const h = take((tokens + 1) * wide);  // before each token of the block, and after the last
+    T* const e = take(tokens * wide);
+    T* const ys = take(tokens * count);
+    T* const carried = take(wide);  // exp(delta A) times the gradient of h, of the token after
+    T* const da = take(wide);
+    T *const dy = take(count), *const d_input = take(count), *const d_decay = take(count);
+    std::fill_n(da, wide, T(0));
+    std::fill_n(carried, wide, T(0));
+    for (index t = valid; t < call.length; ++t) {
+      std::fill_n(grad.dx + row(t) * call.channels + first, count, T(0));
+      std::fill_n(grad.d_delta + row(t) * call.channels + first, count, T(0));
+      std::fill_n(grad.dz + row(t) * call.z_stride + first, count, T(0));
+    }
+    for (index block = scan_blocks(valid); block-- > 0;) {
+      const index t0 = block * scan_tokens, rows = (std::min)(tokens, valid - t0);
+      std::copy_n(boundary(t0), wide, h);
+      for (index i = 0; i < rows; ++i)
+        step(t0 + i, h + i * wide, e + i * wide, h + (i + 1) * wide, ys + i * count);
+      for (index i = rows; i-- > 0;) {
+        const index t = t0 + i, at = row(t) * call.channels + first;
+        const T *const xt = x(t), *const dt = delta(t);
+        Kernels::template gated_backward<activation_kind::silu, T>(
+            count, z(t), ys + i * count, grad.d_out + at, grad.dz + row(t) * call.z_stride + first,
+            dy);
+        Kernels::template scan_step_backward<T>(
+            count, states, dt, xt, a, b(t), c(t), h + i * wide, e + i * wide, h + (i + 1) * wide,
+            dy, carried, da, d_bc + 2 * t * states, d_bc + (2 * t + 1) * states, d_input, d_decay);
+        for (index j = 0; j < count; ++j) {
+          grad.dx[at + j] = dt[j] * d_input[j] + call.d[first + j] * dy[j];
+          grad.d_delta[at + j] = xt[j] * d_input[j] + d_decay[j];
+          dd[j] += dy[j] * xt[j];
+        }
+      }
+    }
+    for (index j = 0; j < wide; ++j) d_a_log[j] += da[j] * a[j];
+  }
+};
+
+}  // namespace detail
+
+/// The scan, split over sequences and channels.
+template <class T>
+void selective_scan(const execution& on, const scan_call<T>& call) {
+  const index units = (call.channels + scan_channels - 1) / scan_channels;
+  on.threads.each(call.batch * units, [&](index unit) {
+    const index first = unit % units * scan_channels;
+    simd::dispatch(on.level, [&](auto kernels) {
+      detail::scan_unit<decltype(kernels), T>(call, unit / units, first,
+                                              (std::min)(scan_channels, call.channels - first),
+                                              on.threads.rank())
+          .forward();
+    });
+  });
+}
+
+/// The derivative of selective_scan() from a call with `boundaries`. The states inside a block are
+/// computed again; sums over channels and sequences run in a fixed order.
+template <class T>
+void selective_scan_backward(const execution& on, const scan_call<T>& call,
+                             const scan_gradient<T>& grad) {
+  const index states = call.states, groups = scan_groups(call.channels);
+  const index block = call.length * 2 * states;
+  T* const d_bc = grad.partial;                                 // [batch, groups, length, 2 states]
+  T* const d_a_log = d_bc + call.batch * groups * block;        // [batch, channels, states]
+  T* const dd = d_a_log + call.batch * call.channels * states;  // [batch, channels]
+  on.threads.each(call.batch * groups, [&](index unit) {
+    const index s = unit / groups, begin = unit % groups * scan_group;
+    const index end = (std::min)(begin + scan_group, call.channels);
+    const index at = s * call.channels + begin;
+    std::fill_n(d_bc + unit * block, block, T(0));
+    std::fill_n(d_a_log + at * states, (end - begin) * states, T(0));
+    std::fill_n(dd + at, end - begin, T(0));
+    simd::dispatch(on.level, [&](auto kernels) {
+      for (index first = begin; first < end; first += scan_channels)
+        detail::scan_unit<decltype(kernels), T>(
+            call, s, first, (std::min)(scan_channels, end - first), on.threads.rank())
+            .backward(grad, d_bc + unit * block, d_a_log + (s * call.channels + first) * states,
+                      dd + s * call.channels + first);
+    });
+  });
+  on.threads.each(call.batch * call.length, [&](index row) {
+    const index s = row / call.length, t = row % call.length;
+    for (index n = 0; n < states; ++n) {
+      T db = 0, dc = 0;
+      for (index group = 0; group < groups; ++group) {
+        const T* const from = d_bc + (s * groups + group) * block + 2 * t * states;
+        db += from[n];
+        dc += from[states + n];
+      }
+      grad.db[row * call.bc_stride + n] = db;
+      grad.dc[row * call.bc_stride + n] = dc;
+    }
+  });
+  on.threads.each(call.channels, [&](index channel) {
+    for (index s = 0; s < call.batch; ++s) {
+      grad.dd[channel] += dd[s * call.channels + channel];
+      for (index n = 0; n < states; ++n)
+        grad.d_a_log[channel * states + n] += d_a_log[(s * call.channels + channel) * states + n];
+    }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace mixer {
+
+/// Mamba's S6 mixer (Gu and Dao 2023): [x, z] = in_proj u, x = silu(causal depthwise convolution of
+/// x), then [delta, B, C] = x_proj x. With delta = softplus(dt_proj delta), a scan over the tokens
+/// keeps `State` numbers for each of the `Expand` d_model channels. The output is out_proj (y
+/// silu(z)). Time and memory are linear in the length; decoding keeps Expand d_model (State + Conv
+/// - 1) numbers, whatever the length. Causal, without heads and positions: a block of Mamba is
+/// decoder<shape, mixer::mamba<>, ffn::skip, position::none>.
+template <index State = 16, index Conv = 4, index Expand = 2>
+struct mamba : attention::policy {
+  static_assert(State > 0 && Conv > 0 && Expand > 0,
+                "linnet::mixer::mamba<State, Conv, Expand>: all three must be positive");
+  static constexpr index state = State, conv = Conv, expand = Expand;
+  static constexpr bool bidirectional = false;
+  static constexpr bool can_truncate = false;  ///< the state cannot forget its last tokens
+  using kind = mamba;
+  static constexpr bool rotary = false;
+  static std::string name() {
+    return "mamba<" + std::to_string(State) + ", " + std::to_string(Conv) + ", " +
+           std::to_string(Expand) + ">";
+  }
+
+  template <attention_shape A>
+  struct layer {
+    static_assert(A.causal, "linnet::mixer::mamba: sees earlier tokens only; it fits decoders");
+    static_assert(!A.cross, "linnet::mixer::mamba: mixes one sequence; it has no cross-attention");
+    static_assert(A.rope == rope_pairing::none,
+                  "linnet::mixer::mamba: has no rotary positions; add position::none (or learned, "
+                  "sinusoidal)");
+    static constexpr index in = A.d_model, out = A.d_model;
+    static constexpr index inner = Expand * in;       ///< channels
+    static constexpr index rank = (in + 15) / 16;     ///< of the map to delta
+    static constexpr index mixed = rank + 2 * State;  ///< delta, B and C side by side
+    using to_inner = linnet::linear<in, 2 * inner, A.bias>;
+    using to_mixed = linnet::linear<inner, mixed>;
+    using to_delta = linnet::linear<rank, inner, true>;
+    using to_output = linnet::linear<inner, out, A.bias>;
+
+    template <class Form>
+    struct params {
+      typename to_inner::template params<Form> in_proj{};
+      typename Form::vector conv_weight{}, conv_bias{};  ///< [inner, Conv], [inner]
+      typename to_mixed::template params<Form> x_proj{};
+      typename to_delta::template params<Form> dt_proj{};
+      typename Form::vector a_log{}, d{};  ///< [inner, State], [inner]
+      typename to_output::template params<Form> out_proj{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+      const auto timed = [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
+        tensor_info changed = info;
+        changed.start = info.kind == role::bias ? &initial_delta : &uniform<rank>;
+        f(where, changed, leaf...);
+      };
+      to_inner::visit(f, at / "in_proj", p.in_proj...);
+      const parameter_path filter = at / "conv";
+      // The filters are no linear map: a table that is stored in full and decays.
+      f(filter / "weight", tensor_info{inner, Conv, role::position, 0, &uniform<Conv>},
+        p.conv_weight...);
+      f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
+      to_mixed::visit(f, at / "x_proj", p.x_proj...);
+      to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
+      // No weight decay on these two, as on biases.
+      f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
+      f(at / "D", tensor_info{1, inner, role::bias, 0, &one}, p.d...);
+      to_output::visit(f, at / "out_proj", p.out_proj...);
+    }
+
+    template <class T>
+    struct cache {
+      T* xz = nullptr;          ///< [rows, 2 inner]
+      T* filtered = nullptr;    ///< [rows, inner] before silu or softplus
+      T* x = nullptr;           ///< [rows, inner] after silu
+      T* dbc = nullptr;         ///< [rows, mixed]
+      T* low = nullptr;         ///< [rows, rank] the first columns of dbc
+      T* delta = nullptr;       ///< [rows, inner]
+      T* gated = nullptr;       ///< [rows, inner]
+      T* window = nullptr;      ///< [batch, Conv - 1, inner] while decoding
+      T* state = nullptr;       ///< [batch, inner, State] while decoding
+      T* boundaries = nullptr;  ///< [batch, blocks, inner, State] while training
+      T *d_xz = nullptr, *d_x = nullptr, *d_dbc = nullptr, *d_low = nullptr, *d_delta = nullptr,
+        *d_gated = nullptr, *d_filtered = nullptr, *partial = nullptr;
+      T* scratch = nullptr;  ///< per thread
+      index scratch_size = 0;
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
+      cache<T> c;
+      const index rows = e.rows();
+      m.product(rows, in, 2 * inner, e);
+      m.product(rows, inner, mixed, e);
+      m.product(rows, rank, inner, e);
+      m.product(rows, inner, out, e);
+      if (e.capacity > 0) {
+        c.window = m.state.take<T>(e.batch * (Conv - 1) * inner);
+        c.state = m.state.take<T>(e.batch * inner * State);
+      }
+      c.xz = m.saved.take<T>(rows * 2 * inner);
+      c.x = m.saved.take<T>(rows * inner);
+      c.dbc = m.saved.take<T>(rows * mixed);
+      c.low = m.saved.take<T>(rows * rank);
+      c.delta = m.saved.take<T>(rows * inner);
+      c.gated = m.saved.take<T>(rows * inner);
+      const index mark = m.scratch.mark();
+      c.filtered = m.scratch.take<T>(rows * inner);
+      if (e.training) {
+        c.boundaries = m.saved.take<T>(e.batch * ops::scan_blocks(e.length) * inner * State);
+        c.d_xz = m.scratch.take<T>(rows * 2 * inner);
+        c.d_x = m.scratch.take<T>(rows * inner);
+        c.d_dbc = m.scratch.take<T>(rows * mixed);
+        c.d_low = m.scratch.take<T>(rows * rank);
+        c.d_delta = m.scratch.take<T>(rows * inner);
+        c.d_gated = m.scratch.take<T>(rows * inner);
+        c.d_filtered = m.scratch.take<T>(rows * inner);
+        c.partial = m.scratch.take<T>(ops::scan_partial(e.batch, e.length, inner, State));
+      }
+      c.scratch_size = ops::scan_scratch(e.length, State, e.training);
+      c.scratch = m.scratch.take<T>(e.threads * c.scratch_size);
+      m.scratch.release(mark);
+      return c;
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::packed<T, S>>& p, view<const T, in> u, view<T, out> y,
+                        cache<T>& c, context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = u.rows();
+      to_inner::template forward<T, S>(p.in_proj, u, {c.xz, rows}, none, ctx);
+      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
+      ops::activation<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.x);
+      to_mixed::template forward<T, S>(p.x_proj, {c.x, rows}, {c.dbc, rows}, none, ctx);
+      ctx.on.threads.each(
+          rows, [&](index row) { std::copy_n(c.dbc + row * mixed, rank, c.low + row * rank); });
+      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.delta, rows}, none, ctx);
+      ops::softplus(ctx.on, rows * inner, c.delta);
+      ops::selective_scan(ctx.on, scan(p, c, ctx));
+      to_output::template forward<T, S>(p.out_proj, {c.gated, rows}, y, none, ctx);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, in> u, view<const T, out> dy, view<T, in> du, cache<T>& c,
+                         context<T>& ctx) {
+      without_cache::cache<T> none;
+      const index rows = u.rows();
+      const auto zero = [&](T* x, index width) { ops::fill(ctx.on, rows * width, T(0), x); };
+      zero(c.d_gated, inner);
+      to_output::template backward<T, S>(p.out_proj, dp.out_proj, {c.gated, rows}, dy,
+                                         {c.d_gated, rows}, none, ctx);
+      ops::selective_scan_backward(
+          ctx.on, scan(p, c, ctx),
+          ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
+                                c.d_xz + inner, dp.a_log, dp.d, c.partial});
+      // What softplus was taken of is cheap to compute again.
+      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.filtered, rows}, none, ctx);
+      ops::softplus_backward(ctx.on, rows * inner, c.filtered, c.d_delta);
+      zero(c.d_low, rank);
+      to_delta::template backward<T, S>(p.dt_proj, dp.dt_proj, {c.low, rows}, {c.d_delta, rows},
+                                        {c.d_low, rows}, none, ctx);
+      ctx.on.threads.each(
+          rows, [&](index row) { std::copy_n(c.d_low + row * rank, rank, c.d_dbc + row * mixed); });
+      to_mixed::template backward<T, S>(p.x_proj, dp.x_proj, {c.x, rows}, {c.d_dbc, rows},
+                                        {c.d_x, rows}, none, ctx);
+      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
+      zero(c.d_filtered, inner);
+      ops::activation_backward<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.d_x,
+                                                      c.d_filtered);
+      ops::causal_convolution_backward(ctx.on, convolution(p, c, ctx), c.d_filtered, c.d_xz,
+                                       dp.conv_weight, dp.conv_bias);
+      to_inner::template backward<T, S>(p.in_proj, dp.in_proj, u, {c.d_xz, rows}, du, none, ctx);
+    }
+
+    /// Numbers in the state of one sequence, whatever its length.
+    static constexpr index state_values(index) { return inner * (State + Conv - 1); }
+
+    /// Copies the state of one sequence to another.
+    template <class T>
+    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+      copy_sequence(c.window, (Conv - 1) * inner, from, to, part);
+      copy_sequence(c.state, inner * State, from, to, part);
+    }
+    /// Floating-point operations; the scan counts 9 for each token and number of the state.
+    static constexpr index flops(const call_shape& e) {
+      return to_inner::flops(e) + to_mixed::flops(e) + to_delta::flops(e) + to_output::flops(e) +
+             e.rows() * inner * (2 * Conv + 9 * State);
+    }
+
+   private:
+    template <index Width>
+    static double uniform(const parameter_path&, index, random_stream& random) {
+      return (2 * random.uniform() - 1) / linnet::detail::sqrt(Width);
+    }
+    static double one(const parameter_path&, index, random_stream&) { return 1; }
+    static double initial_a_log(const parameter_path&, index i, random_stream&) {
+      return std::log(static_cast<double>(i % State + 1));
+    }
+    /// Initial bias softplus^-1(dt), with dt log-uniform in [0.001, 0.1].
+    static double initial_delta(const parameter_path&, index, random_stream& random) {
+      const double dt = 0.001 * std::pow(100.0, random.uniform());
+      return dt + std::log(-std::expm1(-dt));
+    }
+
+    template <class T, class S>
+    static ops::causal_convolution_call<T> convolution(const params<form::packed<T, S>>& p,
+                                                       const cache<T>& c, const context<T>& ctx) {
+      return {ctx.batch,     ctx.length,  inner,    Conv,        c.xz,    2 * inner,
+              p.conv_weight, p.conv_bias, c.window, ctx.lengths, ctx.past};
+    }
+    template <class T, class S>
+    static ops::scan_call<T> scan(const params<form::packed<T, S>>& p, const cache<T>& c,
+                                  const context<T>& ctx) {
+      ops::scan_call<T> s{};
+      s.batch = ctx.batch;
+      s.length = ctx.length;
+      s.channels = inner;
+      s.states = State;
+      s.x = c.x;
+      s.delta = c.delta;
+      s.b = c.dbc + rank;
+      s.c = c.dbc + rank + State;
+      s.bc_stride = mixed;
+      s.z = c.xz + inner;
+      s.z_stride = 2 * inner;
+      s.a_log = p.a_log;
+      s.d = p.d;
+      s.out = c.gated;
+      s.state = c.state;
+      s.boundaries = c.boundaries;
+      s.lengths = ctx.lengths;
+      s.past = ctx.past;
+      s.scratch = c.scratch;
+      s.scratch_size = c.scratch_size;
+      return s;
+    }
+  };
+};
+
+}  // namespace mixer
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The kinds of models that Hugging Face files describe.
+enum class hf_kind {
+  none,        ///< no counterpart: other norms, positions, attention or feed-forwards
+  t5,          ///< T5 1.0 and 1.1
+  llama,       ///< RMSNorm and rotary positions
+  gpt2,        ///< LayerNorm, learned positions, biases
+  mamba,       ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
+  bert,        ///< an encoder with token types
+  distilbert,  ///< an encoder without
+  albert       ///< an encoder with one block for all layers and a factorised embedding
+};
+
+namespace detail {
+template <class P>
+inline constexpr bool is_mamba = false;
+template <index State, index Conv, index Expand>
+inline constexpr bool is_mamba<mixer::mamba<State, Conv, Expand>> = true;
+
+/// The counterpart of an encoder.
+template <class M>
+constexpr hf_kind hf_encoder_kind() {
+  using H = typename M::head;
+  constexpr encoder_shape s = M::shape;
+  constexpr bool common =
+      std::is_same_v<typename M::norm, norm::layer_norm> && !M::placement::first &&
+      std::is_same_v<typename M::position, position::learned> && M::biased &&
+      (M::tied || !M::masked) && std::is_same_v<typename M::attention, attention::full> &&
+      ffn_metadata<typename M::ffn>::standard && s.heads * s.head_width() == s.d_model;
+  constexpr bool apart = std::is_same_v<typename M::sharing, sharing::none> && !M::factorised,
+                 together = std::is_same_v<typename M::sharing, sharing::all> && M::factorised;
+  hf_kind kind = hf_kind::none;
+  if (common && together && s.types > 0) kind = hf_kind::albert;
+  if (common && apart) kind = s.types > 0 ? hf_kind::bert : hf_kind::distilbert;
+  if (kind == hf_kind::distilbert && (s.eps != 1e-12 || std::is_same_v<H, head::pooler>))
+    kind = hf_kind::none;
+  if constexpr (requires { H::activation; })
+    if (H::activation !=
+        (kind == hf_kind::distilbert ? activation_kind::relu : activation_kind::tanh))
+      kind = hf_kind::none;
+  return kind;
+}
+/// Whether a kind is an encoder.
+constexpr bool is_encoder_kind(hf_kind kind) {
+  return kind == hf_kind::bert || kind == hf_kind::distilbert || kind == hf_kind::albert;
+}
+}  // namespace detail
+
+/// The counterpart of model type `M`.
+template <class M>
+constexpr hf_kind hf_kind_of() {
+  if constexpr (detail::is_t5<M>) {
+    constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
+    const bool full = std::is_same_v<typename M::encoder_attention, attention::full> &&
+                      std::is_same_v<typename M::decoder_attention, attention::full>;
+    using F = detail::ffn_metadata<typename M::encoder_ffn>;
+    const bool one_ffn = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
+                         (F::standard || F::gated);
+    return rms && full && one_ffn ? hf_kind::t5 : hf_kind::none;
+  } else if constexpr (detail::is_encoder<M>) {
+    return detail::hf_encoder_kind<M>();
+  } else if constexpr (!detail::is_decoder<M>) {
+    return hf_kind::none;
+  } else {
+    constexpr bool rms = std::is_same_v<typename M::norm, norm::rms>;
+    using P = typename M::position;
+    using F = detail::ffn_metadata<typename M::ffn>;
+    if (M::depths::routes || !std::is_same_v<typename M::sharing, sharing::none> || M::factorised)
+      return hf_kind::none;
+    if (detail::is_mamba<typename M::attention>)
+      return rms && std::is_same_v<P, position::none> && M::ffn::skipped ? hf_kind::mamba
+                                                                         : hf_kind::none;
+    if (!std::is_same_v<typename M::attention, attention::full>) return hf_kind::none;
+    if (rms && F::gated &&
+        (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
+      return hf_kind::llama;
+    const bool plain = M::shape.kv_heads == M::shape.heads &&
+                       M::shape.heads * M::shape.head_width() == M::shape.d_model;
+    const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
+                      std::is_same_v<P, position::learned> && M::biased && F::standard;
+    return gpt2 && plain ? hf_kind::gpt2 : hf_kind::none;
+  }
+}
+
+namespace detail {
+
+/// Words for weights that Hugging Face's files do not hold; true for others, and where the file is
+/// not `Foreign`.
+template <bool Foreign, class M, class Storage>
+constexpr bool fits_hugging_face() {
+  if constexpr (Foreign && hf_kind_of<M>() == hf_kind::none)
+    static_assert(never<M>,
+                  "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
+                  "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
+                  "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
+                  "grouped queries, a standard feed-forward), all with attention::full, Mamba "
+                  "(mixer::mamba, ffn::skip, norm::rms, position::none), and BERT, DistilBERT and "
+                  "ALBERT (an encoder's defaults); use save_safetensors() and load_safetensors() "
+                  "with naming::canonical");
+  else if constexpr (Foreign && requires { Storage::mixes; })
+    static_assert(
+        never<M>,
+        "linnet: Hugging Face's layout joins matrices of several roles in one tensor; keep "
+        "a model of storage::per_role with naming::canonical");
+  else if constexpr (Foreign && Storage::scaled)
+    static_assert(never<M>,
+                  "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
+                  "model and quantize() it, or use naming::canonical");
+  else
+    return true;
+  return false;
+}
+
+/// A pair of names without their last part ("weight" or "bias"); # stands for a block's number.
+struct name_rule {
+  std::string_view linnet, file;
+};
+
+inline constexpr name_rule t5_rules[] = {
+    {"embedding", "shared"},
+    {"head", "lm_head"},
+    {"encoder.relative_bias", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
+    {"encoder.blocks.#.attention.norm", "encoder.block.#.layer.0.layer_norm"},
+    {"encoder.blocks.#.attention.q", "encoder.block.#.layer.0.SelfAttention.q"},
+    {"encoder.blocks.#.attention.k", "encoder.block.#.layer.0.SelfAttention.k"},
+    {"encoder.blocks.#.attention.v", "encoder.block.#.layer.0.SelfAttention.v"},
+    {"encoder.blocks.#.attention.o", "encoder.block.#.layer.0.SelfAttention.o"},
+    {"encoder.blocks.#.ffn.norm", "encoder.block.#.layer.1.layer_norm"},
+    {"encoder.blocks.#.ffn.wi", "encoder.block.#.layer.1.DenseReluDense.wi"},
+    {"encoder.blocks.#.ffn.wo", "encoder.block.#.layer.1.DenseReluDense.wo"},
+    {"encoder.blocks.#.ffn.gate", "encoder.block.#.layer.1.DenseReluDense.wi_0"},
+    {"encoder.blocks.#.ffn.up", "encoder.block.#.layer.1.DenseReluDense.wi_1"},
+    {"encoder.blocks.#.ffn.down", "encoder.block.#.layer.1.DenseReluDense.wo"},
+    {"encoder.norm", "encoder.final_layer_norm"},
+    {"decoder.relative_bias", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"},
+    {"decoder.blocks.#.attention.norm", "decoder.block.#.layer.0.layer_norm"},
+    {"decoder.blocks.#.attention.q", "decoder.block.#.layer.0.SelfAttention.q"},
+    {"decoder.blocks.#.attention.k", "decoder.block.#.layer.0.SelfAttention.k"},
+    {"decoder.blocks.#.attention.v", "decoder.block.#.layer.0.SelfAttention.v"},
+    {"decoder.blocks.#.attention.o", "decoder.block.#.layer.0.SelfAttention.o"},
+    {"decoder.blocks.#.cross.norm", "decoder.block.#.layer.1.layer_norm"},
+    {"decoder.blocks.#.cross.q", "decoder.block.#.layer.1.EncDecAttention.q"},
+    {"decoder.blocks.#.cross.k", "decoder.block.#.layer.1.EncDecAttention.k"},
+    {"decoder.blocks.#.cross.v", "decoder.block.#.layer.1.EncDecAttention.v"},
+    {"decoder.blocks.#.cross.o", "decoder.block.#.layer.1.EncDecAttention.o"},
+    {"decoder.blocks.#.ffn.norm", "decoder.block.#.layer.2.layer_norm"},
+    {"decoder.blocks.#.ffn.wi", "decoder.block.#.layer.2.DenseReluDense.wi"},
+    {"decoder.blocks.#.ffn.wo", "decoder.block.#.layer.2.DenseReluDense.wo"},
+    {"decoder.blocks.#.ffn.gate", "decoder.block.#.layer.2.DenseReluDense.wi_0"},
+    {"decoder.blocks.#.ffn.up", "decoder.block.#.layer.2.DenseReluDense.wi_1"},
+    {"decoder.blocks.#.ffn.down", "decoder.block.#.layer.2.DenseReluDense.wo"},
+    {"decoder.norm", "decoder.final_layer_norm"},
+};
+inline constexpr name_rule llama_rules[] = {
+    {"embedding", "model.embed_tokens"},
+    {"blocks.#.attention.norm", "model.layers.#.input_layernorm"},
+    {"blocks.#.attention.q", "model.layers.#.self_attn.q_proj"},
+    {"blocks.#.attention.k", "model.layers.#.self_attn.k_proj"},
+    {"blocks.#.attention.v", "model.layers.#.self_attn.v_proj"},
+    {"blocks.#.attention.o", "model.layers.#.self_attn.o_proj"},
+    {"blocks.#.ffn.norm", "model.layers.#.post_attention_layernorm"},
+    {"blocks.#.ffn.gate", "model.layers.#.mlp.gate_proj"},
+    {"blocks.#.ffn.up", "model.layers.#.mlp.up_proj"},
+    {"blocks.#.ffn.down", "model.layers.#.mlp.down_proj"},
+    {"norm", "model.norm"},
+    {"head", "lm_head"},
+};
+inline constexpr name_rule gpt2_rules[] = {
+    {"embedding", "transformer.wte"},
+    {"position", "transformer.wpe"},
+    {"blocks.#.attention.norm", "transformer.h.#.ln_1"},
+    {"blocks.#.attention.q", "transformer.h.#.attn.c_attn"},  // side by side in one tensor
+    {"blocks.#.attention.k", "transformer.h.#.attn.c_attn"},
+    {"blocks.#.attention.v", "transformer.h.#.attn.c_attn"},
+    {"blocks.#.attention.o", "transformer.h.#.attn.c_proj"},
+    {"blocks.#.ffn.norm", "transformer.h.#.ln_2"},
+    {"blocks.#.ffn.wi", "transformer.h.#.mlp.c_fc"},
+    {"blocks.#.ffn.wo", "transformer.h.#.mlp.c_proj"},
+    {"norm", "transformer.ln_f"},
+    {"head", "lm_head"},
+};
+inline constexpr name_rule mamba_rules[] = {
+    {"embedding", "backbone.embeddings"},
+    {"blocks.#.attention.norm", "backbone.layers.#.norm"},
+    {"blocks.#.attention.in_proj", "backbone.layers.#.mixer.in_proj"},
+    {"blocks.#.attention.conv", "backbone.layers.#.mixer.conv1d"},
+    {"blocks.#.attention.x_proj", "backbone.layers.#.mixer.x_proj"},
+    {"blocks.#.attention.dt_proj", "backbone.layers.#.mixer.dt_proj"},
+    {"blocks.#.attention", "backbone.layers.#.mixer"},  // A_log and D
+    {"blocks.#.attention.out_proj", "backbone.layers.#.mixer.out_proj"},
+    {"norm", "backbone.norm_f"},
+    {"head", "lm_head"},
+};
+
+inline constexpr name_rule bert_rules[] = {
+    {"embedding", "bert.embeddings.word_embeddings"},
+    {"position", "bert.embeddings.position_embeddings"},
+    {"type", "bert.embeddings.token_type_embeddings"},
+    {"embedding.norm", "bert.embeddings.LayerNorm"},
+    {"blocks.#.attention.norm", "bert.encoder.layer.#.attention.output.LayerNorm"},
+    {"blocks.#.attention.q", "bert.encoder.layer.#.attention.self.query"},
+    {"blocks.#.attention.k", "bert.encoder.layer.#.attention.self.key"},
+    {"blocks.#.attention.v", "bert.encoder.layer.#.attention.self.value"},
+    {"blocks.#.attention.o", "bert.encoder.layer.#.attention.output.dense"},
+    {"blocks.#.ffn.norm", "bert.encoder.layer.#.output.LayerNorm"},
+    {"blocks.#.ffn.wi", "bert.encoder.layer.#.intermediate.dense"},
+    {"blocks.#.ffn.wo", "bert.encoder.layer.#.output.dense"},
+    {"pooler", "bert.pooler.dense"},
+    {"head.dense", "cls.predictions.transform.dense"},
+    {"head.norm", "cls.predictions.transform.LayerNorm"},
+    {"head", "cls.predictions"},
+    {"classifier", "classifier"},
+};
+inline constexpr name_rule distilbert_rules[] = {
+    {"embedding", "distilbert.embeddings.word_embeddings"},
+    {"position", "distilbert.embeddings.position_embeddings"},
+    {"embedding.norm", "distilbert.embeddings.LayerNorm"},
+    {"blocks.#.attention.norm", "distilbert.transformer.layer.#.sa_layer_norm"},
+    {"blocks.#.attention.q", "distilbert.transformer.layer.#.attention.q_lin"},
+    {"blocks.#.attention.k", "distilbert.transformer.layer.#.attention.k_lin"},
+    {"blocks.#.attention.v", "distilbert.transformer.layer.#.attention.v_lin"},
+    {"blocks.#.attention.o", "distilbert.transformer.layer.#.attention.out_lin"},
+    {"blocks.#.ffn.norm", "distilbert.transformer.layer.#.output_layer_norm"},
+    {"blocks.#.ffn.wi", "distilbert.transformer.layer.#.ffn.lin1"},
+    {"blocks.#.ffn.wo", "distilbert.transformer.layer.#.ffn.lin2"},
+    {"pooler", "pre_classifier"},
+    {"head.dense", "vocab_transform"},
+    {"head.norm", "vocab_layer_norm"},
+    {"head", "vocab_projector"},
+    {"classifier", "classifier"},
+};
+inline constexpr name_rule albert_rules[] = {
+    {"embedding", "albert.embeddings.word_embeddings"},
+    {"position", "albert.embeddings.position_embeddings"},
+    {"type", "albert.embeddings.token_type_embeddings"},
+    {"embedding.norm", "albert.embeddings.LayerNorm"},
+    {"embedding.projection", "albert.encoder.embedding_hidden_mapping_in"},
+    {"blocks.shared.attention.norm",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.LayerNorm"},
+    {"blocks.shared.attention.q",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.query"},
+    {"blocks.shared.attention.k",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.key"},
+    {"blocks.shared.attention.v",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.value"},
+    {"blocks.shared.attention.o",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.attention.dense"},
+    {"blocks.shared.ffn.norm",
+     "albert.encoder.albert_layer_groups.0.albert_layers.0.full_layer_layer_norm"},
+    {"blocks.shared.ffn.wi", "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn"},
+    {"blocks.shared.ffn.wo", "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn_output"},
+    {"pooler", "albert.pooler"},
+    {"head.dense", "predictions.dense"},
+    {"head.norm", "predictions.LayerNorm"},
+    {"head", "predictions"},
+    {"classifier", "classifier"},
+};
+
+constexpr std::span<const name_rule> rules_of(hf_kind kind) {
+  if (kind == hf_kind::t5) return t5_rules;
+  if (kind == hf_kind::llama) return llama_rules;
+  if (kind == hf_kind::gpt2) return gpt2_rules;
+  if (kind == hf_kind::mamba) return mamba_rules;
+  if (kind == hf_kind::bert) return bert_rules;
+  if (kind == hf_kind::distilbert) return distilbert_rules;
+  if (kind == hf_kind::albert) return albert_rules;
+  return {};
+}
+
+/// Whether `text` is `pattern` with digits in place of #; `number` receives them.
+inline bool fits(std::string_view text, std::string_view pattern, std::string_view& number) {
+  const std::size_t mark = pattern.find('#');
+  if (mark == pattern.npos) return text == pattern;
+  const std::string_view tail = pattern.substr(mark + 1);
+  if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
+  number = text.substr(mark, text.size() - mark - tail.size());
+  return text.substr(mark + number.size()) == tail &&
+         number.find_first_not_of("0123456789") == number.npos;
+}
+
+/// The part of a name before its last dot.
+inline std::string_view stem(std::string_view name) {
+  return name.substr(0, (std::min)(name.size(), name.rfind('.')));
+}
+
+/// `name` with its stem translated, or "" if no rule fits.
+inline std::string translate(std::span<const name_rule> rules, std::string_view name,
+                             std::string_view name_rule::*from, std::string_view name_rule::*to,
+                             bool gated = false) {
+  const std::string_view head = stem(name);
+  for (const name_rule& rule : rules) {
+    std::string_view number;
+    if (!fits(head, rule.*from, number)) continue;
+    // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
+    if (from == &name_rule::file && gated && rule.linnet.ends_with(".wo")) continue;
+    std::string found(rule.*to);
+    if (const std::size_t mark = found.find('#'); mark != found.npos)
+      found.replace(mark, 1, number);
+    return found.append(name.substr(head.size()));
+  }
+  return {};
+}
+
+}  // namespace detail
+
+/// Hugging Face's name for one of linnet's, such as "encoder.blocks.0.ffn.wi.weight"; linnet's own
+/// where there is none.
+inline std::string hugging_face_name(hf_kind kind, std::string_view linnet_name) {
+  const std::string found = detail::translate(detail::rules_of(kind), linnet_name,
+                                              &detail::name_rule::linnet, &detail::name_rule::file);
+  return found.empty() ? std::string(linnet_name) : found;
+}
+
+/// linnet's name for one of Hugging Face's, or "" if it is none of the kind. `gated` tells T5 1.1's
+/// feed-forward from 1.0's; GPT-2's packed c_attn gives the name of the queries.
+inline std::string linnet_name(hf_kind kind, std::string_view hugging_face_name,
+                               bool gated = false) {
+  return detail::translate(detail::rules_of(kind), hugging_face_name, &detail::name_rule::file,
+                           &detail::name_rule::linnet, gated);
+}
+
+/// Whether `name` is a tensor that Hugging Face checkpoints may hold but models do not use. These
+/// are old T5's unused cross-attention bias, GPT-2's causal masks and old Llama's rotary
+/// frequencies. Of encoders they are the numbers of positions, and heads that the type has not.
+inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
+  if (kind == hf_kind::t5)
+    return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+  std::string_view number;
+  const auto is = [&](std::string_view prefix, std::string_view pattern) {
+    return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
+  };
+  if (detail::is_encoder_kind(kind)) {
+    for (const std::string_view prefix : {"bert.", "distilbert.", "albert."})
+      if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
+    for (const std::string_view head : {"pooler.", "cls.", "classifier.", "predictions.", "vocab_",
+                                        "pre_classifier.", "sop_classifier.", "qa_outputs."})
+      if (name.starts_with(head)) return true;
+    return name == "embeddings.position_ids";
+  }
+  if (kind == hf_kind::gpt2)
+    return is("transformer.", "h.#.attn.bias") || is("transformer.", "h.#.attn.masked_bias");
+  return kind == hf_kind::llama && (is("model.", "layers.#.self_attn.rotary_emb.inv_freq") ||
+                                    name == "model.rotary_emb.inv_freq");
+}
+
+namespace detail {
+
+/// A tensor of the model and its place in a file.
+struct file_part {
+  leaf tensor;
+  placement at;
+  std::vector<std::string> aliases{};  ///< other names under which the file may hold it
+};
+
+/// Numbers that decide how Hugging Face lays out a model's tensors.
+struct hf_layout {
+  hf_kind kind = hf_kind::none;
+  bool tied = true;
+  index rope_heads =
+      0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
+};
+
+template <class M>
+constexpr hf_layout hf_layout_of() {
+  hf_layout layout{hf_kind_of<M>(), M::tied, 0};
+  if constexpr (is_encoder<M>) layout.tied = M::masked;
+  if constexpr (is_decoder<M>)
+    if (M::position::pairing == rope_pairing::interleaved)
+      layout.rope_heads = M::shape.head_width();
+  return layout;
+}
+
+/// Other names of an encoder's tensors: gamma and beta of old files, and those of the tied head.
+inline void encoder_aliases(const hf_layout& layout, file_part& part) {
+  std::vector<std::string> names = part.aliases;
+  names.push_back(part.at.name);
+  for (const auto& [now, then] : {std::pair{"LayerNorm.weight", "LayerNorm.gamma"},
+                                  std::pair{"LayerNorm.bias", "LayerNorm.beta"}})
+    for (const std::string& name : names)
+      if (name.ends_with(now))
+        part.aliases.push_back(name.substr(0, name.size() - std::string_view(now).size()) + then);
+  const std::string head = hugging_face_name(layout.kind, "head.");
+  const bool projector = layout.kind == hf_kind::distilbert;
+  const std::string last = projector ? head : head + "decoder.";
+  if (part.tensor.name == "embedding.weight" && layout.tied)
+    part.aliases.push_back(last + "weight");
+  if (part.tensor.name == "head.bias" && !projector) part.aliases.push_back(last + "bias");
+}
+
+inline file_part hf_part(const hf_layout& layout, leaf tensor) {
+  file_part part{
+      tensor,
+      {hugging_face_name(layout.kind, tensor.name), tensor.rows, tensor.columns, tensor.vector},
+      {}};
+  const std::string_view name = stem(tensor.name);
+  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
+  if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
+  if (layout.kind == hf_kind::gpt2 && name.starts_with("blocks.") && part.at.name != tensor.name) {
+    if (query || key || name.ends_with(".attention.v")) {
+      part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
+      part.at.rows *= 3;
+    }
+    // Conv1D keeps its matrices as [in, out].
+    part.at.transposed = !tensor.vector;
+    if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
+  }
+  if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
+  for (const std::string_view prefix :
+       {"model.", "transformer.", "backbone.", "bert.", "distilbert.", "albert."})
+    if (part.at.name.starts_with(prefix))
+      part.aliases.push_back(part.at.name.substr(prefix.size()));
+  if (is_encoder_kind(layout.kind)) encoder_aliases(layout, part);
+  if (name == "embedding") {
+    if (layout.kind == hf_kind::t5)
+      part.aliases.insert(part.aliases.end(),
+                          {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"});
+    if (layout.tied && !is_encoder_kind(layout.kind)) part.aliases.push_back("lm_head.weight");
+  }
+  return part;
+}
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 /// @file
@@ -17993,276 +21186,196 @@ LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
 /// @file
-/// Tensors in files: their element types, and the conversion to and from a model's weights.
+/// ggml's element types, which GGUF and rwkv.cpp files hold: small floats, and blocks of codes with
+/// scales in half precision. Every type is decoded to the float that ggml's own code gives.
 
 LINNET_NAMESPACE_BEGIN
 
-static_assert(std::endian::native == std::endian::little,
-              "linnet reads and writes files on little-endian machines only");
-
-/// Element types of tensors in files, little-endian.
-enum class dtype {
-  boolean,
-  u8,
-  i8,
-  f8_e4m3,
-  f8_e5m2,
-  u16,
-  i16,
-  f16,
-  bf16,
-  u32,
-  i32,
-  f32,
-  u64,
-  i64,
-  f64
+/// Element types of ggml, with its numbers for them.
+enum class ggml_type : std::uint32_t {
+  f32 = 0,
+  f16 = 1,
+  q4_0 = 2,   ///< d (q - 8), 4 bits, 32 values
+  q4_1 = 3,   ///< d q + m, 4 bits, 32 values
+  q5_0 = 6,   ///< d (q - 16), 5 bits, 32 values
+  q5_1 = 7,   ///< d q + m, 5 bits, 32 values
+  q8_0 = 8,   ///< d q, 8 bits, 32 values
+  q2_k = 10,  ///< 2 bits, 256 values: sixteen groups with scale and minimum of 4 bits
+  q3_k = 11,  ///< 3 bits, 256 values: sixteen groups with scales of 6 bits
+  q4_k = 12,  ///< 4 bits, 256 values: eight groups with scale and minimum of 6 bits
+  q5_k = 13,  ///< 5 bits, else as q4_k
+  q6_k = 14,  ///< 6 bits, 256 values: sixteen groups with scales of 8 bits
+  bf16 = 30
 };
 
 namespace detail {
-struct dtype_metadata {
+
+/// A type's name, and its blocks: values stand in them along the fastest dimension.
+struct ggml_layout {
+  ggml_type type;
   std::string_view name;
-  index size;
+  index block;  ///< values
+  index bytes;  ///< of a block
 };
-inline constexpr std::array<dtype_metadata, 15> dtype_table{{{"BOOL", 1},
-                                                             {"U8", 1},
-                                                             {"I8", 1},
-                                                             {"F8_E4M3", 1},
-                                                             {"F8_E5M2", 1},
-                                                             {"U16", 2},
-                                                             {"I16", 2},
-                                                             {"F16", 2},
-                                                             {"BF16", 2},
-                                                             {"U32", 4},
-                                                             {"I32", 4},
-                                                             {"F32", 4},
-                                                             {"U64", 8},
-                                                             {"I64", 8},
-                                                             {"F64", 8}}};
-}  // namespace detail
-
-/// The name of an element type in safetensors files, such as "F32".
-constexpr std::string_view name_of(dtype type) {
-  return detail::dtype_table[static_cast<std::size_t>(type)].name;
+inline constexpr ggml_layout ggml_layouts[] = {
+    {ggml_type::f32, "F32", 1, 4},       {ggml_type::f16, "F16", 1, 2},
+    {ggml_type::bf16, "BF16", 1, 2},     {ggml_type::q4_0, "Q4_0", 32, 18},
+    {ggml_type::q4_1, "Q4_1", 32, 20},   {ggml_type::q5_0, "Q5_0", 32, 22},
+    {ggml_type::q5_1, "Q5_1", 32, 24},   {ggml_type::q8_0, "Q8_0", 32, 34},
+    {ggml_type::q2_k, "Q2_K", 256, 84},  {ggml_type::q3_k, "Q3_K", 256, 110},
+    {ggml_type::q4_k, "Q4_K", 256, 144}, {ggml_type::q5_k, "Q5_K", 256, 176},
+    {ggml_type::q6_k, "Q6_K", 256, 210}};
+/// The layout of the type with ggml's number `id`, or null.
+constexpr const ggml_layout* ggml_layout_of(std::uint32_t id) {
+  for (const ggml_layout& one : ggml_layouts)
+    if (static_cast<std::uint32_t>(one.type) == id) return &one;
+  return nullptr;
 }
-/// Bytes of one element.
-constexpr index size_of(dtype type) {
-  return detail::dtype_table[static_cast<std::size_t>(type)].size;
-}
-/// Whether values of this type can be read as real numbers: F16, BF16, F32, F64.
-constexpr bool is_real(dtype type) {
-  return type == dtype::f16 || type == dtype::bf16 || type == dtype::f32 || type == dtype::f64;
+constexpr const ggml_layout& ggml_layout_of(ggml_type type) {
+  return *ggml_layout_of(static_cast<std::uint32_t>(type));
 }
 
-/// Policy for loaded weights that are infinite or NaN. `keep` loads them, so that a run that
-/// diverged can be looked at; `refuse` names the first such tensor in an error.
-enum class nonfinite { keep, refuse };
+/// The float of a half-precision number, assembled from its bits.
+inline float float_of_half(std::uint16_t half) {
+  const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16, magnitude = half & 0x7fffu;
+  if (magnitude < 0x400) {  // subnormal
+    const float steps = static_cast<float>(magnitude) * 0x1p-24f;
+    return sign ? -steps : steps;
+  }
+  const std::uint32_t bits =
+      sign | ((magnitude << 13) + (magnitude < 0x7c00 ? 112u << 23 : 224u << 23));
+  float x = 0;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline float half_at(const std::byte* from) { return float_of_half(load_as<std::uint16_t>(from)); }
+inline int byte_at(const std::byte* from, index i) { return std::to_integer<int>(from[i]); }
 
-namespace detail {
-
-/// The object at `from`, which need not be aligned.
-template <class T>
-T load_as(const std::byte* from) {
-  T value;
-  __builtin_memcpy(&value, from, sizeof value);
-  return value;
+/// Bits of code number i of a super-block: `bits` of byte i % `span` in the run of `span` bytes
+/// that serves `8 / bits` spans of codes.
+template <index Span, int Bits>
+int packed_code(const std::byte* from, index i) {
+  constexpr index per_run = Span * 8 / Bits;
+  const auto shift = static_cast<int>(i % per_run / Span) * Bits;
+  return byte_at(from, i / per_run * Span + i % Span) >> shift & ((1 << Bits) - 1);
 }
 
-/// to[count] = values of a real type, `stride` elements apart.
-inline void decode_reals(dtype type, const std::byte* from, index count, index stride, double* to) {
-  const index step = stride * size_of(type);
+/// Scale and minimum number `j` of Q4_K and Q5_K, 6 bits each, eight of both in 12 bytes.
+inline std::pair<int, int> scale_and_minimum(const std::byte* from, index j) {
+  if (j < 4) return {byte_at(from, j) & 63, byte_at(from, j + 4) & 63};
+  const int low = byte_at(from, j + 4);
+  return {(low & 15) | (byte_at(from, j - 4) >> 2 & 48), low >> 4 | (byte_at(from, j) >> 2 & 48)};
+}
+/// Scale number `j` of Q3_K, from -32 to 31: 6 bits, sixteen in 12 bytes.
+inline int q3_k_scale(const std::byte* from, index j) {
+  const int low = byte_at(from, j % 8) >> (j < 8 ? 0 : 4) & 15;
+  return (low | (byte_at(from, 8 + j % 4) >> (j / 4 * 2) & 3) << 4) - 32;
+}
+
+/// The values of one block. All products are exact in a float, so each value is rounded once.
+inline void decode_block(ggml_type type, const std::byte* from, float* to) {
+  const auto each = [&](index values, auto&& value) {
+    for (index i = 0; i < values; ++i) to[i] = value(i);
+  };
+  const auto real = [](int x) { return static_cast<float>(x); };
+  const auto fifth = [](std::uint32_t high, index i) {
+    return static_cast<int>(high >> static_cast<int>(i) & 1u) << 4;
+  };
   switch (type) {
-    case dtype::f16:
-      for (index i = 0; i < count; ++i)
-        to[i] = storage::f16::decode(load_as<std::uint16_t>(from + i * step));
-      break;
-    case dtype::bf16:
-      for (index i = 0; i < count; ++i)
-        to[i] = storage::bf16::decode(
-            static_cast<storage::bf16::value>(load_as<std::uint16_t>(from + i * step)));
-      break;
-    case dtype::f32:
-      for (index i = 0; i < count; ++i)
-        to[i] = static_cast<double>(load_as<float>(from + i * step));
-      break;
-    default:
-      for (index i = 0; i < count; ++i) to[i] = load_as<double>(from + i * step);
-  }
-}
-
-/// Whether all of `count` values are finite. Real types and F8 types are looked at; integers always
-/// are.
-inline bool all_finite(dtype type, const std::byte* from, index count) {
-  const auto magnitude = [&](index i) { return static_cast<unsigned>(from[i]) & 0x7f; };
-  if (type == dtype::f8_e4m3 || type == dtype::f8_e5m2) {
-    const unsigned most = type == dtype::f8_e4m3 ? 0x7e : 0x7b;
-    for (index i = 0; i < count; ++i)
-      if (magnitude(i) > most) return false;
-  }
-  if (!is_real(type)) return true;
-  std::array<double, 256> some;
-  for (index i = 0; i < count; i += std::ssize(some)) {
-    const index n = (std::min)(std::ssize(some), count - i);
-    decode_reals(type, from + i * size_of(type), n, 1, some.data());
-    for (index j = 0; j < n; ++j)
-      if (!is_finite(some[static_cast<std::size_t>(j)])) return false;
-  }
-  return true;
-}
-
-/// One tensor of a weights object, whatever the model's type.
-struct leaf {
-  std::string name;         ///< canonical
-  index rows = 0;           ///< output features; of a vector, its length
-  index columns = 0;        ///< elements in a row: input features, or 1 for a vector
-  bool vector = false;      ///< one dimension in files
-  dtype type = dtype::f32;  ///< of the elements in memory
-  std::byte* data = nullptr;
-  float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
-  float* zeros = nullptr;   ///< likewise of a centred one
-  index row_scales = 0;
-
-  index size() const { return rows * columns; }
-};
-
-/// The element type that storage `S` has in files.
-template <class S>
-constexpr dtype dtype_of() {
-  using value = typename S::value;
-  if constexpr (std::is_same_v<value, float>) return dtype::f32;
-  if constexpr (std::is_same_v<value, double>) return dtype::f64;
-  if constexpr (std::is_same_v<value, ops::bf16_code>) return dtype::bf16;
-  if constexpr (std::is_same_v<value, std::uint16_t>) return dtype::f16;
-  if constexpr (std::is_same_v<value, std::int8_t>) return dtype::i8;
-  if constexpr (std::is_same_v<value, std::uint8_t>)
-    return S::code == simd::code::f8_e4m3   ? dtype::f8_e4m3
-           : S::code == simd::code::f8_e5m2 ? dtype::f8_e5m2
-                                            : dtype::u8;
-}
-
-/// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
-template <class M, class T>
-std::vector<leaf> leaves_of(const weights<M, T>& w) {
-  std::vector<leaf> all;
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& from) {
-    leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
-    one.vector = !info.decays() && info.rows == 1;
-    if (one.vector) std::swap(one.rows, one.columns);
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-      one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
-      one.data = reinterpret_cast<std::byte*>(from);
-    } else {
-      using S = storage_of<M, T>;
-      one.type = dtype_of<S>();
-      one.columns = row_values<S>(info.columns);
-      one.data = reinterpret_cast<std::byte*>(from.data);
-      one.scales = from.scales;
-      one.zeros = from.zeros;
-      one.row_scales = row_scales<S>(info.columns);
+    case ggml_type::f32:
+      __builtin_memcpy(to, from, sizeof *to);
+      return;
+    case ggml_type::f16:
+      *to = half_at(from);
+      return;
+    case ggml_type::bf16: {
+      const std::uint32_t bits = std::uint32_t{load_as<std::uint16_t>(from)} << 16;
+      __builtin_memcpy(to, &bits, sizeof *to);
+      return;
     }
-    all.push_back(std::move(one));
-  });
-  return all;
-}
-
-/// Stores `count` values at element `first` of a tensor.
-inline void encode_reals(const leaf& to, index first, index count, const double* from) {
-  switch (to.type) {
-    case dtype::f32: {
-      auto* const data = reinterpret_cast<float*>(to.data) + first;
-      for (index i = 0; i < count; ++i) data[i] = storage::f32::encode(from[i]);
-      break;
+    case ggml_type::q8_0: {
+      const float d = half_at(from);
+      return each(32, [&](index i) { return d * load_as<std::int8_t>(from + 2 + i); });
     }
-    case dtype::bf16: {
-      auto* const data = reinterpret_cast<storage::bf16::value*>(to.data) + first;
-      for (index i = 0; i < count; ++i) data[i] = storage::bf16::encode(from[i]);
-      break;
+    case ggml_type::q4_0: {
+      const float d = half_at(from);
+      return each(32, [&](index i) { return d * real(packed_code<16, 4>(from + 2, i) - 8); });
     }
-    case dtype::f16: {
-      auto* const data = reinterpret_cast<storage::f16::value*>(to.data) + first;
-      for (index i = 0; i < count; ++i) data[i] = storage::f16::encode(from[i]);
-      break;
+    case ggml_type::q4_1: {
+      const float d = half_at(from), m = half_at(from + 2);
+      return each(32, [&](index i) { return d * real(packed_code<16, 4>(from + 4, i)) + m; });
     }
-    default: {
-      auto* const data = reinterpret_cast<double*>(to.data) + first;
-      std::copy_n(from, count, data);
+    case ggml_type::q5_0: {
+      const float d = half_at(from);
+      const auto high = load_as<std::uint32_t>(from + 2);
+      return each(32, [&](index i) {
+        return d * real((packed_code<16, 4>(from + 6, i) | fifth(high, i)) - 16);
+      });
     }
-  }
-}
-
-/// Where the rows of one tensor of the model stand within a tensor of a file.
-struct placement {
-  std::string name;  ///< of the tensor in the file
-  index rows = 0;    ///< its shape: [rows, columns], or [rows] for a vector
-  index columns = 1;
-  bool vector = false;
-  bool depthwise = false;   ///< the file has filters of channels: [rows, 1, columns]
-  bool transposed = false;  ///< the file has [in, out]
-  index offset = 0;         ///< output feature of the file at which the model's first row stands
-  index half_heads =
-      0;  ///< head width, where the file has RoPE pairs (i, i + h/2) and the model (2i, 2i+1)
-  index paired_heads = 0;  ///< head width, the other way round
-
-  /// The file's output feature that holds row `n` of the model.
-  index feature(index n) const {
-    if (const index h = half_heads; h > 0) n = n / h * h + n % h % 2 * (h / 2) + n % h / 2;
-    if (const index h = paired_heads; h > 0) n = n / h * h + n % h % (h / 2) * 2 + n % h / (h / 2);
-    return offset + n;
-  }
-  bool reordered() const { return transposed || half_heads > 0 || paired_heads > 0; }
-  /// The element at which row `n` begins, and the distance between its elements.
-  std::pair<index, index> row(index n) const {
-    return transposed ? std::pair(feature(n), columns) : std::pair(feature(n) * columns, index(1));
-  }
-};
-
-/// Reads the rows of `to` from a tensor of real numbers, converting its type.
-inline void copy_in(const leaf& to, const placement& at, dtype type, const std::byte* from) {
-  if (type == to.type && !at.reordered()) {
-    const index size = size_of(type);
-    __builtin_memcpy(to.data, from + at.row(0).first * size,
-                     static_cast<std::size_t>(to.size() * size));
-    return;
-  }
-  std::array<double, 256> some;
-  for (index n = 0; n < to.rows; ++n) {
-    const auto [begin, step] = at.row(n);
-    for (index j = 0; j < to.columns; j += std::ssize(some)) {
-      const index count = (std::min)(std::ssize(some), to.columns - j);
-      decode_reals(type, from + (begin + j * step) * size_of(type), count, step, some.data());
-      encode_reals(to, n * to.columns + j, count, some.data());
+    case ggml_type::q5_1: {
+      const float d = half_at(from), m = half_at(from + 2);
+      const auto high = load_as<std::uint32_t>(from + 4);
+      return each(32, [&](index i) {
+        return d * real(packed_code<16, 4>(from + 8, i) | fifth(high, i)) + m;
+      });
     }
-  }
-}
-
-/// Writes the rows of `from` into a tensor of the same element type; `Word` has its size.
-template <class Word>
-void copy_out_as(const leaf& from, const placement& at, std::byte* to) {
-  constexpr index size = sizeof(Word);
-  const std::byte* source = from.data;
-  for (index n = 0; n < from.rows; ++n, source += from.columns * size) {
-    const auto [begin, step] = at.row(n);
-    if (step == 1)
-      __builtin_memcpy(to + begin * size, source, static_cast<std::size_t>(from.columns * size));
-    else
-      for (index j = 0; j < from.columns; ++j)
-        __builtin_memcpy(to + (begin + j * step) * size, source + j * size, sizeof(Word));
-  }
-}
-inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
-  switch (size_of(from.type)) {
-    case 1:
-      return copy_out_as<std::uint8_t>(from, at, to);
-    case 2:
-      return copy_out_as<std::uint16_t>(from, at, to);
-    case 4:
-      return copy_out_as<std::uint32_t>(from, at, to);
-    default:
-      return copy_out_as<std::uint64_t>(from, at, to);
+    case ggml_type::q2_k: {
+      const float d = half_at(from + 80), least = half_at(from + 82);
+      return each(256, [&](index i) {
+        const int both = byte_at(from, i / 16);
+        return d * real(both & 15) * real(packed_code<32, 2>(from + 16, i)) -
+               least * real(both >> 4);
+      });
+    }
+    case ggml_type::q3_k: {
+      const float d = half_at(from + 108);
+      return each(256, [&](index i) {
+        const int high = packed_code<32, 1>(from, i) ^ 1;  // the offset is none where the bit is 1
+        return d * real(q3_k_scale(from + 96, i / 16)) *
+               real(packed_code<32, 2>(from + 32, i) - 4 * high);
+      });
+    }
+    case ggml_type::q4_k: {
+      const float d = half_at(from), least = half_at(from + 2);
+      return each(256, [&](index i) {
+        const auto [scale, minimum] = scale_and_minimum(from + 4, i / 32);
+        return d * real(scale) * real(packed_code<32, 4>(from + 16, i)) - least * real(minimum);
+      });
+    }
+    case ggml_type::q5_k: {
+      const float d = half_at(from), least = half_at(from + 2);
+      return each(256, [&](index i) {
+        const auto [scale, minimum] = scale_and_minimum(from + 4, i / 32);
+        const int code = packed_code<32, 4>(from + 48, i) | packed_code<32, 1>(from + 16, i) << 4;
+        return d * real(scale) * real(code) - least * real(minimum);
+      });
+    }
+    case ggml_type::q6_k: {
+      const float d = half_at(from + 208);
+      return each(256, [&](index i) {
+        const int code = packed_code<64, 4>(from, i) | packed_code<32, 2>(from + 128, i) << 4;
+        return d * load_as<std::int8_t>(from + 192 + i / 16) * real(code - 32);
+      });
+    }
   }
 }
 
 }  // namespace detail
+
+/// The name of a type, such as "Q4_1".
+constexpr std::string_view name_of(ggml_type type) { return detail::ggml_layout_of(type).name; }
+/// Values in one block of a type: 1, 32 or 256.
+constexpr index values_per_block(ggml_type type) { return detail::ggml_layout_of(type).block; }
+/// Bytes of one block of a type.
+constexpr index bytes_per_block(ggml_type type) { return detail::ggml_layout_of(type).bytes; }
+
+/// to[count] = the values of whole blocks at `from`, which need not be aligned. `count` is a
+/// multiple of values_per_block(type).
+inline void decode_ggml(ggml_type type, const std::byte* from, std::span<float> to) {
+  const detail::ggml_layout& layout = detail::ggml_layout_of(type);
+  for (index i = 0; i + layout.block <= std::ssize(to); i += layout.block, from += layout.bytes)
+    detail::decode_block(type, from, to.data() + i);
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -19382,8 +22495,8 @@ struct rwkv7 : policy {
       to_rate::template forward<T, S>(p.rate, input(4), {c.rate, rows}, c.rate_maps, ctx);
       to_gate::template forward<T, S>(p.gate, input(5), {c.gate, rows}, c.gate_maps, ctx);
       if constexpr (first) {
-        ctx.first_values = c.value;
-        ctx.d_first_values = c.d_first;
+        ctx.first_layer.values = c.value;
+        ctx.first_layer.d_values = c.d_first;
         if (c.d_first) ops::fill(ctx.on, x.size(), T(0), c.d_first);
       } else {
         to_share::template forward<T, S>(p.share.projections, input(3), {c.share, rows},
@@ -19396,7 +22509,7 @@ struct rwkv7 : policy {
             T& share = c.share[at + j];
             share = detail::sigmoid(p.share.v0[channel + j] + share);
             const T own = c.value[at + j];
-            c.v[at + j] = own + (ctx.first_values[at + j] - own) * share;
+            c.v[at + j] = own + (ctx.first_layer.values[at + j] - own) * share;
           }
       });
       ops::wkv7(ctx.on, call(c, ctx));
@@ -19455,8 +22568,8 @@ struct rwkv7 : policy {
           } else {
             const T share = c.share[at + j];
             c.d_share[at + j] =
-                dv * (ctx.first_values[at + j] - c.value[at + j]) * share * (T(1) - share);
-            ctx.d_first_values[at + j] += dv * share;
+                dv * (ctx.first_layer.values[at + j] - c.value[at + j]) * share * (T(1) - share);
+            ctx.first_layer.d_values[at + j] += dv * share;
             dv *= T(1) - share;
           }
         }
@@ -19630,49 +22743,14 @@ namespace detail {
 inline constexpr std::uint32_t rwkv_magic = 0x67676d66;
 inline constexpr index rwkv_header = 24;  ///< bytes
 
-/// An element type of the format: values stand in blocks along the fastest dimension.
-struct rwkv_type {
-  std::uint32_t id;
-  const char* name;
-  index block;  ///< values
-  index bytes;  ///< of a block
-};
-inline constexpr rwkv_type rwkv_types[] = {
-    {0, "F32", 1, 4},    {1, "F16", 1, 2},    {2, "Q4_0", 32, 18}, {3, "Q4_1", 32, 20},
-    {7, "Q5_0", 32, 22}, {8, "Q5_1", 32, 24}, {9, "Q8_0", 32, 34}};
-inline const rwkv_type* rwkv_type_of(std::uint32_t id) {
-  for (const rwkv_type& type : rwkv_types)
-    if (type.id == id) return &type;
+/// The element type with the format's number `id`, or null.
+inline const ggml_layout* rwkv_type_of(std::uint32_t id) {
+  constexpr std::pair<std::uint32_t, ggml_type> types[] = {
+      {0, ggml_type::f32},  {1, ggml_type::f16},  {2, ggml_type::q4_0}, {3, ggml_type::q4_1},
+      {7, ggml_type::q5_0}, {8, ggml_type::q5_1}, {9, ggml_type::q8_0}};
+  for (const auto& [number, type] : types)
+    if (number == id) return &ggml_layout_of(type);
   return nullptr;
-}
-
-/// The values of one block: d (q - centre), or d q + m where the block holds its minimum m.
-inline void decode_rwkv_block(const rwkv_type& type, const std::byte* from, double* to) {
-  if (type.block == 1) return decode_reals(type.id == 0 ? dtype::f32 : dtype::f16, from, 1, 1, to);
-  double scale = 0, least = 0;
-  decode_reals(dtype::f16, from, 1, 1, &scale);
-  from += 2;
-  if (type.id == 9) {
-    for (index i = 0; i < 32; ++i) to[i] = scale * load_as<std::int8_t>(from + i);
-    return;
-  }
-  const bool minimum = type.id == 3 || type.id == 8, five_bits = type.id >= 7;
-  if (minimum) {
-    decode_reals(dtype::f16, from, 1, 1, &least);
-    from += 2;
-  } else {
-    least = scale * (five_bits ? -16 : -8);
-  }
-  std::uint32_t high = 0;  // the fifth bits
-  if (five_bits) {
-    high = load_as<std::uint32_t>(from);
-    from += 4;
-  }
-  for (unsigned i = 0; i < 32; ++i) {  // low nibbles first, then the high ones
-    const unsigned byte = std::to_integer<unsigned>(from[i % 16]);
-    const unsigned code = (byte >> (i / 16 * 4) & 15u) | (high >> i & 1u) << 4;
-    to[i] = scale * code + least;
-  }
 }
 
 /// Metadata of a model type that an rwkv.cpp file also holds.
@@ -19719,7 +22797,7 @@ constexpr rwkv_shape rwkv_shape_of() {
 struct rwkv_tensor {
   std::string name;
   index rows = 0, columns = 0;  ///< columns are the fastest dimension
-  const rwkv_type* type = nullptr;
+  const ggml_layout* type = nullptr;
   const std::byte* data = nullptr;
 };
 /// Where the values of one of the model's tensors stand.
@@ -19867,14 +22945,16 @@ inline result<void> find_rwkv_tensors(std::span<const std::byte> file, const rwk
 /// Calls f(position, values) for some of the values at `at` at a time.
 template <class F>
 void each_rwkv_values(const rwkv_tensor& from, const rwkv_place& at, index size, F&& f) {
-  const rwkv_type& type = *from.type;
+  const ggml_layout& type = *from.type;
   const std::byte* data = from.data + at.offset / type.block * type.bytes;
+  std::array<float, 256> decoded;
   std::array<double, 256> some;
   for (index first = 0; first < size; first += std::ssize(some)) {
-    const index count = (std::min)(std::ssize(some), size - first);
-    for (index i = 0; i < count; i += type.block, data += type.bytes)
-      decode_rwkv_block(type, data, some.data() + i);
-    f(first, std::span(some).first(static_cast<std::size_t>(count)));
+    const auto count = static_cast<std::size_t>((std::min)(std::ssize(some), size - first));
+    decode_ggml(type.type, data, std::span(decoded).first(count));
+    data += static_cast<index>(count) / type.block * type.bytes;
+    std::copy_n(decoded.begin(), count, some.begin());
+    f(first, std::span(some).first(count));
   }
 }
 
@@ -20185,7 +23265,7 @@ class beam_search {
   }
 
   /// Makes the best continuations the open hypotheses. The first of each parent stays in its
-  /// parent's sequence; the others fork into sequences that nobody needs any more, so nothing that
+  /// parent's sequence. The others fork into sequences that nobody needs any more, so nothing that
   /// is still to be read is overwritten. `length`: tokens before the new one.
   void move(index length) {
     constexpr index nobody = -1;
@@ -20771,7 +23851,7 @@ class self_speculative {
       if (!at_.drafts.propose(choose, logits, drafted, known_ + drafted)) break;
     }
     // The other layers have not read these tokens yet, nor has anything been overwritten.
-    s.past_[0] = start;
+    s.sequences_.truncate(0, start);
     std::copy_n(at_.streams, (drafted + 1) * d, s.work_.work.embedded);
     const auto rows = s.advance(unread(0, drafted + 1), 1, {}, true, {exit_, layers});
     const index accepted = at_.drafts.judge(choose, rows, vocabulary, known_, drafted);
@@ -20800,7 +23880,7 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 /// Fills the weights of a model, or of a layer, with fresh values. Matrices and tables are normal
-/// with the deviation that their layer states (0.02 in decoders), norms are one and biases zero,
+/// with the deviation that their layer states (0.02 in decoders). Norms are one and biases zero,
 /// unless the layer says otherwise. Each tensor's values depend only on the seed and the tensor's
 /// name. Weights that are not valid() stay so.
 template <class M, class T, class S>
@@ -21118,9 +24198,9 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Numbers of a next_thought model: widths, layers, vocabulary. The published code: d_model 768,
-/// d_ff 1536, 16 heads of 4, widths {1920, 1920, 1920, 4800}, dropped {.3, .5, .6, .6}, 12 pooling
-/// heads, 16 pseudo-tokens, 4 decoder layers.
+/// Numbers of a next_thought model: widths, layers, vocabulary. The published code has d_model 768,
+/// d_ff 1536, 16 heads of 4, widths {1920, 1920, 1920, 4800} and dropped {.3, .5, .6, .6}. It has
+/// 12 pooling heads, 16 pseudo-tokens and 4 decoder layers.
 struct thought_shape {
   index d_model = 64;              ///< width of tokens at both ends
   index d_ff = 128;                ///< hidden width of the blocks at both ends
@@ -21303,13 +24383,13 @@ struct next_thought : model_defaults {
 
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
     typename Form::vector positions{};
     typename reading::template params<Form> reader{};
     typename shrinking::template params<Form> shrink{};
     typename thinking::template params<Form> core{};
     typename writing::template params<Form> writer{};
-    typename Form::matrix head{};
+    typename form::at<Form, linnet::storage::part::head>::matrix head{};
   };
   /// Named visit of all parameters, once each, in canonical order. Tables and the usual blocks
   /// start as those of decoders; layers between, which no residual bridges, by their inputs' width.
@@ -21416,17 +24496,16 @@ struct next_thought : model_defaults {
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy). With `dp`, also adds the
-  /// gradient of that sum. `logits`, if given, receives all [batch * length, vocabulary] of them.
+  /// gradient of that sum. `call.logits`, if given, receives [batch * length, vocabulary].
   /// Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     context<T> from, one, to;
     from.on = one.on = to.on = on;
     from.batch = one.batch = to.batch = b.batch;
-    from.dropout = one.dropout = to.dropout = dropout;
+    from.dropout = one.dropout = to.dropout = call.dropout;
     from.length = b.source_length;
     from.lengths = b.source_lengths;
     one.length = 1;
@@ -21437,7 +24516,7 @@ struct next_thought : model_defaults {
       on.threads.each(b.batch * length, [&](index i) {
         for (index j = 0; j < d; ++j) x[i * d + j] += p.positions[i % length * d + j];
       });
-      ops::dropout(on, dropout, dropout_id, b.batch, length, d, x);
+      ops::dropout(on, call.dropout, dropout_id, b.batch, length, d, x);
     };
     embed(b.source_length, b.source, w.source_dropout_id, w.source);
     reading::template forward<T, S>(p.reader, {w.source, from.rows()}, {w.read, from.rows()},
@@ -21455,10 +24534,10 @@ struct next_thought : model_defaults {
     on.threads.each(b.batch, [&](index i) {
       std::copy_n(w.written + i * to.length * d + ahead, b.length * d, w.target + i * b.length * d);
     });
-    ops::head_call<T, S> head{rows, d,        vocabulary, w.target, p.head,
-                              T(1), b.labels, w.chunk,    w.losses};
-    head.logits = logits;
-    head.z_loss = z_loss;
+    ops::head_call<T, linnet::storage::at<S, linnet::storage::part::head>> head{
+        rows, d, vocabulary, w.target, p.head, T(1), b.labels, w.chunk, w.losses};
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if (dp) {
       ops::fill(on, rows * d, T(0), w.d_target);
       head.dy = w.d_target;
@@ -21482,7 +24561,7 @@ struct next_thought : model_defaults {
           std::copy_n(line + ahead, b.length * d, w.d_target + i * b.length * d);
         });
         const auto embed_backward = [&](index length, const token* tokens, int dropout_id, T* dx) {
-          ops::dropout(on, dropout, dropout_id, b.batch, length, d, dx);
+          ops::dropout(on, call.dropout, dropout_id, b.batch, length, d, dx);
           ops::embed_backward(on, b.batch * length, d, tokens, dx, dp->embedding);
           ops::position_backward(on, b.batch, length, d, dx, dp->positions);
         };
@@ -21553,12 +24632,41 @@ struct fourier_table {
   bool direct() const { return n == points; }
 };
 
+/// The buffers of transforms of `width` vectors side by side: four of [points, width].
+template <class T>
+struct fourier_buffers {
+  T *real, *imaginary, *other_real, *other_imaginary;
+
+  /// Places them in memory of values().
+  fourier_buffers(T* memory, index points, index width)
+      : real(memory),
+        imaginary(memory + apart(points, width)),
+        other_real(memory + 2 * apart(points, width)),
+        other_imaginary(memory + 3 * apart(points, width)) {}
+  /// Values that transforms of any length up to n need.
+  static constexpr index values(index n, index width) {
+    return 4 * apart(fourier_points(n), width);
+  }
+  /// A few cache lines more than needed, or buffers of a power of two share their cache sets.
+  static constexpr index apart(index points, index width) {
+    return points * width + 5 * 64 / static_cast<index>(sizeof(T));
+  }
+  /// Exchanges the pairs.
+  void swap() {
+    std::swap(real, other_real);
+    std::swap(imaginary, other_imaginary);
+  }
+};
+
 namespace detail {
 
-/// One radix-4 step of Stockham's transform on `points` = 4 m `stride` vectors.
+/// One radix-4 step of Stockham's transform on `points` = 4 m `stride` vectors, from the first pair
+/// of buffers to the other.
 template <class T>
-void fourier_four(index m, index stride, index width, const fourier_table<T>& t, const T* xr,
-                  const T* xi, T* yr, T* yi) {
+void fourier_four(index m, index stride, index width, const fourier_table<T>& t,
+                  const fourier_buffers<T>& b) {
+  const T *const xr = b.real, *const xi = b.imaginary;
+  T *const yr = b.other_real, *const yi = b.other_imaginary;
   const index line = stride * width;
   for (index p = 0; p < m; ++p) {
     const T *const ar = xr + p * line, *const ai = xi + p * line;
@@ -21587,7 +24695,9 @@ void fourier_four(index m, index stride, index width, const fourier_table<T>& t,
 /// One step of Stockham's transform for any radix.
 template <class T>
 void fourier_any(index radix, index m, index stride, index width, const fourier_table<T>& t,
-                 const T* xr, const T* xi, T* yr, T* yi) {
+                 const fourier_buffers<T>& b) {
+  const T *const xr = b.real, *const xi = b.imaginary;
+  T *const yr = b.other_real, *const yi = b.other_imaginary;
   const index line = stride * width, turn = t.points / radix;
   for (index p = 0; p < m; ++p)
     for (index k = 0; k < radix; ++k) {
@@ -21604,52 +24714,22 @@ void fourier_any(index radix, index m, index stride, index width, const fourier_
     }
 }
 
-/// All stages over `points` vectors of `width` values, back and forth between x and y. Returns
-/// whether the result is in y.
+/// All stages over `points` vectors of `width` values, back and forth between the pairs of buffers.
 template <class T>
-bool fourier_stages(const fourier_table<T>& t, index width, T* xr, T* xi, T* yr, T* yi) {
-  bool other = false;
-  for (index left = t.points, stride = 1; left > 1; other = !other) {
+void fourier_stages(const fourier_table<T>& t, index width, fourier_buffers<T>& buffers) {
+  for (index left = t.points, stride = 1; left > 1;) {
     const index radix = fourier_factor(left);
     left /= radix;
     if (radix == 4)
-      fourier_four(left, stride, width, t, xr, xi, yr, yi);
+      fourier_four(left, stride, width, t, buffers);
     else
-      fourier_any(radix, left, stride, width, t, xr, xi, yr, yi);
+      fourier_any(radix, left, stride, width, t, buffers);
     stride *= radix;
-    std::swap(xr, yr);
-    std::swap(xi, yi);
+    buffers.swap();
   }
-  return other;
 }
 
 }  // namespace detail
-
-/// The buffers of transforms of `width` vectors side by side: four of [points, width].
-template <class T>
-struct fourier_buffers {
-  T *real, *imaginary, *other_real, *other_imaginary;
-
-  /// Places them in memory of values().
-  fourier_buffers(T* memory, index points, index width)
-      : real(memory),
-        imaginary(memory + apart(points, width)),
-        other_real(memory + 2 * apart(points, width)),
-        other_imaginary(memory + 3 * apart(points, width)) {}
-  /// Values that transforms of any length up to n need.
-  static constexpr index values(index n, index width) {
-    return 4 * apart(fourier_points(n), width);
-  }
-  /// A few cache lines more than needed, or buffers of a power of two share their cache sets.
-  static constexpr index apart(index points, index width) {
-    return points * width + 5 * 64 / static_cast<index>(sizeof(T));
-  }
-  /// Exchanges the pairs.
-  void swap() {
-    std::swap(real, other_real);
-    std::swap(imaginary, other_imaginary);
-  }
-};
 
 /// Computes the table for length n in `memory` of fourier_table_values(); angles in double.
 /// `buffers` are for width 1.
@@ -21683,9 +24763,7 @@ fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffe
       buffers.imaginary[at] = -t.chirp_imaginary[k];
     }
   }
-  if (detail::fourier_stages(t, 1, buffers.real, buffers.imaginary, buffers.other_real,
-                             buffers.other_imaginary))
-    buffers.swap();
+  detail::fourier_stages(t, 1, buffers);
   for (index k = 0; k < t.points; ++k) {
     t.spectrum_real[k] = buffers.real[k] / static_cast<T>(t.points);
     t.spectrum_imaginary[k] = buffers.imaginary[k] / static_cast<T>(t.points);
@@ -21697,11 +24775,7 @@ fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffe
 /// per column, serial. May exchange the pairs of buffers.
 template <class T>
 void fourier(const fourier_table<T>& t, index width, fourier_buffers<T>& buffers) {
-  const auto stages = [&] {
-    if (detail::fourier_stages(t, width, buffers.real, buffers.imaginary, buffers.other_real,
-                               buffers.other_imaginary))
-      buffers.swap();
-  };
+  const auto stages = [&] { detail::fourier_stages(t, width, buffers); };
   if (t.direct()) return stages();
   // Bluestein: j k = (j^2 + k^2 - (k - j)^2) / 2 makes of the sum a convolution with a chirp. The
   // way back is the way there between two conjugations.
@@ -21738,7 +24812,7 @@ namespace mixer {
 /// sequence is transformed at its own length, so padding changes nothing, and every length works in
 /// O(T log T). The map is symmetric: its derivative is the same map.
 struct fnet : attention::policy {
-  static constexpr bool causal = false, supports_cache = false;
+  static constexpr bool causal = false, supports_cache = false, rotary = false;
   using kind = fnet;
   static std::string name() { return "fnet"; }
 
@@ -22059,8 +25133,8 @@ struct linear_attention_unit {
     multiply(rows, h, {rq, h, 1}, s, h, out, n, false);
     if (call.causal) {
       masked(rq, key_columns, rows);
-      mix_values(Kernels{}, rows, h, rows, index{0}, scores, wide, call.v + key_at(i0), kv, out, n,
-                 true, [](index i, index j) { return j <= i; });
+      const value_mix<T> own{rows, h, rows, 0, scores, wide, call.v + key_at(i0), kv, out, n, true};
+      own.run(Kernels{}, [](index i, index j) { return j <= i; });
     }
     std::copy_n(s + h * h, h, sum);
     for (index i = 0; i < rows; ++i) {
@@ -22299,12 +25373,10 @@ struct linear : policy {
                         cache<T>& c, context<T>& ctx) {
       without_cache::cache<T> none;
       const index rows = x.rows();
-      ops::gemm_batch<T, S, 3>(
-          ctx.on, rows, in, x.data(),
-          {to_query::template product<T, S>(p.q, c.q), to_key::template product<T, S>(p.k, c.k),
-           to_key::template product<T, S>(p.v, c.v)});
+      ops::gemm_each(ctx.on, rows, in, x.data(), to_query::product(p.q, c.q),
+                     to_key::product(p.k, c.k), to_key::product(p.v, c.v));
       ops::linear_attention<FeatureMap>(ctx.on, call(c, ctx));
-      to_output::template forward<T, S>(p.o, {c.mixed, rows}, y, none, ctx);
+      to_output::template forward<T>(p.o, {c.mixed, rows}, y, none, ctx);
     }
 
     template <class T, class S>
@@ -22316,13 +25388,13 @@ struct linear : policy {
       const view<T, n> dq(c.dq, rows), d_mixed(c.d_mixed, rows);
       const view<T, kv> dk(c.dk, rows), dv(c.dv, rows);
       ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
-      to_output::template backward<T, S>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
+      to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, none, ctx);
       ops::linear_attention_backward<FeatureMap>(
           ctx.on, call(c, ctx),
           ops::linear_attention_gradient<T>{d_mixed.data(), dq.data(), dk.data(), dv.data()});
-      to_query::template backward<T, S>(p.q, dp.q, x, dq, dx, none, ctx);
-      to_key::template backward<T, S>(p.k, dp.k, x, dk, dx, none, ctx);
-      to_key::template backward<T, S>(p.v, dp.v, x, dv, dx, none, ctx);
+      to_query::template backward<T>(p.q, dp.q, x, dq, dx, none, ctx);
+      to_key::template backward<T>(p.k, dp.k, x, dk, dx, none, ctx);
+      to_key::template backward<T>(p.v, dp.v, x, dv, dx, none, ctx);
     }
 
     /// Numbers in the state of one sequence, whatever its length.
@@ -22363,9 +25435,9 @@ struct linear : policy {
       a.lengths = ctx.lengths;
       a.past = ctx.past;
       a.pairing = A.rope;
-      a.rope = ctx.rope;
-      a.rope_positions = ctx.rope_positions;
-      a.rope_beyond = ctx.rope_beyond;
+      a.rope = ctx.rope.table;
+      a.rope_positions = ctx.rope.positions;
+      a.rope_beyond = ctx.rope.beyond;
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
       return a;
@@ -22660,8 +25732,8 @@ class attention_tile {
   /// out(i) = probabilities times values; keys of probability 0 are not seen.
   template <class Kernels>
   void mix(Kernels kernels, index rows) {
-    detail::mix_values(kernels, rows, h_, count_, index{0}, scores_, wide_, values_, h_, out_, h_,
-                       false, [&](index i, index j) { return row(i)[j] != T(0); });
+    const detail::value_mix<T> all{rows, h_, count_, 0, scores_, wide_, values_, h_, out_, h_};
+    all.run(kernels, [&](index i, index j) { return row(i)[j] != T(0); });
   }
   /// Derivatives slopes(i) of the probabilities, from the derivatives of the outputs at d_out(i)
   /// times share(i).
@@ -22755,8 +25827,10 @@ struct longformer : policy {
 
     template <class Form>
     struct global_params {
-      typename projections::to_query::template params<Form> q{};
-      typename projections::to_key::template params<Form> k{}, v{};
+      typename projections::to_query::template params<form::at<Form, storage::part::attention_q>>
+          q{};
+      typename projections::to_key::template params<form::at<Form, storage::part::attention_k>> k{};
+      typename projections::to_key::template params<form::at<Form, storage::part::attention_v>> v{};
     };
     template <class Form>
     struct params : projections::template params<Form> {
@@ -22825,11 +25899,10 @@ struct longformer : policy {
         ctx.on.threads.each(ctx.batch * g, [&](index i) {
           std::copy_n(x.row(i / g * ctx.length + i % g), in, c.x + i * in);
         });
-        ops::gemm_batch<T, S, 1>(ctx.on, ctx.batch * g, in, c.x,
-                                 {projections::to_query::template product<T, S>(p.all.q, c.q)});
-        ops::gemm_batch<T, S, 2>(ctx.on, x.rows(), in, x.data(),
-                                 {projections::to_key::template product<T, S>(p.all.k, c.k),
-                                  projections::to_key::template product<T, S>(p.all.v, c.v)});
+        ops::gemm_each(ctx.on, ctx.batch * g, in, c.x,
+                       projections::to_query::product(p.all.q, c.q));
+        ops::gemm_each(ctx.on, x.rows(), in, x.data(), projections::to_key::product(p.all.k, c.k),
+                       projections::to_key::product(p.all.v, c.v));
         rotate_global(c.q, c.k, ctx, false);
         ops::attention(ctx.on, call(c, ctx));
       }
@@ -22865,8 +25938,7 @@ struct longformer : policy {
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
-                            ctx.bias_origin - (at.i0 + i);
+            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - (at.i0 + i);
             K::template add<T>(at.seen, line, tile.slopes(i), line);
             K::template add<T>(tile.keys() - at.seen, line + at.low, tile.slopes(i) + at.seen,
                                line + at.low);
@@ -22943,8 +26015,7 @@ struct longformer : policy {
                 const index query = i0 + i, first = (std::max)(low, query - half) - low,
                             last = (std::min)(high, query + half + 1) - low;
                 if constexpr (A.relative) {
-                  const T* const line =
-                      ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin - query;
+                  const T* const line = ctx.bias.of(head) - query;
                   K::template add<T>(seen, row, line, row);
                   K::template add<T>(high - low, window, line + low, window);
                 }
@@ -22963,8 +26034,8 @@ struct longformer : policy {
       auto a = projections::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
       a.key_lengths = ctx.lengths;
       if constexpr (A.relative) {
-        a.bias = ctx.bias;
-        a.bias_origin = ctx.bias_origin;
+        a.bias = ctx.bias.lines;
+        a.bias_origin = ctx.bias.origin;
       }
       a.scratch = c.scratch;
       a.scratch_size = c.scratch_size;
@@ -22987,12 +26058,12 @@ struct longformer : policy {
       ops::fill(ctx.on, rows * kv, T(0), c.dv);
       ops::attention_backward(
           ctx.on, call(c, ctx),
-          {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.d_bias : nullptr});
+          {c.d_mixed, c.dq, c.dk, c.dv, nullptr, A.relative ? ctx.bias.d_lines : nullptr});
       rotate_global(c.dq, c.dk, ctx, true);
-      projections::to_query::template backward<T, S>(p.q, dp.q, {c.x, first}, {c.dq, first},
-                                                     {c.dx, first}, none, ctx);
-      projections::to_key::template backward<T, S>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
-      projections::to_key::template backward<T, S>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
+      projections::to_query::template backward<T>(p.q, dp.q, {c.x, first}, {c.dq, first},
+                                                  {c.dx, first}, none, ctx);
+      projections::to_key::template backward<T>(p.k, dp.k, x, {c.dk, rows}, dx, none, ctx);
+      projections::to_key::template backward<T>(p.v, dp.v, x, {c.dv, rows}, dx, none, ctx);
       ctx.on.threads.each(first, [&](index i) {
         T* const to = dx.row(i / g * ctx.length + i % g);
         for (index j = 0; j < in; ++j) to[j] += c.dx[i * in + j];
@@ -23030,12 +26101,10 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// y = r x with r = (x.x + 1e-6 h)^-1/2 for each head of x[rows, heads * h]; keeps r [rows, heads].
-/// y may be x.
+/// y = r x with r = (x.x + 1e-6 h)^-1/2 for each row of x[rows, h]; keeps r [rows]. y may be x.
 template <class T>
-void unit_heads(const ops::execution& on, index rows, index heads, index h, const T* x, T* y,
-                T* r) {
-  on.threads.each(rows * heads, [&](index i) {
+void unit_heads(const ops::execution& on, index rows, index h, const T* x, T* y, T* r) {
+  on.threads.each(rows, [&](index i) {
     const T* const from = x + i * h;
     T sum = T(1e-6) * static_cast<T>(h);
     for (index c = 0; c < h; ++c) sum += from[c] * from[c];
@@ -23045,9 +26114,9 @@ void unit_heads(const ops::execution& on, index rows, index heads, index h, cons
 }
 /// dx [+]= r (dy - y (y.dy)); dx may be dy.
 template <class T>
-void unit_heads_backward(const ops::execution& on, index rows, index heads, index h, const T* y,
-                         const T* r, const T* dy, T* dx, bool add) {
-  on.threads.each(rows * heads, [&](index i) {
+void unit_heads_backward(const ops::execution& on, index rows, index h, const T* y, const T* r,
+                         const T* dy, T* dx, bool add) {
+  on.threads.each(rows, [&](index i) {
     T along = T(0);
     for (index c = 0; c < h; ++c) along += y[i * h + c] * dy[i * h + c];
     for (index c = 0; c < h; ++c)
@@ -23146,7 +26215,7 @@ struct online_groups {
            c.before + item * c.capacity);
     });
     const auto keys = key_rows(c.keys, ctx, k, ctx.length, ctx.past);
-    const auto values = c.values.rows(ctx.tables, ctx.table_size);
+    const auto values = c.values.rows(ctx.pages);
     ctx.on.threads.each(ctx.rows() * A.heads, [&](index item) {
       const index row = item / A.heads, head = item % A.heads, b = row / ctx.length,
                   t = ctx.past[b] + row % ctx.length, at = row * n + head * h;
@@ -23170,8 +26239,7 @@ struct online_groups {
         using K = decltype(kernels);
         K::template dots<T>(count, h, scale, q + at, k_met, h, p);
         if constexpr (A.relative)
-          for (index j = 0; j < count; ++j)
-            p[j] += ctx.bias[head * (2 * ctx.bias_origin + 1) + ctx.bias_origin + met[j] - t];
+          for (index j = 0; j < count; ++j) p[j] += ctx.bias.of(head)[met[j] - t];
         K::template softmax<T>(count, p);
         K::template mix<T>(count, h, p, v_met, h, mixed + at);
       });
@@ -23181,8 +26249,8 @@ struct online_groups {
 
  private:
   /// Tokens past, past + 1, ... of one sequence, head and round join their buckets. Each looks back
-  /// to the one before it in its bucket, so that a bucket passes no place of a text twice: a text
-  /// takes at most its length times the buckets, 1/h of the products that found these.
+  /// to the one before it in its bucket, so that a bucket passes no place of a text twice. A text
+  /// takes at most its length times the buckets: 1/h of the products that found these.
   static void join(index past, index count, const std::int32_t* bucket, std::int32_t* member,
                    std::int32_t* before) {
     for (index t = past; t < past + count; ++t) {
@@ -23246,22 +26314,31 @@ void fill_rotation(seed s, index which, index h, index columns, T* r) {
   }
 }
 
+/// A random matrix R[h, ld] that hashes rows.
+template <class T>
+struct bucket_rotation {
+  const T* r;
+  index ld;
+  index buckets;  ///< twice as many as columns that count
+  T* scratch;     ///< attention_rows * ld values
+};
+
 /// Buckets of `n` rows of width h, `stride` apart: bucket[i] = argmax [x_i R; -x_i R], the first of
-/// equals. R[h, ld] gives `buckets` / 2 columns. `scratch` has attention_rows * ld values.
+/// equals.
 template <class Kernels, class T>
-void hash_rows(Kernels, index n, index h, const T* x, index stride, index buckets, const T* r,
-               index ld, T* scratch, std::int32_t* bucket) {
-  const index half = buckets / 2;
+void hash_rows(Kernels, index n, index h, const T* x, index stride, const bucket_rotation<T>& by,
+               std::int32_t* bucket) {
+  const index half = by.buckets / 2, ld = by.ld;
   if (half == 0) {
     std::fill_n(bucket, n, std::int32_t{0});
     return;
   }
   for (index i0 = 0; i0 < n; i0 += attention_rows) {
     const index rows = (std::min)(attention_rows, n - i0);
-    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1}, {r, ld, panel_width},
-                                  scratch, ld, {}, ld - half);
+    Kernels::template multiply<T>(rows, half, h, {x + i0 * stride, stride, 1},
+                                  {by.r, ld, panel_width}, by.scratch, ld, {}, ld - half);
     for (index i = 0; i < rows; ++i) {
-      const T* const row = scratch + i * ld;
+      const T* const row = by.scratch + i * ld;
       index best = 0;
       T largest = row[0];
       for (index j = 0; j < 2 * half; ++j) {
@@ -23327,7 +26404,7 @@ enum class reach {
 /// bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
 /// longest text that it was planned for, and so has training with grouping::online. As long as a
 /// bucket has no more than Bucket tokens, these are the tokens that reach::bucket sees in training.
-/// reach::chunks sees neighbours of other buckets too. Of the pairs that 1,024 random tokens make
+/// `reach::chunks` sees neighbours of other buckets too. Of the pairs that 1,024 random tokens make
 /// with 8 rounds of 64, a session has 64 % (of clustered ones 67 %) and hardly another. Of those of
 /// reach::bucket it has 99 %. With grouping::online a model trains as it decodes.
 template <index Bucket = 64, index Rounds = 8, reach Reach = reach::chunks, std::uint64_t Seed = 0,
@@ -23426,7 +26503,7 @@ struct lsh : policy {
     static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                         cache<T>& c, context<T>& ctx) {
       projections::template project<T, S>(p, x, c.b, ctx);
-      linnet::detail::unit_heads(ctx.on, x.rows(), A.heads, h, c.b.q, c.b.k, c.lengths);
+      linnet::detail::unit_heads(ctx.on, x.rows() * A.heads, h, c.b.q, c.b.k, c.lengths);
       rotations(c, ctx);
       if (ctx.past)
         groups::template run<false>(
@@ -23462,8 +26539,7 @@ struct lsh : policy {
           for (index j = 0; j < tile.keys(); ++j)
             slopes[j] = at.key_token(j) == t ? T(0) : tile.row(i)[j] * (slopes[j] - all);
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
-                            ctx.bias_origin - t;
+            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - t;
             for (index j = 0; j < tile.keys(); ++j) line[at.key_token(j)] += slopes[j];
           }
         }
@@ -23481,7 +26557,7 @@ struct lsh : policy {
             K::template add<T>(h, dv, tile.dv(j), dv);
           }
       });
-      linnet::detail::unit_heads_backward(ctx.on, x.rows(), A.heads, h, c.b.k, c.lengths, c.b.dk,
+      linnet::detail::unit_heads_backward(ctx.on, x.rows() * A.heads, h, c.b.k, c.lengths, c.b.dk,
                                           c.b.dq, true);
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
@@ -23582,7 +26658,7 @@ struct lsh : policy {
     static void rotations(cache<T>& c, const context<T>& ctx) {
       if (*c.ready == filled) return;
       ctx.on.threads.each(A.heads * Rounds, [&](index i) {
-        ops::fill_rotation(seed{Seed}, (ctx.layer * A.heads * Rounds + i), h, c.wide,
+        ops::fill_rotation(seed{Seed}, (ctx.stack.layer * A.heads * Rounds + i), h, c.wide,
                            c.rotations + i * h * c.wide);
       });
       ctx.on.threads.once([&] { *c.ready = filled; });
@@ -23594,10 +26670,11 @@ struct lsh : policy {
       const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads;
       std::int32_t* const bucket = c.bucket + item * ctx.length;
       ctx.on.with_kernels([&](auto kernels) {
-        ops::hash_rows(kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
-                       ops::bucket_count(tokens, Bucket),
-                       c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
-                       c.scratch + ctx.on.threads.rank() * c.scratch_size, bucket);
+        ops::hash_rows(
+            kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
+            {c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
+             ops::bucket_count(tokens, Bucket), c.scratch + ctx.on.threads.rank() * c.scratch_size},
+            bucket);
       });
       return bucket;
     }
@@ -23713,7 +26790,7 @@ struct lsh : policy {
     template <class T>
     static T bias(const context<T>& ctx, index head, index distance) {
       if constexpr (A.relative)
-        return ctx.bias[head * (2 * ctx.bias_origin + 1) + ctx.bias_origin + distance];
+        return ctx.bias.of(head)[distance];
       else
         return T(0);
     }
@@ -23766,10 +26843,10 @@ LINNET_NAMESPACE_BEGIN
 namespace ops {
 
 /// Pseudo-inverse Z ~ A^+ of one matrix A[m, m] whose rows are not negative and sum to one, as a
-/// softmax leaves them. Z_0 = A^T / c with c the largest column sum, then Z <- Z (13 - AZ (15 - AZ
-/// (7 - AZ))) / 4 (Xiong et al. 2021; third order, Razavi et al. 2014). The number c belongs to
-/// this matrix alone, so a result does not depend on what else is in the batch. Serial; `scratch`
-/// holds all matrices, which have rows of `wide` values, whole panels.
+/// softmax leaves them. It begins with Z_0 = A^T / c, where c is the largest column sum. Each step
+/// is Z <- Z (13 - AZ (15 - AZ (7 - AZ))) / 4 (Xiong et al. 2021; third order, Razavi et al. 2014).
+/// The number c belongs to this matrix alone, so a result does not depend on what else is in the
+/// batch. Serial; `scratch` holds all matrices, which have rows of `wide` values, whole panels.
 template <class T, index Iterations = 6>
 struct pseudoinverse {
   static constexpr int own = static_cast<int>(Iterations) + 7;
@@ -23897,9 +26974,10 @@ namespace attention {
 
 /// Attention by the Nystrom method (Xiong et al. 2021), for encoders alone, as landmarks hold later
 /// tokens. Landmarks ~q, ~k are the means of m segments of the sequence. The output is
-///   softmax(q ~k^T) Z (softmax(~q k^T) v) (+ conv v),   Z ~ softmax(~q ~k^T)^+
-/// with Z by six iterations that gradients flow through, and `Convolution` taps per head, 0 for
-/// none. The valid tokens of a sequence are cut into segments whose lengths differ by one at most.
+///   softmax(q ~k^T) Z (softmax(~q k^T) v) (+ conv v),   Z ~ softmax(~q ~k^T)^+.
+/// Z is made by six iterations that gradients flow through. `Convolution` is the number of taps per
+/// head, 0 for none. The valid tokens of a sequence are cut into segments whose lengths differ by
+/// one at most.
 /// A sequence of fewer than m tokens has each token as a landmark. Dropout of probabilities does
 /// not apply, as in the paper's code. A stack's relative bias speaks of pairs of tokens, which
 /// there are none of here: it is not applied.
@@ -24181,13 +27259,13 @@ namespace attention {
 
 /// Content-based sparse attention (Roy et al. 2021). Queries and keys have unit length, and each
 /// head has `Clusters` centroids. Each centroid takes the `Window` queries and the `Window` keys of
-/// a sequence that point most its way (all, of a shorter sequence; the earlier of equals). They
-/// attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h) divided by
+/// a sequence that point most its way. Of a shorter sequence it takes all, of equals the earlier.
+/// They attend to each other with scores sqrt(h) q.k, that is q and k of length sqrt(h) divided by
 /// sqrt(h). A token in several clusters gets the mean of their outputs, one in none zero. With
 /// Clusters = Window = sqrt(T), O(T^1.5). A causal layer shares queries and keys, so that a token
 /// always finds itself, and masks later ones.
 ///
-/// Centroids are tensors of role::moving_average: backward adds to each the queries and keys
+/// Centroids are tensors of role::moving_average. Backward adds to each the queries and keys
 /// nearest to it, and a trainer moves it there (k-means by a running average). They have no
 /// derivative, the choice of tokens is a constant in backward, and parameter counts include them.
 ///
@@ -24197,9 +27275,9 @@ namespace attention {
 /// A session therefore goes by grouping::online: a token belongs to its nearest centroid alone.
 /// That is the paper's definition, of which the `Window` best are its balanced approximation. A
 /// token sees those that came there before it, back to the start of the chunk of `Window` before
-/// its own. Of the pairs that 1,024 random tokens make in 32 clusters of 32, after 20 rounds of
-/// k-means, a session has 78 %, and 23 % of its own are others; 12 % of the tokens, in no cluster
-/// in training, have one. With grouping::online a model trains as it decodes.
+/// its own. Let 1,024 random tokens make pairs in 32 clusters of 32, after 20 rounds of k-means. A
+/// session has 78 % of these pairs, and 23 % of its own are others. Of the tokens, 12 % are in no
+/// cluster in training and in one of a session. With grouping::online a model trains as it decodes.
 template <index Clusters, index Window, grouping Grouping = grouping::whole>
 struct routing : policy {
   static_assert(Clusters > 0 && Window > 0,
@@ -24304,9 +27382,9 @@ struct routing : policy {
                         cache<T>& c, context<T>& ctx) {
       const index rows = x.rows();
       projections::template project<T, S>(p, x, c.b, ctx);
-      linnet::detail::unit_heads(ctx.on, rows, A.heads, h, c.b.q, c.b.q, c.q_lengths);
+      linnet::detail::unit_heads(ctx.on, rows * A.heads, h, c.b.q, c.b.q, c.q_lengths);
       if constexpr (!shares)
-        linnet::detail::unit_heads(ctx.on, rows, A.kv_heads, h, c.b.k, c.b.k, c.k_lengths);
+        linnet::detail::unit_heads(ctx.on, rows * A.kv_heads, h, c.b.k, c.b.k, c.k_lengths);
       if (ctx.past)
         groups::template run<true>(
             c.past, ctx, c.b.q, c.b.k, c.b.v, scale<T>,
@@ -24332,8 +27410,7 @@ struct routing : policy {
           T* const slopes = tile.slopes(i);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), slopes, slopes);
           if constexpr (A.relative) {
-            T* const line = ctx.d_bias + (at.b * A.heads + at.head) * (2 * ctx.bias_origin + 1) +
-                            ctx.bias_origin - at.token(i);
+            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - at.token(i);
             for (index j = 0; j < tile.keys(); ++j) line[at.keys[j]] += slopes[j];
           }
         }
@@ -24351,11 +27428,11 @@ struct routing : policy {
           }
       });
       gather(p.centroids, dp.centroids, c, ctx);
-      linnet::detail::unit_heads_backward(ctx.on, rows, A.heads, h, c.b.q, c.q_lengths, c.b.dq,
+      linnet::detail::unit_heads_backward(ctx.on, rows * A.heads, h, c.b.q, c.q_lengths, c.b.dq,
                                           c.b.dq, false);
       if constexpr (!shares)
-        linnet::detail::unit_heads_backward(ctx.on, rows, A.kv_heads, h, c.b.k, c.k_lengths, c.b.dk,
-                                            c.b.dk, false);
+        linnet::detail::unit_heads_backward(ctx.on, rows * A.kv_heads, h, c.b.k, c.k_lengths,
+                                            c.b.dk, c.b.dk, false);
       projections::template project_backward<T, S>(p, dp, x, dx, c.b, ctx);
     }
 
@@ -24560,8 +27637,7 @@ struct routing : policy {
         for (index i = 0; i < at.rows; ++i) {
           T* const row = tile.row(i);
           if constexpr (A.relative) {
-            const T* const line =
-                ctx.bias + head * (2 * ctx.bias_origin + 1) + ctx.bias_origin - at.token(i);
+            const T* const line = ctx.bias.of(head) - at.token(i);
             for (index j = 0; j < tile.keys(); ++j) row[j] += line[at.keys[j]];
           }
           // Sorted and shared, the keys up to the query itself come first.
@@ -24597,563 +27673,6 @@ struct routing : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Mamba's mixer as a layer: a gated selective state space in place of attention.
-
-/// @file
-/// Causal convolution of every channel with a filter of its own, forward and backward.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// Arguments of a convolution: y_t = bias + sum_k weight_k x_(t - taps + 1 + k), per channel.
-template <class T>
-struct causal_convolution_call {
-  index batch, length, channels, taps;
-  const T* x;  ///< [batch, length, channels], rows `stride` apart
-  index stride;
-  const T* weight;      ///< [channels, taps], the last tap for the newest token
-  const T* bias;        ///< [channels]
-  T* window = nullptr;  ///< [batch, taps - 1, channels] the last inputs, from call to call
-  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
-  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
-
-  /// The inputs at token t of sequence b, which may be before this call; null before the first.
-  const T* input(index b, index t) const {
-    if (t >= 0) return x + (b * length + t) * stride;
-    return past && past[b] > 0 ? window + (b * (taps - 1) + taps - 1 + t) * channels : nullptr;
-  }
-};
-
-/// y[batch, length, channels] = the convolution; with `past`, then moves the window on.
-template <class T>
-void causal_convolution(const execution& on, const causal_convolution_call<T>& call, T* y) {
-  const index channels = call.channels, taps = call.taps;
-  on.threads.each(call.batch * call.length, [&](index row) {
-    T* const out = y + row * channels;
-    std::copy_n(call.bias, channels, out);
-    for (index k = 0; k < taps; ++k)
-      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
-        for (index c = 0; c < channels; ++c) out[c] += call.weight[c * taps + k] * in[c];
-  });
-  if (!call.past) return;
-  on.threads.each(call.batch, [&](index b) {
-    const index valid = call.lengths ? call.lengths[b] : call.length;
-    // Rows move towards the front, so none is overwritten before it is read.
-    for (index j = 0; j + 1 < taps; ++j) {
-      T* const to = call.window + (b * (taps - 1) + j) * channels;
-      if (const T* const from = call.input(b, valid - taps + 1 + j))
-        std::copy_n(from, channels, to);
-      else
-        std::fill_n(to, channels, T(0));
-    }
-  });
-}
-
-/// Derivative of a call without `past`: overwrites dx[batch, length, channels], rows `stride`
-/// apart, and adds to d_weight and d_bias.
-template <class T>
-void causal_convolution_backward(const execution& on, const causal_convolution_call<T>& call,
-                                 const T* dy, T* dx, T* d_weight, T* d_bias) {
-  const index channels = call.channels, taps = call.taps, rows = call.batch * call.length;
-  on.threads.each(rows, [&](index row) {
-    T* const out = dx + row * call.stride;
-    std::fill_n(out, channels, T(0));
-    for (index ahead = 0; ahead < taps && row % call.length + ahead < call.length; ++ahead)
-      for (index c = 0; c < channels; ++c)
-        out[c] += call.weight[c * taps + taps - 1 - ahead] * dy[(row + ahead) * channels + c];
-  });
-  const auto [first, last] = on.threads.range(channels);
-  for (index row = 0; row < rows; ++row) {
-    const T* const d = dy + row * channels;
-    for (index c = first; c < last; ++c) d_bias[c] += d[c];
-    for (index k = 0; k < taps; ++k)
-      if (const T* const in = call.input(row / call.length, row % call.length - taps + 1 + k))
-        for (index c = first; c < last; ++c) d_weight[c * taps + k] += d[c] * in[c];
-  }
-  on.threads.wait();
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-/// @file
-/// The selective scan of Mamba (S6), forward and backward, in blocks of tokens with a state between
-/// them (Gu and Dao 2023, algorithm 2).
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// Tokens between two states that are kept for the backward pass.
-inline constexpr index scan_tokens = 32;
-/// Channels that run side by side.
-inline constexpr index scan_channels = 16;
-/// Channels that add their gradients of B and C up before groups are added in order.
-inline constexpr index scan_group = 64;
-
-/// Blocks of tokens that `length` tokens make.
-constexpr index scan_blocks(index length) { return (length + scan_tokens - 1) / scan_tokens; }
-/// Groups of channels.
-constexpr index scan_groups(index channels) { return (channels + scan_group - 1) / scan_group; }
-/// Scratch values that one thread needs.
-constexpr index scan_scratch(index length, index states, bool training) {
-  const index wide = scan_channels * states;
-  const index tokens = (std::min)(length, scan_tokens);
-  const index backward = (2 * tokens + 3) * wide + (tokens + 3) * scan_channels;
-  return 3 * wide + scan_channels + (training ? backward : 0);
-}
-/// Values that the backward pass adds up in a fixed order.
-constexpr index scan_partial(index batch, index length, index channels, index states) {
-  return batch * (scan_groups(channels) * length * 2 * states + channels * (states + 1));
-}
-
-/// Arguments of a selective scan. Per channel, with A = -exp(a_log): h_t = exp(delta_t A) h_(t-1) +
-/// delta_t x_t B_t, y_t = h_t . C_t + D x_t, out_t = y_t silu(z_t).
-template <class T>
-struct scan_call {
-  index batch, length, channels, states;
-  const T *x, *delta;  ///< [batch, length, channels]; delta > 0
-  const T *b, *c;      ///< [batch, length, states], rows `bc_stride` apart
-  index bc_stride;
-  const T* z;  ///< [batch, length, channels], rows `z_stride` apart
-  index z_stride;
-  const T* a_log;           ///< [channels, states]
-  const T* d;               ///< [channels]
-  T* out;                   ///< [batch, length, channels]; zero at padding
-  T* state = nullptr;       ///< [batch, channels, states] from call to call, with `past`
-  T* boundaries = nullptr;  ///< [batch, blocks, channels, states] h before each block of tokens,
-                            ///< for the backward pass
-  const index* lengths = nullptr;  ///< valid tokens of each sequence, or null for all
-  const index* past = nullptr;     ///< tokens of each sequence before this call, or null
-  T* scratch = nullptr;            ///< per thread, scan_scratch() values
-  index scratch_size = 0;
-
-  /// Valid tokens of sequence `i`.
-  index valid(index i) const { return lengths ? lengths[i] : length; }
-};
-
-/// Gradients of a selective scan. Those of a_log and d are added to, the others overwritten, in the
-/// layouts of what they belong to.
-template <class T>
-struct scan_gradient {
-  const T* d_out;
-  T *dx, *d_delta, *db, *dc, *dz, *d_a_log, *dd;
-  T* partial;  ///< scan_partial() values
-};
-
-namespace detail {
-
-/// Some channels of one sequence.
-template <class Kernels, class T>
-struct scan_unit {
-  const scan_call<T>& call;
-  index s, first, count, states, wide;
-  T *next, *a, *own, *decay, *y;
-
-  scan_unit(const scan_call<T>& k, index sequence, index channel, index channels, int rank)
-      : call(k),
-        s(sequence),
-        first(channel),
-        count(channels),
-        states(k.states),
-        wide(channels * k.states),
-        next(k.scratch + rank * k.scratch_size) {
-    a = take(wide);
-    own = take(wide);
-    decay = take(wide);
-    y = take(count);
-    std::copy_n(call.a_log + first * states, wide, a);
-    (void)Kernels::template exp_sum<T>(wide, T(0), a);
-    for (index i = 0; i < wide; ++i) a[i] = -a[i];
-  }
-  T* take(index values) {
-    T* const here = next;
-    next += values;
-    return here;
-  }
-  index row(index t) const { return s * call.length + t; }
-  const T* x(index t) const { return call.x + row(t) * call.channels + first; }
-  const T* delta(index t) const { return call.delta + row(t) * call.channels + first; }
-  const T* b(index t) const { return call.b + row(t) * call.bc_stride; }
-  const T* c(index t) const { return call.c + row(t) * call.bc_stride; }
-  const T* z(index t) const { return call.z + row(t) * call.z_stride + first; }
-  T* boundary(index t) const {
-    const index block = s * scan_blocks(call.length) + t / scan_tokens;
-    return call.boundaries + (block * call.channels + first) * states;
-  }
-
-  /// e[wide] = exp(delta A), to = e h + delta x B, values = to . C + D x, for token t.
-  void step(index t, const T* h, T* e, T* to, T* values) const {
-    Kernels::template scan_step<T>(count, states, delta(t), x(t), a, b(t), c(t), h, e, to, values);
-    for (index i = 0; i < count; ++i) values[i] += call.d[first + i] * x(t)[i];
-  }
-
-  void forward() const {
-    T* const h = call.past ? call.state + (s * call.channels + first) * states : own;
-    if (!call.past || call.past[s] == 0) std::fill_n(h, wide, T(0));
-    for (index t = 0; t < call.valid(s); ++t) {
-      if (call.boundaries && t % scan_tokens == 0) std::copy_n(h, wide, boundary(t));
-      step(t, h, decay, h, y);
-      Kernels::template gated<activation_kind::silu, T>(count, z(t), y,
-                                                        call.out + row(t) * call.channels + first);
-    }
-    for (index t = call.valid(s); t < call.length; ++t)
-      std::fill_n(call.out + row(t) * call.channels + first, count, T(0));
-  }
-
-  /// Adds to d_bc[length, 2 states], d_a_log[wide] and dd[count]; overwrites the rest.
-  void backward(const scan_gradient<T>& grad, T* d_bc, T* d_a_log, T* dd) {
-    const index tokens = (std::min)(call.length, scan_tokens), valid = call.valid(s);
-    T* const h = take((tokens + 1) * wide);  // before each token of the block, and after the last
-    T* const e = take(tokens * wide);
-    T* const ys = take(tokens * count);
-    T* const carried = take(wide);  // exp(delta A) times the gradient of h, of the token after
-    T* const da = take(wide);
-    T *const dy = take(count), *const d_input = take(count), *const d_decay = take(count);
-    std::fill_n(da, wide, T(0));
-    std::fill_n(carried, wide, T(0));
-    for (index t = valid; t < call.length; ++t) {
-      std::fill_n(grad.dx + row(t) * call.channels + first, count, T(0));
-      std::fill_n(grad.d_delta + row(t) * call.channels + first, count, T(0));
-      std::fill_n(grad.dz + row(t) * call.z_stride + first, count, T(0));
-    }
-    for (index block = scan_blocks(valid); block-- > 0;) {
-      const index t0 = block * scan_tokens, rows = (std::min)(tokens, valid - t0);
-      std::copy_n(boundary(t0), wide, h);
-      for (index i = 0; i < rows; ++i)
-        step(t0 + i, h + i * wide, e + i * wide, h + (i + 1) * wide, ys + i * count);
-      for (index i = rows; i-- > 0;) {
-        const index t = t0 + i, at = row(t) * call.channels + first;
-        const T *const xt = x(t), *const dt = delta(t);
-        Kernels::template gated_backward<activation_kind::silu, T>(
-            count, z(t), ys + i * count, grad.d_out + at, grad.dz + row(t) * call.z_stride + first,
-            dy);
-        Kernels::template scan_step_backward<T>(
-            count, states, dt, xt, a, b(t), c(t), h + i * wide, e + i * wide, h + (i + 1) * wide,
-            dy, carried, da, d_bc + 2 * t * states, d_bc + (2 * t + 1) * states, d_input, d_decay);
-        for (index j = 0; j < count; ++j) {
-          grad.dx[at + j] = dt[j] * d_input[j] + call.d[first + j] * dy[j];
-          grad.d_delta[at + j] = xt[j] * d_input[j] + d_decay[j];
-          dd[j] += dy[j] * xt[j];
-        }
-      }
-    }
-    for (index j = 0; j < wide; ++j) d_a_log[j] += da[j] * a[j];
-  }
-};
-
-}  // namespace detail
-
-/// The scan, split over sequences and channels.
-template <class T>
-void selective_scan(const execution& on, const scan_call<T>& call) {
-  const index units = (call.channels + scan_channels - 1) / scan_channels;
-  on.threads.each(call.batch * units, [&](index unit) {
-    const index first = unit % units * scan_channels;
-    simd::dispatch(on.level, [&](auto kernels) {
-      detail::scan_unit<decltype(kernels), T>(call, unit / units, first,
-                                              (std::min)(scan_channels, call.channels - first),
-                                              on.threads.rank())
-          .forward();
-    });
-  });
-}
-
-/// The derivative of selective_scan() from a call with `boundaries`. The states inside a block are
-/// computed again; sums over channels and sequences run in a fixed order.
-template <class T>
-void selective_scan_backward(const execution& on, const scan_call<T>& call,
-                             const scan_gradient<T>& grad) {
-  const index states = call.states, groups = scan_groups(call.channels);
-  const index block = call.length * 2 * states;
-  T* const d_bc = grad.partial;                                 // [batch, groups, length, 2 states]
-  T* const d_a_log = d_bc + call.batch * groups * block;        // [batch, channels, states]
-  T* const dd = d_a_log + call.batch * call.channels * states;  // [batch, channels]
-  on.threads.each(call.batch * groups, [&](index unit) {
-    const index s = unit / groups, begin = unit % groups * scan_group;
-    const index end = (std::min)(begin + scan_group, call.channels);
-    const index at = s * call.channels + begin;
-    std::fill_n(d_bc + unit * block, block, T(0));
-    std::fill_n(d_a_log + at * states, (end - begin) * states, T(0));
-    std::fill_n(dd + at, end - begin, T(0));
-    simd::dispatch(on.level, [&](auto kernels) {
-      for (index first = begin; first < end; first += scan_channels)
-        detail::scan_unit<decltype(kernels), T>(
-            call, s, first, (std::min)(scan_channels, end - first), on.threads.rank())
-            .backward(grad, d_bc + unit * block, d_a_log + (s * call.channels + first) * states,
-                      dd + s * call.channels + first);
-    });
-  });
-  on.threads.each(call.batch * call.length, [&](index row) {
-    const index s = row / call.length, t = row % call.length;
-    for (index n = 0; n < states; ++n) {
-      T db = 0, dc = 0;
-      for (index group = 0; group < groups; ++group) {
-        const T* const from = d_bc + (s * groups + group) * block + 2 * t * states;
-        db += from[n];
-        dc += from[states + n];
-      }
-      grad.db[row * call.bc_stride + n] = db;
-      grad.dc[row * call.bc_stride + n] = dc;
-    }
-  });
-  on.threads.each(call.channels, [&](index channel) {
-    for (index s = 0; s < call.batch; ++s) {
-      grad.dd[channel] += dd[s * call.channels + channel];
-      for (index n = 0; n < states; ++n)
-        grad.d_a_log[channel * states + n] += d_a_log[(s * call.channels + channel) * states + n];
-    }
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace mixer {
-
-/// Mamba's S6 mixer (Gu and Dao 2023): [x, z] = in_proj u, x = silu(causal depthwise convolution of
-/// x), then [delta, B, C] = x_proj x. With delta = softplus(dt_proj delta), a scan over the tokens
-/// keeps `State` numbers for each of the `Expand` d_model channels. The output is out_proj (y
-/// silu(z)). Time and memory are linear in the length; decoding keeps Expand d_model (State + Conv
-/// - 1) numbers, whatever the length. Causal, without heads and positions: a block of Mamba is
-/// decoder<shape, mixer::mamba<>, ffn::skip, position::none>.
-template <index State = 16, index Conv = 4, index Expand = 2>
-struct mamba : attention::policy {
-  static_assert(State > 0 && Conv > 0 && Expand > 0,
-                "linnet::mixer::mamba<State, Conv, Expand>: all three must be positive");
-  static constexpr index state = State, conv = Conv, expand = Expand;
-  static constexpr bool bidirectional = false;
-  static constexpr bool can_truncate = false;  ///< the state cannot forget its last tokens
-  using kind = mamba;
-  static constexpr bool rotary = false;
-  static std::string name() {
-    return "mamba<" + std::to_string(State) + ", " + std::to_string(Conv) + ", " +
-           std::to_string(Expand) + ">";
-  }
-
-  template <attention_shape A>
-  struct layer {
-    static_assert(A.causal, "linnet::mixer::mamba: sees earlier tokens only; it fits decoders");
-    static_assert(!A.cross, "linnet::mixer::mamba: mixes one sequence; it has no cross-attention");
-    static_assert(A.rope == rope_pairing::none,
-                  "linnet::mixer::mamba: has no rotary positions; add position::none (or learned, "
-                  "sinusoidal)");
-    static constexpr index in = A.d_model, out = A.d_model;
-    static constexpr index inner = Expand * in;       ///< channels
-    static constexpr index rank = (in + 15) / 16;     ///< of the map to delta
-    static constexpr index mixed = rank + 2 * State;  ///< delta, B and C side by side
-    using to_inner = linnet::linear<in, 2 * inner, A.bias>;
-    using to_mixed = linnet::linear<inner, mixed>;
-    using to_delta = linnet::linear<rank, inner, true>;
-    using to_output = linnet::linear<inner, out, A.bias>;
-
-    template <class Form>
-    struct params {
-      typename to_inner::template params<Form> in_proj{};
-      typename Form::vector conv_weight{}, conv_bias{};  ///< [inner, Conv], [inner]
-      typename to_mixed::template params<Form> x_proj{};
-      typename to_delta::template params<Form> dt_proj{};
-      typename Form::vector a_log{}, d{};  ///< [inner, State], [inner]
-      typename to_output::template params<Form> out_proj{};
-    };
-    template <class F, class... P>
-    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-      const auto timed = [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
-        tensor_info changed = info;
-        changed.start = info.kind == role::bias ? &initial_delta : &uniform<rank>;
-        f(where, changed, leaf...);
-      };
-      to_inner::visit(f, at / "in_proj", p.in_proj...);
-      const parameter_path filter = at / "conv";
-      // The filters are no linear map: a table that is stored in full and decays.
-      f(filter / "weight", tensor_info{inner, Conv, role::position, 0, &uniform<Conv>},
-        p.conv_weight...);
-      f(filter / "bias", tensor_info{1, inner, role::bias, 0, &uniform<Conv>}, p.conv_bias...);
-      to_mixed::visit(f, at / "x_proj", p.x_proj...);
-      to_delta::visit(timed, at / "dt_proj", p.dt_proj...);
-      // No weight decay on these two, as on biases.
-      f(at / "A_log", tensor_info{inner, State, role::bias, 0, &initial_a_log}, p.a_log...);
-      f(at / "D", tensor_info{1, inner, role::bias, 0, &one}, p.d...);
-      to_output::visit(f, at / "out_proj", p.out_proj...);
-    }
-
-    template <class T>
-    struct cache {
-      T* xz = nullptr;          ///< [rows, 2 inner]
-      T* filtered = nullptr;    ///< [rows, inner] before silu or softplus
-      T* x = nullptr;           ///< [rows, inner] after silu
-      T* dbc = nullptr;         ///< [rows, mixed]
-      T* low = nullptr;         ///< [rows, rank] the first columns of dbc
-      T* delta = nullptr;       ///< [rows, inner]
-      T* gated = nullptr;       ///< [rows, inner]
-      T* window = nullptr;      ///< [batch, Conv - 1, inner] while decoding
-      T* state = nullptr;       ///< [batch, inner, State] while decoding
-      T* boundaries = nullptr;  ///< [batch, blocks, inner, State] while training
-      T *d_xz = nullptr, *d_x = nullptr, *d_dbc = nullptr, *d_low = nullptr, *d_delta = nullptr,
-        *d_gated = nullptr, *d_filtered = nullptr, *partial = nullptr;
-      T* scratch = nullptr;  ///< per thread
-      index scratch_size = 0;
-    };
-    template <class T>
-    static constexpr cache<T> plan(planner& m, const call_shape& e) {
-      cache<T> c;
-      const index rows = e.rows();
-      m.product(rows, in, 2 * inner, e);
-      m.product(rows, inner, mixed, e);
-      m.product(rows, rank, inner, e);
-      m.product(rows, inner, out, e);
-      if (e.capacity > 0) {
-        c.window = m.state.take<T>(e.batch * (Conv - 1) * inner);
-        c.state = m.state.take<T>(e.batch * inner * State);
-      }
-      c.xz = m.saved.take<T>(rows * 2 * inner);
-      c.x = m.saved.take<T>(rows * inner);
-      c.dbc = m.saved.take<T>(rows * mixed);
-      c.low = m.saved.take<T>(rows * rank);
-      c.delta = m.saved.take<T>(rows * inner);
-      c.gated = m.saved.take<T>(rows * inner);
-      const index mark = m.scratch.mark();
-      c.filtered = m.scratch.take<T>(rows * inner);
-      if (e.training) {
-        c.boundaries = m.saved.take<T>(e.batch * ops::scan_blocks(e.length) * inner * State);
-        c.d_xz = m.scratch.take<T>(rows * 2 * inner);
-        c.d_x = m.scratch.take<T>(rows * inner);
-        c.d_dbc = m.scratch.take<T>(rows * mixed);
-        c.d_low = m.scratch.take<T>(rows * rank);
-        c.d_delta = m.scratch.take<T>(rows * inner);
-        c.d_gated = m.scratch.take<T>(rows * inner);
-        c.d_filtered = m.scratch.take<T>(rows * inner);
-        c.partial = m.scratch.take<T>(ops::scan_partial(e.batch, e.length, inner, State));
-      }
-      c.scratch_size = ops::scan_scratch(e.length, State, e.training);
-      c.scratch = m.scratch.take<T>(e.threads * c.scratch_size);
-      m.scratch.release(mark);
-      return c;
-    }
-
-    template <class T, class S>
-    static void forward(const params<form::packed<T, S>>& p, view<const T, in> u, view<T, out> y,
-                        cache<T>& c, context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index rows = u.rows();
-      to_inner::template forward<T, S>(p.in_proj, u, {c.xz, rows}, none, ctx);
-      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
-      ops::activation<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.x);
-      to_mixed::template forward<T, S>(p.x_proj, {c.x, rows}, {c.dbc, rows}, none, ctx);
-      ctx.on.threads.each(
-          rows, [&](index row) { std::copy_n(c.dbc + row * mixed, rank, c.low + row * rank); });
-      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.delta, rows}, none, ctx);
-      ops::softplus(ctx.on, rows * inner, c.delta);
-      ops::selective_scan(ctx.on, scan(p, c, ctx));
-      to_output::template forward<T, S>(p.out_proj, {c.gated, rows}, y, none, ctx);
-    }
-
-    template <class T, class S>
-    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                         view<const T, in> u, view<const T, out> dy, view<T, in> du, cache<T>& c,
-                         context<T>& ctx) {
-      without_cache::cache<T> none;
-      const index rows = u.rows();
-      const auto zero = [&](T* x, index width) { ops::fill(ctx.on, rows * width, T(0), x); };
-      zero(c.d_gated, inner);
-      to_output::template backward<T, S>(p.out_proj, dp.out_proj, {c.gated, rows}, dy,
-                                         {c.d_gated, rows}, none, ctx);
-      ops::selective_scan_backward(
-          ctx.on, scan(p, c, ctx),
-          ops::scan_gradient<T>{c.d_gated, c.d_x, c.d_delta, c.d_dbc + rank, c.d_dbc + rank + State,
-                                c.d_xz + inner, dp.a_log, dp.d, c.partial});
-      // What softplus was taken of is cheap to compute again.
-      to_delta::template forward<T, S>(p.dt_proj, {c.low, rows}, {c.filtered, rows}, none, ctx);
-      ops::softplus_backward(ctx.on, rows * inner, c.filtered, c.d_delta);
-      zero(c.d_low, rank);
-      to_delta::template backward<T, S>(p.dt_proj, dp.dt_proj, {c.low, rows}, {c.d_delta, rows},
-                                        {c.d_low, rows}, none, ctx);
-      ctx.on.threads.each(
-          rows, [&](index row) { std::copy_n(c.d_low + row * rank, rank, c.d_dbc + row * mixed); });
-      to_mixed::template backward<T, S>(p.x_proj, dp.x_proj, {c.x, rows}, {c.d_dbc, rows},
-                                        {c.d_x, rows}, none, ctx);
-      ops::causal_convolution(ctx.on, convolution(p, c, ctx), c.filtered);
-      zero(c.d_filtered, inner);
-      ops::activation_backward<activation_kind::silu>(ctx.on, rows * inner, c.filtered, c.d_x,
-                                                      c.d_filtered);
-      ops::causal_convolution_backward(ctx.on, convolution(p, c, ctx), c.d_filtered, c.d_xz,
-                                       dp.conv_weight, dp.conv_bias);
-      to_inner::template backward<T, S>(p.in_proj, dp.in_proj, u, {c.d_xz, rows}, du, none, ctx);
-    }
-
-    /// Numbers in the state of one sequence, whatever its length.
-    static constexpr index state_values(index) { return inner * (State + Conv - 1); }
-
-    /// Copies the state of one sequence to another.
-    template <class T>
-    static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
-      copy_sequence(c.window, (Conv - 1) * inner, from, to, part);
-      copy_sequence(c.state, inner * State, from, to, part);
-    }
-    /// Floating-point operations; the scan counts 9 for each token and number of the state.
-    static constexpr index flops(const call_shape& e) {
-      return to_inner::flops(e) + to_mixed::flops(e) + to_delta::flops(e) + to_output::flops(e) +
-             e.rows() * inner * (2 * Conv + 9 * State);
-    }
-
-   private:
-    template <index Width>
-    static double uniform(const parameter_path&, index, random_stream& random) {
-      return (2 * random.uniform() - 1) / linnet::detail::sqrt(Width);
-    }
-    static double one(const parameter_path&, index, random_stream&) { return 1; }
-    static double initial_a_log(const parameter_path&, index i, random_stream&) {
-      return std::log(static_cast<double>(i % State + 1));
-    }
-    /// Initial bias softplus^-1(dt), with dt log-uniform in [0.001, 0.1].
-    static double initial_delta(const parameter_path&, index, random_stream& random) {
-      const double dt = 0.001 * std::pow(100.0, random.uniform());
-      return dt + std::log(-std::expm1(-dt));
-    }
-
-    template <class T, class S>
-    static ops::causal_convolution_call<T> convolution(const params<form::packed<T, S>>& p,
-                                                       const cache<T>& c, const context<T>& ctx) {
-      return {ctx.batch,     ctx.length,  inner,    Conv,        c.xz,    2 * inner,
-              p.conv_weight, p.conv_bias, c.window, ctx.lengths, ctx.past};
-    }
-    template <class T, class S>
-    static ops::scan_call<T> scan(const params<form::packed<T, S>>& p, const cache<T>& c,
-                                  const context<T>& ctx) {
-      ops::scan_call<T> s{};
-      s.batch = ctx.batch;
-      s.length = ctx.length;
-      s.channels = inner;
-      s.states = State;
-      s.x = c.x;
-      s.delta = c.delta;
-      s.b = c.dbc + rank;
-      s.c = c.dbc + rank + State;
-      s.bc_stride = mixed;
-      s.z = c.xz + inner;
-      s.z_stride = 2 * inner;
-      s.a_log = p.a_log;
-      s.d = p.d;
-      s.out = c.gated;
-      s.state = c.state;
-      s.boundaries = c.boundaries;
-      s.lengths = ctx.lengths;
-      s.past = ctx.past;
-      s.scratch = c.scratch;
-      s.scratch_size = c.scratch_size;
-      return s;
-    }
-  };
-};
-
-}  // namespace mixer
-
-LINNET_NAMESPACE_END
-/// @file
 /// Learning the merges of byte-pair encoding from texts.
 
 #include <unordered_map>
@@ -25164,6 +27683,208 @@ LINNET_NAMESPACE_END
 #include <functional>
 #include <set>
 
+/// @file
+/// Texts that a tokenizer cuts out of others and gives an id of their own.
+
+/// @file
+/// Finding the texts of a set in another text.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Finds where texts of a set begin, in one pass whatever they are: an automaton of Aho and
+/// Corasick (1975) that reads backwards. Its state is the longest end of a text of the set that
+/// begins here.
+class text_matcher {
+ public:
+  /// Largest number of states, which are the distinct suffixes of texts. One takes 13 bytes.
+  static constexpr std::size_t most_states = std::size_t{1} << 20;
+
+  /// Makes the set of texts text(0) to text(count - 1), none empty; of equal ones the first counts.
+  /// False, and an empty set, if they have too many different ends.
+  template <class Text>
+  bool assign(std::uint32_t count, Text&& text);
+
+  /// Calls f(place, number) wherever texts of the set begin, with the longest one; the last place
+  /// first.
+  template <class F>
+  void each(std::string_view text, F&& f) const {
+    std::uint32_t state = 0;
+    for (std::size_t at = text.size(); at-- > 0;) {
+      state = next(state, static_cast<unsigned char>(text[at]));
+      if (longest_[state] != none) f(at, longest_[state]);
+    }
+  }
+
+ private:
+  static constexpr std::uint32_t none = UINT32_MAX;
+  // By state, in the order of their lengths; state 0 is the empty end.
+  std::vector<std::uint32_t> first_child_ = {1, 1};  ///< and one more
+  std::vector<std::uint32_t> fallback_ = {0};        ///< the longest other state that begins here
+  std::vector<std::uint32_t> longest_ = {none};      ///< number of the longest text that does
+  std::vector<unsigned char> byte_ = {0};            ///< that a state has before its parent
+  std::uint32_t roots_[256] = {};                    ///< children of state 0, by byte
+
+  /// The state with a byte before, or 0.
+  std::uint32_t child(std::uint32_t state, unsigned char byte) const {
+    if (state == 0) return roots_[byte];
+    const auto first = byte_.begin() + first_child_[state],
+               end = byte_.begin() + first_child_[state + 1];
+    const auto found = std::lower_bound(first, end, byte);
+    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.begin()) : 0;
+  }
+  /// The state at the place before one of this state.
+  std::uint32_t next(std::uint32_t state, unsigned char byte) const {
+    for (;; state = fallback_[state])
+      if (const std::uint32_t found = child(state, byte); found != 0 || state == 0) return found;
+  }
+};
+
+template <class Text>
+bool text_matcher::assign(std::uint32_t count, Text&& text) {
+  *this = {};
+  const auto from_end = [&](std::uint32_t number, std::size_t i) {
+    const std::string_view t = text(number);
+    return static_cast<unsigned char>(t[t.size() - 1 - i]);
+  };
+  const auto common_end = [&](std::uint32_t a, std::uint32_t b) {
+    const std::string_view s = text(a), t = text(b);
+    return static_cast<std::size_t>(
+        std::mismatch(s.rbegin(), s.rend(), t.rbegin(), t.rend()).first - s.rbegin());
+  };
+  std::vector<std::uint32_t> order(count);
+  for (std::uint32_t i = 0; i < count; ++i) order[i] = i;
+  std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+    const std::size_t same = common_end(a, b), m = text(a).size(), n = text(b).size();
+    if (same == m || same == n) return m != n ? m < n : a < b;
+    return from_end(a, same) < from_end(b, same);
+  });
+  std::size_t states = 1;
+  for (std::size_t i = 0; i < order.size(); ++i)
+    states += text(order[i]).size() - (i > 0 ? common_end(order[i - 1], order[i]) : 0);
+  if (states > most_states) return false;
+
+  first_child_.reserve(states + 1);
+  fallback_.reserve(states);
+  longest_.reserve(states);
+  byte_.reserve(states);
+  first_child_.clear();
+  // Level by level: the texts of `order` that end with each state.
+  using range = std::pair<std::size_t, std::size_t>;
+  std::vector<range> level{{0, order.size()}}, deeper;
+  std::uint32_t state = 0;
+  for (std::size_t length = 0; !level.empty(); ++length, std::swap(level, deeper)) {
+    deeper.clear();
+    for (auto [at, end] : level) {
+      first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
+      longest_[state] = longest_[fallback_[state]];
+      if (length > 0 && text(order[at]).size() == length) {
+        longest_[state] = order[at];
+        while (at < end && text(order[at]).size() == length) ++at;
+      }
+      while (at < end) {
+        const std::size_t first = at;
+        const unsigned char byte = from_end(order[at], length);
+        while (at < end && from_end(order[at], length) == byte) ++at;
+        const auto made = static_cast<std::uint32_t>(byte_.size());
+        fallback_.push_back(state == 0 ? 0 : next(fallback_[state], byte));
+        longest_.push_back(none);
+        byte_.push_back(byte);
+        if (state == 0) roots_[byte] = made;
+        deeper.emplace_back(first, at);
+      }
+      ++state;
+    }
+  }
+  first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
+  return true;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A token such as "<|im_end|>" that can be cut out of a text before anything else.
+struct added_token {
+  token id;
+  bool special = true;      ///< decodes to nothing, unless merges make it too
+  bool normalized = false;  ///< cut out of what the others leave, after normalization
+  bool in_model = false;    ///< also a piece of the model
+};
+
+namespace detail {
+
+/// The added tokens of a vocabulary, found by their texts. Of several at one place the longest
+/// counts.
+class added_texts {
+ public:
+  /// Takes the tokens; text(id) is a token's text. Empty ones are never found. False if the texts
+  /// have too many different ends.
+  template <class Text>
+  bool assign(const std::vector<added_token>& tokens, Text&& text) {
+    for (const bool later : {false, true}) {
+      std::vector<found>& ids = ids_[later];
+      ids.clear();
+      for (const added_token& t : tokens)
+        if (const std::size_t size = text(t.id).size(); size > 0 && t.normalized == later)
+          ids.push_back({t.id, size});
+      if (!matchers_[later].assign(static_cast<std::uint32_t>(ids.size()),
+                                   [&](std::uint32_t i) { return text(ids[i].id); }))
+        return false;
+    }
+    return true;
+  }
+  /// The error of texts that assign() does not take.
+  static error too_many(const std::string& where) {
+    return {errc::unsupported, where, "added texts",
+            "at most " + std::to_string(text_matcher::most_states) + " bytes of different ends",
+            "more"};
+  }
+  /// The id of an added token by its whole text, or -1.
+  token find(std::string_view text) const {
+    for (const bool later : {false, true}) {
+      token id = -1;
+      matchers_[later].each(text, [&](std::size_t place, std::uint32_t number) {
+        if (const found& f = ids_[later][number]; place == 0 && f.size == text.size()) id = f.id;
+      });
+      if (id >= 0) return id;
+    }
+    return -1;
+  }
+  /// Cuts out the added tokens from left to right, those that are normalized or those that are not.
+  /// Calls on_id(id) for them and on_text(text) for what stands between, which may be empty.
+  template <class OnText, class OnId>
+  void each(std::string_view text, bool normalized, OnText&& on_text, OnId&& on_id) const {
+    std::vector<std::pair<std::size_t, std::uint32_t>> places;  // the last first
+    matchers_[normalized].each(
+        text, [&](std::size_t place, std::uint32_t number) { places.emplace_back(place, number); });
+    std::size_t begin = 0;
+    for (; !places.empty(); places.pop_back()) {
+      const auto [place, number] = places.back();
+      if (place < begin) continue;  // inside the one before
+      const found& f = ids_[normalized][number];
+      on_text(text.substr(begin, place - begin));
+      on_id(f.id);
+      begin = place + f.size;
+    }
+    on_text(text.substr(begin));
+  }
+
+ private:
+  struct found {
+    token id;
+    std::size_t size;
+  };
+  std::vector<found> ids_[2];
+  text_matcher matchers_[2];  ///< of those that are not normalized, and of those that are
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 /// @file
 /// Lookup tables of byte-pair encoding: pieces by their bytes, merges by their pair. Flat tables
 /// with open addressing, at most two thirds full.
@@ -25450,119 +28171,57 @@ inline bool append_bytes_of(std::string_view letters, std::string& bytes) {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Finding the texts of a set in another text.
+/// Where tokenizers put ids: a vector that grows, or a caller's span.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Finds where texts of a set begin, in one pass whatever they are: an automaton of Aho and
-/// Corasick (1975) that reads backwards. Its state is the longest end of a text of the set that
-/// begins here.
-class text_matcher {
+/// A caller's span that counts on when it is full.
+class token_room {
  public:
-  /// Largest number of states, which are the distinct suffixes of texts. One takes 13 bytes.
-  static constexpr std::size_t most_states = std::size_t{1} << 20;
+  explicit token_room(std::span<token> room) : room_(room) {}
 
-  /// Makes the set of texts text(0) to text(count - 1), none empty; of equal ones the first counts.
-  /// False, and an empty set, if they have too many different ends.
-  template <class Text>
-  bool assign(std::uint32_t count, Text&& text);
-
-  /// Calls f(place, number) wherever texts of the set begin, with the longest one; the last place
-  /// first.
-  template <class F>
-  void each(std::string_view text, F&& f) const {
-    std::uint32_t state = 0;
-    for (std::size_t at = text.size(); at-- > 0;) {
-      state = next(state, static_cast<unsigned char>(text[at]));
-      if (longest_[state] != none) f(at, longest_[state]);
-    }
+  void push_back(token id) {
+    if (count_ < room_.size()) room_[count_] = id;
+    ++count_;
+  }
+  /// The number of ids, or what encode() says where there was no room for them.
+  result<index> filled() const {
+    if (count_ > room_.size())
+      return error{errc::invalid, "encode", "ids", "room for " + std::to_string(count_),
+                   std::to_string(room_.size())};
+    return static_cast<index>(count_);
   }
 
  private:
-  static constexpr std::uint32_t none = UINT32_MAX;
-  // By state, in the order of their lengths; state 0 is the empty end.
-  std::vector<std::uint32_t> first_child_ = {1, 1};  ///< and one more
-  std::vector<std::uint32_t> fallback_ = {0};        ///< the longest other state that begins here
-  std::vector<std::uint32_t> longest_ = {none};      ///< number of the longest text that does
-  std::vector<unsigned char> byte_ = {0};            ///< that a state has before its parent
-  std::uint32_t roots_[256] = {};                    ///< children of state 0, by byte
-
-  /// The state with a byte before, or 0.
-  std::uint32_t child(std::uint32_t state, unsigned char byte) const {
-    if (state == 0) return roots_[byte];
-    const auto first = byte_.begin() + first_child_[state],
-               end = byte_.begin() + first_child_[state + 1];
-    const auto found = std::lower_bound(first, end, byte);
-    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.begin()) : 0;
-  }
-  /// The state at the place before one of this state.
-  std::uint32_t next(std::uint32_t state, unsigned char byte) const {
-    for (;; state = fallback_[state])
-      if (const std::uint32_t found = child(state, byte); found != 0 || state == 0) return found;
-  }
+  std::span<token> room_;
+  std::size_t count_ = 0;
 };
 
-template <class Text>
-bool text_matcher::assign(std::uint32_t count, Text&& text) {
-  *this = {};
-  const auto from_end = [&](std::uint32_t number, std::size_t i) {
-    const std::string_view t = text(number);
-    return static_cast<unsigned char>(t[t.size() - 1 - i]);
-  };
-  const auto common_end = [&](std::uint32_t a, std::uint32_t b) {
-    const std::string_view s = text(a), t = text(b);
-    return static_cast<std::size_t>(
-        std::mismatch(s.rbegin(), s.rend(), t.rbegin(), t.rend()).first - s.rbegin());
-  };
-  std::vector<std::uint32_t> order(count);
-  for (std::uint32_t i = 0; i < count; ++i) order[i] = i;
-  std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
-    const std::size_t same = common_end(a, b), m = text(a).size(), n = text(b).size();
-    if (same == m || same == n) return m != n ? m < n : a < b;
-    return from_end(a, same) < from_end(b, same);
-  });
-  std::size_t states = 1;
-  for (std::size_t i = 0; i < order.size(); ++i)
-    states += text(order[i]).size() - (i > 0 ? common_end(order[i - 1], order[i]) : 0);
-  if (states > most_states) return false;
+/// Refers to a vector or to a token_room.
+class token_sink {
+ public:
+  token_sink(std::vector<token>& all) : all_(&all) {}
+  token_sink(token_room& room) : room_(&room) {}
 
-  first_child_.reserve(states + 1);
-  fallback_.reserve(states);
-  longest_.reserve(states);
-  byte_.reserve(states);
-  first_child_.clear();
-  // Level by level: the texts of `order` that end with each state.
-  using range = std::pair<std::size_t, std::size_t>;
-  std::vector<range> level{{0, order.size()}}, deeper;
-  std::uint32_t state = 0;
-  for (std::size_t length = 0; !level.empty(); ++length, std::swap(level, deeper)) {
-    deeper.clear();
-    for (auto [at, end] : level) {
-      first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
-      longest_[state] = longest_[fallback_[state]];
-      if (length > 0 && text(order[at]).size() == length) {
-        longest_[state] = order[at];
-        while (at < end && text(order[at]).size() == length) ++at;
-      }
-      while (at < end) {
-        const std::size_t first = at;
-        const unsigned char byte = from_end(order[at], length);
-        while (at < end && from_end(order[at], length) == byte) ++at;
-        const auto made = static_cast<std::uint32_t>(byte_.size());
-        fallback_.push_back(state == 0 ? 0 : next(fallback_[state], byte));
-        longest_.push_back(none);
-        byte_.push_back(byte);
-        if (state == 0) roots_[byte] = made;
-        deeper.emplace_back(first, at);
-      }
-      ++state;
-    }
+  void push_back(token id) const {
+    if (all_)
+      all_->push_back(id);
+    else
+      room_->push_back(id);
   }
-  first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
-  return true;
-}
+  void append(std::span<const token> ids) const {
+    if (all_)
+      all_->insert(all_->end(), ids.begin(), ids.end());
+    else
+      for (const token id : ids) room_->push_back(id);
+  }
+
+ private:
+  std::vector<token>* all_ = nullptr;
+  token_room* room_ = nullptr;
+};
 
 }  // namespace detail
 
@@ -25582,15 +28241,15 @@ namespace detail {
 
 /// A tokenizer's parts as its file states them, before they are checked.
 struct bpe_parts {
-  struct added_piece {
-    token id;
-    bool special;        ///< decodes to nothing, unless merges make it too
-    bool later = false;  ///< cut out of what the others leave (Hugging Face: "normalized")
-  };
-  piece_table pieces;                 ///< all, those that merges know indexed
-  std::vector<bpe_merge_ids> merges;  ///< by rank
-  std::vector<added_piece> added;     ///< texts that can be cut out first
+  piece_table pieces;                     ///< all, those that merges know indexed
+  std::vector<bpe_merge_ids> merges;      ///< by rank
+  std::vector<std::uint32_t> priorities;  ///< by rank, never falling; none: the ranks
+  std::vector<added_token> added;         ///< texts that can be cut out first
   bool single_digits = false;
+  bool by_character = false;   ///< a word's characters are its first pieces, not its bytes
+  std::vector<token> bytes{};  ///< by_character: ids of the bytes of unknown characters, or none
+  token unknown = -1;          ///< by_character: id of other unknown characters
+  bool fuse_unknown = false;   ///< neighbouring ones are one
   bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
   std::string name_before, name_behind;  ///< of a merge in messages, around its number
   index first_number = 0;                ///< of the merge of rank 0
@@ -25637,23 +28296,14 @@ class bpe_tokenizer {
     return id >= 0 ? id : find_added(piece);
   }
   /// The id of an added text such as "<|endoftext|>", or -1.
-  token find_added(std::string_view text) const {
-    for (const bool later : {false, true}) {
-      token found = -1;
-      each_added(text, later, [&](std::size_t place, token id) {
-        if (place == 0) found = id;
-      });
-      if (found >= 0 && parts_.pieces[found] == text) return found;
-    }
-    return -1;
-  }
+  token find_added(std::string_view text) const { return added_.find(text); }
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`. Then they are cut out first, from left to right, and become their ids. Of
   /// several at one place the longest counts. Those that a tokenizer.json calls "normalized" are
-  /// cut out of what the others leave. Takes n log n steps for a word of n bytes, and memory for
-  /// one above 64 bytes (16 times its size) and for added texts (16 bytes each). False, and nothing
-  /// appended, where memory lacks.
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes. A word above 64
+  /// bytes takes 16 times its size in memory, an added text 16 bytes. False, and nothing appended,
+  /// where memory lacks.
   bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
     const std::size_t before = to.size();
     if (append(text, to, match_added)) return true;
@@ -25666,6 +28316,17 @@ class bpe_tokenizer {
     encode(text, ids, match_added);
     return ids;
   }
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Memory is taken as above alone: none for words of up to 64 bytes without `match_added`. Also
+  /// errc::out_of_memory.
+  result<index> encode(std::string_view text, std::span<token> to,
+                       bool match_added = false) const LINNET_TRY {
+    detail::token_room room(to);
+    if (!write(text, room, match_added)) return detail::out_of_memory("encode");
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
 
   /// The bytes that `id` adds to a text, none for special ids; they may be part of a character (see
   /// text_stream). `previous`, which other tokenizers need, is unused.
@@ -25688,12 +28349,13 @@ class bpe_tokenizer {
   static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
 
  private:
+  friend class tokenizer;
   static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
   static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
   /// Buffers for encoding a long word.
   struct workspace {
     std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
-    std::vector<std::uint32_t> sizes;   ///< of the piece that ends with a byte
+    std::vector<std::uint32_t> sizes;   ///< of a piece, at its first and last byte
     std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
     bool lacks = false;                 ///< there is no memory for it
   };
@@ -25702,39 +28364,71 @@ class bpe_tokenizer {
   detail::merge_table merges_;
   std::vector<bool> special_;  ///< by id
   token byte_ids_[256] = {};
-  std::size_t longest_ = 0;        ///< longest piece of the vocabulary
-  std::size_t first_later_ = 0;    ///< number of added texts before those that come later
-  detail::text_matcher added_[2];  ///< of the added texts before it, and from it on
+  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
+  detail::added_texts added_;
 
-  /// Calls f(place, id) wherever an added text of a phase begins, the last place first.
-  template <class F>
-  void each_added(std::string_view text, bool later, F&& f) const {
-    added_[later].each(text, [&](std::size_t place, std::uint32_t number) {
-      f(place, parts_.added[(later ? first_later_ : 0) + number].id);
-    });
-  }
   bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
+  /// Encodes into a sink; false where memory lacks for a long word.
+  bool write(std::string_view text, detail::token_sink to, bool match_added) const {
+    workspace space;
+    if (match_added)
+      append_added(text, to, space, false);
+    else
+      append_words(text, to, space);
+    return !space.lacks;
+  }
   /// Cuts out the added texts of this and of later phases; what is left becomes words.
-  void append_added(std::string_view text, std::vector<token>& to, workspace& space,
+  void append_added(std::string_view text, detail::token_sink to, workspace& space,
                     bool later) const;
 
-  void append_words(std::string_view text, std::vector<token>& to, workspace& space) const {
-    each_word(text, parts_.single_digits, [&](std::string_view word) {
-      const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
-      if (id >= 0)
-        to.push_back(id);
-      else
-        merge(word, to, space);
-    });
+  void append_words(std::string_view text, detail::token_sink to, workspace& space) const {
+    each_word(text, parts_.single_digits,
+              [&](std::string_view word) { append_word(word, to, space); });
   }
-  void merge(std::string_view word, std::vector<token>& to, workspace& space) const {
+  void append_word(std::string_view word, detail::token_sink to, workspace& space) const {
+    const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
+    if (id >= 0)
+      to.push_back(id);
+    else
+      merge(word, to, space);
+  }
+  /// Calls f(id, bytes) for the pieces that a word is at first.
+  template <class F>
+  void each_first_piece(std::string_view word, F&& f) const {
+    const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
+    if (!parts_.by_character) {
+      for (const char c : word) f(byte_id(c), std::size_t{1});
+      return;
+    }
+    std::size_t unknown = 0;  // bytes of unknown characters so far
+    for (; !word.empty();) {
+      const std::string_view character = word.substr(0, detail::utf8_front(word).size);
+      word.remove_prefix(character.size());
+      const token id = parts_.pieces.find(character);
+      const bool known = id >= 0 || !parts_.bytes.empty();
+      if (unknown > 0 && (known || !parts_.fuse_unknown))
+        f(parts_.unknown, std::exchange(unknown, 0));
+      if (id >= 0)
+        f(id, character.size());
+      else if (known)
+        for (const char c : character) f(byte_id(c), std::size_t{1});
+      else
+        unknown += character.size();
+    }
+    if (unknown > 0) f(parts_.unknown, unknown);
+  }
+  /// The priority of a merge, the least first, or `none`.
+  std::uint32_t priority_of(std::uint32_t rank) const {
+    return rank == merges_.none || parts_.priorities.empty() ? rank : parts_.priorities[rank];
+  }
+  void merge(std::string_view word, detail::token_sink to, workspace& space) const {
     if (word.size() <= short_word)
       merge_short(word, to);
     else
       merge_long(word, to, space);
   }
-  void merge_short(std::string_view word, std::vector<token>& to) const;
-  void merge_long(std::string_view word, std::vector<token>& to, workspace& space) const;
+  void merge_short(std::string_view word, detail::token_sink to) const;
+  void merge_long(std::string_view word, detail::token_sink to, workspace& space) const;
 };
 
 inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
@@ -25793,7 +28487,7 @@ inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const b
     if (text.empty() || !added.insert(text).second)
       return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
                    text.empty() ? "an empty one" : detail::printable(text)};
-    parts.added.push_back({parts.pieces.append(text), true});
+    parts.added.push_back({parts.pieces.append(text)});
   }
   return assemble(std::move(parts), where);
 }
@@ -25811,9 +28505,9 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
     return error{errc::unsupported, where, "vocabulary",
                  "at most " + std::to_string(most_pieces) + " pieces",
                  std::to_string(p.pieces.size())};
-  for (unsigned b = 0; b < 256; ++b) {
+  for (unsigned b = 0; b < 256 && !(p.by_character && p.bytes.empty()); ++b) {
     const char byte = static_cast<char>(b);
-    made.byte_ids_[b] = p.pieces.find({&byte, 1});
+    made.byte_ids_[b] = p.by_character ? p.bytes[b] : p.pieces.find({&byte, 1});
     if (made.byte_ids_[b] < 0)
       return wrong("vocabulary", "a piece for each byte", "none for byte " + std::to_string(b));
   }
@@ -25826,25 +28520,14 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   }
   made.longest_ = (std::max)(made.longest_, std::size_t{1});
 
-  const auto behind =
-      std::stable_partition(p.added.begin(), p.added.end(), [](const auto& a) { return !a.later; });
-  made.first_later_ = static_cast<std::size_t>(behind - p.added.begin());
-  for (const bool later : {false, true}) {
-    const std::size_t first = later ? made.first_later_ : 0;
-    const std::size_t count = later ? p.added.size() - first : made.first_later_;
-    if (!made.added_[later].assign(static_cast<std::uint32_t>(count), [&](std::uint32_t number) {
-          return p.pieces[p.added[first + number].id];
-        }))
-      return error{errc::unsupported, where, "added texts",
-                   "at most " + std::to_string(detail::text_matcher::most_states) +
-                       " bytes of different ends",
-                   "more"};
-  }
+  if (!made.added_.assign(p.added, [&](token id) { return p.pieces[id]; }))
+    return detail::added_texts::too_many(where);
   // What plain text can become has to decode to it.
   const auto at = [](token id) { return static_cast<std::size_t>(id); };
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
   for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
-  for (const token id : made.byte_ids_) made.special_[at(id)] = false;
+  if (!p.by_character)
+    for (const token id : made.byte_ids_) made.special_[at(id)] = false;
   for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
     made.special_[at(made.merges_[rank].merged)] = false;
 
@@ -25852,7 +28535,8 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   workspace space;
   std::vector<token> ids;
   for (token id = 0; id < p.pieces.size(); ++id) {
-    if (made.special_[at(id)] || p.pieces.find(p.pieces[id]) != id) continue;
+    if (made.special_[at(id)] || p.pieces.size_of(id) == 0 || p.pieces.find(p.pieces[id]) != id)
+      continue;
     ids.clear();
     if (p.whole_words_first)
       made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(id)});
@@ -25868,57 +28552,48 @@ inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
                                   bool match_added) const LINNET_TRY {
   if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
   if (to.empty()) to.reserve(text.size() / 3);
-  workspace space;
-  if (match_added)
-    append_added(text, to, space, false);
-  else
-    append_words(text, to, space);
-  return !space.lacks;
+  return write(text, to, match_added);
 }
 LINNET_WITHOUT_MEMORY(return false)
 
-inline void bpe_tokenizer::append_added(std::string_view text, std::vector<token>& to,
+inline void bpe_tokenizer::append_added(std::string_view text, detail::token_sink to,
                                         workspace& space, bool later) const {
-  const auto append_rest = [&](std::string_view rest) {
-    if (later)
-      append_words(rest, to, space);
-    else
-      append_added(rest, to, space, true);
-  };
-  std::vector<std::pair<std::size_t, token>> places;  // the last first
-  each_added(text, later, [&](std::size_t place, token id) { places.emplace_back(place, id); });
-  std::size_t begin = 0;
-  for (; !places.empty(); places.pop_back()) {
-    const auto [place, id] = places.back();
-    if (place < begin) continue;  // inside the one before
-    append_rest(text.substr(begin, place - begin));
-    to.push_back(id);
-    begin = place + parts_.pieces.size_of(id);
-  }
-  append_rest(text.substr(begin));
+  added_.each(
+      text, later,
+      [&](std::string_view rest) {
+        if (later)
+          append_words(rest, to, space);
+        else
+          append_added(rest, to, space, true);
+      },
+      [&](token id) { to.push_back(id); });
 }
 
-inline void bpe_tokenizer::merge_short(std::string_view word, std::vector<token>& to) const {
+inline void bpe_tokenizer::merge_short(std::string_view word, detail::token_sink to) const {
   token ids[short_word];
-  std::uint32_t ranks[short_word];  // of a piece with the next one
-  std::size_t n = word.size();
-  for (std::size_t i = 0; i < n; ++i) ids[i] = byte_ids_[static_cast<unsigned char>(word[i])];
-  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+  std::uint32_t ranks[short_word];  // or priorities, of a piece with the next one
+  std::size_t n = 0;
+  each_first_piece(word, [&](token id, std::size_t) { ids[n++] = id; });
+  const auto priority = [&](std::size_t i) {
+    return priority_of(merges_.find(ids[i], ids[i + 1]));
+  };
+  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = priority(i);
   while (n > 1) {
     const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
     if (*best == merges_.none) break;
     const auto i = static_cast<std::size_t>(best - ranks);
-    ids[i] = merges_[*best].merged;
+    const bool ranked = parts_.priorities.empty();
+    ids[i] = merges_[ranked ? *best : merges_.find(ids[i], ids[i + 1])].merged;
     std::copy(ids + i + 2, ids + n, ids + i + 1);
     std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
     --n;
-    if (i > 0) ranks[i - 1] = merges_.find(ids[i - 1], ids[i]);
-    if (i + 1 < n) ranks[i] = merges_.find(ids[i], ids[i + 1]);
+    if (i > 0) ranks[i - 1] = priority(i - 1);
+    if (i + 1 < n) ranks[i] = priority(i);
   }
-  to.insert(to.end(), ids, ids + n);
+  to.append({ids, n});
 }
 
-inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>& to,
+inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink to,
                                       workspace& space) const {
   std::vector<token>& ids = space.ids;
   std::vector<std::uint32_t>& sizes = space.sizes;
@@ -25927,24 +28602,30 @@ inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>&
     space.lacks = true;
     return;
   }
-  ids.resize(word.size());
-  sizes.assign(word.size(), 1);
+  ids.assign(word.size(), -1);
+  sizes.resize(word.size());
   merges.clear();
-  for (std::size_t i = 0; i < word.size(); ++i)
-    ids[i] = byte_ids_[static_cast<unsigned char>(word[i])];
+  const auto put = [&](std::size_t at, token id, std::size_t size) {
+    ids[at] = id;
+    sizes[at] = sizes[at + size - 1] = static_cast<std::uint32_t>(size);
+  };
+  each_first_piece(word, [&, at = std::size_t{0}](token id, std::size_t size) mutable {
+    put(at, id, size);
+    at += size;
+  });
   // The rank of the piece at a place with the next one.
   const auto rank_at = [&](std::size_t at) {
-    const std::size_t next = at + parts_.pieces.size_of(ids[at]);
+    const std::size_t next = at + sizes[at];
     return next < word.size() ? merges_.find(ids[at], ids[next]) : merges_.none;
   };
   const auto consider = [&](std::size_t at) {
     const std::uint32_t rank = rank_at(at);
     if (rank == merges_.none) return false;
-    merges.push_back(std::uint64_t{rank} << place_bits | at);
+    merges.push_back(std::uint64_t{priority_of(rank)} << place_bits | at);
     return true;
   };
   const std::greater<std::uint64_t> later;
-  for (std::size_t i = 0; i < word.size(); ++i) consider(i);
+  for (std::size_t i = 0; i < word.size(); i += sizes[i]) consider(i);
   std::make_heap(merges.begin(), merges.end(), later);
   const auto push = [&](std::size_t at) {
     if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
@@ -25954,16 +28635,16 @@ inline void bpe_tokenizer::merge_long(std::string_view word, std::vector<token>&
     const std::uint64_t best = merges.back();
     merges.pop_back();
     const auto at = static_cast<std::size_t>(best & ((std::uint64_t{1} << place_bits) - 1));
-    const auto rank = static_cast<std::uint32_t>(best >> place_bits);
-    if (ids[at] < 0 || rank_at(at) != rank) continue;  // merged with others since
-    ids[at + parts_.pieces.size_of(ids[at])] = -1;
-    ids[at] = merges_[rank].merged;
-    const std::uint32_t size = parts_.pieces.size_of(ids[at]);
-    sizes[at + size - 1] = size;
+    const std::uint32_t rank = ids[at] < 0 ? merges_.none : rank_at(at);
+    if (rank == merges_.none || priority_of(rank) != best >> place_bits)
+      continue;  // merged with others since
+    const std::size_t next = at + sizes[at];
+    ids[next] = -1;
+    put(at, merges_[rank].merged, sizes[at] + sizes[next]);
     if (at > 0) push(at - sizes[at - 1]);
     push(at);
   }
-  for (std::size_t i = 0; i < word.size(); i += parts_.pieces.size_of(ids[i])) to.push_back(ids[i]);
+  for (std::size_t i = 0; i < word.size(); i += sizes[i]) to.push_back(ids[i]);
 }
 
 LINNET_NAMESPACE_END
@@ -26184,6 +28865,3193 @@ result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
   return file;
 }
 LINNET_OR_OUT_OF_MEMORY("bpe_trainer")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Tokenizers from the metadata of GGUF files.
+
+/// @file
+/// How a tokenizer is made of its parts.
+
+/// @file
+/// Any tokenizer of a file: normalization, cutting into words, a model of pieces, and back.
+
+#include <variant>
+
+/// @file
+/// Changes of a text before it is cut into words: normal forms, BERT's rules, SentencePiece's.
+
+/// @file
+/// SentencePiece's compiled map of characters to their normal form.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A precompiled_charsmap: u32 bytes of a trie, its units of u32, then texts that end with a zero.
+/// The trie is a double array (Aoe 1989), as Yata's Darts-clone writes it. Of the keys that a place
+/// begins with, the longest counts.
+class charsmap {
+ public:
+  static constexpr std::size_t longest_text = 256;  ///< bytes that one key may become
+  static constexpr std::size_t longest_key = 64;    ///< bytes that are compared
+
+  /// Parses a map; an empty one changes nothing. Errors: errc::malformed.
+  static result<charsmap> parse(std::string_view bytes, const std::string& where) {
+    charsmap made;
+    if (bytes.empty()) return made;
+    const auto wrong = [&](std::string expected, std::string got) {
+      return error{errc::malformed, where, "precompiled_charsmap", std::move(expected),
+                   std::move(got)};
+    };
+    const auto number = [&](std::size_t at) {
+      std::uint32_t x = 0;
+      for (std::size_t i = 4; i-- > 0;) x = x << 8 | static_cast<unsigned char>(bytes[at + i]);
+      return x;
+    };
+    const std::size_t size = bytes.size() < 4 ? 0 : number(0);
+    if (size == 0 || size % 4 != 0 || size > bytes.size() - 4)
+      return wrong("a trie within " + std::to_string(bytes.size()) + " bytes",
+                   "one of " + std::to_string(size));
+    made.units_.resize(size / 4);
+    for (std::size_t i = 0; i < size / 4; ++i) made.units_[i] = number(4 + 4 * i);
+    made.texts_ = bytes.substr(4 + size);
+    if (!made.texts_.ends_with('\0')) return wrong("a zero at the end", "none");
+    std::size_t length = 0;
+    for (const char c : made.texts_) {
+      made.longest_ = (std::max)(made.longest_, length);
+      length = c == '\0' ? 0 : length + 1;
+    }
+    if (made.longest_ > longest_text)
+      return wrong("texts of at most " + std::to_string(longest_text) + " bytes",
+                   std::to_string(made.longest_));
+    return made;
+  }
+  /// Bytes that one byte becomes at most.
+  std::size_t growth() const { return longest_; }
+  /// Appends the normal form of a text.
+  void apply(std::string_view text, std::string& to) const {
+    while (!text.empty()) {
+      const found best = longest(text);
+      if (best.size > 0) {
+        to += std::string_view(texts_.c_str() + best.text);
+        text.remove_prefix(best.size);
+        continue;
+      }
+      const std::size_t n = utf8_front(text).size;
+      to += text.substr(0, n);
+      text.remove_prefix(n);
+    }
+  }
+
+ private:
+  struct found {
+    std::size_t size = 0, text = 0;
+  };
+  std::vector<std::uint32_t> units_;
+  std::string texts_;
+  std::size_t longest_ = 1;
+
+  static std::size_t offset(std::uint32_t unit) {
+    return std::size_t{unit >> 10} << ((unit & 0x200) >> 6);
+  }
+  found longest(std::string_view text) const {
+    found best;
+    if (units_.empty()) return best;
+    std::size_t at = offset(units_[0]);
+    for (std::size_t i = 0; i < (std::min)(text.size(), longest_key); ++i) {
+      const auto byte = static_cast<unsigned char>(text[i]);
+      at ^= byte;
+      if (byte == 0 || at >= units_.size()) break;
+      const std::uint32_t unit = units_[at];
+      if ((unit & 0x800000ffu) != byte) break;
+      at ^= offset(unit);
+      if ((unit & 0x100) == 0) continue;
+      if (at >= units_.size()) break;
+      const std::size_t value = units_[at] & 0x7fffffffu;
+      if (value < texts_.size()) best = {i + 1, value};
+    }
+    return best;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// A tokenizer as plain lists and settings, for readers of files and for programs that have their
+/// vocabulary elsewhere.
+
+LINNET_NAMESPACE_BEGIN
+
+/// One change of a text before it is cut into words.
+struct normalization {
+  /// What is done, named as in Hugging Face's tokenizers.
+  enum class kinds {
+    nfc,            ///< Unicode's normal form C
+    nfd,            ///< normal form D
+    nfkc,           ///< normal form KC
+    nfkd,           ///< normal form KD
+    lowercase,      ///< each character's lower case
+    strip_accents,  ///< marks without width (Mn) are left out, as BERT does behind nfd
+    strip_marks,    ///< all marks (M) are left out: Hugging Face's StripAccents
+    clean,          ///< BERT: no control characters, and one kind of space
+    space_chinese,  ///< BERT: a space before and behind each Chinese character
+    prepend,        ///< `content` before a text that is not empty
+    replace,        ///< `content` for `pattern`
+    squeeze,        ///< `content` for runs of `pattern`, if `least` or more stand together
+    strip_left,     ///< no white space at the beginning
+    strip_right,    ///< nor at the end
+    charsmap        ///< SentencePiece's compiled map, in `content`
+  };
+  kinds kind;
+  std::string pattern{}, content{};
+  std::size_t least = 2;
+};
+
+/// One way of cutting a text into words. Several work one after the other, each inside the words of
+/// the one before.
+struct word_split {
+  /// How it is cut. The first three are patterns of byte-level models.
+  enum class kinds {
+    gpt2,         ///< GPT-2's pattern (see gpt2_word())
+    llama3,       ///< Llama 3's (see llama3_word())
+    qwen2,        ///< Qwen2's: Llama 3's with one number in a word
+    digits,       ///< every number is a word
+    digit_runs,   ///< neighbouring numbers are a word
+    white_space,  ///< words are what white space separates, which is left out
+    punctuation,  ///< every punctuation character is a word
+    metaspace     ///< SentencePiece: a space becomes "▁", which begins a word
+  };
+  /// Where metaspace puts a "▁" before a text that begins with none.
+  enum class prefixes { always, first, never };
+  kinds kind;
+  prefixes prefix = prefixes::always;  ///< of metaspace; first: in the first text alone
+  bool cut = true;                     ///< of metaspace: false leaves the text whole
+};
+
+/// A tokenizer's lists and settings, which tokenizer::assemble() checks.
+struct tokenizer_parts {
+  enum class models {
+    byte_bpe,   ///< byte pairs; tokens are spelled in letters_of()
+    bpe,        ///< character pairs, by `merges` or by `scores`
+    wordpiece,  ///< the longest piece first (Wu et al. 2016)
+    unigram     ///< the most likely pieces (Kudo 2018)
+  };
+  /// How pieces become text.
+  enum class spellings {
+    plain,      ///< as they are
+    wordpiece,  ///< a space before pieces that do not begin with `prefix`
+    metaspace   ///< "▁" is a space; the first space of a text is left out
+  };
+
+  models model = models::byte_bpe;
+  detail::text_list tokens{};            ///< by id, as the file spells them
+  std::vector<double> scores{};          ///< by id: unigram, and bpe without merges
+  detail::text_list merges{};            ///< two pieces for each, the lowest rank first
+  std::vector<added_token> added{};      ///< by their place in the file
+  std::vector<token> hidden{};           ///< ids that no text becomes
+  std::vector<normalization> changes{};  ///< the first comes first
+  std::vector<word_split> splits{};      ///< the first comes first; none: a text is one word
+  spellings spelling = spellings::plain;
+  std::string prefix = "##";       ///< of pieces inside a word (wordpiece)
+  token unknown = -1;              ///< id of what no piece is there for, or none
+  bool byte_fallback = false;      ///< tokens "<0x00>" to "<0xFF>" are bytes
+  bool fuse_unknown = false;       ///< neighbouring unknown characters are one token (bpe)
+  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
+  bool keep_first_space = false;   ///< metaspace: a text keeps its first space
+  bool clean_up = false;           ///< wordpiece: no space before ".", "n't" and their like
+  index longest_word = 100;        ///< characters of a word, above which it is unknown (wordpiece)
+  std::string tokens_name = "tokens", merges_name = "merges";  ///< of the lists, in messages
+  bool named_by_text = false;  ///< messages name a token by its text, not by its id
+};
+
+/// Vocabulary of a GGUF file: the values of its keys tokenizer.ggml.*, as they stand there.
+struct ggml_vocabulary {
+  std::string model{};                ///< "gpt2", "llama", "bert" or "t5"
+  std::string pre{};                  ///< of gpt2: "gpt-2", "smollm", "llama-bpe" or "qwen2"
+  detail::text_list tokens{};         ///< by id
+  std::vector<float> scores{};        ///< by id, or none
+  std::vector<std::int32_t> types{};  ///< by id, or none: 1 normal, 2 unknown, 3 control, 4
+                                      ///< user-defined, 5 unused, 6 byte
+  detail::text_list merges{};         ///< two pieces with a space between, by rank
+  token unknown = -1;                 ///< unknown_token_id, or none
+  bool add_space_prefix = true;
+  bool remove_extra_whitespaces = false;
+  std::string precompiled_charsmap{};
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Unicode's normal forms (Unicode Standard Annex 15), lower case, and classes of marks.
+
+/// @file
+/// Normal forms, lower case and general categories of Unicode 14.0.0. Written by
+/// tools/unicode_tables.py. They take 71 KB in programs that normalize text.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Decompositions of one level, by code point: 64 x the code point, + 32 if the meaning is not kept
+/// (compatibility), + how many code points it has.
+inline constexpr std::uint32_t decompositions[] = {
+    // clang-format off
+    0x2821, 0x2a22, 0x2aa1, 0x2be2, 0x2ca1, 0x2ce1, 0x2d22, 0x2d61, 0x2e22, 0x2e61, 0x2ea1, 0x2f23,
+    0x2f63, 0x2fa3, 0x3002, 0x3042, 0x3082, 0x30c2, 0x3102, 0x3142, 0x31c2, 0x3202, 0x3242, 0x3282,
+    0x32c2, 0x3302, 0x3342, 0x3382, 0x33c2, 0x3442, 0x3482, 0x34c2, 0x3502, 0x3542, 0x3582, 0x3642,
+    0x3682, 0x36c2, 0x3702, 0x3742, 0x3802, 0x3842, 0x3882, 0x38c2, 0x3902, 0x3942, 0x39c2, 0x3a02,
+    0x3a42, 0x3a82, 0x3ac2, 0x3b02, 0x3b42, 0x3b82, 0x3bc2, 0x3c42, 0x3c82, 0x3cc2, 0x3d02, 0x3d42,
+    0x3d82, 0x3e42, 0x3e82, 0x3ec2, 0x3f02, 0x3f42, 0x3fc2, 0x4002, 0x4042, 0x4082, 0x40c2, 0x4102,
+    0x4142, 0x4182, 0x41c2, 0x4202, 0x4242, 0x4282, 0x42c2, 0x4302, 0x4342, 0x4382, 0x43c2, 0x4482,
+    0x44c2, 0x4502, 0x4542, 0x4582, 0x45c2, 0x4602, 0x4642, 0x4682, 0x46c2, 0x4702, 0x4742, 0x4782,
+    0x47c2, 0x4802, 0x4842, 0x4882, 0x48c2, 0x4902, 0x4942, 0x4a02, 0x4a42, 0x4a82, 0x4ac2, 0x4b02,
+    0x4b42, 0x4b82, 0x4bc2, 0x4c02, 0x4ca2, 0x4ce2, 0x4d02, 0x4d42, 0x4d82, 0x4dc2, 0x4e42, 0x4e82,
+    0x4ec2, 0x4f02, 0x4f42, 0x4f82, 0x4fe2, 0x5022, 0x50c2, 0x5102, 0x5142, 0x5182, 0x51c2, 0x5202,
+    0x5262, 0x5302, 0x5342, 0x5382, 0x53c2, 0x5402, 0x5442, 0x5502, 0x5542, 0x5582, 0x55c2, 0x5602,
+    0x5642, 0x5682, 0x56c2, 0x5702, 0x5742, 0x5782, 0x57c2, 0x5802, 0x5842, 0x5882, 0x58c2, 0x5902,
+    0x5942, 0x5a02, 0x5a42, 0x5a82, 0x5ac2, 0x5b02, 0x5b42, 0x5b82, 0x5bc2, 0x5c02, 0x5c42, 0x5c82,
+    0x5cc2, 0x5d02, 0x5d42, 0x5d82, 0x5dc2, 0x5e02, 0x5e42, 0x5e82, 0x5ec2, 0x5f02, 0x5f42, 0x5f82,
+    0x5fe1, 0x6802, 0x6842, 0x6bc2, 0x6c02, 0x7122, 0x7162, 0x71a2, 0x71e2, 0x7222, 0x7262, 0x72a2,
+    0x72e2, 0x7322, 0x7342, 0x7382, 0x73c2, 0x7402, 0x7442, 0x7482, 0x74c2, 0x7502, 0x7542, 0x7582,
+    0x75c2, 0x7602, 0x7642, 0x7682, 0x76c2, 0x7702, 0x7782, 0x77c2, 0x7802, 0x7842, 0x7882, 0x78c2,
+    0x7982, 0x79c2, 0x7a02, 0x7a42, 0x7a82, 0x7ac2, 0x7b02, 0x7b42, 0x7b82, 0x7bc2, 0x7c02, 0x7c62,
+    0x7ca2, 0x7ce2, 0x7d02, 0x7d42, 0x7e02, 0x7e42, 0x7e82, 0x7ec2, 0x7f02, 0x7f42, 0x7f82, 0x7fc2,
+    0x8002, 0x8042, 0x8082, 0x80c2, 0x8102, 0x8142, 0x8182, 0x81c2, 0x8202, 0x8242, 0x8282, 0x82c2,
+    0x8302, 0x8342, 0x8382, 0x83c2, 0x8402, 0x8442, 0x8482, 0x84c2, 0x8502, 0x8542, 0x8582, 0x85c2,
+    0x8602, 0x8642, 0x8682, 0x86c2, 0x8782, 0x87c2, 0x8982, 0x89c2, 0x8a02, 0x8a42, 0x8a82, 0x8ac2,
+    0x8b02, 0x8b42, 0x8b82, 0x8bc2, 0x8c02, 0x8c42, 0x8c82, 0x8cc2, 0xac21, 0xac61, 0xaca1, 0xace1,
+    0xad21, 0xad61, 0xada1, 0xade1, 0xae21, 0xb622, 0xb662, 0xb6a2, 0xb6e2, 0xb722, 0xb762, 0xb821,
+    0xb861, 0xb8a1, 0xb8e1, 0xb921, 0xd001, 0xd041, 0xd0c1, 0xd102, 0xdd01, 0xdea2, 0xdf81, 0xe122,
+    0xe142, 0xe182, 0xe1c1, 0xe202, 0xe242, 0xe282, 0xe302, 0xe382, 0xe3c2, 0xe402, 0xea82, 0xeac2,
+    0xeb02, 0xeb42, 0xeb82, 0xebc2, 0xec02, 0xf282, 0xf2c2, 0xf302, 0xf342, 0xf382, 0xf421, 0xf461,
+    0xf4a1, 0xf4c2, 0xf502, 0xf561, 0xf5a1, 0xfc21, 0xfc61, 0xfca1, 0xfd21, 0xfd61, 0xfe61, 0x10002,
+    0x10042, 0x100c2, 0x101c2, 0x10302, 0x10342, 0x10382, 0x10642, 0x10e42, 0x11402, 0x11442,
+    0x114c2, 0x115c2, 0x11702, 0x11742, 0x11782, 0x11d82, 0x11dc2, 0x13042, 0x13082, 0x13402,
+    0x13442, 0x13482, 0x134c2, 0x13582, 0x135c2, 0x13682, 0x136c2, 0x13702, 0x13742, 0x13782,
+    0x137c2, 0x13882, 0x138c2, 0x13902, 0x13942, 0x13982, 0x139c2, 0x13a82, 0x13ac2, 0x13b02,
+    0x13b42, 0x13b82, 0x13bc2, 0x13c02, 0x13c42, 0x13c82, 0x13cc2, 0x13d02, 0x13d42, 0x13e02,
+    0x13e42, 0x161e2, 0x18882, 0x188c2, 0x18902, 0x18942, 0x18982, 0x19d62, 0x19da2, 0x19de2,
+    0x19e22, 0x1b002, 0x1b082, 0x1b4c2, 0x24a42, 0x24c42, 0x24d02, 0x25602, 0x25642, 0x25682,
+    0x256c2, 0x25702, 0x25742, 0x25782, 0x257c2, 0x272c2, 0x27302, 0x27702, 0x27742, 0x277c2,
+    0x28cc2, 0x28d82, 0x29642, 0x29682, 0x296c2, 0x29782, 0x2d202, 0x2d2c2, 0x2d302, 0x2d702,
+    0x2d742, 0x2e502, 0x2f282, 0x2f2c2, 0x2f302, 0x31202, 0x33002, 0x331c2, 0x33202, 0x33282,
+    0x332c2, 0x35282, 0x352c2, 0x35302, 0x37682, 0x37702, 0x37742, 0x37782, 0x38ce2, 0x3ace2,
+    0x3b722, 0x3b762, 0x3c321, 0x3d0c2, 0x3d342, 0x3d482, 0x3d5c2, 0x3d702, 0x3da42, 0x3dcc2,
+    0x3dd42, 0x3dd82, 0x3dde2, 0x3de02, 0x3de62, 0x3e042, 0x3e4c2, 0x3e742, 0x3e882, 0x3e9c2,
+    0x3eb02, 0x3ee42, 0x40982, 0x43f21, 0x6c182, 0x6c202, 0x6c282, 0x6c302, 0x6c382, 0x6c482,
+    0x6cec2, 0x6cf42, 0x6d002, 0x6d042, 0x6d0c2, 0x74b21, 0x74b61, 0x74ba1, 0x74c21, 0x74c61,
+    0x74ca1, 0x74ce1, 0x74d21, 0x74d61, 0x74da1, 0x74de1, 0x74e21, 0x74e61, 0x74ea1, 0x74f21,
+    0x74f61, 0x74fa1, 0x74fe1, 0x75021, 0x75061, 0x750a1, 0x750e1, 0x75121, 0x75161, 0x751a1,
+    0x751e1, 0x75221, 0x75261, 0x752a1, 0x752e1, 0x75321, 0x75361, 0x753e1, 0x75421, 0x75461,
+    0x754a1, 0x754e1, 0x75521, 0x75561, 0x755a1, 0x755e1, 0x75621, 0x75661, 0x756a1, 0x756e1,
+    0x75721, 0x75761, 0x757a1, 0x757e1, 0x75821, 0x75861, 0x758a1, 0x758e1, 0x75921, 0x75961,
+    0x759a1, 0x759e1, 0x75a21, 0x75a61, 0x75aa1, 0x75e21, 0x766e1, 0x76721, 0x76761, 0x767a1,
+    0x767e1, 0x76821, 0x76861, 0x768a1, 0x768e1, 0x76921, 0x76961, 0x769a1, 0x769e1, 0x76a21,
+    0x76a61, 0x76aa1, 0x76ae1, 0x76b21, 0x76b61, 0x76ba1, 0x76be1, 0x76c21, 0x76c61, 0x76ca1,
+    0x76ce1, 0x76d21, 0x76d61, 0x76da1, 0x76de1, 0x76e21, 0x76e61, 0x76ea1, 0x76ee1, 0x76f21,
+    0x76f61, 0x76fa1, 0x76fe1, 0x78002, 0x78042, 0x78082, 0x780c2, 0x78102, 0x78142, 0x78182,
+    0x781c2, 0x78202, 0x78242, 0x78282, 0x782c2, 0x78302, 0x78342, 0x78382, 0x783c2, 0x78402,
+    0x78442, 0x78482, 0x784c2, 0x78502, 0x78542, 0x78582, 0x785c2, 0x78602, 0x78642, 0x78682,
+    0x786c2, 0x78702, 0x78742, 0x78782, 0x787c2, 0x78802, 0x78842, 0x78882, 0x788c2, 0x78902,
+    0x78942, 0x78982, 0x789c2, 0x78a02, 0x78a42, 0x78a82, 0x78ac2, 0x78b02, 0x78b42, 0x78b82,
+    0x78bc2, 0x78c02, 0x78c42, 0x78c82, 0x78cc2, 0x78d02, 0x78d42, 0x78d82, 0x78dc2, 0x78e02,
+    0x78e42, 0x78e82, 0x78ec2, 0x78f02, 0x78f42, 0x78f82, 0x78fc2, 0x79002, 0x79042, 0x79082,
+    0x790c2, 0x79102, 0x79142, 0x79182, 0x791c2, 0x79202, 0x79242, 0x79282, 0x792c2, 0x79302,
+    0x79342, 0x79382, 0x793c2, 0x79402, 0x79442, 0x79482, 0x794c2, 0x79502, 0x79542, 0x79582,
+    0x795c2, 0x79602, 0x79642, 0x79682, 0x796c2, 0x79702, 0x79742, 0x79782, 0x797c2, 0x79802,
+    0x79842, 0x79882, 0x798c2, 0x79902, 0x79942, 0x79982, 0x799c2, 0x79a02, 0x79a42, 0x79a82,
+    0x79ac2, 0x79b02, 0x79b42, 0x79b82, 0x79bc2, 0x79c02, 0x79c42, 0x79c82, 0x79cc2, 0x79d02,
+    0x79d42, 0x79d82, 0x79dc2, 0x79e02, 0x79e42, 0x79e82, 0x79ec2, 0x79f02, 0x79f42, 0x79f82,
+    0x79fc2, 0x7a002, 0x7a042, 0x7a082, 0x7a0c2, 0x7a102, 0x7a142, 0x7a182, 0x7a1c2, 0x7a202,
+    0x7a242, 0x7a282, 0x7a2c2, 0x7a302, 0x7a342, 0x7a382, 0x7a3c2, 0x7a402, 0x7a442, 0x7a482,
+    0x7a4c2, 0x7a502, 0x7a542, 0x7a582, 0x7a5c2, 0x7a602, 0x7a642, 0x7a6a2, 0x7a6c2, 0x7a802,
+    0x7a842, 0x7a882, 0x7a8c2, 0x7a902, 0x7a942, 0x7a982, 0x7a9c2, 0x7aa02, 0x7aa42, 0x7aa82,
+    0x7aac2, 0x7ab02, 0x7ab42, 0x7ab82, 0x7abc2, 0x7ac02, 0x7ac42, 0x7ac82, 0x7acc2, 0x7ad02,
+    0x7ad42, 0x7ad82, 0x7adc2, 0x7ae02, 0x7ae42, 0x7ae82, 0x7aec2, 0x7af02, 0x7af42, 0x7af82,
+    0x7afc2, 0x7b002, 0x7b042, 0x7b082, 0x7b0c2, 0x7b102, 0x7b142, 0x7b182, 0x7b1c2, 0x7b202,
+    0x7b242, 0x7b282, 0x7b2c2, 0x7b302, 0x7b342, 0x7b382, 0x7b3c2, 0x7b402, 0x7b442, 0x7b482,
+    0x7b4c2, 0x7b502, 0x7b542, 0x7b582, 0x7b5c2, 0x7b602, 0x7b642, 0x7b682, 0x7b6c2, 0x7b702,
+    0x7b742, 0x7b782, 0x7b7c2, 0x7b802, 0x7b842, 0x7b882, 0x7b8c2, 0x7b902, 0x7b942, 0x7b982,
+    0x7b9c2, 0x7ba02, 0x7ba42, 0x7ba82, 0x7bac2, 0x7bb02, 0x7bb42, 0x7bb82, 0x7bbc2, 0x7bc02,
+    0x7bc42, 0x7bc82, 0x7bcc2, 0x7bd02, 0x7bd42, 0x7bd82, 0x7bdc2, 0x7be02, 0x7be42, 0x7c002,
+    0x7c042, 0x7c082, 0x7c0c2, 0x7c102, 0x7c142, 0x7c182, 0x7c1c2, 0x7c202, 0x7c242, 0x7c282,
+    0x7c2c2, 0x7c302, 0x7c342, 0x7c382, 0x7c3c2, 0x7c402, 0x7c442, 0x7c482, 0x7c4c2, 0x7c502,
+    0x7c542, 0x7c602, 0x7c642, 0x7c682, 0x7c6c2, 0x7c702, 0x7c742, 0x7c802, 0x7c842, 0x7c882,
+    0x7c8c2, 0x7c902, 0x7c942, 0x7c982, 0x7c9c2, 0x7ca02, 0x7ca42, 0x7ca82, 0x7cac2, 0x7cb02,
+    0x7cb42, 0x7cb82, 0x7cbc2, 0x7cc02, 0x7cc42, 0x7cc82, 0x7ccc2, 0x7cd02, 0x7cd42, 0x7cd82,
+    0x7cdc2, 0x7ce02, 0x7ce42, 0x7ce82, 0x7cec2, 0x7cf02, 0x7cf42, 0x7cf82, 0x7cfc2, 0x7d002,
+    0x7d042, 0x7d082, 0x7d0c2, 0x7d102, 0x7d142, 0x7d202, 0x7d242, 0x7d282, 0x7d2c2, 0x7d302,
+    0x7d342, 0x7d402, 0x7d442, 0x7d482, 0x7d4c2, 0x7d502, 0x7d542, 0x7d582, 0x7d5c2, 0x7d642,
+    0x7d6c2, 0x7d742, 0x7d7c2, 0x7d802, 0x7d842, 0x7d882, 0x7d8c2, 0x7d902, 0x7d942, 0x7d982,
+    0x7d9c2, 0x7da02, 0x7da42, 0x7da82, 0x7dac2, 0x7db02, 0x7db42, 0x7db82, 0x7dbc2, 0x7dc02,
+    0x7dc41, 0x7dc82, 0x7dcc1, 0x7dd02, 0x7dd41, 0x7dd82, 0x7ddc1, 0x7de02, 0x7de41, 0x7de82,
+    0x7dec1, 0x7df02, 0x7df41, 0x7e002, 0x7e042, 0x7e082, 0x7e0c2, 0x7e102, 0x7e142, 0x7e182,
+    0x7e1c2, 0x7e202, 0x7e242, 0x7e282, 0x7e2c2, 0x7e302, 0x7e342, 0x7e382, 0x7e3c2, 0x7e402,
+    0x7e442, 0x7e482, 0x7e4c2, 0x7e502, 0x7e542, 0x7e582, 0x7e5c2, 0x7e602, 0x7e642, 0x7e682,
+    0x7e6c2, 0x7e702, 0x7e742, 0x7e782, 0x7e7c2, 0x7e802, 0x7e842, 0x7e882, 0x7e8c2, 0x7e902,
+    0x7e942, 0x7e982, 0x7e9c2, 0x7ea02, 0x7ea42, 0x7ea82, 0x7eac2, 0x7eb02, 0x7eb42, 0x7eb82,
+    0x7ebc2, 0x7ec02, 0x7ec42, 0x7ec82, 0x7ecc2, 0x7ed02, 0x7ed82, 0x7edc2, 0x7ee02, 0x7ee42,
+    0x7ee82, 0x7eec1, 0x7ef02, 0x7ef62, 0x7ef81, 0x7efe2, 0x7f022, 0x7f042, 0x7f082, 0x7f0c2,
+    0x7f102, 0x7f182, 0x7f1c2, 0x7f202, 0x7f241, 0x7f282, 0x7f2c1, 0x7f302, 0x7f342, 0x7f382,
+    0x7f3c2, 0x7f402, 0x7f442, 0x7f482, 0x7f4c1, 0x7f582, 0x7f5c2, 0x7f602, 0x7f642, 0x7f682,
+    0x7f6c1, 0x7f742, 0x7f782, 0x7f7c2, 0x7f802, 0x7f842, 0x7f882, 0x7f8c1, 0x7f902, 0x7f942,
+    0x7f982, 0x7f9c2, 0x7fa02, 0x7fa42, 0x7fa82, 0x7fac1, 0x7fb02, 0x7fb42, 0x7fb81, 0x7fbc1,
+    0x7fc82, 0x7fcc2, 0x7fd02, 0x7fd82, 0x7fdc2, 0x7fe02, 0x7fe41, 0x7fe82, 0x7fec1, 0x7ff02,
+    0x7ff41, 0x7ffa2, 0x80001, 0x80041, 0x800a1, 0x800e1, 0x80121, 0x80161, 0x801a1, 0x801e1,
+    0x80221, 0x80261, 0x802a1, 0x80461, 0x805e2, 0x80921, 0x80962, 0x809a3, 0x80be1, 0x80ce2,
+    0x80d23, 0x80da2, 0x80de3, 0x80f22, 0x80fa2, 0x811e2, 0x81222, 0x81262, 0x815e4, 0x817e1,
+    0x81c21, 0x81c61, 0x81d21, 0x81d61, 0x81da1, 0x81de1, 0x81e21, 0x81e61, 0x81ea1, 0x81ee1,
+    0x81f21, 0x81f61, 0x81fa1, 0x81fe1, 0x82021, 0x82061, 0x820a1, 0x820e1, 0x82121, 0x82161,
+    0x821a1, 0x821e1, 0x82221, 0x82261, 0x822a1, 0x822e1, 0x82321, 0x82361, 0x823a1, 0x82421,
+    0x82461, 0x824a1, 0x824e1, 0x82521, 0x82561, 0x825a1, 0x825e1, 0x82621, 0x82661, 0x826a1,
+    0x826e1, 0x82721, 0x82a22, 0x84023, 0x84063, 0x840a1, 0x840e2, 0x84163, 0x841a3, 0x841e1,
+    0x84262, 0x842a1, 0x842e1, 0x84321, 0x84361, 0x843a1, 0x843e1, 0x84421, 0x84461, 0x844a1,
+    0x844e1, 0x84561, 0x845a2, 0x84661, 0x846a1, 0x846e1, 0x84721, 0x84761, 0x84822, 0x84863,
+    0x848a2, 0x84921, 0x84981, 0x84a21, 0x84a81, 0x84ac1, 0x84b21, 0x84b61, 0x84be1, 0x84c21,
+    0x84c61, 0x84ce1, 0x84d21, 0x84d61, 0x84da1, 0x84de1, 0x84e21, 0x84e61, 0x84ee3, 0x84f21,
+    0x84f61, 0x84fa1, 0x84fe1, 0x85021, 0x85161, 0x851a1, 0x851e1, 0x85221, 0x85261, 0x85423,
+    0x85463, 0x854a4, 0x854e3, 0x85523, 0x85563, 0x855a3, 0x855e3, 0x85623, 0x85663, 0x856a3,
+    0x856e3, 0x85723, 0x85763, 0x857a3, 0x857e2, 0x85821, 0x85862, 0x858a3, 0x858e2, 0x85921,
+    0x85962, 0x859a3, 0x859e4, 0x85a22, 0x85a61, 0x85aa2, 0x85ae3, 0x85b21, 0x85b61, 0x85ba1,
+    0x85be1, 0x85c21, 0x85c62, 0x85ca3, 0x85ce2, 0x85d21, 0x85d62, 0x85da3, 0x85de4, 0x85e22,
+    0x85e61, 0x85ea2, 0x85ee3, 0x85f21, 0x85f61, 0x85fa1, 0x85fe1, 0x86263, 0x86682, 0x866c2,
+    0x86b82, 0x87342, 0x87382, 0x873c2, 0x88102, 0x88242, 0x88302, 0x88902, 0x88982, 0x88b22,
+    0x88b63, 0x88be2, 0x88c23, 0x89042, 0x89102, 0x891c2, 0x89242, 0x89802, 0x89882, 0x89b42,
+    0x89b82, 0x89bc2, 0x89c02, 0x89c42, 0x89d02, 0x89d42, 0x89e02, 0x89e42, 0x8a002, 0x8a042,
+    0x8a102, 0x8a142, 0x8a202, 0x8a242, 0x8ab02, 0x8ab42, 0x8ab82, 0x8abc2, 0x8b802, 0x8b842,
+    0x8b882, 0x8b8c2, 0x8ba82, 0x8bac2, 0x8bb02, 0x8bb42, 0x8ca41, 0x8ca81, 0x91821, 0x91861,
+    0x918a1, 0x918e1, 0x91921, 0x91961, 0x919a1, 0x919e1, 0x91a21, 0x91a62, 0x91aa2, 0x91ae2,
+    0x91b22, 0x91b62, 0x91ba2, 0x91be2, 0x91c22, 0x91c62, 0x91ca2, 0x91ce2, 0x91d23, 0x91d63,
+    0x91da3, 0x91de3, 0x91e23, 0x91e63, 0x91ea3, 0x91ee3, 0x91f23, 0x91f64, 0x91fa4, 0x91fe4,
+    0x92024, 0x92064, 0x920a4, 0x920e4, 0x92124, 0x92164, 0x921a4, 0x921e4, 0x92222, 0x92262,
+    0x922a2, 0x922e2, 0x92322, 0x92362, 0x923a2, 0x923e2, 0x92422, 0x92463, 0x924a3, 0x924e3,
+    0x92523, 0x92563, 0x925a3, 0x925e3, 0x92623, 0x92663, 0x926a3, 0x926e3, 0x92723, 0x92763,
+    0x927a3, 0x927e3, 0x92823, 0x92863, 0x928a3, 0x928e3, 0x92923, 0x92963, 0x929a3, 0x929e3,
+    0x92a23, 0x92a63, 0x92aa3, 0x92ae3, 0x92b23, 0x92b63, 0x92ba3, 0x92be3, 0x92c23, 0x92c63,
+    0x92ca3, 0x92ce3, 0x92d23, 0x92d63, 0x92da1, 0x92de1, 0x92e21, 0x92e61, 0x92ea1, 0x92ee1,
+    0x92f21, 0x92f61, 0x92fa1, 0x92fe1, 0x93021, 0x93061, 0x930a1, 0x930e1, 0x93121, 0x93161,
+    0x931a1, 0x931e1, 0x93221, 0x93261, 0x932a1, 0x932e1, 0x93321, 0x93361, 0x933a1, 0x933e1,
+    0x93421, 0x93461, 0x934a1, 0x934e1, 0x93521, 0x93561, 0x935a1, 0x935e1, 0x93621, 0x93661,
+    0x936a1, 0x936e1, 0x93721, 0x93761, 0x937a1, 0x937e1, 0x93821, 0x93861, 0x938a1, 0x938e1,
+    0x93921, 0x93961, 0x939a1, 0x939e1, 0x93a21, 0x93a61, 0x93aa1, 0xa8324, 0xa9d23, 0xa9d62,
+    0xa9da3, 0xab702, 0xb1f21, 0xb1f61, 0xb5be1, 0xba7e1, 0xbbce1, 0xbc021, 0xbc061, 0xbc0a1,
+    0xbc0e1, 0xbc121, 0xbc161, 0xbc1a1, 0xbc1e1, 0xbc221, 0xbc261, 0xbc2a1, 0xbc2e1, 0xbc321,
+    0xbc361, 0xbc3a1, 0xbc3e1, 0xbc421, 0xbc461, 0xbc4a1, 0xbc4e1, 0xbc521, 0xbc561, 0xbc5a1,
+    0xbc5e1, 0xbc621, 0xbc661, 0xbc6a1, 0xbc6e1, 0xbc721, 0xbc761, 0xbc7a1, 0xbc7e1, 0xbc821,
+    0xbc861, 0xbc8a1, 0xbc8e1, 0xbc921, 0xbc961, 0xbc9a1, 0xbc9e1, 0xbca21, 0xbca61, 0xbcaa1,
+    0xbcae1, 0xbcb21, 0xbcb61, 0xbcba1, 0xbcbe1, 0xbcc21, 0xbcc61, 0xbcca1, 0xbcce1, 0xbcd21,
+    0xbcd61, 0xbcda1, 0xbcde1, 0xbce21, 0xbce61, 0xbcea1, 0xbcee1, 0xbcf21, 0xbcf61, 0xbcfa1,
+    0xbcfe1, 0xbd021, 0xbd061, 0xbd0a1, 0xbd0e1, 0xbd121, 0xbd161, 0xbd1a1, 0xbd1e1, 0xbd221,
+    0xbd261, 0xbd2a1, 0xbd2e1, 0xbd321, 0xbd361, 0xbd3a1, 0xbd3e1, 0xbd421, 0xbd461, 0xbd4a1,
+    0xbd4e1, 0xbd521, 0xbd561, 0xbd5a1, 0xbd5e1, 0xbd621, 0xbd661, 0xbd6a1, 0xbd6e1, 0xbd721,
+    0xbd761, 0xbd7a1, 0xbd7e1, 0xbd821, 0xbd861, 0xbd8a1, 0xbd8e1, 0xbd921, 0xbd961, 0xbd9a1,
+    0xbd9e1, 0xbda21, 0xbda61, 0xbdaa1, 0xbdae1, 0xbdb21, 0xbdb61, 0xbdba1, 0xbdbe1, 0xbdc21,
+    0xbdc61, 0xbdca1, 0xbdce1, 0xbdd21, 0xbdd61, 0xbdda1, 0xbdde1, 0xbde21, 0xbde61, 0xbdea1,
+    0xbdee1, 0xbdf21, 0xbdf61, 0xbdfa1, 0xbdfe1, 0xbe021, 0xbe061, 0xbe0a1, 0xbe0e1, 0xbe121,
+    0xbe161, 0xbe1a1, 0xbe1e1, 0xbe221, 0xbe261, 0xbe2a1, 0xbe2e1, 0xbe321, 0xbe361, 0xbe3a1,
+    0xbe3e1, 0xbe421, 0xbe461, 0xbe4a1, 0xbe4e1, 0xbe521, 0xbe561, 0xbe5a1, 0xbe5e1, 0xbe621,
+    0xbe661, 0xbe6a1, 0xbe6e1, 0xbe721, 0xbe761, 0xbe7a1, 0xbe7e1, 0xbe821, 0xbe861, 0xbe8a1,
+    0xbe8e1, 0xbe921, 0xbe961, 0xbe9a1, 0xbe9e1, 0xbea21, 0xbea61, 0xbeaa1, 0xbeae1, 0xbeb21,
+    0xbeb61, 0xbeba1, 0xbebe1, 0xbec21, 0xbec61, 0xbeca1, 0xbece1, 0xbed21, 0xbed61, 0xbeda1,
+    0xbede1, 0xbee21, 0xbee61, 0xbeea1, 0xbeee1, 0xbef21, 0xbef61, 0xbefa1, 0xbefe1, 0xbf021,
+    0xbf061, 0xbf0a1, 0xbf0e1, 0xbf121, 0xbf161, 0xbf1a1, 0xbf1e1, 0xbf221, 0xbf261, 0xbf2a1,
+    0xbf2e1, 0xbf321, 0xbf361, 0xbf3a1, 0xbf3e1, 0xbf421, 0xbf461, 0xbf4a1, 0xbf4e1, 0xbf521,
+    0xbf561, 0xc0021, 0xc0da1, 0xc0e21, 0xc0e61, 0xc0ea1, 0xc1302, 0xc1382, 0xc1402, 0xc1482,
+    0xc1502, 0xc1582, 0xc1602, 0xc1682, 0xc1702, 0xc1782, 0xc1802, 0xc1882, 0xc1942, 0xc19c2,
+    0xc1a42, 0xc1c02, 0xc1c42, 0xc1cc2, 0xc1d02, 0xc1d82, 0xc1dc2, 0xc1e42, 0xc1e82, 0xc1f02,
+    0xc1f42, 0xc2502, 0xc26e2, 0xc2722, 0xc2782, 0xc27e2, 0xc2b02, 0xc2b82, 0xc2c02, 0xc2c82,
+    0xc2d02, 0xc2d82, 0xc2e02, 0xc2e82, 0xc2f02, 0xc2f82, 0xc3002, 0xc3082, 0xc3142, 0xc31c2,
+    0xc3242, 0xc3402, 0xc3442, 0xc34c2, 0xc3502, 0xc3582, 0xc35c2, 0xc3642, 0xc3682, 0xc3702,
+    0xc3742, 0xc3d02, 0xc3dc2, 0xc3e02, 0xc3e42, 0xc3e82, 0xc3f82, 0xc3fe2, 0xc4c61, 0xc4ca1,
+    0xc4ce1, 0xc4d21, 0xc4d61, 0xc4da1, 0xc4de1, 0xc4e21, 0xc4e61, 0xc4ea1, 0xc4ee1, 0xc4f21,
+    0xc4f61, 0xc4fa1, 0xc4fe1, 0xc5021, 0xc5061, 0xc50a1, 0xc50e1, 0xc5121, 0xc5161, 0xc51a1,
+    0xc51e1, 0xc5221, 0xc5261, 0xc52a1, 0xc52e1, 0xc5321, 0xc5361, 0xc53a1, 0xc53e1, 0xc5421,
+    0xc5461, 0xc54a1, 0xc54e1, 0xc5521, 0xc5561, 0xc55a1, 0xc55e1, 0xc5621, 0xc5661, 0xc56a1,
+    0xc56e1, 0xc5721, 0xc5761, 0xc57a1, 0xc57e1, 0xc5821, 0xc5861, 0xc58a1, 0xc58e1, 0xc5921,
+    0xc5961, 0xc59a1, 0xc59e1, 0xc5a21, 0xc5a61, 0xc5aa1, 0xc5ae1, 0xc5b21, 0xc5b61, 0xc5ba1,
+    0xc5be1, 0xc5c21, 0xc5c61, 0xc5ca1, 0xc5ce1, 0xc5d21, 0xc5d61, 0xc5da1, 0xc5de1, 0xc5e21,
+    0xc5e61, 0xc5ea1, 0xc5ee1, 0xc5f21, 0xc5f61, 0xc5fa1, 0xc5fe1, 0xc6021, 0xc6061, 0xc60a1,
+    0xc60e1, 0xc6121, 0xc6161, 0xc61a1, 0xc61e1, 0xc6221, 0xc6261, 0xc62a1, 0xc62e1, 0xc6321,
+    0xc6361, 0xc63a1, 0xc64a1, 0xc64e1, 0xc6521, 0xc6561, 0xc65a1, 0xc65e1, 0xc6621, 0xc6661,
+    0xc66a1, 0xc66e1, 0xc6721, 0xc6761, 0xc67a1, 0xc67e1, 0xc8023, 0xc8063, 0xc80a3, 0xc80e3,
+    0xc8123, 0xc8163, 0xc81a3, 0xc81e3, 0xc8223, 0xc8263, 0xc82a3, 0xc82e3, 0xc8323, 0xc8363,
+    0xc83a4, 0xc83e4, 0xc8424, 0xc8464, 0xc84a4, 0xc84e4, 0xc8524, 0xc8564, 0xc85a4, 0xc85e4,
+    0xc8624, 0xc8664, 0xc86a4, 0xc86e4, 0xc8724, 0xc8767, 0xc87a6, 0xc8823, 0xc8863, 0xc88a3,
+    0xc88e3, 0xc8923, 0xc8963, 0xc89a3, 0xc89e3, 0xc8a23, 0xc8a63, 0xc8aa3, 0xc8ae3, 0xc8b23,
+    0xc8b63, 0xc8ba3, 0xc8be3, 0xc8c23, 0xc8c63, 0xc8ca3, 0xc8ce3, 0xc8d23, 0xc8d63, 0xc8da3,
+    0xc8de3, 0xc8e23, 0xc8e63, 0xc8ea3, 0xc8ee3, 0xc8f23, 0xc8f63, 0xc8fa3, 0xc8fe3, 0xc9023,
+    0xc9063, 0xc90a3, 0xc90e3, 0xc9121, 0xc9161, 0xc91a1, 0xc91e1, 0xc9423, 0xc9462, 0xc94a2,
+    0xc94e2, 0xc9522, 0xc9562, 0xc95a2, 0xc95e2, 0xc9622, 0xc9662, 0xc96a2, 0xc96e2, 0xc9722,
+    0xc9762, 0xc97a2, 0xc97e2, 0xc9821, 0xc9861, 0xc98a1, 0xc98e1, 0xc9921, 0xc9961, 0xc99a1,
+    0xc99e1, 0xc9a21, 0xc9a61, 0xc9aa1, 0xc9ae1, 0xc9b21, 0xc9b61, 0xc9ba2, 0xc9be2, 0xc9c22,
+    0xc9c62, 0xc9ca2, 0xc9ce2, 0xc9d22, 0xc9d62, 0xc9da2, 0xc9de2, 0xc9e22, 0xc9e62, 0xc9ea2,
+    0xc9ee2, 0xc9f25, 0xc9f64, 0xc9fa2, 0xca021, 0xca061, 0xca0a1, 0xca0e1, 0xca121, 0xca161,
+    0xca1a1, 0xca1e1, 0xca221, 0xca261, 0xca2a1, 0xca2e1, 0xca321, 0xca361, 0xca3a1, 0xca3e1,
+    0xca421, 0xca461, 0xca4a1, 0xca4e1, 0xca521, 0xca561, 0xca5a1, 0xca5e1, 0xca621, 0xca661,
+    0xca6a1, 0xca6e1, 0xca721, 0xca761, 0xca7a1, 0xca7e1, 0xca821, 0xca861, 0xca8a1, 0xca8e1,
+    0xca921, 0xca961, 0xca9a1, 0xca9e1, 0xcaa21, 0xcaa61, 0xcaaa1, 0xcaae1, 0xcab21, 0xcab61,
+    0xcaba1, 0xcabe1, 0xcac21, 0xcac62, 0xcaca2, 0xcace2, 0xcad22, 0xcad62, 0xcada2, 0xcade2,
+    0xcae22, 0xcae62, 0xcaea2, 0xcaee2, 0xcaf22, 0xcaf62, 0xcafa2, 0xcafe2, 0xcb022, 0xcb062,
+    0xcb0a2, 0xcb0e2, 0xcb122, 0xcb162, 0xcb1a2, 0xcb1e2, 0xcb222, 0xcb263, 0xcb2a3, 0xcb2e3,
+    0xcb322, 0xcb363, 0xcb3a2, 0xcb3e3, 0xcb421, 0xcb461, 0xcb4a1, 0xcb4e1, 0xcb521, 0xcb561,
+    0xcb5a1, 0xcb5e1, 0xcb621, 0xcb661, 0xcb6a1, 0xcb6e1, 0xcb721, 0xcb761, 0xcb7a1, 0xcb7e1,
+    0xcb821, 0xcb861, 0xcb8a1, 0xcb8e1, 0xcb921, 0xcb961, 0xcb9a1, 0xcb9e1, 0xcba21, 0xcba61,
+    0xcbaa1, 0xcbae1, 0xcbb21, 0xcbb61, 0xcbba1, 0xcbbe1, 0xcbc21, 0xcbc61, 0xcbca1, 0xcbce1,
+    0xcbd21, 0xcbd61, 0xcbda1, 0xcbde1, 0xcbe21, 0xcbe61, 0xcbea1, 0xcbee1, 0xcbf21, 0xcbf61,
+    0xcbfa1, 0xcbfe2, 0xcc024, 0xcc064, 0xcc0a4, 0xcc0e3, 0xcc124, 0xcc163, 0xcc1a3, 0xcc1e5,
+    0xcc224, 0xcc263, 0xcc2a3, 0xcc2e3, 0xcc324, 0xcc364, 0xcc3a3, 0xcc3e3, 0xcc422, 0xcc463,
+    0xcc4a4, 0xcc4e4, 0xcc522, 0xcc565, 0xcc5a6, 0xcc5e5, 0xcc623, 0xcc665, 0xcc6a5, 0xcc6e4,
+    0xcc723, 0xcc763, 0xcc7a3, 0xcc7e4, 0xcc825, 0xcc864, 0xcc8a3, 0xcc8e3, 0xcc923, 0xcc962,
+    0xcc9a2, 0xcc9e2, 0xcca22, 0xcca63, 0xccaa3, 0xccae5, 0xccb23, 0xccb64, 0xccba5, 0xccbe3,
+    0xccc22, 0xccc62, 0xccca5, 0xccce4, 0xccd25, 0xccd63, 0xccda5, 0xccde2, 0xcce23, 0xcce63,
+    0xccea3, 0xccee3, 0xccf23, 0xccf64, 0xccfa3, 0xccfe2, 0xcd023, 0xcd063, 0xcd0a3, 0xcd0e4,
+    0xcd123, 0xcd163, 0xcd1a3, 0xcd1e5, 0xcd224, 0xcd262, 0xcd2a5, 0xcd2e2, 0xcd324, 0xcd364,
+    0xcd3a3, 0xcd3e3, 0xcd423, 0xcd464, 0xcd4a2, 0xcd4e3, 0xcd524, 0xcd562, 0xcd5a5, 0xcd5e3,
+    0xcd622, 0xcd662, 0xcd6a2, 0xcd6e2, 0xcd722, 0xcd762, 0xcd7a2, 0xcd7e2, 0xcd822, 0xcd862,
+    0xcd8a3, 0xcd8e3, 0xcd923, 0xcd963, 0xcd9a3, 0xcd9e3, 0xcda23, 0xcda63, 0xcdaa3, 0xcdae3,
+    0xcdb23, 0xcdb63, 0xcdba3, 0xcdbe3, 0xcdc23, 0xcdc63, 0xcdca2, 0xcdce2, 0xcdd23, 0xcdd62,
+    0xcdda2, 0xcdde2, 0xcde23, 0xcde63, 0xcdea2, 0xcdee2, 0xcdf22, 0xcdf62, 0xcdfa2, 0xcdfe4,
+    0xce022, 0xce062, 0xce0a2, 0xce0e2, 0xce122, 0xce162, 0xce1a2, 0xce1e2, 0xce223, 0xce264,
+    0xce2a2, 0xce2e2, 0xce322, 0xce362, 0xce3a2, 0xce3e2, 0xce422, 0xce463, 0xce4a3, 0xce4e3,
+    0xce523, 0xce562, 0xce5a2, 0xce5e2, 0xce622, 0xce662, 0xce6a2, 0xce6e2, 0xce722, 0xce762,
+    0xce7a2, 0xce7e3, 0xce823, 0xce862, 0xce8a3, 0xce8e3, 0xce923, 0xce962, 0xce9a3, 0xce9e3,
+    0xcea24, 0xcea62, 0xceaa3, 0xceae3, 0xceb23, 0xceb63, 0xceba5, 0xcebe6, 0xcec22, 0xcec62,
+    0xceca2, 0xcece2, 0xced22, 0xced62, 0xceda2, 0xcede2, 0xcee22, 0xcee62, 0xceea2, 0xceee2,
+    0xcef22, 0xcef62, 0xcefa2, 0xcefe2, 0xcf022, 0xcf062, 0xcf0a4, 0xcf0e2, 0xcf122, 0xcf162,
+    0xcf1a4, 0xcf1e3, 0xcf222, 0xcf262, 0xcf2a2, 0xcf2e2, 0xcf322, 0xcf362, 0xcf3a2, 0xcf3e2,
+    0xcf422, 0xcf462, 0xcf4a3, 0xcf4e2, 0xcf522, 0xcf563, 0xcf5a3, 0xcf5e2, 0xcf624, 0xcf663,
+    0xcf6a2, 0xcf6e2, 0xcf722, 0xcf762, 0xcf7a3, 0xcf7e3, 0xcf822, 0xcf862, 0xcf8a2, 0xcf8e2,
+    0xcf922, 0xcf962, 0xcf9a2, 0xcf9e2, 0xcfa22, 0xcfa63, 0xcfaa3, 0xcfae3, 0xcfb23, 0xcfb63,
+    0xcfba3, 0xcfbe3, 0xcfc23, 0xcfc63, 0xcfca3, 0xcfce3, 0xcfd23, 0xcfd63, 0xcfda3, 0xcfde3,
+    0xcfe23, 0xcfe63, 0xcfea3, 0xcfee3, 0xcff23, 0xcff63, 0xcffa3, 0xcffe3, 0x29a721, 0x29a761,
+    0x29dc21, 0x29fca1, 0x29fce1, 0x29fd21, 0x29fe21, 0x29fe61, 0x2ad721, 0x2ad761, 0x2ad7a1,
+    0x2ad7e1, 0x2ada61, 0x3e4001, 0x3e4041, 0x3e4081, 0x3e40c1, 0x3e4101, 0x3e4141, 0x3e4181,
+    0x3e41c1, 0x3e4201, 0x3e4241, 0x3e4281, 0x3e42c1, 0x3e4301, 0x3e4341, 0x3e4381, 0x3e43c1,
+    0x3e4401, 0x3e4441, 0x3e4481, 0x3e44c1, 0x3e4501, 0x3e4541, 0x3e4581, 0x3e45c1, 0x3e4601,
+    0x3e4641, 0x3e4681, 0x3e46c1, 0x3e4701, 0x3e4741, 0x3e4781, 0x3e47c1, 0x3e4801, 0x3e4841,
+    0x3e4881, 0x3e48c1, 0x3e4901, 0x3e4941, 0x3e4981, 0x3e49c1, 0x3e4a01, 0x3e4a41, 0x3e4a81,
+    0x3e4ac1, 0x3e4b01, 0x3e4b41, 0x3e4b81, 0x3e4bc1, 0x3e4c01, 0x3e4c41, 0x3e4c81, 0x3e4cc1,
+    0x3e4d01, 0x3e4d41, 0x3e4d81, 0x3e4dc1, 0x3e4e01, 0x3e4e41, 0x3e4e81, 0x3e4ec1, 0x3e4f01,
+    0x3e4f41, 0x3e4f81, 0x3e4fc1, 0x3e5001, 0x3e5041, 0x3e5081, 0x3e50c1, 0x3e5101, 0x3e5141,
+    0x3e5181, 0x3e51c1, 0x3e5201, 0x3e5241, 0x3e5281, 0x3e52c1, 0x3e5301, 0x3e5341, 0x3e5381,
+    0x3e53c1, 0x3e5401, 0x3e5441, 0x3e5481, 0x3e54c1, 0x3e5501, 0x3e5541, 0x3e5581, 0x3e55c1,
+    0x3e5601, 0x3e5641, 0x3e5681, 0x3e56c1, 0x3e5701, 0x3e5741, 0x3e5781, 0x3e57c1, 0x3e5801,
+    0x3e5841, 0x3e5881, 0x3e58c1, 0x3e5901, 0x3e5941, 0x3e5981, 0x3e59c1, 0x3e5a01, 0x3e5a41,
+    0x3e5a81, 0x3e5ac1, 0x3e5b01, 0x3e5b41, 0x3e5b81, 0x3e5bc1, 0x3e5c01, 0x3e5c41, 0x3e5c81,
+    0x3e5cc1, 0x3e5d01, 0x3e5d41, 0x3e5d81, 0x3e5dc1, 0x3e5e01, 0x3e5e41, 0x3e5e81, 0x3e5ec1,
+    0x3e5f01, 0x3e5f41, 0x3e5f81, 0x3e5fc1, 0x3e6001, 0x3e6041, 0x3e6081, 0x3e60c1, 0x3e6101,
+    0x3e6141, 0x3e6181, 0x3e61c1, 0x3e6201, 0x3e6241, 0x3e6281, 0x3e62c1, 0x3e6301, 0x3e6341,
+    0x3e6381, 0x3e63c1, 0x3e6401, 0x3e6441, 0x3e6481, 0x3e64c1, 0x3e6501, 0x3e6541, 0x3e6581,
+    0x3e65c1, 0x3e6601, 0x3e6641, 0x3e6681, 0x3e66c1, 0x3e6701, 0x3e6741, 0x3e6781, 0x3e67c1,
+    0x3e6801, 0x3e6841, 0x3e6881, 0x3e68c1, 0x3e6901, 0x3e6941, 0x3e6981, 0x3e69c1, 0x3e6a01,
+    0x3e6a41, 0x3e6a81, 0x3e6ac1, 0x3e6b01, 0x3e6b41, 0x3e6b81, 0x3e6bc1, 0x3e6c01, 0x3e6c41,
+    0x3e6c81, 0x3e6cc1, 0x3e6d01, 0x3e6d41, 0x3e6d81, 0x3e6dc1, 0x3e6e01, 0x3e6e41, 0x3e6e81,
+    0x3e6ec1, 0x3e6f01, 0x3e6f41, 0x3e6f81, 0x3e6fc1, 0x3e7001, 0x3e7041, 0x3e7081, 0x3e70c1,
+    0x3e7101, 0x3e7141, 0x3e7181, 0x3e71c1, 0x3e7201, 0x3e7241, 0x3e7281, 0x3e72c1, 0x3e7301,
+    0x3e7341, 0x3e7381, 0x3e73c1, 0x3e7401, 0x3e7441, 0x3e7481, 0x3e74c1, 0x3e7501, 0x3e7541,
+    0x3e7581, 0x3e75c1, 0x3e7601, 0x3e7641, 0x3e7681, 0x3e76c1, 0x3e7701, 0x3e7741, 0x3e7781,
+    0x3e77c1, 0x3e7801, 0x3e7841, 0x3e7881, 0x3e78c1, 0x3e7901, 0x3e7941, 0x3e7981, 0x3e79c1,
+    0x3e7a01, 0x3e7a41, 0x3e7a81, 0x3e7ac1, 0x3e7b01, 0x3e7b41, 0x3e7b81, 0x3e7bc1, 0x3e7c01,
+    0x3e7c41, 0x3e7c81, 0x3e7cc1, 0x3e7d01, 0x3e7d41, 0x3e7d81, 0x3e7dc1, 0x3e7e01, 0x3e7e41,
+    0x3e7e81, 0x3e7ec1, 0x3e7f01, 0x3e7f41, 0x3e7f81, 0x3e7fc1, 0x3e8001, 0x3e8041, 0x3e8081,
+    0x3e80c1, 0x3e8101, 0x3e8141, 0x3e8181, 0x3e81c1, 0x3e8201, 0x3e8241, 0x3e8281, 0x3e82c1,
+    0x3e8301, 0x3e8341, 0x3e8401, 0x3e8481, 0x3e8541, 0x3e8581, 0x3e85c1, 0x3e8601, 0x3e8641,
+    0x3e8681, 0x3e86c1, 0x3e8701, 0x3e8741, 0x3e8781, 0x3e8801, 0x3e8881, 0x3e8941, 0x3e8981,
+    0x3e8a81, 0x3e8ac1, 0x3e8b01, 0x3e8b41, 0x3e8b81, 0x3e8bc1, 0x3e8c01, 0x3e8c41, 0x3e8c81,
+    0x3e8cc1, 0x3e8d01, 0x3e8d41, 0x3e8d81, 0x3e8dc1, 0x3e8e01, 0x3e8e41, 0x3e8e81, 0x3e8ec1,
+    0x3e8f01, 0x3e8f41, 0x3e8f81, 0x3e8fc1, 0x3e9001, 0x3e9041, 0x3e9081, 0x3e90c1, 0x3e9101,
+    0x3e9141, 0x3e9181, 0x3e91c1, 0x3e9201, 0x3e9241, 0x3e9281, 0x3e92c1, 0x3e9301, 0x3e9341,
+    0x3e9381, 0x3e93c1, 0x3e9401, 0x3e9441, 0x3e9481, 0x3e94c1, 0x3e9501, 0x3e9541, 0x3e9581,
+    0x3e95c1, 0x3e9601, 0x3e9641, 0x3e9681, 0x3e96c1, 0x3e9701, 0x3e9741, 0x3e9781, 0x3e97c1,
+    0x3e9801, 0x3e9841, 0x3e9881, 0x3e98c1, 0x3e9901, 0x3e9941, 0x3e9981, 0x3e99c1, 0x3e9a01,
+    0x3e9a41, 0x3e9a81, 0x3e9ac1, 0x3e9b01, 0x3e9b41, 0x3e9c01, 0x3e9c41, 0x3e9c81, 0x3e9cc1,
+    0x3e9d01, 0x3e9d41, 0x3e9d81, 0x3e9dc1, 0x3e9e01, 0x3e9e41, 0x3e9e81, 0x3e9ec1, 0x3e9f01,
+    0x3e9f41, 0x3e9f81, 0x3e9fc1, 0x3ea001, 0x3ea041, 0x3ea081, 0x3ea0c1, 0x3ea101, 0x3ea141,
+    0x3ea181, 0x3ea1c1, 0x3ea201, 0x3ea241, 0x3ea281, 0x3ea2c1, 0x3ea301, 0x3ea341, 0x3ea381,
+    0x3ea3c1, 0x3ea401, 0x3ea441, 0x3ea481, 0x3ea4c1, 0x3ea501, 0x3ea541, 0x3ea581, 0x3ea5c1,
+    0x3ea601, 0x3ea641, 0x3ea681, 0x3ea6c1, 0x3ea701, 0x3ea741, 0x3ea781, 0x3ea7c1, 0x3ea801,
+    0x3ea841, 0x3ea881, 0x3ea8c1, 0x3ea901, 0x3ea941, 0x3ea981, 0x3ea9c1, 0x3eaa01, 0x3eaa41,
+    0x3eaa81, 0x3eaac1, 0x3eab01, 0x3eab41, 0x3eab81, 0x3eabc1, 0x3eac01, 0x3eac41, 0x3eac81,
+    0x3eacc1, 0x3ead01, 0x3ead41, 0x3ead81, 0x3eadc1, 0x3eae01, 0x3eae41, 0x3eae81, 0x3eaec1,
+    0x3eaf01, 0x3eaf41, 0x3eaf81, 0x3eafc1, 0x3eb001, 0x3eb041, 0x3eb081, 0x3eb0c1, 0x3eb101,
+    0x3eb141, 0x3eb181, 0x3eb1c1, 0x3eb201, 0x3eb241, 0x3eb281, 0x3eb2c1, 0x3eb301, 0x3eb341,
+    0x3eb381, 0x3eb3c1, 0x3eb401, 0x3eb441, 0x3eb481, 0x3eb4c1, 0x3eb501, 0x3eb541, 0x3eb581,
+    0x3eb5c1, 0x3eb601, 0x3eb641, 0x3ec022, 0x3ec062, 0x3ec0a2, 0x3ec0e3, 0x3ec123, 0x3ec162,
+    0x3ec1a2, 0x3ec4e2, 0x3ec522, 0x3ec562, 0x3ec5a2, 0x3ec5e2, 0x3ec742, 0x3ec7c2, 0x3ec821,
+    0x3ec861, 0x3ec8a1, 0x3ec8e1, 0x3ec921, 0x3ec961, 0x3ec9a1, 0x3ec9e1, 0x3eca21, 0x3eca61,
+    0x3eca82, 0x3ecac2, 0x3ecb02, 0x3ecb42, 0x3ecb82, 0x3ecbc2, 0x3ecc02, 0x3ecc42, 0x3ecc82,
+    0x3eccc2, 0x3ecd02, 0x3ecd42, 0x3ecd82, 0x3ece02, 0x3ece42, 0x3ece82, 0x3ecec2, 0x3ecf02,
+    0x3ecf82, 0x3ed002, 0x3ed042, 0x3ed0c2, 0x3ed102, 0x3ed182, 0x3ed1c2, 0x3ed202, 0x3ed242,
+    0x3ed282, 0x3ed2c2, 0x3ed302, 0x3ed342, 0x3ed382, 0x3ed3e2, 0x3ed421, 0x3ed461, 0x3ed4a1,
+    0x3ed4e1, 0x3ed521, 0x3ed561, 0x3ed5a1, 0x3ed5e1, 0x3ed621, 0x3ed661, 0x3ed6a1, 0x3ed6e1,
+    0x3ed721, 0x3ed761, 0x3ed7a1, 0x3ed7e1, 0x3ed821, 0x3ed861, 0x3ed8a1, 0x3ed8e1, 0x3ed921,
+    0x3ed961, 0x3ed9a1, 0x3ed9e1, 0x3eda21, 0x3eda61, 0x3edaa1, 0x3edae1, 0x3edb21, 0x3edb61,
+    0x3edba1, 0x3edbe1, 0x3edc21, 0x3edc61, 0x3edca1, 0x3edce1, 0x3edd21, 0x3edd61, 0x3edda1,
+    0x3edde1, 0x3ede21, 0x3ede61, 0x3edea1, 0x3edee1, 0x3edf21, 0x3edf61, 0x3edfa1, 0x3edfe1,
+    0x3ee021, 0x3ee061, 0x3ee0a1, 0x3ee0e1, 0x3ee121, 0x3ee161, 0x3ee1a1, 0x3ee1e1, 0x3ee221,
+    0x3ee261, 0x3ee2a1, 0x3ee2e1, 0x3ee321, 0x3ee361, 0x3ee3a1, 0x3ee3e1, 0x3ee421, 0x3ee461,
+    0x3ee4a1, 0x3ee4e1, 0x3ee521, 0x3ee561, 0x3ee5a1, 0x3ee5e1, 0x3ee621, 0x3ee661, 0x3ee6a1,
+    0x3ee6e1, 0x3ee721, 0x3ee761, 0x3ee7a1, 0x3ee7e1, 0x3ee821, 0x3ee861, 0x3ee8a1, 0x3ee8e1,
+    0x3ee921, 0x3ee961, 0x3ee9a1, 0x3ee9e1, 0x3eea21, 0x3eea61, 0x3eeaa1, 0x3eeae1, 0x3eeb21,
+    0x3eeb61, 0x3eeba1, 0x3eebe1, 0x3eec21, 0x3eec61, 0x3ef4e1, 0x3ef521, 0x3ef561, 0x3ef5a1,
+    0x3ef5e1, 0x3ef621, 0x3ef661, 0x3ef6a1, 0x3ef6e1, 0x3ef721, 0x3ef761, 0x3ef7a1, 0x3ef7e1,
+    0x3ef821, 0x3ef861, 0x3ef8a1, 0x3ef8e1, 0x3ef921, 0x3ef961, 0x3ef9a1, 0x3ef9e1, 0x3efa21,
+    0x3efa61, 0x3efaa2, 0x3efae2, 0x3efb22, 0x3efb62, 0x3efba2, 0x3efbe2, 0x3efc22, 0x3efc62,
+    0x3efca2, 0x3efce2, 0x3efd22, 0x3efd62, 0x3efda2, 0x3efde2, 0x3efe22, 0x3efe62, 0x3efea2,
+    0x3efee2, 0x3eff21, 0x3eff61, 0x3effa1, 0x3effe1, 0x3f0022, 0x3f0062, 0x3f00a2, 0x3f00e2,
+    0x3f0122, 0x3f0162, 0x3f01a2, 0x3f01e2, 0x3f0222, 0x3f0262, 0x3f02a2, 0x3f02e2, 0x3f0322,
+    0x3f0362, 0x3f03a2, 0x3f03e2, 0x3f0422, 0x3f0462, 0x3f04a2, 0x3f04e2, 0x3f0522, 0x3f0562,
+    0x3f05a2, 0x3f05e2, 0x3f0622, 0x3f0662, 0x3f06a2, 0x3f06e2, 0x3f0722, 0x3f0762, 0x3f07a2,
+    0x3f07e2, 0x3f0822, 0x3f0862, 0x3f08a2, 0x3f08e2, 0x3f0922, 0x3f0962, 0x3f09a2, 0x3f09e2,
+    0x3f0a22, 0x3f0a62, 0x3f0aa2, 0x3f0ae2, 0x3f0b22, 0x3f0b62, 0x3f0ba2, 0x3f0be2, 0x3f0c22,
+    0x3f0c62, 0x3f0ca2, 0x3f0ce2, 0x3f0d22, 0x3f0d62, 0x3f0da2, 0x3f0de2, 0x3f0e22, 0x3f0e62,
+    0x3f0ea2, 0x3f0ee2, 0x3f0f22, 0x3f0f62, 0x3f0fa2, 0x3f0fe2, 0x3f1022, 0x3f1062, 0x3f10a2,
+    0x3f10e2, 0x3f1122, 0x3f1162, 0x3f11a2, 0x3f11e2, 0x3f1222, 0x3f1262, 0x3f12a2, 0x3f12e2,
+    0x3f1322, 0x3f1362, 0x3f13a2, 0x3f13e2, 0x3f1422, 0x3f1462, 0x3f14a2, 0x3f14e2, 0x3f1522,
+    0x3f1562, 0x3f15a2, 0x3f15e2, 0x3f1622, 0x3f1662, 0x3f16a2, 0x3f16e2, 0x3f1722, 0x3f1762,
+    0x3f17a3, 0x3f17e3, 0x3f1823, 0x3f1863, 0x3f18a3, 0x3f18e3, 0x3f1922, 0x3f1962, 0x3f19a2,
+    0x3f19e2, 0x3f1a22, 0x3f1a62, 0x3f1aa2, 0x3f1ae2, 0x3f1b22, 0x3f1b62, 0x3f1ba2, 0x3f1be2,
+    0x3f1c22, 0x3f1c62, 0x3f1ca2, 0x3f1ce2, 0x3f1d22, 0x3f1d62, 0x3f1da2, 0x3f1de2, 0x3f1e22,
+    0x3f1e62, 0x3f1ea2, 0x3f1ee2, 0x3f1f22, 0x3f1f62, 0x3f1fa2, 0x3f1fe2, 0x3f2022, 0x3f2062,
+    0x3f20a2, 0x3f20e2, 0x3f2122, 0x3f2162, 0x3f21a2, 0x3f21e2, 0x3f2222, 0x3f2262, 0x3f22a2,
+    0x3f22e2, 0x3f2322, 0x3f2362, 0x3f23a2, 0x3f23e2, 0x3f2422, 0x3f2462, 0x3f24a2, 0x3f24e2,
+    0x3f2522, 0x3f2562, 0x3f25a2, 0x3f25e2, 0x3f2622, 0x3f2662, 0x3f26a2, 0x3f26e2, 0x3f2722,
+    0x3f2762, 0x3f27a2, 0x3f27e2, 0x3f2822, 0x3f2862, 0x3f28a2, 0x3f28e2, 0x3f2922, 0x3f2962,
+    0x3f29a2, 0x3f29e2, 0x3f2a22, 0x3f2a62, 0x3f2aa2, 0x3f2ae2, 0x3f2b22, 0x3f2b62, 0x3f2ba2,
+    0x3f2be2, 0x3f2c22, 0x3f2c62, 0x3f2ca2, 0x3f2ce2, 0x3f2d22, 0x3f2d62, 0x3f2da2, 0x3f2de2,
+    0x3f2e22, 0x3f2e62, 0x3f2ea2, 0x3f2ee2, 0x3f2f22, 0x3f2f62, 0x3f2fa2, 0x3f2fe2, 0x3f3022,
+    0x3f3062, 0x3f30a2, 0x3f30e2, 0x3f3122, 0x3f3162, 0x3f31a2, 0x3f31e2, 0x3f3222, 0x3f3262,
+    0x3f32a2, 0x3f32e2, 0x3f3322, 0x3f3362, 0x3f33a2, 0x3f33e2, 0x3f3422, 0x3f3462, 0x3f34a2,
+    0x3f34e2, 0x3f3522, 0x3f3562, 0x3f35a2, 0x3f35e2, 0x3f3622, 0x3f3662, 0x3f36a2, 0x3f36e2,
+    0x3f3722, 0x3f3762, 0x3f37a2, 0x3f37e2, 0x3f3822, 0x3f3862, 0x3f38a2, 0x3f38e2, 0x3f3922,
+    0x3f3962, 0x3f39a2, 0x3f39e2, 0x3f3a22, 0x3f3a62, 0x3f3aa2, 0x3f3ae2, 0x3f3b22, 0x3f3b62,
+    0x3f3ba2, 0x3f3be2, 0x3f3c22, 0x3f3c62, 0x3f3ca3, 0x3f3ce3, 0x3f3d23, 0x3f3d62, 0x3f3da2,
+    0x3f3de2, 0x3f3e22, 0x3f3e62, 0x3f3ea2, 0x3f3ee2, 0x3f3f22, 0x3f3f62, 0x3f3fa2, 0x3f3fe2,
+    0x3f4022, 0x3f4062, 0x3f40a2, 0x3f40e2, 0x3f4122, 0x3f4162, 0x3f41a2, 0x3f41e2, 0x3f4222,
+    0x3f4262, 0x3f42a2, 0x3f42e2, 0x3f4322, 0x3f4362, 0x3f43a2, 0x3f43e2, 0x3f4422, 0x3f4462,
+    0x3f44a2, 0x3f44e2, 0x3f4522, 0x3f4562, 0x3f45a2, 0x3f45e2, 0x3f4622, 0x3f4662, 0x3f46a2,
+    0x3f46e2, 0x3f4722, 0x3f4762, 0x3f47a2, 0x3f47e2, 0x3f4822, 0x3f4862, 0x3f48a2, 0x3f48e2,
+    0x3f4922, 0x3f4962, 0x3f49a2, 0x3f49e2, 0x3f4a22, 0x3f4a62, 0x3f4aa2, 0x3f4ae2, 0x3f4b22,
+    0x3f4b62, 0x3f4ba2, 0x3f4be2, 0x3f4c22, 0x3f4c62, 0x3f4ca2, 0x3f4ce2, 0x3f4d22, 0x3f4d62,
+    0x3f4da2, 0x3f4de2, 0x3f4e22, 0x3f4e62, 0x3f4ea2, 0x3f4ee2, 0x3f4f22, 0x3f4f62, 0x3f5423,
+    0x3f5463, 0x3f54a3, 0x3f54e3, 0x3f5523, 0x3f5563, 0x3f55a3, 0x3f55e3, 0x3f5623, 0x3f5663,
+    0x3f56a3, 0x3f56e3, 0x3f5723, 0x3f5763, 0x3f57a3, 0x3f57e3, 0x3f5823, 0x3f5863, 0x3f58a3,
+    0x3f58e3, 0x3f5923, 0x3f5963, 0x3f59a3, 0x3f59e3, 0x3f5a23, 0x3f5a63, 0x3f5aa3, 0x3f5ae3,
+    0x3f5b23, 0x3f5b63, 0x3f5ba3, 0x3f5be3, 0x3f5c23, 0x3f5c63, 0x3f5ca3, 0x3f5ce3, 0x3f5d23,
+    0x3f5d63, 0x3f5da3, 0x3f5de3, 0x3f5e23, 0x3f5e63, 0x3f5ea3, 0x3f5ee3, 0x3f5f23, 0x3f5f63,
+    0x3f5fa3, 0x3f5fe3, 0x3f6023, 0x3f6063, 0x3f60a3, 0x3f60e3, 0x3f6123, 0x3f6163, 0x3f61a3,
+    0x3f61e3, 0x3f6223, 0x3f6263, 0x3f62a3, 0x3f62e3, 0x3f6323, 0x3f6363, 0x3f63a3, 0x3f63e3,
+    0x3f64a3, 0x3f64e3, 0x3f6523, 0x3f6563, 0x3f65a3, 0x3f65e3, 0x3f6623, 0x3f6663, 0x3f66a3,
+    0x3f66e3, 0x3f6723, 0x3f6763, 0x3f67a3, 0x3f67e3, 0x3f6823, 0x3f6863, 0x3f68a3, 0x3f68e3,
+    0x3f6923, 0x3f6963, 0x3f69a3, 0x3f69e3, 0x3f6a23, 0x3f6a63, 0x3f6aa3, 0x3f6ae3, 0x3f6b23,
+    0x3f6b63, 0x3f6ba3, 0x3f6be3, 0x3f6c23, 0x3f6c63, 0x3f6ca3, 0x3f6ce3, 0x3f6d23, 0x3f6d63,
+    0x3f6da3, 0x3f6de3, 0x3f6e23, 0x3f6e63, 0x3f6ea3, 0x3f6ee3, 0x3f6f23, 0x3f6f63, 0x3f6fa3,
+    0x3f6fe3, 0x3f7023, 0x3f7063, 0x3f70a3, 0x3f70e3, 0x3f7123, 0x3f7163, 0x3f71a3, 0x3f71e3,
+    0x3f7c23, 0x3f7c63, 0x3f7ca4, 0x3f7ce4, 0x3f7d24, 0x3f7d64, 0x3f7da4, 0x3f7de4, 0x3f7e24,
+    0x3f7e63, 0x3f7eb2, 0x3f7ee8, 0x3f7f24, 0x3f8421, 0x3f8461, 0x3f84a1, 0x3f84e1, 0x3f8521,
+    0x3f8561, 0x3f85a1, 0x3f85e1, 0x3f8621, 0x3f8661, 0x3f8c21, 0x3f8c61, 0x3f8ca1, 0x3f8ce1,
+    0x3f8d21, 0x3f8d61, 0x3f8da1, 0x3f8de1, 0x3f8e21, 0x3f8e61, 0x3f8ea1, 0x3f8ee1, 0x3f8f21,
+    0x3f8f61, 0x3f8fa1, 0x3f8fe1, 0x3f9021, 0x3f9061, 0x3f90a1, 0x3f90e1, 0x3f9121, 0x3f91e1,
+    0x3f9221, 0x3f9261, 0x3f92a1, 0x3f92e1, 0x3f9321, 0x3f9361, 0x3f93a1, 0x3f93e1, 0x3f9421,
+    0x3f9461, 0x3f94a1, 0x3f9521, 0x3f9561, 0x3f95a1, 0x3f95e1, 0x3f9621, 0x3f9661, 0x3f96a1,
+    0x3f96e1, 0x3f9721, 0x3f9761, 0x3f97a1, 0x3f97e1, 0x3f9821, 0x3f9861, 0x3f98a1, 0x3f98e1,
+    0x3f9921, 0x3f9961, 0x3f99a1, 0x3f9a21, 0x3f9a61, 0x3f9aa1, 0x3f9ae1, 0x3f9c22, 0x3f9c62,
+    0x3f9ca2, 0x3f9d22, 0x3f9da2, 0x3f9de2, 0x3f9e22, 0x3f9e62, 0x3f9ea2, 0x3f9ee2, 0x3f9f22,
+    0x3f9f62, 0x3f9fa2, 0x3f9fe2, 0x3fa021, 0x3fa061, 0x3fa0a1, 0x3fa0e1, 0x3fa121, 0x3fa161,
+    0x3fa1a1, 0x3fa1e1, 0x3fa221, 0x3fa261, 0x3fa2a1, 0x3fa2e1, 0x3fa321, 0x3fa361, 0x3fa3a1,
+    0x3fa3e1, 0x3fa421, 0x3fa461, 0x3fa4a1, 0x3fa4e1, 0x3fa521, 0x3fa561, 0x3fa5a1, 0x3fa5e1,
+    0x3fa621, 0x3fa661, 0x3fa6a1, 0x3fa6e1, 0x3fa721, 0x3fa761, 0x3fa7a1, 0x3fa7e1, 0x3fa821,
+    0x3fa861, 0x3fa8a1, 0x3fa8e1, 0x3fa921, 0x3fa961, 0x3fa9a1, 0x3fa9e1, 0x3faa21, 0x3faa61,
+    0x3faaa1, 0x3faae1, 0x3fab21, 0x3fab61, 0x3faba1, 0x3fabe1, 0x3fac21, 0x3fac61, 0x3faca1,
+    0x3face1, 0x3fad21, 0x3fad61, 0x3fada1, 0x3fade1, 0x3fae21, 0x3fae61, 0x3faea1, 0x3faee1,
+    0x3faf21, 0x3faf61, 0x3fafa1, 0x3fafe1, 0x3fb021, 0x3fb061, 0x3fb0a1, 0x3fb0e1, 0x3fb121,
+    0x3fb161, 0x3fb1a1, 0x3fb1e1, 0x3fb221, 0x3fb261, 0x3fb2a1, 0x3fb2e1, 0x3fb321, 0x3fb361,
+    0x3fb3a1, 0x3fb3e1, 0x3fb421, 0x3fb461, 0x3fb4a1, 0x3fb4e1, 0x3fb521, 0x3fb561, 0x3fb5a1,
+    0x3fb5e1, 0x3fb621, 0x3fb661, 0x3fb6a1, 0x3fb6e1, 0x3fb721, 0x3fb761, 0x3fb7a1, 0x3fb7e1,
+    0x3fb821, 0x3fb861, 0x3fb8a1, 0x3fb8e1, 0x3fb921, 0x3fb961, 0x3fb9a1, 0x3fb9e1, 0x3fba21,
+    0x3fba61, 0x3fbaa1, 0x3fbae1, 0x3fbb21, 0x3fbb61, 0x3fbba1, 0x3fbbe1, 0x3fbc21, 0x3fbc61,
+    0x3fbca1, 0x3fbce1, 0x3fbd21, 0x3fbd62, 0x3fbda2, 0x3fbde2, 0x3fbe22, 0x3fbe62, 0x3fbea2,
+    0x3fbee2, 0x3fbf22, 0x3fc061, 0x3fc0a1, 0x3fc0e1, 0x3fc121, 0x3fc161, 0x3fc1a1, 0x3fc1e1,
+    0x3fc221, 0x3fc261, 0x3fc2a1, 0x3fc2e1, 0x3fc321, 0x3fc361, 0x3fc3a1, 0x3fc3e1, 0x3fc421,
+    0x3fc461, 0x3fc4a1, 0x3fc4e1, 0x3fc521, 0x3fc561, 0x3fc5a1, 0x3fc5e1, 0x3fc621, 0x3fc661,
+    0x3fc6a1, 0x3fc6e1, 0x3fc721, 0x3fc761, 0x3fc7a1, 0x3fc7e1, 0x3fc821, 0x3fc861, 0x3fc8a1,
+    0x3fc8e1, 0x3fc921, 0x3fc961, 0x3fc9a1, 0x3fc9e1, 0x3fca21, 0x3fca61, 0x3fcaa1, 0x3fcae1,
+    0x3fcb21, 0x3fcb61, 0x3fcba1, 0x3fcbe1, 0x3fcc21, 0x3fcc61, 0x3fcca1, 0x3fcce1, 0x3fcd21,
+    0x3fcd61, 0x3fcda1, 0x3fcde1, 0x3fce21, 0x3fce61, 0x3fcea1, 0x3fcee1, 0x3fcf21, 0x3fcf61,
+    0x3fcfa1, 0x3fcfe1, 0x3fd021, 0x3fd061, 0x3fd0a1, 0x3fd0e1, 0x3fd121, 0x3fd161, 0x3fd1a1,
+    0x3fd1e1, 0x3fd221, 0x3fd261, 0x3fd2a1, 0x3fd2e1, 0x3fd321, 0x3fd361, 0x3fd3a1, 0x3fd3e1,
+    0x3fd421, 0x3fd461, 0x3fd4a1, 0x3fd4e1, 0x3fd521, 0x3fd561, 0x3fd5a1, 0x3fd5e1, 0x3fd621,
+    0x3fd661, 0x3fd6a1, 0x3fd6e1, 0x3fd721, 0x3fd761, 0x3fd7a1, 0x3fd7e1, 0x3fd821, 0x3fd861,
+    0x3fd8a1, 0x3fd8e1, 0x3fd921, 0x3fd961, 0x3fd9a1, 0x3fd9e1, 0x3fda21, 0x3fda61, 0x3fdaa1,
+    0x3fdae1, 0x3fdb21, 0x3fdb61, 0x3fdba1, 0x3fdbe1, 0x3fdc21, 0x3fdc61, 0x3fdca1, 0x3fdce1,
+    0x3fdd21, 0x3fdd61, 0x3fdda1, 0x3fdde1, 0x3fde21, 0x3fde61, 0x3fdea1, 0x3fdee1, 0x3fdf21,
+    0x3fdf61, 0x3fdfa1, 0x3fdfe1, 0x3fe021, 0x3fe061, 0x3fe0a1, 0x3fe0e1, 0x3fe121, 0x3fe161,
+    0x3fe1a1, 0x3fe1e1, 0x3fe221, 0x3fe261, 0x3fe2a1, 0x3fe2e1, 0x3fe321, 0x3fe361, 0x3fe3a1,
+    0x3fe3e1, 0x3fe421, 0x3fe461, 0x3fe4a1, 0x3fe4e1, 0x3fe521, 0x3fe561, 0x3fe5a1, 0x3fe5e1,
+    0x3fe621, 0x3fe661, 0x3fe6a1, 0x3fe6e1, 0x3fe721, 0x3fe761, 0x3fe7a1, 0x3fe7e1, 0x3fe821,
+    0x3fe861, 0x3fe8a1, 0x3fe8e1, 0x3fe921, 0x3fe961, 0x3fe9a1, 0x3fe9e1, 0x3fea21, 0x3fea61,
+    0x3feaa1, 0x3feae1, 0x3feb21, 0x3feb61, 0x3feba1, 0x3febe1, 0x3fec21, 0x3fec61, 0x3feca1,
+    0x3fece1, 0x3fed21, 0x3fed61, 0x3feda1, 0x3fede1, 0x3fee21, 0x3fee61, 0x3feea1, 0x3feee1,
+    0x3fef21, 0x3fef61, 0x3fefa1, 0x3ff0a1, 0x3ff0e1, 0x3ff121, 0x3ff161, 0x3ff1a1, 0x3ff1e1,
+    0x3ff2a1, 0x3ff2e1, 0x3ff321, 0x3ff361, 0x3ff3a1, 0x3ff3e1, 0x3ff4a1, 0x3ff4e1, 0x3ff521,
+    0x3ff561, 0x3ff5a1, 0x3ff5e1, 0x3ff6a1, 0x3ff6e1, 0x3ff721, 0x3ff821, 0x3ff861, 0x3ff8a1,
+    0x3ff8e1, 0x3ff921, 0x3ff961, 0x3ff9a1, 0x3ffa21, 0x3ffa61, 0x3ffaa1, 0x3ffae1, 0x3ffb21,
+    0x3ffb61, 0x3ffba1, 0x41e061, 0x41e0a1, 0x41e0e1, 0x41e121, 0x41e161, 0x41e1e1, 0x41e221,
+    0x41e261, 0x41e2a1, 0x41e2e1, 0x41e321, 0x41e361, 0x41e3a1, 0x41e3e1, 0x41e421, 0x41e461,
+    0x41e4a1, 0x41e4e1, 0x41e521, 0x41e561, 0x41e5a1, 0x41e5e1, 0x41e621, 0x41e661, 0x41e6a1,
+    0x41e6e1, 0x41e721, 0x41e761, 0x41e7a1, 0x41e7e1, 0x41e821, 0x41e861, 0x41e8a1, 0x41e8e1,
+    0x41e921, 0x41e961, 0x41e9a1, 0x41e9e1, 0x41ea21, 0x41ea61, 0x41eaa1, 0x41eae1, 0x41eb21,
+    0x41eb61, 0x41eba1, 0x41ebe1, 0x41ec21, 0x41eca1, 0x41ece1, 0x41ed21, 0x41ed61, 0x41eda1,
+    0x41ede1, 0x41ee21, 0x41ee61, 0x41eea1, 0x442682, 0x442702, 0x442ac2, 0x444b82, 0x444bc2,
+    0x44d2c2, 0x44d302, 0x452ec2, 0x452f02, 0x452f82, 0x456e82, 0x456ec2, 0x464e02, 0x745782,
+    0x7457c2, 0x745802, 0x745842, 0x745882, 0x7458c2, 0x745902, 0x746ec2, 0x746f02, 0x746f42,
+    0x746f82, 0x746fc2, 0x747002, 0x750021, 0x750061, 0x7500a1, 0x7500e1, 0x750121, 0x750161,
+    0x7501a1, 0x7501e1, 0x750221, 0x750261, 0x7502a1, 0x7502e1, 0x750321, 0x750361, 0x7503a1,
+    0x7503e1, 0x750421, 0x750461, 0x7504a1, 0x7504e1, 0x750521, 0x750561, 0x7505a1, 0x7505e1,
+    0x750621, 0x750661, 0x7506a1, 0x7506e1, 0x750721, 0x750761, 0x7507a1, 0x7507e1, 0x750821,
+    0x750861, 0x7508a1, 0x7508e1, 0x750921, 0x750961, 0x7509a1, 0x7509e1, 0x750a21, 0x750a61,
+    0x750aa1, 0x750ae1, 0x750b21, 0x750b61, 0x750ba1, 0x750be1, 0x750c21, 0x750c61, 0x750ca1,
+    0x750ce1, 0x750d21, 0x750d61, 0x750da1, 0x750de1, 0x750e21, 0x750e61, 0x750ea1, 0x750ee1,
+    0x750f21, 0x750f61, 0x750fa1, 0x750fe1, 0x751021, 0x751061, 0x7510a1, 0x7510e1, 0x751121,
+    0x751161, 0x7511a1, 0x7511e1, 0x751221, 0x751261, 0x7512a1, 0x7512e1, 0x751321, 0x751361,
+    0x7513a1, 0x7513e1, 0x751421, 0x751461, 0x7514a1, 0x7514e1, 0x751521, 0x7515a1, 0x7515e1,
+    0x751621, 0x751661, 0x7516a1, 0x7516e1, 0x751721, 0x751761, 0x7517a1, 0x7517e1, 0x751821,
+    0x751861, 0x7518a1, 0x7518e1, 0x751921, 0x751961, 0x7519a1, 0x7519e1, 0x751a21, 0x751a61,
+    0x751aa1, 0x751ae1, 0x751b21, 0x751b61, 0x751ba1, 0x751be1, 0x751c21, 0x751c61, 0x751ca1,
+    0x751ce1, 0x751d21, 0x751d61, 0x751da1, 0x751de1, 0x751e21, 0x751e61, 0x751ea1, 0x751ee1,
+    0x751f21, 0x751f61, 0x751fa1, 0x751fe1, 0x752021, 0x752061, 0x7520a1, 0x7520e1, 0x752121,
+    0x752161, 0x7521a1, 0x7521e1, 0x752221, 0x752261, 0x7522a1, 0x7522e1, 0x752321, 0x752361,
+    0x7523a1, 0x7523e1, 0x752421, 0x752461, 0x7524a1, 0x7524e1, 0x752521, 0x752561, 0x7525a1,
+    0x7525e1, 0x752621, 0x752661, 0x7526a1, 0x7526e1, 0x752721, 0x7527a1, 0x7527e1, 0x7528a1,
+    0x752961, 0x7529a1, 0x752a61, 0x752aa1, 0x752ae1, 0x752b21, 0x752ba1, 0x752be1, 0x752c21,
+    0x752c61, 0x752ca1, 0x752ce1, 0x752d21, 0x752d61, 0x752da1, 0x752de1, 0x752e21, 0x752e61,
+    0x752ee1, 0x752f61, 0x752fa1, 0x752fe1, 0x753021, 0x753061, 0x7530a1, 0x7530e1, 0x753161,
+    0x7531a1, 0x7531e1, 0x753221, 0x753261, 0x7532a1, 0x7532e1, 0x753321, 0x753361, 0x7533a1,
+    0x7533e1, 0x753421, 0x753461, 0x7534a1, 0x7534e1, 0x753521, 0x753561, 0x7535a1, 0x7535e1,
+    0x753621, 0x753661, 0x7536a1, 0x7536e1, 0x753721, 0x753761, 0x7537a1, 0x7537e1, 0x753821,
+    0x753861, 0x7538a1, 0x7538e1, 0x753921, 0x753961, 0x7539a1, 0x7539e1, 0x753a21, 0x753a61,
+    0x753aa1, 0x753ae1, 0x753b21, 0x753b61, 0x753ba1, 0x753be1, 0x753c21, 0x753c61, 0x753ca1,
+    0x753ce1, 0x753d21, 0x753d61, 0x753da1, 0x753de1, 0x753e21, 0x753e61, 0x753ea1, 0x753ee1,
+    0x753f21, 0x753f61, 0x753fa1, 0x753fe1, 0x754021, 0x754061, 0x7540a1, 0x7540e1, 0x754121,
+    0x754161, 0x7541e1, 0x754221, 0x754261, 0x7542a1, 0x754361, 0x7543a1, 0x7543e1, 0x754421,
+    0x754461, 0x7544a1, 0x7544e1, 0x754521, 0x7545a1, 0x7545e1, 0x754621, 0x754661, 0x7546a1,
+    0x7546e1, 0x754721, 0x7547a1, 0x7547e1, 0x754821, 0x754861, 0x7548a1, 0x7548e1, 0x754921,
+    0x754961, 0x7549a1, 0x7549e1, 0x754a21, 0x754a61, 0x754aa1, 0x754ae1, 0x754b21, 0x754b61,
+    0x754ba1, 0x754be1, 0x754c21, 0x754c61, 0x754ca1, 0x754ce1, 0x754d21, 0x754d61, 0x754da1,
+    0x754de1, 0x754e21, 0x754e61, 0x754ee1, 0x754f21, 0x754f61, 0x754fa1, 0x755021, 0x755061,
+    0x7550a1, 0x7550e1, 0x755121, 0x7551a1, 0x7552a1, 0x7552e1, 0x755321, 0x755361, 0x7553a1,
+    0x7553e1, 0x755421, 0x7554a1, 0x7554e1, 0x755521, 0x755561, 0x7555a1, 0x7555e1, 0x755621,
+    0x755661, 0x7556a1, 0x7556e1, 0x755721, 0x755761, 0x7557a1, 0x7557e1, 0x755821, 0x755861,
+    0x7558a1, 0x7558e1, 0x755921, 0x755961, 0x7559a1, 0x7559e1, 0x755a21, 0x755a61, 0x755aa1,
+    0x755ae1, 0x755b21, 0x755b61, 0x755ba1, 0x755be1, 0x755c21, 0x755c61, 0x755ca1, 0x755ce1,
+    0x755d21, 0x755d61, 0x755da1, 0x755de1, 0x755e21, 0x755e61, 0x755ea1, 0x755ee1, 0x755f21,
+    0x755f61, 0x755fa1, 0x755fe1, 0x756021, 0x756061, 0x7560a1, 0x7560e1, 0x756121, 0x756161,
+    0x7561a1, 0x7561e1, 0x756221, 0x756261, 0x7562a1, 0x7562e1, 0x756321, 0x756361, 0x7563a1,
+    0x7563e1, 0x756421, 0x756461, 0x7564a1, 0x7564e1, 0x756521, 0x756561, 0x7565a1, 0x7565e1,
+    0x756621, 0x756661, 0x7566a1, 0x7566e1, 0x756721, 0x756761, 0x7567a1, 0x7567e1, 0x756821,
+    0x756861, 0x7568a1, 0x7568e1, 0x756921, 0x756961, 0x7569a1, 0x7569e1, 0x756a21, 0x756a61,
+    0x756aa1, 0x756ae1, 0x756b21, 0x756b61, 0x756ba1, 0x756be1, 0x756c21, 0x756c61, 0x756ca1,
+    0x756ce1, 0x756d21, 0x756d61, 0x756da1, 0x756de1, 0x756e21, 0x756e61, 0x756ea1, 0x756ee1,
+    0x756f21, 0x756f61, 0x756fa1, 0x756fe1, 0x757021, 0x757061, 0x7570a1, 0x7570e1, 0x757121,
+    0x757161, 0x7571a1, 0x7571e1, 0x757221, 0x757261, 0x7572a1, 0x7572e1, 0x757321, 0x757361,
+    0x7573a1, 0x7573e1, 0x757421, 0x757461, 0x7574a1, 0x7574e1, 0x757521, 0x757561, 0x7575a1,
+    0x7575e1, 0x757621, 0x757661, 0x7576a1, 0x7576e1, 0x757721, 0x757761, 0x7577a1, 0x7577e1,
+    0x757821, 0x757861, 0x7578a1, 0x7578e1, 0x757921, 0x757961, 0x7579a1, 0x7579e1, 0x757a21,
+    0x757a61, 0x757aa1, 0x757ae1, 0x757b21, 0x757b61, 0x757ba1, 0x757be1, 0x757c21, 0x757c61,
+    0x757ca1, 0x757ce1, 0x757d21, 0x757d61, 0x757da1, 0x757de1, 0x757e21, 0x757e61, 0x757ea1,
+    0x757ee1, 0x757f21, 0x757f61, 0x757fa1, 0x757fe1, 0x758021, 0x758061, 0x7580a1, 0x7580e1,
+    0x758121, 0x758161, 0x7581a1, 0x7581e1, 0x758221, 0x758261, 0x7582a1, 0x7582e1, 0x758321,
+    0x758361, 0x7583a1, 0x7583e1, 0x758421, 0x758461, 0x7584a1, 0x7584e1, 0x758521, 0x758561,
+    0x7585a1, 0x7585e1, 0x758621, 0x758661, 0x7586a1, 0x7586e1, 0x758721, 0x758761, 0x7587a1,
+    0x7587e1, 0x758821, 0x758861, 0x7588a1, 0x7588e1, 0x758921, 0x758961, 0x7589a1, 0x7589e1,
+    0x758a21, 0x758a61, 0x758aa1, 0x758ae1, 0x758b21, 0x758b61, 0x758ba1, 0x758be1, 0x758c21,
+    0x758c61, 0x758ca1, 0x758ce1, 0x758d21, 0x758d61, 0x758da1, 0x758de1, 0x758e21, 0x758e61,
+    0x758ea1, 0x758ee1, 0x758f21, 0x758f61, 0x758fa1, 0x758fe1, 0x759021, 0x759061, 0x7590a1,
+    0x7590e1, 0x759121, 0x759161, 0x7591a1, 0x7591e1, 0x759221, 0x759261, 0x7592a1, 0x7592e1,
+    0x759321, 0x759361, 0x7593a1, 0x7593e1, 0x759421, 0x759461, 0x7594a1, 0x7594e1, 0x759521,
+    0x759561, 0x7595a1, 0x7595e1, 0x759621, 0x759661, 0x7596a1, 0x7596e1, 0x759721, 0x759761,
+    0x7597a1, 0x7597e1, 0x759821, 0x759861, 0x7598a1, 0x7598e1, 0x759921, 0x759961, 0x7599a1,
+    0x7599e1, 0x759a21, 0x759a61, 0x759aa1, 0x759ae1, 0x759b21, 0x759b61, 0x759ba1, 0x759be1,
+    0x759c21, 0x759c61, 0x759ca1, 0x759ce1, 0x759d21, 0x759d61, 0x759da1, 0x759de1, 0x759e21,
+    0x759e61, 0x759ea1, 0x759ee1, 0x759f21, 0x759f61, 0x759fa1, 0x759fe1, 0x75a021, 0x75a061,
+    0x75a0a1, 0x75a0e1, 0x75a121, 0x75a161, 0x75a1a1, 0x75a1e1, 0x75a221, 0x75a261, 0x75a2a1,
+    0x75a2e1, 0x75a321, 0x75a361, 0x75a3a1, 0x75a3e1, 0x75a421, 0x75a461, 0x75a4a1, 0x75a4e1,
+    0x75a521, 0x75a561, 0x75a5a1, 0x75a5e1, 0x75a621, 0x75a661, 0x75a6a1, 0x75a6e1, 0x75a721,
+    0x75a761, 0x75a7a1, 0x75a7e1, 0x75a821, 0x75a861, 0x75a8a1, 0x75a8e1, 0x75a921, 0x75a961,
+    0x75aa21, 0x75aa61, 0x75aaa1, 0x75aae1, 0x75ab21, 0x75ab61, 0x75aba1, 0x75abe1, 0x75ac21,
+    0x75ac61, 0x75aca1, 0x75ace1, 0x75ad21, 0x75ad61, 0x75ada1, 0x75ade1, 0x75ae21, 0x75ae61,
+    0x75aea1, 0x75aee1, 0x75af21, 0x75af61, 0x75afa1, 0x75afe1, 0x75b021, 0x75b061, 0x75b0a1,
+    0x75b0e1, 0x75b121, 0x75b161, 0x75b1a1, 0x75b1e1, 0x75b221, 0x75b261, 0x75b2a1, 0x75b2e1,
+    0x75b321, 0x75b361, 0x75b3a1, 0x75b3e1, 0x75b421, 0x75b461, 0x75b4a1, 0x75b4e1, 0x75b521,
+    0x75b561, 0x75b5a1, 0x75b5e1, 0x75b621, 0x75b661, 0x75b6a1, 0x75b6e1, 0x75b721, 0x75b761,
+    0x75b7a1, 0x75b7e1, 0x75b821, 0x75b861, 0x75b8a1, 0x75b8e1, 0x75b921, 0x75b961, 0x75b9a1,
+    0x75b9e1, 0x75ba21, 0x75ba61, 0x75baa1, 0x75bae1, 0x75bb21, 0x75bb61, 0x75bba1, 0x75bbe1,
+    0x75bc21, 0x75bc61, 0x75bca1, 0x75bce1, 0x75bd21, 0x75bd61, 0x75bda1, 0x75bde1, 0x75be21,
+    0x75be61, 0x75bea1, 0x75bee1, 0x75bf21, 0x75bf61, 0x75bfa1, 0x75bfe1, 0x75c021, 0x75c061,
+    0x75c0a1, 0x75c0e1, 0x75c121, 0x75c161, 0x75c1a1, 0x75c1e1, 0x75c221, 0x75c261, 0x75c2a1,
+    0x75c2e1, 0x75c321, 0x75c361, 0x75c3a1, 0x75c3e1, 0x75c421, 0x75c461, 0x75c4a1, 0x75c4e1,
+    0x75c521, 0x75c561, 0x75c5a1, 0x75c5e1, 0x75c621, 0x75c661, 0x75c6a1, 0x75c6e1, 0x75c721,
+    0x75c761, 0x75c7a1, 0x75c7e1, 0x75c821, 0x75c861, 0x75c8a1, 0x75c8e1, 0x75c921, 0x75c961,
+    0x75c9a1, 0x75c9e1, 0x75ca21, 0x75ca61, 0x75caa1, 0x75cae1, 0x75cb21, 0x75cb61, 0x75cba1,
+    0x75cbe1, 0x75cc21, 0x75cc61, 0x75cca1, 0x75cce1, 0x75cd21, 0x75cd61, 0x75cda1, 0x75cde1,
+    0x75ce21, 0x75ce61, 0x75cea1, 0x75cee1, 0x75cf21, 0x75cf61, 0x75cfa1, 0x75cfe1, 0x75d021,
+    0x75d061, 0x75d0a1, 0x75d0e1, 0x75d121, 0x75d161, 0x75d1a1, 0x75d1e1, 0x75d221, 0x75d261,
+    0x75d2a1, 0x75d2e1, 0x75d321, 0x75d361, 0x75d3a1, 0x75d3e1, 0x75d421, 0x75d461, 0x75d4a1,
+    0x75d4e1, 0x75d521, 0x75d561, 0x75d5a1, 0x75d5e1, 0x75d621, 0x75d661, 0x75d6a1, 0x75d6e1,
+    0x75d721, 0x75d761, 0x75d7a1, 0x75d7e1, 0x75d821, 0x75d861, 0x75d8a1, 0x75d8e1, 0x75d921,
+    0x75d961, 0x75d9a1, 0x75d9e1, 0x75da21, 0x75da61, 0x75daa1, 0x75dae1, 0x75db21, 0x75db61,
+    0x75dba1, 0x75dbe1, 0x75dc21, 0x75dc61, 0x75dca1, 0x75dce1, 0x75dd21, 0x75dd61, 0x75dda1,
+    0x75dde1, 0x75de21, 0x75de61, 0x75dea1, 0x75dee1, 0x75df21, 0x75df61, 0x75dfa1, 0x75dfe1,
+    0x75e021, 0x75e061, 0x75e0a1, 0x75e0e1, 0x75e121, 0x75e161, 0x75e1a1, 0x75e1e1, 0x75e221,
+    0x75e261, 0x75e2a1, 0x75e2e1, 0x75e321, 0x75e361, 0x75e3a1, 0x75e3e1, 0x75e421, 0x75e461,
+    0x75e4a1, 0x75e4e1, 0x75e521, 0x75e561, 0x75e5a1, 0x75e5e1, 0x75e621, 0x75e661, 0x75e6a1,
+    0x75e6e1, 0x75e721, 0x75e761, 0x75e7a1, 0x75e7e1, 0x75e821, 0x75e861, 0x75e8a1, 0x75e8e1,
+    0x75e921, 0x75e961, 0x75e9a1, 0x75e9e1, 0x75ea21, 0x75ea61, 0x75eaa1, 0x75eae1, 0x75eb21,
+    0x75eb61, 0x75eba1, 0x75ebe1, 0x75ec21, 0x75ec61, 0x75eca1, 0x75ece1, 0x75ed21, 0x75ed61,
+    0x75eda1, 0x75ede1, 0x75ee21, 0x75ee61, 0x75eea1, 0x75eee1, 0x75ef21, 0x75ef61, 0x75efa1,
+    0x75efe1, 0x75f021, 0x75f061, 0x75f0a1, 0x75f0e1, 0x75f121, 0x75f161, 0x75f1a1, 0x75f1e1,
+    0x75f221, 0x75f261, 0x75f2a1, 0x75f2e1, 0x75f3a1, 0x75f3e1, 0x75f421, 0x75f461, 0x75f4a1,
+    0x75f4e1, 0x75f521, 0x75f561, 0x75f5a1, 0x75f5e1, 0x75f621, 0x75f661, 0x75f6a1, 0x75f6e1,
+    0x75f721, 0x75f761, 0x75f7a1, 0x75f7e1, 0x75f821, 0x75f861, 0x75f8a1, 0x75f8e1, 0x75f921,
+    0x75f961, 0x75f9a1, 0x75f9e1, 0x75fa21, 0x75fa61, 0x75faa1, 0x75fae1, 0x75fb21, 0x75fb61,
+    0x75fba1, 0x75fbe1, 0x75fc21, 0x75fc61, 0x75fca1, 0x75fce1, 0x75fd21, 0x75fd61, 0x75fda1,
+    0x75fde1, 0x75fe21, 0x75fe61, 0x75fea1, 0x75fee1, 0x75ff21, 0x75ff61, 0x75ffa1, 0x75ffe1,
+    0x7b8021, 0x7b8061, 0x7b80a1, 0x7b80e1, 0x7b8161, 0x7b81a1, 0x7b81e1, 0x7b8221, 0x7b8261,
+    0x7b82a1, 0x7b82e1, 0x7b8321, 0x7b8361, 0x7b83a1, 0x7b83e1, 0x7b8421, 0x7b8461, 0x7b84a1,
+    0x7b84e1, 0x7b8521, 0x7b8561, 0x7b85a1, 0x7b85e1, 0x7b8621, 0x7b8661, 0x7b86a1, 0x7b86e1,
+    0x7b8721, 0x7b8761, 0x7b87a1, 0x7b87e1, 0x7b8861, 0x7b88a1, 0x7b8921, 0x7b89e1, 0x7b8a61,
+    0x7b8aa1, 0x7b8ae1, 0x7b8b21, 0x7b8b61, 0x7b8ba1, 0x7b8be1, 0x7b8c21, 0x7b8c61, 0x7b8ca1,
+    0x7b8d21, 0x7b8d61, 0x7b8da1, 0x7b8de1, 0x7b8e61, 0x7b8ee1, 0x7b90a1, 0x7b91e1, 0x7b9261,
+    0x7b92e1, 0x7b9361, 0x7b93a1, 0x7b93e1, 0x7b9461, 0x7b94a1, 0x7b9521, 0x7b95e1, 0x7b9661,
+    0x7b96e1, 0x7b9761, 0x7b97e1, 0x7b9861, 0x7b98a1, 0x7b9921, 0x7b99e1, 0x7b9a21, 0x7b9a61,
+    0x7b9aa1, 0x7b9b21, 0x7b9b61, 0x7b9ba1, 0x7b9be1, 0x7b9c21, 0x7b9c61, 0x7b9ca1, 0x7b9d21,
+    0x7b9d61, 0x7b9da1, 0x7b9de1, 0x7b9e61, 0x7b9ea1, 0x7b9ee1, 0x7b9f21, 0x7b9fa1, 0x7ba021,
+    0x7ba061, 0x7ba0a1, 0x7ba0e1, 0x7ba121, 0x7ba161, 0x7ba1a1, 0x7ba1e1, 0x7ba221, 0x7ba261,
+    0x7ba2e1, 0x7ba321, 0x7ba361, 0x7ba3a1, 0x7ba3e1, 0x7ba421, 0x7ba461, 0x7ba4a1, 0x7ba4e1,
+    0x7ba521, 0x7ba561, 0x7ba5a1, 0x7ba5e1, 0x7ba621, 0x7ba661, 0x7ba6a1, 0x7ba6e1, 0x7ba861,
+    0x7ba8a1, 0x7ba8e1, 0x7ba961, 0x7ba9a1, 0x7ba9e1, 0x7baa21, 0x7baa61, 0x7baae1, 0x7bab21,
+    0x7bab61, 0x7baba1, 0x7babe1, 0x7bac21, 0x7bac61, 0x7baca1, 0x7bace1, 0x7bad21, 0x7bad61,
+    0x7bada1, 0x7bade1, 0x7bae21, 0x7bae61, 0x7baea1, 0x7baee1, 0x7c4022, 0x7c4062, 0x7c40a2,
+    0x7c40e2, 0x7c4122, 0x7c4162, 0x7c41a2, 0x7c41e2, 0x7c4222, 0x7c4262, 0x7c42a2, 0x7c4423,
+    0x7c4463, 0x7c44a3, 0x7c44e3, 0x7c4523, 0x7c4563, 0x7c45a3, 0x7c45e3, 0x7c4623, 0x7c4663,
+    0x7c46a3, 0x7c46e3, 0x7c4723, 0x7c4763, 0x7c47a3, 0x7c47e3, 0x7c4823, 0x7c4863, 0x7c48a3,
+    0x7c48e3, 0x7c4923, 0x7c4963, 0x7c49a3, 0x7c49e3, 0x7c4a23, 0x7c4a63, 0x7c4aa3, 0x7c4ae1,
+    0x7c4b21, 0x7c4b62, 0x7c4ba2, 0x7c4c21, 0x7c4c61, 0x7c4ca1, 0x7c4ce1, 0x7c4d21, 0x7c4d61,
+    0x7c4da1, 0x7c4de1, 0x7c4e21, 0x7c4e61, 0x7c4ea1, 0x7c4ee1, 0x7c4f21, 0x7c4f61, 0x7c4fa1,
+    0x7c4fe1, 0x7c5021, 0x7c5061, 0x7c50a1, 0x7c50e1, 0x7c5121, 0x7c5161, 0x7c51a1, 0x7c51e1,
+    0x7c5221, 0x7c5261, 0x7c52a2, 0x7c52e2, 0x7c5322, 0x7c5362, 0x7c53a3, 0x7c53e2, 0x7c5aa2,
+    0x7c5ae2, 0x7c5b22, 0x7c6422, 0x7c8022, 0x7c8062, 0x7c80a1, 0x7c8421, 0x7c8461, 0x7c84a1,
+    0x7c84e1, 0x7c8521, 0x7c8561, 0x7c85a1, 0x7c85e1, 0x7c8621, 0x7c8661, 0x7c86a1, 0x7c86e1,
+    0x7c8721, 0x7c8761, 0x7c87a1, 0x7c87e1, 0x7c8821, 0x7c8861, 0x7c88a1, 0x7c88e1, 0x7c8921,
+    0x7c8961, 0x7c89a1, 0x7c89e1, 0x7c8a21, 0x7c8a61, 0x7c8aa1, 0x7c8ae1, 0x7c8b21, 0x7c8b61,
+    0x7c8ba1, 0x7c8be1, 0x7c8c21, 0x7c8c61, 0x7c8ca1, 0x7c8ce1, 0x7c8d21, 0x7c8d61, 0x7c8da1,
+    0x7c8de1, 0x7c8e21, 0x7c8e61, 0x7c8ea1, 0x7c8ee1, 0x7c9023, 0x7c9063, 0x7c90a3, 0x7c90e3,
+    0x7c9123, 0x7c9163, 0x7c91a3, 0x7c91e3, 0x7c9223, 0x7c9421, 0x7c9461, 0x7efc21, 0x7efc61,
+    0x7efca1, 0x7efce1, 0x7efd21, 0x7efd61, 0x7efda1, 0x7efde1, 0x7efe21, 0x7efe61, 0xbe0001,
+    0xbe0041, 0xbe0081, 0xbe00c1, 0xbe0101, 0xbe0141, 0xbe0181, 0xbe01c1, 0xbe0201, 0xbe0241,
+    0xbe0281, 0xbe02c1, 0xbe0301, 0xbe0341, 0xbe0381, 0xbe03c1, 0xbe0401, 0xbe0441, 0xbe0481,
+    0xbe04c1, 0xbe0501, 0xbe0541, 0xbe0581, 0xbe05c1, 0xbe0601, 0xbe0641, 0xbe0681, 0xbe06c1,
+    0xbe0701, 0xbe0741, 0xbe0781, 0xbe07c1, 0xbe0801, 0xbe0841, 0xbe0881, 0xbe08c1, 0xbe0901,
+    0xbe0941, 0xbe0981, 0xbe09c1, 0xbe0a01, 0xbe0a41, 0xbe0a81, 0xbe0ac1, 0xbe0b01, 0xbe0b41,
+    0xbe0b81, 0xbe0bc1, 0xbe0c01, 0xbe0c41, 0xbe0c81, 0xbe0cc1, 0xbe0d01, 0xbe0d41, 0xbe0d81,
+    0xbe0dc1, 0xbe0e01, 0xbe0e41, 0xbe0e81, 0xbe0ec1, 0xbe0f01, 0xbe0f41, 0xbe0f81, 0xbe0fc1,
+    0xbe1001, 0xbe1041, 0xbe1081, 0xbe10c1, 0xbe1101, 0xbe1141, 0xbe1181, 0xbe11c1, 0xbe1201,
+    0xbe1241, 0xbe1281, 0xbe12c1, 0xbe1301, 0xbe1341, 0xbe1381, 0xbe13c1, 0xbe1401, 0xbe1441,
+    0xbe1481, 0xbe14c1, 0xbe1501, 0xbe1541, 0xbe1581, 0xbe15c1, 0xbe1601, 0xbe1641, 0xbe1681,
+    0xbe16c1, 0xbe1701, 0xbe1741, 0xbe1781, 0xbe17c1, 0xbe1801, 0xbe1841, 0xbe1881, 0xbe18c1,
+    0xbe1901, 0xbe1941, 0xbe1981, 0xbe19c1, 0xbe1a01, 0xbe1a41, 0xbe1a81, 0xbe1ac1, 0xbe1b01,
+    0xbe1b41, 0xbe1b81, 0xbe1bc1, 0xbe1c01, 0xbe1c41, 0xbe1c81, 0xbe1cc1, 0xbe1d01, 0xbe1d41,
+    0xbe1d81, 0xbe1dc1, 0xbe1e01, 0xbe1e41, 0xbe1e81, 0xbe1ec1, 0xbe1f01, 0xbe1f41, 0xbe1f81,
+    0xbe1fc1, 0xbe2001, 0xbe2041, 0xbe2081, 0xbe20c1, 0xbe2101, 0xbe2141, 0xbe2181, 0xbe21c1,
+    0xbe2201, 0xbe2241, 0xbe2281, 0xbe22c1, 0xbe2301, 0xbe2341, 0xbe2381, 0xbe23c1, 0xbe2401,
+    0xbe2441, 0xbe2481, 0xbe24c1, 0xbe2501, 0xbe2541, 0xbe2581, 0xbe25c1, 0xbe2601, 0xbe2641,
+    0xbe2681, 0xbe26c1, 0xbe2701, 0xbe2741, 0xbe2781, 0xbe27c1, 0xbe2801, 0xbe2841, 0xbe2881,
+    0xbe28c1, 0xbe2901, 0xbe2941, 0xbe2981, 0xbe29c1, 0xbe2a01, 0xbe2a41, 0xbe2a81, 0xbe2ac1,
+    0xbe2b01, 0xbe2b41, 0xbe2b81, 0xbe2bc1, 0xbe2c01, 0xbe2c41, 0xbe2c81, 0xbe2cc1, 0xbe2d01,
+    0xbe2d41, 0xbe2d81, 0xbe2dc1, 0xbe2e01, 0xbe2e41, 0xbe2e81, 0xbe2ec1, 0xbe2f01, 0xbe2f41,
+    0xbe2f81, 0xbe2fc1, 0xbe3001, 0xbe3041, 0xbe3081, 0xbe30c1, 0xbe3101, 0xbe3141, 0xbe3181,
+    0xbe31c1, 0xbe3201, 0xbe3241, 0xbe3281, 0xbe32c1, 0xbe3301, 0xbe3341, 0xbe3381, 0xbe33c1,
+    0xbe3401, 0xbe3441, 0xbe3481, 0xbe34c1, 0xbe3501, 0xbe3541, 0xbe3581, 0xbe35c1, 0xbe3601,
+    0xbe3641, 0xbe3681, 0xbe36c1, 0xbe3701, 0xbe3741, 0xbe3781, 0xbe37c1, 0xbe3801, 0xbe3841,
+    0xbe3881, 0xbe38c1, 0xbe3901, 0xbe3941, 0xbe3981, 0xbe39c1, 0xbe3a01, 0xbe3a41, 0xbe3a81,
+    0xbe3ac1, 0xbe3b01, 0xbe3b41, 0xbe3b81, 0xbe3bc1, 0xbe3c01, 0xbe3c41, 0xbe3c81, 0xbe3cc1,
+    0xbe3d01, 0xbe3d41, 0xbe3d81, 0xbe3dc1, 0xbe3e01, 0xbe3e41, 0xbe3e81, 0xbe3ec1, 0xbe3f01,
+    0xbe3f41, 0xbe3f81, 0xbe3fc1, 0xbe4001, 0xbe4041, 0xbe4081, 0xbe40c1, 0xbe4101, 0xbe4141,
+    0xbe4181, 0xbe41c1, 0xbe4201, 0xbe4241, 0xbe4281, 0xbe42c1, 0xbe4301, 0xbe4341, 0xbe4381,
+    0xbe43c1, 0xbe4401, 0xbe4441, 0xbe4481, 0xbe44c1, 0xbe4501, 0xbe4541, 0xbe4581, 0xbe45c1,
+    0xbe4601, 0xbe4641, 0xbe4681, 0xbe46c1, 0xbe4701, 0xbe4741, 0xbe4781, 0xbe47c1, 0xbe4801,
+    0xbe4841, 0xbe4881, 0xbe48c1, 0xbe4901, 0xbe4941, 0xbe4981, 0xbe49c1, 0xbe4a01, 0xbe4a41,
+    0xbe4a81, 0xbe4ac1, 0xbe4b01, 0xbe4b41, 0xbe4b81, 0xbe4bc1, 0xbe4c01, 0xbe4c41, 0xbe4c81,
+    0xbe4cc1, 0xbe4d01, 0xbe4d41, 0xbe4d81, 0xbe4dc1, 0xbe4e01, 0xbe4e41, 0xbe4e81, 0xbe4ec1,
+    0xbe4f01, 0xbe4f41, 0xbe4f81, 0xbe4fc1, 0xbe5001, 0xbe5041, 0xbe5081, 0xbe50c1, 0xbe5101,
+    0xbe5141, 0xbe5181, 0xbe51c1, 0xbe5201, 0xbe5241, 0xbe5281, 0xbe52c1, 0xbe5301, 0xbe5341,
+    0xbe5381, 0xbe53c1, 0xbe5401, 0xbe5441, 0xbe5481, 0xbe54c1, 0xbe5501, 0xbe5541, 0xbe5581,
+    0xbe55c1, 0xbe5601, 0xbe5641, 0xbe5681, 0xbe56c1, 0xbe5701, 0xbe5741, 0xbe5781, 0xbe57c1,
+    0xbe5801, 0xbe5841, 0xbe5881, 0xbe58c1, 0xbe5901, 0xbe5941, 0xbe5981, 0xbe59c1, 0xbe5a01,
+    0xbe5a41, 0xbe5a81, 0xbe5ac1, 0xbe5b01, 0xbe5b41, 0xbe5b81, 0xbe5bc1, 0xbe5c01, 0xbe5c41,
+    0xbe5c81, 0xbe5cc1, 0xbe5d01, 0xbe5d41, 0xbe5d81, 0xbe5dc1, 0xbe5e01, 0xbe5e41, 0xbe5e81,
+    0xbe5ec1, 0xbe5f01, 0xbe5f41, 0xbe5f81, 0xbe5fc1, 0xbe6001, 0xbe6041, 0xbe6081, 0xbe60c1,
+    0xbe6101, 0xbe6141, 0xbe6181, 0xbe61c1, 0xbe6201, 0xbe6241, 0xbe6281, 0xbe62c1, 0xbe6301,
+    0xbe6341, 0xbe6381, 0xbe63c1, 0xbe6401, 0xbe6441, 0xbe6481, 0xbe64c1, 0xbe6501, 0xbe6541,
+    0xbe6581, 0xbe65c1, 0xbe6601, 0xbe6641, 0xbe6681, 0xbe66c1, 0xbe6701, 0xbe6741, 0xbe6781,
+    0xbe67c1, 0xbe6801, 0xbe6841, 0xbe6881, 0xbe68c1, 0xbe6901, 0xbe6941, 0xbe6981, 0xbe69c1,
+    0xbe6a01, 0xbe6a41, 0xbe6a81, 0xbe6ac1, 0xbe6b01, 0xbe6b41, 0xbe6b81, 0xbe6bc1, 0xbe6c01,
+    0xbe6c41, 0xbe6c81, 0xbe6cc1, 0xbe6d01, 0xbe6d41, 0xbe6d81, 0xbe6dc1, 0xbe6e01, 0xbe6e41,
+    0xbe6e81, 0xbe6ec1, 0xbe6f01, 0xbe6f41, 0xbe6f81, 0xbe6fc1, 0xbe7001, 0xbe7041, 0xbe7081,
+    0xbe70c1, 0xbe7101, 0xbe7141, 0xbe7181, 0xbe71c1, 0xbe7201, 0xbe7241, 0xbe7281, 0xbe72c1,
+    0xbe7301, 0xbe7341, 0xbe7381, 0xbe73c1, 0xbe7401, 0xbe7441, 0xbe7481, 0xbe74c1, 0xbe7501,
+    0xbe7541, 0xbe7581, 0xbe75c1, 0xbe7601, 0xbe7641, 0xbe7681, 0xbe76c1, 0xbe7701, 0xbe7741,
+    0xbe7781, 0xbe77c1, 0xbe7801, 0xbe7841, 0xbe7881, 0xbe78c1, 0xbe7901, 0xbe7941, 0xbe7981,
+    0xbe79c1, 0xbe7a01, 0xbe7a41, 0xbe7a81, 0xbe7ac1, 0xbe7b01, 0xbe7b41, 0xbe7b81, 0xbe7bc1,
+    0xbe7c01, 0xbe7c41, 0xbe7c81, 0xbe7cc1, 0xbe7d01, 0xbe7d41, 0xbe7d81, 0xbe7dc1, 0xbe7e01,
+    0xbe7e41, 0xbe7e81, 0xbe7ec1, 0xbe7f01, 0xbe7f41, 0xbe7f81, 0xbe7fc1, 0xbe8001, 0xbe8041,
+    0xbe8081, 0xbe80c1, 0xbe8101, 0xbe8141, 0xbe8181, 0xbe81c1, 0xbe8201, 0xbe8241, 0xbe8281,
+    0xbe82c1, 0xbe8301, 0xbe8341, 0xbe8381, 0xbe83c1, 0xbe8401, 0xbe8441, 0xbe8481, 0xbe84c1,
+    0xbe8501, 0xbe8541, 0xbe8581, 0xbe85c1, 0xbe8601, 0xbe8641, 0xbe8681, 0xbe86c1, 0xbe8701,
+    0xbe8741,
+    // clang-format on
+};
+/// Where every 16th decomposition begins in decomposed_codes.
+inline constexpr std::uint16_t decomposition_starts[] = {
+    // clang-format off
+    0x0, 0x1c, 0x3c, 0x5c, 0x7c, 0x9c, 0xbc, 0xdc, 0xfc, 0x11c, 0x13c, 0x15c, 0x17b, 0x19b, 0x1bb,
+    0x1db, 0x1fb, 0x21b, 0x237, 0x24d, 0x267, 0x285, 0x29c, 0x2bc, 0x2dc, 0x2fc, 0x31c, 0x33c,
+    0x35c, 0x37b, 0x39b, 0x3b7, 0x3c7, 0x3d7, 0x3e7, 0x3f7, 0x407, 0x418, 0x438, 0x458, 0x478,
+    0x498, 0x4b8, 0x4d8, 0x4f8, 0x518, 0x538, 0x558, 0x578, 0x598, 0x5b8, 0x5d8, 0x5f8, 0x618,
+    0x638, 0x658, 0x678, 0x698, 0x6b8, 0x6d5, 0x6f1, 0x711, 0x731, 0x751, 0x76e, 0x78b, 0x7a9,
+    0x7c2, 0x7d7, 0x7f4, 0x804, 0x814, 0x82f, 0x843, 0x854, 0x86d, 0x899, 0x8b7, 0x8d6, 0x8f8,
+    0x918, 0x936, 0x94d, 0x97c, 0x9ac, 0x9db, 0xa0b, 0xa27, 0xa37, 0xa47, 0xa60, 0xa70, 0xa80,
+    0xa90, 0xaa0, 0xab0, 0xac0, 0xad0, 0xae0, 0xaf0, 0xb00, 0xb10, 0xb20, 0xb30, 0xb40, 0xb60,
+    0xb80, 0xba0, 0xbbe, 0xbce, 0xbde, 0xbee, 0xbfe, 0xc0e, 0xc1e, 0xc3a, 0xc72, 0xcb0, 0xce0,
+    0xd0a, 0xd2a, 0xd3c, 0xd61, 0xd71, 0xd81, 0xd91, 0xdb0, 0xdd5, 0xde5, 0xdf5, 0xe06, 0xe3f,
+    0xe7c, 0xeb0, 0xee4, 0xf1a, 0xf44, 0xf72, 0xf99, 0xfbc, 0xfe1, 0x1014, 0x1034, 0x1059, 0x1081,
+    0x10a8, 0x10d8, 0x10e8, 0x10f8, 0x1108, 0x1118, 0x1128, 0x1138, 0x1148, 0x1158, 0x1168, 0x1178,
+    0x1188, 0x1198, 0x11a8, 0x11b8, 0x11c8, 0x11d8, 0x11e8, 0x11f8, 0x1208, 0x1218, 0x1228, 0x1238,
+    0x1248, 0x1258, 0x1268, 0x1278, 0x1288, 0x1298, 0x12a8, 0x12c1, 0x12d8, 0x12f7, 0x1317, 0x1329,
+    0x1339, 0x1349, 0x1359, 0x1369, 0x1379, 0x1389, 0x139e, 0x13bb, 0x13da, 0x13fa, 0x141a, 0x143a,
+    0x145a, 0x147b, 0x14a0, 0x14c0, 0x14e0, 0x1500, 0x1520, 0x1540, 0x1560, 0x1580, 0x15a0, 0x15c3,
+    0x15e3, 0x1603, 0x1623, 0x1644, 0x1674, 0x16a4, 0x16d4, 0x1704, 0x1734, 0x1764, 0x1794, 0x17da,
+    0x17f4, 0x1804, 0x1814, 0x1824, 0x1840, 0x1852, 0x1862, 0x1872, 0x1882, 0x1892, 0x18a2, 0x18b2,
+    0x18ca, 0x18da, 0x18ea, 0x18fa, 0x190a, 0x191a, 0x192a, 0x193a, 0x194a, 0x195a, 0x196a, 0x197a,
+    0x198a, 0x199a, 0x19aa, 0x19ba, 0x19ca, 0x19da, 0x19f2, 0x1a12, 0x1a24, 0x1a34, 0x1a44, 0x1a54,
+    0x1a64, 0x1a74, 0x1a84, 0x1a94, 0x1aa4, 0x1ab4, 0x1ac4, 0x1ad4, 0x1ae4, 0x1af4, 0x1b04, 0x1b14,
+    0x1b24, 0x1b34, 0x1b44, 0x1b54, 0x1b64, 0x1b74, 0x1b84, 0x1b94, 0x1ba4, 0x1bb4, 0x1bc4, 0x1bd4,
+    0x1be4, 0x1bf4, 0x1c04, 0x1c14, 0x1c24, 0x1c34, 0x1c44, 0x1c54, 0x1c64, 0x1c74, 0x1c84, 0x1c94,
+    0x1ca4, 0x1cb4, 0x1cc4, 0x1cd4, 0x1ce4, 0x1cf4, 0x1d04, 0x1d14, 0x1d24, 0x1d34, 0x1d44, 0x1d54,
+    0x1d64, 0x1d74, 0x1d84, 0x1d94, 0x1da4, 0x1db4, 0x1dc4, 0x1dd4, 0x1de4, 0x1df4, 0x1e04, 0x1e14,
+    0x1e24, 0x1e34, 0x1e44, 0x1e54, 0x1e64, 0x1e74, 0x1e84, 0x1ea3, 0x1ed3, 0x1ef7, 0x1f07, 0x1f21,
+    0x1f34, 0x1f44, 0x1f54, 0x1f76, 0x1f86, 0x1f96, 0x1fa6, 0x1fb6, 0x1fc6, 0x1fd6, 0x1fe6, 0x1ff6,
+    0x2006, 0x2016, 0x2026, 0x2036, 0x2046, 0x2056, 0x2066, 0x2076, 0x2086, 0x2096, 0x20a6, 0x20b6,
+    0x20c6, 0x20d6, 0x20e6, 0x20f6, 0x2106, 0x2116, 0x2126, 0x2136, 0x2146, 0x2156, 0x2166, 0x2176,
+    0x2186, 0x2196,
+    // clang-format on
+};
+/// What the decompositions consist of.
+inline constexpr std::uint32_t decomposed_codes[] = {
+    // clang-format off
+    0x20, 0x20, 0x308, 0x61, 0x20, 0x304, 0x32, 0x33, 0x20, 0x301, 0x3bc, 0x20, 0x327, 0x31, 0x6f,
+    0x31, 0x2044, 0x34, 0x31, 0x2044, 0x32, 0x33, 0x2044, 0x34, 0x41, 0x300, 0x41, 0x301, 0x41,
+    0x302, 0x41, 0x303, 0x41, 0x308, 0x41, 0x30a, 0x43, 0x327, 0x45, 0x300, 0x45, 0x301, 0x45,
+    0x302, 0x45, 0x308, 0x49, 0x300, 0x49, 0x301, 0x49, 0x302, 0x49, 0x308, 0x4e, 0x303, 0x4f,
+    0x300, 0x4f, 0x301, 0x4f, 0x302, 0x4f, 0x303, 0x4f, 0x308, 0x55, 0x300, 0x55, 0x301, 0x55,
+    0x302, 0x55, 0x308, 0x59, 0x301, 0x61, 0x300, 0x61, 0x301, 0x61, 0x302, 0x61, 0x303, 0x61,
+    0x308, 0x61, 0x30a, 0x63, 0x327, 0x65, 0x300, 0x65, 0x301, 0x65, 0x302, 0x65, 0x308, 0x69,
+    0x300, 0x69, 0x301, 0x69, 0x302, 0x69, 0x308, 0x6e, 0x303, 0x6f, 0x300, 0x6f, 0x301, 0x6f,
+    0x302, 0x6f, 0x303, 0x6f, 0x308, 0x75, 0x300, 0x75, 0x301, 0x75, 0x302, 0x75, 0x308, 0x79,
+    0x301, 0x79, 0x308, 0x41, 0x304, 0x61, 0x304, 0x41, 0x306, 0x61, 0x306, 0x41, 0x328, 0x61,
+    0x328, 0x43, 0x301, 0x63, 0x301, 0x43, 0x302, 0x63, 0x302, 0x43, 0x307, 0x63, 0x307, 0x43,
+    0x30c, 0x63, 0x30c, 0x44, 0x30c, 0x64, 0x30c, 0x45, 0x304, 0x65, 0x304, 0x45, 0x306, 0x65,
+    0x306, 0x45, 0x307, 0x65, 0x307, 0x45, 0x328, 0x65, 0x328, 0x45, 0x30c, 0x65, 0x30c, 0x47,
+    0x302, 0x67, 0x302, 0x47, 0x306, 0x67, 0x306, 0x47, 0x307, 0x67, 0x307, 0x47, 0x327, 0x67,
+    0x327, 0x48, 0x302, 0x68, 0x302, 0x49, 0x303, 0x69, 0x303, 0x49, 0x304, 0x69, 0x304, 0x49,
+    0x306, 0x69, 0x306, 0x49, 0x328, 0x69, 0x328, 0x49, 0x307, 0x49, 0x4a, 0x69, 0x6a, 0x4a, 0x302,
+    0x6a, 0x302, 0x4b, 0x327, 0x6b, 0x327, 0x4c, 0x301, 0x6c, 0x301, 0x4c, 0x327, 0x6c, 0x327, 0x4c,
+    0x30c, 0x6c, 0x30c, 0x4c, 0xb7, 0x6c, 0xb7, 0x4e, 0x301, 0x6e, 0x301, 0x4e, 0x327, 0x6e, 0x327,
+    0x4e, 0x30c, 0x6e, 0x30c, 0x2bc, 0x6e, 0x4f, 0x304, 0x6f, 0x304, 0x4f, 0x306, 0x6f, 0x306, 0x4f,
+    0x30b, 0x6f, 0x30b, 0x52, 0x301, 0x72, 0x301, 0x52, 0x327, 0x72, 0x327, 0x52, 0x30c, 0x72,
+    0x30c, 0x53, 0x301, 0x73, 0x301, 0x53, 0x302, 0x73, 0x302, 0x53, 0x327, 0x73, 0x327, 0x53,
+    0x30c, 0x73, 0x30c, 0x54, 0x327, 0x74, 0x327, 0x54, 0x30c, 0x74, 0x30c, 0x55, 0x303, 0x75,
+    0x303, 0x55, 0x304, 0x75, 0x304, 0x55, 0x306, 0x75, 0x306, 0x55, 0x30a, 0x75, 0x30a, 0x55,
+    0x30b, 0x75, 0x30b, 0x55, 0x328, 0x75, 0x328, 0x57, 0x302, 0x77, 0x302, 0x59, 0x302, 0x79,
+    0x302, 0x59, 0x308, 0x5a, 0x301, 0x7a, 0x301, 0x5a, 0x307, 0x7a, 0x307, 0x5a, 0x30c, 0x7a,
+    0x30c, 0x73, 0x4f, 0x31b, 0x6f, 0x31b, 0x55, 0x31b, 0x75, 0x31b, 0x44, 0x17d, 0x44, 0x17e, 0x64,
+    0x17e, 0x4c, 0x4a, 0x4c, 0x6a, 0x6c, 0x6a, 0x4e, 0x4a, 0x4e, 0x6a, 0x6e, 0x6a, 0x41, 0x30c,
+    0x61, 0x30c, 0x49, 0x30c, 0x69, 0x30c, 0x4f, 0x30c, 0x6f, 0x30c, 0x55, 0x30c, 0x75, 0x30c, 0xdc,
+    0x304, 0xfc, 0x304, 0xdc, 0x301, 0xfc, 0x301, 0xdc, 0x30c, 0xfc, 0x30c, 0xdc, 0x300, 0xfc,
+    0x300, 0xc4, 0x304, 0xe4, 0x304, 0x226, 0x304, 0x227, 0x304, 0xc6, 0x304, 0xe6, 0x304, 0x47,
+    0x30c, 0x67, 0x30c, 0x4b, 0x30c, 0x6b, 0x30c, 0x4f, 0x328, 0x6f, 0x328, 0x1ea, 0x304, 0x1eb,
+    0x304, 0x1b7, 0x30c, 0x292, 0x30c, 0x6a, 0x30c, 0x44, 0x5a, 0x44, 0x7a, 0x64, 0x7a, 0x47, 0x301,
+    0x67, 0x301, 0x4e, 0x300, 0x6e, 0x300, 0xc5, 0x301, 0xe5, 0x301, 0xc6, 0x301, 0xe6, 0x301, 0xd8,
+    0x301, 0xf8, 0x301, 0x41, 0x30f, 0x61, 0x30f, 0x41, 0x311, 0x61, 0x311, 0x45, 0x30f, 0x65,
+    0x30f, 0x45, 0x311, 0x65, 0x311, 0x49, 0x30f, 0x69, 0x30f, 0x49, 0x311, 0x69, 0x311, 0x4f,
+    0x30f, 0x6f, 0x30f, 0x4f, 0x311, 0x6f, 0x311, 0x52, 0x30f, 0x72, 0x30f, 0x52, 0x311, 0x72,
+    0x311, 0x55, 0x30f, 0x75, 0x30f, 0x55, 0x311, 0x75, 0x311, 0x53, 0x326, 0x73, 0x326, 0x54,
+    0x326, 0x74, 0x326, 0x48, 0x30c, 0x68, 0x30c, 0x41, 0x307, 0x61, 0x307, 0x45, 0x327, 0x65,
+    0x327, 0xd6, 0x304, 0xf6, 0x304, 0xd5, 0x304, 0xf5, 0x304, 0x4f, 0x307, 0x6f, 0x307, 0x22e,
+    0x304, 0x22f, 0x304, 0x59, 0x304, 0x79, 0x304, 0x68, 0x266, 0x6a, 0x72, 0x279, 0x27b, 0x281,
+    0x77, 0x79, 0x20, 0x306, 0x20, 0x307, 0x20, 0x30a, 0x20, 0x328, 0x20, 0x303, 0x20, 0x30b, 0x263,
+    0x6c, 0x73, 0x78, 0x295, 0x300, 0x301, 0x313, 0x308, 0x301, 0x2b9, 0x20, 0x345, 0x3b, 0x20,
+    0x301, 0xa8, 0x301, 0x391, 0x301, 0xb7, 0x395, 0x301, 0x397, 0x301, 0x399, 0x301, 0x39f, 0x301,
+    0x3a5, 0x301, 0x3a9, 0x301, 0x3ca, 0x301, 0x399, 0x308, 0x3a5, 0x308, 0x3b1, 0x301, 0x3b5,
+    0x301, 0x3b7, 0x301, 0x3b9, 0x301, 0x3cb, 0x301, 0x3b9, 0x308, 0x3c5, 0x308, 0x3bf, 0x301,
+    0x3c5, 0x301, 0x3c9, 0x301, 0x3b2, 0x3b8, 0x3a5, 0x3d2, 0x301, 0x3d2, 0x308, 0x3c6, 0x3c0,
+    0x3ba, 0x3c1, 0x3c2, 0x398, 0x3b5, 0x3a3, 0x415, 0x300, 0x415, 0x308, 0x413, 0x301, 0x406,
+    0x308, 0x41a, 0x301, 0x418, 0x300, 0x423, 0x306, 0x418, 0x306, 0x438, 0x306, 0x435, 0x300,
+    0x435, 0x308, 0x433, 0x301, 0x456, 0x308, 0x43a, 0x301, 0x438, 0x300, 0x443, 0x306, 0x474,
+    0x30f, 0x475, 0x30f, 0x416, 0x306, 0x436, 0x306, 0x410, 0x306, 0x430, 0x306, 0x410, 0x308,
+    0x430, 0x308, 0x415, 0x306, 0x435, 0x306, 0x4d8, 0x308, 0x4d9, 0x308, 0x416, 0x308, 0x436,
+    0x308, 0x417, 0x308, 0x437, 0x308, 0x418, 0x304, 0x438, 0x304, 0x418, 0x308, 0x438, 0x308,
+    0x41e, 0x308, 0x43e, 0x308, 0x4e8, 0x308, 0x4e9, 0x308, 0x42d, 0x308, 0x44d, 0x308, 0x423,
+    0x304, 0x443, 0x304, 0x423, 0x308, 0x443, 0x308, 0x423, 0x30b, 0x443, 0x30b, 0x427, 0x308,
+    0x447, 0x308, 0x42b, 0x308, 0x44b, 0x308, 0x565, 0x582, 0x627, 0x653, 0x627, 0x654, 0x648,
+    0x654, 0x627, 0x655, 0x64a, 0x654, 0x627, 0x674, 0x648, 0x674, 0x6c7, 0x674, 0x64a, 0x674,
+    0x6d5, 0x654, 0x6c1, 0x654, 0x6d2, 0x654, 0x928, 0x93c, 0x930, 0x93c, 0x933, 0x93c, 0x915,
+    0x93c, 0x916, 0x93c, 0x917, 0x93c, 0x91c, 0x93c, 0x921, 0x93c, 0x922, 0x93c, 0x92b, 0x93c,
+    0x92f, 0x93c, 0x9c7, 0x9be, 0x9c7, 0x9d7, 0x9a1, 0x9bc, 0x9a2, 0x9bc, 0x9af, 0x9bc, 0xa32,
+    0xa3c, 0xa38, 0xa3c, 0xa16, 0xa3c, 0xa17, 0xa3c, 0xa1c, 0xa3c, 0xa2b, 0xa3c, 0xb47, 0xb56,
+    0xb47, 0xb3e, 0xb47, 0xb57, 0xb21, 0xb3c, 0xb22, 0xb3c, 0xb92, 0xbd7, 0xbc6, 0xbbe, 0xbc7,
+    0xbbe, 0xbc6, 0xbd7, 0xc46, 0xc56, 0xcbf, 0xcd5, 0xcc6, 0xcd5, 0xcc6, 0xcd6, 0xcc6, 0xcc2,
+    0xcca, 0xcd5, 0xd46, 0xd3e, 0xd47, 0xd3e, 0xd46, 0xd57, 0xdd9, 0xdca, 0xdd9, 0xdcf, 0xddc,
+    0xdca, 0xdd9, 0xddf, 0xe4d, 0xe32, 0xecd, 0xeb2, 0xeab, 0xe99, 0xeab, 0xea1, 0xf0b, 0xf42,
+    0xfb7, 0xf4c, 0xfb7, 0xf51, 0xfb7, 0xf56, 0xfb7, 0xf5b, 0xfb7, 0xf40, 0xfb5, 0xf71, 0xf72,
+    0xf71, 0xf74, 0xfb2, 0xf80, 0xfb2, 0xf81, 0xfb3, 0xf80, 0xfb3, 0xf81, 0xf71, 0xf80, 0xf92,
+    0xfb7, 0xf9c, 0xfb7, 0xfa1, 0xfb7, 0xfa6, 0xfb7, 0xfab, 0xfb7, 0xf90, 0xfb5, 0x1025, 0x102e,
+    0x10dc, 0x1b05, 0x1b35, 0x1b07, 0x1b35, 0x1b09, 0x1b35, 0x1b0b, 0x1b35, 0x1b0d, 0x1b35, 0x1b11,
+    0x1b35, 0x1b3a, 0x1b35, 0x1b3c, 0x1b35, 0x1b3e, 0x1b35, 0x1b3f, 0x1b35, 0x1b42, 0x1b35, 0x41,
+    0xc6, 0x42, 0x44, 0x45, 0x18e, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x222,
+    0x50, 0x52, 0x54, 0x55, 0x57, 0x61, 0x250, 0x251, 0x1d02, 0x62, 0x64, 0x65, 0x259, 0x25b, 0x25c,
+    0x67, 0x6b, 0x6d, 0x14b, 0x6f, 0x254, 0x1d16, 0x1d17, 0x70, 0x74, 0x75, 0x1d1d, 0x26f, 0x76,
+    0x1d25, 0x3b2, 0x3b3, 0x3b4, 0x3c6, 0x3c7, 0x69, 0x72, 0x75, 0x76, 0x3b2, 0x3b3, 0x3c1, 0x3c6,
+    0x3c7, 0x43d, 0x252, 0x63, 0x255, 0xf0, 0x25c, 0x66, 0x25f, 0x261, 0x265, 0x268, 0x269, 0x26a,
+    0x1d7b, 0x29d, 0x26d, 0x1d85, 0x29f, 0x271, 0x270, 0x272, 0x273, 0x274, 0x275, 0x278, 0x282,
+    0x283, 0x1ab, 0x289, 0x28a, 0x1d1c, 0x28b, 0x28c, 0x7a, 0x290, 0x291, 0x292, 0x3b8, 0x41, 0x325,
+    0x61, 0x325, 0x42, 0x307, 0x62, 0x307, 0x42, 0x323, 0x62, 0x323, 0x42, 0x331, 0x62, 0x331, 0xc7,
+    0x301, 0xe7, 0x301, 0x44, 0x307, 0x64, 0x307, 0x44, 0x323, 0x64, 0x323, 0x44, 0x331, 0x64,
+    0x331, 0x44, 0x327, 0x64, 0x327, 0x44, 0x32d, 0x64, 0x32d, 0x112, 0x300, 0x113, 0x300, 0x112,
+    0x301, 0x113, 0x301, 0x45, 0x32d, 0x65, 0x32d, 0x45, 0x330, 0x65, 0x330, 0x228, 0x306, 0x229,
+    0x306, 0x46, 0x307, 0x66, 0x307, 0x47, 0x304, 0x67, 0x304, 0x48, 0x307, 0x68, 0x307, 0x48,
+    0x323, 0x68, 0x323, 0x48, 0x308, 0x68, 0x308, 0x48, 0x327, 0x68, 0x327, 0x48, 0x32e, 0x68,
+    0x32e, 0x49, 0x330, 0x69, 0x330, 0xcf, 0x301, 0xef, 0x301, 0x4b, 0x301, 0x6b, 0x301, 0x4b,
+    0x323, 0x6b, 0x323, 0x4b, 0x331, 0x6b, 0x331, 0x4c, 0x323, 0x6c, 0x323, 0x1e36, 0x304, 0x1e37,
+    0x304, 0x4c, 0x331, 0x6c, 0x331, 0x4c, 0x32d, 0x6c, 0x32d, 0x4d, 0x301, 0x6d, 0x301, 0x4d,
+    0x307, 0x6d, 0x307, 0x4d, 0x323, 0x6d, 0x323, 0x4e, 0x307, 0x6e, 0x307, 0x4e, 0x323, 0x6e,
+    0x323, 0x4e, 0x331, 0x6e, 0x331, 0x4e, 0x32d, 0x6e, 0x32d, 0xd5, 0x301, 0xf5, 0x301, 0xd5,
+    0x308, 0xf5, 0x308, 0x14c, 0x300, 0x14d, 0x300, 0x14c, 0x301, 0x14d, 0x301, 0x50, 0x301, 0x70,
+    0x301, 0x50, 0x307, 0x70, 0x307, 0x52, 0x307, 0x72, 0x307, 0x52, 0x323, 0x72, 0x323, 0x1e5a,
+    0x304, 0x1e5b, 0x304, 0x52, 0x331, 0x72, 0x331, 0x53, 0x307, 0x73, 0x307, 0x53, 0x323, 0x73,
+    0x323, 0x15a, 0x307, 0x15b, 0x307, 0x160, 0x307, 0x161, 0x307, 0x1e62, 0x307, 0x1e63, 0x307,
+    0x54, 0x307, 0x74, 0x307, 0x54, 0x323, 0x74, 0x323, 0x54, 0x331, 0x74, 0x331, 0x54, 0x32d, 0x74,
+    0x32d, 0x55, 0x324, 0x75, 0x324, 0x55, 0x330, 0x75, 0x330, 0x55, 0x32d, 0x75, 0x32d, 0x168,
+    0x301, 0x169, 0x301, 0x16a, 0x308, 0x16b, 0x308, 0x56, 0x303, 0x76, 0x303, 0x56, 0x323, 0x76,
+    0x323, 0x57, 0x300, 0x77, 0x300, 0x57, 0x301, 0x77, 0x301, 0x57, 0x308, 0x77, 0x308, 0x57,
+    0x307, 0x77, 0x307, 0x57, 0x323, 0x77, 0x323, 0x58, 0x307, 0x78, 0x307, 0x58, 0x308, 0x78,
+    0x308, 0x59, 0x307, 0x79, 0x307, 0x5a, 0x302, 0x7a, 0x302, 0x5a, 0x323, 0x7a, 0x323, 0x5a,
+    0x331, 0x7a, 0x331, 0x68, 0x331, 0x74, 0x308, 0x77, 0x30a, 0x79, 0x30a, 0x61, 0x2be, 0x17f,
+    0x307, 0x41, 0x323, 0x61, 0x323, 0x41, 0x309, 0x61, 0x309, 0xc2, 0x301, 0xe2, 0x301, 0xc2,
+    0x300, 0xe2, 0x300, 0xc2, 0x309, 0xe2, 0x309, 0xc2, 0x303, 0xe2, 0x303, 0x1ea0, 0x302, 0x1ea1,
+    0x302, 0x102, 0x301, 0x103, 0x301, 0x102, 0x300, 0x103, 0x300, 0x102, 0x309, 0x103, 0x309,
+    0x102, 0x303, 0x103, 0x303, 0x1ea0, 0x306, 0x1ea1, 0x306, 0x45, 0x323, 0x65, 0x323, 0x45, 0x309,
+    0x65, 0x309, 0x45, 0x303, 0x65, 0x303, 0xca, 0x301, 0xea, 0x301, 0xca, 0x300, 0xea, 0x300, 0xca,
+    0x309, 0xea, 0x309, 0xca, 0x303, 0xea, 0x303, 0x1eb8, 0x302, 0x1eb9, 0x302, 0x49, 0x309, 0x69,
+    0x309, 0x49, 0x323, 0x69, 0x323, 0x4f, 0x323, 0x6f, 0x323, 0x4f, 0x309, 0x6f, 0x309, 0xd4,
+    0x301, 0xf4, 0x301, 0xd4, 0x300, 0xf4, 0x300, 0xd4, 0x309, 0xf4, 0x309, 0xd4, 0x303, 0xf4,
+    0x303, 0x1ecc, 0x302, 0x1ecd, 0x302, 0x1a0, 0x301, 0x1a1, 0x301, 0x1a0, 0x300, 0x1a1, 0x300,
+    0x1a0, 0x309, 0x1a1, 0x309, 0x1a0, 0x303, 0x1a1, 0x303, 0x1a0, 0x323, 0x1a1, 0x323, 0x55, 0x323,
+    0x75, 0x323, 0x55, 0x309, 0x75, 0x309, 0x1af, 0x301, 0x1b0, 0x301, 0x1af, 0x300, 0x1b0, 0x300,
+    0x1af, 0x309, 0x1b0, 0x309, 0x1af, 0x303, 0x1b0, 0x303, 0x1af, 0x323, 0x1b0, 0x323, 0x59, 0x300,
+    0x79, 0x300, 0x59, 0x323, 0x79, 0x323, 0x59, 0x309, 0x79, 0x309, 0x59, 0x303, 0x79, 0x303,
+    0x3b1, 0x313, 0x3b1, 0x314, 0x1f00, 0x300, 0x1f01, 0x300, 0x1f00, 0x301, 0x1f01, 0x301, 0x1f00,
+    0x342, 0x1f01, 0x342, 0x391, 0x313, 0x391, 0x314, 0x1f08, 0x300, 0x1f09, 0x300, 0x1f08, 0x301,
+    0x1f09, 0x301, 0x1f08, 0x342, 0x1f09, 0x342, 0x3b5, 0x313, 0x3b5, 0x314, 0x1f10, 0x300, 0x1f11,
+    0x300, 0x1f10, 0x301, 0x1f11, 0x301, 0x395, 0x313, 0x395, 0x314, 0x1f18, 0x300, 0x1f19, 0x300,
+    0x1f18, 0x301, 0x1f19, 0x301, 0x3b7, 0x313, 0x3b7, 0x314, 0x1f20, 0x300, 0x1f21, 0x300, 0x1f20,
+    0x301, 0x1f21, 0x301, 0x1f20, 0x342, 0x1f21, 0x342, 0x397, 0x313, 0x397, 0x314, 0x1f28, 0x300,
+    0x1f29, 0x300, 0x1f28, 0x301, 0x1f29, 0x301, 0x1f28, 0x342, 0x1f29, 0x342, 0x3b9, 0x313, 0x3b9,
+    0x314, 0x1f30, 0x300, 0x1f31, 0x300, 0x1f30, 0x301, 0x1f31, 0x301, 0x1f30, 0x342, 0x1f31, 0x342,
+    0x399, 0x313, 0x399, 0x314, 0x1f38, 0x300, 0x1f39, 0x300, 0x1f38, 0x301, 0x1f39, 0x301, 0x1f38,
+    0x342, 0x1f39, 0x342, 0x3bf, 0x313, 0x3bf, 0x314, 0x1f40, 0x300, 0x1f41, 0x300, 0x1f40, 0x301,
+    0x1f41, 0x301, 0x39f, 0x313, 0x39f, 0x314, 0x1f48, 0x300, 0x1f49, 0x300, 0x1f48, 0x301, 0x1f49,
+    0x301, 0x3c5, 0x313, 0x3c5, 0x314, 0x1f50, 0x300, 0x1f51, 0x300, 0x1f50, 0x301, 0x1f51, 0x301,
+    0x1f50, 0x342, 0x1f51, 0x342, 0x3a5, 0x314, 0x1f59, 0x300, 0x1f59, 0x301, 0x1f59, 0x342, 0x3c9,
+    0x313, 0x3c9, 0x314, 0x1f60, 0x300, 0x1f61, 0x300, 0x1f60, 0x301, 0x1f61, 0x301, 0x1f60, 0x342,
+    0x1f61, 0x342, 0x3a9, 0x313, 0x3a9, 0x314, 0x1f68, 0x300, 0x1f69, 0x300, 0x1f68, 0x301, 0x1f69,
+    0x301, 0x1f68, 0x342, 0x1f69, 0x342, 0x3b1, 0x300, 0x3ac, 0x3b5, 0x300, 0x3ad, 0x3b7, 0x300,
+    0x3ae, 0x3b9, 0x300, 0x3af, 0x3bf, 0x300, 0x3cc, 0x3c5, 0x300, 0x3cd, 0x3c9, 0x300, 0x3ce,
+    0x1f00, 0x345, 0x1f01, 0x345, 0x1f02, 0x345, 0x1f03, 0x345, 0x1f04, 0x345, 0x1f05, 0x345,
+    0x1f06, 0x345, 0x1f07, 0x345, 0x1f08, 0x345, 0x1f09, 0x345, 0x1f0a, 0x345, 0x1f0b, 0x345,
+    0x1f0c, 0x345, 0x1f0d, 0x345, 0x1f0e, 0x345, 0x1f0f, 0x345, 0x1f20, 0x345, 0x1f21, 0x345,
+    0x1f22, 0x345, 0x1f23, 0x345, 0x1f24, 0x345, 0x1f25, 0x345, 0x1f26, 0x345, 0x1f27, 0x345,
+    0x1f28, 0x345, 0x1f29, 0x345, 0x1f2a, 0x345, 0x1f2b, 0x345, 0x1f2c, 0x345, 0x1f2d, 0x345,
+    0x1f2e, 0x345, 0x1f2f, 0x345, 0x1f60, 0x345, 0x1f61, 0x345, 0x1f62, 0x345, 0x1f63, 0x345,
+    0x1f64, 0x345, 0x1f65, 0x345, 0x1f66, 0x345, 0x1f67, 0x345, 0x1f68, 0x345, 0x1f69, 0x345,
+    0x1f6a, 0x345, 0x1f6b, 0x345, 0x1f6c, 0x345, 0x1f6d, 0x345, 0x1f6e, 0x345, 0x1f6f, 0x345, 0x3b1,
+    0x306, 0x3b1, 0x304, 0x1f70, 0x345, 0x3b1, 0x345, 0x3ac, 0x345, 0x3b1, 0x342, 0x1fb6, 0x345,
+    0x391, 0x306, 0x391, 0x304, 0x391, 0x300, 0x386, 0x391, 0x345, 0x20, 0x313, 0x3b9, 0x20, 0x313,
+    0x20, 0x342, 0xa8, 0x342, 0x1f74, 0x345, 0x3b7, 0x345, 0x3ae, 0x345, 0x3b7, 0x342, 0x1fc6,
+    0x345, 0x395, 0x300, 0x388, 0x397, 0x300, 0x389, 0x397, 0x345, 0x1fbf, 0x300, 0x1fbf, 0x301,
+    0x1fbf, 0x342, 0x3b9, 0x306, 0x3b9, 0x304, 0x3ca, 0x300, 0x390, 0x3b9, 0x342, 0x3ca, 0x342,
+    0x399, 0x306, 0x399, 0x304, 0x399, 0x300, 0x38a, 0x1ffe, 0x300, 0x1ffe, 0x301, 0x1ffe, 0x342,
+    0x3c5, 0x306, 0x3c5, 0x304, 0x3cb, 0x300, 0x3b0, 0x3c1, 0x313, 0x3c1, 0x314, 0x3c5, 0x342,
+    0x3cb, 0x342, 0x3a5, 0x306, 0x3a5, 0x304, 0x3a5, 0x300, 0x38e, 0x3a1, 0x314, 0xa8, 0x300, 0x385,
+    0x60, 0x1f7c, 0x345, 0x3c9, 0x345, 0x3ce, 0x345, 0x3c9, 0x342, 0x1ff6, 0x345, 0x39f, 0x300,
+    0x38c, 0x3a9, 0x300, 0x38f, 0x3a9, 0x345, 0xb4, 0x20, 0x314, 0x2002, 0x2003, 0x20, 0x20, 0x20,
+    0x20, 0x20, 0x20, 0x20, 0x20, 0x20, 0x2010, 0x20, 0x333, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e,
+    0x20, 0x2032, 0x2032, 0x2032, 0x2032, 0x2032, 0x2035, 0x2035, 0x2035, 0x2035, 0x2035, 0x21,
+    0x21, 0x20, 0x305, 0x3f, 0x3f, 0x3f, 0x21, 0x21, 0x3f, 0x2032, 0x2032, 0x2032, 0x2032, 0x20,
+    0x30, 0x69, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x2b, 0x2212, 0x3d, 0x28, 0x29, 0x6e, 0x30,
+    0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x2b, 0x2212, 0x3d, 0x28, 0x29, 0x61,
+    0x65, 0x6f, 0x78, 0x259, 0x68, 0x6b, 0x6c, 0x6d, 0x6e, 0x70, 0x73, 0x74, 0x52, 0x73, 0x61, 0x2f,
+    0x63, 0x61, 0x2f, 0x73, 0x43, 0xb0, 0x43, 0x63, 0x2f, 0x6f, 0x63, 0x2f, 0x75, 0x190, 0xb0, 0x46,
+    0x67, 0x48, 0x48, 0x48, 0x68, 0x127, 0x49, 0x49, 0x4c, 0x6c, 0x4e, 0x4e, 0x6f, 0x50, 0x51, 0x52,
+    0x52, 0x52, 0x53, 0x4d, 0x54, 0x45, 0x4c, 0x54, 0x4d, 0x5a, 0x3a9, 0x5a, 0x4b, 0xc5, 0x42, 0x43,
+    0x65, 0x45, 0x46, 0x4d, 0x6f, 0x5d0, 0x5d1, 0x5d2, 0x5d3, 0x69, 0x46, 0x41, 0x58, 0x3c0, 0x3b3,
+    0x393, 0x3a0, 0x2211, 0x44, 0x64, 0x65, 0x69, 0x6a, 0x31, 0x2044, 0x37, 0x31, 0x2044, 0x39,
+    0x31, 0x2044, 0x31, 0x30, 0x31, 0x2044, 0x33, 0x32, 0x2044, 0x33, 0x31, 0x2044, 0x35, 0x32,
+    0x2044, 0x35, 0x33, 0x2044, 0x35, 0x34, 0x2044, 0x35, 0x31, 0x2044, 0x36, 0x35, 0x2044, 0x36,
+    0x31, 0x2044, 0x38, 0x33, 0x2044, 0x38, 0x35, 0x2044, 0x38, 0x37, 0x2044, 0x38, 0x31, 0x2044,
+    0x49, 0x49, 0x49, 0x49, 0x49, 0x49, 0x49, 0x56, 0x56, 0x56, 0x49, 0x56, 0x49, 0x49, 0x56, 0x49,
+    0x49, 0x49, 0x49, 0x58, 0x58, 0x58, 0x49, 0x58, 0x49, 0x49, 0x4c, 0x43, 0x44, 0x4d, 0x69, 0x69,
+    0x69, 0x69, 0x69, 0x69, 0x69, 0x76, 0x76, 0x76, 0x69, 0x76, 0x69, 0x69, 0x76, 0x69, 0x69, 0x69,
+    0x69, 0x78, 0x78, 0x78, 0x69, 0x78, 0x69, 0x69, 0x6c, 0x63, 0x64, 0x6d, 0x30, 0x2044, 0x33,
+    0x2190, 0x338, 0x2192, 0x338, 0x2194, 0x338, 0x21d0, 0x338, 0x21d4, 0x338, 0x21d2, 0x338,
+    0x2203, 0x338, 0x2208, 0x338, 0x220b, 0x338, 0x2223, 0x338, 0x2225, 0x338, 0x222b, 0x222b,
+    0x222b, 0x222b, 0x222b, 0x222e, 0x222e, 0x222e, 0x222e, 0x222e, 0x223c, 0x338, 0x2243, 0x338,
+    0x2245, 0x338, 0x2248, 0x338, 0x3d, 0x338, 0x2261, 0x338, 0x224d, 0x338, 0x3c, 0x338, 0x3e,
+    0x338, 0x2264, 0x338, 0x2265, 0x338, 0x2272, 0x338, 0x2273, 0x338, 0x2276, 0x338, 0x2277, 0x338,
+    0x227a, 0x338, 0x227b, 0x338, 0x2282, 0x338, 0x2283, 0x338, 0x2286, 0x338, 0x2287, 0x338,
+    0x22a2, 0x338, 0x22a8, 0x338, 0x22a9, 0x338, 0x22ab, 0x338, 0x227c, 0x338, 0x227d, 0x338,
+    0x2291, 0x338, 0x2292, 0x338, 0x22b2, 0x338, 0x22b3, 0x338, 0x22b4, 0x338, 0x22b5, 0x338,
+    0x3008, 0x3009, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x31, 0x30, 0x31, 0x31,
+    0x31, 0x32, 0x31, 0x33, 0x31, 0x34, 0x31, 0x35, 0x31, 0x36, 0x31, 0x37, 0x31, 0x38, 0x31, 0x39,
+    0x32, 0x30, 0x28, 0x31, 0x29, 0x28, 0x32, 0x29, 0x28, 0x33, 0x29, 0x28, 0x34, 0x29, 0x28, 0x35,
+    0x29, 0x28, 0x36, 0x29, 0x28, 0x37, 0x29, 0x28, 0x38, 0x29, 0x28, 0x39, 0x29, 0x28, 0x31, 0x30,
+    0x29, 0x28, 0x31, 0x31, 0x29, 0x28, 0x31, 0x32, 0x29, 0x28, 0x31, 0x33, 0x29, 0x28, 0x31, 0x34,
+    0x29, 0x28, 0x31, 0x35, 0x29, 0x28, 0x31, 0x36, 0x29, 0x28, 0x31, 0x37, 0x29, 0x28, 0x31, 0x38,
+    0x29, 0x28, 0x31, 0x39, 0x29, 0x28, 0x32, 0x30, 0x29, 0x31, 0x2e, 0x32, 0x2e, 0x33, 0x2e, 0x34,
+    0x2e, 0x35, 0x2e, 0x36, 0x2e, 0x37, 0x2e, 0x38, 0x2e, 0x39, 0x2e, 0x31, 0x30, 0x2e, 0x31, 0x31,
+    0x2e, 0x31, 0x32, 0x2e, 0x31, 0x33, 0x2e, 0x31, 0x34, 0x2e, 0x31, 0x35, 0x2e, 0x31, 0x36, 0x2e,
+    0x31, 0x37, 0x2e, 0x31, 0x38, 0x2e, 0x31, 0x39, 0x2e, 0x32, 0x30, 0x2e, 0x28, 0x61, 0x29, 0x28,
+    0x62, 0x29, 0x28, 0x63, 0x29, 0x28, 0x64, 0x29, 0x28, 0x65, 0x29, 0x28, 0x66, 0x29, 0x28, 0x67,
+    0x29, 0x28, 0x68, 0x29, 0x28, 0x69, 0x29, 0x28, 0x6a, 0x29, 0x28, 0x6b, 0x29, 0x28, 0x6c, 0x29,
+    0x28, 0x6d, 0x29, 0x28, 0x6e, 0x29, 0x28, 0x6f, 0x29, 0x28, 0x70, 0x29, 0x28, 0x71, 0x29, 0x28,
+    0x72, 0x29, 0x28, 0x73, 0x29, 0x28, 0x74, 0x29, 0x28, 0x75, 0x29, 0x28, 0x76, 0x29, 0x28, 0x77,
+    0x29, 0x28, 0x78, 0x29, 0x28, 0x79, 0x29, 0x28, 0x7a, 0x29, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46,
+    0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56,
+    0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c,
+    0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x30,
+    0x222b, 0x222b, 0x222b, 0x222b, 0x3a, 0x3a, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x2add, 0x338,
+    0x6a, 0x56, 0x2d61, 0x6bcd, 0x9f9f, 0x4e00, 0x4e28, 0x4e36, 0x4e3f, 0x4e59, 0x4e85, 0x4e8c,
+    0x4ea0, 0x4eba, 0x513f, 0x5165, 0x516b, 0x5182, 0x5196, 0x51ab, 0x51e0, 0x51f5, 0x5200, 0x529b,
+    0x52f9, 0x5315, 0x531a, 0x5338, 0x5341, 0x535c, 0x5369, 0x5382, 0x53b6, 0x53c8, 0x53e3, 0x56d7,
+    0x571f, 0x58eb, 0x5902, 0x590a, 0x5915, 0x5927, 0x5973, 0x5b50, 0x5b80, 0x5bf8, 0x5c0f, 0x5c22,
+    0x5c38, 0x5c6e, 0x5c71, 0x5ddb, 0x5de5, 0x5df1, 0x5dfe, 0x5e72, 0x5e7a, 0x5e7f, 0x5ef4, 0x5efe,
+    0x5f0b, 0x5f13, 0x5f50, 0x5f61, 0x5f73, 0x5fc3, 0x6208, 0x6236, 0x624b, 0x652f, 0x6534, 0x6587,
+    0x6597, 0x65a4, 0x65b9, 0x65e0, 0x65e5, 0x66f0, 0x6708, 0x6728, 0x6b20, 0x6b62, 0x6b79, 0x6bb3,
+    0x6bcb, 0x6bd4, 0x6bdb, 0x6c0f, 0x6c14, 0x6c34, 0x706b, 0x722a, 0x7236, 0x723b, 0x723f, 0x7247,
+    0x7259, 0x725b, 0x72ac, 0x7384, 0x7389, 0x74dc, 0x74e6, 0x7518, 0x751f, 0x7528, 0x7530, 0x758b,
+    0x7592, 0x7676, 0x767d, 0x76ae, 0x76bf, 0x76ee, 0x77db, 0x77e2, 0x77f3, 0x793a, 0x79b8, 0x79be,
+    0x7a74, 0x7acb, 0x7af9, 0x7c73, 0x7cf8, 0x7f36, 0x7f51, 0x7f8a, 0x7fbd, 0x8001, 0x800c, 0x8012,
+    0x8033, 0x807f, 0x8089, 0x81e3, 0x81ea, 0x81f3, 0x81fc, 0x820c, 0x821b, 0x821f, 0x826e, 0x8272,
+    0x8278, 0x864d, 0x866b, 0x8840, 0x884c, 0x8863, 0x897e, 0x898b, 0x89d2, 0x8a00, 0x8c37, 0x8c46,
+    0x8c55, 0x8c78, 0x8c9d, 0x8d64, 0x8d70, 0x8db3, 0x8eab, 0x8eca, 0x8f9b, 0x8fb0, 0x8fb5, 0x9091,
+    0x9149, 0x91c6, 0x91cc, 0x91d1, 0x9577, 0x9580, 0x961c, 0x96b6, 0x96b9, 0x96e8, 0x9751, 0x975e,
+    0x9762, 0x9769, 0x97cb, 0x97ed, 0x97f3, 0x9801, 0x98a8, 0x98db, 0x98df, 0x9996, 0x9999, 0x99ac,
+    0x9aa8, 0x9ad8, 0x9adf, 0x9b25, 0x9b2f, 0x9b32, 0x9b3c, 0x9b5a, 0x9ce5, 0x9e75, 0x9e7f, 0x9ea5,
+    0x9ebb, 0x9ec3, 0x9ecd, 0x9ed1, 0x9ef9, 0x9efd, 0x9f0e, 0x9f13, 0x9f20, 0x9f3b, 0x9f4a, 0x9f52,
+    0x9f8d, 0x9f9c, 0x9fa0, 0x20, 0x3012, 0x5341, 0x5344, 0x5345, 0x304b, 0x3099, 0x304d, 0x3099,
+    0x304f, 0x3099, 0x3051, 0x3099, 0x3053, 0x3099, 0x3055, 0x3099, 0x3057, 0x3099, 0x3059, 0x3099,
+    0x305b, 0x3099, 0x305d, 0x3099, 0x305f, 0x3099, 0x3061, 0x3099, 0x3064, 0x3099, 0x3066, 0x3099,
+    0x3068, 0x3099, 0x306f, 0x3099, 0x306f, 0x309a, 0x3072, 0x3099, 0x3072, 0x309a, 0x3075, 0x3099,
+    0x3075, 0x309a, 0x3078, 0x3099, 0x3078, 0x309a, 0x307b, 0x3099, 0x307b, 0x309a, 0x3046, 0x3099,
+    0x20, 0x3099, 0x20, 0x309a, 0x309d, 0x3099, 0x3088, 0x308a, 0x30ab, 0x3099, 0x30ad, 0x3099,
+    0x30af, 0x3099, 0x30b1, 0x3099, 0x30b3, 0x3099, 0x30b5, 0x3099, 0x30b7, 0x3099, 0x30b9, 0x3099,
+    0x30bb, 0x3099, 0x30bd, 0x3099, 0x30bf, 0x3099, 0x30c1, 0x3099, 0x30c4, 0x3099, 0x30c6, 0x3099,
+    0x30c8, 0x3099, 0x30cf, 0x3099, 0x30cf, 0x309a, 0x30d2, 0x3099, 0x30d2, 0x309a, 0x30d5, 0x3099,
+    0x30d5, 0x309a, 0x30d8, 0x3099, 0x30d8, 0x309a, 0x30db, 0x3099, 0x30db, 0x309a, 0x30a6, 0x3099,
+    0x30ef, 0x3099, 0x30f0, 0x3099, 0x30f1, 0x3099, 0x30f2, 0x3099, 0x30fd, 0x3099, 0x30b3, 0x30c8,
+    0x1100, 0x1101, 0x11aa, 0x1102, 0x11ac, 0x11ad, 0x1103, 0x1104, 0x1105, 0x11b0, 0x11b1, 0x11b2,
+    0x11b3, 0x11b4, 0x11b5, 0x111a, 0x1106, 0x1107, 0x1108, 0x1121, 0x1109, 0x110a, 0x110b, 0x110c,
+    0x110d, 0x110e, 0x110f, 0x1110, 0x1111, 0x1112, 0x1161, 0x1162, 0x1163, 0x1164, 0x1165, 0x1166,
+    0x1167, 0x1168, 0x1169, 0x116a, 0x116b, 0x116c, 0x116d, 0x116e, 0x116f, 0x1170, 0x1171, 0x1172,
+    0x1173, 0x1174, 0x1175, 0x1160, 0x1114, 0x1115, 0x11c7, 0x11c8, 0x11cc, 0x11ce, 0x11d3, 0x11d7,
+    0x11d9, 0x111c, 0x11dd, 0x11df, 0x111d, 0x111e, 0x1120, 0x1122, 0x1123, 0x1127, 0x1129, 0x112b,
+    0x112c, 0x112d, 0x112e, 0x112f, 0x1132, 0x1136, 0x1140, 0x1147, 0x114c, 0x11f1, 0x11f2, 0x1157,
+    0x1158, 0x1159, 0x1184, 0x1185, 0x1188, 0x1191, 0x1192, 0x1194, 0x119e, 0x11a1, 0x4e00, 0x4e8c,
+    0x4e09, 0x56db, 0x4e0a, 0x4e2d, 0x4e0b, 0x7532, 0x4e59, 0x4e19, 0x4e01, 0x5929, 0x5730, 0x4eba,
+    0x28, 0x1100, 0x29, 0x28, 0x1102, 0x29, 0x28, 0x1103, 0x29, 0x28, 0x1105, 0x29, 0x28, 0x1106,
+    0x29, 0x28, 0x1107, 0x29, 0x28, 0x1109, 0x29, 0x28, 0x110b, 0x29, 0x28, 0x110c, 0x29, 0x28,
+    0x110e, 0x29, 0x28, 0x110f, 0x29, 0x28, 0x1110, 0x29, 0x28, 0x1111, 0x29, 0x28, 0x1112, 0x29,
+    0x28, 0x1100, 0x1161, 0x29, 0x28, 0x1102, 0x1161, 0x29, 0x28, 0x1103, 0x1161, 0x29, 0x28,
+    0x1105, 0x1161, 0x29, 0x28, 0x1106, 0x1161, 0x29, 0x28, 0x1107, 0x1161, 0x29, 0x28, 0x1109,
+    0x1161, 0x29, 0x28, 0x110b, 0x1161, 0x29, 0x28, 0x110c, 0x1161, 0x29, 0x28, 0x110e, 0x1161,
+    0x29, 0x28, 0x110f, 0x1161, 0x29, 0x28, 0x1110, 0x1161, 0x29, 0x28, 0x1111, 0x1161, 0x29, 0x28,
+    0x1112, 0x1161, 0x29, 0x28, 0x110c, 0x116e, 0x29, 0x28, 0x110b, 0x1169, 0x110c, 0x1165, 0x11ab,
+    0x29, 0x28, 0x110b, 0x1169, 0x1112, 0x116e, 0x29, 0x28, 0x4e00, 0x29, 0x28, 0x4e8c, 0x29, 0x28,
+    0x4e09, 0x29, 0x28, 0x56db, 0x29, 0x28, 0x4e94, 0x29, 0x28, 0x516d, 0x29, 0x28, 0x4e03, 0x29,
+    0x28, 0x516b, 0x29, 0x28, 0x4e5d, 0x29, 0x28, 0x5341, 0x29, 0x28, 0x6708, 0x29, 0x28, 0x706b,
+    0x29, 0x28, 0x6c34, 0x29, 0x28, 0x6728, 0x29, 0x28, 0x91d1, 0x29, 0x28, 0x571f, 0x29, 0x28,
+    0x65e5, 0x29, 0x28, 0x682a, 0x29, 0x28, 0x6709, 0x29, 0x28, 0x793e, 0x29, 0x28, 0x540d, 0x29,
+    0x28, 0x7279, 0x29, 0x28, 0x8ca1, 0x29, 0x28, 0x795d, 0x29, 0x28, 0x52b4, 0x29, 0x28, 0x4ee3,
+    0x29, 0x28, 0x547c, 0x29, 0x28, 0x5b66, 0x29, 0x28, 0x76e3, 0x29, 0x28, 0x4f01, 0x29, 0x28,
+    0x8cc7, 0x29, 0x28, 0x5354, 0x29, 0x28, 0x796d, 0x29, 0x28, 0x4f11, 0x29, 0x28, 0x81ea, 0x29,
+    0x28, 0x81f3, 0x29, 0x554f, 0x5e7c, 0x6587, 0x7b8f, 0x50, 0x54, 0x45, 0x32, 0x31, 0x32, 0x32,
+    0x32, 0x33, 0x32, 0x34, 0x32, 0x35, 0x32, 0x36, 0x32, 0x37, 0x32, 0x38, 0x32, 0x39, 0x33, 0x30,
+    0x33, 0x31, 0x33, 0x32, 0x33, 0x33, 0x33, 0x34, 0x33, 0x35, 0x1100, 0x1102, 0x1103, 0x1105,
+    0x1106, 0x1107, 0x1109, 0x110b, 0x110c, 0x110e, 0x110f, 0x1110, 0x1111, 0x1112, 0x1100, 0x1161,
+    0x1102, 0x1161, 0x1103, 0x1161, 0x1105, 0x1161, 0x1106, 0x1161, 0x1107, 0x1161, 0x1109, 0x1161,
+    0x110b, 0x1161, 0x110c, 0x1161, 0x110e, 0x1161, 0x110f, 0x1161, 0x1110, 0x1161, 0x1111, 0x1161,
+    0x1112, 0x1161, 0x110e, 0x1161, 0x11b7, 0x1100, 0x1169, 0x110c, 0x116e, 0x110b, 0x1174, 0x110b,
+    0x116e, 0x4e00, 0x4e8c, 0x4e09, 0x56db, 0x4e94, 0x516d, 0x4e03, 0x516b, 0x4e5d, 0x5341, 0x6708,
+    0x706b, 0x6c34, 0x6728, 0x91d1, 0x571f, 0x65e5, 0x682a, 0x6709, 0x793e, 0x540d, 0x7279, 0x8ca1,
+    0x795d, 0x52b4, 0x79d8, 0x7537, 0x5973, 0x9069, 0x512a, 0x5370, 0x6ce8, 0x9805, 0x4f11, 0x5199,
+    0x6b63, 0x4e0a, 0x4e2d, 0x4e0b, 0x5de6, 0x53f3, 0x533b, 0x5b97, 0x5b66, 0x76e3, 0x4f01, 0x8cc7,
+    0x5354, 0x591c, 0x33, 0x36, 0x33, 0x37, 0x33, 0x38, 0x33, 0x39, 0x34, 0x30, 0x34, 0x31, 0x34,
+    0x32, 0x34, 0x33, 0x34, 0x34, 0x34, 0x35, 0x34, 0x36, 0x34, 0x37, 0x34, 0x38, 0x34, 0x39, 0x35,
+    0x30, 0x31, 0x6708, 0x32, 0x6708, 0x33, 0x6708, 0x34, 0x6708, 0x35, 0x6708, 0x36, 0x6708, 0x37,
+    0x6708, 0x38, 0x6708, 0x39, 0x6708, 0x31, 0x30, 0x6708, 0x31, 0x31, 0x6708, 0x31, 0x32, 0x6708,
+    0x48, 0x67, 0x65, 0x72, 0x67, 0x65, 0x56, 0x4c, 0x54, 0x44, 0x30a2, 0x30a4, 0x30a6, 0x30a8,
+    0x30aa, 0x30ab, 0x30ad, 0x30af, 0x30b1, 0x30b3, 0x30b5, 0x30b7, 0x30b9, 0x30bb, 0x30bd, 0x30bf,
+    0x30c1, 0x30c4, 0x30c6, 0x30c8, 0x30ca, 0x30cb, 0x30cc, 0x30cd, 0x30ce, 0x30cf, 0x30d2, 0x30d5,
+    0x30d8, 0x30db, 0x30de, 0x30df, 0x30e0, 0x30e1, 0x30e2, 0x30e4, 0x30e6, 0x30e8, 0x30e9, 0x30ea,
+    0x30eb, 0x30ec, 0x30ed, 0x30ef, 0x30f0, 0x30f1, 0x30f2, 0x4ee4, 0x548c, 0x30a2, 0x30d1, 0x30fc,
+    0x30c8, 0x30a2, 0x30eb, 0x30d5, 0x30a1, 0x30a2, 0x30f3, 0x30da, 0x30a2, 0x30a2, 0x30fc, 0x30eb,
+    0x30a4, 0x30cb, 0x30f3, 0x30b0, 0x30a4, 0x30f3, 0x30c1, 0x30a6, 0x30a9, 0x30f3, 0x30a8, 0x30b9,
+    0x30af, 0x30fc, 0x30c9, 0x30a8, 0x30fc, 0x30ab, 0x30fc, 0x30aa, 0x30f3, 0x30b9, 0x30aa, 0x30fc,
+    0x30e0, 0x30ab, 0x30a4, 0x30ea, 0x30ab, 0x30e9, 0x30c3, 0x30c8, 0x30ab, 0x30ed, 0x30ea, 0x30fc,
+    0x30ac, 0x30ed, 0x30f3, 0x30ac, 0x30f3, 0x30de, 0x30ae, 0x30ac, 0x30ae, 0x30cb, 0x30fc, 0x30ad,
+    0x30e5, 0x30ea, 0x30fc, 0x30ae, 0x30eb, 0x30c0, 0x30fc, 0x30ad, 0x30ed, 0x30ad, 0x30ed, 0x30b0,
+    0x30e9, 0x30e0, 0x30ad, 0x30ed, 0x30e1, 0x30fc, 0x30c8, 0x30eb, 0x30ad, 0x30ed, 0x30ef, 0x30c3,
+    0x30c8, 0x30b0, 0x30e9, 0x30e0, 0x30b0, 0x30e9, 0x30e0, 0x30c8, 0x30f3, 0x30af, 0x30eb, 0x30bc,
+    0x30a4, 0x30ed, 0x30af, 0x30ed, 0x30fc, 0x30cd, 0x30b1, 0x30fc, 0x30b9, 0x30b3, 0x30eb, 0x30ca,
+    0x30b3, 0x30fc, 0x30dd, 0x30b5, 0x30a4, 0x30af, 0x30eb, 0x30b5, 0x30f3, 0x30c1, 0x30fc, 0x30e0,
+    0x30b7, 0x30ea, 0x30f3, 0x30b0, 0x30bb, 0x30f3, 0x30c1, 0x30bb, 0x30f3, 0x30c8, 0x30c0, 0x30fc,
+    0x30b9, 0x30c7, 0x30b7, 0x30c9, 0x30eb, 0x30c8, 0x30f3, 0x30ca, 0x30ce, 0x30ce, 0x30c3, 0x30c8,
+    0x30cf, 0x30a4, 0x30c4, 0x30d1, 0x30fc, 0x30bb, 0x30f3, 0x30c8, 0x30d1, 0x30fc, 0x30c4, 0x30d0,
+    0x30fc, 0x30ec, 0x30eb, 0x30d4, 0x30a2, 0x30b9, 0x30c8, 0x30eb, 0x30d4, 0x30af, 0x30eb, 0x30d4,
+    0x30b3, 0x30d3, 0x30eb, 0x30d5, 0x30a1, 0x30e9, 0x30c3, 0x30c9, 0x30d5, 0x30a3, 0x30fc, 0x30c8,
+    0x30d6, 0x30c3, 0x30b7, 0x30a7, 0x30eb, 0x30d5, 0x30e9, 0x30f3, 0x30d8, 0x30af, 0x30bf, 0x30fc,
+    0x30eb, 0x30da, 0x30bd, 0x30da, 0x30cb, 0x30d2, 0x30d8, 0x30eb, 0x30c4, 0x30da, 0x30f3, 0x30b9,
+    0x30da, 0x30fc, 0x30b8, 0x30d9, 0x30fc, 0x30bf, 0x30dd, 0x30a4, 0x30f3, 0x30c8, 0x30dc, 0x30eb,
+    0x30c8, 0x30db, 0x30f3, 0x30dd, 0x30f3, 0x30c9, 0x30db, 0x30fc, 0x30eb, 0x30db, 0x30fc, 0x30f3,
+    0x30de, 0x30a4, 0x30af, 0x30ed, 0x30de, 0x30a4, 0x30eb, 0x30de, 0x30c3, 0x30cf, 0x30de, 0x30eb,
+    0x30af, 0x30de, 0x30f3, 0x30b7, 0x30e7, 0x30f3, 0x30df, 0x30af, 0x30ed, 0x30f3, 0x30df, 0x30ea,
+    0x30df, 0x30ea, 0x30d0, 0x30fc, 0x30eb, 0x30e1, 0x30ac, 0x30e1, 0x30ac, 0x30c8, 0x30f3, 0x30e1,
+    0x30fc, 0x30c8, 0x30eb, 0x30e4, 0x30fc, 0x30c9, 0x30e4, 0x30fc, 0x30eb, 0x30e6, 0x30a2, 0x30f3,
+    0x30ea, 0x30c3, 0x30c8, 0x30eb, 0x30ea, 0x30e9, 0x30eb, 0x30d4, 0x30fc, 0x30eb, 0x30fc, 0x30d6,
+    0x30eb, 0x30ec, 0x30e0, 0x30ec, 0x30f3, 0x30c8, 0x30b2, 0x30f3, 0x30ef, 0x30c3, 0x30c8, 0x30,
+    0x70b9, 0x31, 0x70b9, 0x32, 0x70b9, 0x33, 0x70b9, 0x34, 0x70b9, 0x35, 0x70b9, 0x36, 0x70b9,
+    0x37, 0x70b9, 0x38, 0x70b9, 0x39, 0x70b9, 0x31, 0x30, 0x70b9, 0x31, 0x31, 0x70b9, 0x31, 0x32,
+    0x70b9, 0x31, 0x33, 0x70b9, 0x31, 0x34, 0x70b9, 0x31, 0x35, 0x70b9, 0x31, 0x36, 0x70b9, 0x31,
+    0x37, 0x70b9, 0x31, 0x38, 0x70b9, 0x31, 0x39, 0x70b9, 0x32, 0x30, 0x70b9, 0x32, 0x31, 0x70b9,
+    0x32, 0x32, 0x70b9, 0x32, 0x33, 0x70b9, 0x32, 0x34, 0x70b9, 0x68, 0x50, 0x61, 0x64, 0x61, 0x41,
+    0x55, 0x62, 0x61, 0x72, 0x6f, 0x56, 0x70, 0x63, 0x64, 0x6d, 0x64, 0x6d, 0xb2, 0x64, 0x6d, 0xb3,
+    0x49, 0x55, 0x5e73, 0x6210, 0x662d, 0x548c, 0x5927, 0x6b63, 0x660e, 0x6cbb, 0x682a, 0x5f0f,
+    0x4f1a, 0x793e, 0x70, 0x41, 0x6e, 0x41, 0x3bc, 0x41, 0x6d, 0x41, 0x6b, 0x41, 0x4b, 0x42, 0x4d,
+    0x42, 0x47, 0x42, 0x63, 0x61, 0x6c, 0x6b, 0x63, 0x61, 0x6c, 0x70, 0x46, 0x6e, 0x46, 0x3bc, 0x46,
+    0x3bc, 0x67, 0x6d, 0x67, 0x6b, 0x67, 0x48, 0x7a, 0x6b, 0x48, 0x7a, 0x4d, 0x48, 0x7a, 0x47, 0x48,
+    0x7a, 0x54, 0x48, 0x7a, 0x3bc, 0x2113, 0x6d, 0x2113, 0x64, 0x2113, 0x6b, 0x2113, 0x66, 0x6d,
+    0x6e, 0x6d, 0x3bc, 0x6d, 0x6d, 0x6d, 0x63, 0x6d, 0x6b, 0x6d, 0x6d, 0x6d, 0xb2, 0x63, 0x6d, 0xb2,
+    0x6d, 0xb2, 0x6b, 0x6d, 0xb2, 0x6d, 0x6d, 0xb3, 0x63, 0x6d, 0xb3, 0x6d, 0xb3, 0x6b, 0x6d, 0xb3,
+    0x6d, 0x2215, 0x73, 0x6d, 0x2215, 0x73, 0xb2, 0x50, 0x61, 0x6b, 0x50, 0x61, 0x4d, 0x50, 0x61,
+    0x47, 0x50, 0x61, 0x72, 0x61, 0x64, 0x72, 0x61, 0x64, 0x2215, 0x73, 0x72, 0x61, 0x64, 0x2215,
+    0x73, 0xb2, 0x70, 0x73, 0x6e, 0x73, 0x3bc, 0x73, 0x6d, 0x73, 0x70, 0x56, 0x6e, 0x56, 0x3bc,
+    0x56, 0x6d, 0x56, 0x6b, 0x56, 0x4d, 0x56, 0x70, 0x57, 0x6e, 0x57, 0x3bc, 0x57, 0x6d, 0x57, 0x6b,
+    0x57, 0x4d, 0x57, 0x6b, 0x3a9, 0x4d, 0x3a9, 0x61, 0x2e, 0x6d, 0x2e, 0x42, 0x71, 0x63, 0x63,
+    0x63, 0x64, 0x43, 0x2215, 0x6b, 0x67, 0x43, 0x6f, 0x2e, 0x64, 0x42, 0x47, 0x79, 0x68, 0x61,
+    0x48, 0x50, 0x69, 0x6e, 0x4b, 0x4b, 0x4b, 0x4d, 0x6b, 0x74, 0x6c, 0x6d, 0x6c, 0x6e, 0x6c, 0x6f,
+    0x67, 0x6c, 0x78, 0x6d, 0x62, 0x6d, 0x69, 0x6c, 0x6d, 0x6f, 0x6c, 0x50, 0x48, 0x70, 0x2e, 0x6d,
+    0x2e, 0x50, 0x50, 0x4d, 0x50, 0x52, 0x73, 0x72, 0x53, 0x76, 0x57, 0x62, 0x56, 0x2215, 0x6d,
+    0x41, 0x2215, 0x6d, 0x31, 0x65e5, 0x32, 0x65e5, 0x33, 0x65e5, 0x34, 0x65e5, 0x35, 0x65e5, 0x36,
+    0x65e5, 0x37, 0x65e5, 0x38, 0x65e5, 0x39, 0x65e5, 0x31, 0x30, 0x65e5, 0x31, 0x31, 0x65e5, 0x31,
+    0x32, 0x65e5, 0x31, 0x33, 0x65e5, 0x31, 0x34, 0x65e5, 0x31, 0x35, 0x65e5, 0x31, 0x36, 0x65e5,
+    0x31, 0x37, 0x65e5, 0x31, 0x38, 0x65e5, 0x31, 0x39, 0x65e5, 0x32, 0x30, 0x65e5, 0x32, 0x31,
+    0x65e5, 0x32, 0x32, 0x65e5, 0x32, 0x33, 0x65e5, 0x32, 0x34, 0x65e5, 0x32, 0x35, 0x65e5, 0x32,
+    0x36, 0x65e5, 0x32, 0x37, 0x65e5, 0x32, 0x38, 0x65e5, 0x32, 0x39, 0x65e5, 0x33, 0x30, 0x65e5,
+    0x33, 0x31, 0x65e5, 0x67, 0x61, 0x6c, 0x44a, 0x44c, 0xa76f, 0x43, 0x46, 0x51, 0x126, 0x153,
+    0xa727, 0xab37, 0x26b, 0xab52, 0x28d, 0x8c48, 0x66f4, 0x8eca, 0x8cc8, 0x6ed1, 0x4e32, 0x53e5,
+    0x9f9c, 0x9f9c, 0x5951, 0x91d1, 0x5587, 0x5948, 0x61f6, 0x7669, 0x7f85, 0x863f, 0x87ba, 0x88f8,
+    0x908f, 0x6a02, 0x6d1b, 0x70d9, 0x73de, 0x843d, 0x916a, 0x99f1, 0x4e82, 0x5375, 0x6b04, 0x721b,
+    0x862d, 0x9e1e, 0x5d50, 0x6feb, 0x85cd, 0x8964, 0x62c9, 0x81d8, 0x881f, 0x5eca, 0x6717, 0x6d6a,
+    0x72fc, 0x90ce, 0x4f86, 0x51b7, 0x52de, 0x64c4, 0x6ad3, 0x7210, 0x76e7, 0x8001, 0x8606, 0x865c,
+    0x8def, 0x9732, 0x9b6f, 0x9dfa, 0x788c, 0x797f, 0x7da0, 0x83c9, 0x9304, 0x9e7f, 0x8ad6, 0x58df,
+    0x5f04, 0x7c60, 0x807e, 0x7262, 0x78ca, 0x8cc2, 0x96f7, 0x58d8, 0x5c62, 0x6a13, 0x6dda, 0x6f0f,
+    0x7d2f, 0x7e37, 0x964b, 0x52d2, 0x808b, 0x51dc, 0x51cc, 0x7a1c, 0x7dbe, 0x83f1, 0x9675, 0x8b80,
+    0x62cf, 0x6a02, 0x8afe, 0x4e39, 0x5be7, 0x6012, 0x7387, 0x7570, 0x5317, 0x78fb, 0x4fbf, 0x5fa9,
+    0x4e0d, 0x6ccc, 0x6578, 0x7d22, 0x53c3, 0x585e, 0x7701, 0x8449, 0x8aaa, 0x6bba, 0x8fb0, 0x6c88,
+    0x62fe, 0x82e5, 0x63a0, 0x7565, 0x4eae, 0x5169, 0x51c9, 0x6881, 0x7ce7, 0x826f, 0x8ad2, 0x91cf,
+    0x52f5, 0x5442, 0x5973, 0x5eec, 0x65c5, 0x6ffe, 0x792a, 0x95ad, 0x9a6a, 0x9e97, 0x9ece, 0x529b,
+    0x66c6, 0x6b77, 0x8f62, 0x5e74, 0x6190, 0x6200, 0x649a, 0x6f23, 0x7149, 0x7489, 0x79ca, 0x7df4,
+    0x806f, 0x8f26, 0x84ee, 0x9023, 0x934a, 0x5217, 0x52a3, 0x54bd, 0x70c8, 0x88c2, 0x8aaa, 0x5ec9,
+    0x5ff5, 0x637b, 0x6bae, 0x7c3e, 0x7375, 0x4ee4, 0x56f9, 0x5be7, 0x5dba, 0x601c, 0x73b2, 0x7469,
+    0x7f9a, 0x8046, 0x9234, 0x96f6, 0x9748, 0x9818, 0x4f8b, 0x79ae, 0x91b4, 0x96b8, 0x60e1, 0x4e86,
+    0x50da, 0x5bee, 0x5c3f, 0x6599, 0x6a02, 0x71ce, 0x7642, 0x84fc, 0x907c, 0x9f8d, 0x6688, 0x962e,
+    0x5289, 0x677b, 0x67f3, 0x6d41, 0x6e9c, 0x7409, 0x7559, 0x786b, 0x7d10, 0x985e, 0x516d, 0x622e,
+    0x9678, 0x502b, 0x5d19, 0x6dea, 0x8f2a, 0x5f8b, 0x6144, 0x6817, 0x7387, 0x9686, 0x5229, 0x540f,
+    0x5c65, 0x6613, 0x674e, 0x68a8, 0x6ce5, 0x7406, 0x75e2, 0x7f79, 0x88cf, 0x88e1, 0x91cc, 0x96e2,
+    0x533f, 0x6eba, 0x541d, 0x71d0, 0x7498, 0x85fa, 0x96a3, 0x9c57, 0x9e9f, 0x6797, 0x6dcb, 0x81e8,
+    0x7acb, 0x7b20, 0x7c92, 0x72c0, 0x7099, 0x8b58, 0x4ec0, 0x8336, 0x523a, 0x5207, 0x5ea6, 0x62d3,
+    0x7cd6, 0x5b85, 0x6d1e, 0x66b4, 0x8f3b, 0x884c, 0x964d, 0x898b, 0x5ed3, 0x5140, 0x55c0, 0x585a,
+    0x6674, 0x51de, 0x732a, 0x76ca, 0x793c, 0x795e, 0x7965, 0x798f, 0x9756, 0x7cbe, 0x7fbd, 0x8612,
+    0x8af8, 0x9038, 0x90fd, 0x98ef, 0x98fc, 0x9928, 0x9db4, 0x90de, 0x96b7, 0x4fae, 0x50e7, 0x514d,
+    0x52c9, 0x52e4, 0x5351, 0x559d, 0x5606, 0x5668, 0x5840, 0x58a8, 0x5c64, 0x5c6e, 0x6094, 0x6168,
+    0x618e, 0x61f2, 0x654f, 0x65e2, 0x6691, 0x6885, 0x6d77, 0x6e1a, 0x6f22, 0x716e, 0x722b, 0x7422,
+    0x7891, 0x793e, 0x7949, 0x7948, 0x7950, 0x7956, 0x795d, 0x798d, 0x798e, 0x7a40, 0x7a81, 0x7bc0,
+    0x7df4, 0x7e09, 0x7e41, 0x7f72, 0x8005, 0x81ed, 0x8279, 0x8279, 0x8457, 0x8910, 0x8996, 0x8b01,
+    0x8b39, 0x8cd3, 0x8d08, 0x8fb6, 0x9038, 0x96e3, 0x97ff, 0x983b, 0x6075, 0x242ee, 0x8218, 0x4e26,
+    0x51b5, 0x5168, 0x4f80, 0x5145, 0x5180, 0x52c7, 0x52fa, 0x559d, 0x5555, 0x5599, 0x55e2, 0x585a,
+    0x58b3, 0x5944, 0x5954, 0x5a62, 0x5b28, 0x5ed2, 0x5ed9, 0x5f69, 0x5fad, 0x60d8, 0x614e, 0x6108,
+    0x618e, 0x6160, 0x61f2, 0x6234, 0x63c4, 0x641c, 0x6452, 0x6556, 0x6674, 0x6717, 0x671b, 0x6756,
+    0x6b79, 0x6bba, 0x6d41, 0x6edb, 0x6ecb, 0x6f22, 0x701e, 0x716e, 0x77a7, 0x7235, 0x72af, 0x732a,
+    0x7471, 0x7506, 0x753b, 0x761d, 0x761f, 0x76ca, 0x76db, 0x76f4, 0x774a, 0x7740, 0x78cc, 0x7ab1,
+    0x7bc0, 0x7c7b, 0x7d5b, 0x7df4, 0x7f3e, 0x8005, 0x8352, 0x83ef, 0x8779, 0x8941, 0x8986, 0x8996,
+    0x8abf, 0x8af8, 0x8acb, 0x8b01, 0x8afe, 0x8aed, 0x8b39, 0x8b8a, 0x8d08, 0x8f38, 0x9072, 0x9199,
+    0x9276, 0x967c, 0x96e3, 0x9756, 0x97db, 0x97ff, 0x980b, 0x983b, 0x9b12, 0x9f9c, 0x2284a,
+    0x22844, 0x233d5, 0x3b9d, 0x4018, 0x4039, 0x25249, 0x25cd0, 0x27ed3, 0x9f43, 0x9f8e, 0x66, 0x66,
+    0x66, 0x69, 0x66, 0x6c, 0x66, 0x66, 0x69, 0x66, 0x66, 0x6c, 0x17f, 0x74, 0x73, 0x74, 0x574,
+    0x576, 0x574, 0x565, 0x574, 0x56b, 0x57e, 0x576, 0x574, 0x56d, 0x5d9, 0x5b4, 0x5f2, 0x5b7,
+    0x5e2, 0x5d0, 0x5d3, 0x5d4, 0x5db, 0x5dc, 0x5dd, 0x5e8, 0x5ea, 0x2b, 0x5e9, 0x5c1, 0x5e9, 0x5c2,
+    0xfb49, 0x5c1, 0xfb49, 0x5c2, 0x5d0, 0x5b7, 0x5d0, 0x5b8, 0x5d0, 0x5bc, 0x5d1, 0x5bc, 0x5d2,
+    0x5bc, 0x5d3, 0x5bc, 0x5d4, 0x5bc, 0x5d5, 0x5bc, 0x5d6, 0x5bc, 0x5d8, 0x5bc, 0x5d9, 0x5bc,
+    0x5da, 0x5bc, 0x5db, 0x5bc, 0x5dc, 0x5bc, 0x5de, 0x5bc, 0x5e0, 0x5bc, 0x5e1, 0x5bc, 0x5e3,
+    0x5bc, 0x5e4, 0x5bc, 0x5e6, 0x5bc, 0x5e7, 0x5bc, 0x5e8, 0x5bc, 0x5e9, 0x5bc, 0x5ea, 0x5bc,
+    0x5d5, 0x5b9, 0x5d1, 0x5bf, 0x5db, 0x5bf, 0x5e4, 0x5bf, 0x5d0, 0x5dc, 0x671, 0x671, 0x67b,
+    0x67b, 0x67b, 0x67b, 0x67e, 0x67e, 0x67e, 0x67e, 0x680, 0x680, 0x680, 0x680, 0x67a, 0x67a,
+    0x67a, 0x67a, 0x67f, 0x67f, 0x67f, 0x67f, 0x679, 0x679, 0x679, 0x679, 0x6a4, 0x6a4, 0x6a4,
+    0x6a4, 0x6a6, 0x6a6, 0x6a6, 0x6a6, 0x684, 0x684, 0x684, 0x684, 0x683, 0x683, 0x683, 0x683,
+    0x686, 0x686, 0x686, 0x686, 0x687, 0x687, 0x687, 0x687, 0x68d, 0x68d, 0x68c, 0x68c, 0x68e,
+    0x68e, 0x688, 0x688, 0x698, 0x698, 0x691, 0x691, 0x6a9, 0x6a9, 0x6a9, 0x6a9, 0x6af, 0x6af,
+    0x6af, 0x6af, 0x6b3, 0x6b3, 0x6b3, 0x6b3, 0x6b1, 0x6b1, 0x6b1, 0x6b1, 0x6ba, 0x6ba, 0x6bb,
+    0x6bb, 0x6bb, 0x6bb, 0x6c0, 0x6c0, 0x6c1, 0x6c1, 0x6c1, 0x6c1, 0x6be, 0x6be, 0x6be, 0x6be,
+    0x6d2, 0x6d2, 0x6d3, 0x6d3, 0x6ad, 0x6ad, 0x6ad, 0x6ad, 0x6c7, 0x6c7, 0x6c6, 0x6c6, 0x6c8,
+    0x6c8, 0x677, 0x6cb, 0x6cb, 0x6c5, 0x6c5, 0x6c9, 0x6c9, 0x6d0, 0x6d0, 0x6d0, 0x6d0, 0x649,
+    0x649, 0x626, 0x627, 0x626, 0x627, 0x626, 0x6d5, 0x626, 0x6d5, 0x626, 0x648, 0x626, 0x648,
+    0x626, 0x6c7, 0x626, 0x6c7, 0x626, 0x6c6, 0x626, 0x6c6, 0x626, 0x6c8, 0x626, 0x6c8, 0x626,
+    0x6d0, 0x626, 0x6d0, 0x626, 0x6d0, 0x626, 0x649, 0x626, 0x649, 0x626, 0x649, 0x6cc, 0x6cc,
+    0x6cc, 0x6cc, 0x626, 0x62c, 0x626, 0x62d, 0x626, 0x645, 0x626, 0x649, 0x626, 0x64a, 0x628,
+    0x62c, 0x628, 0x62d, 0x628, 0x62e, 0x628, 0x645, 0x628, 0x649, 0x628, 0x64a, 0x62a, 0x62c,
+    0x62a, 0x62d, 0x62a, 0x62e, 0x62a, 0x645, 0x62a, 0x649, 0x62a, 0x64a, 0x62b, 0x62c, 0x62b,
+    0x645, 0x62b, 0x649, 0x62b, 0x64a, 0x62c, 0x62d, 0x62c, 0x645, 0x62d, 0x62c, 0x62d, 0x645,
+    0x62e, 0x62c, 0x62e, 0x62d, 0x62e, 0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x633,
+    0x645, 0x635, 0x62d, 0x635, 0x645, 0x636, 0x62c, 0x636, 0x62d, 0x636, 0x62e, 0x636, 0x645,
+    0x637, 0x62d, 0x637, 0x645, 0x638, 0x645, 0x639, 0x62c, 0x639, 0x645, 0x63a, 0x62c, 0x63a,
+    0x645, 0x641, 0x62c, 0x641, 0x62d, 0x641, 0x62e, 0x641, 0x645, 0x641, 0x649, 0x641, 0x64a,
+    0x642, 0x62d, 0x642, 0x645, 0x642, 0x649, 0x642, 0x64a, 0x643, 0x627, 0x643, 0x62c, 0x643,
+    0x62d, 0x643, 0x62e, 0x643, 0x644, 0x643, 0x645, 0x643, 0x649, 0x643, 0x64a, 0x644, 0x62c,
+    0x644, 0x62d, 0x644, 0x62e, 0x644, 0x645, 0x644, 0x649, 0x644, 0x64a, 0x645, 0x62c, 0x645,
+    0x62d, 0x645, 0x62e, 0x645, 0x645, 0x645, 0x649, 0x645, 0x64a, 0x646, 0x62c, 0x646, 0x62d,
+    0x646, 0x62e, 0x646, 0x645, 0x646, 0x649, 0x646, 0x64a, 0x647, 0x62c, 0x647, 0x645, 0x647,
+    0x649, 0x647, 0x64a, 0x64a, 0x62c, 0x64a, 0x62d, 0x64a, 0x62e, 0x64a, 0x645, 0x64a, 0x649,
+    0x64a, 0x64a, 0x630, 0x670, 0x631, 0x670, 0x649, 0x670, 0x20, 0x64c, 0x651, 0x20, 0x64d, 0x651,
+    0x20, 0x64e, 0x651, 0x20, 0x64f, 0x651, 0x20, 0x650, 0x651, 0x20, 0x651, 0x670, 0x626, 0x631,
+    0x626, 0x632, 0x626, 0x645, 0x626, 0x646, 0x626, 0x649, 0x626, 0x64a, 0x628, 0x631, 0x628,
+    0x632, 0x628, 0x645, 0x628, 0x646, 0x628, 0x649, 0x628, 0x64a, 0x62a, 0x631, 0x62a, 0x632,
+    0x62a, 0x645, 0x62a, 0x646, 0x62a, 0x649, 0x62a, 0x64a, 0x62b, 0x631, 0x62b, 0x632, 0x62b,
+    0x645, 0x62b, 0x646, 0x62b, 0x649, 0x62b, 0x64a, 0x641, 0x649, 0x641, 0x64a, 0x642, 0x649,
+    0x642, 0x64a, 0x643, 0x627, 0x643, 0x644, 0x643, 0x645, 0x643, 0x649, 0x643, 0x64a, 0x644,
+    0x645, 0x644, 0x649, 0x644, 0x64a, 0x645, 0x627, 0x645, 0x645, 0x646, 0x631, 0x646, 0x632,
+    0x646, 0x645, 0x646, 0x646, 0x646, 0x649, 0x646, 0x64a, 0x649, 0x670, 0x64a, 0x631, 0x64a,
+    0x632, 0x64a, 0x645, 0x64a, 0x646, 0x64a, 0x649, 0x64a, 0x64a, 0x626, 0x62c, 0x626, 0x62d,
+    0x626, 0x62e, 0x626, 0x645, 0x626, 0x647, 0x628, 0x62c, 0x628, 0x62d, 0x628, 0x62e, 0x628,
+    0x645, 0x628, 0x647, 0x62a, 0x62c, 0x62a, 0x62d, 0x62a, 0x62e, 0x62a, 0x645, 0x62a, 0x647,
+    0x62b, 0x645, 0x62c, 0x62d, 0x62c, 0x645, 0x62d, 0x62c, 0x62d, 0x645, 0x62e, 0x62c, 0x62e,
+    0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x633, 0x645, 0x635, 0x62d, 0x635, 0x62e,
+    0x635, 0x645, 0x636, 0x62c, 0x636, 0x62d, 0x636, 0x62e, 0x636, 0x645, 0x637, 0x62d, 0x638,
+    0x645, 0x639, 0x62c, 0x639, 0x645, 0x63a, 0x62c, 0x63a, 0x645, 0x641, 0x62c, 0x641, 0x62d,
+    0x641, 0x62e, 0x641, 0x645, 0x642, 0x62d, 0x642, 0x645, 0x643, 0x62c, 0x643, 0x62d, 0x643,
+    0x62e, 0x643, 0x644, 0x643, 0x645, 0x644, 0x62c, 0x644, 0x62d, 0x644, 0x62e, 0x644, 0x645,
+    0x644, 0x647, 0x645, 0x62c, 0x645, 0x62d, 0x645, 0x62e, 0x645, 0x645, 0x646, 0x62c, 0x646,
+    0x62d, 0x646, 0x62e, 0x646, 0x645, 0x646, 0x647, 0x647, 0x62c, 0x647, 0x645, 0x647, 0x670,
+    0x64a, 0x62c, 0x64a, 0x62d, 0x64a, 0x62e, 0x64a, 0x645, 0x64a, 0x647, 0x626, 0x645, 0x626,
+    0x647, 0x628, 0x645, 0x628, 0x647, 0x62a, 0x645, 0x62a, 0x647, 0x62b, 0x645, 0x62b, 0x647,
+    0x633, 0x645, 0x633, 0x647, 0x634, 0x645, 0x634, 0x647, 0x643, 0x644, 0x643, 0x645, 0x644,
+    0x645, 0x646, 0x645, 0x646, 0x647, 0x64a, 0x645, 0x64a, 0x647, 0x640, 0x64e, 0x651, 0x640,
+    0x64f, 0x651, 0x640, 0x650, 0x651, 0x637, 0x649, 0x637, 0x64a, 0x639, 0x649, 0x639, 0x64a,
+    0x63a, 0x649, 0x63a, 0x64a, 0x633, 0x649, 0x633, 0x64a, 0x634, 0x649, 0x634, 0x64a, 0x62d,
+    0x649, 0x62d, 0x64a, 0x62c, 0x649, 0x62c, 0x64a, 0x62e, 0x649, 0x62e, 0x64a, 0x635, 0x649,
+    0x635, 0x64a, 0x636, 0x649, 0x636, 0x64a, 0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e, 0x634,
+    0x645, 0x634, 0x631, 0x633, 0x631, 0x635, 0x631, 0x636, 0x631, 0x637, 0x649, 0x637, 0x64a,
+    0x639, 0x649, 0x639, 0x64a, 0x63a, 0x649, 0x63a, 0x64a, 0x633, 0x649, 0x633, 0x64a, 0x634,
+    0x649, 0x634, 0x64a, 0x62d, 0x649, 0x62d, 0x64a, 0x62c, 0x649, 0x62c, 0x64a, 0x62e, 0x649,
+    0x62e, 0x64a, 0x635, 0x649, 0x635, 0x64a, 0x636, 0x649, 0x636, 0x64a, 0x634, 0x62c, 0x634,
+    0x62d, 0x634, 0x62e, 0x634, 0x645, 0x634, 0x631, 0x633, 0x631, 0x635, 0x631, 0x636, 0x631,
+    0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e, 0x634, 0x645, 0x633, 0x647, 0x634, 0x647, 0x637,
+    0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e,
+    0x637, 0x645, 0x638, 0x645, 0x627, 0x64b, 0x627, 0x64b, 0x62a, 0x62c, 0x645, 0x62a, 0x62d,
+    0x62c, 0x62a, 0x62d, 0x62c, 0x62a, 0x62d, 0x645, 0x62a, 0x62e, 0x645, 0x62a, 0x645, 0x62c,
+    0x62a, 0x645, 0x62d, 0x62a, 0x645, 0x62e, 0x62c, 0x645, 0x62d, 0x62c, 0x645, 0x62d, 0x62d,
+    0x645, 0x64a, 0x62d, 0x645, 0x649, 0x633, 0x62d, 0x62c, 0x633, 0x62c, 0x62d, 0x633, 0x62c,
+    0x649, 0x633, 0x645, 0x62d, 0x633, 0x645, 0x62d, 0x633, 0x645, 0x62c, 0x633, 0x645, 0x645,
+    0x633, 0x645, 0x645, 0x635, 0x62d, 0x62d, 0x635, 0x62d, 0x62d, 0x635, 0x645, 0x645, 0x634,
+    0x62d, 0x645, 0x634, 0x62d, 0x645, 0x634, 0x62c, 0x64a, 0x634, 0x645, 0x62e, 0x634, 0x645,
+    0x62e, 0x634, 0x645, 0x645, 0x634, 0x645, 0x645, 0x636, 0x62d, 0x649, 0x636, 0x62e, 0x645,
+    0x636, 0x62e, 0x645, 0x637, 0x645, 0x62d, 0x637, 0x645, 0x62d, 0x637, 0x645, 0x645, 0x637,
+    0x645, 0x64a, 0x639, 0x62c, 0x645, 0x639, 0x645, 0x645, 0x639, 0x645, 0x645, 0x639, 0x645,
+    0x649, 0x63a, 0x645, 0x645, 0x63a, 0x645, 0x64a, 0x63a, 0x645, 0x649, 0x641, 0x62e, 0x645,
+    0x641, 0x62e, 0x645, 0x642, 0x645, 0x62d, 0x642, 0x645, 0x645, 0x644, 0x62d, 0x645, 0x644,
+    0x62d, 0x64a, 0x644, 0x62d, 0x649, 0x644, 0x62c, 0x62c, 0x644, 0x62c, 0x62c, 0x644, 0x62e,
+    0x645, 0x644, 0x62e, 0x645, 0x644, 0x645, 0x62d, 0x644, 0x645, 0x62d, 0x645, 0x62d, 0x62c,
+    0x645, 0x62d, 0x645, 0x645, 0x62d, 0x64a, 0x645, 0x62c, 0x62d, 0x645, 0x62c, 0x645, 0x645,
+    0x62e, 0x62c, 0x645, 0x62e, 0x645, 0x645, 0x62c, 0x62e, 0x647, 0x645, 0x62c, 0x647, 0x645,
+    0x645, 0x646, 0x62d, 0x645, 0x646, 0x62d, 0x649, 0x646, 0x62c, 0x645, 0x646, 0x62c, 0x645,
+    0x646, 0x62c, 0x649, 0x646, 0x645, 0x64a, 0x646, 0x645, 0x649, 0x64a, 0x645, 0x645, 0x64a,
+    0x645, 0x645, 0x628, 0x62e, 0x64a, 0x62a, 0x62c, 0x64a, 0x62a, 0x62c, 0x649, 0x62a, 0x62e,
+    0x64a, 0x62a, 0x62e, 0x649, 0x62a, 0x645, 0x64a, 0x62a, 0x645, 0x649, 0x62c, 0x645, 0x64a,
+    0x62c, 0x62d, 0x649, 0x62c, 0x645, 0x649, 0x633, 0x62e, 0x649, 0x635, 0x62d, 0x64a, 0x634,
+    0x62d, 0x64a, 0x636, 0x62d, 0x64a, 0x644, 0x62c, 0x64a, 0x644, 0x645, 0x64a, 0x64a, 0x62d,
+    0x64a, 0x64a, 0x62c, 0x64a, 0x64a, 0x645, 0x64a, 0x645, 0x645, 0x64a, 0x642, 0x645, 0x64a,
+    0x646, 0x62d, 0x64a, 0x642, 0x645, 0x62d, 0x644, 0x62d, 0x645, 0x639, 0x645, 0x64a, 0x643,
+    0x645, 0x64a, 0x646, 0x62c, 0x62d, 0x645, 0x62e, 0x64a, 0x644, 0x62c, 0x645, 0x643, 0x645,
+    0x645, 0x644, 0x62c, 0x645, 0x646, 0x62c, 0x62d, 0x62c, 0x62d, 0x64a, 0x62d, 0x62c, 0x64a,
+    0x645, 0x62c, 0x64a, 0x641, 0x645, 0x64a, 0x628, 0x62d, 0x64a, 0x643, 0x645, 0x645, 0x639,
+    0x62c, 0x645, 0x635, 0x645, 0x645, 0x633, 0x62e, 0x64a, 0x646, 0x62c, 0x64a, 0x635, 0x644,
+    0x6d2, 0x642, 0x644, 0x6d2, 0x627, 0x644, 0x644, 0x647, 0x627, 0x643, 0x628, 0x631, 0x645,
+    0x62d, 0x645, 0x62f, 0x635, 0x644, 0x639, 0x645, 0x631, 0x633, 0x648, 0x644, 0x639, 0x644,
+    0x64a, 0x647, 0x648, 0x633, 0x644, 0x645, 0x635, 0x644, 0x649, 0x635, 0x644, 0x649, 0x20, 0x627,
+    0x644, 0x644, 0x647, 0x20, 0x639, 0x644, 0x64a, 0x647, 0x20, 0x648, 0x633, 0x644, 0x645, 0x62c,
+    0x644, 0x20, 0x62c, 0x644, 0x627, 0x644, 0x647, 0x631, 0x6cc, 0x627, 0x644, 0x2c, 0x3001,
+    0x3002, 0x3a, 0x3b, 0x21, 0x3f, 0x3016, 0x3017, 0x2026, 0x2025, 0x2014, 0x2013, 0x5f, 0x5f,
+    0x28, 0x29, 0x7b, 0x7d, 0x3014, 0x3015, 0x3010, 0x3011, 0x300a, 0x300b, 0x3008, 0x3009, 0x300c,
+    0x300d, 0x300e, 0x300f, 0x5b, 0x5d, 0x203e, 0x203e, 0x203e, 0x203e, 0x5f, 0x5f, 0x5f, 0x2c,
+    0x3001, 0x2e, 0x3b, 0x3a, 0x3f, 0x21, 0x2014, 0x28, 0x29, 0x7b, 0x7d, 0x3014, 0x3015, 0x23,
+    0x26, 0x2a, 0x2b, 0x2d, 0x3c, 0x3e, 0x3d, 0x5c, 0x24, 0x25, 0x40, 0x20, 0x64b, 0x640, 0x64b,
+    0x20, 0x64c, 0x20, 0x64d, 0x20, 0x64e, 0x640, 0x64e, 0x20, 0x64f, 0x640, 0x64f, 0x20, 0x650,
+    0x640, 0x650, 0x20, 0x651, 0x640, 0x651, 0x20, 0x652, 0x640, 0x652, 0x621, 0x622, 0x622, 0x623,
+    0x623, 0x624, 0x624, 0x625, 0x625, 0x626, 0x626, 0x626, 0x626, 0x627, 0x627, 0x628, 0x628,
+    0x628, 0x628, 0x629, 0x629, 0x62a, 0x62a, 0x62a, 0x62a, 0x62b, 0x62b, 0x62b, 0x62b, 0x62c,
+    0x62c, 0x62c, 0x62c, 0x62d, 0x62d, 0x62d, 0x62d, 0x62e, 0x62e, 0x62e, 0x62e, 0x62f, 0x62f,
+    0x630, 0x630, 0x631, 0x631, 0x632, 0x632, 0x633, 0x633, 0x633, 0x633, 0x634, 0x634, 0x634,
+    0x634, 0x635, 0x635, 0x635, 0x635, 0x636, 0x636, 0x636, 0x636, 0x637, 0x637, 0x637, 0x637,
+    0x638, 0x638, 0x638, 0x638, 0x639, 0x639, 0x639, 0x639, 0x63a, 0x63a, 0x63a, 0x63a, 0x641,
+    0x641, 0x641, 0x641, 0x642, 0x642, 0x642, 0x642, 0x643, 0x643, 0x643, 0x643, 0x644, 0x644,
+    0x644, 0x644, 0x645, 0x645, 0x645, 0x645, 0x646, 0x646, 0x646, 0x646, 0x647, 0x647, 0x647,
+    0x647, 0x648, 0x648, 0x649, 0x649, 0x64a, 0x64a, 0x64a, 0x64a, 0x644, 0x622, 0x644, 0x622,
+    0x644, 0x623, 0x644, 0x623, 0x644, 0x625, 0x644, 0x625, 0x644, 0x627, 0x644, 0x627, 0x21, 0x22,
+    0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e, 0x2f, 0x30, 0x31, 0x32,
+    0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x40, 0x41, 0x42,
+    0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52,
+    0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x5b, 0x5c, 0x5d, 0x5e, 0x5f, 0x60, 0x61, 0x62,
+    0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72,
+    0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x7b, 0x7c, 0x7d, 0x7e, 0x2985, 0x2986, 0x3002,
+    0x300c, 0x300d, 0x3001, 0x30fb, 0x30f2, 0x30a1, 0x30a3, 0x30a5, 0x30a7, 0x30a9, 0x30e3, 0x30e5,
+    0x30e7, 0x30c3, 0x30fc, 0x30a2, 0x30a4, 0x30a6, 0x30a8, 0x30aa, 0x30ab, 0x30ad, 0x30af, 0x30b1,
+    0x30b3, 0x30b5, 0x30b7, 0x30b9, 0x30bb, 0x30bd, 0x30bf, 0x30c1, 0x30c4, 0x30c6, 0x30c8, 0x30ca,
+    0x30cb, 0x30cc, 0x30cd, 0x30ce, 0x30cf, 0x30d2, 0x30d5, 0x30d8, 0x30db, 0x30de, 0x30df, 0x30e0,
+    0x30e1, 0x30e2, 0x30e4, 0x30e6, 0x30e8, 0x30e9, 0x30ea, 0x30eb, 0x30ec, 0x30ed, 0x30ef, 0x30f3,
+    0x3099, 0x309a, 0x3164, 0x3131, 0x3132, 0x3133, 0x3134, 0x3135, 0x3136, 0x3137, 0x3138, 0x3139,
+    0x313a, 0x313b, 0x313c, 0x313d, 0x313e, 0x313f, 0x3140, 0x3141, 0x3142, 0x3143, 0x3144, 0x3145,
+    0x3146, 0x3147, 0x3148, 0x3149, 0x314a, 0x314b, 0x314c, 0x314d, 0x314e, 0x314f, 0x3150, 0x3151,
+    0x3152, 0x3153, 0x3154, 0x3155, 0x3156, 0x3157, 0x3158, 0x3159, 0x315a, 0x315b, 0x315c, 0x315d,
+    0x315e, 0x315f, 0x3160, 0x3161, 0x3162, 0x3163, 0xa2, 0xa3, 0xac, 0xaf, 0xa6, 0xa5, 0x20a9,
+    0x2502, 0x2190, 0x2191, 0x2192, 0x2193, 0x25a0, 0x25cb, 0x2d0, 0x2d1, 0xe6, 0x299, 0x253, 0x2a3,
+    0xab66, 0x2a5, 0x2a4, 0x256, 0x257, 0x1d91, 0x258, 0x25e, 0x2a9, 0x264, 0x262, 0x260, 0x29b,
+    0x127, 0x29c, 0x267, 0x284, 0x2aa, 0x2ab, 0x26c, 0x1df04, 0xa78e, 0x26e, 0x1df05, 0x28e,
+    0x1df06, 0xf8, 0x276, 0x277, 0x71, 0x27a, 0x1df08, 0x27d, 0x27e, 0x280, 0x2a8, 0x2a6, 0xab67,
+    0x2a7, 0x288, 0x2c71, 0x28f, 0x2a1, 0x2a2, 0x298, 0x1c0, 0x1c1, 0x1c2, 0x1df0a, 0x1df1e,
+    0x11099, 0x110ba, 0x1109b, 0x110ba, 0x110a5, 0x110ba, 0x11131, 0x11127, 0x11132, 0x11127,
+    0x11347, 0x1133e, 0x11347, 0x11357, 0x114b9, 0x114ba, 0x114b9, 0x114b0, 0x114b9, 0x114bd,
+    0x115b8, 0x115af, 0x115b9, 0x115af, 0x11935, 0x11930, 0x1d157, 0x1d165, 0x1d158, 0x1d165,
+    0x1d15f, 0x1d16e, 0x1d15f, 0x1d16f, 0x1d15f, 0x1d170, 0x1d15f, 0x1d171, 0x1d15f, 0x1d172,
+    0x1d1b9, 0x1d165, 0x1d1ba, 0x1d165, 0x1d1bb, 0x1d16e, 0x1d1bc, 0x1d16e, 0x1d1bb, 0x1d16f,
+    0x1d1bc, 0x1d16f, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d,
+    0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63,
+    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
+    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70,
+    0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46,
+    0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56,
+    0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c,
+    0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x43,
+    0x44, 0x47, 0x4a, 0x4b, 0x4e, 0x4f, 0x50, 0x51, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a,
+    0x61, 0x62, 0x63, 0x64, 0x66, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x70, 0x71, 0x72, 0x73,
+    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
+    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x44, 0x45, 0x46,
+    0x47, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70,
+    0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x44, 0x45, 0x46, 0x47,
+    0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4f, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x61, 0x62, 0x63,
+    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
+    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
+    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45,
+    0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55,
+    0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b,
+    0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41,
+    0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51,
+    0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67,
+    0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77,
+    0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d,
+    0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63,
+    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
+    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
+    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45,
+    0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55,
+    0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b,
+    0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x131,
+    0x237, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c,
+    0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9,
+    0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc,
+    0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9,
+    0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396,
+    0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3,
+    0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6,
+    0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3,
+    0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6,
+    0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d,
+    0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207,
+    0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd,
+    0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202,
+    0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397,
+    0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4,
+    0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7,
+    0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4,
+    0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391,
+    0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e,
+    0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1,
+    0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be,
+    0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5,
+    0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x3dc, 0x3dd, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37,
+    0x38, 0x39, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x30, 0x31, 0x32, 0x33,
+    0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39,
+    0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x627, 0x628, 0x62c, 0x62f, 0x648,
+    0x632, 0x62d, 0x637, 0x64a, 0x643, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642,
+    0x631, 0x634, 0x62a, 0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x66e, 0x6ba, 0x6a1, 0x66f,
+    0x628, 0x62c, 0x647, 0x62d, 0x64a, 0x643, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635,
+    0x642, 0x634, 0x62a, 0x62b, 0x62e, 0x636, 0x63a, 0x62c, 0x62d, 0x64a, 0x644, 0x646, 0x633,
+    0x639, 0x635, 0x642, 0x634, 0x62e, 0x636, 0x63a, 0x6ba, 0x66f, 0x628, 0x62c, 0x647, 0x62d,
+    0x637, 0x64a, 0x643, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x634, 0x62a, 0x62b,
+    0x62e, 0x636, 0x638, 0x63a, 0x66e, 0x6a1, 0x627, 0x628, 0x62c, 0x62f, 0x647, 0x648, 0x632,
+    0x62d, 0x637, 0x64a, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x631, 0x634,
+    0x62a, 0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x628, 0x62c, 0x62f, 0x648, 0x632, 0x62d,
+    0x637, 0x64a, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x631, 0x634, 0x62a,
+    0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x30, 0x2e, 0x30, 0x2c, 0x31, 0x2c, 0x32, 0x2c, 0x33,
+    0x2c, 0x34, 0x2c, 0x35, 0x2c, 0x36, 0x2c, 0x37, 0x2c, 0x38, 0x2c, 0x39, 0x2c, 0x28, 0x41, 0x29,
+    0x28, 0x42, 0x29, 0x28, 0x43, 0x29, 0x28, 0x44, 0x29, 0x28, 0x45, 0x29, 0x28, 0x46, 0x29, 0x28,
+    0x47, 0x29, 0x28, 0x48, 0x29, 0x28, 0x49, 0x29, 0x28, 0x4a, 0x29, 0x28, 0x4b, 0x29, 0x28, 0x4c,
+    0x29, 0x28, 0x4d, 0x29, 0x28, 0x4e, 0x29, 0x28, 0x4f, 0x29, 0x28, 0x50, 0x29, 0x28, 0x51, 0x29,
+    0x28, 0x52, 0x29, 0x28, 0x53, 0x29, 0x28, 0x54, 0x29, 0x28, 0x55, 0x29, 0x28, 0x56, 0x29, 0x28,
+    0x57, 0x29, 0x28, 0x58, 0x29, 0x28, 0x59, 0x29, 0x28, 0x5a, 0x29, 0x3014, 0x53, 0x3015, 0x43,
+    0x52, 0x43, 0x44, 0x57, 0x5a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b,
+    0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x48,
+    0x56, 0x4d, 0x56, 0x53, 0x44, 0x53, 0x53, 0x50, 0x50, 0x56, 0x57, 0x43, 0x4d, 0x43, 0x4d, 0x44,
+    0x4d, 0x52, 0x44, 0x4a, 0x307b, 0x304b, 0x30b3, 0x30b3, 0x30b5, 0x624b, 0x5b57, 0x53cc, 0x30c7,
+    0x4e8c, 0x591a, 0x89e3, 0x5929, 0x4ea4, 0x6620, 0x7121, 0x6599, 0x524d, 0x5f8c, 0x518d, 0x65b0,
+    0x521d, 0x7d42, 0x751f, 0x8ca9, 0x58f0, 0x5439, 0x6f14, 0x6295, 0x6355, 0x4e00, 0x4e09, 0x904a,
+    0x5de6, 0x4e2d, 0x53f3, 0x6307, 0x8d70, 0x6253, 0x7981, 0x7a7a, 0x5408, 0x6e80, 0x6709, 0x6708,
+    0x7533, 0x5272, 0x55b6, 0x914d, 0x3014, 0x672c, 0x3015, 0x3014, 0x4e09, 0x3015, 0x3014, 0x4e8c,
+    0x3015, 0x3014, 0x5b89, 0x3015, 0x3014, 0x70b9, 0x3015, 0x3014, 0x6253, 0x3015, 0x3014, 0x76d7,
+    0x3015, 0x3014, 0x52dd, 0x3015, 0x3014, 0x6557, 0x3015, 0x5f97, 0x53ef, 0x30, 0x31, 0x32, 0x33,
+    0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x4e3d, 0x4e38, 0x4e41, 0x20122, 0x4f60, 0x4fae, 0x4fbb,
+    0x5002, 0x507a, 0x5099, 0x50e7, 0x50cf, 0x349e, 0x2063a, 0x514d, 0x5154, 0x5164, 0x5177,
+    0x2051c, 0x34b9, 0x5167, 0x518d, 0x2054b, 0x5197, 0x51a4, 0x4ecc, 0x51ac, 0x51b5, 0x291df,
+    0x51f5, 0x5203, 0x34df, 0x523b, 0x5246, 0x5272, 0x5277, 0x3515, 0x52c7, 0x52c9, 0x52e4, 0x52fa,
+    0x5305, 0x5306, 0x5317, 0x5349, 0x5351, 0x535a, 0x5373, 0x537d, 0x537f, 0x537f, 0x537f, 0x20a2c,
+    0x7070, 0x53ca, 0x53df, 0x20b63, 0x53eb, 0x53f1, 0x5406, 0x549e, 0x5438, 0x5448, 0x5468, 0x54a2,
+    0x54f6, 0x5510, 0x5553, 0x5563, 0x5584, 0x5584, 0x5599, 0x55ab, 0x55b3, 0x55c2, 0x5716, 0x5606,
+    0x5717, 0x5651, 0x5674, 0x5207, 0x58ee, 0x57ce, 0x57f4, 0x580d, 0x578b, 0x5832, 0x5831, 0x58ac,
+    0x214e4, 0x58f2, 0x58f7, 0x5906, 0x591a, 0x5922, 0x5962, 0x216a8, 0x216ea, 0x59ec, 0x5a1b,
+    0x5a27, 0x59d8, 0x5a66, 0x36ee, 0x36fc, 0x5b08, 0x5b3e, 0x5b3e, 0x219c8, 0x5bc3, 0x5bd8, 0x5be7,
+    0x5bf3, 0x21b18, 0x5bff, 0x5c06, 0x5f53, 0x5c22, 0x3781, 0x5c60, 0x5c6e, 0x5cc0, 0x5c8d,
+    0x21de4, 0x5d43, 0x21de6, 0x5d6e, 0x5d6b, 0x5d7c, 0x5de1, 0x5de2, 0x382f, 0x5dfd, 0x5e28,
+    0x5e3d, 0x5e69, 0x3862, 0x22183, 0x387c, 0x5eb0, 0x5eb3, 0x5eb6, 0x5eca, 0x2a392, 0x5efe,
+    0x22331, 0x22331, 0x8201, 0x5f22, 0x5f22, 0x38c7, 0x232b8, 0x261da, 0x5f62, 0x5f6b, 0x38e3,
+    0x5f9a, 0x5fcd, 0x5fd7, 0x5ff9, 0x6081, 0x393a, 0x391c, 0x6094, 0x226d4, 0x60c7, 0x6148, 0x614c,
+    0x614e, 0x614c, 0x617a, 0x618e, 0x61b2, 0x61a4, 0x61af, 0x61de, 0x61f2, 0x61f6, 0x6210, 0x621b,
+    0x625d, 0x62b1, 0x62d4, 0x6350, 0x22b0c, 0x633d, 0x62fc, 0x6368, 0x6383, 0x63e4, 0x22bf1,
+    0x6422, 0x63c5, 0x63a9, 0x3a2e, 0x6469, 0x647e, 0x649d, 0x6477, 0x3a6c, 0x654f, 0x656c, 0x2300a,
+    0x65e3, 0x66f8, 0x6649, 0x3b19, 0x6691, 0x3b08, 0x3ae4, 0x5192, 0x5195, 0x6700, 0x669c, 0x80ad,
+    0x43d9, 0x6717, 0x671b, 0x6721, 0x675e, 0x6753, 0x233c3, 0x3b49, 0x67fa, 0x6785, 0x6852, 0x6885,
+    0x2346d, 0x688e, 0x681f, 0x6914, 0x3b9d, 0x6942, 0x69a3, 0x69ea, 0x6aa8, 0x236a3, 0x6adb,
+    0x3c18, 0x6b21, 0x238a7, 0x6b54, 0x3c4e, 0x6b72, 0x6b9f, 0x6bba, 0x6bbb, 0x23a8d, 0x21d0b,
+    0x23afa, 0x6c4e, 0x23cbc, 0x6cbf, 0x6ccd, 0x6c67, 0x6d16, 0x6d3e, 0x6d77, 0x6d41, 0x6d69,
+    0x6d78, 0x6d85, 0x23d1e, 0x6d34, 0x6e2f, 0x6e6e, 0x3d33, 0x6ecb, 0x6ec7, 0x23ed1, 0x6df9,
+    0x6f6e, 0x23f5e, 0x23f8e, 0x6fc6, 0x7039, 0x701e, 0x701b, 0x3d96, 0x704a, 0x707d, 0x7077,
+    0x70ad, 0x20525, 0x7145, 0x24263, 0x719c, 0x243ab, 0x7228, 0x7235, 0x7250, 0x24608, 0x7280,
+    0x7295, 0x24735, 0x24814, 0x737a, 0x738b, 0x3eac, 0x73a5, 0x3eb8, 0x3eb8, 0x7447, 0x745c,
+    0x7471, 0x7485, 0x74ca, 0x3f1b, 0x7524, 0x24c36, 0x753e, 0x24c92, 0x7570, 0x2219f, 0x7610,
+    0x24fa1, 0x24fb8, 0x25044, 0x3ffc, 0x4008, 0x76f4, 0x250f3, 0x250f2, 0x25119, 0x25133, 0x771e,
+    0x771f, 0x771f, 0x774a, 0x4039, 0x778b, 0x4046, 0x4096, 0x2541d, 0x784e, 0x788c, 0x78cc, 0x40e3,
+    0x25626, 0x7956, 0x2569a, 0x256c5, 0x798f, 0x79eb, 0x412f, 0x7a40, 0x7a4a, 0x7a4f, 0x2597c,
+    0x25aa7, 0x25aa7, 0x7aee, 0x4202, 0x25bab, 0x7bc6, 0x7bc9, 0x4227, 0x25c80, 0x7cd2, 0x42a0,
+    0x7ce8, 0x7ce3, 0x7d00, 0x25f86, 0x7d63, 0x4301, 0x7dc7, 0x7e02, 0x7e45, 0x4334, 0x26228,
+    0x26247, 0x4359, 0x262d9, 0x7f7a, 0x2633e, 0x7f95, 0x7ffa, 0x8005, 0x264da, 0x26523, 0x8060,
+    0x265a8, 0x8070, 0x2335f, 0x43d5, 0x80b2, 0x8103, 0x440b, 0x813e, 0x5ab5, 0x267a7, 0x267b5,
+    0x23393, 0x2339c, 0x8201, 0x8204, 0x8f9e, 0x446b, 0x8291, 0x828b, 0x829d, 0x52b3, 0x82b1,
+    0x82b3, 0x82bd, 0x82e6, 0x26b3c, 0x82e5, 0x831d, 0x8363, 0x83ad, 0x8323, 0x83bd, 0x83e7, 0x8457,
+    0x8353, 0x83ca, 0x83cc, 0x83dc, 0x26c36, 0x26d6b, 0x26cd5, 0x452b, 0x84f1, 0x84f3, 0x8516,
+    0x273ca, 0x8564, 0x26f2c, 0x455d, 0x4561, 0x26fb1, 0x270d2, 0x456b, 0x8650, 0x865c, 0x8667,
+    0x8669, 0x86a9, 0x8688, 0x870e, 0x86e2, 0x8779, 0x8728, 0x876b, 0x8786, 0x45d7, 0x87e1, 0x8801,
+    0x45f9, 0x8860, 0x8863, 0x27667, 0x88d7, 0x88de, 0x4635, 0x88fa, 0x34bb, 0x278ae, 0x27966,
+    0x46be, 0x46c7, 0x8aa0, 0x8aed, 0x8b8a, 0x8c55, 0x27ca8, 0x8cab, 0x8cc1, 0x8d1b, 0x8d77,
+    0x27f2f, 0x20804, 0x8dcb, 0x8dbc, 0x8df0, 0x208de, 0x8ed4, 0x8f38, 0x285d2, 0x285ed, 0x9094,
+    0x90f1, 0x9111, 0x2872e, 0x911b, 0x9238, 0x92d7, 0x92d8, 0x927c, 0x93f9, 0x9415, 0x28bfa,
+    0x958b, 0x4995, 0x95b7, 0x28d77, 0x49e6, 0x96c3, 0x5db2, 0x9723, 0x29145, 0x2921a, 0x4a6e,
+    0x4a76, 0x97e0, 0x2940a, 0x4ab2, 0x29496, 0x980b, 0x980b, 0x9829, 0x295b6, 0x98e2, 0x4b33,
+    0x9929, 0x99a7, 0x99c2, 0x99fe, 0x4bce, 0x29b30, 0x9b12, 0x9c40, 0x9cfd, 0x4cce, 0x4ced, 0x9d67,
+    0x2a0ce, 0x4cf8, 0x2a105, 0x2a20e, 0x2a291, 0x9ebb, 0x4d56, 0x9ef9, 0x9efe, 0x9f05, 0x9f0f,
+    0x9f16, 0x9f3b, 0x2a600,
+    // clang-format on
+};
+/// Numbers of the decompositions into two that composing turns back, in the order of the two.
+inline constexpr std::uint16_t compositions[] = {
+    // clang-format off
+    0x4f4, 0x4f1, 0x4f5, 0xe, 0xf, 0x10, 0x11, 0x43, 0x45, 0x10e, 0x12, 0x2ed, 0x13, 0xc2, 0xf0,
+    0xf2, 0x2eb, 0x24f, 0x47, 0x251, 0x253, 0x255, 0x49, 0x4b, 0x4d, 0x4f, 0x14, 0x259, 0x51, 0x25b,
+    0x25f, 0x261, 0x25d, 0x15, 0x16, 0x17, 0x307, 0x53, 0x55, 0x57, 0x18, 0x305, 0x5b, 0xf4, 0xf6,
+    0x303, 0x110, 0x59, 0x267, 0x269, 0x26d, 0xe6, 0x5d, 0x26f, 0x5f, 0x61, 0xd8, 0x63, 0x65, 0x271,
+    0x275, 0x10c, 0x273, 0x277, 0x279, 0x19, 0x1a, 0x1b, 0x67, 0x69, 0x6b, 0x6f, 0x1c, 0x313, 0xc4,
+    0xf8, 0xfa, 0x315, 0x6d, 0x27b, 0x72, 0x27f, 0xda, 0x281, 0x74, 0x283, 0x76, 0x7a, 0x285, 0x78,
+    0x28b, 0x289, 0x28d, 0x28f, 0x291, 0xe8, 0x7e, 0x1d, 0x293, 0x82, 0x295, 0x80, 0x299, 0x297,
+    0x1e, 0x1f, 0x20, 0x21, 0x85, 0x87, 0x116, 0x22, 0x319, 0x89, 0xc6, 0xfc, 0xfe, 0xb5, 0x317,
+    0xdc, 0x2a3, 0x2a5, 0x8b, 0x2a7, 0x8f, 0x100, 0x102, 0x2a9, 0x8d, 0x2ad, 0x91, 0x93, 0x2af,
+    0x97, 0x2b1, 0x108, 0x95, 0x2b9, 0x9b, 0x2bb, 0x10a, 0x99, 0x2bf, 0x2bd, 0x23, 0x24, 0x25, 0x9d,
+    0x9f, 0xa1, 0x26, 0x331, 0xa3, 0xa5, 0xc8, 0x104, 0x106, 0xb7, 0x32f, 0x2c1, 0xa7, 0x2c5, 0x2c3,
+    0x2cb, 0x2cd, 0x2cf, 0x2d1, 0xa9, 0x2d5, 0x2d3, 0x2d7, 0x2d9, 0x2db, 0x33d, 0x27, 0xab, 0x343,
+    0x11a, 0x2dd, 0xad, 0x341, 0x33f, 0xae, 0x2df, 0xb0, 0xb2, 0x2e1, 0x2e3, 0x28, 0x29, 0x2a, 0x2b,
+    0x44, 0x46, 0x10f, 0x2c, 0x2ee, 0x2d, 0xc3, 0xf1, 0xf3, 0x2ec, 0x250, 0x48, 0x252, 0x254, 0x256,
+    0x4a, 0x4c, 0x4e, 0x50, 0x2e, 0x25a, 0x52, 0x25c, 0x260, 0x262, 0x25e, 0x2f, 0x30, 0x31, 0x308,
+    0x54, 0x56, 0x58, 0x32, 0x306, 0x5c, 0xf5, 0xf7, 0x304, 0x111, 0x5a, 0x268, 0x26a, 0x26e, 0xe7,
+    0x5e, 0x270, 0x60, 0x62, 0xd9, 0x64, 0x66, 0x272, 0x276, 0x10d, 0x274, 0x278, 0x27a, 0x2e5,
+    0x33, 0x34, 0x35, 0x68, 0x6a, 0x6c, 0x36, 0x314, 0xc5, 0xf9, 0xfb, 0x316, 0x6e, 0x27c, 0x73,
+    0xe2, 0x280, 0xdb, 0x282, 0x75, 0x284, 0x77, 0x7b, 0x286, 0x79, 0x28c, 0x28a, 0x28e, 0x290,
+    0x292, 0xe9, 0x7f, 0x37, 0x294, 0x83, 0x296, 0x81, 0x29a, 0x298, 0x38, 0x39, 0x3a, 0x3b, 0x86,
+    0x88, 0x117, 0x3c, 0x31a, 0x8a, 0xc7, 0xfd, 0xff, 0xb6, 0x318, 0xdd, 0x2a4, 0x2a6, 0x8c, 0x2a8,
+    0x90, 0x101, 0x103, 0x2aa, 0x8e, 0x2ae, 0x92, 0x94, 0x2b0, 0x98, 0x2b2, 0x109, 0x96, 0x2ba,
+    0x2e6, 0x9c, 0x2bc, 0x10b, 0x9a, 0x2c0, 0x2be, 0x3d, 0x3e, 0x3f, 0x9e, 0xa0, 0xa2, 0x40, 0x332,
+    0xa4, 0xa6, 0xc9, 0x105, 0x107, 0xb8, 0x330, 0x2c2, 0xa8, 0x2c6, 0x2c4, 0x2cc, 0x2ce, 0x2d0,
+    0x2d2, 0xaa, 0x2d6, 0x2d4, 0x2e7, 0x2d8, 0x2da, 0x2dc, 0x33e, 0x41, 0xac, 0x344, 0x11b, 0x2de,
+    0x42, 0x342, 0x2e8, 0x340, 0xaf, 0x2e0, 0xb1, 0xb3, 0x2e2, 0x2e4, 0x41f, 0x138, 0x3f7, 0x2f1,
+    0x2ef, 0x2f5, 0x2f3, 0xd2, 0xea, 0xec, 0xd6, 0x257, 0x30b, 0x309, 0x30f, 0x30d, 0x27d, 0x31d,
+    0x31b, 0x321, 0x31f, 0x29b, 0x114, 0x29d, 0x112, 0xee, 0xd0, 0xcc, 0xca, 0xce, 0x2f2, 0x2f0,
+    0x2f6, 0x2f4, 0xd3, 0xeb, 0xed, 0xd7, 0x258, 0x30c, 0x30a, 0x310, 0x30e, 0x27e, 0x31e, 0x31c,
+    0x322, 0x320, 0x29c, 0x115, 0x29e, 0x113, 0xef, 0xd1, 0xcd, 0xcb, 0xcf, 0x2fb, 0x2f9, 0x2ff,
+    0x2fd, 0x2fc, 0x2fa, 0x300, 0x2fe, 0x263, 0x265, 0x264, 0x266, 0x29f, 0x2a1, 0x2a0, 0x2a2,
+    0x2b3, 0x2b4, 0x2b5, 0x2b6, 0x2c7, 0x2c8, 0x2c9, 0x2ca, 0x2ea, 0x327, 0x325, 0x32b, 0x329,
+    0x32d, 0x328, 0x326, 0x32c, 0x32a, 0x32e, 0x335, 0x333, 0x339, 0x337, 0x33b, 0x336, 0x334,
+    0x33a, 0x338, 0x33c, 0xe0, 0xde, 0xdf, 0xd4, 0xd5, 0x26b, 0x26c, 0x118, 0x119, 0xe1, 0x3f0,
+    0x139, 0x3ef, 0x3ee, 0x34d, 0x34e, 0x3f2, 0x3fd, 0x13b, 0x35b, 0x35c, 0x3ff, 0x13c, 0x369,
+    0x36a, 0x401, 0x40d, 0x13d, 0x40c, 0x40b, 0x142, 0x379, 0x37a, 0x427, 0x13e, 0x387, 0x388,
+    0x41e, 0x41c, 0x13f, 0x41b, 0x41a, 0x143, 0x395, 0x429, 0x140, 0x3a1, 0x3a2, 0x42b, 0x3eb,
+    0x3fa, 0x3a9, 0x144, 0x3e8, 0x3e7, 0x345, 0x346, 0x3ec, 0x3ea, 0x3ab, 0x145, 0x355, 0x356,
+    0x3ad, 0x146, 0x361, 0x362, 0x3fb, 0x3f9, 0x3af, 0x147, 0x406, 0x405, 0x149, 0x371, 0x372,
+    0x409, 0x3b1, 0x14b, 0x381, 0x382, 0x416, 0x417, 0x3b3, 0x14c, 0x413, 0x412, 0x14a, 0x38d,
+    0x38e, 0x418, 0x3b5, 0x14d, 0x399, 0x39a, 0x425, 0x423, 0x407, 0x141, 0x40a, 0x414, 0x148,
+    0x419, 0x424, 0x151, 0x152, 0x15e, 0x16f, 0x171, 0x15d, 0x15b, 0x173, 0x15c, 0x16d, 0x177,
+    0x179, 0x160, 0x17b, 0x162, 0x17d, 0x15f, 0x17f, 0x185, 0x161, 0x187, 0x189, 0x18b, 0x18d,
+    0x183, 0x170, 0x172, 0x166, 0x164, 0x174, 0x165, 0x16e, 0x178, 0x17a, 0x169, 0x17c, 0x163,
+    0x17e, 0x168, 0x180, 0x186, 0x16a, 0x188, 0x18a, 0x18c, 0x18e, 0x184, 0x167, 0x16b, 0x16c,
+    0x175, 0x176, 0x181, 0x182, 0x190, 0x191, 0x193, 0x192, 0x194, 0x19a, 0x19b, 0x199, 0x19c,
+    0x19d, 0x19e, 0x1a7, 0x1a8, 0x1b3, 0x1b2, 0x1b4, 0x1b7, 0x1b8, 0x1ba, 0x1b9, 0x1bb, 0x1bc,
+    0x1bf, 0x1bd, 0x1be, 0x1c0, 0x1c1, 0x1c3, 0x1c2, 0x1c4, 0x1c5, 0x1c7, 0x1c6, 0x1e0, 0x1e2,
+    0x1e3, 0x1e4, 0x1e5, 0x1e6, 0x1e7, 0x1e8, 0x1e9, 0x1ea, 0x1eb, 0x1ec, 0x287, 0x288, 0x2ab,
+    0x2ac, 0x2b7, 0x2b8, 0x2f7, 0x301, 0x2f8, 0x302, 0x311, 0x312, 0x323, 0x324, 0x347, 0x349,
+    0x34b, 0x3b7, 0x348, 0x34a, 0x34c, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x34f,
+    0x351, 0x353, 0x3bf, 0x350, 0x352, 0x354, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6,
+    0x357, 0x359, 0x358, 0x35a, 0x35d, 0x35f, 0x35e, 0x360, 0x363, 0x365, 0x367, 0x3c7, 0x364,
+    0x366, 0x368, 0x3c8, 0x3c9, 0x3ca, 0x3cb, 0x3cc, 0x3cd, 0x3ce, 0x36b, 0x36d, 0x36f, 0x3cf,
+    0x36c, 0x36e, 0x370, 0x3d0, 0x3d1, 0x3d2, 0x3d3, 0x3d4, 0x3d5, 0x3d6, 0x373, 0x375, 0x377,
+    0x374, 0x376, 0x378, 0x37b, 0x37d, 0x37f, 0x37c, 0x37e, 0x380, 0x383, 0x385, 0x384, 0x386,
+    0x389, 0x38b, 0x38a, 0x38c, 0x38f, 0x391, 0x393, 0x390, 0x392, 0x394, 0x396, 0x397, 0x398,
+    0x39b, 0x39d, 0x39f, 0x3d7, 0x39c, 0x39e, 0x3a0, 0x3d8, 0x3d9, 0x3da, 0x3db, 0x3dc, 0x3dd,
+    0x3de, 0x3a3, 0x3a5, 0x3a7, 0x3df, 0x3a4, 0x3a6, 0x3a8, 0x3e0, 0x3e1, 0x3e2, 0x3e3, 0x3e4,
+    0x3e5, 0x3e6, 0x3e9, 0x3f8, 0x422, 0x3ed, 0x402, 0x403, 0x404, 0x3fc, 0x426, 0x40f, 0x410,
+    0x411, 0x4de, 0x4df, 0x4e0, 0x4e1, 0x4e3, 0x4e2, 0x4e4, 0x4e5, 0x4e6, 0x4e7, 0x4e8, 0x4ed,
+    0x4ee, 0x4ef, 0x4f0, 0x4f3, 0x4f2, 0x4f6, 0x4f7, 0x4f8, 0x4f9, 0x4fa, 0x4fb, 0x4fc, 0x4fd,
+    0x506, 0x507, 0x4fe, 0x4ff, 0x500, 0x501, 0x508, 0x509, 0x502, 0x503, 0x504, 0x505, 0x50a,
+    0x50b, 0x50c, 0x50d, 0x699, 0x680, 0x681, 0x682, 0x683, 0x684, 0x685, 0x686, 0x687, 0x688,
+    0x689, 0x68a, 0x68b, 0x68c, 0x68d, 0x68e, 0x68f, 0x690, 0x691, 0x692, 0x693, 0x694, 0x695,
+    0x696, 0x697, 0x698, 0x69c, 0x6b7, 0x69e, 0x69f, 0x6a0, 0x6a1, 0x6a2, 0x6a3, 0x6a4, 0x6a5,
+    0x6a6, 0x6a7, 0x6a8, 0x6a9, 0x6aa, 0x6ab, 0x6ac, 0x6ad, 0x6ae, 0x6af, 0x6b0, 0x6b1, 0x6b2,
+    0x6b3, 0x6b4, 0x6b5, 0x6b6, 0x6b8, 0x6b9, 0x6ba, 0x6bb, 0x6bc, 0xf68, 0xf69, 0xf6a, 0xf6b,
+    0xf6c, 0xf6d, 0xf6e, 0xf70, 0xf6f, 0xf71, 0xf72, 0xf73, 0xf74,
+    // clang-format on
+};
+/// Where runs of one canonical combining class begin: 256 x the first code point + the class.
+inline constexpr std::uint32_t combining_starts[] = {
+    // clang-format off
+    0x0, 0x300e6, 0x315e8, 0x316dc, 0x31ae8, 0x31bd8, 0x31cdc, 0x321ca, 0x323dc, 0x327ca, 0x329dc,
+    0x33401, 0x339dc, 0x33de6, 0x345f0, 0x346e6, 0x347dc, 0x34ae6, 0x34ddc, 0x34f00, 0x350e6,
+    0x353dc, 0x357e6, 0x358e8, 0x359dc, 0x35be6, 0x35ce9, 0x35dea, 0x35fe9, 0x360ea, 0x362e9,
+    0x363e6, 0x37000, 0x483e6, 0x48800, 0x591dc, 0x592e6, 0x596dc, 0x597e6, 0x59ade, 0x59bdc,
+    0x59ce6, 0x5a2dc, 0x5a8e6, 0x5aadc, 0x5abe6, 0x5adde, 0x5aee4, 0x5afe6, 0x5b00a, 0x5b10b,
+    0x5b20c, 0x5b30d, 0x5b40e, 0x5b50f, 0x5b610, 0x5b711, 0x5b812, 0x5b913, 0x5bb14, 0x5bc15,
+    0x5bd16, 0x5be00, 0x5bf17, 0x5c000, 0x5c118, 0x5c219, 0x5c300, 0x5c4e6, 0x5c5dc, 0x5c600,
+    0x5c712, 0x5c800, 0x610e6, 0x6181e, 0x6191f, 0x61a20, 0x61b00, 0x64b1b, 0x64c1c, 0x64d1d,
+    0x64e1e, 0x64f1f, 0x65020, 0x65121, 0x65222, 0x653e6, 0x655dc, 0x657e6, 0x65cdc, 0x65de6,
+    0x65fdc, 0x66000, 0x67023, 0x67100, 0x6d6e6, 0x6dd00, 0x6dfe6, 0x6e3dc, 0x6e4e6, 0x6e500,
+    0x6e7e6, 0x6e900, 0x6eadc, 0x6ebe6, 0x6eddc, 0x6ee00, 0x71124, 0x71200, 0x730e6, 0x731dc,
+    0x732e6, 0x734dc, 0x735e6, 0x737dc, 0x73ae6, 0x73bdc, 0x73de6, 0x73edc, 0x73fe6, 0x742dc,
+    0x743e6, 0x744dc, 0x745e6, 0x746dc, 0x747e6, 0x748dc, 0x749e6, 0x74b00, 0x7ebe6, 0x7f2dc,
+    0x7f3e6, 0x7f400, 0x7fddc, 0x7fe00, 0x816e6, 0x81a00, 0x81be6, 0x82400, 0x825e6, 0x82800,
+    0x829e6, 0x82e00, 0x859dc, 0x85c00, 0x898e6, 0x899dc, 0x89ce6, 0x8a000, 0x8cae6, 0x8cfdc,
+    0x8d4e6, 0x8e200, 0x8e3dc, 0x8e4e6, 0x8e6dc, 0x8e7e6, 0x8e9dc, 0x8eae6, 0x8eddc, 0x8f01b,
+    0x8f11c, 0x8f21d, 0x8f3e6, 0x8f6dc, 0x8f7e6, 0x8f9dc, 0x8fbe6, 0x90000, 0x93c07, 0x93d00,
+    0x94d09, 0x94e00, 0x951e6, 0x952dc, 0x953e6, 0x95500, 0x9bc07, 0x9bd00, 0x9cd09, 0x9ce00,
+    0x9fee6, 0x9ff00, 0xa3c07, 0xa3d00, 0xa4d09, 0xa4e00, 0xabc07, 0xabd00, 0xacd09, 0xace00,
+    0xb3c07, 0xb3d00, 0xb4d09, 0xb4e00, 0xbcd09, 0xbce00, 0xc3c07, 0xc3d00, 0xc4d09, 0xc4e00,
+    0xc5554, 0xc565b, 0xc5700, 0xcbc07, 0xcbd00, 0xccd09, 0xcce00, 0xd3b09, 0xd3d00, 0xd4d09,
+    0xd4e00, 0xdca09, 0xdcb00, 0xe3867, 0xe3a09, 0xe3b00, 0xe486b, 0xe4c00, 0xeb876, 0xeba09,
+    0xebb00, 0xec87a, 0xecc00, 0xf18dc, 0xf1a00, 0xf35dc, 0xf3600, 0xf37dc, 0xf3800, 0xf39d8,
+    0xf3a00, 0xf7181, 0xf7282, 0xf7300, 0xf7484, 0xf7500, 0xf7a82, 0xf7e00, 0xf8082, 0xf8100,
+    0xf82e6, 0xf8409, 0xf8500, 0xf86e6, 0xf8800, 0xfc6dc, 0xfc700, 0x103707, 0x103800, 0x103909,
+    0x103b00, 0x108ddc, 0x108e00, 0x135de6, 0x136000, 0x171409, 0x171600, 0x173409, 0x173500,
+    0x17d209, 0x17d300, 0x17dde6, 0x17de00, 0x18a9e4, 0x18aa00, 0x1939de, 0x193ae6, 0x193bdc,
+    0x193c00, 0x1a17e6, 0x1a18dc, 0x1a1900, 0x1a6009, 0x1a6100, 0x1a75e6, 0x1a7d00, 0x1a7fdc,
+    0x1a8000, 0x1ab0e6, 0x1ab5dc, 0x1abbe6, 0x1abddc, 0x1abe00, 0x1abfdc, 0x1ac1e6, 0x1ac3dc,
+    0x1ac5e6, 0x1acadc, 0x1acbe6, 0x1acf00, 0x1b3407, 0x1b3500, 0x1b4409, 0x1b4500, 0x1b6be6,
+    0x1b6cdc, 0x1b6de6, 0x1b7400, 0x1baa09, 0x1bac00, 0x1be607, 0x1be700, 0x1bf209, 0x1bf400,
+    0x1c3707, 0x1c3800, 0x1cd0e6, 0x1cd300, 0x1cd401, 0x1cd5dc, 0x1cdae6, 0x1cdcdc, 0x1ce0e6,
+    0x1ce100, 0x1ce201, 0x1ce900, 0x1ceddc, 0x1cee00, 0x1cf4e6, 0x1cf500, 0x1cf8e6, 0x1cfa00,
+    0x1dc0e6, 0x1dc2dc, 0x1dc3e6, 0x1dcadc, 0x1dcbe6, 0x1dcdea, 0x1dced6, 0x1dcfdc, 0x1dd0ca,
+    0x1dd1e6, 0x1df6e8, 0x1df7e4, 0x1df9dc, 0x1dfada, 0x1dfbe6, 0x1dfce9, 0x1dfddc, 0x1dfee6,
+    0x1dffdc, 0x1e0000, 0x20d0e6, 0x20d201, 0x20d4e6, 0x20d801, 0x20dbe6, 0x20dd00, 0x20e1e6,
+    0x20e200, 0x20e501, 0x20e7e6, 0x20e8dc, 0x20e9e6, 0x20ea01, 0x20ecdc, 0x20f0e6, 0x20f100,
+    0x2cefe6, 0x2cf200, 0x2d7f09, 0x2d8000, 0x2de0e6, 0x2e0000, 0x302ada, 0x302be4, 0x302ce8,
+    0x302dde, 0x302ee0, 0x303000, 0x309908, 0x309b00, 0xa66fe6, 0xa67000, 0xa674e6, 0xa67e00,
+    0xa69ee6, 0xa6a000, 0xa6f0e6, 0xa6f200, 0xa80609, 0xa80700, 0xa82c09, 0xa82d00, 0xa8c409,
+    0xa8c500, 0xa8e0e6, 0xa8f200, 0xa92bdc, 0xa92e00, 0xa95309, 0xa95400, 0xa9b307, 0xa9b400,
+    0xa9c009, 0xa9c100, 0xaab0e6, 0xaab100, 0xaab2e6, 0xaab4dc, 0xaab500, 0xaab7e6, 0xaab900,
+    0xaabee6, 0xaac000, 0xaac1e6, 0xaac200, 0xaaf609, 0xaaf700, 0xabed09, 0xabee00, 0xfb1e1a,
+    0xfb1f00, 0xfe20e6, 0xfe27dc, 0xfe2ee6, 0xfe3000, 0x101fddc, 0x101fe00, 0x102e0dc, 0x102e100,
+    0x10376e6, 0x1037b00, 0x10a0ddc, 0x10a0e00, 0x10a0fe6, 0x10a1000, 0x10a38e6, 0x10a3901,
+    0x10a3adc, 0x10a3b00, 0x10a3f09, 0x10a4000, 0x10ae5e6, 0x10ae6dc, 0x10ae700, 0x10d24e6,
+    0x10d2800, 0x10eabe6, 0x10ead00, 0x10f46dc, 0x10f48e6, 0x10f4bdc, 0x10f4ce6, 0x10f4ddc,
+    0x10f5100, 0x10f82e6, 0x10f83dc, 0x10f84e6, 0x10f85dc, 0x10f8600, 0x1104609, 0x1104700,
+    0x1107009, 0x1107100, 0x1107f09, 0x1108000, 0x110b909, 0x110ba07, 0x110bb00, 0x11100e6,
+    0x1110300, 0x1113309, 0x1113500, 0x1117307, 0x1117400, 0x111c009, 0x111c100, 0x111ca07,
+    0x111cb00, 0x1123509, 0x1123607, 0x1123700, 0x112e907, 0x112ea09, 0x112eb00, 0x1133b07,
+    0x1133d00, 0x1134d09, 0x1134e00, 0x11366e6, 0x1136d00, 0x11370e6, 0x1137500, 0x1144209,
+    0x1144300, 0x1144607, 0x1144700, 0x1145ee6, 0x1145f00, 0x114c209, 0x114c307, 0x114c400,
+    0x115bf09, 0x115c007, 0x115c100, 0x1163f09, 0x1164000, 0x116b609, 0x116b707, 0x116b800,
+    0x1172b09, 0x1172c00, 0x1183909, 0x1183a07, 0x1183b00, 0x1193d09, 0x1193f00, 0x1194307,
+    0x1194400, 0x119e009, 0x119e100, 0x11a3409, 0x11a3500, 0x11a4709, 0x11a4800, 0x11a9909,
+    0x11a9a00, 0x11c3f09, 0x11c4000, 0x11d4207, 0x11d4300, 0x11d4409, 0x11d4600, 0x11d9709,
+    0x11d9800, 0x16af001, 0x16af500, 0x16b30e6, 0x16b3700, 0x16ff006, 0x16ff200, 0x1bc9e01,
+    0x1bc9f00, 0x1d165d8, 0x1d16701, 0x1d16a00, 0x1d16de2, 0x1d16ed8, 0x1d17300, 0x1d17bdc,
+    0x1d18300, 0x1d185e6, 0x1d18adc, 0x1d18c00, 0x1d1aae6, 0x1d1ae00, 0x1d242e6, 0x1d24500,
+    0x1e000e6, 0x1e00700, 0x1e008e6, 0x1e01900, 0x1e01be6, 0x1e02200, 0x1e023e6, 0x1e02500,
+    0x1e026e6, 0x1e02b00, 0x1e130e6, 0x1e13700, 0x1e2aee6, 0x1e2af00, 0x1e2ece6, 0x1e2f000,
+    0x1e8d0dc, 0x1e8d700, 0x1e944e6, 0x1e94a07, 0x1e94b00,
+    // clang-format on
+};
+/// Where runs of one mark_class begin: 8 x the first code point + the class.
+inline constexpr std::uint32_t mark_starts[] = {
+    // clang-format off
+    0x4, 0x100, 0x10b, 0x180, 0x1d3, 0x208, 0x2db, 0x308, 0x3db, 0x3fc, 0x500, 0x50b, 0x510, 0x53b,
+    0x540, 0x55b, 0x560, 0x56c, 0x570, 0x5b3, 0x5c0, 0x5db, 0x5e0, 0x5fb, 0x600, 0x1801, 0x1b80,
+    0x1bf3, 0x1bf8, 0x1c3b, 0x1c40, 0x2419, 0x2442, 0x2450, 0x2ad3, 0x2b00, 0x2c4b, 0x2c58, 0x2c89,
+    0x2df3, 0x2df9, 0x2e03, 0x2e09, 0x2e1b, 0x2e21, 0x2e33, 0x2e39, 0x2e40, 0x2f9b, 0x2fa8, 0x3004,
+    0x3030, 0x304b, 0x3058, 0x3063, 0x3070, 0x3081, 0x30db, 0x30e4, 0x30eb, 0x3100, 0x3259, 0x3300,
+    0x3353, 0x3370, 0x3381, 0x3388, 0x36a3, 0x36a8, 0x36b1, 0x36ec, 0x36f0, 0x36f9, 0x3728, 0x3739,
+    0x3748, 0x3751, 0x3770, 0x3803, 0x3870, 0x387c, 0x3880, 0x3889, 0x3890, 0x3981, 0x3a58, 0x3d31,
+    0x3d88, 0x3f59, 0x3fa0, 0x3fbb, 0x3fd0, 0x3fe9, 0x3ff0, 0x40b1, 0x40d0, 0x40d9, 0x4120, 0x4129,
+    0x4140, 0x4149, 0x4170, 0x4183, 0x41f8, 0x42c9, 0x42e0, 0x42f3, 0x42f8, 0x4484, 0x4490, 0x44c1,
+    0x4500, 0x4651, 0x4714, 0x4719, 0x481a, 0x4820, 0x49d1, 0x49da, 0x49e1, 0x49e8, 0x49f2, 0x4a09,
+    0x4a4a, 0x4a69, 0x4a72, 0x4a80, 0x4a89, 0x4ac0, 0x4b11, 0x4b23, 0x4b30, 0x4b83, 0x4b88, 0x4c09,
+    0x4c12, 0x4c20, 0x4de1, 0x4de8, 0x4df2, 0x4e09, 0x4e28, 0x4e3a, 0x4e48, 0x4e5a, 0x4e69, 0x4e70,
+    0x4eba, 0x4ec0, 0x4f11, 0x4f20, 0x4feb, 0x4ff1, 0x4ff8, 0x5009, 0x501a, 0x5020, 0x51e1, 0x51e8,
+    0x51f2, 0x5209, 0x5218, 0x5239, 0x5248, 0x5259, 0x5270, 0x5289, 0x5290, 0x5381, 0x5390, 0x53a9,
+    0x53b3, 0x53b8, 0x5409, 0x541a, 0x5420, 0x55e1, 0x55e8, 0x55f2, 0x5609, 0x5630, 0x5639, 0x564a,
+    0x5650, 0x565a, 0x5669, 0x5670, 0x5711, 0x5720, 0x5783, 0x5788, 0x57d1, 0x5800, 0x5809, 0x5812,
+    0x5820, 0x59e1, 0x59e8, 0x59f2, 0x59f9, 0x5a02, 0x5a09, 0x5a28, 0x5a3a, 0x5a48, 0x5a5a, 0x5a69,
+    0x5a70, 0x5aa9, 0x5aba, 0x5ac0, 0x5b11, 0x5b20, 0x5c11, 0x5c18, 0x5df2, 0x5e01, 0x5e0a, 0x5e18,
+    0x5e32, 0x5e48, 0x5e52, 0x5e69, 0x5e70, 0x5eba, 0x5ec0, 0x6001, 0x600a, 0x6021, 0x6028, 0x61e1,
+    0x61e8, 0x61f1, 0x620a, 0x6228, 0x6231, 0x6248, 0x6251, 0x6270, 0x62a9, 0x62b8, 0x6311, 0x6320,
+    0x63bb, 0x63c0, 0x6409, 0x6412, 0x6423, 0x6428, 0x65e1, 0x65e8, 0x65f2, 0x65f9, 0x6602, 0x6628,
+    0x6631, 0x663a, 0x6648, 0x6652, 0x6661, 0x6670, 0x66aa, 0x66b8, 0x6711, 0x6720, 0x6801, 0x6812,
+    0x6820, 0x69d9, 0x69e8, 0x69f2, 0x6a09, 0x6a28, 0x6a32, 0x6a48, 0x6a52, 0x6a69, 0x6a70, 0x6aba,
+    0x6ac0, 0x6b11, 0x6b20, 0x6c09, 0x6c12, 0x6c20, 0x6e51, 0x6e58, 0x6e7a, 0x6e91, 0x6ea8, 0x6eb1,
+    0x6eb8, 0x6ec2, 0x6f00, 0x6f92, 0x6fa3, 0x6fa8, 0x7189, 0x7190, 0x71a1, 0x71d8, 0x7239, 0x727b,
+    0x7280, 0x72d3, 0x72e0, 0x7589, 0x7590, 0x75a1, 0x75e8, 0x7641, 0x7670, 0x7823, 0x7898, 0x78a3,
+    0x78a8, 0x78c1, 0x78d0, 0x79a9, 0x79b0, 0x79b9, 0x79c0, 0x79c9, 0x79d3, 0x79f2, 0x7a00, 0x7b89,
+    0x7bfa, 0x7c01, 0x7c2b, 0x7c31, 0x7c40, 0x7c69, 0x7cc0, 0x7cc9, 0x7de8, 0x7e31, 0x7e38, 0x7e83,
+    0x7ea8, 0x7ecb, 0x7ed8, 0x815a, 0x8169, 0x818a, 0x8191, 0x81c2, 0x81c9, 0x81da, 0x81e9, 0x81f8,
+    0x8253, 0x8280, 0x82b2, 0x82c1, 0x82d0, 0x82f1, 0x8308, 0x8312, 0x8328, 0x833a, 0x8370, 0x8389,
+    0x83a8, 0x8411, 0x841a, 0x8429, 0x843a, 0x8469, 0x8470, 0x847a, 0x8480, 0x84d2, 0x84e9, 0x84f0,
+    0x87db, 0x87e0, 0x9ae9, 0x9b03, 0x9b48, 0xa003, 0xa008, 0xb373, 0xb378, 0xb4db, 0xb4e8, 0xb75b,
+    0xb770, 0xb891, 0xb8aa, 0xb8b0, 0xb991, 0xb9a2, 0xb9ab, 0xb9b8, 0xba91, 0xbaa0, 0xbb91, 0xbba0,
+    0xbda1, 0xbdb2, 0xbdb9, 0xbdf2, 0xbe31, 0xbe3a, 0xbe49, 0xbea3, 0xbeb8, 0xbec3, 0xbed8, 0xbee9,
+    0xbef0, 0xc003, 0xc059, 0xc074, 0xc079, 0xc080, 0xc429, 0xc438, 0xc549, 0xc550, 0xc901, 0xc91a,
+    0xc939, 0xc94a, 0xc960, 0xc982, 0xc991, 0xc99a, 0xc9c9, 0xc9e0, 0xca23, 0xca30, 0xd0b9, 0xd0ca,
+    0xd0d9, 0xd0e0, 0xd0f3, 0xd100, 0xd2aa, 0xd2b1, 0xd2ba, 0xd2c1, 0xd2f8, 0xd301, 0xd30a, 0xd311,
+    0xd31a, 0xd329, 0xd36a, 0xd399, 0xd3e8, 0xd3f9, 0xd400, 0xd503, 0xd538, 0xd543, 0xd570, 0xd581,
+    0xd5f2, 0xd5f9, 0xd678, 0xd801, 0xd822, 0xd828, 0xd9a1, 0xd9aa, 0xd9b1, 0xd9da, 0xd9e1, 0xd9ea,
+    0xda11, 0xda1a, 0xda28, 0xdad3, 0xdb08, 0xdb59, 0xdba0, 0xdbeb, 0xdbf8, 0xdc01, 0xdc12, 0xdc18,
+    0xdd0a, 0xdd11, 0xdd32, 0xdd41, 0xdd52, 0xdd59, 0xdd70, 0xdf31, 0xdf3a, 0xdf41, 0xdf52, 0xdf69,
+    0xdf72, 0xdf79, 0xdf92, 0xdfa0, 0xdfe3, 0xe000, 0xe122, 0xe161, 0xe1a2, 0xe1b1, 0xe1c0, 0xe1db,
+    0xe200, 0xe3f3, 0xe400, 0xe603, 0xe640, 0xe681, 0xe69b, 0xe6a1, 0xe70a, 0xe711, 0xe748, 0xe769,
+    0xe770, 0xe7a1, 0xe7a8, 0xe7ba, 0xe7c1, 0xe7d0, 0xee01, 0xf000, 0x1005c, 0x10083, 0x10140,
+    0x10154, 0x10178, 0x10183, 0x10220, 0x1022b, 0x10290, 0x1029b, 0x102f8, 0x10304, 0x10328,
+    0x10334, 0x10380, 0x103eb, 0x103f8, 0x1046b, 0x10478, 0x10681, 0x106ea, 0x10709, 0x10712,
+    0x10729, 0x10788, 0x11843, 0x11860, 0x1194b, 0x11958, 0x13b43, 0x13bb0, 0x13e2b, 0x13e38,
+    0x13f33, 0x13f80, 0x14c1b, 0x14cc8, 0x14ec3, 0x14ee0, 0x14fe3, 0x14ff0, 0x16779, 0x16790,
+    0x167cb, 0x167e8, 0x167f3, 0x16800, 0x16b83, 0x16b88, 0x16bf9, 0x16c00, 0x16f01, 0x17003,
+    0x17178, 0x17183, 0x17280, 0x17293, 0x172f0, 0x1800b, 0x18020, 0x18043, 0x18090, 0x180a3,
+    0x18100, 0x18151, 0x18172, 0x18183, 0x18188, 0x181eb, 0x181f0, 0x184c9, 0x184d8, 0x18503,
+    0x18508, 0x187db, 0x187e0, 0x527f3, 0x52800, 0x5306b, 0x53080, 0x53379, 0x53382, 0x5339b,
+    0x533a1, 0x533f3, 0x533f8, 0x534f1, 0x53500, 0x53781, 0x53793, 0x537c0, 0x54011, 0x54018,
+    0x54031, 0x54038, 0x54059, 0x54060, 0x5411a, 0x54129, 0x5413a, 0x54140, 0x54161, 0x54168,
+    0x543a3, 0x543c0, 0x54402, 0x54410, 0x545a2, 0x54621, 0x54630, 0x54673, 0x54680, 0x54701,
+    0x54790, 0x547c3, 0x547d8, 0x547e3, 0x547e8, 0x547f9, 0x54800, 0x54931, 0x54973, 0x54980,
+    0x54a39, 0x54a92, 0x54aa0, 0x54afb, 0x54b00, 0x54c01, 0x54c1a, 0x54c20, 0x54d99, 0x54da2,
+    0x54db1, 0x54dd2, 0x54de1, 0x54df2, 0x54e0b, 0x54e70, 0x54ef3, 0x54f00, 0x54f29, 0x54f30,
+    0x55149, 0x5517a, 0x55189, 0x5519a, 0x551a9, 0x551b8, 0x55219, 0x55220, 0x55261, 0x5526a,
+    0x55270, 0x552e3, 0x55300, 0x553da, 0x553e1, 0x553ea, 0x553f0, 0x55581, 0x55588, 0x55591,
+    0x555a8, 0x555b9, 0x555c8, 0x555f1, 0x55600, 0x55609, 0x55610, 0x556f3, 0x55700, 0x5575a,
+    0x55761, 0x55772, 0x55783, 0x55790, 0x557aa, 0x557b1, 0x557b8, 0x55f1a, 0x55f29, 0x55f32,
+    0x55f41, 0x55f4a, 0x55f5b, 0x55f62, 0x55f69, 0x55f70, 0x70004, 0x7c800, 0x7d8f1, 0x7d8f8,
+    0x7e9f3, 0x7ea00, 0x7f001, 0x7f083, 0x7f0d0, 0x7f101, 0x7f183, 0x7f298, 0x7f2a3, 0x7f310,
+    0x7f31b, 0x7f320, 0x7f343, 0x7f348, 0x7f353, 0x7f360, 0x7f7fc, 0x7f800, 0x7f80b, 0x7f820,
+    0x7f82b, 0x7f858, 0x7f863, 0x7f880, 0x7f8d3, 0x7f8e0, 0x7f8fb, 0x7f908, 0x7f9db, 0x7f9f0,
+    0x7f9fb, 0x7fa00, 0x7fadb, 0x7fae0, 0x7faeb, 0x7faf0, 0x7fafb, 0x7fb30, 0x7ffcc, 0x7ffe0,
+    0x80803, 0x80818, 0x80fe9, 0x80ff0, 0x81701, 0x81708, 0x81bb1, 0x81bd8, 0x81cfb, 0x81d00,
+    0x81e83, 0x81e88, 0x82b7b, 0x82b80, 0x842bb, 0x842c0, 0x848fb, 0x84900, 0x849fb, 0x84a00,
+    0x85009, 0x85020, 0x85029, 0x85038, 0x85061, 0x85080, 0x851c1, 0x851d8, 0x851f9, 0x85200,
+    0x85283, 0x852c8, 0x853fb, 0x85400, 0x85729, 0x85738, 0x85783, 0x857b8, 0x859cb, 0x85a00,
+    0x85ccb, 0x85ce8, 0x86921, 0x86940, 0x87559, 0x8756b, 0x87570, 0x87a31, 0x87a88, 0x87aab,
+    0x87ad0, 0x87c11, 0x87c33, 0x87c50, 0x88002, 0x88009, 0x88012, 0x88018, 0x881c1, 0x8823b,
+    0x88270, 0x88381, 0x88388, 0x88399, 0x883a8, 0x883f9, 0x88412, 0x88418, 0x88582, 0x88599,
+    0x885ba, 0x885c9, 0x885db, 0x885ec, 0x885f3, 0x88611, 0x88618, 0x8866c, 0x88670, 0x88801,
+    0x88818, 0x88939, 0x88962, 0x88969, 0x889a8, 0x88a03, 0x88a20, 0x88a2a, 0x88a38, 0x88b99,
+    0x88ba3, 0x88bb0, 0x88c01, 0x88c12, 0x88c18, 0x88d9a, 0x88db1, 0x88dfa, 0x88e08, 0x88e2b,
+    0x88e49, 0x88e6b, 0x88e72, 0x88e79, 0x88e80, 0x88edb, 0x88ee0, 0x88eeb, 0x88f00, 0x89162,
+    0x89179, 0x89192, 0x891a1, 0x891aa, 0x891b1, 0x891c3, 0x891f1, 0x891f8, 0x8954b, 0x89550,
+    0x896f9, 0x89702, 0x89719, 0x89758, 0x89801, 0x89812, 0x89820, 0x899d9, 0x899e8, 0x899f2,
+    0x89a01, 0x89a0a, 0x89a28, 0x89a3a, 0x89a48, 0x89a5a, 0x89a70, 0x89aba, 0x89ac0, 0x89b12,
+    0x89b20, 0x89b31, 0x89b68, 0x89b81, 0x89ba8, 0x8a1aa, 0x8a1c1, 0x8a202, 0x8a211, 0x8a22a,
+    0x8a231, 0x8a238, 0x8a25b, 0x8a280, 0x8a2d3, 0x8a2e0, 0x8a2eb, 0x8a2f1, 0x8a2f8, 0x8a582,
+    0x8a599, 0x8a5ca, 0x8a5d1, 0x8a5da, 0x8a5f9, 0x8a60a, 0x8a611, 0x8a620, 0x8a633, 0x8a638,
+    0x8ad7a, 0x8ad91, 0x8adb0, 0x8adc2, 0x8ade1, 0x8adf2, 0x8adf9, 0x8ae0b, 0x8aec0, 0x8aee1,
+    0x8aef0, 0x8b182, 0x8b199, 0x8b1da, 0x8b1e9, 0x8b1f2, 0x8b1f9, 0x8b20b, 0x8b220, 0x8b303,
+    0x8b368, 0x8b559, 0x8b562, 0x8b569, 0x8b572, 0x8b581, 0x8b5b2, 0x8b5b9, 0x8b5c0, 0x8b5cb,
+    0x8b5d0, 0x8b8e9, 0x8b902, 0x8b911, 0x8b932, 0x8b939, 0x8b960, 0x8b9e3, 0x8b9f8, 0x8c162,
+    0x8c179, 0x8c1c2, 0x8c1c9, 0x8c1db, 0x8c1e0, 0x8c982, 0x8c9b0, 0x8c9ba, 0x8c9c8, 0x8c9d9,
+    0x8c9ea, 0x8c9f1, 0x8c9f8, 0x8ca02, 0x8ca08, 0x8ca12, 0x8ca19, 0x8ca23, 0x8ca38, 0x8ce8a,
+    0x8cea1, 0x8cec0, 0x8ced1, 0x8cee2, 0x8cf01, 0x8cf08, 0x8cf13, 0x8cf18, 0x8cf22, 0x8cf28,
+    0x8d009, 0x8d058, 0x8d199, 0x8d1ca, 0x8d1d0, 0x8d1d9, 0x8d1fb, 0x8d239, 0x8d240, 0x8d289,
+    0x8d2ba, 0x8d2c9, 0x8d2e0, 0x8d451, 0x8d4ba, 0x8d4c1, 0x8d4d3, 0x8d4e8, 0x8d4f3, 0x8d518,
+    0x8e17a, 0x8e181, 0x8e1b8, 0x8e1c1, 0x8e1f2, 0x8e1f9, 0x8e200, 0x8e20b, 0x8e230, 0x8e383,
+    0x8e390, 0x8e491, 0x8e540, 0x8e54a, 0x8e551, 0x8e58a, 0x8e591, 0x8e5a2, 0x8e5a9, 0x8e5b8,
+    0x8e989, 0x8e9b8, 0x8e9d1, 0x8e9d8, 0x8e9e1, 0x8e9f0, 0x8e9f9, 0x8ea30, 0x8ea39, 0x8ea40,
+    0x8ec52, 0x8ec78, 0x8ec81, 0x8ec90, 0x8ec9a, 0x8eca9, 0x8ecb2, 0x8ecb9, 0x8ecc0, 0x8f799,
+    0x8f7aa, 0x8f7bb, 0x8f7c8, 0x8fffb, 0x90000, 0x92383, 0x923a8, 0x97f8b, 0x97f98, 0x9a184,
+    0x9a1c8, 0xb5373, 0xb5380, 0xb5781, 0xb57ab, 0xb57b0, 0xb5981, 0xb59bb, 0xb59e0, 0xb5a23,
+    0xb5a28, 0xb74bb, 0xb74d8, 0xb7a79, 0xb7a80, 0xb7a8a, 0xb7c40, 0xb7c79, 0xb7c98, 0xb7f13,
+    0xb7f18, 0xb7f21, 0xb7f28, 0xb7f82, 0xb7f90, 0xde4e9, 0xde4fb, 0xde504, 0xde520, 0xe7801,
+    0xe7970, 0xe7981, 0xe7a38, 0xe8b2a, 0xe8b39, 0xe8b50, 0xe8b6a, 0xe8b9c, 0xe8bd9, 0xe8c18,
+    0xe8c29, 0xe8c60, 0xe8d51, 0xe8d70, 0xe9211, 0xe9228, 0xed001, 0xed1b8, 0xed1d9, 0xed368,
+    0xed3a9, 0xed3b0, 0xed421, 0xed428, 0xed43b, 0xed460, 0xed4d9, 0xed500, 0xed509, 0xed580,
+    0xf0001, 0xf0038, 0xf0041, 0xf00c8, 0xf00d9, 0xf0110, 0xf0119, 0xf0128, 0xf0131, 0xf0158,
+    0xf0981, 0xf09b8, 0xf1571, 0xf1578, 0xf1761, 0xf1780, 0xf4681, 0xf46b8, 0xf4a21, 0xf4a58,
+    0xf4af3, 0xf4b00, 0x70000c, 0x700010, 0x700104, 0x700400, 0x700801, 0x700f80, 0x780004,
+    0x7ffff0, 0x800004, 0x87fff0,
+    // clang-format on
+};
+
+/// Code points first, first + step ... last whose lower case is `add` further on.
+struct case_run {
+  std::uint32_t first, last, step;
+  std::int32_t add;
+};
+/// Lower case of what has one; U+0130 alone has two code points for it, and is not here.
+inline constexpr case_run lower_case_runs[] = {
+    // clang-format off
+    {0x41, 0x5a, 1, 32}, {0xc0, 0xd6, 1, 32}, {0xd8, 0xde, 1, 32}, {0x100, 0x12e, 2, 1},
+    {0x132, 0x136, 2, 1}, {0x139, 0x147, 2, 1}, {0x14a, 0x176, 2, 1}, {0x178, 0x178, 1, -121},
+    {0x179, 0x17d, 2, 1}, {0x181, 0x181, 1, 210}, {0x182, 0x184, 2, 1}, {0x186, 0x186, 1, 206},
+    {0x187, 0x187, 1, 1}, {0x189, 0x18a, 1, 205}, {0x18b, 0x18b, 1, 1}, {0x18e, 0x18e, 1, 79},
+    {0x18f, 0x18f, 1, 202}, {0x190, 0x190, 1, 203}, {0x191, 0x191, 1, 1}, {0x193, 0x193, 1, 205},
+    {0x194, 0x194, 1, 207}, {0x196, 0x196, 1, 211}, {0x197, 0x197, 1, 209}, {0x198, 0x198, 1, 1},
+    {0x19c, 0x19c, 1, 211}, {0x19d, 0x19d, 1, 213}, {0x19f, 0x19f, 1, 214}, {0x1a0, 0x1a4, 2, 1},
+    {0x1a6, 0x1a6, 1, 218}, {0x1a7, 0x1a7, 1, 1}, {0x1a9, 0x1a9, 1, 218}, {0x1ac, 0x1ac, 1, 1},
+    {0x1ae, 0x1ae, 1, 218}, {0x1af, 0x1af, 1, 1}, {0x1b1, 0x1b2, 1, 217}, {0x1b3, 0x1b5, 2, 1},
+    {0x1b7, 0x1b7, 1, 219}, {0x1b8, 0x1b8, 1, 1}, {0x1bc, 0x1bc, 1, 1}, {0x1c4, 0x1c4, 1, 2},
+    {0x1c5, 0x1c5, 1, 1}, {0x1c7, 0x1c7, 1, 2}, {0x1c8, 0x1c8, 1, 1}, {0x1ca, 0x1ca, 1, 2},
+    {0x1cb, 0x1db, 2, 1}, {0x1de, 0x1ee, 2, 1}, {0x1f1, 0x1f1, 1, 2}, {0x1f2, 0x1f4, 2, 1},
+    {0x1f6, 0x1f6, 1, -97}, {0x1f7, 0x1f7, 1, -56}, {0x1f8, 0x21e, 2, 1}, {0x220, 0x220, 1, -130},
+    {0x222, 0x232, 2, 1}, {0x23a, 0x23a, 1, 10795}, {0x23b, 0x23b, 1, 1}, {0x23d, 0x23d, 1, -163},
+    {0x23e, 0x23e, 1, 10792}, {0x241, 0x241, 1, 1}, {0x243, 0x243, 1, -195}, {0x244, 0x244, 1, 69},
+    {0x245, 0x245, 1, 71}, {0x246, 0x24e, 2, 1}, {0x370, 0x372, 2, 1}, {0x376, 0x376, 1, 1},
+    {0x37f, 0x37f, 1, 116}, {0x386, 0x386, 1, 38}, {0x388, 0x38a, 1, 37}, {0x38c, 0x38c, 1, 64},
+    {0x38e, 0x38f, 1, 63}, {0x391, 0x3a1, 1, 32}, {0x3a3, 0x3ab, 1, 32}, {0x3cf, 0x3cf, 1, 8},
+    {0x3d8, 0x3ee, 2, 1}, {0x3f4, 0x3f4, 1, -60}, {0x3f7, 0x3f7, 1, 1}, {0x3f9, 0x3f9, 1, -7},
+    {0x3fa, 0x3fa, 1, 1}, {0x3fd, 0x3ff, 1, -130}, {0x400, 0x40f, 1, 80}, {0x410, 0x42f, 1, 32},
+    {0x460, 0x480, 2, 1}, {0x48a, 0x4be, 2, 1}, {0x4c0, 0x4c0, 1, 15}, {0x4c1, 0x4cd, 2, 1},
+    {0x4d0, 0x52e, 2, 1}, {0x531, 0x556, 1, 48}, {0x10a0, 0x10c5, 1, 7264},
+    {0x10c7, 0x10c7, 1, 7264}, {0x10cd, 0x10cd, 1, 7264}, {0x13a0, 0x13ef, 1, 38864},
+    {0x13f0, 0x13f5, 1, 8}, {0x1c90, 0x1cba, 1, -3008}, {0x1cbd, 0x1cbf, 1, -3008},
+    {0x1e00, 0x1e94, 2, 1}, {0x1e9e, 0x1e9e, 1, -7615}, {0x1ea0, 0x1efe, 2, 1},
+    {0x1f08, 0x1f0f, 1, -8}, {0x1f18, 0x1f1d, 1, -8}, {0x1f28, 0x1f2f, 1, -8},
+    {0x1f38, 0x1f3f, 1, -8}, {0x1f48, 0x1f4d, 1, -8}, {0x1f59, 0x1f5f, 2, -8},
+    {0x1f68, 0x1f6f, 1, -8}, {0x1f88, 0x1f8f, 1, -8}, {0x1f98, 0x1f9f, 1, -8},
+    {0x1fa8, 0x1faf, 1, -8}, {0x1fb8, 0x1fb9, 1, -8}, {0x1fba, 0x1fbb, 1, -74},
+    {0x1fbc, 0x1fbc, 1, -9}, {0x1fc8, 0x1fcb, 1, -86}, {0x1fcc, 0x1fcc, 1, -9},
+    {0x1fd8, 0x1fd9, 1, -8}, {0x1fda, 0x1fdb, 1, -100}, {0x1fe8, 0x1fe9, 1, -8},
+    {0x1fea, 0x1feb, 1, -112}, {0x1fec, 0x1fec, 1, -7}, {0x1ff8, 0x1ff9, 1, -128},
+    {0x1ffa, 0x1ffb, 1, -126}, {0x1ffc, 0x1ffc, 1, -9}, {0x2126, 0x2126, 1, -7517},
+    {0x212a, 0x212a, 1, -8383}, {0x212b, 0x212b, 1, -8262}, {0x2132, 0x2132, 1, 28},
+    {0x2160, 0x216f, 1, 16}, {0x2183, 0x2183, 1, 1}, {0x24b6, 0x24cf, 1, 26},
+    {0x2c00, 0x2c2f, 1, 48}, {0x2c60, 0x2c60, 1, 1}, {0x2c62, 0x2c62, 1, -10743},
+    {0x2c63, 0x2c63, 1, -3814}, {0x2c64, 0x2c64, 1, -10727}, {0x2c67, 0x2c6b, 2, 1},
+    {0x2c6d, 0x2c6d, 1, -10780}, {0x2c6e, 0x2c6e, 1, -10749}, {0x2c6f, 0x2c6f, 1, -10783},
+    {0x2c70, 0x2c70, 1, -10782}, {0x2c72, 0x2c72, 1, 1}, {0x2c75, 0x2c75, 1, 1},
+    {0x2c7e, 0x2c7f, 1, -10815}, {0x2c80, 0x2ce2, 2, 1}, {0x2ceb, 0x2ced, 2, 1},
+    {0x2cf2, 0x2cf2, 1, 1}, {0xa640, 0xa66c, 2, 1}, {0xa680, 0xa69a, 2, 1}, {0xa722, 0xa72e, 2, 1},
+    {0xa732, 0xa76e, 2, 1}, {0xa779, 0xa77b, 2, 1}, {0xa77d, 0xa77d, 1, -35332},
+    {0xa77e, 0xa786, 2, 1}, {0xa78b, 0xa78b, 1, 1}, {0xa78d, 0xa78d, 1, -42280},
+    {0xa790, 0xa792, 2, 1}, {0xa796, 0xa7a8, 2, 1}, {0xa7aa, 0xa7aa, 1, -42308},
+    {0xa7ab, 0xa7ab, 1, -42319}, {0xa7ac, 0xa7ac, 1, -42315}, {0xa7ad, 0xa7ad, 1, -42305},
+    {0xa7ae, 0xa7ae, 1, -42308}, {0xa7b0, 0xa7b0, 1, -42258}, {0xa7b1, 0xa7b1, 1, -42282},
+    {0xa7b2, 0xa7b2, 1, -42261}, {0xa7b3, 0xa7b3, 1, 928}, {0xa7b4, 0xa7c2, 2, 1},
+    {0xa7c4, 0xa7c4, 1, -48}, {0xa7c5, 0xa7c5, 1, -42307}, {0xa7c6, 0xa7c6, 1, -35384},
+    {0xa7c7, 0xa7c9, 2, 1}, {0xa7d0, 0xa7d0, 1, 1}, {0xa7d6, 0xa7d8, 2, 1}, {0xa7f5, 0xa7f5, 1, 1},
+    {0xff21, 0xff3a, 1, 32}, {0x10400, 0x10427, 1, 40}, {0x104b0, 0x104d3, 1, 40},
+    {0x10570, 0x1057a, 1, 39}, {0x1057c, 0x1058a, 1, 39}, {0x1058c, 0x10592, 1, 39},
+    {0x10594, 0x10595, 1, 39}, {0x10c80, 0x10cb2, 1, 64}, {0x118a0, 0x118bf, 1, 32},
+    {0x16e40, 0x16e5f, 1, 32}, {0x1e900, 0x1e921, 1, 34},
+    // clang-format on
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Normal forms of Unicode: D is decomposed, C composed again; with K, characters that differ in
+/// style alone become equal.
+enum class normal_form { c, d, kc, kd };
+
+/// What BERT's rules ask of a character: Mn, Mc or Me, P or printable ASCII that is neither letter
+/// nor digit, and Cc, Cf or Co.
+enum class mark_class : std::uint8_t { none, nonspacing, other_mark, punctuation, control };
+
+namespace detail {
+
+/// The value of the run of a table in which a code point lies.
+template <std::uint32_t factor, class Table>
+constexpr std::uint32_t run_value(const Table& starts, char32_t code) {
+  if (code > 0x10ffff) return 0;
+  const auto next = std::upper_bound(std::begin(starts), std::end(starts),
+                                     factor * static_cast<std::uint32_t>(code) + factor - 1);
+  return *std::prev(next) % factor;
+}
+constexpr std::uint32_t combining_class(char32_t code) {
+  return code < 0x300 ? 0 : run_value<256>(combining_starts, code);
+}
+
+/// Where decomposition `number` is in decomposed_codes.
+constexpr const std::uint32_t* decomposition(std::size_t number) {
+  std::size_t at = decomposition_starts[number / 16];
+  for (std::size_t i = number / 16 * 16; i < number; ++i) at += decompositions[i] % 32;
+  return decomposed_codes + at;
+}
+
+// Syllables of Korean are composed by arithmetic.
+inline constexpr std::uint32_t first_syllable = 0xac00, syllables = 11172, first_lead = 0x1100,
+                               leads = 19, first_vowel = 0x1161, vowels = 21, before_tail = 0x11a7,
+                               tails = 28;
+
+/// Calls f(code) for what a code point decomposes into, all levels.
+template <class F>
+void decompose(char32_t code, bool compatible, F&& f) {
+  if (code < 0xa0) return f(code);
+  if (const std::uint32_t s = code - first_syllable; s < syllables) {
+    f(static_cast<char32_t>(first_lead + s / (vowels * tails)));
+    f(static_cast<char32_t>(first_vowel + s / tails % vowels));
+    if (s % tails != 0) f(static_cast<char32_t>(before_tail + s % tails));
+    return;
+  }
+  const auto at = std::lower_bound(std::begin(decompositions), std::end(decompositions),
+                                   64 * static_cast<std::uint32_t>(code));
+  if (code > 0x10ffff || at == std::end(decompositions) || *at / 64 != code ||
+      ((*at & 32) != 0 && !compatible))
+    return f(code);
+  const std::uint32_t* const parts =
+      decomposition(static_cast<std::size_t>(at - std::begin(decompositions)));
+  for (std::uint32_t i = 0; i < *at % 32; ++i) decompose(char32_t{parts[i]}, compatible, f);
+}
+
+/// What two code points compose to, or 0.
+constexpr char32_t composed(char32_t a, char32_t b) {
+  if (const std::uint32_t l = a - first_lead, v = b - first_vowel; l < leads && v < vowels)
+    return first_syllable + (l * vowels + v) * tails;
+  if (const std::uint32_t s = a - first_syllable, t = b - before_tail;
+      s < syllables && s % tails == 0 && t > 0 && t < tails)
+    return a + t;
+  const auto* const at = std::lower_bound(std::begin(compositions), std::end(compositions), 0,
+                                          [&](std::uint16_t number, int) {
+                                            const std::uint32_t* const two = decomposition(number);
+                                            return two[0] != a ? two[0] < a : two[1] < b;
+                                          });
+  if (at == std::end(compositions)) return 0;
+  const std::uint32_t* const two = decomposition(*at);
+  return two[0] == a && two[1] == b ? decompositions[*at] / 64 : 0;
+}
+
+/// Brings a stream of code points into a normal form.
+class normal_former {
+ public:
+  normal_former(normal_form form, std::string& to)
+      : composes_(form == normal_form::c || form == normal_form::kc),
+        compatible_(form == normal_form::kc || form == normal_form::kd),
+        to_(to) {}
+  /// Takes the next code point.
+  void push(char32_t code) {
+    decompose(code, compatible_, [&](char32_t c) { take(c); });
+  }
+  /// Takes a byte that belongs to no character.
+  void push_byte(char byte) {
+    flush();
+    to_ += byte;
+  }
+  /// Ends the text.
+  void flush() {
+    combine();
+    emit();
+  }
+
+ private:
+  struct element {
+    char32_t code;
+    std::uint32_t combining;
+  };
+  bool composes_, compatible_;
+  std::string& to_;
+  std::vector<element> held_{};  ///< a character and the marks behind it
+
+  void take(char32_t c) {
+    const std::uint32_t combining = combining_class(c);
+    if (combining == 0 && !held_.empty()) {
+      combine();
+      if (composes_ && held_.size() == 1 && held_[0].combining == 0)
+        if (const char32_t both = composed(held_[0].code, c); both != 0) {
+          held_[0].code = both;
+          return;
+        }
+      emit();
+    }
+    held_.push_back({c, combining});
+  }
+  void emit() {
+    for (const element& e : held_) append_utf8(e.code, to_);
+    held_.clear();
+  }
+  /// Orders the marks, and composes those that nothing stands between.
+  void combine() {
+    if (held_.size() < 2) return;
+    std::stable_sort(held_.begin(), held_.end(),
+                     [](const element& a, const element& b) { return a.combining < b.combining; });
+    if (!composes_ || held_[0].combining != 0) return;
+    std::size_t kept = 1;
+    for (std::size_t i = 1; i < held_.size(); ++i) {
+      const bool blocked = kept > 1 && held_[kept - 1].combining == held_[i].combining;
+      const char32_t both = blocked ? 0 : composed(held_[0].code, held_[i].code);
+      if (both != 0)
+        held_[0].code = both;
+      else
+        held_[kept++] = held_[i];
+    }
+    held_.resize(kept);
+  }
+};
+
+}  // namespace detail
+
+/// The class of a code point; none for numbers that are none.
+constexpr mark_class mark_class_of(char32_t c) {
+  return static_cast<mark_class>(detail::run_value<8>(detail::mark_starts, c));
+}
+
+/// Calls f(code) for the one or two code points of a code point's lower case.
+template <class F>
+void each_lower(char32_t c, F&& f) {
+  if (c == 0x130) {
+    f(U'i');
+    return f(char32_t{0x307});
+  }
+  const auto* const run =
+      std::lower_bound(std::begin(detail::lower_case_runs), std::end(detail::lower_case_runs), c,
+                       [](const detail::case_run& r, char32_t code) { return r.last < code; });
+  if (run == std::end(detail::lower_case_runs) || c < run->first || (c - run->first) % run->step)
+    return f(c);
+  f(static_cast<char32_t>(static_cast<std::int64_t>(c) + run->add));
+}
+
+/// A text in a normal form. Bytes that are not UTF-8 stay as they are.
+inline std::string normalized(std::string_view text, normal_form form) {
+  std::string to;
+  to.reserve(text.size());
+  detail::normal_former former(form, to);
+  while (!text.empty()) {
+    const detail::utf8_character c = detail::utf8_front(text);
+    if (c.code == detail::no_code)
+      former.push_byte(text[0]);
+    else
+      former.push(c.code);
+    text.remove_prefix(c.size);
+  }
+  former.flush();
+  return to;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether BERT puts spaces around a character. The gap before U+2B920 is in its code, too.
+constexpr bool is_chinese(char32_t c) {
+  const auto within = [c](char32_t first, char32_t last) { return c >= first && c <= last; };
+  return within(0x4e00, 0x9fff) || within(0x3400, 0x4dbf) || within(0x20000, 0x2a6df) ||
+         within(0x2a700, 0x2b81f) || within(0x2b920, 0x2ceaf) || within(0xf900, 0xfaff) ||
+         within(0x2f800, 0x2fa1f);
+}
+
+/// Calls f(code, bytes) for the characters of a text; the code of a byte that belongs to none is
+/// no_code.
+template <class F>
+void each_character(std::string_view text, F&& f) {
+  while (!text.empty()) {
+    const utf8_character c = utf8_front(text);
+    f(c.code, text.substr(0, c.size));
+    text.remove_prefix(c.size);
+  }
+}
+
+/// A text without the white space at its beginning or end.
+inline std::string_view stripped(std::string_view text, bool left, bool right) {
+  const auto is_space = [](std::string_view c) {
+    return class_of(utf8_front(c).code) == character_class::space;
+  };
+  while (left && !text.empty() && is_space(text)) text.remove_prefix(utf8_front(text).size);
+  while (right && !text.empty()) {
+    std::size_t last = text.size() - 1;
+    while (last > 0 && text.size() - last < 4 &&
+           (static_cast<unsigned char>(text[last]) & 0xc0) == 0x80)
+      --last;
+    if (!is_space(text.substr(last)) || utf8_front(text.substr(last)).size != text.size() - last)
+      break;
+    text = text.substr(0, last);
+  }
+  return text;
+}
+
+/// Appends a text with `content` for each `pattern` of at least `least` in a row. Runs become one
+/// `content`, single patterns one each if `least` is 1.
+inline void append_replaced(std::string_view text, const normalization& n, bool runs,
+                            std::string& to) {
+  const std::string_view pattern = n.pattern;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t found = (std::min)(text.find(pattern, at), text.size());
+    to += text.substr(at, found - at);
+    if (found == text.size()) break;
+    std::size_t times = 1;
+    at = found + pattern.size();
+    while (runs && text.substr(at).starts_with(pattern)) at += pattern.size(), ++times;
+    if (!runs || times >= n.least)
+      to += n.content;
+    else
+      to += text.substr(found, at - found);
+  }
+}
+
+/// Makes the changes of a tokenizer, one after the other.
+class normalizer {
+ public:
+  static constexpr std::size_t most_steps = 16;
+  static constexpr std::size_t longest_pattern = 64;   ///< bytes
+  static constexpr std::size_t longest_content = 256;  ///< bytes, but of a charsmap
+
+  normalizer() = default;
+  /// Takes the changes. Errors: errc::unsupported, errc::malformed (a charsmap).
+  static result<normalizer> make(std::vector<normalization>&& steps, const std::string& where);
+
+  /// Whether texts stay as they are.
+  bool empty() const { return steps_.empty(); }
+  /// Makes the changes. False where memory lacks.
+  bool apply(std::string& text) const {
+    for (const step& s : steps_) {
+      // A character may become 18 of two bytes, which is six times its size or less.
+      const std::size_t growth = (std::max)(std::size_t{12}, s.change.content.size() + 2);
+      if (text.size() > PTRDIFF_MAX / 1024 || !has_memory(growth * text.size())) return false;
+      std::string changed;
+      changed.reserve(text.size());
+      apply(s, text, changed);
+      text = std::move(changed);
+    }
+    return true;
+  }
+
+ private:
+  struct step {
+    normalization change;
+    charsmap map{};
+  };
+  std::vector<step> steps_;
+
+  static void apply(const step& s, std::string_view text, std::string& to);
+};
+
+inline result<normalizer> normalizer::make(std::vector<normalization>&& steps,
+                                           const std::string& where) {
+  const auto wrong = [&](const char* what, std::string expected, std::string got) {
+    return error{errc::unsupported, where, what, std::move(expected), std::move(got)};
+  };
+  if (steps.size() > most_steps)
+    return wrong("normalizer", "at most " + std::to_string(most_steps) + " steps",
+                 std::to_string(steps.size()));
+  normalizer made;
+  for (normalization& n : steps) {
+    using kinds = normalization::kinds;
+    const bool map = n.kind == kinds::charsmap;
+    const bool replaces = n.kind == kinds::replace || n.kind == kinds::squeeze;
+    if (replaces && (n.pattern.empty() || n.pattern.size() > longest_pattern))
+      return wrong("normalizer.pattern", "1 to " + std::to_string(longest_pattern) + " bytes",
+                   std::to_string(n.pattern.size()));
+    if (!map && n.content.size() > longest_content)
+      return wrong("normalizer.content", "at most " + std::to_string(longest_content) + " bytes",
+                   std::to_string(n.content.size()));
+    step s{std::move(n)};
+    if (map) {
+      auto parsed = charsmap::parse(s.change.content, where);
+      if (!parsed) return parsed.error();
+      s.map = std::move(*parsed);
+      s.change.content.assign(s.map.growth(), ' ');  // says how much a text may grow
+    }
+    made.steps_.push_back(std::move(s));
+  }
+  return made;
+}
+
+inline void normalizer::apply(const step& s, std::string_view text, std::string& to) {
+  using kinds = normalization::kinds;
+  const auto copy = [&](std::string_view part) { to += part; };
+  const normalization& n = s.change;
+  switch (n.kind) {
+    case kinds::nfc:
+      to = normalized(text, normal_form::c);
+      break;
+    case kinds::nfd:
+      to = normalized(text, normal_form::d);
+      break;
+    case kinds::nfkc:
+      to = normalized(text, normal_form::kc);
+      break;
+    case kinds::nfkd:
+      to = normalized(text, normal_form::kd);
+      break;
+    case kinds::lowercase:
+      each_character(text, [&](char32_t c, std::string_view bytes) {
+        if (c == no_code) return copy(bytes);
+        each_lower(c, [&](char32_t l) { append_utf8(l, to); });
+      });
+      break;
+    case kinds::strip_accents:
+    case kinds::strip_marks:
+      each_character(text, [&](char32_t c, std::string_view bytes) {
+        const mark_class m = mark_class_of(c);
+        if (m != mark_class::nonspacing &&
+            (n.kind == kinds::strip_accents || m != mark_class::other_mark))
+          copy(bytes);
+      });
+      break;
+    case kinds::clean:
+      each_character(text, [&](char32_t c, std::string_view bytes) {
+        if (c == '\t' || c == '\n' || c == '\r') return copy(" ");
+        if (c == 0 || c == 0xfffd || c == no_code || mark_class_of(c) == mark_class::control)
+          return;
+        copy(class_of(c) == character_class::space ? std::string_view(" ") : bytes);
+      });
+      break;
+    case kinds::space_chinese:
+      each_character(text, [&](char32_t c, std::string_view bytes) {
+        if (!is_chinese(c)) return copy(bytes);
+        copy(" ");
+        copy(bytes);
+        copy(" ");
+      });
+      break;
+    case kinds::prepend:
+      if (!text.empty()) copy(n.content);
+      copy(text);
+      break;
+    case kinds::replace:
+    case kinds::squeeze:
+      append_replaced(text, n, n.kind == kinds::squeeze, to);
+      break;
+    case kinds::strip_left:
+    case kinds::strip_right:
+      copy(stripped(text, n.kind == kinds::strip_left, n.kind == kinds::strip_right));
+      break;
+    case kinds::charsmap:
+      s.map.apply(text, to);
+      break;
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Texts cut into words in the ways of a tokenizer's file, one inside the other.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::string_view metaspace = "\xe2\x96\x81";  ///< U+2581, "▁"
+
+/// Cuts texts into words; what a split leaves, the next one cuts.
+class splitter {
+ public:
+  static constexpr std::size_t most_steps = 8;
+  /// Texts of the splits that change their words.
+  using workspace = std::vector<std::string>;
+
+  splitter() = default;
+  /// Takes the splits. Errors: errc::unsupported.
+  static result<splitter> make(std::vector<word_split>&& steps, const std::string& where) {
+    splitter made;
+    made.steps_ = std::move(steps);
+    if (made.steps_.size() > most_steps)
+      return error{errc::unsupported, where, "pre_tokenizer",
+                   "at most " + std::to_string(most_steps) + " steps",
+                   std::to_string(made.steps_.size())};
+    for (std::size_t i = 1; i < made.steps_.size(); ++i)
+      if (const word_split& s = made.steps_[i];
+          s.kind == word_split::kinds::metaspace && s.prefix == word_split::prefixes::first)
+        return error{errc::unsupported, where, "pre_tokenizer.prepend_scheme",
+                     "\"always\" or \"never\" behind other steps", "\"first\""};
+    return made;
+  }
+  /// Whether there is memory for cutting a text of some bytes.
+  bool has_memory(std::size_t bytes) const {
+    return std::none_of(
+               steps_.begin(), steps_.end(),
+               [](const word_split& s) { return s.kind == word_split::kinds::metaspace; }) ||
+           detail::has_memory(metaspace.size() * (bytes + 1));
+  }
+  /// Calls f(word) for the words of a text, none empty. `first` says that nothing stands before it.
+  template <class F>
+  void each(std::string_view text, bool first, workspace& space, F&& f) const {
+    cut(0, text, first, space, f);
+  }
+
+ private:
+  std::vector<word_split> steps_;
+
+  template <class F>
+  void cut(std::size_t number, std::string_view text, bool first, workspace& space, F& f) const {
+    using kinds = word_split::kinds;
+    if (text.empty()) return;
+    if (number == steps_.size()) return f(text);
+    const auto next = [&](std::string_view word) { cut(number + 1, word, first, space, f); };
+    const word_split& s = steps_[number];
+    switch (s.kind) {
+      case kinds::gpt2:
+        return each_front(text, gpt2_word, next);
+      case kinds::llama3:
+        return each_front(
+            text, [](std::string_view t) { return llama3_word(t); }, next);
+      case kinds::qwen2:
+        return each_front(
+            text, [](std::string_view t) { return llama3_word(t, 1); }, next);
+      case kinds::digits:
+      case kinds::digit_runs:
+        return each_number(text, s.kind == kinds::digit_runs,
+                           [&](std::string_view part, bool) { next(part); });
+      case kinds::white_space:
+        return each_run(
+            text,
+            [](const utf8_character& c) {
+              return class_of(c.code) == character_class::space ? leave_out : join;
+            },
+            next);
+      case kinds::punctuation:
+        return each_run(
+            text,
+            [](const utf8_character& c) {
+              return mark_class_of(c.code) == mark_class::punctuation ? alone : join;
+            },
+            next);
+      case kinds::metaspace:
+        return cut_metaspace(number, text, first, space, next);
+    }
+  }
+  enum role { join, alone, leave_out };
+  /// Calls f(word) for runs of characters that join, and for those that stand alone.
+  template <class Role, class F>
+  static void each_run(std::string_view text, Role&& role_of, F&& f) {
+    std::size_t begin = 0;
+    for (std::size_t at = 0; at < text.size();) {
+      const utf8_character c = utf8_front(text.substr(at));
+      const role r = role_of(c);
+      if (r != join) {
+        if (begin < at) f(text.substr(begin, at - begin));
+        if (r == alone) f(text.substr(at, c.size));
+        begin = at + c.size;
+      }
+      at += c.size;
+    }
+    if (begin < text.size()) f(text.substr(begin));
+  }
+  template <class F>
+  void cut_metaspace(std::size_t number, std::string_view text, bool first, workspace& space,
+                     F&& f) const {
+    const word_split& s = steps_[number];
+    space.resize((std::max)(space.size(), steps_.size()));
+    std::string marked = std::move(space[number]);
+    marked.clear();
+    const bool prefixed = s.prefix == word_split::prefixes::always ||
+                          (s.prefix == word_split::prefixes::first && first);
+    if (prefixed && text[0] != ' ' && !text.starts_with(metaspace)) marked += metaspace;
+    for (const char c : text)
+      if (c == ' ')
+        marked += metaspace;
+      else
+        marked += c;
+    for (std::string_view rest = marked; !rest.empty();) {
+      const std::size_t end =
+          s.cut ? (std::min)(rest.find(metaspace, 1), rest.size()) : rest.size();
+      f(rest.substr(0, end));
+      rest.remove_prefix(end);
+    }
+    space[number] = std::move(marked);
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Words cut into pieces as in BERT, and by likelihood as in SentencePiece's unigram models.
+
+/// @file
+/// Pieces found by their beginnings, for models that look for all pieces at one place of a text.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The ids of pieces in the order of their bytes. All pieces with one beginning are a range of it.
+class prefix_index {
+ public:
+  /// Bytes of a piece that is found. Looking at one place of a text takes no more steps.
+  static constexpr std::size_t longest_piece = 512;
+
+  /// Pieces with a beginning of `depth` bytes.
+  struct range {
+    std::uint32_t first = 0, last = 0;
+    std::size_t depth = 0;
+    bool empty() const { return first == last; }
+  };
+
+  /// Takes the ids of pieces of a table, none empty.
+  void assign(const piece_table& pieces, std::vector<token>&& ids) {
+    ids_ = std::move(ids);
+    std::sort(ids_.begin(), ids_.end(), [&](token a, token b) {
+      const int order = pieces[a].compare(pieces[b]);
+      return order != 0 ? order < 0 : a < b;
+    });
+    for (std::size_t b = 0; b < 256; ++b)
+      starts_[b] = static_cast<std::uint32_t>(std::lower_bound(ids_.begin(), ids_.end(), b,
+                                                               [&](token id, std::size_t byte) {
+                                                                 return static_cast<unsigned char>(
+                                                                            pieces[id][0]) < byte;
+                                                               }) -
+                                              ids_.begin());
+    starts_[256] = static_cast<std::uint32_t>(ids_.size());
+  }
+  /// All pieces.
+  range all() const { return {0, static_cast<std::uint32_t>(ids_.size()), 0}; }
+  /// Those of a range that go on with a byte.
+  range narrow(const piece_table& pieces, const range& r, char next) const {
+    const auto byte = static_cast<unsigned char>(next);
+    if (r.depth == 0) return {starts_[byte], starts_[byte + 1], 1};
+    const auto at = [&](std::uint32_t i) { return ids_.begin() + static_cast<std::ptrdiff_t>(i); };
+    const auto code = [&](token id) {  // 0 for the piece that ends here
+      const std::string_view p = pieces[id];
+      return p.size() == r.depth ? 0u : static_cast<unsigned char>(p[r.depth]) + 1u;
+    };
+    const auto first = std::lower_bound(at(r.first), at(r.last), byte + 1u,
+                                        [&](token id, unsigned c) { return code(id) < c; });
+    const auto last = std::upper_bound(first, at(r.last), byte + 1u,
+                                       [&](unsigned c, token id) { return c < code(id); });
+    return {static_cast<std::uint32_t>(first - ids_.begin()),
+            static_cast<std::uint32_t>(last - ids_.begin()), r.depth + 1};
+  }
+  /// The lowest id of a range's pieces that are no longer than its beginning, or -1.
+  token whole(const piece_table& pieces, const range& r) const {
+    return !r.empty() && pieces.size_of(ids_[r.first]) == r.depth ? ids_[r.first] : -1;
+  }
+  /// Calls f(id, size) for the pieces that a text begins with behind what `r` has, the shortest
+  /// first.
+  template <class F>
+  void each(const piece_table& pieces, range r, std::string_view text, F&& f) const {
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      r = narrow(pieces, r, text[i]);
+      if (r.empty()) return;
+      if (const token id = whole(pieces, r); id >= 0) f(id, i + 1);
+    }
+  }
+
+ private:
+  std::vector<token> ids_;
+  std::uint32_t starts_[257] = {};  ///< by a piece's first byte
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// WordPiece (Wu et al. 2016; Devlin et al. 2019): the longest piece that a word begins with, then
+/// the longest one that goes on. A word that pieces cannot make is unknown as a whole.
+struct wordpiece_model {
+  piece_table pieces{};                   ///< all
+  prefix_index index{};                   ///< of those that texts become
+  prefix_index::range begin{}, inside{};  ///< pieces at a word's begin, and behind it
+  token unknown = -1;
+  linnet::index longest_word = 100;  ///< characters
+
+  /// Appends the ids of a word.
+  void append(std::string_view word, std::vector<token>& to) const {
+    linnet::index characters = 0;
+    for (std::string_view rest = word; !rest.empty() && characters <= longest_word; ++characters)
+      rest.remove_prefix(utf8_front(rest).size);
+    if (characters > longest_word) return to.push_back(unknown);
+    const std::size_t before = to.size();
+    for (prefix_index::range r = begin; !word.empty(); r = inside) {
+      token best = -1;
+      std::size_t size = 0;
+      index.each(pieces, r, word, [&](token id, std::size_t n) { best = id, size = n; });
+      if (best < 0) {
+        to.resize(before);
+        return to.push_back(unknown);
+      }
+      to.push_back(best);
+      word.remove_prefix(size);
+    }
+  }
+};
+
+/// A unigram model (Kudo 2018): the pieces whose log probabilities have the largest sum (Viterbi
+/// 1967). A character that no piece begins with costs 10 more than the least likely piece.
+struct unigram_model {
+  static constexpr double unknown_penalty = 10;
+
+  piece_table pieces{};
+  prefix_index index{};
+  std::vector<double> scores{};
+  double unknown_score = 0;
+  token unknown = -1;
+  std::vector<token> bytes{};  ///< ids of the bytes of unknown characters, or none
+
+  /// The best way to a place of a text.
+  struct node {
+    double score;
+    std::uint32_t size;  ///< of the last piece; 0: there is no way
+    token id;            ///< or -1 for an unknown character
+  };
+  using workspace = std::vector<node>;
+
+  /// Appends the ids of a word. False where memory lacks.
+  bool append(std::string_view word, std::vector<token>& to, workspace& nodes) const {
+    if (word.size() > UINT32_MAX || !has_memory((word.size() + 1) * sizeof(node))) return false;
+    nodes.assign(word.size() + 1, {0, 0, -1});
+    const auto reach = [&](std::size_t from, std::size_t size, double score, token id) {
+      node& n = nodes[from + size];
+      const double sum = nodes[from].score + score;
+      if (n.size == 0 || sum > n.score) n = {sum, static_cast<std::uint32_t>(size), id};
+    };
+    for (std::size_t at = 0; at < word.size();) {
+      const std::string_view rest = word.substr(at);
+      const std::size_t character = utf8_front(rest).size;
+      bool known = false;
+      index.each(pieces, index.all(), rest, [&](token id, std::size_t size) {
+        reach(at, size, scores[static_cast<std::size_t>(id)], id);
+        known = known || size == character;
+      });
+      if (!known) reach(at, character, unknown_score, -1);
+      at += character;
+    }
+    const std::size_t before = to.size();
+    bool last_unknown = false;  // neighbouring unknown characters are one
+    for (std::size_t end = word.size(); end > 0; end -= nodes[end].size) {
+      const node& n = nodes[end];
+      if (n.id >= 0)
+        to.push_back(n.id);
+      else if (!bytes.empty())
+        for (std::size_t i = 0; i < n.size; ++i)
+          to.push_back(bytes[static_cast<unsigned char>(word[end - 1 - i])]);
+      else if (!last_unknown)
+        to.push_back(unknown);
+      last_unknown = n.id < 0;
+    }
+    std::reverse(to.begin() + static_cast<std::ptrdiff_t>(before), to.end());
+    return true;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A tokenizer of the kind that its file says: byte pairs, character pairs, WordPiece or unigram,
+/// behind normalization and cutting into words as in Hugging Face's tokenizers. Made by
+/// read_hf_tokenizer(), by make_tokenizer() for GGUF, or from lists. Movable and copyable; const
+/// calls may run in any threads.
+class tokenizer {
+ public:
+  static constexpr index most_pieces = bpe_tokenizer::most_pieces;  ///< largest vocabulary
+  /// Longest piece of WordPiece and unigram models, in bytes.
+  static constexpr std::size_t longest_piece = detail::prefix_index::longest_piece;
+
+  /// Makes a tokenizer of its parts, checked. `where` names the file in errors. Errors, with the
+  /// list or setting: errc::malformed (lists that do not fit), errc::unsupported (too large).
+  static result<tokenizer> assemble(tokenizer_parts&& parts, const std::string& where);
+
+  /// Number of ids.
+  index vocabulary() const { return pieces().size(); }
+  /// The bytes of a byte-level piece, another one as its file spells it, or the text of an added
+  /// token; "" for an id outside the vocabulary.
+  std::string_view piece(token id) const {
+    return id >= 0 && id < vocabulary() ? pieces()[id] : std::string_view();
+  }
+  /// The id of a piece that texts become, or of an added text if no piece is equal to it, or -1.
+  token find(std::string_view piece) const {
+    const token id = pieces().find(piece);
+    return id >= 0 ? id : find_added(piece);
+  }
+  /// The id of an added text such as "<|im_end|>", or -1.
+  token find_added(std::string_view text) const { return added().find(text); }
+
+  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
+  /// `match_added`: then they are cut out first, as by bpe_tokenizer. Takes n log n steps for n
+  /// bytes. False, and nothing appended, where memory lacks.
+  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
+    const std::size_t before = to.size();
+    if (append(text, to, match_added)) return true;
+    to.resize(before);
+    return false;
+  }
+  /// Returns the ids of a text; none where memory lacks.
+  std::vector<token> encode(std::string_view text, bool match_added = false) const {
+    std::vector<token> ids;
+    encode(text, ids, match_added);
+    return ids;
+  }
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Also errc::out_of_memory: the ids are made in memory as above.
+  result<index> encode(std::string_view text, std::span<token> to,
+                       bool match_added = false) const LINNET_TRY {
+    std::vector<token> ids;
+    if (!append(text, ids, match_added)) return detail::out_of_memory("encode");
+    detail::token_room room(to);
+    for (const token id : ids) room.push_back(id);
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
+
+  /// The bytes that `id` adds to a text behind `previous`, none for special ids; they may be part
+  /// of a character (see text_stream). At the beginning, where `previous` is -1 or special, words
+  /// lose the space before them.
+  std::string_view decode(token previous, token id) const {
+    const bool begins = previous < 0 || previous >= vocabulary() || is_special(previous);
+    return text_of(id, begins);
+  }
+  /// The bytes of several ids, special ones left out; of byte-level models without normalization
+  /// decode(encode(text)) is `text`. Empty where memory lacks.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const LINNET_TRY {
+    std::string text;
+    bool begins = true;
+    for (const token id : ids) {
+      if (id < 0 || id >= vocabulary() || is_special(id)) continue;
+      text += text_of(id, std::exchange(begins, false));
+    }
+    return text;
+  }
+  LINNET_WITHOUT_MEMORY(return {})
+
+ private:
+  struct workspace {
+    bpe_tokenizer::workspace merges;
+    detail::unigram_model::workspace nodes;
+    detail::splitter::workspace words;
+    bool lacks = false;  ///< there is no memory for it
+  };
+
+  detail::normalizer normalizer_;
+  detail::splitter splitter_;
+  std::variant<bpe_tokenizer, detail::wordpiece_model, detail::unigram_model> model_;
+  detail::added_texts added_;  ///< if the model has none itself
+  std::vector<bool> special_;  ///< by id
+  detail::text_list texts_;    ///< by id, or none: the pieces are the texts
+  bool drops_space_ = false;   ///< a text's first piece loses a space before it
+
+  const detail::piece_table& pieces() const {
+    if (const auto* const b = std::get_if<bpe_tokenizer>(&model_)) return b->parts_.pieces;
+    if (const auto* const w = std::get_if<detail::wordpiece_model>(&model_)) return w->pieces;
+    return std::get_if<detail::unigram_model>(&model_)->pieces;
+  }
+  const detail::added_texts& added() const {
+    const auto* const b = std::get_if<bpe_tokenizer>(&model_);
+    return b ? b->added_ : added_;
+  }
+  bool is_special(token id) const { return special_[static_cast<std::size_t>(id)]; }
+  std::string_view text_of(token id, bool begins) const {
+    if (id < 0 || id >= vocabulary() || is_special(id)) return {};
+    std::string_view text =
+        texts_.size() == 0 ? pieces()[id] : texts_[static_cast<std::size_t>(id)];
+    if (begins && drops_space_ && text.starts_with(' ')) text.remove_prefix(1);
+    return text;
+  }
+
+  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
+  void append_section(std::string_view text, bool first, std::vector<token>& to, workspace& space,
+                      bool match_added) const;
+  void append_words(std::string_view text, bool first, std::vector<token>& to,
+                    workspace& space) const;
+};
+
+inline bool tokenizer::append(std::string_view text, std::vector<token>& to,
+                              bool match_added) const LINNET_TRY {
+  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
+  if (to.empty()) to.reserve(text.size() / 3);
+  workspace space;
+  if (match_added)
+    added().each(
+        text, false,
+        [&](std::string_view rest) {
+          append_section(rest, rest.data() == text.data(), to, space, true);
+        },
+        [&](token id) { to.push_back(id); });
+  else
+    append_section(text, true, to, space, false);
+  return !space.lacks && !space.merges.lacks;
+}
+LINNET_WITHOUT_MEMORY(return false)
+
+inline void tokenizer::append_section(std::string_view text, bool first, std::vector<token>& to,
+                                      workspace& space, bool match_added) const {
+  if (text.empty() || space.lacks) return;
+  std::string changed;
+  if (!normalizer_.empty()) {
+    space.lacks = !detail::has_memory(text.size());
+    if (space.lacks) return;
+    changed = text;
+    space.lacks = !normalizer_.apply(changed);
+    if (space.lacks) return;
+    text = changed;
+  }
+  if (!match_added) return append_words(text, first, to, space);
+  added().each(
+      text, true,
+      [&](std::string_view rest) {
+        append_words(rest, first && rest.data() == text.data(), to, space);
+      },
+      [&](token id) { to.push_back(id); });
+}
+
+inline void tokenizer::append_words(std::string_view text, bool first, std::vector<token>& to,
+                                    workspace& space) const {
+  if (!splitter_.has_memory(text.size())) space.lacks = true;
+  if (space.lacks) return;
+  const auto each = [&](auto&& append) { splitter_.each(text, first, space.words, append); };
+  if (const auto* const b = std::get_if<bpe_tokenizer>(&model_))
+    each([&](std::string_view word) { b->append_word(word, to, space.merges); });
+  else if (const auto* const w = std::get_if<detail::wordpiece_model>(&model_))
+    each([&](std::string_view word) { w->append(word, to); });
+  else if (const auto* const u = std::get_if<detail::unigram_model>(&model_))
+    each([&](std::string_view word) { space.lacks |= !u->append(word, to, space.nodes); });
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The byte that a token such as "<0x0A>" stands for, or -1.
+inline int byte_of_token(std::string_view text) {
+  if (text.size() != 6 || !text.starts_with("<0x") || text[5] != '>') return -1;
+  int byte = 0;
+  for (const char c : text.substr(3, 2)) {
+    const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    if (digit < 0) return -1;
+    byte = 16 * byte + digit;
+  }
+  return byte;
+}
+
+/// Makes models of a tokenizer's lists, which it takes.
+class model_maker {
+ public:
+  model_maker(tokenizer_parts& parts, const std::string& file)
+      : from_(parts), where_(file), total_(parts.tokens.size()), added_(total_, none) {}
+
+  /// Checks what all models have. Errors: errc::malformed, errc::unsupported.
+  result<void> check() {
+    if (total_ > static_cast<std::size_t>(tokenizer::most_pieces))
+      return error{errc::unsupported, where_, from_.tokens_name,
+                   "at most " + std::to_string(tokenizer::most_pieces) + " tokens",
+                   std::to_string(total_)};
+    const auto known = [&](token id) { return id >= 0 && static_cast<std::size_t>(id) < total_; };
+    const auto outside = [&](const char* what, token id) {
+      return wrong(what, "an id below " + std::to_string(total_) + ", the number of tokens",
+                   std::to_string(id));
+    };
+    silent_.resize(total_);
+    for (std::size_t i = 0; i < from_.added.size(); ++i) {
+      const added_token& a = from_.added[i];
+      if (!known(a.id)) return outside("added token", a.id);
+      added_[static_cast<std::size_t>(a.id)] = static_cast<std::uint32_t>(i);
+      if (a.special || !a.in_model) silent_[static_cast<std::size_t>(a.id)] = true;
+    }
+    for (const token id : from_.hidden) {
+      if (!known(id)) return outside("hidden token", id);
+      silent_[static_cast<std::size_t>(id)] = true;
+    }
+    if (from_.unknown != -1 && !known(from_.unknown))
+      return outside("unknown token", from_.unknown);
+    if (from_.unknown >= 0 && from_.model != tokenizer_parts::models::byte_bpe)
+      silent_[static_cast<std::size_t>(from_.unknown)] = true;
+    return {};
+  }
+
+  /// Pieces spelled in GPT-2's letters, and merges of them.
+  result<bpe_parts> byte_bpe() {
+    bpe_parts parts = common();
+    parts.pieces.reserve(total_, from_.tokens.bytes());
+    std::string bytes;
+    for (std::size_t i = 0; i < total_; ++i) {
+      const std::string_view text = from_.tokens[i];
+      bytes.clear();
+      if (added_[i] == none && !silent_[i]) {
+        if (!append_bytes_of(text, bytes) || bytes.empty())
+          return wrong(name_of(i), "a piece in GPT-2's letters, or an added token", "neither");
+        if (parts.pieces.find(bytes) >= 0) return wrong(name_of(i), "it once", "it twice");
+        parts.pieces.insert(parts.pieces.append(bytes));
+        continue;
+      }
+      const token id = parts.pieces.append(text);
+      if (added_[i] == none || !from_.added[added_[i]].in_model || !append_bytes_of(text, bytes))
+        continue;
+      if (bytes == text && !bytes.empty()) {  // merges may make it too
+        if (parts.pieces.find(bytes) >= 0) return wrong(name_of(i), "it once", "it twice");
+        parts.pieces.insert(id);
+      } else if (bytes.size() == 1 || parts.whole_words_first) {
+        return error{errc::unsupported, where_,
+                     from_.named_by_text ? "added_tokens[" + std::to_string(added_[i]) + "].content"
+                                         : name_of(i),
+                     "a text that is not in GPT-2's letters another piece of " + from_.tokens_name,
+                     '"' + printable(text) + '"'};
+      }
+    }
+    if (auto done = take_merges(parts, true); !done) return done.error();
+    return parts;
+  }
+  /// Pieces as they are, and merges of them: listed, or all that make a piece, by its score.
+  result<bpe_parts> character_bpe() {
+    bpe_parts parts = common();
+    parts.by_character = true;
+    parts.unknown = from_.unknown;
+    parts.fuse_unknown = from_.fuse_unknown;
+    if (auto done = find_bytes(parts.bytes); !done) return done.error();
+    if (auto done = take_pieces(parts.pieces, false, nullptr); !done) return done.error();
+    if (auto done = from_.scores.empty() ? take_merges(parts, false) : scored_merges(parts); !done)
+      return done.error();
+    return parts;
+  }
+  /// Pieces that are looked up, the longest first.
+  result<wordpiece_model> wordpiece() {
+    wordpiece_model made;
+    made.unknown = from_.unknown;
+    made.longest_word = from_.longest_word;
+    if (from_.unknown < 0) return wrong("unknown token", "an id", "none");
+    if (auto done = take_pieces(made.pieces, true, &made.index); !done) return done.error();
+    made.begin = made.inside = made.index.all();
+    for (const char c : from_.prefix) made.inside = made.index.narrow(made.pieces, made.inside, c);
+    return made;
+  }
+  /// Pieces with log probabilities.
+  result<unigram_model> unigram() {
+    unigram_model made;
+    made.unknown = from_.unknown;
+    if (auto done = find_bytes(made.bytes); !done) return done.error();
+    if (auto done = check_scores(); !done) return done.error();
+    if (auto done = take_pieces(made.pieces, true, &made.index); !done) return done.error();
+    made.scores = std::move(from_.scores);
+    made.unknown_score =
+        *std::min_element(made.scores.begin(), made.scores.end()) - unigram_model::unknown_penalty;
+    return made;
+  }
+
+ private:
+  static constexpr std::uint32_t none = UINT32_MAX;
+  static constexpr std::size_t most_merges = 8;  ///< by score, for each token on average
+  tokenizer_parts& from_;
+  const std::string& where_;
+  std::size_t total_;
+  std::vector<std::uint32_t> added_;  ///< by id: number of the added token, or none
+  std::vector<bool> silent_{};        ///< by id: no text becomes it
+
+  error wrong(std::string what, std::string expected, std::string got) const {
+    return {errc::malformed, where_, std::move(what), std::move(expected), std::move(got)};
+  }
+  std::string name_of(std::size_t id) const {
+    return from_.named_by_text ? from_.tokens_name + ": \"" + printable(from_.tokens[id]) + '"'
+                               : from_.tokens_name + "[" + std::to_string(id) + "]";
+  }
+  bpe_parts common() const {
+    bpe_parts parts;
+    parts.whole_words_first = from_.whole_words_first;
+    parts.added = from_.added;
+    parts.name_before = from_.merges_name + "[";
+    parts.name_behind = "]";
+    return parts;
+  }
+  /// The ids of the bytes, which no text becomes otherwise; none without byte fallback.
+  result<void> find_bytes(std::vector<token>& bytes) {
+    if (from_.byte_fallback) {
+      bytes.assign(256, -1);
+      for (std::size_t i = 0; i < total_; ++i) {
+        const int byte = byte_of_token(from_.tokens[i]);
+        if (byte < 0) continue;
+        token& id = bytes[static_cast<std::size_t>(byte)];
+        if (id >= 0) return wrong(name_of(i), "it once", "it twice");
+        id = static_cast<token>(i);
+        silent_[i] = true;
+      }
+      if (const auto lacking = std::find(bytes.begin(), bytes.end(), -1); lacking != bytes.end())
+        return wrong(from_.tokens_name, "a token for each byte",
+                     "none for byte " + std::to_string(lacking - bytes.begin()));
+    } else if (from_.unknown < 0) {
+      return wrong("unknown token", "an id, or tokens for bytes", "neither");
+    }
+    return {};
+  }
+  /// Appends all pieces and indexes those that texts become.
+  result<void> take_pieces(piece_table& pieces, bool limited, prefix_index* index) {
+    std::vector<token> ids;
+    pieces.reserve(total_, from_.tokens.bytes());
+    for (std::size_t i = 0; i < total_; ++i) {
+      const std::string_view text = from_.tokens[i];
+      const token id = pieces.append(text);
+      if (silent_[i]) continue;
+      if (text.empty()) return wrong(name_of(i), "a text", "none");
+      if (limited && text.size() > tokenizer::longest_piece)
+        return error{errc::unsupported, where_, name_of(i),
+                     "at most " + std::to_string(tokenizer::longest_piece) + " bytes",
+                     std::to_string(text.size())};
+      if (pieces.find(text) >= 0) return wrong(name_of(i), "it once", "it twice");
+      pieces.insert(id);
+      if (index) ids.push_back(id);
+    }
+    if (index) index->assign(pieces, std::move(ids));
+    return {};
+  }
+  result<void> take_merges(bpe_parts& parts, bool letters) {
+    const text_list& merges = from_.merges;
+    parts.merges.reserve(merges.size() / 2);
+    std::string both;
+    for (std::size_t i = 0; i + 1 < merges.size(); i += 2) {
+      const std::string_view a = merges[i], b = merges[i + 1];
+      both.clear();
+      const auto spell = [&](std::string_view text) {
+        if (letters) return append_bytes_of(text, both);
+        both += text;
+        return true;
+      };
+      const bool spelled_left = spell(a);
+      const std::size_t middle = both.size();
+      const bool spelled = spell(b) && spelled_left;
+      const token l = parts.pieces.find(std::string_view(both).substr(0, middle));
+      const token r = parts.pieces.find(std::string_view(both).substr(middle));
+      const token merged = parts.pieces.find(both);
+      if (!spelled || l < 0 || r < 0 || merged < 0)
+        return wrong(parts.name_of(i / 2),
+                     "two pieces of " + from_.tokens_name + " that together are a third",
+                     '"' + printable(a) + "\" and \"" + printable(b) + '"');
+      parts.merges.push_back({l, r, merged});
+    }
+    from_.merges = {};
+    return {};
+  }
+  result<void> check_scores() const {
+    if (from_.scores.size() != total_)
+      return wrong("scores", std::to_string(total_) + ", one for each token",
+                   std::to_string(from_.scores.size()));
+    for (std::size_t i = 0; i < total_; ++i)
+      if (!is_finite(from_.scores[i])) return wrong(name_of(i), "a finite score", "another");
+    return total_ > 0 ? result<void>() : wrong(from_.tokens_name, "tokens", "none");
+  }
+  result<void> scored_merges(bpe_parts& parts) {
+    if (auto done = check_scores(); !done) return done;
+    for (std::size_t i = 0; i < total_; ++i) {
+      if (silent_[i]) continue;
+      const std::string_view text = parts.pieces[static_cast<token>(i)];
+      if (text.size() > tokenizer::longest_piece)
+        return error{errc::unsupported, where_, name_of(i),
+                     "at most " + std::to_string(tokenizer::longest_piece) + " bytes",
+                     std::to_string(text.size())};
+      for (std::size_t at = utf8_front(text).size; at < text.size();
+           at += utf8_front(text.substr(at)).size) {
+        const token l = parts.pieces.find(text.substr(0, at));
+        const token r = l < 0 ? -1 : parts.pieces.find(text.substr(at));
+        if (r < 0) continue;
+        if (parts.merges.size() == most_merges * total_)
+          return error{errc::unsupported, where_, from_.tokens_name,
+                       "at most " + std::to_string(most_merges) + " ways to merge for each",
+                       "more"};
+        parts.merges.push_back({l, r, static_cast<token>(i)});
+      }
+    }
+    const auto score = [&](const bpe_merge_ids& m) {
+      return from_.scores[static_cast<std::size_t>(m.merged)];
+    };
+    std::stable_sort(
+        parts.merges.begin(), parts.merges.end(),
+        [&](const bpe_merge_ids& a, const bpe_merge_ids& b) { return score(a) > score(b); });
+    parts.priorities.resize(parts.merges.size());
+    for (std::size_t i = 1; i < parts.merges.size(); ++i)
+      parts.priorities[i] = score(parts.merges[i]) == score(parts.merges[i - 1])
+                                ? parts.priorities[i - 1]
+                                : static_cast<std::uint32_t>(i);
+    from_.scores = {};
+    return {};
+  }
+};
+
+/// A text with `to` for each `from`.
+inline std::string replaced(std::string_view text, std::string_view from, std::string_view to) {
+  std::string made;
+  append_replaced(text, {normalization::kinds::replace, std::string(from), std::string(to)}, false,
+                  made);
+  return made;
+}
+/// What a piece adds to a text.
+inline std::string text_of_piece(std::string_view piece, const tokenizer_parts& parts) {
+  if (parts.spelling == tokenizer_parts::spellings::metaspace) {
+    const int byte = parts.byte_fallback ? byte_of_token(piece) : -1;
+    return byte < 0 ? replaced(piece, metaspace, " ") : std::string(1, static_cast<char>(byte));
+  }
+  if (piece.starts_with(parts.prefix)) return std::string(piece.substr(parts.prefix.size()));
+  std::string text = ' ' + std::string(piece);
+  if (!parts.clean_up) return text;
+  for (const auto& [from, to] :
+       {std::pair(" .", "."), std::pair(" ?", "?"), std::pair(" !", "!"), std::pair(" ,", ","),
+        std::pair(" ' ", "'"), std::pair(" n't", "n't"), std::pair(" 'm", "'m"),
+        std::pair(" do not", " don't"), std::pair(" 's", "'s"), std::pair(" 've", "'ve"),
+        std::pair(" 're", "'re")})
+    text = replaced(text, from, to);
+  return text;
+}
+
+}  // namespace detail
+
+inline result<tokenizer> tokenizer::assemble(tokenizer_parts&& parts,
+                                             const std::string& where) LINNET_TRY {
+  using models = tokenizer_parts::models;
+  tokenizer made;
+  auto changes = detail::normalizer::make(std::move(parts.changes), where);
+  if (!changes) return changes.error();
+  made.normalizer_ = std::move(*changes);
+  auto splits = detail::splitter::make(std::move(parts.splits), where);
+  if (!splits) return splits.error();
+  made.splitter_ = std::move(*splits);
+
+  detail::model_maker maker(parts, where);
+  if (auto done = maker.check(); !done) return done.error();
+  const auto take = [&](auto&& model) -> result<void> {
+    if (!model) return model.error();
+    made.model_ = std::move(*model);
+    return {};
+  };
+  const auto take_bpe = [&](result<detail::bpe_parts>&& bpe) -> result<void> {
+    if (!bpe) return bpe.error();
+    return take(bpe_tokenizer::assemble(std::move(*bpe), where));
+  };
+  const bool merges = parts.model == models::byte_bpe || parts.model == models::bpe;
+  auto done = parts.model == models::byte_bpe    ? take_bpe(maker.byte_bpe())
+              : parts.model == models::bpe       ? take_bpe(maker.character_bpe())
+              : parts.model == models::wordpiece ? take(maker.wordpiece())
+                                                 : take(maker.unigram());
+  if (!done) return done.error();
+  parts.tokens = {};
+
+  // Added texts, as they stand in a text that is changed.
+  std::map<token, std::string> changed;
+  for (const added_token& a : parts.added) {
+    if (!a.normalized || made.normalizer_.empty()) continue;
+    std::string text(made.pieces()[a.id]);
+    if (!made.normalizer_.apply(text)) return detail::out_of_memory(where);
+    changed[a.id] = std::move(text);
+  }
+  auto* const bpe = std::get_if<bpe_tokenizer>(&made.model_);
+  detail::added_texts& added = bpe ? bpe->added_ : made.added_;
+  if ((!merges || !changed.empty()) && !added.assign(parts.added, [&](token id) {
+        const auto at = changed.find(id);
+        return at == changed.end() ? made.pieces()[id] : std::string_view(at->second);
+      }))
+    return detail::added_texts::too_many(where);
+  if (bpe) {
+    made.special_ = bpe->special_;
+  } else {
+    made.special_.resize(static_cast<std::size_t>(made.vocabulary()));
+    for (const added_token& a : parts.added)
+      made.special_[static_cast<std::size_t>(a.id)] = a.special;
+  }
+  if (parts.spelling == tokenizer_parts::spellings::plain) return made;
+  made.drops_space_ = !parts.keep_first_space;
+  for (token id = 0; id < made.vocabulary(); ++id)
+    made.texts_.push_back(detail::text_of_piece(made.pieces()[id], parts));
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The rules of a GGUF file's tokenizer.ggml.model and .pre. Errors: errc::unsupported.
+inline result<void> apply_ggml_rules(ggml_vocabulary& from, tokenizer_parts& parts,
+                                     const std::string& where) {
+  using change = normalization::kinds;
+  using split = word_split::kinds;
+  using models = tokenizer_parts::models;
+  const auto refuse = [&](const char* key, std::string expected, const std::string& got) {
+    return error{errc::unsupported, where, key, std::move(expected), '"' + printable(got) + '"'};
+  };
+  if (from.model == "gpt2") {
+    parts.model = models::byte_bpe;
+    if (from.pre == "gpt-2") {
+      parts.splits = {{split::gpt2}};
+    } else if (from.pre == "smollm") {
+      parts.splits = {{split::digits}, {split::gpt2}};
+    } else if (from.pre == "llama-bpe") {
+      parts.splits = {{split::llama3}};
+      parts.whole_words_first = true;
+    } else if (from.pre == "qwen2") {
+      parts.changes = {{change::nfc}};
+      parts.splits = {{split::qwen2}};
+    } else {
+      return refuse("tokenizer.ggml.pre", "gpt-2, smollm, llama-bpe or qwen2", from.pre);
+    }
+    return {};
+  }
+  parts.prefix = "##";
+  if (from.model == "bert") {
+    parts.model = models::wordpiece;
+    parts.spelling = tokenizer_parts::spellings::wordpiece;
+    parts.clean_up = true;
+    parts.changes = {{change::clean},
+                     {change::space_chinese},
+                     {change::nfd},
+                     {change::strip_accents},
+                     {change::lowercase}};
+    parts.splits = {{split::white_space}, {split::punctuation}};
+    return {};
+  }
+  parts.spelling = tokenizer_parts::spellings::metaspace;
+  parts.keep_first_space = !from.add_space_prefix;
+  if (from.model == "llama") {
+    parts.model = models::bpe;
+    if (from.add_space_prefix) parts.changes = {{change::prepend, {}, std::string(metaspace)}};
+    parts.changes.push_back({change::replace, " ", std::string(metaspace)});
+    return {};
+  }
+  if (from.model != "t5")
+    return refuse("tokenizer.ggml.model", "gpt2, llama, bert or t5", from.model);
+  parts.model = models::unigram;
+  if (!from.precompiled_charsmap.empty())
+    parts.changes.push_back({change::charsmap, {}, std::move(from.precompiled_charsmap)});
+  if (from.remove_extra_whitespaces) {
+    parts.changes.push_back({change::strip_left});
+    parts.changes.push_back({change::strip_right});
+    parts.changes.push_back({change::squeeze, " ", " "});
+  }
+  if (from.add_space_prefix) parts.changes.push_back({change::prepend, {}, " "});
+  parts.changes.push_back({change::replace, " ", std::string(metaspace)});
+  return {};
+}
+
+}  // namespace detail
+
+/// Makes the tokenizer of a GGUF file's vocabulary. Its control tokens become special added texts,
+/// its user-defined ones other added texts. Begin and end tokens are left to the caller. `where`
+/// names the file in errors. Errors, with the key: errc::unsupported (another model or pattern of
+/// words), errc::malformed (lists that do not fit).
+inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
+                                        const std::string& where = "GGUF") LINNET_TRY {
+  tokenizer_parts parts;
+  if (auto done = detail::apply_ggml_rules(from, parts, where); !done) return done.error();
+  parts.tokens_name = "tokenizer.ggml.tokens";
+  parts.merges_name = "tokenizer.ggml.merges";
+  const std::size_t total = from.tokens.size();
+  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (!from.types.empty() && from.types.size() != total)
+    return wrong("tokenizer.ggml.token_type", std::to_string(total) + ", one for each token",
+                 std::to_string(from.types.size()));
+  parts.unknown = from.unknown;
+  std::string text;
+  for (std::size_t i = 0; i < total; ++i) {
+    enum { normal = 1, unknown, control, user_defined, unused, byte };
+    const int type = from.types.empty() ? normal : from.types[i];
+    const auto id = static_cast<token>(i);
+    if (type < normal || type > byte)
+      return wrong("tokenizer.ggml.token_type[" + std::to_string(i) + "]", "1 to 6",
+                   std::to_string(type));
+    if (type == control || type == user_defined)
+      parts.added.push_back({id, type == control, false, true});
+    if (type == unused) parts.hidden.push_back(id);
+    if (type == unknown && parts.unknown < 0) parts.unknown = id;
+    if (type == byte) parts.byte_fallback = true;
+    text = from.tokens[i];
+    // llama.cpp writes "##ing" as "ing" and "sing" as "▁sing".
+    if (parts.model == tokenizer_parts::models::wordpiece && type == normal)
+      text = text.starts_with(detail::metaspace) ? text.substr(detail::metaspace.size())
+                                                 : parts.prefix + text;
+    parts.tokens.push_back(text);
+  }
+  from.tokens = {};
+  if (parts.model == tokenizer_parts::models::bpe ||
+      parts.model == tokenizer_parts::models::unigram)
+    parts.scores.assign(from.scores.begin(), from.scores.end());
+  if (parts.model == tokenizer_parts::models::bpe && parts.scores.empty())
+    return error{errc::missing, where, "tokenizer.ggml.scores", "a list", "none"};
+  for (std::size_t i = 0; i < from.merges.size(); ++i) {
+    const std::string_view merge = from.merges[i];
+    const std::size_t space = merge.find(' ');
+    if (space == merge.npos)
+      return wrong("tokenizer.ggml.merges[" + std::to_string(i) + "]",
+                   "two pieces with a space between", '"' + detail::printable(merge) + '"');
+    parts.merges.push_back(merge.substr(0, space));
+    parts.merges.push_back(merge.substr(space + 1));
+  }
+  from.merges = {};
+  return tokenizer::assemble(std::move(parts), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 /// @file
@@ -26559,9 +32427,9 @@ struct denoising {
     const index runs = round(static_cast<double>(tokens) / span);
     return {tokens, (std::clamp)(runs, index{1}, (std::min)(tokens, length - tokens))};
   }
-  /// Lengths for a text of `length` >= 2 tokens: exact for span corruption. Of i.i.d. denoising
-  /// the longest possible source, and a target that is too short once in a thousand million texts:
-  /// its mean and six standard deviations, or rather more.
+  /// Lengths for a text of `length` >= 2 tokens: exact for span corruption. For i.i.d. denoising
+  /// they are the longest possible source, and the target's mean and six standard deviations, or
+  /// rather more. It is too short once in a thousand million texts.
   constexpr denoised_lengths lengths(index length) const {
     if (mask == masking::spans) {
       const noise n = noise_of(length);
@@ -26635,9 +32503,9 @@ class random_parts {
 /// The masks depend on `key` and the text's length only.
 ///
 /// i.i.d. denoising masks no more where the target has no room or the sentinels are used up.
-/// @return the tokens written; zeros, and nothing written, for a text below two tokens, a density
-/// outside (0, 1) or a mean span outside its range, or spans without room for the lengths that
-/// `how` says or enough sentinels.
+/// @return the tokens written. Zeros, and nothing written, for a text below two tokens, or a
+/// density or a mean span outside its range. Likewise for spans without room for the lengths that
+/// `how` says, or without enough sentinels.
 inline denoised_lengths denoise(const denoising& how, const t5_ids& ids,
                                 std::span<const token> text, seed key, std::span<token> source,
                                 std::span<token> target) {
@@ -26761,6 +32629,15 @@ struct byte_tokenizer {
     return ids;
   }
   LINNET_WITHOUT_MEMORY(return {})
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Allocates nothing but the words of the error.
+  result<index> encode(std::string_view text, std::span<token> to) const LINNET_TRY {
+    detail::token_room room(to);
+    for (const char c : text) room.push_back(static_cast<unsigned char>(c) + offset);
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
   /// The byte of an id, or "" for a special one. `previous`, which other tokenizers need, is
   /// unused.
   std::string decode([[maybe_unused]] token previous, token id) const {
@@ -26990,8 +32867,8 @@ class pair_stream {
  public:
   /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
   /// puts `end` behind each text. An input that is too long loses its end. Errors: errc::invalid
-  /// for limits below one batch or one token and the end, no pairs, or a target that is too long:
-  /// it is never cut.
+  /// for limits below one batch or one token and the end, no pairs, or a target that is too long. A
+  /// target is never cut.
   template <class Encode>
   static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
                                   const example_limits& l, seed key) LINNET_TRY {
@@ -27236,6 +33113,221 @@ LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 /// @file
+/// Pre-training examples of encoders: windows of a text, masked.
+
+/// @file
+/// BERT's masked language modelling on token ids (Devlin et al. 2019, section 3.1): some tokens are
+/// chosen to be predicted, most of which are hidden.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Special ids of a BERT's vocabulary: those of bert-base-uncased and MiniLM.
+struct bert_ids {
+  token padding = 0;         ///< "[PAD]"
+  token first = 101;         ///< "[CLS]", in front of a text; negative for none
+  token last = 102;          ///< "[SEP]", behind a text; negative for none
+  token mask = 103;          ///< "[MASK]"
+  index vocabulary = 30522;  ///< ids, the special ones included
+
+  /// Tokens that stand around a text.
+  constexpr index around() const { return (first >= 0) + (last >= 0); }
+  /// Whether `id` is one of them.
+  constexpr bool special(token id) const {
+    return id == padding || id == first || id == last || id == mask;
+  }
+  /// Whether the ids that are used are in the vocabulary.
+  constexpr bool valid() const {
+    return padding >= 0 && mask >= 0 && padding < vocabulary && first < vocabulary &&
+           last < vocabulary && mask < vocabulary;
+  }
+};
+
+/// Numbers of masked language modelling. They are exact, not expected ones: of n tokens that are
+/// not special, round(density n) are chosen, at least one. Of c chosen, round(mask c) are masked
+/// and round(random c) replaced; the others stay.
+struct token_masking {
+  double density = 0.15;  ///< share of tokens to choose
+  double mask = 0.8;      ///< of these, share that becomes the mask's id
+  double random = 0.1;    ///< of these, share that becomes any id of the vocabulary
+
+  /// Tokens of each kind.
+  struct counts {
+    index chosen = 0, masked = 0, replaced = 0;
+  };
+  /// The numbers for a text of `n` tokens that are not special.
+  constexpr counts counts_of(index n) const {
+    counts c;
+    c.chosen = (std::clamp)(share(n, density), index{n > 0}, n);
+    c.masked = (std::min)(share(c.chosen, mask), c.chosen);
+    c.replaced = (std::min)(share(c.chosen, random), c.chosen - c.masked);
+    return c;
+  }
+  /// Whether the numbers are in their ranges.
+  bool valid() const { return detail::in_range(*this) && mask + random <= 1; }
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("density", self.density, detail::option_range{.least = 0, .most = 1, .above = true});
+    f("mask", self.mask, detail::between(0, 1));
+    f("random", self.random, detail::between(0, 1));
+  }
+
+ private:
+  /// Rounds in float, so that the result does not depend on whether a compiler contracts
+  /// operations.
+  static constexpr index share(index n, double of) {
+    const auto x =
+        static_cast<float>(static_cast<double>(n) * static_cast<double>(static_cast<float>(of)));
+    const auto whole = static_cast<index>(x);
+    return whole + (x - static_cast<float>(whole) >= 0.5f);
+  }
+};
+
+/// Masks `text` in place, and writes what its tokens were to `labels` of the same size: `ignored`
+/// where none was chosen. Special tokens are never chosen. The choice depends on `key` and on which
+/// tokens are special. False, and nothing written, for numbers out of their ranges or labels of
+/// another size.
+inline bool mask_tokens(const token_masking& how, const bert_ids& ids, std::span<token> text,
+                        seed key, std::span<token> labels) {
+  if (!how.valid() || !ids.valid() || text.size() != labels.size()) return false;
+  index left = 0;
+  for (const token id : text) left += !ids.special(id);
+  auto [chosen, masked, replaced] = how.counts_of(left);
+  random_stream random(key, 0), other(key, 1);
+  const auto below = [&](index n) {
+    return static_cast<index>(random.below(static_cast<std::uint32_t>(n)));
+  };
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    labels[i] = ignored;
+    // Each way to choose as many of those that are left is as likely as another.
+    if (ids.special(text[i]) || below(left--) >= chosen) continue;
+    labels[i] = text[i];
+    const index kind = below(chosen--);
+    if (kind < masked) {
+      text[i] = ids.mask;
+      --masked;
+    } else if (kind < masked + replaced) {
+      text[i] = static_cast<token>(other.below(static_cast<std::uint32_t>(ids.vocabulary)));
+      --replaced;
+    }
+  }
+  return true;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Stream of masked examples from a text: example i is a pure function of (seed, i). Nothing
+/// depends on earlier calls, so a cursor is one integer and a run resumes exactly. Worker r of n
+/// trains on examples n B t + r B + [0, B) in step t.
+///
+/// A text is cut into windows, packed: they run over the ends of documents. Special tokens stand
+/// around each, which fill its `length` together. Each epoch visits every window once, in an order
+/// of its own and with masks of its own; the last window may be shorter.
+///
+/// `Source` has `size()` and `read(first, span<token>)`: byte_source, token_source or your own.
+/// What it views must outlive the stream.
+template <class Source = token_source>
+class masking_stream {
+ public:
+  /// Opens a stream with memory for batches of [batch, length] tokens. Errors: errc::invalid.
+  /// It is for numbers out of their ranges, ids outside the vocabulary and a batch below 1. It is
+  /// also for a length that leaves no room for a token of text, and for no text.
+  static result<masking_stream> open(Source text, const token_masking& how, const bert_ids& ids,
+                                     index batch, index length, seed key) LINNET_TRY {
+    const auto wrong = [](std::string what, std::string expected, auto got) {
+      return error{errc::invalid, "masking_stream::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (auto fit = detail::acceptable("masking_stream::open", "token_masking", how); !fit)
+      return fit.error();
+    if (how.mask + how.random > 1)
+      return wrong("token_masking.random", "at most 1 - token_masking.mask", how.random);
+    if (!ids.valid()) return wrong("ids", "ids below the vocabulary", ids.vocabulary);
+    if (batch < 1) return wrong("batch", "at least 1", batch);
+    if (length <= ids.around())
+      return wrong("length", "at least " + std::to_string(ids.around() + 1) + " tokens", length);
+    if (text.size() < 1) return wrong("tokens of text", "at least 1", text.size());
+    if (!detail::has_memory(2 * detail::array_bytes(batch, length, sizeof(token))))
+      return detail::out_of_memory("masking_stream::open");
+    return masking_stream(std::move(text), how, ids, batch, length, key);
+  }
+  LINNET_OR_OUT_OF_MEMORY("masking_stream::open")
+
+  /// Tokens of text in a window.
+  index raw_length() const { return length_ - ids_.around(); }
+  /// Examples per epoch.
+  index epoch() const { return (text_.size() - 1) / raw_length() + 1; }
+  /// The window of example `i`.
+  index window(std::uint64_t i) const { return order_(i); }
+
+  /// Examples first, first + 1, … of the endless sequence; valid until the next call. Allocates
+  /// nothing.
+  encoder_batch batch(std::uint64_t first) {
+    for (index b = 0; b < batch_; ++b) {
+      const std::uint64_t i = first + static_cast<std::uint64_t>(b);
+      fill(b, window(i), i);
+    }
+    return view(batch_);
+  }
+  /// Windows first, first + 1, … of the text, fewer at its end and none outside; for evaluation.
+  /// Each has one mask, whenever it is asked for.
+  encoder_batch in_order(index first) {
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+    const index count = (std::min)(batch_, left);
+    for (index b = 0; b < count; ++b) fill(b, first + b, ~static_cast<std::uint64_t>(first + b));
+    return view(count);
+  }
+
+ private:
+  masking_stream(Source text, const token_masking& how, const bert_ids& ids, index batch,
+                 index length, seed key)
+      : text_(std::move(text)),
+        how_(how),
+        ids_(ids),
+        batch_(batch),
+        length_(length),
+        key_(key),
+        order_(epoch(), key),
+        tokens_(static_cast<std::size_t>(batch * length)),
+        labels_(tokens_.size()),
+        lengths_(static_cast<std::size_t>(batch)) {}
+
+  void fill(index b, index number, std::uint64_t example) {
+    const index at = number * raw_length(), n = (std::min)(raw_length(), text_.size() - at);
+    const auto row = [&](std::vector<token>& of) {
+      return std::span(of).subspan(static_cast<std::size_t>(b * length_),
+                                   static_cast<std::size_t>(length_));
+    };
+    const auto tokens = row(tokens_), labels = row(labels_);
+    std::fill(tokens.begin(), tokens.end(), ids_.padding);
+    std::fill(labels.begin(), labels.end(), ignored);
+    const std::size_t before = ids_.first >= 0 ? 1 : 0, size = static_cast<std::size_t>(n);
+    if (before > 0) tokens[0] = ids_.first;
+    if (ids_.last >= 0) tokens[before + size] = ids_.last;
+    text_.read(at, tokens.subspan(before, size));
+    const auto words = philox(key_.value, stream_of("linnet::masking_stream"), example);
+    (void)mask_tokens(how_, ids_, tokens.subspan(before, size),
+                      seed{std::uint64_t{words[1]} << 32 | words[0]}, labels.subspan(before, size));
+    lengths_[static_cast<std::size_t>(b)] = n + ids_.around();
+  }
+  encoder_batch view(index count) const {
+    return {tokens_.data(), lengths_.data(), labels_.data(), count, length_};
+  }
+
+  Source text_;
+  token_masking how_;
+  bert_ids ids_;
+  index batch_, length_;
+  seed key_;
+  epoch_sampler order_;
+  std::vector<token> tokens_, labels_;  ///< [batch, length]
+  std::vector<index> lengths_;          ///< [batch]
+};
+
+LINNET_NAMESPACE_END
+/// @file
 /// Pause tokens: one extra token gives a model time to compute before it has to answer (Goyal et
 /// al. 2023, arXiv:2310.02226).
 ///
@@ -27360,8 +33452,8 @@ struct mixture_change {
 
 /// The stream of example i, drawn by weights, for every i: a pure function of (seed, i). Nothing is
 /// kept, so a cursor is one integer and a run resumes or splits exactly. The example has the number
-/// i in its stream, too: each stream goes through its epochs, and those of its examples that other
-/// streams take the place of are left out.
+/// i in its stream, too. Each stream goes through its epochs, and leaves out the examples whose
+/// places other streams take.
 class mixture {
  public:
   /// A mixture of one stream.
@@ -27565,12 +33657,12 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 /// Options of knowledge distillation. With p_j(tau) = softmax(logits / tau)_j, a token's loss is
-///   alpha (cross-entropy with the label + z-loss) - (1 - alpha) tau^2 sum_k p_k^t log p_k^s,
-/// with p^s and p^t at the temperature tau; p^t is the mixture of the teachers' probabilities. Like
-/// the hard loss it is summed over the tokens that are not `ignored`, and the trainer divides by
-/// their number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t), so it is not zero
-/// for a perfect student. But its gradient by the student's logits, (1 - alpha) tau (p^s - p^t),
-/// is.
+///   alpha (cross-entropy with the label + z-loss) - (1 - alpha) tau^2 sum_k p_k^t log p_k^s.
+/// Both p^s and p^t are at the temperature tau, and p^t is the mixture of the teachers'
+/// probabilities. Like the hard loss it is summed over the tokens that are not `ignored`, and the
+/// trainer divides by their number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t),
+/// so it is not zero for a perfect student. But its gradient by the student's logits, (1 - alpha)
+/// tau (p^s - p^t), is.
 struct distillation_options {
   double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
   double temperature = 3;  ///< tau, positive
@@ -27593,19 +33685,23 @@ constexpr index distil_scratch(index vocabulary, index threads) {
   return 2 * threads * round_up(vocabulary, 64 / static_cast<index>(sizeof(T)));
 }
 
-/// Computes the distillation loss of rows of a student's logits and overwrites the logits with its
-/// gradient. `teacher(t, i, to)` writes the logits of teacher t < `teachers` for row i to
-/// to[vocabulary]; `how.shares` of these teachers add up to 1. Rows labelled `ignored` give 0.
-template <class T, class Teacher>
-void distil(const execution& on, index rows, index vocabulary, const token* labels, T* logits,
-            double* losses, bool gradient, double z_loss, const distillation_options& how,
-            index teachers, T* scratch, const Teacher& teacher) {
+/// Computes the distillation loss of rows [first, first + rows) of the student's head, as a
+/// criterion does (see label_cross_entropy). `teacher(t, i, to)` writes the logits of teacher t <
+/// `teachers` for row first + i to to[vocabulary]; `how.shares` of these teachers add up to 1.
+/// `scratch` has distil_scratch() numbers. Rows labelled `ignored` give 0.
+template <class T, class S, class Teacher>
+void distil(const execution& on, const head_call<T, S>& h, index first, index rows,
+            const distillation_options& how, index teachers, T* scratch, const Teacher& teacher) {
+  const index vocabulary = h.vocabulary;
+  const token* const labels = h.labels + first;
+  const bool gradient = h.dy != nullptr;
   const double soft = (1 - how.alpha) * how.temperature;
   const T inverse = T(1 / how.temperature);
   T* const target = scratch + on.threads.rank() * distil_scratch<T>(vocabulary, 1);
   T* const other = target + distil_scratch<T>(vocabulary, 1) / 2;
   detail::each_labelled_row(
-      on, rows, vocabulary, labels, logits, losses, gradient, [&](auto k, index i, T* row) {
+      on, rows, vocabulary, labels, h.chunk, h.losses + first, gradient,
+      [&](auto k, index i, T* row) {
         using K = decltype(k);
         for (index t = 0; t < teachers; ++t) {
           T* const p = t == 0 ? target : other;
@@ -27623,9 +33719,9 @@ void distil(const execution& on, index rows, index vocabulary, const token* labe
         const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
         const T sum = K::template exp_sum<T>(vocabulary, largest, other);
         const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-        const double loss =
-            how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row, gradient, z_loss) +
-            soft * how.temperature * (lse - expected);
+        const double loss = how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row,
+                                                                     gradient, h.z_loss) +
+                            soft * how.temperature * (lse - expected);
         if (gradient) {
           // Normalized as the teachers are, so that equal logits leave exactly nothing.
           K::template scale<T>(vocabulary, T(1) / sum, other);
@@ -27748,7 +33844,9 @@ class distillation {
     using M = model_of<Name>;
     using T = typename form<Name>::scalar;
     using S = typename form<Name>::storage;
-    using head = ops::head_call<T, S>;
+    using head = decltype(M::template read<T, S>(
+        std::declval<const form<Name>&>().tree(), std::declval<const typename M::batch&>(),
+        std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
     const form<Name>* weights;
     detail::placed_workspace<M, T> work{};
 
@@ -27780,8 +33878,7 @@ class distillation {
       each_head([&](index, const auto& teacher, const auto& head) {
         ops::head_logits(teacher.on(on), head, first, rows, head.chunk);
       });
-      ops::distil(on, rows, h.vocabulary, h.labels + first, h.chunk, h.losses + first,
-                  h.dy != nullptr, h.z_loss, from->how_, count, from->scratch_,
+      ops::distil(on, h, first, rows, from->how_, count, from->scratch_,
                   [&](index t, index i, T* to) {
                     each_head([&](index n, const auto&, const auto& head) {
                       if (n != t) return;
@@ -27969,7 +34066,22 @@ class llama2c_tokenizer {
   /// Optionally with the begin and end ids around. Takes n log n steps and 120 bytes of memory for
   /// each byte of the text. Empty where memory lacks.
   std::vector<token> encode(std::string_view text, bool with_begin = true,
-                            bool with_end = false) const;
+                            bool with_end = false) const LINNET_TRY {
+    std::vector<token> ids;
+    if (!write(text, ids, with_begin, with_end)) return {};
+    return ids;
+  }
+  LINNET_WITHOUT_MEMORY(return {})
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Memory is taken as above. Also errc::out_of_memory.
+  result<index> encode(std::string_view text, std::span<token> to, bool with_begin = true,
+                       bool with_end = false) const LINNET_TRY {
+    detail::token_room room(to);
+    if (!write(text, room, with_begin, with_end)) return detail::out_of_memory("encode");
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
 
   /// The bytes that `id` adds to a text after `previous`: its piece, without the leading space
   /// after begin; of a byte's piece, that byte.
@@ -28002,6 +34114,8 @@ class llama2c_tokenizer {
   std::vector<entry> pieces_;    ///< by id
   std::vector<token> by_piece_;  ///< ids sorted by piece, then id
 
+  /// Encodes into a sink; false where the heap has no room.
+  bool write(std::string_view text, detail::token_sink to, bool with_begin, bool with_end) const;
   /// The id of the piece `a` + `b`, or -1.
   token find(std::string_view a, std::string_view b) const {
     const auto before = [&](token id, int) {
@@ -28112,14 +34226,14 @@ inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::b
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool with_begin,
-                                                    bool with_end) const LINNET_TRY {
+inline bool llama2c_tokenizer::write(std::string_view text, detail::token_sink to, bool with_begin,
+                                     bool with_end) const {
   // The ids so far, as a list linked through the indices of its elements.
   struct link {
     token id;
     index previous, next;
   };
-  if (!detail::has_memory(120 * text.size())) return {};
+  if (!detail::has_memory(120 * text.size())) return false;
   std::vector<link> list;
   list.reserve(text.size() + 1);
   const auto append = [&](token id) {
@@ -28169,13 +34283,11 @@ inline std::vector<token> llama2c_tokenizer::encode(std::string_view text, bool 
     consider(m.left);
   }
 
-  std::vector<token> ids;
-  if (with_begin) ids.push_back(begin);
-  for (index i = 0; i < std::ssize(list); i = element(i).next) ids.push_back(element(i).id);
-  if (with_end) ids.push_back(end);
-  return ids;
+  if (with_begin) to.push_back(begin);
+  for (index i = 0; i < std::ssize(list); i = element(i).next) to.push_back(element(i).id);
+  if (with_end) to.push_back(end);
+  return true;
 }
-LINNET_WITHOUT_MEMORY(return {})
 
 LINNET_NAMESPACE_END
 
@@ -28489,6 +34601,577 @@ LINNET_OR_OUT_OF_MEMORY(path)
 
 LINNET_NAMESPACE_END
 /// @file
+/// Packed weights in files and arrays, run where they lie: mapped read-only, or constants of the
+/// program. Numbers are little-endian:
+///
+///     8 bytes  "linnetPK"
+///     4        0x01020304 in the byte order of the panels
+///     4        version; all versions have these 16 bytes
+///     8        size of the header: 32 bytes and the text, filled up with zeros to a multiple of 64
+///     8        size of the panels
+///     text     what the model type says of itself: lines of a key, a space and a value
+///     ...      the panels, to the end of the file
+///
+/// The model type decides every byte before the panels, so whatever differs is refused.
+
+/// @file
+/// Files as memory: mapped read-only, and written into a program as an array.
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#endif
+
+LINNET_NAMESPACE_BEGIN
+
+/// Maps a whole regular file read-only; programs that map one file share its memory. The bytes are
+/// those of the file: shorten it meanwhile, and reading them ends the program. A file that is
+/// replaced by renaming stays as it was. Without mmap() it is read. Errors: errc::io,
+/// errc::malformed (an empty file), errc::out_of_memory.
+inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
+#if defined(__unix__) || defined(__APPLE__)
+  const auto file = detail::open_regular(path);
+  if (!file) return file.error();
+  if (file->size == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  void* const at = ::mmap(nullptr, file->size, PROT_READ, MAP_PRIVATE, file->file.get(), 0);
+  if (at == MAP_FAILED && errno == ENOMEM) return detail::out_of_memory(path);
+  if (at == MAP_FAILED) return detail::file_error(path, "a file that can be mapped");
+  return memory_block(at, static_cast<index>(file->size), [](void* data, index size) {
+    ::munmap(data, static_cast<std::size_t>(size));
+  });
+#else
+  const auto file = read_file(path);
+  if (!file) return file.error();
+  if (file->size() == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  memory_block copy(static_cast<index>(file->size()));
+  if (!copy.data()) return detail::out_of_memory(path);
+  __builtin_memcpy(copy.data(), file->data(), file->size());
+  return copy;
+#endif
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Writes bytes as a C++ header that defines an array `name`, aligned to `alignment`: what
+/// view_packed() and the loading functions take, in the program itself. Errors: errc::io, and
+/// errc::invalid for a name that is no identifier.
+inline result<void> write_array(const std::string& path, std::string_view name,
+                                std::span<const std::byte> bytes) LINNET_TRY {
+  const auto letter = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
+  };
+  bool named = !name.empty() && letter(name[0]);
+  for (const char c : name) named = named && (letter(c) || (c >= '0' && c <= '9'));
+  if (!named)
+    return error{errc::invalid, "write_array", "name", "an identifier of letters, digits and _",
+                 detail::printable(name)};
+  if (bytes.empty()) return error{errc::invalid, "write_array", "bytes", "at least 1", "0"};
+  detail::file_writer file(path);
+  const auto write = [&](std::string_view text) { file.write(std::as_bytes(std::span(text))); };
+  write("#pragma once\nalignas(" + std::to_string(alignment) + ") inline constexpr unsigned char " +
+        std::string(name) + "[] = {");
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    write(i == 0 ? "\n" : i % 20 == 0 ? ",\n" : ",");
+    write(std::to_string(static_cast<int>(bytes[i])));
+  }
+  write("};\n");
+  return file.commit();
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::string_view packed_magic = "linnetPK";
+inline constexpr std::uint32_t packed_order = 0x01020304, packed_version = 1;
+
+/// The first bytes of a packed file.
+struct packed_head {
+  char magic[8];
+  std::uint32_t order, version;
+  std::uint64_t header, panels;  ///< sizes
+};
+static_assert(sizeof(packed_head) == 32);
+
+/// A number of 64 bits that differs where two sequences of texts and numbers do (FNV-1a).
+struct layout_digest {
+  std::uint64_t value = 0xcbf29ce484222325;
+
+  void add(std::uint64_t number) {
+    for (int i = 0; i < 8; ++i) value = (value ^ (number >> 8 * i & 255)) * 0x100000001b3;
+  }
+  void add(std::string_view text) {
+    add(text.size());
+    for (const char c : text) add(static_cast<std::uint64_t>(static_cast<unsigned char>(c)));
+  }
+  void add(const parameter_path& at) {
+    if (at.parent) add(*at.parent);
+    add(at.name);
+    add(static_cast<std::uint64_t>(at.number));
+  }
+  template <class S>
+  void add_storage() {
+    add(std::string_view(S::name));
+    add(static_cast<std::uint64_t>(S::group));
+  }
+  template <class T, class S>
+  void add(const ops::packed_matrix<T, S>&) {
+    add_storage<S>();
+  }
+  template <class T>
+  void add(T* const&) {
+    add_storage<std::conditional_t<std::is_same_v<std::remove_const_t<T>, double>, storage::f64,
+                                   storage::f32>>();
+  }
+};
+
+/// Calls f(key, value) with the texts of a packed file of `M`, in their order.
+template <class M, class T, class F>
+void describe_packed(F&& f) {
+  using S = storage_of<M, T>;
+  M::describe([&](const char* key, const auto& value) {
+    if constexpr (std::is_convertible_v<decltype(value), std::string_view>)
+      f(key, std::string_view(value));
+    else
+      f(key, std::string_view(number_text(static_cast<double>(value))));
+  });
+  f("storage", std::string_view(S::name));
+  if (S::group > 0)
+    f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  f("panel_width", std::string_view(number_text(static_cast<double>(ops::panel_width))));
+  // Names, sizes and storage of all tensors: models from outside may say little of themselves.
+  layout_digest digest;
+  typename packed<M, T>::tree_type tree{};
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+        digest.add(at);
+        digest.add(static_cast<std::uint64_t>(info.rows));
+        digest.add(static_cast<std::uint64_t>(info.columns));
+        digest.add(leaf);
+      },
+      parameter_path{}, tree);
+  char digits[16];
+  for (int i = 0; i < 16; ++i) digits[i] = "0123456789abcdef"[digest.value >> (60 - 4 * i) & 15];
+  f("tensors", std::string_view(digits, sizeof digits));
+}
+
+/// Compares the text of a packed file with what a model type says, piece by piece. Allocates for
+/// words only.
+class packed_text_reader {
+ public:
+  packed_text_reader(std::string_view text, const std::string& where) : all_(text), where_(where) {}
+
+  /// The next key and value of the model type.
+  void operator()(std::string_view key, std::string_view value) {
+    if (failure_) return;
+    const std::string_view rest = all_.substr(at_);
+    if (begins(rest, key) && rest.substr(key.size() + 1).starts_with(value) &&
+        rest.substr(key.size() + 1 + value.size()).starts_with('\n')) {
+      at_ += key.size() + value.size() + 2;
+      return;
+    }
+    const std::string type = printable(value) + " (the model type)";
+    if (begins(rest, key))
+      refuse(errc::mismatch, key, type, printable(line_of(rest).substr(key.size() + 1)));
+    else if (const auto [other, said] = halves(line_of(rest)); comes_later(key) && !other.empty())
+      refuse(errc::mismatch, other, "nothing (the model type)", printable(said));
+    else
+      refuse(errc::mismatch, key, type, "nothing");
+  }
+  /// Ends the text: nothing but zeros may follow, up to the next multiple of 64 bytes.
+  std::optional<error> finish() {
+    const std::string_view rest = all_.substr(at_);
+    const index size = static_cast<index>(sizeof(packed_head) + at_);
+    if (failure_) return failure_;
+    if (const auto [key, value] = halves(line_of(rest)); !key.empty() && key[0] != '\0')
+      refuse(errc::mismatch, key, "nothing (the model type)", printable(value));
+    else if (rest.find_first_not_of('\0') != rest.npos)
+      refuse(errc::malformed, "header", "zeros behind its text", "other bytes");
+    else if (round_up(size, alignment) != static_cast<index>(sizeof(packed_head) + all_.size()))
+      refuse(errc::malformed, "header size", std::to_string(round_up(size, alignment)),
+             std::to_string(sizeof(packed_head) + all_.size()));
+    return failure_;
+  }
+
+ private:
+  std::string_view all_;
+  std::size_t at_ = 0;
+  const std::string& where_;
+  std::optional<error> failure_;
+
+  static bool begins(std::string_view text, std::string_view key) {
+    return text.starts_with(key) && text.substr(key.size()).starts_with(' ');
+  }
+  static std::string_view line_of(std::string_view text) { return text.substr(0, text.find('\n')); }
+  static std::pair<std::string_view, std::string_view> halves(std::string_view line) {
+    const std::size_t space = line.find(' ');
+    if (space == line.npos) return {};
+    return {line.substr(0, space), line.substr(space + 1)};
+  }
+  /// Whether a line behind this one has the key.
+  bool comes_later(std::string_view key) const {
+    for (std::size_t end = all_.find('\n', at_); end != all_.npos; end = all_.find('\n', end + 1))
+      if (begins(all_.substr(end + 1), key)) return true;
+    return false;
+  }
+  void refuse(errc code, std::string_view what, std::string expected, std::string got) {
+    failure_ = error{code, where_, printable(what), std::move(expected), std::move(got)};
+  }
+};
+
+/// The text of a packed file without what describes the model, and its head; the sizes are right.
+inline result<std::string_view> packed_text(std::span<const std::byte> file,
+                                            const std::string& where) LINNET_TRY {
+  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
+    return error{code, where, what, std::move(expected), std::move(got)};
+  };
+  packed_head head{};
+  if (file.size() < sizeof head)
+    return wrong(errc::malformed, "file size", "at least " + std::to_string(sizeof head) + " bytes",
+                 std::to_string(file.size()));
+  __builtin_memcpy(&head, file.data(), sizeof head);
+  if (std::string_view(head.magic, sizeof head.magic) != packed_magic)
+    return wrong(errc::malformed, "", "packed weights, which begin with linnetPK",
+                 "another beginning");
+  if (head.order != packed_order)
+    return wrong(errc::unsupported, "byte order", "this machine's", "another");
+  if (head.version != packed_version)
+    return wrong(errc::unsupported, "version", std::to_string(packed_version),
+                 std::to_string(head.version));
+  if (head.header < sizeof head || head.header > file.size() || head.header % alignment != 0)
+    return wrong(errc::malformed, "header size",
+                 "a multiple of " + std::to_string(alignment) + " within the file",
+                 std::to_string(head.header));
+  return std::string_view(reinterpret_cast<const char*>(file.data()) + sizeof head,
+                          static_cast<std::size_t>(head.header) - sizeof head);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Checks a packed file whose text fitted: its panels reach from the header to its end, aligned.
+inline result<void> check_panels(std::span<const std::byte> file, std::size_t header, index panels,
+                                 const std::string& where) LINNET_TRY {
+  packed_head head{};
+  __builtin_memcpy(&head, file.data(), sizeof head);
+  if (head.panels != static_cast<std::uint64_t>(panels))
+    return error{errc::malformed, where, "size of the panels", std::to_string(panels),
+                 std::to_string(head.panels)};
+  if (file.size() - header != static_cast<std::size_t>(panels))
+    return error{
+        errc::malformed, where, "file size",
+        std::to_string(header + static_cast<std::size_t>(panels)) + " bytes for this header",
+        std::to_string(file.size())};
+  return fits_memory(where.c_str(), file.data(), file.size(), "", 0);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Compares a packed file with a model type; where its panels begin.
+template <class M, class T>
+result<index> check_packed(std::span<const std::byte> file, const std::string& where) LINNET_TRY {
+  if constexpr (!fits_metadata<true, M>()) {
+    return index{0};
+  } else {
+    const auto text = packed_text(file, where);
+    if (!text) return text.error();
+    packed_text_reader read(*text, where);
+    describe_packed<M, T>(read);
+    if (auto failure = read.finish()) return *std::move(failure);
+    const std::size_t header = sizeof(packed_head) + text->size();
+    if (auto fit = check_panels(file, header, packed<M, T>::bytes(), where); !fit)
+      return fit.error();
+    return static_cast<index>(header);
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+}  // namespace detail
+
+/// Saves packed weights, with what their model type says of itself. The same weights always give
+/// the same bytes, at every instruction-set level. Errors: errc::io, errc::out_of_memory, and the
+/// error of `p` if it is not valid().
+template <class M, class T>
+result<void> save_packed(const packed<M, T>& p, const std::string& path) LINNET_TRY {
+  if constexpr (!detail::fits_metadata<true, M>()) {
+    return {};
+  } else {
+    if (!p.valid()) return p.error();
+    std::string header(sizeof(detail::packed_head), '\0');
+    detail::describe_packed<M, T>([&](std::string_view key, std::string_view value) {
+      ((((header += key) += ' ') += value) += '\n');
+    });
+    header.resize(static_cast<std::size_t>(round_up(std::ssize(header), alignment)));
+    detail::packed_head head{
+        {}, detail::packed_order, detail::packed_version, header.size(), p.block().size()};
+    std::copy_n(detail::packed_magic.data(), sizeof head.magic, head.magic);
+    __builtin_memcpy(header.data(), &head, sizeof head);
+    detail::file_writer file(path);
+    file.write(std::as_bytes(std::span(header)));
+    file.write(p.block());
+    return file.commit();
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Packed weights over the bytes of a file of save_packed(), such as a constant array of the
+/// program. Nothing is copied: the bytes must outlive the view, and begin at a multiple of
+/// `alignment`. Every number and policy of the model type is compared with the file's, and the
+/// panels are taken as they are. `where` names the bytes in errors. Errors: errc::mismatch (another
+/// model type), errc::malformed, errc::unsupported (version or byte order), errc::invalid (not
+/// aligned).
+template <class M, class T = float>
+result<packed<M, T>> view_packed(lasting_span<const std::byte> bytes,
+                                 const std::string& where = "packed weights") LINNET_TRY {
+  const auto begin = detail::check_packed<M, T>(bytes, where);
+  if (!begin) return begin.error();
+  return packed<M, T>(
+      memory_block(const_cast<std::byte*>(bytes.data()), std::ssize(bytes), nullptr), *begin);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+/// @copydoc view_packed()
+template <class M, class T = float>
+result<packed<M, T>> view_packed(lasting_span<const unsigned char> bytes,
+                                 const std::string& where = "packed weights") LINNET_TRY {
+  return view_packed<M, T>(lasting_span<const std::byte>(std::as_bytes(bytes)), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Maps packed weights from a file, see map_file(). Pages are read when they are first used, and
+/// shared by all programs that map the file. packed::clone() makes a copy that needs no file. Errors: those of map_file() and view_packed().
+template <class M, class T = float>
+result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
+  auto file = map_file(path);
+  if (!file) return file.error();
+  const auto begin = detail::check_packed<M, T>(
+      {static_cast<const std::byte*>(file->data()), static_cast<std::size_t>(file->size())}, path);
+  if (!begin) return begin.error();
+  return packed<M, T>(*std::move(file), *begin);
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Embedders: vectors of texts by an encoder, one per text or one per token.
+
+/// @file
+/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
+/// one.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
+enum class sentence_pooling {
+  mean,   ///< of all valid tokens
+  first,  ///< the first token's, "CLS"
+  max     ///< of all valid tokens, column by column
+};
+
+namespace ops {
+
+/// y[batch, d] of x[batch, length, d]; `lengths` [batch] valid rows of each, or null for all.
+template <class T>
+void pool_rows(const execution& on, sentence_pooling how, index batch, index length,
+               const index* lengths, index d, const T* x, T* y) {
+  on.threads.each(batch, [&](index b) {
+    const T* const rows = x + b * length * d;
+    T* const to = y + b * d;
+    const index n = lengths ? lengths[b] : length;
+    std::copy_n(rows, d, to);
+    if (how == sentence_pooling::first) return;
+    for (index t = 1; t < n; ++t)
+      for (index j = 0; j < d; ++j) {
+        const T v = rows[t * d + j];
+        if (how == sentence_pooling::mean)
+          to[j] += v;
+        else
+          to[j] = to[j] > v ? to[j] : v;
+      }
+    if (how == sentence_pooling::mean)
+      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
+  });
+}
+/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
+/// row that has it.
+template <class T>
+void pool_rows_backward(const execution& on, sentence_pooling how, index batch, index length,
+                        const index* lengths, index d, const T* x, const T* dy, T* dx) {
+  on.threads.each(batch, [&](index b) {
+    const T* const rows = x + b * length * d;
+    const T* const from = dy + b * d;
+    T* const to = dx + b * length * d;
+    const index n = lengths ? lengths[b] : length;
+    for (index j = 0; j < d; ++j) {
+      if (how == sentence_pooling::mean) {
+        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
+        continue;
+      }
+      index best = 0;
+      if (how == sentence_pooling::max)
+        for (index t = 1; t < n; ++t)
+          if (rows[t * d + j] > rows[best * d + j]) best = t;
+      to[best * d + j] += from[j];
+    }
+  });
+}
+
+namespace detail {
+/// The length of a row, at least 1e-12.
+template <class T>
+T row_length(index d, const T* x) {
+  T sum = 0;
+  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  return (std::max)(std::sqrt(sum), T(1e-12));
+}
+}  // namespace detail
+
+/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
+template <class T>
+void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
+  on.threads.each(rows, [&](index i) {
+    lengths[i] = detail::row_length(d, x + i * d);
+    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
+  });
+}
+/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
+template <class T>
+void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
+                          T* dx) {
+  on.threads.each(rows, [&](index i) {
+    T along = 0;
+    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j)
+      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Computes the hidden states of encoder `M` from packed weights in any storage type, whatever its
+/// head. Memory is planned once; calls allocate nothing. Labels of batches are not read.
+template <class M, class T = float>
+class embedder {
+  static_assert(detail::is_encoder<M>, "linnet::embedder: the model must be an encoder<>");
+  using S = storage_of<M, T>;
+
+ public:
+  using model = M;
+  using batch = typename M::batch;
+  static constexpr index width = M::d;  ///< of a vector
+
+  /// Exact bytes that an embedder with these limits allocates.
+  static constexpr index footprint(const limits& l) {
+    return detail::bounded_bytes(l, [](const limits& some) {
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(),
+                       add_sizes(round_up(some.batch * width * index{sizeof(T)}, alignment),
+                                 some.batch * index{sizeof(T)}));
+    });
+  }
+  /// Opens an embedder for batches up to these limits; it allocates footprint(l) bytes, once. `p`
+  /// must outlive it. Errors: errc::invalid for limits that make no sense for the model, by the
+  /// name of the field. Also errc::out_of_memory, and the error of `p` if it is not valid().
+  static result<embedder> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+    if (auto fit = detail::acceptable<M>("embedder::open", l, footprint(l)); !fit)
+      return fit.error();
+    if (!p.valid()) return p.error();
+    embedder e(p, l);
+    if (!e.memory_.data()) return detail::out_of_memory("embedder::open", footprint(l));
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
+    auto* const rest = static_cast<std::byte*>(e.memory_.data()) + planned;
+    e.work_ = detail::place_workspace<M, T>(l, purpose::decoding, e.memory_.data());
+    e.vectors_ = reinterpret_cast<T*>(rest);
+    e.lengths_ =
+        e.vectors_ + round_up(l.batch * width * index{sizeof(T)}, alignment) / index{sizeof(T)};
+    return e;
+  }
+  LINNET_OR_OUT_OF_MEMORY("embedder::open")
+  /// Refuses in words what is no variable of packed weights of this type.
+  template <class W>
+  requires detail::unfit_weights<W, M, T>
+  static result<embedder> open(W&&, const limits&) { return detail::refuse_weights<W, M, T>(); }
+
+  /// One vector [batch, width] of each text, of length 1 unless `normalize` is false. Valid until
+  /// the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> embed(const batch& b, sentence_pooling how = sentence_pooling::mean,
+                           bool normalize = true) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      ops::pool_rows(on, how, b.batch, b.length, b.lengths, width, work_.work.hidden, vectors_);
+      if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
+    });
+    return {vectors_, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// The hidden states [batch, length, width] of the last layer; those of padding mean nothing.
+  /// Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> hidden(const batch& b) {
+    return hidden(b, [](index, std::span<const T>) {});
+  }
+  /// Also calls f(layer, states) with the hidden states [batch, length, width] of every layer in
+  /// turn: 0 is the embedding, `layers` the last. They are valid during the call.
+  template <class F>
+  std::span<const T> hidden(const batch& b, F&& f) {
+    if (!takes(b)) return {};
+    const auto states = [&](const T* x) {
+      return std::span<const T>(x, static_cast<std::size_t>(b.batch * b.length * width));
+    };
+    auto& w = work_.work;
+    run_model(b, [&](const ops::execution& on, context<T>& ctx) {
+      M::template embed<T, S>(packed_->tree(), b, w, ctx);
+      on.threads.once([&] { f(index{0}, states(w.embedded)); });
+      const auto show = [&](index layer, const T* x, T*) {
+        on.threads.once([&] { f(layer + 1, states(x)); });
+      };
+      ctx.stack.hook = layer_hook<T>::of(show);
+      M::template run_layers<T, S>(packed_->tree(), w, ctx);
+      on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
+    });
+    return states(w.hidden);
+  }
+  /// BERT's pooled vectors [batch, width], of models with a pooler: tanh(W h + b) of the first
+  /// token. Valid until the next call; empty, and nothing done, for a batch that does not fit.
+  std::span<const T> pooled(const batch& b) requires(M::reads&& M::head::per_sequence) {
+    if (!takes(b)) return {};
+    run_model(b, [&](const ops::execution&, context<T>& ctx) {
+      M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
+      M::template pool<T, S>(packed_->tree(), work_.work, ctx);
+    });
+    return {work_.work.read, static_cast<std::size_t>(b.batch * width)};
+  }
+  /// Why the last call gave nothing: one of the texts of to_string(refusal), empty after a call
+  /// that did what was asked. Static text, zero-terminated and never null.
+  std::string_view last_refusal() const noexcept {
+    return to_string(limits_.batch < 1 ? refusal::not_valid : reason_);
+  }
+
+ private:
+  embedder(const packed<M, T>& p, const limits& l)
+      : packed_(&p), limits_(l), memory_(footprint(l)) {}
+
+  bool takes(const batch& b) {
+    reason_ = M::refuses_texts(b, limits_);
+    return reason_ == refusal::none;
+  }
+  template <class F>
+  void run_model(const batch& b, F&& f) {
+    run(limits_, work_.converted, M::flops(b.batch, b.length), [&](const ops::execution& on) {
+      context<T> ctx = M::template context_of<T>(b, on);
+      f(on, ctx);
+    });
+  }
+
+  const packed<M, T>* packed_;
+  detail::owned_limits limits_;
+  memory_block memory_;
+  detail::placed_workspace<M, T> work_{};
+  T *vectors_ = nullptr, *lengths_ = nullptr;  ///< [batch, width] and [batch]
+  refusal reason_ = refusal::none;
+};
+
+LINNET_NAMESPACE_END
+/// @file
 /// Presets: the models of the literature as types, with their parameter counts, which
 /// the tests assert.
 
@@ -28780,27 +35463,34 @@ struct byte_head {
     forward<T, S>(p, on, tokens, states, c);
     ops::matmul(on, tokens * bytes_per_token, byte_values, width, c.y, p.bytes, logits);
   }
+  /// Tokens of loss().
+  template <class T>
+  struct loss_call {
+    index tokens = 0;
+    const T* states = nullptr;  ///< [tokens, D]
+    T* d_states = nullptr;      ///< their gradient, added to
+    T* logits = nullptr;        ///< receives [tokens * bytes_per_token, byte_values], or null
+    double z_loss = 0;          ///< weight of the squared logsumexp
+  };
   /// Summed loss of some tokens by a criterion. `label(i)` gives the bytes of token i's labels
   /// [bytes_per_token], or null for none. With `dp`, adds the gradients of that sum there and to
-  /// d_states[tokens, D]. `logits`, if given, receives all [tokens * bytes_per_token, byte_values]
-  /// of them.
+  /// call.d_states.
   template <class T, class S, class Label, class Criterion>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
-                       const ops::execution& on, index tokens, const T* states, T* d_states,
-                       T* logits, double z_loss, const Label& label, const Criterion& criterion,
-                       cache<T>& c) {
-    const index rows = tokens * bytes_per_token;
+                       const ops::execution& on, const loss_call<T>& call, const Label& label,
+                       const Criterion& criterion, cache<T>& c) {
+    const index tokens = call.tokens, rows = tokens * bytes_per_token;
     on.threads.each(tokens, [&](index i) {
       if (const token* const bytes = label(i))
         detail::byte_labels(N.rules, bytes, bytes_per_token, c.labels + i * bytes_per_token);
       else
         std::fill_n(c.labels + i * bytes_per_token, bytes_per_token, ignored);
     });
-    forward<T, S>(p, on, tokens, states, c);
-    ops::head_call<T, S> head{rows, width,    byte_values, c.y,     p.bytes,
-                              T(1), c.labels, c.chunk,     c.losses};
-    head.logits = logits;
-    head.z_loss = z_loss;
+    forward<T, S>(p, on, tokens, call.states, c);
+    ops::head_call<T, storage::single<S>> head{rows, width,    byte_values, c.y,     p.bytes,
+                                               T(1), c.labels, c.chunk,     c.losses};
+    head.logits = call.logits;
+    head.z_loss = call.z_loss;
     if (dp) {
       ops::fill(on, rows * width, T(0), c.dy);
       head.dy = c.dy;
@@ -28816,8 +35506,8 @@ struct byte_head {
                                         c.stack, ctx);
         ops::position_backward(on, tokens, bytes_per_token, width, c.dx, dp->positions);
         if (doubled) ops::add(on, rows * width, c.dx, c.dx, c.dx);
-        to_slots::template backward<T, S>(p.expand, dp->expand, {states, tokens}, {c.dx, tokens},
-                                          {d_states, tokens}, c.none, ctx);
+        to_slots::template backward<T, S>(p.expand, dp->expand, {call.states, tokens},
+                                          {c.dx, tokens}, {call.d_states, tokens}, c.none, ctx);
       }
     return sum;
   }
@@ -29007,10 +35697,9 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     index *order = nullptr, *counts = nullptr;  ///< likewise
     token* bytes = nullptr;                     ///< [tokens_at_once, bytes_per_token]
     typename Core::positional::template cache<T> positions{};
-    T* last = nullptr;    ///< [batch, d] last valid rows
-    T* logits = nullptr;  ///< [batch * limits.max_logits, bytes_per_token, vocabulary]
-    const std::int32_t* tables = nullptr;  ///< [batch, table_size] of a session's paged cache
-    index table_size = 0;
+    T* last = nullptr;         ///< [batch, d] last valid rows
+    T* logits = nullptr;       ///< [batch * limits.max_logits, bytes_per_token, vocabulary]
+    ops::page_tables pages{};  ///< of a session's paged cache
     int dropout_id = 0;
   };
   /// Longest sequence for these limits, in tokens: `target`, or the whole context when it is 0.
@@ -29082,20 +35771,19 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
 
   /// Summed loss of a batch over the counted bytes of its labels, by `ops::label_cross_entropy` or
-  /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `logits`, if given,
-  /// receives all [batch * length, bytes_per_token, vocabulary] of them. Called by every thread.
+  /// `reconstruction_loss`. With `dp`, also adds the gradient of that sum. `call.logits`, if
+  /// given, receives [batch * length, bytes_per_token, vocabulary]. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
-                       const Criterion& criterion = {}) {
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     static_assert(std::is_base_of_v<ops::label_cross_entropy, Criterion>,
                   "linnet::byte_pooled: it learns from labels, alone or with `reconstruction`");
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
     ctx.length = b.length;
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     find_distinct(on, rows, b.tokens, w);
     each_part(w.distinct, [&](index first, index count) {
@@ -29114,9 +35802,10 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         return t == ignored ? nullptr : b.bytes + t * bytes_per_token;
       };
       const loss_sum part = writer::template loss<T, S>(
-          p.head, d_head, on, count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
-          logits ? logits + first * bytes_per_token * vocabulary : nullptr, z_loss, label,
-          criterion, w.head);
+          p.head, d_head, on,
+          {count, w.out + first * d, dp ? w.d_out + first * d : nullptr,
+           call.logits ? call.logits + first * bytes_per_token * vocabulary : nullptr, call.z_loss},
+          label, criterion, w.head);
       sum.nats += part.nats;
       sum.tokens += part.tokens;
     });
@@ -29126,9 +35815,11 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         const detail::repeated_loss repeated{
             {}, w.counts + first, bytes_per_token, criterion.reconstruction};
         const auto own = [&](index i) { return b.bytes + w.tokens[first + i] * bytes_per_token; };
-        sum.nats += writer::template loss<T, S>(p.head, d_head, on, count, w.pooled + first * d,
-                                                dp ? w.d_pooled + first * d : nullptr, nullptr,
-                                                z_loss, own, repeated, w.head)
+        sum.nats += writer::template loss<T, S>(
+                        p.head, d_head, on,
+                        {count, w.pooled + first * d, dp ? w.d_pooled + first * d : nullptr,
+                         nullptr, call.z_loss},
+                        own, repeated, w.head)
                         .nats;
       });
     if constexpr (ops::trainable<S>)
@@ -29137,7 +35828,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
                                         w.stack, ctx);
-        ops::dropout(on, dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
+        ops::dropout(on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.d_embedded);
         ops::embed_backward(on, rows, d, w.place, w.d_embedded, w.d_pooled);
         each_part(w.distinct, [&](index first, index count) {
           const token* const bytes = gather(on, b, first, count, w);
@@ -29151,33 +35842,26 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
     return sum;
   }
 
-  /// Feeds bytes[batch, length, bytes_per_token] of tokens behind `past` cached ones.
+  /// Feeds tokens [batch, length, bytes_per_token] of bytes behind the cached ones.
   /// w.logits[batch, bytes_per_token, vocabulary] then predicts the bytes behind each sequence's
-  /// last valid token. With `every` they are w.logits[batch * length, bytes_per_token, vocabulary],
-  /// one row group per token. Called by every thread.
+  /// last valid token. With `call.every` they are w.logits[batch * length, bytes_per_token,
+  /// vocabulary], one row group per token. Called by every thread.
   template <class T, class S>
-  static void step(const params<form::packed<T, S>>& p, const token* bytes, index batch_size,
-                   index length, const index* lengths, const index* past, workspace<T>& w,
-                   const ops::execution& on, bool every = false) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = batch_size;
-    ctx.length = length;
-    ctx.lengths = lengths;
-    ctx.past = past;
-    ctx.tables = w.tables;
-    ctx.table_size = w.table_size;
+  static void step(const params<form::packed<T, S>>& p, const step_call& call, workspace<T>& w,
+                   const ops::execution& on) {
+    context<T> ctx = detail::step_context<T>(call, on);
+    ctx.pages = w.pages;
     each_part(ctx.rows(), [&](index first, index count) {
-      reader::template forward<T, S>(p.embedder, on, count, bytes + first * bytes_per_token,
+      reader::template forward<T, S>(p.embedder, on, count, call.tokens + first * bytes_per_token,
                                      w.embedded + first * d, w.embedder);
     });
     forward<T, S>(p, w, ctx);
-    if (!every)
-      on.threads.each(batch_size, [&](index i) {
-        std::copy_n(w.out + (i * length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
+    if (!call.every)
+      on.threads.each(ctx.batch, [&](index i) {
+        std::copy_n(w.out + (i * ctx.length + ctx.length_of(i) - 1) * d, d, w.last + i * d);
       });
-    const T* const states = every ? w.out : w.last;
-    each_part(every ? ctx.rows() : batch_size, [&](index first, index count) {
+    const T* const states = call.every ? w.out : w.last;
+    each_part(call.every ? ctx.rows() : ctx.batch, [&](index first, index count) {
       writer::template logits<T, S>(p.head, on, count, states + first * d,
                                     w.logits + first * bytes_per_token * vocabulary, w.head);
     });
@@ -29306,9 +35990,9 @@ inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
 inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
 
 // Super Tiny Language Models (Hillier et al. 2024, Table 1): the published baseline of 50M and two
-// sisters of the same family, deep and thin as MobileLLM (Liu et al. 2024) found best at these
-// sizes. The 100M keeps the baseline's block and is deeper; at 10M the GPT-2 vocabulary would take
-// the whole budget, so the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
+// sisters. They are deep and thin, as MobileLLM (Liu et al. 2024) found best at these sizes. The
+// 100M keeps the baseline's block and is deeper. At 10M the GPT-2 vocabulary would take the whole
+// budget. So the width shrinks to 128 (6.4M in the tied table) and depth gets the rest.
 inline constexpr decoder_shape stlm_10m{.d_model = 128,
                                         .d_ff = 384,
                                         .heads = 8,
@@ -29392,6 +36076,25 @@ inline constexpr decoder_shape mobilellm_125m{.d_model = 576,
                                               .vocabulary = 32000,
                                               .context = 2048,
                                               .eps = 1e-5};
+// SmolLM2 (Allal et al. 2025), whose files are read as GGUF or Hugging Face directories.
+inline constexpr decoder_shape smollm2_135m{.d_model = 576,
+                                            .d_ff = 1536,
+                                            .heads = 9,
+                                            .kv_heads = 3,
+                                            .layers = 30,
+                                            .vocabulary = 49152,
+                                            .context = 8192,
+                                            .eps = 1e-5,
+                                            .rope_theta = 100000};
+inline constexpr decoder_shape smollm2_360m{.d_model = 960,
+                                            .d_ff = 2560,
+                                            .heads = 15,
+                                            .kv_heads = 5,
+                                            .layers = 32,
+                                            .vocabulary = 49152,
+                                            .context = 8192,
+                                            .eps = 1e-5,
+                                            .rope_theta = 100000};
 // The byte-level test models of rwkv.cpp; without positions, any context would do.
 inline constexpr decoder_shape rwkv4_660k{.d_model = 128,
                                           .d_ff = 256,
@@ -29409,6 +36112,21 @@ inline constexpr decoder_shape rwkv7_834k{.d_model = 64,
                                           .vocabulary = 256,
                                           .context = 1024,
                                           .eps = 1e-5};
+// BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), all-MiniLM-L6-v2 (arXiv:2002.10957,
+// Reimers and Gurevych 2019) and ALBERT (Lan et al. 2019).
+inline constexpr encoder_shape bert_base{
+    .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30522, .context = 512};
+inline constexpr encoder_shape distilbert_base{.d_model = 768,
+                                               .d_ff = 3072,
+                                               .heads = 12,
+                                               .layers = 6,
+                                               .vocabulary = 30522,
+                                               .context = 512,
+                                               .types = 0};
+inline constexpr encoder_shape minilm_l6{
+    .d_model = 384, .d_ff = 1536, .heads = 12, .layers = 6, .vocabulary = 30522, .context = 512};
+inline constexpr encoder_shape albert_base{
+    .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
 }  // namespace shapes
 
 using t5_tiny = t5<shapes::t5_tiny>;              ///< 15,570,688 parameters, heads of width 64
@@ -29427,8 +36145,8 @@ using stlm_10m_mod =
     decoder<shapes::stlm_10m, depths::mixture_of_depths<>>;  ///< 9,977,728, nine blocks routed
 using stlm_50m_mod =
     decoder<shapes::stlm_50m, depths::mixture_of_depths<>>;  ///< 55,891,456, five blocks routed
-// Sisters with fewer parameters of their own: one feed-forward for all blocks (MobiLlama),
-// and one block for all layers behind a narrow embedding (ALBERT), 128 wide or half the stream.
+// Sisters with fewer parameters of their own. MobiLlama has one feed-forward for all blocks. ALBERT
+// has one block for all layers behind a narrow embedding, 128 wide or half the stream.
 using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, sharing::ffn>;    ///< 7,469,824
 using stlm_50m_ffn_shared = decoder<shapes::stlm_50m, sharing::ffn>;    ///< 34,655,232
 using stlm_100m_ffn_shared = decoder<shapes::stlm_100m, sharing::ffn>;  ///< 44,500,992
@@ -29447,9 +36165,16 @@ using stories260k = decoder<shapes::stories260k>;  ///< 260,032
 using tinyllama_1_1b =
     decoder<shapes::tinyllama_1_1b, position::rope_half, tie::untied>;  ///< 1,100,048,384
 using mobilellm_125m =
-    decoder<shapes::mobilellm_125m, position::rope_half>;  ///< MobileLLM (Liu et al. 2024)
-using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;              ///< 661,504
-using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;              ///< 829,888
+    decoder<shapes::mobilellm_125m, position::rope_half>;    ///< MobileLLM (Liu et al. 2024)
+using smollm2_135m = decoder<shapes::smollm2_135m>;          ///< 134,515,008
+using smollm2_360m = decoder<shapes::smollm2_360m>;          ///< 361,821,120
+using rwkv4_660k = rwkv4<shapes::rwkv4_660k>;                ///< 661,504
+using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;                ///< 829,888
+using bert_base = encoder<shapes::bert_base>;                ///< 109,514,298
+using distilbert_base = encoder<shapes::distilbert_base>;    ///< 66,985,530
+using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
+using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
+                            ffn::gelu_tanh>;  ///< 11,221,680
 
 }  // namespace zoo
 
@@ -29693,7 +36418,7 @@ struct adafactor {
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
     const typename state<M, T>::sums sums(s.memory_.data(), s.memory_.size());
-    const double lr = rate.at(t), keep = 1 - std::pow(static_cast<double>(t), -decay);
+    const step_factors by{rate.at(t), 1 - std::pow(static_cast<double>(t), -decay), gradient_scale};
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
             auto& v) {
@@ -29704,9 +36429,9 @@ struct adafactor {
           else
             data = values.data;
           if (v.columns)
-            by_rows_and_columns(on, info, lr, keep, gradient_scale, gradient, v, data, sums);
+            by_rows_and_columns(on, info, by, gradient, v, data, sums);
           else
-            by_values(on, info, lr, keep, gradient_scale, gradient, v.rows, data, sums);
+            by_values(on, info, by, gradient, v.rows, data, sums);
         },
         parameter_path{}, w.tree(), g.tree(), s.moments_.tree());
   }
@@ -29715,6 +36440,12 @@ struct adafactor {
   static constexpr index piece = 4096;  // values of a line, where a tensor is not factored
   static constexpr index pieces(index n) { return (n + piece - 1) / piece; }
 
+  /// Numbers of a step.
+  struct step_factors {
+    double lr;     ///< learning rate
+    double keep;   ///< share of the averages that stays
+    double scale;  ///< of the gradients
+  };
   /// Moving average after one more squared gradient.
   double follow(double keep, double average, double square) const {
     return keep * average + (1 - keep) * (square + eps_gradient);
@@ -29734,8 +36465,9 @@ struct adafactor {
 
   /// u = g / sqrt(v) for each value.
   template <class T, class Sums>
-  void by_values(const ops::execution& on, const tensor_info& info, double lr, double keep,
-                 double scale, const T* g, T* v, T* w, const Sums& sums) const {
+  void by_values(const ops::execution& on, const tensor_info& info, const step_factors& by,
+                 const T* g, T* v, T* w, const Sums& sums) const {
+    const double keep = by.keep, scale = by.scale;
     const index lines = pieces(info.size());
     const auto count_at = [&](index at) { return (std::min)(piece, info.size() - at); };
     on.threads.each(lines, [&](index line) {
@@ -29750,7 +36482,7 @@ struct adafactor {
       });
       sums.weights[line] = squares(count, w + at);
     });
-    const double step = scale * step_of(info, lines, lr, sums);
+    const double step = scale * step_of(info, lines, by.lr, sums);
     on.threads.each(lines, [&](index line) {
       const index at = line * piece, count = count_at(at);
       for (index i = at; i < at + count; ++i)
@@ -29762,9 +36494,10 @@ struct adafactor {
   /// Update u = g / sqrt(v) with v[i, j] = rows[i] columns[j] / mean(rows). So u is g times a
   /// factor of its row and one of its column.
   template <class T, class Sums>
-  void by_rows_and_columns(const ops::execution& on, const tensor_info& info, double lr,
-                           double keep, double scale, const T* g, const detail::second_moment<T>& v,
+  void by_rows_and_columns(const ops::execution& on, const tensor_info& info,
+                           const step_factors& by, const T* g, const detail::second_moment<T>& v,
                            T* w, const Sums& sums) const {
+    const double keep = by.keep, scale = by.scale;
     const index m = info.rows, n = info.columns;
     const double square = scale * scale;
     on.threads.each(m, [&](index i) {
@@ -29801,7 +36534,7 @@ struct adafactor {
         return u * u;
       });
     });
-    const double step = step_of(info, m, lr, sums);
+    const double step = step_of(info, m, by.lr, sums);
     on.threads.each(m, [&](index i) {
       const T* const x = g + i * n;
       T* const y = w + i * n;
@@ -29824,6 +36557,196 @@ LINNET_NAMESPACE_END
 /// Gradient checker: compares backward with central differences of forward in double precision, for
 /// every parameter and every input. Use it on your own layers and policies.
 
+/// @file
+/// The call on which a layer is checked, and a layer with random parameters that makes it.
+
+#include <thread>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The call on which a layer is checked.
+struct layer_check {
+  index batch = 2;
+  index length = 5;
+  index memory = 0;                 ///< rows of encoder output per sequence, for cross-attention
+  index heads = 0;                  ///< heads of a relative-position bias, for layers that read one
+  index d_kv = 0;                   ///< head width of rotary positions, for layers that rotate
+  std::vector<index> lengths = {};  ///< valid tokens of each sequence; empty for all
+  double dropout = 0;               ///< rate, where gradients and threads are checked
+  double step = 1e-5;               ///< of the central differences
+  std::uint64_t seed = 1;
+  /// Tokens of each sequence in each call that continues it, for check_layer_cache(). Every count
+  /// is positive, and each sequence gets `length` altogether. Empty for some.
+  std::vector<std::vector<index>> pieces = {};
+  double tolerance = 0;  ///< of outputs that rounding may change; 0 for 64 epsilons of the largest
+};
+
+namespace detail {
+
+/// Whether a layer can be called so.
+inline bool fits(const layer_check& how) {
+  return how.batch > 0 && how.length > 0 && how.memory >= 0 && how.heads >= 0 && how.d_kv >= 0 &&
+         (how.lengths.empty() || std::ssize(how.lengths) == how.batch) &&
+         std::all_of(how.lengths.begin(), how.lengths.end(),
+                     [&](index n) { return n > 0 && n <= how.length; });
+}
+
+template <class T>
+void fill_random(std::vector<T>& x, std::uint64_t seed_value, std::uint64_t stream) {
+  random_stream random(seed{seed_value}, stream);
+  for (T& v : x) v = static_cast<T>(random.normal());
+}
+
+/// Calls f(team) on `n` threads, also where fewer would pay. False, and nothing done, where so many
+/// cannot be made.
+template <class F>
+bool on_threads(int n, F&& f) {
+  if (threads_to_be_had(n - 1) < n - 1) return false;
+  barrier meeting;
+  std::vector<std::thread> others;
+  others.reserve(static_cast<std::size_t>(n - 1));
+  for (int rank = 1; rank < n; ++rank)
+    others.emplace_back([&f, &meeting, rank, n] { f(team(rank, n, &meeting)); });
+  f(team(0, n, &meeting));
+  for (std::thread& other : others) other.join();
+  return true;
+}
+
+/// A layer with random parameters, and random values of all that it may read. Its buffers begin as
+/// NaN, so that what it reads before it has written it shows.
+template <class Layer, class T>
+struct layer_trial {
+  static constexpr int most_threads = 3;
+  layer_check how;
+  index origin;  ///< of the bias lines
+  layer_runner<Layer, T> alone;
+  std::vector<T> x, y, dy, dx;  ///< [batch * length, in or out]
+  std::vector<T> memory, d_memory, bias, d_bias, rope;
+  std::vector<T> unset;  ///< zeros, in place of what `how` leaves out
+  context<T> ctx{};      ///< of the next call
+
+  /// For calls up to `e`, of which `how` gives the batch and the encoder's output.
+  layer_trial(const layer_check& call, const call_shape& e)
+      : how(call),
+        origin((std::max)(call.length, e.capacity)),
+        alone(complete(e)),
+        x(count(call.length * Layer::in)),
+        y(count(call.length * Layer::out), T(77)),
+        dy(y.size()),
+        dx(x.size()),
+        memory(count(call.memory * Layer::in)),
+        d_memory(memory.size()),
+        bias(static_cast<std::size_t>(call.heads * (2 * origin + 1))),
+        d_bias(count(1) * bias.size()),
+        rope(static_cast<std::size_t>(origin * call.d_kv)),
+        unset((std::max)(static_cast<std::size_t>(origin * 1024), count(Layer::in))) {
+    if (!alone.valid()) return;
+    fill_random(x, how.seed, 1);
+    fill_random(dy, how.seed, 2);
+    fill_random(memory, how.seed, 3);
+    fill_random(bias, how.seed, 4);
+    if (how.d_kv > 0) ops::rope_table(origin, how.d_kv, 10000.0, rope.data());
+    for (memory_block* const block :
+         {&alone.buffers.state, &alone.buffers.saved, &alone.buffers.scratch})
+      std::fill_n(static_cast<T*>(block->data()), block->size() / static_cast<index>(sizeof(T)),
+                  std::numeric_limits<T>::quiet_NaN());
+    alone.weights.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+      random_stream random(seed{how.seed}, stream_of(at.str()));
+      T* values = nullptr;
+      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+        values = leaf;
+      else
+        values = leaf.data;
+      const double deviation =
+          info.kind == role::matrix ? 1 / detail::sqrt(static_cast<double>(info.columns)) : 0.5;
+      for (index i = 0; i < info.size(); ++i)
+        values[i] =
+            static_cast<T>(deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0));
+    });
+    alone.pack();
+    ctx.on.level = ops::best();
+    ctx.batch = how.batch;
+    ctx.length = how.length;
+    ctx.lengths = how.lengths.empty() ? nullptr : how.lengths.data();
+    ctx.memory = {memory.empty() ? unset.data() : memory.data(), d_memory.data(),
+                  (std::max)(how.memory, index{1})};
+    ctx.bias = {bias.empty() ? unset.data() : bias.data(), d_bias.empty() ? nullptr : d_bias.data(),
+                origin};
+    ctx.rope.table = rope.empty() ? unset.data() : rope.data();
+  }
+  layer_trial(const layer_trial&) = delete;
+  layer_trial& operator=(const layer_trial&) = delete;
+
+  /// Whether memory was there.
+  bool valid() const { return alone.valid(); }
+  /// Valid tokens of sequence `b`.
+  index length_of(index b) const {
+    return how.lengths.empty() ? how.length : how.lengths[static_cast<std::size_t>(b)];
+  }
+  /// Sets y. False where so many threads cannot be made, here and below.
+  bool forward(int threads = 1) {
+    return on_threads(threads, [&](const team& all) {
+      context<T>& mine = contexts_[all.rank()];
+      mine = ctx;
+      mine.on.threads = all;
+      alone.forward(x.data(), y.data(), mine);
+    });
+  }
+  /// Adds to dx, d_memory, d_bias and the gradients, after forward() on as many threads. It sees
+  /// what forward() has left in the context.
+  bool backward(int threads = 1) {
+    return on_threads(threads, [&](const team& all) {
+      context<T>& mine = contexts_[all.rank()];
+      mine.on.threads = all;
+      alone.backward(x.data(), dy.data(), dx.data(), mine);
+    });
+  }
+  /// Inner product of y after forward() with dy.
+  double loss() {
+    forward();
+    double sum = 0;
+    for (std::size_t i = 0; i < y.size(); ++i)
+      sum += static_cast<double>(y[i]) * static_cast<double>(dy[i]);
+    return sum;
+  }
+  /// The field of layer_check that lacks a table which the layer needs, with a remedy; or null. It
+  /// needs one where other values in it change the output.
+  const char* missing() {
+    std::vector<T> other(unset.size());
+    fill_random(other, how.seed, 5);
+    const double unchanged = loss();
+    const auto needs = [&](const T*& table) {
+      if (table != unset.data()) return false;
+      table = other.data();
+      const bool changes = is_finite(unchanged) && loss() != unchanged;
+      table = unset.data();
+      return changes;
+    };
+    if (needs(ctx.rope.table))
+      return "layer_check::d_kv is 0, but the layer rotates: set its head width";
+    if (needs(ctx.bias.lines))
+      return "layer_check::heads is 0, but the layer reads a position bias: set its heads";
+    if (needs(ctx.memory.states))
+      return "layer_check::memory is 0, but the layer attends to an encoder's output";
+    return nullptr;
+  }
+
+ private:
+  std::size_t count(index each) const { return static_cast<std::size_t>(how.batch * each); }
+  call_shape complete(call_shape e) const {
+    e.batch = how.batch;
+    e.memory = (std::max)(how.memory, index{1});
+    e.threads = most_threads;
+    return e;
+  }
+
+  context<T> contexts_[most_threads]{};
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Result of a gradient check: the entry with the largest error in units of its tolerance.
@@ -29839,19 +36762,6 @@ struct gradient_report {
 
   /// Whether every entry is within |analytic - numeric| <= 1e-7 max|g of its tensor| + 1e-9.
   bool passed() const { return entries > 0 && nonzero > 0 && worst <= 1; }
-};
-
-/// The call on which a layer is checked.
-struct layer_check {
-  index batch = 2;
-  index length = 5;
-  index memory = 0;                 ///< rows of encoder output per sequence, for cross-attention
-  index heads = 0;                  ///< heads of a relative-position bias, for layers that read one
-  index d_kv = 0;                   ///< head width of rotary positions, for layers that rotate
-  std::vector<index> lengths = {};  ///< valid tokens of each sequence; empty for all
-  double dropout = 0;
-  double step = 1e-5;  ///< of the central differences
-  std::uint64_t seed = 1;
 };
 
 namespace detail {
@@ -29901,12 +36811,6 @@ void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&&
       parameter_path{}, w.tree(), g.tree());
 }
 
-inline void fill_random(std::vector<double>& x, std::uint64_t seed_value, std::uint64_t stream,
-                        double deviation = 1) {
-  random_stream random(seed{seed_value}, stream);
-  for (double& v : x) v = deviation * random.normal();
-}
-
 }  // namespace detail
 
 /// Checks a layer (see nn/layer.hpp) on random parameters and inputs: every parameter and the
@@ -29917,130 +36821,69 @@ template <class Layer>
 gradient_report check_layer_gradients(const layer_check& how = {}) {
   using S = storage::f64;
   static_assert(detail::check_trainable_layer<Layer, double, S>());
-  const auto count = [](index n) { return static_cast<std::size_t>(n); };
   gradient_report report;
-  const bool fits = how.batch > 0 && how.length > 0 && how.memory >= 0 && how.heads >= 0 &&
-                    how.d_kv >= 0 &&
-                    (how.lengths.empty() || std::ssize(how.lengths) == how.batch) &&
-                    std::all_of(how.lengths.begin(), how.lengths.end(),
-                                [&](index n) { return n > 0 && n <= how.length; });
-  if (!fits) {
+  if (!detail::fits(how)) {
     report.tensor = "layer_check needs a positive batch and length, and a length per sequence";
     return report;
   }
-  const index rows = how.batch * how.length, origin = how.length;
-  call_shape e;
-  e.batch = how.batch;
-  e.length = how.length;
-  e.memory = (std::max)(how.memory, index{1});
-  e.training = true;
-
-  layer_runner<Layer, double> alone(e);
-  auto& g = alone.gradients;
-  std::vector<double> x(count(rows * Layer::in)), y(count(rows * Layer::out)), dy(y.size()),
-      dx(x.size());
-  std::vector<double> memory(count(how.batch * how.memory * Layer::in)), d_memory(memory.size());
-  std::vector<double> bias(count(how.heads * (2 * origin + 1))),
-      d_bias(count(how.batch) * bias.size());
-  std::vector<double> rope(count(how.length * how.d_kv));
-  std::vector<double> unset(count((std::max)(how.length * 1024, how.batch * Layer::in)));
-  std::vector<double> other(unset.size());
-  detail::fill_random(x, how.seed, 1);
-  detail::fill_random(dy, how.seed, 2);
-  detail::fill_random(memory, how.seed, 3);
-  detail::fill_random(bias, how.seed, 4);
-  detail::fill_random(other, how.seed, 5);
-  if (how.d_kv > 0) ops::rope_table(how.length, how.d_kv, 10000.0, rope.data());
-  alone.weights.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    random_stream random(seed{how.seed}, stream_of(at.str()));
-    double* values = nullptr;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      values = leaf;
-    else
-      values = leaf.data;
-    const double deviation =
-        info.kind == role::matrix ? 1 / detail::sqrt(static_cast<double>(info.columns)) : 0.5;
-    for (index i = 0; i < info.size(); ++i)
-      values[i] = deviation * random.normal() + (info.kind == role::scale ? 1.0 : 0.0);
-  });
-
-  context<double> ctx;
-  ctx.on.level = ops::best();
-  ctx.batch = how.batch;
-  ctx.length = how.length;
-  ctx.lengths = how.lengths.empty() ? nullptr : how.lengths.data();
-  ctx.memory = memory.empty() ? unset.data() : memory.data();
-  ctx.d_memory = d_memory.data();
-  ctx.memory_length = e.memory;
-  ctx.memory_lengths = nullptr;
-  ctx.bias = bias.empty() ? unset.data() : bias.data();
-  ctx.d_bias = d_bias.empty() ? nullptr : d_bias.data();
-  ctx.bias_origin = origin;
-  ctx.rope = rope.empty() ? unset.data() : rope.data();
-  ctx.dropout = {how.seed, 7, 3, how.dropout};
-
-  const auto loss = [&] {
-    alone.pack(ctx.on);
-    alone.forward(x.data(), y.data(), ctx);
-    double sum = 0;
-    for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
-    return sum;
-  };
-  // A layer needs a table that `how` leaves out where other values in it change the output.
-  const double unchanged = loss();
-  const auto needs = [&](const double*& table, const char* field) {
-    if (table != unset.data()) return false;
-    table = other.data();
-    const bool changes = is_finite(unchanged) && loss() != unchanged;
-    table = unset.data();
-    if (changes) report.tensor = field;
-    return changes;
-  };
-  if (needs(ctx.rope, "layer_check::d_kv is 0, but the layer rotates: set its head width") ||
-      needs(ctx.bias,
-            "layer_check::heads is 0, but the layer reads a position bias: set its heads") ||
-      needs(ctx.memory, "layer_check::memory is 0, but the layer attends to an encoder's output"))
+  detail::layer_trial<Layer, double> trial(how, {.length = how.length, .training = true});
+  if (!trial.valid()) {
+    report.tensor = "no memory for the check";
     return report;
+  }
+  trial.ctx.dropout = {how.seed, 7, 3, how.dropout};
+  if (const char* const field = trial.missing()) {
+    report.tensor = field;
+    return report;
+  }
 
   // Every gradient starts at 0.5, and 0.5 is taken away again.
   constexpr double start = 0.5;
+  auto& g = trial.alone.gradients;
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     std::fill_n(leaf, info.size(), start);
   });
-  for (auto* gradient : {&dx, &d_memory, &d_bias})
+  for (auto* gradient : {&trial.dx, &trial.d_memory, &trial.d_bias})
     std::fill(gradient->begin(), gradient->end(), start);
-  alone.backward(x.data(), dy.data(), dx.data(), ctx);
+  trial.backward();
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });
-  for (auto* gradient : {&dx, &d_memory, &d_bias})
+  for (auto* gradient : {&trial.dx, &trial.d_memory, &trial.d_bias})
     for (double& v : *gradient) v -= start;
 
-  detail::compare_gradient("x", rows * Layer::in, x.data(), dx.data(), how.step, report, loss);
-  if (how.memory > 0)
-    detail::compare_gradient("memory", static_cast<index>(memory.size()), memory.data(),
-                             d_memory.data(), how.step, report, loss);
+  const auto loss = [&] {
+    trial.alone.pack();
+    return trial.loss();
+  };
+  const auto compare = [&](const char* name, std::vector<double>& values,
+                           const std::vector<double>& gradient) {
+    detail::compare_gradient(name, std::ssize(values), values.data(), gradient.data(), how.step,
+                             report, loss);
+  };
+  compare("x", trial.x, trial.dx);
+  if (how.memory > 0) compare("memory", trial.memory, trial.d_memory);
   if (how.heads > 0) {
-    std::vector<double> total(bias.size());
-    for (std::size_t i = 0; i < d_bias.size(); ++i) total[i % bias.size()] += d_bias[i];
-    detail::compare_gradient("bias", static_cast<index>(bias.size()), bias.data(), total.data(),
-                             how.step, report, loss);
+    std::vector<double> total(trial.bias.size());
+    for (std::size_t i = 0; i < trial.d_bias.size(); ++i)
+      total[i % total.size()] += trial.d_bias[i];
+    compare("bias", trial.bias, total);
   }
-  detail::compare_parameters<Layer>(alone.weights, g, how.step, report, loss);
+  detail::compare_parameters<Layer>(trial.alone.weights, g, how.step, report, loss);
   return report;
 }
 
 /// Checks a whole model's gradient of the summed cross-entropy of `b`, or of another objective, for
 /// every parameter of `w`. The weights should be random and the model tiny. `dropout` keeps its
-/// masks fixed; `z_loss` as in `training_options`; `more` are further arguments of M::loss(). A
+/// masks fixed; `z_loss` as in `training_options`; `exits` of a model that has them. A
 /// batch that does not fit the limits is not checked; then report.tensor says why.
-template <class M, class Objective = cross_entropy_objective, class... More>
+template <class M, class Objective = cross_entropy_objective>
 requires objective<Objective, M> gradient_report
 check_model_gradients(weights<M, double>& w, const typename M::batch& b, const limits& l,
                       const dropout_key& dropout = {}, double step = 1e-5, double z_loss = 0,
-                      const Objective& from = {}, const More&... more) {
+                      const Objective& from = {}, const exit_calls& exits = {}) {
   using S = storage::f64;
   gradient_report report;
   packed<M, double> p;
@@ -30059,10 +36902,10 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   auto work = detail::place_workspace<M, double>(l, purpose::training, memory.data()).work;
   const ops::execution on{team{}, ops::resolve(l.level)};
   detail::attach_rows<M>(w, p);
+  const loss_call<double> call{dropout, nullptr, z_loss, exits};
   const auto loss = [&] {
     detail::pack_into(on, w, p);
-    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, dropout, nullptr, z_loss,
-                                       from.token_loss(on, b), more...)
+    return M::template loss<double, S>(p.tree(), nullptr, b, work, on, call, from.token_loss(on, b))
         .nats;
   };
   constexpr double start = 0.5;
@@ -30070,8 +36913,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
     std::fill_n(leaf, info.size(), start);
   });
   detail::pack_into(on, w, p);
-  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, dropout, nullptr, z_loss,
-                                    from.token_loss(on, b), more...);
+  (void)M::template loss<double, S>(p.tree(), &g.tree(), b, work, on, call, from.token_loss(on, b));
   g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
     // What an average is to follow is no derivative; the loss must not depend on it smoothly.
     for (index i = 0; i < info.size(); ++i)
@@ -30080,6 +36922,421 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
   detail::compare_parameters<M>(w, g, step, report, loss);
   return report;
 }
+
+LINNET_NAMESPACE_END
+/// @file
+/// Checks of what every layer has to keep beside its gradients. Cached equals uncached, and later
+/// tokens, padding and the number of threads change nothing. Use them on your own layers and kinds
+/// of attention.
+///
+/// They make random parameters and inputs, and return a layer_report:
+/// @code
+/// using layer = mine::layer<shape>;  // an attention_shape with causal = true
+/// for (const linnet::layer_report& r :
+///      {linnet::check_layer_cache<layer>(), linnet::check_layer_causality<layer>(),
+///       linnet::check_layer_padding<layer>(), linnet::check_layer_threads<layer>()})
+///   if (!r.passed()) std::puts(r.message().c_str());
+/// @endcode
+/// Layers with rotary positions, a position bias or cross-attention need the fields `d_kv`, `heads`
+/// or `memory` of layer_check.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Result of a check of a layer: the number that differs most from what it should be.
+struct layer_report {
+  std::string what;      ///< what was done to the layer; without entries, why it was not checked
+  std::string tensor;    ///< tensor of that number: "y", "dx", or a parameter, for its gradient
+  index sequence = 0;    ///< its place, in y and dx
+  index token = 0;       ///< its place in the sequence
+  index column = 0;      ///< its place in the row, or in the parameter
+  double expected = 0;   ///< what it should be
+  double got = 0;        ///< what it is
+  double allowed = 0;    ///< largest difference that passes; 0 where every bit must be equal
+  double difference = 0; /**< |expected - got|; 1e300 where one is no number */
+  index entries = 0;     ///< numbers compared
+  index sensitive = 0;   ///< outputs that follow their inputs; a check of constants proves nothing
+
+  /// Whether every number is what it should be.
+  bool passed() const { return entries > 0 && sensitive > 0 && difference <= allowed; }
+  /// One sentence for people.
+  std::string message() const {
+    if (entries == 0) return "not checked: " + what;
+    if (sensitive == 0) return "proves nothing: no output follows its inputs";
+    return what + ": " + tensor + '[' + std::to_string(sequence) + ", " + std::to_string(token) +
+           ", " + std::to_string(column) + "] is " + detail::number_text(got) + " in place of " +
+           detail::number_text(expected) + (passed() ? ", which passes" : "");
+  }
+};
+
+namespace detail {
+
+/// Fills in a layer_report.
+struct layer_comparison {
+  layer_report report{};
+  double worst = -1;   ///< rank of the reported difference; at most 1 passes
+  std::string what{};  ///< what is done to the layer
+  double allowed = 0;  ///< largest difference of what is compared next
+
+  /// Compares expected[count] with got[count], rows from `token` on of a sequence.
+  template <class T>
+  void compare(std::string_view tensor, index sequence, index token, index width, index count,
+               const T* expected, const T* got) {
+    for (index i = 0; i < count; ++i) {
+      const double difference = difference_of(expected[i], got[i]);
+      const double error = allowed > 0 ? difference / allowed : difference > 0 ? 2 + difference : 0;
+      ++report.entries;
+      if (!(error > worst)) continue;
+      worst = error;
+      report = {what,
+                std::string(tensor),
+                sequence,
+                token + i / width,
+                i % width,
+                static_cast<double>(expected[i]),
+                static_cast<double>(got[i]),
+                allowed,
+                difference,
+                report.entries,
+                report.sensitive};
+    }
+  }
+  /// Compares the gradients of the parameters, and of tables that sequences share.
+  template <class Layer, class T>
+  void compare_gradients(layer_trial<Layer, T>& expected, layer_trial<Layer, T>& got) {
+    Layer::visit(
+        [&](const parameter_path& at, const tensor_info& info, auto& a, auto& b) {
+          compare("gradient of " + at.str(), 0, 0, info.size(), info.size(), a, b);
+        },
+        parameter_path{}, expected.alone.gradients.tree(), got.alone.gradients.tree());
+    const auto all = [&](std::string_view name, const std::vector<T>& a, const std::vector<T>& b) {
+      const index size = std::ssize(a);
+      compare(name, 0, 0, (std::max)(size, index{1}), size, a.data(), b.data());
+    };
+    all("gradient of the position bias", expected.d_bias, got.d_bias);
+    all("gradient of the encoder's output", expected.d_memory, got.d_memory);
+  }
+  /// Counts the outputs that change with the inputs of `trial`, which has run forward.
+  template <class Layer, class T>
+  void count_sensitive(layer_trial<Layer, T>& trial) {
+    const std::vector<T> y = trial.y;
+    for (T& value : trial.x) value += T(1);
+    trial.forward();
+    for (index b = 0; b < trial.how.batch; ++b)
+      for (index i = 0; i < trial.length_of(b) * Layer::out; ++i) {
+        const auto at = static_cast<std::size_t>(b * trial.how.length * Layer::out + i);
+        report.sensitive += difference_of(y[at], trial.y[at]) > 0;
+      }
+  }
+
+  /// 0 for equal bits, |a - b| > 0 for other numbers, 1e300 where one of them is no number.
+  template <class T>
+  static double difference_of(T a, T b) {
+    const double difference = std::abs(static_cast<double>(a) - static_cast<double>(b));
+    if (!is_finite(difference)) return 1e300;
+    if (std::memcmp(&a, &b, sizeof a) == 0) return 0;
+    return (std::max)(difference, (std::numeric_limits<double>::min)());
+  }
+};
+
+/// Says why nothing was compared.
+inline layer_report refused(std::string_view why) {
+  layer_report none;
+  none.what = why;
+  return none;
+}
+
+/// Why a layer cannot be checked so, or an empty text.
+template <class Layer, class T>
+std::string obstacle(const layer_check& how) {
+  if (!fits(how)) return "layer_check needs a positive batch and length, and a length per sequence";
+  layer_trial<Layer, T> trial(how, {.length = how.length});
+  if (!trial.valid()) return "no memory";
+  const char* const field = trial.missing();
+  return field ? field : "";
+}
+
+/// The difference that rounding may make among these outputs.
+template <class T>
+double tolerance_of(const layer_check& how, const T* y, index count) {
+  double largest = 1;
+  for (index i = 0; i < count; ++i)
+    largest = (std::max)(largest, 1 + std::abs(static_cast<double>(y[i])));
+  return how.tolerance > 0 ? how.tolerance
+                           : 64 * largest * static_cast<double>(std::numeric_limits<T>::epsilon());
+}
+
+/// Rows from `t` on of sequence `b` of x[batch, length, width].
+template <class T>
+T* rows_at(std::vector<T>& x, index length, index width, index b, index t) {
+  return x.data() + (b * length + t) * width;
+}
+
+}  // namespace detail
+
+/// Checks that later tokens change no bit of earlier outputs, not even tokens that are not numbers.
+/// For calls of up to 16 tokens, each token is the first that changes; for longer ones, some are.
+template <class Layer, class T = double>
+layer_report check_layer_causality(const layer_check& how = {}) LINNET_TRY {
+  detail::layer_comparison c;
+  if (const std::string why = detail::obstacle<Layer, T>(how); !why.empty())
+    return detail::refused(why);
+  if (how.length < 2) return detail::refused("causality needs a layer_check::length of 2 or more");
+  detail::layer_trial<Layer, T> before(how, {.length = how.length});
+  detail::layer_trial<Layer, T> after(how, {.length = how.length});
+  if (!before.valid() || !after.valid()) return detail::refused("no memory");
+  before.forward();
+  std::vector<T> other(before.x.size());
+  detail::fill_random(other, how.seed, 6);
+  const auto at = [&](std::vector<T>& x, index b, index t, index width) {
+    return detail::rows_at(x, how.length, width, b, t);
+  };
+  const auto earlier_ones = [&](index seen) {
+    after.forward();
+    for (index b = 0; b < how.batch; ++b)
+      c.compare("y", b, 0, Layer::out, (std::min)(seen, after.length_of(b)) * Layer::out,
+                at(before.y, b, 0, Layer::out), at(after.y, b, 0, Layer::out));
+  };
+  for (index seen = 1; seen < how.length; ++seen) {
+    if (how.length > 16 && seen > 2 && seen != how.length / 2 && seen != how.length - 1) continue;
+    const std::string tokens = "tokens from " + std::to_string(seen) + " on ";
+    c.what = tokens + "changed";
+    after.x = before.x;
+    for (index b = 0; b < how.batch; ++b)
+      std::copy_n(at(other, b, seen, Layer::in), (how.length - seen) * Layer::in,
+                  at(after.x, b, seen, Layer::in));
+    earlier_ones(seen);
+    for (index b = 0; b < how.batch; ++b)
+      for (index i = seen * Layer::out; i < after.length_of(b) * Layer::out; ++i)
+        c.report.sensitive += c.difference_of(at(before.y, b, 0, Layer::out)[i],
+                                              at(after.y, b, 0, Layer::out)[i]) > 0;
+    c.what = tokens + "are not numbers";
+    for (index b = 0; b < how.batch; ++b) {
+      *at(after.x, b, seen, Layer::in) = std::numeric_limits<T>::quiet_NaN();
+      *(at(after.x, b, how.length - 1, Layer::in) + Layer::in - 1) =
+          std::numeric_limits<T>::infinity();
+    }
+    earlier_ones(seen);
+  }
+  return c.report;
+}
+LINNET_WITHOUT_MEMORY(return detail::refused("no memory"))
+
+/// Checks that padding on the right does nothing. What stands in it changes no bit of valid outputs
+/// and of gradients, gets no gradient itself and leaves its own outputs finite. Each sequence gives
+/// what it gives alone, nearly. Without `lengths`, sequence b lacks 2 b tokens. The
+/// encoder's output has no padding here.
+template <class Layer, class T = double>
+layer_report check_layer_padding(const layer_check& how = {}) LINNET_TRY {
+  detail::layer_comparison c;
+  layer_check padded = how;
+  for (index b = 0; how.lengths.empty() && b < how.batch; ++b)
+    padded.lengths.push_back((std::max)(how.length - 2 * b, index{1}));
+  if (const std::string why = detail::obstacle<Layer, T>(padded); !why.empty())
+    return detail::refused(why);
+  if (std::count(padded.lengths.begin(), padded.lengths.end(), how.length) == how.batch)
+    return detail::refused("padding needs one of layer_check::lengths to be below the length");
+  const call_shape e{.length = how.length, .training = true};
+  detail::layer_trial<Layer, T> before(padded, e), after(padded, e);
+  if (!before.valid() || !after.valid()) return detail::refused("no memory");
+  const auto at = [&](std::vector<T>& x, index b, index t, index width) {
+    return detail::rows_at(x, how.length, width, b, t);
+  };
+  const auto valid_outputs = [&] {
+    for (index b = 0; b < how.batch; ++b)
+      c.compare("y", b, 0, Layer::out, before.length_of(b) * Layer::out,
+                at(before.y, b, 0, Layer::out), at(after.y, b, 0, Layer::out));
+  };
+  const auto each_padding = [&](auto&& f) {
+    for (index b = 0; b < how.batch; ++b)
+      f(b, before.length_of(b), how.length - before.length_of(b));
+  };
+  each_padding([&](index b, index valid, index more) {
+    std::fill_n(at(before.dy, b, valid, Layer::out), more * Layer::out, T(0));
+    T* const x = at(after.x, b, valid, Layer::in);
+    for (index i = 0; i < more * Layer::in; ++i) x[i] += T(3);
+  });
+  after.dy = before.dy;
+  for (auto* const trial : {&before, &after}) trial->forward(), trial->backward();
+  c.what = "the padding changed";
+  valid_outputs();
+  for (index b = 0; b < how.batch; ++b)
+    c.compare("dx", b, 0, Layer::in, before.length_of(b) * Layer::in,
+              at(before.dx, b, 0, Layer::in), at(after.dx, b, 0, Layer::in));
+  c.compare_gradients(before, after);
+  const std::vector<T> zeros(before.dx.size() + before.y.size());
+  each_padding([&](index b, index valid, index more) {
+    c.what = "padding has no gradient";
+    c.compare("dx", b, valid, Layer::in, more * Layer::in, zeros.data(),
+              at(before.dx, b, valid, Layer::in));
+    c.what = "outputs of padding are finite";
+    c.allowed = 1e299;
+    c.compare("y", b, valid, Layer::out, more * Layer::out, zeros.data(),
+              at(before.y, b, valid, Layer::out));
+    c.allowed = 0;
+    std::fill_n(at(after.x, b, valid, Layer::in), more * Layer::in,
+                std::numeric_limits<T>::quiet_NaN());
+  });
+  c.what = "the padding is not numbers";
+  after.forward();
+  valid_outputs();
+  for (index b = 0; b < how.batch; ++b) {
+    c.what = "the sequence alone, without padding";
+    const index valid = before.length_of(b);
+    layer_check single = how;
+    single.batch = 1;
+    single.lengths = {};
+    detail::layer_trial<Layer, T> alone(single, {.length = valid, .training = true});
+    if (!alone.valid()) return detail::refused("no memory");
+    alone.ctx.length = valid;
+    std::copy_n(at(before.x, b, 0, Layer::in), valid * Layer::in, alone.x.data());
+    std::copy_n(before.memory.data() + b * how.memory * Layer::in, how.memory * Layer::in,
+                alone.memory.data());
+    alone.forward();
+    c.allowed = detail::tolerance_of(how, alone.y.data(), valid * Layer::out);
+    c.compare("y", b, 0, Layer::out, valid * Layer::out, alone.y.data(),
+              at(before.y, b, 0, Layer::out));
+  }
+  c.count_sensitive(before);
+  return c.report;
+}
+LINNET_WITHOUT_MEMORY(return detail::refused("no memory"))
+
+/// Checks that 1, 2 and 3 threads give equal bits, of outputs and of gradients. They run whether
+/// they pay or not. A race that changes no number in these runs is found by ThreadSanitizer.
+template <class Layer, class T = double>
+layer_report check_layer_threads(const layer_check& how = {}) LINNET_TRY {
+  detail::layer_comparison c;
+  if (const std::string why = detail::obstacle<Layer, T>(how); !why.empty())
+    return detail::refused(why);
+  const call_shape e{.length = how.length, .training = true};
+  detail::layer_trial<Layer, T> one(how, e);
+  if (!one.valid()) return detail::refused("no memory");
+  one.ctx.dropout = {how.seed, 7, 3, how.dropout};
+  one.forward();
+  one.backward();
+  for (int threads = 2; threads <= one.most_threads; ++threads) {
+    c.what = std::to_string(threads) + " threads";
+    detail::layer_trial<Layer, T> many(how, e);
+    if (!many.valid()) return detail::refused("no memory");
+    many.ctx.dropout = one.ctx.dropout;
+    if (!many.forward(threads) || !many.backward(threads))
+      return detail::refused("no more threads can be made");
+    for (index b = 0; b < how.batch; ++b) {
+      c.compare("y", b, 0, Layer::out, how.length * Layer::out,
+                detail::rows_at(one.y, how.length, Layer::out, b, 0),
+                detail::rows_at(many.y, how.length, Layer::out, b, 0));
+      c.compare("dx", b, 0, Layer::in, how.length * Layer::in,
+                detail::rows_at(one.dx, how.length, Layer::in, b, 0),
+                detail::rows_at(many.dx, how.length, Layer::in, b, 0));
+    }
+    c.compare_gradients(one, many);
+  }
+  c.count_sensitive(one);
+  return c.report;
+}
+LINNET_WITHOUT_MEMORY(return detail::refused("no memory"))
+
+/// Checks that sequences which are fed in pieces give what they give at once, nearly. They are fed
+/// by `pieces` on one thread, then token by token on two. What an earlier sequence left behind
+/// does not matter. Then, with a `copy_state`, sequence 1 continues where sequence 0 is. `Whole` is
+/// the layer that reads them at once, where that is of another type. Quantized caches need a
+/// `tolerance`.
+template <class Layer, class T = double, class Whole = Layer>
+layer_report check_layer_cache(const layer_check& how = {}) LINNET_TRY {
+  detail::layer_comparison c;
+  layer_check call = how;
+  call.lengths = {};  // all of them, in the end
+  if (const std::string why = detail::obstacle<Whole, T>(call); !why.empty())
+    return detail::refused(why);
+  if (call.pieces.empty()) {
+    std::vector<index> left(static_cast<std::size_t>(how.batch), how.length);
+    for (int n = 0; n < 4; ++n) {
+      std::vector<index> counts;
+      for (index b = 0; b < how.batch; ++b) {
+        index& rest = left[static_cast<std::size_t>(b)];
+        const index take = n == 0 ? 1 + b % 2 : n == 2 ? rest - 1 : 1;
+        counts.push_back(take);
+        rest -= take;
+      }
+      call.pieces.push_back(counts);
+    }
+  }
+  std::vector<index> sums(static_cast<std::size_t>(how.batch), 0);
+  index longest = 0;
+  bool whole_pieces = true;
+  for (const std::vector<index>& counts : call.pieces) {
+    whole_pieces = whole_pieces && std::ssize(counts) == how.batch;
+    for (std::size_t b = 0; whole_pieces && b < sums.size(); ++b) {
+      whole_pieces = counts[b] > 0 && counts[b] <= how.length;
+      sums[b] += counts[b];
+      longest = (std::max)(longest, counts[b]);
+    }
+  }
+  if (!whole_pieces || std::count(sums.begin(), sums.end(), how.length) != how.batch)
+    return detail::refused(
+        "layer_check::pieces must have positive counts that give each sequence its "
+        "length, which without pieces is 5 or more");
+
+  detail::layer_trial<Whole, T> whole(call, {.length = how.length});
+  detail::layer_trial<Layer, T> continued(call, {.length = longest, .capacity = how.length});
+  if (!whole.valid() || !continued.valid()) return detail::refused("no memory");
+  std::vector<index> past(sums.size());
+  bool ran = true;
+  const auto feed = [&](const std::vector<index>& counts, int threads) {
+    const index wide = *std::max_element(counts.begin(), counts.end());
+    std::fill(continued.x.begin(), continued.x.end(), T(9));
+    for (index b = 0; b < how.batch; ++b) {
+      const auto at = static_cast<std::size_t>(b);
+      std::copy_n(detail::rows_at(whole.x, how.length, Layer::in, b, past[at]),
+                  counts[at] * Layer::in, detail::rows_at(continued.x, wide, Layer::in, b, 0));
+    }
+    continued.ctx.length = wide;
+    continued.ctx.lengths = counts.data();
+    continued.ctx.past = past.data();
+    continued.ctx.memory.cached = past[0] > 0;
+    ran = continued.forward(threads) && ran;
+    for (index b = 0; b < how.batch; ++b) {
+      const auto at = static_cast<std::size_t>(b);
+      c.compare("y", b, past[at], Layer::out, counts[at] * Layer::out,
+                detail::rows_at(whole.y, how.length, Layer::out, b, past[at]),
+                detail::rows_at(continued.y, wide, Layer::out, b, 0));
+      past[at] += counts[at];
+    }
+  };
+  const auto feed_until = [&](index end, index most, int threads) {
+    while (past[0] < end)
+      feed(std::vector<index>(sums.size(), (std::min)(most, end - past[0])), threads);
+  };
+  const auto begin = [&](const char* what) {
+    c.what = what;
+    whole.forward();
+    c.allowed = detail::tolerance_of(how, whole.y.data(), std::ssize(whole.y));
+    std::fill(past.begin(), past.end(), index{0});
+  };
+  begin("fed in pieces");
+  for (const std::vector<index>& counts : call.pieces) feed(counts, 1);
+  begin("fed token by token on two threads, after other sequences");
+  feed_until(how.length, 1, 2);
+  if (!ran) return detail::refused("no more threads can be made");
+  const index half = how.length / 2;
+  const state_part part{.tokens = half, .memory = how.memory};
+  auto& cache = continued.alone.buffers.cache;
+  if constexpr (requires { Layer::copy_state(cache, 0, 1, part); })
+    if (how.batch > 1 && half > 0) {
+      begin("sequence 1 continues where sequence 0 is");
+      feed_until(half, longest, 1);
+      Layer::copy_state(cache, 0, 1, part);
+      std::copy_n(whole.x.data(), half * Layer::in,
+                  detail::rows_at(whole.x, how.length, Layer::in, 1, 0));
+      std::copy_n(whole.memory.data(), how.memory * Layer::in,
+                  whole.memory.data() + how.memory * Layer::in);
+      whole.forward();
+      feed_until(how.length, longest, 1);
+    }
+  c.count_sensitive(whole);
+  return c.report;
+}
+LINNET_WITHOUT_MEMORY(return detail::refused("no memory"))
 
 LINNET_NAMESPACE_END
 /// @file
@@ -30494,8 +37751,8 @@ class trainer {
     if (why != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum =
-          M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on, {}, logits.data());
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), nullptr, b, work_.work, on,
+                                                  {.logits = logits.data()});
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;
@@ -30615,17 +37872,14 @@ class trainer {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
                           how_.dropout.at(progress_.steps + 1),
                           how_.layer_dropout.at(progress_.steps)};
-    const auto loss = [&](const auto&... exits) {
-      return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, key,
-                                    nullptr, how_.z_loss, from.token_loss(on, b), exits...);
-    };
+    loss_call<T> call{.dropout = key, .z_loss = how_.z_loss};
+    [[maybe_unused]] std::array<double, static_cast<std::size_t>(M::exits)> weights;
     if constexpr (M::exits > 0) {
-      std::array<double, static_cast<std::size_t>(M::exits)> weights;
       how_.early_exits.weights(progress_.steps, weights);
-      return loss(exit_calls{how_.early_exits.scale > 0 ? weights.data() : nullptr});
-    } else {
-      return loss();
+      if (how_.early_exits.scale > 0) call.exits.weights = weights.data();
     }
+    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, call,
+                                  from.token_loss(on, b));
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.

@@ -77,13 +77,16 @@ struct dense_policy<P> {
 };
 
 /// The best approximation U[out, rank] V[rank, in] of W[out, in] in Frobenius norm (Eckart and
-/// Young 1936). It holds the largest singular values, the square root of each in either factor.
-template <class T>
-void split_matrix(index out, index in, index rank, const T* w, T* u, T* v) {
+/// Young 1936), over the scale. It holds the largest singular values, the square root of each in
+/// either factor.
+template <class Leaf, class T>
+void split_matrix(const matrix_expression<Leaf, 2>& to, const T* w) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
+  const auto [in, rank, out] = to.widths;
+  T *const v = to.factors[0].data, *const u = to.factors[1].data;
   matrix dense(out, in);
   for (index i = 0; i < out; ++i)
-    for (index j = 0; j < in; ++j) dense(i, j) = static_cast<double>(w[i * in + j]);
+    for (index j = 0; j < in; ++j) dense(i, j) = static_cast<double>(w[i * in + j]) / to.scale;
   const Eigen::BDCSVD<matrix> svd(dense, Eigen::ComputeThinU | Eigen::ComputeThinV);
   for (index r = 0; r < rank; ++r) {
     const double root = std::sqrt(svd.singularValues()(r));
@@ -118,24 +121,13 @@ weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
     low.fail(fit.error());
     return low;
   }
-  T* v = nullptr;  // the first factor of a matrix is met right before the second
-  low.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    T* const to = detail::numbers_of(leaf);
-    const std::string name = at.str();
-    if (const auto same = detail::find_tensor(w, name); same.data) {
-      std::copy_n(same.data, info.size(), to);
-      return;
-    }
-    // ...q.v.weight and ...q.u.weight come from ...q.weight, ...q.u.bias from ...q.bias.
-    const std::string stem = at.parent->parent->str() + '.' + std::string(at.name);
-    const auto from = detail::find_tensor(w, stem);
-    if (info.kind != role::matrix)
-      std::copy_n(from.data, info.size(), to);
-    else if (at.parent->name == "v")
-      v = to;
-    else
-      detail::split_matrix(from.info.rows, from.info.columns, info.columns, from.data, to, v);
-  });
+  detail::visit_pairs<Low, dense_counterpart<Low>, T>(
+      low, w, [](const tensor_info& info, auto& to, const auto& from) {
+        if constexpr (detail::is_expression<std::remove_cvref_t<decltype(to)>>)
+          detail::split_matrix(to, from.data);
+        else
+          detail::copy_tensor(info, from, to);
+      });
   return low;
 }
 

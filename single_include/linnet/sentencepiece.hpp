@@ -85,25 +85,20 @@ class sentencepiece_tokenizer {
   /// refuses has no ids, nor has one where memory lacks.
   std::vector<token> encode(std::string_view text, bool with_end = false) const LINNET_TRY {
     std::vector<token> all;
-    const sentencepiece::SentencePieceProcessor* processor = at_start_.get();
-    const auto append = [&](std::string_view part) {
-      std::vector<int> some;
-      const bool spaced = part.find_first_of(" \t\r\n") == 0;
-      if (!(spaced ? at_start_.get() : processor)->Encode(part, &some).ok()) return;
-      all.insert(all.end(), some.begin(), some.end());
-    };
-    for (;;) {
-      const found next = find_sentinel(text);
-      append(text.substr(0, next.at));
-      if (next.k < 0) break;
-      all.push_back(ids_.sentinel(next.k));
-      processor = inside_.get();
-      text.remove_prefix(next.at + next.size);
-    }
-    if (with_end) all.push_back(t5_ids::end);
+    write(text, all, with_end);
     return all;
   }
   LINNET_WITHOUT_MEMORY(return {})
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// The library allocates. Also errc::out_of_memory.
+  result<index> encode(std::string_view text, std::span<token> to,
+                       bool with_end = false) const LINNET_TRY {
+    detail::token_room room(to);
+    write(text, room, with_end);
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
 
   /// The text of several ids. Sentinels become `<extra_id_0>`; padding, `end` and ids outside of
   /// the vocabulary nothing. Empty where memory lacks.
@@ -155,6 +150,25 @@ class sentencepiece_tokenizer {
         return {at, i + 1 - at, k};
     }
     return {text.size(), 0, -1};
+  }
+
+  /// Encodes into a sink.
+  void write(std::string_view text, detail::token_sink to, bool with_end) const {
+    const sentencepiece::SentencePieceProcessor* processor = at_start_.get();
+    const auto append = [&](std::string_view part) {
+      std::vector<int> some;
+      const bool spaced = part.find_first_of(" \t\r\n") == 0;
+      if ((spaced ? at_start_.get() : processor)->Encode(part, &some).ok()) to.append(some);
+    };
+    for (;;) {
+      const found next = find_sentinel(text);
+      append(text.substr(0, next.at));
+      if (next.k < 0) break;
+      to.push_back(ids_.sentinel(next.k));
+      processor = inside_.get();
+      text.remove_prefix(next.at + next.size);
+    }
+    if (with_end) to.push_back(t5_ids::end);
   }
 
   sentencepiece_tokenizer() = default;

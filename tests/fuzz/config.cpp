@@ -16,5 +16,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)ln::check_config<ln::zoo::t5_v1_1_small>(*config);
   (void)ln::check_config<ln::zoo::stlm_50m>(*config);
   (void)ln::check_config<ln::zoo::gpt2_small>(*config);
+  (void)ln::check_config<ln::zoo::bert_base>(*config);
+  (void)ln::check_config<ln::zoo::distilbert_base>(*config);
+  (void)ln::check_config<ln::zoo::albert_base>(*config);
   return 0;
 }

@@ -150,6 +150,20 @@ BOOST_AUTO_TEST_CASE(batches_threads_and_memory) {
   BOOST_TEST(use.bytes <= planned + 2 * ln::alignment);
 }
 
+// What an embedder does not compute takes no memory.
+BOOST_AUTO_TEST_CASE(no_room_for_logits) {
+  using whole = ln::zoo::bert_base;
+  constexpr ln::limits l{.batch = 1, .target = 8};
+  constexpr index logits = ln::ops::head_rows(whole::vocabulary) * whole::vocabulary;
+  static_assert(ln::embedder<whole>::footprint(l) + logits / 2 * index{sizeof(float)} <
+                ln::evaluator<whole>::footprint(l));
+  const auto p = random_packed<ln::encoder<tiny_encoder_shape>, float>();
+  const auto data = encoder_data<M>(3, 6);
+  auto run = ln::embedder<ln::encoder<tiny_encoder_shape>>::open(p, data.limits());
+  BOOST_REQUIRE(static_cast<bool>(run));
+  BOOST_TEST(magnitude(run->embed(texts(data))) <= 1.0);
+}
+
 BOOST_AUTO_TEST_CASE(refused) {
   const auto p = random_packed<M, float>();
   const auto data = encoder_data<M>(3, 6);

@@ -113,6 +113,14 @@ BOOST_AUTO_TEST_CASE(settings) {
   LINNET_REQUIRE_OK(
       parsed(test::replaced(parts{}.text(), R"("post_processor": {"type": "ByteLevel"})",
                             R"("post_processor": {"a": 1, "a": [[2]]})")));
+  // A byte that has no piece is left out, and its neighbours merge.
+  p = {};
+  p.vocabulary = test::replaced(p.vocabulary, "\"x\": 120", "\"xx\": 120");
+  BOOST_TEST((good(p).encode("axb") == token_list{256}));
+  std::string many, rest;
+  for (int i = 0; i < 50; ++i) many += "axcb", rest += "acb";
+  BOOST_TEST((good(p).encode(many) == good().encode(rest)));
+  BOOST_TEST(good(p).encode("xxx").empty());
   // A later merge of the same piece and one that no text leads to.
   p = {};
   p.vocabulary += R"(, "bc": 259)";
@@ -270,8 +278,13 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(changed("\"ab\": 256", "\"\": 256") ==
              "t: model.vocab: \"\": expected a piece in GPT-2's letters, or an added token, got "
              "neither");
-  BOOST_TEST(changed("\"x\": 120", "\"xx\": 120") ==
-             "t: vocabulary: expected a piece for each byte, got none for byte 120");
+  // A byte that has no piece is left out, but not where it would be unknown.
+  BOOST_TEST(changed("\"x\": 120", "\"xx\": 120") == "success");
+  BOOST_TEST(
+      test::message(parsed(test::replaced(test::replaced(whole, "\"x\": 120", "\"xx\": 120"),
+                                          R"("unk_token": null)", R"("unk_token": "ab")"))) ==
+      "t: model.vocab: expected a piece for each byte, or no unknown token, got none for "
+      "byte 120");
   BOOST_TEST(changed("\"id\": 259", "\"id\": 258") ==
              "t: added_tokens[0].id: expected an id of its own, got 258, which another piece has");
   BOOST_TEST(changed("\"id\": 259", "\"id\": -5") ==

@@ -332,6 +332,58 @@ BOOST_AUTO_TEST_CASE(long_words_take_linear_time) {
   BOOST_TEST(n <= 20000u * 17u);
 }
 
+BOOST_AUTO_TEST_CASE(words_of_llama3) {
+  const auto words = [](std::string_view text, std::size_t most_numbers = 3) {
+    std::vector<std::string> all;
+    ln::detail::each_front(
+        text, [&](std::string_view rest) { return ln::llama3_word(rest, most_numbers); },
+        [&](std::string_view word) { all.emplace_back(word); });
+    return all;
+  };
+  using strings = std::vector<std::string>;
+  BOOST_TEST(
+      (words("I'LLgo 'Sx '\xc5\xbfx") == strings{"I", "'LL", "go", " '", "Sx", " '", "\xc5\xbfx"}));
+  BOOST_TEST((words("'sx'\xc5\xbfx") == strings{"'s", "x", "'\xc5\xbf", "x"}));
+  BOOST_TEST((words("12345") == strings{"123", "45"}));
+  BOOST_TEST((words("12", 1) == strings{"1", "2"}));
+  BOOST_TEST((words("a!\r\n\nb") == strings{"a", "!\r\n\n", "b"}));
+  BOOST_TEST((words(" \n \n  b  ") == strings{" \n \n", " ", " b", "  "}));
+  BOOST_TEST((words("a\tb (c") == strings{"a", "\tb", " (", "c"}));
+}
+
+// A metaspace cuts only if it says so: pieces that reach across a space tell.
+BOOST_AUTO_TEST_CASE(metaspace_cuts) {
+  for (const bool cut : {false, true}) {
+    ln::tokenizer_parts parts;
+    parts.model = models::unigram;
+    parts.spelling = ln::tokenizer_parts::spellings::metaspace;
+    parts.tokens = list({"<unk>", "a",
+                         "\xe2\x96\x81"
+                         "a",
+                         "\xe2\x96\x81"
+                         "a\xe2\x96\x81"
+                         "a"});
+    parts.scores = {0, -5, -2, -3};
+    parts.unknown = 0;
+    parts.splits = {{ln::word_split::kinds::metaspace}};
+    parts.splits[0].cut = cut;
+    const auto t = good(ln::tokenizer::assemble(std::move(parts), "p"));
+    BOOST_TEST((t.encode("a a") == (cut ? token_list{2, 2} : token_list{3})));
+  }
+}
+
+// A word above the limit is unknown, even if pieces can make it.
+BOOST_AUTO_TEST_CASE(long_words_are_unknown) {
+  ln::tokenizer_parts parts;
+  parts.model = models::wordpiece;
+  parts.tokens = list({"[UNK]", "s", "##s"});
+  parts.unknown = 0;
+  parts.longest_word = 4;
+  const auto t = good(ln::tokenizer::assemble(std::move(parts), "p"));
+  BOOST_TEST((t.encode("ssss") == token_list{1, 2, 2, 2}));
+  BOOST_TEST((t.encode("sssss") == token_list{0}));
+}
+
 BOOST_AUTO_TEST_CASE(normal_forms) {
   using enum ln::normal_form;
   const auto is = [](std::string_view text, ln::normal_form form, std::string_view want) {
@@ -347,6 +399,9 @@ BOOST_AUTO_TEST_CASE(normal_forms) {
   is("q\xcc\x87\xcc\xa3", c, "q\xcc\xa3\xcc\x87");  // marks in order
   is("\xe1\xba\x9b\xcc\xa3", kc, "\xe1\xb9\xa9");   // UAX 15's example
   is("\xcc\x81 a\xff\xcc\x81", c, "\xcc\x81 a\xff\xcc\x81");
+  is("e\xcc\x81\xcc\x81", c, "\xc3\xa9\xcc\x81");
+  is("a\xcc\xa8\xcc\x96\xcc\xa4", c, "\xc4\x85\xcc\x96\xcc\xa4");
+  is("a\xcc\x96\xcc\xa3", c, "a\xcc\x96\xcc\xa3");  // the first mark blocks the second
   is("", kd, "");
 }
 

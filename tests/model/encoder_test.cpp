@@ -154,6 +154,25 @@ BOOST_AUTO_TEST_CASE(quantized) {
   check(ln::storage::bf16{});
 }
 
+// Shared blocks written out, and products of matrices multiplied, compute the same.
+BOOST_AUTO_TEST_CASE(unshared_and_collapsed) {
+  const auto same = []<class A>(std::type_identity<A>, auto&& change) {
+    ln::weights<A, double> w;
+    randomize(w);
+    const auto changed = change(w);
+    const auto data = encoder_data<A>();
+    const auto before = logits_of(ln::pack(w), data), after = logits_of(ln::pack(changed), data);
+    BOOST_TEST(distance(before, after) <= 1e-12 * magnitude(before));
+  };
+  same(std::type_identity<
+           ln::encoder<tiny_encoder_shape, ln::sharing::all, ln::embedding::factorised<4>>>{},
+       [](const auto& w) { return ln::unshare(w); });
+  same(std::type_identity<ln::encoder<tiny_encoder_shape, ln::sharing::lora<2>>>{},
+       [](const auto& w) { return ln::unshare(w); });
+  same(std::type_identity<ln::encoder<tiny_encoder_shape, ln::ffn::reparam<2>>>{},
+       [](const auto& w) { return ln::collapse(w); });
+}
+
 BOOST_AUTO_TEST_CASE(refused_batches) {
   const auto p = random_packed<bert, float>();
   const auto data = encoder_data<bert>();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Linformer's mixtures hold later tokens.
-// expect: this kind of attention sees later tokens; it fits T5 encoders
+// expect: this kind of attention sees later tokens; it fits encoders
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,

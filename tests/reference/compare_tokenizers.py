@@ -127,9 +127,10 @@ def trained(model, trainer, lines, **settings):
     return t
 
 
-def byte_level(size, lines, splits, **settings):
-    trainer = trainers.BpeTrainer(vocab_size=size, show_progress=False, special_tokens=SPECIALS,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+def byte_level(size, lines, splits, alphabet=True, **settings):
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, show_progress=False, special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if alphabet else [])
     return trained(models.BPE(**settings.pop("model", {})), trainer, lines,
                    pre_tokenizer=splits, decoder=decoders.ByteLevel(), **settings)
 
@@ -157,7 +158,7 @@ def gpt2_split(size, lines):
 
 def smollm(size, lines):
     return byte_level(size, lines, pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), plain_bytes(True)]))
+        [pre_tokenizers.Digits(individual_digits=True), plain_bytes(True)]), alphabet=False)
 
 
 def llama3(size, lines):

@@ -27,9 +27,9 @@ LINNET_NAMESPACE_BEGIN
 template <class Source = token_source>
 class masking_stream {
  public:
-  /// Opens a stream with memory for batches of [batch, length] tokens. Errors: errc::invalid, for
-  /// numbers out of their ranges, ids outside the vocabulary, a batch below 1, a length that leaves
-  /// no room for a token of text, or no text.
+  /// Opens a stream with memory for batches of [batch, length] tokens. Errors: errc::invalid.
+  /// It is for numbers out of their ranges, ids outside the vocabulary and a batch below 1. It is
+  /// also for a length that leaves no room for a token of text, and for no text.
   static result<masking_stream> open(Source text, const token_masking& how, const bert_ids& ids,
                                      index batch, index length, seed key) LINNET_TRY {
     const auto wrong = [](std::string what, std::string expected, auto got) {

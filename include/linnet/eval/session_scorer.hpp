@@ -323,8 +323,8 @@ bool score_all_windows(P& paths, std::span<const token> tokens, std::span<token_
 }  // namespace detail
 
 /// Scores all tokens of a sequence but the first, in windows where it is longer than `longest`
-/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it); each
-/// token is scored in the first window that reaches it, so with at least longest - stride + 1
+/// allows. Windows begin `stride` tokens after each other (1 to longest; 0 means half of it). Each
+/// token is scored in the first window that reaches it. So it has at least longest - stride + 1
 /// tokens before it, or all there are. No window but the first begins with the sequence's first
 /// token. `scores` receives tokens.size() - 1 of them. False for tokens that are refused, or where
 /// memory lacks.

@@ -19,7 +19,7 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Maps a whole regular file read-only; programs that map one file share its memory. The bytes are
-/// those of the file: shorten it meanwhile, and reading them ends the program, while a file that is
+/// those of the file: shorten it meanwhile, and reading them ends the program. A file that is
 /// replaced by renaming stays as it was. Without mmap() it is read. Errors: errc::io,
 /// errc::malformed (an empty file), errc::out_of_memory.
 inline result<memory_block> map_file(const std::string& path) LINNET_TRY {

@@ -3,7 +3,7 @@
 /// @file
 /// Reads GGUF files, versions 2 and 3, little-endian. Nothing in the file is trusted.
 ///
-/// A header (magic, version, number of tensors, number of metadata) is followed by the metadata,
+/// A header has magic, version, number of tensors and number of metadata. Then come the metadata,
 /// the descriptions of the tensors, and their data, each at a multiple of general.alignment.
 
 #include <linnet/formats/gguf.hpp>
@@ -277,8 +277,8 @@ struct gguf_parser {
 }  // namespace detail
 
 /// Parses a GGUF file held in memory, which must outlive the result. Everything is checked before
-/// it is used: counts and lengths against the bytes that follow, types, each name once, and that
-/// the tensors lie in the file, aligned and without overlap. At most 65,536 metadata and as many
+/// it is used. Counts and lengths are compared with the bytes that follow, and each name comes
+/// once. Tensors lie in the file, aligned and without overlap. At most 65,536 metadata and as many
 /// tensors. `where` names the file in errors. Errors: errc::malformed; errc::unsupported (other
 /// versions, big-endian, arrays in arrays, other types of tensors); errc::out_of_memory.
 inline result<gguf> parse_gguf(lasting_span<const std::byte> file,

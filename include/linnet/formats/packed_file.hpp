@@ -85,9 +85,13 @@ void describe_packed(F&& f) {
     else
       f(key, std::string_view(number_text(static_cast<double>(value))));
   });
-  f("storage", std::string_view(S::name));
-  if (S::group > 0)
-    f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  if constexpr (requires { S::mixes; }) {
+    f("storage", std::string_view(S::name()));
+  } else {
+    f("storage", std::string_view(S::name));
+    if (S::group > 0)
+      f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  }
   f("panel_width", std::string_view(number_text(static_cast<double>(ops::panel_width))));
   // Names, sizes and storage of all tensors: models from outside may say little of themselves.
   layout_digest digest;
@@ -285,8 +289,7 @@ result<packed<M, T>> view_packed(lasting_span<const unsigned char> bytes,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Maps packed weights from a file, see map_file(). Pages are read when they are first used, and
-/// shared by all programs that map the file. packed::clone() makes a copy that no longer depends on
-/// it. Errors: those of map_file() and view_packed().
+/// shared by all programs that map the file. packed::clone() makes a copy that needs no file. Errors: those of map_file() and view_packed().
 template <class M, class T = float>
 result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
   auto file = map_file(path);

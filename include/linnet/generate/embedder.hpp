@@ -28,7 +28,7 @@ class embedder {
   /// Exact bytes that an embedder with these limits allocates.
   static constexpr index footprint(const limits& l) {
     return detail::bounded_bytes(l, [](const limits& some) {
-      return add_sizes(detail::plan_for<M, T>(some, purpose::scoring).total(),
+      return add_sizes(detail::plan_for<M, T>(some, purpose::decoding).total(),
                        add_sizes(round_up(some.batch * width * index{sizeof(T)}, alignment),
                                  some.batch * index{sizeof(T)}));
     });
@@ -42,9 +42,9 @@ class embedder {
     if (!p.valid()) return p.error();
     embedder e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("embedder::open", footprint(l));
-    const index planned = detail::plan_for<M, T>(l, purpose::scoring).total();
+    const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     auto* const rest = static_cast<std::byte*>(e.memory_.data()) + planned;
-    e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
+    e.work_ = detail::place_workspace<M, T>(l, purpose::decoding, e.memory_.data());
     e.vectors_ = reinterpret_cast<T*>(rest);
     e.lengths_ =
         e.vectors_ + round_up(l.batch * width * index{sizeof(T)}, alignment) / index{sizeof(T)};
@@ -88,7 +88,7 @@ class embedder {
       const auto show = [&](index layer, const T* x, T*) {
         on.threads.once([&] { f(layer + 1, states(x)); });
       };
-      ctx.hook = layer_hook<T>::of(show);
+      ctx.stack.hook = layer_hook<T>::of(show);
       M::template run_layers<T, S>(packed_->tree(), w, ctx);
       on.threads.once([&] { f(M::shape.layers, states(w.hidden)); });
     });

@@ -15,7 +15,7 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// What the sequences of a session have been fed. Memory is given once; nothing allocates.
+/// Tokens and sources of the sequences of a session. Memory is given once; nothing allocates.
 class fed_sequences {
  public:
   fed_sequences() = default;
@@ -76,8 +76,8 @@ class fed_sequences {
     return {source_length_, source_lengths_, batch <= cached_sources_};
   }
 
-  /// Tokens and source that sequence `to` lacks to continue where `from` is; of tokens, those
-  /// behind what both begin with, unless the tokens of a `prefix` depend on each other.
+  /// The part that sequence `to` lacks to go on where `from` is. Tokens that both begin with are
+  /// not missing, unless they are a `prefix`, whose tokens depend on each other.
   state_part missing(index from, index to, bool prefix) const {
     const bool same = source_of_[from] == source_of_[to];
     state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};

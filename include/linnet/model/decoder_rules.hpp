@@ -74,6 +74,9 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::decoder_shape: rotary positions need an even head width: d_kv, or "
                   "d_model / heads");
+  else if constexpr (!Attention::causal)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: this kind of attention sees later tokens; it fits encoders");
   else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of mixing has no rotary positions; add "
@@ -82,9 +85,6 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
                   "n");
-  else if constexpr (!Attention::causal)
-    static_assert(never<Ps...>,
-                  "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,

@@ -55,11 +55,17 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                                                 detail::ffn_activation<ffn>(), biased>;
   static constexpr bool reads = !std::is_same_v<reader, detail::no_reader<d>>;
 
+  /// Storage of what the head reads, in a model stored as `S`.
+  template <class S>
+  using head_storage = linnet::storage::at<S, masked && tied ? linnet::storage::part::embedding
+                                                             : linnet::storage::part::head>;
+
   template <class Form>
   struct params : body::template params<Form> {
     [[no_unique_address]] typename reader::template params<Form> read{};
-    [[no_unique_address]] std::conditional_t<(Head::classes > 0 || (masked && !tied)),
-                                             typename Form::matrix, std::nullptr_t>
+    [[no_unique_address]] std::conditional_t<
+        (Head::classes > 0 || (masked && !tied)),
+        typename form::at<Form, linnet::storage::part::head>::matrix, std::nullptr_t>
         table{};
     [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
                                              std::nullptr_t>
@@ -117,17 +123,19 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static constexpr index longest(const limits& l) {
     return l.target > 0 ? l.target : context_length;
   }
-  /// Plans the buffers for calls up to these limits.
+  /// Plans the buffers for calls up to these limits; for decoding, which an embedder's calls are,
+  /// none of logits.
   template <class T>
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     call_shape e = call_shape_for(l, purpose::scoring, longest(l));
     e.training = use == purpose::training;
     call_shape read = e;
     if (Head::per_sequence) read.length = 1;
+    const bool scores = use != purpose::decoding;
     workspace<T> w;
     w.head_dropout_id = m.dropout_ids++;
     body::plan(m, e, longest(l), w);
-    if (reads) {
+    if (reads && (scores || Head::per_sequence)) {
       w.places = m.saved.take<index>(read.rows());
       w.chosen = m.saved.take<T>(read.rows() * d);
       w.read = m.saved.take<T>(read.rows() * read_width);
@@ -139,7 +147,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       w.read = w.hidden;
       w.d_read = w.d_hidden;
     }
-    if (Head::trains) {
+    if (Head::trains && scores) {
       w.labels = m.saved.take<token>(read.rows());
       w.losses = m.saved.take<double>(read.rows());
       w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
@@ -230,9 +238,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The states of a batch that the head reads, one row for each label, and the head: arguments of
   /// ops::head_loss() and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, S> read(const params<form::packed<T, S>>& p, const batch& b,
-                                   workspace<T>& w,
-                                   const ops::execution& on) requires(Head::trains) {
+  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
+                                                 const batch& b, workspace<T>& w,
+                                                 const ops::execution& on) requires(Head::trains) {
     context<T> ctx = context_of<T>(b, on);
     forward<T, S>(p, b, w, ctx);
     const index rows = choose(b, true, w, ctx);
@@ -240,27 +248,26 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return head_of<T, S>(p, rows, w);
   }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
-  /// `dp`, also adds the gradient of that sum. `logits`, if given, receives all of them, one row
-  /// for each label. A masked model computes only the rows that have a label where neither logits
-  /// nor another criterion asks for all. `z_loss` is the weight of the squared logsumexp. Called by
-  /// every thread.
+  /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
+  /// masked model computes only the rows that have a label where neither logits nor another
+  /// criterion asks for all. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
-                       const dropout_key& dropout, T* logits = nullptr, double z_loss = 0,
+                       const loss_call<T>& call = {},
                        const Criterion& criterion = {}) requires(Head::trains) {
     context<T> ctx = context_of<T>(b, on);
-    ctx.dropout = dropout;
+    ctx.dropout = call.dropout;
     forward<T, S>(p, b, w, ctx);
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
-    const index rows = choose(b, !plain || logits != nullptr, w, ctx);
+    const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
     if (rows == 0) return {};
     read_rows<T, S>(p, rows, w, ctx);
     // Classifiers drop some of what they read, as BERT does.
     if (!masked) drop_read(rows, w.read, w, ctx);
-    ops::head_call<T, S> h = head_of<T, S>(p, rows, w);
-    h.logits = logits;
-    h.z_loss = z_loss;
+    ops::head_call<T, head_storage<S>> h = head_of<T, S>(p, rows, w);
+    h.logits = call.logits;
+    h.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
         ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
@@ -298,15 +305,17 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     return rows;
   }
   template <class T, class S>
-  static ops::head_call<T, S> head_of(const params<form::packed<T, S>>& p, index rows,
-                                      const workspace<T>& w) {
-    ops::head_call<T, S> h{rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
-                           T(1), w.labels,   w.chunk,    w.losses};
+  static ops::head_call<T, head_storage<S>> head_of(const params<form::packed<T, S>>& p, index rows,
+                                                    const workspace<T>& w) {
+    ops::head_call<T, head_storage<S>> h{
+        rows, read_width, vocabulary, w.read,  head_matrix<T, S>(p),
+        T(1), w.labels,   w.chunk,    w.losses};
     if constexpr (biased) h.bias = p.bias;
     return h;
   }
   template <class T, class S>
-  static const ops::packed_matrix<T, S>& head_matrix(const params<form::packed<T, S>>& p) {
+  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
+      const params<form::packed<T, S>>& p) {
     if constexpr (masked && tied)
       return p.embedding;
     else
@@ -367,8 +376,8 @@ inline constexpr bool is_encoder<encoder_model<Shape, Policies>> = true;
 }  // namespace detail
 
 /// An encoder that stands alone: numbers come from `Shape`, policies follow in any order. Defaults
-/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions,
-/// biases, nothing shared, one embedding table, f32, and a tied head that predicts masked tokens.
+/// are BERT's: exact GELU, full attention, LayerNorm behind each residual sum, learned positions
+/// and biases. Nothing is shared, weights are f32, and a tied head predicts masked tokens.
 template <encoder_shape Shape, class... Policies>
 using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
 

@@ -66,15 +66,17 @@ struct encoder_body {
 
   template <class Form>
   struct params {
-    typename Form::matrix embedding{};
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
     [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
         positions{};
     [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
                                              std::nullptr_t>
         types{};
     typename embedding_norm::template params<Form> embedding_scale{};
-    [[no_unique_address]] std::conditional_t<factorised, typename projection::template params<Form>,
-                                             std::nullptr_t>
+    [[no_unique_address]] std::conditional_t<
+        factorised,
+        typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
+        std::nullptr_t>
         widen{};
     typename blocks::template params<Form> stack{};
     [[no_unique_address]] std::conditional_t<
@@ -172,7 +174,7 @@ struct encoder_body {
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
     if constexpr (factorised) {
       without_cache::cache<T> none;
-      projection::template forward<T, S>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
+      projection::template forward<T>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
     }
   }
   /// The second half of forward(): w.embedded -> w.hidden.
@@ -201,8 +203,8 @@ struct encoder_body {
     if constexpr (factorised) {
       without_cache::cache<T> none;
       ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
-      projection::template backward<T, S>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
-                                          {w.d_scaled, rows}, none, ctx);
+      projection::template backward<T>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
+                                       {w.d_scaled, rows}, none, ctx);
     }
     ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
     ops::fill(ctx.on, rows * width, T(0), w.d_summed);

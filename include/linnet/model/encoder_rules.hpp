@@ -119,15 +119,15 @@ template <bool Fits, encoder_shape Shape, class... Ps>
 struct make_encoder {
   using type = encoder_model<
       Shape,
-      policy_set<pick<ffn::policy, ffn::gelu, Ps...>,
-                 pick<attention::policy, attention::full, Ps...>,
-                 pick<norm::policy, norm::layer_norm, Ps...>,
-                 pick<norm_placement::policy, norm_placement::post, Ps...>,
-                 pick<position::policy, position::learned, Ps...>,
-                 pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::all, Ps...>,
-                 typename pick_storage<Ps...>::type, pick<sharing::policy, sharing::none, Ps...>,
-                 pick<embedding::policy, embedding::full, Ps...>,
-                 pick<head::policy, head::masked_lm, Ps...>>>;
+      policy_set<
+          pick<ffn::policy, ffn::gelu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+          pick<norm::policy, norm::layer_norm, Ps...>,
+          pick<norm_placement::policy, norm_placement::post, Ps...>,
+          pick<position::policy, position::learned, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+          pick<bias::policy, bias::all, Ps...>, typename pick_model_storage<Ps...>::type,
+          pick<sharing::policy, sharing::none, Ps...>,
+          pick<embedding::policy, embedding::full, Ps...>,
+          pick<head::policy, head::masked_lm, Ps...>>>;
 };
 /// Stands in for an encoder that was refused, so that nothing is said of it again.
 template <encoder_shape Shape, class... Ps>

@@ -95,8 +95,8 @@ struct block_product {
 inline constexpr index gathered_steps = 128;
 
 /// Splits C += alpha A B over the team, B[K, N] as it lies in memory, some steps of K at a time.
-/// What these steps read of B, and of A where it is a transpose, is copied side by side first:
-/// lines that are far apart displace each other from the first-level cache.
+/// What these steps read of B, and of A where it is a transpose, is copied side by side first.
+/// Lines that are far apart displace each other from the first-level cache.
 template <class Value, class T>
 void split_sum(const execution& on, index m, index n, index k, const simd::rows_operand<Value>& a,
                const Value* b, T* c, T alpha) {

@@ -92,6 +92,10 @@ class model_maker {
                      '"' + printable(text) + '"'};
       }
     }
+    for (unsigned b = 0; from_.unknown >= 0 && b < 256; ++b)
+      if (const char byte = static_cast<char>(b); parts.pieces.find({&byte, 1}) < 0)
+        return wrong(from_.tokens_name, "a piece for each byte, or no unknown token",
+                     "none for byte " + std::to_string(b));
     if (auto done = take_merges(parts, true); !done) return done.error();
     return parts;
   }
@@ -274,7 +278,7 @@ inline std::string replaced(std::string_view text, std::string_view from, std::s
                   made);
   return made;
 }
-/// What a piece adds to a text.
+/// The text that a piece adds to a text.
 inline std::string text_of_piece(std::string_view piece, const tokenizer_parts& parts) {
   if (parts.spelling == tokenizer_parts::spellings::metaspace) {
     const int byte = parts.byte_fallback ? byte_of_token(piece) : -1;

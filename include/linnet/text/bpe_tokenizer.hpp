@@ -136,8 +136,8 @@ class bpe_tokenizer {
   }
   LINNET_WITHOUT_MEMORY(return {})
 
-  /// A tokenizer of its parts, checked, for readers of other formats. Errors: errc::malformed (a
-  /// byte without a piece, a merge twice or of other than its pieces), errc::unsupported.
+  /// A tokenizer of its parts, checked, for readers of other formats. Bytes without a piece are
+  /// left out of texts. Errors: errc::malformed (a merge twice), errc::unsupported.
   static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
 
  private:
@@ -184,16 +184,21 @@ class bpe_tokenizer {
     else
       merge(word, to, space);
   }
+  bool has_all_bytes() const {
+    return !parts_.by_character &&
+           std::find(std::begin(byte_ids_), std::end(byte_ids_), -1) == std::end(byte_ids_);
+  }
   /// Calls f(id, bytes) for the pieces that a word is at first.
   template <class F>
   void each_first_piece(std::string_view word, F&& f) const {
     const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
     if (!parts_.by_character) {
-      for (const char c : word) f(byte_id(c), std::size_t{1});
+      for (const char c : word)
+        if (const token id = byte_id(c); id >= 0) f(id, std::size_t{1});
       return;
     }
     std::size_t unknown = 0;  // bytes of unknown characters so far
-    for (; !word.empty();) {
+    while (!word.empty()) {
       const std::string_view character = word.substr(0, detail::utf8_front(word).size);
       word.remove_prefix(character.size());
       const token id = parts_.pieces.find(character);
@@ -300,8 +305,6 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   for (unsigned b = 0; b < 256 && !(p.by_character && p.bytes.empty()); ++b) {
     const char byte = static_cast<char>(b);
     made.byte_ids_[b] = p.by_character ? p.bytes[b] : p.pieces.find({&byte, 1});
-    if (made.byte_ids_[b] < 0)
-      return wrong("vocabulary", "a piece for each byte", "none for byte " + std::to_string(b));
   }
   made.merges_ = detail::merge_table(std::move(p.merges));
   for (std::size_t rank = 0; rank < made.merges_.size(); ++rank) {
@@ -319,7 +322,8 @@ inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
   made.special_.resize(at(static_cast<token>(p.pieces.size())));
   for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
   if (!p.by_character)
-    for (const token id : made.byte_ids_) made.special_[at(id)] = false;
+    for (const token id : made.byte_ids_)
+      if (id >= 0) made.special_[at(id)] = false;
   for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
     made.special_[at(made.merges_[rank].merged)] = false;
 
@@ -401,14 +405,15 @@ inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink 
     ids[at] = id;
     sizes[at] = sizes[at + size - 1] = static_cast<std::uint32_t>(size);
   };
-  each_first_piece(word, [&, at = std::size_t{0}](token id, std::size_t size) mutable {
-    put(at, id, size);
-    at += size;
+  std::size_t end = 0;
+  each_first_piece(word, [&](token id, std::size_t size) {
+    put(end, id, size);
+    end += size;
   });
   // The rank of the piece at a place with the next one.
   const auto rank_at = [&](std::size_t at) {
     const std::size_t next = at + sizes[at];
-    return next < word.size() ? merges_.find(ids[at], ids[next]) : merges_.none;
+    return next < end ? merges_.find(ids[at], ids[next]) : merges_.none;
   };
   const auto consider = [&](std::size_t at) {
     const std::uint32_t rank = rank_at(at);
@@ -417,7 +422,7 @@ inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink 
     return true;
   };
   const std::greater<std::uint64_t> later;
-  for (std::size_t i = 0; i < word.size(); i += sizes[i]) consider(i);
+  for (std::size_t i = 0; i < end; i += sizes[i]) consider(i);
   std::make_heap(merges.begin(), merges.end(), later);
   const auto push = [&](std::size_t at) {
     if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
@@ -436,7 +441,7 @@ inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink 
     if (at > 0) push(at - sizes[at - 1]);
     push(at);
   }
-  for (std::size_t i = 0; i < word.size(); i += sizes[i]) to.push_back(ids[i]);
+  for (std::size_t i = 0; i < end; i += sizes[i]) to.push_back(ids[i]);
 }
 
 LINNET_NAMESPACE_END

@@ -94,7 +94,8 @@ inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
   if (!from.types.empty() && from.types.size() != total)
     return wrong("tokenizer.ggml.token_type", std::to_string(total) + ", one for each token",
                  std::to_string(from.types.size()));
-  parts.unknown = from.unknown;
+  const bool bytes = parts.model == tokenizer_parts::models::byte_bpe;
+  if (!bytes) parts.unknown = from.unknown;
   std::string text;
   for (std::size_t i = 0; i < total; ++i) {
     enum { normal = 1, unknown, control, user_defined, unused, byte };
@@ -106,7 +107,7 @@ inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
     if (type == control || type == user_defined)
       parts.added.push_back({id, type == control, false, true});
     if (type == unused) parts.hidden.push_back(id);
-    if (type == unknown && parts.unknown < 0) parts.unknown = id;
+    if (type == unknown && parts.unknown < 0 && !bytes) parts.unknown = id;
     if (type == byte) parts.byte_fallback = true;
     text = from.tokens[i];
     // llama.cpp writes "##ing" as "ing" and "sing" as "▁sing".

@@ -103,11 +103,11 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, tokenizer_parts& p
 
 }  // namespace detail
 
-/// Parses a tokenizer.json held in memory, of at most 64 MiB, with the ids 0 to n - 1: a model of
-/// byte pairs, character pairs, WordPiece or unigram (docs/tokenizers.md lists the settings). Added
-/// tokens become added texts. Truncation, padding and post-processing (begin and end tokens) are
-/// left to the caller. `where` names the file in errors. Errors, with the field: errc::unsupported
-/// (another model, or a setting that linnet does not follow), errc::malformed.
+/// Parses a tokenizer.json held in memory, of at most 64 MiB, with the ids 0 to n - 1. Its model is
+/// of byte pairs, character pairs, WordPiece or unigram; docs/tokenizers.md lists the settings.
+/// Added tokens become added texts. Truncation, padding and post-processing (begin and end tokens)
+/// are left to the caller. `where` names the file in errors. Errors, with the field:
+/// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
 inline result<tokenizer> parse_hf_tokenizer(
     std::span<const std::byte> text, const std::string& where = "tokenizer.json") LINNET_TRY {
   if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);

@@ -72,7 +72,6 @@ class hf_tokenizer_settings {
   /// The id of the unknown token.
   result<void> find_unknown(tokenizer_parts& parts) {
     using models = tokenizer_parts::models;
-    if (parts.model == models::byte_bpe) return {};
     const char* const key = parts.model == models::unigram ? "model.unk_id" : "model.unk_token";
     const std::string* const value = get(key);
     if (!value) return {};
@@ -88,6 +87,7 @@ class hf_tokenizer_settings {
         parts.unknown = static_cast<token>(file_.ids[i]);
         return {};
       }
+    if (parts.model == models::byte_bpe) return {};
     return error{errc::malformed, file_.where, key, "a piece of model.vocab", printable(*value)};
   }
 
@@ -101,7 +101,7 @@ class hf_tokenizer_settings {
   error failure_{};
   // What the decoder does.
   bool bytes_ = false, byte_decoder_ = false, wordpiece_ = false, spaces_ = false,
-       byte_fallback_ = false, ended_ = false;
+       byte_fallback_ = false;
   std::string decoder_prefix_{};
 
   /// The value of a setting, or null for none and for null.

@@ -44,7 +44,7 @@ class prefix_index {
   }
   /// All pieces.
   range all() const { return {0, static_cast<std::uint32_t>(ids_.size()), 0}; }
-  /// Those of a range that go on with a byte.
+  /// The pieces of a range that go on with a byte.
   range narrow(const piece_table& pieces, const range& r, char next) const {
     const auto byte = static_cast<unsigned char>(next);
     if (r.depth == 0) return {starts_[byte], starts_[byte + 1], 1};

@@ -43,6 +43,12 @@ class splitter {
                      "\"always\" or \"never\" behind other steps", "\"first\""};
     return made;
   }
+  /// Whether the words of a text are together the text.
+  bool keeps_all() const {
+    return std::none_of(steps_.begin(), steps_.end(), [](const word_split& s) {
+      return s.kind == word_split::kinds::metaspace || s.kind == word_split::kinds::white_space;
+    });
+  }
   /// Whether there is memory for cutting a text of some bytes.
   bool has_memory(std::size_t bytes) const {
     return std::none_of(

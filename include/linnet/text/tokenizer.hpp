@@ -19,9 +19,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A tokenizer of the kind that its file says: byte pairs, character pairs, WordPiece or unigram,
-/// behind normalization and cutting into words as in Hugging Face's tokenizers. Made by
-/// read_hf_tokenizer(), by make_tokenizer() for GGUF, or from lists. Movable and copyable; const
+/// A tokenizer of the kind that its file says: byte pairs, character pairs, WordPiece or unigram.
+/// Before the model, texts are normalized and cut into words as in Hugging Face's tokenizers. Made
+/// by read_hf_tokenizer(), by make_tokenizer() for GGUF, or from lists. Movable and copyable; const
 /// calls may run in any threads.
 class tokenizer {
  public:
@@ -47,6 +47,13 @@ class tokenizer {
   }
   /// The id of an added text such as "<|im_end|>", or -1.
   token find_added(std::string_view text) const { return added().find(text); }
+
+  /// Whether every text comes back: decode(encode(text)) is `text`. So it is for byte-level models
+  /// without normalization that have a piece for each byte.
+  bool is_lossless() const {
+    const auto* const b = std::get_if<bpe_tokenizer>(&model_);
+    return b && b->has_all_bytes() && normalizer_.empty() && splitter_.keeps_all();
+  }
 
   /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
   /// `match_added`: then they are cut out first, as by bpe_tokenizer. Takes n log n steps for n
@@ -83,8 +90,7 @@ class tokenizer {
     const bool begins = previous < 0 || previous >= vocabulary() || is_special(previous);
     return text_of(id, begins);
   }
-  /// The bytes of several ids, special ones left out; of byte-level models without normalization
-  /// decode(encode(text)) is `text`. Empty where memory lacks.
+  /// The bytes of several ids, special ones left out. Empty where memory lacks.
   template <class Tokens>
   std::string decode(const Tokens& ids) const LINNET_TRY {
     std::string text;

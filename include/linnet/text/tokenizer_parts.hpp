@@ -14,7 +14,7 @@ LINNET_NAMESPACE_BEGIN
 
 /// One change of a text before it is cut into words.
 struct normalization {
-  /// What is done, named as in Hugging Face's tokenizers.
+  /// Kinds of changes, named as in Hugging Face's tokenizers.
   enum class kinds {
     nfc,            ///< Unicode's normal form C
     nfd,            ///< normal form D

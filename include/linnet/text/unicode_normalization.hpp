@@ -18,7 +18,7 @@ LINNET_NAMESPACE_BEGIN
 /// style alone become equal.
 enum class normal_form { c, d, kc, kd };
 
-/// What BERT's rules ask of a character: Mn, Mc or Me, P or printable ASCII that is neither letter
+/// Class of a character in BERT's rules: Mn, Mc or Me, P or printable ASCII that is neither letter
 /// nor digit, and Cc, Cf or Co.
 enum class mark_class : std::uint8_t { none, nonspacing, other_mark, punctuation, control };
 
@@ -68,7 +68,7 @@ void decompose(char32_t code, bool compatible, F&& f) {
   for (std::uint32_t i = 0; i < *at % 32; ++i) decompose(char32_t{parts[i]}, compatible, f);
 }
 
-/// What two code points compose to, or 0.
+/// The code point that two others compose to, or 0.
 constexpr char32_t composed(char32_t a, char32_t b) {
   if (const std::uint32_t l = a - first_lead, v = b - first_vowel; l < leads && v < vowels)
     return first_syllable + (l * vowels + v) * tails;

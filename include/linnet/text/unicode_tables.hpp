@@ -664,7 +664,7 @@ inline constexpr std::uint16_t decomposition_starts[] = {
     0x2186, 0x2196,
     // clang-format on
 };
-/// What the decompositions consist of.
+/// Code points that the decompositions consist of.
 inline constexpr std::uint32_t decomposed_codes[] = {
     // clang-format off
     0x20, 0x20, 0x308, 0x61, 0x20, 0x304, 0x32, 0x33, 0x20, 0x301, 0x3bc, 0x20, 0x327, 0x31, 0x6f,

@@ -210,7 +210,8 @@ LINNET_WITHOUT_MEMORY(return detail::refused("no memory"))
 
 /// Checks that padding on the right does nothing. What stands in it changes no bit of valid outputs
 /// and of gradients, gets no gradient itself and leaves its own outputs finite. Each sequence gives
-/// what it gives alone, nearly. Without `lengths`, sequence b lacks 2 b tokens.
+/// what it gives alone, nearly. Without `lengths`, sequence b lacks 2 b tokens. The
+/// encoder's output has no padding here.
 template <class Layer, class T = double>
 layer_report check_layer_padding(const layer_check& how = {}) LINNET_TRY {
   detail::layer_comparison c;

@@ -40,7 +40,7 @@ struct linformer : policy {
   struct layer {
     static_assert(!A.causal,
                   "linnet::attention::linformer: its mixtures hold later tokens, so it cannot be "
-                  "causal; it fits T5 encoders");
+                  "causal; it fits encoders");
     static_assert(!A.cross,
                   "linnet::attention::linformer: mixes the tokens of one sequence; "
                   "cross-attention is attention::full's");

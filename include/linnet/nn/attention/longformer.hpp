@@ -31,8 +31,7 @@ struct longformer : policy {
 
   template <attention_shape A>
   struct layer {
-    static_assert(!A.causal,
-                  "linnet::attention::longformer: sees later tokens; it fits T5 encoders");
+    static_assert(!A.causal, "linnet::attention::longformer: sees later tokens; it fits encoders");
     static_assert(!A.cross,
                   "linnet::attention::longformer: mixes the tokens of one sequence; "
                   "cross-attention is attention::full's");

@@ -36,7 +36,7 @@ struct nystrom : policy {
   struct layer {
     static_assert(!A.causal,
                   "linnet::attention::nystrom: its landmarks hold later tokens, so it cannot be "
-                  "causal; it fits T5 encoders");
+                  "causal; it fits encoders");
     static_assert(!A.cross,
                   "linnet::attention::nystrom: mixes the tokens of one sequence; cross-attention "
                   "is attention::full's");

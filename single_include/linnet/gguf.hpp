@@ -1,0 +1,1409 @@
+// SPDX-License-Identifier: MIT
+// linnet 0.1.0: small language models in C++20.
+// Written by tools/amalgamate.py from include/linnet/gguf.hpp: do not edit.
+//
+// MIT License
+//
+// Copyright (c) 2026 linnet authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+/// @file
+/// Opt-in: GGUF files, llama.cpp's format of models. Needs nothing but linnet.
+
+/// @file
+/// Writes GGUF files, version 3: metadata and tensors of any kind, or the weights of a model.
+
+/// @file
+/// Numbers to ggml's blocks, as llama.cpp's reference code rounds them: F32, F16, BF16, Q8_0, Q4_0
+/// and Q4_1.
+
+#include <linnet/linnet.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class T>
+void store_as(T value, std::byte* to) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+/// Stores a scale as a half; whether it is finite.
+inline bool store_half(float x, std::byte* to) {
+  const storage::f16::value half = storage::f16::encode(static_cast<double>(x));
+  store_as(half, to);
+  return storage::f16::finite(half);
+}
+/// x * y rounded to a float, also where the compiler would join it with a sum.
+inline float rounded_product(float x, float y) {
+  return static_cast<float>(static_cast<double>(x) * static_cast<double>(y));
+}
+/// to[16] = 32 codes of 4 bits: value(i) rounded down, at most 15.
+template <class F>
+void store_nibbles(std::byte* to, F&& value) {
+  const auto code = [&](index i) {
+    const int whole = static_cast<int>(value(i));
+    return whole < 15 ? whole : 15;
+  };
+  for (index i = 0; i < 16; ++i) to[i] = static_cast<std::byte>(code(i) | code(i + 16) << 4);
+}
+
+/// One block of finite numbers; whether its scales fit.
+inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
+  float least = from[0], most = from[0], farthest = 0;
+  if (values_per_block(type) > 1)
+    for (index i = 0; i < 32; ++i) {
+      if (from[i] < least) least = from[i];
+      if (from[i] > most) most = from[i];
+      if (std::abs(from[i]) > std::abs(farthest)) farthest = from[i];
+    }
+  // Of a scale that is too small for it, codes are all the same.
+  const auto inverse = [](float d) { return d != 0 && is_finite(1 / d) ? 1 / d : 0.f; };
+  switch (type) {
+    case ggml_type::f32:
+      store_as(*from, to);
+      return true;
+    case ggml_type::f16:
+      store_as(storage::f16::encode(static_cast<double>(*from)), to);
+      return true;
+    case ggml_type::bf16:
+      store_as(storage::bf16::encode(static_cast<double>(*from)), to);
+      return true;
+    case ggml_type::q8_0: {
+      const float d = std::abs(farthest) / 127, scale = inverse(d);
+      if (!store_half(d, to)) return false;
+      for (index i = 0; i < 32; ++i)
+        store_as(static_cast<std::int8_t>(std::round(rounded_product(from[i], scale))), to + 2 + i);
+      return true;
+    }
+    case ggml_type::q4_0: {
+      const float d = farthest / -8, scale = inverse(d);
+      if (!store_half(d, to)) return false;
+      store_nibbles(to + 2, [&](index i) { return rounded_product(from[i], scale) + 8.5f; });
+      return true;
+    }
+    case ggml_type::q4_1: {
+      const float d = (most - least) / 15, scale = inverse(d);
+      if (!store_half(d, to) || !store_half(least, to + 2)) return false;
+      store_nibbles(to + 4,
+                    [&](index i) { return rounded_product(from[i] - least, scale) + 0.5f; });
+      return true;
+    }
+    default:
+      return false;
+  }
+}
+
+}  // namespace detail
+
+/// Whether encode_ggml() makes blocks of a type.
+constexpr bool encodes_ggml(ggml_type type) {
+  return type == ggml_type::f32 || type == ggml_type::f16 || type == ggml_type::bf16 ||
+         type == ggml_type::q8_0 || type == ggml_type::q4_0 || type == ggml_type::q4_1;
+}
+/// Writes values as blocks of a type that encodes_ggml(), rounded as llama.cpp's reference code
+/// does. There are as many values as whole blocks hold. Gives false where a block has a number that
+/// is not finite or too large for its scale.
+inline bool encode_ggml(ggml_type type, std::span<const float> from, std::byte* to) {
+  const detail::ggml_layout& layout = detail::ggml_layout_of(type);
+  for (const float x : from)
+    if (layout.block > 1 && !is_finite(x)) return false;
+  bool fits = true;
+  for (index i = 0; i + layout.block <= std::ssize(from); i += layout.block, to += layout.bytes)
+    fits = detail::encode_block(type, from.data() + i, to) && fits;
+  return fits;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Weights from GGUF files: Llama, GPT-2 and T5 in llama.cpp's names and layouts.
+
+/// @file
+/// llama.cpp's names and layouts of the tensors of Llama, GPT-2 and T5, and the metadata that
+/// describe them.
+
+/// @file
+/// The contents of a GGUF file: typed metadata, and tensors. Opt-in, through linnet/gguf.hpp.
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+#include <utility>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+struct gguf_parser;
+}  // namespace detail
+
+/// Types of metadata in GGUF files, with the format's numbers for them.
+enum class gguf_kind : std::uint32_t {
+  u8,
+  i8,
+  u16,
+  i16,
+  u32,
+  i32,
+  f32,
+  boolean,
+  string,
+  array,
+  u64,
+  i64,
+  f64
+};
+
+namespace detail {
+struct gguf_kind_metadata {
+  std::string_view name;
+  std::size_t size;  ///< bytes of a value, at least
+};
+inline constexpr gguf_kind_metadata gguf_kinds[] = {
+    {"u8", 1},   {"i8", 1},     {"u16", 2},    {"i16", 2}, {"u32", 4}, {"i32", 4}, {"f32", 4},
+    {"bool", 1}, {"string", 8}, {"array", 12}, {"u64", 8}, {"i64", 8}, {"f64", 8}};
+inline constexpr std::uint32_t gguf_kind_count = std::size(gguf_kinds);
+constexpr const gguf_kind_metadata& metadata_of(gguf_kind kind) {
+  return gguf_kinds[static_cast<std::size_t>(kind)];
+}
+/// A float as its shortest decimal text.
+inline std::string float_as_text(float x) {
+  char digits[32];
+  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
+}
+/// The text behind its length at `at`, which the parser has found to be whole.
+inline std::string_view gguf_text(const std::byte* at) {
+  return {reinterpret_cast<const char*>(at) + 8, load_as<std::uint64_t>(at)};
+}
+}  // namespace detail
+
+/// The name of a type of metadata, such as "u32".
+constexpr std::string_view name_of(gguf_kind kind) { return detail::metadata_of(kind).name; }
+
+/// The texts of an array in a GGUF file, read where they stand: a range without copies.
+class gguf_strings {
+ public:
+  /// Goes from text to text.
+  class iterator {
+   public:
+    using value_type = std::string_view;
+    using difference_type = index;
+    iterator() = default;
+    explicit iterator(const std::byte* at) : at_(at) {}
+    std::string_view operator*() const { return detail::gguf_text(at_); }
+    iterator& operator++() {
+      at_ += 8 + detail::gguf_text(at_).size();
+      return *this;
+    }
+    iterator operator++(int) { return std::exchange(*this, ++iterator(*this)); }
+    bool operator==(const iterator&) const = default;
+
+   private:
+    const std::byte* at_ = nullptr;
+  };
+  gguf_strings() = default;
+  gguf_strings(std::span<const std::byte> data, index size) : data_(data), size_(size) {}
+
+  iterator begin() const { return iterator(data_.data()); }
+  iterator end() const { return iterator(data_.data() + data_.size()); }
+  /// Number of texts.
+  index size() const { return size_; }
+
+ private:
+  std::span<const std::byte> data_;
+  index size_ = 0;
+};
+
+/// One value of a GGUF file's metadata, or an array of values of one type. It views the file.
+struct gguf_value {
+  std::string_view key;
+  gguf_kind kind = gguf_kind::u8;  ///< of the value, or of an array's elements
+  bool array = false;
+  index count = 1;                    ///< of an array
+  std::span<const std::byte> data{};  ///< little-endian, not aligned; texts behind their lengths
+
+  /// Whether there is a number `i`.
+  bool has(index i) const { return i >= 0 && i < count; }
+  /// Number `i` as a whole number, if it is one of 64 bits with a sign.
+  std::optional<std::int64_t> whole(index i = 0) const {
+    if (!has(i)) return {};
+    const std::byte* const at =
+        data.data() + i * static_cast<index>(detail::metadata_of(kind).size);
+    switch (kind) {
+      case gguf_kind::u8:
+        return detail::load_as<std::uint8_t>(at);
+      case gguf_kind::i8:
+        return detail::load_as<std::int8_t>(at);
+      case gguf_kind::u16:
+        return detail::load_as<std::uint16_t>(at);
+      case gguf_kind::i16:
+        return detail::load_as<std::int16_t>(at);
+      case gguf_kind::u32:
+        return detail::load_as<std::uint32_t>(at);
+      case gguf_kind::i32:
+        return detail::load_as<std::int32_t>(at);
+      case gguf_kind::i64:
+        return detail::load_as<std::int64_t>(at);
+      case gguf_kind::u64:
+        if (const auto x = detail::load_as<std::uint64_t>(at); x <= std::uint64_t{INT64_MAX})
+          return static_cast<std::int64_t>(x);
+        return {};
+      default:
+        return {};
+    }
+  }
+  /// Number `i` as a real number, if it is f32 or f64.
+  std::optional<double> real(index i = 0) const {
+    if (!has(i)) return {};
+    if (kind == gguf_kind::f32)
+      return static_cast<double>(detail::load_as<float>(data.data() + i * 4));
+    if (kind == gguf_kind::f64) return detail::load_as<double>(data.data() + i * 8);
+    return {};
+  }
+  /// Truth value `i`, if it is one.
+  std::optional<bool> truth(index i = 0) const {
+    if (has(i) && kind == gguf_kind::boolean)
+      return data[static_cast<std::size_t>(i)] != std::byte{0};
+    return {};
+  }
+  /// The text, if it is one.
+  std::optional<std::string_view> text() const {
+    if (kind == gguf_kind::string && !array) return detail::gguf_text(data.data());
+    return {};
+  }
+  /// Type and value for messages, such as "u32 30" or "an array of 3 f32".
+  std::string description() const {
+    const std::string name(name_of(kind));
+    if (array) return "an array of " + std::to_string(count) + " " + name;
+    if (const auto x = text()) return name + " " + detail::printable(*x);
+    if (const auto x = truth()) return name + (*x ? " true" : " false");
+    if (kind == gguf_kind::f32)
+      return name + " " + detail::float_as_text(detail::load_as<float>(data.data()));
+    if (const auto x = real()) return name + " " + detail::number_text(*x);
+    if (const auto x = whole()) return name + " " + std::to_string(*x);
+    return name + " " + std::to_string(detail::load_as<std::uint64_t>(data.data()));
+  }
+};
+
+/// One tensor of a GGUF file: its name, type and shape, and its blocks in the file's bytes.
+struct gguf_tensor {
+  static constexpr index most_dimensions = 4;
+
+  std::string_view name;
+  ggml_type type = ggml_type::f32;
+  std::array<index, most_dimensions> sizes{};  ///< the slowest first, as in PyTorch
+  index dimensions = 0;
+  std::uint64_t offset = 0;           ///< of the data in the file, bytes
+  std::span<const std::byte> data{};  ///< row-major, in whole blocks, not aligned
+
+  /// Extents of the tensor: the reverse of the file's.
+  std::span<const index> shape() const {
+    return {sizes.data(), static_cast<std::size_t>(dimensions)};
+  }
+  /// Number of values.
+  index size() const {
+    index product = 1;
+    for (const index n : shape()) product *= n;
+    return product;
+  }
+  /// Bytes of its data.
+  index bytes() const { return size() / values_per_block(type) * bytes_per_block(type); }
+  /// Type and shape for messages, such as "Q4_1 [576, 1536]".
+  std::string description() const {
+    std::string text = std::string(name_of(type)) + " [";
+    for (const index n : shape()) text += (text.back() == '[' ? "" : ", ") + std::to_string(n);
+    return text + "]";
+  }
+};
+
+/// A parsed GGUF file. It views the bytes it was parsed from, or owns the mapping if it was read
+/// from a path. Movable.
+class gguf {
+ public:
+  /// Most metadata, and most tensors, in a file that is read.
+  static constexpr std::uint64_t most_entries = 65536;
+
+  /// The format's version: 2 or 3.
+  std::uint32_t version() const { return version_; }
+  /// The metadata, sorted by key.
+  std::span<const gguf_value> metadata() const { return metadata_; }
+  /// The tensors, sorted by name.
+  std::span<const gguf_tensor> tensors() const { return tensors_; }
+  /// The metadata of that key, or null.
+  const gguf_value* value(std::string_view key) const {
+    return find_in(metadata_, &gguf_value::key, key);
+  }
+  /// The tensor of that name, or null.
+  const gguf_tensor* find(std::string_view name) const {
+    return find_in(tensors_, &gguf_tensor::name, name);
+  }
+  /// Name of the file in error messages.
+  const std::string& where() const { return where_; }
+
+  /// The value of `key` as `T`: bool, a type of integers that holds it, float or double, or
+  /// std::string_view. Errors: errc::missing, errc::mismatch.
+  template <class T>
+  result<T> get(std::string_view key) const LINNET_TRY {
+    const gguf_value* const at = value(key);
+    if (!at) return absent(key);
+    if (!at->array)
+      if (const auto x = element<T>(*at, 0)) return *x;
+    return error{errc::mismatch, where_, detail::printable(key), std::string(wanted<T>()),
+                 at->description()};
+  }
+  LINNET_OR_OUT_OF_MEMORY(where_)
+  /// The array at `key` as numbers of type `T`, as in get(). Errors: errc::missing, errc::mismatch.
+  template <class T>
+  result<std::vector<T>> array(std::string_view key) const LINNET_TRY {
+    static_assert(!std::is_same_v<T, std::string_view>, "linnet: strings() reads arrays of texts");
+    const gguf_value* const at = value(key);
+    if (!at) return absent(key);
+    const error other{errc::mismatch, where_, detail::printable(key),
+                      "an array, each element " + std::string(wanted<T>()), at->description()};
+    if (!at->array) return other;
+    if (!detail::has_memory(detail::array_bytes(at->count, 1, sizeof(T))))
+      return detail::out_of_memory(where_);
+    std::vector<T> all(static_cast<std::size_t>(at->count));
+    for (index i = 0; i < at->count; ++i) {
+      const auto x = element<T>(*at, i);
+      if (!x) return other;
+      all[static_cast<std::size_t>(i)] = *x;
+    }
+    return all;
+  }
+  LINNET_OR_OUT_OF_MEMORY(where_)
+  /// The texts of the array at `key`. Errors: errc::missing, errc::mismatch.
+  result<gguf_strings> strings(std::string_view key) const LINNET_TRY {
+    const gguf_value* const at = value(key);
+    if (!at) return absent(key);
+    if (at->array && at->kind == gguf_kind::string) return gguf_strings(at->data, at->count);
+    return error{errc::mismatch, where_, detail::printable(key), "an array of string",
+                 at->description()};
+  }
+  LINNET_OR_OUT_OF_MEMORY(where_)
+
+  /// All values of a tensor as floats: the numbers that llama.cpp computes with. Errors:
+  /// errc::missing.
+  result<std::vector<float>> values(std::string_view name) const LINNET_TRY {
+    const gguf_tensor* const from = find(name);
+    if (!from)
+      return error{errc::missing, where_, detail::printable(name), "a tensor of this name", "none"};
+    if (!detail::has_memory(detail::array_bytes(from->size(), 1, sizeof(float))))
+      return detail::out_of_memory(where_);
+    std::vector<float> all(static_cast<std::size_t>(from->size()));
+    decode_ggml(from->type, from->data.data(), all);
+    return all;
+  }
+  LINNET_OR_OUT_OF_MEMORY(where_)
+
+ private:
+  friend struct detail::gguf_parser;
+  friend result<gguf> parse_gguf(lasting_span<const std::byte>, const std::string&);
+  friend result<gguf> read_gguf(const std::string&);
+  std::optional<mapped_file> owned_;
+  std::string where_;
+  std::uint32_t version_ = 0;
+  std::vector<gguf_value> metadata_;
+  std::vector<gguf_tensor> tensors_;
+
+  template <class Entry>
+  static const Entry* find_in(const std::vector<Entry>& all, std::string_view Entry::*name,
+                              std::string_view wanted) {
+    const auto at =
+        std::lower_bound(all.begin(), all.end(), wanted,
+                         [&](const Entry& a, std::string_view b) { return a.*name < b; });
+    return at != all.end() && (*at).*name == wanted ? &*at : nullptr;
+  }
+  error absent(std::string_view key) const {
+    return {errc::missing, where_, detail::printable(key), "metadata of this key", "none"};
+  }
+  template <class T>
+  static constexpr std::string_view wanted() {
+    if constexpr (std::is_same_v<T, bool>) return "a bool";
+    if constexpr (std::is_same_v<T, std::string_view>) return "a string";
+    if constexpr (std::is_floating_point_v<T>) return "f32 or f64";
+    return sizeof(T) == 8   ? "a whole number of 64 bits"
+           : sizeof(T) == 4 ? "a whole number of 32 bits"
+           : sizeof(T) == 2 ? "a whole number of 16 bits"
+                            : "a whole number of 8 bits";
+  }
+  template <class T>
+  static std::optional<T> element(const gguf_value& from, index i) {
+    if constexpr (std::is_same_v<T, bool>) {
+      return from.truth(i);
+    } else if constexpr (std::is_same_v<T, std::string_view>) {
+      return from.text();
+    } else if constexpr (std::is_floating_point_v<T>) {
+      if (const auto x = from.real(i)) return static_cast<T>(*x);
+      return {};
+    } else {
+      if (const auto x = from.whole(i); x && std::in_range<T>(*x)) return static_cast<T>(*x);
+      if (from.kind == gguf_kind::u64 && std::in_range<T>(UINT64_MAX))
+        return static_cast<T>(detail::load_as<std::uint64_t>(from.data.data() + i * 8));
+      return {};
+    }
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// llama.cpp's name of model type `M`'s architecture: "llama", "gpt2" or "t5"; "" where it has none
+/// that computes the same.
+template <class M>
+constexpr std::string_view gguf_architecture_of() {
+  constexpr hf_kind kind = hf_kind_of<M>();
+  // The feed-forward is the architecture's: no metadata describe it.
+  if constexpr (kind == hf_kind::llama) {
+    return std::is_same_v<typename M::ffn, ffn::swiglu> ? "llama" : "";
+  } else if constexpr (kind == hf_kind::gpt2) {
+    return std::is_same_v<typename M::ffn, ffn::gelu_tanh> ? "gpt2" : "";
+  } else if constexpr (kind == hf_kind::t5) {
+    using F = typename M::encoder_ffn;
+    return std::is_same_v<F, ffn::relu> || std::is_same_v<F, ffn::gated_gelu> ? "t5" : "";
+  } else {
+    return "";
+  }
+}
+
+namespace detail {
+
+/// Words for weights that GGUF files are not read into; true for others.
+template <class M, class Storage>
+constexpr bool fits_gguf() {
+  if constexpr (gguf_architecture_of<M>().empty())
+    static_assert(
+        never<M>,
+        "linnet: GGUF files are read into models that llama.cpp has: Llama (norm::rms, "
+        "rotary positions, ffn::swiglu), GPT-2 (norm::layer_norm, position::learned, "
+        "bias::all, ffn::gelu_tanh) and T5 (norm::rms, ffn::relu or ffn::gated_gelu), all "
+        "with attention::full");
+  else if constexpr (Storage::scaled)
+    static_assert(never<M>, "linnet: load GGUF files into the f32 model and quantize() it");
+  else
+    return true;
+  return false;
+}
+
+inline constexpr name_rule gguf_decoder_rules[] = {
+    {"embedding", "token_embd"},
+    {"position", "position_embd"},
+    {"blocks.#.attention.norm", "blk.#.attn_norm"},
+    {"blocks.#.attention.q", "blk.#.attn_q"},
+    {"blocks.#.attention.k", "blk.#.attn_k"},
+    {"blocks.#.attention.v", "blk.#.attn_v"},
+    {"blocks.#.attention.o", "blk.#.attn_output"},
+    {"blocks.#.ffn.norm", "blk.#.ffn_norm"},
+    {"blocks.#.ffn.gate", "blk.#.ffn_gate"},
+    {"blocks.#.ffn.up", "blk.#.ffn_up"},
+    {"blocks.#.ffn.down", "blk.#.ffn_down"},
+    {"blocks.#.ffn.wi", "blk.#.ffn_up"},
+    {"blocks.#.ffn.wo", "blk.#.ffn_down"},
+    {"norm", "output_norm"},
+    {"head", "output"},
+};
+inline constexpr name_rule gguf_t5_rules[] = {
+    {"embedding", "token_embd"},
+    {"head", "output"},
+    {"encoder.relative_bias", "enc.blk.0.attn_rel_b"},
+    {"encoder.norm", "enc.output_norm"},
+    {"decoder.relative_bias", "dec.blk.0.attn_rel_b"},
+    {"decoder.norm", "dec.output_norm"},
+};
+/// Parts of T5's blocks, encoder and decoder alike.
+inline constexpr name_rule gguf_t5_block_rules[] = {
+    {"attention.norm", "attn_norm"}, {"attention.q", "attn_q"},   {"attention.k", "attn_k"},
+    {"attention.v", "attn_v"},       {"attention.o", "attn_o"},   {"cross.norm", "cross_attn_norm"},
+    {"cross.q", "cross_attn_q"},     {"cross.k", "cross_attn_k"}, {"cross.v", "cross_attn_v"},
+    {"cross.o", "cross_attn_o"},     {"ffn.norm", "ffn_norm"},    {"ffn.wi", "ffn_up"},
+    {"ffn.wo", "ffn_down"},          {"ffn.gate", "ffn_gate"},    {"ffn.up", "ffn_up"},
+    {"ffn.down", "ffn_down"},
+};
+
+/// llama.cpp's name for one of linnet's, such as "blk.0.attn_q.weight".
+inline std::string gguf_name(std::string_view architecture, std::string_view name) {
+  const auto look = [&](std::span<const name_rule> rules, std::string_view part) {
+    return translate(rules, part, &name_rule::linnet, &name_rule::file);
+  };
+  if (architecture != "t5") return look(gguf_decoder_rules, name);
+  for (const auto& [stack, file] :
+       {name_rule{"encoder.blocks.", "enc.blk."}, name_rule{"decoder.blocks.", "dec.blk."}})
+    if (name.starts_with(stack)) {
+      const std::size_t number = stack.size(), part = name.find('.', number) + 1;
+      return std::string(file)
+          .append(name.substr(number, part - number))
+          .append(look(gguf_t5_block_rules, name.substr(part)));
+    }
+  return look(gguf_t5_rules, name);
+}
+
+/// Whether `name` is a tensor that files may hold but models do not use: old T5's cross-attention
+/// bias.
+inline bool gguf_ignores(std::string_view architecture, std::string_view name) {
+  return architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight";
+}
+
+/// Where a tensor of model type `M` stands in a GGUF file.
+template <class M>
+file_part gguf_part(leaf tensor) {
+  constexpr std::string_view architecture = gguf_architecture_of<M>();
+  file_part part{tensor,
+                 {gguf_name(architecture, tensor.name), tensor.rows, tensor.columns, tensor.vector},
+                 {}};
+  const std::string_view name = stem(tensor.name);
+  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
+  if constexpr (architecture == "llama") {
+    // The converter puts the rows of a rotary pair side by side.
+    if (M::position::pairing == rope_pairing::half && (query || key))
+      part.at.paired_heads = M::shape.head_width();
+  }
+  if (architecture == "gpt2" && (query || key || name.ends_with(".attention.v"))) {
+    part.at.name = part.at.name.replace(part.at.name.find("attn_") + 5, 1, "qkv");
+    part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
+    part.at.rows *= 3;
+  }
+  if (M::tied && name == "embedding") part.aliases.push_back("output.weight");
+  return part;
+}
+
+/// A number that a model type fixes, and the metadatum that states it.
+struct gguf_fact {
+  std::string key;
+  gguf_kind kind = gguf_kind::u32;  ///< u32 or f32
+  double number = 0;
+  std::optional<double> absent{};  ///< what llama.cpp takes where the file does not say it
+  bool written = true;
+
+  std::string number_as_text() const {
+    return kind == gguf_kind::f32 ? float_as_text(static_cast<float>(number)) : number_text(number);
+  }
+};
+
+/// The facts of model type `M`.
+template <class M>
+std::vector<gguf_fact> gguf_facts() {
+  constexpr std::string_view architecture = gguf_architecture_of<M>();
+  std::vector<gguf_fact> facts;
+  const auto add = [&](const char* key, gguf_kind kind, double number, std::optional<double> absent,
+                       bool written) {
+    facts.push_back({std::string(architecture) + "." + key, kind, number, absent, written});
+  };
+  const auto whole = [&](const char* key, index number, std::optional<index> absent = {}) {
+    std::optional<double> otherwise;
+    if (absent) otherwise = static_cast<double>(*absent);
+    add(key, gguf_kind::u32, static_cast<double>(number), otherwise, true);
+  };
+  const auto real = [&](const char* key, double number, std::optional<double> absent = {}) {
+    add(key, gguf_kind::f32, number, absent, true);
+  };
+  // Settings that the model types do not have: files may only say that they are off.
+  const auto off = [&](const char* key, gguf_kind kind, double number) {
+    add(key, kind, number, number, false);
+  };
+  constexpr auto s = M::shape;
+  if constexpr (architecture == "t5") {
+    whole("block_count", s.encoder_layers);
+    whole("decoder_block_count", s.decoder_layers, s.encoder_layers);
+    whole("attention.relative_buckets_count", s.buckets);
+    whole("decoder_start_token_id", M::start, M::start);
+    whole("attention.key_length", s.d_kv, s.d_model / s.heads);
+    whole("attention.value_length", s.d_kv, s.d_model / s.heads);
+  } else {
+    whole("block_count", s.layers);
+    whole("context_length", s.context);
+  }
+  whole("embedding_length", s.d_model);
+  whole("feed_forward_length", s.d_ff);
+  whole("attention.head_count", s.heads);
+  whole("vocab_size", s.vocabulary, s.vocabulary);
+  if constexpr (architecture == "llama") {
+    whole("attention.head_count_kv", s.kv_heads, s.heads);
+    whole("attention.key_length", s.head_width(), s.d_model / s.heads);
+    whole("attention.value_length", s.head_width(), s.d_model / s.heads);
+    whole("rope.dimension_count", s.head_width(), s.head_width());
+    real("rope.freq_base", s.rope_theta, 10000);
+    off("rope.scaling.factor", gguf_kind::f32, 1);
+    off("rope.scale_linear", gguf_kind::f32, 1);
+    off("attention.sliding_window", gguf_kind::u32, 0);
+    off("expert_count", gguf_kind::u32, 0);
+  }
+  if constexpr (architecture == "gpt2")
+    real("attention.layer_norm_epsilon", s.eps);
+  else
+    real("attention.layer_norm_rms_epsilon", s.eps);
+  return facts;
+}
+
+/// Compares a file's metadata with model type `M`. Errors: errc::mismatch, errc::missing,
+/// errc::unsupported.
+template <class M>
+result<void> check_gguf_facts(const gguf& file) {
+  constexpr std::string_view architecture = gguf_architecture_of<M>();
+  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
+    return error{code, file.where(), std::move(what), std::move(expected) + " (the model type)",
+                 std::move(got)};
+  };
+  const gguf_value* const name = file.value("general.architecture");
+  if (!name || name->text() != architecture)
+    return wrong(name ? errc::mismatch : errc::missing, "general.architecture",
+                 std::string(architecture), name ? name->description() : "no such metadata");
+  if (const gguf_value* const parts = file.value("split.count"); parts && parts->whole() != 1)
+    return error{errc::unsupported, file.where(), "split.count",
+                 "1, a model in one file (llama-gguf-split --merge joins parts)",
+                 parts->description()};
+  const std::string scaling = std::string(architecture) + ".rope.scaling.type";
+  if (const gguf_value* const type = file.value(scaling); type && type->text() != "none")
+    return wrong(errc::mismatch, scaling, "none", type->description());
+  if constexpr (architecture == "t5")
+    if (M::shape.max_distance != 128)
+      return error{errc::mismatch, file.where(), "max_distance of the model type",
+                   "128, as always in GGUF files", std::to_string(M::shape.max_distance)};
+  for (const gguf_fact& fact : gguf_facts<M>()) {
+    const gguf_value* const got = file.value(fact.key);
+    if (!got && fact.absent == fact.number) continue;
+    if (!got)
+      return wrong(fact.absent ? errc::mismatch : errc::missing, fact.key, fact.number_as_text(),
+                   fact.absent ? "no such metadata, which means " + number_text(*fact.absent)
+                               : "no such metadata");
+    const auto whole = got->array ? std::nullopt : got->whole();
+    const auto real = got->array ? std::nullopt : got->real();
+    if (fact.kind == gguf_kind::u32
+            ? !whole || static_cast<double>(*whole) != fact.number
+            : !real || static_cast<float>(*real) != static_cast<float>(fact.number))
+      return wrong(errc::mismatch, fact.key, fact.number_as_text(), got->description());
+  }
+  return {};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Reads GGUF files, versions 2 and 3, little-endian. Nothing in the file is trusted.
+///
+/// A header has magic, version, number of tensors and number of metadata. Then come the metadata,
+/// the descriptions of the tensors, and their data, each at a multiple of general.alignment.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::uint64_t gguf_default_alignment = 32, gguf_most_alignment = 1 << 20;
+inline constexpr std::uint64_t longest_gguf_name = 65535;  ///< bytes of a key or a tensor's name
+
+/// Goes through a file's metadata and descriptions of tensors. Every count is compared with the
+/// bytes that are left before anything is allocated or multiplied.
+struct gguf_parser {
+  gguf_parser(std::span<const std::byte> head, std::uint64_t bytes, gguf& into,
+              const std::string& where)
+      : file(head), size(bytes), to(into) {
+    to.where_ = where;
+  }
+
+  std::span<const std::byte> file;  ///< at least all before the tensors' data
+  std::uint64_t size;               ///< bytes of the whole file
+  gguf& to;
+  error failure{};
+  std::uint64_t data_begin = 0;  ///< where the tensors' offsets count from
+
+  bool parse() {
+    std::uint64_t tensors = 0, metadata = 0;
+    return header(tensors, metadata) && all_metadata(metadata) &&
+           once(to.metadata_, &gguf_value::key, "each key once") && alignment() &&
+           all_tensors(tensors) && once(to.tensors_, &gguf_tensor::name, "each name once") &&
+           ranges();
+  }
+
+ private:
+  std::size_t at = 0;
+  std::uint64_t aligned_to = gguf_default_alignment;
+
+  std::size_t left() const { return file.size() - at; }
+  bool fail(errc code, std::string what, std::string expected, std::string got) {
+    failure = {code, to.where_, std::move(what), std::move(expected), std::move(got)};
+    return false;
+  }
+  bool malformed(std::string what, std::string expected, std::string got) {
+    return fail(errc::malformed, std::move(what), std::move(expected), std::move(got));
+  }
+
+  /// The next number, if the file has one.
+  template <class T>
+  bool take(T& number, const std::string& what) {
+    if (left() < sizeof number)
+      return malformed(what, std::to_string(sizeof number) + " bytes",
+                       std::to_string(left()) + ", the end of the file");
+    number = load_as<T>(file.data() + at);
+    at += sizeof number;
+    return true;
+  }
+  /// The next count, of things of at least `each` bytes that follow.
+  bool take_count(std::uint64_t& count, std::size_t each, const std::string& what) {
+    if (!take(count, what)) return false;
+    return count <= left() / each ||
+           malformed(what,
+                     "at most " + std::to_string(left() / each) + ", what fits in the " +
+                         std::to_string(left()) + " bytes that follow",
+                     std::to_string(count));
+  }
+  /// The next text, behind its length.
+  bool take_name(std::string_view& text, const std::string& what) {
+    std::uint64_t length = 0;
+    if (!take_count(length, 1, what + ": length")) return false;
+    if (length < 1 || length > longest_gguf_name)
+      return malformed(what + ": length", "1 to " + std::to_string(longest_gguf_name),
+                       std::to_string(length));
+    text = gguf_text(file.data() + at - 8);
+    at += length;
+    return true;
+  }
+
+  bool header(std::uint64_t& tensors, std::uint64_t& metadata) {
+    if (size < 24) return malformed("file size", "at least 24 bytes", std::to_string(size));
+    const std::string_view magic(reinterpret_cast<const char*>(file.data()), 4);
+    if (magic != "GGUF") return malformed("magic", "GGUF", printable(magic));
+    at = 4;
+    if (!take(to.version_, "version")) return false;
+    const std::uint32_t swapped = __builtin_bswap32(to.version_);
+    if (swapped >= 1 && swapped <= 3)
+      return fail(errc::unsupported, "version", "2 or 3, little-endian",
+                  std::to_string(swapped) + ", big-endian");
+    if (to.version_ != 2 && to.version_ != 3)
+      return fail(errc::unsupported, "version", "2 or 3", std::to_string(to.version_));
+    // Behind both counts, a tensor has a name, dimensions, type and offset; a metadatum has a key,
+    // type and value.
+    return take(tensors, "number of tensors") && take(metadata, "number of metadata") &&
+           counted(tensors, 25, "number of tensors") && counted(metadata, 14, "number of metadata");
+  }
+  bool counted(std::uint64_t count, std::size_t each, const char* what) {
+    if (count > gguf::most_entries)
+      return malformed(what, "at most " + std::to_string(gguf::most_entries),
+                       std::to_string(count));
+    return count <= left() / each ||
+           malformed(what,
+                     "at most " + std::to_string(left() / each) + ", what fits in the " +
+                         std::to_string(left()) + " bytes that follow",
+                     std::to_string(count));
+  }
+
+  bool all_metadata(std::uint64_t count) {
+    if (!has_memory(count * sizeof(gguf_value))) return no_memory();
+    to.metadata_.reserve(count);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      gguf_value& value = to.metadata_.emplace_back();
+      std::uint32_t type = 0;
+      if (!take_name(value.key, "key " + std::to_string(i))) return false;
+      const std::string what = printable(value.key);
+      if (!take_kind(type, what + ": type")) return false;
+      value.kind = static_cast<gguf_kind>(type);
+      value.array = value.kind == gguf_kind::array;
+      std::uint64_t elements = 1;
+      if (value.array) {
+        if (!take_kind(type, what + ": type of elements")) return false;
+        value.kind = static_cast<gguf_kind>(type);
+        if (value.kind == gguf_kind::array)
+          return fail(errc::unsupported, what + ": type of elements", "no array in an array",
+                      "9, an array");
+        if (!take_count(elements, metadata_of(value.kind).size, what + ": number of elements"))
+          return false;
+      }
+      value.count = static_cast<index>(elements);
+      if (!take_elements(value, what)) return false;
+    }
+    return true;
+  }
+  bool take_kind(std::uint32_t& type, const std::string& what) {
+    if (!take(type, what)) return false;
+    return type < gguf_kind_count || malformed(what, "0 to 12", std::to_string(type));
+  }
+  bool take_elements(gguf_value& value, const std::string& what) {
+    const std::size_t begin = at, each = metadata_of(value.kind).size;
+    const auto count = static_cast<std::uint64_t>(value.count);
+    if (value.kind == gguf_kind::string) {
+      for (std::uint64_t i = 0, length = 0; i < count; ++i, at += length)
+        if (left() < 8 || (length = load_as<std::uint64_t>(file.data() + at)) > left() - 8) {
+          const std::string text = what + (value.array ? ", text " + std::to_string(i) : "");
+          return take_count(length, 1, text + ": length");
+        } else {
+          at += 8;
+        }
+    } else {
+      if (count > left() / each)
+        return malformed(what + ": value", std::to_string(each) + " bytes",
+                         std::to_string(left()) + ", the end of the file");
+      at += count * each;
+    }
+    value.data = file.subspan(begin, at - begin);
+    if (value.kind == gguf_kind::boolean)
+      for (const std::byte one : value.data)
+        if (one > std::byte{1})
+          return malformed(what, "a bool, 0 or 1", std::to_string(std::to_integer<int>(one)));
+    return true;
+  }
+
+  bool alignment() {
+    const gguf_value* const said = to.value("general.alignment");
+    if (!said) return true;
+    const auto x = said->kind == gguf_kind::u32 && !said->array ? said->whole() : std::nullopt;
+    if (!x || *x < 8 || (*x & (*x - 1)) != 0 || *x > std::int64_t{gguf_most_alignment})
+      return malformed("general.alignment",
+                       "u32, a power of two from 8 to " + std::to_string(gguf_most_alignment),
+                       said->description());
+    aligned_to = static_cast<std::uint64_t>(*x);
+    return true;
+  }
+
+  bool all_tensors(std::uint64_t count) {
+    if (!has_memory(count * sizeof(gguf_tensor))) return no_memory();
+    to.tensors_.reserve(count);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      gguf_tensor& tensor = to.tensors_.emplace_back();
+      if (!take_name(tensor.name, "tensor " + std::to_string(i) + ": name") ||
+          !take_tensor(tensor, printable(tensor.name)))
+        return false;
+    }
+    data_begin = (at + aligned_to - 1) / aligned_to * aligned_to;
+    return true;
+  }
+  bool take_tensor(gguf_tensor& tensor, const std::string& what) {
+    std::uint32_t dimensions = 0, type = 0;
+    if (!take(dimensions, what + ": dimensions")) return false;
+    if (dimensions > gguf_tensor::most_dimensions)
+      return malformed(what + ": dimensions",
+                       "at most " + std::to_string(gguf_tensor::most_dimensions),
+                       std::to_string(dimensions));
+    tensor.dimensions = dimensions;
+    std::uint64_t values = 1;
+    for (std::uint32_t i = 0; i < dimensions; ++i) {
+      const std::string here = what + ": dimension " + std::to_string(i);
+      std::uint64_t n = 0;
+      if (!take(n, here)) return false;
+      // Blocks have at most seven bytes for a value, so bytes are fewer than 2^63, too.
+      if (n < 1 || n > std::uint64_t{PTRDIFF_MAX} / 8 / values)
+        return malformed(here, n < 1 ? "at least 1" : "a product of dimensions below 2^60",
+                         std::to_string(n));
+      values *= n;
+      tensor.sizes[dimensions - 1 - i] = static_cast<index>(n);
+    }
+    if (!take(type, what + ": type")) return false;
+    const ggml_layout* const layout = ggml_layout_of(type);
+    if (!layout)
+      return fail(errc::unsupported, what + ": type", known_types(), std::to_string(type));
+    tensor.type = layout->type;
+    if (const index row = dimensions > 0 ? tensor.shape().back() : 1; row % layout->block != 0)
+      return malformed(what + ": dimension 0",
+                       "a multiple of " + std::to_string(layout->block) + ", the block of " +
+                           std::string(layout->name),
+                       std::to_string(row));
+    if (!take(tensor.offset, what + ": offset")) return false;
+    return tensor.offset % aligned_to == 0 ||
+           malformed(what + ": offset", "a multiple of " + std::to_string(aligned_to),
+                     std::to_string(tensor.offset));
+  }
+  static std::string known_types() {
+    std::string text;
+    for (const ggml_layout& one : ggml_layouts)
+      text += (text.empty() ? "" : ", ") + std::to_string(static_cast<std::uint32_t>(one.type)) +
+              " " + std::string(one.name);
+    return text;
+  }
+
+  /// Sorts by name, and refuses a name that stands twice.
+  template <class Entry>
+  bool once(std::vector<Entry>& all, std::string_view Entry::*name, const char* expected) {
+    std::sort(all.begin(), all.end(),
+              [&](const Entry& a, const Entry& b) { return a.*name < b.*name; });
+    for (std::size_t i = 1; i < all.size(); ++i)
+      if (all[i].*name == all[i - 1].*name)
+        return malformed(printable(all[i].*name), expected, "this one twice");
+    return true;
+  }
+  /// Tensors lie behind each other within the file; there may be gaps.
+  bool ranges() {
+    if (!has_memory(to.tensors_.size() * sizeof(std::uint32_t))) return no_memory();
+    std::vector<std::uint32_t> order(to.tensors_.size());
+    for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::uint32_t>(i);
+    std::sort(order.begin(), order.end(),
+              [&](auto a, auto b) { return to.tensors_[a].offset < to.tensors_[b].offset; });
+    const std::uint64_t room = size > data_begin ? size - data_begin : 0;
+    std::uint64_t end = 0;
+    for (const std::uint32_t i : order) {
+      gguf_tensor& tensor = to.tensors_[i];
+      const std::string what = printable(tensor.name) + ": offset";
+      const auto bytes = static_cast<std::uint64_t>(tensor.bytes());
+      if (tensor.offset > room || bytes > room - tensor.offset)
+        return malformed(what,
+                         std::to_string(bytes) + " bytes for " + tensor.description() +
+                             " within the " + std::to_string(room) + " bytes of data",
+                         std::to_string(tensor.offset));
+      if (tensor.offset < end)
+        return malformed(what, "at least " + std::to_string(end) + ", the end of the tensor before",
+                         std::to_string(tensor.offset) + ", an overlap");
+      end = tensor.offset + bytes;
+      tensor.offset += data_begin;
+    }
+    return true;
+  }
+  bool no_memory() {
+    failure = out_of_memory(to.where_);
+    return false;
+  }
+};
+
+}  // namespace detail
+
+/// Parses a GGUF file held in memory, which must outlive the result. Everything is checked before
+/// it is used. Counts and lengths are compared with the bytes that follow, and each name comes
+/// once. Tensors lie in the file, aligned and without overlap. At most 65,536 metadata and as many
+/// tensors. `where` names the file in errors. Errors: errc::malformed; errc::unsupported (other
+/// versions, big-endian, arrays in arrays, other types of tensors); errc::out_of_memory.
+inline result<gguf> parse_gguf(lasting_span<const std::byte> file,
+                               const std::string& where = "GGUF file") LINNET_TRY {
+  gguf parsed;
+  detail::gguf_parser parser(file, file.size(), parsed, where);
+  if (!parser.parse()) return parser.failure;
+  for (gguf_tensor& tensor : parsed.tensors_)
+    tensor.data = file.subspan(tensor.offset, static_cast<std::size_t>(tensor.bytes()));
+  return parsed;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Maps and parses a GGUF file, which must not shrink meanwhile. Errors: those of mapped_file::open
+/// and parse_gguf().
+inline result<gguf> read_gguf(const std::string& path) LINNET_TRY {
+  auto file = mapped_file::open(path);
+  if (!file) return file.error();
+  auto parsed = parse_gguf(file->bytes(), path);
+  if (parsed) parsed->owned_.emplace(*std::move(file));
+  return parsed;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Calls f(row, values) for each row of a tensor, decoded; a vector is one row.
+template <class F>
+void each_gguf_row(const gguf_tensor& from, std::vector<float>& values, F&& f) {
+  const index columns = from.shape().back(), rows = from.size() / columns;
+  const index bytes = columns / values_per_block(from.type) * bytes_per_block(from.type);
+  values.resize(static_cast<std::size_t>(columns));
+  for (index n = 0; n < rows; ++n) {
+    decode_ggml(from.type, from.data.data() + n * bytes, values);
+    f(n, std::span<const float>(values));
+  }
+}
+
+/// Stores floats at element `first` of a tensor.
+inline void encode_floats(const leaf& to, index first, std::span<const float> from) {
+  if (to.type == dtype::f32) {
+    __builtin_memcpy(to.data + first * size_of(dtype::f32), from.data(), from.size_bytes());
+    return;
+  }
+  std::array<double, 256> some;
+  for (std::size_t i = 0; i < from.size(); i += some.size()) {
+    const std::size_t count = (std::min)(some.size(), from.size() - i);
+    for (std::size_t j = 0; j < count; ++j) some[j] = static_cast<double>(from[i + j]);
+    encode_reals(to, first + static_cast<index>(i), static_cast<index>(count), some.data());
+  }
+}
+
+/// Reads the rows of `to` from a tensor of a file, which has the placement's shape.
+inline void copy_in(const leaf& to, const placement& at, const gguf_tensor& from,
+                    std::vector<float>& values) {
+  const index columns = at.vector ? at.rows : at.columns;
+  const index bytes = columns / values_per_block(from.type) * bytes_per_block(from.type);
+  values.resize(static_cast<std::size_t>(columns));
+  if (at.vector) decode_ggml(from.type, from.data.data(), values);
+  for (index n = 0; n < to.rows; ++n) {
+    const index row = at.feature(n);
+    if (at.vector) {
+      encode_floats(to, n, {values.data() + row, 1});
+    } else {
+      decode_ggml(from.type, from.data.data() + row * bytes, values);
+      encode_floats(to, n * columns, values);
+    }
+  }
+}
+
+/// Finds every part in the file and checks its shape, then that nothing else is in it. Only then it
+/// copies.
+inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_part>& parts,
+                                    std::string_view architecture, nonfinite values) {
+  const auto wrong = [&](errc code, std::string_view what, std::string expected, std::string got) {
+    return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
+  };
+  std::vector<float> row;
+  std::vector<bool> used(file.tensors().size());
+  std::vector<const gguf_tensor*> found;
+  for (const file_part& part : parts) {
+    const auto look_for = [&](std::string_view name) {
+      const gguf_tensor* const tensor = file.find(name);
+      if (tensor) used[static_cast<std::size_t>(tensor - file.tensors().data())] = true;
+      return tensor;
+    };
+    const gguf_tensor* const tensor = look_for(part.at.name);
+    const std::string expected =
+        (part.at.vector ? "[" : "[" + std::to_string(part.at.rows) + ", ") +
+        std::to_string(part.at.vector ? part.at.rows : part.at.columns) + "] (the model type)";
+    if (!tensor) return wrong(errc::missing, part.at.name, expected, "no such tensor");
+    const auto shape = tensor->shape();
+    if (part.at.vector
+            ? !(shape.size() == 1 && shape[0] == part.at.rows)
+            : !(shape.size() == 2 && shape[0] == part.at.rows && shape[1] == part.at.columns))
+      return wrong(errc::mismatch, tensor->name, expected, tensor->description());
+    for (const std::string& alias : part.aliases)
+      if (const gguf_tensor* const other = look_for(alias);
+          other && !(other->type == tensor->type && std::ranges::equal(other->shape(), shape) &&
+                     std::ranges::equal(other->data, tensor->data)))
+        return wrong(errc::mismatch, other->name,
+                     "the same values as " + part.at.name + " (one tensor in the model type)",
+                     "others");
+    found.push_back(tensor);
+  }
+  for (std::size_t i = 0; i < used.size(); ++i)
+    if (const gguf_tensor& tensor = file.tensors()[i];
+        !used[i] && !gguf_ignores(architecture, tensor.name))
+      return wrong(errc::mismatch, tensor.name, "only tensors of the model type",
+                   tensor.description());
+  if (values == nonfinite::refuse)
+    for (const gguf_tensor* const tensor : found) {
+      bool finite = true;
+      each_gguf_row(*tensor, row, [&](index, std::span<const float> x) {
+        for (const float value : x) finite = finite && is_finite(value);
+      });
+      if (!finite)
+        return wrong(errc::invalid, tensor->name, "finite numbers", "a NaN or an infinity");
+    }
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    copy_in(parts[i].tensor, parts[i].at, *found[i], row);
+  return {};
+}
+
+/// The parts of a GGUF file of `M`, in canonical order.
+template <class M, class T>
+std::vector<file_part> gguf_parts(const weights<M, T>& w) {
+  std::vector<file_part> parts;
+  for (leaf& tensor : leaves_of(w)) parts.push_back(gguf_part<M>(std::move(tensor)));
+  return parts;
+}
+
+}  // namespace detail
+
+/// Loads a parsed GGUF file of architecture llama, gpt2 or t5. Its metadata are compared with the
+/// model type, then the name and shape of every tensor, and only then is `w` written. Blocks are
+/// decoded to the floats that llama.cpp computes with. Llama's rotary pairs are reordered where the
+/// type uses position::rope_half. Errors: errc::mismatch, errc::missing, errc::unsupported (one of
+/// several parts), errc::out_of_memory, and errc::invalid where `values` are to be finite.
+template <class M, class T>
+result<void> load_gguf(weights<M, T>& w, const gguf& file,
+                       nonfinite values = nonfinite::keep) LINNET_TRY {
+  if constexpr (!detail::fits_gguf<M, storage_of<M, T>>()) {
+    return {};
+  } else {
+    if (!w.valid()) return w.error();
+    if (auto fits = detail::check_gguf_facts<M>(file); !fits) return fits;
+    return detail::load_gguf_parts(file, detail::gguf_parts(w), gguf_architecture_of<M>(), values);
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+/// Loads a GGUF file held in memory. `where` names it in errors. Errors: as above, and those of
+/// parse_gguf().
+template <class M, class T>
+result<void> load_gguf(weights<M, T>& w, std::span<const std::byte> bytes,
+                       const std::string& where = "GGUF file",
+                       nonfinite values = nonfinite::keep) LINNET_TRY {
+  const auto file = parse_gguf(bytes, where);
+  return file ? load_gguf(w, *file, values) : result<void>(file.error());
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+/// Loads a GGUF file, which is mapped. Errors: as above, and those of read_gguf().
+template <class M, class T>
+result<void> load_gguf(weights<M, T>& w, const std::string& path,
+                       nonfinite values = nonfinite::keep) LINNET_TRY {
+  const auto file = read_gguf(path);
+  return file ? load_gguf(w, *file, values) : result<void>(file.error());
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// One metadatum to be written: a key, and a value or an array.
+struct gguf_entry {
+  std::string key;
+  gguf_kind kind = gguf_kind::u32;  ///< of the value, or of an array's elements
+  bool array = false;
+  index count = 1;
+  std::string data{};  ///< the value's bytes, little-endian; texts behind their lengths
+
+  /// A number, a bool or a text, in the type of metadata that is nearest to its own.
+  template <class T>
+  gguf_entry(std::string name, const T& value) : key(std::move(name)) {
+    if constexpr (std::is_convertible_v<const T&, std::string_view> || std::is_arithmetic_v<T>) {
+      add(value);
+    } else {
+      array = true;
+      count = static_cast<index>(std::size(value));
+      kind = kind_of<typename T::value_type>();
+      for (const auto& one : value) add(static_cast<const typename T::value_type&>(one));
+    }
+  }
+  /// A copy of a file's metadatum, such as a tokenizer's tokens.
+  explicit gguf_entry(const gguf_value& from)
+      : key(from.key),
+        kind(from.kind),
+        array(from.array),
+        count(from.count),
+        data(reinterpret_cast<const char*>(from.data.data()), from.data.size()) {}
+
+ private:
+  template <class T>
+  static constexpr gguf_kind kind_of() {
+    if constexpr (std::is_convertible_v<T, std::string_view>)
+      return gguf_kind::string;
+    else if constexpr (std::is_same_v<T, bool>)
+      return gguf_kind::boolean;
+    else if constexpr (std::is_floating_point_v<T>)
+      return sizeof(T) == 4 ? gguf_kind::f32 : gguf_kind::f64;
+    else if constexpr (std::is_signed_v<T>)
+      return sizeof(T) == 1   ? gguf_kind::i8
+             : sizeof(T) == 2 ? gguf_kind::i16
+             : sizeof(T) == 4 ? gguf_kind::i32
+                              : gguf_kind::i64;
+    else
+      return sizeof(T) == 1   ? gguf_kind::u8
+             : sizeof(T) == 2 ? gguf_kind::u16
+             : sizeof(T) == 4 ? gguf_kind::u32
+                              : gguf_kind::u64;
+  }
+  void append(const void* from, std::size_t bytes) {
+    data.append(static_cast<const char*>(from), bytes);
+  }
+  template <class T>
+  void add(const T& value) {
+    kind = kind_of<T>();
+    if constexpr (std::is_convertible_v<const T&, std::string_view>) {
+      const std::string_view text = value;
+      const std::uint64_t length = text.size();
+      append(&length, sizeof length);
+      append(text.data(), text.size());
+    } else if constexpr (std::is_same_v<T, bool>) {
+      const char byte = value ? 1 : 0;
+      append(&byte, 1);
+    } else {
+      append(&value, sizeof value);
+    }
+  }
+};
+
+/// One tensor to be written: its name, the type that the file has it in, and its values.
+struct gguf_named_tensor {
+  std::string name;
+  ggml_type type = ggml_type::f32;
+  std::vector<index> shape;         ///< the slowest first, as in PyTorch
+  std::span<const float> values{};  ///< row-major; whole blocks in each row
+};
+
+namespace detail {
+
+/// The metadata and descriptions of a file up to the tensors' data, or why readers would refuse it
+/// (errc::invalid).
+inline result<std::string> gguf_head(std::span<const gguf_entry> metadata,
+                                     std::span<const gguf_named_tensor> tensors,
+                                     const std::string& path) {
+  std::string head = "GGUF";
+  const auto put = [&](auto number) {
+    head.append(reinterpret_cast<const char*>(&number), sizeof number);
+  };
+  const auto put_text = [&](std::string_view text) {
+    put(std::uint64_t{text.size()});
+    head += text;
+  };
+  const auto align = [](std::uint64_t x) {
+    return (x + gguf_default_alignment - 1) / gguf_default_alignment * gguf_default_alignment;
+  };
+  put(std::uint32_t{3});
+  put(std::uint64_t{tensors.size()});
+  put(std::uint64_t{metadata.size()});
+  for (const gguf_entry& one : metadata) {
+    if (one.key == "general.alignment")
+      return error{errc::invalid, path, one.key, "no such metadatum: the writer aligns to 32",
+                   "one"};
+    put_text(one.key);
+    if (one.array) put(static_cast<std::uint32_t>(gguf_kind::array));
+    put(static_cast<std::uint32_t>(one.kind));
+    if (one.array) put(static_cast<std::uint64_t>(one.count));
+    head += one.data;
+  }
+  std::uint64_t offset = 0;
+  for (const gguf_named_tensor& one : tensors) {
+    put_text(one.name);
+    put(static_cast<std::uint32_t>(one.shape.size()));
+    for (std::size_t i = one.shape.size(); i-- > 0;) put(static_cast<std::uint64_t>(one.shape[i]));
+    put(static_cast<std::uint32_t>(one.type));
+    put(offset);
+    std::uint64_t values = 1;
+    for (const index n : one.shape) values *= static_cast<std::uint64_t>(n);
+    const auto block = static_cast<std::uint64_t>(values_per_block(one.type));
+    offset = align(offset + values / block * static_cast<std::uint64_t>(bytes_per_block(one.type)));
+  }
+  head.resize(align(head.size()));
+  gguf checked;
+  gguf_parser parser(std::as_bytes(std::span(head)), head.size() + offset, checked, path);
+  if (parser.parse()) return head;
+  if (parser.failure.code != errc::out_of_memory) parser.failure.code = errc::invalid;
+  return parser.failure;
+}
+
+/// Writes a file; values_of(i) gives the floats of tensor i.
+template <class F>
+result<void> write_gguf_file(const std::string& path, std::span<const gguf_entry> metadata,
+                             std::span<const gguf_named_tensor> tensors, F&& values_of) {
+  const auto head = gguf_head(metadata, tensors, path);
+  if (!head) return head.error();
+  file_writer file(path);
+  file.write(std::as_bytes(std::span(*head)));
+  std::vector<std::byte> row;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const gguf_named_tensor& tensor = tensors[i];
+    const std::span<const float> values = values_of(i);
+    const auto columns = static_cast<std::size_t>(tensor.shape.empty() ? 1 : tensor.shape.back());
+    const auto bytes = static_cast<std::size_t>(bytes_per_block(tensor.type)) *
+                       (columns / static_cast<std::size_t>(values_per_block(tensor.type)));
+    row.resize(bytes);
+    for (std::size_t at = 0; at < values.size(); at += columns) {
+      if (!encode_ggml(tensor.type, values.subspan(at, columns), row.data()))
+        return error{errc::invalid, path, printable(tensor.name),
+                     "finite numbers that fit the scales of " + std::string(name_of(tensor.type)),
+                     "others"};
+      file.write(row);
+    }
+    const std::byte zeros[gguf_default_alignment] = {};
+    const std::size_t rest = values.size() / columns * bytes % gguf_default_alignment;
+    if (rest > 0) file.write(std::span(zeros).first(gguf_default_alignment - rest));
+  }
+  return file.commit();
+}
+
+/// Writes the parts of a model; those that share a tensor of the file are joined.
+inline result<void> write_gguf_parts(const std::string& path, const std::vector<file_part>& parts,
+                                     ggml_type type, const std::vector<gguf_entry>& metadata) {
+  std::vector<gguf_named_tensor> tensors;
+  std::vector<std::vector<const file_part*>> joined;
+  index largest = 0;
+  for (const file_part& part : parts) {
+    const placement& at = part.at;
+    const auto found = std::find_if(tensors.begin(), tensors.end(),
+                                    [&](const auto& one) { return one.name == at.name; });
+    if (found != tensors.end()) {
+      joined[static_cast<std::size_t>(found - tensors.begin())].push_back(&part);
+      continue;
+    }
+    const std::string_view name = stem(part.tensor.name);
+    const bool coarse = !at.vector && name != "position" && !name.ends_with("relative_bias") &&
+                        at.columns % values_per_block(type) == 0;
+    tensors.push_back({at.name, coarse ? type : ggml_type::f32, {at.rows}});
+    if (!at.vector) tensors.back().shape.push_back(at.columns);
+    joined.push_back({&part});
+    largest = (std::max)(largest, at.rows * at.columns);
+  }
+  if (!has_memory(array_bytes(largest, 1, sizeof(float)))) return out_of_memory(path);
+  std::vector<float> values;
+  return write_gguf_file(path, metadata, tensors, [&](std::size_t i) {
+    const placement& whole = joined[i][0]->at;
+    values.resize(static_cast<std::size_t>(whole.rows * whole.columns));
+    for (const file_part* const part : joined[i]) {
+      const leaf& from = part->tensor;
+      for (index n = 0; n < from.rows; ++n)
+        for (index j = 0; j < from.columns; ++j) {
+          double x = 0;
+          const index at = n * from.columns + j, to = part->at.row(n).first + j;
+          decode_reals(from.type, from.data + at * size_of(from.type), 1, 1, &x);
+          values[static_cast<std::size_t>(to)] = static_cast<float>(x);
+        }
+    }
+    return std::span<const float>(values);
+  });
+}
+
+}  // namespace detail
+
+/// Writes a GGUF file of version 3 with these metadata and tensors, in their order. Types of
+/// tensors are F32, F16, BF16, Q8_0, Q4_0 and Q4_1, rounded as llama.cpp's reference code does.
+/// Nothing is written that parse_gguf() refuses. Errors: errc::invalid (also a shape that does not
+/// fit its values), errc::out_of_memory, errc::io.
+inline result<void> write_gguf(const std::string& path, std::span<const gguf_entry> metadata,
+                               std::span<const gguf_named_tensor> tensors) LINNET_TRY {
+  for (const gguf_named_tensor& tensor : tensors) {
+    const auto wrong = [&](std::string expected, std::string got) {
+      return error{errc::invalid, path, detail::printable(tensor.name), std::move(expected),
+                   std::move(got)};
+    };
+    if (!encodes_ggml(tensor.type))
+      return wrong("F32, F16, BF16, Q8_0, Q4_0 or Q4_1", std::string(name_of(tensor.type)));
+    index size = 1;
+    bool fits = true;
+    for (const index n : tensor.shape)
+      fits = fits && n >= 1 && !__builtin_mul_overflow(size, n, &size);
+    if (!fits || size != std::ssize(tensor.values))
+      return wrong("as many values as the shape says", std::to_string(tensor.values.size()));
+  }
+  return detail::write_gguf_file(path, metadata, tensors,
+                                 [&](std::size_t i) { return tensors[i].values; });
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Saves weights as a GGUF file that load_gguf() and llama.cpp read, for the models that
+/// load_gguf() takes. Matrices whose rows hold whole blocks are of type `type`, all else is F32.
+/// `notes` are metadata of your own, such as a tokenizer's; without a tokenizer.ggml.model it is
+/// "no_vocab". Errors: those of write_gguf().
+template <class M, class T>
+result<void> save_gguf(const weights<M, T>& w, const std::string& path,
+                       ggml_type type = ggml_type::f32,
+                       std::vector<gguf_entry> notes = {}) LINNET_TRY {
+  if constexpr (!detail::fits_gguf<M, storage_of<M, T>>()) {
+    return {};
+  } else {
+    if (!w.valid()) return w.error();
+    if (!encodes_ggml(type))
+      return error{errc::invalid, path, "type", "F32, F16, BF16, Q8_0, Q4_0 or Q4_1",
+                   std::string(name_of(type))};
+    std::vector<gguf_entry> metadata;
+    metadata.emplace_back("general.architecture", gguf_architecture_of<M>());
+    if (type != ggml_type::f32)
+      metadata.emplace_back("general.quantization_version", std::uint32_t{2});
+    for (const detail::gguf_fact& fact : detail::gguf_facts<M>())
+      if (fact.written && fact.kind == gguf_kind::f32)
+        metadata.emplace_back(fact.key, static_cast<float>(fact.number));
+      else if (fact.written)
+        metadata.emplace_back(fact.key, static_cast<std::uint32_t>(fact.number));
+    if (std::ranges::none_of(notes, [](const auto& n) { return n.key == "tokenizer.ggml.model"; }))
+      metadata.emplace_back("tokenizer.ggml.model", "no_vocab");
+    for (gguf_entry& note : notes) metadata.push_back(std::move(note));
+    return detail::write_gguf_parts(path, detail::gguf_parts(w), type, metadata);
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
