@@ -152,7 +152,9 @@ void use(std::span<const std::byte> bytes) {
       __builtin_trap();
   }
   static ln::weights<llama> w;
-  if (ln::load_gguf(w, *file)) fuzz::generate(w);
+  if (ln::load_gguf(w, *file)) fuzz::generate(ln::pack(w));
+  static ln::weights<ln::quantized<llama, ln::storage::q8_0>> kept;
+  if (ln::load_gguf(kept, *file)) fuzz::generate(ln::pack(kept));
   if (ln::load_gguf(w, *file, ln::nonfinite::refuse))
     for (const auto& leaf : ln::detail::leaves_of(w))
       if (!ln::detail::all_finite(leaf.type, leaf.data, leaf.size())) __builtin_trap();
@@ -162,7 +164,9 @@ void use(std::span<const std::byte> bytes) {
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
   ln::weights<llama> w;
-  if (!ln::load_gguf(w, edited({nullptr, 0}))) __builtin_trap();  // what is edited was good
+  ln::weights<ln::quantized<llama, ln::storage::q8_0>> kept;
+  const std::vector<std::byte> file = edited({nullptr, 0});  // what is edited was good
+  if (!ln::load_gguf(w, file) || !ln::load_gguf(kept, file)) __builtin_trap();
   return 0;
 }
 

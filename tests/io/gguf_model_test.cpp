@@ -382,6 +382,11 @@ BOOST_AUTO_TEST_CASE(failing_allocations) {
   ln::weights<llama_mqa> to;
   check_failing_allocations("save_gguf", [&] { return ln::save_gguf(w, path); });
   check_failing_allocations("load_gguf", [&] { return ln::load_gguf(to, path); });
+  ln::weights<block_llama> floats;
+  auto blocks = ln::quantize<ln::storage::q4_1>(floats);
+  const std::string kept = path + ".kept";
+  check_failing_allocations("save_gguf of blocks", [&] { return ln::save_gguf(blocks, kept); });
+  check_failing_allocations("load_gguf of blocks", [&] { return ln::load_gguf(blocks, kept); });
   const std::string file = contents(path);
   check_failing_allocations("parse_gguf", [&] { return ln::parse_gguf(bytes(file)); });
   const auto parsed = ln::read_gguf(path);

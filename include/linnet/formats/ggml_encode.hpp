@@ -20,8 +20,8 @@ inline bool store_half(float x, std::byte* to) {
   store_as(half, to);
   return storage::f16::finite(half);
 }
-/// Stores a block of Q8_0, Q4_0 or Q4_1; whether its scales are finite. code(i) gives the codes, as
-/// the storage type of that name has them.
+/// Stores a block of Q8_0, Q4_0 or Q4_1, with code(i) as the storage type of that name has codes.
+/// Returns whether the scales are finite.
 template <class F>
 bool store_block(ggml_type type, float scale, float minimum, F&& code, std::byte* to) {
   const bool has_minimum = type == ggml_type::q4_1;
