@@ -50,31 +50,33 @@ inline bool store_half(float x, std::byte* to) {
   store_as(half, to);
   return storage::f16::finite(half);
 }
-/// x * y rounded to a float, also where the compiler would join it with a sum.
-inline float rounded_product(float x, float y) {
-  return static_cast<float>(static_cast<double>(x) * static_cast<double>(y));
-}
-/// to[16] = 32 codes of 4 bits: value(i) rounded down, at most 15.
+/// Stores a block of Q8_0, Q4_0 or Q4_1, with code(i) as the storage type of that name has codes.
+/// Returns whether the scales are finite.
 template <class F>
-void store_nibbles(std::byte* to, F&& value) {
-  const auto code = [&](index i) {
-    const int whole = static_cast<int>(value(i));
-    return whole < 15 ? whole : 15;
-  };
-  for (index i = 0; i < 16; ++i) to[i] = static_cast<std::byte>(code(i) | code(i + 16) << 4);
+bool store_block(ggml_type type, float scale, float minimum, F&& code, std::byte* to) {
+  const bool has_minimum = type == ggml_type::q4_1;
+  const bool fits = store_half(scale, to) && (!has_minimum || store_half(minimum, to + 2));
+  std::byte* const codes = to + (has_minimum ? 4 : 2);
+  const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
+  if (type == ggml_type::q8_0)
+    for (index i = 0; i < 32; ++i) codes[i] = static_cast<std::byte>(code(i));
+  else
+    for (index i = 0; i < 16; ++i)
+      codes[i] = static_cast<std::byte>((code(i) | code(i + 16) << 4) ^ flipped);
+  return fits;
+}
+/// Rounds finite numbers to a block of the type that keeps what storage `S` does.
+template <class S>
+bool encode_codes(ggml_type type, const float* from, std::byte* to) {
+  typename S::value codes[S::group];
+  float scale = 0, minimum = 0;
+  S::round_block(S::group, from, codes, scale, minimum);
+  return store_block(
+      type, scale, minimum, [&](index i) { return static_cast<int>(codes[i]); }, to);
 }
 
 /// One block of finite numbers; whether its scales fit.
 inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
-  float least = from[0], most = from[0], farthest = 0;
-  if (values_per_block(type) > 1)
-    for (index i = 0; i < 32; ++i) {
-      if (from[i] < least) least = from[i];
-      if (from[i] > most) most = from[i];
-      if (std::abs(from[i]) > std::abs(farthest)) farthest = from[i];
-    }
-  // Of a scale that is too small for it, codes are all the same.
-  const auto inverse = [](float d) { return d != 0 && is_finite(1 / d) ? 1 / d : 0.f; };
   switch (type) {
     case ggml_type::f32:
       store_as(*from, to);
@@ -85,26 +87,12 @@ inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
     case ggml_type::bf16:
       store_as(storage::bf16::encode(static_cast<double>(*from)), to);
       return true;
-    case ggml_type::q8_0: {
-      const float d = std::abs(farthest) / 127, scale = inverse(d);
-      if (!store_half(d, to)) return false;
-      for (index i = 0; i < 32; ++i)
-        store_as(static_cast<std::int8_t>(std::round(rounded_product(from[i], scale))), to + 2 + i);
-      return true;
-    }
-    case ggml_type::q4_0: {
-      const float d = farthest / -8, scale = inverse(d);
-      if (!store_half(d, to)) return false;
-      store_nibbles(to + 2, [&](index i) { return rounded_product(from[i], scale) + 8.5f; });
-      return true;
-    }
-    case ggml_type::q4_1: {
-      const float d = (most - least) / 15, scale = inverse(d);
-      if (!store_half(d, to) || !store_half(least, to + 2)) return false;
-      store_nibbles(to + 4,
-                    [&](index i) { return rounded_product(from[i] - least, scale) + 0.5f; });
-      return true;
-    }
+    case ggml_type::q8_0:
+      return encode_codes<storage::q8_0>(type, from, to);
+    case ggml_type::q4_0:
+      return encode_codes<storage::q4_0>(type, from, to);
+    case ggml_type::q4_1:
+      return encode_codes<storage::q4_1>(type, from, to);
     default:
       return false;
   }
@@ -484,6 +472,27 @@ constexpr std::string_view gguf_architecture_of() {
 
 namespace detail {
 
+/// How the matrices of model type `M`, stored as `Storage` says, go with GGUF files.
+struct gguf_storage {
+  bool known = true;   ///< floats, or codes that the files have
+  bool filled = true;  ///< blocks of codes fill all rows
+};
+template <class M, class Storage>
+consteval gguf_storage gguf_storage_of() {
+  gguf_storage found;
+  typename M::template params<form::canonical<float, Storage>> tree{};
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+        if constexpr (requires { leaf.scales; }) {
+          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+          found.known = found.known && (S::ggml || !S::scaled);
+          if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
+        }
+      },
+      parameter_path{}, tree);
+  return found;
+}
+
 /// Words for weights that GGUF files are not read into; true for others.
 template <class M, class Storage>
 constexpr bool fits_gguf() {
@@ -494,8 +503,15 @@ constexpr bool fits_gguf() {
         "rotary positions, ffn::swiglu), GPT-2 (norm::layer_norm, position::learned, "
         "bias::all, ffn::gelu_tanh) and T5 (norm::rms, ffn::relu or ffn::gated_gelu), all "
         "with attention::full");
-  else if constexpr (Storage::scaled)
-    static_assert(never<M>, "linnet: load GGUF files into the f32 model and quantize() it");
+  else if constexpr (!gguf_storage_of<M, Storage>().known)
+    static_assert(never<M>,
+                  "linnet: GGUF files are loaded as storage::q8_0, q4_0, q4_1 or floats; load "
+                  "into the f32 model and quantize() it for others");
+  else if constexpr (!gguf_storage_of<M, Storage>().filled)
+    static_assert(never<M>,
+                  "linnet: GGUF files have Q8_0, Q4_0 and Q4_1 in blocks of 32 inputs, which do "
+                  "not fill the rows of every matrix here; load into the f32 model and "
+                  "quantize() it");
   else
     return true;
   return false;
@@ -559,13 +575,20 @@ inline bool gguf_ignores(std::string_view architecture, std::string_view name) {
   return architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight";
 }
 
+/// The type of block that a tensor in ggml's blocks is made of.
+inline ggml_type block_type(const leaf& tensor) {
+  return tensor.type == dtype::i8 ? ggml_type::q8_0
+         : tensor.zeros           ? ggml_type::q4_1
+                                  : ggml_type::q4_0;
+}
+
 /// Where a tensor of model type `M` stands in a GGUF file.
 template <class M>
 file_part gguf_part(leaf tensor) {
   constexpr std::string_view architecture = gguf_architecture_of<M>();
-  file_part part{tensor,
-                 {gguf_name(architecture, tensor.name), tensor.rows, tensor.columns, tensor.vector},
-                 {}};
+  const index columns = tensor.ggml ? tensor.row_scales * storage::q8_0::group : tensor.columns;
+  file_part part{
+      tensor, {gguf_name(architecture, tensor.name), tensor.rows, columns, tensor.vector}, {}};
   const std::string_view name = stem(tensor.name);
   const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
   if constexpr (architecture == "llama") {
@@ -1027,6 +1050,31 @@ inline void encode_floats(const leaf& to, index first, std::span<const float> fr
   }
 }
 
+/// Reads row `n` of codes, scales and minima from its blocks.
+inline void load_blocks(const leaf& to, index n, const std::byte* from) {
+  const ggml_type type = block_type(to);
+  std::byte* codes = to.data + n * to.columns;
+  for (index b = n * to.row_scales; b < (n + 1) * to.row_scales; ++b) {
+    to.scales[b] = half_at(from);
+    from += 2;
+    if (type == ggml_type::q4_1) {
+      to.zeros[b] = half_at(from);
+      from += 2;
+    }
+    if (type == ggml_type::q8_0) {
+      __builtin_memcpy(codes, from, 32);
+      codes += 32;
+      from += 32;
+      continue;
+    }
+    const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
+    for (index i = 0; i < 32; i += 2)
+      *codes++ = static_cast<std::byte>(
+          (packed_code<16, 4>(from, i) | packed_code<16, 4>(from, i + 1) << 4) ^ flipped);
+    from += 16;
+  }
+}
+
 /// Reads the rows of `to` from a tensor of a file, which has the placement's shape.
 inline void copy_in(const leaf& to, const placement& at, const gguf_tensor& from,
                     std::vector<float>& values) {
@@ -1036,7 +1084,9 @@ inline void copy_in(const leaf& to, const placement& at, const gguf_tensor& from
   if (at.vector) decode_ggml(from.type, from.data.data(), values);
   for (index n = 0; n < to.rows; ++n) {
     const index row = at.feature(n);
-    if (at.vector) {
+    if (to.ggml) {
+      load_blocks(to, n, from.data.data() + row * bytes);
+    } else if (at.vector) {
       encode_floats(to, n, {values.data() + row, 1});
     } else {
       decode_ggml(from.type, from.data.data() + row * bytes, values);
@@ -1071,6 +1121,11 @@ inline result<void> load_gguf_parts(const gguf& file, const std::vector<file_par
             ? !(shape.size() == 1 && shape[0] == part.at.rows)
             : !(shape.size() == 2 && shape[0] == part.at.rows && shape[1] == part.at.columns))
       return wrong(errc::mismatch, tensor->name, expected, tensor->description());
+    if (part.tensor.ggml && tensor->type != block_type(part.tensor))
+      return wrong(errc::mismatch, tensor->name,
+                   std::string(name_of(block_type(part.tensor))) +
+                       " (the model type; load others into the f32 model and quantize() it)",
+                   tensor->description());
     for (const std::string& alias : part.aliases)
       if (const gguf_tensor* const other = look_for(alias);
           other && !(other->type == tensor->type && std::ranges::equal(other->shape(), shape) &&
@@ -1110,10 +1165,12 @@ std::vector<file_part> gguf_parts(const weights<M, T>& w) {
 }  // namespace detail
 
 /// Loads a parsed GGUF file of architecture llama, gpt2 or t5. Its metadata are compared with the
-/// model type, then the name and shape of every tensor, and only then is `w` written. Blocks are
-/// decoded to the floats that llama.cpp computes with. Llama's rotary pairs are reordered where the
-/// type uses position::rope_half. Errors: errc::mismatch, errc::missing, errc::unsupported (one of
-/// several parts), errc::out_of_memory, and errc::invalid where `values` are to be finite.
+/// model type, then the name and shape of every tensor, and only then is `w` written. Matrices
+/// stored as storage::q8_0, q4_0 or q4_1 take codes and scales of that type as they are. For
+/// floats, blocks are decoded to those that llama.cpp computes with. Llama's rotary pairs are
+/// reordered where the type uses position::rope_half. Errors: errc::mismatch, errc::missing,
+/// errc::unsupported (one of several parts), errc::out_of_memory, and errc::invalid where `values`
+/// are to be finite.
 template <class M, class T>
 result<void> load_gguf(weights<M, T>& w, const gguf& file,
                        nonfinite values = nonfinite::keep) LINNET_TRY {
@@ -1276,10 +1333,18 @@ inline result<std::string> gguf_head(std::span<const gguf_entry> metadata,
   return parser.failure;
 }
 
-/// Writes a file; values_of(i) gives the floats of tensor i.
+/// Stores row `r` of a tensor's values; whether they fit.
+inline bool encode_row(const gguf_named_tensor& tensor, std::span<const float> values, index r,
+                       std::span<std::byte> to) {
+  const auto columns = static_cast<std::size_t>(tensor.shape.empty() ? 1 : tensor.shape.back());
+  return encode_ggml(tensor.type, values.subspan(static_cast<std::size_t>(r) * columns, columns),
+                     to.data());
+}
+
+/// Writes a file; store_row(i, r, to) stores row r of tensor i, and tells whether its numbers fit.
 template <class F>
 result<void> write_gguf_file(const std::string& path, std::span<const gguf_entry> metadata,
-                             std::span<const gguf_named_tensor> tensors, F&& values_of) {
+                             std::span<const gguf_named_tensor> tensors, F&& store_row) {
   const auto head = gguf_head(metadata, tensors, path);
   if (!head) return head.error();
   file_writer file(path);
@@ -1287,23 +1352,39 @@ result<void> write_gguf_file(const std::string& path, std::span<const gguf_entry
   std::vector<std::byte> row;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const gguf_named_tensor& tensor = tensors[i];
-    const std::span<const float> values = values_of(i);
-    const auto columns = static_cast<std::size_t>(tensor.shape.empty() ? 1 : tensor.shape.back());
-    const auto bytes = static_cast<std::size_t>(bytes_per_block(tensor.type)) *
-                       (columns / static_cast<std::size_t>(values_per_block(tensor.type)));
-    row.resize(bytes);
-    for (std::size_t at = 0; at < values.size(); at += columns) {
-      if (!encode_ggml(tensor.type, values.subspan(at, columns), row.data()))
+    const index columns = tensor.shape.empty() ? 1 : tensor.shape.back();
+    index rows = 1;
+    for (std::size_t n = 0; n + 1 < tensor.shape.size(); ++n) rows *= tensor.shape[n];
+    row.resize(static_cast<std::size_t>(bytes_per_block(tensor.type) *
+                                        (columns / values_per_block(tensor.type))));
+    for (index r = 0; r < rows; ++r) {
+      if (!store_row(i, r, std::span(row)))
         return error{errc::invalid, path, printable(tensor.name),
                      "finite numbers that fit the scales of " + std::string(name_of(tensor.type)),
                      "others"};
       file.write(row);
     }
     const std::byte zeros[gguf_default_alignment] = {};
-    const std::size_t rest = values.size() / columns * bytes % gguf_default_alignment;
+    const std::size_t rest = static_cast<std::size_t>(rows) * row.size() % gguf_default_alignment;
     if (rest > 0) file.write(std::span(zeros).first(gguf_default_alignment - rest));
   }
   return file.commit();
+}
+
+/// Stores row `n` of codes, scales and minima as blocks; whether the scales are finite.
+inline bool store_blocks(const leaf& from, index n, std::byte* to) {
+  const ggml_type type = block_type(from);
+  const std::byte* const codes = from.data + n * from.columns;
+  bool fits = true;
+  for (index b = 0; b < from.row_scales; ++b, to += bytes_per_block(type)) {
+    const index at = n * from.row_scales + b;
+    const auto code = [&](index i) {
+      if (type == ggml_type::q8_0) return byte_at(codes, 32 * b + i);
+      return byte_at(codes, 16 * b + i / 2) >> i % 2 * 4 & 15;
+    };
+    fits = store_block(type, from.scales[at], from.zeros ? from.zeros[at] : 0, code, to) && fits;
+  }
+  return fits;
 }
 
 /// Writes the parts of a model; those that share a tensor of the file are joined.
@@ -1317,34 +1398,63 @@ inline result<void> write_gguf_parts(const std::string& path, const std::vector<
     const auto found = std::find_if(tensors.begin(), tensors.end(),
                                     [&](const auto& one) { return one.name == at.name; });
     if (found != tensors.end()) {
+      const leaf& first = joined[static_cast<std::size_t>(found - tensors.begin())][0]->tensor;
+      if (part.tensor.ggml ? !first.ggml || found->type != block_type(part.tensor) : first.ggml)
+        return error{errc::unsupported, path, at.name,
+                     "one storage type for all matrices that the file joins here", "several"};
       joined[static_cast<std::size_t>(found - tensors.begin())].push_back(&part);
       continue;
     }
     const std::string_view name = stem(part.tensor.name);
     const bool coarse = !at.vector && name != "position" && !name.ends_with("relative_bias") &&
                         at.columns % values_per_block(type) == 0;
-    tensors.push_back({at.name, coarse ? type : ggml_type::f32, {at.rows}});
+    tensors.push_back({at.name,
+                       part.tensor.ggml ? block_type(part.tensor)
+                       : coarse         ? type
+                                        : ggml_type::f32,
+                       {at.rows}});
     if (!at.vector) tensors.back().shape.push_back(at.columns);
     joined.push_back({&part});
     largest = (std::max)(largest, at.rows * at.columns);
   }
   if (!has_memory(array_bytes(largest, 1, sizeof(float)))) return out_of_memory(path);
   std::vector<float> values;
-  return write_gguf_file(path, metadata, tensors, [&](std::size_t i) {
+  std::vector<std::byte> blocks;
+  bool fits = true;
+  const auto gather = [&](std::size_t i, std::size_t row_bytes) {
     const placement& whole = joined[i][0]->at;
-    values.resize(static_cast<std::size_t>(whole.rows * whole.columns));
+    if (joined[i][0]->tensor.ggml)
+      blocks.resize(static_cast<std::size_t>(whole.rows) * row_bytes);
+    else
+      values.resize(static_cast<std::size_t>(whole.rows * whole.columns));
+    fits = true;
     for (const file_part* const part : joined[i]) {
       const leaf& from = part->tensor;
-      for (index n = 0; n < from.rows; ++n)
+      for (index n = 0; n < from.rows; ++n) {
+        if (from.ggml) {
+          const auto at = static_cast<std::size_t>(part->at.feature(n)) * row_bytes;
+          fits = store_blocks(from, n, blocks.data() + at) && fits;
+          continue;
+        }
         for (index j = 0; j < from.columns; ++j) {
           double x = 0;
           const index at = n * from.columns + j, to = part->at.row(n).first + j;
           decode_reals(from.type, from.data + at * size_of(from.type), 1, 1, &x);
           values[static_cast<std::size_t>(to)] = static_cast<float>(x);
         }
+      }
     }
-    return std::span<const float>(values);
-  });
+  };
+  return write_gguf_file(
+      path, metadata, tensors, [&](std::size_t i, index r, std::span<std::byte> to) {
+        if (r == 0) gather(i, to.size());
+        if (joined[i][0]->tensor.ggml) {
+          __builtin_memcpy(to.data(), blocks.data() + static_cast<std::size_t>(r) * to.size(),
+                           to.size());
+          return fits;
+        }
+        return encode_row(tensors[i], values, r, to);
+      });
 }
 
 }  // namespace detail
@@ -1370,12 +1480,15 @@ inline result<void> write_gguf(const std::string& path, std::span<const gguf_ent
       return wrong("as many values as the shape says", std::to_string(tensor.values.size()));
   }
   return detail::write_gguf_file(path, metadata, tensors,
-                                 [&](std::size_t i) { return tensors[i].values; });
+                                 [&](std::size_t i, index r, std::span<std::byte> to) {
+                                   return detail::encode_row(tensors[i], tensors[i].values, r, to);
+                                 });
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
 /// Saves weights as a GGUF file that load_gguf() and llama.cpp read, for the models that
-/// load_gguf() takes. Matrices whose rows hold whole blocks are of type `type`, all else is F32.
+/// load_gguf() takes. Matrices stored as storage::q8_0, q4_0 or q4_1 are written as they are. Other
+/// matrices whose rows hold whole blocks are of type `type`, all else is F32.
 /// `notes` are metadata of your own, such as a tokenizer's; without a tokenizer.ggml.model it is
 /// "no_vocab". Errors: those of write_gguf().
 template <class M, class T>
@@ -1391,7 +1504,9 @@ result<void> save_gguf(const weights<M, T>& w, const std::string& path,
                    std::string(name_of(type))};
     std::vector<gguf_entry> metadata;
     metadata.emplace_back("general.architecture", gguf_architecture_of<M>());
-    if (type != ggml_type::f32)
+    const std::vector<detail::file_part> parts = detail::gguf_parts(w);
+    if (type != ggml_type::f32 ||
+        std::ranges::any_of(parts, [](const auto& one) { return one.tensor.ggml; }))
       metadata.emplace_back("general.quantization_version", std::uint32_t{2});
     for (const detail::gguf_fact& fact : detail::gguf_facts<M>())
       if (fact.written && fact.kind == gguf_kind::f32)
@@ -1401,7 +1516,7 @@ result<void> save_gguf(const weights<M, T>& w, const std::string& path,
     if (std::ranges::none_of(notes, [](const auto& n) { return n.key == "tokenizer.ggml.model"; }))
       metadata.emplace_back("tokenizer.ggml.model", "no_vocab");
     for (gguf_entry& note : notes) metadata.push_back(std::move(note));
-    return detail::write_gguf_parts(path, detail::gguf_parts(w), type, metadata);
+    return detail::write_gguf_parts(path, parts, type, metadata);
   }
 }
 LINNET_OR_OUT_OF_MEMORY(path)

@@ -2308,7 +2308,8 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
     return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
@@ -2736,8 +2737,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 
 /// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
 /// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null.
-template <code C>
+/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false>
 LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
   constexpr int per_word = 32 / bits_of(C),
@@ -2753,8 +2754,9 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
       LINNET_UNROLL
       for (int i = 0; i < per_word; ++i) {
         vec<float> x = decode<C>(u, i);
-        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
         if (scales) x = x * scale;
+        if constexpr (Minima) x = x + origin;
         store(y + i * panel_width, x);
       }
     }
@@ -2762,13 +2764,21 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 }
 
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
-/// whose scales they share. Decoded weights stay in registers.
-template <code C>
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false>
 LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = C == code::u8 || C == code::u4;
+  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
@@ -2795,6 +2805,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
+    if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
 }
@@ -3581,7 +3592,8 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
     return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
@@ -4009,8 +4021,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 
 /// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
 /// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null.
-template <code C>
+/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false>
 LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
   constexpr int per_word = 32 / bits_of(C),
@@ -4026,8 +4038,9 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
       LINNET_UNROLL
       for (int i = 0; i < per_word; ++i) {
         vec<float> x = decode<C>(u, i);
-        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
         if (scales) x = x * scale;
+        if constexpr (Minima) x = x + origin;
         store(y + i * panel_width, x);
       }
     }
@@ -4035,13 +4048,21 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 }
 
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
-/// whose scales they share. Decoded weights stay in registers.
-template <code C>
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false>
 LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = C == code::u8 || C == code::u4;
+  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
@@ -4068,6 +4089,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
+    if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
 }
@@ -4858,7 +4880,8 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
     return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
@@ -5286,8 +5309,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 
 /// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
 /// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null.
-template <code C>
+/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false>
 LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
   constexpr int per_word = 32 / bits_of(C),
@@ -5303,8 +5326,9 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
       LINNET_UNROLL
       for (int i = 0; i < per_word; ++i) {
         vec<float> x = decode<C>(u, i);
-        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
         if (scales) x = x * scale;
+        if constexpr (Minima) x = x + origin;
         store(y + i * panel_width, x);
       }
     }
@@ -5312,13 +5336,21 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 }
 
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
-/// whose scales they share. Decoded weights stay in registers.
-template <code C>
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false>
 LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = C == code::u8 || C == code::u4;
+  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
@@ -5345,6 +5377,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
+    if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
 }
@@ -6034,8 +6067,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
 
 /// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
 /// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null.
-template <code C>
+/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+template <code C, bool Minima = false>
 LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
   constexpr int per_word = 32 / bits_of(C),
@@ -6051,8 +6084,9 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
       LINNET_UNROLL
       for (int i = 0; i < per_word; ++i) {
         vec<float> x = decode<C>(u, i);
-        if constexpr (C == code::u8 || C == code::u4) x = x - origin;
+        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
         if (scales) x = x * scale;
+        if constexpr (Minima) x = x + origin;
         store(y + i * panel_width, x);
       }
     }
@@ -6060,13 +6094,21 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 }
 
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
-/// whose scales they share. Decoded weights stay in registers.
-template <code C>
+/// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
+/// of a_k code_kj) + zero_j (sum of a_k).
+template <code C, bool Minima = false>
 LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
   constexpr int per_word = 32 / bits_of(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = C == code::u8 || C == code::u4;
+  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  float total = 0;
+  if constexpr (Minima) {
+    vec<float> parts = {};
+    for (index i = 0; i < k; i += lanes<float>)
+      parts += get(a + i, k - i < lanes<float> ? k - i : lanes<float>);
+    total = sum<float>(parts);
+  }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
@@ -6093,6 +6135,7 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
     LINNET_UNROLL
     for (int i = 1; i < per_word; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
+    if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
 }
@@ -6355,11 +6398,11 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::multiply<T>(index, index, index, const rows_operand<T>&, \
                                             const columns_operand<T>&, T*, index,        \
                                             const epilogue<T>&, index);
-#define LINNET_DECODE(L, C)                                                             \
-  LINNET_EXTERN void detail::L::decode_panel<code::C>(index, const word*, const float*, \
-                                                      const float*, float, float*);     \
-  LINNET_EXTERN void detail::L::row_by_panel<code::C>(index, const float*, const word*, \
-                                                      const float*, const float*, float, float*);
+#define LINNET_DECODE(L, ...)                                                                     \
+  LINNET_EXTERN void detail::L::decode_panel<code::__VA_ARGS__>(index, const word*, const float*, \
+                                                                const float*, float, float*);     \
+  LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
+      index, const float*, const word*, const float*, const float*, float, float*);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
@@ -6374,6 +6417,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_DECODE(L, f8_e5m2)                                                                        \
   LINNET_DECODE(L, u8)                                                                             \
   LINNET_DECODE(L, u4)                                                                             \
+  LINNET_DECODE(L, u4, true)                                                                       \
   LINNET_DECODE(L, nf4)                                                                            \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
@@ -6539,6 +6583,7 @@ struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
+  static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
   static constexpr index per_value = 1;      ///< codes in one `value` of a canonical row
@@ -6603,6 +6648,189 @@ struct f64 : real<double> {
   static constexpr const char* name = "f64";
   static value encode(double x) { return x; }
   static double decode(value x) { return x; }
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage in ggml's blocks, which GGUF files hold: what is loaded has the file's codes and scales.
+
+/// @file
+/// Storage in small floating-point numbers: bf16, f16 and two of 8 bits.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Small binary floating-point numbers; `Exponent` and `Fraction` count bits. Round to nearest,
+/// ties to even; what is too large saturates if `Finite` (no infinities: the OCP e4m3), else
+/// becomes infinite.
+template <simd::code Code, class Value, int Exponent, int Fraction, bool Finite>
+struct small_float : coded<Value, Code> {
+  using value = Value;
+  static value encode(double x) {
+    constexpr int bias = (1 << (Exponent - 1)) - 1;
+    constexpr unsigned sign_bit = 1u << (Exponent + Fraction);
+    constexpr unsigned all_ones = sign_bit - 1, infinity = ((1u << Exponent) - 1) << Fraction;
+    constexpr unsigned largest = Finite ? all_ones - 1 : infinity - 1;
+    std::uint64_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    const unsigned sign = bits >> 63 ? sign_bit : 0u;
+    const std::uint64_t magnitude = bits & ~(std::uint64_t{1} << 63);
+    constexpr std::uint64_t not_finite = std::uint64_t{0x7ff} << 52;
+    if (magnitude > not_finite) {  // a NaN, made quiet
+      const auto payload =
+          static_cast<unsigned>(magnitude >> (52 - Fraction)) & ((1u << Fraction) - 1);
+      return static_cast<value>(sign |
+                                (Finite ? all_ones : infinity | 1u << (Fraction - 1) | payload));
+    }
+    if (magnitude == not_finite) return static_cast<value>(sign | (Finite ? largest : infinity));
+    // The exponent of the last place that the code has, no lower than a subnormal's.
+    const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
+    const double steps = std::nearbyint(std::ldexp(std::abs(x), Fraction - exponent));
+    // Steps beyond the fraction carry into the exponent by themselves.
+    const double code = steps + static_cast<double>(exponent + bias - 1) * (1 << Fraction);
+    const bool fits = code <= static_cast<double>(largest);
+    return static_cast<value>(sign | (fits     ? static_cast<unsigned>(code)
+                                      : Finite ? largest
+                                               : infinity));
+  }
+  static constexpr bool finite(value x) {
+    constexpr unsigned all_ones = (1u << (Exponent + Fraction)) - 1;
+    constexpr unsigned infinity = ((1u << Exponent) - 1) << Fraction;
+    return (static_cast<unsigned>(x) & all_ones) < (Finite ? all_ones : infinity);
+  }
+  static double decode(value x) {
+    constexpr int bias = (1 << (Exponent - 1)) - 1;
+    const auto bits = static_cast<unsigned>(x);
+    const unsigned fraction = bits & ((1u << Fraction) - 1);
+    const auto exponent = static_cast<int>(bits >> Fraction & ((1u << Exponent) - 1));
+    const double sign = bits >> (Exponent + Fraction) & 1u ? -1 : 1;
+    constexpr int top = (1 << Exponent) - 1, all_ones = (1 << Fraction) - 1;
+    if (exponent == top && (!Finite || fraction == all_ones)) {
+      // Assembled from bits, so that it survives -ffast-math.
+      const std::uint64_t wide = std::uint64_t{0x7ff} << 52 | std::uint64_t{sign < 0} << 63 |
+                                 std::uint64_t{fraction} << (52 - Fraction);
+      double special = 0;
+      __builtin_memcpy(&special, &wide, sizeof special);
+      return special;
+    }
+    return sign * (exponent ? std::ldexp((1 << Fraction) + fraction, exponent - bias - Fraction)
+                            : std::ldexp(fraction, 1 - bias - Fraction));
+  }
+};
+/// bfloat16: the upper half of a float; range of float, 8 bits of precision.
+struct bf16 : small_float<simd::code::bf16, simd::bf16_code, 8, 7, false> {
+  static constexpr const char* name = "bf16";
+};
+/// IEEE half precision: 11 bits of precision up to 65504.
+struct f16 : small_float<simd::code::f16, std::uint16_t, 5, 10, false> {
+  static constexpr const char* name = "f16";
+};
+/// 8-bit floats of 4 bits precision, up to 448, with one scale per row that maps its largest
+/// magnitude to 448 (Micikevicius et al. 2022).
+struct fp8_e4m3 : small_float<simd::code::f8_e4m3, std::uint8_t, 4, 3, true> {
+  static constexpr const char* name = "fp8_e4m3";
+  static constexpr bool scaled = true;
+  static constexpr double largest = 448;
+};
+/// 8-bit floats of 3 bits precision, up to 57344, with one scale per row likewise.
+struct fp8_e5m2 : small_float<simd::code::f8_e5m2, std::uint8_t, 5, 2, false> {
+  static constexpr const char* name = "fp8_e5m2";
+  static constexpr bool scaled = true;
+  static constexpr double largest = 57344;
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Base of the storages in ggml's blocks: codes of 32 inputs with a scale, and in some a minimum,
+/// in half precision. Scales have either sign, or are 0. They lie in memory as floats, which hold
+/// them exactly.
+template <class Value, simd::code Code>
+struct ggml_block : coded<Value, Code> {
+  using value = Value;
+  static constexpr bool scaled = true, ggml = true;
+  static constexpr index group = 32, per_value = Code == simd::code::u4 ? 2 : 1;
+
+ protected:
+  /// A scale as a block holds it; infinite beyond what a half reaches.
+  static float half(float x) {
+    return static_cast<float>(f16::decode(f16::encode(static_cast<double>(x))));
+  }
+  /// 1 / d; 0 for a scale that is too small, whose codes are all the same.
+  static float inverse(float d) { return d != 0 && is_finite(1 / d) ? 1 / d : 0.0f; }
+  /// x * y rounded to a float, also where the compiler would join it with a sum.
+  static float product(float x, float y) {
+    return static_cast<float>(static_cast<double>(x) * static_cast<double>(y));
+  }
+  /// A number from 0 on, rounded down to a code of 4 bits.
+  static int nibble(float x) { return x < 15 ? static_cast<int>(x) : 15; }
+  /// The number farthest from 0, of several the first.
+  static float farthest(index n, const float* x) {
+    float most = 0;
+    for (index i = 0; i < n; ++i)
+      if (std::abs(x[i]) > std::abs(most)) most = x[i];
+    return most;
+  }
+};
+
+/// ggml's Q8_0: 8-bit integers, x = scale * code, with one scale for each 32 inputs of a row.
+struct q8_0 : ggml_block<std::int8_t, simd::code::u8> {
+  static constexpr const char* name = "q8_0";
+  static constexpr double largest = 127;
+  static constexpr int origin = 128;
+  static double decode(value x) { return x; }
+  /// Rounds one block of finite numbers as llama.cpp's reference code does.
+  static void round_block(index n, const float* x, value* codes, float& scale, float&) {
+    const float d = std::abs(farthest(n, x)) / 127, steps = inverse(d);
+    scale = half(d);
+    for (index i = 0; i < n; ++i) codes[i] = static_cast<value>(std::round(product(x[i], steps)));
+  }
+};
+
+/// ggml's Q4_0: 4-bit integers from -8 to 7, x = scale * code, with one scale for each 32 inputs of
+/// a row. Two codes share a byte, the first in the low half.
+struct q4_0 : ggml_block<std::uint8_t, simd::code::u4> {
+  static constexpr const char* name = "q4_0";
+  static constexpr double largest = 8;
+  static constexpr int origin = 8;
+  static double decode(value x) { return x < 8 ? x : x - 16; }
+  /// Rounds one block of finite numbers as llama.cpp's reference code does.
+  static void round_block(index n, const float* x, value* codes, float& scale, float&) {
+    const float d = farthest(n, x) / -8, steps = inverse(d);
+    scale = half(d);
+    for (index i = 0; i < n; ++i)
+      codes[i] = static_cast<value>(nibble(product(x[i], steps) + 8.5f) ^ 8);
+  }
+};
+
+/// ggml's Q4_1: 4-bit integers from 0 to 15, x = scale * code + minimum, with one scale and minimum
+/// for each 32 inputs of a row. Two codes share a byte, the first in the low half.
+struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
+  static constexpr const char* name = "q4_1";
+  static constexpr bool centred = true;
+  static constexpr double largest = 15;
+  static double decode(value x) { return x; }
+  /// Rounds one block of finite numbers as llama.cpp's reference code does.
+  static void round_block(index n, const float* x, value* codes, float& scale, float& minimum) {
+    float least = x[0], most = x[0];
+    for (index i = 0; i < n; ++i) {
+      if (x[i] < least) least = x[i];
+      if (x[i] > most) most = x[i];
+    }
+    const float d = (most - least) / 15, steps = inverse(d);
+    scale = half(d);
+    minimum = half(least);
+    for (index i = 0; i < n; ++i)
+      codes[i] = static_cast<value>(nibble(product(x[i] - least, steps) + 0.5f));
+  }
 };
 
 }  // namespace storage
@@ -6697,6 +6925,9 @@ template <class S>
 constexpr index group_of(index j) {
   return S::group == 0 ? 0 : j / S::group;
 }
+/// Whether a number is scale * code + minimum, with minima in place of zero points.
+template <class S>
+inline constexpr bool has_minima = (S::ggml && S::centred);
 /// Bytes of an [rows, columns] matrix in storage `S`, scales and zero points included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
@@ -6711,7 +6942,7 @@ struct matrix_ref {
   using storage = S;
   typename S::value* data = nullptr;  ///< [rows, row_values]
   float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
-  float* zeros = nullptr;             ///< likewise where it is centred
+  float* zeros = nullptr;             ///< likewise where it is centred: zero points or minima
 
   /// The code at row `r`, column `j`, in the low bits.
   typename S::value code(index r, index j, index columns) const {
@@ -6734,8 +6965,9 @@ struct matrix_ref {
     double x = S::decode(code(r, j, columns));
     if constexpr (S::scaled) {
       const index g = r * row_scales<S>(columns) + group_of<S>(j);
-      if constexpr (S::centred) x -= static_cast<double>(zeros[g]);
+      if constexpr (S::centred && !S::ggml) x -= static_cast<double>(zeros[g]);
       x *= static_cast<double>(scales[g]);
+      if constexpr (has_minima<S>) x += static_cast<double>(zeros[g]);
     }
     return x;
   }
@@ -6810,6 +7042,29 @@ void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& t
       to.set_code(r, j, columns, S::encode(v));
     }
   }
+}
+
+/// Rounds `x`[rows, columns] to ggml's blocks, of which a row's last may be shorter. A block
+/// with a number that is not finite gets the scale NaN.
+template <class S, class T>
+requires(S::ggml) void encode_matrix(index rows, index columns, const T* x,
+                                     const matrix_ref<S>& to) {
+  for (index r = 0; r < rows; ++r)
+    for (index j0 = 0; j0 < columns; j0 += S::group) {
+      const index n = (std::min)(S::group, columns - j0);
+      float numbers[S::group], scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
+      typename S::value codes[S::group] = {};
+      bool finite = true;
+      for (index j = 0; j < n; ++j) {
+        numbers[j] = static_cast<float>(x[r * columns + j0 + j]);
+        finite = finite && is_finite(numbers[j]);
+      }
+      if (finite) S::round_block(n, numbers, codes, scale, minimum);
+      const index at = r * row_scales<S>(columns) + j0 / S::group;
+      to.scales[at] = scale;
+      if constexpr (S::centred) to.zeros[at] = minimum;
+      for (index j = 0; j < n; ++j) to.set_code(r, j0 + j, columns, codes[j]);
+    }
 }
 
 }  // namespace detail
@@ -7089,95 +7344,6 @@ using single = typename linnet::detail::rest_storage<S>::type;
 }  // namespace storage
 
 LINNET_NAMESPACE_END
-/// @file
-/// Storage in small floating-point numbers: bf16, f16 and two of 8 bits.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace storage {
-
-/// Small binary floating-point numbers; `Exponent` and `Fraction` count bits. Round to nearest,
-/// ties to even; what is too large saturates if `Finite` (no infinities: the OCP e4m3), else
-/// becomes infinite.
-template <simd::code Code, class Value, int Exponent, int Fraction, bool Finite>
-struct small_float : coded<Value, Code> {
-  using value = Value;
-  static value encode(double x) {
-    constexpr int bias = (1 << (Exponent - 1)) - 1;
-    constexpr unsigned sign_bit = 1u << (Exponent + Fraction);
-    constexpr unsigned all_ones = sign_bit - 1, infinity = ((1u << Exponent) - 1) << Fraction;
-    constexpr unsigned largest = Finite ? all_ones - 1 : infinity - 1;
-    std::uint64_t bits = 0;
-    __builtin_memcpy(&bits, &x, sizeof bits);
-    const unsigned sign = bits >> 63 ? sign_bit : 0u;
-    const std::uint64_t magnitude = bits & ~(std::uint64_t{1} << 63);
-    constexpr std::uint64_t not_finite = std::uint64_t{0x7ff} << 52;
-    if (magnitude > not_finite) {  // a NaN, made quiet
-      const auto payload =
-          static_cast<unsigned>(magnitude >> (52 - Fraction)) & ((1u << Fraction) - 1);
-      return static_cast<value>(sign |
-                                (Finite ? all_ones : infinity | 1u << (Fraction - 1) | payload));
-    }
-    if (magnitude == not_finite) return static_cast<value>(sign | (Finite ? largest : infinity));
-    // The exponent of the last place that the code has, no lower than a subnormal's.
-    const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
-    const double steps = std::nearbyint(std::ldexp(std::abs(x), Fraction - exponent));
-    // Steps beyond the fraction carry into the exponent by themselves.
-    const double code = steps + static_cast<double>(exponent + bias - 1) * (1 << Fraction);
-    const bool fits = code <= static_cast<double>(largest);
-    return static_cast<value>(sign | (fits     ? static_cast<unsigned>(code)
-                                      : Finite ? largest
-                                               : infinity));
-  }
-  static constexpr bool finite(value x) {
-    constexpr unsigned all_ones = (1u << (Exponent + Fraction)) - 1;
-    constexpr unsigned infinity = ((1u << Exponent) - 1) << Fraction;
-    return (static_cast<unsigned>(x) & all_ones) < (Finite ? all_ones : infinity);
-  }
-  static double decode(value x) {
-    constexpr int bias = (1 << (Exponent - 1)) - 1;
-    const auto bits = static_cast<unsigned>(x);
-    const unsigned fraction = bits & ((1u << Fraction) - 1);
-    const auto exponent = static_cast<int>(bits >> Fraction & ((1u << Exponent) - 1));
-    const double sign = bits >> (Exponent + Fraction) & 1u ? -1 : 1;
-    constexpr int top = (1 << Exponent) - 1, all_ones = (1 << Fraction) - 1;
-    if (exponent == top && (!Finite || fraction == all_ones)) {
-      // Assembled from bits, so that it survives -ffast-math.
-      const std::uint64_t wide = std::uint64_t{0x7ff} << 52 | std::uint64_t{sign < 0} << 63 |
-                                 std::uint64_t{fraction} << (52 - Fraction);
-      double special = 0;
-      __builtin_memcpy(&special, &wide, sizeof special);
-      return special;
-    }
-    return sign * (exponent ? std::ldexp((1 << Fraction) + fraction, exponent - bias - Fraction)
-                            : std::ldexp(fraction, 1 - bias - Fraction));
-  }
-};
-/// bfloat16: the upper half of a float; range of float, 8 bits of precision.
-struct bf16 : small_float<simd::code::bf16, simd::bf16_code, 8, 7, false> {
-  static constexpr const char* name = "bf16";
-};
-/// IEEE half precision: 11 bits of precision up to 65504.
-struct f16 : small_float<simd::code::f16, std::uint16_t, 5, 10, false> {
-  static constexpr const char* name = "f16";
-};
-/// 8-bit floats of 4 bits precision, up to 448, with one scale per row that maps its largest
-/// magnitude to 448 (Micikevicius et al. 2022).
-struct fp8_e4m3 : small_float<simd::code::f8_e4m3, std::uint8_t, 4, 3, true> {
-  static constexpr const char* name = "fp8_e4m3";
-  static constexpr bool scaled = true;
-  static constexpr double largest = 448;
-};
-/// 8-bit floats of 3 bits precision, up to 57344, with one scale per row likewise.
-struct fp8_e5m2 : small_float<simd::code::f8_e5m2, std::uint8_t, 5, 2, false> {
-  static constexpr const char* name = "fp8_e5m2";
-  static constexpr bool scaled = true;
-  static constexpr double largest = 57344;
-};
-
-}  // namespace storage
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -7196,7 +7362,7 @@ struct packed_matrix {
   using word = typename S::word;
   const word* panels = nullptr;
   const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
-  const float* zeros = nullptr;   ///< likewise when it is centred
+  const float* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
 
   /// Rows of words in a panel of `k` inputs.
@@ -7228,8 +7394,9 @@ struct packed_matrix {
     auto x = static_cast<T>(S::decode(code(n, j, k)));
     if constexpr (S::scaled) {
       const index g = scale_at(n, j, k);
-      if constexpr (S::centred) x -= static_cast<T>(zeros[g]);
+      if constexpr (S::centred && !S::ggml) x -= static_cast<T>(zeros[g]);
       x *= static_cast<T>(scales[g]);
+      if constexpr (has_minima<S>) x += static_cast<T>(zeros[g]);
     }
     return x;
   }
@@ -7982,8 +8149,8 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
     each_group(p, k, 0, k, w,
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
-                 Kernels::template row_by_panel<S::code>(last - first, x + i0 * k + first, words,
-                                                         scales, zeros, origin, sums);
+                 Kernels::template row_by_panel<S::code, has_minima<S>>(
+                     last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
                });
     float* const out = y + i0 * n + j0;
     for (index j = 0; j < columns; ++j)
@@ -7997,9 +8164,9 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
     each_group(p, k, k0, k1, w,
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
-                 Kernels::template decode_panel<S::code>(matrix::depth(last - first), words, scales,
-                                                         zeros, origin,
-                                                         numbers + (first - k0) * panel_width);
+                 Kernels::template decode_panel<S::code, has_minima<S>>(
+                     matrix::depth(last - first), words, scales, zeros, origin,
+                     numbers + (first - k0) * panel_width);
                });
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                       {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
@@ -8779,8 +8946,9 @@ class weights : public tensor_block<M, form::canonical<T, storage_of<M, T>>> {
 };
 
 /// The name of the first tensor of `w`, in canonical order, that holds an infinity or a NaN; empty
-/// if there is none. Scales and zero points count as `<name>.scales` and `<name>.zeros`, their
-/// names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
+/// if there is none. Scales, zero points and minima count as `<name>.scales`, `<name>.zeros` and
+/// `<name>.minima`, their names in files. Looks at bits, so it stays right under -ffast-math;
+/// allocates only a name.
 template <class M, class T>
 std::string first_nonfinite(const weights<M, T>& w) {
   std::string found;
@@ -8801,7 +8969,8 @@ std::string first_nonfinite(const weights<M, T>& w) {
       look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
       const index scales = info.rows * row_scales<S>(info.columns);
       if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
-      if (S::centred && found.empty()) look(storage::f32{}, leaf.zeros, scales, at, ".zeros");
+      if (S::centred && found.empty())
+        look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
     }
   });
   return found;
@@ -9106,8 +9275,9 @@ struct leaf {
   dtype type = dtype::f32;  ///< of the elements in memory
   std::byte* data = nullptr;
   float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
-  float* zeros = nullptr;   ///< likewise of a centred one
+  float* zeros = nullptr;   ///< likewise of a centred one: zero points or minima
   index row_scales = 0;
+  bool ggml = false;  ///< whether codes and scales are those of ggml's blocks
 
   index size() const { return rows * columns; }
 };
@@ -9146,6 +9316,7 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.scales = from.scales;
       one.zeros = from.zeros;
       one.row_scales = row_scales<S>(info.columns);
+      one.ggml = S::ggml;
     }
     all.push_back(std::move(one));
   });
@@ -13479,6 +13650,9 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::decoder_shape: rotary positions need an even head width: d_kv, or "
                   "d_model / heads");
+  else if constexpr (!Attention::causal)
+    static_assert(never<Ps...>,
+                  "linnet::decoder: this kind of attention sees later tokens; it fits encoders");
   else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
     static_assert(never<Ps...>,
                   "linnet::decoder: this kind of mixing has no rotary positions; add "
@@ -13487,9 +13661,6 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
                   "n");
-  else if constexpr (!Attention::causal)
-    static_assert(never<Ps...>,
-                  "linnet::decoder: this kind of attention sees later tokens; it fits T5 encoders");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -15859,9 +16030,13 @@ void describe_packed(F&& f) {
     else
       f(key, std::string_view(number_text(static_cast<double>(value))));
   });
-  f("storage", std::string_view(S::name));
-  if (S::group > 0)
-    f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  if constexpr (requires { S::mixes; }) {
+    f("storage", std::string_view(S::name()));
+  } else {
+    f("storage", std::string_view(S::name));
+    if (S::group > 0)
+      f("storage_group", std::string_view(number_text(static_cast<double>(S::group))));
+  }
   f("panel_width", std::string_view(number_text(static_cast<double>(ops::panel_width))));
   // Names, sizes and storage of all tensors: models from outside may say little of themselves.
   layout_digest digest;
@@ -16059,7 +16234,8 @@ result<packed<M, T>> view_packed(lasting_span<const unsigned char> bytes,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Maps packed weights from a file, see map_file(). Pages are read when they are first used, and
-/// shared by all programs that map the file. packed::clone() makes a copy that needs no file. Errors: those of map_file() and view_packed().
+/// shared by all programs that map the file. packed::clone() makes a copy that needs no file.
+/// Errors: those of map_file() and view_packed().
 template <class M, class T = float>
 result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
   auto file = map_file(path);
@@ -21473,7 +21649,9 @@ constexpr utf8_character utf8_front(std::string_view text) {
 }
 /// Appends a code point to a text.
 inline void append_utf8(char32_t code, std::string& to) {
-  const auto put = [&](char32_t byte) { to += static_cast<char>(static_cast<unsigned char>(byte)); };
+  const auto put = [&](char32_t byte) {
+    to += static_cast<char>(static_cast<unsigned char>(byte));
+  };
   if (code < 0x80) return put(code);
   const int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
   put((0xff00u >> (more + 1) & 0xffu) | code >> 6 * more);

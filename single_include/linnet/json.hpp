@@ -1493,8 +1493,8 @@ LINNET_NAMESPACE_BEGIN
 
 /// Whose names and layouts a file of weights follows.
 namespace naming {
-/// linnet's own names and layouts, for every model. Quantized tensors are their codes, with scales
-/// and zero points as `<name>.scales` and `<name>.zeros`.
+/// linnet's own names and layouts, for every model. Quantized tensors are their codes, with scales,
+/// zero points and minima as `<name>.scales`, `<name>.zeros` and `<name>.minima`.
 struct canonical {};
 /// Names and layouts of Hugging Face Transformers, for T5, Llama, GPT-2, Mamba,
 /// BERT, DistilBERT and ALBERT.
@@ -1522,10 +1522,11 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
         leaf more{.name = tensor.name + suffix, .rows = tensor.rows, .columns = tensor.row_scales};
         more.vector = tensor.row_scales == 1;
         more.data = reinterpret_cast<std::byte*>(values);
+        more.ggml = tensor.ggml;
         parts.push_back({more, {more.name, more.rows, more.columns, more.vector}});
       };
       add(tensor.scales, ".scales");
-      add(tensor.zeros, ".zeros");
+      add(tensor.zeros, tensor.ggml ? ".minima" : ".zeros");
       parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
     }
   }
@@ -1545,9 +1546,18 @@ inline std::string shape_text(const placement& at) {
   return text + "]";
 }
 
-/// Fault in codes, scales or zero points that quantize() could not have made: what they should be,
-/// or null. Asked before they are saved, and of what is loaded.
+/// Fault in codes, scales, zero points or minima that no storage has: what they should be, or null.
+/// Asked before they are saved, and of what is loaded.
 inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
+  if (tensor.ggml) {
+    for (index i = 0; is_real(type) && i < tensor.size(); ++i) {
+      double x = 0;
+      decode_reals(type, data + i * size_of(type), 1, 1, &x);
+      if (!is_finite(x) || storage::f16::decode(storage::f16::encode(x)) != x)
+        return "finite numbers that half precision holds";
+    }
+    return nullptr;
+  }
   if (tensor.type == dtype::i8)
     return std::find(data, data + tensor.size(), std::byte{0x80}) != data + tensor.size()
                ? "codes from -127 to 127"
@@ -2187,7 +2197,6 @@ class hf_tokenizer_settings {
   /// The id of the unknown token.
   result<void> find_unknown(tokenizer_parts& parts) {
     using models = tokenizer_parts::models;
-    if (parts.model == models::byte_bpe) return {};
     const char* const key = parts.model == models::unigram ? "model.unk_id" : "model.unk_token";
     const std::string* const value = get(key);
     if (!value) return {};
@@ -2203,6 +2212,7 @@ class hf_tokenizer_settings {
         parts.unknown = static_cast<token>(file_.ids[i]);
         return {};
       }
+    if (parts.model == models::byte_bpe) return {};
     return error{errc::malformed, file_.where, key, "a piece of model.vocab", printable(*value)};
   }
 
@@ -2216,7 +2226,7 @@ class hf_tokenizer_settings {
   error failure_{};
   // What the decoder does.
   bool bytes_ = false, byte_decoder_ = false, wordpiece_ = false, spaces_ = false,
-       byte_fallback_ = false, ended_ = false;
+       byte_fallback_ = false;
   std::string decoder_prefix_{};
 
   /// The value of a setting, or null for none and for null.
@@ -2629,11 +2639,11 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, tokenizer_parts& p
 
 }  // namespace detail
 
-/// Parses a tokenizer.json held in memory, of at most 64 MiB, with the ids 0 to n - 1: a model of
-/// byte pairs, character pairs, WordPiece or unigram (docs/tokenizers.md lists the settings). Added
-/// tokens become added texts. Truncation, padding and post-processing (begin and end tokens) are
-/// left to the caller. `where` names the file in errors. Errors, with the field: errc::unsupported
-/// (another model, or a setting that linnet does not follow), errc::malformed.
+/// Parses a tokenizer.json held in memory, of at most 64 MiB, with the ids 0 to n - 1. Its model is
+/// of byte pairs, character pairs, WordPiece or unigram; docs/tokenizers.md lists the settings.
+/// Added tokens become added texts. Truncation, padding and post-processing (begin and end tokens)
+/// are left to the caller. `where` names the file in errors. Errors, with the field:
+/// errc::unsupported (another model, or a setting that linnet does not follow), errc::malformed.
 inline result<tokenizer> parse_hf_tokenizer(
     std::span<const std::byte> text, const std::string& where = "tokenizer.json") LINNET_TRY {
   if (!detail::has_memory_to_read(text.size())) return detail::out_of_memory(where);

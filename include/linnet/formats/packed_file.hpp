@@ -289,7 +289,8 @@ result<packed<M, T>> view_packed(lasting_span<const unsigned char> bytes,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// Maps packed weights from a file, see map_file(). Pages are read when they are first used, and
-/// shared by all programs that map the file. packed::clone() makes a copy that needs no file. Errors: those of map_file() and view_packed().
+/// shared by all programs that map the file. packed::clone() makes a copy that needs no file.
+/// Errors: those of map_file() and view_packed().
 template <class M, class T = float>
 result<packed<M, T>> map_packed(const std::string& path) LINNET_TRY {
   auto file = map_file(path);

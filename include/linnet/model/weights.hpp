@@ -201,7 +201,8 @@ class weights : public tensor_block<M, form::canonical<T, storage_of<M, T>>> {
 
 /// The name of the first tensor of `w`, in canonical order, that holds an infinity or a NaN; empty
 /// if there is none. Scales, zero points and minima count as `<name>.scales`, `<name>.zeros` and
-/// `<name>.minima`, their names in files. Looks at bits, so it stays right under -ffast-math; allocates only a name.
+/// `<name>.minima`, their names in files. Looks at bits, so it stays right under -ffast-math;
+/// allocates only a name.
 template <class M, class T>
 std::string first_nonfinite(const weights<M, T>& w) {
   std::string found;

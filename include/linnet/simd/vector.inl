@@ -274,7 +274,8 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
   if constexpr (A == activation_kind::gelu_tanh) {
     const vec<T> u = T(0.79788456080286536) * (x + T(0.044715) * (x * x * x));
     return T(0.5) * (T(1) + tanh<T>(u)) +
-           T(0.5) * x * tanh_derivative<T>(u) * (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
+           T(0.5) * x * tanh_derivative<T>(u) *
+               (T(0.79788456080286536) * (T(1) + T(0.134145) * (x * x)));
   }
   if constexpr (A == activation_kind::silu) {
     const vec<T> s = T(1) / (T(1) + exp<T>(-x));
