@@ -6499,12 +6499,12 @@ requires(S::ggml) void encode_matrix(index rows, index columns, const T* x,
       const index n = (std::min)(S::group, columns - j0);
       float numbers[S::group], scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
       typename S::value codes[S::group] = {};
-      bool finite = true;
+      bool usable = true;
       for (index j = 0; j < n; ++j) {
         numbers[j] = static_cast<float>(x[r * columns + j0 + j]);
-        finite = finite && is_finite(numbers[j]);
+        usable = usable && is_finite(numbers[j]);
       }
-      if (finite) S::round_block(n, numbers, codes, scale, minimum);
+      if (usable) S::round_block(n, numbers, codes, scale, minimum);
       const index at = r * row_scales<S>(columns) + j0 / S::group;
       to.scales[at] = scale;
       if constexpr (S::centred) to.zeros[at] = minimum;
