@@ -37,6 +37,10 @@ struct bench_options {
   std::string html;                   ///< page with plots, or empty
 };
 
+struct fetch_options {
+  std::string model;
+};
+
 struct generate_options {
   std::string model;
   std::string weights;
@@ -53,6 +57,29 @@ struct generate_options {
   std::vector<std::string> stop;
   std::uint64_t seed = 0;
   int threads = 1;
+};
+
+struct chat_options {
+  std::string model = "smollm2-135m";
+  std::string weights;
+  std::string tokenizer;
+  std::string system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+  long tokens = 512;    ///< most of an answer
+  long context = 2048;  ///< most of a conversation; older messages are left out
+  double temperature = 0.2;
+  double top_p = 0.9;
+  std::uint64_t seed = 0;
+  int threads = 1;
+  bool figures = false;
+};
+
+struct embed_options {
+  std::string model = "minilm";
+  std::string weights;
+  std::vector<std::string> texts;  ///< none: the lines of standard input
+  long batch = 32;
+  int threads = 1;
+  bool json = false;
 };
 
 struct logits_options {
@@ -104,7 +131,10 @@ void list_presets();
 void count(const count_options& o);
 void bench(const bench_options& o);
 void bench_attention(const bench_options& o);
+void fetch(const fetch_options& o);
 void generate(const generate_options& o);
+void chat(const chat_options& o);
+void embed(const embed_options& o);
 void logits(const logits_options& o);
 void evaluate(const eval_options& o);
 void train(const train_options& o);

@@ -14,7 +14,6 @@
 #include <linnet/eval/language.hpp>
 #include <linnet/file/file.hpp>
 #include <linnet/text/bytes.hpp>
-#include <linnet/text/llama2c_tokenizer.hpp>
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -23,8 +22,10 @@
 #include "commands.hpp"
 #include "course.hpp"
 #include "eval_results.hpp"
+#include "models.hpp"
 #include "running.hpp"
 #include "support.hpp"
+#include "tokenizing.hpp"
 
 namespace zoo {
 
@@ -42,7 +43,10 @@ struct judged {
   std::unique_ptr<running> model;
   std::function<std::vector<ln::token>(std::string_view)> encode;
   std::function<std::string(ln::token previous, ln::token id)> decode;
-  ln::token opening = 0;  ///< stands before a text
+  ln::token opening = 0;         ///< stands before a text
+  std::vector<ln::token> stops;  ///< end an answer
+
+  bool ends(ln::token id) const { return std::find(stops.begin(), stops.end(), id) != stops.end(); }
 };
 
 void use_bytes(judged& j, ln::token offset) {
@@ -53,16 +57,12 @@ void use_bytes(judged& j, ln::token offset) {
   j.opening = '\n' + offset;  // no byte begins a text, but a line's end comes before one
 }
 
-void use_llama2c(judged& j, const std::string& path, ln::index vocabulary) {
-  const ln::file_bytes file = take(ln::read_file(path));
-  const auto pieces = std::make_shared<const ln::llama2c_tokenizer>(
-      take(ln::llama2c_tokenizer::parse(file, vocabulary, path)));
-  j.who.tokenizer = path;
-  j.encode = [pieces](std::string_view text) { return pieces->encode(text, false); };
-  j.decode = [pieces](ln::token previous, ln::token id) {
-    return std::string(pieces->decode(previous, id));
-  };
-  j.opening = ln::llama2c_tokenizer::begin;
+void use(judged& j, const tokenizing& text) {
+  j.who.tokenizer = text.name;
+  j.encode = text.encode;
+  j.decode = text.decode;
+  j.opening = text.before;
+  j.stops = text.stops;
 }
 
 judged open_model(const eval_options& o) {
@@ -94,12 +94,7 @@ judged open_model(const eval_options& o) {
   const runnable_preset preset = find_runnable(o.model);
   j.who.model = o.model;
   if (preset.encodes) throw t5(o.model);
-  if (!o.tokenizer.empty())
-    use_llama2c(j, o.tokenizer, preset.vocabulary);
-  else if (preset.vocabulary == 256)
-    use_bytes(j, 0);
-  else
-    throw failure("--tokenizer is required with --model " + o.model);
+  use(j, find_tokenizer(o.tokenizer, o.weights, preset));
   j.model = preset.open(o.weights, limits(preset.context));
   return j;
 }
@@ -155,7 +150,7 @@ class judge {
                             [&](std::size_t k, ln::token id) {
                               solution& s = all[k];
                               ++s.written;
-                              if (id == judged_->opening && id != '\n') return false;
+                              if (judged_->ends(id)) return false;
                               s.text += judged_->decode(std::exchange(s.previous, id), id);
                               return s.text.find("\nQuestion:") == s.text.npos;
                             });
@@ -360,7 +355,7 @@ std::string head_of(const judged& j, const eval_options& o, const std::vector<ev
       {"zoo.eval", 1},
       {"model", j.who.model},
       {"weights", mark_of_file(o.weights)},
-      {"tokenizer", o.tokenizer.empty() ? "bytes" : mark_of_file(o.tokenizer)},
+      {"tokenizer", j.who.tokenizer == "bytes" ? "bytes" : mark_of_file(j.who.tokenizer)},
       {"context", j.who.context},
       {"batch", o.batch}};
   for (const eval_test& test : tests) {
@@ -409,7 +404,9 @@ std::vector<std::string> files_read(const eval_options& o) {
 
 }  // namespace
 
-void evaluate(const eval_options& o) {
+void evaluate(const eval_options& asked) {
+  eval_options o = asked;
+  o.weights = weights_of(o.model, o.weights);
   if (!o.out.empty())
     for (const char* const end : {"", ".items.jsonl"}) check_writable(o.out + end, files_read(o));
   judged j = open_model(o);

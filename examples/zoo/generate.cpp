@@ -3,21 +3,25 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
-#include <linnet/file/file.hpp>
-#include <linnet/text/llama2c_tokenizer.hpp>
 #include <linnet/text/stream.hpp>
 #include <utility>
 
 #include "byte_models.hpp"
 #include "commands.hpp"
 #include "course.hpp"
+#include "models.hpp"
 #include "running.hpp"
 #include "support.hpp"
+#include "tokenizing.hpp"
 
 namespace zoo {
 
 namespace {
+
+/// Tokens of a prompt that are computed together.
+constexpr ln::index longest_part = 256;
 
 /// The length of the text asked for, prompt included, which must fit the model's context.
 ln::index length_of_text(long asked, ln::index context) {
@@ -48,22 +52,22 @@ ln::sampling_options sampling_of(const generate_options& o) {
           .seed = o.seed};
 }
 
-/// Lets the model write up to `most` tokens, to the token `last`, which is not shown, or to a stop
+/// Lets the model write up to `most` tokens, to one of `stops`, which is not shown, or to a stop
 /// string. `piece(id)` are the bytes of a token. Returns the number of tokens.
 template <class Piece>
 ln::index write_text(running& model, std::span<const ln::token> prompt, ln::index most,
-                     ln::token last, const generate_options& o, Piece&& piece) {
+                     std::span<const ln::token> stops, const generate_options& o, Piece&& piece) {
   if (most <= 0) return 0;
   ln::text_stream text(o.stop);
   ln::index written = 0;
   const auto show = [&](ln::token id) {
-    if (id == last) return false;
+    if (std::find(stops.begin(), stops.end(), id) != stops.end()) return false;
     ++written;
     return text.push(piece(id), put_text);
   };
   if (o.beams > 1) {
     const ln::beam_options how{.width = o.beams, .alpha = o.alpha};
-    for (const ln::token id : model.search(prompt, how, {.tokens = most, .stop = {&last, 1}}))
+    for (const ln::token id : model.search(prompt, how, {.tokens = most, .stop = stops}))
       if (!show(id)) break;
   } else {
     generate(model, prompt, most, sampling_of(o), show);
@@ -72,35 +76,35 @@ ln::index write_text(running& model, std::span<const ln::token> prompt, ln::inde
   return written;
 }
 
-/// A preset with llama2.c's tokenizer: begins with the begin token, which is not counted, and ends
-/// where the model begins a new text.
+/// A preset with the tokenizer that it has. What opens a text is not counted.
 void generate_preset(const generate_options& o) {
   const runnable_preset preset = find_runnable(o.model);
   if (preset.encodes)
     throw failure(o.model +
                   " needs a SentencePiece tokenizer, which zoo cannot read: see zoo logits");
-  if (o.tokenizer.empty()) throw failure("--tokenizer is required with --model " + o.model);
-  const ln::file_bytes file = take(ln::read_file(o.tokenizer));
-  const auto tokenizer = take(ln::llama2c_tokenizer::parse(file, preset.vocabulary, o.tokenizer));
+  const std::string weights = weights_of(o.model, o.weights);
+  const tokenizing text = find_tokenizer(o.tokenizer, weights, preset);
   const ln::index all = length_of_text(o.tokens, preset.context);
-  const std::vector<ln::token> prompt = tokenizer.encode(o.prompt);
-  const ln::index asked = std::ssize(prompt) - 1;  // without the begin token
-  check_prompt(asked, all, o.tokens > 0 ? "--tokens" : "the model's context");
-  const auto model =
-      preset.open(o.weights, {.batch = o.beams, .target = all, .threads = o.threads});
+  const std::vector<ln::token> asked = text.encode(o.prompt);
+  check_prompt(std::ssize(asked), all, o.tokens > 0 ? "--tokens" : "the model's context");
+  std::vector<ln::token> prompt = text.opening;
+  prompt.insert(prompt.end(), asked.begin(), asked.end());
+  if (prompt.empty()) prompt = {text.before};  // it has to begin somewhere
+  const auto model = preset.open(weights, {.batch = o.beams,
+                                           .target = all,
+                                           .chunk = std::min(all, longest_part),
+                                           .threads = o.threads});
 
-  ln::token previous = prompt.front();
-  const auto piece = [&](ln::token id) {
-    return tokenizer.decode(std::exchange(previous, id), id);
-  };
+  ln::token previous = text.opening.empty() ? -1 : text.opening.back();
+  const auto piece = [&](ln::token id) { return text.decode(std::exchange(previous, id), id); };
   const double start = now();
   ln::text_stream shown;
-  for (const ln::token id : std::span(prompt).subspan(1)) shown.push(piece(id), put_text);
+  for (const ln::token id : asked) shown.push(piece(id), put_text);
   shown.flush(put_text);
   const ln::index written =
-      write_text(*model, prompt, all - asked, ln::llama2c_tokenizer::begin, o, piece);
+      write_text(*model, prompt, all - std::ssize(asked), text.stops, o, piece);
   put_text("\n");
-  print_figures(asked, written, now() - start);
+  print_figures(std::ssize(asked), written, now() - start);
 }
 
 /// A byte-level model: a decoder continues the prompt, a T5 answers with what follows it.
@@ -127,9 +131,10 @@ void generate_bytes(const generate_options& o) {
                                  .threads = o.threads});
   const double start = now();
   if (!how.encodes) put_text(o.prompt);
-  const ln::token last = how.encodes ? 1 : -1;  // a decoder's text has no end
+  std::vector<ln::token> stops;
+  if (how.encodes) stops = {1};  // a decoder's text has no end
   const ln::index written = write_text(
-      *model, prompt, how.encodes ? all : all - std::ssize(o.prompt), last, o, [&](ln::token id) {
+      *model, prompt, how.encodes ? all : all - std::ssize(o.prompt), stops, o, [&](ln::token id) {
         return id >= how.offset ? std::string(1, static_cast<char>(id - how.offset))
                                 : std::string();
       });
@@ -142,6 +147,7 @@ void generate_bytes(const generate_options& o) {
 void generate(const generate_options& o) {
   bool bytes = o.model.empty();
   for (const std::string_view name : byte_model_names) bytes = bytes || o.model == name;
+  if (bytes && o.weights.empty()) throw failure("--weights is required");
   if (bytes)
     generate_bytes(o);
   else

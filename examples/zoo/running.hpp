@@ -66,8 +66,8 @@ struct runnable_preset {
   bool encodes;
   ln::index vocabulary;
   ln::index context;  ///< longest sequence, or 0 for no limit
-  /// Loads weights (a llama2.c checkpoint, a file of rwkv.cpp, a safetensors file or a Hugging Face
-  /// directory).
+  /// Loads weights (a GGUF file, a llama2.c checkpoint, a file of rwkv.cpp, a safetensors file or a
+  /// Hugging Face directory).
   std::unique_ptr<running> (*open)(const std::string& weights, const ln::limits& l);
 };
 

@@ -34,6 +34,7 @@
 #include <linnet/nn/attention/routing.hpp>
 #include <linnet/nn/recurrent/mamba.hpp>
 #include <linnet/text/bpe_trainer.hpp>
+#include <linnet/text/chatml.hpp>
 #include <linnet/text/ggml_tokenizer.hpp>
 #include <linnet/text/token_bytes.hpp>
 #include <linnet/text/vocab_bpe.hpp>
