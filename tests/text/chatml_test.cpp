@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // ChatML: the ids of a conversation, and texts that try to write its marks.
 
+#include "support/data.hpp"
 #include "support/test.hpp"
 
 namespace test::chatml_test {

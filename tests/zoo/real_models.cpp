@@ -117,7 +117,7 @@ BOOST_AUTO_TEST_CASE(without_a_model_one_line_says_how_to_get_it) {
          "zoo fetch smollm2-135m"},
         {{"embed", "--text", "a"}, "zoo fetch minilm gets them (83 MB)"},
         {{"fetch", "smollm"}, "smollm2-135m"},
-        {{"generate", "--model", "gpt2-small"}, "--weights is required"}})
+        {{"generate", "--model", "stories260k"}, "--weights is required"}})
     for (const std::string name : {"LINNET_CACHE=", "XDG_CACHE_HOME=", "HOME="}) {
       const outcome o =
           zoo_with({"-u", "LINNET_CACHE", "-u", "XDG_CACHE_HOME", name + folder.path()}, arguments);

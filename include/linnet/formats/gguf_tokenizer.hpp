@@ -96,9 +96,9 @@ inline result<tokenizer> make_tokenizer(const gguf& file) LINNET_TRY {
 }
 LINNET_OR_OUT_OF_MEMORY(file.where())
 
-/// The tokens of a GGUF file that end a text: the ends of a text, of a turn and of a message, as
-/// far as the file names them. Errors: errc::missing (no tokens), errc::mismatch and
-/// errc::malformed, with the key.
+/// The tokens that end a text, as far as a GGUF file names them. They are the ends of a text, of a
+/// turn and of a message. Errors, with the key: errc::missing (no tokens), errc::mismatch,
+/// errc::malformed.
 inline result<std::vector<token>> gguf_stop_tokens(const gguf& file) LINNET_TRY {
   const auto tokens = file.strings("tokenizer.ggml.tokens");
   if (!tokens) return tokens.error();
