@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+// Tokenizers from GGUF files: the values of every key arrive, and wrong ones are refused by name.
+
+#include <linnet/gguf.hpp>
+#include <linnet/linnet.hpp>
+
+#include "support/data.hpp"
+
+namespace test::gguf_tokenizer_test {
+
+namespace ln = linnet;
+using token_list = std::vector<ln::token>;
+using strings = std::vector<std::string>;
+using entries = std::vector<ln::gguf_entry>;
+
+namespace {
+
+/// A file of metadata alone.
+ln::result<ln::gguf> file_of(const scratch_folder& folder, const entries& metadata) {
+  const std::string path = folder.path("t.gguf");
+  LINNET_REQUIRE_OK(ln::write_gguf(path, metadata, std::vector<ln::gguf_named_tensor>{}));
+  return ln::read_gguf(path);
+}
+
+/// Keys of a byte-level vocabulary with a merge, an unused token and three control tokens.
+entries smollm() {
+  strings tokens{"<|endoftext|>", "<|im_start|>", "<|im_end|>"};
+  std::vector<std::int32_t> types{3, 3, 3};
+  for (int b = 0; b < 256; ++b) {
+    tokens.push_back(ln::letters_of(std::string(1, static_cast<char>(b))));
+    types.push_back(1);
+  }
+  tokens.emplace_back("ab");
+  types.push_back(1);
+  return {{"tokenizer.ggml.model", "gpt2"},
+          {"tokenizer.ggml.pre", "smollm"},
+          {"tokenizer.ggml.tokens", tokens},
+          {"tokenizer.ggml.token_type", types},
+          {"tokenizer.ggml.merges", strings{"a b"}},
+          {"tokenizer.ggml.eos_token_id", std::uint32_t{2}},
+          {"tokenizer.ggml.eot_token_id", std::uint32_t{0}},
+          {"tokenizer.ggml.eom_token_id", std::uint32_t{2}}};
+}
+/// The same with another value of a key.
+entries with(entries all, const ln::gguf_entry& changed) {
+  std::erase_if(all, [&](const ln::gguf_entry& one) { return one.key == changed.key; });
+  all.push_back(changed);
+  return all;
+}
+entries without(entries all, const std::string& key) {
+  std::erase_if(all, [&](const ln::gguf_entry& one) { return one.key == key; });
+  return all;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(gguf_tokenizer)
+
+BOOST_AUTO_TEST_CASE(byte_pairs) {
+  const scratch_folder folder;
+  const auto file = file_of(folder, smollm());
+  LINNET_REQUIRE_OK(file);
+  const auto t = ln::make_tokenizer(*file);
+  LINNET_REQUIRE_OK(t);
+  BOOST_TEST((t->encode("ab<|im_end|>", true) == token_list{259, 2}));
+  BOOST_TEST((t->encode("<|") == token_list{'<' + 3, '|' + 3}));
+  BOOST_TEST((t->encode("1b") == token_list{'1' + 3, 'b' + 3}));
+  const auto stops = ln::gguf_stop_tokens(*file);
+  LINNET_REQUIRE_OK(stops);
+  BOOST_TEST((*stops == token_list{2, 0}));
+}
+
+// What only other models have: scores, the unknown token, and how spaces are treated.
+BOOST_AUTO_TEST_CASE(pieces_with_scores) {
+  const scratch_folder folder;
+  const std::string space = "\xe2\x96\x81";
+  entries keys{
+      {"tokenizer.ggml.model", "llama"},
+      {"tokenizer.ggml.tokens", strings{"<s>", "<?>", "a", "b", "ab", space, space + "ab"}},
+      {"tokenizer.ggml.scores", std::vector<float>{0, 0, -9, -9, -2, -9, -1}},
+      {"tokenizer.ggml.token_type", std::vector<std::int32_t>{3, 1, 1, 1, 1, 1, 1}},
+      {"tokenizer.ggml.unknown_token_id", std::uint32_t{1}}};
+  const auto encode = [&](const entries& metadata, const char* text) {
+    const auto file = file_of(folder, metadata);
+    LINNET_REQUIRE_OK(file);
+    const auto t = ln::make_tokenizer(*file);
+    LINNET_REQUIRE_OK(t);
+    return t->encode(text);
+  };
+  BOOST_TEST((encode(keys, "ab") == token_list{6}));
+  BOOST_TEST(
+      (encode(with(keys, {"tokenizer.ggml.add_space_prefix", false}), "ab") == token_list{4}));
+  BOOST_TEST((encode(with(keys, {"tokenizer.ggml.add_space_prefix", false}), "aza") ==
+              token_list{2, 1, 2}));
+  for (ln::gguf_entry& one : keys)
+    if (one.key == "tokenizer.ggml.model") one = {"tokenizer.ggml.model", "t5"};
+  const auto shared =
+      encode(with(keys, {"tokenizer.ggml.remove_extra_whitespaces", true}), " ab  ");
+  BOOST_TEST((shared == token_list{6}));
+}
+
+BOOST_AUTO_TEST_CASE(wrong_keys_are_refused) {
+  const scratch_folder folder;
+  const auto said = [&](const entries& metadata) {
+    const auto file = file_of(folder, metadata);
+    LINNET_REQUIRE_OK(file);
+    return message(ln::make_tokenizer(*file));
+  };
+  BOOST_TEST(said(smollm()) == "success");
+  const auto check = [&](const entries& metadata, const std::string& words) {
+    const std::string got = said(metadata);
+    BOOST_TEST(got.find(words) != got.npos, got);
+    BOOST_TEST(got.find(folder.path("t.gguf")) != got.npos, got);
+  };
+  for (const std::string key : {"tokenizer.ggml.model", "tokenizer.ggml.tokens"}) {
+    check(without(smollm(), key), key);
+    check(with(smollm(), {key, std::uint32_t{1}}), key);
+  }
+  for (const std::string key :
+       {"tokenizer.ggml.pre", "tokenizer.ggml.merges", "tokenizer.ggml.token_type",
+        "tokenizer.ggml.scores", "tokenizer.ggml.unknown_token_id",
+        "tokenizer.ggml.add_space_prefix", "tokenizer.ggml.remove_extra_whitespaces",
+        "tokenizer.ggml.precompiled_charsmap"})
+    check(with(smollm(), {key, 1.5F}), key);
+  check(with(smollm(), {"tokenizer.ggml.unknown_token_id", std::uint32_t{260}}), "below 260");
+  const auto file =
+      file_of(folder, with(smollm(), {"tokenizer.ggml.eot_token_id", std::uint32_t{260}}));
+  LINNET_REQUIRE_OK(file);
+  const std::string got = message(ln::gguf_stop_tokens(*file));
+  BOOST_TEST(got.find("tokenizer.ggml.eot_token_id") != got.npos, got);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::gguf_tokenizer_test
