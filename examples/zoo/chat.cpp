@@ -192,9 +192,11 @@ void chat(const chat_options& o) {
   const tokenizing text = find_tokenizer(o.tokenizer, weights, preset);
   if (!text.pieces)
     throw failure(text.name + ": zoo chat needs the tokenizer of a GGUF file or a tokenizer.json");
-  const auto model = preset.open(weights, {.target = o.context,
-                                           .chunk = std::min<ln::index>(o.context, longest_part),
-                                           .threads = o.threads});
+  const auto model = open_runnable(preset, weights,
+                                   {.target = o.context,
+                                    .chunk = std::min<ln::index>(o.context, longest_part),
+                                    .threads = o.threads},
+                                   o.how);
   conversation talk(*model, text, o);
   const bool asks = isatty(STDIN_FILENO) == 1;
   if (asks) say("{}", help);

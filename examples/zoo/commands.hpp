@@ -9,6 +9,14 @@
 
 namespace zoo {
 
+/// How the weights of a model are kept, and what inputs of products are rounded to.
+struct rounding {
+  std::string storage = "f32";
+  std::string compute = "f32";
+
+  bool none() const { return storage == "f32" && compute == "f32"; }
+};
+
 struct count_options {
   std::string preset;
   std::string ffn = "standard";
@@ -44,6 +52,7 @@ struct fetch_options {
 struct generate_options {
   std::string model;
   std::string weights;
+  rounding how;
   std::string tokenizer;
   std::string prompt;
   long tokens = 0;  ///< of the text, prompt included; 0 means as many as fit
@@ -62,6 +71,7 @@ struct generate_options {
 struct chat_options {
   std::string model = "smollm2-135m";
   std::string weights;
+  rounding how;
   std::string tokenizer;
   std::string system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
   long tokens = 512;    ///< most of an answer
@@ -85,6 +95,7 @@ struct embed_options {
 struct logits_options {
   std::string model;
   std::string weights;
+  rounding how;
   std::string tokens, source, target;  ///< comma-separated ids
   int threads = 1;
   bool json = false;
@@ -93,6 +104,7 @@ struct logits_options {
 struct eval_options {
   std::string model;
   std::string weights;
+  rounding how;
   std::string tokenizer;
   std::vector<std::string> tasks;  ///< names of tests; none: all that the folder has
   std::string data;                ///< folder of the tests' folders

@@ -83,6 +83,7 @@ judged open_model(const eval_options& o) {
   if (std::find(byte_model_names.begin(), byte_model_names.end(), o.model) !=
           byte_model_names.end() ||
       o.model.empty()) {
+    if (!o.how.none()) throw failure("--storage and --compute go with a preset");
     const auto learned = load_learner(o.weights, o.model);
     const reading& how = learned->how_to_read();
     j.who.model = o.model.empty() ? std::string(name_of(byte_model::decoder)) : o.model;
@@ -93,9 +94,11 @@ judged open_model(const eval_options& o) {
   }
   const runnable_preset preset = find_runnable(o.model);
   j.who.model = o.model;
+  if (!o.how.none())
+    j.who.model += fmt::format(" (storage {}, compute {})", o.how.storage, o.how.compute);
   if (preset.encodes) throw t5(o.model);
   use(j, find_tokenizer(o.tokenizer, o.weights, preset));
-  j.model = preset.open(o.weights, limits(preset.context));
+  j.model = open_runnable(preset, o.weights, limits(preset.context), o.how);
   return j;
 }
 

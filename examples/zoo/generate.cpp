@@ -90,10 +90,10 @@ void generate_preset(const generate_options& o) {
   std::vector<ln::token> prompt = text.opening;
   prompt.insert(prompt.end(), asked.begin(), asked.end());
   if (prompt.empty()) prompt = {text.before};  // it has to begin somewhere
-  const auto model = preset.open(weights, {.batch = o.beams,
-                                           .target = all,
-                                           .chunk = std::min(all, longest_part),
-                                           .threads = o.threads});
+  const auto model = open_runnable(
+      preset, weights,
+      {.batch = o.beams, .target = all, .chunk = std::min(all, longest_part), .threads = o.threads},
+      o.how);
 
   ln::token previous = text.opening.empty() ? -1 : text.opening.back();
   const auto piece = [&](ln::token id) { return text.decode(std::exchange(previous, id), id); };
@@ -148,6 +148,7 @@ void generate(const generate_options& o) {
   bool bytes = o.model.empty();
   for (const std::string_view name : byte_model_names) bytes = bytes || o.model == name;
   if (bytes && o.weights.empty()) throw failure("--weights is required");
+  if (bytes && !o.how.none()) throw failure("--storage and --compute go with a preset");
   if (bytes)
     generate_bytes(o);
   else

@@ -26,8 +26,9 @@ void logits(const logits_options& o) {
     throw failure(fmt::format("--tokens: {} ids, but the context of {} is {}", target.size(),
                               o.model, preset.context));
 
-  const auto model = preset.open(
-      weights, {.source = std::ssize(source), .target = std::ssize(target), .threads = o.threads});
+  const auto model = open_runnable(
+      preset, weights,
+      {.source = std::ssize(source), .target = std::ssize(target), .threads = o.threads}, o.how);
   if (preset.encodes) model->encode(source);
   const std::span<const float> values = model->feed(target);
   if (values.empty()) give_up(*model);

@@ -27,6 +27,7 @@ void add_seed(CLI::App& command, std::uint64_t& seed) {
       ->capture_default_str();
 }
 
+/// The options of a model's weights.
 template <class Options>
 void add_weights(CLI::App& command, Options& o) {
   command
@@ -34,6 +35,14 @@ void add_weights(CLI::App& command, Options& o) {
                   "GGUF or safetensors file, Hugging Face directory, llama2.c .bin, or checkpoint "
                   "of zoo train; without, what zoo fetch got")
       ->check(CLI::ExistingPath);
+  command
+      .add_option("--storage", o.how.storage,
+                  "what weights are rounded to: f32, int8 or int4 (smollm2-135m)")
+      ->capture_default_str();
+  command
+      .add_option("--compute", o.how.compute,
+                  "what inputs of products are rounded to: f32, or int8 with --storage int8")
+      ->capture_default_str();
 }
 
 void add_tokenizer(CLI::App& command, std::string& tokenizer) {

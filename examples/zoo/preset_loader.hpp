@@ -64,16 +64,19 @@ ln::result<void> load_weights(ln::weights<M>& w, const std::string& path) {
   }
 }
 
+/// The weights of a file, all of them numbers.
+template <class M>
+ln::weights<M> weights_at(const std::string& path) {
+  ln::weights<M> w;
+  if (!w.valid()) throw failure("not enough memory for the weights");
+  take(load_weights(w, path));
+  take(ln::check_finite(w, path));
+  return w;
+}
+
 template <class M>
 std::unique_ptr<running> open_preset(const std::string& path, const ln::limits& l) {
-  std::shared_ptr<const ln::packed<M>> packed;
-  {
-    ln::weights<M> w;
-    if (!w.valid()) throw failure("not enough memory for the weights");
-    take(load_weights(w, path));
-    take(ln::check_finite(w, path));
-    packed = packed_of(w);
-  }
+  auto packed = packed_of(weights_at<M>(path));
   return std::make_unique<running_of<M>>(std::move(packed), l);
 }
 
@@ -85,6 +88,8 @@ void add_runnable(std::vector<runnable_preset>& table, preset<M, Runs>, const ch
     ln::index context = 0;
     if constexpr (!t5) context = M::context_length;
     table.push_back({name, t5, M::vocabulary, context, open_preset<M>});
+    if constexpr (std::is_same_v<M, ln::zoo::smollm2_135m>)
+      table.back().open_rounded = open_smollm2_rounded;
   }
 }
 

@@ -39,6 +39,21 @@ ln::index generate(running& model, std::span<const ln::token> prompt, ln::index 
   }
 }
 
+std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std::string& weights,
+                                       const ln::limits& l, const rounding& how) {
+  static constexpr std::string_view storages[] = {"f32", "int8", "int4"},
+                                    computes[] = {"f32", "int8"};
+  check_name("storage", how.storage, storages);
+  check_name("compute", how.compute, computes);
+  if (how.none()) return preset.open(weights, l);
+  if (how.compute == "int8" && how.storage != "int8")
+    throw failure("--compute int8 goes with --storage int8, not with " + how.storage);
+  if (preset.open_rounded == nullptr)
+    throw failure("--storage " + how.storage + ": " + std::string(preset.name) +
+                  " is compiled for f32 alone; zoo bench compiles others");
+  return preset.open_rounded(weights, l, how);
+}
+
 runnable_preset find_runnable(std::string_view name) {
   std::vector<runnable_preset> table = runnable_t5_presets();
   for (const runnable_preset& preset : runnable_decoder_presets()) table.push_back(preset);

@@ -11,6 +11,8 @@
 
 #include <linnet/generate/beam_search.hpp>
 
+#include "commands.hpp"
+
 namespace zoo {
 
 namespace ln = linnet;
@@ -69,10 +71,21 @@ struct runnable_preset {
   /// Loads weights (a GGUF file, a llama2.c checkpoint, a file of rwkv.cpp, a safetensors file or a
   /// Hugging Face directory).
   std::unique_ptr<running> (*open)(const std::string& weights, const ln::limits& l);
+  /// Rounds them, too; null for a preset that is compiled for f32 alone.
+  std::unique_ptr<running> (*open_rounded)(const std::string& weights, const ln::limits& l,
+                                           const rounding& how) = nullptr;
 };
 
 std::vector<runnable_preset> runnable_t5_presets();
 std::vector<runnable_preset> runnable_decoder_presets();
+
+/// Loads the weights of a preset and rounds them as asked. Refuses what is not compiled.
+std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std::string& weights,
+                                       const ln::limits& l, const rounding& how);
+
+/// The weights of smollm2-135m, rounded.
+std::unique_ptr<running> open_smollm2_rounded(const std::string& weights, const ln::limits& l,
+                                              const rounding& how);
 
 /// The runnable preset of that name; refuses others with the list of names.
 runnable_preset find_runnable(std::string_view name);

@@ -12,6 +12,7 @@
 #include <iterator>
 #include <linnet/gguf.hpp>
 #include <sstream>
+#include <tuple>
 
 #include "program.hpp"
 
@@ -176,6 +177,16 @@ BOOST_AUTO_TEST_CASE(weights_from_gguf) {
   check_refused({"generate", "--model", "stories260k", "--weights", gguf},
                 "tokenizer.ggml");  // it has none
   check_refused({"chat", "--model", "stories260k", "--weights", gguf}, "--context");
+  const auto rounded = [&](const std::string& storage, const std::string& compute,
+                           const std::string& words) {
+    check_refused({"logits", "--model", "stories260k", "--weights", gguf, "--tokens", "1",
+                   "--storage", storage, "--compute", compute},
+                  words);
+  };
+  rounded("int5", "f32", "known: f32, int8, int4");
+  rounded("f32", "int4", "known: f32, int8");
+  rounded("int4", "int8", "--compute int8 goes with --storage int8");
+  rounded("int8", "f32", "stories260k is compiled for f32 alone");
 }
 
 BOOST_AUTO_TEST_CASE(smollm2_as_transformers) {
