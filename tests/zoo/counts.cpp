@@ -53,6 +53,8 @@ const preset presets[] = {
     {"stories260k", false, 64, 172, 8, 8, 4, 5, 512, true, true, false, 0},
     {"tinyllama-1.1b", false, 2048, 5632, 64, 32, 4, 22, 32000, true, false, false, 0},
     {"mobilellm-125m", false, 576, 1536, 64, 9, 3, 30, 32000, true, true, false, 0},
+    {"smollm2-135m", false, 576, 1536, 64, 9, 3, 30, 49152, true, true, false, 0},
+    {"smollm2-360m", false, 960, 2560, 64, 15, 5, 32, 49152, true, true, false, 0},
 };
 
 /// Adds `layers` feed-forwards with their norms.
@@ -195,6 +197,8 @@ BOOST_AUTO_TEST_CASE(published_counts) {
                                                  {"gpt2-small", 124'439'808},
                                                  {"stories260k", 260'032},
                                                  {"tinyllama-1.1b", 1'100'048'384},
+                                                 {"smollm2-135m", 134'515'008},
+                                                 {"smollm2-360m", 361'821'120},
                                                  {"rwkv4-660k", 661'504},
                                                  {"rwkv7-834k", 829'888}};
   for (const auto& [name, total] : totals)

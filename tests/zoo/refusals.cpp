@@ -28,6 +28,12 @@ BOOST_AUTO_TEST_CASE(commands_and_options) {
   check_refused({"count", "t5-mini", "--target", "12.5"}, "--target");
   check_refused({"generate"}, "--weights");
   check_refused({"logits", "--model", "t5-mini"}, "--weights");
+  check_refused({"fetch"}, "model");
+  check_refused({"chat", "--context", "63"}, "--context");
+  check_refused({"chat", "--temperature", "nan"}, "--temperature");
+  check_refused({"chat", "--model", "t5-mini"}, "encoder-decoder");
+  check_refused({"embed", "--model", "bert"}, "minilm");
+  check_refused({"embed", "--weights", LINNET_TEST_DIR, "--text", "a"}, "tokenizer.json");
 }
 
 BOOST_AUTO_TEST_CASE(files_and_values) {
