@@ -36,8 +36,10 @@ void add_weights(CLI::App& command, Options& o) {
                   "of zoo train; without, what zoo fetch got")
       ->check(CLI::ExistingPath);
   command
-      .add_option("--storage", o.how.storage,
-                  "what weights are rounded to: f32, int8 or int4 (smollm2-135m)")
+      .add_option(
+          "--storage", o.how.storage,
+          "how weights are kept, of smollm2-135m alone: f32, rounded to int8 or int4, or q4_1 as "
+          "its GGUF file has them")
       ->capture_default_str();
   command
       .add_option("--compute", o.how.compute,

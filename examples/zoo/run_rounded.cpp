@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A preset with weights rounded on loading, for zoo generate, chat, logits and eval.
+// A preset with weights in other storages, rounded on loading or as the file has them, for zoo
+// generate, chat, logits and eval.
 
 #include <linnet/compress/quantize.hpp>
 
@@ -17,10 +18,23 @@ std::unique_ptr<running> open_as(const std::string& path, const ln::limits& l) {
   return std::make_unique<running_of<ln::quantized<model, S, A>>>(std::move(packed), l);
 }
 
+/// As SmolLM2's GGUF file has them: no number is rounded.
+std::unique_ptr<running> open_kept(const std::string& path, const ln::limits& l) {
+  using kept = model::with_storage<
+      ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>>;
+  if (!path.ends_with(".gguf")) throw failure("--storage q4_1: " + path + " is no GGUF file");
+  ln::weights<kept> w;
+  if (!w.valid()) throw failure("not enough memory for the weights");
+  take(ln::load_gguf(w, path, ln::nonfinite::refuse));
+  auto packed = packed_of(w);
+  return std::make_unique<running_of<kept>>(std::move(packed), l);
+}
+
 }  // namespace
 
 std::unique_ptr<running> open_smollm2_rounded(const std::string& weights, const ln::limits& l,
                                               const rounding& how) {
+  if (how.storage == "q4_1") return open_kept(weights, l);
   if (how.storage == "int4") return open_as<ln::storage::int4<32>>(weights, l);
   if (how.compute == "int8") return open_as<ln::storage::int8, ln::compute::int8>(weights, l);
   return open_as<ln::storage::int8>(weights, l);

@@ -41,7 +41,7 @@ ln::index generate(running& model, std::span<const ln::token> prompt, ln::index 
 
 std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std::string& weights,
                                        const ln::limits& l, const rounding& how) {
-  static constexpr std::string_view storages[] = {"f32", "int8", "int4"},
+  static constexpr std::string_view storages[] = {"f32", "int8", "int4", "q4_1"},
                                     computes[] = {"f32", "int8"};
   check_name("storage", how.storage, storages);
   check_name("compute", how.compute, computes);
