@@ -183,6 +183,9 @@ bool command(conversation& talk, const std::string& line) {
 }  // namespace
 
 void chat(const chat_options& o) {
+  rounding how = o.how;
+  if (how.storage == "auto")  // the fastest that rounds nothing that was not asked to be rounded
+    how.storage = how.compute != "f32" ? how.compute : o.weights.empty() ? "q4_1" : "f32";
   const runnable_preset preset = find_runnable(o.model);
   if (preset.encodes) throw failure(o.model + " is an encoder-decoder; zoo chat takes decoders");
   if (o.context > preset.context)
@@ -196,7 +199,7 @@ void chat(const chat_options& o) {
                                    {.target = o.context,
                                     .chunk = std::min<ln::index>(o.context, longest_part),
                                     .threads = o.threads},
-                                   o.how);
+                                   how);
   conversation talk(*model, text, o);
   const bool asks = isatty(STDIN_FILENO) == 1;
   if (asks) say("{}", help);

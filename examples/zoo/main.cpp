@@ -190,7 +190,11 @@ void add_generate(CLI::App& app, generate_options& o) {
 void add_chat(CLI::App& app, chat_options& o) {
   CLI::App& c = *app.add_subcommand("chat", "Talk with a model; /help says how");
   c.add_option("--model", o.model, "preset that was trained on ChatML")->capture_default_str();
+  o.how.storage = "auto";
   add_weights(c, o);
+  c.get_option("--storage")
+      ->description(c.get_option("--storage")->get_description() +
+                    "; auto: q4_1 for what zoo fetch got, else f32");
   add_tokenizer(c, o.tokenizer);
   c.add_option("--system", o.system, "what the model is told first; may be empty")
       ->capture_default_str();
