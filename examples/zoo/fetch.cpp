@@ -86,6 +86,8 @@ except SystemExit as problem:
     sys.exit(explain(problem))
 except (OSError, KeyError, zipfile.BadZipFile) as problem:
     sys.exit(explain(problem))
+except KeyboardInterrupt:
+    sys.exit(explain('interrupted'))
 )python";
 
 std::string path_of(const fetched_model& m) {

@@ -238,6 +238,30 @@ BOOST_AUTO_TEST_CASE(smollm2_as_transformers) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(smollm2_is_judged_with_its_tokenizer) {
+  const std::string path = real_model("smollm2-135m", smollm2);
+  if (path.empty()) return;
+  const test::scratch_folder folder;
+  const std::string text =
+      "The linnet is a small passerine bird of the finch family. It derives its common name and "
+      "the scientific name from its fondness for flax seeds.\n";
+  std::ofstream(folder.path("text")) << text;
+  std::vector<double> bits;
+  for (const std::string storage : {"f32", "q4_1"}) {
+    const std::string out = folder.path(storage);
+    test::zoo_prints({"eval", "--model", "smollm2-135m", "--weights", path, "--text",
+                      folder.path("text"), "--context", "128", "--batch", "1", "--storage", storage,
+                      "--out", out});
+    const auto json = nlohmann::json::parse(test::contents(out));
+    BOOST_TEST(json["tokenizer"] == path);
+    BOOST_TEST(json["tests"]["text"]["bytes"] == text.size());
+    BOOST_TEST(json["tests"]["text"]["tokens"] == 34u);
+    bits.push_back(json["tests"]["text"]["bits_per_byte"]["value"].get<double>());
+  }
+  BOOST_TEST(std::abs(bits[0] - bits[1]) < 1e-4);  // the same weights
+  BOOST_TEST(bits[0] < 1.4);                       // text is no surprise: bytes alone have about 4
+}
+
 BOOST_AUTO_TEST_CASE(chat_remembers_forgets_and_is_interrupted) {
   const std::string path = real_model("smollm2-135m", smollm2);
   if (path.empty()) return;
