@@ -28,103 +28,13 @@
 /// Opt-in: GGUF files, llama.cpp's format of models. Needs nothing but linnet.
 
 /// @file
-/// Writes GGUF files, version 3: metadata and tensors of any kind, or the weights of a model.
+/// Tokenizers of GGUF files, and the tokens that end a text.
 
 /// @file
-/// Numbers to ggml's blocks, as llama.cpp's reference code rounds them: F32, F16, BF16, Q8_0, Q4_0
-/// and Q4_1.
-
-#include <linnet/linnet.hpp>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-template <class T>
-void store_as(T value, std::byte* to) {
-  __builtin_memcpy(to, &value, sizeof value);
-}
-/// Stores a scale as a half; whether it is finite.
-inline bool store_half(float x, std::byte* to) {
-  const storage::f16::value half = storage::f16::encode(static_cast<double>(x));
-  store_as(half, to);
-  return storage::f16::finite(half);
-}
-/// Stores a block of Q8_0, Q4_0 or Q4_1, with code(i) as the storage type of that name has codes.
-/// Returns whether the scales are finite.
-template <class F>
-bool store_block(ggml_type type, float scale, float minimum, F&& code, std::byte* to) {
-  const bool has_minimum = type == ggml_type::q4_1;
-  const bool fits = store_half(scale, to) && (!has_minimum || store_half(minimum, to + 2));
-  std::byte* const codes = to + (has_minimum ? 4 : 2);
-  const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
-  if (type == ggml_type::q8_0)
-    for (index i = 0; i < 32; ++i) codes[i] = static_cast<std::byte>(code(i));
-  else
-    for (index i = 0; i < 16; ++i)
-      codes[i] = static_cast<std::byte>((code(i) | code(i + 16) << 4) ^ flipped);
-  return fits;
-}
-/// Rounds finite numbers to a block of the type that keeps what storage `S` does.
-template <class S>
-bool encode_codes(ggml_type type, const float* from, std::byte* to) {
-  typename S::value codes[S::group];
-  float scale = 0, minimum = 0;
-  S::round_block(S::group, from, codes, scale, minimum);
-  return store_block(
-      type, scale, minimum, [&](index i) { return static_cast<int>(codes[i]); }, to);
-}
-
-/// One block of finite numbers; whether its scales fit.
-inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
-  switch (type) {
-    case ggml_type::f32:
-      store_as(*from, to);
-      return true;
-    case ggml_type::f16:
-      store_as(storage::f16::encode(static_cast<double>(*from)), to);
-      return true;
-    case ggml_type::bf16:
-      store_as(storage::bf16::encode(static_cast<double>(*from)), to);
-      return true;
-    case ggml_type::q8_0:
-      return encode_codes<storage::q8_0>(type, from, to);
-    case ggml_type::q4_0:
-      return encode_codes<storage::q4_0>(type, from, to);
-    case ggml_type::q4_1:
-      return encode_codes<storage::q4_1>(type, from, to);
-    default:
-      return false;
-  }
-}
-
-}  // namespace detail
-
-/// Whether encode_ggml() makes blocks of a type.
-constexpr bool encodes_ggml(ggml_type type) {
-  return type == ggml_type::f32 || type == ggml_type::f16 || type == ggml_type::bf16 ||
-         type == ggml_type::q8_0 || type == ggml_type::q4_0 || type == ggml_type::q4_1;
-}
-/// Writes values as blocks of a type that encodes_ggml(), rounded as llama.cpp's reference code
-/// does. There are as many values as whole blocks hold. Gives false where a block has a number that
-/// is not finite or too large for its scale.
-inline bool encode_ggml(ggml_type type, std::span<const float> from, std::byte* to) {
-  const detail::ggml_layout& layout = detail::ggml_layout_of(type);
-  for (const float x : from)
-    if (layout.block > 1 && !is_finite(x)) return false;
-  bool fits = true;
-  for (index i = 0; i + layout.block <= std::ssize(from); i += layout.block, to += layout.bytes)
-    fits = detail::encode_block(type, from.data() + i, to) && fits;
-  return fits;
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Weights from GGUF files: Llama, GPT-2 and T5 in llama.cpp's names and layouts.
-
-/// @file
-/// llama.cpp's names and layouts of the tensors of Llama, GPT-2 and T5, and the metadata that
-/// describe them.
+/// Reads GGUF files, versions 2 and 3, little-endian. Nothing in the file is trusted.
+///
+/// A header has magic, version, number of tensors and number of metadata. Then come the metadata,
+/// the descriptions of the tensors, and their data, each at a multiple of general.alignment.
 
 /// @file
 /// The contents of a GGUF file: typed metadata, and tensors. Opt-in, through linnet/gguf.hpp.
@@ -133,6 +43,8 @@ LINNET_NAMESPACE_END
 #include <charconv>
 #include <optional>
 #include <utility>
+
+#include <linnet/linnet.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -452,279 +364,6 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// llama.cpp's name of model type `M`'s architecture: "llama", "gpt2" or "t5"; "" where it has none
-/// that computes the same.
-template <class M>
-constexpr std::string_view gguf_architecture_of() {
-  constexpr hf_kind kind = hf_kind_of<M>();
-  // The feed-forward is the architecture's: no metadata describe it.
-  if constexpr (kind == hf_kind::llama) {
-    return std::is_same_v<typename M::ffn, ffn::swiglu> ? "llama" : "";
-  } else if constexpr (kind == hf_kind::gpt2) {
-    return std::is_same_v<typename M::ffn, ffn::gelu_tanh> ? "gpt2" : "";
-  } else if constexpr (kind == hf_kind::t5) {
-    using F = typename M::encoder_ffn;
-    return std::is_same_v<F, ffn::relu> || std::is_same_v<F, ffn::gated_gelu> ? "t5" : "";
-  } else {
-    return "";
-  }
-}
-
-namespace detail {
-
-/// How the matrices of model type `M`, stored as `Storage` says, go with GGUF files.
-struct gguf_storage {
-  bool known = true;   ///< floats, or codes that the files have
-  bool filled = true;  ///< blocks of codes fill all rows
-};
-template <class M, class Storage>
-consteval gguf_storage gguf_storage_of() {
-  gguf_storage found;
-  typename M::template params<form::canonical<float, Storage>> tree{};
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-        if constexpr (requires { leaf.scales; }) {
-          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-          found.known = found.known && (S::ggml || !S::scaled);
-          if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
-        }
-      },
-      parameter_path{}, tree);
-  return found;
-}
-
-/// Words for weights that GGUF files are not read into; true for others.
-template <class M, class Storage>
-constexpr bool fits_gguf() {
-  if constexpr (gguf_architecture_of<M>().empty())
-    static_assert(
-        never<M>,
-        "linnet: GGUF files are read into models that llama.cpp has: Llama (norm::rms, "
-        "rotary positions, ffn::swiglu), GPT-2 (norm::layer_norm, position::learned, "
-        "bias::all, ffn::gelu_tanh) and T5 (norm::rms, ffn::relu or ffn::gated_gelu), all "
-        "with attention::full");
-  else if constexpr (!gguf_storage_of<M, Storage>().known)
-    static_assert(never<M>,
-                  "linnet: GGUF files are loaded as storage::q8_0, q4_0, q4_1 or floats; load "
-                  "into the f32 model and quantize() it for others");
-  else if constexpr (!gguf_storage_of<M, Storage>().filled)
-    static_assert(never<M>,
-                  "linnet: GGUF files have Q8_0, Q4_0 and Q4_1 in blocks of 32 inputs, which do "
-                  "not fill the rows of every matrix here; load into the f32 model and "
-                  "quantize() it");
-  else
-    return true;
-  return false;
-}
-
-inline constexpr name_rule gguf_decoder_rules[] = {
-    {"embedding", "token_embd"},
-    {"position", "position_embd"},
-    {"blocks.#.attention.norm", "blk.#.attn_norm"},
-    {"blocks.#.attention.q", "blk.#.attn_q"},
-    {"blocks.#.attention.k", "blk.#.attn_k"},
-    {"blocks.#.attention.v", "blk.#.attn_v"},
-    {"blocks.#.attention.o", "blk.#.attn_output"},
-    {"blocks.#.ffn.norm", "blk.#.ffn_norm"},
-    {"blocks.#.ffn.gate", "blk.#.ffn_gate"},
-    {"blocks.#.ffn.up", "blk.#.ffn_up"},
-    {"blocks.#.ffn.down", "blk.#.ffn_down"},
-    {"blocks.#.ffn.wi", "blk.#.ffn_up"},
-    {"blocks.#.ffn.wo", "blk.#.ffn_down"},
-    {"norm", "output_norm"},
-    {"head", "output"},
-};
-inline constexpr name_rule gguf_t5_rules[] = {
-    {"embedding", "token_embd"},
-    {"head", "output"},
-    {"encoder.relative_bias", "enc.blk.0.attn_rel_b"},
-    {"encoder.norm", "enc.output_norm"},
-    {"decoder.relative_bias", "dec.blk.0.attn_rel_b"},
-    {"decoder.norm", "dec.output_norm"},
-};
-/// Parts of T5's blocks, encoder and decoder alike.
-inline constexpr name_rule gguf_t5_block_rules[] = {
-    {"attention.norm", "attn_norm"}, {"attention.q", "attn_q"},   {"attention.k", "attn_k"},
-    {"attention.v", "attn_v"},       {"attention.o", "attn_o"},   {"cross.norm", "cross_attn_norm"},
-    {"cross.q", "cross_attn_q"},     {"cross.k", "cross_attn_k"}, {"cross.v", "cross_attn_v"},
-    {"cross.o", "cross_attn_o"},     {"ffn.norm", "ffn_norm"},    {"ffn.wi", "ffn_up"},
-    {"ffn.wo", "ffn_down"},          {"ffn.gate", "ffn_gate"},    {"ffn.up", "ffn_up"},
-    {"ffn.down", "ffn_down"},
-};
-
-/// llama.cpp's name for one of linnet's, such as "blk.0.attn_q.weight".
-inline std::string gguf_name(std::string_view architecture, std::string_view name) {
-  const auto look = [&](std::span<const name_rule> rules, std::string_view part) {
-    return translate(rules, part, &name_rule::linnet, &name_rule::file);
-  };
-  if (architecture != "t5") return look(gguf_decoder_rules, name);
-  for (const auto& [stack, file] :
-       {name_rule{"encoder.blocks.", "enc.blk."}, name_rule{"decoder.blocks.", "dec.blk."}})
-    if (name.starts_with(stack)) {
-      const std::size_t number = stack.size(), part = name.find('.', number) + 1;
-      return std::string(file)
-          .append(name.substr(number, part - number))
-          .append(look(gguf_t5_block_rules, name.substr(part)));
-    }
-  return look(gguf_t5_rules, name);
-}
-
-/// Whether `name` is a tensor that files may hold but models do not use: old T5's cross-attention
-/// bias.
-inline bool gguf_ignores(std::string_view architecture, std::string_view name) {
-  return architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight";
-}
-
-/// The type of block that a tensor in ggml's blocks is made of.
-inline ggml_type block_type(const leaf& tensor) {
-  return tensor.type == dtype::i8 ? ggml_type::q8_0
-         : tensor.zeros           ? ggml_type::q4_1
-                                  : ggml_type::q4_0;
-}
-
-/// Where a tensor of model type `M` stands in a GGUF file.
-template <class M>
-file_part gguf_part(leaf tensor) {
-  constexpr std::string_view architecture = gguf_architecture_of<M>();
-  const index columns = tensor.ggml ? tensor.row_scales * storage::q8_0::group : tensor.columns;
-  file_part part{
-      tensor, {gguf_name(architecture, tensor.name), tensor.rows, columns, tensor.vector}, {}};
-  const std::string_view name = stem(tensor.name);
-  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
-  if constexpr (architecture == "llama") {
-    // The converter puts the rows of a rotary pair side by side.
-    if (M::position::pairing == rope_pairing::half && (query || key))
-      part.at.paired_heads = M::shape.head_width();
-  }
-  if (architecture == "gpt2" && (query || key || name.ends_with(".attention.v"))) {
-    part.at.name = part.at.name.replace(part.at.name.find("attn_") + 5, 1, "qkv");
-    part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
-    part.at.rows *= 3;
-  }
-  if (M::tied && name == "embedding") part.aliases.push_back("output.weight");
-  return part;
-}
-
-/// A number that a model type fixes, and the metadatum that states it.
-struct gguf_fact {
-  std::string key;
-  gguf_kind kind = gguf_kind::u32;  ///< u32 or f32
-  double number = 0;
-  std::optional<double> absent{};  ///< what llama.cpp takes where the file does not say it
-  bool written = true;
-
-  std::string number_as_text() const {
-    return kind == gguf_kind::f32 ? float_as_text(static_cast<float>(number)) : number_text(number);
-  }
-};
-
-/// The facts of model type `M`.
-template <class M>
-std::vector<gguf_fact> gguf_facts() {
-  constexpr std::string_view architecture = gguf_architecture_of<M>();
-  std::vector<gguf_fact> facts;
-  const auto add = [&](const char* key, gguf_kind kind, double number, std::optional<double> absent,
-                       bool written) {
-    facts.push_back({std::string(architecture) + "." + key, kind, number, absent, written});
-  };
-  const auto whole = [&](const char* key, index number, std::optional<index> absent = {}) {
-    std::optional<double> otherwise;
-    if (absent) otherwise = static_cast<double>(*absent);
-    add(key, gguf_kind::u32, static_cast<double>(number), otherwise, true);
-  };
-  const auto real = [&](const char* key, double number, std::optional<double> absent = {}) {
-    add(key, gguf_kind::f32, number, absent, true);
-  };
-  // Settings that the model types do not have: files may only say that they are off.
-  const auto off = [&](const char* key, gguf_kind kind, double number) {
-    add(key, kind, number, number, false);
-  };
-  constexpr auto s = M::shape;
-  if constexpr (architecture == "t5") {
-    whole("block_count", s.encoder_layers);
-    whole("decoder_block_count", s.decoder_layers, s.encoder_layers);
-    whole("attention.relative_buckets_count", s.buckets);
-    whole("decoder_start_token_id", M::start, M::start);
-    whole("attention.key_length", s.d_kv, s.d_model / s.heads);
-    whole("attention.value_length", s.d_kv, s.d_model / s.heads);
-  } else {
-    whole("block_count", s.layers);
-    whole("context_length", s.context);
-  }
-  whole("embedding_length", s.d_model);
-  whole("feed_forward_length", s.d_ff);
-  whole("attention.head_count", s.heads);
-  whole("vocab_size", s.vocabulary, s.vocabulary);
-  if constexpr (architecture == "llama") {
-    whole("attention.head_count_kv", s.kv_heads, s.heads);
-    whole("attention.key_length", s.head_width(), s.d_model / s.heads);
-    whole("attention.value_length", s.head_width(), s.d_model / s.heads);
-    whole("rope.dimension_count", s.head_width(), s.head_width());
-    real("rope.freq_base", s.rope_theta, 10000);
-    off("rope.scaling.factor", gguf_kind::f32, 1);
-    off("rope.scale_linear", gguf_kind::f32, 1);
-    off("attention.sliding_window", gguf_kind::u32, 0);
-    off("expert_count", gguf_kind::u32, 0);
-  }
-  if constexpr (architecture == "gpt2")
-    real("attention.layer_norm_epsilon", s.eps);
-  else
-    real("attention.layer_norm_rms_epsilon", s.eps);
-  return facts;
-}
-
-/// Compares a file's metadata with model type `M`. Errors: errc::mismatch, errc::missing,
-/// errc::unsupported.
-template <class M>
-result<void> check_gguf_facts(const gguf& file) {
-  constexpr std::string_view architecture = gguf_architecture_of<M>();
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, file.where(), std::move(what), std::move(expected) + " (the model type)",
-                 std::move(got)};
-  };
-  const gguf_value* const name = file.value("general.architecture");
-  if (!name || name->text() != architecture)
-    return wrong(name ? errc::mismatch : errc::missing, "general.architecture",
-                 std::string(architecture), name ? name->description() : "no such metadata");
-  if (const gguf_value* const parts = file.value("split.count"); parts && parts->whole() != 1)
-    return error{errc::unsupported, file.where(), "split.count",
-                 "1, a model in one file (llama-gguf-split --merge joins parts)",
-                 parts->description()};
-  const std::string scaling = std::string(architecture) + ".rope.scaling.type";
-  if (const gguf_value* const type = file.value(scaling); type && type->text() != "none")
-    return wrong(errc::mismatch, scaling, "none", type->description());
-  if constexpr (architecture == "t5")
-    if (M::shape.max_distance != 128)
-      return error{errc::mismatch, file.where(), "max_distance of the model type",
-                   "128, as always in GGUF files", std::to_string(M::shape.max_distance)};
-  for (const gguf_fact& fact : gguf_facts<M>()) {
-    const gguf_value* const got = file.value(fact.key);
-    if (!got && fact.absent == fact.number) continue;
-    if (!got)
-      return wrong(fact.absent ? errc::mismatch : errc::missing, fact.key, fact.number_as_text(),
-                   fact.absent ? "no such metadata, which means " + number_text(*fact.absent)
-                               : "no such metadata");
-    const auto whole = got->array ? std::nullopt : got->whole();
-    const auto real = got->array ? std::nullopt : got->real();
-    if (fact.kind == gguf_kind::u32
-            ? !whole || static_cast<double>(*whole) != fact.number
-            : !real || static_cast<float>(*real) != static_cast<float>(fact.number))
-      return wrong(errc::mismatch, fact.key, fact.number_as_text(), got->description());
-  }
-  return {};
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Reads GGUF files, versions 2 and 3, little-endian. Nothing in the file is trusted.
-///
-/// A header has magic, version, number of tensors and number of metadata. Then come the metadata,
-/// the descriptions of the tensors, and their data, each at a multiple of general.alignment.
-
-LINNET_NAMESPACE_BEGIN
-
 namespace detail {
 
 inline constexpr std::uint64_t gguf_default_alignment = 32, gguf_most_alignment = 1 << 20;
@@ -1017,6 +656,479 @@ inline result<gguf> read_gguf(const std::string& path) LINNET_TRY {
   return parsed;
 }
 LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Reads an optional value of a file's metadata; one of another type is refused.
+template <class T, class To>
+result<void> read_optional(const gguf& file, std::string_view key, To& to) {
+  if (!file.value(key)) return {};
+  const auto x = file.get<T>(key);
+  if (!x) return x.error();
+  to = To(*x);
+  return {};
+}
+
+/// Appends the texts of an array of a file, which may be absent.
+inline result<void> read_optional_texts(const gguf& file, std::string_view key, text_list& to) {
+  if (!file.value(key)) return {};
+  const auto all = file.strings(key);
+  if (!all) return all.error();
+  for (const std::string_view text : *all) to.push_back(text);
+  return {};
+}
+
+/// The id at a key of a file that has one, else -1. Ids outside the vocabulary are refused.
+inline result<token> optional_token(const gguf& file, std::string_view key, index vocabulary) {
+  if (!file.value(key)) return token{-1};
+  const auto id = file.get<std::uint32_t>(key);
+  if (!id) return id.error();
+  if (static_cast<index>(*id) >= vocabulary)
+    return error{errc::malformed, file.where(), std::string(key),
+                 "an id below " + std::to_string(vocabulary), std::to_string(*id)};
+  return static_cast<token>(*id);
+}
+
+}  // namespace detail
+
+/// The vocabulary of a GGUF file, for make_tokenizer(). Errors: errc::missing, errc::mismatch and
+/// errc::malformed, with the key.
+inline result<ggml_vocabulary> gguf_vocabulary(const gguf& file) LINNET_TRY {
+  ggml_vocabulary v;
+  const auto model = file.get<std::string_view>("tokenizer.ggml.model");
+  if (!model) return model.error();
+  v.model = *model;
+  const auto tokens = file.strings("tokenizer.ggml.tokens");
+  if (!tokens) return tokens.error();
+  for (const std::string_view text : *tokens) v.tokens.push_back(text);
+  if (file.value("tokenizer.ggml.scores")) {
+    auto scores = file.array<float>("tokenizer.ggml.scores");
+    if (!scores) return scores.error();
+    v.scores = *std::move(scores);
+  }
+  if (file.value("tokenizer.ggml.token_type")) {
+    auto types = file.array<std::int32_t>("tokenizer.ggml.token_type");
+    if (!types) return types.error();
+    v.types = *std::move(types);
+  }
+  if (auto done = detail::read_optional_texts(file, "tokenizer.ggml.merges", v.merges); !done)
+    return done.error();
+  const auto unknown =
+      detail::optional_token(file, "tokenizer.ggml.unknown_token_id", tokens->size());
+  if (!unknown) return unknown.error();
+  v.unknown = *unknown;
+  if (auto done = detail::read_optional<std::string_view>(file, "tokenizer.ggml.pre", v.pre); !done)
+    return done.error();
+  if (auto done =
+          detail::read_optional<bool>(file, "tokenizer.ggml.add_space_prefix", v.add_space_prefix);
+      !done)
+    return done.error();
+  if (auto done = detail::read_optional<bool>(file, "tokenizer.ggml.remove_extra_whitespaces",
+                                              v.remove_extra_whitespaces);
+      !done)
+    return done.error();
+  if (file.value("tokenizer.ggml.precompiled_charsmap")) {
+    const auto map = file.array<std::uint8_t>("tokenizer.ggml.precompiled_charsmap");
+    if (!map) return map.error();
+    v.precompiled_charsmap.assign(map->begin(), map->end());
+  }
+  return v;
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+
+/// Makes the tokenizer of a GGUF file. Errors: those of gguf_vocabulary() and of make_tokenizer()
+/// for a vocabulary.
+inline result<tokenizer> make_tokenizer(const gguf& file) LINNET_TRY {
+  auto vocabulary = gguf_vocabulary(file);
+  if (!vocabulary) return vocabulary.error();
+  return make_tokenizer(*std::move(vocabulary), file.where());
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+
+/// The tokens that end a text, as far as a GGUF file names them. They are the ends of a text, of a
+/// turn and of a message. Errors, with the key: errc::missing (no tokens), errc::mismatch,
+/// errc::malformed.
+inline result<std::vector<token>> gguf_stop_tokens(const gguf& file) LINNET_TRY {
+  const auto tokens = file.strings("tokenizer.ggml.tokens");
+  if (!tokens) return tokens.error();
+  std::vector<token> stops;
+  for (const std::string_view key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+                                     "tokenizer.ggml.eom_token_id"}) {
+    const auto id = detail::optional_token(file, key, tokens->size());
+    if (!id) return id.error();
+    if (*id >= 0 && std::find(stops.begin(), stops.end(), *id) == stops.end()) stops.push_back(*id);
+  }
+  return stops;
+}
+LINNET_OR_OUT_OF_MEMORY(file.where())
+
+LINNET_NAMESPACE_END
+/// @file
+/// Writes GGUF files, version 3: metadata and tensors of any kind, or the weights of a model.
+
+/// @file
+/// Numbers to ggml's blocks, as llama.cpp's reference code rounds them: F32, F16, BF16, Q8_0, Q4_0
+/// and Q4_1.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class T>
+void store_as(T value, std::byte* to) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+/// Stores a scale as a half; whether it is finite.
+inline bool store_half(float x, std::byte* to) {
+  const storage::f16::value half = storage::f16::encode(static_cast<double>(x));
+  store_as(half, to);
+  return storage::f16::finite(half);
+}
+/// Stores a block of Q8_0, Q4_0 or Q4_1, with code(i) as the storage type of that name has codes.
+/// Returns whether the scales are finite.
+template <class F>
+bool store_block(ggml_type type, float scale, float minimum, F&& code, std::byte* to) {
+  const bool has_minimum = type == ggml_type::q4_1;
+  const bool fits = store_half(scale, to) && (!has_minimum || store_half(minimum, to + 2));
+  std::byte* const codes = to + (has_minimum ? 4 : 2);
+  const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
+  if (type == ggml_type::q8_0)
+    for (index i = 0; i < 32; ++i) codes[i] = static_cast<std::byte>(code(i));
+  else
+    for (index i = 0; i < 16; ++i)
+      codes[i] = static_cast<std::byte>((code(i) | code(i + 16) << 4) ^ flipped);
+  return fits;
+}
+/// Rounds finite numbers to a block of the type that keeps what storage `S` does.
+template <class S>
+bool encode_codes(ggml_type type, const float* from, std::byte* to) {
+  typename S::value codes[S::group];
+  float scale = 0, minimum = 0;
+  S::round_block(S::group, from, codes, scale, minimum);
+  return store_block(
+      type, scale, minimum, [&](index i) { return static_cast<int>(codes[i]); }, to);
+}
+
+/// One block of finite numbers; whether its scales fit.
+inline bool encode_block(ggml_type type, const float* from, std::byte* to) {
+  switch (type) {
+    case ggml_type::f32:
+      store_as(*from, to);
+      return true;
+    case ggml_type::f16:
+      store_as(storage::f16::encode(static_cast<double>(*from)), to);
+      return true;
+    case ggml_type::bf16:
+      store_as(storage::bf16::encode(static_cast<double>(*from)), to);
+      return true;
+    case ggml_type::q8_0:
+      return encode_codes<storage::q8_0>(type, from, to);
+    case ggml_type::q4_0:
+      return encode_codes<storage::q4_0>(type, from, to);
+    case ggml_type::q4_1:
+      return encode_codes<storage::q4_1>(type, from, to);
+    default:
+      return false;
+  }
+}
+
+}  // namespace detail
+
+/// Whether encode_ggml() makes blocks of a type.
+constexpr bool encodes_ggml(ggml_type type) {
+  return type == ggml_type::f32 || type == ggml_type::f16 || type == ggml_type::bf16 ||
+         type == ggml_type::q8_0 || type == ggml_type::q4_0 || type == ggml_type::q4_1;
+}
+/// Writes values as blocks of a type that encodes_ggml(), rounded as llama.cpp's reference code
+/// does. There are as many values as whole blocks hold. Gives false where a block has a number that
+/// is not finite or too large for its scale.
+inline bool encode_ggml(ggml_type type, std::span<const float> from, std::byte* to) {
+  const detail::ggml_layout& layout = detail::ggml_layout_of(type);
+  for (const float x : from)
+    if (layout.block > 1 && !is_finite(x)) return false;
+  bool fits = true;
+  for (index i = 0; i + layout.block <= std::ssize(from); i += layout.block, to += layout.bytes)
+    fits = detail::encode_block(type, from.data() + i, to) && fits;
+  return fits;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Weights from GGUF files: Llama, GPT-2 and T5 in llama.cpp's names and layouts.
+
+/// @file
+/// llama.cpp's names and layouts of the tensors of Llama, GPT-2 and T5, and the metadata that
+/// describe them.
+
+LINNET_NAMESPACE_BEGIN
+
+/// llama.cpp's name of model type `M`'s architecture: "llama", "gpt2" or "t5"; "" where it has none
+/// that computes the same.
+template <class M>
+constexpr std::string_view gguf_architecture_of() {
+  constexpr hf_kind kind = hf_kind_of<M>();
+  // The feed-forward is the architecture's: no metadata describe it.
+  if constexpr (kind == hf_kind::llama) {
+    return std::is_same_v<typename M::ffn, ffn::swiglu> ? "llama" : "";
+  } else if constexpr (kind == hf_kind::gpt2) {
+    return std::is_same_v<typename M::ffn, ffn::gelu_tanh> ? "gpt2" : "";
+  } else if constexpr (kind == hf_kind::t5) {
+    using F = typename M::encoder_ffn;
+    return std::is_same_v<F, ffn::relu> || std::is_same_v<F, ffn::gated_gelu> ? "t5" : "";
+  } else {
+    return "";
+  }
+}
+
+namespace detail {
+
+/// How the matrices of model type `M`, stored as `Storage` says, go with GGUF files.
+struct gguf_storage {
+  bool known = true;   ///< floats, or codes that the files have
+  bool filled = true;  ///< blocks of codes fill all rows
+};
+template <class M, class Storage>
+consteval gguf_storage gguf_storage_of() {
+  gguf_storage found;
+  typename M::template params<form::canonical<float, Storage>> tree{};
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+        if constexpr (requires { leaf.scales; }) {
+          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+          found.known = found.known && (S::ggml || !S::scaled);
+          if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
+        }
+      },
+      parameter_path{}, tree);
+  return found;
+}
+
+/// Words for weights that GGUF files are not read into; true for others.
+template <class M, class Storage>
+constexpr bool fits_gguf() {
+  if constexpr (gguf_architecture_of<M>().empty())
+    static_assert(
+        never<M>,
+        "linnet: GGUF files are read into models that llama.cpp has: Llama (norm::rms, "
+        "rotary positions, ffn::swiglu), GPT-2 (norm::layer_norm, position::learned, "
+        "bias::all, ffn::gelu_tanh) and T5 (norm::rms, ffn::relu or ffn::gated_gelu), all "
+        "with attention::full");
+  else if constexpr (!gguf_storage_of<M, Storage>().known)
+    static_assert(never<M>,
+                  "linnet: GGUF files are loaded as storage::q8_0, q4_0, q4_1 or floats; load "
+                  "into the f32 model and quantize() it for others");
+  else if constexpr (!gguf_storage_of<M, Storage>().filled)
+    static_assert(never<M>,
+                  "linnet: GGUF files have Q8_0, Q4_0 and Q4_1 in blocks of 32 inputs, which do "
+                  "not fill the rows of every matrix here; load into the f32 model and "
+                  "quantize() it");
+  else
+    return true;
+  return false;
+}
+
+inline constexpr name_rule gguf_decoder_rules[] = {
+    {"embedding", "token_embd"},
+    {"position", "position_embd"},
+    {"blocks.#.attention.norm", "blk.#.attn_norm"},
+    {"blocks.#.attention.q", "blk.#.attn_q"},
+    {"blocks.#.attention.k", "blk.#.attn_k"},
+    {"blocks.#.attention.v", "blk.#.attn_v"},
+    {"blocks.#.attention.o", "blk.#.attn_output"},
+    {"blocks.#.ffn.norm", "blk.#.ffn_norm"},
+    {"blocks.#.ffn.gate", "blk.#.ffn_gate"},
+    {"blocks.#.ffn.up", "blk.#.ffn_up"},
+    {"blocks.#.ffn.down", "blk.#.ffn_down"},
+    {"blocks.#.ffn.wi", "blk.#.ffn_up"},
+    {"blocks.#.ffn.wo", "blk.#.ffn_down"},
+    {"norm", "output_norm"},
+    {"head", "output"},
+};
+inline constexpr name_rule gguf_t5_rules[] = {
+    {"embedding", "token_embd"},
+    {"head", "output"},
+    {"encoder.relative_bias", "enc.blk.0.attn_rel_b"},
+    {"encoder.norm", "enc.output_norm"},
+    {"decoder.relative_bias", "dec.blk.0.attn_rel_b"},
+    {"decoder.norm", "dec.output_norm"},
+};
+/// Parts of T5's blocks, encoder and decoder alike.
+inline constexpr name_rule gguf_t5_block_rules[] = {
+    {"attention.norm", "attn_norm"}, {"attention.q", "attn_q"},   {"attention.k", "attn_k"},
+    {"attention.v", "attn_v"},       {"attention.o", "attn_o"},   {"cross.norm", "cross_attn_norm"},
+    {"cross.q", "cross_attn_q"},     {"cross.k", "cross_attn_k"}, {"cross.v", "cross_attn_v"},
+    {"cross.o", "cross_attn_o"},     {"ffn.norm", "ffn_norm"},    {"ffn.wi", "ffn_up"},
+    {"ffn.wo", "ffn_down"},          {"ffn.gate", "ffn_gate"},    {"ffn.up", "ffn_up"},
+    {"ffn.down", "ffn_down"},
+};
+
+/// llama.cpp's name for one of linnet's, such as "blk.0.attn_q.weight".
+inline std::string gguf_name(std::string_view architecture, std::string_view name) {
+  const auto look = [&](std::span<const name_rule> rules, std::string_view part) {
+    return translate(rules, part, &name_rule::linnet, &name_rule::file);
+  };
+  if (architecture != "t5") return look(gguf_decoder_rules, name);
+  for (const auto& [stack, file] :
+       {name_rule{"encoder.blocks.", "enc.blk."}, name_rule{"decoder.blocks.", "dec.blk."}})
+    if (name.starts_with(stack)) {
+      const std::size_t number = stack.size(), part = name.find('.', number) + 1;
+      return std::string(file)
+          .append(name.substr(number, part - number))
+          .append(look(gguf_t5_block_rules, name.substr(part)));
+    }
+  return look(gguf_t5_rules, name);
+}
+
+/// Whether `name` is a tensor that files may hold but models do not use: old T5's cross-attention
+/// bias.
+inline bool gguf_ignores(std::string_view architecture, std::string_view name) {
+  return architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight";
+}
+
+/// The type of block that a tensor in ggml's blocks is made of.
+inline ggml_type block_type(const leaf& tensor) {
+  return tensor.type == dtype::i8 ? ggml_type::q8_0
+         : tensor.zeros           ? ggml_type::q4_1
+                                  : ggml_type::q4_0;
+}
+
+/// Where a tensor of model type `M` stands in a GGUF file.
+template <class M>
+file_part gguf_part(leaf tensor) {
+  constexpr std::string_view architecture = gguf_architecture_of<M>();
+  const index columns = tensor.ggml ? tensor.row_scales * storage::q8_0::group : tensor.columns;
+  file_part part{
+      tensor, {gguf_name(architecture, tensor.name), tensor.rows, columns, tensor.vector}, {}};
+  const std::string_view name = stem(tensor.name);
+  const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
+  if constexpr (architecture == "llama") {
+    // The converter puts the rows of a rotary pair side by side.
+    if (M::position::pairing == rope_pairing::half && (query || key))
+      part.at.paired_heads = M::shape.head_width();
+  }
+  if (architecture == "gpt2" && (query || key || name.ends_with(".attention.v"))) {
+    part.at.name = part.at.name.replace(part.at.name.find("attn_") + 5, 1, "qkv");
+    part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;
+    part.at.rows *= 3;
+  }
+  if (M::tied && name == "embedding") part.aliases.push_back("output.weight");
+  return part;
+}
+
+/// A number that a model type fixes, and the metadatum that states it.
+struct gguf_fact {
+  std::string key;
+  gguf_kind kind = gguf_kind::u32;  ///< u32 or f32
+  double number = 0;
+  std::optional<double> absent{};  ///< what llama.cpp takes where the file does not say it
+  bool written = true;
+
+  std::string number_as_text() const {
+    return kind == gguf_kind::f32 ? float_as_text(static_cast<float>(number)) : number_text(number);
+  }
+};
+
+/// The facts of model type `M`.
+template <class M>
+std::vector<gguf_fact> gguf_facts() {
+  constexpr std::string_view architecture = gguf_architecture_of<M>();
+  std::vector<gguf_fact> facts;
+  const auto add = [&](const char* key, gguf_kind kind, double number, std::optional<double> absent,
+                       bool written) {
+    facts.push_back({std::string(architecture) + "." + key, kind, number, absent, written});
+  };
+  const auto whole = [&](const char* key, index number, std::optional<index> absent = {}) {
+    std::optional<double> otherwise;
+    if (absent) otherwise = static_cast<double>(*absent);
+    add(key, gguf_kind::u32, static_cast<double>(number), otherwise, true);
+  };
+  const auto real = [&](const char* key, double number, std::optional<double> absent = {}) {
+    add(key, gguf_kind::f32, number, absent, true);
+  };
+  // Settings that the model types do not have: files may only say that they are off.
+  const auto off = [&](const char* key, gguf_kind kind, double number) {
+    add(key, kind, number, number, false);
+  };
+  constexpr auto s = M::shape;
+  if constexpr (architecture == "t5") {
+    whole("block_count", s.encoder_layers);
+    whole("decoder_block_count", s.decoder_layers, s.encoder_layers);
+    whole("attention.relative_buckets_count", s.buckets);
+    whole("decoder_start_token_id", M::start, M::start);
+    whole("attention.key_length", s.d_kv, s.d_model / s.heads);
+    whole("attention.value_length", s.d_kv, s.d_model / s.heads);
+  } else {
+    whole("block_count", s.layers);
+    whole("context_length", s.context);
+  }
+  whole("embedding_length", s.d_model);
+  whole("feed_forward_length", s.d_ff);
+  whole("attention.head_count", s.heads);
+  whole("vocab_size", s.vocabulary, s.vocabulary);
+  if constexpr (architecture == "llama") {
+    whole("attention.head_count_kv", s.kv_heads, s.heads);
+    whole("attention.key_length", s.head_width(), s.d_model / s.heads);
+    whole("attention.value_length", s.head_width(), s.d_model / s.heads);
+    whole("rope.dimension_count", s.head_width(), s.head_width());
+    real("rope.freq_base", s.rope_theta, 10000);
+    off("rope.scaling.factor", gguf_kind::f32, 1);
+    off("rope.scale_linear", gguf_kind::f32, 1);
+    off("attention.sliding_window", gguf_kind::u32, 0);
+    off("expert_count", gguf_kind::u32, 0);
+  }
+  if constexpr (architecture == "gpt2")
+    real("attention.layer_norm_epsilon", s.eps);
+  else
+    real("attention.layer_norm_rms_epsilon", s.eps);
+  return facts;
+}
+
+/// Compares a file's metadata with model type `M`. Errors: errc::mismatch, errc::missing,
+/// errc::unsupported.
+template <class M>
+result<void> check_gguf_facts(const gguf& file) {
+  constexpr std::string_view architecture = gguf_architecture_of<M>();
+  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
+    return error{code, file.where(), std::move(what), std::move(expected) + " (the model type)",
+                 std::move(got)};
+  };
+  const gguf_value* const name = file.value("general.architecture");
+  if (!name || name->text() != architecture)
+    return wrong(name ? errc::mismatch : errc::missing, "general.architecture",
+                 std::string(architecture), name ? name->description() : "no such metadata");
+  if (const gguf_value* const parts = file.value("split.count"); parts && parts->whole() != 1)
+    return error{errc::unsupported, file.where(), "split.count",
+                 "1, a model in one file (llama-gguf-split --merge joins parts)",
+                 parts->description()};
+  const std::string scaling = std::string(architecture) + ".rope.scaling.type";
+  if (const gguf_value* const type = file.value(scaling); type && type->text() != "none")
+    return wrong(errc::mismatch, scaling, "none", type->description());
+  if constexpr (architecture == "t5")
+    if (M::shape.max_distance != 128)
+      return error{errc::mismatch, file.where(), "max_distance of the model type",
+                   "128, as always in GGUF files", std::to_string(M::shape.max_distance)};
+  for (const gguf_fact& fact : gguf_facts<M>()) {
+    const gguf_value* const got = file.value(fact.key);
+    if (!got && fact.absent == fact.number) continue;
+    if (!got)
+      return wrong(fact.absent ? errc::mismatch : errc::missing, fact.key, fact.number_as_text(),
+                   fact.absent ? "no such metadata, which means " + number_text(*fact.absent)
+                               : "no such metadata");
+    const auto whole = got->array ? std::nullopt : got->whole();
+    const auto real = got->array ? std::nullopt : got->real();
+    if (fact.kind == gguf_kind::u32
+            ? !whole || static_cast<double>(*whole) != fact.number
+            : !real || static_cast<float>(*real) != static_cast<float>(fact.number))
+      return wrong(errc::mismatch, fact.key, fact.number_as_text(), got->description());
+  }
+  return {};
+}
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 

@@ -622,16 +622,16 @@ struct byte_pooled {
 };
 
 /// What sums in another order may do to a logit of model `M`, as a share of the largest: where
-/// numbers are rounded to codes on their way, a sum may take the code beside its own, which is
-/// 1/256 away in bfloat16 and less in int8. A state that every token changes carries each
-/// difference on.
+/// numbers are rounded to codes on their way, a sum may take the code beside its own in each of the
+/// two layers. That is 1/256 away in bfloat16 and less in int8. A state that every token changes
+/// carries each difference on.
 template <class M>
 constexpr double bound() {
   if constexpr (requires { requires std::is_same_v<typename M::attention, ln::mixer::rwkv7>; })
     return 1e-4;
   constexpr bool rounds = M::cache::code != ln::kv_code::exact ||
                           !std::is_same_v<typename M::storage::compute, ln::compute::f32>;
-  return rounds ? 1.0 / 256 : 1e-5;
+  return rounds ? 2.0 / 256 : 1e-5;
 }
 
 template <class Family, class... Policies>
