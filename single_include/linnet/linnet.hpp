@@ -30989,7 +30989,7 @@ class normal_former {
   /// Ends the text.
   void flush() {
     combine();
-    emit();
+    put();
   }
 
  private:
@@ -31010,11 +31010,11 @@ class normal_former {
           held_[0].code = both;
           return;
         }
-      emit();
+      put();
     }
     held_.push_back({c, combining});
   }
-  void emit() {
+  void put() {
     for (const element& e : held_) append_utf8(e.code, to_);
     held_.clear();
   }
@@ -31870,7 +31870,7 @@ class model_maker {
       : from_(parts), where_(file), total_(parts.tokens.size()), added_(total_, none) {}
 
   /// Checks what all models have. Errors: errc::malformed, errc::unsupported.
-  result<void> check() {
+  result<void> fits() {
     if (total_ > static_cast<std::size_t>(tokenizer::most_pieces))
       return error{errc::unsupported, where_, from_.tokens_name,
                    "at most " + std::to_string(tokenizer::most_pieces) + " tokens",
@@ -32145,7 +32145,7 @@ inline result<tokenizer> tokenizer::assemble(tokenizer_parts&& parts,
   made.splitter_ = std::move(*splits);
 
   detail::model_maker maker(parts, where);
-  if (auto done = maker.check(); !done) return done.error();
+  if (auto done = maker.fits(); !done) return done.error();
   const auto take = [&](auto&& model) -> result<void> {
     if (!model) return model.error();
     made.model_ = std::move(*model);

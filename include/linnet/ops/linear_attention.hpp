@@ -6,7 +6,7 @@
 
 #include <algorithm>
 
-#include <linnet/ops/packed.hpp>
+#include <linnet/ops/attention.hpp>
 #include <linnet/ops/relative_bias.hpp>
 #include <linnet/ops/rope.hpp>
 

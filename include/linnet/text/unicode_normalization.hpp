@@ -104,7 +104,7 @@ class normal_former {
   /// Ends the text.
   void flush() {
     combine();
-    emit();
+    put();
   }
 
  private:
@@ -125,11 +125,11 @@ class normal_former {
           held_[0].code = both;
           return;
         }
-      emit();
+      put();
     }
     held_.push_back({c, combining});
   }
-  void emit() {
+  void put() {
     for (const element& e : held_) append_utf8(e.code, to_);
     held_.clear();
   }
