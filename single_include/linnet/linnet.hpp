@@ -21469,7 +21469,7 @@ inline void decode_block(ggml_type type, const std::byte* from, float* to) {
     }
     case ggml_type::q8_0: {
       const float d = half_at(from);
-      return each(32, [&](index i) { return d * load_as<std::int8_t>(from + 2 + i); });
+      return each(32, [&](index i) { return d * real(load_as<std::int8_t>(from + 2 + i)); });
     }
     case ggml_type::q4_0: {
       const float d = half_at(from);
@@ -21528,7 +21528,7 @@ inline void decode_block(ggml_type type, const std::byte* from, float* to) {
       const float d = half_at(from + 208);
       return each(256, [&](index i) {
         const int code = packed_code<64, 4>(from, i) | packed_code<32, 2>(from + 128, i) << 4;
-        return d * load_as<std::int8_t>(from + 192 + i / 16) * real(code - 32);
+        return d * real(load_as<std::int8_t>(from + 192 + i / 16)) * real(code - 32);
       });
     }
   }
@@ -28051,8 +28051,9 @@ class added_texts {
     token id;
     std::size_t size;
   };
-  std::vector<found> ids_[2];
-  text_matcher matchers_[2];  ///< of those that are not normalized, and of those that are
+  std::array<std::vector<found>, 2> ids_;
+  std::array<text_matcher, 2>
+      matchers_;  ///< of those that are not normalized, and of those that are
 };
 
 }  // namespace detail
@@ -35241,14 +35242,22 @@ enum class sentence_pooling {
 
 namespace ops {
 
-/// y[batch, d] of x[batch, length, d]; `lengths` [batch] valid rows of each, or null for all.
+/// Sequences of rows that are pooled.
+struct pooled_rows {
+  index batch = 0, length = 0;     ///< sequences, and their padded rows
+  const index* lengths = nullptr;  ///< [batch] valid rows of each, or null for all
+  index d = 0;                     ///< width of a row
+};
+
+/// y[batch, d] of x[batch, length, d].
 template <class T>
-void pool_rows(const execution& on, sentence_pooling how, index batch, index length,
-               const index* lengths, index d, const T* x, T* y) {
-  on.threads.each(batch, [&](index b) {
-    const T* const rows = x + b * length * d;
+void pool_rows(const execution& on, sentence_pooling how, const pooled_rows& all, const T* x,
+               T* y) {
+  const index d = all.d;
+  on.threads.each(all.batch, [&](index b) {
+    const T* const rows = x + b * all.length * d;
     T* const to = y + b * d;
-    const index n = lengths ? lengths[b] : length;
+    const index n = all.lengths ? all.lengths[b] : all.length;
     std::copy_n(rows, d, to);
     if (how == sentence_pooling::first) return;
     for (index t = 1; t < n; ++t)
@@ -35266,13 +35275,14 @@ void pool_rows(const execution& on, sentence_pooling how, index batch, index len
 /// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
 /// row that has it.
 template <class T>
-void pool_rows_backward(const execution& on, sentence_pooling how, index batch, index length,
-                        const index* lengths, index d, const T* x, const T* dy, T* dx) {
-  on.threads.each(batch, [&](index b) {
-    const T* const rows = x + b * length * d;
+void pool_rows_backward(const execution& on, sentence_pooling how, const pooled_rows& all,
+                        const T* x, const T* dy, T* dx) {
+  const index d = all.d;
+  on.threads.each(all.batch, [&](index b) {
+    const T* const rows = x + b * all.length * d;
     const T* const from = dy + b * d;
-    T* const to = dx + b * length * d;
-    const index n = lengths ? lengths[b] : length;
+    T* const to = dx + b * all.length * d;
+    const index n = all.lengths ? all.lengths[b] : all.length;
     for (index j = 0; j < d; ++j) {
       if (how == sentence_pooling::mean) {
         for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
@@ -35373,7 +35383,7 @@ class embedder {
     if (!takes(b)) return {};
     run_model(b, [&](const ops::execution& on, context<T>& ctx) {
       M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
-      ops::pool_rows(on, how, b.batch, b.length, b.lengths, width, work_.work.hidden, vectors_);
+      ops::pool_rows(on, how, {b.batch, b.length, b.lengths, width}, work_.work.hidden, vectors_);
       if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
     });
     return {vectors_, static_cast<std::size_t>(b.batch * width)};

@@ -95,7 +95,7 @@ BOOST_AUTO_TEST_CASE(gradients) {
     const auto dy = normal<double>(batch * width, 2);
     std::vector<double> y(at(batch * width)), sizes(at(batch)), dx(x.size(), 0.5);
     const auto loss = [&] {
-      ln::ops::pool_rows(on, how, batch, length, lengths, width, x.data(), y.data());
+      ln::ops::pool_rows(on, how, {batch, length, lengths, width}, x.data(), y.data());
       ln::ops::unit_length(on, batch, width, y.data(), sizes.data());
       double sum = 0;
       for (std::size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
@@ -104,7 +104,7 @@ BOOST_AUTO_TEST_CASE(gradients) {
     (void)loss();
     auto slope = dy;
     ln::ops::unit_length_backward(on, batch, width, y.data(), sizes.data(), slope.data());
-    ln::ops::pool_rows_backward(on, how, batch, length, lengths, width, x.data(), slope.data(),
+    ln::ops::pool_rows_backward(on, how, {batch, length, lengths, width}, x.data(), slope.data(),
                                 dx.data());
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double kept = x[i];

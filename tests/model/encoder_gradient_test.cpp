@@ -82,7 +82,8 @@ BOOST_AUTO_TEST_CASE(embeddings) {
       ln::detail::pack_into(on, w, p);
       auto ctx = M::context_of<double>(b, on);
       M::forward<double, S>(p.tree(), b, work, ctx);
-      ln::ops::pool_rows(on, how, b.batch, b.length, b.lengths, M::d, work.hidden, vectors.data());
+      ln::ops::pool_rows(on, how, {b.batch, b.length, b.lengths, M::d}, work.hidden,
+                         vectors.data());
       ln::ops::unit_length(on, b.batch, M::d, vectors.data(), lengths.data());
       double sum = 0;
       for (index i = 0; i < size; ++i) sum += vectors[at(i)] * slopes[at(i)];
@@ -94,8 +95,8 @@ BOOST_AUTO_TEST_CASE(embeddings) {
     auto ctx = M::context_of<double>(b, on);
     ln::ops::unit_length_backward(on, b.batch, M::d, vectors.data(), lengths.data(), dy.data());
     std::fill_n(work.d_hidden, b.batch * b.length * M::d, 0.0);
-    ln::ops::pool_rows_backward(on, how, b.batch, b.length, b.lengths, M::d, work.hidden, dy.data(),
-                                work.d_hidden);
+    ln::ops::pool_rows_backward(on, how, {b.batch, b.length, b.lengths, M::d}, work.hidden,
+                                dy.data(), work.d_hidden);
     M::backward<double, S>(p.tree(), g.tree(), b, work, ctx);
     ln::gradient_report r;
     ln::detail::compare_parameters<M>(w, g, 1e-5, r, loss);

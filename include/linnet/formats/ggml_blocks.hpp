@@ -116,7 +116,7 @@ inline void decode_block(ggml_type type, const std::byte* from, float* to) {
     }
     case ggml_type::q8_0: {
       const float d = half_at(from);
-      return each(32, [&](index i) { return d * load_as<std::int8_t>(from + 2 + i); });
+      return each(32, [&](index i) { return d * real(load_as<std::int8_t>(from + 2 + i)); });
     }
     case ggml_type::q4_0: {
       const float d = half_at(from);
@@ -175,7 +175,7 @@ inline void decode_block(ggml_type type, const std::byte* from, float* to) {
       const float d = half_at(from + 208);
       return each(256, [&](index i) {
         const int code = packed_code<64, 4>(from, i) | packed_code<32, 2>(from + 128, i) << 4;
-        return d * load_as<std::int8_t>(from + 192 + i / 16) * real(code - 32);
+        return d * real(load_as<std::int8_t>(from + 192 + i / 16)) * real(code - 32);
       });
     }
   }

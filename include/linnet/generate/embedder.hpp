@@ -63,7 +63,7 @@ class embedder {
     if (!takes(b)) return {};
     run_model(b, [&](const ops::execution& on, context<T>& ctx) {
       M::template forward<T, S>(packed_->tree(), b, work_.work, ctx);
-      ops::pool_rows(on, how, b.batch, b.length, b.lengths, width, work_.work.hidden, vectors_);
+      ops::pool_rows(on, how, {b.batch, b.length, b.lengths, width}, work_.work.hidden, vectors_);
       if (normalize) ops::unit_length(on, b.batch, width, vectors_, lengths_);
     });
     return {vectors_, static_cast<std::size_t>(b.batch * width)};

@@ -3,6 +3,7 @@
 /// @file
 /// Texts that a tokenizer cuts out of others and gives an id of their own.
 
+#include <array>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -84,8 +85,9 @@ class added_texts {
     token id;
     std::size_t size;
   };
-  std::vector<found> ids_[2];
-  text_matcher matchers_[2];  ///< of those that are not normalized, and of those that are
+  std::array<std::vector<found>, 2> ids_;
+  std::array<text_matcher, 2>
+      matchers_;  ///< of those that are not normalized, and of those that are
 };
 
 }  // namespace detail
