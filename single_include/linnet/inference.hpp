@@ -7052,7 +7052,7 @@ requires(S::ggml) void encode_matrix(index rows, index columns, const T* x,
   for (index r = 0; r < rows; ++r)
     for (index j0 = 0; j0 < columns; j0 += S::group) {
       const index n = (std::min)(S::group, columns - j0);
-      float numbers[S::group], scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
+      float numbers[S::group] = {}, scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
       typename S::value codes[S::group] = {};
       bool usable = true;
       for (index j = 0; j < n; ++j) {
@@ -7102,6 +7102,8 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
 LINNET_NAMESPACE_END
 /// @file
 /// Storage that differs between the matrices of a model, by what each is for.
+
+#include <tuple>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -7303,13 +7305,7 @@ struct part_storage {
 };
 template <storage::part P, class Rest, class... Parts>
 requires(P != storage::part::any) struct part_storage<storage::mixed<Rest, Parts...>, P> {
-  template <std::size_t N, class First, class... More>
-  struct number : number<N - 1, More...> {};
-  template <class First, class... More>
-  struct number<0, First, More...> {
-    using type = First;
-  };
-  using type = typename number<static_cast<std::size_t>(P), Rest, Parts...>::type;
+  using type = std::tuple_element_t<static_cast<std::size_t>(P), std::tuple<Rest, Parts...>>;
 };
 /// The storage of a matrix that is no part of its own.
 template <class S>
@@ -10790,8 +10786,6 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Layers applied one after the other, by name.
-
-#include <tuple>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -156,7 +156,7 @@ requires(S::ggml) void encode_matrix(index rows, index columns, const T* x,
   for (index r = 0; r < rows; ++r)
     for (index j0 = 0; j0 < columns; j0 += S::group) {
       const index n = (std::min)(S::group, columns - j0);
-      float numbers[S::group], scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
+      float numbers[S::group] = {}, scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
       typename S::value codes[S::group] = {};
       bool usable = true;
       for (index j = 0; j < n; ++j) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <string>
+#include <tuple>
 #include <type_traits>
 
 #include <linnet/storage/policy.hpp>
@@ -210,13 +211,7 @@ struct part_storage {
 };
 template <storage::part P, class Rest, class... Parts>
 requires(P != storage::part::any) struct part_storage<storage::mixed<Rest, Parts...>, P> {
-  template <std::size_t N, class First, class... More>
-  struct number : number<N - 1, More...> {};
-  template <class First, class... More>
-  struct number<0, First, More...> {
-    using type = First;
-  };
-  using type = typename number<static_cast<std::size_t>(P), Rest, Parts...>::type;
+  using type = std::tuple_element_t<static_cast<std::size_t>(P), std::tuple<Rest, Parts...>>;
 };
 /// The storage of a matrix that is no part of its own.
 template <class S>
