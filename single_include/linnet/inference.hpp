@@ -10093,10 +10093,11 @@ struct attention_unit {
     }
     return sum;
   }
-  /// Where key 0 is in the line of position biases of row `i` of a block.
+  /// Where key 0 is in the line of position biases of row `i` of a block. Padding behind a full
+  /// cache has no place in the line and takes the last one.
   template <class Line>
   Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
-    const index position = past + some.row + i;
+    const index position = (std::min)(past + some.row + i, call.bias_origin);
     return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
            (&s == some.part ? (std::min)(position, call.kept - 1) : position);
   }
