@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Real models: what zoo fetch gets, and what it says without them. The files themselves are taken
-// from the cache folder, or from LINNET_DATA, or fetched where LINNET_FETCH is 1.
+// from the cache folder, where ./check puts them if LINNET_FETCH is 1, or from LINNET_DATA.
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -29,7 +29,6 @@ std::string variable(const char* name) {
 
 /// Path of a real model, or "", and then the case counts as skipped.
 std::string real_model(const std::string& name, const std::string& place) {
-  if (variable("LINNET_FETCH") == "1") (void)test::zoo({"fetch", name});
   std::string cache = variable("LINNET_CACHE");
   if (cache.empty() && !variable("XDG_CACHE_HOME").empty())
     cache = variable("XDG_CACHE_HOME") + "/linnet";
