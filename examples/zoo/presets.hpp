@@ -79,6 +79,7 @@ void each_encoder_preset(F&& f) {
   f(preset<ln::zoo::distilbert_base, false>{}, "distilbert-base");
   f(preset<ln::zoo::minilm_l6, false>{}, "minilm");
   f(preset<ln::zoo::albert_base, false>{}, "albert-base");
+  f(preset<ln::zoo::roberta_base, false>{}, "roberta-base");
 }
 
 /// The feed-forward variants (the report's, beside the model's own) and their names.
