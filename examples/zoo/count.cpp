@@ -20,10 +20,15 @@ namespace {
 std::vector<countable> all_countables() {
   std::vector<countable> table = t5_countables();
   for (const countable& entry : decoder_countables()) table.push_back(entry);
+  for (const countable& entry : encoder_countables()) table.push_back(entry);
   return table;
 }
 
-bool is_t5(const countable& entry) { return entry.encodes; }
+bool is_t5(const countable& entry) { return entry.family == family::t5; }
+/// A family's name in the list, and in JSON.
+std::string_view name_of(family f) {
+  return f == family::t5 ? "T5" : f == family::decoder ? "decoder" : "encoder";
+}
 
 /// The numbers as JSON, in a fixed order.
 nlohmann::ordered_json json_of(const counts& c) {
@@ -51,17 +56,19 @@ void list_presets() {
     return std::any_of(runnable.begin(), runnable.end(), [&](auto& r) { return r.name == name; });
   };
   std::vector<text_row> rows{{"preset", "family", "commands", "parameters"}};
-  const auto add = [&](std::string_view name, bool t5, ln::index parameters, const char* commands) {
-    rows.push_back({std::string(name), t5 ? "T5" : "decoder", commands, grouped(parameters)});
+  const auto add = [&](std::string_view name, family kind, ln::index parameters,
+                       const char* commands) {
+    rows.push_back({std::string(name), std::string(name_of(kind)), commands, grouped(parameters)});
   };
   for (const countable& entry : all_countables())
     if (entry.ffn == variant::standard)
-      add(entry.preset, is_t5(entry), entry.count({}).parameters,
-          !runs(entry.preset) ? "count"
-          : is_t5(entry)      ? "count, logits"
-                              : "count, logits, generate, eval");
+      add(entry.preset, entry.family, entry.count({}).parameters,
+          entry.preset == "minilm" ? "count, embed"
+          : !runs(entry.preset)    ? "count"
+          : is_t5(entry)           ? "count, logits"
+                                   : "count, logits, generate, eval");
   for (const byte_model kind : {byte_model::decoder, byte_model::t5})
-    add(name_of(kind), kind == byte_model::t5,
+    add(name_of(kind), kind == byte_model::t5 ? family::t5 : family::decoder,
         make_learner(kind, variant::standard)->cost(form::trained).parameters,
         kind == byte_model::t5 ? "train, sweep, generate" : "train, sweep, generate, eval");
   put("{}", aligned(rows, 3));
@@ -90,7 +97,9 @@ void count(const count_options& o) {
   const auto entry = find(o.ffn, expansion);
   if (entry == table.end()) {
     if (o.ffn == "skip-encoder")
-      throw failure(o.preset + " is decoder-only: skip-encoder is for encoder-decoders");
+      throw failure(fmt::format(
+          "{} is {}: skip-encoder is for encoder-decoders", o.preset,
+          find("standard", 0)->family == family::encoder ? "an encoder" : "decoder-only"));
     throw failure(fmt::format("--expansion: {} is not one of 4, 2, 1.5, 1.2", *o.expansion));
   }
 
@@ -110,7 +119,7 @@ void count(const count_options& o) {
   }
   nlohmann::ordered_json json{{"preset", o.preset}, {"ffn", o.ffn}};
   if (expands) json["expansion"] = o.expansion.value_or(4);
-  json["family"] = t5 ? "t5" : "decoder";
+  json["family"] = t5 ? "t5" : name_of(entry->family);
   json.update(json_of(trained));
   json["flops_for"] = {{"batch", 1}};
   if (t5) json["flops_for"]["source_tokens"] = o.source;

@@ -24,7 +24,10 @@ counts count_model(lengths l) {
 template <class M, variant V, ln::expansion E = ln::expansion{4}>
 void add_variant(std::vector<countable>& table, std::string_view preset) {
   const bool expands = V == variant::two || V == variant::three;
-  table.push_back({preset, M::encodes, V, expands ? E.thousandths : 0,
+  constexpr family kind = M::encodes                  ? family::t5
+                          : ln::detail::is_encoder<M> ? family::encoder
+                                                      : family::decoder;
+  table.push_back({preset, kind, V, expands ? E.thousandths : 0,
                    count_model<typename with_variant<M, V, E>::type>});
 }
 

@@ -25,10 +25,12 @@ struct lengths {
   ln::index target = 128;
 };
 
+enum class family { t5, decoder, encoder };
+
 /// One model type that can be counted.
 struct countable {
   std::string_view preset;
-  bool encodes;  ///< an encoder-decoder
+  zoo::family family;
   variant ffn;
   ln::index expansion;  ///< of 2w and 3w in thousandths, else 0
   counts (*count)(lengths);
@@ -38,5 +40,7 @@ struct countable {
 std::vector<countable> t5_countables();
 /// Every variant of every decoder-only preset.
 std::vector<countable> decoder_countables();
+/// Every variant of every encoder preset.
+std::vector<countable> encoder_countables();
 
 }  // namespace zoo

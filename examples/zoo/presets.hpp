@@ -71,6 +71,17 @@ void each_decoder_preset(F&& f) {
   f(preset<ln::zoo::rwkv7_834k>{}, "rwkv7-834k");
 }
 
+/// Calls f(preset<M, runs>, name) for every encoder preset; none is compiled to run by its name but
+/// MiniLM, which zoo embed runs.
+template <class F>
+void each_encoder_preset(F&& f) {
+  f(preset<ln::zoo::bert_base, false>{}, "bert-base");
+  f(preset<ln::zoo::distilbert_base, false>{}, "distilbert-base");
+  f(preset<ln::zoo::minilm_l6, false>{}, "minilm");
+  f(preset<ln::zoo::albert_base, false>{}, "albert-base");
+  f(preset<ln::zoo::roberta_base, false>{}, "roberta-base");
+}
+
 /// The feed-forward variants (the report's, beside the model's own) and their names.
 enum class variant { standard, skip, skip_encoder, one, one_relu, two, three };
 

@@ -13,6 +13,8 @@ namespace test::gguf_model_test {
 namespace {
 
 using llama_mqa_interleaved = ln::decoder<mqa_shape>;
+using headless_bert = bert::with_head<ln::head::none>;
+using pooled_bert = bert::with_head<ln::head::pooler>;
 
 std::string golden_gguf(const std::string& name) { return golden("gguf/" + name + ".gguf"); }
 
@@ -71,6 +73,7 @@ BOOST_AUTO_TEST_CASE(goldens) {
   check_same_as_hugging_face<llama_mqa_interleaved>("llama", "llama_mqa_tied");
   check_same_as_hugging_face<gpt2_inner>("gpt2", "gpt2_inner");
   check_same_as_hugging_face<t5_long>("t5", "t5_v1_0_long");
+  check_same_as_hugging_face<headless_bert>("bert", "bert");
   check_same_as_hugging_face<gpt2_inner, double>("gpt2", "gpt2_inner");
   check_same_as_hugging_face<ln::quantized<gpt2_inner, ln::storage::bf16>>("gpt2", "gpt2_inner");
 }
@@ -90,6 +93,14 @@ BOOST_AUTO_TEST_CASE(round_trips) {
   check(llama_gqa_interleaved{});
   check(gpt2_inner{});
   check(t5_1_1{});
+  check(headless_bert{});
+  check(pooled_bert{});
+  check(bert_sequence{});
+  // Heads that a type has not are left out.
+  ln::weights<bert_sequence::with_head<ln::head::none>> without;
+  LINNET_REQUIRE_OK(ln::load_gguf(without, path));
+  BOOST_TEST(std::ranges::equal(without.block(),
+                                distinct<bert_sequence>().block().first(without.block().size())));
 
   // Both orders of rotary pairs are one in the file.
   ln::weights<llama_gqa> half = distinct<llama_gqa>();
@@ -147,6 +158,46 @@ BOOST_AUTO_TEST_CASE(blocks) {
   }
   BOOST_TEST(message(ln::save_gguf(w, path, ln::ggml_type::q6_k)) ==
              path + ": type: expected F32, F16, BF16, Q8_0, Q4_0 or Q4_1, got Q6_K");
+}
+
+// The real file of all-MiniLM-L6-v2 keeps its numbers; LINNET_DATA has it in the folder minilm.
+BOOST_AUTO_TEST_CASE(minilm) {
+  const char* const data = std::getenv("LINNET_DATA");
+  const std::string from = (data ? data : ".") + std::string("/minilm");
+  if (!std::filesystem::is_regular_file(from + "/model.safetensors")) {
+    without_data.insert(boost::unit_test::framework::current_test_case().p_id);
+    return;
+  }
+  using M = ln::zoo::minilm_l6::with_head<ln::head::none>;
+  const scratch_folder folder;
+  ln::weights<M> w, again;
+  LINNET_REQUIRE_OK(ln::load_hugging_face(w, from));
+  LINNET_REQUIRE_OK(ln::save_gguf(w, folder.path("m.gguf")));
+  LINNET_REQUIRE_OK(ln::load_gguf(again, folder.path("m.gguf")));
+  BOOST_TEST(std::ranges::equal(w.block(), again.block()));
+}
+
+// What llama.cpp reads of an encoder beside its tensors.
+BOOST_AUTO_TEST_CASE(metadata_of_encoders) {
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  const auto saved = [&](const auto& w, std::vector<ln::gguf_entry> notes = {}) {
+    LINNET_REQUIRE_OK(ln::save_gguf(w, path, ln::ggml_type::f32, std::move(notes)));
+    auto file = ln::read_gguf(path);
+    LINNET_REQUIRE_OK(file);
+    return *std::move(file);
+  };
+  const auto pooling = [](const ln::gguf& file) { return *file.get<int>("bert.pooling_type"); };
+  const ln::gguf plain = saved(distinct<headless_bert>());
+  BOOST_TEST(*plain.get<bool>("bert.attention.causal") == false);
+  BOOST_TEST(*plain.get<int>("tokenizer.ggml.token_type_count") == 2);
+  BOOST_TEST(pooling(plain) == 1);
+  BOOST_TEST(!plain.value("bert.classifier.output_labels"));
+  BOOST_TEST(pooling(saved(distinct<headless_bert>(), {{"bert.pooling_type", 2u}})) == 2);
+  const ln::gguf classes = saved(distinct<bert_sequence>());
+  BOOST_TEST(pooling(classes) == 4);
+  BOOST_TEST(classes.strings("bert.classifier.output_labels")->size() == 3);
+  BOOST_TEST(classes.find("cls.output.weight")->description() == "F32 [3, 12]");
 }
 
 constexpr ln::decoder_shape block_shape{.d_model = 64,
@@ -264,24 +315,74 @@ BOOST_AUTO_TEST_CASE(blocks_of_other_types) {
                  "file joins here, got several");
 }
 
-BOOST_AUTO_TEST_CASE(refusals) {
-  const scratch_folder folder;
-  const std::string path = folder.path("x.gguf");
-  const changeable good(golden_gguf("llama"));
-  ln::weights<llama_mqa> w = distinct<llama_mqa>();
-  const std::vector<std::byte> before(w.block().begin(), w.block().end());
-  const auto refused = [&](const std::string& expected, auto&& change) {
+/// Loads changed files of `M`: each is refused, and no weight is written.
+template <class M>
+struct refuser {
+  explicit refuser(const std::string& name)
+      : good(golden_gguf(name)),
+        w(distinct<M>()),
+        before(w.block().begin(), w.block().end()),
+        path(folder.path("x.gguf")) {}
+  scratch_folder folder;
+  changeable good;
+  ln::weights<M> w;
+  std::vector<std::byte> before;
+  std::string path;
+
+  template <class Change>
+  void operator()(const std::string& expected, Change&& change) {
     changeable file = good;
     change(file);
     file.write(path);
     BOOST_TEST(message(ln::load_gguf(w, path)) == path + ": " + expected);
     BOOST_TEST(std::ranges::equal(w.block(), before), expected);
-  };
+  }
+  void with(const ln::gguf_entry& one, const std::string& expected) {
+    (*this)(one.key + ": expected " + expected, [&](changeable& f) { f.set(one); });
+  }
+  void without(const std::string& key, const std::string& expected) {
+    (*this)(key + ": expected " + expected, [&](changeable& f) { f.drop(key); });
+  }
+};
+
+BOOST_AUTO_TEST_CASE(refusals_of_encoders) {
+  refuser<headless_bert> refused("bert");
   const auto with = [&](const ln::gguf_entry& one, const std::string& expected) {
-    refused(one.key + ": expected " + expected, [&](changeable& f) { f.set(one); });
+    refused.with(one, expected);
   };
   const auto without = [&](const std::string& key, const std::string& expected) {
-    refused(key + ": expected " + expected, [&](changeable& f) { f.drop(key); });
+    refused.without(key, expected);
+  };
+  with({"general.architecture", "nomic-bert"}, "bert (the model type), got string nomic-bert");
+  with({"bert.block_count", 3u}, "2 (the model type), got u32 3");
+  with({"bert.context_length", 512u}, "24 (the model type), got u32 512");
+  with({"bert.embedding_length", 16u}, "12 (the model type), got u32 16");
+  with({"bert.feed_forward_length", 24u}, "20 (the model type), got u32 24");
+  with({"bert.attention.head_count", 2u}, "3 (the model type), got u32 2");
+  with({"bert.attention.layer_norm_epsilon", 1e-12f}, "0.003 (the model type), got f32 1e-12");
+  with({"bert.attention.causal", true}, "false (the model type), got bool true");
+  with({"bert.attention.causal", 0u}, "false (the model type), got u32 0");
+  without("bert.attention.causal",
+          "false (the model type), got no such metadata, which means true");
+  with({"tokenizer.ggml.token_type_count", 1u}, "2 (the model type), got u32 1");
+  without("tokenizer.ggml.token_type_count", "2 (the model type), got no such metadata");
+  refused("token_types.weight: expected [2, 12] (the model type), got F32 [3, 12]",
+          [](changeable& f) {
+            f.tensors[f.at("token_types.weight")].shape = {3, 12};
+            f.values[f.at("token_types.weight")].resize(36);
+          });
+  refuser<pooled_bert> no_pooler("bert");
+  no_pooler("cls.weight: expected [12, 12] (the model type), got no such tensor",
+            [](changeable&) {});
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  refuser<llama_mqa> refused("llama");
+  const auto with = [&](const ln::gguf_entry& one, const std::string& expected) {
+    refused.with(one, expected);
+  };
+  const auto without = [&](const std::string& key, const std::string& expected) {
+    refused.without(key, expected);
   };
   with({"general.architecture", "gpt2"}, "llama (the model type), got string gpt2");
   with({"general.architecture", 1u}, "llama (the model type), got u32 1");

@@ -2,6 +2,7 @@
 // Tokenizers from GGUF files: the values of every key arrive, and wrong ones are refused by name.
 
 #include <linnet/gguf.hpp>
+#include <linnet/json.hpp>
 #include <linnet/linnet.hpp>
 
 #include "support/data.hpp"
@@ -97,6 +98,62 @@ BOOST_AUTO_TEST_CASE(pieces_with_scores) {
   const auto shared =
       encode(with(keys, {"tokenizer.ggml.remove_extra_whitespaces", true}), " ab  ");
   BOOST_TEST((shared == token_list{6}));
+}
+
+/// The tokenizer.json of a kind among the golden ones, and the texts that go with it.
+std::pair<ln::tokenizer, strings> golden_kind(const std::string& kind) {
+  for (const auto& c : nlohmann::ordered_json::parse(contents(golden("tokenizers/kinds.json"))))
+    if (c["kind"] == kind) {
+      auto t = ln::parse_hf_tokenizer(bytes(c["file"].dump()), kind);
+      LINNET_REQUIRE_OK(t);
+      return {*std::move(t), c["texts"]};
+    }
+  BOOST_FAIL("no kind " << kind);
+  return {};
+}
+
+// BERT's vocabulary as llama.cpp's converter writes it gives the tokenizer that it is of.
+BOOST_AUTO_TEST_CASE(pieces_of_words_round_trip) {
+  const auto [t, texts] = golden_kind("bert");
+  const auto entries_of = ln::gguf_tokenizer_entries(t);
+  LINNET_REQUIRE_OK(entries_of);
+  const scratch_folder folder;
+  const auto file = file_of(folder, *entries_of);
+  LINNET_REQUIRE_OK(file);
+  const auto again = ln::make_tokenizer(*file);
+  LINNET_REQUIRE_OK(again);
+  BOOST_TEST(again->vocabulary() == t.vocabulary());
+  for (const std::string& text : texts)
+    for (const bool match_added : {false, true}) {
+      const auto got = again->encode(text, match_added), want = t.encode(text, match_added);
+      BOOST_TEST((got == want), text);
+      BOOST_TEST(again->decode(want) == t.decode(want), text);
+    }
+  const auto spelled = file->strings("tokenizer.ggml.tokens");
+  LINNET_REQUIRE_OK(spelled);
+  strings as_written;
+  for (const std::string_view one : *spelled) as_written.emplace_back(one);
+  for (ln::token id = 0; id < t.vocabulary(); ++id) {
+    const std::string piece(t.piece(id));
+    BOOST_TEST(as_written[static_cast<std::size_t>(id)] ==
+               (piece.starts_with("##")    ? piece.substr(2)
+                : t.find_added(piece) >= 0 ? piece
+                                           : "\xe2\x96\x81" + piece));
+  }
+  for (const auto& [key, text] :
+       {std::pair("unknown", "[UNK]"), std::pair("padding", "[PAD]"), std::pair("cls", "[CLS]"),
+        std::pair("bos", "[CLS]"), std::pair("seperator", "[SEP]"), std::pair("eos", "[SEP]"),
+        std::pair("mask", "[MASK]")}) {
+    const auto id = file->get<ln::token>("tokenizer.ggml." + std::string(key) + "_token_id");
+    if (t.find_added(text) >= 0) BOOST_TEST(*id == t.find_added(text), key);
+  }
+  // llama.cpp's BERT has one normalizer and one way of cutting.
+  const auto refused = [](const std::string& kind) {
+    return message(ln::gguf_tokenizer_entries(golden_kind(kind).first, "t"));
+  };
+  BOOST_TEST(refused("bert_cased") ==
+             "t: normalizer: expected that of BERT without case, got another");
+  BOOST_TEST(refused("gpt2") == "t: model: expected WordPiece, got another");
 }
 
 BOOST_AUTO_TEST_CASE(wrong_keys_are_refused) {

@@ -92,6 +92,9 @@ BOOST_AUTO_TEST_CASE(files_round_trip) {
   round_trip<plain_bert>();
   round_trip<headless_bert>();
   round_trip<token_bert>();
+  round_trip<roberta>();
+  round_trip<roberta_sequence>();
+  round_trip<roberta::with_head<ln::head::pooler>>();
 }
 
 // Files of a BertModel have no prefix; old ones say gamma and beta, and list the positions.
@@ -174,6 +177,15 @@ BOOST_AUTO_TEST_CASE(configs) {
              "c: num_hidden_groups: expected 1 (the model type), got 2");
   BOOST_TEST(verdict<distilbert>("distilbert", "\"distilbert\"", "\"bert\"") ==
              "c: model_type: expected \"distilbert\" (the model type), got \"bert\"");
+  BOOST_TEST(verdict<roberta>("roberta", "\"pad_token_id\": 1", "\"pad_token_id\": 0") ==
+             "c: pad_token_id: expected 1 (the model type), got 0");
+  BOOST_TEST(verdict<roberta>("roberta", "\"max_position_embeddings\": 26",
+                              "\"max_position_embeddings\": 24") ==
+             "c: max_position_embeddings: expected 26 (the model type), got 24");
+  BOOST_TEST(verdict<roberta>("roberta", "\"roberta\"", "\"xlm-roberta\"") == "success");
+  BOOST_TEST(verdict<roberta>("roberta", "\"roberta\"", "\"bert\"") ==
+             "c: model_type: expected \"roberta\" (the model type), got \"bert\"");
+  BOOST_TEST(ln::make_hf_config<roberta>().find("RobertaForMaskedLM") != std::string::npos);
   BOOST_TEST(ln::make_hf_config<bert_sequence>().find("BertForSequenceClassification") !=
              std::string::npos);
   BOOST_TEST(ln::make_hf_config<bert_sequence>().find("\"2\": \"LABEL_2\"") != std::string::npos);
@@ -195,7 +207,11 @@ BOOST_AUTO_TEST_CASE(kinds) {
                 hf_kind::none);
   static_assert(hf_kind_of<ln::encoder<bert_shape_of(2, 0, 1e-5)>>() == hf_kind::none);
   static_assert(hf_kind_of<albert>() == hf_kind::albert);
-  for (const auto kind : {hf_kind::bert, hf_kind::distilbert, hf_kind::albert})
+  static_assert(hf_kind_of<roberta>() == hf_kind::roberta);
+  static_assert(hf_kind_of<roberta::with_ffn<ln::ffn::gelu_tanh>>() == hf_kind::none);
+  static_assert(hf_kind_of<roberta::with_head<ln::head::none>::with_ffn<ln::ffn::gelu_tanh>>() ==
+                hf_kind::roberta);
+  for (const auto kind : {hf_kind::bert, hf_kind::distilbert, hf_kind::albert, hf_kind::roberta})
     for (const std::string name : {"embedding.weight", "embedding.norm.bias", "head.bias",
                                    "head.dense.weight", "head.norm.bias", "pooler.weight"})
       BOOST_TEST(ln::linnet_name(kind, ln::hugging_face_name(kind, name)) == name);

@@ -125,6 +125,13 @@ using distilbert = ln::encoder<bert_shape_of(2, 0, 1e-12)>;
 using distilbert_sequence =
     ln::encoder<bert_shape_of(2, 0, 1e-12),
                 ln::head::sequence_classification<4, ln::activation_kind::relu>>;
+constexpr ln::encoder_shape roberta_shape = [] {
+  ln::encoder_shape s = bert_shape_of(2, 1, 3e-3);
+  s.position_offset = 2;
+  return s;
+}();
+using roberta = ln::encoder<roberta_shape>;
+using roberta_sequence = ln::encoder<roberta_shape, ln::head::sequence_classification<3>>;
 using albert = ln::encoder<bert_shape_of(2, 2, 3e-3), ln::sharing::all,
                            ln::embedding::factorised<8>, ln::ffn::gelu_tanh>;
 

@@ -261,12 +261,13 @@ index visited() {
 
 }  // namespace
 
-// Encoders: the counts of Transformers' BertForMaskedLM, DistilBertForMaskedLM, BertModel and
-// AlbertForMaskedLM of the published shapes.
+// Encoders: the counts of Transformers' BertForMaskedLM, DistilBertForMaskedLM, BertModel,
+// AlbertForMaskedLM and RobertaForMaskedLM of the published shapes.
 static_assert(ln::zoo::bert_base::parameters() == 109'514'298);
 static_assert(ln::zoo::distilbert_base::parameters() == 66'985'530);
 static_assert(ln::zoo::minilm_l6::parameters() == 22'713'216);
 static_assert(ln::zoo::albert_base::parameters() == 11'221'680);
+static_assert(ln::zoo::roberta_base::parameters() == 124'697'433);
 static_assert(ln::zoo::bert_base::with_head<ln::head::pooler>::parameters() == 109'482'240);
 
 BOOST_AUTO_TEST_SUITE(counts)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// BERT, DistilBERT and ALBERT against Hugging Face Transformers in double precision: hidden states,
-// logits, gradients and training.
+// BERT, DistilBERT, ALBERT and RoBERTa against Hugging Face Transformers in double precision:
+// hidden states, logits, gradients and training.
 
 #include "support/golden.hpp"
 
@@ -15,6 +15,10 @@ BOOST_AUTO_TEST_CASE(without_types_by_relu) {
   check_golden_encoder<distilbert_sequence>("distilbert_sequence");
 }
 BOOST_AUTO_TEST_CASE(shared_and_factorised) { check_golden_encoder<albert>("albert"); }
+BOOST_AUTO_TEST_CASE(positions_behind_the_padding) { check_golden_encoder<roberta>("roberta"); }
+BOOST_AUTO_TEST_CASE(positions_behind_the_padding_and_classes) {
+  check_golden_encoder<roberta_sequence>("roberta_sequence");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -5,9 +5,9 @@
 blocks.gguf    metadata of every type; blocks of every tensor type with the values that the package
                decodes them to (NAME and NAME.values); numbers and the blocks that it makes of them
                (quantize.input, quantize.NAME).
-llama.gguf, gpt2.gguf, t5.gguf
-               the weights of llama_mqa_tied, gpt2_inner and t5_v1_0_long as llama.cpp's converter
-               writes them.
+llama.gguf, gpt2.gguf, t5.gguf, bert.gguf
+               the weights of llama_mqa_tied, gpt2_inner, t5_v1_0_long and bert as llama.cpp's
+               converter writes them (of bert without its head).
 
 Needs the packages gguf, numpy and safetensors; see README.md.
 """
@@ -112,7 +112,7 @@ def permuted(weight, heads):
     return weight.reshape(heads, 2, n // heads // 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_model(case, name, arch, fields, permute=lambda name, weight: weight):
+def write_model(case, name, arch, fields, permute=lambda name, weight: weight, drop="none"):
     folder = GOLDEN / case
     config = json.loads((folder / "config.json").read_text())
     to = gguf.GGUFWriter(OUT / f"{name}.gguf", gguf.MODEL_ARCH_NAMES[arch])
@@ -121,6 +121,9 @@ def write_model(case, name, arch, fields, permute=lambda name, weight: weight):
                  config.get("num_layers", 0), config.get("num_decoder_layers") or 0)
     names = gguf.get_tensor_name_map(arch, blocks)
     for old, weight in load_file(folder / "model.safetensors").items():
+        if old.startswith(drop):
+            continue
+        old = old.removeprefix("bert.")
         new = names.get_name(old, try_suffixes=(".weight", ".bias"))
         assert new, old
         to.add_tensor(new, np.ascontiguousarray(permute(old, weight)))
@@ -188,6 +191,21 @@ def write_t5():
     write_model("t5_v1_0_long", "t5", gguf.MODEL_ARCH.T5, fields)
 
 
+def write_bert():
+    def fields(to, c):
+        to.add_context_length(c["max_position_embeddings"])
+        to.add_embedding_length(c["hidden_size"])
+        to.add_block_count(c["num_hidden_layers"])
+        to.add_feed_forward_length(c["intermediate_size"])
+        to.add_head_count(c["num_attention_heads"])
+        to.add_layer_norm_eps(c["layer_norm_eps"])
+        to.add_causal_attention(False)
+        to.add_pooling_type(gguf.PoolingType.MEAN)
+        to.add_token_type_count(c["type_vocab_size"])
+
+    write_model("bert", "bert", gguf.MODEL_ARCH.BERT, fields, drop="cls.")
+
+
 if __name__ == "__main__":
     if importlib.metadata.version("gguf") != VERSION:
         sys.exit(f"needs gguf {VERSION}")
@@ -196,3 +214,4 @@ if __name__ == "__main__":
     write_llama()
     write_gpt2()
     write_t5()
+    write_bert()

@@ -21,8 +21,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import (AlbertConfig, AlbertForMaskedLM, BertConfig, BertForMaskedLM,
                           BertForSequenceClassification, DistilBertConfig, DistilBertForMaskedLM,
                           DistilBertForSequenceClassification, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM,
-                          MambaConfig, MambaForCausalLM, ReformerConfig, RwkvConfig,
-                          RwkvForCausalLM, T5Config, T5ForConditionalGeneration)
+                          MambaConfig, MambaForCausalLM, ReformerConfig, RobertaConfig,
+                          RobertaForMaskedLM, RobertaForSequenceClassification, RwkvConfig, RwkvForCausalLM, T5Config, T5ForConditionalGeneration)
 from transformers.models.reformer.modeling_reformer import LSHSelfAttention, ReformerSelfOutput
 from transformers.utils import logging
 
@@ -98,7 +98,13 @@ def albert(**kw):
         embedding_size=8, layer_norm_eps=3e-3, inner_group_num=1, num_hidden_groups=1) | kw))
 
 
-ENCODERS = ("bert", "distilbert", "albert")
+def roberta(cls=RobertaForMaskedLM, **kw):
+    # Two rows of positions before the first token's, one type; the padding's id is not among the random ones.
+    return cls, RobertaConfig(**(ENCODER | dict(layer_norm_eps=3e-3, max_position_embeddings=26,
+                                                type_vocab_size=1, pad_token_id=1) | kw))
+
+
+ENCODERS = ("bert", "distilbert", "albert", "roberta")
 
 # name: (model, source lengths, target lengths) for T5, (model, lengths) for decoders.
 CASES = {
@@ -131,6 +137,8 @@ CASES = {
     "distilbert": (distilbert(), (13, 9)),
     "distilbert_sequence": (distilbert(DistilBertForSequenceClassification, num_labels=4), (7, 12, 1)),
     "albert": (albert(), (11, 15)),
+    "roberta": (roberta(), (15, 10, 6)),
+    "roberta_sequence": (roberta(RobertaForSequenceClassification, num_labels=3), (12, 7, 3)),
 }
 
 
@@ -266,7 +274,8 @@ def adamw_losses(model, inputs, steps=10):
     """Loss before each step and after the last, always on the same batch."""
     model = copy.deepcopy(model)
     params = list(model.parameters())  # tied tensors appear once
-    decays = [p.squeeze().dim() >= 2 and not n.endswith("A_log") for n, p in model.named_parameters()]
+    decays = [(p.squeeze().dim() >= 2 or n.endswith("token_type_embeddings.weight"))  # of one type, too
+              and not n.endswith("A_log") for n, p in model.named_parameters()]
     opt = torch.optim.AdamW([
         {"params": [p for p, d in zip(params, decays) if d], "weight_decay": 0.1},
         {"params": [p for p, d in zip(params, decays) if not d], "weight_decay": 0.0},
@@ -292,7 +301,7 @@ def length_mask(lengths, ids):
 def make_encoder_inputs(model, inputs, gen):
     """Token types and, for a classifier, one label per sequence."""
     if hasattr(model.config, "type_vocab_size"):
-        inputs["types"] = torch.randint(0, 2, inputs["input_ids"].shape, generator=gen)
+        inputs["types"] = torch.randint(0, model.config.type_vocab_size, inputs["input_ids"].shape, generator=gen)
     if "SequenceClassification" in type(model).__name__:
         inputs["labels"] = torch.randint(0, model.config.num_labels, (len(inputs["lengths"]),),
                                          generator=gen)

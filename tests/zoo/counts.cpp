@@ -57,6 +57,18 @@ const preset presets[] = {
     {"smollm2-360m", false, 960, 2560, 64, 15, 5, 32, 49152, true, true, false, 0},
 };
 
+/// BERT's kin as rows of the same table: `gpt2` says biases, as there; `masked` the head.
+struct encoder_preset {
+  preset body;
+  long types;
+  bool masked;
+};
+const encoder_preset encoders[] = {
+    {{"bert-base", false, 768, 3072, 64, 12, 12, 12, 30522, false, true, true, 512}, 2, true},
+    {{"distilbert-base", false, 768, 3072, 64, 12, 12, 6, 30522, false, true, true, 512}, 0, true},
+    {{"minilm", false, 384, 1536, 32, 12, 12, 6, 30522, false, true, true, 512}, 2, false},
+};
+
 /// Adds `layers` feed-forwards with their norms.
 void add_feed_forwards(tally& t, const preset& p, const std::string& ffn, double e, long layers,
                        long rows) {
@@ -118,6 +130,23 @@ tally count_decoder(const preset& p, const std::string& ffn, double e, long leng
   return t;
 }
 
+tally count_encoder(const encoder_preset& e, const std::string& ffn, double expansion,
+                    long length) {
+  const preset& p = e.body;
+  tally t;
+  t.matrix(p.vocabulary, p.d, 1, 0);
+  t.vector((p.context + e.types) * p.d);
+  t.vector(2 * p.d, p.layers + 1);
+  t.matrix(p.d, p.d, 4 * p.layers, length);
+  t.vector(p.d, 4 * p.layers);
+  t.flops += p.layers * 4 * length * length * p.d;
+  add_feed_forwards(t, p, ffn, expansion, p.layers, length);
+  t.matrix(p.d, p.d, 1, 0);  // the pooler, or the head's first map
+  t.vector(p.d);
+  if (e.masked) t.vector(2 * p.d + p.vocabulary);
+  return t;
+}
+
 nlohmann::json count(const std::string& preset, const std::string& ffn,
                      const std::vector<std::string>& more = {}) {
   std::vector<std::string> arguments{"count", preset, "--ffn", ffn, "--json"};
@@ -127,10 +156,10 @@ nlohmann::json count(const std::string& preset, const std::string& ffn,
   return nlohmann::json::parse(printed);
 }
 
-void check_counts(const nlohmann::json& json, const preset& p, const tally& t) {
+void check_counts(const nlohmann::json& json, const preset& p, const tally& t, long types = 0) {
   BOOST_CHECK_EQUAL(json["parameters"], t.parameters);
-  BOOST_CHECK_EQUAL(json["non_embedding"],
-                    t.parameters - p.vocabulary * p.d * (p.tied ? 1 : 2) - p.context * p.d);
+  BOOST_CHECK_EQUAL(json["non_embedding"], t.parameters - p.vocabulary * p.d * (p.tied ? 1 : 2) -
+                                               (p.context + types) * p.d);
   BOOST_CHECK_EQUAL(json["forward_flops"], t.flops);
   BOOST_CHECK_EQUAL(json["bytes"], 4 * t.parameters);
   BOOST_CHECK_EQUAL(json["bytes_bf16"], t.bytes_bf16);
@@ -160,6 +189,19 @@ BOOST_AUTO_TEST_CASE(every_preset_with_every_feed_forward) {
         check_counts(json["deployed"], p, shipped);
       }
     }
+}
+
+BOOST_AUTO_TEST_CASE(encoders_with_every_feed_forward) {
+  for (const encoder_preset& e : encoders)
+    for (const std::string ffn : {"standard", "skip", "1w", "1w-relu", "2w", "3w"}) {
+      BOOST_TEST_CONTEXT(e.body.name << " " << ffn) {
+        const auto json = count(e.body.name, ffn);
+        BOOST_CHECK_EQUAL(json["family"], "encoder");
+        check_counts(json, e.body, count_encoder(e, ffn, 4, 128), e.types);
+      }
+    }
+  check_counts(count("minilm", "2w", {"--expansion", "1.5", "--target", "9"}), encoders[2].body,
+               count_encoder(encoders[2], "2w", 1.5, 9), 2);
 }
 
 BOOST_AUTO_TEST_CASE(expansions) {
@@ -200,7 +242,12 @@ BOOST_AUTO_TEST_CASE(published_counts) {
                                                  {"smollm2-135m", 134'515'008},
                                                  {"smollm2-360m", 361'821'120},
                                                  {"rwkv4-660k", 661'504},
-                                                 {"rwkv7-834k", 829'888}};
+                                                 {"rwkv7-834k", 829'888},
+                                                 {"bert-base", 109'514'298},
+                                                 {"distilbert-base", 66'985'530},
+                                                 {"minilm", 22'713'216},
+                                                 {"albert-base", 11'221'680},
+                                                 {"roberta-base", 124'697'433}};
   for (const auto& [name, total] : totals)
     BOOST_CHECK_EQUAL(count(name, "standard")["parameters"], total);
   const std::tuple<const char*, const char*, long> parts[] = {
@@ -217,6 +264,8 @@ BOOST_AUTO_TEST_CASE(published_counts) {
 BOOST_AUTO_TEST_CASE(list_names_every_preset) {
   const std::string list = test::zoo_prints({"list"});
   for (const preset& p : presets) BOOST_CHECK(list.find(p.name + " ") != std::string::npos);
+  for (const encoder_preset& e : encoders)
+    BOOST_CHECK(list.find(e.body.name + " ") != std::string::npos);
 }
 
 BOOST_AUTO_TEST_CASE(columns_of_the_list_are_as_wide_as_their_texts) {

@@ -60,6 +60,8 @@ struct encoder_shape {
   index vocabulary = 0;       ///< rows of the embedding
   index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
   index types = 2;            ///< token types, such as first and second text; 0 for no such table
+  index position_offset = 0;  ///< rows of a learned position table before the first token's;
+                              ///< RoBERTa has 2, one of them the padding's
   index d_kv = 0;             ///< width of one head; 0 means d_model / heads
   double eps = 1e-12;         ///< added under the root of the norm
   double rope_theta = 10000;  ///< base of the rotary frequencies
@@ -69,8 +71,8 @@ struct encoder_shape {
   /// Whether every number is usable.
   constexpr bool valid() const {
     return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
-           types >= 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
-           rope_theta > 0;
+           types >= 0 && position_offset >= 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
   }
 };
 

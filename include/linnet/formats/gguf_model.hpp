@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Weights from GGUF files: Llama, GPT-2 and T5 in llama.cpp's names and layouts.
+/// Weights from GGUF files: Llama, GPT-2, T5 and BERT in llama.cpp's names and layouts.
 
 #include <linnet/formats/gguf_names.hpp>
 #include <linnet/formats/gguf_reader.hpp>
@@ -150,11 +150,12 @@ std::vector<file_part> gguf_parts(const weights<M, T>& w) {
 
 }  // namespace detail
 
-/// Loads a parsed GGUF file of architecture llama, gpt2 or t5. Its metadata are compared with the
-/// model type, then the name and shape of every tensor, and only then is `w` written. Matrices
+/// Loads a parsed GGUF file of architecture llama, gpt2, t5 or bert. Its metadata are compared with
+/// the model type, then the name and shape of every tensor, and only then is `w` written. Matrices
 /// stored as storage::q8_0, q4_0 or q4_1 take codes and scales of that type as they are. For
 /// floats, blocks are decoded to those that llama.cpp computes with. Llama's rotary pairs are
-/// reordered where the type uses position::rope_half. Errors: errc::mismatch, errc::missing,
+/// reordered where the type uses position::rope_half. Heads that an encoder's type has not are left
+/// out. Errors: errc::mismatch, errc::missing,
 /// errc::unsupported (one of several parts), errc::out_of_memory, and errc::invalid where `values`
 /// are to be finite.
 template <class M, class T>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// llama.cpp's names and layouts of the tensors of Llama, GPT-2 and T5, and the metadata that
+/// llama.cpp's names and layouts of the tensors of Llama, GPT-2, T5 and BERT, and the metadata that
 /// describe them.
 
 #include <linnet/formats/gguf.hpp>
@@ -9,8 +9,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// llama.cpp's name of model type `M`'s architecture: "llama", "gpt2" or "t5"; "" where it has none
-/// that computes the same.
+/// llama.cpp's name of model type `M`'s architecture: "llama", "gpt2", "t5" or "bert"; "" where it
+/// has none that computes the same.
 template <class M>
 constexpr std::string_view gguf_architecture_of() {
   constexpr hf_kind kind = hf_kind_of<M>();
@@ -22,6 +22,11 @@ constexpr std::string_view gguf_architecture_of() {
   } else if constexpr (kind == hf_kind::t5) {
     using F = typename M::encoder_ffn;
     return std::is_same_v<F, ffn::relu> || std::is_same_v<F, ffn::gated_gelu> ? "t5" : "";
+  } else if constexpr (kind == hf_kind::bert) {
+    // llama.cpp has BERT's pooler and the classes of sequences, but no other head.
+    return std::is_same_v<typename M::ffn, ffn::gelu> && (!M::head::trains || M::label_per_sequence)
+               ? "bert"
+               : "";
   } else {
     return "";
   }
@@ -58,8 +63,9 @@ constexpr bool fits_gguf() {
         never<M>,
         "linnet: GGUF files are read into models that llama.cpp has: Llama (norm::rms, "
         "rotary positions, ffn::swiglu), GPT-2 (norm::layer_norm, position::learned, "
-        "bias::all, ffn::gelu_tanh) and T5 (norm::rms, ffn::relu or ffn::gated_gelu), all "
-        "with attention::full");
+        "bias::all, ffn::gelu_tanh), T5 (norm::rms, ffn::relu or ffn::gated_gelu) and BERT (an "
+        "encoder's defaults, with head::none, pooler or sequence_classification), all with "
+        "attention::full");
   else if constexpr (!gguf_storage_of<M, Storage>().known)
     static_assert(never<M>,
                   "linnet: GGUF files are loaded as storage::q8_0, q4_0, q4_1 or floats; load "
@@ -109,11 +115,29 @@ inline constexpr name_rule gguf_t5_block_rules[] = {
     {"ffn.down", "ffn_down"},
 };
 
+inline constexpr name_rule gguf_bert_rules[] = {
+    {"embedding", "token_embd"},
+    {"position", "position_embd"},
+    {"type", "token_types"},
+    {"embedding.norm", "token_embd_norm"},
+    {"blocks.#.attention.norm", "blk.#.attn_output_norm"},
+    {"blocks.#.attention.q", "blk.#.attn_q"},
+    {"blocks.#.attention.k", "blk.#.attn_k"},
+    {"blocks.#.attention.v", "blk.#.attn_v"},
+    {"blocks.#.attention.o", "blk.#.attn_output"},
+    {"blocks.#.ffn.norm", "blk.#.layer_output_norm"},
+    {"blocks.#.ffn.wi", "blk.#.ffn_up"},
+    {"blocks.#.ffn.wo", "blk.#.ffn_down"},
+    {"pooler", "cls"},
+    {"classifier", "cls.output"},
+};
+
 /// llama.cpp's name for one of linnet's, such as "blk.0.attn_q.weight".
 inline std::string gguf_name(std::string_view architecture, std::string_view name) {
   const auto look = [&](std::span<const name_rule> rules, std::string_view part) {
     return translate(rules, part, &name_rule::linnet, &name_rule::file);
   };
+  if (architecture == "bert") return look(gguf_bert_rules, name);
   if (architecture != "t5") return look(gguf_decoder_rules, name);
   for (const auto& [stack, file] :
        {name_rule{"encoder.blocks.", "enc.blk."}, name_rule{"decoder.blocks.", "dec.blk."}})
@@ -126,10 +150,11 @@ inline std::string gguf_name(std::string_view architecture, std::string_view nam
   return look(gguf_t5_rules, name);
 }
 
-/// Whether `name` is a tensor that files may hold but models do not use: old T5's cross-attention
-/// bias.
+/// Whether `name` is a tensor that files may hold but models do not use. These are old T5's
+/// cross-attention bias, and heads that an encoder's type has not.
 inline bool gguf_ignores(std::string_view architecture, std::string_view name) {
-  return architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight";
+  return (architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight") ||
+         (architecture == "bert" && name.starts_with("cls."));
 }
 
 /// The type of block that a tensor in ggml's blocks is made of.
@@ -165,13 +190,28 @@ file_part gguf_part(leaf tensor) {
 /// A number that a model type fixes, and the metadatum that states it.
 struct gguf_fact {
   std::string key;
-  gguf_kind kind = gguf_kind::u32;  ///< u32 or f32
+  gguf_kind kind = gguf_kind::u32;  ///< u32, f32 or boolean
   double number = 0;
   std::optional<double> absent{};  ///< what llama.cpp takes where the file does not say it
   bool written = true;
 
-  std::string number_as_text() const {
-    return kind == gguf_kind::f32 ? float_as_text(static_cast<float>(number)) : number_text(number);
+  std::string as_text(double x) const {
+    if (kind == gguf_kind::boolean) return x != 0 ? "true" : "false";
+    return kind == gguf_kind::f32 ? float_as_text(static_cast<float>(x)) : number_text(x);
+  }
+  /// Whether a file's value is this number.
+  bool is(const gguf_value& got) const {
+    if (got.array) return false;
+    if (kind == gguf_kind::boolean) {
+      const auto truth = got.truth();
+      return truth && *truth == (number != 0);
+    }
+    if (kind == gguf_kind::f32) {
+      const auto real = got.real();
+      return real && static_cast<float>(*real) == static_cast<float>(number);
+    }
+    const auto whole = got.whole();
+    return whole && static_cast<double>(*whole) == number;
   }
 };
 
@@ -223,7 +263,12 @@ std::vector<gguf_fact> gguf_facts() {
     off("attention.sliding_window", gguf_kind::u32, 0);
     off("expert_count", gguf_kind::u32, 0);
   }
-  if constexpr (architecture == "gpt2")
+  if constexpr (architecture == "bert") {
+    add("attention.causal", gguf_kind::boolean, 0, 1, true);
+    facts.push_back(
+        {"tokenizer.ggml.token_type_count", gguf_kind::u32, static_cast<double>(s.types)});
+  }
+  if constexpr (architecture == "gpt2" || architecture == "bert")
     real("attention.layer_norm_epsilon", s.eps);
   else
     real("attention.layer_norm_rms_epsilon", s.eps);
@@ -258,15 +303,12 @@ result<void> check_gguf_facts(const gguf& file) {
     const gguf_value* const got = file.value(fact.key);
     if (!got && fact.absent == fact.number) continue;
     if (!got)
-      return wrong(fact.absent ? errc::mismatch : errc::missing, fact.key, fact.number_as_text(),
-                   fact.absent ? "no such metadata, which means " + number_text(*fact.absent)
+      return wrong(fact.absent ? errc::mismatch : errc::missing, fact.key,
+                   fact.as_text(fact.number),
+                   fact.absent ? "no such metadata, which means " + fact.as_text(*fact.absent)
                                : "no such metadata");
-    const auto whole = got->array ? std::nullopt : got->whole();
-    const auto real = got->array ? std::nullopt : got->real();
-    if (fact.kind == gguf_kind::u32
-            ? !whole || static_cast<double>(*whole) != fact.number
-            : !real || static_cast<float>(*real) != static_cast<float>(fact.number))
-      return wrong(errc::mismatch, fact.key, fact.number_as_text(), got->description());
+    if (!fact.is(*got))
+      return wrong(errc::mismatch, fact.key, fact.as_text(fact.number), got->description());
   }
   return {};
 }

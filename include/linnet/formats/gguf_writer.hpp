@@ -5,6 +5,7 @@
 
 #include <linnet/formats/ggml_encode.hpp>
 #include <linnet/formats/gguf_model.hpp>
+#include <linnet/text/ggml_tokenizer.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -208,7 +209,8 @@ inline result<void> write_gguf_parts(const std::string& path, const std::vector<
       continue;
     }
     const std::string_view name = stem(part.tensor.name);
-    const bool coarse = !at.vector && name != "position" && !name.ends_with("relative_bias") &&
+    const bool coarse = !at.vector && name != "position" && name != "type" &&
+                        !name.ends_with("relative_bias") &&
                         at.columns % values_per_block(type) == 0;
     tensors.push_back({at.name,
                        part.tensor.ggml ? block_type(part.tensor)
@@ -288,11 +290,37 @@ inline result<void> write_gguf(const std::string& path, std::span<const gguf_ent
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
+/// Metadata of BERT's tokenizer for save_gguf(): its vocabulary, and the tokens that llama.cpp puts
+/// around a text. `name` is the tokenizer's in errors. Errors: those of make_ggml_vocabulary().
+inline result<std::vector<gguf_entry>> gguf_tokenizer_entries(
+    const tokenizer& from, const std::string& name = "tokenizer") LINNET_TRY {
+  const auto vocabulary = make_ggml_vocabulary(from, name);
+  if (!vocabulary) return vocabulary.error();
+  std::vector<std::string> tokens;
+  for (std::size_t i = 0; i < vocabulary->tokens.size(); ++i)
+    tokens.emplace_back(vocabulary->tokens[i]);
+  std::vector<gguf_entry> made{{"tokenizer.ggml.model", vocabulary->model},
+                               {"tokenizer.ggml.tokens", tokens},
+                               {"tokenizer.ggml.token_type", vocabulary->types}};
+  // The keys are llama.cpp's, with its spelling.
+  for (const auto& [key, text] : {std::pair("bos", "[CLS]"), std::pair("cls", "[CLS]"),
+                                  std::pair("eos", "[SEP]"), std::pair("seperator", "[SEP]"),
+                                  std::pair("padding", "[PAD]"), std::pair("mask", "[MASK]")})
+    if (const token id = from.find_added(text); id >= 0)
+      made.emplace_back("tokenizer.ggml." + std::string(key) + "_token_id",
+                        static_cast<std::uint32_t>(id));
+  made.emplace_back("tokenizer.ggml.unknown_token_id",
+                    static_cast<std::uint32_t>(vocabulary->unknown));
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY(name)
+
 /// Saves weights as a GGUF file that load_gguf() and llama.cpp read, for the models that
 /// load_gguf() takes. Matrices stored as storage::q8_0, q4_0 or q4_1 are written as they are. Other
 /// matrices whose rows hold whole blocks are of type `type`, all else is F32.
 /// `notes` are metadata of your own, such as a tokenizer's; without a tokenizer.ggml.model it is
-/// "no_vocab". Errors: those of write_gguf().
+/// "no_vocab". Without a bert.pooling_type llama.cpp takes the mean of an encoder's states, or the
+/// classes of a sequence where the type has them. Errors: those of write_gguf().
 template <class M, class T>
 result<void> save_gguf(const weights<M, T>& w, const std::string& path,
                        ggml_type type = ggml_type::f32,
@@ -313,10 +341,22 @@ result<void> save_gguf(const weights<M, T>& w, const std::string& path,
     for (const detail::gguf_fact& fact : detail::gguf_facts<M>())
       if (fact.written && fact.kind == gguf_kind::f32)
         metadata.emplace_back(fact.key, static_cast<float>(fact.number));
+      else if (fact.written && fact.kind == gguf_kind::boolean)
+        metadata.emplace_back(fact.key, fact.number != 0);
       else if (fact.written)
         metadata.emplace_back(fact.key, static_cast<std::uint32_t>(fact.number));
-    if (std::ranges::none_of(notes, [](const auto& n) { return n.key == "tokenizer.ggml.model"; }))
-      metadata.emplace_back("tokenizer.ggml.model", "no_vocab");
+    const auto unless_noted = [&](const char* key, const auto& value) {
+      if (std::ranges::none_of(notes, [&](const auto& n) { return n.key == key; }))
+        metadata.emplace_back(key, value);
+    };
+    if constexpr (detail::is_encoder<M>) {
+      constexpr std::uint32_t mean = 1, rank = 4;  // llama.cpp's poolings
+      unless_noted("bert.pooling_type", M::head::classes > 0 ? rank : mean);
+      std::vector<std::string> labels;
+      for (index c = 0; c < M::head::classes; ++c) labels.push_back("LABEL_" + std::to_string(c));
+      if (!labels.empty()) unless_noted("bert.classifier.output_labels", labels);
+    }
+    unless_noted("tokenizer.ggml.model", "no_vocab");
     for (gguf_entry& note : notes) metadata.push_back(std::move(note));
     return detail::write_gguf_parts(path, parts, type, metadata);
   }

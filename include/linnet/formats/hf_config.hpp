@@ -331,8 +331,13 @@ void encoder_fields(hf_fields& to, hf_kind kind) {
     to.text("activation", activation, "gelu");
   } else {
     const bool albert = kind == hf_kind::albert;
-    to.text("model_type", {albert ? "albert" : "bert"}, albert ? "albert" : "bert");
-    to.number("vocab_size", s.vocabulary, albert ? 30000 : 30522);
+    const bool roberta = kind == hf_kind::roberta;
+    const std::string name = albert ? "albert" : roberta ? "roberta" : "bert";
+    to.text("model_type", {name}, name);
+    if (roberta)
+      for (const char* const kin : {"xlm-roberta", "camembert"})
+        to.all.back().values.push_back(json_quoted(kin));
+    to.number("vocab_size", s.vocabulary, albert ? 30000 : roberta ? 50265 : 30522);
     if (albert) {
       to.number("embedding_size", M::width, 128);
       to.number("num_hidden_groups", 1, 1);
@@ -342,7 +347,9 @@ void encoder_fields(hf_fields& to, hf_kind kind) {
     to.number("intermediate_size", s.d_ff, albert ? 16384 : 3072);
     to.number("num_hidden_layers", s.layers, 12);
     to.number("num_attention_heads", s.heads, albert ? 64 : 12);
-    to.number("max_position_embeddings", s.context, 512);
+    to.number("max_position_embeddings", s.context + s.position_offset, 512);
+    // The first token stands behind the padding's position.
+    if (roberta) to.number("pad_token_id", s.position_offset - 1, 1);
     to.number("type_vocab_size", s.types, 2);
     to.real("layer_norm_eps", s.eps, 1e-12);
     to.text("hidden_act", activation, albert ? "gelu_new" : "gelu");
@@ -426,7 +433,8 @@ std::string make_hf_config() {
                                           "MambaForCausalLM",
                                           "Bert",
                                           "DistilBert",
-                                          "Albert"};
+                                          "Albert",
+                                          "Roberta"};
   std::string name(classes[static_cast<int>(kind)]);
   if constexpr (detail::is_encoder<M>)
     name += M::masked               ? "ForMaskedLM"

@@ -20,7 +20,8 @@ enum class hf_kind {
   mamba,       ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
   bert,        ///< an encoder with token types
   distilbert,  ///< an encoder without
-  albert       ///< an encoder with one block for all layers and a factorised embedding
+  albert,      ///< an encoder with one block for all layers and a factorised embedding
+  roberta      ///< an encoder with token types, whose first token has a later position than 0
 };
 
 namespace detail {
@@ -44,6 +45,11 @@ constexpr hf_kind hf_encoder_kind() {
   hf_kind kind = hf_kind::none;
   if (common && together && s.types > 0) kind = hf_kind::albert;
   if (common && apart) kind = s.types > 0 ? hf_kind::bert : hf_kind::distilbert;
+  if (s.position_offset > 0) {
+    // The head of masked tokens is always GELU's.
+    constexpr bool gelu = std::is_same_v<typename M::ffn, ffn::gelu>;
+    kind = kind == hf_kind::bert && (gelu || !M::masked) ? hf_kind::roberta : hf_kind::none;
+  }
   if (kind == hf_kind::distilbert && (s.eps != 1e-12 || std::is_same_v<H, head::pooler>))
     kind = hf_kind::none;
   if constexpr (requires { H::activation; })
@@ -54,7 +60,8 @@ constexpr hf_kind hf_encoder_kind() {
 }
 /// Whether a kind is an encoder.
 constexpr bool is_encoder_kind(hf_kind kind) {
-  return kind == hf_kind::bert || kind == hf_kind::distilbert || kind == hf_kind::albert;
+  return kind == hf_kind::bert || kind == hf_kind::distilbert || kind == hf_kind::albert ||
+         kind == hf_kind::roberta;
 }
 }  // namespace detail
 
@@ -101,14 +108,15 @@ namespace detail {
 template <bool Foreign, class M, class Storage>
 constexpr bool fits_hugging_face() {
   if constexpr (Foreign && hf_kind_of<M>() == hf_kind::none)
-    static_assert(never<M>,
-                  "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
-                  "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
-                  "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
-                  "grouped queries, a standard feed-forward), all with attention::full, Mamba "
-                  "(mixer::mamba, ffn::skip, norm::rms, position::none), and BERT, DistilBERT and "
-                  "ALBERT (an encoder's defaults); use save_safetensors() and load_safetensors() "
-                  "with naming::canonical");
+    static_assert(
+        never<M>,
+        "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
+        "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
+        "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
+        "grouped queries, a standard feed-forward), all with attention::full, Mamba "
+        "(mixer::mamba, ffn::skip, norm::rms, position::none), and BERT, DistilBERT, "
+        "ALBERT and RoBERTa (an encoder's defaults); use save_safetensors() and load_safetensors() "
+        "with naming::canonical");
   else if constexpr (Foreign && requires { Storage::mixes; })
     static_assert(
         never<M>,
@@ -268,6 +276,26 @@ inline constexpr name_rule albert_rules[] = {
     {"classifier", "classifier"},
 };
 
+inline constexpr name_rule roberta_rules[] = {
+    {"embedding", "roberta.embeddings.word_embeddings"},
+    {"position", "roberta.embeddings.position_embeddings"},
+    {"type", "roberta.embeddings.token_type_embeddings"},
+    {"embedding.norm", "roberta.embeddings.LayerNorm"},
+    {"blocks.#.attention.norm", "roberta.encoder.layer.#.attention.output.LayerNorm"},
+    {"blocks.#.attention.q", "roberta.encoder.layer.#.attention.self.query"},
+    {"blocks.#.attention.k", "roberta.encoder.layer.#.attention.self.key"},
+    {"blocks.#.attention.v", "roberta.encoder.layer.#.attention.self.value"},
+    {"blocks.#.attention.o", "roberta.encoder.layer.#.attention.output.dense"},
+    {"blocks.#.ffn.norm", "roberta.encoder.layer.#.output.LayerNorm"},
+    {"blocks.#.ffn.wi", "roberta.encoder.layer.#.intermediate.dense"},
+    {"blocks.#.ffn.wo", "roberta.encoder.layer.#.output.dense"},
+    {"pooler", "roberta.pooler.dense"},
+    {"head.dense", "lm_head.dense"},
+    {"head.norm", "lm_head.layer_norm"},
+    {"head", "lm_head"},
+    {"classifier", "classifier"},
+};
+
 constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   if (kind == hf_kind::t5) return t5_rules;
   if (kind == hf_kind::llama) return llama_rules;
@@ -276,6 +304,7 @@ constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   if (kind == hf_kind::bert) return bert_rules;
   if (kind == hf_kind::distilbert) return distilbert_rules;
   if (kind == hf_kind::albert) return albert_rules;
+  if (kind == hf_kind::roberta) return roberta_rules;
   return {};
 }
 
@@ -342,10 +371,11 @@ inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
     return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
   };
   if (detail::is_encoder_kind(kind)) {
-    for (const std::string_view prefix : {"bert.", "distilbert.", "albert."})
+    for (const std::string_view prefix : {"bert.", "distilbert.", "albert.", "roberta."})
       if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
-    for (const std::string_view head : {"pooler.", "cls.", "classifier.", "predictions.", "vocab_",
-                                        "pre_classifier.", "sop_classifier.", "qa_outputs."})
+    for (const std::string_view head :
+         {"pooler.", "cls.", "classifier.", "predictions.", "vocab_", "pre_classifier.",
+          "sop_classifier.", "qa_outputs.", "lm_head."})
       if (name.starts_with(head)) return true;
     return name == "embeddings.position_ids";
   }
@@ -370,12 +400,16 @@ struct hf_layout {
   bool tied = true;
   index rope_heads =
       0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
+  bool label_per_sequence = false;
 };
 
 template <class M>
 constexpr hf_layout hf_layout_of() {
   hf_layout layout{hf_kind_of<M>(), M::tied, 0};
-  if constexpr (is_encoder<M>) layout.tied = M::masked;
+  if constexpr (is_encoder<M>) {
+    layout.tied = M::masked;
+    layout.label_per_sequence = M::label_per_sequence;
+  }
   if constexpr (is_decoder<M>)
     if (M::position::pairing == rope_pairing::interleaved)
       layout.rope_heads = M::shape.head_width();
@@ -416,9 +450,14 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
     part.at.transposed = !tensor.vector;
     if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
   }
+  // RoBERTa's head for sequences has a pooler of its own.
+  if (layout.kind == hf_kind::roberta && layout.label_per_sequence)
+    for (const auto& [ours, theirs] :
+         {std::pair("pooler", "classifier.dense"), std::pair("classifier", "classifier.out_proj")})
+      if (name == ours) part.at.name = theirs + tensor.name.substr(name.size());
   if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
   for (const std::string_view prefix :
-       {"model.", "transformer.", "backbone.", "bert.", "distilbert.", "albert."})
+       {"model.", "transformer.", "backbone.", "bert.", "distilbert.", "albert.", "roberta."})
     if (part.at.name.starts_with(prefix))
       part.aliases.push_back(part.at.name.substr(prefix.size()));
   if (is_encoder_kind(layout.kind)) encoder_aliases(layout, part);

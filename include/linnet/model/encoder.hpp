@@ -2,7 +2,7 @@
 #pragma once
 /// @file
 /// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
-/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
+/// (arXiv:2002.10957), ALBERT (Lan et al. 2019) and RoBERTa (Liu et al. 2019).
 
 #include <algorithm>
 
@@ -97,7 +97,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Parameters outside the embedding, the tables of positions and types, and an untied head.
   static constexpr index non_embedding() {
     return parameters() -
-           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
+           width * (Shape.vocabulary + (body::learned ? body::position_rows : 0) + Shape.types) -
            (factorised ? count_parameters<typename body::projection>() : 0) -
            (masked && !tied ? Shape.vocabulary * width : 0);
   }

@@ -39,6 +39,9 @@ struct encoder_body {
   static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
+  /// Rows of a learned table of positions, and the row of the first token.
+  static constexpr index position_offset = Shape.position_offset,
+                         position_rows = context_length + position_offset;
   /// Width of the embedding and of its norm.
   static constexpr index width = embedding::template projection<d, true>::table;
   static constexpr real eps{Shape.eps};
@@ -89,7 +92,7 @@ struct encoder_body {
     f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
       p.embedding...);
     if constexpr (learned)
-      f(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
+      f(at / "position" / "weight", tensor_info{position_rows, width, role::position, 1},
         p.positions...);
     if constexpr (Shape.types > 0)
       f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
@@ -166,7 +169,7 @@ struct encoder_body {
         for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
       };
       if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
-      if constexpr (learned) add(p.positions, i % ctx.length);
+      if constexpr (learned) add(p.positions, position_offset + i % ctx.length);
       if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
     });
     embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
@@ -213,7 +216,8 @@ struct encoder_body {
                                             w.embedding_scale, ctx);
     ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
     if constexpr (learned)
-      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
+      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
+                             dp.positions + position_offset * width);
     if constexpr (Shape.types > 0) {
       if (b.types)
         ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);

@@ -62,6 +62,11 @@ constexpr bool encoder_fits() {
   else if constexpr (S.types < 0)
     static_assert(never<Ps...>,
                   "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
+  else if constexpr (S.position_offset < 0 ||
+                     (S.position_offset > 0 && !std::is_base_of_v<position::learned, Position>))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: position_offset, the rows before the first token's, must "
+                  "be 0, or positive with position::learned");
   else if constexpr (S.d_kv < 0)
     static_assert(never<Ps...>,
                   "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "

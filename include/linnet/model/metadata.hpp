@@ -216,6 +216,7 @@ void describe_encoder(F& f) {
   f("layers", shape.layers);
   f("context", shape.context);
   f("types", shape.types);
+  if constexpr (shape.position_offset > 0) f("position_offset", shape.position_offset);
   f("position", position_name<typename M::position>());
   if constexpr (M::rotary) f("rope_theta", shape.rope_theta);
   f("ffn", ffn_metadata<typename M::ffn>::name());

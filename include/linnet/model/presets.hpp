@@ -174,6 +174,16 @@ inline constexpr encoder_shape distilbert_base{.d_model = 768,
                                                .types = 0};
 inline constexpr encoder_shape minilm_l6{
     .d_model = 384, .d_ff = 1536, .heads = 12, .layers = 6, .vocabulary = 30522, .context = 512};
+// RoBERTa (Liu et al. 2019).
+inline constexpr encoder_shape roberta_base{.d_model = 768,
+                                            .d_ff = 3072,
+                                            .heads = 12,
+                                            .layers = 12,
+                                            .vocabulary = 50265,
+                                            .context = 512,
+                                            .types = 1,
+                                            .position_offset = 2,
+                                            .eps = 1e-5};
 inline constexpr encoder_shape albert_base{
     .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
 }  // namespace shapes
@@ -222,6 +232,7 @@ using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;                ///< 829,888
 using bert_base = encoder<shapes::bert_base>;                ///< 109,514,298
 using distilbert_base = encoder<shapes::distilbert_base>;    ///< 66,985,530
 using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
+using roberta_base = encoder<shapes::roberta_base>;          ///< 124,697,433
 using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
                             ffn::gelu_tanh>;  ///< 11,221,680
 

@@ -136,4 +136,46 @@ inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
+/// The vocabulary of BERT's tokenizer as llama.cpp's converter writes it: "##ing" as "ing", "sing"
+/// as "▁sing". make_tokenizer() makes an equal tokenizer of it. `where` names the tokenizer in
+/// errors. Errors: errc::unsupported (another kind of tokenizer, or settings that GGUF has not).
+inline result<ggml_vocabulary> make_ggml_vocabulary(
+    const tokenizer& from, const std::string& where = "tokenizer") LINNET_TRY {
+  const auto refuse = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::unsupported, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  const auto* const model = std::get_if<detail::wordpiece_model>(&from.model_);
+  if (!model) return refuse("model", "WordPiece", "another");
+  ggml_vocabulary made;
+  made.model = "bert";
+  tokenizer_parts rules;
+  if (auto done = detail::apply_ggml_rules(made, rules, where); !done) return done.error();
+  auto inside = model->index.all();
+  for (const char c : rules.prefix) inside = model->index.narrow(model->pieces, inside, c);
+  for (const auto& [what, same] :
+       {std::pair("normalizer", from.normalizer_.makes(rules.changes)),
+        std::pair("pre_tokenizer", from.splitter_.makes(rules.splits)),
+        std::pair("prefix", inside == model->inside),
+        std::pair("longest word", model->longest_word == rules.longest_word)})
+    if (!same) return refuse(what, "that of BERT without case", "another");
+  made.unknown = model->unknown;
+  std::string text;
+  for (token id = 0; id < from.vocabulary(); ++id) {
+    enum { normal = 1, unknown, control };
+    text = from.piece(id);
+    const bool special = from.is_special(id);
+    if (!special && id != model->unknown) {
+      if (from.find_added(text) == id || model->pieces.find(text) != id)
+        return refuse("added_tokens: \"" + detail::printable(text) + '"', "a special token",
+                      "another");
+      text = text.starts_with(rules.prefix) ? text.substr(rules.prefix.size())
+                                            : std::string(detail::metaspace) + text;
+    }
+    made.tokens.push_back(text);
+    made.types.push_back(special ? control : id == model->unknown ? unknown : normal);
+  }
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
 LINNET_NAMESPACE_END

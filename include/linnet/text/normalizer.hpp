@@ -88,6 +88,10 @@ class normalizer {
 
   /// Whether texts stay as they are.
   bool empty() const { return steps_.empty(); }
+  /// Whether these are its changes.
+  bool makes(const std::vector<normalization>& changes) const {
+    return std::ranges::equal(steps_, changes, {}, &step::change);
+  }
   /// Makes the changes. False where memory lacks.
   bool apply(std::string& text) const {
     for (const step& s : steps_) {

@@ -24,6 +24,7 @@ class prefix_index {
     std::uint32_t first = 0, last = 0;
     std::size_t depth = 0;
     bool empty() const { return first == last; }
+    bool operator==(const range&) const = default;
   };
 
   /// Takes the ids of pieces of a table, none empty.

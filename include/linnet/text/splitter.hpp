@@ -43,6 +43,8 @@ class splitter {
                      "\"always\" or \"never\" behind other steps", "\"first\""};
     return made;
   }
+  /// Whether these are its splits.
+  bool makes(const std::vector<word_split>& steps) const { return steps_ == steps; }
   /// Whether the words of a text are together the text.
   bool keeps_all() const {
     return std::none_of(steps_.begin(), steps_.end(), [](const word_split& s) {

@@ -104,6 +104,7 @@ class tokenizer {
   LINNET_WITHOUT_MEMORY(return {})
 
  private:
+  friend result<ggml_vocabulary> make_ggml_vocabulary(const tokenizer&, const std::string&);
   struct workspace {
     bpe_tokenizer::workspace merges;
     detail::unigram_model::workspace nodes;

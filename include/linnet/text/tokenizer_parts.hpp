@@ -35,6 +35,7 @@ struct normalization {
   kinds kind;
   std::string pattern{}, content{};
   std::size_t least = 2;
+  bool operator==(const normalization&) const = default;
 };
 
 /// One way of cutting a text into words. Several work one after the other, each inside the words of
@@ -56,6 +57,7 @@ struct word_split {
   kinds kind;
   prefixes prefix = prefixes::always;  ///< of metaspace; first: in the first text alone
   bool cut = true;                     ///< of metaspace: false leaves the text whole
+  bool operator==(const word_split&) const = default;
 };
 
 /// A tokenizer's lists and settings, which tokenizer::assemble() checks.
