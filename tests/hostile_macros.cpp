@@ -112,6 +112,7 @@
 #define NO please do not expand NO
 #define PI please do not expand PI
 
+#include <linnet/compression.hpp>
 #include <linnet/gguf.hpp>
 #include <linnet/linnet.hpp>
 #include <linnet/low_rank.hpp>

@@ -4,6 +4,7 @@
 
 #include <fstream>
 #include <functional>
+#include <linnet/compression.hpp>
 #include <map>
 #include <sstream>
 
@@ -253,6 +254,21 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::distillation_options>(
       "distillation_options", "distillation_options", {},
       [&](const auto& o) { return complaint_of(ln::distillation<M, M>::open(p, l, o)); });
+
+  const auto tokens_of_text = decoder_data<M>(1, 8);
+  const auto text = [&](index) { return tokens_of_text.view(); };
+  check<ln::calibration_options>(
+      "calibration_options", "calibration_options", {},
+      [&](const auto& o) { return complaint_of(ln::calibrate(w, text, l, o)); });
+  const auto statistics = ln::calibrate(w, text, l, {.batches = 1, .rows_per_input = 0});
+  BOOST_REQUIRE(static_cast<bool>(statistics));
+  using centred =
+      ln::storage::int8_per<ln::storage::granularity::row, ln::storage::symmetry::asymmetric>;
+  check<ln::gptq>("gptq", "gptq", {}, [&](const auto& o) {
+    return complaint_of(ln::quantize<centred>(w, *statistics, o));
+  });
+  check<ln::hqq>("hqq", "hqq", {},
+                 [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
 
   const std::string letters(100, 'a');
   const std::string_view texts[] = {letters};

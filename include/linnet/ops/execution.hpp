@@ -18,18 +18,35 @@ using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
 
+struct input_tap;
+
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.
 struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
+  const input_tap* tap = nullptr;  ///< is shown what products read, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
   void with_kernels(F&& f) const {
     simd::dispatch(level, std::forward<F>(f));
   }
+};
+
+/// Inputs that one or more matrices read, which are told apart by where their panels are.
+struct product_inputs {
+  index rows, width;
+  const float* x;             ///< [rows, width]
+  const void* const* panels;  ///< [matrices]
+  index matrices;
+};
+/// A hook that is shown the inputs of products, see calibrate(). Called by every thread; all have
+/// returned before the inputs change.
+struct input_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const product_inputs& inputs) = nullptr;
 };
 
 }  // namespace ops

@@ -48,6 +48,7 @@ struct q8_0 : ggml_block<std::int8_t, simd::code::u8> {
   static constexpr const char* name = "q8_0";
   static constexpr double largest = 127;
   static constexpr int origin = 128;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, -127, 127)); }
   static double decode(value x) { return x; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float&) {
@@ -63,6 +64,9 @@ struct q4_0 : ggml_block<std::uint8_t, simd::code::u4> {
   static constexpr const char* name = "q4_0";
   static constexpr double largest = 8;
   static constexpr int origin = 8;
+  static value encode(double x) {
+    return static_cast<value>(static_cast<int>(nearest_whole(x, -8, 7)) & 15);
+  }
   static double decode(value x) { return x < 8 ? x : x - 16; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float&) {
@@ -79,6 +83,7 @@ struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
   static constexpr const char* name = "q4_1";
   static constexpr bool centred = true;
   static constexpr double largest = 15;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, 0, 15)); }
   static double decode(value x) { return x; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float& minimum) {

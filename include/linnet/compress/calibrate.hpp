@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Calibration: statistics of what each matrix of a model reads, gathered while it runs on text.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <linnet/compress/input_statistics.hpp>
+#include <linnet/model/buffers.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of calibrate().
+struct calibration_options {
+  index batches = 128;        ///< most batches that are asked for
+  bool moments = true;        ///< whether X^T X is gathered, which takes most of the memory
+  double rows_per_input = 1;  ///< least rows that a matrix must read, over the number of its
+                              ///< inputs; with fewer than 1 its X^T X is singular
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+    f("moments", self.moments, detail::one_of(detail::false_or_true));
+    f("rows_per_input", self.rows_per_input, detail::at_least(0, "0 takes any number"));
+  }
+};
+
+namespace detail {
+
+/// The lengths of a batch's sequences where they have their own, or null.
+template <class Batch>
+const index* lengths_of(const Batch& b) {
+  if constexpr (requires { b.source_lengths; })
+    return b.source_lengths;
+  else if constexpr (requires { b.lengths; })
+    return b.lengths;
+  else
+    return nullptr;
+}
+/// Sequence `i` of a batch whose sequences have lengths of their own, without its padding.
+template <class M>
+typename M::batch sequence_of(const typename M::batch& b, index i) {
+  typename M::batch one = b;
+  one.batch = 1;
+  index labels = 1;
+  if constexpr (requires { b.source_lengths; }) {
+    one.source += i * b.source_length;
+    one.source_lengths += i;
+    one.source_length = b.source_lengths[i];
+  }
+  if constexpr (requires { b.length; }) {
+    labels = b.length;
+    one.tokens += i * b.length;
+  }
+  if constexpr (requires { b.lengths; }) {
+    one.lengths += i;
+    one.length = b.lengths[i];
+  }
+  if constexpr (requires { b.types; })
+    if (b.types) one.types += i * b.length;
+  if constexpr (requires { b.target_length; }) labels = b.target_length;
+  if (one.labels) one.labels += i * (M::label_per_sequence ? 1 : labels);
+  if constexpr (requires { b.target_length; })  // labels are inputs, too: `ignored` ends them
+    while (one.target_length > 1 && one.labels[one.target_length - 1] == ignored)
+      --one.target_length;
+  return one;
+}
+
+/// Whether a model has no loss: an encoder without a head, of which calibrate() runs the rest.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
+
+}  // namespace detail
+
+/// Statistics of what the matrices of model `M` read on some text, made by calibrate(). A matrix is
+/// addressed by its number in M::visit(). Movable.
+template <class M>
+class calibration {
+  static constexpr index count = [] {
+    index n = 0;
+    M::visit([&](const parameter_path&, const tensor_info&) { ++n; }, parameter_path{});
+    return n;
+  }();
+
+ public:
+  using model = M;
+
+  /// Bytes of the statistics, at most: those of a model whose matrices share no inputs.
+  static constexpr index bytes(bool moments = true) {
+    index most = 0;
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info) {
+          if (info.stored())
+            most = add_sizes(most, detail::input_arrays::bytes(info.columns, moments));
+        },
+        parameter_path{});
+    return most;
+  }
+  /// Bytes that the statistics take.
+  index bytes_used() const {
+    index used = 0;
+    for (const auto& one : inputs_) used += one.memory.size();
+    return used;
+  }
+  /// The inputs of tensor number `ordinal`; `rows` is 0 for one that no product reads, such as a
+  /// norm or an embedding. Matrices that read the same inputs have the same pointers.
+  input_statistics of(index ordinal) const {
+    if (ordinal < 0 || ordinal >= std::ssize(places_)) return {};
+    const index place = places_[static_cast<std::size_t>(ordinal)];
+    if (place < 0) return {};
+    const auto& g = inputs_[static_cast<std::size_t>(place)];
+    return {g.rows, g.width, g.squares, g.sums, g.magnitudes, g.largest, g.moments};
+  }
+
+ private:
+  template <class Model, class Batches>
+  friend result<calibration<Model>> calibrate(const weights<Model>& w, Batches&& batches,
+                                              const limits& l, const calibration_options& how);
+
+  std::vector<index> places_;
+  std::vector<detail::gathered_inputs> inputs_;
+};
+
+/// Runs `w` on batches and gathers statistics of what its matrices read. `batches(i)` returns batch
+/// number i, a view that is read before the next call; an empty one ends the text. Padding of
+/// batches with lengths is left out: their sequences run one by one. Results are the same for any
+/// number of threads. Errors: errc::invalid for options, limits, weights or a batch that do not
+/// fit; inputs that are not finite or too few; errc::out_of_memory.
+template <class M, class Batches>
+result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const limits& l,
+                                 const calibration_options& how = {}) LINNET_TRY {
+  using S = storage_of<M, float>;
+  constexpr bool headless = detail::headless<M>;
+  if constexpr (!headless) static_assert(detail::check_language_model<M, float, S>());
+  constexpr purpose use = headless ? purpose::decoding : purpose::scoring;
+  const auto plan = [](const limits& some) {
+    return detail::plan_for<M, float>(some, use).total();
+  };
+  const index needed = detail::bounded_bytes(l, plan);
+  if (auto fit = detail::acceptable<M>("calibrate", l, needed); !fit) return fit.error();
+  if (auto fit = detail::acceptable("calibrate", "calibration_options", how); !fit)
+    return fit.error();
+  if (auto fit = check_finite(w, "calibrate"); !fit) return fit.error();
+  const auto p = pack(w);
+  if (!p.valid()) return p.error();
+  const memory_block memory(needed);
+
+  index count = 0, widest = 0;
+  p.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
+    ++count;
+    if (info.stored()) widest = (std::max)(widest, info.columns);
+  });
+  detail::input_gatherer gatherer(count, widest, how.moments);
+  if (!memory.data() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
+  count = 0;
+  p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if constexpr (requires { leaf.panels; }) gatherer.name(count, leaf.panels);
+    ++count;
+  });
+  const ops::input_tap tap = gatherer.tap();
+  auto work = detail::place_workspace<M, float>(l, use, memory.data());
+  const auto read = [&](const typename M::batch& b) {
+    run(l, work.converted, [&](const ops::execution& on) {
+      ops::execution tapped = on;
+      tapped.tap = &tap;
+      if constexpr (headless) {
+        context<float> ctx = M::template context_of<float>(b, tapped);
+        M::template forward<float, S>(p.tree(), b, work.work, ctx);
+        if constexpr (requires { M::template pool<float, S>(p.tree(), work.work, ctx); })
+          M::template pool<float, S>(p.tree(), work.work, ctx);
+      } else {
+        (void)M::template loss<float, S>(p.tree(), nullptr, b, work.work, tapped, {});
+      }
+    });
+  };
+  for (index i = 0; i < how.batches; ++i) {
+    const typename M::batch b = batches(i);
+    if (b.batch == 0) break;
+    refusal why = refusal::none;
+    if constexpr (headless)
+      why = M::refuses_texts(b, l);
+    else
+      why = detail::refusal_of<M>(b, l);
+    if (why != refusal::none)
+      return error{errc::invalid, "calibrate", "batch " + std::to_string(i),
+                   "one that the model and the limits take", std::string(to_string(why))};
+    if (detail::lengths_of(b))
+      for (index one = 0; one < b.batch; ++one) read(detail::sequence_of<M>(b, one));
+    else
+      read(b);
+    if (!gatherer.complete())
+      return detail::out_of_memory("calibrate", calibration<M>::bytes(how.moments));
+  }
+
+  calibration<M> made;
+  made.places_ = std::move(gatherer.places());
+  made.inputs_ = std::move(gatherer.inputs());
+  error unfit{errc::invalid, "calibrate", {}, {}, {}};
+  index first = std::ssize(made.inputs_);  // what is unfit and was read first
+  bool any = false;
+  count = 0;
+  p.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
+    const index ordinal = count++, place = made.places_[static_cast<std::size_t>(ordinal)];
+    const input_statistics x = made.of(ordinal);
+    any = any || x.rows > 0;
+    if (x.rows == 0 || place >= first) return;
+    const double* const bad =
+        std::find_if(x.squares, x.squares + x.width, [](double s) { return !is_finite(s); });
+    const double least = std::ceil(how.rows_per_input * static_cast<double>(x.width));
+    if (bad != x.squares + x.width) {
+      unfit.expected = "finite inputs";
+      unfit.got = "a NaN or an infinity at input " + std::to_string(bad - x.squares);
+    } else if (static_cast<double>(x.rows) < least) {
+      unfit.expected = "at least " + detail::number_text(least) +
+                       " rows of inputs (calibration_options.rows_per_input): give more text";
+      unfit.got = std::to_string(x.rows);
+    } else {
+      return;
+    }
+    unfit.what = at.str();
+    first = place;
+  });
+  if (!any) return error{errc::invalid, "calibrate", "batches", "at least one with tokens", "none"};
+  if (!unfit.what.empty()) return unfit;
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("calibrate")
+
+LINNET_NAMESPACE_END

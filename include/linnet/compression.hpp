@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Opt-in: calibration and the methods that round with it. Takes Eigen's Cholesky decomposition.
+
+#include <linnet/compress/gptq.hpp>
+#include <linnet/compress/hqq.hpp>
+#include <linnet/compress/quantize_by.hpp>
