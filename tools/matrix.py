@@ -33,7 +33,7 @@ STORED = {
 }
 ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "storage::fp8_e4m3",
                "per role": "storage::per_role<storage::q4_1, storage::embedding<storage::q8_0>, "
-                           "storage::attention_v<storage::f16>, storage::ffn_down<storage::nf4>>",
+                           "storage::attention_v<storage::int3<>>, storage::ffn_down<storage::nf4>>",
                "f16": "storage::f16", "int8": "storage::int8", "fp8_e5m2": "storage::fp8_e5m2",
                "bf16": "storage::bf16"}
 

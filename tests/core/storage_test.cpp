@@ -132,7 +132,17 @@ BOOST_AUTO_TEST_CASE(bytes_of_matrices) {
   static_assert(ln::matrix_bytes<storage::q8_0>(3, 65) == 3 * (65 + 3 * 4));
   static_assert(ln::matrix_bytes<storage::q4_0>(3, 64) == 3 * (32 + 2 * 4));
   static_assert(ln::matrix_bytes<storage::q4_1>(3, 64) == 3 * (32 + 2 * 8));
+  static_assert(ln::matrix_bytes<storage::int2<>>(3, 64) == 3 * (16 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::int3<64>>(3, 128) == 3 * (48 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::int3<0>>(3, 65) == 3 * (25 + 4));
+  static_assert(ln::matrix_bytes<storage::int4<0>>(3, 65) == 3 * (33 + 4));
+  static_assert(ln::matrix_bytes<storage::int5<>>(3, 64) == 3 * (40 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::int6<>>(3, 33) == 3 * (25 + 2 * 4));
   static_assert(ln::matrix_bytes<storage::nf4>(3, 65) == 3 * (33 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::nf4_per<0>>(3, 65) == 3 * (33 + 4));
+  static_assert(ln::bits_per_weight<storage::int3<64>>(640) == 3.5);
+  static_assert(ln::bits_per_weight<storage::int4<0>>(64) == 4.5);
+  static_assert(ln::bits_per_weight<storage::q4_1>(64) == 6);
   static_assert(ln::matrix_bytes<storage::fp8_e4m3>(3, 5) == 15 + 12);
   BOOST_TEST(storage::f32::decode(storage::f32::encode(0.1)) == static_cast<double>(0.1f));
   BOOST_TEST(storage::f64::decode(storage::f64::encode(0.1)) == 0.1);

@@ -98,6 +98,7 @@ BOOST_AUTO_TEST_CASE(runs_where_it_lies) {
   check_same(ln::pack(w));
   check_same(ln::pack(ln::quantize<storage::int8>(w)));
   check_same(ln::pack(ln::quantize<storage::int4<>>(w)));
+  check_same(ln::pack(ln::quantize<storage::int3<>>(w)));
   check_same(ln::pack(ln::quantize<storage::q4_1>(w)));
   check_same(ln::pack(
       ln::quantize<

@@ -134,6 +134,12 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   BOOST_TEST(four->find("embedding.weight.scales")->description() == "F32 [41, 3]");
   (void)round_trip(ln::quantize<ln::storage::f16>(w));
   (void)round_trip(ln::quantize<ln::storage::nf4>(w));
+  const auto three =
+      ln::parse_safetensors(test::bytes(round_trip(ln::quantize<ln::storage::int3<0>>(w))));
+  LINNET_REQUIRE_OK(three);
+  BOOST_TEST(three->find("embedding.weight")->description() == "U8 [41, 9]");
+  BOOST_TEST(three->find("embedding.weight.scales")->description() == "F32 [41]");
+  (void)round_trip(ln::quantize<ln::storage::int5<>>(w));
   (void)round_trip(ln::quantize<ln::storage::q8_0>(w));
   (void)round_trip(ln::quantize<ln::storage::q4_0>(w));
   (void)round_trip(ln::quantize<ln::storage::q4_1>(w));
@@ -162,6 +168,9 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   ln::weights<ln::quantized<test::llama_gqa, ln::storage::int4<16>>> other_groups;
   BOOST_TEST(says(other_groups, grouped) ==
              "safetensors: storage_group: expected 16 (the model type), got 8");
+  ln::weights<ln::quantized<test::llama_gqa, ln::storage::int3<>>> three_bits;
+  BOOST_TEST(says(three_bits, grouped) ==
+             "safetensors: storage: expected int3 (the model type), got int4");
   // A file that does not say what it stores is refused by its tensors.
   LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("mute"), test::tensors_of(*parsed)));
   BOOST_TEST(test::message(ln::load_safetensors(as_f32, folder.path("mute"))) ==

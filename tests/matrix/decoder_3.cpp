@@ -15,7 +15,7 @@ BOOST_AUTO_TEST_CASE(model_17) {
   check<decoder, ln::attention::lsh<4, 3>, ln::ffn::skip, ln::sharing::repeat<2>, ln::position::rope_half, ln::kv::bf16, ln::storage::int8, ln::compute::int8, ln::embedding::factorised<4>>("decoder: attention lsh, ffn skip, sharing repeat, position rope_half, cache bf16, weights int8 in int8, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_18) {
-  check<decoder, ln::attention::lsh<4, 3>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::f16>, ln::storage::ffn_down<ln::storage::nf4>>, ln::sharing::all, ln::kv::bf16, ln::tie::untied>("decoder: attention lsh, weights per role, sharing all, cache bf16, ends untied");
+  check<decoder, ln::attention::lsh<4, 3>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::int3<>>, ln::storage::ffn_down<ln::storage::nf4>>, ln::sharing::all, ln::kv::bf16, ln::tie::untied>("decoder: attention lsh, weights per role, sharing all, cache bf16, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_19) {
   check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::bf16, ln::position::sinusoidal, ln::ffn::skip, ln::storage::bf16, ln::compute::bf16>("decoder: attention lsh online, cache bf16, position sinusoidal, ffn skip, weights bf16 in bf16");

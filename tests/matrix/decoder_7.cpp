@@ -24,7 +24,7 @@ BOOST_AUTO_TEST_CASE(model_52) {
   check<decoder, ln::mixer::rwkv7, ln::tie::untied, ln::position::none, ln::ffn::reparam<2>, ln::storage::int8, ln::compute::int8>("decoder: attention rwkv7, ends untied, position none, ffn reparam, weights int8 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_53) {
-  check<decoder, ln::mixer::rwkv7, ln::ffn::rwkv4_channel_mix, ln::position::none, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::f16>, ln::storage::ffn_down<ln::storage::nf4>>>("decoder: attention rwkv7, ffn channel mix, position none, weights per role");
+  check<decoder, ln::mixer::rwkv7, ln::ffn::rwkv4_channel_mix, ln::position::none, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::int3<>>, ln::storage::ffn_down<ln::storage::nf4>>>("decoder: attention rwkv7, ffn channel mix, position none, weights per role");
 }
 BOOST_AUTO_TEST_CASE(model_54) {
   check<decoder, ln::attention::sinks<3, 6>, ln::kv::bf16>("decoder: attention sinks, cache bf16");

@@ -27,7 +27,7 @@ BOOST_AUTO_TEST_CASE(model_21) {
   check<t5, ln::kv::int8, ln::storage::bf16, ln::compute::bf16>("t5: cache int8, weights bf16 in bf16");
 }
 BOOST_AUTO_TEST_CASE(model_22) {
-  check<t5, ln::kv::int8, ln::decoder_stack<ln::attention::linear<>>, ln::ffn::gated_gelu, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::f16>, ln::storage::ffn_down<ln::storage::nf4>>, ln::tie::untied>("t5: cache int8, decoder linear, ffn gated, weights per role, ends untied");
+  check<t5, ln::kv::int8, ln::decoder_stack<ln::attention::linear<>>, ln::ffn::gated_gelu, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::int3<>>, ln::storage::ffn_down<ln::storage::nf4>>, ln::tie::untied>("t5: cache int8, decoder linear, ffn gated, weights per role, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_23) {
   check<t5, ln::kv::int8, ln::decoder_stack<ln::attention::lsh<4, 3>>, ln::ffn::skip, ln::encoder_stack<ln::attention::linear<>>>("t5: cache int8, decoder lsh, ffn skip, encoder linear");

@@ -151,6 +151,7 @@ BOOST_AUTO_TEST_CASE(quantized) {
   };
   check(ln::storage::int8{});
   check(ln::storage::int4<>{});
+  check(ln::storage::int3<>{});
   check(ln::storage::bf16{});
 }
 

@@ -64,6 +64,8 @@ BOOST_AUTO_TEST_CASE(every_storage) {
   check_model<storage::fp8_e5m2>(1e-5);
   check_model<storage::int8>(1e-5);
   check_model<storage::int4<8>>(1e-5);
+  check_model<storage::int3<64>>(1e-5);
+  check_model<storage::int5<>>(1e-5);
   check_model<storage::nf4>(1e-5);
   check_model<storage::q8_0>(1e-5);
   check_model<storage::q4_0>(1e-5);

@@ -128,6 +128,9 @@ BOOST_AUTO_TEST_CASE(pack_and_unpack) {
   check_pack(ln::quantize<
              storage::int8_per<storage::granularity::group, storage::symmetry::asymmetric, 16>>(w));
   check_pack(ln::quantize<storage::int4<8>>(w));
+  check_pack(ln::quantize<storage::int2<16>>(w));
+  check_pack(ln::quantize<storage::int5<0>>(w));
+  check_pack(ln::quantize<storage::int6<>>(w));
   check_pack(ln::quantize<storage::nf4>(w));
   check_pack(ln::quantize<storage::q8_0>(w));
   check_pack(ln::quantize<storage::q4_0>(w));

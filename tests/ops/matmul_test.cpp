@@ -289,6 +289,12 @@ BOOST_AUTO_TEST_CASE(forward_int8_groups) {
                 storage::int8_per<storage::granularity::group, storage::symmetry::asymmetric, 8>>();
 }
 BOOST_AUTO_TEST_CASE(forward_int4) { check_forward<float, storage::int4<32>>(); }
+BOOST_AUTO_TEST_CASE(forward_of_few_bits) {
+  check_forward<float, storage::int2<16>>();
+  check_forward<float, storage::int3<64>>();
+  check_forward<float, storage::int5<>>();
+  check_forward<float, storage::int6<0>>();
+}
 BOOST_AUTO_TEST_CASE(forward_ggml) {
   check_forward<float, storage::q8_0>();
   check_forward<float, storage::q4_0>();
@@ -433,6 +439,7 @@ BOOST_AUTO_TEST_CASE(same_bits_in_every_storage, *boost::unit_test::label("tsan"
   check_threads<storage::f16>();
   check_threads<storage::nf4>();
   check_threads<storage::int4<8>>();
+  check_threads<storage::int3<>>();
   check_threads<storage::q4_1>();
   check_threads<storage::int8_per<granularity::group, symmetry::asymmetric, 16>>();
   check_threads<storage::with_compute<storage::bf16, ln::compute::bf16>>();

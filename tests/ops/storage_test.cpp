@@ -69,18 +69,25 @@ template <class S>
 void check_vectors() {
   constexpr unsigned bits = static_cast<unsigned>(simd::bits_of(S::code));
   constexpr unsigned codes = 1u << bits;
+  // The lowest bits, of which there is a power of two, fill words of their own; the others follow.
+  constexpr unsigned low = bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits, high = bits - low;
+  constexpr unsigned block = high ? 32 : 32 / bits, of_block = block * bits / 32;
   for_levels([&](auto kernels) {
     int wrong = 0;
     for (unsigned first = 0; first < codes; first += 32) {
-      std::vector<simd::word> words(32);
-      std::vector<float> out(at(S::per_word * 32));
+      std::vector<simd::word> words(32 * of_block);
+      std::vector<float> out(32 * block);
       for (unsigned i = 0; i < 32; ++i)
-        for (unsigned place = 0; place < S::per_word; ++place)
-          words[i] |= ((first + i + place) % codes) << (place * bits);
-      decltype(kernels)::template decode_panel<S::code>(1, words.data(), nullptr, nullptr,
-                                                        static_cast<float>(S::origin), out.data());
+        for (unsigned place = 0; place < block; ++place)
+          for (unsigned b = 0; b < bits; ++b) {
+            const unsigned to = b < low ? place * low + b : 32 * low + place * high + b - low;
+            words[to / 32 * 32 + i] |= ((first + i + place) % codes >> b & 1u) << to % 32;
+          }
+      decltype(kernels)::template decode_panel<S::code>(block * low / 32, words.data(), nullptr,
+                                                        nullptr, static_cast<float>(S::origin),
+                                                        out.data());
       for (unsigned i = 0; i < 32; ++i)
-        for (unsigned place = 0; place < S::per_word; ++place) {
+        for (unsigned place = 0; place < block; ++place) {
           const unsigned code = (first + i + place) % codes;
           const auto canonical = static_cast<typename S::value>(
               (code - static_cast<unsigned>(S::origin)) & (codes - 1));
@@ -92,6 +99,45 @@ void check_vectors() {
     }
     BOOST_TEST(wrong == 0, S::name);
   });
+}
+
+/// Codes [2, 37] of storage S, all there are: in a row they follow each other bit by bit, and
+/// panels give the same back.
+template <class S>
+void check_rows() {
+  constexpr index n = 2, k = 37, bits = simd::bits_of(S::code);
+  using value = typename S::value;
+  matrix<float, S> w(n, k, 3);
+  const auto code = [](index i, index j) {
+    return static_cast<unsigned>(i * 29 + j * 7) % (1u << bits);
+  };
+  for (auto& byte : w.rows) byte = 0xff;  // what was there is overwritten
+  for (index i = 0; i < n; ++i)
+    for (index j = 0; j < k; ++j) w.canonical.set_code(i, j, k, static_cast<value>(code(i, j)));
+  ln::ops::pack(ln::ops::execution{}, n, k, w.canonical, w.packed);
+  const index bytes = (k * bits + 7) / 8;
+  BOOST_TEST(std::ssize(w.rows) == n * bytes, S::name);
+  int wrong = 0;
+  for (index i = 0; i < n; ++i)
+    for (index j = 0; j < k; ++j) {
+      for (index b = 0; b < bits; ++b) {
+        const index place = j * bits + b;
+        wrong += (w.rows[at(i * bytes + place / 8)] >> place % 8 & 1) !=
+                 static_cast<int>(code(i, j) >> b & 1u);
+      }
+      wrong += w.canonical.code(i, j, k) != code(i, j);
+      wrong += w.packed.code(i, j, k) != code(i, j);
+      const int signed_code = static_cast<int>(code(i, j) ^ (1u << (bits - 1))) - (1 << (bits - 1));
+      wrong += S::decode(static_cast<value>(code(i, j))) != signed_code;
+      if (signed_code >= -static_cast<int>(S::largest))
+        wrong += S::encode(signed_code) != code(i, j);
+    }
+  BOOST_TEST(wrong == 0, S::name);
+  auto again = w.rows;
+  for (auto& byte : again) byte = 0;
+  ln::ops::unpack(n, k, w.packed,
+                  ln::matrix_ref<S>{again.data(), w.row_scales.data(), w.row_zeros.data()});
+  BOOST_TEST(again == w.rows, S::name);
 }
 
 /// |x - decoded| is at most half a step (of the codes around x), nothing is clipped, and a second
@@ -147,9 +193,10 @@ void check_blocks() {
   w.row_scales[2] = -0x1p-24f;
   ln::ops::pack(ln::ops::execution{}, n, k, w.canonical, w.packed);
   const auto want = [&](index i, index j) {
-    const unsigned byte = static_cast<std::uint8_t>(w.rows[at((i * k + j) / S::per_value)]);
+    constexpr bool whole = std::is_same_v<S, storage::q8_0>;
+    const unsigned byte = static_cast<std::uint8_t>(w.rows[at((i * k + j) / (whole ? 1 : 2))]);
     const int nibble = static_cast<int>(byte >> (j % 2 * 4) & 15);
-    const int q = S::per_value == 1                  ? static_cast<std::int8_t>(byte)
+    const int q = whole                              ? static_cast<std::int8_t>(byte)
                   : std::is_same_v<S, storage::q4_0> ? (nibble < 8 ? nibble : nibble - 16)
                                                      : nibble;
     const index g = i * groups + j / 32;
@@ -323,11 +370,22 @@ BOOST_AUTO_TEST_CASE(extreme_rows_in_every_storage) {
   check_extremes<storage::int8_per<by_row, asymmetric>>(1.0 / 255);
   check_extremes<storage::int8_per<by_group, asymmetric, 8>>(1.0 / 255);
   check_extremes<storage::int4<8>>(0.5 / 7);
+  check_extremes<storage::int2<16>>(0.5);
+  check_extremes<storage::int3<0>>(0.5 / 3);
+  check_extremes<storage::int5<>>(0.5 / 15);
+  check_extremes<storage::int6<>>(0.5 / 31);
   check_extremes<storage::nf4>(0.16);
   // Scales in half precision: what is tiny becomes 0.
   check_extremes<storage::q8_0>(0.5 / 127, 6e4, 1e-35);
   check_extremes<storage::q4_0>(0.5 / 7, 6e4, 1e-35);
   check_extremes<storage::q4_1>(0.5 / 7, 6e4, 1e-35);
+}
+BOOST_AUTO_TEST_CASE(rows_of_few_bits) {
+  check_rows<storage::int2<>>();
+  check_rows<storage::int3<>>();
+  check_rows<storage::int4<>>();
+  check_rows<storage::int5<>>();
+  check_rows<storage::int6<>>();
 }
 BOOST_AUTO_TEST_CASE(blocks_of_ggml) {
   check_blocks<storage::q8_0>();
@@ -354,6 +412,9 @@ BOOST_AUTO_TEST_CASE(codes_of_special_numbers) {
   BOOST_TEST(uint8::encode(infinity) == 255);
   BOOST_TEST(int4::encode(nan) == 0);
   BOOST_TEST(int4::encode(-infinity) == 9);
+  BOOST_TEST(storage::int2<>::encode(nan) == 0);
+  BOOST_TEST(storage::int3<>::encode(-infinity) == 5);
+  BOOST_TEST(storage::int6<>::encode(infinity) == 31);
   BOOST_TEST(storage::nf4::encode(nan) == 7);
   BOOST_TEST(storage::nf4::encode(infinity) == 15);
   BOOST_TEST(storage::nf4::encode(-infinity) == 0);
@@ -381,7 +442,11 @@ BOOST_AUTO_TEST_CASE(vectors_decode_every_code) {
   check_vectors<storage::fp8_e4m3>();
   check_vectors<storage::fp8_e5m2>();
   check_vectors<storage::int8>();
+  check_vectors<storage::int2<>>();
+  check_vectors<storage::int3<>>();
   check_vectors<storage::int4<32>>();
+  check_vectors<storage::int5<>>();
+  check_vectors<storage::int6<>>();
   check_vectors<storage::nf4>();
 }
 #endif
@@ -393,9 +458,15 @@ BOOST_AUTO_TEST_CASE(half_a_step_at_most) {
   check_rounding<storage::int8_per<storage::granularity::row, storage::symmetry::asymmetric>>(1);
   check_rounding<storage::int4<32>>(1);
   check_rounding<storage::int4<128>>(1);
+  check_rounding<storage::int4<0>>(1);
+  check_rounding<storage::int2<16>>(1);
+  check_rounding<storage::int3<64>>(1);
+  check_rounding<storage::int5<>>(1);
+  check_rounding<storage::int6<0>>(1);
   check_rounding<storage::q8_0>(1.07);  // codes are of scales that are rounded afterwards
   check_rounding<storage::q4_0>(2.01);  // 8 of the other sign becomes 7
   check_rounding<storage::q4_1>(1.02);
+  check_rounding<storage::nf4_per<0>>(0.3039);
   check_rounding<storage::nf4>(0.3039);   // between the codes -1 and -0.69619
   check_rounding<storage::fp8_e4m3>(32);  // from 416 to 448
   check_rounding<storage::fp8_e5m2>(8192);

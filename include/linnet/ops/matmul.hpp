@@ -84,7 +84,7 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   for (index at = k0; at < k1;) {
     const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
     const index scale = matrix::scale_at(p * panel_width, at, k);
-    f(at, end, w.panels + (p * matrix::depth(k) + at / S::per_word) * panel_width,
+    f(at, end, w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width,
       S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
     at = end;
   }
@@ -151,7 +151,6 @@ namespace detail {
 template <class S, class Kernels>
 void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
-  using matrix = packed_matrix<float, S>;
   constexpr auto origin = static_cast<float>(S::origin);
   const packed_matrix<float, S>& w = one.w;
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
@@ -178,7 +177,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
                  Kernels::template decode_panel<S::code, has_minima<S>>(
-                     matrix::depth(last - first), words, scales, zeros, origin,
+                     (last - first + S::per_word - 1) / S::per_word, words, scales, zeros, origin,
                      numbers + (first - k0) * panel_width);
                });
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},

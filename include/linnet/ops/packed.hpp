@@ -31,7 +31,7 @@ struct packed_matrix {
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
 
   /// Rows of words in a panel of `k` inputs.
-  static constexpr index depth(index k) { return (k + S::per_word - 1) / S::per_word; }
+  static constexpr index depth(index k) { return S::words(k); }
   /// Words that the panels of an [n, k] matrix occupy.
   static constexpr index size(index n, index k) { return round_up(n, panel_width) * depth(k); }
   /// Scales of an [n, k] matrix, padded like the panels.
@@ -44,14 +44,13 @@ struct packed_matrix {
   }
   /// The canonical code of W(n, j), in the low bits.
   typename S::value code(index n, index j, index k) const {
-    const word w =
-        panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
+    const word* const column = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
     if constexpr (S::per_word == 1) {
-      return w;
+      return column[j * panel_width];
     } else {
-      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-      const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
-      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+      const word x = simd::code_at(S::code, column + depth(j / S::block * S::block) * panel_width,
+                                   panel_width, static_cast<int>(j % S::block));
+      return static_cast<typename S::value>((x - S::origin) & ((1u << simd::bits_of(S::code)) - 1));
     }
   }
   /// W(n, j).
@@ -74,24 +73,24 @@ void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
   using matrix = packed_matrix<T, S>;
   using word = typename S::word;
   const index depth = matrix::depth(k), groups = row_scales<S>(k);
+  constexpr index step = matrix::depth(1);  // words of a block
   on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
     const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
     word* const out = const_cast<word*>(to.panels) + first * depth;
     for (index i = 0; i < panel_width; ++i)
-      for (index d = 0; d < depth; ++d) {
-        word w{};
+      for (index d = 0; d < depth; d += step) {
+        word block[step] = {};
         if constexpr (S::per_word == 1) {
-          if (i < count) w = from.data[(first + i) * k + d];
+          if (i < count) block[0] = from.data[(first + i) * k + d];
         } else {
-          constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-          for (index j = 0; j < S::per_word && i < count; ++j) {
-            const index column = d * S::per_word + j;
-            const auto code =
-                column < k ? static_cast<unsigned>(from.code(first + i, column, k)) : 0u;
-            w |= ((code + S::origin) & ((1u << bits) - 1)) << (static_cast<unsigned>(j) * bits);
+          constexpr word mask = (1u << simd::bits_of(S::code)) - 1;
+          for (int j = 0; j < S::block && i < count; ++j) {
+            const index column = d / step * S::block + j;
+            const word code = column < k ? static_cast<word>(from.code(first + i, column, k)) : 0u;
+            simd::add_code(S::code, block, j, (code + S::origin) & mask);
           }
         }
-        out[d * panel_width + i] = w;
+        for (index b = 0; b < step; ++b) out[(d + b) * panel_width + i] = block[b];
       }
     for (index i = 0; S::scaled && i < panel_width; ++i)
       for (index g = 0; g < groups; ++g) {

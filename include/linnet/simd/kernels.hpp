@@ -36,8 +36,12 @@
   LINNET_DECODE(L, f8_e4m3)                                                                        \
   LINNET_DECODE(L, f8_e5m2)                                                                        \
   LINNET_DECODE(L, u8)                                                                             \
+  LINNET_DECODE(L, u6)                                                                             \
+  LINNET_DECODE(L, u5)                                                                             \
   LINNET_DECODE(L, u4)                                                                             \
   LINNET_DECODE(L, u4, true)                                                                       \
+  LINNET_DECODE(L, u3)                                                                             \
+  LINNET_DECODE(L, u2)                                                                             \
   LINNET_DECODE(L, nf4)                                                                            \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \

@@ -25,7 +25,8 @@ enum class bf16_code : std::uint16_t {};
 inline constexpr index panel_width = 32;
 
 /// A 32-bit word of a packed panel: codes of one column for successive k, the first in the lowest
-/// bits. It holds 2 codes of 16 bits, 4 of 8 or 8 of 4.
+/// bits. It holds 2 codes of 16 bits, 4 of 8, 8 of 4 or 16 of 2. Codes of 3, 5 and 6 bits lie in
+/// two parts, see codes_of_block().
 using word = std::uint32_t;
 
 /// How the codes of a word become numbers.
@@ -35,12 +36,75 @@ enum class code {
   f8_e4m3,  ///< 8 bits: 4 of exponent, bias 7, no infinities
   f8_e5m2,  ///< 8 bits: the upper half of an f16
   u8,       ///< 0 to 255
+  u6,       ///< 0 to 63
+  u5,       ///< 0 to 31
   u4,       ///< 0 to 15
+  u3,       ///< 0 to 7
+  u2,       ///< 0 to 3
   nf4       ///< 16 normal quantiles
 };
 /// Bits of one code.
 constexpr int bits_of(code c) {
-  return c == code::bf16 || c == code::f16 ? 16 : c == code::u4 || c == code::nf4 ? 4 : 8;
+  switch (c) {
+    case code::bf16:
+    case code::f16:
+      return 16;
+    case code::u6:
+      return 6;
+    case code::u5:
+      return 5;
+    case code::u4:
+    case code::nf4:
+      return 4;
+    case code::u3:
+      return 3;
+    case code::u2:
+      return 2;
+    default:
+      return 8;
+  }
+}
+/// The code of unsigned integers of `bits` bits; that of 8 where there is none.
+constexpr code integer_code(int bits) {
+  for (const code c : {code::u6, code::u5, code::u4, code::u3, code::u2})
+    if (bits_of(c) == bits) return c;
+  return code::u8;
+}
+/// Whether codes of this kind are whole numbers from 0 on.
+constexpr bool is_integer(code c) { return integer_code(bits_of(c)) == c; }
+/// Bits of a code that lie in words of their own: the largest power of two, from the lowest on.
+constexpr int low_bits(code c) {
+  int bits = 16;
+  while (bits > bits_of(c)) bits /= 2;
+  return bits;
+}
+/// Bits of a code above those.
+constexpr int high_bits(code c) { return bits_of(c) - low_bits(c); }
+/// Codes whose low bits share a word.
+constexpr int codes_of_word(code c) { return 32 / low_bits(c); }
+/// Codes of one column that fill whole words. Where codes have high bits these are 32 codes in
+/// bits_of(c) words. [low_bits] words of low bits come first, then [high_bits] words of high bits:
+///
+///     u3: 16 x 2 bits | 16 x 2 bits | 32 x 1 bit
+///     u5: 8 x 4 bits | 8 x 4 bits | 8 x 4 bits | 8 x 4 bits | 32 x 1 bit
+///     u6: 8 x 4 bits | 8 x 4 bits | 8 x 4 bits | 8 x 4 bits | 16 x 2 bits | 16 x 2 bits
+constexpr int codes_of_block(code c) { return high_bits(c) ? 32 : codes_of_word(c); }
+/// Words of those codes.
+constexpr int words_of_block(code c) { return high_bits(c) ? bits_of(c) : 1; }
+
+/// Code `i` of a block of one column, whose words are `stride` apart.
+constexpr word code_at(code c, const word* block, index stride, int i) {
+  const int low = low_bits(c), high = high_bits(c);
+  word x = block[i * low / 32 * stride] >> i * low % 32 & ((1u << low) - 1);
+  if (high)
+    x |= (block[(low + i * high / 32) * stride] >> i * high % 32 & ((1u << high) - 1)) << low;
+  return x;
+}
+/// Adds code `i` to a block that holds zeros there, whose words follow each other.
+constexpr void add_code(code c, word* block, int i, word x) {
+  const int low = low_bits(c), high = high_bits(c);
+  block[i * low / 32] |= (x & ((1u << low) - 1)) << i * low % 32;
+  if (high) block[low + i * high / 32] |= (x >> low) << i * high % 32;
 }
 /// The values of the NF4 codes (Dettmers et al. 2023).
 inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305f, -0.39491749f,

@@ -20,8 +20,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -49,26 +49,61 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Low bits of codes, one word for each column, and their high bits, which begin at bit 0.
+template <code C>
+struct code_words {
+  words low, high;
+
+  /// Word `n` of the low bits of a panel.
+  LINNET_TARGET inline void load(const word* panel, index n) {
+    constexpr index lows = low_bits(C), highs = high_bits(C);
+    if constexpr (highs == 0) {
+      __builtin_memcpy(&low, panel + n * panel_width, sizeof low);
+    } else {
+      const word* const block = panel + n / lows * (lows + highs) * panel_width;
+      const index i = n % lows, first = i * (32 / lows) * highs;
+      __builtin_memcpy(&low, block + i * panel_width, sizeof low);
+      __builtin_memcpy(&high, block + (lows + first / 32) * panel_width, sizeof high);
+      high = high >> static_cast<word>(first % 32);
+    }
+  }
+  /// Number `i` of each of its words.
+  LINNET_TARGET inline vec<float> number(int i) const {
+    if constexpr (high_bits(C) == 0) {
+      return decode<C>(low, i);
+    } else {
+      constexpr int lows = low_bits(C), highs = high_bits(C);
+      constexpr word mask = ((1u << highs) - 1) << lows;
+      const int down = i * highs - lows;  // the high bits go straight to their place
+      const words upper =
+          down < 0 ? high << static_cast<word>(-down) : high >> static_cast<word>(down);
+      const words u = ((low >> static_cast<word>(i * lows)) & ((1u << lows) - 1)) | (upper & mask);
+      return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
+    }
+  }
+};
+
+/// out[k][32] = scale_j (code - zero_j) for `n` words of low bits of each column of one panel:
+/// codes_of_word() rows of numbers for each. Without `scales` the codes are the numbers. A constant
+/// `zero` serves all columns where `zeros` is null. With `Minima`, `zeros` are added after scaling:
+/// out = scale_j code + zero_j.
 template <code C, bool Minima = false>
 LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
+      code_words<C> u;
+      u.load(w + at, k);
       float* const y = out + k * per_word * panel_width + at;
       LINNET_UNROLL
       for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
+        vec<float> x = u.number(i);
+        if constexpr (is_integer(C) && !Minima) x = x - origin;
         if (scales) x = x * scale;
         if constexpr (Minima) x = x + origin;
         store(y + i * panel_width, x);
@@ -83,9 +118,9 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 template <code C, bool Minima = false>
 LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -96,28 +131,28 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
+    vec<float> acc[std::size_t{chains}] = {};
     const index whole = k / per_word;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
+      code_words<C> u;
+      u.load(w + at, n);
       LINNET_UNROLL
       for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
+        vec<float> x = u.number(i);
         if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+        acc[i % chains] += a[n * per_word + i] * x;
       }
     }
     for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+      code_words<C> u;
+      u.load(w + at, whole);
+      vec<float> x = u.number(i);
       if constexpr (integer) x = x - origin;
       acc[0] += a[whole * per_word + i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);

@@ -19,7 +19,7 @@ template <class Value, simd::code Code>
 struct ggml_block : coded<Value, Code> {
   using value = Value;
   static constexpr bool scaled = true, ggml = true;
-  static constexpr index group = 32, per_value = Code == simd::code::u4 ? 2 : 1;
+  static constexpr index group = 32;
 
  protected:
   /// A scale as a block holds it; infinite beyond what a half reaches.

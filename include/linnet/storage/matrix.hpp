@@ -14,7 +14,8 @@ LINNET_NAMESPACE_BEGIN
 /// Values that hold one canonical row of `columns` codes.
 template <class S>
 constexpr index row_values(index columns) {
-  return (columns + S::per_value - 1) / S::per_value;
+  constexpr index bits = S::shared_bits;
+  return bits ? (columns * bits + 7) / 8 : columns;
 }
 /// Scales (and zero points) of one row of `columns` inputs.
 template <class S>
@@ -39,6 +40,12 @@ constexpr index matrix_bytes(index rows, index columns) {
                  row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1));
 }
 
+/// Bits for one weight in rows of `columns` inputs, scales and zero points included.
+template <class S>
+constexpr double bits_per_weight(index columns) {
+  return 8 * static_cast<double>(matrix_bytes<S>(1, columns)) / static_cast<double>(columns);
+}
+
 /// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
 /// see.
 template <class S>
@@ -50,19 +57,28 @@ struct matrix_ref {
 
   /// The code at row `r`, column `j`, in the low bits.
   typename S::value code(index r, index j, index columns) const {
-    const typename S::value x = data[r * row_values<S>(columns) + j / S::per_value];
-    if constexpr (S::per_value == 2)
-      return j % 2 ? x >> 4 : x & 15;
-    else
-      return x;
+    const typename S::value* const row = data + r * row_values<S>(columns);
+    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
+      const index first = j * bits % 8;
+      unsigned x = static_cast<unsigned>(row[j * bits / 8]) >> first;
+      if (first + bits > 8) x |= static_cast<unsigned>(row[j * bits / 8 + 1]) << (8 - first);
+      return static_cast<typename S::value>(x & ((1u << bits) - 1));
+    } else {
+      return row[j];
+    }
   }
   /// Stores a code; the codes of a row come in ascending order.
   void set_code(index r, index j, index columns, typename S::value code) const {
-    typename S::value& x = data[r * row_values<S>(columns) + j / S::per_value];
-    if constexpr (S::per_value == 2)
-      x = j % 2 ? static_cast<typename S::value>(x | code << 4) : code;
-    else
-      x = code;
+    typename S::value* const row = data + r * row_values<S>(columns);
+    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
+      const index first = j * bits % 8;
+      typename S::value& x = row[j * bits / 8];
+      x = static_cast<typename S::value>((first ? x : 0u) | static_cast<unsigned>(code) << first);
+      if (first + bits > 8)
+        row[j * bits / 8 + 1] = static_cast<typename S::value>(code >> (8 - first));
+    } else {
+      row[j] = code;
+    }
   }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {

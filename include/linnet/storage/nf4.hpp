@@ -12,12 +12,17 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// 4-bit codes of normal quantiles with one scale for each 64 inputs of a row (Dettmers et al.
-/// 2023). Two codes share a byte, the first in the low half.
-struct nf4 : coded<std::uint8_t, simd::code::nf4> {
+/// 4-bit codes of normal quantiles with one scale for each `Group` inputs of a row (Dettmers et al.
+/// 2023). Where `Group` is 0 a row has one scale. Two codes share a byte, the first in the low
+/// half.
+template <index Group>
+struct nf4_per : coded<std::uint8_t, simd::code::nf4> {
+  static_assert(Group >= 0 && Group % 8 == 0,
+                "linnet::storage::nf4_per: groups are a multiple of 8 inputs; 0 is a whole row");
+  using value = std::uint8_t;
   static constexpr const char* name = "nf4";
   static constexpr bool scaled = true;
-  static constexpr index group = 64, per_value = 2;
+  static constexpr index group = Group;
   static constexpr double largest = 1;
   /// The nearest of the 16 values; that of 0 for a NaN.
   static value encode(double x) {
@@ -31,6 +36,8 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
   }
   static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
 };
+/// 4-bit codes of normal quantiles, one scale for each 64 inputs of a row.
+struct nf4 : nf4_per<64> {};
 
 }  // namespace storage
 

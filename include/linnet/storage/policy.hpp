@@ -60,7 +60,7 @@ struct policy {
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
-  static constexpr index per_value = 1;      ///< codes in one `value` of a canonical row
+  static constexpr index shared_bits = 0;    ///< of a code that shares its `value` with others
 };
 /// Storage of plain numbers, which kernels read as they are.
 template <class Real>
@@ -68,17 +68,26 @@ struct real : policy {
   using value = Real;  ///< one stored number
   using word = Real;   ///< what packed panels are made of
   static constexpr index per_word = 1;
+  /// Words of one column of `k` numbers in a packed panel.
+  static constexpr index words(index k) { return k; }
   /// Whether a stored number is neither infinite nor NaN.
   static bool finite(value x) { return is_finite(x); }
 };
-/// Storage of codes that kernels decode: packed panels are words of several codes.
+/// Storage of codes that kernels decode: packed panels are words of several codes. In a canonical
+/// row codes of fewer bits than a `Value`, an unsigned byte, follow each other bit by bit.
 template <class Value, simd::code Code>
 struct coded : policy {
   using value = Value;
   using word = simd::word;
   static constexpr simd::code code = Code;
+  static constexpr index shared_bits = simd::bits_of(Code) < 8 ? simd::bits_of(Code) : 0;
   static constexpr int origin = 0;  ///< packed code of the canonical code 0
-  static constexpr index per_word = 32 / simd::bits_of(Code);
+  static constexpr index per_word = simd::codes_of_word(Code);
+  static constexpr index block = simd::codes_of_block(Code);  ///< inputs that fill whole words
+  /// Words of one column of `k` codes in a packed panel.
+  static constexpr index words(index k) {
+    return (k + block - 1) / block * simd::words_of_block(Code);
+  }
   /// True: every integer and every table entry is finite.
   static constexpr bool finite(value) { return true; }
 };

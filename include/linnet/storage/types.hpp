@@ -6,7 +6,7 @@
 
 #include <linnet/storage/float.hpp>
 #include <linnet/storage/ggml.hpp>
-#include <linnet/storage/int4.hpp>
+#include <linnet/storage/grouped.hpp>
 #include <linnet/storage/int8.hpp>
 #include <linnet/storage/matrix.hpp>
 #include <linnet/storage/nf4.hpp>

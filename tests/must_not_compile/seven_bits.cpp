@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT
+// Codes of few bits have two parts at most, each of a power of two.
+// expect: linnet::storage::grouped: codes have 2, 3, 4, 5 or 6 bits
+#include <linnet/linnet.hpp>
+#if defined(LINNET_FAIL)
+constexpr int bits = 7;
+#else
+constexpr int bits = 6;
+#endif
+static_assert(linnet::storage::grouped<bits>::scaled);
