@@ -36,6 +36,15 @@ ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "st
                            "storage::attention_v<storage::int3<>>, storage::ffn_down<storage::nf4>>",
                "f16": "storage::f16", "int8": "storage::int8", "fp8_e5m2": "storage::fp8_e5m2",
                "bf16": "storage::bf16"}
+ALSO_IN_INT8 = {
+    "int8 in int8": "storage::int8, compute::int8",
+    "int4 in int8": "storage::int4<>, compute::int8",
+    "per role in int8": "storage::per_role<storage::q4_1, storage::embedding<storage::q8_0>>, "
+                        "compute::int8",
+    "q4_0 in int8": "storage::q4_0, compute::int8",
+    "int8 groups in int8": "storage::int8_per<storage::granularity::group, "
+                           "storage::symmetry::asymmetric>, compute::int8",
+}
 
 DECODERS = {
     "attention": {
@@ -186,8 +195,8 @@ def completes(axes, row, fits):
 
 
 def policies(axes, row):
-    words = [axes[name].get(value) or ALSO_STORED.get(value) if name == "weights" else
-             axes[name][value] for name, value in row.items()]
+    words = [axes[name].get(value) or (ALSO_STORED | ALSO_IN_INT8).get(value)
+             if name == "weights" else axes[name][value] for name, value in row.items()]
     return "".join(", " + part for word in words if word for part in split(word))
 
 
@@ -239,13 +248,15 @@ FAMILIES = (("decoder", DECODERS, decoder_fits), ("t5", T5S, lambda a: True),
 
 
 def sources():
-    # Weights in 4 bits stand for several storage types that only products tell apart, by turns.
-    made, also = {}, itertools.cycle(ALSO_STORED)
+    # Weights in 4 bits, and those with inputs in int8, stand for several storage types that only
+    # products tell apart, by turns.
+    made, by_turns = {}, {"int4": itertools.cycle(ALSO_STORED),
+                          "int8 in int8": itertools.cycle(ALSO_IN_INT8)}
     for family, axes, fits in FAMILIES:
         rows = all_pairs(axes, fits)
         for row in rows:
-            if row.get("weights") == "int4":
-                row["weights"] = next(also)
+            if row.get("weights") in by_turns:
+                row["weights"] = next(by_turns[row["weights"]])
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -274,7 +285,7 @@ def tables(file):
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
-            shown = list(values) + [v for v in ALSO_STORED if axis == "weights"
+            shown = list(values) + [v for v in ALSO_STORED | ALSO_IN_INT8 if axis == "weights"
                                     and v not in values]
             for value in shown:
                 cells = []

@@ -105,9 +105,14 @@ std::vector<std::string> works_of(const entry& model, const std::string& asked) 
 
 /// Products of rounded activations need weights to match.
 void check_types(const std::string& storage, const std::string& activation) {
-  if (activation != "f32" && activation != storage)
-    throw failure("--activation " + activation + ": goes with --storage " + activation +
-                  ", not with " + storage);
+  static constexpr std::string_view integers[] = {"int8", "int4", "q8_0", "q4_0", "q4_1"};
+  const bool of_integers = std::ranges::find(integers, storage) != std::end(integers);
+  if (activation == "bf16" && storage != "bf16")
+    throw failure("--activation bf16: goes with --storage bf16, not with " + storage);
+  if (activation == "int8" && !of_integers)
+    throw failure(
+        "--activation int8: goes with --storage int8, int4, q8_0, q4_0 or q4_1, not with " +
+        storage);
 }
 
 std::string program_text(const bench_options& o, const entry& model,

@@ -185,7 +185,7 @@ bool command(conversation& talk, const std::string& line) {
 void chat(const chat_options& o) {
   rounding how = o.how;
   if (how.storage == "auto")  // the fastest that rounds nothing that was not asked to be rounded
-    how.storage = how.compute != "f32" ? how.compute : o.weights.empty() ? "q4_1" : "f32";
+    how.storage = o.weights.empty() ? "q4_1" : how.compute != "f32" ? how.compute : "f32";
   const runnable_preset preset = find_runnable(o.model);
   if (preset.encodes) throw failure(o.model + " is an encoder-decoder; zoo chat takes decoders");
   if (o.context > preset.context)

@@ -42,8 +42,9 @@ void add_weights(CLI::App& command, Options& o) {
           "its GGUF file has them")
       ->capture_default_str();
   command
-      .add_option("--compute", o.how.compute,
-                  "what inputs of products are rounded to: f32, or int8 with --storage int8")
+      .add_option(
+          "--compute", o.how.compute,
+          "what inputs of products are rounded to: f32, or int8 with --storage int8, int4 or q4_1")
       ->capture_default_str();
 }
 
@@ -111,8 +112,10 @@ void add_bench(CLI::App& app, bench_options& o) {
                      "how weights are stored: f32, bf16, f16, int8, int4, nf4, fp8_e4m3, fp8_e5m2, "
                      "q8_0, q4_0, q4_1")
             ->capture_default_str());
-  whole(c.add_option("--activation", o.activation,
-                     "what products round activations to: f32, or bf16 or int8 like the weights")
+  whole(c.add_option(
+             "--activation", o.activation,
+             "what products round activations to: f32, bf16 like the weights, or int8 with weights "
+             "in int8, int4, q8_0, q4_0 or q4_1")
             ->capture_default_str());
   whole(c.add_option("--work", o.work, "encode (T5), prefill (decoders), decode, train or all")
             ->capture_default_str());

@@ -18,10 +18,12 @@ std::unique_ptr<running> open_as(const std::string& path, const ln::limits& l) {
   return std::make_unique<running_of<ln::quantized<model, S, A>>>(std::move(packed), l);
 }
 
-/// As SmolLM2's GGUF file has them: no number is rounded.
+/// As SmolLM2's GGUF file has them: no weight is rounded.
+template <class A = ln::compute::f32>
 std::unique_ptr<running> open_kept(const std::string& path, const ln::limits& l) {
-  using kept = model::with_storage<
-      ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>>;
+  using kept = ln::quantized<
+      model, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>,
+      A>;
   if (!path.ends_with(".gguf")) throw failure("--storage q4_1: " + path + " is no GGUF file");
   ln::weights<kept> w;
   if (!w.valid()) throw failure("not enough memory for the weights");
@@ -34,10 +36,14 @@ std::unique_ptr<running> open_kept(const std::string& path, const ln::limits& l)
 
 std::unique_ptr<running> open_smollm2_rounded(const std::string& weights, const ln::limits& l,
                                               const rounding& how) {
-  if (how.storage == "q4_1") return open_kept(weights, l);
-  if (how.storage == "int4") return open_as<ln::storage::int4<32>>(weights, l);
-  if (how.compute == "int8") return open_as<ln::storage::int8, ln::compute::int8>(weights, l);
-  return open_as<ln::storage::int8>(weights, l);
+  using ln::compute::int8;
+  const bool integers = how.compute == "int8";
+  if (how.storage == "q4_1") return integers ? open_kept<int8>(weights, l) : open_kept(weights, l);
+  if (how.storage == "int4")
+    return integers ? open_as<ln::storage::int4<32>, int8>(weights, l)
+                    : open_as<ln::storage::int4<32>>(weights, l);
+  return integers ? open_as<ln::storage::int8, int8>(weights, l)
+                  : open_as<ln::storage::int8>(weights, l);
 }
 
 }  // namespace zoo

@@ -46,8 +46,8 @@ std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std:
   check_name("storage", how.storage, storages);
   check_name("compute", how.compute, computes);
   if (how.none()) return preset.open(weights, l);
-  if (how.compute == "int8" && how.storage != "int8")
-    throw failure("--compute int8 goes with --storage int8, not with " + how.storage);
+  if (how.compute == "int8" && how.storage == "f32")
+    throw failure("--compute int8 goes with --storage int8, int4 or q4_1, not with f32");
   if (preset.open_rounded == nullptr)
     throw failure("--storage " + how.storage + ": " + std::string(preset.name) +
                   " is compiled for f32 alone; zoo bench compiles others");

@@ -24,7 +24,7 @@ BOOST_AUTO_TEST_CASE(model_04) {
   check<decoder, ln::kv::int8, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::ffn::reparam<2>, ln::storage::int4<>>("decoder: cache int8, sharing repeat, position sinusoidal, ffn reparam, weights int4");
 }
 BOOST_AUTO_TEST_CASE(model_05) {
-  check<decoder, ln::depths::mixture_of_depths<0.5>, ln::position::none, ln::ffn::skip, ln::kv::int8, ln::storage::int8, ln::compute::int8, ln::tie::untied>("decoder: depths mixture, position none, ffn skip, cache int8, weights int8 in int8, ends untied");
+  check<decoder, ln::depths::mixture_of_depths<0.5>, ln::position::none, ln::ffn::skip, ln::kv::int8, ln::storage::int4<>, ln::compute::int8, ln::tie::untied>("decoder: depths mixture, position none, ffn skip, cache int8, weights int4 in int8, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_06) {
   check<decoder, ln::ffn::rwkv4_channel_mix, ln::position::rope_half, ln::kv::int4, ln::storage::nf4, ln::embedding::factorised<4>>("decoder: ffn channel mix, position rope_half, cache int4, weights nf4, ends factorised");

@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_31) {
   check<decoder, ln::attention::prefix, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::tie::untied>("decoder: attention prefix, ffn gelu, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_32) {
-  check<decoder, ln::attention::prefix, ln::kv::int4, ln::sharing::ffn, ln::position::learned, ln::ffn::skip, ln::storage::int8, ln::compute::int8>("decoder: attention prefix, cache int4, sharing ffn, position learned, ffn skip, weights int8 in int8");
+  check<decoder, ln::attention::prefix, ln::kv::int4, ln::sharing::ffn, ln::position::learned, ln::ffn::skip, ln::storage::int4<>, ln::compute::int8>("decoder: attention prefix, cache int4, sharing ffn, position learned, ffn skip, weights int4 in int8");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -12,10 +12,10 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_t5)
 
 BOOST_AUTO_TEST_CASE(model_17) {
-  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::routing<5, 6>::online>, ln::ffn::skip, ln::storage::int8, ln::compute::int8>("t5: cache int4, decoder routing online, ffn skip, weights int8 in int8");
+  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::routing<5, 6>::online>, ln::ffn::skip, ln::storage::q4_0, ln::compute::int8>("t5: cache int4, decoder routing online, ffn skip, weights q4_0 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_18) {
-  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::sinks<1, 5>>, ln::ffn::skip, ln::encoder_stack<ln::attention::linear<>>, ln::storage::int8, ln::compute::int8>("t5: cache int4, decoder sinks, ffn skip, encoder linear, weights int8 in int8");
+  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::sinks<1, 5>>, ln::ffn::skip, ln::encoder_stack<ln::attention::linear<>>, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("t5: cache int4, decoder sinks, ffn skip, encoder linear, weights int8 groups in int8");
 }
 BOOST_AUTO_TEST_CASE(model_19) {
   check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::sliding_window<4>>, ln::ffn::skip, ln::storage::fp8_e4m3>("t5: cache int4, decoder window, ffn skip, weights fp8_e4m3");

@@ -73,20 +73,24 @@ void for_shapes_and_long_sums(F&& f) {
 /// What scratch memory holds before: NaN as any float, no code of zero.
 constexpr std::byte poison{0xff};
 
-/// What the products of storage S round x[m, k] to.
+/// What the products of storage S round x[m, k] to: to int8, what shares a scale of the weights.
 template <class S, class T>
 std::vector<T> rounded(index m, index k, std::vector<T> x) {
   using A = typename S::compute;
-  for (index i = 0; i < m; ++i) {
-    const std::span<T> row(x.data() + i * k, at(k));
-    const double most = magnitude(row);
-    const auto scale = static_cast<float>(most > 0 ? most / 127 : 1);
-    for (T& v : row) {
-      if constexpr (std::is_same_v<A, ln::compute::bf16>)
-        v = static_cast<T>(storage::bf16::decode(storage::bf16::encode(static_cast<double>(v))));
-      if constexpr (std::is_same_v<A, ln::compute::int8>) v = scale * std::nearbyint(v / scale);
-    }
-  }
+  if constexpr (std::is_same_v<A, ln::compute::bf16>)
+    for (T& v : x)
+      v = static_cast<T>(storage::bf16::decode(storage::bf16::encode(static_cast<double>(v))));
+  if constexpr (std::is_same_v<A, ln::compute::int8>)
+    for (index i = 0; i < m; ++i)
+      for (index first = 0; first < k; first += S::group ? S::group : k) {
+        const std::span<T> part(x.data() + i * k + first,
+                                at((std::min)(S::group ? S::group : k, k - first)));
+        const auto most = static_cast<float>(magnitude(part));
+        const double scale = static_cast<double>(most > 0 ? most / 127 : 1.0f),
+                     inverse = static_cast<double>(most > 0 ? 127 / most : 1.0f);
+        for (T& v : part)
+          v = static_cast<T>(scale * std::nearbyint(static_cast<double>(v) * inverse));
+      }
   return x;
 }
 
@@ -113,6 +117,81 @@ void check_forward() {
                                        << error << " of the bound");
       }
   });
+}
+
+/// Integer products with scales of groups against their definition: x and W as codes of every kind,
+/// the largest among them, so that no sum may saturate.
+template <class Stored>
+void check_group_sums() {
+  using S = storage::with_compute<Stored, ln::compute::int8>;
+  constexpr index m = 27, n = 37;
+  for (const index k : {8, 33, 300}) {
+    matrix<float, S> w(n, k, 1);
+    auto x = normal<float>(m * k, 2);
+    for (index l = 0; l < k; ++l) {  // codes at the ends: of inputs, of weights, of both
+      x[at(l)] = l % 3 ? -1.0f : 1.0f;
+      x[at(k + l)] = 1.0f;
+      for (const index row : {0, 35}) {
+        const auto ends = std::is_same_v<typename S::value, std::int8_t> ? 0x80 : 0xf;
+        const int high = S::centred && S::code == ln::simd::code::u8 ? 255 : ends;
+        w.canonical.set_code(row, l, k, static_cast<typename S::value>(l % 2 && row ? 0 : high));
+      }
+    }
+    ln::ops::pack(ln::ops::execution{}, n, k, w.canonical, w.packed);
+    // sums[0]: y without fused multiply-add; sums[1]: with it.
+    std::vector<float> sums[2] = {std::vector<float>(at(m * n)), std::vector<float>(at(m * n))};
+    const index groups = ln::row_scales<S>(k);
+    for (index i = 0; i < m; ++i)
+      for (index g = 0; g < groups; ++g) {
+        const index first = g * S::group, count = (std::min)(S::group, k - first);
+        const std::span<const float> part(x.data() + i * k + first, at(count));
+        const auto most = static_cast<float>(magnitude(part));
+        const float inverse = 127 / most, scale = most / 127;
+        int codes[S::group], total = 0;
+        for (index l = 0; l < count; ++l)
+          total += codes[l] = static_cast<int>(
+              std::nearbyint(static_cast<double>(part[at(l)]) * static_cast<double>(inverse)));
+        for (index j = 0; j < n; ++j) {
+          int dot = 0;
+          for (index l = 0; l < count; ++l)
+            dot += codes[l] * static_cast<int>(S::decode(w.canonical.code(j, first + l, k)));
+          const index of_group = j * groups + g;
+          const float offset = S::centred ? w.row_zeros[at(of_group)] : 0.0f;
+          if constexpr (S::centred && !S::ggml) dot -= static_cast<int>(offset) * total;
+          const float of_codes = w.row_scales[at(of_group)], dots = static_cast<float>(dot);
+          for (const bool fused : {false, true}) {
+            // A product of two floats is exact in double: rounded here, or in the sum.
+            const auto add = [&](float& sum, float p, float q) {
+              const double pq = static_cast<double>(p) * static_cast<double>(q);
+              sum = fused ? std::fma(p, q, sum) : sum + static_cast<float>(pq);
+            };
+            float& y = sums[fused][at(i * n + j)];
+            if constexpr (ln::has_minima<S>) {
+              float group = dots * of_codes;
+              add(group, offset, static_cast<float>(total));
+              add(y, group, scale);
+            } else {
+              add(y, dots, of_codes * scale);
+            }
+          }
+        }
+      }
+    std::vector<std::byte> converted(at(ln::ops::converted_bytes<S>(m, k, n, 1, false)), poison);
+    for (const auto level : levels()) {
+      const ln::ops::execution on{{}, level, converted.data()};
+      std::vector<float> y(at(m * n)), part(at(m * n));
+      ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data());
+      BOOST_TEST((same_bits(y, sums[0]) || same_bits(y, sums[1])),
+                 S::name << ' ' << ln::simd::name(level) << " k " << k);
+      for (const index rows : {1, 2, 5, 13}) {
+        for (index i = 0; i < m; i += rows)
+          ln::ops::matmul(on, (std::min)(rows, m - i), n, k, x.data() + i * k, w.packed,
+                          part.data() + i * n);
+        BOOST_TEST(same_bits(part, y),
+                   S::name << ' ' << ln::simd::name(level) << " k " << k << " by " << rows);
+      }
+    }
+  }
 }
 
 /// f(x) by its definition.
@@ -318,6 +397,27 @@ BOOST_AUTO_TEST_CASE(forward_int8_asymmetric_int8) {
                                                                storage::symmetry::asymmetric>,
                                              ln::compute::int8>>();
 }
+BOOST_AUTO_TEST_CASE(forward_groups_int8) {
+  using storage::granularity, storage::symmetry, storage::with_compute, ln::compute::int8;
+  check_forward<float, with_compute<storage::q8_0, int8>>();
+  check_forward<float, with_compute<storage::q4_0, int8>>();
+  check_forward<float, with_compute<storage::q4_1, int8>>();
+  check_forward<float, with_compute<storage::int4<64>, int8>>();
+  check_forward<
+      float, with_compute<storage::int8_per<granularity::group, symmetry::asymmetric, 8>, int8>>();
+}
+// Integer sums of groups are exact, at the ends of every range; the sums over groups are those of
+// the definition in f32, with or without fused multiply-add. A row has the bits alone that it has
+// among others.
+BOOST_AUTO_TEST_CASE(groups_int8_bit_for_bit) {
+  using storage::granularity, storage::symmetry;
+  check_group_sums<storage::q8_0>();
+  check_group_sums<storage::q4_0>();
+  check_group_sums<storage::q4_1>();
+  check_group_sums<storage::int4<8>>();
+  check_group_sums<storage::int4<128>>();
+  check_group_sums<storage::int8_per<granularity::group, symmetry::asymmetric, 16>>();
+}
 // What follows a product, for each way that products are computed.
 BOOST_AUTO_TEST_CASE(epilogues, *boost::unit_test::label("tsan")) {
   using kind = ln::activation_kind;
@@ -337,6 +437,7 @@ BOOST_AUTO_TEST_CASE(epilogues, *boost::unit_test::label("tsan")) {
   check_epilogues<kind::gelu_tanh, float,
                   storage::with_compute<storage::int8_per<granularity::row, symmetry::asymmetric>,
                                         ln::compute::int8>>();
+  check_epilogues<kind::silu, float, storage::with_compute<storage::q4_1, ln::compute::int8>>();
 }
 BOOST_AUTO_TEST_CASE(backward_f32) { check_backward<float, storage::f32>(); }
 BOOST_AUTO_TEST_CASE(backward_bf16) { check_backward_bf16(); }
@@ -446,6 +547,8 @@ BOOST_AUTO_TEST_CASE(same_bits_in_every_storage, *boost::unit_test::label("tsan"
   check_threads<storage::with_compute<storage::int8, ln::compute::int8>>();
   check_threads<storage::with_compute<storage::int8_per<granularity::row, symmetry::asymmetric>,
                                       ln::compute::int8>>();
+  check_threads<storage::with_compute<storage::q8_0, ln::compute::int8>>();
+  check_threads<storage::with_compute<storage::q4_1, ln::compute::int8>>();
 }
 
 // The bias gradient is the sum of the rows, added to what is there.

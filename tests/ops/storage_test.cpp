@@ -397,6 +397,9 @@ BOOST_AUTO_TEST_CASE(extreme_inputs_in_int8) {
   check_extreme_inputs<storage::with_compute<
       storage::int8_per<storage::granularity::row, storage::symmetry::asymmetric>,
       ln::compute::int8>>();
+  check_extreme_inputs<storage::with_compute<storage::q8_0, ln::compute::int8>>();
+  check_extreme_inputs<storage::with_compute<storage::int4<8>, ln::compute::int8>>();
+  check_extreme_inputs<storage::with_compute<storage::q4_1, ln::compute::int8>>();
 }
 
 // Codes have no NaN: it becomes 0, infinities the ends, without undefined behaviour.

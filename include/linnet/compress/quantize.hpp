@@ -13,8 +13,8 @@ LINNET_NAMESPACE_BEGIN
 /// The model type that quantize() makes: M with its matrices and token tables stored as `S`, and
 /// the inputs of its products rounded to `A`.
 template <class M, class S, class A = compute::f32>
-using quantized = typename M::template with_storage<
-    std::conditional_t<std::is_same_v<A, compute::f32>, S, storage::with_compute<S, A>>>;
+using quantized = typename M::template with_storage<typename std::conditional_t<
+    std::is_same_v<A, compute::f32>, std::type_identity<S>, detail::computed_storage<S, A>>::type>;
 
 /// Rounds every matrix and token table of `w` to storage `S`, to nearest, with scales from the
 /// largest magnitudes. Norms, biases and position tables stay in f32. `A` is what inputs of

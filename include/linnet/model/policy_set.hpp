@@ -49,9 +49,7 @@ template <class... Ps>
 struct pick_storage {
   using stored = pick<storage::policy, storage::f32, Ps...>;
   using computed = pick<compute::policy, typename stored::compute, Ps...>;
-  using type = typename std::conditional_t<
-      std::is_same_v<computed, typename stored::compute>, std::type_identity<stored>,
-      std::type_identity<storage::with_compute<stored, computed>>>::type;
+  using type = typename computed_storage<stored, computed>::type;
 };
 
 /// The storage of the model of a list.

@@ -23,14 +23,28 @@ inline constexpr bool trainable =
 /// Rows up to which every thread converts for itself instead of waiting for the others.
 inline constexpr index own_rows = 4;
 
+/// Whether products of storage `S` round their inputs to int8.
+template <class S>
+inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
+template <class S>
+constexpr index converted_words(index k) {
+  const index depth = packed_matrix<float, S>::depth(k);
+  return in_int8<S> ? depth * (S::per_word / 4) : depth;
+}
+/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
+template <class S>
+constexpr index converted_scales(index k) {
+  return in_int8<S> ? row_scales<S>(k) : 0;
+}
+
 /// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
 /// `threads` threads.
 template <class S>
 constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
-  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
   using matrix = packed_matrix<float, S>;
-  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
+  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
   const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
   return training ? (std::max)(forward, backward) : forward;
@@ -41,29 +55,51 @@ namespace detail {
 /// The inputs of a product as words of low precision.
 struct converted_rows {
   simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;       ///< int8: one per row
-  std::int32_t* sums = nullptr;  ///< int8: of each row's codes
+  float* scales = nullptr;       ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
 };
-/// Rounds x[m, k] to the compute type of `S`.
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
+template <class S>
+std::int32_t group_extra(std::int32_t sum) {
+  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
+  const auto x = static_cast<float>(sum);
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
+/// each group of a row where weights have scales of groups.
 template <class S>
 converted_rows convert(const execution& on, index m, index k, const float* x) {
   assert(on.converted && "linnet::ops: this storage type needs machine::converted");
-  const index depth = packed_matrix<float, S>::depth(k);
+  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
-  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
-  if (m <= own_rows) words += on.threads.rank() * m * (depth + (int8 ? 2 : 0));
-  converted_rows to{{words, depth, 1}, nullptr, nullptr};
-  to.scales = reinterpret_cast<float*>(words + m * depth);
-  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m);
+  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
+  converted_rows to{{words, width, 1}, nullptr, nullptr};
+  to.scales = reinterpret_cast<float*>(words + m * width);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
   const auto row = [&](index i) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
-      if constexpr (int8)
-        to.scales[i] = K::template to_int8<float>(
-            k, x + i * k, reinterpret_cast<std::int8_t*>(words + i * depth), to.sums[i]);
-      else
+      if constexpr (in_int8<S>) {
+        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
+        float* const scale = to.scales + i * scales;
+        std::int32_t* const sum = to.sums + i * scales;
+        if constexpr (S::group > 0) {
+          K::template to_int8_groups<S::code, float>(k, S::group, x + i * k, codes, scale, sum);
+          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
+        } else {
+          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
+        }
+      } else {
         K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * depth));
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+      }
     });
   };
   if (m <= own_rows)
@@ -199,6 +235,26 @@ void show_inputs(const execution& on, index m, index k, const float* x,
   for (std::size_t i = 0; i < Count; ++i) panels[i] = all[i].w.panels;
   on.tap->call(on.tap->object, on, {m, k, x, panels, static_cast<index>(Count)});
 }
+
+/// Computes rows [i0, i1) of panel `p` of y = x W^T from int8 inputs and codes with scales of
+/// groups.
+template <class S, class Kernels>
+void grouped_product(Kernels, index i0, index i1, index p, index k, const converted_rows& x,
+                     const product<float, S>& one) {
+  using matrix = packed_matrix<float, S>;
+  const packed_matrix<float, S>& w = one.w;
+  const index n = one.n, j0 = p * panel_width, depth = matrix::depth(k);
+  const index groups = row_scales<S>(k), scale = p * groups * panel_width;
+  const simd::grouped_rows rows{x.codes.data + i0 * x.codes.row, x.codes.row,
+                                x.scales + i0 * groups,
+                                reinterpret_cast<const simd::word*>(x.sums + i0 * groups), groups};
+  const simd::grouped_panel panel{w.panels + j0 * depth, depth, S::group / S::per_word,
+                                  w.scales + scale, S::centred ? w.zeros + scale : nullptr};
+  Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
+                                                           rows, panel, one.y + i0 * n + j0, n,
+                                                           one.write().from(i0, j0));
+}
+
 }  // namespace detail
 
 /// All products of x[M, K], which is converted once.
@@ -222,14 +278,21 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
                                                      one.y, n, one.write(), padding}
           .split(on, finish);
-    } else if constexpr (!converts<S>) {
+    } else if constexpr (!converts<S> || (in_int8<S> && S::group > 0)) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-        simd::dispatch(on.level, [&](auto kernels) {
+        const auto by = [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            detail::decoded_product(kernels, i0, i1, p, k, x, one);
+            if constexpr (converts<S>)
+              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
+            else
+              detail::decoded_product(kernels, i0, i1, p, k, x, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
-        });
+        };
+        if constexpr (converts<S>)
+          simd::dispatch_dot(on.level, by);
+        else
+          simd::dispatch(on.level, by);
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
       detail::block_product<simd::word, T, simd::epilogue<T>>{

@@ -23,13 +23,24 @@
                                                                 const float*, float, float*);     \
   LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
       index, const float*, const word*, const float*, const float*, float, float*);
+#define LINNET_GROUPS(L, C, O)                                                \
+  LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(     \
+      index, index, const grouped_rows&, const grouped_panel&, float*, index, \
+      const epilogue<float>&);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
       const epilogue<float>&, index);                                                              \
   LINNET_EXTERN void detail::L::multiply_int8<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
-      const integer_epilogue&, index);
+      const integer_epilogue&, index);                                                             \
+  LINNET_GROUPS(L, u8, origin)                                                                     \
+  LINNET_GROUPS(L, u8, zero)                                                                       \
+  LINNET_GROUPS(L, u4, origin)                                                                     \
+  LINNET_GROUPS(L, u4, minimum)
+#define LINNET_TO_GROUPS(L, C)                                  \
+  LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
+      index, index, const float*, std::int8_t*, float*, std::int32_t*);
 #define LINNET_CODES(L)                                                                            \
   LINNET_DECODE(L, bf16)                                                                           \
   LINNET_DECODE(L, f16)                                                                            \
@@ -46,6 +57,8 @@
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
   LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
+  LINNET_TO_GROUPS(L, u8)                                                                          \
+  LINNET_TO_GROUPS(L, u4)                                                                          \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
@@ -114,7 +127,9 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_EXTERN
 #undef LINNET_PRODUCT
 #undef LINNET_DECODE
+#undef LINNET_GROUPS
 #undef LINNET_DOT
+#undef LINNET_TO_GROUPS
 #undef LINNET_CODES
 #undef LINNET_ACTIVATION
 #undef LINNET_ATTENTION

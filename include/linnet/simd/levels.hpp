@@ -75,6 +75,8 @@ struct portable {
 #include <linnet/simd/attention.inl>
 #include <linnet/simd/elementwise.inl>
 #include <linnet/simd/quantized.inl>
+
+#include <linnet/simd/grouped.inl>
 #include <linnet/simd/reduce.inl>
 #include <linnet/simd/scan.inl>
 #include <linnet/simd/softmax_norm.inl>
@@ -105,6 +107,9 @@ struct portable {
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
+#define LINNET_DOT_BYTES(a, b)          \
+  reinterpret_cast<int8_steps::halves>( \
+      _mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
 #define LINNET_BYTES(p)             \
   reinterpret_cast<vec_int<float>>( \
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
@@ -122,6 +127,8 @@ struct avx2 {
 #include <linnet/simd/attention.inl>
 #include <linnet/simd/elementwise.inl>
 #include <linnet/simd/quantized.inl>
+
+#include <linnet/simd/grouped.inl>
 #include <linnet/simd/reduce.inl>
 #include <linnet/simd/scan.inl>
 #include <linnet/simd/softmax_norm.inl>
@@ -138,6 +145,7 @@ struct avx2 {
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
+#undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 
@@ -155,6 +163,9 @@ struct avx2 {
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
+#define LINNET_DOT_BYTES(a, b)          \
+  reinterpret_cast<int8_steps::halves>( \
+      _mm512_maddubs_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
 #define LINNET_BYTES(p)                                        \
   reinterpret_cast<vec_int<float>>(_mm512_maskz_cvtepi8_epi32( \
       static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
@@ -173,6 +184,8 @@ struct avx512 {
 #include <linnet/simd/attention.inl>
 #include <linnet/simd/elementwise.inl>
 #include <linnet/simd/quantized.inl>
+
+#include <linnet/simd/grouped.inl>
 #include <linnet/simd/reduce.inl>
 #include <linnet/simd/scan.inl>
 #include <linnet/simd/softmax_norm.inl>
@@ -181,6 +194,7 @@ struct avx512 {
 };
 #undef LINNET_TARGET
 #undef LINNET_DOT_PAIRS
+#undef LINNET_DOT_BYTES
 
 #define LINNET_DOT_BF16(acc, a, b)                                            \
   acc = reinterpret_cast<sum>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), \
@@ -196,6 +210,8 @@ struct avx512dot : avx512 {
 #include <linnet/simd/gemm.inl>
 
 #include <linnet/simd/quantized.inl>
+
+#include <linnet/simd/grouped.inl>
 };
 #undef LINNET_TARGET
 #undef LINNET_WIDTH

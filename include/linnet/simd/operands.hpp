@@ -187,6 +187,30 @@ struct integer_epilogue {
   }
 };
 
+/// How codes with scales for groups of inputs become numbers.
+enum class code_offset {
+  origin,  ///< scale * (code - a constant)
+  zero,    ///< scale * (code - zero), one zero for each group and column
+  minimum  ///< scale * code + minimum, likewise
+};
+/// Inputs of a product, rounded to int8 by groups: rows of words of four.
+struct grouped_rows {
+  const word* codes;
+  index row;            ///< words from row to row
+  const float* scales;  ///< [rows, groups]
+  /// [rows, groups]: the sums of the groups' codes, as floats. Of an origin: -origin times them, as
+  /// integers.
+  const word* extra;
+  index groups;
+};
+/// One panel of codes with scales for groups of inputs.
+struct grouped_panel {
+  const word* codes;
+  index depth, per_group;  ///< rows of words in it, and in a group
+  const float* scales;     ///< [groups, 32]
+  const float* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
+};
+
 }  // namespace simd
 
 LINNET_SIMD_NAMESPACE_END

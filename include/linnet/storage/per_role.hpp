@@ -133,6 +133,14 @@ requires(Entry::template has<P>) struct storage_for<P, Default, Entry, Entries..
     : storage_for<P, typename Entry::stored, Entries...> {
 };
 
+/// All parts of a mixed storage compute in `A`.
+template <class Rest, class... Parts, class A>
+requires(
+    !std::is_same_v<A, compute::f32>) struct computed_storage<storage::mixed<Rest, Parts...>, A> {
+  using type = storage::mixed<typename computed_storage<Rest, A>::type,
+                              typename computed_storage<Parts, A>::type...>;
+};
+
 /// Different types in a list.
 template <class... S>
 consteval int count_types() {

@@ -21,8 +21,9 @@ struct policy {};
 struct f32 : policy {};
 /// bfloat16 to nearest even; sums in f32. Weights must be stored as bf16.
 struct bf16 : policy {};
-/// int8 with one scale per token, found at run time (W8A8); sums in int32, exact. Weights
-/// must be stored as 8-bit integers with one scale per row or tensor.
+/// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8 or 4
+/// bits. A token has one scale, or one for each group of inputs where weights have scales of
+/// groups. Sums of what shares a scale are exact, in int32; those of the groups are in f32.
 struct int8 : policy {};
 }  // namespace compute
 
@@ -106,12 +107,26 @@ template <class S, class A>
 struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
-  static_assert(
-      !std::is_same_v<A, linnet::compute::int8> || (keeps<S>(simd::code::u8) && S::group == 0),
-      "linnet: compute::int8 multiplies 8-bit integer weights with one scale per row or tensor");
+  static_assert(!std::is_same_v<A, linnet::compute::int8> || keeps<S>(simd::code::u8) ||
+                    keeps<S>(simd::code::u4),
+                "linnet: compute::int8 multiplies weights stored as integers of 8 or 4 bits");
   using compute = A;
 };
 
 }  // namespace storage
+
+namespace detail {
+
+/// Storage `S`, or each of a mixed one, whose products round their inputs to `A`; see per_role<>.
+template <class S, class A>
+struct computed_storage {
+  using type = storage::with_compute<S, A>;
+};
+template <class S, class A>
+requires(std::is_same_v<typename S::compute, A>) struct computed_storage<S, A> {
+  using type = S;
+};
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END

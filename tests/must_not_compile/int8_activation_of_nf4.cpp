@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-// Inputs are rounded to int8 only where weights are int8 too.
-// expect: compute::int8 multiplies 8-bit integer weights
+// Inputs are rounded to int8 only where weights are integers too.
+// expect: compute::int8 multiplies weights stored as integers of 8 or 4 bits
 // lines: 48: the storage type itself is wrong, wherever it is named
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 using M = ln::zoo::stories260k;
 #if defined(LINNET_FAIL)
-using storage = ln::storage::int4<32>;
+using storage = ln::storage::nf4;
 #else
-using storage = ln::storage::int8;
+using storage = ln::storage::int4<32>;
 #endif
 static_assert(ln::weight_bytes<ln::quantized<M, storage, ln::compute::int8>>() > 0);
