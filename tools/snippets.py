@@ -4,14 +4,16 @@
 
 usage: snippets.py FOLDER DOCUMENT...
 
-Every ```cpp block becomes FOLDER/run/<document>_<number>.cpp. One without `int main` is made a
+Every ```cpp block becomes the program <document>_<number>. One without `int main` is made a
 program: its includes come first, its declarations (types, templates, functions, using, inline) at
-file scope as far as its first statement, and the rest is the body of main. An HTML comment before
-a block says what else there is to know, in phrases separated by semicolons:
+file scope as far as its first statement, and the rest is the body of main. FOLDER gets the sources
+of one executable, whose argument names the program to run; their names are printed, separated by
+semicolons. An HTML comment before a block says what else there is to know, in phrases separated by
+semicolons:
 
-    <!-- snippet: name model -->                 call it FOLDER/run/model.cpp
+    <!-- snippet: name model -->                 call it model
     <!-- snippet: continues model -->            put the text of block `model` before it
-    <!-- snippet: compile -->                    FOLDER/compile/: do not run it
+    <!-- snippet: compile -->                    do not run it
     <!-- snippet: skip a fragment of a class --> leave it out, for this reason
     <!-- snippet: hidden
     bool keep_going(linnet::token) { return true; }
@@ -23,6 +25,7 @@ import sys
 from pathlib import Path
 
 BLOCK = re.compile(r"<!-- snippet:(?P<comment>.*?)-->|^```cpp\n(?P<code>.*?)^```$", re.M | re.S)
+MOST_IN_ONE = 21  # programs in one source, for less than 2 GB of memory
 PRELUDE = ["#include <linnet/linnet.hpp>", "namespace ln = linnet;"]
 
 FILE_SCOPE_ONLY = re.compile(r"(inline|template|namespace|concept|extern)\b")
@@ -65,28 +68,32 @@ def is_function(code):
 
 
 def program(chunks):
-    """Makes a program of the chunks of one block."""
-    if any(re.match(r"int main\(", chunk.code()) for chunk in chunks):
-        return "".join(map(str, chunks))
+    """Makes a program of the chunks of one block: its includes, and the rest with its main."""
+    complete = any(chunk.code().startswith("int main(") for chunk in chunks)
     includes, outside, body = [], [], []
     for chunk in chunks:
         code = chunk.code()
-        if code.strip() in ("", *PRELUDE):
+        if code.startswith("#include"):
+            includes.append(code.strip())
+        elif complete:  # nothing moves; unlike the true main, that of a namespace has to return
+            is_main = code.startswith("int main(")
+            outside.append(re.sub(r"\}\s*$", "return 0; }\n", str(chunk)) if is_main else chunk)
+        elif code.strip() in ("", *PRELUDE):
             continue
-        elif code.startswith("#include"):
-            includes.append(chunk)
         elif FILE_SCOPE_ONLY.match(code) or code.startswith("#"):
             outside.append(chunk)
         elif STATEMENT.match(code) or (body and DECLARATION.match(code)):
             body.append(chunk)
         else:
             (outside if DECLARATION.match(code) or is_function(code) else body).append(chunk)
-    return "".join([*map(str, includes), *(line + "\n" for line in PRELUDE), *map(str, outside),
-                    "int main() {\n", *map(str, body), "}\n"])
+    if complete:
+        return frozenset(includes), "".join(map(str, outside))
+    return frozenset([*includes, PRELUDE[0]]), "".join(
+        [PRELUDE[1] + "\n", *map(str, outside), "int main() {\n", *map(str, body), "return 0;\n}\n"])
 
 
 def programs(document):
-    """Yields (file name, text) for every block of one document."""
+    """Yields (name, whether to run it, program) for every block of one document."""
     text = Path(document).read_text()
     blocks, number, name, words, before = {}, 0, "", [], []
     for match in BLOCK.finditer(text):
@@ -107,20 +114,57 @@ def programs(document):
             if "continues" in directives:
                 before = blocks[directives["continues"][0]] + before
             blocks[name] = before + list(split(document, line, match["code"]))
-            yield f"{'compile' if 'compile' in directives else 'run'}/{name}.cpp", program(blocks[name])
+            yield name, "compile" not in directives, program(blocks[name])
         words, before = [], []
 
 
+def units(wanted):
+    """Yields (file name, text) of sources that hold all programs, each in a namespace of its own.
+
+    In one source are only programs that include the same headers, so none hides what another lacks.
+    """
+    together = {}
+    for name, (includes, text) in wanted.items():
+        together.setdefault(tuple(sorted(includes)), []).append(
+            f"namespace {space(name)} {{\n{text}}}\n")
+    for includes, texts in together.items():
+        for start in range(0, len(texts), MOST_IN_ONE):
+            part = texts[start:start + MOST_IN_ONE]
+            name = "_".join(re.findall(r"(\w+)(?:\.hpp)?>", " ".join(includes)))
+            yield f"{name}_{start // MOST_IN_ONE + 1}.cpp", "\n".join([*includes, *part])
+
+
+def space(name):
+    return "snippet_" + name.replace("-", "_")
+
+
+def runner(names):
+    """Makes the program that runs the one whose name is its argument."""
+    return "".join(["#include <string_view>\n",
+                    *(f"namespace {space(name)} {{ int main(); }}\n" for name in names),
+                    "int main(int, char** argument) {\n  const std::string_view name = argument[1];\n",
+                    *(f'  if (name == "{name}") return {space(name)}::main();\n' for name in names),
+                    "  return 2;\n}\n"])
+
+
 def main(folder, documents):
-    wanted = dict(item for document in documents for item in programs(document))
-    for stale in set(Path(folder).glob("*/*.cpp")) - {Path(folder, name) for name in wanted}:
+    wanted, to_run = {}, []
+    for document in documents:
+        for name, runs, made in programs(document):
+            if name in wanted:
+                sys.exit(f"{document}: a second snippet has the name {name}")
+            wanted[name] = made
+            if runs:
+                to_run.append(name)
+    files = {**dict(units(wanted)), "main.cpp": runner(to_run)}
+    for stale in set(Path(folder).glob("*.cpp")) - {Path(folder, name) for name in files}:
         stale.unlink()
-    for name, text in wanted.items():
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
         path = Path(folder, name)
         if not path.exists() or path.read_text() != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    print(f"{len(wanted)} snippets from {len(documents)} documents")
+    print(";".join(to_run), end="")
 
 
 if __name__ == "__main__":
