@@ -10,6 +10,17 @@
 
 namespace support {
 
+texts read_texts(const std::vector<std::string>& paths, std::vector<std::string> names) {
+  texts t{take(linnet::corpus::open(paths)), std::move(names), {}, {}};
+  for (const std::string_view text : t.files.texts())
+    for (std::size_t i = 0; i < t.stretches; ++i) {
+      const auto at = [&](std::size_t tenth) { return text.size() * tenth / (t.stretches * 10); };
+      t.training.push_back(text.substr(at(10 * i), at(10 * i + 9) - at(10 * i)));
+      t.held_out.push_back(text.substr(at(10 * i + 9), at(10 * i + 10) - at(10 * i + 9)));
+    }
+  return t;
+}
+
 texts read_texts(const std::string& folder) {
   namespace fs = std::filesystem;
   constexpr std::uintmax_t shortest = 100'000;
@@ -24,14 +35,7 @@ texts read_texts(const std::string& folder) {
   std::sort(paths.begin(), paths.end());
   for (const std::string& path : paths)
     names.push_back(fs::path(path).lexically_relative(folder).generic_string());
-  texts t{take(linnet::corpus::open(paths)), std::move(names), {}, {}};
-  for (const std::string_view text : t.files.texts())
-    for (std::size_t i = 0; i < t.stretches; ++i) {
-      const auto at = [&](std::size_t tenth) { return text.size() * tenth / (t.stretches * 10); };
-      t.training.push_back(text.substr(at(10 * i), at(10 * i + 9) - at(10 * i)));
-      t.held_out.push_back(text.substr(at(10 * i + 9), at(10 * i + 10) - at(10 * i + 9)));
-    }
-  return t;
+  return read_texts(paths, std::move(names));
 }
 
 }  // namespace support

@@ -9,15 +9,17 @@
 
 namespace support {
 
-/// The texts of a folder, mapped. Each is cut into ten stretches, the last tenth of each of which
+/// Texts, mapped. Each is cut into ten stretches, the last tenth of each of which
 /// is held out, so that both parts are alike even where a text changes its topic.
 struct texts {
   static constexpr std::size_t stretches = 10;
 
   linnet::corpus files;
-  std::vector<std::string> names;                    ///< of the files, without the folder's
+  std::vector<std::string> names;                    ///< of the files
   std::vector<std::string_view> training, held_out;  ///< ten of each file, file by file
 };
+/// The texts of these files, which are called `names`.
+texts read_texts(const std::vector<std::string>& paths, std::vector<std::string> names);
 /// Every .txt file of 100 kB or more in a folder and the folders in it, in order of names.
 texts read_texts(const std::string& folder);
 

@@ -6,31 +6,13 @@
 
 #include <algorithm>
 #include <array>
-#include <linnet/checkpoint.hpp>
 #include <linnet/train/metrics_log.hpp>
 
+#include "checkpoints.hpp"
 #include "console.hpp"
 #include "progress.hpp"
 
 namespace support {
-
-/// Writes a checkpoint of a trainer with some bytes of the caller's.
-template <class Trainer>
-void save_run(const std::string& path, Trainer& train, std::span<const std::byte> own) {
-  take(ln::save_checkpoint(path, train, {{"study", own}}));
-}
-/// Continues where a checkpoint stands, if there is one.
-template <class Trainer>
-bool load_run(const std::string& path, Trainer& train, std::span<std::byte> own) {
-  auto found = ln::load_checkpoint(path, train);
-  if (!found && found.error().code == ln::errc::missing) return false;
-  const auto all = take(std::move(found));
-  const auto* const bytes = all.find("study");
-  if (bytes == nullptr || bytes->size() != own.size())
-    throw failure(path + ": not a checkpoint of this study");
-  std::copy(bytes->begin(), bytes->end(), own.begin());
-  return true;
-}
 
 /// Points of a curve of the held-out loss besides the start.
 inline constexpr ln::index curve_points = 20;
@@ -63,22 +45,23 @@ struct run_record {
   }
 };
 
-/// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt every half
-/// minute and a log BASE.jsonl; false if `deadline` (see now()) or a signal (see stop_requests) put
-/// it off, after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path,
-/// bytes), steps() and norm(); `take_step(step)` takes a step and returns its loss; `look(step,
-/// record)` is called before each step and after the last.
+/// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt every
+/// `checkpoint_seconds` and a log BASE.jsonl of loss, norm of the gradient and seconds; false if
+/// `deadline` (see now()) or a signal (see stop_requests) put it off, after one step at least.
+/// `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and norm();
+/// `take_step(step)` takes a step and returns its loss; `look(step, record)` is called before each
+/// step and after the last.
 template <class Model, class Step, class Look>
 bool take_steps(const std::string& base, Model& model, run_record& r, double deadline,
-                Step&& take_step, Look&& look) {
+                Step&& take_step, Look&& look, double checkpoint_seconds = 30) {
   constexpr ln::index log_lines = 1000;
-  constexpr double checkpoint_seconds = 30;
   const std::string checkpoint = base + ".ckpt";
   const run_record settings = r;
   if (model.load_checkpoint(checkpoint, std::as_writable_bytes(std::span(&r, 1))) &&
       !r.continues(settings))
     throw failure(checkpoint + ": of other settings: give another --out");
-  auto log = take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm"}, model.steps()));
+  auto log =
+      take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm", "seconds"}, model.steps()));
   if (!log.note().empty()) say("{}\n", log.note());
   const auto save = [&] {
     take(log.sync());
@@ -99,12 +82,12 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
     if (!ln::is_finite(nats) || model.steps() == step)
       throw failure(base + ": the loss is not finite");
     if (step % std::max<ln::index>(1, r.steps / log_lines) == 0)
-      take(log.write(model.steps(), std::array{nats, model.norm()}));
+      take(log.write(model.steps(), std::array{nats, model.norm(), r.seconds}));
     if ((end >= deadline || stop_requests::received() != 0) && model.steps() < r.steps) {
       save();
       return false;
     }
-    if (end - saved > checkpoint_seconds) {
+    if (end - saved >= checkpoint_seconds) {
       save();
       saved = end;
     }

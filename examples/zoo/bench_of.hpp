@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -16,16 +17,22 @@
 
 namespace zoo {
 
+/// Says what stopped a program; its status.
+inline int say_problem(const std::exception& problem) {
+  std::fprintf(stderr, "%s\n", problem.what());
+  return 2;
+}
+
 /// Measures works of model `Trained` in f32 and of `Deployed`, the same model as it is shipped.
 template <class Trained, class Deployed>
 class bench {
  public:
   /// The arguments are BATCH SOURCE TARGET THREADS SECONDS; so long each work is timed.
-  explicit bench(char** argument)
+  bench(char** argument, ln::weights<Trained> weights)
       : sizes_{std::atol(argument[1]), std::atol(argument[2]), std::atol(argument[3]),
                std::atoi(argument[4])},
         seconds_(std::atof(argument[5])),
-        weights_(works::random_weights<Trained>()),
+        weights_(std::move(weights)),
         packed_(works::deploy<Deployed>(weights_)) {}
 
   void encode() { add<works::encode<Deployed>>("encode", packed_, 1); }

@@ -13,7 +13,7 @@
 #include "count_table.hpp"
 #include "running_of.hpp"
 #if __has_include(<xxhash.h>)
-#include "support/training.hpp"
+#include "support/checkpoints.hpp"
 #endif
 
 namespace zoo {
@@ -130,10 +130,10 @@ class learner_of final : public learner {
   double nats(const example_batch& l) override { return trainer_->evaluate(batch_of<M>(l)).nats; }
 #if __has_include(<xxhash.h>)
   void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
-    save_run(path, *trainer_, own);
+    support::save_run(path, *trainer_, own);
   }
   bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
-    return load_run(path, *trainer_, own);
+    return support::load_run(path, *trainer_, own);
   }
 #else
   void save_checkpoint(const std::string&, std::span<const std::byte>) override {}

@@ -17,6 +17,7 @@
 #include "running.hpp"
 #include "support.hpp"
 #include "tokenizing.hpp"
+#include "trained.hpp"
 
 namespace zoo {
 
@@ -182,19 +183,26 @@ bool command(conversation& talk, const std::string& line) {
 
 }  // namespace
 
-void chat(const chat_options& o) {
+void chat(const chat_options& asked) {
+  chat_options o = asked;
   rounding how = o.how;
   if (how.storage == "auto")  // the fastest that rounds nothing that was not asked to be rounded
     how.storage = o.weights.empty() ? "q4_1" : how.compute != "f32" ? how.compute : "f32";
-  const runnable_preset preset = find_runnable(o.model);
-  if (preset.encodes) throw failure(o.model + " is an encoder-decoder; zoo chat takes decoders");
+  // The folder of a model that zoo train wrote says what it is.
+  const std::string name = is_trained(o.weights) ? "" : o.model;
+  const runnable_preset preset = find_runnable(name, o.weights);
+  if (preset.encodes)
+    throw failure(preset.name + " is an encoder-decoder; zoo chat takes decoders");
+  if (name.empty()) o.context = std::min<long>(o.context, preset.context);
   if (o.context > preset.context)
     throw failure(
         fmt::format("--context: {} is more than the model's {}", o.context, preset.context));
-  const std::string weights = weights_of(o.model, o.weights);
+  const std::string weights = weights_of(name, o.weights);
   const tokenizing text = find_tokenizer(o.tokenizer, weights, preset);
   if (!text.pieces)
-    throw failure(text.name + ": zoo chat needs the tokenizer of a GGUF file or a tokenizer.json");
+    throw failure(text.name +
+                  ": zoo chat needs a GGUF file's tokenizer or a tokenizer.json that has ChatML's "
+                  "marks; zoo generate takes any");
   const auto model = open_runnable(preset, weights,
                                    {.target = o.context,
                                     .chunk = std::min<ln::index>(o.context, longest_part),

@@ -31,6 +31,7 @@ struct bench_options {
   std::string ffn = "standard";
   std::string storage = "f32";
   std::string activation = "f32";
+  std::string weights;  ///< a file; without, random ones
   std::string work = "all";
   long batch = 1;
   long source = 128;  ///< source, or prompt of a decoder
@@ -133,6 +134,21 @@ struct train_options : course_options {
   std::string out;
   bool resume = false;     ///< from the checkpoint of a run that was ended
   double save_every = 60;  ///< seconds from one checkpoint to the next
+
+  // Of any model and tokenizer, to a folder; `texts` is empty for the byte-level ones of `text`.
+  std::vector<std::string> texts;  ///< files and folders
+  std::string mix;                 ///< such as "wiki.txt=3,code.txt=1"
+  std::string tokenizer = "bytes";
+  long length = 0;      ///< tokens of a window or a source; 0: as the model allows, 256 at most
+  long accumulate = 1;  ///< batches of a step
+  std::string schedule = "cosine";
+  double warm_up = 0.05;   ///< share of the steps
+  double last_rate = 0.1;  ///< share of the highest rate that a cosine ends with
+  double decay = 0.1;
+  double clip = 1;
+  double dropout = 0;
+  std::string optimizer = "adamw";
+  std::string compute = "f32";
 };
 
 struct report_options : course_options {
@@ -150,6 +166,7 @@ void embed(const embed_options& o);
 void logits(const logits_options& o);
 void evaluate(const eval_options& o);
 void train(const train_options& o);
+void train_folder(const train_options& o);
 void sweep(const report_options& o);
 void quickstart(const report_options& o);
 

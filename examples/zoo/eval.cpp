@@ -26,6 +26,7 @@
 #include "running.hpp"
 #include "support.hpp"
 #include "tokenizing.hpp"
+#include "trained.hpp"
 
 namespace zoo {
 
@@ -82,7 +83,7 @@ judged open_model(const eval_options& o) {
   };
   if (std::find(byte_model_names.begin(), byte_model_names.end(), o.model) !=
           byte_model_names.end() ||
-      o.model.empty()) {
+      (o.model.empty() && !is_trained(o.weights))) {
     if (!o.how.none()) throw failure("--storage and --compute go with a preset");
     const auto learned = load_learner(o.weights, o.model);
     const reading& how = learned->how_to_read();
@@ -92,11 +93,11 @@ judged open_model(const eval_options& o) {
     j.model = learned->deploy(form::collapsed)->open(limits(how.target));
     return j;
   }
-  const runnable_preset preset = find_runnable(o.model);
-  j.who.model = o.model;
+  const runnable_preset preset = find_runnable(o.model, o.weights);
+  j.who.model = preset.name;
   if (!o.how.none())
     j.who.model += fmt::format(" (storage {}, compute {})", o.how.storage, o.how.compute);
-  if (preset.encodes) throw t5(o.model);
+  if (preset.encodes) throw t5(preset.name);
   use(j, find_tokenizer(o.tokenizer, o.weights, preset));
   j.model = open_runnable(preset, o.weights, limits(preset.context), o.how);
   return j;
@@ -399,7 +400,7 @@ std::vector<std::string> files_read(const eval_options& o) {
   }
   for (const fs::directory_entry& file : fs::directory_iterator(o.weights, ignored)) {
     const std::string name = file.path().filename().string();
-    if (name == "config.json" || name.find(".safetensors") != name.npos)
+    if (name == "config.json" || name == "zoo.json" || name.find(".safetensors") != name.npos)
       all.push_back(file.path().string());
   }
   return all;

@@ -15,6 +15,7 @@
 #include "running.hpp"
 #include "support.hpp"
 #include "tokenizing.hpp"
+#include "trained.hpp"
 
 namespace zoo {
 
@@ -76,14 +77,37 @@ ln::index write_text(running& model, std::span<const ln::token> prompt, ln::inde
   return written;
 }
 
-/// A preset with the tokenizer that it has. What opens a text is not counted.
+/// Tokens of an answer of an encoder-decoder, unless --tokens says how many.
+constexpr ln::index usual_answer = 128;
+
+/// An encoder-decoder answers its prompt, the source.
+void answer(const generate_options& o, const runnable_preset& preset, const std::string& weights,
+            const tokenizing& text) {
+  // Sentinels such as <extra_id_0> are what the prompt may have beside words.
+  std::vector<ln::token> source =
+      text.pieces ? text.pieces->encode(o.prompt, true) : text.encode(o.prompt);
+  source.push_back(ln::t5_ids::end);
+  const ln::index most = o.tokens > 0 ? o.tokens : usual_answer;
+  const auto model = open_runnable(
+      preset, weights,
+      {.batch = o.beams, .source = std::ssize(source), .target = most, .threads = o.threads},
+      o.how);
+  const double start = now();
+  ln::token previous = -1;
+  const ln::index written = write_text(*model, source, most, text.stops, o, [&](ln::token id) {
+    return text.decode(std::exchange(previous, id), id);
+  });
+  put_text("\n");
+  print_figures(std::ssize(source), written, now() - start);
+}
+
+/// A preset, or a model of zoo train, with the tokenizer that it has. What opens a text is not
+/// counted.
 void generate_preset(const generate_options& o) {
-  const runnable_preset preset = find_runnable(o.model);
-  if (preset.encodes)
-    throw failure(o.model +
-                  " needs a SentencePiece tokenizer, which zoo cannot read: see zoo logits");
+  const runnable_preset preset = find_runnable(o.model, o.weights);
   const std::string weights = weights_of(o.model, o.weights);
   const tokenizing text = find_tokenizer(o.tokenizer, weights, preset);
+  if (preset.encodes) return answer(o, preset, weights, text);
   const ln::index all = length_of_text(o.tokens, preset.context);
   const std::vector<ln::token> asked = text.encode(o.prompt);
   check_prompt(std::ssize(asked), all, o.tokens > 0 ? "--tokens" : "the model's context");
@@ -145,7 +169,7 @@ void generate_bytes(const generate_options& o) {
 }  // namespace
 
 void generate(const generate_options& o) {
-  bool bytes = o.model.empty();
+  bool bytes = o.model.empty() && !is_trained(o.weights);
   for (const std::string_view name : byte_model_names) bytes = bytes || o.model == name;
   if (bytes && o.weights.empty()) throw failure("--weights is required");
   if (bytes && !o.how.none()) throw failure("--storage and --compute go with a preset");

@@ -11,12 +11,12 @@
 namespace zoo {
 
 void logits(const logits_options& o) {
-  const runnable_preset preset = find_runnable(o.model);
+  const runnable_preset preset = find_runnable(o.model, o.weights);
   const std::string weights = weights_of(o.model, o.weights);
   if (preset.encodes && (o.source.empty() || o.target.empty() || !o.tokens.empty()))
-    throw failure(o.model + " is an encoder-decoder: give --source and --target, not --tokens");
+    throw failure(preset.name + " is an encoder-decoder: give --source and --target, not --tokens");
   if (!preset.encodes && (o.tokens.empty() || !o.source.empty() || !o.target.empty()))
-    throw failure(o.model + " is decoder-only: give --tokens, not --source and --target");
+    throw failure(preset.name + " is decoder-only: give --tokens, not --source and --target");
 
   std::vector<ln::token> source, target;
   if (preset.encodes) source = parse_tokens(o.source, "--source", preset.vocabulary);
@@ -24,7 +24,7 @@ void logits(const logits_options& o) {
                         preset.encodes ? "--target" : "--tokens", preset.vocabulary);
   if (preset.context > 0 && std::ssize(target) > preset.context)
     throw failure(fmt::format("--tokens: {} ids, but the context of {} is {}", target.size(),
-                              o.model, preset.context));
+                              preset.name, preset.context));
 
   const auto model = open_runnable(
       preset, weights,

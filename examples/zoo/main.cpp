@@ -32,8 +32,8 @@ template <class Options>
 void add_weights(CLI::App& command, Options& o) {
   command
       .add_option("--weights", o.weights,
-                  "GGUF or safetensors file, Hugging Face directory, llama2.c .bin, or checkpoint "
-                  "of zoo train; without, what zoo fetch got")
+                  "GGUF or safetensors file, Hugging Face directory, llama2.c .bin, or what zoo "
+                  "train wrote; without, what zoo fetch got")
       ->check(CLI::ExistingPath);
   command
       .add_option(
@@ -51,9 +51,9 @@ void add_weights(CLI::App& command, Options& o) {
 void add_tokenizer(CLI::App& command, std::string& tokenizer) {
   command
       .add_option("--tokenizer", tokenizer,
-                  "tokenizer.json, GGUF file, or llama2.c tokenizer .bin; without, the one that "
-                  "comes with the weights (byte-level models need none)")
-      ->check(CLI::ExistingFile);
+                  "tokenizer.json, GGUF file, llama2.c tokenizer .bin, gpt2:DIR, "
+                  "sentencepiece:FILE, or bytes; without, the one that comes with the weights")
+      ->type_name("TOKENIZER");
 }
 
 void add_list(CLI::App& app) {
@@ -110,8 +110,11 @@ void add_bench(CLI::App& app, bench_options& o) {
             ->capture_default_str());
   whole(c.add_option("--storage", o.storage,
                      "how weights are stored: f32, bf16, f16, int8, int4, nf4, fp8_e4m3, fp8_e5m2, "
-                     "q8_0, q4_0, q4_1")
+                     "q8_0, q4_0, q4_1, q4_1+q8_0 (the embedding in q8_0, as in SmolLM2's file)")
             ->capture_default_str());
+  whole(c.add_option("--weights", o.weights,
+                     "file of weights of the preset, such as a GGUF file; without, random ones")
+            ->check(CLI::ExistingPath));
   whole(c.add_option(
              "--activation", o.activation,
              "what products round activations to: f32, bf16 like the weights, or int8 with weights "
@@ -149,7 +152,7 @@ void add_fetch(CLI::App& app, fetch_options& o) {
 
 void add_generate(CLI::App& app, generate_options& o) {
   CLI::App& c = *app.add_subcommand("generate", "Let a model continue a text");
-  c.add_option("--model", o.model, "preset; a checkpoint of zoo train knows its own");
+  c.add_option("--model", o.model, "preset; what zoo train wrote knows its own");
   add_weights(c, o);
   add_tokenizer(c, o.tokenizer);
   c.add_option("--prompt", o.prompt, "text to continue");
@@ -244,7 +247,7 @@ void add_embed(CLI::App& app, embed_options& o) {
 
 void add_logits(CLI::App& app, logits_options& o) {
   CLI::App& c = *app.add_subcommand("logits", "Print the logits after given tokens");
-  c.add_option("--model", o.model, "preset")->required();
+  c.add_option("--model", o.model, "preset; a folder of zoo train knows its own");
   add_weights(c, o);
   c.add_option("--tokens", o.tokens, "ids for a decoder, such as 1,2,3");
   c.add_option("--source", o.source, "ids for an encoder");
@@ -257,7 +260,7 @@ void add_logits(CLI::App& app, logits_options& o) {
 void add_eval(CLI::App& app, eval_options& o) {
   CLI::App& c = *app.add_subcommand(
       "eval", "Judge a decoder by tests: multiple choice, last words, numbers, bits per byte");
-  c.add_option("--model", o.model, "preset; a checkpoint of zoo train knows its own");
+  c.add_option("--model", o.model, "preset; what zoo train wrote knows its own");
   add_weights(c, o);
   add_tokenizer(c, o.tokenizer);
   auto* const data = c.add_option("--data", o.data, "folder with one folder for each test")
@@ -312,23 +315,88 @@ CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_o
   return c;
 }
 
+/// The options of zoo train --text: of any model, to a folder.
+void add_text_training(CLI::App& c, train_options& o) {
+  auto* const text =
+      c.add_option("--text", o.texts,
+                   "instead of TEXTFILE: a file, or a folder whose .txt files are read; trains any "
+                   "model with any tokenizer to the folder --out; may be given several times")
+          ->allow_extra_args(false)
+          ->type_name("PATH")
+          ->excludes(c.get_option("textfile"));
+  const auto add = [&](const char* name, auto& value, const char* what) {
+    return c.add_option(name, value, what)->capture_default_str()->needs(text);
+  };
+  add("--mix", o.mix,
+      "weights of texts, by names of files or of folders in a folder: wiki.txt=3,code=1; without, "
+      "each byte counts the same")
+      ->type_name("NAME=W,...");
+  add("--tokenizer", o.tokenizer,
+      "bytes, bpe:N (N ids learned from the text), gpt2:DIR, sentencepiece:FILE, or a "
+      "tokenizer.json")
+      ->type_name("TOKENIZER");
+  add("--length", o.length, "tokens of an example; 0: the model's context, 256 at most")
+      ->transform(whole_in(0L, 1'000'000L));
+  add("--accumulate", o.accumulate, "batches of a step")->transform(whole_in(1L, 100'000L));
+  add("--schedule", o.schedule, "of the rate: cosine, constant, inverse_sqrt");
+  add("--warm-up", o.warm_up, "share of the steps in which the rate rises")->check(number_in(0, 1));
+  add("--last-rate", o.last_rate, "share of --rate that a cosine ends with")
+      ->check(number_in(0, 1));
+  add("--decay", o.decay, "of AdamW's weights")->check(number_in(0, 10));
+  add("--clip", o.clip, "largest norm of a gradient; 0: any")->check(number_in(0, 1e9));
+  add("--dropout", o.dropout, "share of values that a step drops")->check(number_in(0, 0.99));
+  add("--optimizer", o.optimizer, "adamw or adafactor");
+  add("--compute", o.compute, "what products are computed in: f32 or bf16");
+  c.callback([&o, &c, text] {
+    const auto given = [&](const char* name) { return c.get_option(name)->count() > 0; };
+    if (text->count() == 0) {
+      if (o.text.empty()) throw failure("a text is missing: TEXTFILE or --text");
+      if (given("--steps") && given("--minutes"))
+        throw failure("--minutes excludes --steps without --text");
+      return train(o);
+    }
+    // Other models than the byte-level ones want other numbers, and --minutes is but a limit.
+    if (!given("--steps")) o.steps = 2000;
+    if (!given("--minutes")) o.minutes = 0;
+    if (!given("--rate")) o.rate = 1e-3;
+    if (!given("--batch")) o.batch = 8;
+    train(o);
+  });
+}
+
 void add_train(CLI::App& app, train_options& o) {
-  CLI::App& c = add_course(app, "train", "Train a byte-level model on a text", o);
+  CLI::App& c =
+      add_course(app, "train", "Train a byte-level model on a text, or any model with --text", o);
+  c.get_option("textfile")->required(false);
+  CLI::Option *const steps = c.get_option("--steps"), *const minutes = c.get_option("--minutes");
+  steps->remove_excludes(minutes);
+  minutes->remove_excludes(steps);
+  c.get_option("--model")->description(
+      "byte-decoder or byte-t5; with --text any preset, a preset with other numbers such as "
+      "stlm-10m:vocabulary=4096, or a shape such as decoder:layers=4,d_model=128,heads=4; what zoo "
+      "was not built with is compiled once");
+  c.get_option("--steps")->description("optimizer steps; makes a run repeatable; 2000 with --text");
+  c.get_option("--minutes")
+      ->description(
+          "time for training, unless --steps is given; with --text, the training is put off after "
+          "it");
+  c.get_option("--batch")->description("examples per step; 8 with --text");
+  c.get_option("--rate")->description("highest learning rate; 0.001 with --text");
   c.add_option("--ffn", o.ffn, "feed-forward: standard, skip, 1w, 1w-relu, 2w, 3w")
       ->capture_default_str();
   auto* const out =
       c.add_option("--out", o.out,
                    "save the model here (safetensors), for zoo generate; while it trains, "
-                   "FILE.ckpt holds what --resume needs")
-          ->type_name("FILE");
+                   "FILE.ckpt holds what --resume needs; with --text, a folder")
+          ->type_name("PATH");
   c.add_flag("--resume", o.resume,
-             "go on where FILE.ckpt stands, if it is there: with --steps to the same bits")
+             "go on where the checkpoint stands, if it is there: with --steps to the same bits")
       ->needs(out);
-  c.add_option("--save-every", o.save_every, "seconds from one FILE.ckpt to the next")
+  c.add_option("--save-every", o.save_every, "seconds from one checkpoint to the next")
       ->check(number_in(0, 1e6))
       ->capture_default_str()
       ->needs(out);
-  c.callback([&] { train(o); });
+  add_text_training(c, o);
 }
 
 void add_sweep(CLI::App& app, report_options& o) {

@@ -109,4 +109,15 @@ requires(M::encodes) struct with_variant<M, variant::skip_encoder, E> {
   using type = typename M::template with_ffn<ln::ffn::skip, typename M::decoder_ffn>;
 };
 
+/// A preset's kind of model in another shape.
+template <class M, auto Shape>
+struct with_shape;
+template <ln::decoder_shape Old, class Policies, ln::decoder_shape Shape>
+struct with_shape<ln::decoder_model<Old, Policies>, Shape>
+    : ln::detail::decoder_of<Shape, Policies> {};
+template <ln::t5_shape Old, class... Policies, ln::t5_shape Shape>
+struct with_shape<ln::t5_model<Old, Policies...>, Shape> {
+  using type = ln::t5_model<Shape, Policies...>;
+};
+
 }  // namespace zoo

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "support.hpp"
+#include "trained.hpp"
 
 namespace zoo {
 
@@ -13,10 +14,6 @@ namespace {
 bool is_no_logit(float x) { return !ln::is_finite(x) && !(x < 0); }
 
 }  // namespace
-
-void give_up(const running& model) {
-  throw failure("the model gives nothing: " + std::string(model.last_refusal()));
-}
 
 ln::index generate(running& model, std::span<const ln::token> prompt, ln::index most,
                    const ln::sampling_options& how, const std::function<bool(ln::token)>& emit) {
@@ -49,12 +46,15 @@ std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std:
   if (how.compute == "int8" && how.storage == "f32")
     throw failure("--compute int8 goes with --storage int8, int4 or q4_1, not with f32");
   if (preset.open_rounded == nullptr)
-    throw failure("--storage " + how.storage + ": " + std::string(preset.name) +
+    throw failure("--storage " + how.storage + ": " + preset.name +
                   " is compiled for f32 alone; zoo bench compiles others");
   return preset.open_rounded(weights, l, how);
 }
 
-runnable_preset find_runnable(std::string_view name) {
+runnable_preset find_runnable(const std::string& name, const std::string& weights) {
+  if (name.empty() && !is_trained(weights))
+    throw failure("--model is required, unless --weights is a folder that zoo train --text wrote");
+  if (name.empty()) return runnable_of(open_trained(weights));
   std::vector<runnable_preset> table = runnable_t5_presets();
   for (const runnable_preset& preset : runnable_decoder_presets()) table.push_back(preset);
   std::vector<std::string_view> names;

@@ -12,6 +12,7 @@
 #include <linnet/generate/beam_search.hpp>
 
 #include "commands.hpp"
+#include "support/basics.hpp"
 
 namespace zoo {
 
@@ -55,7 +56,9 @@ class running {
 };
 
 /// Ends the program with what the model says about the last call.
-[[noreturn]] void give_up(const running& model);
+[[noreturn]] inline void give_up(const running& model) {
+  throw support::failure("the model gives nothing: " + std::string(model.last_refusal()));
+}
 
 /// Continues a prompt (of an encoder-decoder: answers a source) by up to `most` tokens, which are
 /// handed to `emit` as they are chosen; it returns false to end. Returns how many were chosen.
@@ -64,13 +67,13 @@ ln::index generate(running& model, std::span<const ln::token> prompt, ln::index 
 
 /// A preset that is compiled to run.
 struct runnable_preset {
-  std::string_view name;
+  std::string name;
   bool encodes;
   ln::index vocabulary;
   ln::index context;  ///< longest sequence, or 0 for no limit
   /// Loads weights (a GGUF file, a llama2.c checkpoint, a file of rwkv.cpp, a safetensors file or a
   /// Hugging Face directory).
-  std::unique_ptr<running> (*open)(const std::string& weights, const ln::limits& l);
+  std::function<std::unique_ptr<running>(const std::string& weights, const ln::limits& l)> open;
   /// Rounds them, too; null for a preset that is compiled for f32 alone.
   std::unique_ptr<running> (*open_rounded)(const std::string& weights, const ln::limits& l,
                                            const rounding& how) = nullptr;
@@ -87,7 +90,8 @@ std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std:
 std::unique_ptr<running> open_smollm2_rounded(const std::string& weights, const ln::limits& l,
                                               const rounding& how);
 
-/// The runnable preset of that name; refuses others with the list of names.
-runnable_preset find_runnable(std::string_view name);
+/// The runnable preset of that name; refuses others with the list of names. Without a name, the
+/// model of a folder that zoo train wrote, compiled if it has to be.
+runnable_preset find_runnable(const std::string& name, const std::string& weights);
 
 }  // namespace zoo

@@ -5,9 +5,11 @@
 #include <linnet/generate/beam_search.hpp>
 
 #include "running.hpp"
-#include "support.hpp"
+#include "support/basics.hpp"
 
 namespace zoo {
+
+using support::failure, support::take;
 
 template <class M>
 class running_of final : public running {

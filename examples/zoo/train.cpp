@@ -34,6 +34,7 @@ void remove_checkpoint(const std::string& checkpoint) {
 }  // namespace
 
 void train(const train_options& o) {
+  if (!o.texts.empty()) return train_folder(o);
   const byte_model kind = parse_byte_model(o.model);
   const variant ffn = parse_trainable(o.ffn);
   check_writable(o.out, {o.text});

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+#include "model_spec.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "support.hpp"
+
+namespace zoo {
+
+namespace {
+
+using decoder_shape = ln::decoder_shape;
+using t5_shape = ln::t5_shape;
+
+constexpr ln::index most = 10'000'000;  // of any number of a shape
+
+/// What a shape on the command line begins with; the rest follows from it, see complete().
+constexpr decoder_shape small_decoder{
+    .d_model = 128, .heads = 4, .layers = 4, .vocabulary = 0, .context = 256};
+constexpr t5_shape small_t5{
+    .d_model = 128, .heads = 4, .encoder_layers = 4, .decoder_layers = 4, .vocabulary = 0};
+
+/// Calls f(name, number) for each number of a shape.
+template <class F>
+void each_number(decoder_shape& s, F&& f) {
+  f("d_model", s.d_model);
+  f("d_ff", s.d_ff);
+  f("heads", s.heads);
+  f("kv_heads", s.kv_heads);
+  f("layers", s.layers);
+  f("vocabulary", s.vocabulary);
+  f("context", s.context);
+  f("d_kv", s.d_kv);
+  f("eps", s.eps);
+  f("rope_theta", s.rope_theta);
+}
+template <class F>
+void each_number(t5_shape& s, F&& f) {
+  f("d_model", s.d_model);
+  f("d_ff", s.d_ff);
+  f("d_kv", s.d_kv);
+  f("heads", s.heads);
+  f("encoder_layers", s.encoder_layers);
+  f("decoder_layers", s.decoder_layers);
+  f("vocabulary", s.vocabulary);
+  f("buckets", s.buckets);
+  f("max_distance", s.max_distance);
+  f("eps", s.eps);
+}
+
+/// Fills in what follows from the other numbers: as wide as Llama's and T5's.
+void complete(decoder_shape& s) {
+  if (s.kv_heads == 0) s.kv_heads = s.heads;
+  if (s.d_ff == 0) s.d_ff = (s.d_model * 8 / 3 + 7) / 8 * 8;
+}
+void complete(t5_shape& s) {
+  if (s.d_kv == 0) s.d_kv = s.heads > 0 ? s.d_model / s.heads : 0;
+  if (s.d_ff == 0) s.d_ff = 4 * s.d_model;
+}
+
+/// A slot of a decoder's policies and what can stand there.
+struct slot {
+  std::string_view name;
+  std::vector<std::string_view> known;
+};
+const slot slots[] = {
+    {"norm", {"rms", "layer_norm"}},
+    {"position", {"rope", "rope_half", "learned", "sinusoidal", "none"}},
+    {"tie", {"tied", "untied"}},
+    {"bias", {"none", "all"}},
+    {"sharing", {"none", "ffn", "all"}},
+    {"ffn", {"swiglu", "relu", "gelu", "gelu_tanh", "gated_gelu", "skip", "linear"}},
+};
+
+/// A preset's type in C++.
+std::string type_of(std::string_view scope, std::string name) {
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return c == '-' || c == '.'; }, '_');
+  return std::string(scope) + name;
+}
+
+/// Every name with its shape.
+std::vector<model_spec> known_models() {
+  std::vector<model_spec> all;
+  const auto add = [&]<class M>(std::string_view scope, std::type_identity<M>, std::string name) {
+    all.push_back({name, {}, M::shape, type_of(scope, name), {}});
+  };
+  const auto add_preset = [&]<class M, bool Runs>(preset<M, Runs>, const char* name) {
+    add("ln::zoo::", std::type_identity<M>(), name);
+  };
+  each_t5_preset(add_preset);
+  each_decoder_preset(add_preset);
+  add("zoo::", std::type_identity<byte_decoder>(), "byte-decoder");
+  add("zoo::", std::type_identity<byte_t5>(), "byte-t5");
+  return all;
+}
+
+/// Sets a number of the shape; false if it has none of that name.
+bool set_number(model_spec& m, std::string_view name, const std::string& value) {
+  bool known = false;
+  const auto set = [&](std::string_view field, auto& number) {
+    const bool both = name == "layers" && field.ends_with("_layers");
+    if (field != name && !both) return;
+    known = true;
+    const char* const end = value.data() + value.size();
+    const auto [last, problem] = std::from_chars(value.data(), end, number);
+    if (problem != std::errc() || last != end || !(number > 0) || !(number <= most))
+      throw failure(
+          fmt::format("--model: {}={}: expected a number above 0, at most {}", name, value, most));
+  };
+  std::visit([&](auto& shape) { each_number(shape, set); }, m.shape);
+  return known;
+}
+
+/// Adds a policy; false if there is no such slot.
+bool set_policy(model_spec& m, std::string_view name, const std::string& value) {
+  const auto at = std::find_if(std::begin(slots), std::end(slots),
+                               [&](const slot& s) { return s.name == name; });
+  if (at == std::end(slots)) return false;
+  if (m.base != "decoder")
+    throw failure(fmt::format("--model: {} has a {} of its own; decoder:{}={},… names another",
+                              m.base, name, name, value));
+  check_name(name, value, at->known);
+  m.policies += fmt::format(", ln::{}::{}", name, value);
+  return true;
+}
+
+void change(model_spec& m, const std::string& name, const std::string& value) {
+  if (std::any_of(m.changes.begin(), m.changes.end(), [&](auto& c) { return c.first == name; }))
+    throw failure("--model: " + name + " is given twice");
+  if (!set_number(m, name, value) && !set_policy(m, name, value)) {
+    std::string fields;
+    std::visit(
+        [&](auto& shape) {
+          each_number(shape, [&](const char* field, auto&) { (fields += field) += ", "; });
+        },
+        m.shape);
+    throw failure(
+        fmt::format("--model: {} has no {} (known: {}layers; of decoder: norm, position, "
+                    "tie, bias, sharing, ffn)",
+                    m.base, name, fields));
+  }
+  m.changes.emplace_back(name, value);
+}
+
+void check_shape(model_spec m) {
+  std::visit(
+      [&](auto& s) {
+        if (s.vocabulary == 0) s.vocabulary = 1;
+        if (!s.valid())
+          throw failure(
+              fmt::format("--model: {}: the numbers do not fit each other; of a decoder, "
+                          "d_model is a multiple of heads and heads of kv_heads",
+                          m.name()));
+      },
+      m.shape);
+}
+
+}  // namespace
+
+ln::index model_spec::vocabulary() const {
+  return std::visit([](auto& s) { return s.vocabulary; }, shape);
+}
+
+ln::index model_spec::context() const {
+  return encodes() ? 0 : std::get<decoder_shape>(shape).context;
+}
+
+std::string model_spec::name() const {
+  std::string text = base;
+  for (std::size_t i = 0; i < changes.size(); ++i)
+    text += fmt::format("{}{}={}", i == 0 ? ":" : ",", changes[i].first, changes[i].second);
+  return text;
+}
+
+std::string model_spec::declarations() const {
+  if (plain()) return "";
+  std::string numbers;
+  auto copy = shape;
+  std::visit(
+      [&](auto& s) {
+        each_number(s, [&](const char* field, auto number) {
+          numbers += fmt::format("{}.{} = {}", numbers.empty() ? "" : ", ", field, number);
+        });
+      },
+      copy);
+  return fmt::format("inline constexpr ln::{}_shape shape{{{}}};\n", encodes() ? "t5" : "decoder",
+                     numbers);
+}
+
+std::string model_spec::type(std::string_view ffn) const {
+  const std::string whole = plain() ? preset_type
+                            : preset_type.empty()
+                                ? fmt::format("ln::{}<shape{}>", base, policies)
+                                : fmt::format("zoo::with_shape<{}, shape>::type", preset_type);
+  const std::string_view other = variant_type(*this, ffn);
+  if (ffn == "standard") return whole;
+  return fmt::format("zoo::with_variant<{}, zoo::variant::{}>::type", whole, other);
+}
+
+model_spec parse_model(std::string_view what, const std::string& text) {
+  const std::size_t colon = text.find(':');
+  const std::string name = text.substr(0, colon);
+  std::vector<model_spec> all = known_models();
+  std::vector<std::string_view> names;
+  for (const model_spec& m : all) names.push_back(m.base);
+  names.insert(names.end(), {"decoder", "t5"});
+  check_name(what, name, names);
+  model_spec m{name, {}, small_decoder, {}, {}};
+  if (name == "t5") m.shape = small_t5;
+  for (const model_spec& one : all)
+    if (one.base == name) m = one;
+  for (std::size_t at = colon; at < text.size();) {
+    const std::size_t end = std::min(text.find(',', at + 1), text.size());
+    const std::string pair = text.substr(at + 1, end - at - 1);
+    const std::size_t equals = pair.find('=');
+    if (equals == pair.npos)
+      throw failure(fmt::format("--model: '{}': expected field=value, such as layers=4", pair));
+    change(m, pair.substr(0, equals), pair.substr(equals + 1));
+    at = end;
+  }
+  std::visit([](auto& shape) { complete(shape); }, m.shape);
+  check_shape(m);
+  return m;
+}
+
+model_spec with_vocabulary(model_spec model, ln::index ids) {
+  const bool given = std::any_of(model.changes.begin(), model.changes.end(),
+                                 [](auto& c) { return c.first == "vocabulary"; });
+  if (given && model.vocabulary() < ids)
+    throw failure(fmt::format("--model: vocabulary={}, but the tokenizer has {} ids",
+                              model.vocabulary(), ids));
+  if (!given && model.vocabulary() != ids) change(model, "vocabulary", std::to_string(ids));
+  return model;
+}
+
+std::string_view variant_type(const model_spec& model, std::string_view ffn) {
+  static constexpr std::string_view types[] = {"standard", "skip", "skip_encoder", "one",
+                                               "one_relu", "two",  "three"};
+  check_name("feed-forward", ffn, variant_names);
+  const auto at = std::find(variant_names.begin(), variant_names.end(), ffn);
+  const std::string_view type = types[at - variant_names.begin()];
+  if (type == "skip_encoder" && !model.encodes())
+    throw failure(model.name() + " is decoder-only: skip-encoder is for encoder-decoders");
+  return type;
+}
+
+}  // namespace zoo

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+// A model type that zoo was not built with: what a module that is compiled when it is asked for
+// gives. A module and zoo share nothing but these types.
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <variant>
+
+#include <linnet/model/t5.hpp>
+#include <linnet/train/schedules.hpp>
+
+#include "running.hpp"
+
+namespace zoo {
+
+/// Number of this interface; a module for another one is not loaded.
+inline constexpr int module_interface = 1;
+
+/// Examples of either family.
+using any_batch = std::variant<ln::decoder_batch, ln::t5_batch>;
+
+/// How a model is trained.
+struct training_plan {
+  ln::index batch = 1;   ///< examples at a time
+  ln::index source = 0;  ///< tokens of an encoder-decoder's source
+  ln::index target = 0;  ///< tokens of a window, or of a target
+  ln::schedule rate{};
+  double decay = 0;  ///< of AdamW's weights
+  double clip = 1;   ///< largest norm of a gradient
+  double dropout = 0;
+  std::uint64_t seed = 0;
+  int threads = 1;
+};
+
+/// A model in training.
+class trainee {
+ public:
+  trainee() = default;
+  trainee(const trainee&) = delete;
+  trainee& operator=(const trainee&) = delete;
+  virtual ~trainee() = default;
+
+  /// One optimizer step on `parts` batches, of which part(i) gives one at a time; returns the mean
+  /// loss in nats per label before it.
+  virtual double step(ln::index parts, const std::function<any_batch(ln::index)>& part) = 0;
+  virtual ln::index steps() const = 0;
+  /// Global gradient norm of the last step.
+  virtual double norm() const = 0;
+  /// Summed loss with the present weights and the number of labels; nothing is dropped.
+  virtual ln::loss_sum loss(const any_batch& b) = 0;
+  virtual void save_checkpoint(const std::string& path, std::span<const std::byte> own) = 0;
+  /// Continues where a checkpoint stands, if there is one.
+  virtual bool load_checkpoint(const std::string& path, std::span<std::byte> own) = 0;
+  /// Writes the weights as safetensors.
+  virtual void save(const std::string& path) const = 0;
+};
+
+/// A model type.
+class module {
+ public:
+  module() = default;
+  module(const module&) = delete;
+  module& operator=(const module&) = delete;
+  virtual ~module() = default;
+
+  virtual ln::index parameters() const = 0;
+  virtual ln::index flops(ln::index source, ln::index target) const = 0;
+  /// Fresh weights and a trainer.
+  virtual std::unique_ptr<trainee> train(const training_plan& p) const = 0;
+  /// Weights that a trainee saved, ready to run.
+  virtual std::unique_ptr<running> open(const std::string& weights, const ln::limits& l) const = 0;
+};
+
+}  // namespace zoo

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+// What every module is made of: one model type with one way of training it.
+
+#include <optional>
+
+#include <linnet/formats/weights_file.hpp>
+#include <linnet/model/initialize.hpp>
+#include <linnet/train/adafactor.hpp>
+#include <linnet/train/trainer.hpp>
+
+#include "module.hpp"
+#include "presets.hpp"
+#include "running_of.hpp"
+#include "support/checkpoints.hpp"
+
+namespace zoo {
+
+template <class M, class Optimizer, class Compute>
+class trainee_of final : public trainee {
+  using trainer = ln::trainer<M, Optimizer, float, Compute>;
+
+ public:
+  explicit trainee_of(const training_plan& p) {
+    if (!weights_.valid()) throw failure("not enough memory for the weights");
+    ln::initialize(weights_, ln::seed{p.seed});
+    Optimizer how{.rate = p.rate};
+    if constexpr (std::is_same_v<Optimizer, ln::adamw>) {
+      how.beta2 = 0.95;
+      how.decay = p.decay;
+    }
+    trainer_.emplace(take(trainer::open(
+        weights_, {.batch = p.batch, .source = p.source, .target = p.target, .threads = p.threads},
+        how, {.clip = p.clip, .dropout = p.dropout, .seed = p.seed})));
+  }
+
+  double step(ln::index parts, const std::function<any_batch(ln::index)>& part) override {
+    if (parts == 1) return trainer_->step(batch_of(part(0)));
+    for (ln::index i = 0; i < parts; ++i) (void)trainer_->accumulate(batch_of(part(i)));
+    const ln::training_progress before = trainer_->progress();
+    trainer_->update();
+    return before.nats / static_cast<double>(before.tokens);
+  }
+  ln::index steps() const override { return trainer_->steps(); }
+  double norm() const override { return trainer_->gradient_norm(); }
+  ln::loss_sum loss(const any_batch& b) override { return trainer_->evaluate(batch_of(b)); }
+  void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
+    support::save_run(path, *trainer_, own);
+  }
+  bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
+    return support::load_run(path, *trainer_, own);
+  }
+  void save(const std::string& path) const override { take(ln::save_safetensors(weights_, path)); }
+
+ private:
+  ln::weights<M> weights_;
+  std::optional<trainer> trainer_;
+
+  static const typename M::batch& batch_of(const any_batch& b) {
+    return std::get<typename M::batch>(b);
+  }
+};
+
+template <class M, class Optimizer, class Compute>
+class module_of final : public module {
+ public:
+  ln::index parameters() const override { return M::parameters(); }
+  ln::index flops(ln::index source, ln::index target) const override {
+    if constexpr (M::encodes)
+      return M::flops(1, source, target);
+    else
+      return M::flops(1, target + 0 * source);
+  }
+  std::unique_ptr<trainee> train(const training_plan& p) const override {
+    return std::make_unique<trainee_of<M, Optimizer, Compute>>(p);
+  }
+  std::unique_ptr<running> open(const std::string& path, const ln::limits& l) const override {
+    ln::weights<M> w;
+    if (!w.valid()) throw failure("not enough memory for the weights");
+    take(ln::load_safetensors(w, path));
+    take(ln::check_finite(w, path));
+    return std::make_unique<running_of<M>>(packed_of(w), l);
+  }
+};
+
+}  // namespace zoo
+
+/// What a module exports: its one object, which is never destroyed, and the interface that it is
+/// for.
+#define ZOO_MODULE(...)                                                     \
+  extern "C" int zoo_module_interface() { return ::zoo::module_interface; } \
+  extern "C" const ::zoo::module* zoo_module() {                            \
+    static const auto* const made = new ::zoo::module_of<__VA_ARGS__>();    \
+    return made;                                                            \
+  }

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: MIT
+// zoo train --text: any model with any tokenizer, to a folder that generate, eval and chat take.
+
+#include "commands.hpp"
+#include "support.hpp"
+
+#if __has_include(<xxhash.h>)
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <linnet/file/file.hpp>
+#include <linnet/text/bpe_trainer.hpp>
+
+#include "support/training.hpp"
+#include "train_report.hpp"
+#include "trained.hpp"
+#include "training_text.hpp"
+
+namespace zoo {
+
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::ordered_json;
+
+constexpr ln::index checked = 48;     // held-out examples of each text, while training
+constexpr ln::index examined = 2048;  // at the end
+constexpr ln::index usual_length = 256;
+
+void write(const std::string& path, std::string_view text) {
+  take(ln::write_file(path, std::as_bytes(std::span(text))));
+}
+
+// --- the folder ----------------------------------------------------------------------------------
+
+/// Refuses a folder that holds something else, or a training that is not to be resumed.
+void check_folder(const train_options& o) {
+  if (o.out.empty())
+    throw failure("--text goes with --out, the folder that the model is written to");
+  std::error_code ignored;
+  if (!fs::exists(o.out, ignored)) return;
+  if (!fs::is_directory(o.out, ignored))
+    throw failure(o.out + ": is a file; --out names a folder, which is made if it is not there");
+  if (is_trained(o.out)) {
+    if (!o.resume)
+      throw failure(o.out +
+                    ": holds a model already; go on with its training by --resume, or name another "
+                    "--out");
+    return;
+  }
+  if (!fs::is_empty(o.out, ignored))
+    throw failure(o.out + ": holds other files; name a new or an empty folder");
+}
+
+/// Refuses a folder whose training had other settings.
+void check_same(const json& before, const json& now, const std::string& out) {
+  for (const auto& [key, value] : now.items())
+    if (!before.contains(key) || before[key] != value)
+      throw failure(fmt::format(
+          "{}: its training was begun with {} {}, not {}; give the options it was begun with, or "
+          "another --out",
+          out, key, before.contains(key) ? before[key].dump() : "missing", value.dump()));
+}
+
+// --- the tokenizer -------------------------------------------------------------------------------
+
+/// "bpe:4096": how many ids to learn, or 0.
+ln::index ids_to_learn(const std::string& asked) {
+  if (!asked.starts_with("bpe:")) return 0;
+  constexpr long most = 65'536, least = 257;
+  const char* const end = asked.data() + asked.size();
+  long ids = 0;
+  const auto [last, problem] = std::from_chars(asked.data() + 4, end, ids);
+  if (problem != std::errc() || last != end || ids < least || ids > most)
+    throw failure(
+        fmt::format("--tokenizer {}: expected a number of ids from {} to {}", asked, least, most));
+  return ids;
+}
+
+/// The merges of a tokenizer that is learned from the text, as a vocab.bpe.
+std::string learn_merges(const training_text& text, ln::index ids) {
+  constexpr ln::index bytes_and_end = 257;
+  ln::bpe_trainer learner;
+  for (std::size_t g = 0; g < text.groups.size(); ++g)
+    for (const std::string_view part : text.training(g)) learner.add(part);
+  say("learning {} merges\n", grouped(ids - bytes_and_end));
+  return take(learner.train(ids - bytes_and_end));
+}
+
+/// The tokenizer asked for; merges that were learned before are not learned again.
+tokenizing prepare_tokenizer(const train_options& o, const model_spec& model,
+                             const training_text& text) {
+  const bool fixed = std::any_of(model.changes.begin(), model.changes.end(),
+                                 [](auto& c) { return c.first == "vocabulary"; });
+  const tokenizing_for whom{model.name(), model.encodes(), fixed ? model.vocabulary() : 0};
+  const ln::index ids = ids_to_learn(o.tokenizer);
+  if (ids == 0) return read_tokenizer(o.tokenizer, whom);
+  if (model.encodes())
+    throw failure(
+        fmt::format("--tokenizer {}: {} is an encoder-decoder, which needs T5's ids: "
+                    "bytes, or sentencepiece:FILE",
+                    o.tokenizer, model.name()));
+  if (const std::string kept = o.out + "/vocab.bpe"; fs::exists(kept))
+    return read_tokenizer(kept, whom);
+  return learned_tokenizer(learn_merges(text, ids), whom);
+}
+
+/// Keeps the tokenizer's file beside the weights.
+void keep_tokenizer(const tokenizing& by, const std::string& out) {
+  const std::string path = out + "/" + by.kept_as;
+  std::error_code ignored;
+  if (by.kept_as.empty() || fs::equivalent(by.name, path, ignored)) return;
+  if (!by.learned.empty()) return write(path, by.learned);
+  const ln::file_bytes file = take(ln::read_file(by.name));
+  take(ln::write_file(path, file.bytes()));
+}
+
+// --- the training --------------------------------------------------------------------------------
+
+ln::schedule schedule_of(const train_options& o) {
+  static constexpr std::string_view known[] = {"cosine", "constant", "inverse_sqrt"};
+  check_name("schedule", o.schedule, known);
+  const auto warm_up = std::lround(o.warm_up * static_cast<double>(o.steps));
+  if (o.schedule == "constant") return ln::schedule::constant(o.rate);
+  if (o.schedule == "cosine")
+    return ln::schedule::cosine(o.rate, warm_up, o.steps + 1, o.rate * o.last_rate);
+  return ln::schedule::inverse_sqrt_linear(
+      std::max(warm_up, 1L), o.rate * std::sqrt(static_cast<double>(std::max(warm_up, 1L))));
+}
+
+/// All that the result depends on.
+json description(const train_options& o, const model_spec& model, const tokenizing& by,
+                 const training_text& text) {
+  return {{"format", "linnet zoo"},
+          {"model", model.name()},
+          {"ffn", o.ffn},
+          {"optimizer", o.optimizer},
+          {"compute", o.compute},
+          {"tokenizer", by.kept_as.empty() ? "bytes" : by.kept_as},
+          {"tokenizer_asked", o.tokenizer},
+          {"text", text.mark},
+          {"mix", o.mix},
+          {"length", o.length},
+          {"steps", o.steps},
+          {"batch", o.batch},
+          {"accumulate", o.accumulate},
+          {"rate", o.rate},
+          {"schedule", o.schedule},
+          {"warm_up", o.warm_up},
+          {"last_rate", o.last_rate},
+          {"decay", o.decay},
+          {"clip", o.clip},
+          {"dropout", o.dropout},
+          {"seed", o.seed}};
+}
+
+/// A training that is under way.
+class course {
+ public:
+  course(const train_options& o, const module& code, const training_text& text,
+         const tokenizing& by, examples& from, training_record& record)
+      : o_(o), code_(code), text_(text), by_(by), from_(from), record_(record) {
+    model_ = code.train({.batch = o.batch,
+                         .source = from.source(),
+                         .target = from.target(),
+                         .rate = schedule_of(o),
+                         .decay = o.decay,
+                         .clip = o.clip,
+                         .dropout = o.dropout,
+                         .seed = o.seed,
+                         .threads = o.threads});
+    record_.tokens_per_step = o.batch * o.accumulate * (from.source() + from.target());
+    record_.bytes_per_label = from.bytes_per_label;
+  }
+
+  /// Takes the steps; false if the time is over or a signal came before the last one.
+  bool run() {
+    const double start = now();
+    const double deadline = o_.minutes > 0 ? start + 60 * o_.minutes : HUGE_VAL;
+    support::run_record r{.steps = o_.steps, .batch = o_.batch, .length = o_.length};
+    ln::index begun = -1;
+    progress bar;
+    const auto step = [&](ln::index number) {
+      if (begun < 0 && number > 0) say("going on from step {}\n", grouped(number));
+      if (begun < 0) begun = number;
+      const double nats = model_->step(o_.accumulate, [&](ln::index part) {
+        return from_.batch(static_cast<std::uint64_t>((number * o_.accumulate + part) * o_.batch));
+      });
+      const ln::index done = number + 1;
+      if (bar.due() || done == o_.steps) {
+        const double taken = now() - start, per_step = taken / static_cast<double>(done - begun);
+        bar.show(static_cast<double>(done) / static_cast<double>(o_.steps),
+                 per_step * static_cast<double>(o_.steps - done),
+                 {{record_.model.substr(0, record_.model.find(':')),
+                   fmt::format("{:.3f} {}, held out {:.3f}  {} tokens/s",
+                               nats / std::log(2) / record_.bytes_per_label, record_.unit(),
+                               r.points > 0 ? r.curve().back().second : 0.0,
+                               grouped(std::lround(static_cast<double>(record_.tokens_per_step) /
+                                                   per_step)))}});
+      }
+      return nats;
+    };
+    const auto look = [&](ln::index number, support::run_record& to) {
+      to.look(number, [&] { return examine(checked); });
+    };
+    const bool over =
+        support::take_steps(o_.out + "/training", *model_, r, deadline, step, look, o_.save_every);
+    record_.steps = model_->steps();
+    record_.seconds = r.seconds;
+    record_.held_out = r.curve();
+    return over;
+  }
+
+  /// Writes the weights, judges them, and lets them write.
+  void save() {
+    const std::string weights = o_.out + "/model.safetensors";
+    model_->save(weights);
+    const double bits = examine(examined);
+    record_.held_out.emplace_back(static_cast<double>(record_.steps), bits);
+    for (std::size_t g = 0; g < text_.groups.size(); ++g)
+      record_.by_text.emplace_back(text_.groups[g].name,
+                                   from_.held_out(*model_, g, examined).bits());
+    model_.reset();
+    write_sample(weights);
+  }
+
+ private:
+  const train_options& o_;
+  const module& code_;
+  const training_text& text_;
+  const tokenizing& by_;
+  examples& from_;
+  training_record& record_;
+  std::unique_ptr<trainee> model_;
+
+  double examine(ln::index most) {
+    text_score sum;
+    for (std::size_t g = 0; g < text_.groups.size(); ++g) sum += from_.held_out(*model_, g, most);
+    if (!ln::is_finite(sum.bits())) throw failure(record_.model + " diverged: try a lower --rate");
+    return sum.bits();
+  }
+  void write_sample(const std::string& weights) {
+    const std::vector<ln::token>& prompt = from_.prompt;
+    const ln::index most = std::min<ln::index>(from_.target(), 160),
+                    written = record_.denoises ? most : most - std::ssize(prompt);
+    const auto model = code_.open(weights, {.source = record_.denoises ? std::ssize(prompt) : 0,
+                                            .target = most,
+                                            .threads = o_.threads});
+    ln::token previous = -1;
+    const auto text_of = [&](ln::token id) { return by_.decode(std::exchange(previous, id), id); };
+    for (const ln::token id : prompt)
+      record_.prompt += by_.t5.is_sentinel(id) ? "\xe2\x80\xa6" : text_of(id);
+    if (record_.denoises) previous = -1;
+    generate(*model, prompt, written, {.temperature = 0.8, .top_p = 0.95, .seed = o_.seed},
+             [&](ln::token id) {
+               if (std::find(by_.stops.begin(), by_.stops.end(), id) != by_.stops.end())
+                 return false;
+               record_.sample += by_.t5.is_sentinel(id) ? " \xe2\x80\xa6 " : text_of(id);
+               return true;
+             });
+  }
+};
+
+}  // namespace
+
+void train_folder(const train_options& asked) {
+  train_options o = asked;
+  check_folder(o);
+  model_spec model = parse_model("model", o.model);
+  (void)variant_type(model, o.ffn);
+  const module_kind kind{o.ffn, o.optimizer, o.compute};
+  check_kind(kind);
+  (void)schedule_of(o);
+  const training_text text = read_training_text(o.texts, o.mix);
+  const tokenizing by = prepare_tokenizer(o, model, text);
+  model = with_vocabulary(model, by.vocabulary);
+  if (o.length == 0)
+    o.length = model.encodes() ? usual_length : std::min(model.context(), usual_length);
+  if (!model.encodes() && o.length > model.context())
+    throw failure(fmt::format("--length: {} is more than the model's context of {}", o.length,
+                              model.context()));
+  const auto from = open_examples(text, by, model.encodes(), o.batch, o.length, o.seed);
+
+  const json described = description(o, model, by, text);
+  const std::string path = o.out + "/zoo.json";
+  if (is_trained(o.out)) {
+    const trained_model before = open_trained(o.out);
+    check_same(before.described, described, o.out);
+    if (before.described.contains("result")) {
+      put("{}: trained already, {:.4f} bits per byte held out\n", o.out,
+          before.described["result"].value("bits", 0.0));
+      return;
+    }
+  }
+  const auto code = load_module(model, kind);
+  fs::create_directories(o.out);
+  write(path, described.dump(2) + "\n");
+  keep_tokenizer(by, o.out);
+
+  training_record record;
+  record.model = model.name();
+  record.parameters = code->parameters();
+  record.text_bytes = text.bytes;
+  record.all_steps = o.steps;
+  record.denoises = model.encodes();
+  for (const text_group& g : text.groups) record.texts.push_back(g.name);
+  for (const auto& [key, value] : described.items())
+    if (key != "format")
+      record.settings.emplace_back(key,
+                                   value.is_string() ? value.get<std::string>() : value.dump());
+  say("{}: {} parameters; {} bytes of text, {} ids\n", record.model, grouped(record.parameters),
+      grouped(text.bytes), grouped(by.vocabulary));
+
+  const stop_requests stops;
+  course training(o, *code, text, by, *from, record);
+  const bool over = training.run();
+  training.save();
+  write_report(record, o.out + "/training.jsonl", o.out + "/report.html");
+  if (over) {
+    json all = described;
+    all["result"] = {{"steps", record.steps}, {"seconds", record.seconds}, {"bits", record.bits()}};
+    write(path, all.dump(2) + "\n");
+    for (const char* const end : {"", ".previous", ".partial", ".damaged"})
+      fs::remove(o.out + "/training.ckpt" + end);
+  }
+  put("{} steps in {:.1f} s, {} tokens/s, held out {:.4f} {}\n", grouped(record.steps),
+      record.seconds, grouped(std::lround(record.tokens_per_second())), record.bits(),
+      record.unit());
+  put("saved {}: zoo generate, eval and chat take it as --weights; report.html shows the "
+      "training\n",
+      o.out);
+  if (over) return;
+  flush_output();
+  if (const int signal = stop_requests::received(); signal != 0)
+    throw interruption(signal, fmt::format("stopped by a signal ({}) after step {}; --resume goes "
+                                           "on from there",
+                                           strsignal(signal), grouped(record.steps)));
+  put("the time is over after step {}; --resume goes on from there\n", grouped(record.steps));
+}
+
+}  // namespace zoo
+
+#else
+
+namespace zoo {
+
+void train_folder(const train_options&) {
+  throw failure(
+      "--text: this zoo was built without xxhash.h, which checkpoints need (Debian: "
+      "libxxhash-dev); a positional text trains a byte-level model without it");
+}
+
+}  // namespace zoo
+
+#endif

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+#include "trained.hpp"
+
+#include <dlfcn.h>
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <linnet/file/file.hpp>
+
+#include "compiled.hpp"
+#include "support.hpp"
+
+namespace zoo {
+
+namespace {
+
+using json = nlohmann::ordered_json;
+
+constexpr const char* description = "/zoo.json";
+
+/// What a compiled module exports under a name.
+template <class Function>
+Function symbol(void* library, const char* name) {
+  return reinterpret_cast<Function>(dlsym(library, name));
+}
+
+std::string text_of(const json& all, const char* key, const std::string& path) {
+  const auto at = all.find(key);
+  if (at == all.end() || !at->is_string())
+    throw failure(fmt::format("{}: {}: expected a text, as zoo train writes it", path, key));
+  return at->get<std::string>();
+}
+
+}  // namespace
+
+void check_kind(const module_kind& kind) {
+  static constexpr std::string_view optimizers[] = {"adamw", "adafactor"},
+                                    computes[] = {"f32", "bf16"};
+  check_name("optimizer", kind.optimizer, optimizers);
+  check_name("compute", kind.compute, computes);
+}
+
+std::shared_ptr<const module> load_module(const model_spec& model, const module_kind& kind) {
+  check_kind(kind);
+  const std::string text = fmt::format(
+      "// {} with feed-forward {}, trained by {} in {}.\n\n"
+      "#include \"{}/examples/zoo/module_of.hpp\"\n"
+      "namespace ln = linnet;\n\n{}"
+      "using Model = {};\n"
+      "ZOO_MODULE(Model, ln::{}, ln::compute::{})\n",
+      model.name(), kind.ffn, kind.optimizer, kind.compute, ZOO_SOURCE_DIR, model.declarations(),
+      model.type(kind.ffn), kind.optimizer, kind.compute);
+  const program_folder folder;
+  const std::string file =
+      compiled(folder.path(), "module-" + model.base, text, product::module).string();
+  void* const library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) throw failure(fmt::format("{}: {}", file, dlerror()));
+  const auto number = symbol<int (*)()>(library, "zoo_module_interface");
+  const auto made = symbol<const module* (*)()>(library, "zoo_module");
+  if (number == nullptr || made == nullptr || number() != module_interface)
+    throw failure(file + ": is for another zoo; build zoo again, as its sources have changed");
+  return {made(), [](const module*) {}};  // it stays loaded
+}
+
+bool is_trained(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::is_regular_file(path + description, ignored);
+}
+
+trained_model open_trained(const std::string& folder) {
+  const std::string path = folder + description;
+  const ln::file_bytes file = take(ln::read_file(path));
+  const char* const bytes = reinterpret_cast<const char*>(file.data());
+  const json all = json::parse(bytes, bytes + file.size(), nullptr, false);
+  if (!all.is_object() || all.value("format", json()) != "linnet zoo")
+    throw failure(path + ": expected what zoo train writes, a JSON object with \"format\"");
+  const std::string tokenizer = text_of(all, "tokenizer", path);
+  if (tokenizer.find('/') != tokenizer.npos)
+    throw failure(
+        fmt::format("{}: tokenizer: expected a name in the folder, got {}", path, tokenizer));
+  return {
+      folder,
+      parse_model("model", text_of(all, "model", path)),
+      {text_of(all, "ffn", path), text_of(all, "optimizer", path), text_of(all, "compute", path)},
+      tokenizer,
+      all};
+}
+
+runnable_preset runnable_of(const trained_model& trained) {
+  const model_spec& m = trained.model;
+  if (m.plain() && trained.kind.ffn == "standard")
+    for (auto* const table : {runnable_t5_presets, runnable_decoder_presets})
+      for (runnable_preset& preset : table())
+        if (preset.name == m.base) {
+          preset.open = [open = preset.open, file = trained.weights()](
+                            const std::string&, const ln::limits& l) { return open(file, l); };
+          return preset;
+        }
+  const auto code = load_module(m, trained.kind);
+  return {.name = m.name(),
+          .encodes = m.encodes(),
+          .vocabulary = m.vocabulary(),
+          .context = m.context(),
+          .open = [code, file = trained.weights()](const std::string&, const ln::limits& l) {
+            return code->open(file, l);
+          }};
+}
+
+}  // namespace zoo

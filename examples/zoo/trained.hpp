@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+// Folders that zoo train writes: the weights of a model, its tokenizer, and zoo.json, which says
+// what it is. The model's type is compiled, and kept, when zoo has not got it.
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "model_spec.hpp"
+#include "module.hpp"
+
+namespace zoo {
+
+/// How a model type is trained, as far as its module depends on it.
+struct module_kind {
+  std::string ffn = "standard";
+  std::string optimizer = "adamw";
+  std::string compute = "f32";
+};
+
+/// Refuses unknown words.
+void check_kind(const module_kind& kind);
+
+/// The module of a model, compiled if there is none yet; refuses as above, and where there is no
+/// compiler.
+std::shared_ptr<const module> load_module(const model_spec& model, const module_kind& kind);
+
+/// A folder of a trained model.
+struct trained_model {
+  std::string folder;
+  model_spec model;
+  module_kind kind;
+  std::string tokenizer;             ///< a file in the folder, or "bytes"
+  nlohmann::ordered_json described;  ///< all of zoo.json
+
+  std::string weights() const { return folder + "/model.safetensors"; }
+  /// As find_tokenizer() takes it.
+  std::string tokenizer_path() const {
+    return tokenizer == "bytes" ? tokenizer : folder + "/" + tokenizer;
+  }
+};
+
+/// Whether a path is such a folder.
+bool is_trained(const std::string& path);
+
+/// Reads zoo.json; refuses a folder without one, and one that zoo train has not written.
+trained_model open_trained(const std::string& folder);
+
+/// The model of a folder, ready to be opened with the folder as its weights.
+runnable_preset runnable_of(const trained_model& trained);
+
+}  // namespace zoo

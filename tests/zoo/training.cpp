@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT
+// zoo train --text: any model with any tokenizer, to a folder that generate and eval take.
+
+#include <filesystem>
+#include <fstream>
+
+#include "program.hpp"
+
+namespace test::training {
+
+using test::check_refused;
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// One type for all tests but the last, so that it is compiled once: room for 1,100 ids.
+constexpr const char* small =
+    "decoder:layers=1,d_model=16,heads=2,context=32,vocabulary=1100,d_ff=24";
+
+/// Compiles fast and keeps what it compiled for the other cases.
+struct workshop {
+  test::scratch_folder folder;
+  std::string text = written("text.txt", 1'500, "the linnet sings ");
+
+  workshop() {
+    static const test::scratch_folder cache;
+    setenv("XDG_CACHE_HOME", cache.path().c_str(), 1);
+    setenv("CXXFLAGS", "-O0", 1);
+  }
+  ~workshop() {
+    unsetenv("XDG_CACHE_HOME");
+    unsetenv("CXXFLAGS");
+  }
+  std::string written(const std::string& name, int lines, const std::string& words) const {
+    const std::string path = folder.path(name);
+    fs::create_directories(fs::path(path).parent_path());
+    std::ofstream to(path);
+    for (int i = 0; i < lines; ++i) to << words << i % 7 << ".\n";
+    return path;
+  }
+  /// The arguments of a training of the small model.
+  std::vector<std::string> train(const std::string& out, const std::string& steps,
+                                 const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> all{"train",   "--model", small,     "--text", text,
+                                 "--steps", steps,     "--batch", "2",      "--threads",
+                                 "1",       "--out",   out};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+};
+
+/// Bits per byte of held-out text, as a training says them.
+double bits_of(const std::string& said) {
+  const std::size_t at = said.find("held out ");
+  BOOST_REQUIRE_MESSAGE(at != said.npos, said);
+  return std::stod(said.substr(at + 9));
+}
+
+/// Runs a command of a shell in which $ZOO is the program; its status.
+int shell(const std::string& command) {
+  const int status = std::system(("ZOO=" + test::quoted(ZOO_PROGRAM) + "; " + command).c_str());
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/// The tags of a page that are never closed, or closed without being open.
+std::string unbalanced(const std::string& html) {
+  std::vector<std::string> open;
+  for (std::size_t at = html.find('<'); at != html.npos; at = html.find('<', at + 1)) {
+    const std::size_t end = html.find('>', at);
+    if (end == html.npos) return "a tag without end";
+    const std::string tag = html.substr(at + 1, end - at - 1);
+    if (tag.starts_with('!') || tag.starts_with("meta") || tag.ends_with('/')) continue;
+    const std::string name =
+        tag.substr(tag[0] == '/', tag.find_first_of(" \n", 1) - (tag[0] == '/' ? 1 : 0));
+    if (tag[0] != '/') {
+      open.push_back(name);
+    } else if (open.empty() || open.back() != name) {
+      return tag + " behind " + (open.empty() ? "nothing" : open.back());
+    } else {
+      open.pop_back();
+    }
+  }
+  return open.empty() ? "" : open.back();
+}
+
+}  // namespace
+
+BOOST_FIXTURE_TEST_SUITE(zoo_training, workshop)
+
+BOOST_AUTO_TEST_CASE(every_tokenizer_trains_a_folder_that_generates_and_is_judged) {
+  const std::string learned = folder.path("bpe"), merges = folder.path("gpt2/vocab.bpe"),
+                    pieces = test::data_file("sentencepiece_1k/test_model.model");
+  std::vector<std::string> kinds{"bytes", "bpe:300", "gpt2:" + folder.path("gpt2")};
+  const bool has_sentencepiece = test::zoo({"generate", "--model", "t5-tiny", "--weights", text,
+                                            "--tokenizer", "sentencepiece:" + text})
+                                     .err.find("was built without") == std::string::npos;
+  if (!pieces.empty() && has_sentencepiece) kinds.push_back("sentencepiece:" + pieces);
+  for (const std::string& kind : kinds) {
+    BOOST_TEST_CONTEXT(kind) {
+      const std::string out = folder.path(kind.substr(0, kind.find(':')));
+      const std::string to = kind.starts_with("gpt2") ? out + "-out" : out;
+      const double bits =
+          bits_of(test::zoo_prints(train(to, "60", {"--tokenizer", kind, "--rate", "0.01"})));
+      BOOST_CHECK_LT(bits, kind == "bytes" ? 6.0 : 5.0);
+      const std::string wrote = test::zoo_prints(
+          {"generate", "--weights", to, "--prompt", "the linnet", "--tokens", "20"});
+      BOOST_CHECK_MESSAGE(wrote.starts_with("the linnet"), wrote);
+      const std::string results = folder.path("results.json");
+      std::remove((results + ".items.jsonl").c_str());
+      test::zoo_prints({"eval", "--weights", to, "--text", text, "--limit", "2", "--out", results});
+      const auto json = nlohmann::json::parse(test::contents(results));
+      BOOST_CHECK_EQUAL(json["model"], small);
+      // The training's own figure, of another part of the same text.
+      const double judged = json["tests"]["text.txt"]["bits_per_byte"]["value"].get<double>();
+      BOOST_CHECK_MESSAGE(std::abs(judged - bits) < 0.25 * bits, judged << " beside " << bits);
+      BOOST_CHECK(!fs::exists(to + "/training.ckpt"));
+      if (kind == "bpe:300") {
+        fs::create_directory(folder.path("gpt2"));
+        fs::copy_file(learned + "/vocab.bpe", merges);
+      }
+    }
+  }
+  // The merges that were learned are GPT-2's format: read again, they are the same tokenizer.
+  BOOST_CHECK(test::contents(learned + "/model.safetensors") ==
+              test::contents(folder.path("gpt2-out/model.safetensors")));
+}
+
+BOOST_AUTO_TEST_CASE(a_training_that_was_ended_goes_on_to_the_same_bits) {
+  const std::string whole = folder.path("whole"), out = folder.path("out");
+  constexpr const char* steps = "300";
+  test::zoo_prints(train(whole, steps, {"--tokenizer", "bpe:290", "--dropout", "0.1"}));
+  std::string command = "\"$ZOO\"";
+  for (const std::string& a :
+       train(out, steps,
+             {"--tokenizer", "bpe:290", "--dropout", "0.1", "--save-every", "0", "--resume"}))
+    command += ' ' + test::quoted(a);
+  const auto ended_by = [&](const std::string& signal) {
+    const std::string log = test::quoted(out + "/training.jsonl"),
+                      size = "$(cat " + log + " 2>/dev/null | wc -l)";
+    return shell("before=" + size + "; " + command + " >" + test::quoted(folder.path("said")) +
+                 " 2>&1 & pid=$!; before=" + size + "; while [ " + size +
+                 " -lt $((before + 4)) ]; do sleep 0.01; done; kill -" + signal +
+                 " $pid; wait $pid");
+  };
+  BOOST_CHECK_EQUAL(ended_by("KILL"), 128 + 9);
+  BOOST_REQUIRE(fs::exists(out + "/training.ckpt") && !fs::exists(out + "/model.safetensors"));
+  BOOST_CHECK_EQUAL(ended_by("TERM"), 128 + 15);
+  const std::string said = test::contents(folder.path("said"));
+  BOOST_CHECK_MESSAGE(said.find("--resume goes on") != said.npos, said);
+  // What there is can be used, and is not begun anew, nor gone on with by other options.
+  BOOST_CHECK_EQUAL(test::zoo({"generate", "--weights", out, "--tokens", "9"}).status, 0);
+  check_refused(train(out, steps, {"--tokenizer", "bpe:290", "--dropout", "0.1"}), "--resume");
+  check_refused(train(out, steps, {"--tokenizer", "bpe:290", "--dropout", "0.2", "--resume"}),
+                "begun with dropout 0.1, not 0.2");
+  BOOST_CHECK_EQUAL(shell(command + " >/dev/null 2>&1"), 0);
+  BOOST_CHECK(test::contents(out + "/model.safetensors") ==
+              test::contents(whole + "/model.safetensors"));
+  const auto result = [](const std::string& of) {
+    return nlohmann::json::parse(test::contents(of + "/zoo.json"))["result"]["bits"].get<double>();
+  };
+  BOOST_CHECK_EQUAL(result(out), result(whole));
+  BOOST_CHECK(!fs::exists(out + "/training.ckpt"));
+  // A training that has ended is not repeated.
+  const std::string again = test::zoo_prints(
+      train(out, steps, {"--tokenizer", "bpe:290", "--dropout", "0.1", "--resume"}));
+  BOOST_CHECK_MESSAGE(again.find("trained already") != again.npos, again);
+}
+
+BOOST_AUTO_TEST_CASE(texts_are_mixed_as_asked_and_the_page_says_so) {
+  written("books/a.txt", 400, "one two three ");
+  written("books/b/c.txt", 400, "apples & pears <i> ");
+  written("books/b/d.txt", 200, "plums ");
+  std::vector<std::string> arguments = train(folder.path("mixed"), "8", {"--mix", "a.txt=3,b=1"});
+  const auto at = std::find(arguments.begin(), arguments.end(), text);
+  *at = folder.path("books");
+  test::zoo_prints(arguments);
+  const std::string html = test::contents(folder.path("mixed/report.html"));
+  BOOST_CHECK(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
+  BOOST_CHECK_EQUAL(
+      unbalanced(html.substr(0, html.find("<style>")) + html.substr(html.find("</style>") + 8)),
+      "");
+  for (const char* const part :
+       {"<td>a.txt</td>", "<td>b</td>", "a.txt=3,b=1", "What it writes", "optimizer steps"})
+    BOOST_CHECK_MESSAGE(html.find(part) != html.npos, "the report has no " << part);
+  for (const char* const outside :
+       {"http:", "https:", "<script", "<link", "<img", "url(h", "@import", "nan", "inf\""})
+    BOOST_CHECK_MESSAGE(html.find(outside) == html.npos, "the report has " << outside);
+  // Other weights are another training; so is no mixture.
+  arguments = train(folder.path("even"), "8", {"--mix", "a.txt=1,b=1"});
+  *std::find(arguments.begin(), arguments.end(), text) = folder.path("books");
+  test::zoo_prints(arguments);
+  BOOST_CHECK(test::contents(folder.path("even/model.safetensors")) !=
+              test::contents(folder.path("mixed/model.safetensors")));
+}
+
+BOOST_AUTO_TEST_CASE(what_cannot_be_trained_is_refused_before_anything_is_compiled) {
+  const std::string out = folder.path("out"), empty = folder.path("empty.txt"),
+                    tiny = folder.path("tiny.txt"), full = folder.path("full");
+  std::ofstream(empty).close();
+  std::ofstream(tiny) << "too short";
+  written("full/other", 1, "");
+  setenv("CXX", "/bin/false", 1);
+  const auto with = [&](std::vector<std::string> changed) {
+    std::vector<std::string> all = train(out, "3");
+    for (std::size_t i = 0; i < changed.size(); i += 2) {
+      const auto at = std::find(all.begin(), all.end(), changed[i]);
+      if (at != all.end())
+        *(at + 1) = changed[i + 1];
+      else
+        all.insert(all.end(), {changed[i], changed[i + 1]});
+    }
+    return all;
+  };
+  check_refused(with({"--text", empty}), "is empty");
+  check_refused(with({"--text", tiny}), "too short");
+  check_refused(with({"--text", folder.path("absent")}), "does not exist");
+  check_refused(with({"--text", full}), "no .txt file");
+  check_refused(with({"--tokenizer", "byte"}), "no such tokenizer");
+  check_refused(with({"--tokenizer", "bpe:12"}), "257");
+  check_refused(with({"--tokenizer", "bpe:2000x"}), "257");
+  check_refused(with({"--mix", "text.txt=0"}), "name=weight");
+  check_refused(with({"--mix", "other=1"}), "known: text.txt");
+  check_refused(with({"--out", full}), "holds other files");
+  check_refused(with({"--out", text}), "is a file");
+  check_refused(with({"--length", "33"}), "context of 32");
+  check_refused(with({"--model", "stlm-10"}), "did you mean stlm-10m?");
+  check_refused(with({"--model", "stlm-10m:width=3"}), "has no width");
+  check_refused(with({"--model", "stlm-10m:norm=rms"}), "decoder:norm=rms");
+  check_refused(with({"--model", "decoder:heads=3"}), "do not fit");
+  check_refused(with({"--model", "decoder:heads"}), "field=value");
+  check_refused(with({"--model", "decoder:layers=2,layers=2"}), "twice");
+  check_refused(with({"--model", "decoder:layers=-2"}), "above 0");
+  check_refused(with({"--model", "decoder:vocabulary=100"}), "100");
+  check_refused(with({"--model", "t5", "--tokenizer", "bpe:300"}), "T5's ids");
+  check_refused(with({"--optimizer", "sgd"}), "known: adamw, adafactor");
+  check_refused(with({"--compute", "int8"}), "known: f32, bf16");
+  check_refused(with({"--schedule", "linear"}), "unknown schedule");
+  check_refused(with({"--ffn", "skip-encoder"}), "decoder-only");
+  check_refused({"train", "--text", text}, "--out");
+  check_refused({"train"}, "TEXTFILE or --text");
+  check_refused({"train", text, "--tokenizer", "bytes"}, "--text");
+  check_refused({"train", text, "--text", text, "--out", out}, "--text");
+  // Last of all, the compiler.
+  const test::outcome o = test::zoo(with({}));
+  unsetenv("CXX");
+  BOOST_CHECK_EQUAL(o.status, 2);
+  BOOST_CHECK_MESSAGE(o.err.find("CXX names a compiler") != o.err.npos, o.err);
+  BOOST_CHECK(!fs::exists(out + "/zoo.json"));
+}
+
+BOOST_AUTO_TEST_CASE(a_folder_of_another_hand_is_refused) {
+  const std::string out = folder.path("out");
+  fs::create_directory(out);
+  const auto with = [&](const std::string& json) {
+    std::ofstream(out + "/zoo.json") << json;
+    return std::vector<std::string>{"generate", "--weights", out};
+  };
+  const std::string rest = R"(,"ffn":"standard","optimizer":"adamw","compute":"f32"})";
+  check_refused(with("{"), "zoo.json");
+  check_refused(with("{}"), "format");
+  check_refused(with(R"({"format":"linnet zoo","model":3,"tokenizer":"bytes")" + rest), "model");
+  check_refused(with(R"({"format":"linnet zoo","model":"x;y","tokenizer":"bytes")" + rest),
+                "unknown model");
+  // What it says never becomes C++ as it stands.
+  check_refused(
+      with(R"({"format":"linnet zoo","model":"decoder:norm=rms;int x","tokenizer":"bytes")" + rest),
+      "unknown norm");
+  check_refused(with(R"({"format":"linnet zoo","model":"t5","tokenizer":"../other")" + rest),
+                "a name in the folder");
+}
+
+BOOST_AUTO_TEST_CASE(an_encoder_decoder_fills_gaps) {
+  const std::string out = folder.path("t5");
+  std::vector<std::string> arguments =
+      train(out, "20", {"--length", "32", "--optimizer", "adafactor", "--accumulate", "2"});
+  *std::find(arguments.begin(), arguments.end(), small) = "t5:layers=1,d_model=16,heads=2,d_ff=24";
+  const std::string said = test::zoo_prints(arguments);
+  BOOST_CHECK_MESSAGE(said.find("bits per masked byte") != said.npos, said);
+  const auto answer = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all{"generate", "--weights", out, "--prompt", "the linnet"};
+    all.insert(all.end(), more.begin(), more.end());
+    return test::zoo_prints(all);
+  };
+  BOOST_CHECK_EQUAL(answer({"--threads", "1"}), answer({"--threads", "2"}));
+  BOOST_CHECK_LE(answer({"--tokens", "3"}).size(), 4u);
+  BOOST_CHECK(answer({"--beams", "2"}).ends_with("\n"));
+  check_refused({"eval", "--weights", out, "--text", text}, "encoder-decoder");
+  check_refused({"chat", "--weights", out}, "encoder-decoder");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::training
