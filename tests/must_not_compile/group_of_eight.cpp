@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Groups are of whole words, which hold 32 codes of 3 bits.
+// Groups end where words end: 32 codes of 3 bits fill 3 words.
 // expect: linnet::storage::grouped: groups are a multiple of 8 inputs with 4 bits
 #include <linnet/linnet.hpp>
 #if defined(LINNET_FAIL)

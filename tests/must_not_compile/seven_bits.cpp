@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Codes of few bits have two parts at most, each of a power of two.
+// No kernel reads codes of 7 bits.
 // expect: linnet::storage::grouped: codes have 2, 3, 4, 5 or 6 bits
 #include <linnet/linnet.hpp>
 #if defined(LINNET_FAIL)

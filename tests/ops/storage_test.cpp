@@ -69,9 +69,9 @@ template <class S>
 void check_vectors() {
   constexpr unsigned bits = static_cast<unsigned>(simd::bits_of(S::code));
   constexpr unsigned codes = 1u << bits;
-  // The lowest bits, of which there is a power of two, fill words of their own; the others follow.
-  constexpr unsigned low = bits == 3 ? 2 : bits == 5 || bits == 6 ? 4 : bits, high = bits - low;
-  constexpr unsigned block = high ? 32 : 32 / bits, of_block = block * bits / 32;
+  // Words have 2 bits above their codes where codes have 3, 5 or 6; they hold codes 30 and 31.
+  constexpr unsigned per_word = 32 / bits, spare = 32 % bits, of_block = spare ? bits : 1;
+  constexpr unsigned block = of_block * 32 / bits;
   for_levels([&](auto kernels) {
     int wrong = 0;
     for (unsigned first = 0; first < codes; first += 32) {
@@ -80,12 +80,15 @@ void check_vectors() {
       for (unsigned i = 0; i < 32; ++i)
         for (unsigned place = 0; place < block; ++place)
           for (unsigned b = 0; b < bits; ++b) {
-            const unsigned to = b < low ? place * low + b : 32 * low + place * high + b - low;
+            unsigned to = place / per_word * 32 + place % per_word * bits + b;
+            if (const unsigned last = of_block * per_word; place >= last) {
+              const unsigned bit = (place - last) * bits + b;
+              to = bit / (spare ? spare : 1) * 32 + 32 - spare + bit % (spare ? spare : 1);
+            }
             words[to / 32 * 32 + i] |= ((first + i + place) % codes >> b & 1u) << to % 32;
           }
-      decltype(kernels)::template decode_panel<S::code>(block * low / 32, words.data(), nullptr,
-                                                        nullptr, static_cast<float>(S::origin),
-                                                        out.data());
+      decltype(kernels)::template decode_panel<S::code>(1, words.data(), nullptr, nullptr,
+                                                        static_cast<float>(S::origin), out.data());
       for (unsigned i = 0; i < 32; ++i)
         for (unsigned place = 0; place < block; ++place) {
           const unsigned code = (first + i + place) % codes;

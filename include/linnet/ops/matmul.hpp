@@ -213,7 +213,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
                  Kernels::template decode_panel<S::code, has_minima<S>>(
-                     (last - first + S::per_word - 1) / S::per_word, words, scales, zeros, origin,
+                     (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
                      numbers + (first - k0) * panel_width);
                });
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},

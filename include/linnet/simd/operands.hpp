@@ -25,8 +25,8 @@ enum class bf16_code : std::uint16_t {};
 inline constexpr index panel_width = 32;
 
 /// A 32-bit word of a packed panel: codes of one column for successive k, the first in the lowest
-/// bits. It holds 2 codes of 16 bits, 4 of 8, 8 of 4 or 16 of 2. Codes of 3, 5 and 6 bits lie in
-/// two parts, see codes_of_block().
+/// bits. It holds 2 codes of 16 bits, 4 of 8, 8 of 4 or 16 of 2. Codes of 3, 5 and 6 bits fill
+/// several words, see words_of_block().
 using word = std::uint32_t;
 
 /// How the codes of a word become numbers.
@@ -72,39 +72,39 @@ constexpr code integer_code(int bits) {
 }
 /// Whether codes of this kind are whole numbers from 0 on.
 constexpr bool is_integer(code c) { return integer_code(bits_of(c)) == c; }
-/// Bits of a code that lie in words of their own: the largest power of two, from the lowest on.
-constexpr int low_bits(code c) {
-  int bits = 16;
-  while (bits > bits_of(c)) bits /= 2;
-  return bits;
-}
-/// Bits of a code above those.
-constexpr int high_bits(code c) { return bits_of(c) - low_bits(c); }
-/// Codes whose low bits share a word.
-constexpr int codes_of_word(code c) { return 32 / low_bits(c); }
-/// Codes of one column that fill whole words. Where codes have high bits these are 32 codes in
-/// bits_of(c) words. [low_bits] words of low bits come first, then [high_bits] words of high bits:
+/// Whole codes in a word: bits_of(c) of each lie side by side from the lowest on.
+constexpr int codes_of_word(code c) { return 32 / bits_of(c); }
+/// Bits of a word above its whole codes.
+constexpr int spare_bits(code c) { return 32 % bits_of(c); }
+/// Words whose codes belong together: where words have spare bits, those of bits_of(c) words hold
+/// the last codes. The first word holds their lowest bits.
 ///
-///     u3: 16 x 2 bits | 16 x 2 bits | 32 x 1 bit
-///     u5: 8 x 4 bits | 8 x 4 bits | 8 x 4 bits | 8 x 4 bits | 32 x 1 bit
-///     u6: 8 x 4 bits | 8 x 4 bits | 8 x 4 bits | 8 x 4 bits | 16 x 2 bits | 16 x 2 bits
-constexpr int codes_of_block(code c) { return high_bits(c) ? 32 : codes_of_word(c); }
-/// Words of those codes.
-constexpr int words_of_block(code c) { return high_bits(c) ? bits_of(c) : 1; }
+///     u3: 3 x (10 codes of 3 bits, 2 spare bits): 30 codes and 2 of 6 spare bits
+///     u5: 5 x (6 codes of 5 bits, 2 spare bits): 30 codes and 2 of 10 spare bits
+///     u6: 6 x (5 codes of 6 bits, 2 spare bits): 30 codes and 2 of 12 spare bits
+constexpr int words_of_block(code c) { return spare_bits(c) ? bits_of(c) : 1; }
+/// Codes of one column in those words.
+constexpr int codes_of_block(code c) { return words_of_block(c) * 32 / bits_of(c); }
 
 /// Code `i` of a block of one column, whose words are `stride` apart.
 constexpr word code_at(code c, const word* block, index stride, int i) {
-  const int low = low_bits(c), high = high_bits(c);
-  word x = block[i * low / 32 * stride] >> i * low % 32 & ((1u << low) - 1);
-  if (high)
-    x |= (block[(low + i * high / 32) * stride] >> i * high % 32 & ((1u << high) - 1)) << low;
-  return x;
+  const int bits = bits_of(c), per_word = codes_of_word(c), spare = spare_bits(c);
+  const int last = i - words_of_block(c) * per_word;  // number among the last ones
+  word x = 0;
+  if (last < 0)
+    x = block[i / per_word * stride] >> i % per_word * bits;
+  else
+    for (int w = bits; w-- > 0;) x = x << spare | block[w * stride] >> (32 - spare);
+  return x >> (last > 0 ? last * bits : 0) & ((1u << bits) - 1);
 }
 /// Adds code `i` to a block that holds zeros there, whose words follow each other.
 constexpr void add_code(code c, word* block, int i, word x) {
-  const int low = low_bits(c), high = high_bits(c);
-  block[i * low / 32] |= (x & ((1u << low) - 1)) << i * low % 32;
-  if (high) block[low + i * high / 32] |= (x >> low) << i * high % 32;
+  const int bits = bits_of(c), per_word = codes_of_word(c), spare = spare_bits(c);
+  const int last = i - words_of_block(c) * per_word;
+  if (last < 0)
+    block[i / per_word] |= x << i % per_word * bits;
+  else
+    for (int w = 0; w < bits; ++w) block[w] |= x << last * bits >> w * spare << (32 - spare);
 }
 /// The values of the NF4 codes (Dettmers et al. 2023).
 inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305f, -0.39491749f,

@@ -49,64 +49,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// Low bits of codes, one word for each column, and their high bits, which begin at bit 0.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
-struct code_words {
-  words low, high;
-
-  /// Word `n` of the low bits of a panel.
-  LINNET_TARGET inline void load(const word* panel, index n) {
-    constexpr index lows = low_bits(C), highs = high_bits(C);
-    if constexpr (highs == 0) {
-      __builtin_memcpy(&low, panel + n * panel_width, sizeof low);
-    } else {
-      const word* const block = panel + n / lows * (lows + highs) * panel_width;
-      const index i = n % lows, first = i * (32 / lows) * highs;
-      __builtin_memcpy(&low, block + i * panel_width, sizeof low);
-      __builtin_memcpy(&high, block + (lows + first / 32) * panel_width, sizeof high);
-      high = high >> static_cast<word>(first % 32);
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
     }
-  }
-  /// Number `i` of each of its words.
-  LINNET_TARGET inline vec<float> number(int i) const {
-    if constexpr (high_bits(C) == 0) {
-      return decode<C>(low, i);
-    } else {
-      constexpr int lows = low_bits(C), highs = high_bits(C);
-      constexpr word mask = ((1u << highs) - 1) << lows;
-      const int down = i * highs - lows;  // the high bits go straight to their place
-      const words upper =
-          down < 0 ? high << static_cast<word>(-down) : high >> static_cast<word>(down);
-      const words u = ((low >> static_cast<word>(i * lows)) & ((1u << lows) - 1)) | (upper & mask);
-      return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-    }
-  }
-};
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
 
-/// out[k][32] = scale_j (code - zero_j) for `n` words of low bits of each column of one panel:
-/// codes_of_word() rows of numbers for each. Without `scales` the codes are the numbers. A constant
-/// `zero` serves all columns where `zeros` is null. With `Minima`, `zeros` are added after scaling:
-/// out = scale_j code + zero_j.
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
 LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = codes_of_word(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      code_words<C> u;
-      u.load(w + at, k);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = u.number(i);
-        if constexpr (is_integer(C) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -118,7 +126,8 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 template <code C, bool Minima = false>
 LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = codes_of_word(C), chains = per_word < 8 ? per_word : 8,
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
@@ -132,23 +141,33 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
     vec<float> acc[std::size_t{chains}] = {};
-    const index whole = k / per_word;
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      code_words<C> u;
-      u.load(w + at, n);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = u.number(i);
-        if constexpr (integer) x = x - origin;
-        acc[i % chains] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (n * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      code_words<C> u;
-      u.load(w + at, whole);
-      vec<float> x = u.number(i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
