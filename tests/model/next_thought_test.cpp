@@ -2,6 +2,7 @@
 // Next-thought models: gradients, which tokens stay, the encoder against plain loops, and what may
 // not matter.
 
+#include <linnet/compression.hpp>
 #include <numeric>
 
 #include "support/attention.hpp"
@@ -228,6 +229,37 @@ BOOST_AUTO_TEST_CASE(batches_of_any_shape_after_each_other) {
   const auto other = gradient({&small});
   for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += other[i];
   BOOST_TEST(distance(gradient({&large, &small}), sum) <= 1e-12 * magnitude(sum));
+}
+
+// What calibration gathers is none of the padding, and every matrix is among it.
+BOOST_AUTO_TEST_CASE(calibrated) {
+  ln::weights<model> w;
+  randomize(w);
+  thoughts data(3, 8, 5);
+  const auto gather = [&] {
+    return ln::calibrate(w, [&](index) { return data.view(); }, data.limits(),
+                         {.batches = 1, .rows_per_input = 0});
+  };
+  const auto a = gather();
+  data.sources[8 + 6] = (data.sources[8 + 6] + 1) % 7;  // behind the end
+  const auto b = gather();
+  data.sources[8 + 5] = (data.sources[8 + 5] + 1) % 7;  // the last one
+  const auto c = gather();
+  BOOST_REQUIRE(a && b && c);
+  index ordinal = 0, changed = 0;
+  model::visit(
+      [&](const ln::parameter_path& at_path, const ln::tensor_info& info) {
+        const auto x = a->of(ordinal), y = b->of(ordinal), z = c->of(ordinal);
+        ++ordinal;
+        BOOST_TEST((x.rows > 0) == (info.kind == ln::role::matrix), at_path.str());
+        if (x.rows == 0) return;
+        const auto size = at(x.width * x.width);
+        BOOST_TEST(same_bits(std::span(x.moments, size), std::span(y.moments, size)));
+        changed += !same_bits(std::span(x.moments, size), std::span(z.moments, size));
+      },
+      ln::parameter_path{});
+  BOOST_TEST(changed > 10);
+  BOOST_TEST(static_cast<bool>(ln::quantize<ln::storage::int4<>>(w, *a, ln::gptq{})));
 }
 
 // Weights that are no numbers any more give a loss that is none, and nothing worse.
