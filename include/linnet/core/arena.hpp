@@ -46,14 +46,8 @@ class arena {
   /// The next `count` objects of type `T`; null from an arena that only counts or has no more.
   template <class T>
   constexpr T* take(index count) {
-    const index at = used_;
-    const index bytes = count < 0 ? most_bytes : multiply_sizes(count, sizeof(T));
-    used_ = add_sizes(used_, round_up((std::min)(bytes, most_bytes - alignment), alignment));
-    if (used_ > peak_) peak_ = used_;
-    assert((block_ == nullptr || used_ <= size_) &&
-           "linnet::arena: the plan exceeds its footprint");
-    if (block_ == nullptr || used_ > size_) return nullptr;
-    return reinterpret_cast<T*>(block_ + at);
+    std::byte* const first = take_objects(count, sizeof(T));
+    return first ? reinterpret_cast<T*>(first) : nullptr;
   }
   /// The current position, for release().
   constexpr index mark() const { return used_; }
@@ -63,6 +57,16 @@ class arena {
   constexpr index peak() const { return peak_; }
 
  private:
+  LINNET_COLD constexpr std::byte* take_objects(index count, index size) {
+    const index at = used_;
+    const index bytes = count < 0 ? most_bytes : multiply_sizes(count, size);
+    used_ = add_sizes(used_, round_up((std::min)(bytes, most_bytes - alignment), alignment));
+    if (used_ > peak_) peak_ = used_;
+    assert((block_ == nullptr || used_ <= size_) &&
+           "linnet::arena: the plan exceeds its footprint");
+    return block_ == nullptr || used_ > size_ ? nullptr : block_ + at;
+  }
+
   std::byte* block_ = nullptr;
   index size_ = 0, used_ = 0, peak_ = 0;
 };

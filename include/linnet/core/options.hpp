@@ -19,7 +19,7 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
-inline std::string number_text(double x) {
+LINNET_COLD inline std::string number_text(double x) {
   char digits[32];
   if (const double limit = 9007199254740992;
       x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
@@ -41,7 +41,7 @@ struct option_range {
     return is_finite(x) && (above ? x > least : x >= least) && (below ? x < most : x <= most);
   }
   /// The rule as text, of an option of that name: "0 <= top_p <= 1".
-  std::string text(std::string_view name) const {
+  LINNET_COLD std::string text(std::string_view name) const {
     if (names) {
       std::string all = names[0];
       for (int i = 1; i <= most; ++i) all.append(", ").append(names[i]);
@@ -114,38 +114,45 @@ bool in_range(const Options& all) {
   return fit;
 }
 
-/// The error that names an option, its rule and the value.
-inline linnet::error out_of_range(const char* where, const std::string& field,
-                                  const option_range& range, double got) {
-  const std::string_view name = std::string_view(field).substr(field.rfind('.') + 1);
-  std::string rule = range.counts && got > range.most ? "at most 10^15" : range.text(name);
-  if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
-  return {errc::invalid, where, field, rule, number_text(got)};
-}
-/// Finds the first option out of its range; `prefix` and its field name it.
-template <class Options>
-std::optional<linnet::error> first_out_of_range(const char* where, const std::string& prefix,
-                                                const Options& all) {
-  std::optional<linnet::error> wrong;
-  Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
-    if (wrong) return;
-    const std::string field = prefix.empty() ? name : prefix + "." + name;
-    if constexpr (sizeof...(range) == 0) {
-      wrong = first_out_of_range(where, field, value);
-    } else {
-      const double got = (option_value(value, range), ...);
-      if (!(range.contains(got) && ...)) wrong = (out_of_range(where, field, range, got), ...);
-    }
-  });
-  return wrong;
-}
+/// The first option out of its range, named by where it was looked for.
+struct option_search {
+  const char* where;
+  std::string prefix;  ///< of fields in nested structs
+  std::optional<linnet::error> wrong{};
+
+  LINNET_COLD void look(const char* name, double value, const option_range& range) {
+    if (wrong || range.contains(value)) return;
+    const std::string_view last =
+        std::string_view(name).substr(std::string_view(name).rfind('.') + 1);
+    std::string rule = range.counts && value > range.most ? "at most 10^15" : range.text(last);
+    if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
+    wrong = {errc::invalid, where, prefix + name, std::move(rule), number_text(value)};
+  }
+  template <class Options>
+  void look_at(const Options& all) {
+    Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
+      if constexpr (sizeof...(range) == 0) {
+        const std::size_t outer = prefix.size();
+        prefix.append(name).append(1, '.');
+        look_at(value);
+        prefix.resize(outer);
+      } else {
+        (look(name, option_value(value, range), range), ...);
+      }
+    });
+  }
+};
 
 /// Error of the function `where` for options that are out of their ranges: names the first of them
 /// behind `prefix`. Optimizers of the caller's own need not have ranges.
 template <class Options>
 result<void> acceptable(const char* where, std::string_view prefix, const Options& all) {
-  if constexpr (has_ranges<Options>)
-    if (!in_range(all)) return *first_out_of_range(where, std::string(prefix), all);
+  if constexpr (has_ranges<Options>) {
+    option_search search{where, std::string(prefix)};
+    if (!prefix.empty()) search.prefix += '.';
+    search.look_at(all);
+    if (search.wrong) return std::move(*search.wrong);
+  }
   return {};
 }
 

@@ -124,6 +124,13 @@
 /// Closes what LINNET_SIMD_NAMESPACE_BEGIN opened.
 #define LINNET_SIMD_NAMESPACE_END LINNET_NAMESPACE_END
 
+// Before functions that open, plan, read headers or explain: compiled to be small, not to be fast.
+#if defined(__clang__)
+#define LINNET_COLD __attribute__((cold, noinline, minsize))
+#else
+#define LINNET_COLD __attribute__((cold, noinline))
+#endif
+
 #if defined(__clang__)
 #define LINNET_UNROLL _Pragma("clang loop unroll(full)")
 #else

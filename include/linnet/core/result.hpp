@@ -37,7 +37,7 @@ struct error {
   std::string got;       ///< the value that was found
 
   /// One line for people: `where: what: expected …, got …`.
-  std::string message() const {
+  LINNET_COLD std::string message() const {
     std::string line = where;
     if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
     if (!expected.empty()) line += ": expected " + expected;
@@ -48,7 +48,7 @@ struct error {
 
 namespace detail {
 /// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
+LINNET_COLD inline std::string printable(std::string_view text) {
   std::string shown(text.substr(0, 60));
   for (char& c : shown)
     if (c < ' ' || c > '~') c = '?';
@@ -56,7 +56,7 @@ inline std::string printable(std::string_view text) {
 }
 
 /// The error errc::out_of_memory, made without memory for its text if none is left.
-inline error out_of_memory(std::string_view where) {
+LINNET_COLD inline error out_of_memory(std::string_view where) {
   error failure{errc::out_of_memory, {}, {}, "enough memory", "less"};  // no text needs the heap
 #if defined(__cpp_exceptions)
   try {

@@ -84,10 +84,9 @@ refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from
   return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
 }
 
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
+/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
+LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
+                                           bool paged, limits_refusal (*check)(const limits&)) {
   const auto refuse = [&](const char* field, std::string rule, index got) {
     return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
   };
@@ -95,11 +94,11 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
     return "no more than " + std::to_string(most) + ", " + what;
   };
   if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && M::cache::code == kv_code::int4)
+  if (l.kv_blocks > 0 && !paged)
     return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
   if (l.chunk > 0 && l.max_logits > l.chunk)
     return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = M::check_limits(l); own.field != nullptr)
+  if (const limits_refusal own = check(l); own.field != nullptr)
     return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
   constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
                                    "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
@@ -113,6 +112,13 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
     return refuse(names[largest], "limits whose memory fits an address space",
                   l.*growing_limits[largest]);
   return {};
+}
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
+                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
 }
 
 }  // namespace detail

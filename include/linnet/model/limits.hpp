@@ -91,13 +91,11 @@ inline constexpr index limits::*growing_limits[] = {&limits::batch,     &limits:
                                                     &limits::target,    &limits::chunk,
                                                     &limits::kv_blocks, &limits::max_logits};
 
-/// bytes(l), or most_bytes where computing it would exceed what an index holds. Each product in
-/// bytes() is a part of the sum, and becomes at most eight times as large where one limit doubles.
-/// So small limits grow to `l` step by step, for as long as the next step is safe. (Constants need
-/// no care: the compiler refuses what overflows.)
-template <class F>
-constexpr index bounded_bytes(const limits& l, F&& bytes) {
-  if (std::is_constant_evaluated()) return bytes(l);
+/// bytes(l) at run time, or most_bytes where computing it would exceed what an index holds. Each
+/// product in bytes() is a part of the sum, and becomes at most eight times as large where one
+/// limit doubles. So small limits grow to `l` step by step, for as long as the next step is safe.
+/// (Constants need no care: the compiler refuses what overflows.)
+LINNET_COLD inline index bounded_bytes_of(const limits& l, index (*bytes)(const limits&)) {
   constexpr index first = sizeof(index) == 8 ? 256 : 4;
   limits some = l;
   for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
@@ -114,6 +112,10 @@ constexpr index bounded_bytes(const limits& l, F&& bytes) {
   for (const auto member : growing_limits)
     if (!grow(some.*member, l.*member)) return most_bytes;
   return grow(some.threads, l.threads) ? sum : most_bytes;
+}
+/// bytes(l), or most_bytes where computing it would exceed what an index holds.
+constexpr index bounded_bytes(const limits& l, index (*bytes)(const limits&)) {
+  return std::is_constant_evaluated() ? bytes(l) : bounded_bytes_of(l, bytes);
 }
 
 /// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,

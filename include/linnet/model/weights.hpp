@@ -60,7 +60,7 @@ inline result<void> fits_memory(const char* where, const void* data, std::size_t
 }
 
 /// The error of a function that could not allocate so many bytes.
-inline linnet::error out_of_memory(const char* where, index bytes) {
+LINNET_COLD inline linnet::error out_of_memory(const char* where, index bytes) {
   return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
           "a failed allocation"};
 }

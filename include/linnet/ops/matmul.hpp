@@ -5,6 +5,7 @@
 /// numbers, only the scalar and the storage type are part of the code.
 
 #include <cassert>
+#include <span>
 
 #include <linnet/ops/team_product.hpp>
 
@@ -258,9 +259,9 @@ void grouped_product(Kernels, index i0, index i1, index p, index k, const conver
 }  // namespace detail
 
 /// All products of x[M, K], which is converted once.
-template <class T, class S, std::size_t Count>
+template <class T, class S>
 void gemm_batch(const execution& on, index m, index k, const T* x,
-                const product<T, S> (&all)[Count]) {
+                std::span<const product<T, S>> all) {
   using matrix = packed_matrix<T, S>;
   if constexpr (std::is_same_v<T, float>)
     if (on.tap) detail::show_inputs(on, m, k, x, all);
@@ -308,6 +309,13 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
     }
   }
   on.threads.wait();
+}
+
+/// @copydoc gemm_batch()
+template <class T, class S, std::size_t Count>
+void gemm_batch(const execution& on, index m, index k, const T* x,
+                const product<T, S> (&all)[Count]) {
+  gemm_batch(on, m, k, x, std::span<const product<T, S>>(all));
 }
 
 /// Products of x[M, K], one after the other; as one batch where all matrices are stored alike.

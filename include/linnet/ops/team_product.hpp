@@ -22,23 +22,23 @@ void each_block(const execution& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
   const index blocks = round_up(m, block_rows) / block_rows;
   const index height = round_up((m + blocks - 1) / blocks, 12);
-  const auto rows = [&](index block, index p0, index p1) {
-    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
-    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
-  };
   const auto [first, last] = on.threads.range(panels * blocks);
-  if (blocks >= 4 * on.threads.size()) {
-    // Many rows: every thread has its own, which it has in its caches from the last operation.
-    for (index unit = first; unit < last;) {
-      const index p0 = unit % panels, p1 = (std::min)(panels, p0 + (last - unit));
-      rows(unit / panels, p0, p1);
-      unit += p1 - p0;
+  // Many rows: every thread has its own, which it has in its caches from the last operation. Few
+  // rows: every thread has its own panels, so each reads only its part of the weights.
+  const bool many = blocks >= 4 * on.threads.size();
+  for (index unit = many ? first : 0, step = 1; unit < (many ? last : blocks); unit += step) {
+    index block = unit, p0 = first / blocks, p1 = last / blocks;
+    if (many) {
+      block = unit / panels;
+      p0 = unit % panels;
+      p1 = (std::min)(panels, p0 + (last - unit));
+      step = p1 - p0;
+    } else {
+      p0 += block < first % blocks;
+      p1 += block < last % blocks;
     }
-  } else {
-    // Few rows: every thread has its own panels, so each reads only its part of the weights.
-    const index p0 = first / blocks, p1 = last / blocks;
-    for (index block = 0; block < blocks; ++block)
-      rows(block, p0 + (block < first % blocks), p1 + (block < last % blocks));
+    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
+    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);  // one call, so one copy of what it does
   }
 }
 

@@ -88,7 +88,7 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
   if (lanes<T> < 4 || last - first < lanes<T>) {
     for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
@@ -116,7 +116,7 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
 template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
@@ -152,7 +152,7 @@ LINNET_TARGET static inline void mix_lanes(index first, index last, index column
 }
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
@@ -169,6 +169,6 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }

@@ -49,7 +49,7 @@ LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t h
 /// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
 /// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
 template <class T>
-LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
                                index first, index n, T* x, T* y) {
   using some_words = typename vector_of<word, lanes<T>>::type;
   word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used

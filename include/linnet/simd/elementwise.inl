@@ -5,24 +5,24 @@
 
 /// y = f(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation(index n, const T* x, T* y) {
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
 }
 /// dx += dy f'(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
-LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
                                          T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
@@ -35,7 +35,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;

@@ -139,7 +139,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);

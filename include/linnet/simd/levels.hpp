@@ -60,6 +60,7 @@ namespace detail {
   _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
 #endif
 #define LINNET_TARGET
+#define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
 #define LINNET_WIDTH 16
 #if defined(__aarch64__)
 #define LINNET_ROWS 8  // it has 32 registers
@@ -84,11 +85,13 @@ struct portable {
 #include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
+#undef LINNET_KERNEL
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
 #undef LINNET_LOW_PRODUCTS
 
 #if defined(__x86_64__)
+#define LINNET_KERNEL LINNET_TARGET
 // Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
 #define LINNET_FIRST(n)                                      \
   _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), \
@@ -226,6 +229,7 @@ struct avx512dot : avx512 {
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
+#undef LINNET_KERNEL
 #endif
 #undef LINNET_KEEP
 #undef LINNET_FOR_VECTORS

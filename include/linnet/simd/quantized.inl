@@ -82,7 +82,7 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
 /// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
 /// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
@@ -124,7 +124,7 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
@@ -186,7 +186,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -206,7 +206,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -225,7 +225,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -326,7 +326,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -334,7 +334,7 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);

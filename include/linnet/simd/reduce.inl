@@ -6,17 +6,17 @@
 
 /// y = a + b; y may be a or b
 template <class T>
-LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
 }
 /// x *= a
 template <class T>
-LINNET_TARGET static void scale(index n, T a, T* x) {
+LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
 /// sum of x_i y_i
 template <class T>
-LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
@@ -24,14 +24,14 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 
 /// sum of x_i
 template <class T>
-LINNET_TARGET static T total(index n, const T* x) {
+LINNET_KERNEL static T total(index n, const T* x) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
 /// largest x_i; n > 0
 template <class T>
-LINNET_TARGET static T maximum(index n, const T* x) {
+LINNET_KERNEL static T maximum(index n, const T* x) {
   if (n < lanes<T>) {
     T m = x[0];
     for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
@@ -47,7 +47,7 @@ LINNET_TARGET static T maximum(index n, const T* x) {
 
 /// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
 template <class T>
-LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stride) {
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
   vec_int<T> found{};

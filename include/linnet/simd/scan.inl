@@ -5,7 +5,7 @@
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
-LINNET_TARGET static void softplus(index n, T* x) {
+LINNET_KERNEL static void softplus(index n, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> v = get(x + i, c), zero = {};
     const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
@@ -28,7 +28,7 @@ LINNET_TARGET static void softplus(index n, T* x) {
 }
 /// dx *= 1 / (1 + e^-x), the derivative of softplus.
 template <class T>
-LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
 }
@@ -38,7 +38,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// c_j. next may be h.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
     const T input = delta[i] * x[i];
@@ -58,7 +58,7 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
 /// and d_decay (of delta_i through the decay).
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {

@@ -6,7 +6,7 @@
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
-LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
     const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
@@ -28,28 +28,28 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
-LINNET_TARGET static void softmax(index n, T* x) {
+LINNET_KERNEL static void softmax(index n, T* x) {
   const T m = maximum(n, x);
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
 /// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
 template <class T>
-LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
   const T s = dot(n, p, dp);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
 template <class T>
-LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
   const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
   return r;
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
                                             T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
@@ -61,7 +61,7 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
                                      T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
@@ -80,7 +80,7 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
                                               const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};

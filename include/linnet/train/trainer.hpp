@@ -130,11 +130,12 @@ class trainer {
 
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
-    const auto block = [](index bytes) { return round_up(bytes, alignment); };
-    const index rest = block(packed<M, T, S>::bytes()) + block(gradients<M, T>::bytes()) +
-                       Optimizer::template state<M, T>::bytes();
-    return detail::bounded_bytes(
-        l, [&](const limits& some) { return add_sizes(workspace_bytes(some), rest); });
+    return detail::bounded_bytes(l, [](const limits& some) {
+      const auto block = [](index bytes) { return round_up(bytes, alignment); };
+      return add_sizes(workspace_bytes(some), block(packed<M, T, S>::bytes()) +
+                                                  block(gradients<M, T>::bytes()) +
+                                                  Optimizer::template state<M, T>::bytes());
+    });
   }
 
   /// Opens a trainer of `w` for batches up to these limits; it allocates footprint(l) bytes, once.
