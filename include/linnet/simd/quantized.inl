@@ -101,6 +101,8 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
     for (index n = 0; n < whole; ++n) {
       words u;
       __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
+      // One row waits for memory, in which the next panels follow.
+      __builtin_prefetch(w + n * panel_width + at + 1024);
       LINNET_UNROLL
       for (int i = 0; i < per_word; ++i) {
         vec<float> x = decode<C>(u, i);
