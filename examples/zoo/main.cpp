@@ -116,7 +116,7 @@ void add_bench(CLI::App& app, bench_options& o) {
                      "file of weights of the preset, such as a GGUF file; without, random ones")
             ->check(CLI::ExistingPath));
   whole(c.add_option(
-             "--activation", o.activation,
+             "--compute,--activation", o.activation,
              "what products round activations to: f32, bf16 like the weights, or int8 with weights "
              "in int8, int4, q8_0, q4_0 or q4_1")
             ->capture_default_str());

@@ -56,6 +56,9 @@ namespace detail {
 #endif
 
 #if defined(__SSE2__)
+#define LINNET_DOT_PAIRS(a, b)      \
+  reinterpret_cast<vec_int<float>>( \
+      _mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)))
 #define LINNET_LOW_PRODUCTS(a, b) \
   _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
 #endif
@@ -88,6 +91,7 @@ struct portable {
 #undef LINNET_KERNEL
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_DOT_PAIRS
 #undef LINNET_LOW_PRODUCTS
 
 #if defined(__x86_64__)

@@ -146,8 +146,11 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
     for (index n = 0; n < whole; ++n) {
       words spare = {};
       for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
         words u;
-        __builtin_memcpy(&u, w + (n * of_block + j) * panel_width + at, sizeof u);
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
         LINNET_UNROLL
         for (int i = 0; i < per_word; ++i) {
           vec<float> x = decode<C>(u, i);
