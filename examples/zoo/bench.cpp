@@ -16,6 +16,7 @@
 
 #include "commands.hpp"
 #include "presets.hpp"
+#include "storages.hpp"
 #include "support.hpp"
 
 namespace zoo {
@@ -113,8 +114,9 @@ void check_types(const std::string& storage, const std::string& activation) {
 std::string program_text(const bench_options& o, const entry& model,
                          const std::vector<std::string>& works) {
   const std::string_view ffn = type_of("feed-forward", o.ffn, variants),
-                         storage = type_of("storage", o.storage, storages),
                          activation = type_of("activation", o.activation, activations);
+  std::string storage = grouped_storage(o.storage);
+  if (storage.empty()) storage = type_of("storage", o.storage, storages);
   check_types(o.storage, o.activation);
   if (ffn == "skip_encoder" && !model.t5)
     throw failure(model.name + " is decoder-only: skip-encoder is for encoder-decoders");
