@@ -14,6 +14,7 @@
 #include "compiled.hpp"
 #include "model_spec.hpp"
 #include "presets.hpp"
+#include "storages.hpp"
 #include "support.hpp"
 
 namespace zoo {
@@ -70,7 +71,8 @@ std::vector<std::string> works_of(const model_spec& model, const std::string& as
 
 /// Products of rounded activations need weights to match.
 void check_types(const std::string& storage, const std::string& activation) {
-  static constexpr std::string_view integers[] = {"int8", "int4", "q8_0", "q4_0", "q4_1"};
+  static constexpr std::string_view integers[] = {"int8", "int4", "q8_0",
+                                                  "q4_0", "q4_1", "q4_1+q8_0"};
   const bool of_integers = std::ranges::find(integers, storage) != std::end(integers);
   if (activation == "bf16" && storage != "bf16")
     throw failure("--activation bf16: goes with --storage bf16, not with " + storage);
@@ -82,8 +84,9 @@ void check_types(const std::string& storage, const std::string& activation) {
 
 std::string program_text(const bench_options& o, const model_spec& model,
                          const std::vector<std::string>& works) {
-  const std::string_view storage = type_of("storage", o.storage, storages),
-                         activation = type_of("activation", o.activation, activations);
+  const std::string_view activation = type_of("activation", o.activation, activations);
+  std::string storage = grouped_storage(o.storage);
+  if (storage.empty()) storage = type_of("storage", o.storage, storages);
   check_types(o.storage, o.activation);
   const bool rounded = o.activation != "f32";
   const bool loads = !o.weights.empty();

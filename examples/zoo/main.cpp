@@ -108,10 +108,12 @@ void add_bench(CLI::App& app, bench_options& o) {
   whole(c.add_option("--ffn", o.ffn,
                      "feed-forward: standard, skip, skip-encoder, 1w, 1w-relu, 2w, 3w")
             ->capture_default_str());
-  whole(c.add_option("--storage", o.storage,
-                     "how weights are stored: f32, bf16, f16, int8, int4, nf4, fp8_e4m3, fp8_e5m2, "
-                     "q8_0, q4_0, q4_1, q4_1+q8_0 (the embedding in q8_0, as in SmolLM2's file)")
-            ->capture_default_str());
+  whole(
+      c.add_option("--storage", o.storage,
+                   "how weights are stored: f32, bf16, f16, fp8_e4m3, fp8_e5m2, q8_0, q4_0, q4_1, "
+                   "q4_1+q8_0 (the embedding in q8_0, as in SmolLM2's file), int8, int2 to int6, "
+                   "nf4; with a group, such as int3-g64, or int4-row")
+          ->capture_default_str());
   whole(c.add_option("--weights", o.weights,
                      "file of weights of the preset, such as a GGUF file; without, random ones")
             ->check(CLI::ExistingPath));

@@ -139,7 +139,7 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   LINNET_REQUIRE_OK(three);
   BOOST_TEST(three->find("embedding.weight")->description() == "U8 [41, 9]");
   BOOST_TEST(three->find("embedding.weight.scales")->description() == "F32 [41]");
-  (void)round_trip(ln::quantize<ln::storage::int5<>>(w));
+  const std::string five = round_trip(ln::quantize<ln::storage::int5<>>(w));
   (void)round_trip(ln::quantize<ln::storage::q8_0>(w));
   (void)round_trip(ln::quantize<ln::storage::q4_0>(w));
   (void)round_trip(ln::quantize<ln::storage::q4_1>(w));
@@ -172,6 +172,12 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   BOOST_TEST(says(three_bits, grouped) ==
              "safetensors: storage: expected int3 (the model type), got int4");
   // A file that does not say what it stores is refused by its tensors.
+  const auto wider = ln::parse_safetensors(test::bytes(five));
+  LINNET_REQUIRE_OK(wider);
+  LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("five"), test::tensors_of(*wider)));
+  BOOST_TEST(test::message(ln::load_safetensors(three_bits, folder.path("five"))) ==
+             folder.path("five") +
+                 ": embedding.weight: expected U8 [41, 9] (the model type), got U8 [41, 15]");
   LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("mute"), test::tensors_of(*parsed)));
   BOOST_TEST(test::message(ln::load_safetensors(as_f32, folder.path("mute"))) ==
              folder.path("mute") +

@@ -480,12 +480,17 @@ BOOST_AUTO_TEST_CASE(codes_instead_of_numbers) {
   const byte_tokens data(2, 6, slots);
   ln::weights<corrected> w;
   randomize(w);
-  const auto q = ln::quantize<ln::storage::int8>(w);
-  BOOST_TEST(same_bytes(ln::unpack(ln::pack(q)), q));
-  const auto exact = logits_of(ln::pack(w), data), rounded = logits_of(ln::pack(q), data);
-  const auto same = logits_of(ln::pack(decoded<corrected>(q)), data);
-  BOOST_TEST(distance(rounded, same) <= 1e-5 * (1 + magnitude(same)));
-  BOOST_TEST(distance(rounded, exact) > 1e-4);
+  const auto exact = logits_of(ln::pack(w), data);
+  const auto check = [&]<class S>(S) {
+    const auto q = ln::quantize<S>(w);
+    BOOST_TEST(same_bytes(ln::unpack(ln::pack(q)), q), S::name);
+    const auto rounded = logits_of(ln::pack(q), data);
+    const auto same = logits_of(ln::pack(decoded<corrected>(q)), data);
+    BOOST_TEST(distance(rounded, same) <= 1e-5 * (1 + magnitude(same)), S::name);
+    BOOST_TEST(distance(rounded, exact) > 1e-4, S::name);
+  };
+  check(ln::storage::int8{});
+  check(ln::storage::int5<>{});
 }
 
 // A model that is trained on one text knows it, by its bytes alone, whatever ids its tokens have.

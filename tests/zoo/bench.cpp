@@ -20,6 +20,14 @@ BOOST_AUTO_TEST_CASE(refusals) {
   check_refused({"bench", "t5-min"}, "did you mean t5-mini?");
   check_refused({"bench", "t5-mini", "--ffn", "4w"}, "known: standard, skip, skip-encoder");
   check_refused({"bench", "t5-mini", "--storage", "int7"}, "did you mean int8?");
+  for (const char* const odd : {"int3-g24", "int3-g", "int3-g64x", "int3-g-64", "int3-g0",
+                                "int3-64", "int3-g99999999999999999999"})
+    check_refused(
+        {"bench", "t5-mini", "--storage", odd},
+        std::string("--storage ") + odd +
+            ": groups of int3 are a multiple of 32 inputs, such as int3-g64; int3-row has "
+            "one scale per row");
+  check_refused({"bench", "t5-mini", "--storage", "nf4-g4"}, "a multiple of 8 inputs");
   check_refused({"bench", "t5-mini", "--activation", "f64"}, "unknown activation");
   check_refused({"bench", "t5-mini", "--work", "dream"}, "unknown work");
   check_refused({"bench", "t5-mini", "--work", "prefill"}, "ask for encode");
@@ -217,8 +225,8 @@ BOOST_AUTO_TEST_CASE(measures_a_small_model) {
   setenv("XDG_CACHE_HOME", cache.path().c_str(), 1);
   setenv("CXXFLAGS", "-O0", 1);  // compiles in half the time
   const std::vector<std::string> arguments{
-      "bench",    "byte-decoder", "--ffn",     "skip", "--storage", "int8",  "--work", "prefill",
-      "--source", "16",           "--threads", "1",    "--seconds", "0.001", "--json"};
+      "bench",    "byte-decoder", "--ffn",     "skip", "--storage", "int3-g64", "--work", "prefill",
+      "--source", "16",           "--threads", "1",    "--seconds", "0.001",    "--json"};
   const test::outcome first = test::zoo(arguments), again = test::zoo(arguments);
   unsetenv("XDG_CACHE_HOME");
   unsetenv("CXXFLAGS");

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+// Storages that are spelled with the width of their groups: int3-g64, int4-row, nf4-g128.
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <string>
+#include <string_view>
+
+#include "support.hpp"
+
+namespace zoo {
+
+/// The type of int2 to int6, nf4 or int8 with "-g" and the inputs of a group, or "-row", behind it.
+/// Empty for words that begin otherwise.
+inline std::string grouped_storage(std::string_view word) {
+  const std::string_view name = word.substr(0, word.find('-'));
+  const bool plain = name == word;
+  // Groups end where the words end that kernels read.
+  const int step = name == "int3" || name == "int5" || name == "int6"  ? 32
+                   : name == "int2"                                    ? 16
+                   : name == "int4" || name == "nf4" || name == "int8" ? 8
+                                                                       : 0;
+  if (step == 0) return "";
+  const bool by_row = word.substr(name.size()) == "-row" || (plain && name == "int8");
+  int group = plain ? (name == "nf4" ? 64 : 32) : 0;
+  if (!plain && !by_row) {
+    const std::string_view tail = word.substr(name.size());
+    const char* const end = tail.data() + tail.size();
+    const bool whole = tail.starts_with("-g") && tail.size() > 2 &&
+                       std::from_chars(tail.data() + 2, end, group).ptr == end;
+    if (!whole || group <= 0 || group % step != 0)
+      throw failure(
+          fmt::format("--storage {0}: groups of {1} are a multiple of {2} inputs, such as "
+                      "{1}-g64; {1}-row has one scale per row",
+                      word, name, step));
+  }
+  if (name == "int8")
+    return by_row ? "ln::storage::int8"
+                  : fmt::format(
+                        "ln::storage::int8_per<ln::storage::granularity::group, "
+                        "ln::storage::symmetry::symmetric, {}>",
+                        group);
+  return fmt::format("ln::storage::{}<{}>", name == "nf4" ? "nf4_per" : name, group);
+}
+
+}  // namespace zoo
