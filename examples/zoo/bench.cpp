@@ -99,7 +99,7 @@ std::string program_text(const bench_options& o, const model_spec& model,
       "using Deployed = {};\n\n"
       "int main(int count, char** argument) try {{\n"
       "  if (count != {}) return 2;\n"
-      "  zoo::bench<Trained, Deployed> bench(argument, {});\n",
+      "  zoo::measurement<Trained, Deployed> bench(argument, {});\n",
       model.name(), o.ffn, o.storage, o.activation, loads ? " WEIGHTS" : "", ZOO_SOURCE_DIR,
       loads ? "#include \"" ZOO_SOURCE_DIR "/examples/zoo/preset_loader.hpp\"\n" : "",
       model.declarations(), model.type(o.ffn),

@@ -25,10 +25,10 @@ inline int say_problem(const std::exception& problem) {
 
 /// Measures works of model `Trained` in f32 and of `Deployed`, the same model as it is shipped.
 template <class Trained, class Deployed>
-class bench {
+class measurement {
  public:
   /// The arguments are BATCH SOURCE TARGET THREADS SECONDS; so long each work is timed.
-  bench(char** argument, ln::weights<Trained> weights)
+  measurement(char** argument, ln::weights<Trained> weights)
       : sizes_{std::atol(argument[1]), std::atol(argument[2]), std::atol(argument[3]),
                std::atoi(argument[4])},
         seconds_(std::atof(argument[5])),

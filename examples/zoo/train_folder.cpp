@@ -27,8 +27,8 @@ namespace {
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
 
-constexpr ln::index checked = 48;     // held-out examples of each text, while training
-constexpr ln::index examined = 2048;  // at the end
+constexpr ln::index checked = 48;    // held-out examples of each text, while training
+constexpr ln::index examined = 256;  // at the end
 constexpr ln::index usual_length = 256;
 
 void write(const std::string& path, std::string_view text) {
@@ -216,14 +216,16 @@ class course {
   }
 
   /// Writes the weights, judges them, and lets them write.
-  void save() {
+  void save(ln::index examples_of_each) {
     const std::string weights = o_.out + "/model.safetensors";
     model_->save(weights);
-    const double bits = examine(examined);
-    record_.held_out.emplace_back(static_cast<double>(record_.steps), bits);
-    for (std::size_t g = 0; g < text_.groups.size(); ++g)
-      record_.by_text.emplace_back(text_.groups[g].name,
-                                   from_.held_out(*model_, g, examined).bits());
+    text_score sum;
+    for (std::size_t g = 0; g < text_.groups.size(); ++g) {
+      const text_score one = from_.held_out(*model_, g, examples_of_each);
+      record_.by_text.emplace_back(text_.groups[g].name, one.bits());
+      sum += one;
+    }
+    record_.held_out.emplace_back(static_cast<double>(record_.steps), sum.bits());
     model_.reset();
     write_sample(weights);
   }
@@ -318,7 +320,7 @@ void train_folder(const train_options& asked) {
   const stop_requests stops;
   course training(o, *code, text, by, *from, record);
   const bool over = training.run();
-  training.save();
+  training.save(over ? examined : checked);
   write_report(record, o.out + "/training.jsonl", o.out + "/report.html");
   if (over) {
     json all = described;

@@ -34,6 +34,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
   check_refused({"bench", "gpt2-small", "--work", "encode"}, "ask for prefill");
   check_refused({"bench", "gpt2-small", "--ffn", "skip-encoder"}, "decoder-only");
   check_refused({"bench", "gpt2-small", "--source", "1000", "--target", "100"}, "1024");
+  check_refused({"bench", "decoder:layers=2"}, "vocabulary=N is missing");
+  check_refused({"bench", "stlm-10m:context=64"}, "but the context of stlm-10m:context=64 is 64");
+  check_refused({"bench", "t5-mini", "--weights", "/nothing/here"}, "does not exist");
   check_refused({"bench", "t5-mini", "--batch", "0"}, "--batch");
   check_refused({"bench", "t5-mini", "--source", "0"}, "--source");
   check_refused({"bench", "t5-mini", "--target", "1.5"}, "--target");
@@ -220,14 +223,24 @@ BOOST_AUTO_TEST_CASE(programs_are_kept_and_run_only_where_nobody_else_can_write)
   if (geteuid() == 0) BOOST_CHECK(!runs("chmod 755 " + test::quoted(program) + "; chown 65534"));
 }
 
+// With weights of a file; those of another model are refused.
 BOOST_AUTO_TEST_CASE(measures_a_small_model) {
   const test::scratch_folder cache;
+  const std::string text = cache.path("text"), weights = cache.path("w.safetensors"),
+                    others = cache.path("others.safetensors");
+  std::ofstream(text) << std::string(20'000, 'x');
+  for (const auto& [ffn, out] : {std::pair{"skip", weights}, {"1w", others}})
+    test::zoo_prints({"train", text, "--ffn", ffn, "--steps", "1", "--batch", "1", "--out", out});
   setenv("XDG_CACHE_HOME", cache.path().c_str(), 1);
   setenv("CXXFLAGS", "-O0", 1);  // compiles in half the time
   const std::vector<std::string> arguments{
-      "bench",    "byte-decoder", "--ffn",     "skip", "--storage", "int3-g64", "--work", "prefill",
-      "--source", "16",           "--threads", "1",    "--seconds", "0.001",    "--json"};
+      "bench",     "byte-decoder", "--ffn",    "skip",      "--storage", "int3-g64",
+      "--work",    "prefill",      "--source", "16",        "--threads", "1",
+      "--seconds", "0.001",        "--json",   "--weights", weights};
   const test::outcome first = test::zoo(arguments), again = test::zoo(arguments);
+  std::vector<std::string> wrong = arguments;
+  wrong.back() = others;
+  check_refused(wrong, others);
   unsetenv("XDG_CACHE_HOME");
   unsetenv("CXXFLAGS");
   BOOST_REQUIRE_MESSAGE(first.status == 0, first.err);

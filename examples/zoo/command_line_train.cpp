@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+// The command line of what trains: zoo train, sweep and quickstart.
+
+#include "command_line.hpp"
+#include "support.hpp"
+#include "support/study.hpp"
+
+namespace zoo {
+
+void add_threads(CLI::App& command, int& threads) {
+  threads = default_threads();
+  command.add_option("--threads", threads, "threads that share the work")
+      ->transform(whole_in(1, 256))
+      ->type_name("K")
+      ->capture_default_str();
+}
+
+void add_seed(CLI::App& command, std::uint64_t& seed) {
+  command.add_option("--seed", seed, "seed of the random numbers")
+      ->transform(whole_in(std::uint64_t{0}, ~std::uint64_t{0}))
+      ->type_name("S")
+      ->capture_default_str();
+}
+
+namespace {
+
+/// The options that train, sweep and quickstart share.
+CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_options& o) {
+  CLI::App& c = *app.add_subcommand(name, what);
+  c.add_option("textfile", o.text, "text to learn from")->required()->check(CLI::ExistingFile);
+  c.add_option("--model", o.model, "byte-decoder or byte-t5")->capture_default_str();
+  auto* const steps = c.add_option("--steps", o.steps, "optimizer steps; makes a run repeatable")
+                          ->transform(whole_in(1, 100'000'000));
+  c.add_option("--minutes", o.minutes, "time for training, unless --steps is given")
+      ->check(number_in(0.01, 100'000))
+      ->capture_default_str()
+      ->excludes(steps);
+  c.add_option("--batch", o.batch, "examples per step")
+      ->transform(whole_in(1, 1024))
+      ->capture_default_str();
+  c.add_option("--rate", o.rate, "highest learning rate")
+      ->check(number_in(1e-7, 1))
+      ->capture_default_str();
+  add_seed(c, o.seed);
+  add_threads(c, o.threads);
+  return c;
+}
+
+/// The options of zoo train --text: of any model, to a folder.
+void add_text_training(CLI::App& c, train_options& o) {
+  auto* const text =
+      c.add_option("--text", o.texts,
+                   "instead of TEXTFILE: a file, or a folder whose .txt files are read; trains any "
+                   "model with any tokenizer to the folder --out; may be given several times")
+          ->allow_extra_args(false)
+          ->type_name("PATH")
+          ->excludes(c.get_option("textfile"));
+  const auto add = [&](const char* name, auto& value, const char* what) {
+    return c.add_option(name, value, what)->capture_default_str()->needs(text);
+  };
+  add("--mix", o.mix,
+      "weights of texts, by names of files or of folders in a folder: wiki.txt=3,code=1; without, "
+      "each byte counts the same")
+      ->type_name("NAME=W,...");
+  add("--tokenizer", o.tokenizer,
+      "bytes, bpe:N (N ids learned from the text), gpt2:DIR, sentencepiece:FILE, or a "
+      "tokenizer.json")
+      ->type_name("TOKENIZER");
+  add("--length", o.length, "tokens of an example; 0: the model's context, 256 at most")
+      ->transform(whole_in(0L, 1'000'000L));
+  add("--accumulate", o.accumulate, "batches of a step")->transform(whole_in(1L, 100'000L));
+  add("--schedule", o.schedule, "of the rate: cosine, constant, inverse_sqrt");
+  add("--warm-up", o.warm_up, "share of the steps in which the rate rises")->check(number_in(0, 1));
+  add("--last-rate", o.last_rate, "share of --rate that a cosine ends with")
+      ->check(number_in(0, 1));
+  add("--decay", o.decay, "of AdamW's weights")->check(number_in(0, 10));
+  add("--clip", o.clip, "largest norm of a gradient; 0: any")->check(number_in(0, 1e9));
+  add("--dropout", o.dropout, "share of values that a step drops")->check(number_in(0, 0.99));
+  add("--optimizer", o.optimizer, "adamw or adafactor");
+  add("--compute", o.compute, "what products are computed in: f32 or bf16");
+  c.callback([&o, &c, text] {
+    const auto given = [&](const char* name) { return c.get_option(name)->count() > 0; };
+    if (text->count() == 0) {
+      if (o.text.empty()) throw failure("a text is missing: TEXTFILE or --text");
+      if (given("--steps") && given("--minutes"))
+        throw failure("--minutes excludes --steps without --text");
+      return train(o);
+    }
+    // Other models than the byte-level ones want other numbers, and --minutes is but a limit.
+    if (!given("--steps")) o.steps = 2000;
+    if (!given("--minutes")) o.minutes = 0;
+    if (!given("--rate")) o.rate = 1e-3;
+    if (!given("--batch")) o.batch = 8;
+    train(o);
+  });
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, train_options& o) {
+  CLI::App& c =
+      add_course(app, "train", "Train a byte-level model on a text, or any model with --text", o);
+  c.get_option("textfile")->required(false);
+  CLI::Option *const steps = c.get_option("--steps"), *const minutes = c.get_option("--minutes");
+  steps->remove_excludes(minutes);
+  minutes->remove_excludes(steps);
+  c.get_option("--model")->description(
+      "byte-decoder or byte-t5; with --text any preset, a preset with other numbers such as "
+      "stlm-10m:vocabulary=4096, or a shape such as decoder:layers=4,d_model=128,heads=4; what zoo "
+      "was not built with is compiled once");
+  c.get_option("--steps")->description("optimizer steps; makes a run repeatable; 2000 with --text");
+  c.get_option("--minutes")
+      ->description(
+          "time for training, unless --steps is given; with --text, the training is put off after "
+          "it");
+  c.get_option("--batch")->description("examples per step; 8 with --text");
+  c.get_option("--rate")->description("highest learning rate; 0.001 with --text");
+  c.add_option("--ffn", o.ffn, "feed-forward: standard, skip, 1w, 1w-relu, 2w, 3w")
+      ->capture_default_str();
+  auto* const out =
+      c.add_option("--out", o.out,
+                   "save the model here (safetensors), for zoo generate; while it trains, "
+                   "FILE.ckpt holds what --resume needs; with --text, a folder")
+          ->type_name("PATH");
+  c.add_flag("--resume", o.resume,
+             "go on where the checkpoint stands, if it is there: with --steps to the same bits")
+      ->needs(out);
+  c.add_option("--save-every", o.save_every, "seconds from one checkpoint to the next")
+      ->check(number_in(0, 1e6))
+      ->capture_default_str()
+      ->needs(out);
+  add_text_training(c, o);
+}
+
+void add_sweep(CLI::App& app, report_options& o) {
+  o.minutes = 6;
+  CLI::App& c = add_course(app, "sweep", "Compare the feed-forward variants on a text", o);
+  c.add_option("--report", o.report, "write an HTML report")->type_name("FILE");
+  c.callback([&] { sweep(o); });
+}
+
+void add_quickstart(CLI::App& app, report_options& o) {
+  o.minutes = 3;
+  CLI::App& c = add_course(
+      app, "quickstart", "Train, collapse, quantize, compare and report, in about four minutes", o);
+  c.add_option("--report", o.report, "write an HTML report")->type_name("FILE");
+  c.callback([&] { quickstart(o); });
+}
+
+}  // namespace zoo
