@@ -254,6 +254,10 @@ BOOST_AUTO_TEST_CASE(the_document) {
       "distillation_options", "distillation_options", {},
       [&](const auto& o) { return complaint_of(ln::distillation<M, M>::open(p, l, o)); });
 
+  check<ln::contrastive_options>(
+      "contrastive_options", "contrastive_options", {},
+      [&](const auto& o) { return complaint_of(ln::contrastive_objective::open(o)); });
+
   const std::string letters(100, 'a');
   const std::string_view texts[] = {letters};
   const auto bytes = ln::byte_tokenizer::t5();
