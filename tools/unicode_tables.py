@@ -58,6 +58,13 @@ inline constexpr std::uint32_t mark_starts[] = {
 %(marks)s
     // clang-format on
 };
+/// Where runs begin of what patterns' \\w takes otherwise than letters, numbers and marks: 2 x the
+/// first code point, + 1 inside of a run. Most are numbers that are no digits.
+inline constexpr std::uint32_t word_exceptions[] = {
+    // clang-format off
+%(words)s
+    // clang-format on
+};
 
 /// Code points first, first + step ... last whose lower case is `add` further on.
 struct case_run {
@@ -104,6 +111,19 @@ def mark_class(code):
     return {"Mn": 1, "Mc": 2, "Me": 2, "Cc": 4, "Cf": 4, "Co": 4}.get(category, 0)
 
 
+# Alphabetic symbols, which unicodedata lacks.
+ALPHABETIC = {*range(0x24B6, 0x24EA), *range(0x1F130, 0x1F14A), *range(0x1F150, 0x1F16A),
+              *range(0x1F170, 0x1F18A)}
+
+
+def word_exception(code):
+    """Whether patterns' \\w takes another code point than letters, numbers and marks."""
+    category = unicodedata.category(chr(code))
+    word = category[0] in "LM" or category in ("Nd", "Nl", "Pc") or code in ALPHABETIC or \
+        code in (0x200C, 0x200D)
+    return word != (category[0] in "LMN")
+
+
 def lower_runs():
     found = []
     for code in range(0x110000):
@@ -141,15 +161,17 @@ def main():
         codes += parts
     combining = runs([unicodedata.combining(chr(code)) for code in range(0x110000)], 256)
     marks = runs([mark_class(code) for code in range(0x110000)], 8)
+    words = runs([word_exception(code) for code in range(0x110000)], 2)
     lower = lower_runs()
     assert [c for c in range(0x110000) if len(chr(c).lower()) > 1] == [0x130]
-    size = 4 * (len(entries) + len(codes) + len(combining) + len(marks) + 4 * len(lower)) + \
+    size = 4 * (len(entries) + len(codes) + len(combining) + len(marks) + len(words) + 4 * len(lower)) + \
         2 * (len(starts) + len(pairs))
     HEADER.write_text(TEXT % {
         "version": PINNED, "kilobytes": -(-size // 1000),
         "decompositions": table(entries), "starts": table(starts), "codes": table(codes),
         "compositions": table(number for _, number in sorted(pairs)),
         "combining": table(combining), "marks": table(marks),
+        "words": table(words),
         "lower": "\n".join(rows(f"{{{a:#x}, {z:#x}, {step}, {add}}}," for a, z, step, add in lower))})
 
 

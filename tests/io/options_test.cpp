@@ -269,6 +269,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
   });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
+  check<ln::contrastive_options>(
+      "contrastive_options", "contrastive_options", {},
+      [&](const auto& o) { return complaint_of(ln::contrastive_objective::open(o)); });
 
   const std::string letters(100, 'a');
   const std::string_view texts[] = {letters};

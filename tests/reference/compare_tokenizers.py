@@ -38,7 +38,7 @@ PIECES = list(" \n\r\t'sStTrReEvVmMlLdDabAB\u00e97\u0966\u00bd!._-\u017f\u3000\u
               "\u1e9b\u0323\uac00\u1100\u1161\u2581\u0130\u00df\u01c5\ufdfa\u00ad\u200b\ufffd\u0000") + [
     "'s", "'LL", "  ", "   ", "\n\n", "\r\n", "123", "1234567", " the", "'re", "n't", " do not", " ' ",
     "e\u0301", "Caf\u00e9", "na\u00efve", "\u4e2d\u6587", "<0x0A>", "##ing", "ing", "[UNK]", "<unk>",
-    "\u2581the", "a" * 101, "A\u030a\u0327", "\u0915\u094d\u0937", "\U0001d400", "\u2460"]
+    "\u2581the", "cat", "_", "\u203f", "\u24b6", "a" * 101, "A\u030a\u0327", "\u0915\u094d\u0937", "\U0001d400", "\u2460"]
 
 
 def agreeing():
@@ -51,6 +51,13 @@ def agreeing():
     letter = pre_tokenizers.Split(Regex(r"\p{L}"), "isolated")
     number = pre_tokenizers.Split(Regex(r"\p{N}"), "isolated")
     digits = pre_tokenizers.Digits(individual_digits=True)
+
+    words = pre_tokenizers.Whitespace()
+
+    def is_word(code, category):
+        return (category[0] in "LM" or category in ("Nd", "Nl", "Pc") or code in (0x200C, 0x200D) or
+                any(first <= code <= last for first, last in (
+                    (0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))))
 
     def cut(split, text):
         return len(split.pre_tokenize_str("!" + text + "!")) == 3
@@ -67,6 +74,7 @@ def agreeing():
             and (code in (0, 0xFFFD) or
                  (clean.normalize_str(char) == "") == (category in ("Cc", "Cf", "Co") and
                                                        char not in "\t\n\r"))
+            and (len(words.pre_tokenize_str("a" + char + "a")) == 1) == is_word(code, category)
             and cut(letter, char) == (category[0] == "L")
             and cut(number, char) == cut(digits, char) == (category[0] == "N")
             and (code < 128 or (len(bert.pre_tokenize_str("a" + char + "b")) == 3) ==
@@ -268,9 +276,32 @@ def unigram_whole(size, lines):
                    decoder=decoders.Metaspace(prepend_scheme="never"))
 
 
+def roberta(size, lines):
+    t = byte_level(size, lines, pre_tokenizers.ByteLevel(add_prefix_space=True))
+    t.add_special_tokens([AddedToken("<mask>", lstrip=True), AddedToken("<s>", rstrip=True)])
+    t.add_tokens([AddedToken("cat", single_word=True, normalized=False),
+                  AddedToken("the", single_word=True, lstrip=True, rstrip=True),
+                  AddedToken(" ab", rstrip=True), AddedToken("\u00e9 ", lstrip=True)])
+    return t
+
+
+def words(size, lines):
+    t = bert(size, lines, lowercase=False)
+    t.pre_tokenizer = pre_tokenizers.Whitespace()
+    t.add_tokens([AddedToken("Ab", single_word=True), AddedToken("_", lstrip=True, rstrip=True)])
+    return t
+
+
+def words_between_spaces(size, lines):
+    t = bert(size, lines)
+    t.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    t.add_tokens([AddedToken("ab", single_word=True), AddedToken("E", single_word=True, normalized=False)])
+    return t
+
+
 KINDS = [gpt2, gpt2_split, smollm, llama3, qwen2, bert, bert_cased, bert_accents, llama,
          llama_metaspace, fused_unknown, single_unknown, unigram, unigram_t5, unigram_bytes,
-         unigram_whole]
+         unigram_whole, roberta, words, words_between_spaces]
 
 
 def real_gpt2(data):
@@ -392,8 +423,8 @@ def compare(name, program, t, match, lines):
         text = t.decode([i for i in want.ids if i not in special], skip_special_tokens=False)
         differs = [ids != want.ids, back != text]
         # Hugging Face drops every space of the first piece, SentencePiece and linnet one; and it
-        # shows each byte of broken UTF-8.
-        if back.lstrip(" ") == text.lstrip(" ") or "\ufffd" in text:
+        # shows each byte of broken UTF-8, and the ## of a text that begins with it.
+        if back.lstrip(" ") == text.lstrip(" ") or "\ufffd" in text or "##" in line:
             differs[1] = False
         for i in (0, 1):
             wrong[i] += differs[i]

@@ -22,8 +22,9 @@ PIECES = ["<", ">", "|", "a", "b", "s", "ab", "é", "日", " ", "1", "23", "\n"]
 FILLERS = PIECES + ["  ", "'s", "ba", "the", "x1", "..", "\t", " a"]
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
               "use_regex": True}
-DIGITS = {"type": "Sequence",
-          "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL]}
+PREFIXED = BYTE_LEVEL | {"add_prefix_space": True}
+DIGITS, PREFIXED_DIGITS = ({"type": "Sequence", "pretokenizers": [
+    {"type": "Digits", "individual_digits": True}, last]} for last in (BYTE_LEVEL, PREFIXED))
 
 
 def letters():
@@ -69,29 +70,26 @@ def make(rng, refused):
         known = content in vocabulary
         added.append({"id": vocabulary[content] if known else len(vocabulary) + len(
             [t for t in added if t["content"] not in vocabulary]), "content": content,
-            "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": rng.random() < 0.5, "special": rng.random() < 0.5})
+            "single_word": rng.random() < 0.2, "lstrip": rng.random() < 0.2,
+            "rstrip": rng.random() < 0.2, "normalized": rng.random() < 0.5,
+            "special": rng.random() < 0.5})
     added.sort(key=lambda t: t["id"])
     case = {"added_tokens": added, "normalizer": None,
-            "pre_tokenizer": rng.choice([BYTE_LEVEL, DIGITS]),
+            "pre_tokenizer": rng.choice([BYTE_LEVEL, DIGITS, PREFIXED, PREFIXED_DIGITS]),
             "ignore_merges": rng.random() < 0.3, "merges": merges}
     if refused:
         case["refused"] = refused
         if refused == "normalizer":
             case["normalizer"] = rng.choice([{"type": "Nmt"}, {"type": "ByteLevel"}, {
                 "type": "Sequence", "normalizers": [{"type": "Nmt"}]}])
-        elif refused == "add_prefix_space":
-            case["pre_tokenizer"] = BYTE_LEVEL | {"add_prefix_space": True}
         elif refused == "pretokenizers[1]":  # inside letters
             case["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [BYTE_LEVEL, {
                 "type": "Digits", "individual_digits": True}]}
         elif refused == "pre_tokenizer":
             case["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁",
                                      "prepend_scheme": "always", "split": True}
-        elif refused == "content":  # a letter of GPT-2, which is another byte's piece
+        else:  # content: a letter of GPT-2, which is another byte's piece
             added[:] = [added[0] | {"content": "é", "id": vocabulary["é"]}]
-        else:
-            rng.choice(added)[refused] = True
 
     model = {"type": "BPE", "dropout": None, "unk_token": None,
              "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": False,
@@ -118,10 +116,9 @@ def main():
     if tokenizers.__version__ != VERSION:
         raise SystemExit(f"tokenizers {VERSION} is needed, this is {tokenizers.__version__}")
     rng = random.Random(2026)
-    cases = [make(rng, None) for _ in range(60)]
+    cases = [make(rng, None) for _ in range(80)]
     cases += [make(rng, setting) for setting in
-              ["single_word", "lstrip", "rstrip", "normalizer", "normalizer", "add_prefix_space",
-               "pretokenizers[1]", "pre_tokenizer", "content"]]
+              ["normalizer", "normalizer", "pretokenizers[1]", "pre_tokenizer", "content"]]
     OUT.write_text("[\n" + ",\n".join(json.dumps(c, ensure_ascii=False) for c in cases) + "\n]\n",
                    encoding="utf-8")
 

@@ -438,9 +438,9 @@ std::string make_hf_config() {
   std::string name(classes[static_cast<int>(kind)]);
   if constexpr (detail::is_encoder<M>)
     name += M::masked               ? "ForMaskedLM"
+            : M::head::classes == 0 ? "Model"
             : M::label_per_sequence ? "ForSequenceClassification"
-            : M::head::trains       ? "ForTokenClassification"
-                                    : "Model";
+                                    : "ForTokenClassification";
   std::string text = "{\n  \"architectures\": [\n    " + detail::json_quoted(name) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
     if (field.written)

@@ -9,6 +9,7 @@
 #include <linnet/model/encoder_body.hpp>
 #include <linnet/model/metadata.hpp>
 #include <linnet/model/objective.hpp>
+#include <linnet/ops/contrastive.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -25,7 +26,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
   static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
   /// Whether the head predicts tokens of the vocabulary.
-  static constexpr bool masked = Head::trains && Head::classes == 0;
+  static constexpr bool masked = Head::trains && Head::classes == 0 && !Head::contrasts;
+  /// Whether the head has logits of labels.
+  static constexpr bool labelled = Head::trains && !Head::contrasts;
   // See model_defaults.
   static constexpr bool supports_cache = false,
                         label_per_sequence = Head::trains && Head::per_sequence;
@@ -48,8 +51,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using with_head = with<linnet::head::policy, Other>;
 
   static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
-  /// Logits of one label.
-  static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
+  /// Logits of one label; of a contrastive head the cosine of a pair.
+  static constexpr index vocabulary = Head::classes > 0 ? Head::classes
+                                      : Head::contrasts ? 1
+                                                        : Shape.vocabulary;
   /// The layer between the hidden states and the logits.
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
@@ -67,7 +72,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         (Head::classes > 0 || (masked && !tied)),
         typename form::at<Form, linnet::storage::part::head>::matrix, std::nullptr_t>
         table{};
-    [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
+    [[no_unique_address]] std::conditional_t<labelled && biased, typename Form::vector,
                                              std::nullptr_t>
         bias{};
   };
@@ -85,7 +90,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (Head::classes > 0 || (masked && !tied))
       normal(at / last / "weight", tensor_info{vocabulary, read_width, role::matrix, 1},
              p.table...);
-    if constexpr (Head::trains && biased)
+    if constexpr (labelled && biased)
       f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
   }
   static constexpr double initial_deviation = 0.02;
@@ -112,11 +117,14 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   struct workspace : body::template workspace<T> {
     typename reader::template cache<T> read_cache{};
     T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
-    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
-    T* chunk = nullptr;                        ///< logits of some rows
-    double* losses = nullptr;                  ///< [rows]
-    index* places = nullptr;                   ///< [rows] of the rows that the head reads
-    token* labels = nullptr;                   ///< [rows] their labels
+    T *d_chosen = nullptr, *d_read = nullptr;    ///< gradients
+    T* chunk = nullptr;                          ///< logits of some rows
+    double* losses = nullptr;                    ///< [rows]
+    index* places = nullptr;                     ///< [rows] of the rows that the head reads
+    token* labels = nullptr;                     ///< [rows] their labels
+    T *vectors = nullptr, *d_vectors = nullptr;  ///< [batch, d] of a contrastive head
+    T *norms = nullptr, *scores = nullptr;       ///< their lengths, and cosines of pairs
+    double* sums = nullptr;                      ///< [batch] log sums of cosines
     int head_dropout_id = 0;
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
@@ -147,7 +155,15 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       w.read = w.hidden;
       w.d_read = w.d_hidden;
     }
-    if (Head::trains && scores) {
+    if (Head::contrasts && scores) {
+      w.vectors = m.saved.take<T>(e.batch * d);
+      w.norms = m.saved.take<T>(e.batch);
+      w.scores = m.saved.take<T>(ops::contrastive_scores(e.batch));
+      w.sums = m.saved.take<double>(e.batch);
+      w.losses = m.saved.take<double>(e.batch);
+      if (e.training) w.d_vectors = m.saved.take<T>(e.batch * d);
+    }
+    if (labelled && scores) {
       w.labels = m.saved.take<token>(read.rows());
       w.losses = m.saved.take<double>(read.rows());
       w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
@@ -190,6 +206,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static refusal refuses(const batch& b, const limits& l) {
     if (const refusal why = refuses_texts(b, l); why != refusal::none) return why;
     batch_check c(b.batch, l.batch);
+    if (Head::contrasts) return c.why;
     c.labels(b.labels, label_per_sequence ? 1 : b.length, vocabulary);
     if (!label_per_sequence && b.lengths)
       for (index i = 0; c.fits() && i < b.batch; ++i)
@@ -240,7 +257,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) requires(Head::trains) {
+                                                 const ops::execution& on) requires(labelled) {
     context<T> ctx = context_of<T>(b, on);
     forward<T, S>(p, b, w, ctx);
     const index rows = choose(b, true, w, ctx);
@@ -250,7 +267,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
-  /// criterion asks for all. Called by every thread.
+  /// criterion asks for all. A contrastive head's criterion is ops::contrastive_criterion, with
+  /// defaults for others; `tokens` of the sum are pairs. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -259,6 +277,45 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
     forward<T, S>(p, b, w, ctx);
+    if constexpr (Head::contrasts)
+      return contrast<T, S>(p, dp, b, w, ctx, {call, ops::contrastive_settings(criterion)});
+    else
+      return label_loss<T, S>(p, dp, b, w, ctx, call, criterion);
+  }
+
+ private:
+  /// The settings of a contrastive call.
+  template <class T>
+  struct contrast_call {
+    const loss_call<T>& call;
+    contrastive_options how;
+  };
+  /// loss() behind forward(), of a contrastive head.
+  template <class T, class S>
+  static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                           const batch& b, workspace<T>& w, context<T>& ctx,
+                           const contrast_call<T>& c) {
+    const ops::pooled_rows rows{b.batch, b.length, b.lengths, d};
+    ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
+    ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
+    ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
+    pairs.cosines = c.call.logits;
+    if (dp) pairs.dx = w.d_vectors;
+    const loss_sum sum = ops::contrastive(ctx.on, pairs, c.how);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        ops::unit_length_backward(ctx.on, b.batch, d, w.vectors, w.norms, w.d_vectors);
+        ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
+        ops::pool_rows_backward(ctx.on, Head::pooling, rows, w.hidden, w.d_vectors, w.d_hidden);
+        backward<T, S>(p, *dp, b, w, ctx);
+      }
+    return sum;
+  }
+  /// loss() behind forward(), of a head with labels.
+  template <class T, class S, class Criterion>
+  static loss_sum label_loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                             const batch& b, workspace<T>& w, context<T>& ctx,
+                             const loss_call<T>& call, const Criterion& criterion) {
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
     const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
     if (rows == 0) return {};
@@ -270,13 +327,13 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     h.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
-        ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
-        if (reads) ops::fill(on, rows * read_width, T(0), w.d_read);
+        ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
+        if (reads) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
         h.dy = w.d_read;
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
       }
-    const loss_sum sum = ops::head_loss(on, h, criterion);
+    const loss_sum sum = ops::head_loss(ctx.on, h, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
@@ -285,8 +342,6 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       }
     return sum;
   }
-
- private:
   /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
   template <class T>
   static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {

@@ -9,6 +9,7 @@
 #include <linnet/nn/chain.hpp>
 #include <linnet/nn/ffn.hpp>
 #include <linnet/nn/norm.hpp>
+#include <linnet/ops/pooling.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -32,6 +33,7 @@ struct policy {
   static constexpr bool trains = true;         ///< has logits, labels and a loss
   static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
+  static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -81,6 +83,22 @@ struct sequence_classification : policy {
   }
   template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
   using reader = activated_linear<D, D, Pooler, Bias, false>;
+};
+
+/// Vectors of texts, trained by pairs: each batch is anchors, then their positives, then more
+/// negatives, see contrastive_options. There are no labels and no parameters; an embedder gives the
+/// vectors.
+template <sentence_pooling Pooling = sentence_pooling::mean>
+struct contrastive : policy {
+  static constexpr bool per_sequence = true, contrasts = true;
+  static constexpr sentence_pooling pooling = Pooling;
+  static std::string name() {
+    return Pooling == sentence_pooling::mean    ? "contrastive mean"
+           : Pooling == sentence_pooling::first ? "contrastive first"
+                                                : "contrastive max";
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
 };
 
 /// One of `Classes` labels for each token: a linear map of the hidden states.

@@ -6,12 +6,13 @@
 #include <concepts>
 
 #include <linnet/model/limits.hpp>
-#include <linnet/ops/language.hpp>
+#include <linnet/ops/contrastive.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 /// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
+/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
+/// own.
 /// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
 ///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
@@ -33,6 +34,39 @@ struct cross_entropy_objective {
   static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
     return {};
   }
+};
+
+/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
+class contrastive_objective {
+ public:
+  contrastive_objective() = default;
+  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
+  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
+    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
+        !fit)
+      return fit.error();
+    contrastive_objective made;
+    made.how_ = how;
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
+
+  /// Whether every anchor of a batch has its positive and its hard negatives.
+  template <class M>
+  bool accepts(const typename M::batch& b, const limits&) const {
+    static_assert(M::head::contrasts,
+                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
+    return b.batch % (2 + how_.negatives) == 0;
+  }
+  /// Returns the loss criterion.
+  template <class Batch>
+  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
+    return {how_};
+  }
+  const contrastive_options& settings() const { return how_; }
+
+ private:
+  contrastive_options how_;
 };
 
 LINNET_NAMESPACE_END

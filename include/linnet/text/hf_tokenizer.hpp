@@ -94,7 +94,8 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, tokenizer_parts& p
                                          : file.added_texts[entry - total]);
   for (std::size_t i = 0; i < file.added.size(); ++i)
     parts.added.push_back({static_cast<token>(file.added[i].id), file.added[i].special,
-                           file.added[i].normalized, known[i]});
+                           file.added[i].normalized, known[i], file.added[i].single_word,
+                           file.added[i].lstrip, file.added[i].rstrip});
   (void)std::exchange(file.vocabulary, {});
   (void)std::exchange(file.added_texts, {});
   (void)std::exchange(file.added, {});

@@ -22,7 +22,8 @@ struct hf_tokenizer_reader {
 
   struct added_token {
     std::uint64_t id = 0;
-    bool special = false, normalized = false, has_text = false, has_id = false;
+    bool special = false, normalized = false, single_word = false, lstrip = false, rstrip = false,
+         has_text = false, has_id = false;
   };
 
   std::string where;
@@ -219,9 +220,15 @@ struct hf_tokenizer_reader {
       return once(token.has_text);
     }
     if (value.kind != kinds::boolean) return fail(name, "true or false", value.text());
-    if (field == "special") token.special = value.truth;
-    if (field == "normalized") token.normalized = value.truth;
-    if (!value.truth || field == "special" || field == "normalized") return true;
+    for (const auto& [known, to] :
+         {std::pair("special", &token.special), std::pair("normalized", &token.normalized),
+          std::pair("single_word", &token.single_word), std::pair("lstrip", &token.lstrip),
+          std::pair("rstrip", &token.rstrip)})
+      if (field == known) {
+        *to = value.truth;
+        return true;
+      }
+    if (!value.truth) return true;
     failure = {errc::unsupported, where, name, "false", "true"};
     return false;
   }

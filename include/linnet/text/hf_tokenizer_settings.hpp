@@ -269,11 +269,13 @@ class hf_tokenizer_settings {
     };
     if (bytes_) return refuse(name + ".type", "\"ByteLevel\" as the last step", type);
     if (type == "ByteLevel") {
-      bool regex = true;
+      bool regex = true, prefixed = true;
       bytes_ = true;
-      if (!only(name + ".add_prefix_space", "false", true) || !read(name + ".use_regex", regex))
-        return false;
+      const std::string prefix = name + ".add_prefix_space";
+      if (!get(prefix)) return refuse(prefix, "true or false", "none");
+      if (!read(prefix, prefixed) || !read(name + ".use_regex", regex)) return false;
       get(name + ".trim_offsets");
+      if (prefixed) add(kinds::prefix_space);
       return !regex || add(kinds::gpt2);
     }
     if (type == "Digits") {
@@ -283,6 +285,7 @@ class hf_tokenizer_settings {
     }
     if (type == "Split") return split(name, parts);
     if (type == "BertPreTokenizer") return add(kinds::white_space) && add(kinds::punctuation);
+    if (type == "Whitespace") return add(kinds::words);
     if (type == "WhitespaceSplit") return add(kinds::white_space);
     if (type == "Punctuation")
       return only(name + ".behavior", "\"Isolated\"") && add(kinds::punctuation);
@@ -297,8 +300,8 @@ class hf_tokenizer_settings {
       return true;
     }
     return refuse(name + ".type",
-                  "ByteLevel, Digits, Split, BertPreTokenizer, WhitespaceSplit, Punctuation or "
-                  "Metaspace",
+                  "ByteLevel, Digits, Split, BertPreTokenizer, Whitespace, WhitespaceSplit, "
+                  "Punctuation or Metaspace",
                   type);
   }
   /// A split by a pattern that is known.

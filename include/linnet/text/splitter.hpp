@@ -48,14 +48,18 @@ class splitter {
   /// Whether the words of a text are together the text.
   bool keeps_all() const {
     return std::none_of(steps_.begin(), steps_.end(), [](const word_split& s) {
-      return s.kind == word_split::kinds::metaspace || s.kind == word_split::kinds::white_space;
+      using kinds = word_split::kinds;
+      return s.kind == kinds::metaspace || s.kind == kinds::white_space || s.kind == kinds::words ||
+             s.kind == kinds::prefix_space;
     });
   }
   /// Whether there is memory for cutting a text of some bytes.
   bool has_memory(std::size_t bytes) const {
-    return std::none_of(
-               steps_.begin(), steps_.end(),
-               [](const word_split& s) { return s.kind == word_split::kinds::metaspace; }) ||
+    return std::none_of(steps_.begin(), steps_.end(),
+                        [](const word_split& s) {
+                          return s.kind == word_split::kinds::metaspace ||
+                                 s.kind == word_split::kinds::prefix_space;
+                        }) ||
            detail::has_memory(metaspace.size() * (bytes + 1));
   }
   /// Calls f(word) for the words of a text, none empty. `first` says that nothing stands before it.
@@ -101,6 +105,17 @@ class splitter {
               return mark_class_of(c.code) == mark_class::punctuation ? alone : join;
             },
             next);
+      case kinds::words:
+        return each_group(text, next);
+      case kinds::prefix_space: {
+        if (text[0] == ' ') return next(text);
+        space.resize((std::max)(space.size(), steps_.size()));
+        std::string prefixed = std::move(space[number]);
+        (prefixed = ' ') += text;
+        next(prefixed);
+        space[number] = std::move(prefixed);
+        return;
+      }
       case kinds::metaspace:
         return cut_metaspace(number, text, first, space, next);
     }
@@ -121,6 +136,26 @@ class splitter {
       at += c.size;
     }
     if (begin < text.size()) f(text.substr(begin));
+  }
+  /// Calls f(word) for runs of characters of words, and of others but white space.
+  template <class F>
+  static void each_group(std::string_view text, F&& f) {
+    enum group { white, word, other };
+    std::size_t begin = 0;
+    group now = white;
+    for (std::size_t at = 0; at < text.size();) {
+      const utf8_character c = utf8_front(text.substr(at));
+      const group g = class_of(c.code) == character_class::space ? white
+                      : is_word(c.code)                          ? word
+                                                                 : other;
+      if (g != now) {
+        if (now != white) f(text.substr(begin, at - begin));
+        begin = at;
+        now = g;
+      }
+      at += c.size;
+    }
+    if (now != white) f(text.substr(begin));
   }
   template <class F>
   void cut_metaspace(std::size_t number, std::string_view text, bool first, workspace& space,

@@ -43,14 +43,16 @@ struct normalization {
 struct word_split {
   /// How it is cut. The first three are patterns of byte-level models.
   enum class kinds {
-    gpt2,         ///< GPT-2's pattern (see gpt2_word())
-    llama3,       ///< Llama 3's (see llama3_word())
-    qwen2,        ///< Qwen2's: Llama 3's with one number in a word
-    digits,       ///< every number is a word
-    digit_runs,   ///< neighbouring numbers are a word
-    white_space,  ///< words are what white space separates, which is left out
-    punctuation,  ///< every punctuation character is a word
-    metaspace     ///< SentencePiece: a space becomes "▁", which begins a word
+    gpt2,          ///< GPT-2's pattern (see gpt2_word())
+    llama3,        ///< Llama 3's (see llama3_word())
+    qwen2,         ///< Qwen2's: Llama 3's with one number in a word
+    digits,        ///< every number is a word
+    digit_runs,    ///< neighbouring numbers are a word
+    white_space,   ///< words are what white space separates, which is left out
+    punctuation,   ///< every punctuation character is a word
+    words,         ///< runs of a pattern's \w, and of what is neither that nor white space
+    prefix_space,  ///< a space before a text that begins with none; the text stays whole
+    metaspace      ///< SentencePiece: a space becomes "▁", which begins a word
   };
   /// Where metaspace puts a "▁" before a text that begins with none.
   enum class prefixes { always, first, never };

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <linnet/core/utf8.hpp>
+#include <linnet/text/unicode_classes.hpp>
 #include <linnet/text/unicode_tables.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -157,6 +158,16 @@ class normal_former {
 /// The class of a code point; none for numbers that are none.
 constexpr mark_class mark_class_of(char32_t c) {
   return static_cast<mark_class>(detail::run_value<8>(detail::mark_starts, c));
+}
+
+/// Whether a code point is in patterns' \w: letters, marks, decimal and letter numbers, connecting
+/// punctuation, and few others.
+constexpr bool is_word(char32_t c) {
+  const mark_class m = mark_class_of(c);
+  const character_class k = class_of(c);
+  const bool usual = k == character_class::letter || k == character_class::number ||
+                     m == mark_class::nonspacing || m == mark_class::other_mark;
+  return usual != (detail::run_value<2>(detail::word_exceptions, c) == 1);
 }
 
 /// Calls f(code) for the one or two code points of a code point's lower case.
