@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <linnet/compress/quantize.hpp>
+#include <linnet/generate/embedder.hpp>
 #include <linnet/generate/session.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/trainer.hpp>
@@ -81,27 +82,35 @@ std::vector<ln::token> some_tokens(ln::index count) {
 struct matrices {
   double elements = 0, bytes = 0;
 };
+/// Those for which read(path, info) holds.
+template <class M, class Read>
+matrices matrices_of(Read&& read) {
+  matrices sum;
+  typename ln::packed<M>::tree_type tree{};
+  M::visit(
+      [&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& leaf) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
+          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+          if (!read(at, info)) return;
+          sum.elements += static_cast<double>(info.size());
+          sum.bytes += static_cast<double>(ln::matrix_bytes<S>(info.rows, info.columns));
+        }
+      },
+      ln::parameter_path{}, tree);
+  return sum;
+}
 /// Those of the encoder, or of one decoding step with its head; a step finds the encoder's keys
 /// and values in the cache.
 template <class M>
 matrices matrices_read(bool encoder) {
-  using S = typename M::storage;
-  matrices sum;
-  M::visit(
-      [&](const ln::parameter_path& at, const ln::tensor_info& info) {
-        if (!info.stored()) return;
-        const std::string name = at.str();
-        const auto has = [&](std::string_view part) { return name.find(part) != name.npos; };
-        const bool table = info.kind == ln::role::table;
-        const bool read = encoder ? name.starts_with("encoder")
-                                  : !name.starts_with("encoder") && !(table && !M::tied) &&
-                                        !(has("cross") && (has(".k.") || has(".v.")));
-        if (!read) return;
-        sum.elements += static_cast<double>(info.size());
-        sum.bytes += static_cast<double>(ln::matrix_bytes<S>(info.rows, info.columns));
-      },
-      ln::parameter_path{});
-  return sum;
+  return matrices_of<M>([&](const ln::parameter_path& at, const ln::tensor_info& info) {
+    const std::string name = at.str();
+    const auto has = [&](std::string_view part) { return name.find(part) != name.npos; };
+    const bool table = info.kind == ln::role::table;
+    return encoder ? name.starts_with("encoder")
+                   : !name.starts_with("encoder") && !(table && !M::tied) &&
+                         !(has("cross") && (has(".k.") || has(".v.")));
+  });
 }
 
 /// A session of model `M`, the base of the works that run one.
@@ -145,6 +154,39 @@ class encode : running<M> {
   std::vector<ln::token> tokens_;
 };
 
+/// An encoder without a decoder over [batch, source] tokens: the mean of each one's hidden states.
+template <class M>
+class embed {
+ public:
+  embed(const ln::packed<M>& weights, const sizes& s)
+      : sizes_(s),
+        embedder_(take(ln::embedder<M>::open(
+            weights, {.batch = s.batch, .source = s.source, .threads = s.threads}))),
+        tokens_(some_tokens<M>(s.batch * s.source)) {}
+
+  void prepare() {}
+  void operator()() {
+    vectors_ =
+        embedder_.embed({.tokens = tokens_.data(), .batch = sizes_.batch, .length = sizes_.source});
+    if (vectors_.empty()) std::abort();
+  }
+  /// Vectors [batch, width] of the last run.
+  std::span<const float> vectors() const { return vectors_; }
+  static cost of(const sizes& s) {
+    return {static_cast<double>(s.batch * s.source),
+            static_cast<double>(M::flops(s.batch, s.source)),
+            matrices_of<M>([](const ln::parameter_path& at, const ln::tensor_info& info) {
+              return info.kind != ln::role::table && at.str().find("pooler") == std::string::npos;
+            }).bytes};
+  }
+
+ private:
+  sizes sizes_;
+  ln::embedder<M> embedder_;
+  std::vector<ln::token> tokens_;
+  std::span<const float> vectors_;
+};
+
 /// A decoder over a prompt of [batch, source] tokens; logits of the last one.
 template <class M>
 class prefill : running<M> {
@@ -183,7 +225,8 @@ class decode : running<M> {
         written_(static_cast<std::size_t>(s.batch * s.target)),
         order_(static_cast<std::size_t>(M::vocabulary)) {}
 
-  /// What comes before decoding: the encoder, or all of the prompt but its last token.
+  /// What comes before decoding: the encoder, or all of the prompt but its last token. A prompt
+  /// that is there already is kept.
   void prepare() {
     if constexpr (encodes<M>) {
       this->encode(start_);
@@ -197,9 +240,14 @@ class decode : running<M> {
         prompt.insert(prompt.end(), first, last);
         next_[b] = *last;
       }
+      bool there = prepared_;
+      for (ln::index b = 0; there && b < this->sizes_.batch; ++b)
+        there = this->session_.truncate(static_cast<ln::index>(length) - 1, b);
+      if (there) return;
       this->session_.reset();
       if (!prompt.empty() && this->session_.feed(prompt, this->sizes_.batch, {}).empty())
         std::abort();
+      prepared_ = true;
     }
   }
   void operator()() {
@@ -223,6 +271,7 @@ class decode : running<M> {
 
  private:
   std::vector<ln::token> start_, next_, written_, order_;
+  bool prepared_ = false;
 
   static std::vector<ln::token> start_of(const sizes& s) {
     return some_tokens<M>(s.batch * s.source);

