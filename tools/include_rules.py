@@ -57,7 +57,7 @@ STANDARD = {
     "optional": "nullopt optional",
     "queue": "priority_queue",
     "set": "set",
-    "span": "as_bytes span",
+    "span": "as_bytes as_writable_bytes span",
     "stdexcept": "length_error",
     "string": "string to_string",
     "string_view": "string_view",

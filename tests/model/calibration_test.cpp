@@ -282,7 +282,7 @@ BOOST_AUTO_TEST_CASE(parted_products) {
   }
   BOOST_REQUIRE(gatherer.complete());
   for (index i = 0; i < 4; ++i) {
-    const auto& to = gatherer.inputs()[at(gatherer.places()[at(i)])];
+    const auto& to = gatherer.state().inputs[at(gatherer.state().places[at(i)])];
     BOOST_TEST(distance_of(to.squares[0], squares[at(i)]) < 1e-15);
     BOOST_TEST(distance_of(to.moments[0], squares[at(i)]) < 1e-15);
   }
