@@ -25,7 +25,7 @@ void capture(const ln::packed<M>& p, const typename M::batch& b, const ln::limit
   const ln::ops::input_tap tap{
       &to, [](void* object, const ln::ops::execution&, const ln::ops::product_inputs& x) {
         for (index i = 0; i < x.matrices; ++i) {
-          auto& rows = (*static_cast<captured*>(object))[x.panels[i]];
+          auto& rows = (*static_cast<captured*>(object))[x.panels_of(i)];
           rows.insert(rows.end(), x.x, x.x + x.rows * x.width);
         }
       }};
@@ -277,7 +277,9 @@ BOOST_AUTO_TEST_CASE(parted_products) {
       read.push_back(panels + i);
       squares[at(i)] += std::pow(static_cast<double>(x[at(row * k)]), 2);
     }
-    tap.call(tap.object, on, {1, k, x.data() + row * k, read.data(), std::ssize(read)});
+    tap.call(tap.object, on,
+             {1, k, x.data() + row * k, std::ssize(read), read.data(),
+              [](const void* all, index i) { return static_cast<const void* const*>(all)[i]; }});
     ++row;
   }
   BOOST_REQUIRE(gatherer.complete());

@@ -156,7 +156,7 @@ class input_gatherer {
     touched_.clear();
     seen_.clear();
     for (index i = 0; i < x.matrices; ++i) {
-      const auto found = std::find(panels_.begin(), panels_.end(), x.panels[i]);
+      const auto found = std::find(panels_.begin(), panels_.end(), x.panels_of(i));
       if (found != panels_.end()) seen_.push_back(found - panels_.begin());
     }
     for (const index tensor : seen_) {
