@@ -124,6 +124,7 @@
 #endif
 #if __has_include(<xxhash.h>)
 #include <linnet/cached_logits.hpp>
+#include <linnet/calibration_file.hpp>
 #include <linnet/checkpoint.hpp>
 #endif
 #if __has_include(<sentencepiece_processor.h>)

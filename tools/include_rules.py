@@ -57,7 +57,7 @@ STANDARD = {
     "optional": "nullopt optional",
     "queue": "priority_queue",
     "set": "set",
-    "span": "as_bytes span",
+    "span": "as_bytes as_writable_bytes span",
     "stdexcept": "length_error",
     "string": "string to_string",
     "string_view": "string_view",
@@ -73,7 +73,7 @@ STANDARD = {
         integer_sequence make_index_sequence make_integer_sequence move pair swap""",
     "variant": "get_if variant",
     "vector": "vector",
-    "iterator array map span string string_view unordered_map vector": "begin end size ssize",  # any
+    "iterator array map span string string_view unordered_map vector": "begin data end size ssize",  # any
 }
 
 

@@ -2,6 +2,8 @@
 // Where the heap has no room: every allocation of every reader, writer and open() fails once, and
 // each says errc::out_of_memory.
 
+#include <linnet/compression.hpp>
+
 #include "models.hpp"
 #include "support/allocations.hpp"
 #include "support/models.hpp"
@@ -480,6 +482,15 @@ BOOST_AUTO_TEST_CASE(what_computes, *boost::unit_test::label("numbers")) {
   check_failing_allocations("teachers", [&] {
     return ln::distillation<ln::packed<model>, ln::packed<model>>::open(p, l);
   });
+  const auto data = decoder_data<model>(2, 8);
+  const auto calibrated = [&] {
+    return ln::calibrate(w, [&](index) { return data.view(); }, l, {.batches = 1});
+  };
+  check_failing_allocations("calibrate", calibrated);
+  const auto statistics = calibrated();
+  check_failing_allocations(
+      "gptq", [&] { return ln::quantize<ln::storage::int4<>>(w, *statistics, ln::gptq{}); });
+  check_failing_allocations("hqq", [&] { return ln::quantize<ln::storage::q4_1>(w, ln::hqq{}); });
   auto session = ln::session<model>::open(p, l), draft = ln::session<model>::open(p, l);
   check_failing_allocations("beam_search",
                             [&] { return ln::beam_search<model>::open(*session, {.width = 2}); });

@@ -338,6 +338,12 @@ BOOST_AUTO_TEST_CASE(models) {
   BOOST_REQUIRE(c && by_order && nearest);
   BOOST_TEST(same_bytes(*nearest, ln::quantize<S>(w)));
   BOOST_TEST(same_bytes(*nearest, *ln::quantize<S>(w, ln::round_to_nearest{})));
+  // What is looked up is rounded to nearest, though the tied head reads it, too.
+  const auto whole = ln::quantize<ln::storage::int4<>>(w, *c, ln::gptq{});
+  const auto table = ln::quantize<ln::storage::int4<>>(w);
+  BOOST_REQUIRE(static_cast<bool>(whole));
+  BOOST_TEST(same_bits(std::span(whole->tree().embedding.data, at(12 * M::vocabulary)),
+                       std::span(table.tree().embedding.data, at(12 * M::vocabulary))));
   // Codes survive packing.
   const auto p = ln::pack(*by_order);
   BOOST_TEST(same_bytes(ln::unpack(p), *by_order));

@@ -138,10 +138,10 @@ BOOST_AUTO_TEST_CASE(a_training_that_was_ended_goes_on_to_the_same_bits) {
   const auto ended_by = [&](const std::string& signal) {
     const std::string log = test::quoted(out + "/training.jsonl"),
                       size = "$(cat " + log + " 2>/dev/null | wc -l)";
-    return shell("exec 2>/dev/null; before=" + size + "; " + command + " >" + test::quoted(folder.path("said")) +
-                 " 2>&1 & pid=$!; before=" + size + "; while [ " + size +
-                 " -lt $((before + 4)) ]; do sleep 0.01; done; kill -" + signal +
-                 " $pid; wait $pid");
+    return shell("exec 2>/dev/null; before=" + size + "; " + command + " >" +
+                 test::quoted(folder.path("said")) + " 2>&1 & pid=$!; before=" + size +
+                 "; while [ " + size + " -lt $((before + 4)) ]; do sleep 0.01; done; kill -" +
+                 signal + " $pid; wait $pid");
   };
   BOOST_CHECK_EQUAL(ended_by("KILL"), 128 + 9);
   BOOST_REQUIRE(fs::exists(out + "/training.ckpt") && !fs::exists(out + "/model.safetensors"));

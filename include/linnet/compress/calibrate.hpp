@@ -18,7 +18,7 @@ LINNET_NAMESPACE_BEGIN
 
 /// Options of calibrate().
 struct calibration_options {
-  index batches = 128;        ///< most batches that are asked for
+  index batches = 128;        ///< batches that are read, unless the text ends before
   bool moments = true;        ///< whether X^T X is gathered, which takes most of the memory
   double rows_per_input = 1;  ///< least rows that a matrix must read, over the number of its
                               ///< inputs; with fewer than 1 its X^T X is singular
@@ -109,36 +109,41 @@ class calibration {
   /// Bytes that the statistics take.
   index bytes_used() const {
     index used = 0;
-    for (const auto& one : inputs_) used += one.memory.size();
+    for (const auto& one : state_.inputs) used += one.memory.size();
     return used;
   }
   /// The inputs of tensor number `ordinal`; `rows` is 0 for one that no product reads, such as a
   /// norm or an embedding. Matrices that read the same inputs have the same pointers.
   input_statistics of(index ordinal) const {
-    if (ordinal < 0 || ordinal >= std::ssize(places_)) return {};
-    const index place = places_[static_cast<std::size_t>(ordinal)];
+    if (ordinal < 0 || ordinal >= std::ssize(state_.places)) return {};
+    const index place = state_.places[static_cast<std::size_t>(ordinal)];
     if (place < 0) return {};
-    const auto& g = inputs_[static_cast<std::size_t>(place)];
+    const auto& g = state_.inputs[static_cast<std::size_t>(place)];
     return {g.rows, g.width, g.squares, g.sums, g.magnitudes, g.largest, g.moments};
   }
 
- private:
-  template <class Model, class Batches>
-  friend result<calibration<Model>> calibrate(const weights<Model>& w, Batches&& batches,
-                                              const limits& l, const calibration_options& how);
+  /// Batches that were read.
+  index batches() const { return state_.batches; }
+  /// The statistics as they are gathered, kept in files and resumed.
+  detail::calibration_state& state() { return state_; }
+  /// @copydoc state()
+  const detail::calibration_state& state() const { return state_; }
 
-  std::vector<index> places_;
-  std::vector<detail::gathered_inputs> inputs_;
+ private:
+  detail::calibration_state state_;
 };
 
 /// Runs `w` on batches and gathers statistics of what its matrices read. `batches(i)` returns batch
 /// number i, a view that is read before the next call; an empty one ends the text. Padding of
 /// batches with lengths is left out: their sequences run one by one. Results are the same for any
-/// number of threads. Errors: errc::invalid for options, limits, weights or a batch that do not
-/// fit; inputs that are not finite or too few; errc::out_of_memory.
+/// number of threads. `from`, earlier statistics of these weights, are gone on with: at batch
+/// number from.batches(), and with the bits of one call for all. Errors: errc::invalid for options,
+/// limits, weights or a batch that do not fit; inputs that are not finite or too few;
+/// errc::out_of_memory.
 template <class M, class Batches>
 result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const limits& l,
-                                 const calibration_options& how = {}) LINNET_TRY {
+                                 const calibration_options& how = {},
+                                 calibration<M> from = {}) LINNET_TRY {
   using S = storage_of<M, float>;
   constexpr bool headless = detail::headless<M>;
   if constexpr (!headless) static_assert(detail::check_language_model<M, float, S>());
@@ -167,6 +172,16 @@ result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const l
     if constexpr (requires { leaf.panels; }) gatherer.name(count, leaf.panels);
     ++count;
   });
+  index i = from.batches();
+  if (!from.state().places.empty()) {
+    const auto& before = from.state().inputs;
+    if (std::any_of(before.begin(), before.end(), [&](const auto& one) {
+          return one.memory.data() && (one.moments != nullptr) != how.moments;
+        }))
+      return error{errc::invalid, "calibrate", "calibration_options.moments",
+                   "that of the statistics to go on from", how.moments ? "true" : "false"};
+    gatherer.resume(std::move(from.state()));
+  }
   const ops::input_tap tap = gatherer.tap();
   auto work = detail::place_workspace<M, float>(l, use, memory.data());
   const auto read = [&](const typename M::batch& b) {
@@ -183,7 +198,7 @@ result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const l
       }
     });
   };
-  for (index i = 0; i < how.batches; ++i) {
+  for (; i < how.batches; ++i) {
     const typename M::batch b = batches(i);
     if (b.batch == 0) break;
     refusal why = refusal::none;
@@ -203,14 +218,14 @@ result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const l
   }
 
   calibration<M> made;
-  made.places_ = std::move(gatherer.places());
-  made.inputs_ = std::move(gatherer.inputs());
+  made.state() = std::move(gatherer.state());
+  made.state().batches = i;
   error unfit{errc::invalid, "calibrate", {}, {}, {}};
-  index first = std::ssize(made.inputs_);  // what is unfit and was read first
+  index first = std::ssize(made.state().inputs);  // what is unfit and was read first
   bool any = false;
   count = 0;
   p.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
-    const index ordinal = count++, place = made.places_[static_cast<std::size_t>(ordinal)];
+    const index ordinal = count++, place = made.state().places[static_cast<std::size_t>(ordinal)];
     const input_statistics x = made.of(ordinal);
     any = any || x.rows > 0;
     if (x.rows == 0 || place >= first) return;

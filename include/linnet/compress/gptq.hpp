@@ -126,6 +126,8 @@ class gptq::rounder {
     if (x.moments == factored_) return {};
     factored_ = nullptr;
     const index k = x.width;
+    if (!detail::has_memory(4 * detail::array_bytes(k, k, sizeof(double))))
+      return detail::out_of_memory("gptq");
     const auto diagonal = [&](index j) {
       const double d = x.moments[j * k + j];
       return d > 0 ? d : static_cast<double>(x.rows) / 2;  // an input that was always 0

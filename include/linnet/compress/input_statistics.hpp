@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 #include <linnet/core/arena.hpp>
@@ -68,6 +69,19 @@ struct gathered_inputs : input_arrays {
   }
 };
 
+/// The statistics of all matrices of a model.
+struct calibration_state {
+  std::vector<index> places;  ///< of each tensor in `inputs`, -1 where no product reads it
+  std::vector<gathered_inputs> inputs;  ///< those that are used first, as many as there are tensors
+  index batches = 0;                    ///< that were read
+
+  /// How many of `inputs` are used.
+  index used() const {
+    return std::count_if(inputs.begin(), inputs.end(),
+                         [](const gathered_inputs& one) { return one.memory.data() != nullptr; });
+  }
+};
+
 /// Gathers the statistics of all matrices of a model. Which matrices read the same inputs is seen
 /// as it runs: those that have been in the same products so far. They share one `gathered_inputs`
 /// until a product has some of them alone.
@@ -79,10 +93,10 @@ class input_gatherer {
   /// Places for `count` tensors of up to `widest` inputs. All memory but that of the statistics.
   input_gatherer(index count, index widest, bool moments)
       : panels_(static_cast<std::size_t>(count)),
-        place_(static_cast<std::size_t>(count), -1),
-        inputs_(static_cast<std::size_t>(count)),
         moments_(moments),
         converted_(moments ? chunk * widest * static_cast<index>(sizeof(double)) : 0) {
+    state_.places.assign(static_cast<std::size_t>(count), -1);
+    state_.inputs.resize(static_cast<std::size_t>(count));
     touched_.reserve(static_cast<std::size_t>(count));
     seen_.reserve(static_cast<std::size_t>(count));  // a product has each matrix once
   }
@@ -96,16 +110,20 @@ class input_gatherer {
   }
   /// Whether there was memory for all of it.
   bool complete() const { return converted_.data() != nullptr && !lacks_memory_; }
-  /// Places of tensors in inputs(), -1 for those that no product has read.
-  std::vector<index>& places() { return place_; }
-  std::vector<gathered_inputs>& inputs() { return inputs_; }
+  /// The statistics so far.
+  calibration_state& state() { return state_; }
+  /// Goes on from the statistics of earlier batches.
+  void resume(calibration_state from) {
+    state_ = std::move(from);
+    used_ = state_.used();
+  }
 
  private:
   void add(const ops::execution& on, const ops::product_inputs& x) {
     on.threads.once([&] { choose(x); });
     if (lacks_memory_) return;
     for (const index place : touched_) {
-      gathered_inputs& to = inputs_[static_cast<std::size_t>(place)];
+      gathered_inputs& to = state_.inputs[static_cast<std::size_t>(place)];
       add_channels(on, x, to);
       if (to.moments) add_moments(on, x, to.moments);
       on.threads.once([&] { to.rows += x.rows; });
@@ -138,7 +156,7 @@ class input_gatherer {
     touched_.clear();
     seen_.clear();
     for (index i = 0; i < x.matrices; ++i) {
-      const auto found = std::find(panels_.begin(), panels_.end(), x.panels[i]);
+      const auto found = std::find(panels_.begin(), panels_.end(), x.panels_of(i));
       if (found != panels_.end()) seen_.push_back(found - panels_.begin());
     }
     for (const index tensor : seen_) {
@@ -154,23 +172,24 @@ class input_gatherer {
         touched_.push_back(place);
     }
   }
-  index& at(index tensor) { return place_[static_cast<std::size_t>(tensor)]; }
+  index& at(index tensor) { return state_.places[static_cast<std::size_t>(tensor)]; }
   /// Whether some tensors of a place are not in this product.
   bool parted(index place) const {
     index here = 0;
-    for (const index tensor : seen_) here += place_[static_cast<std::size_t>(tensor)] == place;
-    return here < std::count(place_.begin(), place_.end(), place);
+    for (const index tensor : seen_)
+      here += state_.places[static_cast<std::size_t>(tensor)] == place;
+    return here < std::count(state_.places.begin(), state_.places.end(), place);
   }
   /// Makes the next place: a copy of another, or zeros. False without memory.
   bool open(index copied, index width) {
-    gathered_inputs& to = inputs_[static_cast<std::size_t>(used_)];
+    gathered_inputs& to = state_.inputs[static_cast<std::size_t>(used_)];
     if (!to.open(width, moments_)) {
       lacks_memory_ = true;
       return false;
     }
     ++used_;
     if (copied < 0) return true;
-    const gathered_inputs& from = inputs_[static_cast<std::size_t>(copied)];
+    const gathered_inputs& from = state_.inputs[static_cast<std::size_t>(copied)];
     __builtin_memcpy(to.memory.data(), from.memory.data(),
                      static_cast<std::size_t>(from.memory.size()));
     to.rows = from.rows;
@@ -178,8 +197,7 @@ class input_gatherer {
   }
 
   std::vector<const void*> panels_;  ///< of each tensor
-  std::vector<index> place_;         ///< of each tensor
-  std::vector<gathered_inputs> inputs_;
+  calibration_state state_;
   std::vector<index> seen_, touched_;  ///< tensors of a product, and their places
   bool moments_;
   memory_block converted_;  ///< [chunk, widest]

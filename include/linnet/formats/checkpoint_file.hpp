@@ -44,6 +44,19 @@ inline std::uint64_t checksum(std::span<const std::byte> bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());
 }
 
+/// A digest of the names and shapes of a model's tensors.
+template <class M>
+std::string tensors_digest() {
+  std::string tensors;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        tensors += at.str() + ' ' + std::to_string(info.rows) + ' ' + std::to_string(info.columns);
+        tensors += '\n';
+      },
+      parameter_path{});
+  return std::to_string(checksum(std::as_bytes(std::span(tensors))));
+}
+
 /// A parsed file of sections: its statements and its sections. The sections' bytes are the file's.
 struct section_file {
   std::vector<key_value> metadata;

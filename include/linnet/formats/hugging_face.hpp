@@ -11,10 +11,11 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Loads the weights of a T5, Llama, GPT-2, Mamba, BERT, DistilBERT, ALBERT or RoBERTa directory
-/// into a model of a matching type. First config.json is compared (check_config()), then every tensor, and
-/// only then is `w` written. Without a model.safetensors, model.safetensors.index.json and its
-/// shards are read. Llama's rotary pairs are reordered where the type uses position::rope. Errors:
-/// those of read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
+/// into a model of a matching type. First config.json is compared (check_config()), then every
+/// tensor, and only then is `w` written. Without a model.safetensors, model.safetensors.index.json
+/// and its shards are read. Llama's rotary pairs are reordered where the type uses position::rope.
+/// Errors: those of read_hf_config(), check_config(), read_safetensors_shards() and
+/// load_safetensors().
 template <class M, class T>
 result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
                                nonfinite values = nonfinite::keep) LINNET_TRY {

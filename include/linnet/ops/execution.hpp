@@ -38,9 +38,13 @@ struct execution {
 /// Inputs that one or more matrices read, which are told apart by where their panels are.
 struct product_inputs {
   index rows, width;
-  const float* x;             ///< [rows, width]
-  const void* const* panels;  ///< [matrices]
+  const float* x;  ///< [rows, width]
   index matrices;
+  const void* products;
+  const void* (*panels)(const void* products, index i);
+
+  /// The panels of matrix `i`.
+  const void* panels_of(index i) const { return panels(products, i); }
 };
 /// A hook that is shown the inputs of products, see calibrate(). Called by every thread; all have
 /// returned before the inputs change.

@@ -183,6 +183,16 @@ struct product {
 
 namespace detail {
 
+/// Shows the tap what a batch of products reads.
+template <class S>
+void show_inputs(const execution& on, index m, index k, const float* x,
+                 const product<float, S>* all, std::size_t count) {
+  const auto panels = [](const void* products, index i) -> const void* {
+    return static_cast<const product<float, S>*>(products)[i].w.panels;
+  };
+  on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
+}
+
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
 /// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
@@ -228,15 +238,6 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
 }  // namespace detail
 
 namespace detail {
-/// Shows the tap what a batch of products reads.
-template <class S, std::size_t Count>
-void show_inputs(const execution& on, index m, index k, const float* x,
-                 const product<float, S> (&all)[Count]) {
-  const void* panels[Count];
-  for (std::size_t i = 0; i < Count; ++i) panels[i] = all[i].w.panels;
-  on.tap->call(on.tap->object, on, {m, k, x, panels, static_cast<index>(Count)});
-}
-
 /// Computes rows [i0, i1) of panel `p` of y = x W^T from int8 inputs and codes with scales of
 /// groups.
 template <class S, class Kernels>
@@ -264,7 +265,7 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
                 std::span<const product<T, S>> all) {
   using matrix = packed_matrix<T, S>;
   if constexpr (std::is_same_v<T, float>)
-    if (on.tap) detail::show_inputs(on, m, k, x, all);
+    if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {

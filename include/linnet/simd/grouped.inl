@@ -93,8 +93,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
     vec_int<float> sums[std::size_t{R}][std::size_t{W}];
     LINNET_UNROLL
-    for (int i = 0; i < R; ++i)
-      LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
     for (int v = 0; v < W; ++v)
       sums[i][v] = O == code_offset::origin
                        ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
@@ -103,8 +102,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
       const index stop = d + stretch < end ? d + stretch : end;
       typename steps::sum part[std::size_t{R}][std::size_t{W}];
       LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
       for (int v = 0; v < W; ++v) {
         if constexpr (steps::short_sums)
           part[i][v] = typename steps::sum{};
@@ -138,8 +136,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
         for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
       }
       LINNET_UNROLL
-      for (int i = 0; i < R; ++i)
-        LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
       for (int v = 0; v < W; ++v) {
 #if defined(LINNET_DOT_BYTES)
         if constexpr (steps::short_sums)
@@ -192,8 +189,8 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
 
 /// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
 /// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
-/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum * sum
-/// of inputs) * scale of inputs.
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
 template <code C, code_offset O>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,

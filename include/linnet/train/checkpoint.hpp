@@ -58,14 +58,7 @@ std::vector<key_value> trainer_metadata() {
   using M = typename Trainer::model;
   using optimizer = typename Trainer::optimizer_type;
   std::vector<key_value> all = metadata_of<M>();
-  std::string tensors;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        tensors += at.str() + ' ' + std::to_string(info.rows) + ' ' + std::to_string(info.columns);
-        tensors += '\n';
-      },
-      parameter_path{});
-  all.push_back({"tensors", std::to_string(checksum(std::as_bytes(std::span(tensors))))});
+  all.push_back({"tensors", tensors_digest<M>()});
   all.push_back({"scalar", std::is_same_v<typename Trainer::scalar, double> ? "f64" : "f32"});
   if constexpr (requires { optimizer::name(); })
     all.push_back({"optimizer", std::string(optimizer::name())});

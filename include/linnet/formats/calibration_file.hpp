@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Files of calibrations, which calibrate() goes on from. Opt-in, through
+/// linnet/calibration_file.hpp.
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <linnet/compress/calibrate.hpp>
+#include <linnet/file/file.hpp>
+#include <linnet/formats/checkpoint_file.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Description of a calibration's model in its file.
+template <class M>
+std::vector<key_value> calibration_metadata() {
+  std::vector<key_value> all = metadata_of<M>();
+  all.push_back({"tensors", tensors_digest<M>()});
+  all.push_back({"content", "calibration"});
+  return all;
+}
+/// Name of the section of one block of sums.
+inline std::string sums_name(index place) { return "sums." + std::to_string(place); }
+
+}  // namespace detail
+
+/// Saves what calibrate() gathered. The file is complete on the disk before it gets its name, the
+/// one before is kept as `path`.previous. Errors: errc::io, errc::out_of_memory.
+template <class M>
+result<void> save_calibration(const std::string& path, const calibration<M>& c) LINNET_TRY {
+  if (!detail::fits_metadata<true, M>()) return {};
+  const detail::calibration_state& state = c.state();
+  std::vector<index> rows;
+  std::vector<section> sections{{"batches", std::as_bytes(std::span(&state.batches, 1))},
+                                {"places", std::as_bytes(std::span(state.places))}};
+  for (index place = 0; place < state.used(); ++place) {
+    const auto& one = state.inputs[static_cast<std::size_t>(place)];
+    rows.push_back(one.rows);
+    sections.push_back({detail::sums_name(place),
+                        {static_cast<const std::byte*>(one.memory.data()),
+                         static_cast<std::size_t>(one.memory.size())}});
+  }
+  sections.push_back({"rows", std::as_bytes(std::span(rows))});
+  return detail::write_checkpoint_file(path, detail::calibration_metadata<M>(), sections);
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Loads what save_calibration() wrote of this model. Errors: errc::io; errc::malformed (damage, or
+/// numbers that no calibration has); errc::mismatch (another model); errc::missing;
+/// errc::out_of_memory.
+template <class M>
+result<calibration<M>> load_calibration(const std::string& path) LINNET_TRY {
+  if (!detail::fits_metadata<true, M>()) return error{};
+  const auto bytes = read_file(path);
+  if (!bytes) return bytes.error();
+  const auto file = detail::parse_sections(bytes->bytes(), path);
+  if (!file) return file.error();
+  for (const detail::key_value& one : detail::calibration_metadata<M>()) {
+    const auto said = std::ranges::find(file->metadata, one.key, &detail::key_value::key);
+    const bool there = said != file->metadata.end();
+    if (!there || said->value != one.value)
+      return error{errc::mismatch, path, one.key, one.value,
+                   there ? detail::printable(said->value) : "nothing"};
+  }
+  std::vector<index> widths;
+  M::visit([&](const parameter_path&,
+               const tensor_info& info) { widths.push_back(info.stored() ? info.columns : 0); },
+           parameter_path{});
+  const auto wrong = [&](const char* what, const char* expected) {
+    return error{errc::malformed, path, what, expected, "others"};
+  };
+  const auto numbers = [&](const char* name, std::span<index> to) {
+    const section* const from = file->find(name);
+    if (!from || from->bytes.size() != to.size_bytes()) return false;
+    std::ranges::copy(from->bytes, std::as_writable_bytes(to).begin());
+    return std::ranges::all_of(to, [](index n) { return n >= -1; });
+  };
+
+  calibration<M> c;
+  detail::calibration_state& state = c.state();
+  state.places.resize(widths.size());
+  state.inputs.resize(widths.size());
+  const section* const counted = file->find("rows");
+  std::vector<index> rows(counted ? (std::min)(counted->bytes.size() / sizeof(index), widths.size())
+                                  : 0);
+  if (!numbers("batches", {&state.batches, 1}) || state.batches < 0 ||
+      !numbers("places", state.places) || !numbers("rows", rows) ||
+      file->sections.size() != rows.size() + 3)
+    return wrong("sections", "batches, places, rows and as many sums");
+  for (std::size_t tensor = 0; tensor < widths.size(); ++tensor) {
+    const index place = state.places[tensor], width = widths[tensor];
+    if (place < 0) continue;
+    if (place >= std::ssize(rows) || width == 0)
+      return wrong("places", "places of sums, of matrices");
+    auto& one = state.inputs[static_cast<std::size_t>(place)];
+    if (one.memory.data()) {
+      if (one.width != width) return wrong("places", "matrices that read inputs of one width");
+      continue;
+    }
+    const section* const from = file->find(detail::sums_name(place));
+    const auto size = [&](bool moments) {
+      return from &&
+             static_cast<index>(from->bytes.size()) == detail::input_arrays::bytes(width, moments);
+    };
+    if (!size(false) && !size(true)) return wrong("sums", "sections of the matrices' sizes");
+    if (!one.open(width, size(true))) return detail::out_of_memory(path);
+    std::ranges::copy(from->bytes, static_cast<std::byte*>(one.memory.data()));
+    one.rows = rows[static_cast<std::size_t>(place)];
+    if (one.rows < 1) return wrong("rows", "at least one for each of the sums");
+  }
+  if (state.used() != std::ssize(rows)) return wrong("places", "one or more for each of the sums");
+  return c;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+LINNET_NAMESPACE_END
