@@ -403,6 +403,7 @@ BOOST_AUTO_TEST_CASE(forward_groups_int8) {
   check_forward<float, with_compute<storage::q4_0, int8>>();
   check_forward<float, with_compute<storage::q4_1, int8>>();
   check_forward<float, with_compute<storage::int4<64>, int8>>();
+  check_forward<float, with_compute<storage::int4<0>, int8>>();
   check_forward<
       float, with_compute<storage::int8_per<granularity::group, symmetry::asymmetric, 8>, int8>>();
 }
@@ -549,6 +550,7 @@ BOOST_AUTO_TEST_CASE(same_bits_in_every_storage, *boost::unit_test::label("tsan"
                                       ln::compute::int8>>();
   check_threads<storage::with_compute<storage::q8_0, ln::compute::int8>>();
   check_threads<storage::with_compute<storage::q4_1, ln::compute::int8>>();
+  check_threads<storage::with_compute<storage::int4<0>, ln::compute::int8>>();
 }
 
 // The bias gradient is the sum of the rows, added to what is there.

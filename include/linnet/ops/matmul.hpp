@@ -27,6 +27,9 @@ inline constexpr index own_rows = 4;
 /// Whether products of storage `S` round their inputs to int8.
 template <class S>
 inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
+template <class S>
+inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
 /// Words of a row of `k` rounded inputs, to the end of its last word of codes.
 template <class S>
 constexpr index converted_words(index k) {
@@ -91,8 +94,9 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
         auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
         float* const scale = to.scales + i * scales;
         std::int32_t* const sum = to.sums + i * scales;
-        if constexpr (S::group > 0) {
-          K::template to_int8_groups<S::code, float>(k, S::group, x + i * k, codes, scale, sum);
+        if constexpr (in_int8_groups<S>) {
+          K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
+                                                     scale, sum);
           for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
         } else {
           *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
@@ -250,8 +254,9 @@ void grouped_product(Kernels, index i0, index i1, index p, index k, const conver
   const simd::grouped_rows rows{x.codes.data + i0 * x.codes.row, x.codes.row,
                                 x.scales + i0 * groups,
                                 reinterpret_cast<const simd::word*>(x.sums + i0 * groups), groups};
-  const simd::grouped_panel panel{w.panels + j0 * depth, depth, S::group / S::per_word,
-                                  w.scales + scale, S::centred ? w.zeros + scale : nullptr};
+  const simd::grouped_panel panel{w.panels + j0 * depth, depth,
+                                  S::group ? S::group / S::per_word : depth, w.scales + scale,
+                                  S::centred ? w.zeros + scale : nullptr};
   Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
                                                            rows, panel, one.y + i0 * n + j0, n,
                                                            one.write().from(i0, j0));
@@ -280,7 +285,7 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
                                                      one.y, n, one.write(), padding}
           .split(on, finish);
-    } else if constexpr (!converts<S> || (in_int8<S> && S::group > 0)) {
+    } else if constexpr (!converts<S> || in_int8_groups<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         const auto by = [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
