@@ -38,7 +38,7 @@ constexpr planner planner_for() {
   return m;
 }
 template <class M, class T, class S = storage_of<M, T>>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
+LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
   planner m = planner_for<S>();
   (void)M::template plan<T>(m, l, use);
   return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
@@ -52,7 +52,7 @@ struct placed_workspace {
 };
 /// Places the workspace in `memory`, which is zeroed and large enough.
 template <class M, class T, class S = storage_of<M, T>>
-placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
   const plan_sizes sizes = plan_for<M, T, S>(l, use);
   auto* const at = static_cast<std::byte*>(memory);
   planner m = planner_for<S>();
@@ -87,8 +87,8 @@ refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from
 /// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
 LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
                                            bool paged, limits_refusal (*check)(const limits&)) {
-  const auto refuse = [&](const char* field, std::string rule, index got) {
-    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
+  const auto refuse = [&](const char* field, std::string_view rule, index got) {
+    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
   };
   const auto no_more_than = [](index most, const char* what) {
     return "no more than " + std::to_string(most) + ", " + what;
