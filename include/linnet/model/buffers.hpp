@@ -86,7 +86,7 @@ refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from
 
 /// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
 LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
-                                           bool paged, limits_refusal (*check)(const limits&)) {
+                                           bool paged, limits_refusal (*rules)(const limits&)) {
   const auto refuse = [&](const char* field, std::string_view rule, index got) {
     return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
   };
@@ -98,7 +98,7 @@ LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, i
     return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
   if (l.chunk > 0 && l.max_logits > l.chunk)
     return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = check(l); own.field != nullptr)
+  if (const limits_refusal own = rules(l); own.field != nullptr)
     return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
   constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
                                    "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
