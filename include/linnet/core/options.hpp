@@ -126,7 +126,7 @@ struct option_search {
         std::string_view(name).substr(std::string_view(name).rfind('.') + 1);
     std::string rule = range.counts && value > range.most ? "at most 10^15" : range.text(last);
     if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
-    wrong = {errc::invalid, where, prefix + name, std::move(rule), number_text(value)};
+    wrong = detail::failure(errc::invalid, where, prefix + name, rule, number_text(value));
   }
   template <class Options>
   void look_at(const Options& all) {

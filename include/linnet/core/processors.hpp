@@ -60,7 +60,7 @@ short_text read_short(const Part&... parts) {
 }
 
 /// The next word of `text`, which loses it.
-inline std::string_view next_word(std::string_view& text) {
+LINNET_COLD inline std::string_view next_word(std::string_view& text) {
   const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\t'; };
   while (!text.empty() && blank(text.front())) text.remove_prefix(1);
   std::size_t n = 0;
@@ -71,7 +71,7 @@ inline std::string_view next_word(std::string_view& text) {
 }
 /// Number of processors that `quota` microseconds in each `period` amount to, rounded down but at
 /// least 1; 0 without a limit.
-inline int processors_of(std::string_view quota, std::string_view period) {
+LINNET_COLD inline int processors_of(std::string_view quota, std::string_view period) {
   const auto number = [](std::string_view text) {
     std::int64_t value = 0;
     const auto end = text.data() + text.size();
@@ -84,7 +84,7 @@ inline int processors_of(std::string_view quota, std::string_view period) {
 
 /// Number of processors that control groups of Linux, version 1 or 2, leave this process; 0 for
 /// all. `root` is the folder that holds /proc and /sys, as text to put in front of them.
-inline int cgroup_processors(std::string_view root = "") {
+LINNET_COLD inline int cgroup_processors(std::string_view root = "") {
   int fewest = 0;
   const auto limit = [&](int n) {
     if (n > 0 && (fewest == 0 || n < fewest)) fewest = n;
@@ -132,7 +132,7 @@ inline int cgroup_processors(std::string_view root = "") {
 }
 
 /// Number of processors that the calling thread may run on, at least 1.
-inline int affine_processors() {
+LINNET_COLD inline int affine_processors() {
 #if defined(__linux__)
   unsigned long mask[1024 / sizeof(unsigned long)] = {};  // of 8,192 processors
   if (sched_getaffinity(0, sizeof mask, reinterpret_cast<cpu_set_t*>(mask)) == 0) {
@@ -179,7 +179,7 @@ struct nanoseconds {
 };
 
 /// How many of `n` more threads can be made now; threads made for the trial are joined.
-inline int threads_to_be_had([[maybe_unused]] int n) {
+LINNET_COLD inline int threads_to_be_had([[maybe_unused]] int n) {
 #if defined(__unix__) || defined(__APPLE__)
   constexpr int most = 256;
   pthread_t made[most];

@@ -47,6 +47,12 @@ struct error {
 };
 
 namespace detail {
+/// An error of these words, which may be empty: out of line, as most programs never see one.
+LINNET_COLD inline error failure(errc code, std::string_view where, std::string_view what,
+                                 std::string_view expected, std::string_view got) {
+  return {code, std::string(where), std::string(what), std::string(expected), std::string(got)};
+}
+
 /// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
 LINNET_COLD inline std::string printable(std::string_view text) {
   std::string shown(text.substr(0, 60));

@@ -31,9 +31,10 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// The error of a failed system call on a file.
-inline error file_error(const std::string& path, const char* expected, int number = errno) {
-  return {errc::io, path, "", expected,
-          number != 0 ? std::generic_category().message(number) : "a failure"};
+LINNET_COLD inline error file_error(const std::string& path, const char* expected,
+                                    int number = errno) {
+  return detail::failure(errc::io, path, "", expected,
+                         number != 0 ? std::generic_category().message(number) : "a failure");
 }
 
 /// Name under which the previous file is kept.
@@ -183,7 +184,8 @@ class file_writer {
     if (failure_ == 0) return {};
     if (failure_ == ENOMEM) return out_of_memory(path_);
     if (!opened_ && failure_ == ENXIO)
-      return error{errc::io, path_, "", "a file that can be written", "a pipe that nobody reads"};
+      return detail::failure(errc::io, path_, "", "a file that can be written",
+                             "a pipe that nobody reads");
     if (!opened_ && failure_ == ENAMETOOLONG)
       return file_error(path_,
                         keep_ ? "a name with room for .partial.previous behind it"

@@ -51,7 +51,7 @@ struct regular_file {
 };
 /// Opens a file to read it. A pipe or device is refused, without opening it first: a pipe's writer
 /// would take that for its reader. Errors: errc::io.
-inline result<regular_file> open_regular(const std::string& path) {
+LINNET_COLD inline result<regular_file> open_regular(const std::string& path) {
   struct stat facts {};
   regular_file made;
   if (::stat(path.c_str(), &facts) != 0) return file_error(path, "a readable file");
@@ -63,15 +63,15 @@ inline result<regular_file> open_regular(const std::string& path) {
   }
   if (S_ISDIR(facts.st_mode)) return file_error(path, "a readable file", EISDIR);
   if (!S_ISREG(facts.st_mode))
-    return error{errc::io, path, "", "a regular file",
-                 S_ISFIFO(facts.st_mode) ? "a pipe" : "a device"};
+    return detail::failure(errc::io, path, "", "a regular file",
+                           S_ISFIFO(facts.st_mode) ? "a pipe" : "a device");
   made.size = static_cast<std::size_t>(facts.st_size);
   if (static_cast<decltype(facts.st_size)>(made.size) != facts.st_size)
     return file_error(path, "a file that fits into memory", EFBIG);
   return made;
 }
 /// Reads so many bytes, or to the end of the file; returns the number of bytes, or -1.
-inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
+LINNET_COLD inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
   std::size_t done = 0;
   while (done < to.size()) {
     constexpr std::size_t most = std::size_t{1} << 30;
@@ -91,7 +91,7 @@ inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to)
 
 /// Reads a whole regular file. Errors: errc::io (absent, a directory, a pipe or device, changed
 /// while being read), errc::out_of_memory.
-inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
+LINNET_COLD inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
 #if defined(__unix__) || defined(__APPLE__)
   const auto file = detail::open_regular(path);
   if (!file) return file.error();
@@ -108,8 +108,8 @@ inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
 #endif
   file_bytes bytes(size);
   if (bytes.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes",
-                 "none"};
+    return detail::failure(errc::out_of_memory, path, "",
+                           "memory for " + std::to_string(size) + " bytes", "none");
   std::byte more{};
 #if defined(__unix__) || defined(__APPLE__)
   const auto count = detail::read_some(file->file, {bytes.data(), size});
@@ -120,10 +120,12 @@ inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
   const bool whole = std::fread(bytes.data(), 1, size, file.get()) == size &&
                      std::fread(&more, 1, 1, file.get()) == 0;
 #endif
-  if (!whole && size == 0) return error{errc::io, path, "", "a regular file", "one without a size"};
+  if (!whole && size == 0)
+    return detail::failure(errc::io, path, "", "a regular file", "one without a size");
   if (!whole)
-    return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
-                 "another number: it changed while being read"};
+    return detail::failure(errc::io, path, "",
+                           std::to_string(size) + " bytes, the size of the file",
+                           "another number: it changed while being read");
   return bytes;
 }
 LINNET_OR_OUT_OF_MEMORY(path)
@@ -148,7 +150,8 @@ class line_file {
   static result<line_file> open(const std::string& path, std::string_view kept) LINNET_TRY {
     line_file made;
     made.writer_.reset(new (std::nothrow) detail::file_writer(path));
-    if (!made.writer_) return error{errc::out_of_memory, path, "", "memory for a buffer", "none"};
+    if (!made.writer_)
+      return detail::failure(errc::out_of_memory, path, "", "memory for a buffer", "none");
     made.writer_->write(std::as_bytes(std::span(kept)));
     if (auto done = made.writer_->publish(); !done) return done.error();
     return made;
@@ -169,7 +172,8 @@ class line_file {
  private:
   line_file() = default;
   static result<void> moved_from() LINNET_TRY {
-    return error{errc::invalid, "line_file", "", "a file that was not moved from", "none"};
+    return detail::failure(errc::invalid, "line_file", "", "a file that was not moved from",
+                           "none");
   }
   LINNET_OR_OUT_OF_MEMORY("line_file")
   result<void> done(result<void> did) {

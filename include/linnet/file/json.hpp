@@ -110,8 +110,9 @@ template <class Reader>
 result<void> read_json(std::span<const std::byte> text, std::size_t limit, const std::string& where,
                        const std::string& what, Reader& reader) {
   if (text.size() > limit)
-    return error{errc::unsupported, where, what, "at most " + std::to_string(limit) + " bytes",
-                 std::to_string(text.size())};
+    return detail::failure(errc::unsupported, where, what,
+                           "at most " + std::to_string(limit) + " bytes",
+                           std::to_string(text.size()));
   const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size());
   index blanks = 0;
   bool inside = false, escaped = false;  // of a text, whose blanks are its own
@@ -121,14 +122,15 @@ result<void> read_json(std::span<const std::byte> text, std::size_t limit, const
     const bool blank = c == ' ' || c == '\n' || c == '\t' || c == '\r';
     blanks = blank && !inside ? blanks + 1 : 0;
     if (blanks > longest_white_space)
-      return error{errc::unsupported, where, what,
-                   "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
+      return detail::failure(errc::unsupported, where, what,
+                             "at most " + std::to_string(longest_white_space) + " blanks in a row",
+                             "more");
   }
   json_events<Reader> events{reader};
   if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events))
     return {};
   if (!events.broken) return reader.failure;
-  return error{errc::malformed, where, what, "JSON", events.problem};
+  return detail::failure(errc::malformed, where, what, "JSON", events.problem);
 }
 
 }  // namespace detail

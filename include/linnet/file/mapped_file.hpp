@@ -26,7 +26,8 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
 #if defined(__unix__) || defined(__APPLE__)
   const auto file = detail::open_regular(path);
   if (!file) return file.error();
-  if (file->size == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  if (file->size == 0)
+    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
   void* const at = ::mmap(nullptr, file->size, PROT_READ, MAP_PRIVATE, file->file.get(), 0);
   if (at == MAP_FAILED && errno == ENOMEM) return detail::out_of_memory(path);
   if (at == MAP_FAILED) return detail::file_error(path, "a file that can be mapped");
@@ -36,7 +37,8 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
 #else
   const auto file = read_file(path);
   if (!file) return file.error();
-  if (file->size() == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  if (file->size() == 0)
+    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
   memory_block copy(static_cast<index>(file->size()));
   if (!copy.data()) return detail::out_of_memory(path);
   __builtin_memcpy(copy.data(), file->data(), file->size());
@@ -56,9 +58,10 @@ inline result<void> write_array(const std::string& path, std::string_view name,
   bool named = !name.empty() && letter(name[0]);
   for (const char c : name) named = named && (letter(c) || (c >= '0' && c <= '9'));
   if (!named)
-    return error{errc::invalid, "write_array", "name", "an identifier of letters, digits and _",
-                 detail::printable(name)};
-  if (bytes.empty()) return error{errc::invalid, "write_array", "bytes", "at least 1", "0"};
+    return detail::failure(errc::invalid, "write_array", "name",
+                           "an identifier of letters, digits and _", detail::printable(name));
+  if (bytes.empty())
+    return detail::failure(errc::invalid, "write_array", "bytes", "at least 1", "0");
   detail::file_writer file(path);
   const auto write = [&](std::string_view text) { file.write(std::as_bytes(std::span(text))); };
   write("#pragma once\nalignas(" + std::to_string(alignment) + ") inline constexpr unsigned char " +

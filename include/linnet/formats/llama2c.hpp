@@ -81,7 +81,7 @@ constexpr llama2c_shape llama2c_shape_of() {
 /// Offset of each tensor in a llama2.c checkpoint, in values behind the header.
 class llama2c_layout {
  public:
-  llama2c_layout(const llama2c_shape& s, llama2c_version version) : layers_(s.layers) {
+  LINNET_COLD llama2c_layout(const llama2c_shape& s, llama2c_version version) : layers_(s.layers) {
     const index d = s.dim, kv = s.kv_heads * s.head_width, f = s.hidden, table = s.vocabulary * d;
     const bool legacy = version == llama2c_version::v0;
     const auto per_layer = [&](const char* name, index size) { add(name, size, true); };
@@ -143,10 +143,12 @@ class llama2c_layout {
 };
 
 /// Compares a checkpoint with a model type; returns the number of bytes before the first tensor.
-inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type,
-                                   const std::string& where, llama2c_version& version) LINNET_TRY {
-  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
-    return error{code, where, what, std::move(expected), std::move(got)};
+LINNET_COLD inline result<index> check_llama2c(std::span<const std::byte> file,
+                                               const llama2c_shape& type, const std::string& where,
+                                               llama2c_version& version) LINNET_TRY {
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   const auto differs = [&](const char* what, std::string expected, std::string got) {
     return wrong(errc::mismatch, what, std::move(expected) + " (the model type)", std::move(got));
@@ -211,6 +213,26 @@ inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor
   return at;
 }
 
+/// load_llama2c() into tensors of any model.
+inline result<void> fill_from_llama2c(const std::vector<leaf>& leaves, const llama2c_shape& type,
+                                      std::span<const std::byte> file, const std::string& where,
+                                      nonfinite values) {
+  llama2c_version version{};
+  const auto begin = check_llama2c(file, type, where, version);
+  if (!begin) return begin.error();
+  const llama2c_layout layout(type, version);
+  const auto from = [&](const leaf& tensor) {
+    return file.data() + *begin + 4 * layout.find(tensor.name);
+  };
+  for (const leaf& tensor : leaves)
+    if (values == nonfinite::refuse && !all_finite(dtype::f32, from(tensor), tensor.size()))
+      return detail::failure(errc::invalid, where, tensor.name, "finite numbers",
+                             "a NaN or an infinity");
+  for (const leaf& tensor : leaves)
+    copy_in(tensor, llama2c_placement(type, tensor), dtype::f32, from(tensor));
+  return {};
+}
+
 }  // namespace detail
 
 /// Loads a llama2.c checkpoint, version 0 or 1, held in memory. The header is compared with the
@@ -223,20 +245,7 @@ result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
                           nonfinite values = nonfinite::keep) LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
   if (!w.valid()) return w.error();
-  llama2c_version version{};
-  const auto begin = detail::check_llama2c(file, type, where, version);
-  if (!begin) return begin.error();
-  const detail::llama2c_layout layout(type, version);
-  const auto leaves = detail::leaves_of(w);
-  const auto from = [&](const detail::leaf& tensor) {
-    return file.data() + *begin + 4 * layout.find(tensor.name);
-  };
-  for (const detail::leaf& tensor : leaves)
-    if (values == nonfinite::refuse && !detail::all_finite(dtype::f32, from(tensor), tensor.size()))
-      return error{errc::invalid, where, tensor.name, "finite numbers", "a NaN or an infinity"};
-  for (const detail::leaf& tensor : leaves)
-    detail::copy_in(tensor, detail::llama2c_placement(type, tensor), dtype::f32, from(tensor));
-  return {};
+  return detail::fill_from_llama2c(detail::leaves_of(w), type, file, where, values);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
@@ -269,14 +278,14 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
   if (!w.valid()) return w.error();
   if (type.eps != 1e-5 || type.rope_theta != 10000)
-    return error{errc::mismatch, path, "the model type",
-                 "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others"};
+    return detail::failure(errc::mismatch, path, "the model type",
+                           "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others");
   const detail::llama2c_layout layout(type, version);
   const bool legacy = version == llama2c_version::v0;
   const index begin = legacy ? 28 : detail::llama2c_header;
   file_bytes file(static_cast<std::size_t>(begin + 4 * layout.size()));
   if (file.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for the file", "none"};
+    return detail::failure(errc::out_of_memory, path, "", "memory for the file", "none");
   __builtin_memset(file.data(), 0, static_cast<std::size_t>(begin));
 
   const std::int32_t header[] = {static_cast<std::int32_t>(detail::llama2c_magic),

@@ -169,15 +169,16 @@ class packed_text_reader {
     return false;
   }
   void refuse(errc code, std::string_view what, std::string expected, std::string got) {
-    failure_ = error{code, where_, printable(what), std::move(expected), std::move(got)};
+    failure_ = detail::failure(code, where_, printable(what), expected, got);
   }
 };
 
 /// The text of a packed file without what describes the model, and its head; the sizes are right.
 inline result<std::string_view> packed_text(std::span<const std::byte> file,
                                             const std::string& where) LINNET_TRY {
-  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
-    return error{code, where, what, std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   packed_head head{};
   if (file.size() < sizeof head)
@@ -207,8 +208,8 @@ inline result<void> check_panels(std::span<const std::byte> file, std::size_t he
   packed_head head{};
   __builtin_memcpy(&head, file.data(), sizeof head);
   if (head.panels != static_cast<std::uint64_t>(panels))
-    return error{errc::malformed, where, "size of the panels", std::to_string(panels),
-                 std::to_string(head.panels)};
+    return detail::failure(errc::malformed, where, "size of the panels", std::to_string(panels),
+                           std::to_string(head.panels));
   if (file.size() - header != static_cast<std::size_t>(panels))
     return error{
         errc::malformed, where, "file size",

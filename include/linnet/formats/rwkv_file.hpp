@@ -139,8 +139,9 @@ inline std::string rwkv_dimensions(index rows, index columns) {
 /// the model's before anything is computed from them.
 inline result<void> find_rwkv_tensors(std::span<const std::byte> file, const rwkv_shape& shape,
                                       const std::string& where, std::vector<rwkv_tensor>& tensors) {
-  const auto wrong = [&](errc code, std::string_view what, std::string expected, std::string got) {
-    return error{code, where, printable(what), std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, printable(what), expected, got);
   };
   index at = 0;
   const auto left = [&] { return std::ssize(file) - at; };
@@ -279,9 +280,11 @@ result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
     }
   });
   if (unusable)
-    return error{errc::malformed, where, *unusable, "negative, finite decays", "another value"};
+    return detail::failure(errc::malformed, where, *unusable, "negative, finite decays",
+                           "another value");
   if (infinite)
-    return error{errc::invalid, where, *infinite, "finite numbers", "a NaN or an infinity"};
+    return detail::failure(errc::invalid, where, *infinite, "finite numbers",
+                           "a NaN or an infinity");
   each(false, [&](std::size_t i, index first, std::span<double> x) {
     if (places[i].decay)
       for (double& decay : x) decay = std::log(-decay);

@@ -67,7 +67,8 @@ class safetensors {
     constexpr bool real = std::is_floating_point_v<T>;
     const tensor_record* const from = find(name);
     if (!from)
-      return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
+      return detail::failure(errc::missing, where_, std::string(name), "a tensor of this name",
+                             "none");
     std::vector<T> all(static_cast<std::size_t>(from->size()));
     if (real && is_real(from->type)) {
       for (std::size_t i = 0; i < all.size(); ++i) {
@@ -84,12 +85,13 @@ class safetensors {
                                    : detail::load_as<std::int64_t>(from->data.data() + i * 8);
         all[i] = static_cast<T>(x);
         if (static_cast<std::int64_t>(all[i]) != x)
-          return error{errc::mismatch, where_, from->name,
-                       "values of " + std::to_string(8 * sizeof(T)) + " bits", std::to_string(x)};
+          return detail::failure(errc::mismatch, where_, from->name,
+                                 "values of " + std::to_string(8 * sizeof(T)) + " bits",
+                                 std::to_string(x));
       }
     } else {
-      return error{errc::mismatch, where_, from->name,
-                   real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description()};
+      return detail::failure(errc::mismatch, where_, from->name,
+                             real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description());
     }
     return all;
   }
@@ -225,10 +227,9 @@ struct safetensors_header {
 /// Sorts the tensors by name, and checks their ranges in `size` bytes of values.
 inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors,
                                  std::uint64_t size, const std::string& where) {
-  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
-                         std::string got) {
-    return error{errc::malformed, where, printable(at.name) + what, std::move(expected),
-                 std::move(got)};
+  const auto wrong = [&](const tensor_record& at, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(errc::malformed, where, printable(at.name).append(what), expected, got);
   };
   std::sort(tensors.begin(), tensors.end(),
             [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
@@ -266,8 +267,9 @@ inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors
     end = last;
   }
   if (end != size)
-    return error{errc::malformed, where, "values",
-                 std::to_string(end) + " bytes, the end of the last tensor", std::to_string(size)};
+    return detail::failure(errc::malformed, where, "values",
+                           std::to_string(end) + " bytes, the end of the last tensor",
+                           std::to_string(size));
   return {};
 }
 
@@ -277,8 +279,8 @@ inline result<safetensors_header> read_safetensors_header(std::span<const std::b
                                                           const std::string& where) {
   while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
   if (text.empty() || text.front() != std::byte{'{'})
-    return error{errc::malformed, where, "header", "to begin with {",
-                 text.empty() ? "nothing" : "another character"};
+    return detail::failure(errc::malformed, where, "header", "to begin with {",
+                           text.empty() ? "nothing" : "another character");
   if (!has_memory_to_read(text.size())) return out_of_memory(where);
   safetensors_header header(where);
   if (auto read = read_json(text, longest_safetensors_header, where, "header", header); !read)
@@ -294,8 +296,9 @@ inline result<safetensors_header> read_safetensors_header(std::span<const std::b
 /// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
 inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
                                              const std::string& where = "safetensors") LINNET_TRY {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, where, std::move(what), std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   if (file.size() < 8)
     return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
@@ -353,8 +356,8 @@ inline std::span<const std::byte> bytes_of(std::string_view text) {
 template <class Tensor>
 result<std::string> safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata,
                                        const std::string& path) {
-  const auto wrong = [&](const std::string& what, const char* expected, std::string got) {
-    return error{errc::invalid, path, printable(what), expected, std::move(got)};
+  const auto wrong = [&](const std::string& what, const char* expected, std::string_view got) {
+    return detail::failure(errc::invalid, path, printable(what), expected, got);
   };
   std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
     return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
@@ -414,8 +417,8 @@ inline result<void> write_safetensors(const std::string& path, std::vector<named
     for (const index n : tensor.shape)
       fits = fits && n >= 0 && !__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size);
     if (!fits || size != tensor.data.size())
-      return error{errc::invalid, path, detail::printable(tensor.name),
-                   "as many bytes as the shape says", std::to_string(tensor.data.size())};
+      return detail::failure(errc::invalid, path, detail::printable(tensor.name),
+                             "as many bytes as the shape says", std::to_string(tensor.data.size()));
   }
   const auto prefix = detail::safetensors_prefix(tensors, metadata, path);
   if (!prefix) return prefix.error();

@@ -161,14 +161,19 @@ constexpr dtype dtype_of() {
                                             : dtype::u8;
 }
 
+/// A tensor without its elements.
+LINNET_COLD inline leaf leaf_of(const parameter_path& at, const tensor_info& info) {
+  leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
+  one.vector = !info.decays() && info.rows == 1;
+  if (one.vector) std::swap(one.rows, one.columns);
+  return one;
+}
 /// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
 template <class M, class T>
 std::vector<leaf> leaves_of(const weights<M, T>& w) {
   std::vector<leaf> all;
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto& from) {
-    leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
-    one.vector = !info.decays() && info.rows == 1;
-    if (one.vector) std::swap(one.rows, one.columns);
+    leaf& one = all.emplace_back(leaf_of(at, info));
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
@@ -182,7 +187,6 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.row_scales = row_scales<S>(info.columns);
       one.ggml = S::ggml;
     }
-    all.push_back(std::move(one));
   });
   return all;
 }

@@ -114,8 +114,9 @@ inline bool same_values(const tensor_record& a, const tensor_record& b) {
 template <class Ignores>
 result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
                         std::string_view prefix, nonfinite values, Ignores&& ignores) {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, file.where(), printable(what), expected, got);
   };
   std::vector<bool> used(file.tensors().size());
   std::vector<const tensor_record*> found(parts.size());
@@ -182,7 +183,7 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   }
   for (const file_part& part : parts)
     if (const char* const wanted = unusable(part.tensor, part.tensor.type, part.tensor.data))
-      return error{errc::invalid, path, part.at.name, wanted, "another value"};
+      return detail::failure(errc::invalid, path, part.at.name, wanted, "another value");
   const auto prefix = safetensors_prefix(tensors, metadata, path);
   if (!prefix) return prefix.error();
   file_writer file(path);
@@ -209,9 +210,10 @@ template <class S>
 result<void> check_storage(const safetensors& file) {
   const auto said = file.metadata().find("storage");
   if (said == file.metadata().end()) return {};
-  const auto differs = [&](const char* what, const std::string& expected, const std::string& got) {
-    return error{errc::mismatch, file.where(), what, expected + " (the model type)",
-                 printable(got)};
+  const auto differs = [&](std::string_view what, const std::string& expected,
+                           const std::string& got) {
+    return detail::failure(errc::mismatch, file.where(), what, expected + " (the model type)",
+                           printable(got));
   };
   const auto is_plain = [](std::string_view name) {
     return name == "f32" || name == "f64" || name == "bf16" || name == "f16";
@@ -243,8 +245,8 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
     for (const detail::key_value& one : detail::metadata_of<M>())
       if (const auto said = file.metadata().find(one.key);
           said != file.metadata().end() && said->second != one.value)
-        return error{errc::mismatch, file.where(), one.key, one.value + " (the model type)",
-                     detail::printable(said->second)};
+        return detail::failure(errc::mismatch, file.where(), one.key,
+                               one.value + " (the model type)", detail::printable(said->second));
     if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
         !fits && prefix.empty())
       return fits;

@@ -60,7 +60,7 @@ class session {
   /// Opens a session that allocates its memory: footprint(l) bytes, once. `p` must outlive it.
   /// Errors: errc::invalid for limits that make no sense for the model, by the name of the field.
   /// Also errc::out_of_memory, and the error of `p` if it is not valid().
-  static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
@@ -72,8 +72,8 @@ class session {
   /// Opens a session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`.
   /// Memory and `p` must outlive the session. Nothing is written to memory that is too small.
   /// Errors: as above, and errc::invalid for memory that is too small or not aligned.
-  static result<session> open(const packed<M, T>& p, const limits& l,
-                              std::span<std::byte> memory) LINNET_TRY {
+  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l,
+                                          std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     if (auto fit = detail::fits_memory("session::open", memory.data(), memory.size(),
                                        "session::footprint(limits)", footprint(l));
@@ -296,7 +296,7 @@ class session {
   /// Whether the limits have a sequence `b`.
   bool has(index b) const { return b >= 0 && b < limits_.batch; }
   struct private_tag {};
-  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+  LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
       : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));

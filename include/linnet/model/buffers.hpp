@@ -38,7 +38,7 @@ constexpr planner planner_for() {
   return m;
 }
 template <class M, class T, class S = storage_of<M, T>>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
+LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
   planner m = planner_for<S>();
   (void)M::template plan<T>(m, l, use);
   return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
@@ -52,7 +52,7 @@ struct placed_workspace {
 };
 /// Places the workspace in `memory`, which is zeroed and large enough.
 template <class M, class T, class S = storage_of<M, T>>
-placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
   const plan_sizes sizes = plan_for<M, T, S>(l, use);
   auto* const at = static_cast<std::byte*>(memory);
   planner m = planner_for<S>();
@@ -86,9 +86,9 @@ refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from
 
 /// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
 LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
-                                           bool paged, limits_refusal (*check)(const limits&)) {
-  const auto refuse = [&](const char* field, std::string rule, index got) {
-    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
+                                           bool paged, limits_refusal (*rules)(const limits&)) {
+  const auto refuse = [&](const char* field, std::string_view rule, index got) {
+    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
   };
   const auto no_more_than = [](index most, const char* what) {
     return "no more than " + std::to_string(most) + ", " + what;
@@ -98,7 +98,7 @@ LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, i
     return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
   if (l.chunk > 0 && l.max_logits > l.chunk)
     return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = check(l); own.field != nullptr)
+  if (const limits_refusal own = rules(l); own.field != nullptr)
     return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
   constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
                                    "limits.chunk", "limits.kv_blocks", "limits.max_logits"};

@@ -48,8 +48,8 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
 /// Errors: errc::invalid.
 inline result<void> fits_memory(const char* where, const void* data, std::size_t size,
                                 const char* called, index bytes) {
-  const auto refuse = [&](std::string expected, std::string got) {
-    return error{errc::invalid, where, "memory", std::move(expected), std::move(got)};
+  const auto refuse = [&](std::string_view expected, std::string_view got) {
+    return detail::failure(errc::invalid, where, "memory", expected, got);
   };
   if (size < static_cast<std::size_t>(bytes))
     return refuse(std::string(called) + ", " + std::to_string(bytes) + " bytes",
@@ -61,8 +61,8 @@ inline result<void> fits_memory(const char* where, const void* data, std::size_t
 
 /// The error of a function that could not allocate so many bytes.
 LINNET_COLD inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
+  return detail::failure(errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+                         "a failed allocation");
 }
 
 }  // namespace detail
@@ -111,8 +111,8 @@ class tensor_block {
   linnet::error error() const {
     if (failed_) return failure_;
     if (lacks_memory_) return detail::out_of_memory("weights", bytes());
-    return {errc::invalid, "weights", "values", "an object that was not moved from",
-            "an empty one"};
+    return detail::failure(errc::invalid, "weights", "values", "an object that was not moved from",
+                           "an empty one");
   }
   /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
   void fail(linnet::error why) {
@@ -237,8 +237,7 @@ template <class M, class T>
 result<void> check_finite(const weights<M, T>& w, std::string where) {
   if (!w.valid()) return w.error();
   if (auto name = first_nonfinite(w); !name.empty())
-    return error{errc::invalid, std::move(where), std::move(name), "finite numbers",
-                 "a NaN or an infinity"};
+    return detail::failure(errc::invalid, where, name, "finite numbers", "a NaN or an infinity");
   return {};
 }
 

@@ -80,14 +80,15 @@ class layer_mask {
     return philox(stream, where, ~static_cast<std::uint64_t>(layer_))[0] < limit_;
   }
   /// Whether all samples [0, batch) skip it.
-  bool drops_all(index batch) const {
+  LINNET_COLD bool drops_all(index batch) const {
     index b = 0;
     while (b < batch && drops(b)) ++b;
     return b == batch;
   }
   /// y = x for the samples that skip the layer; x, y [batch, length, width].
   template <class T>
-  void pass(const team& threads, index batch, index length, index width, const T* x, T* y) const {
+  __attribute__((noinline)) void pass(const team& threads, index batch, index length, index width,
+                                      const T* x, T* y) const {
     threads.each(batch * length, [&](index row) {
       if (drops(row / length)) std::copy_n(x + row * width, width, y + row * width);
     });

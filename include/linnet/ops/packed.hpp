@@ -68,8 +68,8 @@ struct packed_matrix {
 
 /// Fills the panels and scales of `to` from W[n, k], this thread's share of the team.
 template <class T, class S>
-void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
-          const packed_matrix<T, S>& to) {
+__attribute__((noinline)) void pack(const execution& on, index n, index k,
+                                    const matrix_ref<S>& from, const packed_matrix<T, S>& to) {
   using matrix = packed_matrix<T, S>;
   using word = typename S::word;
   const index depth = matrix::depth(k), groups = row_scales<S>(k);

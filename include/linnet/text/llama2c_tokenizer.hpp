@@ -132,11 +132,11 @@ class llama2c_tokenizer {
   }();
 };
 
-inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file,
-                                                          index vocabulary,
-                                                          const std::string& where) LINNET_TRY {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, where, std::move(what), std::move(expected), std::move(got)};
+LINNET_COLD inline result<llama2c_tokenizer> llama2c_tokenizer::parse(
+    std::span<const std::byte> file, index vocabulary, const std::string& where) LINNET_TRY {
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   if (vocabulary < first_byte + 256 || vocabulary > most_pieces)
     return wrong(errc::invalid, "vocabulary of the model", "259 to " + std::to_string(most_pieces),
