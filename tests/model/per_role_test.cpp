@@ -148,6 +148,25 @@ BOOST_AUTO_TEST_CASE(rounded_inputs_of_one_role) {
   BOOST_TEST(same_bits(prompt_logits(p, 3, false), got));
 }
 
+// A compute type beside per_role<> is that of every role.
+BOOST_AUTO_TEST_CASE(rounded_inputs_of_every_role) {
+  using ln::compute::int8;
+  using S = per_role<storage::q4_1, storage::head<storage::q8_0>>;
+  using spelled = per_role<storage::with_compute<storage::q4_1, int8>,
+                           storage::head<storage::with_compute<storage::q8_0, int8>>>;
+  static_assert(std::is_same_v<ln::quantized<untied, S, int8>, untied::with_storage<spelled>>);
+  static_assert(std::is_same_v<ln::quantized<untied, spelled>, untied::with_storage<spelled>>);
+  ln::weights<untied> w;
+  randomize(w);
+  const auto q = ln::quantize<S, int8>(w);
+  const auto p = ln::pack(q);
+  const auto got = prompt_logits(p, 1, false),
+             want = prompt_logits(ln::pack(decoded<untied>(q)), 1, false);
+  BOOST_TEST(distance(got, want) <= 0.05);
+  BOOST_TEST(distance(got, want) > 1e-6);
+  BOOST_TEST(same_bits(prompt_logits(p, 3, false), got));
+}
+
 BOOST_AUTO_TEST_CASE(files) {
   const scratch_folder folder;
   ln::weights<untied> w;
