@@ -14,7 +14,6 @@
 #include "compiled.hpp"
 #include "model_spec.hpp"
 #include "presets.hpp"
-#include "storages.hpp"
 #include "support.hpp"
 
 namespace zoo {
@@ -23,37 +22,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
-
-/// A word of the command line, and what stands for it in a program.
-struct spelling {
-  std::string_view name, type;
-};
-constexpr spelling storages[] = {
-    {"f32", "ln::storage::f32"},
-    {"bf16", "ln::storage::bf16"},
-    {"f16", "ln::storage::f16"},
-    {"int8", "ln::storage::int8"},
-    {"int4", "ln::storage::int4<32>"},
-    {"nf4", "ln::storage::nf4"},
-    {"fp8_e4m3", "ln::storage::fp8_e4m3"},
-    {"fp8_e5m2", "ln::storage::fp8_e5m2"},
-    {"q8_0", "ln::storage::q8_0"},
-    {"q4_0", "ln::storage::q4_0"},
-    {"q4_1", "ln::storage::q4_1"},
-    {"q4_1+q8_0",
-     "ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>"}};
-/// What activations are rounded to before products.
-constexpr spelling activations[] = {
-    {"f32", "ln::compute::f32"}, {"bf16", "ln::compute::bf16"}, {"int8", "ln::compute::int8"}};
-
-template <std::size_t N>
-std::string_view type_of(std::string_view what, std::string_view name, const spelling (&table)[N]) {
-  std::vector<std::string_view> known;
-  for (const spelling& s : table) known.push_back(s.name);
-  check_name(what, name, known);
-  return std::find_if(std::begin(table), std::end(table), [&](auto& s) { return s.name == name; })
-      ->type;
-}
 
 /// The works asked for, or the refusal of one that the model does not have.
 std::vector<std::string> works_of(const model_spec& model, const std::string& asked) {
@@ -84,9 +52,8 @@ void check_types(const std::string& storage, const std::string& activation) {
 
 std::string program_text(const bench_options& o, const model_spec& model,
                          const std::vector<std::string>& works) {
-  const std::string_view activation = type_of("activation", o.activation, activations);
-  std::string storage = grouped_storage(o.storage);
-  if (storage.empty()) storage = type_of("storage", o.storage, storages);
+  const std::string storage = storage_type(o.storage);
+  const std::string_view activation = compute_type("activation", o.activation);
   check_types(o.storage, o.activation);
   const bool rounded = o.activation != "f32";
   const bool loads = !o.weights.empty();

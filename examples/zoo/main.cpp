@@ -23,8 +23,8 @@ void add_weights(CLI::App& command, Options& o) {
   command
       .add_option(
           "--storage", o.how.storage,
-          "how weights are kept, of smollm2-135m alone: f32, rounded to int8 or int4, or q4_1 as "
-          "its GGUF file has them")
+          "how weights are kept, of smollm2-135m and of folders of zoo train: f32, rounded to int8 "
+          "or int4, or q4_1 (of smollm2-135m as its GGUF file has them)")
       ->capture_default_str();
   command
       .add_option(

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "storages.hpp"
 #include "support.hpp"
 
 namespace zoo {
@@ -75,6 +76,38 @@ const slot slots[] = {
     {"sharing", {"none", "ffn", "all"}},
     {"ffn", {"swiglu", "relu", "gelu", "gelu_tanh", "gated_gelu", "skip", "linear"}},
 };
+
+/// A word of the command line, and what stands for it in a program.
+struct spelling {
+  std::string_view name, type;
+};
+constexpr spelling storages[] = {
+    {"f32", "ln::storage::f32"},
+    {"bf16", "ln::storage::bf16"},
+    {"f16", "ln::storage::f16"},
+    {"int8", "ln::storage::int8"},
+    {"int4", "ln::storage::int4<32>"},
+    {"nf4", "ln::storage::nf4"},
+    {"fp8_e4m3", "ln::storage::fp8_e4m3"},
+    {"fp8_e5m2", "ln::storage::fp8_e5m2"},
+    {"q8_0", "ln::storage::q8_0"},
+    {"q4_0", "ln::storage::q4_0"},
+    {"q4_1", "ln::storage::q4_1"},
+    {"q4_1+q8_0",
+     "ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>"}};
+/// What activations are rounded to before products.
+constexpr spelling activations[] = {
+    {"f32", "ln::compute::f32"}, {"bf16", "ln::compute::bf16"}, {"int8", "ln::compute::int8"}};
+
+template <std::size_t N>
+std::string_view type_among(std::string_view what, std::string_view name,
+                            const spelling (&table)[N]) {
+  std::vector<std::string_view> known;
+  for (const spelling& s : table) known.push_back(s.name);
+  check_name(what, name, known);
+  return std::find_if(std::begin(table), std::end(table), [&](auto& s) { return s.name == name; })
+      ->type;
+}
 
 /// A preset's type in C++.
 std::string type_of(std::string_view scope, std::string name) {
@@ -247,6 +280,14 @@ std::string_view variant_type(const model_spec& model, std::string_view ffn) {
   if (type == "skip_encoder" && !model.encodes())
     throw failure(model.name() + " is decoder-only: skip-encoder is for encoder-decoders");
   return type;
+}
+
+std::string storage_type(std::string_view name) {
+  std::string grouped = grouped_storage(name);
+  return grouped.empty() ? std::string(type_among("storage", name, storages)) : grouped;
+}
+std::string_view compute_type(std::string_view what, std::string_view name) {
+  return type_among(what, name, activations);
 }
 
 }  // namespace zoo

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include <linnet/compress/quantize.hpp>
 #include <linnet/formats/weights_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
@@ -61,7 +62,8 @@ class trainee_of final : public trainee {
   }
 };
 
-template <class M, class Optimizer, class Compute>
+/// `Deployed` is the model as it runs, with its weights in another storage if that is not `M`.
+template <class M, class Optimizer, class Compute, class Deployed = M>
 class module_of final : public module {
  public:
   ln::index parameters() const override { return M::parameters(); }
@@ -79,7 +81,11 @@ class module_of final : public module {
     if (!w.valid()) throw failure("not enough memory for the weights");
     take(ln::load_safetensors(w, path));
     take(ln::check_finite(w, path));
-    return std::make_unique<running_of<M>>(packed_of(w), l);
+    if constexpr (std::is_same_v<Deployed, M>)
+      return std::make_unique<running_of<M>>(packed_of(w), l);
+    else
+      return std::make_unique<running_of<Deployed>>(
+          packed_of(ln::quantize<typename Deployed::storage>(w)), l);
   }
 };
 

@@ -45,7 +45,7 @@ std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std:
   if (how.none()) return preset.open(weights, l);
   if (how.compute == "int8" && how.storage == "f32")
     throw failure("--compute int8 goes with --storage int8, int4 or q4_1, not with f32");
-  if (preset.open_rounded == nullptr)
+  if (!preset.open_rounded)
     throw failure("--storage " + how.storage + ": " + preset.name +
                   " is compiled for f32 alone; zoo bench compiles others");
   return preset.open_rounded(weights, l, how);

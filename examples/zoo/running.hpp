@@ -74,9 +74,10 @@ struct runnable_preset {
   /// Loads weights (a GGUF file, a llama2.c checkpoint, a file of rwkv.cpp, a safetensors file or a
   /// Hugging Face directory).
   std::function<std::unique_ptr<running>(const std::string& weights, const ln::limits& l)> open;
-  /// Rounds them, too; null for a preset that is compiled for f32 alone.
-  std::unique_ptr<running> (*open_rounded)(const std::string& weights, const ln::limits& l,
-                                           const rounding& how) = nullptr;
+  /// Rounds them, too; empty for a preset that is compiled for f32 alone.
+  std::function<std::unique_ptr<running>(const std::string& weights, const ln::limits& l,
+                                         const rounding& how)>
+      open_rounded = nullptr;
 };
 
 std::vector<runnable_preset> runnable_t5_presets();

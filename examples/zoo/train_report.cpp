@@ -62,10 +62,12 @@ std::string learning(const training_record& r, const std::vector<logged>& log) {
   points losses;
   for (const logged& l : log)
     losses.emplace_back(l.step, l.nats / std::numbers::ln2 / r.bytes_per_label);
-  plot_line line{"held out", "standard", r.held_out, smoothed(losses)};
+  const plot_line held_out{"held out", "standard", r.held_out, {}},
+      training{"training", "v-1w-relu", smoothed(losses, 40), {}};
   // The steep beginning would squeeze all the rest.
   const std::size_t from = std::min<std::size_t>(2, r.held_out.size() - 1);
-  return line_plot({line}, r.held_out[from].second * 1.05, "optimizer steps", r.unit());
+  return line_plot({held_out, training}, r.held_out[from].second * 1.05, "optimizer steps",
+                   r.unit());
 }
 
 std::string speed(const training_record& r, const std::vector<logged>& log) {
@@ -133,7 +135,7 @@ std::string page(const training_record& r, const std::vector<logged>& log) {
   html += tile("Time", duration(r.seconds), "", "in training steps");
   html += "</div>\n";
   html +=
-      section("Learning", "Bold: a fixed part of the held-out text. Thin: the training batches.",
+      section("Learning", "A fixed part of the held-out text, and means of the training batches.",
               "<div class=\"scroll wide\">" + learning(r, log) + "</div>");
   if (const std::string plot = speed(r, log); !plot.empty())
     html += section("Speed", "Tokens that went through training steps, per second.", plot);

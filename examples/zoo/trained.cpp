@@ -42,14 +42,19 @@ void check_kind(const module_kind& kind) {
 
 std::shared_ptr<const module> load_module(const model_spec& model, const module_kind& kind) {
   check_kind(kind);
+  const rounding& how = kind.runs_in;
+  const std::string deployed =
+      how.none() ? ""
+                 : fmt::format(", ln::quantized<Model, {}, {}>", storage_type(how.storage),
+                               compute_type("compute", how.compute));
   const std::string text = fmt::format(
       "// {} with feed-forward {}, trained by {} in {}.\n\n"
       "#include \"{}/examples/zoo/module_of.hpp\"\n"
       "namespace ln = linnet;\n\n{}"
       "using Model = {};\n"
-      "ZOO_MODULE(Model, ln::{}, ln::compute::{})\n",
+      "ZOO_MODULE(Model, ln::{}, ln::compute::{}{})\n",
       model.name(), kind.ffn, kind.optimizer, kind.compute, ZOO_SOURCE_DIR, model.declarations(),
-      model.type(kind.ffn), kind.optimizer, kind.compute);
+      model.type(kind.ffn), kind.optimizer, kind.compute, deployed);
   const program_folder folder;
   const std::string file =
       compiled(folder.path(), "module-" + model.base, text, product::module).string();
@@ -88,22 +93,31 @@ trained_model open_trained(const std::string& folder) {
 
 runnable_preset runnable_of(const trained_model& trained) {
   const model_spec& m = trained.model;
+  const std::string file = trained.weights();
+  const auto rounded = [m, kind = trained.kind, file](const std::string&, const ln::limits& l,
+                                                      const rounding& how) {
+    module_kind other = kind;
+    other.runs_in = how;
+    return load_module(m, other)->open(file, l);
+  };
   if (m.plain() && trained.kind.ffn == "standard")
     for (auto* const table : {runnable_t5_presets, runnable_decoder_presets})
       for (runnable_preset& preset : table())
         if (preset.name == m.base) {
-          preset.open = [open = preset.open, file = trained.weights()](
-                            const std::string&, const ln::limits& l) { return open(file, l); };
+          preset.open = [open = preset.open, file](const std::string&, const ln::limits& l) {
+            return open(file, l);
+          };
+          preset.open_rounded = rounded;
           return preset;
         }
-  const auto code = load_module(m, trained.kind);
   return {.name = m.name(),
           .encodes = m.encodes(),
           .vocabulary = m.vocabulary(),
           .context = m.context(),
-          .open = [code, file = trained.weights()](const std::string&, const ln::limits& l) {
-            return code->open(file, l);
-          }};
+          .open = [m, kind = trained.kind, file](
+                      const std::string&,
+                      const ln::limits& l) { return load_module(m, kind)->open(file, l); },
+          .open_rounded = rounded};
 }
 
 }  // namespace zoo

@@ -17,6 +17,7 @@ struct module_kind {
   std::string ffn = "standard";
   std::string optimizer = "adamw";
   std::string compute = "f32";
+  rounding runs_in{};  ///< what its weights run in
 };
 
 /// Refuses unknown words.

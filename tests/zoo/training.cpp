@@ -115,6 +115,14 @@ BOOST_AUTO_TEST_CASE(every_tokenizer_trains_a_folder_that_generates_and_is_judge
       const double judged = json["tests"]["text.txt"]["bits_per_byte"]["value"].get<double>();
       BOOST_CHECK_MESSAGE(std::abs(judged - bits) < 0.25 * bits, judged << " beside " << bits);
       BOOST_CHECK(!fs::exists(to + "/training.ckpt"));
+      if (kind == "bytes") {  // and rounded, which is nearly as good
+        test::zoo_prints({"eval", "--weights", to, "--text", text, "--limit", "2", "--storage",
+                          "int8", "--out", results + ".int8"});
+        const auto rounded = nlohmann::json::parse(test::contents(results + ".int8"));
+        BOOST_CHECK_EQUAL(rounded["model"], small + std::string(" (storage int8, compute f32)"));
+        const double bits8 = rounded["tests"]["text.txt"]["bits_per_byte"]["value"].get<double>();
+        BOOST_CHECK(bits8 != judged && std::abs(bits8 - judged) < 0.02);
+      }
       if (kind == "bpe:300") {
         fs::create_directory(folder.path("gpt2"));
         fs::copy_file(learned + "/vocab.bpe", merges);
