@@ -1,15 +1,58 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes include/linnet/text/unicode_tables.hpp from Python's Unicode tables."""
+"""Writes include/linnet/text/unicode_classes.hpp and unicode_tables.hpp from Python's Unicode tables."""
 
 import sys
 import unicodedata
 from pathlib import Path
 
-HEADER = Path(__file__).resolve().parent.parent / "include/linnet/text/unicode_tables.hpp"
-PINNED = "14.0.0"  # as in tools/unicode_classes.py
+FOLDER = Path(__file__).resolve().parent.parent / "include/linnet/text"
+PINNED = "14.0.0"  # another version gives other tokens for the characters that it adds
 
-TEXT = "// SPDX-License-" + """Identifier: MIT
+# The property White_Space, which unicodedata lacks.
+SPACES = {*range(0x9, 0xE), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F,
+          0x205F, 0x3000}
+
+CLASSES_TEXT = "// SPDX-License-" + """Identifier: MIT
+#pragma once
+/// @file
+/// Letters, numbers and white space of Unicode %(version)s. Written by tools/unicode_tables.py.
+
+#include <algorithm>
+#include <iterator>
+
+#include <linnet/core/finite.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Class of a character in a tokenizer's patterns: letter (general category L*), number (N*), white
+/// space (White_Space) or other. Marks and unassigned code points are other.
+enum class character_class : std::uint8_t { other, letter, number, space };
+
+namespace detail {
+
+/// Where runs of code points of one class begin: 4 x the first code point + the class.
+inline constexpr std::uint32_t class_starts[] = {
+    // clang-format off
+%(classes)s
+    // clang-format on
+};
+
+}  // namespace detail
+
+/// The class of a code point; other for numbers that are none.
+constexpr character_class class_of(char32_t c) {
+  if (c > 0x10ffff) return character_class::other;
+  const auto code = static_cast<std::uint32_t>(c);
+  const auto next = std::upper_bound(std::begin(detail::class_starts),
+                                     std::end(detail::class_starts), 4 * code + 3);
+  return static_cast<character_class>(*std::prev(next) & 3);
+}
+
+LINNET_NAMESPACE_END
+"""
+
+TABLES_TEXT = "// SPDX-License-" + """Identifier: MIT
 #pragma once
 /// @file
 /// Normal forms, lower case and general categories of Unicode %(version)s. Written by
@@ -103,6 +146,13 @@ def runs(kinds, factor):
             if code == 0 or kinds[code - 1] != kind]
 
 
+def character_class(code):
+    """0 other, 1 letter, 2 number, 3 white space."""
+    if code in SPACES:
+        return 3
+    return {"L": 1, "N": 2}.get(unicodedata.category(chr(code))[0], 0)
+
+
 def mark_class(code):
     """0 none, 1 marks without width, 2 other marks, 3 punctuation, 4 control."""
     category = unicodedata.category(chr(code))
@@ -166,7 +216,10 @@ def main():
     assert [c for c in range(0x110000) if len(chr(c).lower()) > 1] == [0x130]
     size = 4 * (len(entries) + len(codes) + len(combining) + len(marks) + len(words) + 4 * len(lower)) + \
         2 * (len(starts) + len(pairs))
-    HEADER.write_text(TEXT % {
+    classes = runs([character_class(code) for code in range(0x110000)], 4)
+    (FOLDER / "unicode_classes.hpp").write_text(CLASSES_TEXT % {
+        "version": PINNED, "classes": table(classes)})
+    (FOLDER / "unicode_tables.hpp").write_text(TABLES_TEXT % {
         "version": PINNED, "kilobytes": -(-size // 1000),
         "decompositions": table(entries), "starts": table(starts), "codes": table(codes),
         "compositions": table(number for _, number in sorted(pairs)),

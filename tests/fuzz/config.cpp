@@ -19,5 +19,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)ln::check_config<ln::zoo::bert_base>(*config);
   (void)ln::check_config<ln::zoo::distilbert_base>(*config);
   (void)ln::check_config<ln::zoo::albert_base>(*config);
+  (void)ln::check_config<ln::zoo::roberta_base>(*config);
   return 0;
 }

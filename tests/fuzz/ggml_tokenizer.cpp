@@ -60,5 +60,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::string back = t->decode(ids);
     if (t->is_lossless() && !match && back != text) __builtin_trap();
   }
+  if (auto written = ln::make_ggml_vocabulary(*t)) {  // and read again
+    const auto again = ln::make_tokenizer(*std::move(written));
+    if (!again || again->encode(text) != t->encode(text)) __builtin_trap();
+  }
   return 0;
 }

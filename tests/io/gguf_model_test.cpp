@@ -209,6 +209,10 @@ constexpr ln::decoder_shape block_shape{.d_model = 64,
                                         .context = 4};
 using block_llama = ln::decoder<block_shape, ln::position::rope_half>;
 using block_gpt2 = gpt2_of<block_shape>;
+using block_bert = ln::encoder<
+    ln::encoder_shape{
+        .d_model = 64, .d_ff = 96, .heads = 2, .layers = 1, .vocabulary = 40, .context = 4},
+    ln::head::none>;
 
 // Quantized and saved is saved quantized: both are llama.cpp's rounding.
 BOOST_AUTO_TEST_CASE(rounded_before_or_while_saved) {
@@ -227,6 +231,7 @@ BOOST_AUTO_TEST_CASE(rounded_before_or_while_saved) {
   check(block_llama{}, storage::q4_0{}, ln::ggml_type::q4_0);
   check(block_llama{}, storage::q4_1{}, ln::ggml_type::q4_1);
   check(block_gpt2{}, storage::q4_1{}, ln::ggml_type::q4_1);
+  check(block_bert{}, storage::q8_0{}, ln::ggml_type::q8_0);
 }
 
 // Blocks made elsewhere are kept: they are saved byte for byte, and stand for the floats that an

@@ -100,10 +100,15 @@ BOOST_AUTO_TEST_CASE(pieces_with_scores) {
   BOOST_TEST((shared == token_list{6}));
 }
 
-/// The tokenizer.json of a kind among the golden ones, and the texts that go with it.
-std::pair<ln::tokenizer, strings> golden_kind(const std::string& kind) {
-  for (const auto& c : nlohmann::ordered_json::parse(contents(golden("tokenizers/kinds.json"))))
+/// The tokenizer.json of a kind among the golden ones, with one piece `more`, and the texts that go
+/// with it.
+std::pair<ln::tokenizer, strings> golden_kind(const std::string& kind,
+                                              const std::string& more = "") {
+  for (auto& c : nlohmann::ordered_json::parse(contents(golden("tokenizers/kinds.json"))))
     if (c["kind"] == kind) {
+      auto& vocabulary = c["file"]["model"]["vocab"];
+      const std::size_t next = vocabulary.size();
+      if (!more.empty()) vocabulary[more] = next;
       auto t = ln::parse_hf_tokenizer(bytes(c["file"].dump()), kind);
       LINNET_REQUIRE_OK(t);
       return {*std::move(t), c["texts"]};
@@ -148,9 +153,12 @@ BOOST_AUTO_TEST_CASE(pieces_of_words_round_trip) {
     if (t.find_added(text) >= 0) BOOST_TEST(*id == t.find_added(text), key);
   }
   // llama.cpp's BERT has one normalizer and one way of cutting.
-  const auto refused = [](const std::string& kind) {
-    return message(ln::gguf_tokenizer_entries(golden_kind(kind).first, "t"));
+  const auto refused = [](const std::string& kind, const std::string& more = "") {
+    return message(ln::gguf_tokenizer_entries(golden_kind(kind, more).first, "t"));
   };
+  BOOST_TEST(refused("bert", "##qq") == "success");
+  const std::string ambiguous = refused("bert", "##\xe2\x96\x81qq");
+  BOOST_TEST(ambiguous.find("behind the prefix") != ambiguous.npos, ambiguous);
   BOOST_TEST(refused("bert_cased") ==
              "t: normalizer: expected that of BERT without case, got another");
   BOOST_TEST(refused("gpt2") == "t: model: expected WordPiece, got another");

@@ -10,8 +10,8 @@
 #include <optional>
 
 #include "support/data.hpp"
+#include "support/encoders.hpp"
 #include "support/heap.hpp"
-#include "support/models.hpp"
 
 #if __has_include(<xxhash.h>)
 #include <linnet/cached_logits.hpp>
@@ -265,6 +265,24 @@ BOOST_AUTO_TEST_CASE(training_is_silent) {
   check_training<rwkv7, float>(2);
   check_training<mixture, float>(2);
   check_training<between_bytes, float>(2);
+}
+
+// Pairs of texts, whose vectors and cosines are planned.
+BOOST_AUTO_TEST_CASE(contrastive_training_is_silent) {
+  using M = ln::encoder<tiny_encoder_shape, ln::head::contrastive<>>;
+  ln::weights<M> w;
+  ln::initialize(w, ln::seed{1});
+  check_footprint<ln::trainer<M>>(w, 5);
+  const auto data = encoder_data<M>(6, 5);
+  auto train = ln::trainer<M>::open(w, data.limits(2), {}, {.dropout = 0.1});
+  const auto how = ln::contrastive_objective::open({.symmetric = true, .negatives = 1});
+  BOOST_REQUIRE(static_cast<bool>(train));
+  BOOST_REQUIRE(static_cast<bool>(how));
+  check_silence("a step of pairs", [&] {
+    (void)train->step(data.view(), *how);
+    (void)train->evaluate(data.view());
+  });
+  BOOST_TEST(train->steps() == 4);
 }
 
 // Lessons allocate their footprint, and steps with them nothing.

@@ -39,6 +39,7 @@ struct cross_entropy_objective {
 /// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
 class contrastive_objective {
  public:
+  /// An objective with the default settings.
   contrastive_objective() = default;
   /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
   static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
@@ -54,7 +55,7 @@ class contrastive_objective {
   /// Whether every anchor of a batch has its positive and its hard negatives.
   template <class M>
   bool accepts(const typename M::batch& b, const limits&) const {
-    static_assert(M::head::contrasts,
+    static_assert(contrasts<M>,
                   "linnet::contrastive_objective: the model's head must be head::contrastive<>");
     return b.batch % (2 + how_.negatives) == 0;
   }
@@ -63,9 +64,14 @@ class contrastive_objective {
   ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
     return {how_};
   }
+  /// Settings of the loss.
   const contrastive_options& settings() const { return how_; }
 
  private:
+  template <class M>
+  static constexpr bool contrasts = requires {
+    requires M::head::contrasts;
+  };
   contrastive_options how_;
 };
 

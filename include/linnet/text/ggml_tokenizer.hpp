@@ -137,7 +137,8 @@ inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
 LINNET_OR_OUT_OF_MEMORY(where)
 
 /// The vocabulary of BERT's tokenizer as llama.cpp's converter writes it: "##ing" as "ing", "sing"
-/// as "▁sing". make_tokenizer() makes an equal tokenizer of it. `where` names the tokenizer in
+/// as "▁sing". make_tokenizer() makes an equal tokenizer of it, but for the white space that added
+/// tokens may take. `where` names the tokenizer in
 /// errors. Errors: errc::unsupported (another kind of tokenizer, or settings that GGUF has not).
 inline result<ggml_vocabulary> make_ggml_vocabulary(
     const tokenizer& from, const std::string& where = "tokenizer") LINNET_TRY {
@@ -168,8 +169,11 @@ inline result<ggml_vocabulary> make_ggml_vocabulary(
       if (from.find_added(text) == id || model->pieces.find(text) != id)
         return refuse("added_tokens: \"" + detail::printable(text) + '"', "a special token",
                       "another");
-      text = text.starts_with(rules.prefix) ? text.substr(rules.prefix.size())
-                                            : std::string(detail::metaspace) + text;
+      const bool goes_on = text.starts_with(rules.prefix);
+      text = goes_on ? text.substr(rules.prefix.size()) : std::string(detail::metaspace) + text;
+      if (goes_on && text.starts_with(detail::metaspace))
+        return refuse("tokens[" + std::to_string(id) + "]", "no \"\xe2\x96\x81\" behind the prefix",
+                      "one");
     }
     made.tokens.push_back(text);
     made.types.push_back(special ? control : id == model->unknown ? unknown : normal);

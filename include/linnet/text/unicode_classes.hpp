@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_classes.py.
+/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_tables.py.
 
 #include <algorithm>
 #include <iterator>
