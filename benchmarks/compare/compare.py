@@ -3,8 +3,8 @@
 """Compares linnet with other programs on the same works, side by side.
 
 All sides of a work are started, pinned to the same processors, and asked by turns, again and again,
-to run for a moment; so what disturbs the machine disturbs all of them. Writes one JSON file and one
-HTML report. Peers come from PyPI into an environment of their own; what cannot be had is named.
+to run for a moment; so what disturbs the machine disturbs all of them. Writes one JSON file, one
+HTML report and tables in Markdown. Peers come from PyPI into an environment of their own; what cannot be had is named.
 """
 
 import argparse
@@ -96,10 +96,13 @@ class Side:
         cpu = [x / work.per_run for turn in self.turns for x in turn["cpu_ms"]]
         limits = {key: max(turn[key] for turn in self.turns)
                   for key in ("gflops", "read_gbs") if key in self.turns[0]}  # fmt: skip
-        return {"peer": self.peer, "type": self.type, "ms": statistics.median(ms),
-                "ms_min": min(ms), "cpu_ms": statistics.median(cpu), "runs": len(ms),
-                "check": self.said["check"], "agreement": self.said.get("agreement"),
-                **limits}  # fmt: skip
+        found = {"peer": self.peer, "type": self.type, "ms": statistics.median(ms),
+                 "ms_min": min(ms), "cpu_ms": statistics.median(cpu), "runs": len(ms),
+                 "check": self.said["check"], "agreement": self.said.get("agreement"),
+                 **limits}  # fmt: skip
+        if "memory" in self.said:
+            found["memory"] = self.said["memory"]
+        return found
 
 
 def processors(threads):
@@ -121,7 +124,10 @@ def agreement(work, results):
     for r in results:
         if not r["check"] or not wanted:
             continue
-        if work.work == "train":
+        if work.work == "embed":
+            error = max(abs(a - b) for a, b in zip(r["check"], wanted[0]))
+            r["agreement"] = f"vectors differ by {error:.0e}"
+        elif work.work == "train":
             r["agreement"] = f"loss {r['check'][0]:.5f}, reference {wanted[0][0]:.5f}"
         else:
             pairs = list(zip(r["check"], wanted[0]))
@@ -170,13 +176,15 @@ def goals(work, measured):
         if measured["threads"] not in goal.threads:
             continue
         ours = [(ms["linnet", t], t) for t in goal.types if ("linnet", t) in ms]
+        peers = goal.peer if isinstance(goal.peer[0], tuple) else (goal.peer,)
+        peer = min((p for p in peers if p in ms), key=ms.get, default=peers[0])
         row = {"work": work.title, "threads": measured["threads"], "types": goal.types,
-               "peer": " ".join(goal.peer), "wanted": goal.ratio, "reached": None}
-        if ours and goal.peer in ms:
+               "peer": " ".join(peer), "wanted": goal.ratio, "reached": None}
+        if ours and peer in ms:
             best, row["type"] = min(ours)
-            row["reached"] = ms[goal.peer] / best
+            row["reached"] = ms[peer] / best
             row["met"] = row["reached"] >= goal.ratio
-            limit = ms.get(("limit", goal.types[-1].split("+")[0]))
+            limit = ms.get(("limit", row["type"]), ms.get(("limit", goal.types[-1].split("+")[0])))
             if limit:
                 row["of_limit"] = limit / best
                 if goal.instead:
@@ -205,7 +213,7 @@ def parse():
     p.add_argument("--seconds", type=float, help="of each turn (default: 0.5; quick: 0.2)")
     p.add_argument("--quick", action="store_true", help="few, short turns")
     p.add_argument("--out", default=str(ROOT / "build" / "compare"),
-                   help="writes OUT.json and OUT.html (default: %(default)s)")
+                   help="writes OUT.json, OUT.html and OUT.md (default: %(default)s)")
     p.add_argument("--venv", default=str(CACHE / "peers"), help="Python environment of the peers")
     p.add_argument("--cache", default=str(CACHE / "compare"), help="models and programs")
     p.add_argument("--data", default=os.environ.get("LINNET_DATA"), help="folder of stories260K")
@@ -242,14 +250,16 @@ def main():
         measured = compare(work, threads, sides, options, progress,
                            lambda part, i=i: (i + part) / len(chosen))
         found["works"].append({"name": work.name, "title": work.title, "unit": work.unit,
-                               **measured})
+                               "rate": work.rate, **measured})
         found["goals"] += goals(work, measured)
         found["versions"] = json.loads(sides.versions())
         Path(options.out + ".json").write_text(json.dumps(found, indent=1))
         Path(options.out + ".html").write_text(report.page(found))
+        Path(options.out + ".md").write_text(report.markdown(found))
         progress.note(report.text(found["works"][-1]))
     progress.note(report.goals_text(found))
-    progress.note(f"written: {options.out}.json, {options.out}.html")
+    print(report.markdown(found))
+    progress.note(f"written: {options.out}.json, {options.out}.html, {options.out}.md")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ STYLE = """
 :root { color-scheme: light dark; --page: #fbfaf8; --card: #fff; --ink: #1d2129; --soft: #5d6572;
   --faint: #8a919d; --line: #e4e3df; --grid: #eeede9; --accent: #b3432b; --linnet: #cf4a2c;
   --limit: #a9adb5; --pytorch: #3667c4; --pytorch-compile: #6d8fd8; --ctranslate2: #2b8a83;
-  --onnxruntime: #8a55c7; --llama-cpp: #b7791f; --llama2-c: #5b8c2a; --good: #2f7d3b; }
+  --onnxruntime: #8a55c7; --openvino: #4b6a9b; --linnet-map: #e07a5f;
+  --llama-cpp-flash: #d09a3e; --ik_llama-cpp: #7a8b1f; --ik_llama-cpp-flash: #98a83f; --llama-cpp: #b7791f; --llama2-c: #5b8c2a; --good: #2f7d3b; }
 @media (prefers-color-scheme: dark) { :root { --page: #14161a; --card: #1c1f25; --ink: #e8e9ec;
   --soft: #a8afba; --faint: #7d8591; --line: #2d323a; --grid: #272b32; --accent: #ff8f70;
   --linnet: #ff7f5c; --limit: #596170; --pytorch: #7fa6f5; --pytorch-compile: #5779bd;
@@ -166,6 +167,58 @@ def page(found):
         f"<p>Versions: {escape(versions)}. Load of the machine before: {found['load_before']:.2f}."
         "</p></footer>\n</main>\n</body>\n</html>\n")  # fmt: skip
     return "\n".join(html)
+
+
+def per_unit(ms, rate):
+    """Time of a unit, or how many of what it has go into a second."""
+    return f"{1000 * rate[0] / ms:,.0f} {rate[1]}" if rate else time(ms)
+
+
+def markdown(found):
+    """A table of every work, and one of the goals."""
+    works = {}
+    for w in found["works"]:
+        works.setdefault(w["title"], []).append(w)
+    lines = []
+    for title, parts in works.items():
+        memory = any("memory" in r for r in parts[0]["sides"])
+        head = [title]
+        for part in parts:
+            head += [threads_text(part["threads"]), "of the limit"] if not memory else \
+                    [threads_text(part["threads"]), "memory of its own", "pages of the file"]
+        lines += ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * len(head)) + " |"]
+        keys = []
+        for part in parts:
+            for r in sorted(part["sides"], key=lambda r: r["ms"]):
+                if (key := (r["peer"], r["type"])) not in keys:
+                    keys.append(key)
+        for key in keys:
+            cells = [name({"peer": key[0], "type": key[1]})]
+            for part in parts:
+                sides = {(r["peer"], r["type"]): r for r in part["sides"]}
+                r = sides.get(key)
+                kind = key[1] if key[0].startswith("linnet") else None
+                limit = sides.get(("limit", kind)) or sides.get(("limit", (kind or "").split("+")[0]))
+                cells.append(per_unit(r["ms"], part["rate"]) if r else "")
+                if memory:
+                    cells += [f"{r['memory'][k]:.0f} MB" for k in ("own", "files")]
+                else:
+                    cells.append(f"{100 * limit['ms'] / r['ms']:.0f}%" if r and limit else "")
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    if found["goals"]:
+        lines += ["| Work | linnet in | against | wanted | reached | of the limit |",
+                  "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
+    for g in found["goals"]:
+        wanted, reached, _ = ratio(g)
+        part = f"{100 * g['of_limit']:.0f}%" if "of_limit" in g else ""
+        lines.append(f"| {g['work']}, {threads_text(g['threads'])} | {g.get('type', g['types'][0])} "
+                     f"| {g['peer']} | {wanted} | {reached} | {part} |")  # fmt: skip
+    for w in found["works"]:
+        for m in w["missing"]:
+            lines.append(f"\nMissing in {w['title']}, {threads_text(w['threads'])}: {name(m)}, "
+                         f"{m['reason']}")  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def text(measured):

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from works import LINNET_TYPES, MODELS
+from works import LIMIT_TYPES, LINNET_TYPES, MODELS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -20,9 +20,15 @@ PYTHON_PEERS = {
     "ctranslate2": ("ct2.py", ["ctranslate2", "torch", "transformers"]),
     "onnxruntime": ("onnx_runtime.py", ["onnxruntime", "onnx", "onnxscript", "torch",
                                         "transformers"]),
+    "openvino": ("open_vino.py", ["openvino", "nncf", "onnx", "onnxscript", "torch",
+                                  "transformers"]),
     "llama.cpp": ("llamacpp.py", ["llama_cpp", "gguf", "torch", "transformers"]),
+    "llama.cpp-flash": ("llamacpp.py", ["llama_cpp", "numpy"]),
+    "ik_llama.cpp": ("llamacpp.py", ["ik_llama_cpp", "numpy"]),
+    "ik_llama.cpp-flash": ("llamacpp.py", ["ik_llama_cpp", "numpy"]),
 }  # fmt: skip
-PACKAGES = {"llama_cpp": "llama-cpp-python"}  # where the package's name is not the module's
+# Where the package's name is not the module's.
+PACKAGES = {"llama_cpp": "llama-cpp-python", "ik_llama_cpp": "ik-llama-cpp-python"}
 
 
 class Missing(Exception):
@@ -90,7 +96,8 @@ class Sides:
 
     def versions(self):
         """Of the peers that are installed."""
-        names = ["torch", "transformers", "ctranslate2", "onnxruntime", "llama-cpp-python"]
+        names = ["torch", "transformers", "ctranslate2", "onnxruntime", "openvino", "nncf",
+                 "llama-cpp-python", "ik-llama-cpp-python"]  # fmt: skip
         code = ("import importlib.metadata as m, json\nfound = {}\nfor n in %r:\n"
                 "    try: found[n] = m.version(n)\n    except Exception: pass\n"
                 "print(json.dumps(found))" % names)  # fmt: skip
@@ -176,13 +183,13 @@ class Sides:
                  f"-I{ROOT}/include", f"-I{eigen}", *defines]  # fmt: skip
         return self.compile(self.compiler, HERE / name, flags, headers)
 
-    def linnet(self, work, type):
+    def linnet(self, work, type, kind):
         if work.work == "train" and type not in ("f32", "bf16+bf16"):
             raise Missing(f"linnet does not train in {type}")
         program = self.compile_cpp(
             "linnet_side.cpp",
             [f"-DSIDE_MODEL={MODELS[work.model].type}", f"-DSIDE_DEPLOYED={LINNET_TYPES[type]}",
-             f'-DSIDE_WORK="{work.work}"'])  # fmt: skip
+             f'-DSIDE_WORK="{kind}"'])  # fmt: skip
         return [program, self.weights_of(work)]
 
     def llama2c(self, work, threads):
@@ -202,17 +209,19 @@ class Sides:
     def command(self, work, threads, peer, type, cost):
         """The command that starts a side. `cost` is what linnet said of the same type."""
         sizes = [str(n) for n in (work.batch, work.source, work.target, threads)]
-        if peer == "linnet":
-            key = ("linnet", work.model, work.work, type)
-            return [*self.once(key, lambda: self.linnet(work, type)), *sizes, work.start]
+        if peer.startswith("linnet"):  # linnet-map loads in another way
+            kind = peer.removeprefix("linnet-") if peer != "linnet" else work.work
+            key = ("linnet", work.model, kind, type)
+            return [*self.once(key, lambda: self.linnet(work, type, kind)), *sizes, work.start]
         if peer == "limit":
             if type not in cost:
                 raise Missing("linnet has no such type")
             numbers = cost[type]["flops"], cost[type]["bytes"], work.per_run, threads
             limit = self.once("limit", lambda: self.compile_cpp("limit_side.cpp"))
-            return [limit, type, *(str(n) for n in numbers)]
+            rate = LIMIT_TYPES.get(type, type.split("+")[0])
+            return [limit, rate, *(str(n) for n in numbers)]
         if peer == "llama2.c":
             return self.once((peer, threads > 1), lambda: self.llama2c(work, threads))
-        mode = "compile" if peer == "pytorch-compile" else "eager"
+        mode = {"pytorch-compile": "compile"}.get(peer, peer if "llama.cpp" in peer else "eager")
         script = self.once(peer, lambda: self.peer(peer))
         return [*script, self.weights_of(work), work.work, type, *sizes, work.start, mode]

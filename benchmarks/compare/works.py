@@ -38,13 +38,18 @@ LINNET_TYPES = {
     "int8": "ln::quantized<Model, ln::storage::int8>",
     "bf16+bf16": "ln::quantized<Model, ln::storage::bf16, ln::compute::bf16>",
     "int8+int8": "ln::quantized<Model, ln::storage::int8, ln::compute::int8>",
+    # What a GGUF file of SmolLM2 has, not rounded.
+    "q4_1": "ln::quantized<Model, smollm2::kept>",
+    "q4_1+int8": "ln::quantized<Model, smollm2::kept, ln::compute::int8>",
 }
-ALL_LINNET = [("linnet", type) for type in LINNET_TYPES]
+ALL_LINNET = [("linnet", type) for type in LINNET_TYPES if not type.startswith("q4_1")]
+LIMIT_TYPES = {"q4_1": "f32", "q4_1+int8": "int8"}  # what products are at most computed in
 
 
 @dataclass(frozen=True)
 class Goal:
-    """The time of `peer` over the time of linnet's best of `types` shall be at least `ratio`."""
+    """The time of `peer`, or of the fastest of several, over the time of linnet's best of `types`
+    shall be at least `ratio`."""
 
     types: tuple
     peer: tuple
@@ -70,9 +75,17 @@ class Work:
     threads: tuple = (1, 2)
     per_run: int = 1
     start: str = "mixed"
+    rate: tuple = ()  # how many of what a unit has, where they are shown per second
 
 
 F32, INT8, BF16 = ("f32",), ("int8+int8", "int8"), ("bf16+bf16", "bf16")
+CODES, INTEGERS = ("q4_1",), ("q4_1+int8",)
+BEST_F32 = (("onnxruntime", "f32"), ("openvino", "f32"), ("pytorch", "f32"),
+            ("pytorch-compile", "f32"))  # fmt: skip
+BEST_INT8 = (("onnxruntime", "int8"), ("openvino", "int8"), ("openvino", "int8-weights"),
+             ("pytorch", "int8"))  # fmt: skip
+IK = (("ik_llama.cpp", "q4_1"), ("ik_llama.cpp-flash", "q4_1"))
+LLAMA_CPP = (("llama.cpp", "q4_1"), ("llama.cpp-flash", "q4_1"))
 LIMITS = [("limit", type) for type in ("f32", "bf16", "int8")]
 T5_ENCODER = ALL_LINNET + [
     ("ctranslate2", "f32"), ("ctranslate2", "int8"),
@@ -87,6 +100,19 @@ LLAMA = ALL_LINNET + [
     ("llama.cpp", "f32"), ("llama.cpp", "bf16"), ("llama.cpp", "q8_0"),
     ("pytorch", "f32"), ("pytorch-compile", "f32"), ("pytorch", "bf16"), ("pytorch", "int8"),
 ] + LIMITS  # fmt: skip
+GGUF = [
+    ("linnet", "q4_1"), ("linnet", "q4_1+int8"), ("ik_llama.cpp", "q4_1"),
+    ("ik_llama.cpp-flash", "q4_1"), ("llama.cpp", "q4_1"), ("llama.cpp-flash", "q4_1"),
+    ("limit", "q4_1"), ("limit", "q4_1+int8"),
+]  # fmt: skip
+LOAD = [("linnet-map", "q4_1"), ("linnet", "q4_1"), ("llama.cpp", "q4_1"),
+        ("ik_llama.cpp", "q4_1")]  # fmt: skip
+EMBED = [
+    ("linnet", "f32"), ("linnet", "int8+int8"), ("onnxruntime", "f32"), ("onnxruntime", "int8"),
+    ("openvino", "f32"), ("openvino", "int8"), ("openvino", "int8-weights"),
+    ("pytorch", "f32"), ("pytorch-compile", "f32"), ("pytorch", "int8"),
+    ("limit", "f32"), ("limit", "int8+int8"),
+]  # fmt: skip
 TRAIN = [
     ("linnet", "f32"), ("linnet", "bf16+bf16"),
     ("pytorch", "f32"), ("pytorch-compile", "f32"), ("pytorch", "bf16"), ("limit", "f32"),
@@ -116,6 +142,20 @@ WORKS = [
          [Goal(F32, ("llama.cpp", "f32"), 1.5, instead=0.85),
           Goal(BF16, ("llama.cpp", "bf16"), 1.5, instead=0.85),
           Goal(INT8, ("llama.cpp", "q8_0"), 1.5, instead=0.85)], per_run=64),
+    Work("smollm2-prompt", "SmolLM2-135M Q4_1, prompt of 512", "smollm2", "prefill", 1, 512, 8,
+         "prompt", GGUF,
+         [Goal(CODES, IK, 1, (1,)), Goal(INTEGERS, IK, 3, (1,)),
+          Goal(INTEGERS, LLAMA_CPP, 3, (2,))], rate=(512, "tokens/s")),
+    Work("smollm2-decode", "SmolLM2-135M Q4_1, 32 tokens from position 512", "smollm2", "decode", 1,
+         513, 32, "token", GGUF,
+         [Goal(CODES + INTEGERS, LLAMA_CPP, 2, instead=0.85)], per_run=32, rate=(1, "tokens/s")),
+    Work("smollm2-load", "SmolLM2-135M Q4_1, from the file to the first logits", "smollm2", "load",
+         1, 512, 1, "file", LOAD, [Goal(("q4_1",), (("llama.cpp", "q4_1"),), 1, (1,))],
+         threads=(1,)),
+    Work("minilm-1x128", "MiniLM, 1 x 128 tokens", "minilm", "embed", 1, 128, 0, "text", EMBED,
+         [Goal(F32, BEST_F32, 1.2), Goal(INT8, BEST_INT8, 1.5)]),
+    Work("minilm-32x32", "MiniLM, 32 x 32 tokens", "minilm", "embed", 32, 32, 0, "batch", EMBED,
+         [Goal(F32, BEST_F32, 1.2), Goal(INT8, BEST_INT8, 1.5)], rate=(32, "texts/s")),
     Work("train-mini", "T5-Mini training step, 8 x (128, 32)", "t5-mini", "train", 8, 128, 32,
          "step", TRAIN,
          [Goal(F32, ("pytorch", "f32"), 1.5), Goal(("bf16+bf16",), ("pytorch", "f32"), 2.5)]),

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""llama.cpp, through the C interface that llama-cpp-python ships: models of Llama's architecture."""
+"""llama.cpp and ik_llama.cpp, through the C interfaces that llama-cpp-python and ik-llama-cpp-python
+ship: models of Llama's architecture. A GGUF file is run as it is, with the cache in f16 that both
+have by default; of other weights a file is made, and the cache is in f32 as on the other sides."""
 
 import ctypes
 import os
 import sys
 
-import gguf
-import llama_cpp as ll
 import numpy as np
-import transformers
 from side import arguments, serve
 
 call = arguments()
-config = transformers.AutoConfig.from_pretrained(call.weights)
+flash, ik = call.mode.endswith("-flash"), call.mode.startswith("ik_")
+if ik:
+    import ik_llama_cpp._ctypes_api as ll
+
+    flags = open("/proc/cpuinfo").read() if os.path.exists("/proc/cpuinfo") else ""
+    if flash and "_vnni" not in flags:
+        sys.exit("ik-llama-cpp-python turns flash attention off on processors without VNNI")
+else:
+    import llama_cpp as ll
 
 
 def paired(weight, heads):
@@ -23,6 +30,10 @@ def paired(weight, heads):
 
 def convert(path, type):
     """Writes the model with its matrices in the given type."""
+    import gguf
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(call.weights)
     model = transformers.LlamaForCausalLM.from_pretrained(call.weights)
     to = gguf.GGUFWriter(path, "llama")
     to.add_context_length(config.max_position_embeddings)
@@ -70,66 +81,120 @@ def convert(path, type):
     to.close()
 
 
-path = f"{call.weights}/{call.type}.gguf"
+given = call.weights.endswith(".gguf")
+path = call.weights if given else f"{call.weights}/{call.type}.gguf"
 if not os.path.exists(path):
     convert(path + ".new", call.type)
     os.rename(path + ".new", path)
-
-ll.llama_backend_init()
-quiet = ll.llama_log_callback(lambda level, text, data: None)
-ll.llama_log_set(quiet, None)
-model = ll.llama_model_load_from_file(path.encode(), ll.llama_model_default_params())
-if not model:
-    sys.exit(f"llama.cpp does not load {path}")
-options = ll.llama_context_default_params()
-options.n_ctx = options.n_batch = options.n_ubatch = config.max_position_embeddings
-options.n_threads = options.n_threads_batch = call.threads
-# A cache in f32 as on the other sides, and no choice left to heuristics.
-options.type_k = options.type_v = 0
-context = ll.llama_init_from_model(model, options)
-memory = ll.llama_get_memory(context)
-batch = ll.llama_batch_init(config.max_position_embeddings, 0, 1)
-
-
-def feed(tokens, past):
-    """Logits after the last token."""
-    batch.n_tokens = len(tokens)
-    for i, token in enumerate(tokens):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = token, past + i, 1, 0
-        batch.logits[i] = i + 1 == len(tokens)
-    if ll.llama_decode(context, batch) != 0:
-        sys.exit("llama_decode failed")
-    values = ll.llama_get_logits_ith(context, len(tokens) - 1)
-    return np.ctypeslib.as_array(ctypes.cast(values, ctypes.POINTER(ctypes.c_float)),
-                                 (config.vocab_size,))  # fmt: skip
-
-
-prompt = call.tokens(config.vocab_size, rows=1)[0]
 if call.batch != 1:
     sys.exit("llama.cpp is compared with batch 1")
 
 
+class Loaded:
+    """The model with a context for the whole work."""
+
+    def __init__(self):
+        self.model = ll.llama_model_load_from_file(path.encode(), ll.llama_model_default_params())
+        if not self.model:
+            sys.exit(f"llama.cpp does not load {path}")
+        self.size = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(self.model))
+        options = ll.llama_context_default_params()
+        length = call.source + call.target
+        options.n_ctx = options.n_batch = options.n_ubatch = length
+        options.n_threads = options.n_threads_batch = call.threads
+        # No choice left to heuristics.
+        options.type_k = options.type_v = 1 if given else 0
+        if ik:
+            options.flash_attn = flash
+        else:
+            options.flash_attn_type = int(flash)
+        self.context = ll.llama_init_from_model(self.model, options)
+        self.batch = ll.llama_batch_init(length, 0, 1)
+
+    def forget(self, length):
+        """Keeps the first tokens of the cache."""
+        if ik:
+            ll._lib.llama_kv_cache_seq_rm(ctypes.c_void_p(self.context), 0, length, -1)
+        else:
+            ll.llama_memory_seq_rm(ll.llama_get_memory(self.context), 0, length, -1)
+
+    def feed(self, tokens, past):
+        """Logits after the last token."""
+        batch = self.batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i] = token, past + i
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
+            batch.logits[i] = i + 1 == len(tokens)
+        if ll.llama_decode(self.context, batch) != 0:
+            sys.exit("llama_decode failed")
+        values = ll.llama_get_logits_ith(self.context, len(tokens) - 1)
+        return np.ctypeslib.as_array(ctypes.cast(values, ctypes.POINTER(ctypes.c_float)),
+                                     (self.size,))  # fmt: skip
+
+    def free(self):
+        ll.llama_batch_free(self.batch)
+        ll.llama_free(self.context)
+        (ll.llama_free_model if ik else ll.llama_model_free)(self.model)
+
+
+def resident():
+    """Megabytes of this process in memory: its own, and those that files lend."""
+    found = dict(line.split(":") for line in open("/proc/self/status"))
+    return [float(found[key].split()[0]) * 1024e-6 for key in ("RssAnon", "RssFile")]
+
+
+ll.llama_backend_init()
+if ik:  # its bindings have no callback of the log
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+else:
+    quiet = ll.llama_log_callback(lambda level, text, data: None)
+    ll.llama_log_set(quiet, None)
+
+if call.work == "load":
+    before = resident()
+    run = Loaded()
+    best = int(run.feed([2], 0).argmax())
+    own, files = (after - b for after, b in zip(resident(), before))
+
+    def load():
+        global run
+        run = Loaded()
+        run.feed([2], 0)
+
+    serve(load, [best], lambda: run.free(), memory={"own": own, "files": files})
+    sys.exit()
+
+run = Loaded()
+prompt = call.tokens(run.size, rows=1)[0]
+prepared = False
+
+
 def prepare():
-    ll.llama_memory_clear(memory, False)
-    if call.work == "decode" and len(prompt) > 1:
-        feed(prompt[:-1], 0)
+    """All of the prompt but its last token, if it is to be decoded."""
+    global prepared
+    length = len(prompt) - 1 if decoding else 0
+    run.forget(length if prepared else 0)
+    if length and not prepared:
+        run.feed(prompt[:-1], 0)
+    prepared = decoding
 
 
 def decode():
     written, next = [], prompt[-1]
     for i in range(call.target):
-        next = int(feed([next], len(prompt) - 1 + i).argmax())
+        next = int(run.feed([next], len(prompt) - 1 + i).argmax())
         written.append(next)
     decode.written = written
 
 
-work, call.work = call.work, "decode"
+decoding = True
 prepare()
 decode()
-call.work = work
-if work == "prefill":
-    serve(lambda: feed(prompt, 0), decode.written, prepare)
-elif work == "decode":
+if call.work == "prefill":
+    decoding = prepared = False
+    serve(lambda: run.feed(prompt, 0), decode.written, prepare)
+elif call.work == "decode":
     serve(decode, decode.written, prepare)
 else:
-    sys.exit(f"llama.cpp is not compared in {work}")
+    sys.exit(f"llama.cpp is not compared in {call.work}")

@@ -5,7 +5,7 @@ import warnings
 
 import torch
 import transformers
-from side import arguments, serve
+from side import arguments, mean, serve
 
 warnings.filterwarnings("ignore")
 transformers.logging.set_verbosity_error()
@@ -16,7 +16,9 @@ torch.manual_seed(1)
 
 config = transformers.AutoConfig.from_pretrained(call.weights)
 encodes = config.is_encoder_decoder
-loader = transformers.AutoModelForSeq2SeqLM if encodes else transformers.AutoModelForCausalLM
+loader = (transformers.AutoModel if call.work == "embed"
+          else transformers.AutoModelForSeq2SeqLM if encodes
+          else transformers.AutoModelForCausalLM)  # fmt: skip
 model = loader.from_pretrained(call.weights, dtype=torch.float32).eval()
 tokens = torch.tensor(call.tokens(config.vocab_size))
 start = torch.zeros((call.batch, 1), dtype=torch.long)  # of every T5 target
@@ -88,6 +90,10 @@ def train():
 
 if call.work == "train":
     train()
+elif call.work == "embed":
+    with torch.inference_mode():
+        embed = compiled(model.forward)
+        serve(lambda: embed(tokens), mean(embed(tokens).last_hidden_state[0].numpy()))
 else:
     with torch.inference_mode():
         greedy = Decode(tokens[:1])

@@ -18,7 +18,7 @@ class Call:
     """The arguments of a side."""
 
     weights: str  # directory as Transformers saves it
-    work: str  # encode, prefill, decode or train
+    work: str  # encode, embed, prefill, decode, load or train
     type: str  # f32, bf16, int8, ...
     batch: int
     source: int
@@ -44,12 +44,19 @@ def arguments():
     return Call(*text[:3], *(int(n) for n in text[3:7]), *text[7:])
 
 
-def serve(run, check, prepare=lambda: None, agreement=None):
+def mean(hidden):
+    """The vector of a text from its hidden states [tokens, width]: their mean, of length 1."""
+    vector = hidden.mean(0)
+    return [float(x) for x in vector / (vector**2).sum() ** 0.5]
+
+
+def serve(run, check, prepare=lambda: None, agreement=None, **more):
     """Times run() after an untimed prepare(). run() may return the milliseconds it wants counted
-    and those of the processors. `agreement` is what to say where `check` cannot be compared."""
+    and those of the processors. `agreement` is what to say where `check` cannot be compared; `more`
+    are further members of what is said."""
     prepare()
     run()
-    print(json.dumps({"check": check, "agreement": agreement}), flush=True)
+    print(json.dumps({"check": check, "agreement": agreement, **more}), flush=True)
     for line in sys.stdin:
         end = time.perf_counter() + float(line)
         ms, cpu_ms = [], []
