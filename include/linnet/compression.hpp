@@ -3,6 +3,7 @@
 /// @file
 /// Opt-in: calibration and the methods that round with it. Takes Eigen's Cholesky decomposition.
 
+#include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/quantize_by.hpp>

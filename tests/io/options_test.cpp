@@ -267,6 +267,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::gptq>("gptq", "gptq", {}, [&](const auto& o) {
     return complaint_of(ln::quantize<centred>(w, *statistics, o));
   });
+  check<ln::clip_search>("clip_search", "clip_search", {}, [&](const auto& o) {
+    return complaint_of(ln::quantize<centred>(w, *statistics, o));
+  });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::contrastive_options>(

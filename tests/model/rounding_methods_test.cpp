@@ -106,8 +106,8 @@ stored<S> rounded(const std::vector<float>& w, index columns, const ln::input_st
   return to;
 }
 
-template <class S>
-void check_fixture(const std::string& name, const ln::gptq& how) {
+template <class S, class Method = ln::gptq>
+void check_fixture(const std::string& name, const Method& how) {
   const auto in = fixture("inputs"), expected = fixture(name);
   const std::vector<float> w(in.at("weights").begin(), in.at("weights").end());
   const index k = 28;
@@ -128,6 +128,13 @@ BOOST_AUTO_TEST_CASE(gptq_codes_of_the_reference) {
   check_fixture<ln::storage::int8>("gptq_int8_act_order", {.act_order = true});
   check_fixture<int8_group>("gptq_int8_group_asymmetric", {});
   check_fixture<int8_group>("gptq_int8_group_asymmetric_act_order", {.act_order = true});
+}
+
+BOOST_AUTO_TEST_CASE(clipped_codes_of_the_reference) {
+  check_fixture<int4>("clip_search_int4", ln::clip_search{});
+  check_fixture<int8_group>("clip_search_int8_group_asymmetric", ln::clip_search{});
+  check_fixture<int4>("gptq_clip_int4", ln::gptq{.clip = {}});
+  check_fixture<int4>("gptq_clip_int4_act_order", ln::gptq{.act_order = true, .clip = {}});
 }
 
 BOOST_AUTO_TEST_CASE(hqq_codes_of_the_reference) {
@@ -284,6 +291,42 @@ BOOST_AUTO_TEST_CASE(singular_moments) {
   BOOST_TEST(refused({}, few.statistics()) == "");
   BOOST_TEST(refused({}, {.rows = 40, .width = k}) ==
              "gptq: expected calibration_options.moments to be true, got false");
+}
+
+/// By its own block of X^T X no group gets worse, and all together become better. Without a search
+/// it is rounding to nearest.
+template <class S>
+void check_clip() {
+  const index k = 64, group = S::group > 0 ? S::group : k;
+  const auto x = alike(200, k);
+  const auto w = normal<float>(10 * k, 12);
+  auto nearest = rounded<S>(w, k, {}, ln::round_to_nearest{});
+  auto none = rounded<S>(w, k, x.statistics(), ln::clip_search{.least = 1});
+  BOOST_TEST(same_bits(none.data, nearest.data));
+  BOOST_TEST(same_bits(none.scales, nearest.scales));
+  auto clipped = rounded<S>(w, k, x.statistics(), ln::clip_search{});
+  const auto p = nearest.numbers(), q = clipped.numbers();
+  double before = 0, after = 0;
+  for (index first = 0; first < std::ssize(w); first += group) {
+    const auto error = [&](const std::vector<double>& numbers) {
+      double sum = 0;
+      for (index i = first; i < first + group; ++i)
+        for (index j = first; j < first + group; ++j)
+          sum += (static_cast<double>(w[at(i)]) - numbers[at(i)]) *
+                 x.moments[at(i % k * k + j % k)] *
+                 (static_cast<double>(w[at(j)]) - numbers[at(j)]);
+      return sum;
+    };
+    BOOST_TEST(error(q) <= error(p) * (1 + 1e-12));
+    before += error(p);
+    after += error(q);
+  }
+  BOOST_TEST(after < 0.95 * before, after << " of " << before);
+}
+BOOST_AUTO_TEST_CASE(clip_search_is_never_worse) {
+  check_clip<ln::storage::int4<>>();
+  check_clip<ln::storage::int4<64>>();  // a whole row
+  check_clip<ln::storage::nf4>();
 }
 
 /// The sum of |W - Q| never grows, and falls where few numbers are much larger than the rest.

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Writes tests/golden/compression/*.txt: tiny matrices, the moments of their inputs, and the codes and
-scales that GPTQ (Frantar et al. 2022) and HQQ (Badri and Shaji 2023) give them.
+scales that GPTQ (Frantar et al. 2022), HQQ (Badri and Shaji 2023) and AWQ's search of clipped
+ranges (Lin et al. 2023) give them.
 
 Written from the papers' formulas with numpy alone, in double precision: GPTQ column by column with
 the inverse of H and its Cholesky factor, without blocks. Scales are rounded to f32, as linnet
@@ -28,11 +29,40 @@ def nearest(w, scale, zero, most, centred):
     return np.clip(np.rint(w / scale) + zero, 0 if centred else -most, most)
 
 
-def gptq(w, x, most, centred, group, act_order, damp):
+def fit_clipped(w, h, most, centred, steps=20, least=.5):
+    """Of the ranges that AWQ tries, the one with the least error by this block of H."""
+    best = None
+    for i in range(steps):
+        if 1 - i / steps < least:
+            break
+        scale, zero = fit(w * (1 - i / steps), most, centred)
+        off = w - scale * (nearest(w, scale, zero, most, centred) - zero)
+        error = off @ h @ off
+        if best is None or error < best[0]:
+            best = error, scale, zero
+    return best[1:]
+
+
+def clip_search(w, x, most, centred, group):
+    rows, k = w.shape
+    w, h = w.astype(float), x.T @ x
+    codes, grids = np.zeros((rows, k)), []
+    for r in range(rows):
+        for first in range(0, k, group):
+            part = slice(first, min(k, first + group))
+            scale, zero = fit_clipped(w[r, part], h[part, part], most, centred)
+            codes[r, part] = nearest(w[r, part], scale, zero, most, centred)
+            grids.append((scale, zero))
+    grids = np.reshape(grids, (rows, -1, 2))
+    return codes, grids[:, :, 0], grids[:, :, 1]
+
+
+def gptq(w, x, most, centred, group, act_order, damp, clip=False):
     rows, k = w.shape
     group = group or k
     w = w.astype(float).copy()
     h = 2 / len(x) * x.T @ x
+    raw = h.copy()
     dead = np.diag(h) == 0
     h[dead, dead] = 1  # linnet rounds dead inputs to nearest; the paper's code sets their weights to 0
     order = np.argsort(-np.diag(h), kind="stable") if act_order else np.arange(k)
@@ -41,7 +71,9 @@ def gptq(w, x, most, centred, group, act_order, damp):
     if ahead:
         for g in range(0, k, group):
             for r in range(rows):
-                grids[r, g // group] = fit(w[r, g:g + group], most, centred)
+                part = slice(g, min(k, g + group))
+                grids[r, g // group] = (fit_clipped(w[r, part], raw[part, part], most, centred) if clip
+                                        else fit(w[r, part], most, centred))
     h = h[np.ix_(order, order)] + damp * np.mean(np.diag(h)) * np.eye(k)
     upper = np.linalg.cholesky(np.linalg.inv(h)).T
     v, codes = w[:, order], np.zeros((rows, k))
@@ -49,7 +81,9 @@ def gptq(w, x, most, centred, group, act_order, damp):
         j = order[i]
         if not ahead and i % group == 0:
             for r in range(rows):
-                grids[r, i // group] = fit(v[r, i:i + group], most, centred)
+                part = slice(i, min(k, i + group))
+                grids[r, i // group] = (fit_clipped(v[r, part], raw[part, part], most, centred) if clip
+                                        else fit(v[r, part], most, centred))
         for r in range(rows):
             scale, zero = grids[r, j // group]
             codes[r, j] = nearest(v[r, i], scale, zero, most, centred)
@@ -112,6 +146,12 @@ def main():
         for act_order in [False, True]:
             codes, scales, zeros = gptq(w, x, most, centred, group, act_order, .01)
             write(f"gptq_{name}" + ("_act_order" if act_order else ""), codes=codes, scales=scales, zeros=zeros)
+    for act_order in [False, True]:
+        codes, scales, zeros = gptq(w, x, 7, False, 8, act_order, .01, clip=True)
+        write("gptq_clip_int4" + ("_act_order" if act_order else ""), codes=codes, scales=scales, zeros=zeros)
+    for name, most, centred, group in [("int4", 7, False, 8), ("int8_group_asymmetric", 255, True, 16)]:
+        codes, scales, zeros = clip_search(w, x, most, centred, group)
+        write(f"clip_search_{name}", codes=codes, scales=scales, zeros=zeros)
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

@@ -16,8 +16,7 @@
 #include <string>
 #include <vector>
 
-#include <linnet/compress/calibrate.hpp>
-#include <linnet/compress/code_grid.hpp>
+#include <linnet/compress/clip_search.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -30,6 +29,8 @@ struct gptq {
   double damp = 0.01;      ///< added to the diagonal of X^T X, over its mean
   index block = 128;       ///< inputs rounded before the rest is updated; no number changes a code
 
+  clip_search clip{.least = 1};  ///< how scales are found; this one cuts nothing
+
   static constexpr const char* name = "gptq";
   static constexpr bool reads_inputs = true;  ///< needs calibration
 
@@ -39,6 +40,7 @@ struct gptq {
     f("act_order", self.act_order, detail::one_of(detail::false_or_true));
     f("damp", self.damp, detail::at_least(0, "0 needs more rows of inputs than inputs"));
     f("block", self.block, detail::count(1));
+    f("clip", self.clip);
   }
 
   class rounder;
@@ -70,6 +72,8 @@ class gptq::rounder {
     std::vector<double> numbers(at(strip * columns)), errors(at(block));
     std::vector<grid> grids(at(strip * groups), whole);
     std::vector<typename S::value> codes(at(strip * columns));
+    std::vector<index> natural(at(columns));
+    std::iota(natural.begin(), natural.end(), index{0});
     for (index r0 = 0; r0 < rows; r0 += strip) {
       const index count = (std::min)(strip, rows - r0);
       for (index r = 0; r < count; ++r) {
@@ -77,8 +81,10 @@ class gptq::rounder {
         for (index i = 0; i < columns; ++i)
           numbers[at(r * columns + i)] = static_cast<double>(w[order_[at(i)]]);
         for (index g = 0; g < groups && ahead && !S::per_tensor; ++g) {
-          const std::vector<double> some(w + g * group, w + (std::min)(columns, (g + 1) * group));
-          grids[at(r * groups + g)] = grid::fit(std::ssize(some), some.data());
+          const index first = g * group, end = (std::min)(columns, first + group);
+          const std::vector<double> some(w + first, w + end);
+          grids[at(r * groups + g)] =
+              how_.clip.fit<S>(end - first, some.data(), natural.data() + first, x);
         }
       }
       for (index first = 0; first < columns; first += block) {
@@ -88,7 +94,8 @@ class gptq::rounder {
           for (index i = first; i < last; ++i) {
             const index j = order_[at(i)];
             grid& g = grids[at(r * groups + j / group)];
-            if (!ahead && i % group == 0) g = grid::fit((std::min)(group, columns - i), row + i);
+            if (!ahead && i % group == 0)
+              g = how_.clip.fit<S>((std::min)(group, columns - i), row + i, natural.data() + i, x);
             const auto code = g.nearest(row[i]);
             codes[at(r * columns + j)] = code;
             errors[at(i - first)] = (row[i] - g.at(code)) / factor_(i, i);
