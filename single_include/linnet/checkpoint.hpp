@@ -80,6 +80,19 @@ inline std::uint64_t checksum(std::span<const std::byte> bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());
 }
 
+/// A digest of the names and shapes of a model's tensors.
+template <class M>
+std::string tensors_digest() {
+  std::string tensors;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        tensors += at.str() + ' ' + std::to_string(info.rows) + ' ' + std::to_string(info.columns);
+        tensors += '\n';
+      },
+      parameter_path{});
+  return std::to_string(checksum(std::as_bytes(std::span(tensors))));
+}
+
 /// A parsed file of sections: its statements and its sections. The sections' bytes are the file's.
 struct section_file {
   std::vector<key_value> metadata;
@@ -118,8 +131,8 @@ struct section_reader {
 /// errc::malformed, errc::unsupported (another version).
 inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
                                            const std::string& where) LINNET_TRY {
-  const auto wrong = [&](const std::string& what, std::string expected, std::string got) {
-    return error{errc::malformed, where, printable(what), std::move(expected), std::move(got)};
+  const auto wrong = [&](const std::string& what, std::string_view expected, std::string_view got) {
+    return detail::failure(errc::malformed, where, printable(what), expected, got);
   };
   section_reader file{bytes};
   const auto magic = file.bytes(sections_magic.size());
@@ -134,8 +147,8 @@ inline result<section_file> parse_sections(lasting_span<const std::byte> bytes,
     return wrong("header", "a table and its checksum", "another size or the end of the file");
   if (sum != checksum(head)) return wrong("header", "bytes of its checksum", "others");
   if (version != sections_version)
-    return error{errc::unsupported, where, "version", std::to_string(sections_version),
-                 std::to_string(version)};
+    return detail::failure(errc::unsupported, where, "version", std::to_string(sections_version),
+                           std::to_string(version));
 
   // Every entry and section takes some bytes of the table, so these loops end.
   section_file all;
@@ -210,13 +223,13 @@ inline result<void> write_checkpoint_file(const std::string& path,
   for (std::size_t i = 0; i < sections.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (sections[i].name == sections[j].name)
-        return error{errc::invalid, path, printable(sections[i].name), "one section of this name",
-                     "two"};
+        return detail::failure(errc::invalid, path, printable(sections[i].name),
+                               "one section of this name", "two");
   const std::string head = checkpoint_file_head(metadata, sections);
   if (head.size() > longest_sections_table)
-    return error{errc::invalid, path, "names of sections",
-                 "at most " + std::to_string(longest_sections_table) + " bytes",
-                 std::to_string(head.size())};
+    return detail::failure(errc::invalid, path, "names of sections",
+                           "at most " + std::to_string(longest_sections_table) + " bytes",
+                           std::to_string(head.size()));
   file_writer file(path, true);
   file.write(std::as_bytes(std::span(head)));
   for (const section& one : sections) file.write(one.bytes);
@@ -279,14 +292,7 @@ std::vector<key_value> trainer_metadata() {
   using M = typename Trainer::model;
   using optimizer = typename Trainer::optimizer_type;
   std::vector<key_value> all = metadata_of<M>();
-  std::string tensors;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        tensors += at.str() + ' ' + std::to_string(info.rows) + ' ' + std::to_string(info.columns);
-        tensors += '\n';
-      },
-      parameter_path{});
-  all.push_back({"tensors", std::to_string(checksum(std::as_bytes(std::span(tensors))))});
+  all.push_back({"tensors", tensors_digest<M>()});
   all.push_back({"scalar", std::is_same_v<typename Trainer::scalar, double> ? "f64" : "f32"});
   if constexpr (requires { optimizer::name(); })
     all.push_back({"optimizer", std::string(optimizer::name())});

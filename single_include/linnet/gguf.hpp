@@ -858,16 +858,16 @@ inline bool encode_ggml(ggml_type type, std::span<const float> from, std::byte* 
 
 LINNET_NAMESPACE_END
 /// @file
-/// Weights from GGUF files: Llama, GPT-2 and T5 in llama.cpp's names and layouts.
+/// Weights from GGUF files: Llama, GPT-2, T5 and BERT in llama.cpp's names and layouts.
 
 /// @file
-/// llama.cpp's names and layouts of the tensors of Llama, GPT-2 and T5, and the metadata that
+/// llama.cpp's names and layouts of the tensors of Llama, GPT-2, T5 and BERT, and the metadata that
 /// describe them.
 
 LINNET_NAMESPACE_BEGIN
 
-/// llama.cpp's name of model type `M`'s architecture: "llama", "gpt2" or "t5"; "" where it has none
-/// that computes the same.
+/// llama.cpp's name of model type `M`'s architecture: "llama", "gpt2", "t5" or "bert"; "" where it
+/// has none that computes the same.
 template <class M>
 constexpr std::string_view gguf_architecture_of() {
   constexpr hf_kind kind = hf_kind_of<M>();
@@ -879,6 +879,11 @@ constexpr std::string_view gguf_architecture_of() {
   } else if constexpr (kind == hf_kind::t5) {
     using F = typename M::encoder_ffn;
     return std::is_same_v<F, ffn::relu> || std::is_same_v<F, ffn::gated_gelu> ? "t5" : "";
+  } else if constexpr (kind == hf_kind::bert) {
+    // llama.cpp has BERT's pooler and the classes of sequences, but no other head.
+    return std::is_same_v<typename M::ffn, ffn::gelu> && (!M::head::trains || M::label_per_sequence)
+               ? "bert"
+               : "";
   } else {
     return "";
   }
@@ -915,8 +920,9 @@ constexpr bool fits_gguf() {
         never<M>,
         "linnet: GGUF files are read into models that llama.cpp has: Llama (norm::rms, "
         "rotary positions, ffn::swiglu), GPT-2 (norm::layer_norm, position::learned, "
-        "bias::all, ffn::gelu_tanh) and T5 (norm::rms, ffn::relu or ffn::gated_gelu), all "
-        "with attention::full");
+        "bias::all, ffn::gelu_tanh), T5 (norm::rms, ffn::relu or ffn::gated_gelu) and BERT (an "
+        "encoder's defaults, with head::none, pooler or sequence_classification), all with "
+        "attention::full");
   else if constexpr (!gguf_storage_of<M, Storage>().known)
     static_assert(never<M>,
                   "linnet: GGUF files are loaded as storage::q8_0, q4_0, q4_1 or floats; load "
@@ -966,11 +972,29 @@ inline constexpr name_rule gguf_t5_block_rules[] = {
     {"ffn.down", "ffn_down"},
 };
 
+inline constexpr name_rule gguf_bert_rules[] = {
+    {"embedding", "token_embd"},
+    {"position", "position_embd"},
+    {"type", "token_types"},
+    {"embedding.norm", "token_embd_norm"},
+    {"blocks.#.attention.norm", "blk.#.attn_output_norm"},
+    {"blocks.#.attention.q", "blk.#.attn_q"},
+    {"blocks.#.attention.k", "blk.#.attn_k"},
+    {"blocks.#.attention.v", "blk.#.attn_v"},
+    {"blocks.#.attention.o", "blk.#.attn_output"},
+    {"blocks.#.ffn.norm", "blk.#.layer_output_norm"},
+    {"blocks.#.ffn.wi", "blk.#.ffn_up"},
+    {"blocks.#.ffn.wo", "blk.#.ffn_down"},
+    {"pooler", "cls"},
+    {"classifier", "cls.output"},
+};
+
 /// llama.cpp's name for one of linnet's, such as "blk.0.attn_q.weight".
 inline std::string gguf_name(std::string_view architecture, std::string_view name) {
   const auto look = [&](std::span<const name_rule> rules, std::string_view part) {
     return translate(rules, part, &name_rule::linnet, &name_rule::file);
   };
+  if (architecture == "bert") return look(gguf_bert_rules, name);
   if (architecture != "t5") return look(gguf_decoder_rules, name);
   for (const auto& [stack, file] :
        {name_rule{"encoder.blocks.", "enc.blk."}, name_rule{"decoder.blocks.", "dec.blk."}})
@@ -983,10 +1007,11 @@ inline std::string gguf_name(std::string_view architecture, std::string_view nam
   return look(gguf_t5_rules, name);
 }
 
-/// Whether `name` is a tensor that files may hold but models do not use: old T5's cross-attention
-/// bias.
+/// Whether `name` is a tensor that files may hold but models do not use. These are old T5's
+/// cross-attention bias, and heads that an encoder's type has not.
 inline bool gguf_ignores(std::string_view architecture, std::string_view name) {
-  return architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight";
+  return (architecture == "t5" && name == "dec.blk.0.cross_attn_rel_b.weight") ||
+         (architecture == "bert" && name.starts_with("cls."));
 }
 
 /// The type of block that a tensor in ggml's blocks is made of.
@@ -1022,13 +1047,28 @@ file_part gguf_part(leaf tensor) {
 /// A number that a model type fixes, and the metadatum that states it.
 struct gguf_fact {
   std::string key;
-  gguf_kind kind = gguf_kind::u32;  ///< u32 or f32
+  gguf_kind kind = gguf_kind::u32;  ///< u32, f32 or boolean
   double number = 0;
   std::optional<double> absent{};  ///< what llama.cpp takes where the file does not say it
   bool written = true;
 
-  std::string number_as_text() const {
-    return kind == gguf_kind::f32 ? float_as_text(static_cast<float>(number)) : number_text(number);
+  std::string as_text(double x) const {
+    if (kind == gguf_kind::boolean) return x != 0 ? "true" : "false";
+    return kind == gguf_kind::f32 ? float_as_text(static_cast<float>(x)) : number_text(x);
+  }
+  /// Whether a file's value is this number.
+  bool is(const gguf_value& got) const {
+    if (got.array) return false;
+    if (kind == gguf_kind::boolean) {
+      const auto truth = got.truth();
+      return truth && *truth == (number != 0);
+    }
+    if (kind == gguf_kind::f32) {
+      const auto real = got.real();
+      return real && static_cast<float>(*real) == static_cast<float>(number);
+    }
+    const auto whole = got.whole();
+    return whole && static_cast<double>(*whole) == number;
   }
 };
 
@@ -1080,7 +1120,12 @@ std::vector<gguf_fact> gguf_facts() {
     off("attention.sliding_window", gguf_kind::u32, 0);
     off("expert_count", gguf_kind::u32, 0);
   }
-  if constexpr (architecture == "gpt2")
+  if constexpr (architecture == "bert") {
+    add("attention.causal", gguf_kind::boolean, 0, 1, true);
+    facts.push_back(
+        {"tokenizer.ggml.token_type_count", gguf_kind::u32, static_cast<double>(s.types)});
+  }
+  if constexpr (architecture == "gpt2" || architecture == "bert")
     real("attention.layer_norm_epsilon", s.eps);
   else
     real("attention.layer_norm_rms_epsilon", s.eps);
@@ -1115,15 +1160,12 @@ result<void> check_gguf_facts(const gguf& file) {
     const gguf_value* const got = file.value(fact.key);
     if (!got && fact.absent == fact.number) continue;
     if (!got)
-      return wrong(fact.absent ? errc::mismatch : errc::missing, fact.key, fact.number_as_text(),
-                   fact.absent ? "no such metadata, which means " + number_text(*fact.absent)
+      return wrong(fact.absent ? errc::mismatch : errc::missing, fact.key,
+                   fact.as_text(fact.number),
+                   fact.absent ? "no such metadata, which means " + fact.as_text(*fact.absent)
                                : "no such metadata");
-    const auto whole = got->array ? std::nullopt : got->whole();
-    const auto real = got->array ? std::nullopt : got->real();
-    if (fact.kind == gguf_kind::u32
-            ? !whole || static_cast<double>(*whole) != fact.number
-            : !real || static_cast<float>(*real) != static_cast<float>(fact.number))
-      return wrong(errc::mismatch, fact.key, fact.number_as_text(), got->description());
+    if (!fact.is(*got))
+      return wrong(errc::mismatch, fact.key, fact.as_text(fact.number), got->description());
   }
   return {};
 }
@@ -1276,11 +1318,12 @@ std::vector<file_part> gguf_parts(const weights<M, T>& w) {
 
 }  // namespace detail
 
-/// Loads a parsed GGUF file of architecture llama, gpt2 or t5. Its metadata are compared with the
-/// model type, then the name and shape of every tensor, and only then is `w` written. Matrices
+/// Loads a parsed GGUF file of architecture llama, gpt2, t5 or bert. Its metadata are compared with
+/// the model type, then the name and shape of every tensor, and only then is `w` written. Matrices
 /// stored as storage::q8_0, q4_0 or q4_1 take codes and scales of that type as they are. For
 /// floats, blocks are decoded to those that llama.cpp computes with. Llama's rotary pairs are
-/// reordered where the type uses position::rope_half. Errors: errc::mismatch, errc::missing,
+/// reordered where the type uses position::rope_half. Heads that an encoder's type has not are left
+/// out. Errors: errc::mismatch, errc::missing,
 /// errc::unsupported (one of several parts), errc::out_of_memory, and errc::invalid where `values`
 /// are to be finite.
 template <class M, class T>
@@ -1518,7 +1561,8 @@ inline result<void> write_gguf_parts(const std::string& path, const std::vector<
       continue;
     }
     const std::string_view name = stem(part.tensor.name);
-    const bool coarse = !at.vector && name != "position" && !name.ends_with("relative_bias") &&
+    const bool coarse = !at.vector && name != "position" && name != "type" &&
+                        !name.ends_with("relative_bias") &&
                         at.columns % values_per_block(type) == 0;
     tensors.push_back({at.name,
                        part.tensor.ggml ? block_type(part.tensor)
@@ -1598,11 +1642,37 @@ inline result<void> write_gguf(const std::string& path, std::span<const gguf_ent
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
+/// Metadata of BERT's tokenizer for save_gguf(): its vocabulary, and the tokens that llama.cpp puts
+/// around a text. `name` is the tokenizer's in errors. Errors: those of make_ggml_vocabulary().
+inline result<std::vector<gguf_entry>> gguf_tokenizer_entries(
+    const tokenizer& from, const std::string& name = "tokenizer") LINNET_TRY {
+  const auto vocabulary = make_ggml_vocabulary(from, name);
+  if (!vocabulary) return vocabulary.error();
+  std::vector<std::string> tokens;
+  for (std::size_t i = 0; i < vocabulary->tokens.size(); ++i)
+    tokens.emplace_back(vocabulary->tokens[i]);
+  std::vector<gguf_entry> made{{"tokenizer.ggml.model", vocabulary->model},
+                               {"tokenizer.ggml.tokens", tokens},
+                               {"tokenizer.ggml.token_type", vocabulary->types}};
+  // The keys are llama.cpp's, with its spelling.
+  for (const auto& [key, text] : {std::pair("bos", "[CLS]"), std::pair("cls", "[CLS]"),
+                                  std::pair("eos", "[SEP]"), std::pair("seperator", "[SEP]"),
+                                  std::pair("padding", "[PAD]"), std::pair("mask", "[MASK]")})
+    if (const token id = from.find_added(text); id >= 0)
+      made.emplace_back("tokenizer.ggml." + std::string(key) + "_token_id",
+                        static_cast<std::uint32_t>(id));
+  made.emplace_back("tokenizer.ggml.unknown_token_id",
+                    static_cast<std::uint32_t>(vocabulary->unknown));
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY(name)
+
 /// Saves weights as a GGUF file that load_gguf() and llama.cpp read, for the models that
 /// load_gguf() takes. Matrices stored as storage::q8_0, q4_0 or q4_1 are written as they are. Other
 /// matrices whose rows hold whole blocks are of type `type`, all else is F32.
 /// `notes` are metadata of your own, such as a tokenizer's; without a tokenizer.ggml.model it is
-/// "no_vocab". Errors: those of write_gguf().
+/// "no_vocab". Without a bert.pooling_type llama.cpp takes the mean of an encoder's states, or the
+/// classes of a sequence where the type has them. Errors: those of write_gguf().
 template <class M, class T>
 result<void> save_gguf(const weights<M, T>& w, const std::string& path,
                        ggml_type type = ggml_type::f32,
@@ -1623,10 +1693,22 @@ result<void> save_gguf(const weights<M, T>& w, const std::string& path,
     for (const detail::gguf_fact& fact : detail::gguf_facts<M>())
       if (fact.written && fact.kind == gguf_kind::f32)
         metadata.emplace_back(fact.key, static_cast<float>(fact.number));
+      else if (fact.written && fact.kind == gguf_kind::boolean)
+        metadata.emplace_back(fact.key, fact.number != 0);
       else if (fact.written)
         metadata.emplace_back(fact.key, static_cast<std::uint32_t>(fact.number));
-    if (std::ranges::none_of(notes, [](const auto& n) { return n.key == "tokenizer.ggml.model"; }))
-      metadata.emplace_back("tokenizer.ggml.model", "no_vocab");
+    const auto unless_noted = [&](const char* key, const auto& value) {
+      if (std::ranges::none_of(notes, [&](const auto& n) { return n.key == key; }))
+        metadata.emplace_back(key, value);
+    };
+    if constexpr (detail::is_encoder<M>) {
+      constexpr std::uint32_t mean = 1, rank = 4;  // llama.cpp's poolings
+      unless_noted("bert.pooling_type", M::head::classes > 0 ? rank : mean);
+      std::vector<std::string> labels;
+      for (index c = 0; c < M::head::classes; ++c) labels.push_back("LABEL_" + std::to_string(c));
+      if (!labels.empty()) unless_noted("bert.classifier.output_labels", labels);
+    }
+    unless_noted("tokenizer.ggml.model", "no_vocab");
     for (gguf_entry& note : notes) metadata.push_back(std::move(note));
     return detail::write_gguf_parts(path, parts, type, metadata);
   }

@@ -204,6 +204,13 @@
 /// Closes what LINNET_SIMD_NAMESPACE_BEGIN opened.
 #define LINNET_SIMD_NAMESPACE_END LINNET_NAMESPACE_END
 
+// Before functions that open, plan, read headers or explain: compiled to be small, not to be fast.
+#if defined(__clang__)
+#define LINNET_COLD __attribute__((cold, noinline, minsize))
+#else
+#define LINNET_COLD __attribute__((cold, noinline))
+#endif
+
 #if defined(__clang__)
 #define LINNET_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -301,7 +308,7 @@ struct error {
   std::string got;       ///< the value that was found
 
   /// One line for people: `where: what: expected …, got …`.
-  std::string message() const {
+  LINNET_COLD std::string message() const {
     std::string line = where;
     if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
     if (!expected.empty()) line += ": expected " + expected;
@@ -311,8 +318,14 @@ struct error {
 };
 
 namespace detail {
+/// An error of these words, which may be empty: out of line, as most programs never see one.
+LINNET_COLD inline error failure(errc code, std::string_view where, std::string_view what,
+                                 std::string_view expected, std::string_view got) {
+  return {code, std::string(where), std::string(what), std::string(expected), std::string(got)};
+}
+
 /// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
+LINNET_COLD inline std::string printable(std::string_view text) {
   std::string shown(text.substr(0, 60));
   for (char& c : shown)
     if (c < ' ' || c > '~') c = '?';
@@ -320,7 +333,7 @@ inline std::string printable(std::string_view text) {
 }
 
 /// The error errc::out_of_memory, made without memory for its text if none is left.
-inline error out_of_memory(std::string_view where) {
+LINNET_COLD inline error out_of_memory(std::string_view where) {
   error failure{errc::out_of_memory, {}, {}, "enough memory", "less"};  // no text needs the heap
 #if defined(__cpp_exceptions)
   try {
@@ -478,9 +491,10 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// The error of a failed system call on a file.
-inline error file_error(const std::string& path, const char* expected, int number = errno) {
-  return {errc::io, path, "", expected,
-          number != 0 ? std::generic_category().message(number) : "a failure"};
+LINNET_COLD inline error file_error(const std::string& path, const char* expected,
+                                    int number = errno) {
+  return detail::failure(errc::io, path, "", expected,
+                         number != 0 ? std::generic_category().message(number) : "a failure");
 }
 
 /// Name under which the previous file is kept.
@@ -630,7 +644,8 @@ class file_writer {
     if (failure_ == 0) return {};
     if (failure_ == ENOMEM) return out_of_memory(path_);
     if (!opened_ && failure_ == ENXIO)
-      return error{errc::io, path_, "", "a file that can be written", "a pipe that nobody reads"};
+      return detail::failure(errc::io, path_, "", "a file that can be written",
+                             "a pipe that nobody reads");
     if (!opened_ && failure_ == ENAMETOOLONG)
       return file_error(path_,
                         keep_ ? "a name with room for .partial.previous behind it"
@@ -887,7 +902,7 @@ struct regular_file {
 };
 /// Opens a file to read it. A pipe or device is refused, without opening it first: a pipe's writer
 /// would take that for its reader. Errors: errc::io.
-inline result<regular_file> open_regular(const std::string& path) {
+LINNET_COLD inline result<regular_file> open_regular(const std::string& path) {
   struct stat facts {};
   regular_file made;
   if (::stat(path.c_str(), &facts) != 0) return file_error(path, "a readable file");
@@ -899,15 +914,15 @@ inline result<regular_file> open_regular(const std::string& path) {
   }
   if (S_ISDIR(facts.st_mode)) return file_error(path, "a readable file", EISDIR);
   if (!S_ISREG(facts.st_mode))
-    return error{errc::io, path, "", "a regular file",
-                 S_ISFIFO(facts.st_mode) ? "a pipe" : "a device"};
+    return detail::failure(errc::io, path, "", "a regular file",
+                           S_ISFIFO(facts.st_mode) ? "a pipe" : "a device");
   made.size = static_cast<std::size_t>(facts.st_size);
   if (static_cast<decltype(facts.st_size)>(made.size) != facts.st_size)
     return file_error(path, "a file that fits into memory", EFBIG);
   return made;
 }
 /// Reads so many bytes, or to the end of the file; returns the number of bytes, or -1.
-inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
+LINNET_COLD inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
   std::size_t done = 0;
   while (done < to.size()) {
     constexpr std::size_t most = std::size_t{1} << 30;
@@ -927,7 +942,7 @@ inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to)
 
 /// Reads a whole regular file. Errors: errc::io (absent, a directory, a pipe or device, changed
 /// while being read), errc::out_of_memory.
-inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
+LINNET_COLD inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
 #if defined(__unix__) || defined(__APPLE__)
   const auto file = detail::open_regular(path);
   if (!file) return file.error();
@@ -944,8 +959,8 @@ inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
 #endif
   file_bytes bytes(size);
   if (bytes.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes",
-                 "none"};
+    return detail::failure(errc::out_of_memory, path, "",
+                           "memory for " + std::to_string(size) + " bytes", "none");
   std::byte more{};
 #if defined(__unix__) || defined(__APPLE__)
   const auto count = detail::read_some(file->file, {bytes.data(), size});
@@ -956,10 +971,12 @@ inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
   const bool whole = std::fread(bytes.data(), 1, size, file.get()) == size &&
                      std::fread(&more, 1, 1, file.get()) == 0;
 #endif
-  if (!whole && size == 0) return error{errc::io, path, "", "a regular file", "one without a size"};
+  if (!whole && size == 0)
+    return detail::failure(errc::io, path, "", "a regular file", "one without a size");
   if (!whole)
-    return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
-                 "another number: it changed while being read"};
+    return detail::failure(errc::io, path, "",
+                           std::to_string(size) + " bytes, the size of the file",
+                           "another number: it changed while being read");
   return bytes;
 }
 LINNET_OR_OUT_OF_MEMORY(path)
@@ -984,7 +1001,8 @@ class line_file {
   static result<line_file> open(const std::string& path, std::string_view kept) LINNET_TRY {
     line_file made;
     made.writer_.reset(new (std::nothrow) detail::file_writer(path));
-    if (!made.writer_) return error{errc::out_of_memory, path, "", "memory for a buffer", "none"};
+    if (!made.writer_)
+      return detail::failure(errc::out_of_memory, path, "", "memory for a buffer", "none");
     made.writer_->write(std::as_bytes(std::span(kept)));
     if (auto done = made.writer_->publish(); !done) return done.error();
     return made;
@@ -1005,7 +1023,8 @@ class line_file {
  private:
   line_file() = default;
   static result<void> moved_from() LINNET_TRY {
-    return error{errc::invalid, "line_file", "", "a file that was not moved from", "none"};
+    return detail::failure(errc::invalid, "line_file", "", "a file that was not moved from",
+                           "none");
   }
   LINNET_OR_OUT_OF_MEMORY("line_file")
   result<void> done(result<void> did) {
@@ -1091,14 +1110,8 @@ class arena {
   /// The next `count` objects of type `T`; null from an arena that only counts or has no more.
   template <class T>
   constexpr T* take(index count) {
-    const index at = used_;
-    const index bytes = count < 0 ? most_bytes : multiply_sizes(count, sizeof(T));
-    used_ = add_sizes(used_, round_up((std::min)(bytes, most_bytes - alignment), alignment));
-    if (used_ > peak_) peak_ = used_;
-    assert((block_ == nullptr || used_ <= size_) &&
-           "linnet::arena: the plan exceeds its footprint");
-    if (block_ == nullptr || used_ > size_) return nullptr;
-    return reinterpret_cast<T*>(block_ + at);
+    std::byte* const first = take_objects(count, sizeof(T));
+    return first ? reinterpret_cast<T*>(first) : nullptr;
   }
   /// The current position, for release().
   constexpr index mark() const { return used_; }
@@ -1108,6 +1121,16 @@ class arena {
   constexpr index peak() const { return peak_; }
 
  private:
+  LINNET_COLD constexpr std::byte* take_objects(index count, index size) {
+    const index at = used_;
+    const index bytes = count < 0 ? most_bytes : multiply_sizes(count, size);
+    used_ = add_sizes(used_, round_up((std::min)(bytes, most_bytes - alignment), alignment));
+    if (used_ > peak_) peak_ = used_;
+    assert((block_ == nullptr || used_ <= size_) &&
+           "linnet::arena: the plan exceeds its footprint");
+    return block_ == nullptr || used_ > size_ ? nullptr : block_ + at;
+  }
+
   std::byte* block_ = nullptr;
   index size_ = 0, used_ = 0, peak_ = 0;
 };
@@ -1404,7 +1427,7 @@ short_text read_short(const Part&... parts) {
 }
 
 /// The next word of `text`, which loses it.
-inline std::string_view next_word(std::string_view& text) {
+LINNET_COLD inline std::string_view next_word(std::string_view& text) {
   const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\t'; };
   while (!text.empty() && blank(text.front())) text.remove_prefix(1);
   std::size_t n = 0;
@@ -1415,7 +1438,7 @@ inline std::string_view next_word(std::string_view& text) {
 }
 /// Number of processors that `quota` microseconds in each `period` amount to, rounded down but at
 /// least 1; 0 without a limit.
-inline int processors_of(std::string_view quota, std::string_view period) {
+LINNET_COLD inline int processors_of(std::string_view quota, std::string_view period) {
   const auto number = [](std::string_view text) {
     std::int64_t value = 0;
     const auto end = text.data() + text.size();
@@ -1428,7 +1451,7 @@ inline int processors_of(std::string_view quota, std::string_view period) {
 
 /// Number of processors that control groups of Linux, version 1 or 2, leave this process; 0 for
 /// all. `root` is the folder that holds /proc and /sys, as text to put in front of them.
-inline int cgroup_processors(std::string_view root = "") {
+LINNET_COLD inline int cgroup_processors(std::string_view root = "") {
   int fewest = 0;
   const auto limit = [&](int n) {
     if (n > 0 && (fewest == 0 || n < fewest)) fewest = n;
@@ -1476,7 +1499,7 @@ inline int cgroup_processors(std::string_view root = "") {
 }
 
 /// Number of processors that the calling thread may run on, at least 1.
-inline int affine_processors() {
+LINNET_COLD inline int affine_processors() {
 #if defined(__linux__)
   unsigned long mask[1024 / sizeof(unsigned long)] = {};  // of 8,192 processors
   if (sched_getaffinity(0, sizeof mask, reinterpret_cast<cpu_set_t*>(mask)) == 0) {
@@ -1523,7 +1546,7 @@ struct nanoseconds {
 };
 
 /// How many of `n` more threads can be made now; threads made for the trial are joined.
-inline int threads_to_be_had([[maybe_unused]] int n) {
+LINNET_COLD inline int threads_to_be_had([[maybe_unused]] int n) {
 #if defined(__unix__) || defined(__APPLE__)
   constexpr int most = 256;
   pthread_t made[most];
@@ -1879,7 +1902,8 @@ enum class bf16_code : std::uint16_t {};
 inline constexpr index panel_width = 32;
 
 /// A 32-bit word of a packed panel: codes of one column for successive k, the first in the lowest
-/// bits. It holds 2 codes of 16 bits, 4 of 8 or 8 of 4.
+/// bits. It holds 2 codes of 16 bits, 4 of 8, 8 of 4 or 16 of 2. Codes of 3, 5 and 6 bits fill
+/// several words, see words_of_block().
 using word = std::uint32_t;
 
 /// How the codes of a word become numbers.
@@ -1889,12 +1913,75 @@ enum class code {
   f8_e4m3,  ///< 8 bits: 4 of exponent, bias 7, no infinities
   f8_e5m2,  ///< 8 bits: the upper half of an f16
   u8,       ///< 0 to 255
+  u6,       ///< 0 to 63
+  u5,       ///< 0 to 31
   u4,       ///< 0 to 15
+  u3,       ///< 0 to 7
+  u2,       ///< 0 to 3
   nf4       ///< 16 normal quantiles
 };
 /// Bits of one code.
 constexpr int bits_of(code c) {
-  return c == code::bf16 || c == code::f16 ? 16 : c == code::u4 || c == code::nf4 ? 4 : 8;
+  switch (c) {
+    case code::bf16:
+    case code::f16:
+      return 16;
+    case code::u6:
+      return 6;
+    case code::u5:
+      return 5;
+    case code::u4:
+    case code::nf4:
+      return 4;
+    case code::u3:
+      return 3;
+    case code::u2:
+      return 2;
+    default:
+      return 8;
+  }
+}
+/// The code of unsigned integers of `bits` bits; that of 8 where there is none.
+constexpr code integer_code(int bits) {
+  for (const code c : {code::u6, code::u5, code::u4, code::u3, code::u2})
+    if (bits_of(c) == bits) return c;
+  return code::u8;
+}
+/// Whether codes of this kind are whole numbers from 0 on.
+constexpr bool is_integer(code c) { return integer_code(bits_of(c)) == c; }
+/// Whole codes in a word: bits_of(c) of each lie side by side from the lowest on.
+constexpr int codes_of_word(code c) { return 32 / bits_of(c); }
+/// Bits of a word above its whole codes.
+constexpr int spare_bits(code c) { return 32 % bits_of(c); }
+/// Words whose codes belong together: where words have spare bits, those of bits_of(c) words hold
+/// the last codes. The first word holds their lowest bits.
+///
+///     u3: 3 x (10 codes of 3 bits, 2 spare bits): 30 codes and 2 of 6 spare bits
+///     u5: 5 x (6 codes of 5 bits, 2 spare bits): 30 codes and 2 of 10 spare bits
+///     u6: 6 x (5 codes of 6 bits, 2 spare bits): 30 codes and 2 of 12 spare bits
+constexpr int words_of_block(code c) { return spare_bits(c) ? bits_of(c) : 1; }
+/// Codes of one column in those words.
+constexpr int codes_of_block(code c) { return words_of_block(c) * 32 / bits_of(c); }
+
+/// Code `i` of a block of one column, whose words are `stride` apart.
+constexpr word code_at(code c, const word* block, index stride, int i) {
+  const int bits = bits_of(c), per_word = codes_of_word(c), spare = spare_bits(c);
+  const int last = i - words_of_block(c) * per_word;  // number among the last ones
+  word x = 0;
+  if (last < 0)
+    x = block[i / per_word * stride] >> i % per_word * bits;
+  else
+    for (int w = bits; w-- > 0;) x = x << spare | block[w * stride] >> (32 - spare);
+  return x >> (last > 0 ? last * bits : 0) & ((1u << bits) - 1);
+}
+/// Adds code `i` to a block that holds zeros there, whose words follow each other.
+constexpr void add_code(code c, word* block, int i, word x) {
+  const int bits = bits_of(c), per_word = codes_of_word(c), spare = spare_bits(c);
+  const int last = i - words_of_block(c) * per_word;
+  if (last < 0)
+    block[i / per_word] |= x << i % per_word * bits;
+  else
+    for (int w = 0; w < bits; ++w) block[w] |= x << last * bits >> w * spare << (32 - spare);
 }
 /// The values of the NF4 codes (Dettmers et al. 2023).
 inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305f, -0.39491749f,
@@ -1977,6 +2064,30 @@ struct integer_epilogue {
   }
 };
 
+/// How codes with scales for groups of inputs become numbers.
+enum class code_offset {
+  origin,  ///< scale * (code - a constant)
+  zero,    ///< scale * (code - zero), one zero for each group and column
+  minimum  ///< scale * code + minimum, likewise
+};
+/// Inputs of a product, rounded to int8 by groups: rows of words of four.
+struct grouped_rows {
+  const word* codes;
+  index row;            ///< words from row to row
+  const float* scales;  ///< [rows, groups]
+  /// [rows, groups]: the sums of the groups' codes, as floats. Of an origin: -origin times them, as
+  /// integers.
+  const word* extra;
+  index groups;
+};
+/// One panel of codes with scales for groups of inputs.
+struct grouped_panel {
+  const word* codes;
+  index depth, per_group;  ///< rows of words in it, and in a group
+  const float* scales;     ///< [groups, 32]
+  const float* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
+};
+
 }  // namespace simd
 
 LINNET_SIMD_NAMESPACE_END
@@ -2021,10 +2132,14 @@ namespace detail {
 #endif
 
 #if defined(__SSE2__)
+#define LINNET_DOT_PAIRS(a, b)      \
+  reinterpret_cast<vec_int<float>>( \
+      _mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)))
 #define LINNET_LOW_PRODUCTS(a, b) \
   _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
 #endif
 #define LINNET_TARGET
+#define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
 #define LINNET_WIDTH 16
 #if defined(__aarch64__)
 #define LINNET_ROWS 8  // it has 32 registers
@@ -2458,7 +2573,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -2553,7 +2668,7 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
   if (lanes<T> < 4 || last - first < lanes<T>) {
     for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
@@ -2581,7 +2696,7 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
 template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
@@ -2617,7 +2732,7 @@ LINNET_TARGET static inline void mix_lanes(index first, index last, index column
 }
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
@@ -2634,7 +2749,7 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
@@ -2643,24 +2758,24 @@ LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index
 
 /// y = f(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation(index n, const T* x, T* y) {
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
 }
 /// dx += dy f'(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
-LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
                                          T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
@@ -2673,7 +2788,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
@@ -2706,8 +2821,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -2735,29 +2850,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -2767,11 +2925,12 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -2782,28 +2941,41 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
-    const index whole = k / per_word;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
@@ -2818,7 +2990,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -2838,7 +3010,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -2857,7 +3029,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -2958,7 +3130,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -2966,10 +3138,218 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+  if constexpr (input_words<C> == 2) {
+    for (index i = n; i % 8; ++i) y[i] = 0;
+    split_even_and_odd(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1)
+      codes = w;
+    else
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> == 2;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = O == code_offset::origin
+                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
+                       : vec_int<float>{};
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          y[i][v] += x * (of_codes * scale[group]);
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
 }
 /// @file
 /// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
@@ -2978,17 +3358,17 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 
 /// y = a + b; y may be a or b
 template <class T>
-LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
 }
 /// x *= a
 template <class T>
-LINNET_TARGET static void scale(index n, T a, T* x) {
+LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
 /// sum of x_i y_i
 template <class T>
-LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
@@ -2996,14 +3376,14 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 
 /// sum of x_i
 template <class T>
-LINNET_TARGET static T total(index n, const T* x) {
+LINNET_KERNEL static T total(index n, const T* x) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
 /// largest x_i; n > 0
 template <class T>
-LINNET_TARGET static T maximum(index n, const T* x) {
+LINNET_KERNEL static T maximum(index n, const T* x) {
   if (n < lanes<T>) {
     T m = x[0];
     for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
@@ -3019,7 +3399,7 @@ LINNET_TARGET static T maximum(index n, const T* x) {
 
 /// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
 template <class T>
-LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stride) {
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
   vec_int<T> found{};
@@ -3039,7 +3419,7 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
-LINNET_TARGET static void softplus(index n, T* x) {
+LINNET_KERNEL static void softplus(index n, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> v = get(x + i, c), zero = {};
     const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
@@ -3062,7 +3442,7 @@ LINNET_TARGET static void softplus(index n, T* x) {
 }
 /// dx *= 1 / (1 + e^-x), the derivative of softplus.
 template <class T>
-LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
 }
@@ -3072,7 +3452,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// c_j. next may be h.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
     const T input = delta[i] * x[i];
@@ -3092,7 +3472,7 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
 /// and d_decay (of delta_i through the decay).
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
@@ -3121,7 +3501,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
-LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
     const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
@@ -3143,28 +3523,28 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
-LINNET_TARGET static void softmax(index n, T* x) {
+LINNET_KERNEL static void softmax(index n, T* x) {
   const T m = maximum(n, x);
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
 /// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
 template <class T>
-LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
   const T s = dot(n, p, dp);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
 template <class T>
-LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
   const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
   return r;
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
                                             T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
@@ -3176,7 +3556,7 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
                                      T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
@@ -3195,7 +3575,7 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
                                               const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
@@ -3261,7 +3641,7 @@ LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t h
 /// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
 /// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
 template <class T>
-LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
                                index first, index n, T* x, T* y) {
   using some_words = typename vector_of<word, lanes<T>>::type;
   word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
@@ -3284,11 +3664,14 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 }
 };
 #undef LINNET_TARGET
+#undef LINNET_KERNEL
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_DOT_PAIRS
 #undef LINNET_LOW_PRODUCTS
 
 #if defined(__x86_64__)
+#define LINNET_KERNEL LINNET_TARGET
 // Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
 #define LINNET_FIRST(n)                                      \
   _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), \
@@ -3307,6 +3690,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
+#define LINNET_DOT_BYTES(a, b)          \
+  reinterpret_cast<int8_steps::halves>( \
+      _mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
 #define LINNET_BYTES(p)             \
   reinterpret_cast<vec_int<float>>( \
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
@@ -3742,7 +4128,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -3837,7 +4223,7 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
   if (lanes<T> < 4 || last - first < lanes<T>) {
     for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
@@ -3865,7 +4251,7 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
 template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
@@ -3901,7 +4287,7 @@ LINNET_TARGET static inline void mix_lanes(index first, index last, index column
 }
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
@@ -3918,7 +4304,7 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
@@ -3927,24 +4313,24 @@ LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index
 
 /// y = f(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation(index n, const T* x, T* y) {
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
 }
 /// dx += dy f'(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
-LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
                                          T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
@@ -3957,7 +4343,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
@@ -3990,8 +4376,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -4019,29 +4405,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -4051,11 +4480,12 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -4066,28 +4496,41 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
-    const index whole = k / per_word;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
@@ -4102,7 +4545,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -4122,7 +4565,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -4141,7 +4584,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -4242,7 +4685,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -4250,10 +4693,218 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+  if constexpr (input_words<C> == 2) {
+    for (index i = n; i % 8; ++i) y[i] = 0;
+    split_even_and_odd(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1)
+      codes = w;
+    else
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> == 2;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = O == code_offset::origin
+                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
+                       : vec_int<float>{};
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          y[i][v] += x * (of_codes * scale[group]);
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
 }
 /// @file
 /// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
@@ -4262,17 +4913,17 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 
 /// y = a + b; y may be a or b
 template <class T>
-LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
 }
 /// x *= a
 template <class T>
-LINNET_TARGET static void scale(index n, T a, T* x) {
+LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
 /// sum of x_i y_i
 template <class T>
-LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
@@ -4280,14 +4931,14 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 
 /// sum of x_i
 template <class T>
-LINNET_TARGET static T total(index n, const T* x) {
+LINNET_KERNEL static T total(index n, const T* x) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
 /// largest x_i; n > 0
 template <class T>
-LINNET_TARGET static T maximum(index n, const T* x) {
+LINNET_KERNEL static T maximum(index n, const T* x) {
   if (n < lanes<T>) {
     T m = x[0];
     for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
@@ -4303,7 +4954,7 @@ LINNET_TARGET static T maximum(index n, const T* x) {
 
 /// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
 template <class T>
-LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stride) {
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
   vec_int<T> found{};
@@ -4323,7 +4974,7 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
-LINNET_TARGET static void softplus(index n, T* x) {
+LINNET_KERNEL static void softplus(index n, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> v = get(x + i, c), zero = {};
     const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
@@ -4346,7 +4997,7 @@ LINNET_TARGET static void softplus(index n, T* x) {
 }
 /// dx *= 1 / (1 + e^-x), the derivative of softplus.
 template <class T>
-LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
 }
@@ -4356,7 +5007,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// c_j. next may be h.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
     const T input = delta[i] * x[i];
@@ -4376,7 +5027,7 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
 /// and d_decay (of delta_i through the decay).
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
@@ -4405,7 +5056,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
-LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
     const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
@@ -4427,28 +5078,28 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
-LINNET_TARGET static void softmax(index n, T* x) {
+LINNET_KERNEL static void softmax(index n, T* x) {
   const T m = maximum(n, x);
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
 /// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
 template <class T>
-LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
   const T s = dot(n, p, dp);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
 template <class T>
-LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
   const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
   return r;
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
                                             T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
@@ -4460,7 +5111,7 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
                                      T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
@@ -4479,7 +5130,7 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
                                               const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
@@ -4545,7 +5196,7 @@ LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t h
 /// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
 /// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
 template <class T>
-LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
                                index first, index n, T* x, T* y) {
   using some_words = typename vector_of<word, lanes<T>>::type;
   word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
@@ -4577,6 +5228,7 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
+#undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 
@@ -4594,6 +5246,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
+#define LINNET_DOT_BYTES(a, b)          \
+  reinterpret_cast<int8_steps::halves>( \
+      _mm512_maddubs_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
 #define LINNET_BYTES(p)                                        \
   reinterpret_cast<vec_int<float>>(_mm512_maskz_cvtepi8_epi32( \
       static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
@@ -5030,7 +5685,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -5125,7 +5780,7 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
   if (lanes<T> < 4 || last - first < lanes<T>) {
     for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
@@ -5153,7 +5808,7 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
 template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
@@ -5189,7 +5844,7 @@ LINNET_TARGET static inline void mix_lanes(index first, index last, index column
 }
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
@@ -5206,7 +5861,7 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
@@ -5215,24 +5870,24 @@ LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index
 
 /// y = f(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation(index n, const T* x, T* y) {
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
 }
 /// dx += dy f'(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
-LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
                                          T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
@@ -5245,7 +5900,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
@@ -5278,8 +5933,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -5307,29 +5962,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -5339,11 +6037,12 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -5354,28 +6053,41 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
-    const index whole = k / per_word;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
@@ -5390,7 +6102,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -5410,7 +6122,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -5429,7 +6141,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -5530,7 +6242,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -5538,10 +6250,218 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+  if constexpr (input_words<C> == 2) {
+    for (index i = n; i % 8; ++i) y[i] = 0;
+    split_even_and_odd(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1)
+      codes = w;
+    else
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> == 2;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = O == code_offset::origin
+                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
+                       : vec_int<float>{};
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          y[i][v] += x * (of_codes * scale[group]);
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
 }
 /// @file
 /// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
@@ -5550,17 +6470,17 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 
 /// y = a + b; y may be a or b
 template <class T>
-LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
 }
 /// x *= a
 template <class T>
-LINNET_TARGET static void scale(index n, T a, T* x) {
+LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
 /// sum of x_i y_i
 template <class T>
-LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
@@ -5568,14 +6488,14 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 
 /// sum of x_i
 template <class T>
-LINNET_TARGET static T total(index n, const T* x) {
+LINNET_KERNEL static T total(index n, const T* x) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
 /// largest x_i; n > 0
 template <class T>
-LINNET_TARGET static T maximum(index n, const T* x) {
+LINNET_KERNEL static T maximum(index n, const T* x) {
   if (n < lanes<T>) {
     T m = x[0];
     for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
@@ -5591,7 +6511,7 @@ LINNET_TARGET static T maximum(index n, const T* x) {
 
 /// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
 template <class T>
-LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stride) {
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
   vec_int<T> found{};
@@ -5611,7 +6531,7 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
-LINNET_TARGET static void softplus(index n, T* x) {
+LINNET_KERNEL static void softplus(index n, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> v = get(x + i, c), zero = {};
     const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
@@ -5634,7 +6554,7 @@ LINNET_TARGET static void softplus(index n, T* x) {
 }
 /// dx *= 1 / (1 + e^-x), the derivative of softplus.
 template <class T>
-LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
 }
@@ -5644,7 +6564,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// c_j. next may be h.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
     const T input = delta[i] * x[i];
@@ -5664,7 +6584,7 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
 /// and d_decay (of delta_i through the decay).
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
@@ -5693,7 +6613,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
-LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
     const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
@@ -5715,28 +6635,28 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
-LINNET_TARGET static void softmax(index n, T* x) {
+LINNET_KERNEL static void softmax(index n, T* x) {
   const T m = maximum(n, x);
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
 /// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
 template <class T>
-LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
   const T s = dot(n, p, dp);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
 template <class T>
-LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
   const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
   return r;
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
                                             T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
@@ -5748,7 +6668,7 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
                                      T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
@@ -5767,7 +6687,7 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
                                               const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
@@ -5833,7 +6753,7 @@ LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t h
 /// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
 /// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
 template <class T>
-LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
                                index first, index n, T* x, T* y) {
   using some_words = typename vector_of<word, lanes<T>>::type;
   word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
@@ -5857,6 +6777,7 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 };
 #undef LINNET_TARGET
 #undef LINNET_DOT_PAIRS
+#undef LINNET_DOT_BYTES
 
 #define LINNET_DOT_BF16(acc, a, b)                                            \
   acc = reinterpret_cast<sum>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), \
@@ -6009,7 +6930,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -6036,8 +6957,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -6065,29 +6986,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -6097,11 +7061,12 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -6112,28 +7077,41 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
-    const index whole = k / per_word;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
@@ -6148,7 +7126,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -6168,7 +7146,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -6187,7 +7165,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -6288,7 +7266,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -6296,10 +7274,218 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+  if constexpr (input_words<C> == 2) {
+    for (index i = n; i % 8; ++i) y[i] = 0;
+    split_even_and_odd(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1)
+      codes = w;
+    else
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> == 2;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = O == code_offset::origin
+                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
+                       : vec_int<float>{};
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          y[i][v] += x * (of_codes * scale[group]);
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
 }
 };
 #undef LINNET_TARGET
@@ -6315,6 +7501,7 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
+#undef LINNET_KERNEL
 #endif
 #undef LINNET_KEEP
 #undef LINNET_FOR_VECTORS
@@ -6403,25 +7590,42 @@ LINNET_SIMD_NAMESPACE_END
                                                                 const float*, float, float*);     \
   LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
       index, const float*, const word*, const float*, const float*, float, float*);
+#define LINNET_GROUPS(L, C, O)                                                \
+  LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(     \
+      index, index, const grouped_rows&, const grouped_panel&, float*, index, \
+      const epilogue<float>&);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
       const epilogue<float>&, index);                                                              \
   LINNET_EXTERN void detail::L::multiply_int8<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
-      const integer_epilogue&, index);
+      const integer_epilogue&, index);                                                             \
+  LINNET_GROUPS(L, u8, origin)                                                                     \
+  LINNET_GROUPS(L, u8, zero)                                                                       \
+  LINNET_GROUPS(L, u4, origin)                                                                     \
+  LINNET_GROUPS(L, u4, minimum)
+#define LINNET_TO_GROUPS(L, C)                                  \
+  LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
+      index, index, const float*, std::int8_t*, float*, std::int32_t*);
 #define LINNET_CODES(L)                                                                            \
   LINNET_DECODE(L, bf16)                                                                           \
   LINNET_DECODE(L, f16)                                                                            \
   LINNET_DECODE(L, f8_e4m3)                                                                        \
   LINNET_DECODE(L, f8_e5m2)                                                                        \
   LINNET_DECODE(L, u8)                                                                             \
+  LINNET_DECODE(L, u6)                                                                             \
+  LINNET_DECODE(L, u5)                                                                             \
   LINNET_DECODE(L, u4)                                                                             \
   LINNET_DECODE(L, u4, true)                                                                       \
+  LINNET_DECODE(L, u3)                                                                             \
+  LINNET_DECODE(L, u2)                                                                             \
   LINNET_DECODE(L, nf4)                                                                            \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
   LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
+  LINNET_TO_GROUPS(L, u8)                                                                          \
+  LINNET_TO_GROUPS(L, u4)                                                                          \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
@@ -6490,7 +7694,9 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_EXTERN
 #undef LINNET_PRODUCT
 #undef LINNET_DECODE
+#undef LINNET_GROUPS
 #undef LINNET_DOT
+#undef LINNET_TO_GROUPS
 #undef LINNET_CODES
 #undef LINNET_ACTIVATION
 #undef LINNET_ATTENTION
@@ -6510,18 +7716,39 @@ using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
 
+struct input_tap;
+
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.
 struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
+  const input_tap* tap = nullptr;  ///< is shown what products read, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
   void with_kernels(F&& f) const {
     simd::dispatch(level, std::forward<F>(f));
   }
+};
+
+/// Inputs that one or more matrices read, which are told apart by where their panels are.
+struct product_inputs {
+  index rows, width;
+  const float* x;  ///< [rows, width]
+  index matrices;
+  const void* products;
+  const void* (*panels)(const void* products, index i);
+
+  /// The panels of matrix `i`.
+  const void* panels_of(index i) const { return panels(products, i); }
+};
+/// A hook that is shown the inputs of products, see calibrate(). Called by every thread; all have
+/// returned before the inputs change.
+struct input_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const product_inputs& inputs) = nullptr;
 };
 
 }  // namespace ops
@@ -6547,8 +7774,9 @@ struct policy {};
 struct f32 : policy {};
 /// bfloat16 to nearest even; sums in f32. Weights must be stored as bf16.
 struct bf16 : policy {};
-/// int8 with one scale per token, found at run time (W8A8); sums in int32, exact. Weights
-/// must be stored as 8-bit integers with one scale per row or tensor.
+/// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8 or 4
+/// bits. A token has one scale, or one for each group of inputs where weights have scales of
+/// groups. Sums of what shares a scale are exact, in int32; those of the groups are in f32.
 struct int8 : policy {};
 }  // namespace compute
 
@@ -6586,7 +7814,7 @@ struct policy {
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
-  static constexpr index per_value = 1;      ///< codes in one `value` of a canonical row
+  static constexpr index shared_bits = 0;    ///< of a code that shares its `value` with others
 };
 /// Storage of plain numbers, which kernels read as they are.
 template <class Real>
@@ -6594,17 +7822,26 @@ struct real : policy {
   using value = Real;  ///< one stored number
   using word = Real;   ///< what packed panels are made of
   static constexpr index per_word = 1;
+  /// Words of one column of `k` numbers in a packed panel.
+  static constexpr index words(index k) { return k; }
   /// Whether a stored number is neither infinite nor NaN.
   static bool finite(value x) { return is_finite(x); }
 };
-/// Storage of codes that kernels decode: packed panels are words of several codes.
+/// Storage of codes that kernels decode: packed panels are words of several codes. In a canonical
+/// row codes of fewer bits than a `Value`, an unsigned byte, follow each other bit by bit.
 template <class Value, simd::code Code>
 struct coded : policy {
   using value = Value;
   using word = simd::word;
   static constexpr simd::code code = Code;
+  static constexpr index shared_bits = simd::bits_of(Code) < 8 ? simd::bits_of(Code) : 0;
   static constexpr int origin = 0;  ///< packed code of the canonical code 0
-  static constexpr index per_word = 32 / simd::bits_of(Code);
+  static constexpr index per_word = simd::codes_of_word(Code);
+  static constexpr index block = simd::codes_of_block(Code);  ///< inputs that fill whole words
+  /// Words of one column of `k` codes in a packed panel.
+  static constexpr index words(index k) {
+    return (k + block - 1) / block * simd::words_of_block(Code);
+  }
   /// True: every integer and every table entry is finite.
   static constexpr bool finite(value) { return true; }
 };
@@ -6623,13 +7860,27 @@ template <class S, class A>
 struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
-  static_assert(
-      !std::is_same_v<A, linnet::compute::int8> || (keeps<S>(simd::code::u8) && S::group == 0),
-      "linnet: compute::int8 multiplies 8-bit integer weights with one scale per row or tensor");
+  static_assert(!std::is_same_v<A, linnet::compute::int8> || keeps<S>(simd::code::u8) ||
+                    keeps<S>(simd::code::u4),
+                "linnet: compute::int8 multiplies weights stored as integers of 8 or 4 bits");
   using compute = A;
 };
 
 }  // namespace storage
+
+namespace detail {
+
+/// Storage `S`, or each of a mixed one, whose products round their inputs to `A`; see per_role<>.
+template <class S, class A>
+struct computed_storage {
+  using type = storage::with_compute<S, A>;
+};
+template <class S, class A>
+requires(std::is_same_v<typename S::compute, A>) struct computed_storage<S, A> {
+  using type = S;
+};
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -6757,7 +8008,7 @@ template <class Value, simd::code Code>
 struct ggml_block : coded<Value, Code> {
   using value = Value;
   static constexpr bool scaled = true, ggml = true;
-  static constexpr index group = 32, per_value = Code == simd::code::u4 ? 2 : 1;
+  static constexpr index group = 32;
 
  protected:
   /// A scale as a block holds it; infinite beyond what a half reaches.
@@ -6786,6 +8037,7 @@ struct q8_0 : ggml_block<std::int8_t, simd::code::u8> {
   static constexpr const char* name = "q8_0";
   static constexpr double largest = 127;
   static constexpr int origin = 128;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, -127, 127)); }
   static double decode(value x) { return x; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float&) {
@@ -6801,6 +8053,9 @@ struct q4_0 : ggml_block<std::uint8_t, simd::code::u4> {
   static constexpr const char* name = "q4_0";
   static constexpr double largest = 8;
   static constexpr int origin = 8;
+  static value encode(double x) {
+    return static_cast<value>(static_cast<int>(nearest_whole(x, -8, 7)) & 15);
+  }
   static double decode(value x) { return x < 8 ? x : x - 16; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float&) {
@@ -6817,6 +8072,7 @@ struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
   static constexpr const char* name = "q4_1";
   static constexpr bool centred = true;
   static constexpr double largest = 15;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, 0, 15)); }
   static double decode(value x) { return x; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float& minimum) {
@@ -6837,29 +8093,56 @@ struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Storage in 4-bit integers.
+/// Storage in integers of few bits.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// Symmetric 4-bit integers, |code| <= 7, with one scale for each `Group` inputs of a row. Two
-/// codes share a byte, the first in the low half.
-template <index Group = 32>
-struct int4 : coded<std::uint8_t, simd::code::u4> {
-  static_assert(Group > 0 && Group % 8 == 0,
-                "linnet::storage::int4: groups are a multiple of 8 inputs");
-  static constexpr const char* name = "int4";
+/// Symmetric integers of 2 to 6 bits with one scale for each `Group` inputs of a row. Where `Group`
+/// is 0 a row has one scale. |code| <= 2^(Bits - 1) - 1, round half to even. The codes of a row
+/// follow each other bit by bit, the first in the lowest bits.
+template <int Bits, index Group = 32>
+struct grouped : coded<std::uint8_t, simd::integer_code(Bits)> {
+  static_assert(Bits >= 2 && Bits <= 6,
+                "linnet::storage::grouped: codes have 2, 3, 4, 5 or 6 bits; those of 8 are "
+                "storage::int8_per");
+  static_assert(Group >= 0 && Group % grouped::block == 0,
+                "linnet::storage::grouped: groups are a multiple of 8 inputs with 4 bits, of 16 "
+                "with 2, of 32 with 3, 5 or 6; 0 is a whole row");
+  using value = std::uint8_t;
+  static constexpr const char* name = Bits == 2   ? "int2"
+                                      : Bits == 3 ? "int3"
+                                      : Bits == 4 ? "int4"
+                                      : Bits == 5 ? "int5"
+                                                  : "int6";
   static constexpr bool scaled = true;
-  static constexpr index group = Group, per_value = 2;
-  static constexpr double largest = 7;
-  static constexpr int origin = 8;
-  /// One code, in the low half of the byte.
+  static constexpr index group = Group;
+  static constexpr int origin = 1 << (Bits - 1);
+  static constexpr double largest = origin - 1;
+  /// One code, in the low bits of the byte.
   static value encode(double x) {
-    return static_cast<value>(static_cast<int>(nearest_whole(x, -7, 7)) & 15);
+    constexpr int mask = 2 * origin - 1;
+    return static_cast<value>(static_cast<int>(nearest_whole(x, -largest, largest)) & mask);
   }
-  static double decode(value x) { return x < 8 ? x : x - 16; }
+  static double decode(value x) { return x < origin ? x : x - 2 * origin; }
 };
+
+/// 2-bit integers, -1 to 1.
+template <index Group = 32>
+using int2 = grouped<2, Group>;
+/// 3-bit integers, -3 to 3.
+template <index Group = 32>
+using int3 = grouped<3, Group>;
+/// 4-bit integers, -7 to 7.
+template <index Group = 32>
+using int4 = grouped<4, Group>;
+/// 5-bit integers, -15 to 15.
+template <index Group = 32>
+using int5 = grouped<5, Group>;
+/// 6-bit integers, -31 to 31.
+template <index Group = 32>
+using int6 = grouped<6, Group>;
 
 }  // namespace storage
 
@@ -6910,7 +8193,8 @@ LINNET_NAMESPACE_BEGIN
 /// Values that hold one canonical row of `columns` codes.
 template <class S>
 constexpr index row_values(index columns) {
-  return (columns + S::per_value - 1) / S::per_value;
+  constexpr index bits = S::shared_bits;
+  return bits ? (columns * bits + 7) / 8 : columns;
 }
 /// Scales (and zero points) of one row of `columns` inputs.
 template <class S>
@@ -6935,6 +8219,12 @@ constexpr index matrix_bytes(index rows, index columns) {
                  row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1));
 }
 
+/// Bits for one weight in rows of `columns` inputs, scales and zero points included.
+template <class S>
+constexpr double bits_per_weight(index columns) {
+  return 8 * static_cast<double>(matrix_bytes<S>(1, columns)) / static_cast<double>(columns);
+}
+
 /// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
 /// see.
 template <class S>
@@ -6946,19 +8236,28 @@ struct matrix_ref {
 
   /// The code at row `r`, column `j`, in the low bits.
   typename S::value code(index r, index j, index columns) const {
-    const typename S::value x = data[r * row_values<S>(columns) + j / S::per_value];
-    if constexpr (S::per_value == 2)
-      return j % 2 ? x >> 4 : x & 15;
-    else
-      return x;
+    const typename S::value* const row = data + r * row_values<S>(columns);
+    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
+      const index first = j * bits % 8;
+      unsigned x = static_cast<unsigned>(row[j * bits / 8]) >> first;
+      if (first + bits > 8) x |= static_cast<unsigned>(row[j * bits / 8 + 1]) << (8 - first);
+      return static_cast<typename S::value>(x & ((1u << bits) - 1));
+    } else {
+      return row[j];
+    }
   }
   /// Stores a code; the codes of a row come in ascending order.
   void set_code(index r, index j, index columns, typename S::value code) const {
-    typename S::value& x = data[r * row_values<S>(columns) + j / S::per_value];
-    if constexpr (S::per_value == 2)
-      x = j % 2 ? static_cast<typename S::value>(x | code << 4) : code;
-    else
-      x = code;
+    typename S::value* const row = data + r * row_values<S>(columns);
+    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
+      const index first = j * bits % 8;
+      typename S::value& x = row[j * bits / 8];
+      x = static_cast<typename S::value>((first ? x : 0u) | static_cast<unsigned>(code) << first);
+      if (first + bits > 8)
+        row[j * bits / 8 + 1] = static_cast<typename S::value>(code >> (8 - first));
+    } else {
+      row[j] = code;
+    }
   }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
@@ -7077,12 +8376,17 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// 4-bit codes of normal quantiles with one scale for each 64 inputs of a row (Dettmers et al.
-/// 2023). Two codes share a byte, the first in the low half.
-struct nf4 : coded<std::uint8_t, simd::code::nf4> {
+/// 4-bit codes of normal quantiles with one scale for each `Group` inputs of a row (Dettmers et al.
+/// 2023). Where `Group` is 0 a row has one scale. Two codes share a byte, the first in the low
+/// half.
+template <index Group>
+struct nf4_per : coded<std::uint8_t, simd::code::nf4> {
+  static_assert(Group >= 0 && Group % 8 == 0,
+                "linnet::storage::nf4_per: groups are a multiple of 8 inputs; 0 is a whole row");
+  using value = std::uint8_t;
   static constexpr const char* name = "nf4";
   static constexpr bool scaled = true;
-  static constexpr index group = 64, per_value = 2;
+  static constexpr index group = Group;
   static constexpr double largest = 1;
   /// The nearest of the 16 values; that of 0 for a NaN.
   static value encode(double x) {
@@ -7096,6 +8400,8 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
   }
   static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
 };
+/// 4-bit codes of normal quantiles, one scale for each 64 inputs of a row.
+struct nf4 : nf4_per<64> {};
 
 }  // namespace storage
 
@@ -7225,6 +8531,14 @@ struct storage_for<P, Default, Entry, Entries...> : storage_for<P, Default, Entr
 template <storage::part P, class Default, class Entry, class... Entries>
 requires(Entry::template has<P>) struct storage_for<P, Default, Entry, Entries...>
     : storage_for<P, typename Entry::stored, Entries...> {
+};
+
+/// All parts of a mixed storage compute in `A`.
+template <class Rest, class... Parts, class A>
+requires(
+    !std::is_same_v<A, compute::f32>) struct computed_storage<storage::mixed<Rest, Parts...>, A> {
+  using type = storage::mixed<typename computed_storage<Rest, A>::type,
+                              typename computed_storage<Parts, A>::type...>;
 };
 
 /// Different types in a list.
@@ -7362,7 +8676,7 @@ struct packed_matrix {
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
 
   /// Rows of words in a panel of `k` inputs.
-  static constexpr index depth(index k) { return (k + S::per_word - 1) / S::per_word; }
+  static constexpr index depth(index k) { return S::words(k); }
   /// Words that the panels of an [n, k] matrix occupy.
   static constexpr index size(index n, index k) { return round_up(n, panel_width) * depth(k); }
   /// Scales of an [n, k] matrix, padded like the panels.
@@ -7375,14 +8689,13 @@ struct packed_matrix {
   }
   /// The canonical code of W(n, j), in the low bits.
   typename S::value code(index n, index j, index k) const {
-    const word w =
-        panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
+    const word* const column = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
     if constexpr (S::per_word == 1) {
-      return w;
+      return column[j * panel_width];
     } else {
-      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-      const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
-      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+      const word x = simd::code_at(S::code, column + depth(j / S::block * S::block) * panel_width,
+                                   panel_width, static_cast<int>(j % S::block));
+      return static_cast<typename S::value>((x - S::origin) & ((1u << simd::bits_of(S::code)) - 1));
     }
   }
   /// W(n, j).
@@ -7400,29 +8713,29 @@ struct packed_matrix {
 
 /// Fills the panels and scales of `to` from W[n, k], this thread's share of the team.
 template <class T, class S>
-void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
-          const packed_matrix<T, S>& to) {
+__attribute__((noinline)) void pack(const execution& on, index n, index k,
+                                    const matrix_ref<S>& from, const packed_matrix<T, S>& to) {
   using matrix = packed_matrix<T, S>;
   using word = typename S::word;
   const index depth = matrix::depth(k), groups = row_scales<S>(k);
+  constexpr index step = matrix::depth(1);  // words of a block
   on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
     const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
     word* const out = const_cast<word*>(to.panels) + first * depth;
     for (index i = 0; i < panel_width; ++i)
-      for (index d = 0; d < depth; ++d) {
-        word w{};
+      for (index d = 0; d < depth; d += step) {
+        word block[step] = {};
         if constexpr (S::per_word == 1) {
-          if (i < count) w = from.data[(first + i) * k + d];
+          if (i < count) block[0] = from.data[(first + i) * k + d];
         } else {
-          constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-          for (index j = 0; j < S::per_word && i < count; ++j) {
-            const index column = d * S::per_word + j;
-            const auto code =
-                column < k ? static_cast<unsigned>(from.code(first + i, column, k)) : 0u;
-            w |= ((code + S::origin) & ((1u << bits) - 1)) << (static_cast<unsigned>(j) * bits);
+          constexpr word mask = (1u << simd::bits_of(S::code)) - 1;
+          for (int j = 0; j < S::block && i < count; ++j) {
+            const index column = d / step * S::block + j;
+            const word code = column < k ? static_cast<word>(from.code(first + i, column, k)) : 0u;
+            simd::add_code(S::code, block, j, (code + S::origin) & mask);
           }
         }
-        out[d * panel_width + i] = w;
+        for (index b = 0; b < step; ++b) out[(d + b) * panel_width + i] = block[b];
       }
     for (index i = 0; S::scaled && i < panel_width; ++i)
       for (index g = 0; g < groups; ++g) {
@@ -7552,14 +8865,15 @@ class layer_mask {
     return philox(stream, where, ~static_cast<std::uint64_t>(layer_))[0] < limit_;
   }
   /// Whether all samples [0, batch) skip it.
-  bool drops_all(index batch) const {
+  LINNET_COLD bool drops_all(index batch) const {
     index b = 0;
     while (b < batch && drops(b)) ++b;
     return b == batch;
   }
   /// y = x for the samples that skip the layer; x, y [batch, length, width].
   template <class T>
-  void pass(const team& threads, index batch, index length, index width, const T* x, T* y) const {
+  __attribute__((noinline)) void pass(const team& threads, index batch, index length, index width,
+                                      const T* x, T* y) const {
     threads.each(batch * length, [&](index row) {
       if (drops(row / length)) std::copy_n(x + row * width, width, y + row * width);
     });
@@ -7867,23 +9181,23 @@ void each_block(const execution& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
   const index blocks = round_up(m, block_rows) / block_rows;
   const index height = round_up((m + blocks - 1) / blocks, 12);
-  const auto rows = [&](index block, index p0, index p1) {
-    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
-    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
-  };
   const auto [first, last] = on.threads.range(panels * blocks);
-  if (blocks >= 4 * on.threads.size()) {
-    // Many rows: every thread has its own, which it has in its caches from the last operation.
-    for (index unit = first; unit < last;) {
-      const index p0 = unit % panels, p1 = (std::min)(panels, p0 + (last - unit));
-      rows(unit / panels, p0, p1);
-      unit += p1 - p0;
+  // Many rows: every thread has its own, which it has in its caches from the last operation. Few
+  // rows: every thread has its own panels, so each reads only its part of the weights.
+  const bool many = blocks >= 4 * on.threads.size();
+  for (index unit = many ? first : 0, step = 1; unit < (many ? last : blocks); unit += step) {
+    index block = unit, p0 = first / blocks, p1 = last / blocks;
+    if (many) {
+      block = unit / panels;
+      p0 = unit % panels;
+      p1 = (std::min)(panels, p0 + (last - unit));
+      step = p1 - p0;
+    } else {
+      p0 += block < first % blocks;
+      p1 += block < last % blocks;
     }
-  } else {
-    // Few rows: every thread has its own panels, so each reads only its part of the weights.
-    const index p0 = first / blocks, p1 = last / blocks;
-    for (index block = 0; block < blocks; ++block)
-      rows(block, p0 + (block < first % blocks), p1 + (block < last % blocks));
+    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
+    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);  // one call, so one copy of what it does
   }
 }
 
@@ -8006,14 +9320,31 @@ inline constexpr bool trainable =
 /// Rows up to which every thread converts for itself instead of waiting for the others.
 inline constexpr index own_rows = 4;
 
+/// Whether products of storage `S` round their inputs to int8.
+template <class S>
+inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
+template <class S>
+inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
+template <class S>
+constexpr index converted_words(index k) {
+  const index depth = packed_matrix<float, S>::depth(k);
+  return in_int8<S> ? depth * (S::per_word / 4) : depth;
+}
+/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
+template <class S>
+constexpr index converted_scales(index k) {
+  return in_int8<S> ? row_scales<S>(k) : 0;
+}
+
 /// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
 /// `threads` threads.
 template <class S>
 constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
-  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
   using matrix = packed_matrix<float, S>;
-  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
+  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
   const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
   return training ? (std::max)(forward, backward) : forward;
@@ -8024,29 +9355,52 @@ namespace detail {
 /// The inputs of a product as words of low precision.
 struct converted_rows {
   simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;       ///< int8: one per row
-  std::int32_t* sums = nullptr;  ///< int8: of each row's codes
+  float* scales = nullptr;       ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
 };
-/// Rounds x[m, k] to the compute type of `S`.
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
+template <class S>
+std::int32_t group_extra(std::int32_t sum) {
+  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
+  const auto x = static_cast<float>(sum);
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
+/// each group of a row where weights have scales of groups.
 template <class S>
 converted_rows convert(const execution& on, index m, index k, const float* x) {
   assert(on.converted && "linnet::ops: this storage type needs machine::converted");
-  const index depth = packed_matrix<float, S>::depth(k);
+  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
-  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
-  if (m <= own_rows) words += on.threads.rank() * m * (depth + (int8 ? 2 : 0));
-  converted_rows to{{words, depth, 1}, nullptr, nullptr};
-  to.scales = reinterpret_cast<float*>(words + m * depth);
-  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m);
+  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
+  converted_rows to{{words, width, 1}, nullptr, nullptr};
+  to.scales = reinterpret_cast<float*>(words + m * width);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
   const auto row = [&](index i) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
-      if constexpr (int8)
-        to.scales[i] = K::template to_int8<float>(
-            k, x + i * k, reinterpret_cast<std::int8_t*>(words + i * depth), to.sums[i]);
-      else
+      if constexpr (in_int8<S>) {
+        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
+        float* const scale = to.scales + i * scales;
+        std::int32_t* const sum = to.sums + i * scales;
+        if constexpr (in_int8_groups<S>) {
+          K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
+                                                     scale, sum);
+          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
+        } else {
+          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
+        }
+      } else {
         K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * depth));
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+      }
     });
   };
   if (m <= own_rows)
@@ -8067,7 +9421,7 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   for (index at = k0; at < k1;) {
     const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
     const index scale = matrix::scale_at(p * panel_width, at, k);
-    f(at, end, w.panels + (p * matrix::depth(k) + at / S::per_word) * panel_width,
+    f(at, end, w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width,
       S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
     at = end;
   }
@@ -8129,12 +9483,21 @@ struct product {
 
 namespace detail {
 
+/// Shows the tap what a batch of products reads.
+template <class S>
+void show_inputs(const execution& on, index m, index k, const float* x,
+                 const product<float, S>* all, std::size_t count) {
+  const auto panels = [](const void* products, index i) -> const void* {
+    return static_cast<const product<float, S>*>(products)[i].w.panels;
+  };
+  on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
+}
+
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
 /// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
 void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
-  using matrix = packed_matrix<float, S>;
   constexpr auto origin = static_cast<float>(S::origin);
   const packed_matrix<float, S>& w = one.w;
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
@@ -8161,7 +9524,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
                  Kernels::template decode_panel<S::code, has_minima<S>>(
-                     matrix::depth(last - first), words, scales, zeros, origin,
+                     (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
                      numbers + (first - k0) * panel_width);
                });
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
@@ -8174,11 +9537,36 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
 
 }  // namespace detail
 
+namespace detail {
+/// Computes rows [i0, i1) of panel `p` of y = x W^T from int8 inputs and codes with scales of
+/// groups.
+template <class S, class Kernels>
+void grouped_product(Kernels, index i0, index i1, index p, index k, const converted_rows& x,
+                     const product<float, S>& one) {
+  using matrix = packed_matrix<float, S>;
+  const packed_matrix<float, S>& w = one.w;
+  const index n = one.n, j0 = p * panel_width, depth = matrix::depth(k);
+  const index groups = row_scales<S>(k), scale = p * groups * panel_width;
+  const simd::grouped_rows rows{x.codes.data + i0 * x.codes.row, x.codes.row,
+                                x.scales + i0 * groups,
+                                reinterpret_cast<const simd::word*>(x.sums + i0 * groups), groups};
+  const simd::grouped_panel panel{w.panels + j0 * depth, depth,
+                                  S::group ? S::group / S::per_word : depth, w.scales + scale,
+                                  S::centred ? w.zeros + scale : nullptr};
+  Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
+                                                           rows, panel, one.y + i0 * n + j0, n,
+                                                           one.write().from(i0, j0));
+}
+
+}  // namespace detail
+
 /// All products of x[M, K], which is converted once.
-template <class T, class S, std::size_t Count>
+template <class T, class S>
 void gemm_batch(const execution& on, index m, index k, const T* x,
-                const product<T, S> (&all)[Count]) {
+                std::span<const product<T, S>> all) {
   using matrix = packed_matrix<T, S>;
+  if constexpr (std::is_same_v<T, float>)
+    if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
@@ -8193,14 +9581,21 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
                                                      one.y, n, one.write(), padding}
           .split(on, finish);
-    } else if constexpr (!converts<S>) {
+    } else if constexpr (!converts<S> || in_int8_groups<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-        simd::dispatch(on.level, [&](auto kernels) {
+        const auto by = [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            detail::decoded_product(kernels, i0, i1, p, k, x, one);
+            if constexpr (converts<S>)
+              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
+            else
+              detail::decoded_product(kernels, i0, i1, p, k, x, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
-        });
+        };
+        if constexpr (converts<S>)
+          simd::dispatch_dot(on.level, by);
+        else
+          simd::dispatch(on.level, by);
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
       detail::block_product<simd::word, T, simd::epilogue<T>>{
@@ -8216,6 +9611,13 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
     }
   }
   on.threads.wait();
+}
+
+/// @copydoc gemm_batch()
+template <class T, class S, std::size_t Count>
+void gemm_batch(const execution& on, index m, index k, const T* x,
+                const product<T, S> (&all)[Count]) {
+  gemm_batch(on, m, k, x, std::span<const product<T, S>>(all));
 }
 
 /// Products of x[M, K], one after the other; as one batch where all matrices are stored alike.
@@ -8790,8 +10192,8 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
 /// Errors: errc::invalid.
 inline result<void> fits_memory(const char* where, const void* data, std::size_t size,
                                 const char* called, index bytes) {
-  const auto refuse = [&](std::string expected, std::string got) {
-    return error{errc::invalid, where, "memory", std::move(expected), std::move(got)};
+  const auto refuse = [&](std::string_view expected, std::string_view got) {
+    return detail::failure(errc::invalid, where, "memory", expected, got);
   };
   if (size < static_cast<std::size_t>(bytes))
     return refuse(std::string(called) + ", " + std::to_string(bytes) + " bytes",
@@ -8802,9 +10204,9 @@ inline result<void> fits_memory(const char* where, const void* data, std::size_t
 }
 
 /// The error of a function that could not allocate so many bytes.
-inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
+LINNET_COLD inline linnet::error out_of_memory(const char* where, index bytes) {
+  return detail::failure(errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+                         "a failed allocation");
 }
 
 }  // namespace detail
@@ -8853,8 +10255,8 @@ class tensor_block {
   linnet::error error() const {
     if (failed_) return failure_;
     if (lacks_memory_) return detail::out_of_memory("weights", bytes());
-    return {errc::invalid, "weights", "values", "an object that was not moved from",
-            "an empty one"};
+    return detail::failure(errc::invalid, "weights", "values", "an object that was not moved from",
+                           "an empty one");
   }
   /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
   void fail(linnet::error why) {
@@ -8979,8 +10381,7 @@ template <class M, class T>
 result<void> check_finite(const weights<M, T>& w, std::string where) {
   if (!w.valid()) return w.error();
   if (auto name = first_nonfinite(w); !name.empty())
-    return error{errc::invalid, std::move(where), std::move(name), "finite numbers",
-                 "a NaN or an infinity"};
+    return detail::failure(errc::invalid, where, name, "finite numbers", "a NaN or an infinity");
   return {};
 }
 
@@ -9293,14 +10694,19 @@ constexpr dtype dtype_of() {
                                             : dtype::u8;
 }
 
+/// A tensor without its elements.
+LINNET_COLD inline leaf leaf_of(const parameter_path& at, const tensor_info& info) {
+  leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
+  one.vector = !info.decays() && info.rows == 1;
+  if (one.vector) std::swap(one.rows, one.columns);
+  return one;
+}
 /// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
 template <class M, class T>
 std::vector<leaf> leaves_of(const weights<M, T>& w) {
   std::vector<leaf> all;
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto& from) {
-    leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
-    one.vector = !info.decays() && info.rows == 1;
-    if (one.vector) std::swap(one.rows, one.columns);
+    leaf& one = all.emplace_back(leaf_of(at, info));
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
@@ -9314,7 +10720,6 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.row_scales = row_scales<S>(info.columns);
       one.ggml = S::ggml;
     }
-    all.push_back(std::move(one));
   });
   return all;
 }
@@ -9723,6 +11128,8 @@ struct encoder_shape {
   index vocabulary = 0;       ///< rows of the embedding
   index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
   index types = 2;            ///< token types, such as first and second text; 0 for no such table
+  index position_offset = 0;  ///< rows of a learned position table before the first token's;
+                              ///< RoBERTa has 2, one of them the padding's
   index d_kv = 0;             ///< width of one head; 0 means d_model / heads
   double eps = 1e-12;         ///< added under the root of the norm
   double rope_theta = 10000;  ///< base of the rotary frequencies
@@ -9732,8 +11139,8 @@ struct encoder_shape {
   /// Whether every number is usable.
   constexpr bool valid() const {
     return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
-           types >= 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
-           rope_theta > 0;
+           types >= 0 && position_offset >= 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
   }
 };
 
@@ -13374,9 +14781,7 @@ template <class... Ps>
 struct pick_storage {
   using stored = pick<storage::policy, storage::f32, Ps...>;
   using computed = pick<compute::policy, typename stored::compute, Ps...>;
-  using type = typename std::conditional_t<
-      std::is_same_v<computed, typename stored::compute>, std::type_identity<stored>,
-      std::type_identity<storage::with_compute<stored, computed>>>::type;
+  using type = typename computed_storage<stored, computed>::type;
 };
 
 /// The storage of the model of a list.
@@ -13799,7 +15204,7 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
-inline std::string number_text(double x) {
+LINNET_COLD inline std::string number_text(double x) {
   char digits[32];
   if (const double limit = 9007199254740992;
       x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
@@ -13821,7 +15226,7 @@ struct option_range {
     return is_finite(x) && (above ? x > least : x >= least) && (below ? x < most : x <= most);
   }
   /// The rule as text, of an option of that name: "0 <= top_p <= 1".
-  std::string text(std::string_view name) const {
+  LINNET_COLD std::string text(std::string_view name) const {
     if (names) {
       std::string all = names[0];
       for (int i = 1; i <= most; ++i) all.append(", ").append(names[i]);
@@ -13894,38 +15299,45 @@ bool in_range(const Options& all) {
   return fit;
 }
 
-/// The error that names an option, its rule and the value.
-inline linnet::error out_of_range(const char* where, const std::string& field,
-                                  const option_range& range, double got) {
-  const std::string_view name = std::string_view(field).substr(field.rfind('.') + 1);
-  std::string rule = range.counts && got > range.most ? "at most 10^15" : range.text(name);
-  if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
-  return {errc::invalid, where, field, rule, number_text(got)};
-}
-/// Finds the first option out of its range; `prefix` and its field name it.
-template <class Options>
-std::optional<linnet::error> first_out_of_range(const char* where, const std::string& prefix,
-                                                const Options& all) {
-  std::optional<linnet::error> wrong;
-  Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
-    if (wrong) return;
-    const std::string field = prefix.empty() ? name : prefix + "." + name;
-    if constexpr (sizeof...(range) == 0) {
-      wrong = first_out_of_range(where, field, value);
-    } else {
-      const double got = (option_value(value, range), ...);
-      if (!(range.contains(got) && ...)) wrong = (out_of_range(where, field, range, got), ...);
-    }
-  });
-  return wrong;
-}
+/// The first option out of its range, named by where it was looked for.
+struct option_search {
+  const char* where;
+  std::string prefix;  ///< of fields in nested structs
+  std::optional<linnet::error> wrong{};
+
+  LINNET_COLD void look(const char* name, double value, const option_range& range) {
+    if (wrong || range.contains(value)) return;
+    const std::string_view last =
+        std::string_view(name).substr(std::string_view(name).rfind('.') + 1);
+    std::string rule = range.counts && value > range.most ? "at most 10^15" : range.text(last);
+    if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
+    wrong = detail::failure(errc::invalid, where, prefix + name, rule, number_text(value));
+  }
+  template <class Options>
+  void look_at(const Options& all) {
+    Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
+      if constexpr (sizeof...(range) == 0) {
+        const std::size_t outer = prefix.size();
+        prefix.append(name).append(1, '.');
+        look_at(value);
+        prefix.resize(outer);
+      } else {
+        (look(name, option_value(value, range), range), ...);
+      }
+    });
+  }
+};
 
 /// Error of the function `where` for options that are out of their ranges: names the first of them
 /// behind `prefix`. Optimizers of the caller's own need not have ranges.
 template <class Options>
 result<void> acceptable(const char* where, std::string_view prefix, const Options& all) {
-  if constexpr (has_ranges<Options>)
-    if (!in_range(all)) return *first_out_of_range(where, std::string(prefix), all);
+  if constexpr (has_ranges<Options>) {
+    option_search search{where, std::string(prefix)};
+    if (!prefix.empty()) search.prefix += '.';
+    search.look_at(all);
+    if (search.wrong) return std::move(*search.wrong);
+  }
   return {};
 }
 
@@ -14160,13 +15572,11 @@ inline constexpr index limits::*growing_limits[] = {&limits::batch,     &limits:
                                                     &limits::target,    &limits::chunk,
                                                     &limits::kv_blocks, &limits::max_logits};
 
-/// bytes(l), or most_bytes where computing it would exceed what an index holds. Each product in
-/// bytes() is a part of the sum, and becomes at most eight times as large where one limit doubles.
-/// So small limits grow to `l` step by step, for as long as the next step is safe. (Constants need
-/// no care: the compiler refuses what overflows.)
-template <class F>
-constexpr index bounded_bytes(const limits& l, F&& bytes) {
-  if (std::is_constant_evaluated()) return bytes(l);
+/// bytes(l) at run time, or most_bytes where computing it would exceed what an index holds. Each
+/// product in bytes() is a part of the sum, and becomes at most eight times as large where one
+/// limit doubles. So small limits grow to `l` step by step, for as long as the next step is safe.
+/// (Constants need no care: the compiler refuses what overflows.)
+LINNET_COLD inline index bounded_bytes_of(const limits& l, index (*bytes)(const limits&)) {
   constexpr index first = sizeof(index) == 8 ? 256 : 4;
   limits some = l;
   for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
@@ -14183,6 +15593,10 @@ constexpr index bounded_bytes(const limits& l, F&& bytes) {
   for (const auto member : growing_limits)
     if (!grow(some.*member, l.*member)) return most_bytes;
   return grow(some.threads, l.threads) ? sum : most_bytes;
+}
+/// bytes(l), or most_bytes where computing it would exceed what an index holds.
+constexpr index bounded_bytes(const limits& l, index (*bytes)(const limits&)) {
+  return std::is_constant_evaluated() ? bytes(l) : bounded_bytes_of(l, bytes);
 }
 
 /// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
@@ -14656,6 +16070,7 @@ void describe_encoder(F& f) {
   f("layers", shape.layers);
   f("context", shape.context);
   f("types", shape.types);
+  if constexpr (shape.position_offset > 0) f("position_offset", shape.position_offset);
   f("position", position_name<typename M::position>());
   if constexpr (M::rotary) f("rope_theta", shape.rope_theta);
   f("ffn", ffn_metadata<typename M::ffn>::name());
@@ -15438,11 +16853,11 @@ class llama2c_tokenizer {
   }();
 };
 
-inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file,
-                                                          index vocabulary,
-                                                          const std::string& where) LINNET_TRY {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, where, std::move(what), std::move(expected), std::move(got)};
+LINNET_COLD inline result<llama2c_tokenizer> llama2c_tokenizer::parse(
+    std::span<const std::byte> file, index vocabulary, const std::string& where) LINNET_TRY {
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   if (vocabulary < first_byte + 256 || vocabulary > most_pieces)
     return wrong(errc::invalid, "vocabulary of the model", "259 to " + std::to_string(most_pieces),
@@ -15649,7 +17064,7 @@ constexpr llama2c_shape llama2c_shape_of() {
 /// Offset of each tensor in a llama2.c checkpoint, in values behind the header.
 class llama2c_layout {
  public:
-  llama2c_layout(const llama2c_shape& s, llama2c_version version) : layers_(s.layers) {
+  LINNET_COLD llama2c_layout(const llama2c_shape& s, llama2c_version version) : layers_(s.layers) {
     const index d = s.dim, kv = s.kv_heads * s.head_width, f = s.hidden, table = s.vocabulary * d;
     const bool legacy = version == llama2c_version::v0;
     const auto per_layer = [&](const char* name, index size) { add(name, size, true); };
@@ -15711,10 +17126,12 @@ class llama2c_layout {
 };
 
 /// Compares a checkpoint with a model type; returns the number of bytes before the first tensor.
-inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type,
-                                   const std::string& where, llama2c_version& version) LINNET_TRY {
-  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
-    return error{code, where, what, std::move(expected), std::move(got)};
+LINNET_COLD inline result<index> check_llama2c(std::span<const std::byte> file,
+                                               const llama2c_shape& type, const std::string& where,
+                                               llama2c_version& version) LINNET_TRY {
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   const auto differs = [&](const char* what, std::string expected, std::string got) {
     return wrong(errc::mismatch, what, std::move(expected) + " (the model type)", std::move(got));
@@ -15779,6 +17196,26 @@ inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor
   return at;
 }
 
+/// load_llama2c() into tensors of any model.
+inline result<void> fill_from_llama2c(const std::vector<leaf>& leaves, const llama2c_shape& type,
+                                      std::span<const std::byte> file, const std::string& where,
+                                      nonfinite values) {
+  llama2c_version version{};
+  const auto begin = check_llama2c(file, type, where, version);
+  if (!begin) return begin.error();
+  const llama2c_layout layout(type, version);
+  const auto from = [&](const leaf& tensor) {
+    return file.data() + *begin + 4 * layout.find(tensor.name);
+  };
+  for (const leaf& tensor : leaves)
+    if (values == nonfinite::refuse && !all_finite(dtype::f32, from(tensor), tensor.size()))
+      return detail::failure(errc::invalid, where, tensor.name, "finite numbers",
+                             "a NaN or an infinity");
+  for (const leaf& tensor : leaves)
+    copy_in(tensor, llama2c_placement(type, tensor), dtype::f32, from(tensor));
+  return {};
+}
+
 }  // namespace detail
 
 /// Loads a llama2.c checkpoint, version 0 or 1, held in memory. The header is compared with the
@@ -15791,20 +17228,7 @@ result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
                           nonfinite values = nonfinite::keep) LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
   if (!w.valid()) return w.error();
-  llama2c_version version{};
-  const auto begin = detail::check_llama2c(file, type, where, version);
-  if (!begin) return begin.error();
-  const detail::llama2c_layout layout(type, version);
-  const auto leaves = detail::leaves_of(w);
-  const auto from = [&](const detail::leaf& tensor) {
-    return file.data() + *begin + 4 * layout.find(tensor.name);
-  };
-  for (const detail::leaf& tensor : leaves)
-    if (values == nonfinite::refuse && !detail::all_finite(dtype::f32, from(tensor), tensor.size()))
-      return error{errc::invalid, where, tensor.name, "finite numbers", "a NaN or an infinity"};
-  for (const detail::leaf& tensor : leaves)
-    detail::copy_in(tensor, detail::llama2c_placement(type, tensor), dtype::f32, from(tensor));
-  return {};
+  return detail::fill_from_llama2c(detail::leaves_of(w), type, file, where, values);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
@@ -15837,14 +17261,14 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
   if (!w.valid()) return w.error();
   if (type.eps != 1e-5 || type.rope_theta != 10000)
-    return error{errc::mismatch, path, "the model type",
-                 "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others"};
+    return detail::failure(errc::mismatch, path, "the model type",
+                           "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others");
   const detail::llama2c_layout layout(type, version);
   const bool legacy = version == llama2c_version::v0;
   const index begin = legacy ? 28 : detail::llama2c_header;
   file_bytes file(static_cast<std::size_t>(begin + 4 * layout.size()));
   if (file.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for the file", "none"};
+    return detail::failure(errc::out_of_memory, path, "", "memory for the file", "none");
   __builtin_memset(file.data(), 0, static_cast<std::size_t>(begin));
 
   const std::int32_t header[] = {static_cast<std::int32_t>(detail::llama2c_magic),
@@ -15920,7 +17344,8 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
 #if defined(__unix__) || defined(__APPLE__)
   const auto file = detail::open_regular(path);
   if (!file) return file.error();
-  if (file->size == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  if (file->size == 0)
+    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
   void* const at = ::mmap(nullptr, file->size, PROT_READ, MAP_PRIVATE, file->file.get(), 0);
   if (at == MAP_FAILED && errno == ENOMEM) return detail::out_of_memory(path);
   if (at == MAP_FAILED) return detail::file_error(path, "a file that can be mapped");
@@ -15930,7 +17355,8 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
 #else
   const auto file = read_file(path);
   if (!file) return file.error();
-  if (file->size() == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  if (file->size() == 0)
+    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
   memory_block copy(static_cast<index>(file->size()));
   if (!copy.data()) return detail::out_of_memory(path);
   __builtin_memcpy(copy.data(), file->data(), file->size());
@@ -15950,9 +17376,10 @@ inline result<void> write_array(const std::string& path, std::string_view name,
   bool named = !name.empty() && letter(name[0]);
   for (const char c : name) named = named && (letter(c) || (c >= '0' && c <= '9'));
   if (!named)
-    return error{errc::invalid, "write_array", "name", "an identifier of letters, digits and _",
-                 detail::printable(name)};
-  if (bytes.empty()) return error{errc::invalid, "write_array", "bytes", "at least 1", "0"};
+    return detail::failure(errc::invalid, "write_array", "name",
+                           "an identifier of letters, digits and _", detail::printable(name));
+  if (bytes.empty())
+    return detail::failure(errc::invalid, "write_array", "bytes", "at least 1", "0");
   detail::file_writer file(path);
   const auto write = [&](std::string_view text) { file.write(std::as_bytes(std::span(text))); };
   write("#pragma once\nalignas(" + std::to_string(alignment) + ") inline constexpr unsigned char " +
@@ -16109,15 +17536,16 @@ class packed_text_reader {
     return false;
   }
   void refuse(errc code, std::string_view what, std::string expected, std::string got) {
-    failure_ = error{code, where_, printable(what), std::move(expected), std::move(got)};
+    failure_ = detail::failure(code, where_, printable(what), expected, got);
   }
 };
 
 /// The text of a packed file without what describes the model, and its head; the sizes are right.
 inline result<std::string_view> packed_text(std::span<const std::byte> file,
                                             const std::string& where) LINNET_TRY {
-  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
-    return error{code, where, what, std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   packed_head head{};
   if (file.size() < sizeof head)
@@ -16147,8 +17575,8 @@ inline result<void> check_panels(std::span<const std::byte> file, std::size_t he
   packed_head head{};
   __builtin_memcpy(&head, file.data(), sizeof head);
   if (head.panels != static_cast<std::uint64_t>(panels))
-    return error{errc::malformed, where, "size of the panels", std::to_string(panels),
-                 std::to_string(head.panels)};
+    return detail::failure(errc::malformed, where, "size of the panels", std::to_string(panels),
+                           std::to_string(head.panels));
   if (file.size() - header != static_cast<std::size_t>(panels))
     return error{
         errc::malformed, where, "file size",
@@ -16279,7 +17707,7 @@ constexpr planner planner_for() {
   return m;
 }
 template <class M, class T, class S = storage_of<M, T>>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
+LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
   planner m = planner_for<S>();
   (void)M::template plan<T>(m, l, use);
   return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
@@ -16293,7 +17721,7 @@ struct placed_workspace {
 };
 /// Places the workspace in `memory`, which is zeroed and large enough.
 template <class M, class T, class S = storage_of<M, T>>
-placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
   const plan_sizes sizes = plan_for<M, T, S>(l, use);
   auto* const at = static_cast<std::byte*>(memory);
   planner m = planner_for<S>();
@@ -16325,22 +17753,21 @@ refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from
   return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
 }
 
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
-  const auto refuse = [&](const char* field, std::string rule, index got) {
-    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
+/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
+LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
+                                           bool paged, limits_refusal (*rules)(const limits&)) {
+  const auto refuse = [&](const char* field, std::string_view rule, index got) {
+    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
   };
   const auto no_more_than = [](index most, const char* what) {
     return "no more than " + std::to_string(most) + ", " + what;
   };
   if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && M::cache::code == kv_code::int4)
+  if (l.kv_blocks > 0 && !paged)
     return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
   if (l.chunk > 0 && l.max_logits > l.chunk)
     return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = M::check_limits(l); own.field != nullptr)
+  if (const limits_refusal own = rules(l); own.field != nullptr)
     return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
   constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
                                    "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
@@ -16355,13 +17782,20 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
                   l.*growing_limits[largest]);
   return {};
 }
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
+                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
+}
 
 }  // namespace detail
 
 LINNET_NAMESPACE_END
 /// @file
 /// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
-/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
+/// (arXiv:2002.10957), ALBERT (Lan et al. 2019) and RoBERTa (Liu et al. 2019).
 
 /// @file
 /// An encoder without its head: texts to hidden states, and back.
@@ -16371,6 +17805,110 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Heads of encoders: what is read from the hidden states, and what is trained.
+
+/// @file
+/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
+/// one.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
+enum class sentence_pooling {
+  mean,   ///< of all valid tokens
+  first,  ///< the first token's, "CLS"
+  max     ///< of all valid tokens, column by column
+};
+
+namespace ops {
+
+/// Sequences of rows that are pooled.
+struct pooled_rows {
+  index batch = 0, length = 0;     ///< sequences, and their padded rows
+  const index* lengths = nullptr;  ///< [batch] valid rows of each, or null for all
+  index d = 0;                     ///< width of a row
+};
+
+/// y[batch, d] of x[batch, length, d].
+template <class T>
+void pool_rows(const execution& on, sentence_pooling how, const pooled_rows& all, const T* x,
+               T* y) {
+  const index d = all.d;
+  on.threads.each(all.batch, [&](index b) {
+    const T* const rows = x + b * all.length * d;
+    T* const to = y + b * d;
+    const index n = all.lengths ? all.lengths[b] : all.length;
+    std::copy_n(rows, d, to);
+    if (how == sentence_pooling::first) return;
+    for (index t = 1; t < n; ++t)
+      for (index j = 0; j < d; ++j) {
+        const T v = rows[t * d + j];
+        if (how == sentence_pooling::mean)
+          to[j] += v;
+        else
+          to[j] = to[j] > v ? to[j] : v;
+      }
+    if (how == sentence_pooling::mean)
+      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
+  });
+}
+/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
+/// row that has it.
+template <class T>
+void pool_rows_backward(const execution& on, sentence_pooling how, const pooled_rows& all,
+                        const T* x, const T* dy, T* dx) {
+  const index d = all.d;
+  on.threads.each(all.batch, [&](index b) {
+    const T* const rows = x + b * all.length * d;
+    const T* const from = dy + b * d;
+    T* const to = dx + b * all.length * d;
+    const index n = all.lengths ? all.lengths[b] : all.length;
+    for (index j = 0; j < d; ++j) {
+      if (how == sentence_pooling::mean) {
+        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
+        continue;
+      }
+      index best = 0;
+      if (how == sentence_pooling::max)
+        for (index t = 1; t < n; ++t)
+          if (rows[t * d + j] > rows[best * d + j]) best = t;
+      to[best * d + j] += from[j];
+    }
+  });
+}
+
+namespace detail {
+/// The length of a row, at least 1e-12.
+template <class T>
+T row_length(index d, const T* x) {
+  T sum = 0;
+  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  return (std::max)(std::sqrt(sum), T(1e-12));
+}
+}  // namespace detail
+
+/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
+template <class T>
+void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
+  on.threads.each(rows, [&](index i) {
+    lengths[i] = detail::row_length(d, x + i * d);
+    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
+  });
+}
+/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
+template <class T>
+void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
+                          T* dx) {
+  on.threads.each(rows, [&](index i) {
+    T along = 0;
+    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j)
+      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -16394,6 +17932,7 @@ struct policy {
   static constexpr bool trains = true;         ///< has logits, labels and a loss
   static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
+  static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -16443,6 +17982,22 @@ struct sequence_classification : policy {
   }
   template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
   using reader = activated_linear<D, D, Pooler, Bias, false>;
+};
+
+/// Vectors of texts, trained by pairs: each batch is anchors, then their positives, then more
+/// negatives, see contrastive_options. There are no labels and no parameters; an embedder gives the
+/// vectors.
+template <sentence_pooling Pooling = sentence_pooling::mean>
+struct contrastive : policy {
+  static constexpr bool per_sequence = true, contrasts = true;
+  static constexpr sentence_pooling pooling = Pooling;
+  static std::string name() {
+    return Pooling == sentence_pooling::mean    ? "contrastive mean"
+           : Pooling == sentence_pooling::first ? "contrastive first"
+                                                : "contrastive max";
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
 };
 
 /// One of `Classes` labels for each token: a linear map of the hidden states.
@@ -16515,6 +18070,11 @@ constexpr bool encoder_fits() {
   else if constexpr (S.types < 0)
     static_assert(never<Ps...>,
                   "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
+  else if constexpr (S.position_offset < 0 ||
+                     (S.position_offset > 0 && !std::is_base_of_v<position::learned, Position>))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: position_offset, the rows before the first token's, must "
+                  "be 0, or positive with position::learned");
   else if constexpr (S.d_kv < 0)
     static_assert(never<Ps...>,
                   "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
@@ -16639,6 +18199,9 @@ struct encoder_body {
   static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
+  /// Rows of a learned table of positions, and the row of the first token.
+  static constexpr index position_offset = Shape.position_offset,
+                         position_rows = context_length + position_offset;
   /// Width of the embedding and of its norm.
   static constexpr index width = embedding::template projection<d, true>::table;
   static constexpr real eps{Shape.eps};
@@ -16689,7 +18252,7 @@ struct encoder_body {
     f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
       p.embedding...);
     if constexpr (learned)
-      f(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
+      f(at / "position" / "weight", tensor_info{position_rows, width, role::position, 1},
         p.positions...);
     if constexpr (Shape.types > 0)
       f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
@@ -16766,7 +18329,7 @@ struct encoder_body {
         for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
       };
       if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
-      if constexpr (learned) add(p.positions, i % ctx.length);
+      if constexpr (learned) add(p.positions, position_offset + i % ctx.length);
       if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
     });
     embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
@@ -16813,7 +18376,8 @@ struct encoder_body {
                                             w.embedding_scale, ctx);
     ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
     if constexpr (learned)
-      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
+      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
+                             dp.positions + position_offset * width);
     if constexpr (Shape.types > 0) {
       if (b.types)
         ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
@@ -16827,10 +18391,127 @@ LINNET_NAMESPACE_END
 /// @file
 /// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
 
+/// @file
+/// Loss of vectors of texts that belong together in pairs, against all others of a batch.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of a contrastive loss. The first n vectors of a batch are anchors, vector n + i is the
+/// positive of anchor i, and those behind are negatives of all. With s_ij the cosine of anchor i
+/// and of vector n + j over the temperature, a pair's loss is
+///   log sum_j exp(s_ij) - s_ii.
+/// This is InfoNCE (Oord et al. 2018), the multiple negatives ranking loss of
+/// Sentence-Transformers.
+struct contrastive_options {
+  double temperature = 0.05;  ///< of the cosines, positive
+  bool symmetric = false;     ///< half of the loss asks for the anchor of each positive
+  index negatives = 0;        ///< hard negatives per pair: n is batch / (2 + negatives)
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::above(0));
+    f("symmetric", self.symmetric, detail::one_of(detail::false_or_true));
+    f("negatives", self.negatives, detail::count(0));
+  }
+};
+
+namespace ops {
+
+/// Arguments of contrastive(): vectors of length one, and scratch memory.
+template <class T>
+struct contrastive_call {
+  index batch = 0, d = 0;    ///< vectors, and their width
+  const T* x = nullptr;      ///< [batch, d]
+  T* scores = nullptr;       ///< scratch, contrastive_scores(batch)
+  double* sums = nullptr;    ///< scratch [batch]: log sums of rows, then of columns
+  double* losses = nullptr;  ///< scratch [batch]
+  T* dx = nullptr;           ///< receives the gradient [batch, d]; null for the loss alone
+  T* cosines = nullptr;      ///< receives each pair's cosine, then zeros [batch]; or null
+};
+/// Cosines of anchors and candidates in a batch, at most.
+constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
+
+/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Called by
+/// every thread.
+template <class T>
+loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
+                     const contrastive_options& how) {
+  const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
+  const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
+  const T* const candidates = c.x + n * d;
+  const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
+  /// log sum_k exp(at(k)), k < count
+  const auto log_sum = [](index count, auto&& at) {
+    double largest = at(0), sum = 0;
+    for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
+    for (index k = 0; k < count; ++k) sum += std::exp(at(k) - largest);
+    return largest + std::log(sum);
+  };
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      T cosine = 0;
+      for (index k = 0; k < d; ++k) cosine += c.x[i * d + k] * candidates[j * d + k];
+      c.scores[i * m + j] = cosine * static_cast<T>(inverse);
+      if (i == j && c.cosines) c.cosines[i] = cosine;
+    }
+    c.sums[i] = log_sum(m, [&](index j) { return score(i, j); });
+    c.losses[i] = share * (c.sums[i] - score(i, i));
+  });
+  if (how.symmetric)
+    on.threads.each(n, [&](index j) {
+      c.sums[n + j] = log_sum(n, [&](index i) { return score(i, j); });
+      c.losses[j] += share * (c.sums[n + j] - score(j, j));
+    });
+  if (c.cosines) on.threads.once([&] { std::fill_n(c.cosines + n, m, T(0)); });
+  loss_sum sum;
+  for (index i = 0; i < n; ++i) sum.nats += c.losses[i];
+  sum.tokens = n;
+  if (!c.dx) return sum;
+
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      const double s = score(i, j), pair = i == j ? 1 : 0;
+      double slope = share * (std::exp(s - c.sums[i]) - pair);
+      if (how.symmetric && j < n) slope += share * (std::exp(s - c.sums[n + j]) - pair);
+      c.scores[i * m + j] = static_cast<T>(slope * inverse);
+    }
+  });
+  on.threads.each(c.batch, [&](index r) {
+    T* const to = c.dx + r * d;
+    std::fill_n(to, d, T(0));
+    const bool anchor = r < n;
+    for (index other = 0; other < (anchor ? m : n); ++other) {
+      const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
+      const T* const from = anchor ? candidates + other * d : c.x + other * d;
+      for (index k = 0; k < d; ++k) to[k] += slope * from[k];
+    }
+  });
+  return sum;
+}
+
+/// Criterion of contrastive heads; see contrastive_options.
+struct contrastive_criterion {
+  contrastive_options how{};
+};
+/// The settings that a criterion has for contrastive heads: the defaults if it is of labels.
+template <class Criterion>
+constexpr contrastive_options contrastive_settings(const Criterion& criterion) {
+  if constexpr (std::is_same_v<Criterion, contrastive_criterion>)
+    return criterion.how;
+  else
+    return {};
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
+/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
+/// own.
 /// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
 ///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
@@ -16854,6 +18535,45 @@ struct cross_entropy_objective {
   }
 };
 
+/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
+class contrastive_objective {
+ public:
+  /// An objective with the default settings.
+  contrastive_objective() = default;
+  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
+  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
+    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
+        !fit)
+      return fit.error();
+    contrastive_objective made;
+    made.how_ = how;
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
+
+  /// Whether every anchor of a batch has its positive and its hard negatives.
+  template <class M>
+  bool accepts(const typename M::batch& b, const limits&) const {
+    static_assert(contrasts<M>,
+                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
+    return b.batch % (2 + how_.negatives) == 0;
+  }
+  /// Returns the loss criterion.
+  template <class Batch>
+  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
+    return {how_};
+  }
+  /// Settings of the loss.
+  const contrastive_options& settings() const { return how_; }
+
+ private:
+  template <class M>
+  static constexpr bool contrasts = requires {
+    requires M::head::contrasts;
+  };
+  contrastive_options how_;
+};
+
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
@@ -16871,7 +18591,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
   static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
   /// Whether the head predicts tokens of the vocabulary.
-  static constexpr bool masked = Head::trains && Head::classes == 0;
+  static constexpr bool masked = Head::trains && Head::classes == 0 && !Head::contrasts;
+  /// Whether the head has logits of labels.
+  static constexpr bool labelled = Head::trains && !Head::contrasts;
   // See model_defaults.
   static constexpr bool supports_cache = false,
                         label_per_sequence = Head::trains && Head::per_sequence;
@@ -16894,8 +18616,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using with_head = with<linnet::head::policy, Other>;
 
   static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
-  /// Logits of one label.
-  static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
+  /// Logits of one label; of a contrastive head the cosine of a pair.
+  static constexpr index vocabulary = Head::classes > 0 ? Head::classes
+                                      : Head::contrasts ? 1
+                                                        : Shape.vocabulary;
   /// The layer between the hidden states and the logits.
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
@@ -16913,7 +18637,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         (Head::classes > 0 || (masked && !tied)),
         typename form::at<Form, linnet::storage::part::head>::matrix, std::nullptr_t>
         table{};
-    [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
+    [[no_unique_address]] std::conditional_t<labelled && biased, typename Form::vector,
                                              std::nullptr_t>
         bias{};
   };
@@ -16931,7 +18655,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (Head::classes > 0 || (masked && !tied))
       normal(at / last / "weight", tensor_info{vocabulary, read_width, role::matrix, 1},
              p.table...);
-    if constexpr (Head::trains && biased)
+    if constexpr (labelled && biased)
       f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
   }
   static constexpr double initial_deviation = 0.02;
@@ -16943,7 +18667,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Parameters outside the embedding, the tables of positions and types, and an untied head.
   static constexpr index non_embedding() {
     return parameters() -
-           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
+           width * (Shape.vocabulary + (body::learned ? body::position_rows : 0) + Shape.types) -
            (factorised ? count_parameters<typename body::projection>() : 0) -
            (masked && !tied ? Shape.vocabulary * width : 0);
   }
@@ -16958,11 +18682,14 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   struct workspace : body::template workspace<T> {
     typename reader::template cache<T> read_cache{};
     T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
-    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
-    T* chunk = nullptr;                        ///< logits of some rows
-    double* losses = nullptr;                  ///< [rows]
-    index* places = nullptr;                   ///< [rows] of the rows that the head reads
-    token* labels = nullptr;                   ///< [rows] their labels
+    T *d_chosen = nullptr, *d_read = nullptr;    ///< gradients
+    T* chunk = nullptr;                          ///< logits of some rows
+    double* losses = nullptr;                    ///< [rows]
+    index* places = nullptr;                     ///< [rows] of the rows that the head reads
+    token* labels = nullptr;                     ///< [rows] their labels
+    T *vectors = nullptr, *d_vectors = nullptr;  ///< [batch, d] of a contrastive head
+    T *norms = nullptr, *scores = nullptr;       ///< their lengths, and cosines of pairs
+    double* sums = nullptr;                      ///< [batch] log sums of cosines
     int head_dropout_id = 0;
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
@@ -16993,7 +18720,15 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       w.read = w.hidden;
       w.d_read = w.d_hidden;
     }
-    if (Head::trains && scores) {
+    if (Head::contrasts && scores) {
+      w.vectors = m.saved.take<T>(e.batch * d);
+      w.norms = m.saved.take<T>(e.batch);
+      w.scores = m.saved.take<T>(ops::contrastive_scores(e.batch));
+      w.sums = m.saved.take<double>(e.batch);
+      w.losses = m.saved.take<double>(e.batch);
+      if (e.training) w.d_vectors = m.saved.take<T>(e.batch * d);
+    }
+    if (labelled && scores) {
       w.labels = m.saved.take<token>(read.rows());
       w.losses = m.saved.take<double>(read.rows());
       w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
@@ -17036,6 +18771,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static refusal refuses(const batch& b, const limits& l) {
     if (const refusal why = refuses_texts(b, l); why != refusal::none) return why;
     batch_check c(b.batch, l.batch);
+    if (Head::contrasts) return c.why;
     c.labels(b.labels, label_per_sequence ? 1 : b.length, vocabulary);
     if (!label_per_sequence && b.lengths)
       for (index i = 0; c.fits() && i < b.batch; ++i)
@@ -17086,7 +18822,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) requires(Head::trains) {
+                                                 const ops::execution& on) requires(labelled) {
     context<T> ctx = context_of<T>(b, on);
     forward<T, S>(p, b, w, ctx);
     const index rows = choose(b, true, w, ctx);
@@ -17096,7 +18832,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
-  /// criterion asks for all. Called by every thread.
+  /// criterion asks for all. A contrastive head's criterion is ops::contrastive_criterion, with
+  /// defaults for others; `tokens` of the sum are pairs. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -17105,6 +18842,45 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
     forward<T, S>(p, b, w, ctx);
+    if constexpr (Head::contrasts)
+      return contrast<T, S>(p, dp, b, w, ctx, {call, ops::contrastive_settings(criterion)});
+    else
+      return label_loss<T, S>(p, dp, b, w, ctx, call, criterion);
+  }
+
+ private:
+  /// The settings of a contrastive call.
+  template <class T>
+  struct contrast_call {
+    const loss_call<T>& call;
+    contrastive_options how;
+  };
+  /// loss() behind forward(), of a contrastive head.
+  template <class T, class S>
+  static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                           const batch& b, workspace<T>& w, context<T>& ctx,
+                           const contrast_call<T>& c) {
+    const ops::pooled_rows rows{b.batch, b.length, b.lengths, d};
+    ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
+    ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
+    ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
+    pairs.cosines = c.call.logits;
+    if (dp) pairs.dx = w.d_vectors;
+    const loss_sum sum = ops::contrastive(ctx.on, pairs, c.how);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        ops::unit_length_backward(ctx.on, b.batch, d, w.vectors, w.norms, w.d_vectors);
+        ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
+        ops::pool_rows_backward(ctx.on, Head::pooling, rows, w.hidden, w.d_vectors, w.d_hidden);
+        backward<T, S>(p, *dp, b, w, ctx);
+      }
+    return sum;
+  }
+  /// loss() behind forward(), of a head with labels.
+  template <class T, class S, class Criterion>
+  static loss_sum label_loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                             const batch& b, workspace<T>& w, context<T>& ctx,
+                             const loss_call<T>& call, const Criterion& criterion) {
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
     const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
     if (rows == 0) return {};
@@ -17116,13 +18892,13 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     h.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
-        ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
-        if (reads) ops::fill(on, rows * read_width, T(0), w.d_read);
+        ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
+        if (reads) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
         h.dy = w.d_read;
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
       }
-    const loss_sum sum = ops::head_loss(on, h, criterion);
+    const loss_sum sum = ops::head_loss(ctx.on, h, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
@@ -17131,8 +18907,6 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       }
     return sum;
   }
-
- private:
   /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
   template <class T>
   static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
@@ -17226,109 +19000,6 @@ inline constexpr bool is_encoder<encoder_model<Shape, Policies>> = true;
 /// and biases. Nothing is shared, weights are f32, and a tied head predicts masked tokens.
 template <encoder_shape Shape, class... Policies>
 using encoder = typename detail::checked_encoder<Shape, Policies...>::type;
-
-LINNET_NAMESPACE_END
-/// @file
-/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
-/// one.
-
-LINNET_NAMESPACE_BEGIN
-
-/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
-enum class sentence_pooling {
-  mean,   ///< of all valid tokens
-  first,  ///< the first token's, "CLS"
-  max     ///< of all valid tokens, column by column
-};
-
-namespace ops {
-
-/// Sequences of rows that are pooled.
-struct pooled_rows {
-  index batch = 0, length = 0;     ///< sequences, and their padded rows
-  const index* lengths = nullptr;  ///< [batch] valid rows of each, or null for all
-  index d = 0;                     ///< width of a row
-};
-
-/// y[batch, d] of x[batch, length, d].
-template <class T>
-void pool_rows(const execution& on, sentence_pooling how, const pooled_rows& all, const T* x,
-               T* y) {
-  const index d = all.d;
-  on.threads.each(all.batch, [&](index b) {
-    const T* const rows = x + b * all.length * d;
-    T* const to = y + b * d;
-    const index n = all.lengths ? all.lengths[b] : all.length;
-    std::copy_n(rows, d, to);
-    if (how == sentence_pooling::first) return;
-    for (index t = 1; t < n; ++t)
-      for (index j = 0; j < d; ++j) {
-        const T v = rows[t * d + j];
-        if (how == sentence_pooling::mean)
-          to[j] += v;
-        else
-          to[j] = to[j] > v ? to[j] : v;
-      }
-    if (how == sentence_pooling::mean)
-      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
-  });
-}
-/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
-/// row that has it.
-template <class T>
-void pool_rows_backward(const execution& on, sentence_pooling how, const pooled_rows& all,
-                        const T* x, const T* dy, T* dx) {
-  const index d = all.d;
-  on.threads.each(all.batch, [&](index b) {
-    const T* const rows = x + b * all.length * d;
-    const T* const from = dy + b * d;
-    T* const to = dx + b * all.length * d;
-    const index n = all.lengths ? all.lengths[b] : all.length;
-    for (index j = 0; j < d; ++j) {
-      if (how == sentence_pooling::mean) {
-        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
-        continue;
-      }
-      index best = 0;
-      if (how == sentence_pooling::max)
-        for (index t = 1; t < n; ++t)
-          if (rows[t * d + j] > rows[best * d + j]) best = t;
-      to[best * d + j] += from[j];
-    }
-  });
-}
-
-namespace detail {
-/// The length of a row, at least 1e-12.
-template <class T>
-T row_length(index d, const T* x) {
-  T sum = 0;
-  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
-  return (std::max)(std::sqrt(sum), T(1e-12));
-}
-}  // namespace detail
-
-/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
-template <class T>
-void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
-  on.threads.each(rows, [&](index i) {
-    lengths[i] = detail::row_length(d, x + i * d);
-    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
-  });
-}
-/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
-template <class T>
-void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
-                          T* dx) {
-  on.threads.each(rows, [&](index i) {
-    T along = 0;
-    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
-    for (index j = 0; j < d; ++j)
-      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
-  });
-}
-
-}  // namespace ops
 
 LINNET_NAMESPACE_END
 
@@ -18204,7 +19875,7 @@ class session {
   /// Opens a session that allocates its memory: footprint(l) bytes, once. `p` must outlive it.
   /// Errors: errc::invalid for limits that make no sense for the model, by the name of the field.
   /// Also errc::out_of_memory, and the error of `p` if it is not valid().
-  static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
@@ -18216,8 +19887,8 @@ class session {
   /// Opens a session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`.
   /// Memory and `p` must outlive the session. Nothing is written to memory that is too small.
   /// Errors: as above, and errc::invalid for memory that is too small or not aligned.
-  static result<session> open(const packed<M, T>& p, const limits& l,
-                              std::span<std::byte> memory) LINNET_TRY {
+  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l,
+                                          std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     if (auto fit = detail::fits_memory("session::open", memory.data(), memory.size(),
                                        "session::footprint(limits)", footprint(l));
@@ -18440,7 +20111,7 @@ class session {
   /// Whether the limits have a sequence `b`.
   bool has(index b) const { return b >= 0 && b < limits_.batch; }
   struct private_tag {};
-  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+  LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
       : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
@@ -21465,6 +23136,16 @@ inline constexpr encoder_shape distilbert_base{.d_model = 768,
                                                .types = 0};
 inline constexpr encoder_shape minilm_l6{
     .d_model = 384, .d_ff = 1536, .heads = 12, .layers = 6, .vocabulary = 30522, .context = 512};
+// RoBERTa (Liu et al. 2019).
+inline constexpr encoder_shape roberta_base{.d_model = 768,
+                                            .d_ff = 3072,
+                                            .heads = 12,
+                                            .layers = 12,
+                                            .vocabulary = 50265,
+                                            .context = 512,
+                                            .types = 1,
+                                            .position_offset = 2,
+                                            .eps = 1e-5};
 inline constexpr encoder_shape albert_base{
     .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
 }  // namespace shapes
@@ -21513,6 +23194,7 @@ using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;                ///< 829,888
 using bert_base = encoder<shapes::bert_base>;                ///< 109,514,298
 using distilbert_base = encoder<shapes::distilbert_base>;    ///< 66,985,530
 using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
+using roberta_base = encoder<shapes::roberta_base>;          ///< 124,697,433
 using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
                             ffn::gelu_tanh>;  ///< 11,221,680
 

@@ -143,8 +143,9 @@ template <class Reader>
 result<void> read_json(std::span<const std::byte> text, std::size_t limit, const std::string& where,
                        const std::string& what, Reader& reader) {
   if (text.size() > limit)
-    return error{errc::unsupported, where, what, "at most " + std::to_string(limit) + " bytes",
-                 std::to_string(text.size())};
+    return detail::failure(errc::unsupported, where, what,
+                           "at most " + std::to_string(limit) + " bytes",
+                           std::to_string(text.size()));
   const std::string_view characters(reinterpret_cast<const char*>(text.data()), text.size());
   index blanks = 0;
   bool inside = false, escaped = false;  // of a text, whose blanks are its own
@@ -154,14 +155,15 @@ result<void> read_json(std::span<const std::byte> text, std::size_t limit, const
     const bool blank = c == ' ' || c == '\n' || c == '\t' || c == '\r';
     blanks = blank && !inside ? blanks + 1 : 0;
     if (blanks > longest_white_space)
-      return error{errc::unsupported, where, what,
-                   "at most " + std::to_string(longest_white_space) + " blanks in a row", "more"};
+      return detail::failure(errc::unsupported, where, what,
+                             "at most " + std::to_string(longest_white_space) + " blanks in a row",
+                             "more");
   }
   json_events<Reader> events{reader};
   if (nlohmann::json::sax_parse(characters.data(), characters.data() + characters.size(), &events))
     return {};
   if (!events.broken) return reader.failure;
-  return error{errc::malformed, where, what, "JSON", events.problem};
+  return detail::failure(errc::malformed, where, what, "JSON", events.problem);
 }
 
 }  // namespace detail
@@ -806,8 +808,13 @@ void encoder_fields(hf_fields& to, hf_kind kind) {
     to.text("activation", activation, "gelu");
   } else {
     const bool albert = kind == hf_kind::albert;
-    to.text("model_type", {albert ? "albert" : "bert"}, albert ? "albert" : "bert");
-    to.number("vocab_size", s.vocabulary, albert ? 30000 : 30522);
+    const bool roberta = kind == hf_kind::roberta;
+    const std::string name = albert ? "albert" : roberta ? "roberta" : "bert";
+    to.text("model_type", {name}, name);
+    if (roberta)
+      for (const char* const kin : {"xlm-roberta", "camembert"})
+        to.all.back().values.push_back(json_quoted(kin));
+    to.number("vocab_size", s.vocabulary, albert ? 30000 : roberta ? 50265 : 30522);
     if (albert) {
       to.number("embedding_size", M::width, 128);
       to.number("num_hidden_groups", 1, 1);
@@ -817,7 +824,9 @@ void encoder_fields(hf_fields& to, hf_kind kind) {
     to.number("intermediate_size", s.d_ff, albert ? 16384 : 3072);
     to.number("num_hidden_layers", s.layers, 12);
     to.number("num_attention_heads", s.heads, albert ? 64 : 12);
-    to.number("max_position_embeddings", s.context, 512);
+    to.number("max_position_embeddings", s.context + s.position_offset, 512);
+    // The first token stands behind the padding's position.
+    if (roberta) to.number("pad_token_id", s.position_offset - 1, 1);
     to.number("type_vocab_size", s.types, 2);
     to.real("layer_norm_eps", s.eps, 1e-12);
     to.text("hidden_act", activation, albert ? "gelu_new" : "gelu");
@@ -901,13 +910,14 @@ std::string make_hf_config() {
                                           "MambaForCausalLM",
                                           "Bert",
                                           "DistilBert",
-                                          "Albert"};
+                                          "Albert",
+                                          "Roberta"};
   std::string name(classes[static_cast<int>(kind)]);
   if constexpr (detail::is_encoder<M>)
     name += M::masked               ? "ForMaskedLM"
+            : M::head::classes == 0 ? "Model"
             : M::label_per_sequence ? "ForSequenceClassification"
-            : M::head::trains       ? "ForTokenClassification"
-                                    : "Model";
+                                    : "ForTokenClassification";
   std::string text = "{\n  \"architectures\": [\n    " + detail::json_quoted(name) + "\n  ]";
   for (const detail::hf_field& field : detail::fields_of<M>(nullptr).all)
     if (field.written)
@@ -994,7 +1004,8 @@ class safetensors {
     constexpr bool real = std::is_floating_point_v<T>;
     const tensor_record* const from = find(name);
     if (!from)
-      return error{errc::missing, where_, std::string(name), "a tensor of this name", "none"};
+      return detail::failure(errc::missing, where_, std::string(name), "a tensor of this name",
+                             "none");
     std::vector<T> all(static_cast<std::size_t>(from->size()));
     if (real && is_real(from->type)) {
       for (std::size_t i = 0; i < all.size(); ++i) {
@@ -1011,12 +1022,13 @@ class safetensors {
                                    : detail::load_as<std::int64_t>(from->data.data() + i * 8);
         all[i] = static_cast<T>(x);
         if (static_cast<std::int64_t>(all[i]) != x)
-          return error{errc::mismatch, where_, from->name,
-                       "values of " + std::to_string(8 * sizeof(T)) + " bits", std::to_string(x)};
+          return detail::failure(errc::mismatch, where_, from->name,
+                                 "values of " + std::to_string(8 * sizeof(T)) + " bits",
+                                 std::to_string(x));
       }
     } else {
-      return error{errc::mismatch, where_, from->name,
-                   real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description()};
+      return detail::failure(errc::mismatch, where_, from->name,
+                             real ? "F16, BF16, F32 or F64" : "I32 or I64", from->description());
     }
     return all;
   }
@@ -1152,10 +1164,9 @@ struct safetensors_header {
 /// Sorts the tensors by name, and checks their ranges in `size` bytes of values.
 inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors,
                                  std::uint64_t size, const std::string& where) {
-  const auto wrong = [&](const tensor_record& at, const char* what, std::string expected,
-                         std::string got) {
-    return error{errc::malformed, where, printable(at.name) + what, std::move(expected),
-                 std::move(got)};
+  const auto wrong = [&](const tensor_record& at, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(errc::malformed, where, printable(at.name).append(what), expected, got);
   };
   std::sort(tensors.begin(), tensors.end(),
             [](const auto& a, const auto& b) { return a.record.name < b.record.name; });
@@ -1193,8 +1204,9 @@ inline result<void> check_ranges(std::vector<safetensors_header::entry>& tensors
     end = last;
   }
   if (end != size)
-    return error{errc::malformed, where, "values",
-                 std::to_string(end) + " bytes, the end of the last tensor", std::to_string(size)};
+    return detail::failure(errc::malformed, where, "values",
+                           std::to_string(end) + " bytes, the end of the last tensor",
+                           std::to_string(size));
   return {};
 }
 
@@ -1204,8 +1216,8 @@ inline result<safetensors_header> read_safetensors_header(std::span<const std::b
                                                           const std::string& where) {
   while (!text.empty() && text.back() == std::byte{' '}) text = text.first(text.size() - 1);
   if (text.empty() || text.front() != std::byte{'{'})
-    return error{errc::malformed, where, "header", "to begin with {",
-                 text.empty() ? "nothing" : "another character"};
+    return detail::failure(errc::malformed, where, "header", "to begin with {",
+                           text.empty() ? "nothing" : "another character");
   if (!has_memory_to_read(text.size())) return out_of_memory(where);
   safetensors_header header(where);
   if (auto read = read_json(text, longest_safetensors_header, where, "header", header); !read)
@@ -1221,8 +1233,9 @@ inline result<safetensors_header> read_safetensors_header(std::span<const std::b
 /// without gap or overlap. Header up to 512 KiB, 8 dimensions. `where` names the file in errors.
 inline result<safetensors> parse_safetensors(lasting_span<const std::byte> file,
                                              const std::string& where = "safetensors") LINNET_TRY {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, where, std::move(what), std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   if (file.size() < 8)
     return wrong(errc::malformed, "file size", "at least 8 bytes", std::to_string(file.size()));
@@ -1280,8 +1293,8 @@ inline std::span<const std::byte> bytes_of(std::string_view text) {
 template <class Tensor>
 result<std::string> safetensors_prefix(std::vector<Tensor>& tensors, const file_metadata& metadata,
                                        const std::string& path) {
-  const auto wrong = [&](const std::string& what, const char* expected, std::string got) {
-    return error{errc::invalid, path, printable(what), expected, std::move(got)};
+  const auto wrong = [&](const std::string& what, const char* expected, std::string_view got) {
+    return detail::failure(errc::invalid, path, printable(what), expected, got);
   };
   std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
     return size_of(a.type) != size_of(b.type) ? size_of(a.type) > size_of(b.type) : a.name < b.name;
@@ -1341,8 +1354,8 @@ inline result<void> write_safetensors(const std::string& path, std::vector<named
     for (const index n : tensor.shape)
       fits = fits && n >= 0 && !__builtin_mul_overflow(size, static_cast<std::uint64_t>(n), &size);
     if (!fits || size != tensor.data.size())
-      return error{errc::invalid, path, detail::printable(tensor.name),
-                   "as many bytes as the shape says", std::to_string(tensor.data.size())};
+      return detail::failure(errc::invalid, path, detail::printable(tensor.name),
+                             "as many bytes as the shape says", std::to_string(tensor.data.size()));
   }
   const auto prefix = detail::safetensors_prefix(tensors, metadata, path);
   if (!prefix) return prefix.error();
@@ -1597,8 +1610,9 @@ inline bool same_values(const tensor_record& a, const tensor_record& b) {
 template <class Ignores>
 result<void> load_parts(const safetensors& file, const std::vector<file_part>& parts,
                         std::string_view prefix, nonfinite values, Ignores&& ignores) {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, file.where(), printable(what), std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, file.where(), printable(what), expected, got);
   };
   std::vector<bool> used(file.tensors().size());
   std::vector<const tensor_record*> found(parts.size());
@@ -1665,7 +1679,7 @@ inline result<void> save_parts(const std::string& path, const std::vector<file_p
   }
   for (const file_part& part : parts)
     if (const char* const wanted = unusable(part.tensor, part.tensor.type, part.tensor.data))
-      return error{errc::invalid, path, part.at.name, wanted, "another value"};
+      return detail::failure(errc::invalid, path, part.at.name, wanted, "another value");
   const auto prefix = safetensors_prefix(tensors, metadata, path);
   if (!prefix) return prefix.error();
   file_writer file(path);
@@ -1692,9 +1706,10 @@ template <class S>
 result<void> check_storage(const safetensors& file) {
   const auto said = file.metadata().find("storage");
   if (said == file.metadata().end()) return {};
-  const auto differs = [&](const char* what, const std::string& expected, const std::string& got) {
-    return error{errc::mismatch, file.where(), what, expected + " (the model type)",
-                 printable(got)};
+  const auto differs = [&](std::string_view what, const std::string& expected,
+                           const std::string& got) {
+    return detail::failure(errc::mismatch, file.where(), what, expected + " (the model type)",
+                           printable(got));
   };
   const auto is_plain = [](std::string_view name) {
     return name == "f32" || name == "f64" || name == "bf16" || name == "f16";
@@ -1726,8 +1741,8 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
     for (const detail::key_value& one : detail::metadata_of<M>())
       if (const auto said = file.metadata().find(one.key);
           said != file.metadata().end() && said->second != one.value)
-        return error{errc::mismatch, file.where(), one.key, one.value + " (the model type)",
-                     detail::printable(said->second)};
+        return detail::failure(errc::mismatch, file.where(), one.key,
+                               one.value + " (the model type)", detail::printable(said->second));
     if (auto fits = detail::check_storage<typename weights<M, T>::storage>(file);
         !fits && prefix.empty())
       return fits;
@@ -1800,11 +1815,12 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Loads the weights of a T5, Llama, GPT-2, Mamba, BERT, DistilBERT or ALBERT directory into a
-/// model of a matching type. First config.json is compared (check_config()), then every tensor, and
-/// only then is `w` written. Without a model.safetensors, model.safetensors.index.json and its
-/// shards are read. Llama's rotary pairs are reordered where the type uses position::rope. Errors:
-/// those of read_hf_config(), check_config(), read_safetensors_shards() and load_safetensors().
+/// Loads the weights of a T5, Llama, GPT-2, Mamba, BERT, DistilBERT, ALBERT or RoBERTa directory
+/// into a model of a matching type. First config.json is compared (check_config()), then every
+/// tensor, and only then is `w` written. Without a model.safetensors, model.safetensors.index.json
+/// and its shards are read. Llama's rotary pairs are reordered where the type uses position::rope.
+/// Errors: those of read_hf_config(), check_config(), read_safetensors_shards() and
+/// load_safetensors().
 template <class M, class T>
 result<void> load_hugging_face(weights<M, T>& w, const std::string& directory,
                                nonfinite values = nonfinite::keep) LINNET_TRY {
@@ -1925,7 +1941,8 @@ struct hf_tokenizer_reader {
 
   struct added_token {
     std::uint64_t id = 0;
-    bool special = false, normalized = false, has_text = false, has_id = false;
+    bool special = false, normalized = false, single_word = false, lstrip = false, rstrip = false,
+         has_text = false, has_id = false;
   };
 
   std::string where;
@@ -2122,9 +2139,15 @@ struct hf_tokenizer_reader {
       return once(token.has_text);
     }
     if (value.kind != kinds::boolean) return fail(name, "true or false", value.text());
-    if (field == "special") token.special = value.truth;
-    if (field == "normalized") token.normalized = value.truth;
-    if (!value.truth || field == "special" || field == "normalized") return true;
+    for (const auto& [known, to] :
+         {std::pair("special", &token.special), std::pair("normalized", &token.normalized),
+          std::pair("single_word", &token.single_word), std::pair("lstrip", &token.lstrip),
+          std::pair("rstrip", &token.rstrip)})
+      if (field == known) {
+        *to = value.truth;
+        return true;
+      }
+    if (!value.truth) return true;
     failure = {errc::unsupported, where, name, "false", "true"};
     return false;
   }
@@ -2394,11 +2417,13 @@ class hf_tokenizer_settings {
     };
     if (bytes_) return refuse(name + ".type", "\"ByteLevel\" as the last step", type);
     if (type == "ByteLevel") {
-      bool regex = true;
+      bool regex = true, prefixed = true;
       bytes_ = true;
-      if (!only(name + ".add_prefix_space", "false", true) || !read(name + ".use_regex", regex))
-        return false;
+      const std::string prefix = name + ".add_prefix_space";
+      if (!get(prefix)) return refuse(prefix, "true or false", "none");
+      if (!read(prefix, prefixed) || !read(name + ".use_regex", regex)) return false;
       get(name + ".trim_offsets");
+      if (prefixed) add(kinds::prefix_space);
       return !regex || add(kinds::gpt2);
     }
     if (type == "Digits") {
@@ -2408,6 +2433,7 @@ class hf_tokenizer_settings {
     }
     if (type == "Split") return split(name, parts);
     if (type == "BertPreTokenizer") return add(kinds::white_space) && add(kinds::punctuation);
+    if (type == "Whitespace") return add(kinds::words);
     if (type == "WhitespaceSplit") return add(kinds::white_space);
     if (type == "Punctuation")
       return only(name + ".behavior", "\"Isolated\"") && add(kinds::punctuation);
@@ -2422,8 +2448,8 @@ class hf_tokenizer_settings {
       return true;
     }
     return refuse(name + ".type",
-                  "ByteLevel, Digits, Split, BertPreTokenizer, WhitespaceSplit, Punctuation or "
-                  "Metaspace",
+                  "ByteLevel, Digits, Split, BertPreTokenizer, Whitespace, WhitespaceSplit, "
+                  "Punctuation or Metaspace",
                   type);
   }
   /// A split by a pattern that is known.
@@ -2630,7 +2656,8 @@ inline result<void> take_hf_pieces(hf_tokenizer_reader& file, tokenizer_parts& p
                                          : file.added_texts[entry - total]);
   for (std::size_t i = 0; i < file.added.size(); ++i)
     parts.added.push_back({static_cast<token>(file.added[i].id), file.added[i].special,
-                           file.added[i].normalized, known[i]});
+                           file.added[i].normalized, known[i], file.added[i].single_word,
+                           file.added[i].lstrip, file.added[i].rstrip});
   (void)std::exchange(file.vocabulary, {});
   (void)std::exchange(file.added_texts, {});
   (void)std::exchange(file.added, {});

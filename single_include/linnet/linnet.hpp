@@ -31,8 +31,8 @@
 /// @file
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
 /// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/gguf.hpp,
-/// linnet/checkpoint.hpp, linnet/low_rank.hpp, linnet/cached_logits.hpp, linnet/sentencepiece.hpp
-/// and linnet/xtensor.hpp.
+/// linnet/checkpoint.hpp, linnet/compression.hpp, linnet/calibration_file.hpp, linnet/low_rank.hpp,
+/// linnet/cached_logits.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
 
 /// @file
 /// Collapse: the re-parameterised feed-forwards 2W and 3W become the one matrix that they are
@@ -223,6 +223,13 @@
 /// Closes what LINNET_SIMD_NAMESPACE_BEGIN opened.
 #define LINNET_SIMD_NAMESPACE_END LINNET_NAMESPACE_END
 
+// Before functions that open, plan, read headers or explain: compiled to be small, not to be fast.
+#if defined(__clang__)
+#define LINNET_COLD __attribute__((cold, noinline, minsize))
+#else
+#define LINNET_COLD __attribute__((cold, noinline))
+#endif
+
 #if defined(__clang__)
 #define LINNET_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -333,14 +340,8 @@ class arena {
   /// The next `count` objects of type `T`; null from an arena that only counts or has no more.
   template <class T>
   constexpr T* take(index count) {
-    const index at = used_;
-    const index bytes = count < 0 ? most_bytes : multiply_sizes(count, sizeof(T));
-    used_ = add_sizes(used_, round_up((std::min)(bytes, most_bytes - alignment), alignment));
-    if (used_ > peak_) peak_ = used_;
-    assert((block_ == nullptr || used_ <= size_) &&
-           "linnet::arena: the plan exceeds its footprint");
-    if (block_ == nullptr || used_ > size_) return nullptr;
-    return reinterpret_cast<T*>(block_ + at);
+    std::byte* const first = take_objects(count, sizeof(T));
+    return first ? reinterpret_cast<T*>(first) : nullptr;
   }
   /// The current position, for release().
   constexpr index mark() const { return used_; }
@@ -350,6 +351,16 @@ class arena {
   constexpr index peak() const { return peak_; }
 
  private:
+  LINNET_COLD constexpr std::byte* take_objects(index count, index size) {
+    const index at = used_;
+    const index bytes = count < 0 ? most_bytes : multiply_sizes(count, size);
+    used_ = add_sizes(used_, round_up((std::min)(bytes, most_bytes - alignment), alignment));
+    if (used_ > peak_) peak_ = used_;
+    assert((block_ == nullptr || used_ <= size_) &&
+           "linnet::arena: the plan exceeds its footprint");
+    return block_ == nullptr || used_ > size_ ? nullptr : block_ + at;
+  }
+
   std::byte* block_ = nullptr;
   index size_ = 0, used_ = 0, peak_ = 0;
 };
@@ -435,7 +446,7 @@ struct error {
   std::string got;       ///< the value that was found
 
   /// One line for people: `where: what: expected …, got …`.
-  std::string message() const {
+  LINNET_COLD std::string message() const {
     std::string line = where;
     if (!what.empty()) line += (line.empty() ? "" : ": ") + what;
     if (!expected.empty()) line += ": expected " + expected;
@@ -445,8 +456,14 @@ struct error {
 };
 
 namespace detail {
+/// An error of these words, which may be empty: out of line, as most programs never see one.
+LINNET_COLD inline error failure(errc code, std::string_view where, std::string_view what,
+                                 std::string_view expected, std::string_view got) {
+  return {code, std::string(where), std::string(what), std::string(expected), std::string(got)};
+}
+
 /// Foreign text for a message: cut to 60 bytes, nothing but printable ASCII.
-inline std::string printable(std::string_view text) {
+LINNET_COLD inline std::string printable(std::string_view text) {
   std::string shown(text.substr(0, 60));
   for (char& c : shown)
     if (c < ' ' || c > '~') c = '?';
@@ -454,7 +471,7 @@ inline std::string printable(std::string_view text) {
 }
 
 /// The error errc::out_of_memory, made without memory for its text if none is left.
-inline error out_of_memory(std::string_view where) {
+LINNET_COLD inline error out_of_memory(std::string_view where) {
   error failure{errc::out_of_memory, {}, {}, "enough memory", "less"};  // no text needs the heap
 #if defined(__cpp_exceptions)
   try {
@@ -849,7 +866,7 @@ short_text read_short(const Part&... parts) {
 }
 
 /// The next word of `text`, which loses it.
-inline std::string_view next_word(std::string_view& text) {
+LINNET_COLD inline std::string_view next_word(std::string_view& text) {
   const auto blank = [](char c) { return c == ' ' || c == '\n' || c == '\t'; };
   while (!text.empty() && blank(text.front())) text.remove_prefix(1);
   std::size_t n = 0;
@@ -860,7 +877,7 @@ inline std::string_view next_word(std::string_view& text) {
 }
 /// Number of processors that `quota` microseconds in each `period` amount to, rounded down but at
 /// least 1; 0 without a limit.
-inline int processors_of(std::string_view quota, std::string_view period) {
+LINNET_COLD inline int processors_of(std::string_view quota, std::string_view period) {
   const auto number = [](std::string_view text) {
     std::int64_t value = 0;
     const auto end = text.data() + text.size();
@@ -873,7 +890,7 @@ inline int processors_of(std::string_view quota, std::string_view period) {
 
 /// Number of processors that control groups of Linux, version 1 or 2, leave this process; 0 for
 /// all. `root` is the folder that holds /proc and /sys, as text to put in front of them.
-inline int cgroup_processors(std::string_view root = "") {
+LINNET_COLD inline int cgroup_processors(std::string_view root = "") {
   int fewest = 0;
   const auto limit = [&](int n) {
     if (n > 0 && (fewest == 0 || n < fewest)) fewest = n;
@@ -921,7 +938,7 @@ inline int cgroup_processors(std::string_view root = "") {
 }
 
 /// Number of processors that the calling thread may run on, at least 1.
-inline int affine_processors() {
+LINNET_COLD inline int affine_processors() {
 #if defined(__linux__)
   unsigned long mask[1024 / sizeof(unsigned long)] = {};  // of 8,192 processors
   if (sched_getaffinity(0, sizeof mask, reinterpret_cast<cpu_set_t*>(mask)) == 0) {
@@ -968,7 +985,7 @@ struct nanoseconds {
 };
 
 /// How many of `n` more threads can be made now; threads made for the trial are joined.
-inline int threads_to_be_had([[maybe_unused]] int n) {
+LINNET_COLD inline int threads_to_be_had([[maybe_unused]] int n) {
 #if defined(__unix__) || defined(__APPLE__)
   constexpr int most = 256;
   pthread_t made[most];
@@ -1324,7 +1341,8 @@ enum class bf16_code : std::uint16_t {};
 inline constexpr index panel_width = 32;
 
 /// A 32-bit word of a packed panel: codes of one column for successive k, the first in the lowest
-/// bits. It holds 2 codes of 16 bits, 4 of 8 or 8 of 4.
+/// bits. It holds 2 codes of 16 bits, 4 of 8, 8 of 4 or 16 of 2. Codes of 3, 5 and 6 bits fill
+/// several words, see words_of_block().
 using word = std::uint32_t;
 
 /// How the codes of a word become numbers.
@@ -1334,12 +1352,75 @@ enum class code {
   f8_e4m3,  ///< 8 bits: 4 of exponent, bias 7, no infinities
   f8_e5m2,  ///< 8 bits: the upper half of an f16
   u8,       ///< 0 to 255
+  u6,       ///< 0 to 63
+  u5,       ///< 0 to 31
   u4,       ///< 0 to 15
+  u3,       ///< 0 to 7
+  u2,       ///< 0 to 3
   nf4       ///< 16 normal quantiles
 };
 /// Bits of one code.
 constexpr int bits_of(code c) {
-  return c == code::bf16 || c == code::f16 ? 16 : c == code::u4 || c == code::nf4 ? 4 : 8;
+  switch (c) {
+    case code::bf16:
+    case code::f16:
+      return 16;
+    case code::u6:
+      return 6;
+    case code::u5:
+      return 5;
+    case code::u4:
+    case code::nf4:
+      return 4;
+    case code::u3:
+      return 3;
+    case code::u2:
+      return 2;
+    default:
+      return 8;
+  }
+}
+/// The code of unsigned integers of `bits` bits; that of 8 where there is none.
+constexpr code integer_code(int bits) {
+  for (const code c : {code::u6, code::u5, code::u4, code::u3, code::u2})
+    if (bits_of(c) == bits) return c;
+  return code::u8;
+}
+/// Whether codes of this kind are whole numbers from 0 on.
+constexpr bool is_integer(code c) { return integer_code(bits_of(c)) == c; }
+/// Whole codes in a word: bits_of(c) of each lie side by side from the lowest on.
+constexpr int codes_of_word(code c) { return 32 / bits_of(c); }
+/// Bits of a word above its whole codes.
+constexpr int spare_bits(code c) { return 32 % bits_of(c); }
+/// Words whose codes belong together: where words have spare bits, those of bits_of(c) words hold
+/// the last codes. The first word holds their lowest bits.
+///
+///     u3: 3 x (10 codes of 3 bits, 2 spare bits): 30 codes and 2 of 6 spare bits
+///     u5: 5 x (6 codes of 5 bits, 2 spare bits): 30 codes and 2 of 10 spare bits
+///     u6: 6 x (5 codes of 6 bits, 2 spare bits): 30 codes and 2 of 12 spare bits
+constexpr int words_of_block(code c) { return spare_bits(c) ? bits_of(c) : 1; }
+/// Codes of one column in those words.
+constexpr int codes_of_block(code c) { return words_of_block(c) * 32 / bits_of(c); }
+
+/// Code `i` of a block of one column, whose words are `stride` apart.
+constexpr word code_at(code c, const word* block, index stride, int i) {
+  const int bits = bits_of(c), per_word = codes_of_word(c), spare = spare_bits(c);
+  const int last = i - words_of_block(c) * per_word;  // number among the last ones
+  word x = 0;
+  if (last < 0)
+    x = block[i / per_word * stride] >> i % per_word * bits;
+  else
+    for (int w = bits; w-- > 0;) x = x << spare | block[w * stride] >> (32 - spare);
+  return x >> (last > 0 ? last * bits : 0) & ((1u << bits) - 1);
+}
+/// Adds code `i` to a block that holds zeros there, whose words follow each other.
+constexpr void add_code(code c, word* block, int i, word x) {
+  const int bits = bits_of(c), per_word = codes_of_word(c), spare = spare_bits(c);
+  const int last = i - words_of_block(c) * per_word;
+  if (last < 0)
+    block[i / per_word] |= x << i % per_word * bits;
+  else
+    for (int w = 0; w < bits; ++w) block[w] |= x << last * bits >> w * spare << (32 - spare);
 }
 /// The values of the NF4 codes (Dettmers et al. 2023).
 inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305f, -0.39491749f,
@@ -1422,6 +1503,30 @@ struct integer_epilogue {
   }
 };
 
+/// How codes with scales for groups of inputs become numbers.
+enum class code_offset {
+  origin,  ///< scale * (code - a constant)
+  zero,    ///< scale * (code - zero), one zero for each group and column
+  minimum  ///< scale * code + minimum, likewise
+};
+/// Inputs of a product, rounded to int8 by groups: rows of words of four.
+struct grouped_rows {
+  const word* codes;
+  index row;            ///< words from row to row
+  const float* scales;  ///< [rows, groups]
+  /// [rows, groups]: the sums of the groups' codes, as floats. Of an origin: -origin times them, as
+  /// integers.
+  const word* extra;
+  index groups;
+};
+/// One panel of codes with scales for groups of inputs.
+struct grouped_panel {
+  const word* codes;
+  index depth, per_group;  ///< rows of words in it, and in a group
+  const float* scales;     ///< [groups, 32]
+  const float* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
+};
+
 }  // namespace simd
 
 LINNET_SIMD_NAMESPACE_END
@@ -1466,10 +1571,14 @@ namespace detail {
 #endif
 
 #if defined(__SSE2__)
+#define LINNET_DOT_PAIRS(a, b)      \
+  reinterpret_cast<vec_int<float>>( \
+      _mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)))
 #define LINNET_LOW_PRODUCTS(a, b) \
   _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
 #endif
 #define LINNET_TARGET
+#define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
 #define LINNET_WIDTH 16
 #if defined(__aarch64__)
 #define LINNET_ROWS 8  // it has 32 registers
@@ -1903,7 +2012,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -1998,7 +2107,7 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
   if (lanes<T> < 4 || last - first < lanes<T>) {
     for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
@@ -2026,7 +2135,7 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
 template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
@@ -2062,7 +2171,7 @@ LINNET_TARGET static inline void mix_lanes(index first, index last, index column
 }
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
@@ -2079,7 +2188,7 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
@@ -2088,24 +2197,24 @@ LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index
 
 /// y = f(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation(index n, const T* x, T* y) {
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
 }
 /// dx += dy f'(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
-LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
                                          T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
@@ -2118,7 +2227,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
@@ -2151,8 +2260,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -2180,29 +2289,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -2212,11 +2364,12 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -2227,28 +2380,41 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
-    const index whole = k / per_word;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
@@ -2263,7 +2429,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -2283,7 +2449,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -2302,7 +2468,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -2403,7 +2569,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -2411,10 +2577,218 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+  if constexpr (input_words<C> == 2) {
+    for (index i = n; i % 8; ++i) y[i] = 0;
+    split_even_and_odd(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1)
+      codes = w;
+    else
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> == 2;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = O == code_offset::origin
+                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
+                       : vec_int<float>{};
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          y[i][v] += x * (of_codes * scale[group]);
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
 }
 /// @file
 /// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
@@ -2423,17 +2797,17 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 
 /// y = a + b; y may be a or b
 template <class T>
-LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
 }
 /// x *= a
 template <class T>
-LINNET_TARGET static void scale(index n, T a, T* x) {
+LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
 /// sum of x_i y_i
 template <class T>
-LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
@@ -2441,14 +2815,14 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 
 /// sum of x_i
 template <class T>
-LINNET_TARGET static T total(index n, const T* x) {
+LINNET_KERNEL static T total(index n, const T* x) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
 /// largest x_i; n > 0
 template <class T>
-LINNET_TARGET static T maximum(index n, const T* x) {
+LINNET_KERNEL static T maximum(index n, const T* x) {
   if (n < lanes<T>) {
     T m = x[0];
     for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
@@ -2464,7 +2838,7 @@ LINNET_TARGET static T maximum(index n, const T* x) {
 
 /// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
 template <class T>
-LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stride) {
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
   vec_int<T> found{};
@@ -2484,7 +2858,7 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
-LINNET_TARGET static void softplus(index n, T* x) {
+LINNET_KERNEL static void softplus(index n, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> v = get(x + i, c), zero = {};
     const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
@@ -2507,7 +2881,7 @@ LINNET_TARGET static void softplus(index n, T* x) {
 }
 /// dx *= 1 / (1 + e^-x), the derivative of softplus.
 template <class T>
-LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
 }
@@ -2517,7 +2891,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// c_j. next may be h.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
     const T input = delta[i] * x[i];
@@ -2537,7 +2911,7 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
 /// and d_decay (of delta_i through the decay).
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
@@ -2566,7 +2940,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
-LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
     const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
@@ -2588,28 +2962,28 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
-LINNET_TARGET static void softmax(index n, T* x) {
+LINNET_KERNEL static void softmax(index n, T* x) {
   const T m = maximum(n, x);
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
 /// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
 template <class T>
-LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
   const T s = dot(n, p, dp);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
 template <class T>
-LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
   const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
   return r;
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
                                             T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
@@ -2621,7 +2995,7 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
                                      T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
@@ -2640,7 +3014,7 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
                                               const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
@@ -2706,7 +3080,7 @@ LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t h
 /// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
 /// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
 template <class T>
-LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
                                index first, index n, T* x, T* y) {
   using some_words = typename vector_of<word, lanes<T>>::type;
   word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
@@ -2729,11 +3103,14 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 }
 };
 #undef LINNET_TARGET
+#undef LINNET_KERNEL
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
+#undef LINNET_DOT_PAIRS
 #undef LINNET_LOW_PRODUCTS
 
 #if defined(__x86_64__)
+#define LINNET_KERNEL LINNET_TARGET
 // Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
 #define LINNET_FIRST(n)                                      \
   _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), \
@@ -2752,6 +3129,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
+#define LINNET_DOT_BYTES(a, b)          \
+  reinterpret_cast<int8_steps::halves>( \
+      _mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
 #define LINNET_BYTES(p)             \
   reinterpret_cast<vec_int<float>>( \
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
@@ -3187,7 +3567,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -3282,7 +3662,7 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
   if (lanes<T> < 4 || last - first < lanes<T>) {
     for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
@@ -3310,7 +3690,7 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
 template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
@@ -3346,7 +3726,7 @@ LINNET_TARGET static inline void mix_lanes(index first, index last, index column
 }
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
@@ -3363,7 +3743,7 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
@@ -3372,24 +3752,24 @@ LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index
 
 /// y = f(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation(index n, const T* x, T* y) {
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
 }
 /// dx += dy f'(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
-LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
                                          T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
@@ -3402,7 +3782,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
@@ -3435,8 +3815,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -3464,29 +3844,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -3496,11 +3919,12 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -3511,28 +3935,41 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
-    const index whole = k / per_word;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
@@ -3547,7 +3984,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -3567,7 +4004,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -3586,7 +4023,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -3687,7 +4124,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -3695,10 +4132,218 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+  if constexpr (input_words<C> == 2) {
+    for (index i = n; i % 8; ++i) y[i] = 0;
+    split_even_and_odd(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1)
+      codes = w;
+    else
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> == 2;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = O == code_offset::origin
+                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
+                       : vec_int<float>{};
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          y[i][v] += x * (of_codes * scale[group]);
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
 }
 /// @file
 /// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
@@ -3707,17 +4352,17 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 
 /// y = a + b; y may be a or b
 template <class T>
-LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
 }
 /// x *= a
 template <class T>
-LINNET_TARGET static void scale(index n, T a, T* x) {
+LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
 /// sum of x_i y_i
 template <class T>
-LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
@@ -3725,14 +4370,14 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 
 /// sum of x_i
 template <class T>
-LINNET_TARGET static T total(index n, const T* x) {
+LINNET_KERNEL static T total(index n, const T* x) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
 /// largest x_i; n > 0
 template <class T>
-LINNET_TARGET static T maximum(index n, const T* x) {
+LINNET_KERNEL static T maximum(index n, const T* x) {
   if (n < lanes<T>) {
     T m = x[0];
     for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
@@ -3748,7 +4393,7 @@ LINNET_TARGET static T maximum(index n, const T* x) {
 
 /// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
 template <class T>
-LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stride) {
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
   vec_int<T> found{};
@@ -3768,7 +4413,7 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
-LINNET_TARGET static void softplus(index n, T* x) {
+LINNET_KERNEL static void softplus(index n, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> v = get(x + i, c), zero = {};
     const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
@@ -3791,7 +4436,7 @@ LINNET_TARGET static void softplus(index n, T* x) {
 }
 /// dx *= 1 / (1 + e^-x), the derivative of softplus.
 template <class T>
-LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
 }
@@ -3801,7 +4446,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// c_j. next may be h.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
     const T input = delta[i] * x[i];
@@ -3821,7 +4466,7 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
 /// and d_decay (of delta_i through the decay).
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
@@ -3850,7 +4495,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
-LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
     const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
@@ -3872,28 +4517,28 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
-LINNET_TARGET static void softmax(index n, T* x) {
+LINNET_KERNEL static void softmax(index n, T* x) {
   const T m = maximum(n, x);
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
 /// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
 template <class T>
-LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
   const T s = dot(n, p, dp);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
 template <class T>
-LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
   const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
   return r;
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
                                             T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
@@ -3905,7 +4550,7 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
                                      T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
@@ -3924,7 +4569,7 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
                                               const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
@@ -3990,7 +4635,7 @@ LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t h
 /// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
 /// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
 template <class T>
-LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
                                index first, index n, T* x, T* y) {
   using some_words = typename vector_of<word, lanes<T>>::type;
   word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
@@ -4022,6 +4667,7 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
 #undef LINNET_DOT_PAIRS
+#undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 
@@ -4039,6 +4685,9 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
+#define LINNET_DOT_BYTES(a, b)          \
+  reinterpret_cast<int8_steps::halves>( \
+      _mm512_maddubs_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
 #define LINNET_BYTES(p)                                        \
   reinterpret_cast<vec_int<float>>(_mm512_maskz_cvtepi8_epi32( \
       static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
@@ -4475,7 +5124,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -4570,7 +5219,7 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
 }
 /// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void dots(index first, index last, index n, T scale, const T* x,
+LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
                                const token_rows<Code>& k, T* y) {
   if (lanes<T> < 4 || last - first < lanes<T>) {
     for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
@@ -4598,7 +5247,7 @@ LINNET_TARGET static void dots(index first, index last, index n, T scale, const 
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
 template <class T>
-LINNET_TARGET static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
+LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T* k, index stride,
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
@@ -4634,7 +5283,7 @@ LINNET_TARGET static inline void mix_lanes(index first, index last, index column
 }
 /// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
 template <class T, class Code>
-LINNET_TARGET static void mix(index first, index last, index n, const T* p,
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false) {
   index i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
@@ -4651,7 +5300,7 @@ LINNET_TARGET static void mix(index first, index last, index n, const T* p,
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
-LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
+LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index stride, T* y) {
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
@@ -4660,24 +5309,24 @@ LINNET_TARGET static void mix(index rows, index n, const T* p, const T* v, index
 
 /// y = f(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation(index n, const T* x, T* y) {
+LINNET_KERNEL static void activation(index n, const T* x, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, activate<A, T>(get(x + i, c)), c);
 }
 /// dx += dy f'(x)
 template <activation_kind A, class T>
-LINNET_TARGET static void activation_backward(index n, const T* x, const T* dy, T* dx) {
+LINNET_KERNEL static void activation_backward(index n, const T* x, const T* dy, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) + get(dy + i, c) * derivative<A, T>(get(x + i, c)), c);
 }
 /// y = f(gate) * up
 template <activation_kind A, class T>
-LINNET_TARGET static void gated(index n, const T* gate, const T* up, T* y) {
+LINNET_KERNEL static void gated(index n, const T* gate, const T* up, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(y + i, activate<A, T>(get(gate + i, c)) * get(up + i, c), c);
 }
 /// dgate = dy up f'(gate); dup = dy f(gate)
 template <activation_kind A, class T>
-LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
+LINNET_KERNEL static void gated_backward(index n, const T* gate, const T* up, const T* dy, T* dgate,
                                          T* dup) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> g = get(gate + i, c), d = get(dy + i, c);
@@ -4690,7 +5339,7 @@ LINNET_TARGET static void gated_backward(index n, const T* gate, const T* up, co
 /// have the bias corrections folded in; `decay` is learning rate times weight decay.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
+LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T rate, T eps, T decay,
                                 const T* g, T* m, T* v, T* w) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> gi = get(g + i, c) * gradient_scale;
@@ -4723,8 +5372,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -4752,29 +5401,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -4784,11 +5476,12 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -4799,28 +5492,41 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
-    const index whole = k / per_word;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
@@ -4835,7 +5541,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -4855,7 +5561,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -4874,7 +5580,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -4975,7 +5681,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -4983,10 +5689,218 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+  if constexpr (input_words<C> == 2) {
+    for (index i = n; i % 8; ++i) y[i] = 0;
+    split_even_and_odd(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1)
+      codes = w;
+    else
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> == 2;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = O == code_offset::origin
+                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
+                       : vec_int<float>{};
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          y[i][v] += x * (of_codes * scale[group]);
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
 }
 /// @file
 /// Sums, products and the largest of rows, at one instruction-set level: included inside a struct
@@ -4995,17 +5909,17 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 
 /// y = a + b; y may be a or b
 template <class T>
-LINNET_TARGET static void add(index n, const T* a, const T* b, T* y) {
+LINNET_KERNEL static void add(index n, const T* a, const T* b, T* y) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(a + i, c) + get(b + i, c), c);
 }
 /// x *= a
 template <class T>
-LINNET_TARGET static void scale(index n, T a, T* x) {
+LINNET_KERNEL static void scale(index n, T a, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(x + i, a * get(x + i, c), c);
 }
 /// sum of x_i y_i
 template <class T>
-LINNET_TARGET static T dot(index n, const T* x, const T* y) {
+LINNET_KERNEL static T dot(index n, const T* x, const T* y) {
   vec<T> total = {};
   LINNET_FOR_VECTORS(T, i, c, n) total += get(x + i, c) * get(y + i, c);
   return sum<T>(total);
@@ -5013,14 +5927,14 @@ LINNET_TARGET static T dot(index n, const T* x, const T* y) {
 
 /// sum of x_i
 template <class T>
-LINNET_TARGET static T total(index n, const T* x) {
+LINNET_KERNEL static T total(index n, const T* x) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(x + i, c);
   return sum<T>(all);
 }
 /// largest x_i; n > 0
 template <class T>
-LINNET_TARGET static T maximum(index n, const T* x) {
+LINNET_KERNEL static T maximum(index n, const T* x) {
   if (n < lanes<T>) {
     T m = x[0];
     for (index i = 1; i < n; ++i) m = x[i] > m ? x[i] : m;
@@ -5036,7 +5950,7 @@ LINNET_TARGET static T maximum(index n, const T* x) {
 
 /// Whether all of x[rows, n] are finite, rows `stride` apart; looks at the bits, as is_finite().
 template <class T>
-LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stride) {
+LINNET_KERNEL static bool all_finite(index rows, index n, const T* x, index stride) {
   using number = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   constexpr number exponent = sizeof(T) == 4 ? 0x7f800000 : number(0x7ff0000000000000);
   vec_int<T> found{};
@@ -5056,7 +5970,7 @@ LINNET_TARGET static bool all_finite(index rows, index n, const T* x, index stri
 
 /// x = log(1 + e^x). float: relative error below 1e-6; double: the C library's.
 template <class T>
-LINNET_TARGET static void softplus(index n, T* x) {
+LINNET_KERNEL static void softplus(index n, T* x) {
   LINNET_FOR_VECTORS(T, i, c, n) {
     const vec<T> v = get(x + i, c), zero = {};
     const vec<T> u = exp<T>(v < T(0) ? v : -v), positive = v > T(0) ? v : zero;
@@ -5079,7 +5993,7 @@ LINNET_TARGET static void softplus(index n, T* x) {
 }
 /// dx *= 1 / (1 + e^-x), the derivative of softplus.
 template <class T>
-LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
+LINNET_KERNEL static void softplus_backward(index n, const T* x, T* dx) {
   LINNET_FOR_VECTORS(T, i, c, n)
   put<T>(dx + i, get(dx + i, c) / (T(1) + exp<T>(-get(x + i, c))), c);
 }
@@ -5089,7 +6003,7 @@ LINNET_TARGET static void softplus_backward(index n, const T* x, T* dx) {
 /// c_j. next may be h.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
+LINNET_KERNEL static void scan_step(index rows, index n, const T* delta, const T* x, const T* a,
                                     const T* b, const T* c, const T* h, T* decay, T* next, T* y) {
   for (index i = 0; i < rows; ++i, a += n, h += n, decay += n, next += n) {
     const T input = delta[i] * x[i];
@@ -5109,7 +6023,7 @@ LINNET_TARGET static void scan_step(index rows, index n, const T* delta, const T
 /// and d_decay (of delta_i through the decay).
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta, const T* x,
+LINNET_KERNEL static void scan_step_backward(index rows, index n, const T* delta, const T* x,
                                              const T* a, const T* b, const T* c, const T* h,
                                              const T* decay, const T* next, const T* dy, T* carried,
                                              T* da, T* db, T* dc, T* d_input, T* d_decay) {
@@ -5138,7 +6052,7 @@ LINNET_TARGET static void scan_step_backward(index rows, index n, const T* delta
 
 /// x = exp(x - shift); returns the sum.
 template <class T>
-LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
+LINNET_KERNEL static T exp_sum(index n, T shift, T* x) {
   constexpr std::make_integer_sequence<int, lanes<T>> all{};
   if (n < lanes<T>) {
     const vec<T> e = exp<T>(load_first<T>(x, n) - shift);
@@ -5160,28 +6074,28 @@ LINNET_TARGET static T exp_sum(index n, T shift, T* x) {
 }
 /// Softmax in place (Vaswani et al. 2017, eq. 1); n > 0.
 template <class T>
-LINNET_TARGET static void softmax(index n, T* x) {
+LINNET_KERNEL static void softmax(index n, T* x) {
   const T m = maximum(n, x);
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
 /// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
 template <class T>
-LINNET_TARGET static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
+LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
   const T s = dot(n, p, dp);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).
 template <class T>
-LINNET_TARGET static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
+LINNET_KERNEL static T rms_norm(index n, T eps, const T* x, const T* gamma, T* y) {
   const T r = T(1) / std::sqrt(dot(n, x, x) / static_cast<T>(n) + eps);
   LINNET_FOR_VECTORS(T, i, c, n) put<T>(y + i, get(gamma + i, c) * (r * get(x + i, c)), c);
   return r;
 }
 /// dx += r u - x r^3 mean(u x), u = dy gamma.
 template <class T>
-LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
+LINNET_KERNEL static void rms_norm_backward(index n, T r, const T* x, const T* gamma, const T* dy,
                                             T* dx) {
   vec<T> all = {};
   LINNET_FOR_VECTORS(T, i, c, n) all += get(dy + i, c) * get(gamma + i, c) * get(x + i, c);
@@ -5193,7 +6107,7 @@ LINNET_TARGET static void rms_norm_backward(index n, T r, const T* x, const T* g
 }
 /// y = gamma * (x - mean) / sqrt(var + eps) + beta; statistics = {mean, 1 / sqrt(...)}.
 template <class T>
-LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
+LINNET_KERNEL static void layer_norm(index n, T eps, const T* x, const T* gamma, const T* beta,
                                      T* y, T* statistics) {
   const T mean = total(n, x) / static_cast<T>(n);
   vec<T> all = {};
@@ -5212,7 +6126,7 @@ LINNET_TARGET static void layer_norm(index n, T eps, const T* x, const T* gamma,
 }
 /// dx += r (u - mean(u) - xhat mean(u xhat)), u = dy gamma, xhat = (x - mean) r.
 template <class T>
-LINNET_TARGET static void layer_norm_backward(index n, const T* statistics, const T* x,
+LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, const T* x,
                                               const T* gamma, const T* dy, T* dx) {
   const T mean = statistics[0], r = statistics[1];
   vec<T> us = {}, uxs = {};
@@ -5278,7 +6192,7 @@ LINNET_TARGET static inline void philox_words(std::uint64_t key, std::uint64_t h
 /// Dropout in place: x *= 0 or keep, and y too unless it is null; 0 where the value's Philox word
 /// is below `limit`. Value i has word (first + i) % 4 of counter (first + i) / 4.
 template <class T>
-LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
+LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit, T keep,
                                index first, index n, T* x, T* y) {
   using some_words = typename vector_of<word, lanes<T>>::type;
   word words[4 * philox_lanes + lanes<T>] = {};  // the last ones are read, not used
@@ -5302,6 +6216,7 @@ LINNET_TARGET static void drop(std::uint64_t key, std::uint64_t high, word limit
 };
 #undef LINNET_TARGET
 #undef LINNET_DOT_PAIRS
+#undef LINNET_DOT_BYTES
 
 #define LINNET_DOT_BF16(acc, a, b)                                            \
   acc = reinterpret_cast<sum>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), \
@@ -5454,7 +6369,7 @@ LINNET_TARGET static inline void product(index M, index N, index K,
 /// C[M, N] = epilogue(A[M, K] B[K, N]) in T, serial.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply(index M, index N, index K, const rows_operand<T>& a,
+LINNET_KERNEL static void multiply(index M, index N, index K, const rows_operand<T>& a,
                                    const columns_operand<T>& b, T* c, index ldc,
                                    const epilogue<T>& e, index slack = 0) {
   product<real_steps<T>, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -5481,8 +6396,8 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   const auto shift = static_cast<word>(i * bits_of(C));
   if constexpr (C == code::bf16) {
     return bits_as<vec<float>>(i == 0 ? w << 16 : w & 0xffff0000u);
-  } else if constexpr (C == code::u8 || C == code::u4) {
-    const words u = (w >> shift) & (C == code::u8 ? 0xffu : 0xfu);
+  } else if constexpr (is_integer(C)) {
+    const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
@@ -5510,29 +6425,72 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
-/// out[k][32] = scale_j (code - zero_j) for `n` rows of words of one panel: `n` * 32 / bits rows of
-/// numbers. Without `scales` the codes are the numbers. A constant `zero` serves all columns where
-/// `zeros` is null. With `Minima`, `zeros` are added after scaling: out = scale_j code + zero_j.
+/// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
+template <code C>
+LINNET_TARGET static inline void collect(words& spare, const words& w) {
+  constexpr word top = ~word{0} << (32 - spare_bits(C));
+  spare = spare >> static_cast<word>(spare_bits(C)) | (w & top);
+}
+/// Moves collected bits to where the codes of a word lie.
+template <code C>
+LINNET_TARGET static inline words collected(const words& spare) {
+  return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
+  words u;
+  if constexpr (spare_bits(C) > 0)
+    if (i >= whole) {
+      words spare = {};
+      for (int j = 0; j < words_of_block(C); ++j) {
+        __builtin_memcpy(&u, block + j * panel_width, sizeof u);
+        collect<C>(spare, u);
+      }
+      return decode<C>(collected<C>(spare), i - whole);
+    }
+  __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
+  return decode<C>(u, i % per_word);
+}
+
+/// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
+/// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
+/// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
 template <code C, bool Minima = false>
-LINNET_TARGET static void decode_panel(index n, const word* w, const float* scales,
+LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
                                        const float* zeros, float zero, float* out) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    float* y = out + at;
     for (index k = 0; k < n; ++k) {
-      words u;
-      __builtin_memcpy(&u, w + k * panel_width + at, sizeof u);
-      float* const y = out + k * per_word * panel_width + at;
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr ((C == code::u8 || C == code::u4) && !Minima) x = x - origin;
-        if (scales) x = x * scale;
-        if constexpr (Minima) x = x + origin;
-        store(y + i * panel_width, x);
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        words u;
+        __builtin_memcpy(&u, w + (k * of_block + j) * panel_width + at, sizeof u);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (is_integer(C) && !Minima) x = x - origin;
+          if (scales) x = x * scale;
+          if constexpr (Minima) x = x + origin;
+          store(y + i * panel_width, x);
+        }
+        y += per_word * panel_width;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        for (int i = 0; i < spare_bits(C); ++i) {
+          vec<float> x = decode<C>(u, i) - origin;
+          if (scales) x = x * scale;
+          store(y + i * panel_width, x);
+        }
+        y += spare_bits(C) * panel_width;
       }
     }
   }
@@ -5542,11 +6500,12 @@ LINNET_TARGET static void decode_panel(index n, const word* w, const float* scal
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
 template <code C, bool Minima = false>
-LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, const float* scales,
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
                                        const float* zeros, float zero, float* sums) {
-  constexpr int per_word = 32 / bits_of(C),
+  constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
+                block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
-  constexpr bool integer = (C == code::u8 || C == code::u4) && !Minima;
+  constexpr bool integer = is_integer(C) && !Minima;
   float total = 0;
   if constexpr (Minima) {
     vec<float> parts = {};
@@ -5557,28 +6516,41 @@ LINNET_TARGET static void row_by_panel(index k, const float* a, const word* w, c
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
     const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
-    vec<float> acc[std::size_t{per_word}] = {};
-    const index whole = k / per_word;
+    vec<float> acc[std::size_t{chains}] = {};
+    const index whole = k / block;
+    const float* from = a;
     for (index n = 0; n < whole; ++n) {
-      words u;
-      __builtin_memcpy(&u, w + n * panel_width + at, sizeof u);
-      LINNET_UNROLL
-      for (int i = 0; i < per_word; ++i) {
-        vec<float> x = decode<C>(u, i);
-        if constexpr (integer) x = x - origin;
-        acc[i] += a[n * per_word + i] * x;
+      words spare = {};
+      for (int j = 0; j < of_block; ++j) {
+        const word* const here = w + (n * of_block + j) * panel_width + at;
+        words u;
+        __builtin_memcpy(&u, here, sizeof u);
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int i = 0; i < per_word; ++i) {
+          vec<float> x = decode<C>(u, i);
+          if constexpr (integer) x = x - origin;
+          acc[i % chains] += from[i] * x;
+        }
+        from += per_word;
+        if constexpr (spare_bits(C) > 0) collect<C>(spare, u);
+      }
+      if constexpr (spare_bits(C) > 0) {
+        const words u = collected<C>(spare);
+        acc[0] += from[0] * (decode<C>(u, 0) - origin);
+        acc[1] += from[1] * (decode<C>(u, 1) - origin);
+        from += 2;
       }
     }
-    for (int i = 0; i < static_cast<int>(k % per_word); ++i) {
-      words u;
-      __builtin_memcpy(&u, w + whole * panel_width + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
+    for (int i = 0; i < static_cast<int>(k % block); ++i) {
+      vec<float> x = decode_any<C>(w + whole * of_block * panel_width + at, i);
       if constexpr (integer) x = x - origin;
-      acc[0] += a[whole * per_word + i] * x;
+      acc[0] += from[i] * x;
     }
     vec<float> x = acc[0];
     LINNET_UNROLL
-    for (int i = 1; i < per_word; ++i) x += acc[i];
+    for (int i = 1; i < chains; ++i) x += acc[i];
     if (scales) x *= load(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
@@ -5593,7 +6565,7 @@ LINNET_TARGET static inline void round_to_bf16(const vec<float>& x, words& y) {
 }
 /// y[n] = bf16(x[n]), zeros behind them up to an even number.
 template <class T>
-LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
+LINNET_KERNEL static void to_bf16(index n, const T* x, bf16_code* y) {
   using half = typename vector_of<std::uint16_t, lanes<float>>::type;
   index i = 0;
   for (; i + lanes<float> <= n; i += lanes<float>) {
@@ -5613,7 +6585,7 @@ LINNET_TARGET static void to_bf16(index n, const T* x, bf16_code* y) {
 }
 /// pairs[n] = {bf16(first[n]), bf16(second[n])}, the first in the low half; `second` may be null.
 template <class T>
-LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
+LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second, word* pairs) {
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
     words low, high = {};
@@ -5632,7 +6604,7 @@ LINNET_TARGET static void to_bf16_pairs(index n, const T* first, const T* second
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_TARGET static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
@@ -5733,7 +6705,7 @@ struct int8_finish {
 /// C[M, N] = epilogue(A B) of bf16 pairs: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_bf16(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const epilogue<T>& e, index slack = 0) {
   product<bf16_steps, real_finish<T>>(M, N, K, a, b, c, ldc, e, slack);
@@ -5741,10 +6713,218 @@ LINNET_TARGET static void multiply_bf16(index M, index N, index K, const rows_op
 /// C[M, N] = epilogue(A B) of signed by unsigned bytes: `K` counts words. B is packed panels.
 template <class T>
 // NOLINTNEXTLINE(readability-function-size)
-LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
+LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_operand<word>& a,
                                         const columns_operand<word>& b, T* c, index ldc,
                                         const integer_epilogue& e, index slack = 0) {
   product<int8_steps, int8_finish>(M, N, K, a, b, c, ldc, e, slack);
+}
+
+/// @file
+/// Products of int8 inputs with integer codes whose scales belong to groups of inputs, of one
+/// instruction-set level: included inside a struct by simd/levels.hpp. Codes are unpacked in
+/// registers, beside the products, whatever the number of rows. Each output is the same sum by the
+/// same steps in every tile: groups in ascending order, exact within a group.
+
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+template <code C>
+static constexpr int input_words = 8 / bits_of(C);
+
+/// Moves the even bytes of each 8 before the odd ones. They so meet the low and the high halves of
+/// the bytes that hold 8 codes of 4 bits.
+LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 8) {
+    std::uint64_t all;
+    __builtin_memcpy(&all, y + i, sizeof all);
+    std::uint64_t halves[2] = {all, all >> 8};
+    LINNET_UNROLL
+    for (std::uint64_t& u : halves) {
+      u &= 0x00ff00ff00ff00ffu;
+      u = (u | u >> 8) & 0x0000ffff0000ffffu;
+      u = (u | u >> 16) & 0xffffffffu;
+    }
+    all = halves[0] | halves[1] << 32;
+    __builtin_memcpy(y + i, &all, sizeof all);
+  }
+}
+
+/// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
+/// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
+template <code C, class T>
+LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
+                                         float* scales, std::int32_t* sums) {
+  for (index g = 0, i = 0; i < n; ++g, i += group)
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+  if constexpr (input_words<C> == 2) {
+    for (index i = n; i % 8; ++i) y[i] = 0;
+    split_even_and_odd(n, y);
+  }
+}
+
+/// Steps of the sum of a group: acc += the products of a word of inputs and one of unpacked codes.
+template <code C>
+struct group_steps {
+  LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
+    if constexpr (input_words<C> == 1)
+      codes = w;
+    else
+      codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+  }
+#if defined(LINNET_DOT_BYTES)
+  /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
+  static constexpr bool short_sums = input_words<C> == 2;
+#else
+  static constexpr bool short_sums = false;
+#endif
+  using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
+  LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
+#if defined(LINNET_DOT_BYTES)
+    if constexpr (short_sums)
+      acc += LINNET_DOT_BYTES(codes, inputs);
+    else
+#endif
+      int8_steps::step(acc, inputs, codes);
+  }
+};
+
+/// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
+template <code C, code_offset O, int R, int W>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
+                                              const grouped_rows& a, const grouped_panel& b,
+                                              float* c, index ldc, const epilogue<float>& e) {
+  using steps = group_steps<C>;
+  constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
+  constexpr index stretch = 32 / per_word;
+  vec<float> y[std::size_t{R}][std::size_t{W}] = {};
+  const word* w = b.codes + column;
+  // A pointer for every three rows: their places are then parts of instructions, not additions.
+  const word* left[std::size_t{R + 2} / 3];
+  LINNET_UNROLL
+  for (int i = 0; i < R; i += 3) left[i / 3] = a.codes + (row + i) * a.row;
+  const float* const scale = a.scales + row * a.groups;
+  const word* const extra = a.extra + row * a.groups;
+  for (index g = 0, d = 0; g < a.groups; ++g) {
+    // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
+    LINNET_UNROLL
+    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+      __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
+      if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
+    }
+    const index end = d + b.per_group < b.depth ? d + b.per_group : b.depth;
+    vec_int<float> sums[std::size_t{R}][std::size_t{W}];
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) LINNET_UNROLL
+    for (int v = 0; v < W; ++v)
+      sums[i][v] = O == code_offset::origin
+                       ? static_cast<std::int32_t>(extra[i * a.groups + g]) - vec_int<float>{}
+                       : vec_int<float>{};
+    while (d < end) {
+      const index stop = d + stretch < end ? d + stretch : end;
+      typename steps::sum part[std::size_t{R}][std::size_t{W}];
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+        if constexpr (steps::short_sums)
+          part[i][v] = typename steps::sum{};
+        else
+          part[i][v] = sums[i][v];
+      }
+      for (; d < stop; ++d) {
+        words packed[std::size_t{W}];
+        LINNET_UNROLL
+        for (int v = 0; v < W; ++v)
+          __builtin_memcpy(&packed[v], w + v * lanes<float>, sizeof packed[v]);
+        if constexpr (R == 1) {
+          __builtin_prefetch(w + 1024);
+          __builtin_prefetch(w + 1024 + panel_width / 2);
+        }
+        w += panel_width;
+        LINNET_UNROLL
+        for (int s = 0; s < inputs; ++s) {
+          words codes[std::size_t{W}];
+          LINNET_UNROLL
+          for (int v = 0; v < W; ++v) steps::unpack(packed[v], s, codes[v]);
+          LINNET_UNROLL
+          for (int i = 0; i < R; ++i) {
+            // The difference spreads a number over a vector.
+            const words x = left[i / 3][i % 3 * a.row + s] - words{};
+            LINNET_UNROLL
+            for (int v = 0; v < W; ++v) steps::step(part[i][v], x, codes[v]);
+          }
+        }
+        LINNET_UNROLL
+        for (int i = 0; i < R; i += 3) left[i / 3] += inputs;
+      }
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) LINNET_UNROLL
+      for (int v = 0; v < W; ++v) {
+#if defined(LINNET_DOT_BYTES)
+        if constexpr (steps::short_sums)
+          sums[i][v] += int8_steps::pairs(part[i][v], int8_steps::halves{} + 1);
+        else
+#endif
+          sums[i][v] = part[i][v];
+      }
+    }
+    LINNET_UNROLL
+    for (int v = 0; v < W; ++v) {
+      const index at = g * panel_width + column + v * lanes<float>;
+      const vec<float> of_codes = load(b.scales + at);
+      vec<float> offset = {};
+      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      LINNET_UNROLL
+      for (int i = 0; i < R; ++i) {
+        const index group = i * a.groups + g;
+        vec<float> x = __builtin_convertvector(sums[i][v], vec<float>);
+        if constexpr (O == code_offset::zero) x -= offset * bits_as<float>(extra[group]);
+        if constexpr (O == code_offset::minimum) {
+          // Together they reach no further than the inputs times the weights.
+          x *= of_codes;
+          LINNET_KEEP(x);  // the second product, not the first, is what joins the sum
+          x += offset * bits_as<float>(extra[group]);
+          y[i][v] += x * scale[group];
+        } else {
+          y[i][v] += x * (of_codes * scale[group]);
+        }
+      }
+    }
+  }
+  LINNET_UNROLL
+  for (int v = 0; v < W; ++v) {
+    const index at = column + v * lanes<float>;
+    if (at >= columns) break;
+    const index count = columns - at < lanes<float> ? columns - at : lanes<float>;
+    real_finish<float> finish;
+    finish.begin(e, at, count);
+    LINNET_UNROLL
+    for (int i = 0; i < R; ++i) {
+      float* const out = c + (row + i) * ldc + at;
+      vec<float> z;
+      finish.value(e, y[i][v], row + i, z);
+      if (e.accumulate) z += get(out, count);
+      put(out, z, count);
+    }
+  }
+}
+
+/// C[M, columns] = epilogue(A B) of int8 inputs and one panel of codes, serial. With x the sum of a
+/// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
+/// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
+/// sum of inputs) * scale of inputs.
+template <code C, code_offset O>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
+                                          const grouped_panel& b, float* c, index ldc,
+                                          const epilogue<float>& e) {
+  constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
+                wide = per_panel < 4 ? per_panel : 4;
+  index i = 0;
+  for (; i + rows <= M; i += rows)
+    for (index j = 0; j < columns; j += 2 * lanes<float>)
+      grouped_tile<C, O, rows, 2>(i, j, columns, a, b, c, ldc, e);
+  for (; i < M; ++i)
+    for (index j = 0; j < columns; j += wide * lanes<float>)
+      grouped_tile<C, O, 1, wide>(i, j, columns, a, b, c, ldc, e);
 }
 };
 #undef LINNET_TARGET
@@ -5760,6 +6940,7 @@ LINNET_TARGET static void multiply_int8(index M, index N, index K, const rows_op
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
+#undef LINNET_KERNEL
 #endif
 #undef LINNET_KEEP
 #undef LINNET_FOR_VECTORS
@@ -5848,25 +7029,42 @@ LINNET_SIMD_NAMESPACE_END
                                                                 const float*, float, float*);     \
   LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
       index, const float*, const word*, const float*, const float*, float, float*);
+#define LINNET_GROUPS(L, C, O)                                                \
+  LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(     \
+      index, index, const grouped_rows&, const grouped_panel&, float*, index, \
+      const epilogue<float>&);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
       const epilogue<float>&, index);                                                              \
   LINNET_EXTERN void detail::L::multiply_int8<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
-      const integer_epilogue&, index);
+      const integer_epilogue&, index);                                                             \
+  LINNET_GROUPS(L, u8, origin)                                                                     \
+  LINNET_GROUPS(L, u8, zero)                                                                       \
+  LINNET_GROUPS(L, u4, origin)                                                                     \
+  LINNET_GROUPS(L, u4, minimum)
+#define LINNET_TO_GROUPS(L, C)                                  \
+  LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
+      index, index, const float*, std::int8_t*, float*, std::int32_t*);
 #define LINNET_CODES(L)                                                                            \
   LINNET_DECODE(L, bf16)                                                                           \
   LINNET_DECODE(L, f16)                                                                            \
   LINNET_DECODE(L, f8_e4m3)                                                                        \
   LINNET_DECODE(L, f8_e5m2)                                                                        \
   LINNET_DECODE(L, u8)                                                                             \
+  LINNET_DECODE(L, u6)                                                                             \
+  LINNET_DECODE(L, u5)                                                                             \
   LINNET_DECODE(L, u4)                                                                             \
   LINNET_DECODE(L, u4, true)                                                                       \
+  LINNET_DECODE(L, u3)                                                                             \
+  LINNET_DECODE(L, u2)                                                                             \
   LINNET_DECODE(L, nf4)                                                                            \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
   LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
+  LINNET_TO_GROUPS(L, u8)                                                                          \
+  LINNET_TO_GROUPS(L, u4)                                                                          \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
@@ -5935,7 +7133,9 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_EXTERN
 #undef LINNET_PRODUCT
 #undef LINNET_DECODE
+#undef LINNET_GROUPS
 #undef LINNET_DOT
+#undef LINNET_TO_GROUPS
 #undef LINNET_CODES
 #undef LINNET_ACTIVATION
 #undef LINNET_ATTENTION
@@ -5955,18 +7155,39 @@ using simd::resolve;
 using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
 
+struct input_tap;
+
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.
 struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
+  const input_tap* tap = nullptr;  ///< is shown what products read, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
   void with_kernels(F&& f) const {
     simd::dispatch(level, std::forward<F>(f));
   }
+};
+
+/// Inputs that one or more matrices read, which are told apart by where their panels are.
+struct product_inputs {
+  index rows, width;
+  const float* x;  ///< [rows, width]
+  index matrices;
+  const void* products;
+  const void* (*panels)(const void* products, index i);
+
+  /// The panels of matrix `i`.
+  const void* panels_of(index i) const { return panels(products, i); }
+};
+/// A hook that is shown the inputs of products, see calibrate(). Called by every thread; all have
+/// returned before the inputs change.
+struct input_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const product_inputs& inputs) = nullptr;
 };
 
 }  // namespace ops
@@ -5992,8 +7213,9 @@ struct policy {};
 struct f32 : policy {};
 /// bfloat16 to nearest even; sums in f32. Weights must be stored as bf16.
 struct bf16 : policy {};
-/// int8 with one scale per token, found at run time (W8A8); sums in int32, exact. Weights
-/// must be stored as 8-bit integers with one scale per row or tensor.
+/// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8 or 4
+/// bits. A token has one scale, or one for each group of inputs where weights have scales of
+/// groups. Sums of what shares a scale are exact, in int32; those of the groups are in f32.
 struct int8 : policy {};
 }  // namespace compute
 
@@ -6031,7 +7253,7 @@ struct policy {
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
-  static constexpr index per_value = 1;      ///< codes in one `value` of a canonical row
+  static constexpr index shared_bits = 0;    ///< of a code that shares its `value` with others
 };
 /// Storage of plain numbers, which kernels read as they are.
 template <class Real>
@@ -6039,17 +7261,26 @@ struct real : policy {
   using value = Real;  ///< one stored number
   using word = Real;   ///< what packed panels are made of
   static constexpr index per_word = 1;
+  /// Words of one column of `k` numbers in a packed panel.
+  static constexpr index words(index k) { return k; }
   /// Whether a stored number is neither infinite nor NaN.
   static bool finite(value x) { return is_finite(x); }
 };
-/// Storage of codes that kernels decode: packed panels are words of several codes.
+/// Storage of codes that kernels decode: packed panels are words of several codes. In a canonical
+/// row codes of fewer bits than a `Value`, an unsigned byte, follow each other bit by bit.
 template <class Value, simd::code Code>
 struct coded : policy {
   using value = Value;
   using word = simd::word;
   static constexpr simd::code code = Code;
+  static constexpr index shared_bits = simd::bits_of(Code) < 8 ? simd::bits_of(Code) : 0;
   static constexpr int origin = 0;  ///< packed code of the canonical code 0
-  static constexpr index per_word = 32 / simd::bits_of(Code);
+  static constexpr index per_word = simd::codes_of_word(Code);
+  static constexpr index block = simd::codes_of_block(Code);  ///< inputs that fill whole words
+  /// Words of one column of `k` codes in a packed panel.
+  static constexpr index words(index k) {
+    return (k + block - 1) / block * simd::words_of_block(Code);
+  }
   /// True: every integer and every table entry is finite.
   static constexpr bool finite(value) { return true; }
 };
@@ -6068,13 +7299,27 @@ template <class S, class A>
 struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
-  static_assert(
-      !std::is_same_v<A, linnet::compute::int8> || (keeps<S>(simd::code::u8) && S::group == 0),
-      "linnet: compute::int8 multiplies 8-bit integer weights with one scale per row or tensor");
+  static_assert(!std::is_same_v<A, linnet::compute::int8> || keeps<S>(simd::code::u8) ||
+                    keeps<S>(simd::code::u4),
+                "linnet: compute::int8 multiplies weights stored as integers of 8 or 4 bits");
   using compute = A;
 };
 
 }  // namespace storage
+
+namespace detail {
+
+/// Storage `S`, or each of a mixed one, whose products round their inputs to `A`; see per_role<>.
+template <class S, class A>
+struct computed_storage {
+  using type = storage::with_compute<S, A>;
+};
+template <class S, class A>
+requires(std::is_same_v<typename S::compute, A>) struct computed_storage<S, A> {
+  using type = S;
+};
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -6202,7 +7447,7 @@ template <class Value, simd::code Code>
 struct ggml_block : coded<Value, Code> {
   using value = Value;
   static constexpr bool scaled = true, ggml = true;
-  static constexpr index group = 32, per_value = Code == simd::code::u4 ? 2 : 1;
+  static constexpr index group = 32;
 
  protected:
   /// A scale as a block holds it; infinite beyond what a half reaches.
@@ -6231,6 +7476,7 @@ struct q8_0 : ggml_block<std::int8_t, simd::code::u8> {
   static constexpr const char* name = "q8_0";
   static constexpr double largest = 127;
   static constexpr int origin = 128;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, -127, 127)); }
   static double decode(value x) { return x; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float&) {
@@ -6246,6 +7492,9 @@ struct q4_0 : ggml_block<std::uint8_t, simd::code::u4> {
   static constexpr const char* name = "q4_0";
   static constexpr double largest = 8;
   static constexpr int origin = 8;
+  static value encode(double x) {
+    return static_cast<value>(static_cast<int>(nearest_whole(x, -8, 7)) & 15);
+  }
   static double decode(value x) { return x < 8 ? x : x - 16; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float&) {
@@ -6262,6 +7511,7 @@ struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
   static constexpr const char* name = "q4_1";
   static constexpr bool centred = true;
   static constexpr double largest = 15;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, 0, 15)); }
   static double decode(value x) { return x; }
   /// Rounds one block of finite numbers as llama.cpp's reference code does.
   static void round_block(index n, const float* x, value* codes, float& scale, float& minimum) {
@@ -6282,29 +7532,56 @@ struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Storage in 4-bit integers.
+/// Storage in integers of few bits.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// Symmetric 4-bit integers, |code| <= 7, with one scale for each `Group` inputs of a row. Two
-/// codes share a byte, the first in the low half.
-template <index Group = 32>
-struct int4 : coded<std::uint8_t, simd::code::u4> {
-  static_assert(Group > 0 && Group % 8 == 0,
-                "linnet::storage::int4: groups are a multiple of 8 inputs");
-  static constexpr const char* name = "int4";
+/// Symmetric integers of 2 to 6 bits with one scale for each `Group` inputs of a row. Where `Group`
+/// is 0 a row has one scale. |code| <= 2^(Bits - 1) - 1, round half to even. The codes of a row
+/// follow each other bit by bit, the first in the lowest bits.
+template <int Bits, index Group = 32>
+struct grouped : coded<std::uint8_t, simd::integer_code(Bits)> {
+  static_assert(Bits >= 2 && Bits <= 6,
+                "linnet::storage::grouped: codes have 2, 3, 4, 5 or 6 bits; those of 8 are "
+                "storage::int8_per");
+  static_assert(Group >= 0 && Group % grouped::block == 0,
+                "linnet::storage::grouped: groups are a multiple of 8 inputs with 4 bits, of 16 "
+                "with 2, of 32 with 3, 5 or 6; 0 is a whole row");
+  using value = std::uint8_t;
+  static constexpr const char* name = Bits == 2   ? "int2"
+                                      : Bits == 3 ? "int3"
+                                      : Bits == 4 ? "int4"
+                                      : Bits == 5 ? "int5"
+                                                  : "int6";
   static constexpr bool scaled = true;
-  static constexpr index group = Group, per_value = 2;
-  static constexpr double largest = 7;
-  static constexpr int origin = 8;
-  /// One code, in the low half of the byte.
+  static constexpr index group = Group;
+  static constexpr int origin = 1 << (Bits - 1);
+  static constexpr double largest = origin - 1;
+  /// One code, in the low bits of the byte.
   static value encode(double x) {
-    return static_cast<value>(static_cast<int>(nearest_whole(x, -7, 7)) & 15);
+    constexpr int mask = 2 * origin - 1;
+    return static_cast<value>(static_cast<int>(nearest_whole(x, -largest, largest)) & mask);
   }
-  static double decode(value x) { return x < 8 ? x : x - 16; }
+  static double decode(value x) { return x < origin ? x : x - 2 * origin; }
 };
+
+/// 2-bit integers, -1 to 1.
+template <index Group = 32>
+using int2 = grouped<2, Group>;
+/// 3-bit integers, -3 to 3.
+template <index Group = 32>
+using int3 = grouped<3, Group>;
+/// 4-bit integers, -7 to 7.
+template <index Group = 32>
+using int4 = grouped<4, Group>;
+/// 5-bit integers, -15 to 15.
+template <index Group = 32>
+using int5 = grouped<5, Group>;
+/// 6-bit integers, -31 to 31.
+template <index Group = 32>
+using int6 = grouped<6, Group>;
 
 }  // namespace storage
 
@@ -6355,7 +7632,8 @@ LINNET_NAMESPACE_BEGIN
 /// Values that hold one canonical row of `columns` codes.
 template <class S>
 constexpr index row_values(index columns) {
-  return (columns + S::per_value - 1) / S::per_value;
+  constexpr index bits = S::shared_bits;
+  return bits ? (columns * bits + 7) / 8 : columns;
 }
 /// Scales (and zero points) of one row of `columns` inputs.
 template <class S>
@@ -6380,6 +7658,12 @@ constexpr index matrix_bytes(index rows, index columns) {
                  row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1));
 }
 
+/// Bits for one weight in rows of `columns` inputs, scales and zero points included.
+template <class S>
+constexpr double bits_per_weight(index columns) {
+  return 8 * static_cast<double>(matrix_bytes<S>(1, columns)) / static_cast<double>(columns);
+}
+
 /// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
 /// see.
 template <class S>
@@ -6391,19 +7675,28 @@ struct matrix_ref {
 
   /// The code at row `r`, column `j`, in the low bits.
   typename S::value code(index r, index j, index columns) const {
-    const typename S::value x = data[r * row_values<S>(columns) + j / S::per_value];
-    if constexpr (S::per_value == 2)
-      return j % 2 ? x >> 4 : x & 15;
-    else
-      return x;
+    const typename S::value* const row = data + r * row_values<S>(columns);
+    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
+      const index first = j * bits % 8;
+      unsigned x = static_cast<unsigned>(row[j * bits / 8]) >> first;
+      if (first + bits > 8) x |= static_cast<unsigned>(row[j * bits / 8 + 1]) << (8 - first);
+      return static_cast<typename S::value>(x & ((1u << bits) - 1));
+    } else {
+      return row[j];
+    }
   }
   /// Stores a code; the codes of a row come in ascending order.
   void set_code(index r, index j, index columns, typename S::value code) const {
-    typename S::value& x = data[r * row_values<S>(columns) + j / S::per_value];
-    if constexpr (S::per_value == 2)
-      x = j % 2 ? static_cast<typename S::value>(x | code << 4) : code;
-    else
-      x = code;
+    typename S::value* const row = data + r * row_values<S>(columns);
+    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
+      const index first = j * bits % 8;
+      typename S::value& x = row[j * bits / 8];
+      x = static_cast<typename S::value>((first ? x : 0u) | static_cast<unsigned>(code) << first);
+      if (first + bits > 8)
+        row[j * bits / 8 + 1] = static_cast<typename S::value>(code >> (8 - first));
+    } else {
+      row[j] = code;
+    }
   }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
@@ -6522,12 +7815,17 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// 4-bit codes of normal quantiles with one scale for each 64 inputs of a row (Dettmers et al.
-/// 2023). Two codes share a byte, the first in the low half.
-struct nf4 : coded<std::uint8_t, simd::code::nf4> {
+/// 4-bit codes of normal quantiles with one scale for each `Group` inputs of a row (Dettmers et al.
+/// 2023). Where `Group` is 0 a row has one scale. Two codes share a byte, the first in the low
+/// half.
+template <index Group>
+struct nf4_per : coded<std::uint8_t, simd::code::nf4> {
+  static_assert(Group >= 0 && Group % 8 == 0,
+                "linnet::storage::nf4_per: groups are a multiple of 8 inputs; 0 is a whole row");
+  using value = std::uint8_t;
   static constexpr const char* name = "nf4";
   static constexpr bool scaled = true;
-  static constexpr index group = 64, per_value = 2;
+  static constexpr index group = Group;
   static constexpr double largest = 1;
   /// The nearest of the 16 values; that of 0 for a NaN.
   static value encode(double x) {
@@ -6541,6 +7839,8 @@ struct nf4 : coded<std::uint8_t, simd::code::nf4> {
   }
   static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
 };
+/// 4-bit codes of normal quantiles, one scale for each 64 inputs of a row.
+struct nf4 : nf4_per<64> {};
 
 }  // namespace storage
 
@@ -6670,6 +7970,14 @@ struct storage_for<P, Default, Entry, Entries...> : storage_for<P, Default, Entr
 template <storage::part P, class Default, class Entry, class... Entries>
 requires(Entry::template has<P>) struct storage_for<P, Default, Entry, Entries...>
     : storage_for<P, typename Entry::stored, Entries...> {
+};
+
+/// All parts of a mixed storage compute in `A`.
+template <class Rest, class... Parts, class A>
+requires(
+    !std::is_same_v<A, compute::f32>) struct computed_storage<storage::mixed<Rest, Parts...>, A> {
+  using type = storage::mixed<typename computed_storage<Rest, A>::type,
+                              typename computed_storage<Parts, A>::type...>;
 };
 
 /// Different types in a list.
@@ -6807,7 +8115,7 @@ struct packed_matrix {
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
 
   /// Rows of words in a panel of `k` inputs.
-  static constexpr index depth(index k) { return (k + S::per_word - 1) / S::per_word; }
+  static constexpr index depth(index k) { return S::words(k); }
   /// Words that the panels of an [n, k] matrix occupy.
   static constexpr index size(index n, index k) { return round_up(n, panel_width) * depth(k); }
   /// Scales of an [n, k] matrix, padded like the panels.
@@ -6820,14 +8128,13 @@ struct packed_matrix {
   }
   /// The canonical code of W(n, j), in the low bits.
   typename S::value code(index n, index j, index k) const {
-    const word w =
-        panels[(n / panel_width * depth(k) + j / S::per_word) * panel_width + n % panel_width];
+    const word* const column = panels + n / panel_width * depth(k) * panel_width + n % panel_width;
     if constexpr (S::per_word == 1) {
-      return w;
+      return column[j * panel_width];
     } else {
-      constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-      const auto shift = static_cast<unsigned>(j % S::per_word) * bits;
-      return static_cast<typename S::value>(((w >> shift) - S::origin) & ((1u << bits) - 1));
+      const word x = simd::code_at(S::code, column + depth(j / S::block * S::block) * panel_width,
+                                   panel_width, static_cast<int>(j % S::block));
+      return static_cast<typename S::value>((x - S::origin) & ((1u << simd::bits_of(S::code)) - 1));
     }
   }
   /// W(n, j).
@@ -6845,29 +8152,29 @@ struct packed_matrix {
 
 /// Fills the panels and scales of `to` from W[n, k], this thread's share of the team.
 template <class T, class S>
-void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
-          const packed_matrix<T, S>& to) {
+__attribute__((noinline)) void pack(const execution& on, index n, index k,
+                                    const matrix_ref<S>& from, const packed_matrix<T, S>& to) {
   using matrix = packed_matrix<T, S>;
   using word = typename S::word;
   const index depth = matrix::depth(k), groups = row_scales<S>(k);
+  constexpr index step = matrix::depth(1);  // words of a block
   on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
     const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
     word* const out = const_cast<word*>(to.panels) + first * depth;
     for (index i = 0; i < panel_width; ++i)
-      for (index d = 0; d < depth; ++d) {
-        word w{};
+      for (index d = 0; d < depth; d += step) {
+        word block[step] = {};
         if constexpr (S::per_word == 1) {
-          if (i < count) w = from.data[(first + i) * k + d];
+          if (i < count) block[0] = from.data[(first + i) * k + d];
         } else {
-          constexpr auto bits = static_cast<unsigned>(simd::bits_of(S::code));
-          for (index j = 0; j < S::per_word && i < count; ++j) {
-            const index column = d * S::per_word + j;
-            const auto code =
-                column < k ? static_cast<unsigned>(from.code(first + i, column, k)) : 0u;
-            w |= ((code + S::origin) & ((1u << bits) - 1)) << (static_cast<unsigned>(j) * bits);
+          constexpr word mask = (1u << simd::bits_of(S::code)) - 1;
+          for (int j = 0; j < S::block && i < count; ++j) {
+            const index column = d / step * S::block + j;
+            const word code = column < k ? static_cast<word>(from.code(first + i, column, k)) : 0u;
+            simd::add_code(S::code, block, j, (code + S::origin) & mask);
           }
         }
-        out[d * panel_width + i] = w;
+        for (index b = 0; b < step; ++b) out[(d + b) * panel_width + i] = block[b];
       }
     for (index i = 0; S::scaled && i < panel_width; ++i)
       for (index g = 0; g < groups; ++g) {
@@ -6997,14 +8304,15 @@ class layer_mask {
     return philox(stream, where, ~static_cast<std::uint64_t>(layer_))[0] < limit_;
   }
   /// Whether all samples [0, batch) skip it.
-  bool drops_all(index batch) const {
+  LINNET_COLD bool drops_all(index batch) const {
     index b = 0;
     while (b < batch && drops(b)) ++b;
     return b == batch;
   }
   /// y = x for the samples that skip the layer; x, y [batch, length, width].
   template <class T>
-  void pass(const team& threads, index batch, index length, index width, const T* x, T* y) const {
+  __attribute__((noinline)) void pass(const team& threads, index batch, index length, index width,
+                                      const T* x, T* y) const {
     threads.each(batch * length, [&](index row) {
       if (drops(row / length)) std::copy_n(x + row * width, width, y + row * width);
     });
@@ -7312,23 +8620,23 @@ void each_block(const execution& on, index m, index n, F&& f) {
   const index panels = round_up(n, panel_width) / panel_width;
   const index blocks = round_up(m, block_rows) / block_rows;
   const index height = round_up((m + blocks - 1) / blocks, 12);
-  const auto rows = [&](index block, index p0, index p1) {
-    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
-    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);
-  };
   const auto [first, last] = on.threads.range(panels * blocks);
-  if (blocks >= 4 * on.threads.size()) {
-    // Many rows: every thread has its own, which it has in its caches from the last operation.
-    for (index unit = first; unit < last;) {
-      const index p0 = unit % panels, p1 = (std::min)(panels, p0 + (last - unit));
-      rows(unit / panels, p0, p1);
-      unit += p1 - p0;
+  // Many rows: every thread has its own, which it has in its caches from the last operation. Few
+  // rows: every thread has its own panels, so each reads only its part of the weights.
+  const bool many = blocks >= 4 * on.threads.size();
+  for (index unit = many ? first : 0, step = 1; unit < (many ? last : blocks); unit += step) {
+    index block = unit, p0 = first / blocks, p1 = last / blocks;
+    if (many) {
+      block = unit / panels;
+      p0 = unit % panels;
+      p1 = (std::min)(panels, p0 + (last - unit));
+      step = p1 - p0;
+    } else {
+      p0 += block < first % blocks;
+      p1 += block < last % blocks;
     }
-  } else {
-    // Few rows: every thread has its own panels, so each reads only its part of the weights.
-    const index p0 = first / blocks, p1 = last / blocks;
-    for (index block = 0; block < blocks; ++block)
-      rows(block, p0 + (block < first % blocks), p1 + (block < last % blocks));
+    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
+    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);  // one call, so one copy of what it does
   }
 }
 
@@ -7451,14 +8759,31 @@ inline constexpr bool trainable =
 /// Rows up to which every thread converts for itself instead of waiting for the others.
 inline constexpr index own_rows = 4;
 
+/// Whether products of storage `S` round their inputs to int8.
+template <class S>
+inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
+template <class S>
+inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
+template <class S>
+constexpr index converted_words(index k) {
+  const index depth = packed_matrix<float, S>::depth(k);
+  return in_int8<S> ? depth * (S::per_word / 4) : depth;
+}
+/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
+template <class S>
+constexpr index converted_scales(index k) {
+  return in_int8<S> ? row_scales<S>(k) : 0;
+}
+
 /// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
 /// `threads` threads.
 template <class S>
 constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
-  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
   using matrix = packed_matrix<float, S>;
-  const index row = 4 * matrix::depth(in) + (int8 ? 8 : 0);
+  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
   const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
   return training ? (std::max)(forward, backward) : forward;
@@ -7469,29 +8794,52 @@ namespace detail {
 /// The inputs of a product as words of low precision.
 struct converted_rows {
   simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;       ///< int8: one per row
-  std::int32_t* sums = nullptr;  ///< int8: of each row's codes
+  float* scales = nullptr;       ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
 };
-/// Rounds x[m, k] to the compute type of `S`.
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
+template <class S>
+std::int32_t group_extra(std::int32_t sum) {
+  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
+  const auto x = static_cast<float>(sum);
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
+/// each group of a row where weights have scales of groups.
 template <class S>
 converted_rows convert(const execution& on, index m, index k, const float* x) {
   assert(on.converted && "linnet::ops: this storage type needs machine::converted");
-  const index depth = packed_matrix<float, S>::depth(k);
+  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
-  constexpr bool int8 = std::is_same_v<typename S::compute, compute::int8>;
-  if (m <= own_rows) words += on.threads.rank() * m * (depth + (int8 ? 2 : 0));
-  converted_rows to{{words, depth, 1}, nullptr, nullptr};
-  to.scales = reinterpret_cast<float*>(words + m * depth);
-  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m);
+  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
+  converted_rows to{{words, width, 1}, nullptr, nullptr};
+  to.scales = reinterpret_cast<float*>(words + m * width);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
   const auto row = [&](index i) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
-      if constexpr (int8)
-        to.scales[i] = K::template to_int8<float>(
-            k, x + i * k, reinterpret_cast<std::int8_t*>(words + i * depth), to.sums[i]);
-      else
+      if constexpr (in_int8<S>) {
+        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
+        float* const scale = to.scales + i * scales;
+        std::int32_t* const sum = to.sums + i * scales;
+        if constexpr (in_int8_groups<S>) {
+          K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
+                                                     scale, sum);
+          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
+        } else {
+          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
+        }
+      } else {
         K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * depth));
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+      }
     });
   };
   if (m <= own_rows)
@@ -7512,7 +8860,7 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   for (index at = k0; at < k1;) {
     const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
     const index scale = matrix::scale_at(p * panel_width, at, k);
-    f(at, end, w.panels + (p * matrix::depth(k) + at / S::per_word) * panel_width,
+    f(at, end, w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width,
       S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
     at = end;
   }
@@ -7574,12 +8922,21 @@ struct product {
 
 namespace detail {
 
+/// Shows the tap what a batch of products reads.
+template <class S>
+void show_inputs(const execution& on, index m, index k, const float* x,
+                 const product<float, S>* all, std::size_t count) {
+  const auto panels = [](const void* products, index i) -> const void* {
+    return static_cast<const product<float, S>*>(products)[i].w.panels;
+  };
+  on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
+}
+
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
 /// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
 void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
-  using matrix = packed_matrix<float, S>;
   constexpr auto origin = static_cast<float>(S::origin);
   const packed_matrix<float, S>& w = one.w;
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
@@ -7606,7 +8963,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
                  Kernels::template decode_panel<S::code, has_minima<S>>(
-                     matrix::depth(last - first), words, scales, zeros, origin,
+                     (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
                      numbers + (first - k0) * panel_width);
                });
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
@@ -7619,11 +8976,36 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
 
 }  // namespace detail
 
+namespace detail {
+/// Computes rows [i0, i1) of panel `p` of y = x W^T from int8 inputs and codes with scales of
+/// groups.
+template <class S, class Kernels>
+void grouped_product(Kernels, index i0, index i1, index p, index k, const converted_rows& x,
+                     const product<float, S>& one) {
+  using matrix = packed_matrix<float, S>;
+  const packed_matrix<float, S>& w = one.w;
+  const index n = one.n, j0 = p * panel_width, depth = matrix::depth(k);
+  const index groups = row_scales<S>(k), scale = p * groups * panel_width;
+  const simd::grouped_rows rows{x.codes.data + i0 * x.codes.row, x.codes.row,
+                                x.scales + i0 * groups,
+                                reinterpret_cast<const simd::word*>(x.sums + i0 * groups), groups};
+  const simd::grouped_panel panel{w.panels + j0 * depth, depth,
+                                  S::group ? S::group / S::per_word : depth, w.scales + scale,
+                                  S::centred ? w.zeros + scale : nullptr};
+  Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
+                                                           rows, panel, one.y + i0 * n + j0, n,
+                                                           one.write().from(i0, j0));
+}
+
+}  // namespace detail
+
 /// All products of x[M, K], which is converted once.
-template <class T, class S, std::size_t Count>
+template <class T, class S>
 void gemm_batch(const execution& on, index m, index k, const T* x,
-                const product<T, S> (&all)[Count]) {
+                std::span<const product<T, S>> all) {
   using matrix = packed_matrix<T, S>;
+  if constexpr (std::is_same_v<T, float>)
+    if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
   if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
@@ -7638,14 +9020,21 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
                                                      one.y, n, one.write(), padding}
           .split(on, finish);
-    } else if constexpr (!converts<S>) {
+    } else if constexpr (!converts<S> || in_int8_groups<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-        simd::dispatch(on.level, [&](auto kernels) {
+        const auto by = [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            detail::decoded_product(kernels, i0, i1, p, k, x, one);
+            if constexpr (converts<S>)
+              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
+            else
+              detail::decoded_product(kernels, i0, i1, p, k, x, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
-        });
+        };
+        if constexpr (converts<S>)
+          simd::dispatch_dot(on.level, by);
+        else
+          simd::dispatch(on.level, by);
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
       detail::block_product<simd::word, T, simd::epilogue<T>>{
@@ -7661,6 +9050,13 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
     }
   }
   on.threads.wait();
+}
+
+/// @copydoc gemm_batch()
+template <class T, class S, std::size_t Count>
+void gemm_batch(const execution& on, index m, index k, const T* x,
+                const product<T, S> (&all)[Count]) {
+  gemm_batch(on, m, k, x, std::span<const product<T, S>>(all));
 }
 
 /// Products of x[M, K], one after the other; as one batch where all matrices are stored alike.
@@ -8235,8 +9631,8 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
 /// Errors: errc::invalid.
 inline result<void> fits_memory(const char* where, const void* data, std::size_t size,
                                 const char* called, index bytes) {
-  const auto refuse = [&](std::string expected, std::string got) {
-    return error{errc::invalid, where, "memory", std::move(expected), std::move(got)};
+  const auto refuse = [&](std::string_view expected, std::string_view got) {
+    return detail::failure(errc::invalid, where, "memory", expected, got);
   };
   if (size < static_cast<std::size_t>(bytes))
     return refuse(std::string(called) + ", " + std::to_string(bytes) + " bytes",
@@ -8247,9 +9643,9 @@ inline result<void> fits_memory(const char* where, const void* data, std::size_t
 }
 
 /// The error of a function that could not allocate so many bytes.
-inline linnet::error out_of_memory(const char* where, index bytes) {
-  return {errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
-          "a failed allocation"};
+LINNET_COLD inline linnet::error out_of_memory(const char* where, index bytes) {
+  return detail::failure(errc::out_of_memory, where, "memory", std::to_string(bytes) + " bytes",
+                         "a failed allocation");
 }
 
 }  // namespace detail
@@ -8298,8 +9694,8 @@ class tensor_block {
   linnet::error error() const {
     if (failed_) return failure_;
     if (lacks_memory_) return detail::out_of_memory("weights", bytes());
-    return {errc::invalid, "weights", "values", "an object that was not moved from",
-            "an empty one"};
+    return detail::failure(errc::invalid, "weights", "values", "an object that was not moved from",
+                           "an empty one");
   }
   /// Marks the values as unusable: valid() is false from now on, and error() returns `why`.
   void fail(linnet::error why) {
@@ -8424,8 +9820,7 @@ template <class M, class T>
 result<void> check_finite(const weights<M, T>& w, std::string where) {
   if (!w.valid()) return w.error();
   if (auto name = first_nonfinite(w); !name.empty())
-    return error{errc::invalid, std::move(where), std::move(name), "finite numbers",
-                 "a NaN or an infinity"};
+    return detail::failure(errc::invalid, where, name, "finite numbers", "a NaN or an infinity");
   return {};
 }
 
@@ -8967,6 +10362,8 @@ struct encoder_shape {
   index vocabulary = 0;       ///< rows of the embedding
   index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
   index types = 2;            ///< token types, such as first and second text; 0 for no such table
+  index position_offset = 0;  ///< rows of a learned position table before the first token's;
+                              ///< RoBERTa has 2, one of them the padding's
   index d_kv = 0;             ///< width of one head; 0 means d_model / heads
   double eps = 1e-12;         ///< added under the root of the norm
   double rope_theta = 10000;  ///< base of the rotary frequencies
@@ -8976,8 +10373,8 @@ struct encoder_shape {
   /// Whether every number is usable.
   constexpr bool valid() const {
     return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
-           types >= 0 && head_width() > 0 && (d_kv > 0 || d_model % heads == 0) && eps > 0 &&
-           rope_theta > 0;
+           types >= 0 && position_offset >= 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
   }
 };
 
@@ -12618,9 +14015,7 @@ template <class... Ps>
 struct pick_storage {
   using stored = pick<storage::policy, storage::f32, Ps...>;
   using computed = pick<compute::policy, typename stored::compute, Ps...>;
-  using type = typename std::conditional_t<
-      std::is_same_v<computed, typename stored::compute>, std::type_identity<stored>,
-      std::type_identity<storage::with_compute<stored, computed>>>::type;
+  using type = typename computed_storage<stored, computed>::type;
 };
 
 /// The storage of the model of a list.
@@ -13045,7 +14440,7 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
-inline std::string number_text(double x) {
+LINNET_COLD inline std::string number_text(double x) {
   char digits[32];
   if (const double limit = 9007199254740992;
       x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
@@ -13067,7 +14462,7 @@ struct option_range {
     return is_finite(x) && (above ? x > least : x >= least) && (below ? x < most : x <= most);
   }
   /// The rule as text, of an option of that name: "0 <= top_p <= 1".
-  std::string text(std::string_view name) const {
+  LINNET_COLD std::string text(std::string_view name) const {
     if (names) {
       std::string all = names[0];
       for (int i = 1; i <= most; ++i) all.append(", ").append(names[i]);
@@ -13140,38 +14535,45 @@ bool in_range(const Options& all) {
   return fit;
 }
 
-/// The error that names an option, its rule and the value.
-inline linnet::error out_of_range(const char* where, const std::string& field,
-                                  const option_range& range, double got) {
-  const std::string_view name = std::string_view(field).substr(field.rfind('.') + 1);
-  std::string rule = range.counts && got > range.most ? "at most 10^15" : range.text(name);
-  if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
-  return {errc::invalid, where, field, rule, number_text(got)};
-}
-/// Finds the first option out of its range; `prefix` and its field name it.
-template <class Options>
-std::optional<linnet::error> first_out_of_range(const char* where, const std::string& prefix,
-                                                const Options& all) {
-  std::optional<linnet::error> wrong;
-  Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
-    if (wrong) return;
-    const std::string field = prefix.empty() ? name : prefix + "." + name;
-    if constexpr (sizeof...(range) == 0) {
-      wrong = first_out_of_range(where, field, value);
-    } else {
-      const double got = (option_value(value, range), ...);
-      if (!(range.contains(got) && ...)) wrong = (out_of_range(where, field, range, got), ...);
-    }
-  });
-  return wrong;
-}
+/// The first option out of its range, named by where it was looked for.
+struct option_search {
+  const char* where;
+  std::string prefix;  ///< of fields in nested structs
+  std::optional<linnet::error> wrong{};
+
+  LINNET_COLD void look(const char* name, double value, const option_range& range) {
+    if (wrong || range.contains(value)) return;
+    const std::string_view last =
+        std::string_view(name).substr(std::string_view(name).rfind('.') + 1);
+    std::string rule = range.counts && value > range.most ? "at most 10^15" : range.text(last);
+    if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
+    wrong = detail::failure(errc::invalid, where, prefix + name, rule, number_text(value));
+  }
+  template <class Options>
+  void look_at(const Options& all) {
+    Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
+      if constexpr (sizeof...(range) == 0) {
+        const std::size_t outer = prefix.size();
+        prefix.append(name).append(1, '.');
+        look_at(value);
+        prefix.resize(outer);
+      } else {
+        (look(name, option_value(value, range), range), ...);
+      }
+    });
+  }
+};
 
 /// Error of the function `where` for options that are out of their ranges: names the first of them
 /// behind `prefix`. Optimizers of the caller's own need not have ranges.
 template <class Options>
 result<void> acceptable(const char* where, std::string_view prefix, const Options& all) {
-  if constexpr (has_ranges<Options>)
-    if (!in_range(all)) return *first_out_of_range(where, std::string(prefix), all);
+  if constexpr (has_ranges<Options>) {
+    option_search search{where, std::string(prefix)};
+    if (!prefix.empty()) search.prefix += '.';
+    search.look_at(all);
+    if (search.wrong) return std::move(*search.wrong);
+  }
   return {};
 }
 
@@ -13406,13 +14808,11 @@ inline constexpr index limits::*growing_limits[] = {&limits::batch,     &limits:
                                                     &limits::target,    &limits::chunk,
                                                     &limits::kv_blocks, &limits::max_logits};
 
-/// bytes(l), or most_bytes where computing it would exceed what an index holds. Each product in
-/// bytes() is a part of the sum, and becomes at most eight times as large where one limit doubles.
-/// So small limits grow to `l` step by step, for as long as the next step is safe. (Constants need
-/// no care: the compiler refuses what overflows.)
-template <class F>
-constexpr index bounded_bytes(const limits& l, F&& bytes) {
-  if (std::is_constant_evaluated()) return bytes(l);
+/// bytes(l) at run time, or most_bytes where computing it would exceed what an index holds. Each
+/// product in bytes() is a part of the sum, and becomes at most eight times as large where one
+/// limit doubles. So small limits grow to `l` step by step, for as long as the next step is safe.
+/// (Constants need no care: the compiler refuses what overflows.)
+LINNET_COLD inline index bounded_bytes_of(const limits& l, index (*bytes)(const limits&)) {
   constexpr index first = sizeof(index) == 8 ? 256 : 4;
   limits some = l;
   for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
@@ -13429,6 +14829,10 @@ constexpr index bounded_bytes(const limits& l, F&& bytes) {
   for (const auto member : growing_limits)
     if (!grow(some.*member, l.*member)) return most_bytes;
   return grow(some.threads, l.threads) ? sum : most_bytes;
+}
+/// bytes(l), or most_bytes where computing it would exceed what an index holds.
+constexpr index bounded_bytes(const limits& l, index (*bytes)(const limits&)) {
+  return std::is_constant_evaluated() ? bytes(l) : bounded_bytes_of(l, bytes);
 }
 
 /// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
@@ -13902,6 +15306,7 @@ void describe_encoder(F& f) {
   f("layers", shape.layers);
   f("context", shape.context);
   f("types", shape.types);
+  if constexpr (shape.position_offset > 0) f("position_offset", shape.position_offset);
   f("position", position_name<typename M::position>());
   if constexpr (M::rotary) f("rope_theta", shape.rope_theta);
   f("ffn", ffn_metadata<typename M::ffn>::name());
@@ -15208,8 +16613,8 @@ LINNET_NAMESPACE_BEGIN
 /// The model type that quantize() makes: M with its matrices and token tables stored as `S`, and
 /// the inputs of its products rounded to `A`.
 template <class M, class S, class A = compute::f32>
-using quantized = typename M::template with_storage<
-    std::conditional_t<std::is_same_v<A, compute::f32>, S, storage::with_compute<S, A>>>;
+using quantized = typename M::template with_storage<typename std::conditional_t<
+    std::is_same_v<A, compute::f32>, std::type_identity<S>, detail::computed_storage<S, A>>::type>;
 
 /// Rounds every matrix and token table of `w` to storage `S`, to nearest, with scales from the
 /// largest magnitudes. Norms, biases and position tables stay in f32. `A` is what inputs of
@@ -15963,7 +17368,7 @@ class text_stream {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_classes.py.
+/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_tables.py.
 
 #include <iterator>
 
@@ -16622,7 +18027,7 @@ constexpr planner planner_for() {
   return m;
 }
 template <class M, class T, class S = storage_of<M, T>>
-constexpr plan_sizes plan_for(const limits& l, purpose use) {
+LINNET_COLD constexpr plan_sizes plan_for(const limits& l, purpose use) {
   planner m = planner_for<S>();
   (void)M::template plan<T>(m, l, use);
   return {m.state.peak(), m.saved.peak(), m.scratch.peak(), round_up(m.converted, alignment)};
@@ -16636,7 +18041,7 @@ struct placed_workspace {
 };
 /// Places the workspace in `memory`, which is zeroed and large enough.
 template <class M, class T, class S = storage_of<M, T>>
-placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
+LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use, void* memory) {
   const plan_sizes sizes = plan_for<M, T, S>(l, use);
   auto* const at = static_cast<std::byte*>(memory);
   planner m = planner_for<S>();
@@ -16668,22 +18073,21 @@ refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from
   return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
 }
 
-/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
-/// is what they need.
-template <class M>
-result<void> acceptable(const char* where, const limits& l, index footprint) {
-  const auto refuse = [&](const char* field, std::string rule, index got) {
-    return linnet::error{errc::invalid, where, field, std::move(rule), std::to_string(got)};
+/// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
+LINNET_COLD inline result<void> acceptable(const char* where, const limits& l, index footprint,
+                                           bool paged, limits_refusal (*rules)(const limits&)) {
+  const auto refuse = [&](const char* field, std::string_view rule, index got) {
+    return detail::failure(errc::invalid, where, field, rule, std::to_string(got));
   };
   const auto no_more_than = [](index most, const char* what) {
     return "no more than " + std::to_string(most) + ", " + what;
   };
   if (auto fit = acceptable(where, "limits", l); !fit) return fit;
-  if (l.kv_blocks > 0 && M::cache::code == kv_code::int4)
+  if (l.kv_blocks > 0 && !paged)
     return refuse("limits.kv_blocks", "0, as kv::int4 is not paged", l.kv_blocks);
   if (l.chunk > 0 && l.max_logits > l.chunk)
     return refuse("limits.max_logits", no_more_than(l.chunk, "limits.chunk"), l.max_logits);
-  if (const limits_refusal own = M::check_limits(l); own.field != nullptr)
+  if (const limits_refusal own = rules(l); own.field != nullptr)
     return refuse(own.field, own.most < 0 ? own.rule : no_more_than(own.most, own.rule), own.got);
   constexpr const char* names[] = {"limits.batch", "limits.source",    "limits.target",
                                    "limits.chunk", "limits.kv_blocks", "limits.max_logits"};
@@ -16698,6 +18102,13 @@ result<void> acceptable(const char* where, const limits& l, index footprint) {
                   l.*growing_limits[largest]);
   return {};
 }
+/// Checks that limits make sense for model M; the error names the first that does not. `footprint`
+/// is what they need.
+template <class M>
+result<void> acceptable(const char* where, const limits& l, index footprint) {
+  return acceptable(where, l, footprint, M::cache::code != kv_code::int4,
+                    [](const limits& some) -> limits_refusal { return M::check_limits(some); });
+}
 
 }  // namespace detail
 
@@ -16705,10 +18116,127 @@ LINNET_NAMESPACE_END
 /// @file
 /// Objectives: how the loss of a batch is computed, such as by cross-entropy or distillation.
 
+/// @file
+/// Loss of vectors of texts that belong together in pairs, against all others of a batch.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of a contrastive loss. The first n vectors of a batch are anchors, vector n + i is the
+/// positive of anchor i, and those behind are negatives of all. With s_ij the cosine of anchor i
+/// and of vector n + j over the temperature, a pair's loss is
+///   log sum_j exp(s_ij) - s_ii.
+/// This is InfoNCE (Oord et al. 2018), the multiple negatives ranking loss of
+/// Sentence-Transformers.
+struct contrastive_options {
+  double temperature = 0.05;  ///< of the cosines, positive
+  bool symmetric = false;     ///< half of the loss asks for the anchor of each positive
+  index negatives = 0;        ///< hard negatives per pair: n is batch / (2 + negatives)
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("temperature", self.temperature, detail::above(0));
+    f("symmetric", self.symmetric, detail::one_of(detail::false_or_true));
+    f("negatives", self.negatives, detail::count(0));
+  }
+};
+
+namespace ops {
+
+/// Arguments of contrastive(): vectors of length one, and scratch memory.
+template <class T>
+struct contrastive_call {
+  index batch = 0, d = 0;    ///< vectors, and their width
+  const T* x = nullptr;      ///< [batch, d]
+  T* scores = nullptr;       ///< scratch, contrastive_scores(batch)
+  double* sums = nullptr;    ///< scratch [batch]: log sums of rows, then of columns
+  double* losses = nullptr;  ///< scratch [batch]
+  T* dx = nullptr;           ///< receives the gradient [batch, d]; null for the loss alone
+  T* cosines = nullptr;      ///< receives each pair's cosine, then zeros [batch]; or null
+};
+/// Cosines of anchors and candidates in a batch, at most.
+constexpr index contrastive_scores(index batch) { return (batch * batch + 3) / 4; }
+
+/// Summed contrastive loss of a batch's pairs, and their number; see contrastive_options. Called by
+/// every thread.
+template <class T>
+loss_sum contrastive(const execution& on, const contrastive_call<T>& c,
+                     const contrastive_options& how) {
+  const index n = c.batch / (2 + how.negatives), m = c.batch - n, d = c.d;
+  const double inverse = 1 / how.temperature, share = how.symmetric ? 0.5 : 1;
+  const T* const candidates = c.x + n * d;
+  const auto score = [&](index i, index j) { return static_cast<double>(c.scores[i * m + j]); };
+  /// log sum_k exp(at(k)), k < count
+  const auto log_sum = [](index count, auto&& at) {
+    double largest = at(0), sum = 0;
+    for (index k = 1; k < count; ++k) largest = (std::max)(largest, at(k));
+    for (index k = 0; k < count; ++k) sum += std::exp(at(k) - largest);
+    return largest + std::log(sum);
+  };
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      T cosine = 0;
+      for (index k = 0; k < d; ++k) cosine += c.x[i * d + k] * candidates[j * d + k];
+      c.scores[i * m + j] = cosine * static_cast<T>(inverse);
+      if (i == j && c.cosines) c.cosines[i] = cosine;
+    }
+    c.sums[i] = log_sum(m, [&](index j) { return score(i, j); });
+    c.losses[i] = share * (c.sums[i] - score(i, i));
+  });
+  if (how.symmetric)
+    on.threads.each(n, [&](index j) {
+      c.sums[n + j] = log_sum(n, [&](index i) { return score(i, j); });
+      c.losses[j] += share * (c.sums[n + j] - score(j, j));
+    });
+  if (c.cosines) on.threads.once([&] { std::fill_n(c.cosines + n, m, T(0)); });
+  loss_sum sum;
+  for (index i = 0; i < n; ++i) sum.nats += c.losses[i];
+  sum.tokens = n;
+  if (!c.dx) return sum;
+
+  on.threads.each(n, [&](index i) {
+    for (index j = 0; j < m; ++j) {
+      const double s = score(i, j), pair = i == j ? 1 : 0;
+      double slope = share * (std::exp(s - c.sums[i]) - pair);
+      if (how.symmetric && j < n) slope += share * (std::exp(s - c.sums[n + j]) - pair);
+      c.scores[i * m + j] = static_cast<T>(slope * inverse);
+    }
+  });
+  on.threads.each(c.batch, [&](index r) {
+    T* const to = c.dx + r * d;
+    std::fill_n(to, d, T(0));
+    const bool anchor = r < n;
+    for (index other = 0; other < (anchor ? m : n); ++other) {
+      const T slope = anchor ? c.scores[r * m + other] : c.scores[other * m + (r - n)];
+      const T* const from = anchor ? candidates + other * d : c.x + other * d;
+      for (index k = 0; k < d; ++k) to[k] += slope * from[k];
+    }
+  });
+  return sum;
+}
+
+/// Criterion of contrastive heads; see contrastive_options.
+struct contrastive_criterion {
+  contrastive_options how{};
+};
+/// The settings that a criterion has for contrastive heads: the defaults if it is of labels.
+template <class Criterion>
+constexpr contrastive_options contrastive_settings(const Criterion& criterion) {
+  if constexpr (std::is_same_v<Criterion, contrastive_criterion>)
+    return criterion.how;
+  else
+    return {};
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// An objective for trainers and evaluators of model `M`: `cross_entropy_objective`,
-/// `distillation`, `cached_logits_reader`, `cached_logits_writer` or your own.
+/// `contrastive_objective`, `distillation`, `cached_logits_reader`, `cached_logits_writer` or your
+/// own.
 /// - `accepts<M>(batch, limits)` says before anything is computed whether it serves this batch
 ///   within the caller's limits; if not, the call computes nothing and gives NaN nats.
 /// - `token_loss(execution, batch)` is then called by every thread and returns the criterion of the
@@ -16730,6 +18258,45 @@ struct cross_entropy_objective {
   static ops::label_cross_entropy token_loss(const ops::execution&, const Batch&) {
     return {};
   }
+};
+
+/// Objective of encoders with head::contrastive: InfoNCE in a batch with settings of one's own.
+class contrastive_objective {
+ public:
+  /// An objective with the default settings.
+  contrastive_objective() = default;
+  /// Opens an objective. Errors: errc::invalid for an option out of its range, by its name.
+  static result<contrastive_objective> open(const contrastive_options& how) LINNET_TRY {
+    if (auto fit = detail::acceptable("contrastive_objective::open", "contrastive_options", how);
+        !fit)
+      return fit.error();
+    contrastive_objective made;
+    made.how_ = how;
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("contrastive_objective::open")
+
+  /// Whether every anchor of a batch has its positive and its hard negatives.
+  template <class M>
+  bool accepts(const typename M::batch& b, const limits&) const {
+    static_assert(contrasts<M>,
+                  "linnet::contrastive_objective: the model's head must be head::contrastive<>");
+    return b.batch % (2 + how_.negatives) == 0;
+  }
+  /// Returns the loss criterion.
+  template <class Batch>
+  ops::contrastive_criterion token_loss(const ops::execution&, const Batch&) const {
+    return {how_};
+  }
+  /// Settings of the loss.
+  const contrastive_options& settings() const { return how_; }
+
+ private:
+  template <class M>
+  static constexpr bool contrasts = requires {
+    requires M::head::contrasts;
+  };
+  contrastive_options how_;
 };
 
 LINNET_NAMESPACE_END
@@ -17460,7 +19027,7 @@ class session {
   /// Opens a session that allocates its memory: footprint(l) bytes, once. `p` must outlive it.
   /// Errors: errc::invalid for limits that make no sense for the model, by the name of the field.
   /// Also errc::out_of_memory, and the error of `p` if it is not valid().
-  static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
+  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     memory_block memory(footprint(l));
     if (!memory.data()) return detail::out_of_memory("session::open", footprint(l));
@@ -17472,8 +19039,8 @@ class session {
   /// Opens a session in the caller's memory: at least footprint(l) bytes, aligned to `alignment`.
   /// Memory and `p` must outlive the session. Nothing is written to memory that is too small.
   /// Errors: as above, and errc::invalid for memory that is too small or not aligned.
-  static result<session> open(const packed<M, T>& p, const limits& l,
-                              std::span<std::byte> memory) LINNET_TRY {
+  LINNET_COLD static result<session> open(const packed<M, T>& p, const limits& l,
+                                          std::span<std::byte> memory) LINNET_TRY {
     if (auto fit = acceptable(p, l); !fit) return fit.error();
     if (auto fit = detail::fits_memory("session::open", memory.data(), memory.size(),
                                        "session::footprint(limits)", footprint(l));
@@ -17696,7 +19263,7 @@ class session {
   /// Whether the limits have a sequence `b`.
   bool has(index b) const { return b >= 0 && b < limits_.batch; }
   struct private_tag {};
-  session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
+  LINNET_COLD session(const packed<M, T>& p, const limits& l, void* memory, private_tag)
       : packed_(&p), limits_(l) {
     const index planned = detail::plan_for<M, T>(l, purpose::decoding).total();
     arena extra(static_cast<std::byte*>(memory) + planned, extra_bytes(l));
@@ -18818,14 +20385,19 @@ constexpr dtype dtype_of() {
                                             : dtype::u8;
 }
 
+/// A tensor without its elements.
+LINNET_COLD inline leaf leaf_of(const parameter_path& at, const tensor_info& info) {
+  leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
+  one.vector = !info.decays() && info.rows == 1;
+  if (one.vector) std::swap(one.rows, one.columns);
+  return one;
+}
 /// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
 template <class M, class T>
 std::vector<leaf> leaves_of(const weights<M, T>& w) {
   std::vector<leaf> all;
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto& from) {
-    leaf one{.name = at.str(), .rows = info.rows, .columns = info.columns};
-    one.vector = !info.decays() && info.rows == 1;
-    if (one.vector) std::swap(one.rows, one.columns);
+    leaf& one = all.emplace_back(leaf_of(at, info));
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
@@ -18839,7 +20411,6 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.row_scales = row_scales<S>(info.columns);
       one.ggml = S::ggml;
     }
-    all.push_back(std::move(one));
   });
   return all;
 }
@@ -18946,7 +20517,7 @@ inline void copy_out(const leaf& from, const placement& at, std::byte* to) {
 LINNET_NAMESPACE_END
 /// @file
 /// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
-/// (arXiv:2002.10957) and ALBERT (Lan et al. 2019).
+/// (arXiv:2002.10957), ALBERT (Lan et al. 2019) and RoBERTa (Liu et al. 2019).
 
 /// @file
 /// An encoder without its head: texts to hidden states, and back.
@@ -18956,6 +20527,110 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Heads of encoders: what is read from the hidden states, and what is trained.
+
+/// @file
+/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
+/// one.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
+enum class sentence_pooling {
+  mean,   ///< of all valid tokens
+  first,  ///< the first token's, "CLS"
+  max     ///< of all valid tokens, column by column
+};
+
+namespace ops {
+
+/// Sequences of rows that are pooled.
+struct pooled_rows {
+  index batch = 0, length = 0;     ///< sequences, and their padded rows
+  const index* lengths = nullptr;  ///< [batch] valid rows of each, or null for all
+  index d = 0;                     ///< width of a row
+};
+
+/// y[batch, d] of x[batch, length, d].
+template <class T>
+void pool_rows(const execution& on, sentence_pooling how, const pooled_rows& all, const T* x,
+               T* y) {
+  const index d = all.d;
+  on.threads.each(all.batch, [&](index b) {
+    const T* const rows = x + b * all.length * d;
+    T* const to = y + b * d;
+    const index n = all.lengths ? all.lengths[b] : all.length;
+    std::copy_n(rows, d, to);
+    if (how == sentence_pooling::first) return;
+    for (index t = 1; t < n; ++t)
+      for (index j = 0; j < d; ++j) {
+        const T v = rows[t * d + j];
+        if (how == sentence_pooling::mean)
+          to[j] += v;
+        else
+          to[j] = to[j] > v ? to[j] : v;
+      }
+    if (how == sentence_pooling::mean)
+      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
+  });
+}
+/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
+/// row that has it.
+template <class T>
+void pool_rows_backward(const execution& on, sentence_pooling how, const pooled_rows& all,
+                        const T* x, const T* dy, T* dx) {
+  const index d = all.d;
+  on.threads.each(all.batch, [&](index b) {
+    const T* const rows = x + b * all.length * d;
+    const T* const from = dy + b * d;
+    T* const to = dx + b * all.length * d;
+    const index n = all.lengths ? all.lengths[b] : all.length;
+    for (index j = 0; j < d; ++j) {
+      if (how == sentence_pooling::mean) {
+        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
+        continue;
+      }
+      index best = 0;
+      if (how == sentence_pooling::max)
+        for (index t = 1; t < n; ++t)
+          if (rows[t * d + j] > rows[best * d + j]) best = t;
+      to[best * d + j] += from[j];
+    }
+  });
+}
+
+namespace detail {
+/// The length of a row, at least 1e-12.
+template <class T>
+T row_length(index d, const T* x) {
+  T sum = 0;
+  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  return (std::max)(std::sqrt(sum), T(1e-12));
+}
+}  // namespace detail
+
+/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
+template <class T>
+void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
+  on.threads.each(rows, [&](index i) {
+    lengths[i] = detail::row_length(d, x + i * d);
+    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
+  });
+}
+/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
+template <class T>
+void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
+                          T* dx) {
+  on.threads.each(rows, [&](index i) {
+    T along = 0;
+    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j)
+      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -18979,6 +20654,7 @@ struct policy {
   static constexpr bool trains = true;         ///< has logits, labels and a loss
   static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
   static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
+  static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
   static constexpr std::string_view place = "head";  ///< name of the reader's parameters
 };
 
@@ -19028,6 +20704,22 @@ struct sequence_classification : policy {
   }
   template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
   using reader = activated_linear<D, D, Pooler, Bias, false>;
+};
+
+/// Vectors of texts, trained by pairs: each batch is anchors, then their positives, then more
+/// negatives, see contrastive_options. There are no labels and no parameters; an embedder gives the
+/// vectors.
+template <sentence_pooling Pooling = sentence_pooling::mean>
+struct contrastive : policy {
+  static constexpr bool per_sequence = true, contrasts = true;
+  static constexpr sentence_pooling pooling = Pooling;
+  static std::string name() {
+    return Pooling == sentence_pooling::mean    ? "contrastive mean"
+           : Pooling == sentence_pooling::first ? "contrastive first"
+                                                : "contrastive max";
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
 };
 
 /// One of `Classes` labels for each token: a linear map of the hidden states.
@@ -19100,6 +20792,11 @@ constexpr bool encoder_fits() {
   else if constexpr (S.types < 0)
     static_assert(never<Ps...>,
                   "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
+  else if constexpr (S.position_offset < 0 ||
+                     (S.position_offset > 0 && !std::is_base_of_v<position::learned, Position>))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: position_offset, the rows before the first token's, must "
+                  "be 0, or positive with position::learned");
   else if constexpr (S.d_kv < 0)
     static_assert(never<Ps...>,
                   "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
@@ -19224,6 +20921,9 @@ struct encoder_body {
   static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
+  /// Rows of a learned table of positions, and the row of the first token.
+  static constexpr index position_offset = Shape.position_offset,
+                         position_rows = context_length + position_offset;
   /// Width of the embedding and of its norm.
   static constexpr index width = embedding::template projection<d, true>::table;
   static constexpr real eps{Shape.eps};
@@ -19274,7 +20974,7 @@ struct encoder_body {
     f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
       p.embedding...);
     if constexpr (learned)
-      f(at / "position" / "weight", tensor_info{context_length, width, role::position, 1},
+      f(at / "position" / "weight", tensor_info{position_rows, width, role::position, 1},
         p.positions...);
     if constexpr (Shape.types > 0)
       f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
@@ -19351,7 +21051,7 @@ struct encoder_body {
         for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
       };
       if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
-      if constexpr (learned) add(p.positions, i % ctx.length);
+      if constexpr (learned) add(p.positions, position_offset + i % ctx.length);
       if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
     });
     embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
@@ -19398,7 +21098,8 @@ struct encoder_body {
                                             w.embedding_scale, ctx);
     ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
     if constexpr (learned)
-      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed, dp.positions);
+      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
+                             dp.positions + position_offset * width);
     if constexpr (Shape.types > 0) {
       if (b.types)
         ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
@@ -19425,7 +21126,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
   static constexpr bool biased = body::biased, rotary = body::rotary, factorised = body::factorised;
   /// Whether the head predicts tokens of the vocabulary.
-  static constexpr bool masked = Head::trains && Head::classes == 0;
+  static constexpr bool masked = Head::trains && Head::classes == 0 && !Head::contrasts;
+  /// Whether the head has logits of labels.
+  static constexpr bool labelled = Head::trains && !Head::contrasts;
   // See model_defaults.
   static constexpr bool supports_cache = false,
                         label_per_sequence = Head::trains && Head::per_sequence;
@@ -19448,8 +21151,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   using with_head = with<linnet::head::policy, Other>;
 
   static constexpr index d = Shape.d_model, width = body::width, context_length = Shape.context;
-  /// Logits of one label.
-  static constexpr index vocabulary = Head::classes > 0 ? Head::classes : Shape.vocabulary;
+  /// Logits of one label; of a contrastive head the cosine of a pair.
+  static constexpr index vocabulary = Head::classes > 0 ? Head::classes
+                                      : Head::contrasts ? 1
+                                                        : Shape.vocabulary;
   /// The layer between the hidden states and the logits.
   using reader = typename Head::template reader<d, width, norm, body::eps,
                                                 detail::ffn_activation<ffn>(), biased>;
@@ -19467,7 +21172,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         (Head::classes > 0 || (masked && !tied)),
         typename form::at<Form, linnet::storage::part::head>::matrix, std::nullptr_t>
         table{};
-    [[no_unique_address]] std::conditional_t<Head::trains && biased, typename Form::vector,
+    [[no_unique_address]] std::conditional_t<labelled && biased, typename Form::vector,
                                              std::nullptr_t>
         bias{};
   };
@@ -19485,7 +21190,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (Head::classes > 0 || (masked && !tied))
       normal(at / last / "weight", tensor_info{vocabulary, read_width, role::matrix, 1},
              p.table...);
-    if constexpr (Head::trains && biased)
+    if constexpr (labelled && biased)
       f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
   }
   static constexpr double initial_deviation = 0.02;
@@ -19497,7 +21202,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Parameters outside the embedding, the tables of positions and types, and an untied head.
   static constexpr index non_embedding() {
     return parameters() -
-           width * (Shape.vocabulary + (body::learned ? context_length : 0) + Shape.types) -
+           width * (Shape.vocabulary + (body::learned ? body::position_rows : 0) + Shape.types) -
            (factorised ? count_parameters<typename body::projection>() : 0) -
            (masked && !tied ? Shape.vocabulary * width : 0);
   }
@@ -19512,11 +21217,14 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   struct workspace : body::template workspace<T> {
     typename reader::template cache<T> read_cache{};
     T *chosen = nullptr, *read = nullptr;  ///< rows that the head reads, and what it makes of them
-    T *d_chosen = nullptr, *d_read = nullptr;  ///< gradients
-    T* chunk = nullptr;                        ///< logits of some rows
-    double* losses = nullptr;                  ///< [rows]
-    index* places = nullptr;                   ///< [rows] of the rows that the head reads
-    token* labels = nullptr;                   ///< [rows] their labels
+    T *d_chosen = nullptr, *d_read = nullptr;    ///< gradients
+    T* chunk = nullptr;                          ///< logits of some rows
+    double* losses = nullptr;                    ///< [rows]
+    index* places = nullptr;                     ///< [rows] of the rows that the head reads
+    token* labels = nullptr;                     ///< [rows] their labels
+    T *vectors = nullptr, *d_vectors = nullptr;  ///< [batch, d] of a contrastive head
+    T *norms = nullptr, *scores = nullptr;       ///< their lengths, and cosines of pairs
+    double* sums = nullptr;                      ///< [batch] log sums of cosines
     int head_dropout_id = 0;
   };
   /// The longest sequence for these limits: `target`, or the whole context when it is 0.
@@ -19547,7 +21255,15 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       w.read = w.hidden;
       w.d_read = w.d_hidden;
     }
-    if (Head::trains && scores) {
+    if (Head::contrasts && scores) {
+      w.vectors = m.saved.take<T>(e.batch * d);
+      w.norms = m.saved.take<T>(e.batch);
+      w.scores = m.saved.take<T>(ops::contrastive_scores(e.batch));
+      w.sums = m.saved.take<double>(e.batch);
+      w.losses = m.saved.take<double>(e.batch);
+      if (e.training) w.d_vectors = m.saved.take<T>(e.batch * d);
+    }
+    if (labelled && scores) {
       w.labels = m.saved.take<token>(read.rows());
       w.losses = m.saved.take<double>(read.rows());
       w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
@@ -19590,6 +21306,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   static refusal refuses(const batch& b, const limits& l) {
     if (const refusal why = refuses_texts(b, l); why != refusal::none) return why;
     batch_check c(b.batch, l.batch);
+    if (Head::contrasts) return c.why;
     c.labels(b.labels, label_per_sequence ? 1 : b.length, vocabulary);
     if (!label_per_sequence && b.lengths)
       for (index i = 0; c.fits() && i < b.batch; ++i)
@@ -19640,7 +21357,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) requires(Head::trains) {
+                                                 const ops::execution& on) requires(labelled) {
     context<T> ctx = context_of<T>(b, on);
     forward<T, S>(p, b, w, ctx);
     const index rows = choose(b, true, w, ctx);
@@ -19650,7 +21367,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
-  /// criterion asks for all. Called by every thread.
+  /// criterion asks for all. A contrastive head's criterion is ops::contrastive_criterion, with
+  /// defaults for others; `tokens` of the sum are pairs. Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -19659,6 +21377,45 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
     forward<T, S>(p, b, w, ctx);
+    if constexpr (Head::contrasts)
+      return contrast<T, S>(p, dp, b, w, ctx, {call, ops::contrastive_settings(criterion)});
+    else
+      return label_loss<T, S>(p, dp, b, w, ctx, call, criterion);
+  }
+
+ private:
+  /// The settings of a contrastive call.
+  template <class T>
+  struct contrast_call {
+    const loss_call<T>& call;
+    contrastive_options how;
+  };
+  /// loss() behind forward(), of a contrastive head.
+  template <class T, class S>
+  static loss_sum contrast(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                           const batch& b, workspace<T>& w, context<T>& ctx,
+                           const contrast_call<T>& c) {
+    const ops::pooled_rows rows{b.batch, b.length, b.lengths, d};
+    ops::pool_rows(ctx.on, Head::pooling, rows, w.hidden, w.vectors);
+    ops::unit_length(ctx.on, b.batch, d, w.vectors, w.norms);
+    ops::contrastive_call<T> pairs{b.batch, d, w.vectors, w.scores, w.sums, w.losses};
+    pairs.cosines = c.call.logits;
+    if (dp) pairs.dx = w.d_vectors;
+    const loss_sum sum = ops::contrastive(ctx.on, pairs, c.how);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
+        ops::unit_length_backward(ctx.on, b.batch, d, w.vectors, w.norms, w.d_vectors);
+        ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
+        ops::pool_rows_backward(ctx.on, Head::pooling, rows, w.hidden, w.d_vectors, w.d_hidden);
+        backward<T, S>(p, *dp, b, w, ctx);
+      }
+    return sum;
+  }
+  /// loss() behind forward(), of a head with labels.
+  template <class T, class S, class Criterion>
+  static loss_sum label_loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                             const batch& b, workspace<T>& w, context<T>& ctx,
+                             const loss_call<T>& call, const Criterion& criterion) {
     constexpr bool plain = std::is_same_v<Criterion, ops::label_cross_entropy>;
     const index rows = choose(b, !plain || call.logits != nullptr, w, ctx);
     if (rows == 0) return {};
@@ -19670,13 +21427,13 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     h.z_loss = call.z_loss;
     if constexpr (ops::trainable<S>)
       if (dp) {
-        ops::fill(on, ctx.rows() * d, T(0), w.d_hidden);
-        if (reads) ops::fill(on, rows * read_width, T(0), w.d_read);
+        ops::fill(ctx.on, ctx.rows() * d, T(0), w.d_hidden);
+        if (reads) ops::fill(ctx.on, rows * read_width, T(0), w.d_read);
         h.dy = w.d_read;
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
       }
-    const loss_sum sum = ops::head_loss(on, h, criterion);
+    const loss_sum sum = ops::head_loss(ctx.on, h, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
@@ -19685,8 +21442,6 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
       }
     return sum;
   }
-
- private:
   /// Which rows the head reads, and their labels: those that have one, or `all`. Returns how many.
   template <class T>
   static index choose(const batch& b, bool all, workspace<T>& w, const context<T>& ctx) {
@@ -20351,7 +22106,8 @@ enum class hf_kind {
   mamba,       ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
   bert,        ///< an encoder with token types
   distilbert,  ///< an encoder without
-  albert       ///< an encoder with one block for all layers and a factorised embedding
+  albert,      ///< an encoder with one block for all layers and a factorised embedding
+  roberta      ///< an encoder with token types, whose first token has a later position than 0
 };
 
 namespace detail {
@@ -20375,6 +22131,11 @@ constexpr hf_kind hf_encoder_kind() {
   hf_kind kind = hf_kind::none;
   if (common && together && s.types > 0) kind = hf_kind::albert;
   if (common && apart) kind = s.types > 0 ? hf_kind::bert : hf_kind::distilbert;
+  if (s.position_offset > 0) {
+    // The head of masked tokens is always GELU's.
+    constexpr bool gelu = std::is_same_v<typename M::ffn, ffn::gelu>;
+    kind = kind == hf_kind::bert && (gelu || !M::masked) ? hf_kind::roberta : hf_kind::none;
+  }
   if (kind == hf_kind::distilbert && (s.eps != 1e-12 || std::is_same_v<H, head::pooler>))
     kind = hf_kind::none;
   if constexpr (requires { H::activation; })
@@ -20385,7 +22146,8 @@ constexpr hf_kind hf_encoder_kind() {
 }
 /// Whether a kind is an encoder.
 constexpr bool is_encoder_kind(hf_kind kind) {
-  return kind == hf_kind::bert || kind == hf_kind::distilbert || kind == hf_kind::albert;
+  return kind == hf_kind::bert || kind == hf_kind::distilbert || kind == hf_kind::albert ||
+         kind == hf_kind::roberta;
 }
 }  // namespace detail
 
@@ -20432,14 +22194,15 @@ namespace detail {
 template <bool Foreign, class M, class Storage>
 constexpr bool fits_hugging_face() {
   if constexpr (Foreign && hf_kind_of<M>() == hf_kind::none)
-    static_assert(never<M>,
-                  "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
-                  "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
-                  "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
-                  "grouped queries, a standard feed-forward), all with attention::full, Mamba "
-                  "(mixer::mamba, ffn::skip, norm::rms, position::none), and BERT, DistilBERT and "
-                  "ALBERT (an encoder's defaults); use save_safetensors() and load_safetensors() "
-                  "with naming::canonical");
+    static_assert(
+        never<M>,
+        "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
+        "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
+        "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
+        "grouped queries, a standard feed-forward), all with attention::full, Mamba "
+        "(mixer::mamba, ffn::skip, norm::rms, position::none), and BERT, DistilBERT, "
+        "ALBERT and RoBERTa (an encoder's defaults); use save_safetensors() and load_safetensors() "
+        "with naming::canonical");
   else if constexpr (Foreign && requires { Storage::mixes; })
     static_assert(
         never<M>,
@@ -20599,6 +22362,26 @@ inline constexpr name_rule albert_rules[] = {
     {"classifier", "classifier"},
 };
 
+inline constexpr name_rule roberta_rules[] = {
+    {"embedding", "roberta.embeddings.word_embeddings"},
+    {"position", "roberta.embeddings.position_embeddings"},
+    {"type", "roberta.embeddings.token_type_embeddings"},
+    {"embedding.norm", "roberta.embeddings.LayerNorm"},
+    {"blocks.#.attention.norm", "roberta.encoder.layer.#.attention.output.LayerNorm"},
+    {"blocks.#.attention.q", "roberta.encoder.layer.#.attention.self.query"},
+    {"blocks.#.attention.k", "roberta.encoder.layer.#.attention.self.key"},
+    {"blocks.#.attention.v", "roberta.encoder.layer.#.attention.self.value"},
+    {"blocks.#.attention.o", "roberta.encoder.layer.#.attention.output.dense"},
+    {"blocks.#.ffn.norm", "roberta.encoder.layer.#.output.LayerNorm"},
+    {"blocks.#.ffn.wi", "roberta.encoder.layer.#.intermediate.dense"},
+    {"blocks.#.ffn.wo", "roberta.encoder.layer.#.output.dense"},
+    {"pooler", "roberta.pooler.dense"},
+    {"head.dense", "lm_head.dense"},
+    {"head.norm", "lm_head.layer_norm"},
+    {"head", "lm_head"},
+    {"classifier", "classifier"},
+};
+
 constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   if (kind == hf_kind::t5) return t5_rules;
   if (kind == hf_kind::llama) return llama_rules;
@@ -20607,6 +22390,7 @@ constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   if (kind == hf_kind::bert) return bert_rules;
   if (kind == hf_kind::distilbert) return distilbert_rules;
   if (kind == hf_kind::albert) return albert_rules;
+  if (kind == hf_kind::roberta) return roberta_rules;
   return {};
 }
 
@@ -20673,10 +22457,11 @@ inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
     return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
   };
   if (detail::is_encoder_kind(kind)) {
-    for (const std::string_view prefix : {"bert.", "distilbert.", "albert."})
+    for (const std::string_view prefix : {"bert.", "distilbert.", "albert.", "roberta."})
       if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
-    for (const std::string_view head : {"pooler.", "cls.", "classifier.", "predictions.", "vocab_",
-                                        "pre_classifier.", "sop_classifier.", "qa_outputs."})
+    for (const std::string_view head :
+         {"pooler.", "cls.", "classifier.", "predictions.", "vocab_", "pre_classifier.",
+          "sop_classifier.", "qa_outputs.", "lm_head."})
       if (name.starts_with(head)) return true;
     return name == "embeddings.position_ids";
   }
@@ -20701,12 +22486,16 @@ struct hf_layout {
   bool tied = true;
   index rope_heads =
       0;  ///< head width, where the model pairs (2i, 2i+1) and Hugging Face (i, i + h/2)
+  bool label_per_sequence = false;
 };
 
 template <class M>
 constexpr hf_layout hf_layout_of() {
   hf_layout layout{hf_kind_of<M>(), M::tied, 0};
-  if constexpr (is_encoder<M>) layout.tied = M::masked;
+  if constexpr (is_encoder<M>) {
+    layout.tied = M::masked;
+    layout.label_per_sequence = M::label_per_sequence;
+  }
   if constexpr (is_decoder<M>)
     if (M::position::pairing == rope_pairing::interleaved)
       layout.rope_heads = M::shape.head_width();
@@ -20747,9 +22536,14 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
     part.at.transposed = !tensor.vector;
     if (part.at.transposed) std::swap(part.at.rows, part.at.columns);
   }
+  // RoBERTa's head for sequences has a pooler of its own.
+  if (layout.kind == hf_kind::roberta && layout.label_per_sequence)
+    for (const auto& [ours, theirs] :
+         {std::pair("pooler", "classifier.dense"), std::pair("classifier", "classifier.out_proj")})
+      if (name == ours) part.at.name = theirs + tensor.name.substr(name.size());
   if (layout.kind == hf_kind::mamba) part.at.depthwise = !tensor.vector && name.ends_with(".conv");
   for (const std::string_view prefix :
-       {"model.", "transformer.", "backbone.", "bert.", "distilbert.", "albert."})
+       {"model.", "transformer.", "backbone.", "bert.", "distilbert.", "albert.", "roberta."})
     if (part.at.name.starts_with(prefix))
       part.aliases.push_back(part.at.name.substr(prefix.size()));
   if (is_encoder_kind(layout.kind)) encoder_aliases(layout, part);
@@ -20799,9 +22593,10 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 /// The error of a failed system call on a file.
-inline error file_error(const std::string& path, const char* expected, int number = errno) {
-  return {errc::io, path, "", expected,
-          number != 0 ? std::generic_category().message(number) : "a failure"};
+LINNET_COLD inline error file_error(const std::string& path, const char* expected,
+                                    int number = errno) {
+  return detail::failure(errc::io, path, "", expected,
+                         number != 0 ? std::generic_category().message(number) : "a failure");
 }
 
 /// Name under which the previous file is kept.
@@ -20951,7 +22746,8 @@ class file_writer {
     if (failure_ == 0) return {};
     if (failure_ == ENOMEM) return out_of_memory(path_);
     if (!opened_ && failure_ == ENXIO)
-      return error{errc::io, path_, "", "a file that can be written", "a pipe that nobody reads"};
+      return detail::failure(errc::io, path_, "", "a file that can be written",
+                             "a pipe that nobody reads");
     if (!opened_ && failure_ == ENAMETOOLONG)
       return file_error(path_,
                         keep_ ? "a name with room for .partial.previous behind it"
@@ -21208,7 +23004,7 @@ struct regular_file {
 };
 /// Opens a file to read it. A pipe or device is refused, without opening it first: a pipe's writer
 /// would take that for its reader. Errors: errc::io.
-inline result<regular_file> open_regular(const std::string& path) {
+LINNET_COLD inline result<regular_file> open_regular(const std::string& path) {
   struct stat facts {};
   regular_file made;
   if (::stat(path.c_str(), &facts) != 0) return file_error(path, "a readable file");
@@ -21220,15 +23016,15 @@ inline result<regular_file> open_regular(const std::string& path) {
   }
   if (S_ISDIR(facts.st_mode)) return file_error(path, "a readable file", EISDIR);
   if (!S_ISREG(facts.st_mode))
-    return error{errc::io, path, "", "a regular file",
-                 S_ISFIFO(facts.st_mode) ? "a pipe" : "a device"};
+    return detail::failure(errc::io, path, "", "a regular file",
+                           S_ISFIFO(facts.st_mode) ? "a pipe" : "a device");
   made.size = static_cast<std::size_t>(facts.st_size);
   if (static_cast<decltype(facts.st_size)>(made.size) != facts.st_size)
     return file_error(path, "a file that fits into memory", EFBIG);
   return made;
 }
 /// Reads so many bytes, or to the end of the file; returns the number of bytes, or -1.
-inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
+LINNET_COLD inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to) {
   std::size_t done = 0;
   while (done < to.size()) {
     constexpr std::size_t most = std::size_t{1} << 30;
@@ -21248,7 +23044,7 @@ inline std::ptrdiff_t read_some(const descriptor& file, std::span<std::byte> to)
 
 /// Reads a whole regular file. Errors: errc::io (absent, a directory, a pipe or device, changed
 /// while being read), errc::out_of_memory.
-inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
+LINNET_COLD inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
 #if defined(__unix__) || defined(__APPLE__)
   const auto file = detail::open_regular(path);
   if (!file) return file.error();
@@ -21265,8 +23061,8 @@ inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
 #endif
   file_bytes bytes(size);
   if (bytes.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for " + std::to_string(size) + " bytes",
-                 "none"};
+    return detail::failure(errc::out_of_memory, path, "",
+                           "memory for " + std::to_string(size) + " bytes", "none");
   std::byte more{};
 #if defined(__unix__) || defined(__APPLE__)
   const auto count = detail::read_some(file->file, {bytes.data(), size});
@@ -21277,10 +23073,12 @@ inline result<file_bytes> read_file(const std::string& path) LINNET_TRY {
   const bool whole = std::fread(bytes.data(), 1, size, file.get()) == size &&
                      std::fread(&more, 1, 1, file.get()) == 0;
 #endif
-  if (!whole && size == 0) return error{errc::io, path, "", "a regular file", "one without a size"};
+  if (!whole && size == 0)
+    return detail::failure(errc::io, path, "", "a regular file", "one without a size");
   if (!whole)
-    return error{errc::io, path, "", std::to_string(size) + " bytes, the size of the file",
-                 "another number: it changed while being read"};
+    return detail::failure(errc::io, path, "",
+                           std::to_string(size) + " bytes, the size of the file",
+                           "another number: it changed while being read");
   return bytes;
 }
 LINNET_OR_OUT_OF_MEMORY(path)
@@ -21305,7 +23103,8 @@ class line_file {
   static result<line_file> open(const std::string& path, std::string_view kept) LINNET_TRY {
     line_file made;
     made.writer_.reset(new (std::nothrow) detail::file_writer(path));
-    if (!made.writer_) return error{errc::out_of_memory, path, "", "memory for a buffer", "none"};
+    if (!made.writer_)
+      return detail::failure(errc::out_of_memory, path, "", "memory for a buffer", "none");
     made.writer_->write(std::as_bytes(std::span(kept)));
     if (auto done = made.writer_->publish(); !done) return done.error();
     return made;
@@ -21326,7 +23125,8 @@ class line_file {
  private:
   line_file() = default;
   static result<void> moved_from() LINNET_TRY {
-    return error{errc::invalid, "line_file", "", "a file that was not moved from", "none"};
+    return detail::failure(errc::invalid, "line_file", "", "a file that was not moved from",
+                           "none");
   }
   LINNET_OR_OUT_OF_MEMORY("line_file")
   result<void> done(result<void> did) {
@@ -23030,8 +24830,9 @@ inline std::string rwkv_dimensions(index rows, index columns) {
 /// the model's before anything is computed from them.
 inline result<void> find_rwkv_tensors(std::span<const std::byte> file, const rwkv_shape& shape,
                                       const std::string& where, std::vector<rwkv_tensor>& tensors) {
-  const auto wrong = [&](errc code, std::string_view what, std::string expected, std::string got) {
-    return error{code, where, printable(what), std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, printable(what), expected, got);
   };
   index at = 0;
   const auto left = [&] { return std::ssize(file) - at; };
@@ -23170,9 +24971,11 @@ result<void> load_rwkv(weights<M, T>& w, std::span<const std::byte> file,
     }
   });
   if (unusable)
-    return error{errc::malformed, where, *unusable, "negative, finite decays", "another value"};
+    return detail::failure(errc::malformed, where, *unusable, "negative, finite decays",
+                           "another value");
   if (infinite)
-    return error{errc::invalid, where, *infinite, "finite numbers", "a NaN or an infinity"};
+    return detail::failure(errc::invalid, where, *infinite, "finite numbers",
+                           "a NaN or an infinity");
   each(false, [&](std::size_t i, index first, std::span<double> x) {
     if (places[i].decay)
       for (double& decay : x) decay = std::log(-decay);
@@ -27972,1287 +29775,6 @@ bool text_matcher::assign(std::uint32_t count, Text&& text) {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// A token such as "<|im_end|>" that can be cut out of a text before anything else.
-struct added_token {
-  token id;
-  bool special = true;      ///< decodes to nothing, unless merges make it too
-  bool normalized = false;  ///< cut out of what the others leave, after normalization
-  bool in_model = false;    ///< also a piece of the model
-};
-
-namespace detail {
-
-/// The added tokens of a vocabulary, found by their texts. Of several at one place the longest
-/// counts.
-class added_texts {
- public:
-  /// Takes the tokens; text(id) is a token's text. Empty ones are never found. False if the texts
-  /// have too many different ends.
-  template <class Text>
-  bool assign(const std::vector<added_token>& tokens, Text&& text) {
-    for (const bool later : {false, true}) {
-      std::vector<found>& ids = ids_[later];
-      ids.clear();
-      for (const added_token& t : tokens)
-        if (const std::size_t size = text(t.id).size(); size > 0 && t.normalized == later)
-          ids.push_back({t.id, size});
-      if (!matchers_[later].assign(static_cast<std::uint32_t>(ids.size()),
-                                   [&](std::uint32_t i) { return text(ids[i].id); }))
-        return false;
-    }
-    return true;
-  }
-  /// The error of texts that assign() does not take.
-  static error too_many(const std::string& where) {
-    return {errc::unsupported, where, "added texts",
-            "at most " + std::to_string(text_matcher::most_states) + " bytes of different ends",
-            "more"};
-  }
-  /// The id of an added token by its whole text, or -1.
-  token find(std::string_view text) const {
-    for (const bool later : {false, true}) {
-      token id = -1;
-      matchers_[later].each(text, [&](std::size_t place, std::uint32_t number) {
-        if (const found& f = ids_[later][number]; place == 0 && f.size == text.size()) id = f.id;
-      });
-      if (id >= 0) return id;
-    }
-    return -1;
-  }
-  /// Cuts out the added tokens from left to right, those that are normalized or those that are not.
-  /// Calls on_id(id) for them and on_text(text) for what stands between, which may be empty.
-  template <class OnText, class OnId>
-  void each(std::string_view text, bool normalized, OnText&& on_text, OnId&& on_id) const {
-    std::vector<std::pair<std::size_t, std::uint32_t>> places;  // the last first
-    matchers_[normalized].each(
-        text, [&](std::size_t place, std::uint32_t number) { places.emplace_back(place, number); });
-    std::size_t begin = 0;
-    for (; !places.empty(); places.pop_back()) {
-      const auto [place, number] = places.back();
-      if (place < begin) continue;  // inside the one before
-      const found& f = ids_[normalized][number];
-      on_text(text.substr(begin, place - begin));
-      on_id(f.id);
-      begin = place + f.size;
-    }
-    on_text(text.substr(begin));
-  }
-
- private:
-  struct found {
-    token id;
-    std::size_t size;
-  };
-  std::array<std::vector<found>, 2> ids_;
-  std::array<text_matcher, 2>
-      matchers_;  ///< of those that are not normalized, and of those that are
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Lookup tables of byte-pair encoding: pieces by their bytes, merges by their pair. Flat tables
-/// with open addressing, at most two thirds full.
-
-#include <ctime>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-inline constexpr std::uint64_t hash_factor = 0x9e3779b97f4a7c15u;  ///< 2^64 / the golden ratio
-
-/// Both halves of a product of 128 bits, one over the other.
-inline std::uint64_t folded_product(std::uint64_t a, std::uint64_t b) {
-#ifdef __SIZEOF_INT128__
-  __extension__ using wide = unsigned __int128;
-  const wide product = static_cast<wide>(a) * b;
-  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-#else
-  const std::uint64_t a0 = a & UINT32_MAX, a1 = a >> 32, b0 = b & UINT32_MAX, b1 = b >> 32;
-  const std::uint64_t low = a0 * b0, middle = a1 * b0 + (low >> 32),
-                      other = a0 * b1 + (middle & UINT32_MAX);
-  return (other << 32 | (low & UINT32_MAX)) ^ (a1 * b1 + (middle >> 32) + (other >> 32));
-#endif
-}
-
-/// Two secrets of hash tables. A file whose author does not know them cannot fill one slot.
-struct hash_key {
-  std::uint64_t start = 0, factor = 0;  ///< factor: odd
-};
-/// Hash key of this process, different in each: made from the time and from where its memory lies.
-/// What a table finds does not depend on it.
-inline const hash_key& process_hash_key() {
-  static const hash_key key = [] {
-    static const char there = 0;
-    const char here = 0;
-    const std::string on_heap(64, ' ');
-    const auto mix = [](std::uint64_t sum, std::uint64_t x) {
-      return folded_product(sum ^ x, hash_factor) + hash_factor;
-    };
-    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)),
-                            static_cast<std::uint64_t>(std::clock()));
-    for (const char* const place : {&there, &here, on_heap.data()})
-      sum = mix(sum, reinterpret_cast<std::uintptr_t>(place));
-#if defined(__x86_64__) || defined(__i386__)
-    sum = mix(sum, __builtin_ia32_rdtsc());
-#endif
-    return hash_key{mix(sum, 1), mix(sum, 2) | 1};
-  }();
-  return key;
-}
-
-/// A hash of bytes whose high and low bits are equally good.
-inline std::uint64_t hash_of(std::string_view bytes, const hash_key& key = process_hash_key()) {
-  const char* at = bytes.data();
-  std::size_t left = bytes.size();
-  std::uint64_t hash = key.start + left * hash_factor, eight = 0;
-  for (; left > 8; at += 8, left -= 8) {
-    std::memcpy(&eight, at, 8);
-    hash = folded_product(hash ^ eight, key.factor) + key.start;
-  }
-  if (left >= 4) {  // two words that overlap
-    std::uint32_t first = 0, second = 0;
-    std::memcpy(&first, at, 4);
-    std::memcpy(&second, at + left - 4, 4);
-    eight = std::uint64_t{first} << 32 | second;
-  } else if (left > 0) {
-    const auto byte = [at](std::size_t i) {
-      return std::uint64_t{static_cast<unsigned char>(at[i])};
-    };
-    eight = byte(0) << 16 | byte(left / 2) << 8 | byte(left - 1);
-  }
-  return folded_product(folded_product(hash ^ eight, key.factor), hash_factor);
-}
-
-/// A hash of a pair of ids.
-inline std::uint64_t hash_of(token left, token right, const hash_key& key = process_hash_key()) {
-  const std::uint64_t pair =
-      std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
-  return folded_product(pair ^ key.start, key.factor) * hash_factor;
-}
-
-/// Pieces by id, at most 4 GiB together, and the ids of indexed pieces by their bytes.
-class piece_table {
- public:
-  /// Number of pieces.
-  index size() const { return std::ssize(ends_) - 1; }
-  /// Bytes of piece `id`, which must exist.
-  std::uint32_t size_of(token id) const {
-    const auto i = static_cast<std::size_t>(id);
-    return ends_[i + 1] - ends_[i];
-  }
-  /// Piece `id`, which must exist.
-  std::string_view operator[](token id) const {
-    return {bytes_.data() + ends_[static_cast<std::size_t>(id)], size_of(id)};
-  }
-  /// Makes room for pieces that take `bytes` together.
-  void reserve(std::size_t pieces, std::size_t bytes) {
-    bytes_.reserve(bytes);
-    ends_.reserve(pieces + 1);
-    if (used_ > 0) return;
-    std::size_t room = slots_.size();
-    for (; 2 * room < 3 * pieces; room *= 2) --shift_;
-    slots_ = std::vector<slot>(room);
-  }
-  /// A piece with the next id, not indexed.
-  token append(std::string_view piece) {
-    bytes_ += piece;
-    ends_.push_back(static_cast<std::uint32_t>(bytes_.size()));
-    return static_cast<token>(size() - 1);
-  }
-  /// Indexes a piece that find() does not find.
-  void insert(token id) {
-    if (3 * ++used_ > 2 * slots_.size()) grow();
-    const std::uint64_t hash = hash_of((*this)[id], key_);
-    place({tag(hash), id}, hash);
-  }
-  /// The id of an indexed piece, or -1.
-  token find(std::string_view piece) const {
-    const slot* const found = look_up(piece);
-    return found ? found->id : -1;
-  }
-  /// Lets find_whole() find a piece that find() finds.
-  void mark_whole(token id) { const_cast<slot*>(look_up((*this)[id]))->tag |= 1; }
-  /// The id of a piece that is marked, or -1.
-  token find_whole(std::string_view piece) const {
-    const slot* const found = look_up(piece);
-    return found && (found->tag & 1) == 1 ? found->id : -1;
-  }
-
- private:
-  struct slot {
-    std::uint32_t tag = 0;  ///< of the hash; the last bit: whole
-    token id = -1;          ///< or none
-  };
-  hash_key key_ = process_hash_key();
-  std::string bytes_;
-  std::vector<std::uint32_t> ends_{0};  ///< one more than pieces
-  std::vector<slot> slots_ = std::vector<slot>(16);
-  std::size_t used_ = 0;
-  int shift_ = 64 - 4;  ///< of a hash, to a slot's number
-
-  static std::uint32_t tag(std::uint64_t hash) { return static_cast<std::uint32_t>(hash) & ~1u; }
-  void place(slot s, std::uint64_t hash) {
-    std::size_t i = hash >> shift_;
-    while (slots_[i].id >= 0) i = (i + 1) & (slots_.size() - 1);
-    slots_[i] = s;
-  }
-  void grow() {
-    const std::vector<slot> old = std::exchange(slots_, std::vector<slot>(2 * slots_.size()));
-    --shift_;
-    for (const slot& s : old)
-      if (s.id >= 0) place(s, hash_of((*this)[s.id], key_));
-  }
-  const slot* look_up(std::string_view piece) const {
-    const std::uint64_t hash = hash_of(piece, key_);
-    for (std::size_t i = hash >> shift_; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
-      if ((slots_[i].tag & ~1u) == tag(hash) && (*this)[slots_[i].id] == piece) return &slots_[i];
-    return nullptr;
-  }
-};
-
-/// One merge: two pieces, and what they become.
-struct bpe_merge_ids {
-  token left, right, merged;
-};
-
-/// Merges by rank, and their ranks by their pair of ids.
-class merge_table {
- public:
-  static constexpr std::uint32_t none = UINT32_MAX;
-
-  /// A table without merges.
-  merge_table() : merge_table(std::vector<bpe_merge_ids>()) {}
-  /// Takes merges by rank, none of them indexed yet.
-  explicit merge_table(std::vector<bpe_merge_ids>&& merges) : merges_(std::move(merges)) {
-    while ((std::size_t{1} << bits_) < 2 * merges_.size()) ++bits_;
-    slots_.resize(std::size_t{1} << bits_, none);
-  }
-  /// Number of merges.
-  std::size_t size() const { return merges_.size(); }
-  /// The merge of a rank, which must exist.
-  const bpe_merge_ids& operator[](std::size_t rank) const { return merges_[rank]; }
-  /// The rank of an indexed pair, or `none`.
-  std::uint32_t find(token left, token right) const { return slots_[slot_of(left, right)]; }
-  /// Indexes a merge. False if its pair is there.
-  bool insert(std::uint32_t rank) {
-    std::uint32_t& slot = slots_[slot_of(merges_[rank].left, merges_[rank].right)];
-    if (slot != none) return false;
-    slot = rank;
-    return true;
-  }
-
- private:
-  hash_key key_ = process_hash_key();
-  std::vector<bpe_merge_ids> merges_;
-  std::vector<std::uint32_t> slots_;  ///< ranks
-  int bits_ = 1;                      ///< of a slot's number
-
-  /// Number of the slot that holds a pair, or of the empty one where it belongs.
-  std::size_t slot_of(token left, token right) const {
-    std::size_t i = hash_of(left, right, key_) >> (64 - bits_);
-    for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1))
-      if (const auto& m = merges_[slots_[i]]; m.left == left && m.right == right) break;
-    return i;
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// GPT-2's spelling of bytes as printable characters (Radford et al. 2019, in their code).
-/// vocab.bpe, encoder.json and tokenizer.json spell their pieces so.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes that stand for themselves: printable in Latin-1.
-constexpr bool is_own_letter(unsigned b) {
-  return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-}
-/// The bytes in the order of GPT-2's ids 0 to 255. Bytes that are their own letter come first, then
-/// the others, whose letters are U+0100 on.
-inline constexpr std::array<unsigned char, 256> byte_order = [] {
-  std::array<unsigned char, 256> order{};
-  std::size_t i = 0;
-  for (const bool own : {true, false})
-    for (unsigned b = 0; b < 256; ++b)
-      if (is_own_letter(b) == own) order[i++] = static_cast<unsigned char>(b);
-  return order;
-}();
-inline constexpr unsigned own_letters = 188;  ///< how many are their own letter
-
-/// The code point of each byte's letter.
-inline constexpr std::array<std::uint16_t, 256> letter_codes = [] {
-  std::array<std::uint16_t, 256> codes{};
-  for (unsigned i = 0; i < 256; ++i)
-    codes[byte_order[i]] =
-        static_cast<std::uint16_t>(i < own_letters ? byte_order[i] : 256 + i - own_letters);
-  return codes;
-}();
-
-}  // namespace detail
-
-/// Bytes as letters, in UTF-8: a space is "Ġ", a newline "Ċ", and ASCII letters are themselves.
-inline std::string letters_of(std::string_view bytes) {
-  std::string letters;
-  for (const char c : bytes) {
-    const unsigned code = detail::letter_codes[static_cast<unsigned char>(c)];
-    if (code < 0x80) {
-      letters += static_cast<char>(code);
-    } else {
-      letters += static_cast<char>(0xc0 | code >> 6);
-      letters += static_cast<char>(0x80 | (code & 0x3f));
-    }
-  }
-  return letters;
-}
-
-/// Appends the bytes that letters stand for. False if there is another character among them; some
-/// bytes may have been appended then.
-inline bool append_bytes_of(std::string_view letters, std::string& bytes) {
-  for (std::size_t i = 0; i < letters.size(); ++i) {
-    unsigned code = static_cast<unsigned char>(letters[i]);
-    if (code >= 0x80) {
-      const unsigned next =
-          i + 1 < letters.size() ? static_cast<unsigned char>(letters[i + 1]) : 0u;
-      if (code < 0xc2 || code > 0xc5 || (next & 0xc0) != 0x80) return false;
-      code = (code & 0x1f) << 6 | (next & 0x3f);
-      ++i;
-    }
-    if (code >= 256) {
-      if (code >= 256 + 256 - detail::own_letters) return false;
-      code = detail::byte_order[code - 256 + detail::own_letters];
-    } else if (!detail::is_own_letter(code)) {
-      return false;
-    }
-    bytes += static_cast<char>(code);
-  }
-  return true;
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Where tokenizers put ids: a vector that grows, or a caller's span.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A caller's span that counts on when it is full.
-class token_room {
- public:
-  explicit token_room(std::span<token> room) : room_(room) {}
-
-  void push_back(token id) {
-    if (count_ < room_.size()) room_[count_] = id;
-    ++count_;
-  }
-  /// The number of ids, or what encode() says where there was no room for them.
-  result<index> filled() const {
-    if (count_ > room_.size())
-      return error{errc::invalid, "encode", "ids", "room for " + std::to_string(count_),
-                   std::to_string(room_.size())};
-    return static_cast<index>(count_);
-  }
-
- private:
-  std::span<token> room_;
-  std::size_t count_ = 0;
-};
-
-/// Refers to a vector or to a token_room.
-class token_sink {
- public:
-  token_sink(std::vector<token>& all) : all_(&all) {}
-  token_sink(token_room& room) : room_(&room) {}
-
-  void push_back(token id) const {
-    if (all_)
-      all_->push_back(id);
-    else
-      room_->push_back(id);
-  }
-  void append(std::span<const token> ids) const {
-    if (all_)
-      all_->insert(all_->end(), ids.begin(), ids.end());
-    else
-      for (const token id : ids) room_->push_back(id);
-  }
-
- private:
-  std::vector<token>* all_ = nullptr;
-  token_room* room_ = nullptr;
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Rules of a tokenizer that a vocab.bpe does not state.
-struct bpe_rules {
-  /// Special texts, which have the ids behind the merges.
-  std::vector<std::string> added = {"<|endoftext|>"};
-  /// Every number is a word of its own (SmolLM).
-  bool single_digits = false;
-};
-
-namespace detail {
-
-/// A tokenizer's parts as its file states them, before they are checked.
-struct bpe_parts {
-  piece_table pieces;                     ///< all, those that merges know indexed
-  std::vector<bpe_merge_ids> merges;      ///< by rank
-  std::vector<std::uint32_t> priorities;  ///< by rank, never falling; none: the ranks
-  std::vector<added_token> added;         ///< texts that can be cut out first
-  bool single_digits = false;
-  bool by_character = false;   ///< a word's characters are its first pieces, not its bytes
-  std::vector<token> bytes{};  ///< by_character: ids of the bytes of unknown characters, or none
-  token unknown = -1;          ///< by_character: id of other unknown characters
-  bool fuse_unknown = false;   ///< neighbouring ones are one
-  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
-  std::string name_before, name_behind;  ///< of a merge in messages, around its number
-  index first_number = 0;                ///< of the merge of rank 0
-
-  std::string name_of(std::size_t rank) const {
-    return name_before + std::to_string(static_cast<index>(rank) + first_number) + name_behind;
-  }
-};
-
-}  // namespace detail
-
-/// Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): a text is cut into words, and a
-/// word's bytes are its first pieces. Neighbours merge, the lowest rank first and leftmost first,
-/// until none can. Made from GPT-2's vocab.bpe, from what `bpe_trainer` learned, or from a
-/// tokenizer.json (linnet/json.hpp). Movable and copyable; const calls may run in any threads.
-class bpe_tokenizer {
- public:
-  static constexpr index most_pieces = 1 << 21;  ///< largest vocabulary that is read
-  static constexpr std::size_t longest_file = std::size_t{1} << 26;  ///< longest file, in bytes
-
-  /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line. A merge is two pieces
-  /// in letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
-  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. A byte order mark is passed
-  /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
-  /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
-  /// errc::invalid (added texts that are empty or there twice).
-  static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules,
-                                     const std::string& where = "vocab.bpe");
-  /// Parses a vocab.bpe with the usual rules. Errors: as above.
-  static result<bpe_tokenizer> parse(std::string_view file) LINNET_TRY {
-    return parse(file, bpe_rules());
-  }
-  LINNET_OR_OUT_OF_MEMORY("vocab.bpe")
-
-  /// Number of ids.
-  index vocabulary() const { return parts_.pieces.size(); }
-  /// The bytes of an id, or the text of an added one; "" for an id outside the vocabulary.
-  std::string_view piece(token id) const {
-    return id >= 0 && id < vocabulary() ? parts_.pieces[id] : std::string_view();
-  }
-  /// The id of a piece, or of an added text if no piece is equal to it, or -1.
-  token find(std::string_view piece) const {
-    const token id = parts_.pieces.find(piece);
-    return id >= 0 ? id : find_added(piece);
-  }
-  /// The id of an added text such as "<|endoftext|>", or -1.
-  token find_added(std::string_view text) const { return added_.find(text); }
-
-  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
-  /// `match_added`. Then they are cut out first, from left to right, and become their ids. Of
-  /// several at one place the longest counts. Those that a tokenizer.json calls "normalized" are
-  /// cut out of what the others leave. Takes n log n steps for a word of n bytes. A word above 64
-  /// bytes takes 16 times its size in memory, an added text 16 bytes. False, and nothing appended,
-  /// where memory lacks.
-  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
-    const std::size_t before = to.size();
-    if (append(text, to, match_added)) return true;
-    to.resize(before);
-    return false;
-  }
-  /// Returns the ids of a text; none where memory lacks.
-  std::vector<token> encode(std::string_view text, bool match_added = false) const {
-    std::vector<token> ids;
-    encode(text, ids, match_added);
-    return ids;
-  }
-  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
-  /// where they are more, with the number that there must be room for; as many as fit are written.
-  /// Memory is taken as above alone: none for words of up to 64 bytes without `match_added`. Also
-  /// errc::out_of_memory.
-  result<index> encode(std::string_view text, std::span<token> to,
-                       bool match_added = false) const LINNET_TRY {
-    detail::token_room room(to);
-    if (!write(text, room, match_added)) return detail::out_of_memory("encode");
-    return room.filled();
-  }
-  LINNET_OR_OUT_OF_MEMORY("encode")
-
-  /// The bytes that `id` adds to a text, none for special ids; they may be part of a character (see
-  /// text_stream). `previous`, which other tokenizers need, is unused.
-  std::string_view decode([[maybe_unused]] token previous, token id) const {
-    const std::string_view text = piece(id);
-    return !text.empty() && special_[static_cast<std::size_t>(id)] ? std::string_view() : text;
-  }
-  /// The bytes of several ids, special ones left out: decode(encode(text)) is `text`. None where
-  /// memory lacks.
-  template <class Tokens>
-  std::string decode(const Tokens& ids) const LINNET_TRY {
-    std::string text;
-    for (const token id : ids) text += decode(0, id);
-    return text;
-  }
-  LINNET_WITHOUT_MEMORY(return {})
-
-  /// A tokenizer of its parts, checked, for readers of other formats. Bytes without a piece are
-  /// left out of texts. Errors: errc::malformed (a merge twice), errc::unsupported.
-  static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
-
- private:
-  friend class tokenizer;
-  static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
-  static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
-  /// Buffers for encoding a long word.
-  struct workspace {
-    std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
-    std::vector<std::uint32_t> sizes;   ///< of a piece, at its first and last byte
-    std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
-    bool lacks = false;                 ///< there is no memory for it
-  };
-
-  detail::bpe_parts parts_;
-  detail::merge_table merges_;
-  std::vector<bool> special_;  ///< by id
-  token byte_ids_[256] = {};
-  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
-  detail::added_texts added_;
-
-  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
-  /// Encodes into a sink; false where memory lacks for a long word.
-  bool write(std::string_view text, detail::token_sink to, bool match_added) const {
-    workspace space;
-    if (match_added)
-      append_added(text, to, space, false);
-    else
-      append_words(text, to, space);
-    return !space.lacks;
-  }
-  /// Cuts out the added texts of this and of later phases; what is left becomes words.
-  void append_added(std::string_view text, detail::token_sink to, workspace& space,
-                    bool later) const;
-
-  void append_words(std::string_view text, detail::token_sink to, workspace& space) const {
-    each_word(text, parts_.single_digits,
-              [&](std::string_view word) { append_word(word, to, space); });
-  }
-  void append_word(std::string_view word, detail::token_sink to, workspace& space) const {
-    const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
-    if (id >= 0)
-      to.push_back(id);
-    else
-      merge(word, to, space);
-  }
-  bool has_all_bytes() const {
-    return !parts_.by_character &&
-           std::find(std::begin(byte_ids_), std::end(byte_ids_), -1) == std::end(byte_ids_);
-  }
-  /// Calls f(id, bytes) for the pieces that a word is at first.
-  template <class F>
-  void each_first_piece(std::string_view word, F&& f) const {
-    const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
-    if (!parts_.by_character) {
-      for (const char c : word)
-        if (const token id = byte_id(c); id >= 0) f(id, std::size_t{1});
-      return;
-    }
-    std::size_t unknown = 0;  // bytes of unknown characters so far
-    while (!word.empty()) {
-      const std::string_view character = word.substr(0, detail::utf8_front(word).size);
-      word.remove_prefix(character.size());
-      const token id = parts_.pieces.find(character);
-      const bool known = id >= 0 || !parts_.bytes.empty();
-      if (unknown > 0 && (known || !parts_.fuse_unknown))
-        f(parts_.unknown, std::exchange(unknown, 0));
-      if (id >= 0)
-        f(id, character.size());
-      else if (known)
-        for (const char c : character) f(byte_id(c), std::size_t{1});
-      else
-        unknown += character.size();
-    }
-    if (unknown > 0) f(parts_.unknown, unknown);
-  }
-  /// The priority of a merge, the least first, or `none`.
-  std::uint32_t priority_of(std::uint32_t rank) const {
-    return rank == merges_.none || parts_.priorities.empty() ? rank : parts_.priorities[rank];
-  }
-  void merge(std::string_view word, detail::token_sink to, workspace& space) const {
-    if (word.size() <= short_word)
-      merge_short(word, to);
-    else
-      merge_long(word, to, space);
-  }
-  void merge_short(std::string_view word, detail::token_sink to) const;
-  void merge_long(std::string_view word, detail::token_sink to, workspace& space) const;
-};
-
-inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
-                                                  const std::string& where) LINNET_TRY {
-  if (file.size() > longest_file)
-    return error{errc::unsupported, where, "file size",
-                 "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
-  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
-  detail::bpe_parts parts;
-  parts.single_digits = rules.single_digits;
-  parts.name_before = "line ";
-  parts.first_number = 2;
-  for (const unsigned char b : detail::byte_order)
-    parts.pieces.insert(parts.pieces.append({reinterpret_cast<const char*>(&b), 1}));
-
-  index line = 0;
-  std::string left, right;
-  bool returns = false;  // whether lines end with a carriage return, too
-  if (file.starts_with("\xef\xbb\xbf")) file.remove_prefix(3);  // a byte order mark
-  while (!file.empty() || line == 0) {
-    const std::size_t end = (std::min)(file.find('\n'), file.size());
-    std::string_view text = file.substr(0, end);
-    if (line == 0) returns = text.ends_with('\r');
-    if (returns && text.ends_with('\r')) text.remove_suffix(1);
-    file.remove_prefix((std::min)(end + 1, file.size()));
-    const auto wrong = [&](std::string expected) {
-      return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),
-                   text.empty() ? "an empty line" : detail::printable(text)};
-    };
-    if (++line == 1) {
-      constexpr std::string_view version = "#version: 0.2";  // then nothing, or who made it
-      if (!text.starts_with(version) ||
-          (text.size() > version.size() && text[version.size()] != ' '))
-        return wrong("#version: 0.2");
-      continue;
-    }
-    const std::size_t space = text.find(' ');
-    left.clear();
-    right.clear();
-    if (space == text.npos || !append_bytes_of(text.substr(0, space), left) ||
-        !append_bytes_of(text.substr(space + 1), right))
-      return wrong("two pieces in GPT-2's letters with a space between");
-    const token a = parts.pieces.find(left), b = parts.pieces.find(right);
-    if (a < 0 || b < 0) return wrong("two pieces that are bytes or merged in lines before");
-    if (const token twice = parts.pieces.find(left + right); twice >= 0)
-      return wrong("a piece that is new, unlike line " + std::to_string(twice - 254));
-    if (parts.pieces.size() == most_pieces)
-      return error{errc::unsupported, where, "line " + std::to_string(line),
-                   "at most " + std::to_string(most_pieces) + " pieces", "more"};
-    parts.merges.push_back({a, b, parts.pieces.append(left + right)});
-    parts.pieces.insert(parts.merges.back().merged);
-  }
-  std::set<std::string_view> added;
-  for (std::size_t i = 0; i < rules.added.size(); ++i) {
-    const std::string& text = rules.added[i];
-    if (text.empty() || !added.insert(text).second)
-      return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
-                   text.empty() ? "an empty one" : detail::printable(text)};
-    parts.added.push_back({parts.pieces.append(text)});
-  }
-  return assemble(std::move(parts), where);
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
-                                                     const std::string& where) LINNET_TRY {
-  bpe_tokenizer made;
-  made.parts_ = std::move(parts);
-  detail::bpe_parts& p = made.parts_;
-  const auto wrong = [&](std::string what, std::string expected, std::string got) {
-    return error{errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
-  };
-  if (p.pieces.size() > most_pieces)
-    return error{errc::unsupported, where, "vocabulary",
-                 "at most " + std::to_string(most_pieces) + " pieces",
-                 std::to_string(p.pieces.size())};
-  for (unsigned b = 0; b < 256 && !(p.by_character && p.bytes.empty()); ++b) {
-    const char byte = static_cast<char>(b);
-    made.byte_ids_[b] = p.by_character ? p.bytes[b] : p.pieces.find({&byte, 1});
-  }
-  made.merges_ = detail::merge_table(std::move(p.merges));
-  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank) {
-    if (!made.merges_.insert(static_cast<std::uint32_t>(rank)))
-      return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
-    made.longest_ =
-        (std::max)(made.longest_, std::size_t{p.pieces.size_of(made.merges_[rank].merged)});
-  }
-  made.longest_ = (std::max)(made.longest_, std::size_t{1});
-
-  if (!made.added_.assign(p.added, [&](token id) { return p.pieces[id]; }))
-    return detail::added_texts::too_many(where);
-  // What plain text can become has to decode to it.
-  const auto at = [](token id) { return static_cast<std::size_t>(id); };
-  made.special_.resize(at(static_cast<token>(p.pieces.size())));
-  for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
-  if (!p.by_character)
-    for (const token id : made.byte_ids_)
-      if (id >= 0) made.special_[at(id)] = false;
-  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
-    made.special_[at(made.merges_[rank].merged)] = false;
-
-  // Which words are pieces as a whole. Merges need not lead to a piece that is there.
-  workspace space;
-  std::vector<token> ids;
-  for (token id = 0; id < p.pieces.size(); ++id) {
-    if (made.special_[at(id)] || p.pieces.size_of(id) == 0 || p.pieces.find(p.pieces[id]) != id)
-      continue;
-    ids.clear();
-    if (p.whole_words_first)
-      made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(id)});
-    else
-      made.merge(p.pieces[id], ids, space);
-    if (p.whole_words_first || (ids.size() == 1 && ids[0] == id)) p.pieces.mark_whole(id);
-  }
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
-                                  bool match_added) const LINNET_TRY {
-  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
-  if (to.empty()) to.reserve(text.size() / 3);
-  return write(text, to, match_added);
-}
-LINNET_WITHOUT_MEMORY(return false)
-
-inline void bpe_tokenizer::append_added(std::string_view text, detail::token_sink to,
-                                        workspace& space, bool later) const {
-  added_.each(
-      text, later,
-      [&](std::string_view rest) {
-        if (later)
-          append_words(rest, to, space);
-        else
-          append_added(rest, to, space, true);
-      },
-      [&](token id) { to.push_back(id); });
-}
-
-inline void bpe_tokenizer::merge_short(std::string_view word, detail::token_sink to) const {
-  token ids[short_word];
-  std::uint32_t ranks[short_word];  // or priorities, of a piece with the next one
-  std::size_t n = 0;
-  each_first_piece(word, [&](token id, std::size_t) { ids[n++] = id; });
-  const auto priority = [&](std::size_t i) {
-    return priority_of(merges_.find(ids[i], ids[i + 1]));
-  };
-  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = priority(i);
-  while (n > 1) {
-    const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
-    if (*best == merges_.none) break;
-    const auto i = static_cast<std::size_t>(best - ranks);
-    const bool ranked = parts_.priorities.empty();
-    ids[i] = merges_[ranked ? *best : merges_.find(ids[i], ids[i + 1])].merged;
-    std::copy(ids + i + 2, ids + n, ids + i + 1);
-    std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
-    --n;
-    if (i > 0) ranks[i - 1] = priority(i - 1);
-    if (i + 1 < n) ranks[i] = priority(i);
-  }
-  to.append({ids, n});
-}
-
-inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink to,
-                                      workspace& space) const {
-  std::vector<token>& ids = space.ids;
-  std::vector<std::uint32_t>& sizes = space.sizes;
-  std::vector<std::uint64_t>& merges = space.merges;
-  if (space.lacks || !detail::has_memory(16 * word.size())) {
-    space.lacks = true;
-    return;
-  }
-  ids.assign(word.size(), -1);
-  sizes.resize(word.size());
-  merges.clear();
-  const auto put = [&](std::size_t at, token id, std::size_t size) {
-    ids[at] = id;
-    sizes[at] = sizes[at + size - 1] = static_cast<std::uint32_t>(size);
-  };
-  std::size_t end = 0;
-  each_first_piece(word, [&](token id, std::size_t size) {
-    put(end, id, size);
-    end += size;
-  });
-  // The rank of the piece at a place with the next one.
-  const auto rank_at = [&](std::size_t at) {
-    const std::size_t next = at + sizes[at];
-    return next < end ? merges_.find(ids[at], ids[next]) : merges_.none;
-  };
-  const auto consider = [&](std::size_t at) {
-    const std::uint32_t rank = rank_at(at);
-    if (rank == merges_.none) return false;
-    merges.push_back(std::uint64_t{priority_of(rank)} << place_bits | at);
-    return true;
-  };
-  const std::greater<std::uint64_t> later;
-  for (std::size_t i = 0; i < end; i += sizes[i]) consider(i);
-  std::make_heap(merges.begin(), merges.end(), later);
-  const auto push = [&](std::size_t at) {
-    if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
-  };
-  while (!merges.empty()) {
-    std::pop_heap(merges.begin(), merges.end(), later);
-    const std::uint64_t best = merges.back();
-    merges.pop_back();
-    const auto at = static_cast<std::size_t>(best & ((std::uint64_t{1} << place_bits) - 1));
-    const std::uint32_t rank = ids[at] < 0 ? merges_.none : rank_at(at);
-    if (rank == merges_.none || priority_of(rank) != best >> place_bits)
-      continue;  // merged with others since
-    const std::size_t next = at + sizes[at];
-    ids[next] = -1;
-    put(at, merges_[rank].merged, sizes[at] + sizes[next]);
-    if (at > 0) push(at - sizes[at - 1]);
-    push(at);
-  }
-  for (std::size_t i = 0; i < end; i += sizes[i]) to.push_back(ids[i]);
-}
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// One merge that was learned.
-struct bpe_merge {
-  std::string_view left, right;  ///< the two pieces, valid during the call
-  std::uint64_t count;           ///< how often they stood together
-  index number;                  ///< 0 for the first merge
-};
-
-/// Learns a vocabulary (Sennrich et al. 2016): again and again, the most frequent pair of
-/// neighbours in all words becomes a piece. Among equally frequent pairs, the one whose left piece,
-/// then right piece, is smaller as bytes comes first. What is learned depends on nothing but the
-/// words and their counts. Takes memory for the distinct words, about 40 times their bytes.
-class bpe_trainer {
- public:
-  /// Begins training; `single_digits` as in bpe_rules.
-  explicit bpe_trainer(bool single_digits = false) : single_digits_(single_digits) {}
-
-  /// Counts the words of one more text; no word reaches from one text into the next.
-  void add(std::string_view text) {
-    each_word(text, single_digits_, [&](std::string_view word) {
-      if (const auto known = counts_.find(word); known != counts_.end())
-        ++known->second;
-      else
-        counts_.emplace(word, 1);
-    });
-  }
-  /// Learns up to `merges` merges of pairs that occur at least `least` times, and returns them as a
-  /// vocab.bpe for bpe_tokenizer::parse(). Calls progress(const bpe_merge&) after each, which
-  /// returns whether to go on. Errors: errc::invalid (merges or least out of range),
-  /// errc::unsupported (4 GiB of distinct words).
-  template <class Progress>
-  result<std::string> train(index merges, std::uint64_t least, Progress&& progress) const;
-  /// @copydoc train(index, std::uint64_t, Progress&&) const
-  result<std::string> train(index merges, std::uint64_t least = 2) const {
-    return train(merges, least, [](const bpe_merge&) { return true; });
-  }
-
- private:
-  struct hash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view word) const { return detail::hash_of(word); }
-  };
-  std::unordered_map<std::string, std::uint64_t, hash, std::equal_to<>> counts_;
-  bool single_digits_;
-};
-
-namespace detail {
-
-/// The words of the texts while their pieces are merged. A piece's place is that of its first byte.
-class bpe_words {
- public:
-  using place = std::uint32_t;
-  struct candidate {
-    std::uint64_t count;
-    token left, right;
-  };
-
-  template <class Counts>
-  explicit bpe_words(const Counts& counts) {
-    for (unsigned b = 0; b < 256; ++b) {
-      const char byte = static_cast<char>(b);
-      pieces.append({&byte, 1});
-    }
-    std::size_t bytes = 0;
-    for (const auto& [word, count] : counts) bytes += word.size();
-    ids_.reserve(bytes);
-    sizes_.reserve(bytes);
-    words_.reserve(bytes);
-    for (const auto& [word, count] : counts) {
-      const auto first = static_cast<place>(ids_.size());
-      for (const char c : word) {
-        ids_.push_back(static_cast<unsigned char>(c));
-        sizes_.push_back(1);
-        words_.push_back(static_cast<place>(ends_.size()));
-      }
-      ends_.push_back(static_cast<place>(ids_.size()));
-      weights_.push_back(count);
-      for (place at = first; at + 1 < ends_.back(); ++at) add(at);
-    }
-    for (auto& [key, p] : pairs_) {
-      p.queued = false;
-      queue_.push_back({p.count, static_cast<token>(key >> 32), static_cast<token>(key)});
-    }
-    changed_.clear();
-    std::make_heap(queue_.begin(), queue_.end(), later{pieces});
-  }
-
-  piece_table pieces;  ///< the bytes, then what was merged
-
-  /// The next pair to merge; count 0 if there is none.
-  candidate best() {
-    while (!queue_.empty()) {
-      const candidate top = queue_.front();
-      const std::uint64_t count = pairs_.find(key_of(top.left, top.right))->second.count;
-      if (count == top.count) return top;
-      // It occurs less often by now: back into the queue.
-      std::pop_heap(queue_.begin(), queue_.end(), later{pieces});
-      queue_.pop_back();
-      push({count, top.left, top.right});
-    }
-    return {0, 0, 0};
-  }
-  /// Merges a pair everywhere, in each word from left to right.
-  void merge(token left, token right) {
-    const token merged = pieces.append(std::string(pieces[left]) += pieces[right]);
-    std::vector<place> places = std::move(pairs_.find(key_of(left, right))->second.places);
-    std::sort(places.begin(), places.end());
-    for (const place at : places) {
-      if (ids_[at] != left) continue;  // merged with others since
-      const place next = behind(at), end = end_of(at);
-      if (next >= end || ids_[next] != right) continue;
-      const place first = words_[at] > 0 ? ends_[words_[at] - 1] : 0;
-      const place before = at > first ? at - sizes_[at - 1] : at;
-      const place after_next = behind(next);
-      remove(at);
-      if (before < at) remove(before);
-      if (after_next < end) remove(next);
-      ids_[at] = merged;
-      ids_[next] = -1;
-      sizes_[after_next - 1] = after_next - at;
-      if (before < at) add(before);
-      if (after_next < end) add(at);
-    }
-    for (const std::uint64_t key : changed_) {
-      auto& p = pairs_.find(key)->second;
-      p.queued = false;
-      push({p.count, static_cast<token>(key >> 32), static_cast<token>(key)});
-    }
-    changed_.clear();
-  }
-
- private:
-  /// Whether a candidate's turn is after another's.
-  struct later {
-    const piece_table& pieces;
-    bool operator()(const candidate& a, const candidate& b) const {
-      if (a.count != b.count) return a.count < b.count;
-      if (const int order = pieces[a.left].compare(pieces[b.left]); order != 0) return order > 0;
-      return pieces[a.right] > pieces[b.right];
-    }
-  };
-  struct pair {
-    std::uint64_t count = 0;
-    std::vector<place> places{};  ///< of left pieces; some may have changed since
-    bool queued = false;          ///< stands in changed_
-  };
-  std::vector<token> ids_;              ///< of the piece that begins at a place, or -1
-  std::vector<place> sizes_;            ///< of the piece that ends with a byte
-  std::vector<place> words_;            ///< number of the word of a place
-  std::vector<place> ends_;             ///< of words
-  std::vector<std::uint64_t> weights_;  ///< of words: how often they occur
-  struct hash {
-    std::size_t operator()(std::uint64_t key) const {
-      return hash_of(static_cast<token>(key >> 32), static_cast<token>(key));
-    }
-  };
-  std::unordered_map<std::uint64_t, pair, hash> pairs_;
-  std::vector<candidate> queue_;        ///< a heap; counts may be too high, never too low
-  std::vector<std::uint64_t> changed_;  ///< pairs that occur more often than their queue entry says
-
-  static std::uint64_t key_of(token left, token right) {
-    return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
-  }
-  place behind(place at) const { return at + pieces.size_of(ids_[at]); }
-  place end_of(place at) const { return ends_[words_[at]]; }
-
-  /// Counts the pair of the piece at a place and the next one.
-  void add(place at) {
-    const std::uint64_t key = key_of(ids_[at], ids_[behind(at)]);
-    pair& p = pairs_[key];
-    p.count += weights_[words_[at]];
-    p.places.push_back(at);
-    if (!std::exchange(p.queued, true)) changed_.push_back(key);
-  }
-  void remove(place at) {
-    pairs_.find(key_of(ids_[at], ids_[behind(at)]))->second.count -= weights_[words_[at]];
-  }
-  void push(const candidate& c) {
-    if (c.count == 0) return;
-    queue_.push_back(c);
-    std::push_heap(queue_.begin(), queue_.end(), later{pieces});
-  }
-};
-
-}  // namespace detail
-
-template <class Progress>
-result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
-                                       Progress&& progress) const LINNET_TRY {
-  const auto wrong = [](errc code, const char* what, std::string expected, std::string got) {
-    return error{code, "bpe_trainer", what, std::move(expected), std::move(got)};
-  };
-  const index most = bpe_tokenizer::most_pieces - 256;
-  if (merges < 0 || merges > most)
-    return wrong(errc::invalid, "merges", "0 to " + std::to_string(most), std::to_string(merges));
-  if (least < 1) return wrong(errc::invalid, "least", "at least 1", "0");
-  std::size_t bytes = 0;
-  for (const auto& [word, count] : counts_) bytes += word.size();
-  if (bytes > UINT32_MAX)
-    return wrong(errc::unsupported, "words", "less than 4 GiB of distinct ones",
-                 std::to_string(bytes) + " bytes");
-
-  detail::bpe_words words(counts_);
-  std::string file = "#version: 0.2\n";
-  for (index i = 0; i < merges; ++i) {
-    const auto [count, left, right] = words.best();
-    if (count < least) break;
-    words.merge(left, right);
-    const std::string_view a = words.pieces[left], b = words.pieces[right];
-    ((file += letters_of(a)) += ' ') += letters_of(b) + '\n';
-    if (!progress(bpe_merge{a, b, count, i})) break;
-  }
-  return file;
-}
-LINNET_OR_OUT_OF_MEMORY("bpe_trainer")
-
-LINNET_NAMESPACE_END
-/// @file
-/// Conversations in ChatML, as the ids that a chat model has learned from.
-
-/// @file
-/// Any tokenizer of a file: normalization, cutting into words, a model of pieces, and back.
-
-#include <variant>
-
-/// @file
-/// Changes of a text before it is cut into words: normal forms, BERT's rules, SentencePiece's.
-
-/// @file
-/// SentencePiece's compiled map of characters to their normal form.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A precompiled_charsmap: u32 bytes of a trie, its units of u32, then texts that end with a zero.
-/// The trie is a double array (Aoe 1989), as Yata's Darts-clone writes it. Of the keys that a place
-/// begins with, the longest counts.
-class charsmap {
- public:
-  static constexpr std::size_t longest_text = 256;  ///< bytes that one key may become
-  static constexpr std::size_t longest_key = 64;    ///< bytes that are compared
-
-  /// Parses a map; an empty one changes nothing. Errors: errc::malformed.
-  static result<charsmap> parse(std::string_view bytes, const std::string& where) {
-    charsmap made;
-    if (bytes.empty()) return made;
-    const auto wrong = [&](std::string expected, std::string got) {
-      return error{errc::malformed, where, "precompiled_charsmap", std::move(expected),
-                   std::move(got)};
-    };
-    const auto number = [&](std::size_t at) {
-      std::uint32_t x = 0;
-      for (std::size_t i = 4; i-- > 0;) x = x << 8 | static_cast<unsigned char>(bytes[at + i]);
-      return x;
-    };
-    const std::size_t size = bytes.size() < 4 ? 0 : number(0);
-    if (size == 0 || size % 4 != 0 || size > bytes.size() - 4)
-      return wrong("a trie within " + std::to_string(bytes.size()) + " bytes",
-                   "one of " + std::to_string(size));
-    made.units_.resize(size / 4);
-    for (std::size_t i = 0; i < size / 4; ++i) made.units_[i] = number(4 + 4 * i);
-    made.texts_ = bytes.substr(4 + size);
-    if (!made.texts_.ends_with('\0')) return wrong("a zero at the end", "none");
-    std::size_t length = 0;
-    for (const char c : made.texts_) {
-      made.longest_ = (std::max)(made.longest_, length);
-      length = c == '\0' ? 0 : length + 1;
-    }
-    if (made.longest_ > longest_text)
-      return wrong("texts of at most " + std::to_string(longest_text) + " bytes",
-                   std::to_string(made.longest_));
-    return made;
-  }
-  /// Bytes that one byte becomes at most.
-  std::size_t growth() const { return longest_; }
-  /// Appends the normal form of a text.
-  void apply(std::string_view text, std::string& to) const {
-    while (!text.empty()) {
-      const found best = longest(text);
-      if (best.size > 0) {
-        to += std::string_view(texts_.c_str() + best.text);
-        text.remove_prefix(best.size);
-        continue;
-      }
-      const std::size_t n = utf8_front(text).size;
-      to += text.substr(0, n);
-      text.remove_prefix(n);
-    }
-  }
-
- private:
-  struct found {
-    std::size_t size = 0, text = 0;
-  };
-  std::vector<std::uint32_t> units_;
-  std::string texts_;
-  std::size_t longest_ = 1;
-
-  static std::size_t offset(std::uint32_t unit) {
-    return std::size_t{unit >> 10} << ((unit & 0x200) >> 6);
-  }
-  found longest(std::string_view text) const {
-    found best;
-    if (units_.empty()) return best;
-    std::size_t at = offset(units_[0]);
-    for (std::size_t i = 0; i < (std::min)(text.size(), longest_key); ++i) {
-      const auto byte = static_cast<unsigned char>(text[i]);
-      at ^= byte;
-      if (byte == 0 || at >= units_.size()) break;
-      const std::uint32_t unit = units_[at];
-      if ((unit & 0x800000ffu) != byte) break;
-      at ^= offset(unit);
-      if ((unit & 0x100) == 0) continue;
-      if (at >= units_.size()) break;
-      const std::size_t value = units_[at] & 0x7fffffffu;
-      if (value < texts_.size()) best = {i + 1, value};
-    }
-    return best;
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// A tokenizer as plain lists and settings, for readers of files and for programs that have their
-/// vocabulary elsewhere.
-
-LINNET_NAMESPACE_BEGIN
-
-/// One change of a text before it is cut into words.
-struct normalization {
-  /// Kinds of changes, named as in Hugging Face's tokenizers.
-  enum class kinds {
-    nfc,            ///< Unicode's normal form C
-    nfd,            ///< normal form D
-    nfkc,           ///< normal form KC
-    nfkd,           ///< normal form KD
-    lowercase,      ///< each character's lower case
-    strip_accents,  ///< marks without width (Mn) are left out, as BERT does behind nfd
-    strip_marks,    ///< all marks (M) are left out: Hugging Face's StripAccents
-    clean,          ///< BERT: no control characters, and one kind of space
-    space_chinese,  ///< BERT: a space before and behind each Chinese character
-    prepend,        ///< `content` before a text that is not empty
-    replace,        ///< `content` for `pattern`
-    squeeze,        ///< `content` for runs of `pattern`, if `least` or more stand together
-    strip_left,     ///< no white space at the beginning
-    strip_right,    ///< nor at the end
-    charsmap        ///< SentencePiece's compiled map, in `content`
-  };
-  kinds kind;
-  std::string pattern{}, content{};
-  std::size_t least = 2;
-};
-
-/// One way of cutting a text into words. Several work one after the other, each inside the words of
-/// the one before.
-struct word_split {
-  /// How it is cut. The first three are patterns of byte-level models.
-  enum class kinds {
-    gpt2,         ///< GPT-2's pattern (see gpt2_word())
-    llama3,       ///< Llama 3's (see llama3_word())
-    qwen2,        ///< Qwen2's: Llama 3's with one number in a word
-    digits,       ///< every number is a word
-    digit_runs,   ///< neighbouring numbers are a word
-    white_space,  ///< words are what white space separates, which is left out
-    punctuation,  ///< every punctuation character is a word
-    metaspace     ///< SentencePiece: a space becomes "▁", which begins a word
-  };
-  /// Where metaspace puts a "▁" before a text that begins with none.
-  enum class prefixes { always, first, never };
-  kinds kind;
-  prefixes prefix = prefixes::always;  ///< of metaspace; first: in the first text alone
-  bool cut = true;                     ///< of metaspace: false leaves the text whole
-};
-
-/// A tokenizer's lists and settings, which tokenizer::assemble() checks.
-struct tokenizer_parts {
-  enum class models {
-    byte_bpe,   ///< byte pairs; tokens are spelled in letters_of()
-    bpe,        ///< character pairs, by `merges` or by `scores`
-    wordpiece,  ///< the longest piece first (Wu et al. 2016)
-    unigram     ///< the most likely pieces (Kudo 2018)
-  };
-  /// How pieces become text.
-  enum class spellings {
-    plain,      ///< as they are
-    wordpiece,  ///< a space before pieces that do not begin with `prefix`
-    metaspace   ///< "▁" is a space; the first space of a text is left out
-  };
-
-  models model = models::byte_bpe;
-  detail::text_list tokens{};            ///< by id, as the file spells them
-  std::vector<double> scores{};          ///< by id: unigram, and bpe without merges
-  detail::text_list merges{};            ///< two pieces for each, the lowest rank first
-  std::vector<added_token> added{};      ///< by their place in the file
-  std::vector<token> hidden{};           ///< ids that no text becomes
-  std::vector<normalization> changes{};  ///< the first comes first
-  std::vector<word_split> splits{};      ///< the first comes first; none: a text is one word
-  spellings spelling = spellings::plain;
-  std::string prefix = "##";       ///< of pieces inside a word (wordpiece)
-  token unknown = -1;              ///< id of what no piece is there for, or none
-  bool byte_fallback = false;      ///< tokens "<0x00>" to "<0xFF>" are bytes
-  bool fuse_unknown = false;       ///< neighbouring unknown characters are one token (bpe)
-  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
-  bool keep_first_space = false;   ///< metaspace: a text keeps its first space
-  bool clean_up = false;           ///< wordpiece: no space before ".", "n't" and their like
-  index longest_word = 100;        ///< characters of a word, above which it is unknown (wordpiece)
-  std::string tokens_name = "tokens", merges_name = "merges";  ///< of the lists, in messages
-  bool named_by_text = false;  ///< messages name a token by its text, not by its id
-};
-
-/// Vocabulary of a GGUF file: the values of its keys tokenizer.ggml.*, as they stand there.
-struct ggml_vocabulary {
-  std::string model{};                ///< "gpt2", "llama", "bert" or "t5"
-  std::string pre{};                  ///< of gpt2: "gpt-2", "smollm", "llama-bpe" or "qwen2"
-  detail::text_list tokens{};         ///< by id
-  std::vector<float> scores{};        ///< by id, or none
-  std::vector<std::int32_t> types{};  ///< by id, or none: 1 normal, 2 unknown, 3 control, 4
-                                      ///< user-defined, 5 unused, 6 byte
-  detail::text_list merges{};         ///< two pieces with a space between, by rank
-  token unknown = -1;                 ///< unknown_token_id, or none
-  bool add_space_prefix = true;
-  bool remove_extra_whitespaces = false;
-  std::string precompiled_charsmap{};
-};
-
-LINNET_NAMESPACE_END
 /// @file
 /// Unicode's normal forms (Unicode Standard Annex 15), lower case, and classes of marks.
 
@@ -30824,6 +31346,28 @@ inline constexpr std::uint32_t mark_starts[] = {
     0x7ffff0, 0x800004, 0x87fff0,
     // clang-format on
 };
+/// Where runs begin of what patterns' \w takes otherwise than letters, numbers and marks: 2 x the
+/// first code point, + 1 inside of a run. Most are numbers that are no digits.
+inline constexpr std::uint32_t word_exceptions[] = {
+    // clang-format off
+    0x0, 0xbf, 0xc0, 0x165, 0x168, 0x173, 0x174, 0x179, 0x17e, 0x13e9, 0x13f4, 0x16e5, 0x16f0,
+    0x17e1, 0x17e6, 0x18f1, 0x18fe, 0x1ab1, 0x1abe, 0x1ae1, 0x1af2, 0x1e55, 0x1e68, 0x26d3, 0x26fa,
+    0x2fe1, 0x2ff4, 0x33b5, 0x33b6, 0x4019, 0x401c, 0x407f, 0x4082, 0x40a9, 0x40aa, 0x40e1, 0x40e2,
+    0x40e9, 0x40f4, 0x4101, 0x4114, 0x42a1, 0x42c0, 0x4313, 0x4314, 0x48c1, 0x4938, 0x496d, 0x4a00,
+    0x4eed, 0x4f28, 0x59fb, 0x59fc, 0x6325, 0x632c, 0x6441, 0x6454, 0x6491, 0x64a0, 0x64a3, 0x64c0,
+    0x6501, 0x6514, 0x6563, 0x6580, 0x15061, 0x1506c, 0x1fc67, 0x1fc6a, 0x1fc9b, 0x1fca0, 0x1fe7f,
+    0x1fe80, 0x2020f, 0x20268, 0x202eb, 0x202f2, 0x20315, 0x20318, 0x205c3, 0x205f8, 0x20641,
+    0x20648, 0x210b1, 0x210c0, 0x210f3, 0x21100, 0x2114f, 0x21160, 0x211f7, 0x21200, 0x2122d,
+    0x21238, 0x21379, 0x2137c, 0x21381, 0x213a0, 0x213a5, 0x21400, 0x21481, 0x21492, 0x214fb,
+    0x214fe, 0x2153b, 0x21540, 0x215d7, 0x215e0, 0x216b1, 0x216c0, 0x216f1, 0x21700, 0x21753,
+    0x21760, 0x219f5, 0x21a00, 0x21cc1, 0x21cfe, 0x21e3b, 0x21e4e, 0x21ea3, 0x21eaa, 0x21f8b,
+    0x21f98, 0x220a5, 0x220cc, 0x223c3, 0x223ea, 0x22e75, 0x22e78, 0x231d5, 0x231e6, 0x238b5,
+    0x238da, 0x23f81, 0x23faa, 0x2d6b7, 0x2d6c4, 0x2dd01, 0x2dd2e, 0x3a5c1, 0x3a5e8, 0x3a6c1,
+    0x3a6f2, 0x3d18f, 0x3d1a0, 0x3d8e3, 0x3d958, 0x3d95b, 0x3d960, 0x3d963, 0x3d96a, 0x3da03,
+    0x3da5c, 0x3da5f, 0x3da7c, 0x3e201, 0x3e21a, 0x3e261, 0x3e294, 0x3e2a1, 0x3e2d4, 0x3e2e1,
+    0x3e314,
+    // clang-format on
+};
 
 /// Code points first, first + step ... last whose lower case is `add` further on.
 struct case_run {
@@ -31040,6 +31584,16 @@ constexpr mark_class mark_class_of(char32_t c) {
   return static_cast<mark_class>(detail::run_value<8>(detail::mark_starts, c));
 }
 
+/// Whether a code point is in patterns' \w: letters, marks, decimal and letter numbers, connecting
+/// punctuation, and few others.
+constexpr bool is_word(char32_t c) {
+  const mark_class m = mark_class_of(c);
+  const character_class k = class_of(c);
+  const bool usual = k == character_class::letter || k == character_class::number ||
+                     m == mark_class::nonspacing || m == mark_class::other_mark;
+  return usual != (detail::run_value<2>(detail::word_exceptions, c) == 1);
+}
+
 /// Calls f(code) for the one or two code points of a code point's lower case.
 template <class F>
 void each_lower(char32_t c, F&& f) {
@@ -31071,6 +31625,1326 @@ inline std::string normalized(std::string_view text, normal_form form) {
   former.flush();
   return to;
 }
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A token such as "<|im_end|>" that can be cut out of a text before anything else.
+struct added_token {
+  token id;
+  bool special = true;       ///< decodes to nothing, unless merges make it too
+  bool normalized = false;   ///< cut out of what the others leave, after normalization
+  bool in_model = false;     ///< also a piece of the model
+  bool single_word = false;  ///< not cut out beside a character of a word
+  bool lstrip = false;       ///< takes the white space before it, too
+  bool rstrip = false;       ///< and the white space behind it
+};
+
+namespace detail {
+
+/// The added tokens of a vocabulary, found by their texts. Of several at one place the longest
+/// counts.
+class added_texts {
+ public:
+  /// Takes the tokens; text(id) is a token's text. Empty ones are never found. False if the texts
+  /// have too many different ends.
+  template <class Text>
+  bool assign(const std::vector<added_token>& tokens, Text&& text) {
+    for (const bool later : {false, true}) {
+      std::vector<found>& ids = ids_[later];
+      ids.clear();
+      for (const added_token& t : tokens)
+        if (const std::size_t size = text(t.id).size(); size > 0 && t.normalized == later)
+          ids.push_back({t.id, size, t.single_word, t.lstrip, t.rstrip});
+      if (!matchers_[later].assign(static_cast<std::uint32_t>(ids.size()),
+                                   [&](std::uint32_t i) { return text(ids[i].id); }))
+        return false;
+    }
+    return true;
+  }
+  /// The error of texts that assign() does not take.
+  static error too_many(const std::string& where) {
+    return {errc::unsupported, where, "added texts",
+            "at most " + std::to_string(text_matcher::most_states) + " bytes of different ends",
+            "more"};
+  }
+  /// The id of an added token by its whole text, or -1.
+  token find(std::string_view text) const {
+    for (const bool later : {false, true}) {
+      token id = -1;
+      matchers_[later].each(text, [&](std::size_t place, std::uint32_t number) {
+        if (const found& f = ids_[later][number]; place == 0 && f.size == text.size()) id = f.id;
+      });
+      if (id >= 0) return id;
+    }
+    return -1;
+  }
+  /// Cuts out the added tokens from left to right, those that are normalized or those that are not.
+  /// Calls on_id(id) for them and on_text(text) for what stands between, which may be empty. White
+  /// space that a token has taken may still be part of the next.
+  template <class OnText, class OnId>
+  void each(std::string_view text, bool normalized, OnText&& on_text, OnId&& on_id) const {
+    std::vector<std::pair<std::size_t, std::uint32_t>> places;  // the last first
+    matchers_[normalized].each(
+        text, [&](std::size_t place, std::uint32_t number) { places.emplace_back(place, number); });
+    std::size_t begin = 0, end = 0;  // of what stands behind the last one, and of its text
+    for (; !places.empty(); places.pop_back()) {
+      const auto [place, number] = places.back();
+      if (place < end) continue;  // inside the one before
+      const found& f = ids_[normalized][number];
+      end = place + f.size;
+      if (f.single_word && (is_word(last_of(text.substr(0, place)).code) ||
+                            is_word(front_of(text.substr(end)).code)))
+        continue;
+      const std::string_view before = text.substr(begin, (std::max)(begin, place) - begin);
+      on_text(f.lstrip ? without_last_spaces(before) : before);
+      on_id(f.id);
+      begin = end + (f.rstrip ? first_spaces(text.substr(end)) : 0);
+    }
+    on_text(text.substr(begin));
+  }
+
+ private:
+  struct found {
+    token id;
+    std::size_t size;
+    bool single_word, lstrip, rstrip;
+  };
+  static bool is_space(const utf8_character& c) {
+    return class_of(c.code) == character_class::space;
+  }
+  /// The character at an end of a text; of an empty one a code that is none.
+  static utf8_character front_of(std::string_view text) {
+    return text.empty() ? utf8_character{no_code, 0} : utf8_front(text);
+  }
+  static utf8_character last_of(std::string_view text) {
+    std::size_t at = text.empty() ? 0 : text.size() - 1;
+    while (at > 0 && at + 4 > text.size() && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80)
+      --at;
+    const utf8_character c = front_of(text.substr(at));
+    return at + c.size == text.size() ? c : utf8_character{no_code, 1};
+  }
+  static std::size_t first_spaces(std::string_view text) {
+    std::size_t size = 0;
+    for (utf8_character c = front_of(text); is_space(c); c = front_of(text.substr(size)))
+      size += c.size;
+    return size;
+  }
+  static std::string_view without_last_spaces(std::string_view text) {
+    for (utf8_character c = last_of(text); is_space(c); c = last_of(text))
+      text.remove_suffix(c.size);
+    return text;
+  }
+  std::array<std::vector<found>, 2> ids_;
+  std::array<text_matcher, 2>
+      matchers_;  ///< of those that are not normalized, and of those that are
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Lookup tables of byte-pair encoding: pieces by their bytes, merges by their pair. Flat tables
+/// with open addressing, at most two thirds full.
+
+#include <ctime>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::uint64_t hash_factor = 0x9e3779b97f4a7c15u;  ///< 2^64 / the golden ratio
+
+/// Both halves of a product of 128 bits, one over the other.
+inline std::uint64_t folded_product(std::uint64_t a, std::uint64_t b) {
+#ifdef __SIZEOF_INT128__
+  __extension__ using wide = unsigned __int128;
+  const wide product = static_cast<wide>(a) * b;
+  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+#else
+  const std::uint64_t a0 = a & UINT32_MAX, a1 = a >> 32, b0 = b & UINT32_MAX, b1 = b >> 32;
+  const std::uint64_t low = a0 * b0, middle = a1 * b0 + (low >> 32),
+                      other = a0 * b1 + (middle & UINT32_MAX);
+  return (other << 32 | (low & UINT32_MAX)) ^ (a1 * b1 + (middle >> 32) + (other >> 32));
+#endif
+}
+
+/// Two secrets of hash tables. A file whose author does not know them cannot fill one slot.
+struct hash_key {
+  std::uint64_t start = 0, factor = 0;  ///< factor: odd
+};
+/// Hash key of this process, different in each: made from the time and from where its memory lies.
+/// What a table finds does not depend on it.
+inline const hash_key& process_hash_key() {
+  static const hash_key key = [] {
+    static const char there = 0;
+    const char here = 0;
+    const std::string on_heap(64, ' ');
+    const auto mix = [](std::uint64_t sum, std::uint64_t x) {
+      return folded_product(sum ^ x, hash_factor) + hash_factor;
+    };
+    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)),
+                            static_cast<std::uint64_t>(std::clock()));
+    for (const char* const place : {&there, &here, on_heap.data()})
+      sum = mix(sum, reinterpret_cast<std::uintptr_t>(place));
+#if defined(__x86_64__) || defined(__i386__)
+    sum = mix(sum, __builtin_ia32_rdtsc());
+#endif
+    return hash_key{mix(sum, 1), mix(sum, 2) | 1};
+  }();
+  return key;
+}
+
+/// A hash of bytes whose high and low bits are equally good.
+inline std::uint64_t hash_of(std::string_view bytes, const hash_key& key = process_hash_key()) {
+  const char* at = bytes.data();
+  std::size_t left = bytes.size();
+  std::uint64_t hash = key.start + left * hash_factor, eight = 0;
+  for (; left > 8; at += 8, left -= 8) {
+    std::memcpy(&eight, at, 8);
+    hash = folded_product(hash ^ eight, key.factor) + key.start;
+  }
+  if (left >= 4) {  // two words that overlap
+    std::uint32_t first = 0, second = 0;
+    std::memcpy(&first, at, 4);
+    std::memcpy(&second, at + left - 4, 4);
+    eight = std::uint64_t{first} << 32 | second;
+  } else if (left > 0) {
+    const auto byte = [at](std::size_t i) {
+      return std::uint64_t{static_cast<unsigned char>(at[i])};
+    };
+    eight = byte(0) << 16 | byte(left / 2) << 8 | byte(left - 1);
+  }
+  return folded_product(folded_product(hash ^ eight, key.factor), hash_factor);
+}
+
+/// A hash of a pair of ids.
+inline std::uint64_t hash_of(token left, token right, const hash_key& key = process_hash_key()) {
+  const std::uint64_t pair =
+      std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
+  return folded_product(pair ^ key.start, key.factor) * hash_factor;
+}
+
+/// Pieces by id, at most 4 GiB together, and the ids of indexed pieces by their bytes.
+class piece_table {
+ public:
+  /// Number of pieces.
+  index size() const { return std::ssize(ends_) - 1; }
+  /// Bytes of piece `id`, which must exist.
+  std::uint32_t size_of(token id) const {
+    const auto i = static_cast<std::size_t>(id);
+    return ends_[i + 1] - ends_[i];
+  }
+  /// Piece `id`, which must exist.
+  std::string_view operator[](token id) const {
+    return {bytes_.data() + ends_[static_cast<std::size_t>(id)], size_of(id)};
+  }
+  /// Makes room for pieces that take `bytes` together.
+  void reserve(std::size_t pieces, std::size_t bytes) {
+    bytes_.reserve(bytes);
+    ends_.reserve(pieces + 1);
+    if (used_ > 0) return;
+    std::size_t room = slots_.size();
+    for (; 2 * room < 3 * pieces; room *= 2) --shift_;
+    slots_ = std::vector<slot>(room);
+  }
+  /// A piece with the next id, not indexed.
+  token append(std::string_view piece) {
+    bytes_ += piece;
+    ends_.push_back(static_cast<std::uint32_t>(bytes_.size()));
+    return static_cast<token>(size() - 1);
+  }
+  /// Indexes a piece that find() does not find.
+  void insert(token id) {
+    if (3 * ++used_ > 2 * slots_.size()) grow();
+    const std::uint64_t hash = hash_of((*this)[id], key_);
+    place({tag(hash), id}, hash);
+  }
+  /// The id of an indexed piece, or -1.
+  token find(std::string_view piece) const {
+    const slot* const found = look_up(piece);
+    return found ? found->id : -1;
+  }
+  /// Lets find_whole() find a piece that find() finds.
+  void mark_whole(token id) { const_cast<slot*>(look_up((*this)[id]))->tag |= 1; }
+  /// The id of a piece that is marked, or -1.
+  token find_whole(std::string_view piece) const {
+    const slot* const found = look_up(piece);
+    return found && (found->tag & 1) == 1 ? found->id : -1;
+  }
+
+ private:
+  struct slot {
+    std::uint32_t tag = 0;  ///< of the hash; the last bit: whole
+    token id = -1;          ///< or none
+  };
+  hash_key key_ = process_hash_key();
+  std::string bytes_;
+  std::vector<std::uint32_t> ends_{0};  ///< one more than pieces
+  std::vector<slot> slots_ = std::vector<slot>(16);
+  std::size_t used_ = 0;
+  int shift_ = 64 - 4;  ///< of a hash, to a slot's number
+
+  static std::uint32_t tag(std::uint64_t hash) { return static_cast<std::uint32_t>(hash) & ~1u; }
+  void place(slot s, std::uint64_t hash) {
+    std::size_t i = hash >> shift_;
+    while (slots_[i].id >= 0) i = (i + 1) & (slots_.size() - 1);
+    slots_[i] = s;
+  }
+  void grow() {
+    const std::vector<slot> old = std::exchange(slots_, std::vector<slot>(2 * slots_.size()));
+    --shift_;
+    for (const slot& s : old)
+      if (s.id >= 0) place(s, hash_of((*this)[s.id], key_));
+  }
+  const slot* look_up(std::string_view piece) const {
+    const std::uint64_t hash = hash_of(piece, key_);
+    for (std::size_t i = hash >> shift_; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
+      if ((slots_[i].tag & ~1u) == tag(hash) && (*this)[slots_[i].id] == piece) return &slots_[i];
+    return nullptr;
+  }
+};
+
+/// One merge: two pieces, and what they become.
+struct bpe_merge_ids {
+  token left, right, merged;
+};
+
+/// Merges by rank, and their ranks by their pair of ids.
+class merge_table {
+ public:
+  static constexpr std::uint32_t none = UINT32_MAX;
+
+  /// A table without merges.
+  merge_table() : merge_table(std::vector<bpe_merge_ids>()) {}
+  /// Takes merges by rank, none of them indexed yet.
+  explicit merge_table(std::vector<bpe_merge_ids>&& merges) : merges_(std::move(merges)) {
+    while ((std::size_t{1} << bits_) < 2 * merges_.size()) ++bits_;
+    slots_.resize(std::size_t{1} << bits_, none);
+  }
+  /// Number of merges.
+  std::size_t size() const { return merges_.size(); }
+  /// The merge of a rank, which must exist.
+  const bpe_merge_ids& operator[](std::size_t rank) const { return merges_[rank]; }
+  /// The rank of an indexed pair, or `none`.
+  std::uint32_t find(token left, token right) const { return slots_[slot_of(left, right)]; }
+  /// Indexes a merge. False if its pair is there.
+  bool insert(std::uint32_t rank) {
+    std::uint32_t& slot = slots_[slot_of(merges_[rank].left, merges_[rank].right)];
+    if (slot != none) return false;
+    slot = rank;
+    return true;
+  }
+
+ private:
+  hash_key key_ = process_hash_key();
+  std::vector<bpe_merge_ids> merges_;
+  std::vector<std::uint32_t> slots_;  ///< ranks
+  int bits_ = 1;                      ///< of a slot's number
+
+  /// Number of the slot that holds a pair, or of the empty one where it belongs.
+  std::size_t slot_of(token left, token right) const {
+    std::size_t i = hash_of(left, right, key_) >> (64 - bits_);
+    for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1))
+      if (const auto& m = merges_[slots_[i]]; m.left == left && m.right == right) break;
+    return i;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// GPT-2's spelling of bytes as printable characters (Radford et al. 2019, in their code).
+/// vocab.bpe, encoder.json and tokenizer.json spell their pieces so.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes that stand for themselves: printable in Latin-1.
+constexpr bool is_own_letter(unsigned b) {
+  return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+}
+/// The bytes in the order of GPT-2's ids 0 to 255. Bytes that are their own letter come first, then
+/// the others, whose letters are U+0100 on.
+inline constexpr std::array<unsigned char, 256> byte_order = [] {
+  std::array<unsigned char, 256> order{};
+  std::size_t i = 0;
+  for (const bool own : {true, false})
+    for (unsigned b = 0; b < 256; ++b)
+      if (is_own_letter(b) == own) order[i++] = static_cast<unsigned char>(b);
+  return order;
+}();
+inline constexpr unsigned own_letters = 188;  ///< how many are their own letter
+
+/// The code point of each byte's letter.
+inline constexpr std::array<std::uint16_t, 256> letter_codes = [] {
+  std::array<std::uint16_t, 256> codes{};
+  for (unsigned i = 0; i < 256; ++i)
+    codes[byte_order[i]] =
+        static_cast<std::uint16_t>(i < own_letters ? byte_order[i] : 256 + i - own_letters);
+  return codes;
+}();
+
+}  // namespace detail
+
+/// Bytes as letters, in UTF-8: a space is "Ġ", a newline "Ċ", and ASCII letters are themselves.
+inline std::string letters_of(std::string_view bytes) {
+  std::string letters;
+  for (const char c : bytes) {
+    const unsigned code = detail::letter_codes[static_cast<unsigned char>(c)];
+    if (code < 0x80) {
+      letters += static_cast<char>(code);
+    } else {
+      letters += static_cast<char>(0xc0 | code >> 6);
+      letters += static_cast<char>(0x80 | (code & 0x3f));
+    }
+  }
+  return letters;
+}
+
+/// Appends the bytes that letters stand for. False if there is another character among them; some
+/// bytes may have been appended then.
+inline bool append_bytes_of(std::string_view letters, std::string& bytes) {
+  for (std::size_t i = 0; i < letters.size(); ++i) {
+    unsigned code = static_cast<unsigned char>(letters[i]);
+    if (code >= 0x80) {
+      const unsigned next =
+          i + 1 < letters.size() ? static_cast<unsigned char>(letters[i + 1]) : 0u;
+      if (code < 0xc2 || code > 0xc5 || (next & 0xc0) != 0x80) return false;
+      code = (code & 0x1f) << 6 | (next & 0x3f);
+      ++i;
+    }
+    if (code >= 256) {
+      if (code >= 256 + 256 - detail::own_letters) return false;
+      code = detail::byte_order[code - 256 + detail::own_letters];
+    } else if (!detail::is_own_letter(code)) {
+      return false;
+    }
+    bytes += static_cast<char>(code);
+  }
+  return true;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Where tokenizers put ids: a vector that grows, or a caller's span.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A caller's span that counts on when it is full.
+class token_room {
+ public:
+  explicit token_room(std::span<token> room) : room_(room) {}
+
+  void push_back(token id) {
+    if (count_ < room_.size()) room_[count_] = id;
+    ++count_;
+  }
+  /// The number of ids, or what encode() says where there was no room for them.
+  result<index> filled() const {
+    if (count_ > room_.size())
+      return error{errc::invalid, "encode", "ids", "room for " + std::to_string(count_),
+                   std::to_string(room_.size())};
+    return static_cast<index>(count_);
+  }
+
+ private:
+  std::span<token> room_;
+  std::size_t count_ = 0;
+};
+
+/// Refers to a vector or to a token_room.
+class token_sink {
+ public:
+  token_sink(std::vector<token>& all) : all_(&all) {}
+  token_sink(token_room& room) : room_(&room) {}
+
+  void push_back(token id) const {
+    if (all_)
+      all_->push_back(id);
+    else
+      room_->push_back(id);
+  }
+  void append(std::span<const token> ids) const {
+    if (all_)
+      all_->insert(all_->end(), ids.begin(), ids.end());
+    else
+      for (const token id : ids) room_->push_back(id);
+  }
+
+ private:
+  std::vector<token>* all_ = nullptr;
+  token_room* room_ = nullptr;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Rules of a tokenizer that a vocab.bpe does not state.
+struct bpe_rules {
+  /// Special texts, which have the ids behind the merges.
+  std::vector<std::string> added = {"<|endoftext|>"};
+  /// Every number is a word of its own (SmolLM).
+  bool single_digits = false;
+};
+
+namespace detail {
+
+/// A tokenizer's parts as its file states them, before they are checked.
+struct bpe_parts {
+  piece_table pieces;                     ///< all, those that merges know indexed
+  std::vector<bpe_merge_ids> merges;      ///< by rank
+  std::vector<std::uint32_t> priorities;  ///< by rank, never falling; none: the ranks
+  std::vector<added_token> added;         ///< texts that can be cut out first
+  bool single_digits = false;
+  bool by_character = false;   ///< a word's characters are its first pieces, not its bytes
+  std::vector<token> bytes{};  ///< by_character: ids of the bytes of unknown characters, or none
+  token unknown = -1;          ///< by_character: id of other unknown characters
+  bool fuse_unknown = false;   ///< neighbouring ones are one
+  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
+  std::string name_before, name_behind;  ///< of a merge in messages, around its number
+  index first_number = 0;                ///< of the merge of rank 0
+
+  std::string name_of(std::size_t rank) const {
+    return name_before + std::to_string(static_cast<index>(rank) + first_number) + name_behind;
+  }
+};
+
+}  // namespace detail
+
+/// Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): a text is cut into words, and a
+/// word's bytes are its first pieces. Neighbours merge, the lowest rank first and leftmost first,
+/// until none can. Made from GPT-2's vocab.bpe, from what `bpe_trainer` learned, or from a
+/// tokenizer.json (linnet/json.hpp). Movable and copyable; const calls may run in any threads.
+class bpe_tokenizer {
+ public:
+  static constexpr index most_pieces = 1 << 21;  ///< largest vocabulary that is read
+  static constexpr std::size_t longest_file = std::size_t{1} << 26;  ///< longest file, in bytes
+
+  /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line. A merge is two pieces
+  /// in letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
+  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. A byte order mark is passed
+  /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
+  /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
+  /// errc::invalid (added texts that are empty or there twice).
+  static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules,
+                                     const std::string& where = "vocab.bpe");
+  /// Parses a vocab.bpe with the usual rules. Errors: as above.
+  static result<bpe_tokenizer> parse(std::string_view file) LINNET_TRY {
+    return parse(file, bpe_rules());
+  }
+  LINNET_OR_OUT_OF_MEMORY("vocab.bpe")
+
+  /// Number of ids.
+  index vocabulary() const { return parts_.pieces.size(); }
+  /// The bytes of an id, or the text of an added one; "" for an id outside the vocabulary.
+  std::string_view piece(token id) const {
+    return id >= 0 && id < vocabulary() ? parts_.pieces[id] : std::string_view();
+  }
+  /// The id of a piece, or of an added text if no piece is equal to it, or -1.
+  token find(std::string_view piece) const {
+    const token id = parts_.pieces.find(piece);
+    return id >= 0 ? id : find_added(piece);
+  }
+  /// The id of an added text such as "<|endoftext|>", or -1.
+  token find_added(std::string_view text) const { return added_.find(text); }
+
+  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
+  /// `match_added`. Then they are cut out first, from left to right, and become their ids. Of
+  /// several at one place the longest counts. Those that a tokenizer.json calls "normalized" are
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes. A word above 64
+  /// bytes takes 16 times its size in memory, an added text 16 bytes. False, and nothing appended,
+  /// where memory lacks.
+  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
+    const std::size_t before = to.size();
+    if (append(text, to, match_added)) return true;
+    to.resize(before);
+    return false;
+  }
+  /// Returns the ids of a text; none where memory lacks.
+  std::vector<token> encode(std::string_view text, bool match_added = false) const {
+    std::vector<token> ids;
+    encode(text, ids, match_added);
+    return ids;
+  }
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Memory is taken as above alone: none for words of up to 64 bytes without `match_added`. Also
+  /// errc::out_of_memory.
+  result<index> encode(std::string_view text, std::span<token> to,
+                       bool match_added = false) const LINNET_TRY {
+    detail::token_room room(to);
+    if (!write(text, room, match_added)) return detail::out_of_memory("encode");
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
+
+  /// The bytes that `id` adds to a text, none for special ids; they may be part of a character (see
+  /// text_stream). `previous`, which other tokenizers need, is unused.
+  std::string_view decode([[maybe_unused]] token previous, token id) const {
+    const std::string_view text = piece(id);
+    return !text.empty() && special_[static_cast<std::size_t>(id)] ? std::string_view() : text;
+  }
+  /// The bytes of several ids, special ones left out: decode(encode(text)) is `text`. None where
+  /// memory lacks.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const LINNET_TRY {
+    std::string text;
+    for (const token id : ids) text += decode(0, id);
+    return text;
+  }
+  LINNET_WITHOUT_MEMORY(return {})
+
+  /// A tokenizer of its parts, checked, for readers of other formats. Bytes without a piece are
+  /// left out of texts. Errors: errc::malformed (a merge twice), errc::unsupported.
+  static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
+
+ private:
+  friend class tokenizer;
+  static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
+  static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
+  /// Buffers for encoding a long word.
+  struct workspace {
+    std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
+    std::vector<std::uint32_t> sizes;   ///< of a piece, at its first and last byte
+    std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
+    bool lacks = false;                 ///< there is no memory for it
+  };
+
+  detail::bpe_parts parts_;
+  detail::merge_table merges_;
+  std::vector<bool> special_;  ///< by id
+  token byte_ids_[256] = {};
+  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
+  detail::added_texts added_;
+
+  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
+  /// Encodes into a sink; false where memory lacks for a long word.
+  bool write(std::string_view text, detail::token_sink to, bool match_added) const {
+    workspace space;
+    if (match_added)
+      append_added(text, to, space, false);
+    else
+      append_words(text, to, space);
+    return !space.lacks;
+  }
+  /// Cuts out the added texts of this and of later phases; what is left becomes words.
+  void append_added(std::string_view text, detail::token_sink to, workspace& space,
+                    bool later) const;
+
+  void append_words(std::string_view text, detail::token_sink to, workspace& space) const {
+    each_word(text, parts_.single_digits,
+              [&](std::string_view word) { append_word(word, to, space); });
+  }
+  void append_word(std::string_view word, detail::token_sink to, workspace& space) const {
+    const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
+    if (id >= 0)
+      to.push_back(id);
+    else
+      merge(word, to, space);
+  }
+  bool has_all_bytes() const {
+    return !parts_.by_character &&
+           std::find(std::begin(byte_ids_), std::end(byte_ids_), -1) == std::end(byte_ids_);
+  }
+  /// Calls f(id, bytes) for the pieces that a word is at first.
+  template <class F>
+  void each_first_piece(std::string_view word, F&& f) const {
+    const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
+    if (!parts_.by_character) {
+      for (const char c : word)
+        if (const token id = byte_id(c); id >= 0) f(id, std::size_t{1});
+      return;
+    }
+    std::size_t unknown = 0;  // bytes of unknown characters so far
+    while (!word.empty()) {
+      const std::string_view character = word.substr(0, detail::utf8_front(word).size);
+      word.remove_prefix(character.size());
+      const token id = parts_.pieces.find(character);
+      const bool known = id >= 0 || !parts_.bytes.empty();
+      if (unknown > 0 && (known || !parts_.fuse_unknown))
+        f(parts_.unknown, std::exchange(unknown, 0));
+      if (id >= 0)
+        f(id, character.size());
+      else if (known)
+        for (const char c : character) f(byte_id(c), std::size_t{1});
+      else
+        unknown += character.size();
+    }
+    if (unknown > 0) f(parts_.unknown, unknown);
+  }
+  /// The priority of a merge, the least first, or `none`.
+  std::uint32_t priority_of(std::uint32_t rank) const {
+    return rank == merges_.none || parts_.priorities.empty() ? rank : parts_.priorities[rank];
+  }
+  void merge(std::string_view word, detail::token_sink to, workspace& space) const {
+    if (word.size() <= short_word)
+      merge_short(word, to);
+    else
+      merge_long(word, to, space);
+  }
+  void merge_short(std::string_view word, detail::token_sink to) const;
+  void merge_long(std::string_view word, detail::token_sink to, workspace& space) const;
+};
+
+inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
+                                                  const std::string& where) LINNET_TRY {
+  if (file.size() > longest_file)
+    return error{errc::unsupported, where, "file size",
+                 "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
+  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
+  detail::bpe_parts parts;
+  parts.single_digits = rules.single_digits;
+  parts.name_before = "line ";
+  parts.first_number = 2;
+  for (const unsigned char b : detail::byte_order)
+    parts.pieces.insert(parts.pieces.append({reinterpret_cast<const char*>(&b), 1}));
+
+  index line = 0;
+  std::string left, right;
+  bool returns = false;  // whether lines end with a carriage return, too
+  if (file.starts_with("\xef\xbb\xbf")) file.remove_prefix(3);  // a byte order mark
+  while (!file.empty() || line == 0) {
+    const std::size_t end = (std::min)(file.find('\n'), file.size());
+    std::string_view text = file.substr(0, end);
+    if (line == 0) returns = text.ends_with('\r');
+    if (returns && text.ends_with('\r')) text.remove_suffix(1);
+    file.remove_prefix((std::min)(end + 1, file.size()));
+    const auto wrong = [&](std::string expected) {
+      return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),
+                   text.empty() ? "an empty line" : detail::printable(text)};
+    };
+    if (++line == 1) {
+      constexpr std::string_view version = "#version: 0.2";  // then nothing, or who made it
+      if (!text.starts_with(version) ||
+          (text.size() > version.size() && text[version.size()] != ' '))
+        return wrong("#version: 0.2");
+      continue;
+    }
+    const std::size_t space = text.find(' ');
+    left.clear();
+    right.clear();
+    if (space == text.npos || !append_bytes_of(text.substr(0, space), left) ||
+        !append_bytes_of(text.substr(space + 1), right))
+      return wrong("two pieces in GPT-2's letters with a space between");
+    const token a = parts.pieces.find(left), b = parts.pieces.find(right);
+    if (a < 0 || b < 0) return wrong("two pieces that are bytes or merged in lines before");
+    if (const token twice = parts.pieces.find(left + right); twice >= 0)
+      return wrong("a piece that is new, unlike line " + std::to_string(twice - 254));
+    if (parts.pieces.size() == most_pieces)
+      return error{errc::unsupported, where, "line " + std::to_string(line),
+                   "at most " + std::to_string(most_pieces) + " pieces", "more"};
+    parts.merges.push_back({a, b, parts.pieces.append(left + right)});
+    parts.pieces.insert(parts.merges.back().merged);
+  }
+  std::set<std::string_view> added;
+  for (std::size_t i = 0; i < rules.added.size(); ++i) {
+    const std::string& text = rules.added[i];
+    if (text.empty() || !added.insert(text).second)
+      return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
+                   text.empty() ? "an empty one" : detail::printable(text)};
+    parts.added.push_back({parts.pieces.append(text)});
+  }
+  return assemble(std::move(parts), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
+                                                     const std::string& where) LINNET_TRY {
+  bpe_tokenizer made;
+  made.parts_ = std::move(parts);
+  detail::bpe_parts& p = made.parts_;
+  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (p.pieces.size() > most_pieces)
+    return error{errc::unsupported, where, "vocabulary",
+                 "at most " + std::to_string(most_pieces) + " pieces",
+                 std::to_string(p.pieces.size())};
+  for (unsigned b = 0; b < 256 && !(p.by_character && p.bytes.empty()); ++b) {
+    const char byte = static_cast<char>(b);
+    made.byte_ids_[b] = p.by_character ? p.bytes[b] : p.pieces.find({&byte, 1});
+  }
+  made.merges_ = detail::merge_table(std::move(p.merges));
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank) {
+    if (!made.merges_.insert(static_cast<std::uint32_t>(rank)))
+      return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
+    made.longest_ =
+        (std::max)(made.longest_, std::size_t{p.pieces.size_of(made.merges_[rank].merged)});
+  }
+  made.longest_ = (std::max)(made.longest_, std::size_t{1});
+
+  if (!made.added_.assign(p.added, [&](token id) { return p.pieces[id]; }))
+    return detail::added_texts::too_many(where);
+  // What plain text can become has to decode to it.
+  const auto at = [](token id) { return static_cast<std::size_t>(id); };
+  made.special_.resize(at(static_cast<token>(p.pieces.size())));
+  for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
+  if (!p.by_character)
+    for (const token id : made.byte_ids_)
+      if (id >= 0) made.special_[at(id)] = false;
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
+    made.special_[at(made.merges_[rank].merged)] = false;
+
+  // Which words are pieces as a whole. Merges need not lead to a piece that is there.
+  workspace space;
+  std::vector<token> ids;
+  for (token id = 0; id < p.pieces.size(); ++id) {
+    if (made.special_[at(id)] || p.pieces.size_of(id) == 0 || p.pieces.find(p.pieces[id]) != id)
+      continue;
+    ids.clear();
+    if (p.whole_words_first)
+      made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(id)});
+    else
+      made.merge(p.pieces[id], ids, space);
+    if (p.whole_words_first || (ids.size() == 1 && ids[0] == id)) p.pieces.mark_whole(id);
+  }
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
+                                  bool match_added) const LINNET_TRY {
+  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
+  if (to.empty()) to.reserve(text.size() / 3);
+  return write(text, to, match_added);
+}
+LINNET_WITHOUT_MEMORY(return false)
+
+inline void bpe_tokenizer::append_added(std::string_view text, detail::token_sink to,
+                                        workspace& space, bool later) const {
+  added_.each(
+      text, later,
+      [&](std::string_view rest) {
+        if (later)
+          append_words(rest, to, space);
+        else
+          append_added(rest, to, space, true);
+      },
+      [&](token id) { to.push_back(id); });
+}
+
+inline void bpe_tokenizer::merge_short(std::string_view word, detail::token_sink to) const {
+  token ids[short_word];
+  std::uint32_t ranks[short_word];  // or priorities, of a piece with the next one
+  std::size_t n = 0;
+  each_first_piece(word, [&](token id, std::size_t) { ids[n++] = id; });
+  const auto priority = [&](std::size_t i) {
+    return priority_of(merges_.find(ids[i], ids[i + 1]));
+  };
+  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = priority(i);
+  while (n > 1) {
+    const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
+    if (*best == merges_.none) break;
+    const auto i = static_cast<std::size_t>(best - ranks);
+    const bool ranked = parts_.priorities.empty();
+    ids[i] = merges_[ranked ? *best : merges_.find(ids[i], ids[i + 1])].merged;
+    std::copy(ids + i + 2, ids + n, ids + i + 1);
+    std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
+    --n;
+    if (i > 0) ranks[i - 1] = priority(i - 1);
+    if (i + 1 < n) ranks[i] = priority(i);
+  }
+  to.append({ids, n});
+}
+
+inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink to,
+                                      workspace& space) const {
+  std::vector<token>& ids = space.ids;
+  std::vector<std::uint32_t>& sizes = space.sizes;
+  std::vector<std::uint64_t>& merges = space.merges;
+  if (space.lacks || !detail::has_memory(16 * word.size())) {
+    space.lacks = true;
+    return;
+  }
+  ids.assign(word.size(), -1);
+  sizes.resize(word.size());
+  merges.clear();
+  const auto put = [&](std::size_t at, token id, std::size_t size) {
+    ids[at] = id;
+    sizes[at] = sizes[at + size - 1] = static_cast<std::uint32_t>(size);
+  };
+  std::size_t end = 0;
+  each_first_piece(word, [&](token id, std::size_t size) {
+    put(end, id, size);
+    end += size;
+  });
+  // The rank of the piece at a place with the next one.
+  const auto rank_at = [&](std::size_t at) {
+    const std::size_t next = at + sizes[at];
+    return next < end ? merges_.find(ids[at], ids[next]) : merges_.none;
+  };
+  const auto consider = [&](std::size_t at) {
+    const std::uint32_t rank = rank_at(at);
+    if (rank == merges_.none) return false;
+    merges.push_back(std::uint64_t{priority_of(rank)} << place_bits | at);
+    return true;
+  };
+  const std::greater<std::uint64_t> later;
+  for (std::size_t i = 0; i < end; i += sizes[i]) consider(i);
+  std::make_heap(merges.begin(), merges.end(), later);
+  const auto push = [&](std::size_t at) {
+    if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
+  };
+  while (!merges.empty()) {
+    std::pop_heap(merges.begin(), merges.end(), later);
+    const std::uint64_t best = merges.back();
+    merges.pop_back();
+    const auto at = static_cast<std::size_t>(best & ((std::uint64_t{1} << place_bits) - 1));
+    const std::uint32_t rank = ids[at] < 0 ? merges_.none : rank_at(at);
+    if (rank == merges_.none || priority_of(rank) != best >> place_bits)
+      continue;  // merged with others since
+    const std::size_t next = at + sizes[at];
+    ids[next] = -1;
+    put(at, merges_[rank].merged, sizes[at] + sizes[next]);
+    if (at > 0) push(at - sizes[at - 1]);
+    push(at);
+  }
+  for (std::size_t i = 0; i < end; i += sizes[i]) to.push_back(ids[i]);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// One merge that was learned.
+struct bpe_merge {
+  std::string_view left, right;  ///< the two pieces, valid during the call
+  std::uint64_t count;           ///< how often they stood together
+  index number;                  ///< 0 for the first merge
+};
+
+/// Learns a vocabulary (Sennrich et al. 2016): again and again, the most frequent pair of
+/// neighbours in all words becomes a piece. Among equally frequent pairs, the one whose left piece,
+/// then right piece, is smaller as bytes comes first. What is learned depends on nothing but the
+/// words and their counts. Takes memory for the distinct words, about 40 times their bytes.
+class bpe_trainer {
+ public:
+  /// Begins training; `single_digits` as in bpe_rules.
+  explicit bpe_trainer(bool single_digits = false) : single_digits_(single_digits) {}
+
+  /// Counts the words of one more text; no word reaches from one text into the next.
+  void add(std::string_view text) {
+    each_word(text, single_digits_, [&](std::string_view word) {
+      if (const auto known = counts_.find(word); known != counts_.end())
+        ++known->second;
+      else
+        counts_.emplace(word, 1);
+    });
+  }
+  /// Learns up to `merges` merges of pairs that occur at least `least` times, and returns them as a
+  /// vocab.bpe for bpe_tokenizer::parse(). Calls progress(const bpe_merge&) after each, which
+  /// returns whether to go on. Errors: errc::invalid (merges or least out of range),
+  /// errc::unsupported (4 GiB of distinct words).
+  template <class Progress>
+  result<std::string> train(index merges, std::uint64_t least, Progress&& progress) const;
+  /// @copydoc train(index, std::uint64_t, Progress&&) const
+  result<std::string> train(index merges, std::uint64_t least = 2) const {
+    return train(merges, least, [](const bpe_merge&) { return true; });
+  }
+
+ private:
+  struct hash {
+    using is_transparent = void;
+    std::size_t operator()(std::string_view word) const { return detail::hash_of(word); }
+  };
+  std::unordered_map<std::string, std::uint64_t, hash, std::equal_to<>> counts_;
+  bool single_digits_;
+};
+
+namespace detail {
+
+/// The words of the texts while their pieces are merged. A piece's place is that of its first byte.
+class bpe_words {
+ public:
+  using place = std::uint32_t;
+  struct candidate {
+    std::uint64_t count;
+    token left, right;
+  };
+
+  template <class Counts>
+  explicit bpe_words(const Counts& counts) {
+    for (unsigned b = 0; b < 256; ++b) {
+      const char byte = static_cast<char>(b);
+      pieces.append({&byte, 1});
+    }
+    std::size_t bytes = 0;
+    for (const auto& [word, count] : counts) bytes += word.size();
+    ids_.reserve(bytes);
+    sizes_.reserve(bytes);
+    words_.reserve(bytes);
+    for (const auto& [word, count] : counts) {
+      const auto first = static_cast<place>(ids_.size());
+      for (const char c : word) {
+        ids_.push_back(static_cast<unsigned char>(c));
+        sizes_.push_back(1);
+        words_.push_back(static_cast<place>(ends_.size()));
+      }
+      ends_.push_back(static_cast<place>(ids_.size()));
+      weights_.push_back(count);
+      for (place at = first; at + 1 < ends_.back(); ++at) add(at);
+    }
+    for (auto& [key, p] : pairs_) {
+      p.queued = false;
+      queue_.push_back({p.count, static_cast<token>(key >> 32), static_cast<token>(key)});
+    }
+    changed_.clear();
+    std::make_heap(queue_.begin(), queue_.end(), later{pieces});
+  }
+
+  piece_table pieces;  ///< the bytes, then what was merged
+
+  /// The next pair to merge; count 0 if there is none.
+  candidate best() {
+    while (!queue_.empty()) {
+      const candidate top = queue_.front();
+      const std::uint64_t count = pairs_.find(key_of(top.left, top.right))->second.count;
+      if (count == top.count) return top;
+      // It occurs less often by now: back into the queue.
+      std::pop_heap(queue_.begin(), queue_.end(), later{pieces});
+      queue_.pop_back();
+      push({count, top.left, top.right});
+    }
+    return {0, 0, 0};
+  }
+  /// Merges a pair everywhere, in each word from left to right.
+  void merge(token left, token right) {
+    const token merged = pieces.append(std::string(pieces[left]) += pieces[right]);
+    std::vector<place> places = std::move(pairs_.find(key_of(left, right))->second.places);
+    std::sort(places.begin(), places.end());
+    for (const place at : places) {
+      if (ids_[at] != left) continue;  // merged with others since
+      const place next = behind(at), end = end_of(at);
+      if (next >= end || ids_[next] != right) continue;
+      const place first = words_[at] > 0 ? ends_[words_[at] - 1] : 0;
+      const place before = at > first ? at - sizes_[at - 1] : at;
+      const place after_next = behind(next);
+      remove(at);
+      if (before < at) remove(before);
+      if (after_next < end) remove(next);
+      ids_[at] = merged;
+      ids_[next] = -1;
+      sizes_[after_next - 1] = after_next - at;
+      if (before < at) add(before);
+      if (after_next < end) add(at);
+    }
+    for (const std::uint64_t key : changed_) {
+      auto& p = pairs_.find(key)->second;
+      p.queued = false;
+      push({p.count, static_cast<token>(key >> 32), static_cast<token>(key)});
+    }
+    changed_.clear();
+  }
+
+ private:
+  /// Whether a candidate's turn is after another's.
+  struct later {
+    const piece_table& pieces;
+    bool operator()(const candidate& a, const candidate& b) const {
+      if (a.count != b.count) return a.count < b.count;
+      if (const int order = pieces[a.left].compare(pieces[b.left]); order != 0) return order > 0;
+      return pieces[a.right] > pieces[b.right];
+    }
+  };
+  struct pair {
+    std::uint64_t count = 0;
+    std::vector<place> places{};  ///< of left pieces; some may have changed since
+    bool queued = false;          ///< stands in changed_
+  };
+  std::vector<token> ids_;              ///< of the piece that begins at a place, or -1
+  std::vector<place> sizes_;            ///< of the piece that ends with a byte
+  std::vector<place> words_;            ///< number of the word of a place
+  std::vector<place> ends_;             ///< of words
+  std::vector<std::uint64_t> weights_;  ///< of words: how often they occur
+  struct hash {
+    std::size_t operator()(std::uint64_t key) const {
+      return hash_of(static_cast<token>(key >> 32), static_cast<token>(key));
+    }
+  };
+  std::unordered_map<std::uint64_t, pair, hash> pairs_;
+  std::vector<candidate> queue_;        ///< a heap; counts may be too high, never too low
+  std::vector<std::uint64_t> changed_;  ///< pairs that occur more often than their queue entry says
+
+  static std::uint64_t key_of(token left, token right) {
+    return static_cast<std::uint64_t>(left) << 32 | static_cast<std::uint32_t>(right);
+  }
+  place behind(place at) const { return at + pieces.size_of(ids_[at]); }
+  place end_of(place at) const { return ends_[words_[at]]; }
+
+  /// Counts the pair of the piece at a place and the next one.
+  void add(place at) {
+    const std::uint64_t key = key_of(ids_[at], ids_[behind(at)]);
+    pair& p = pairs_[key];
+    p.count += weights_[words_[at]];
+    p.places.push_back(at);
+    if (!std::exchange(p.queued, true)) changed_.push_back(key);
+  }
+  void remove(place at) {
+    pairs_.find(key_of(ids_[at], ids_[behind(at)]))->second.count -= weights_[words_[at]];
+  }
+  void push(const candidate& c) {
+    if (c.count == 0) return;
+    queue_.push_back(c);
+    std::push_heap(queue_.begin(), queue_.end(), later{pieces});
+  }
+};
+
+}  // namespace detail
+
+template <class Progress>
+result<std::string> bpe_trainer::train(index merges, std::uint64_t least,
+                                       Progress&& progress) const LINNET_TRY {
+  const auto wrong = [](errc code, const char* what, std::string expected, std::string got) {
+    return error{code, "bpe_trainer", what, std::move(expected), std::move(got)};
+  };
+  const index most = bpe_tokenizer::most_pieces - 256;
+  if (merges < 0 || merges > most)
+    return wrong(errc::invalid, "merges", "0 to " + std::to_string(most), std::to_string(merges));
+  if (least < 1) return wrong(errc::invalid, "least", "at least 1", "0");
+  std::size_t bytes = 0;
+  for (const auto& [word, count] : counts_) bytes += word.size();
+  if (bytes > UINT32_MAX)
+    return wrong(errc::unsupported, "words", "less than 4 GiB of distinct ones",
+                 std::to_string(bytes) + " bytes");
+
+  detail::bpe_words words(counts_);
+  std::string file = "#version: 0.2\n";
+  for (index i = 0; i < merges; ++i) {
+    const auto [count, left, right] = words.best();
+    if (count < least) break;
+    words.merge(left, right);
+    const std::string_view a = words.pieces[left], b = words.pieces[right];
+    ((file += letters_of(a)) += ' ') += letters_of(b) + '\n';
+    if (!progress(bpe_merge{a, b, count, i})) break;
+  }
+  return file;
+}
+LINNET_OR_OUT_OF_MEMORY("bpe_trainer")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Conversations in ChatML, as the ids that a chat model has learned from.
+
+/// @file
+/// Any tokenizer of a file: normalization, cutting into words, a model of pieces, and back.
+
+#include <variant>
+
+/// @file
+/// Changes of a text before it is cut into words: normal forms, BERT's rules, SentencePiece's.
+
+/// @file
+/// SentencePiece's compiled map of characters to their normal form.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A precompiled_charsmap: u32 bytes of a trie, its units of u32, then texts that end with a zero.
+/// The trie is a double array (Aoe 1989), as Yata's Darts-clone writes it. Of the keys that a place
+/// begins with, the longest counts.
+class charsmap {
+ public:
+  static constexpr std::size_t longest_text = 256;  ///< bytes that one key may become
+  static constexpr std::size_t longest_key = 64;    ///< bytes that are compared
+
+  /// Parses a map; an empty one changes nothing. Errors: errc::malformed.
+  static result<charsmap> parse(std::string_view bytes, const std::string& where) {
+    charsmap made;
+    if (bytes.empty()) return made;
+    const auto wrong = [&](std::string expected, std::string got) {
+      return error{errc::malformed, where, "precompiled_charsmap", std::move(expected),
+                   std::move(got)};
+    };
+    const auto number = [&](std::size_t at) {
+      std::uint32_t x = 0;
+      for (std::size_t i = 4; i-- > 0;) x = x << 8 | static_cast<unsigned char>(bytes[at + i]);
+      return x;
+    };
+    const std::size_t size = bytes.size() < 4 ? 0 : number(0);
+    if (size == 0 || size % 4 != 0 || size > bytes.size() - 4)
+      return wrong("a trie within " + std::to_string(bytes.size()) + " bytes",
+                   "one of " + std::to_string(size));
+    made.units_.resize(size / 4);
+    for (std::size_t i = 0; i < size / 4; ++i) made.units_[i] = number(4 + 4 * i);
+    made.texts_ = bytes.substr(4 + size);
+    if (!made.texts_.ends_with('\0')) return wrong("a zero at the end", "none");
+    std::size_t length = 0;
+    for (const char c : made.texts_) {
+      made.longest_ = (std::max)(made.longest_, length);
+      length = c == '\0' ? 0 : length + 1;
+    }
+    if (made.longest_ > longest_text)
+      return wrong("texts of at most " + std::to_string(longest_text) + " bytes",
+                   std::to_string(made.longest_));
+    return made;
+  }
+  /// Bytes that one byte becomes at most.
+  std::size_t growth() const { return longest_; }
+  /// Appends the normal form of a text.
+  void apply(std::string_view text, std::string& to) const {
+    while (!text.empty()) {
+      const found best = longest(text);
+      if (best.size > 0) {
+        to += std::string_view(texts_.c_str() + best.text);
+        text.remove_prefix(best.size);
+        continue;
+      }
+      const std::size_t n = utf8_front(text).size;
+      to += text.substr(0, n);
+      text.remove_prefix(n);
+    }
+  }
+
+ private:
+  struct found {
+    std::size_t size = 0, text = 0;
+  };
+  std::vector<std::uint32_t> units_;
+  std::string texts_;
+  std::size_t longest_ = 1;
+
+  static std::size_t offset(std::uint32_t unit) {
+    return std::size_t{unit >> 10} << ((unit & 0x200) >> 6);
+  }
+  found longest(std::string_view text) const {
+    found best;
+    if (units_.empty()) return best;
+    std::size_t at = offset(units_[0]);
+    for (std::size_t i = 0; i < (std::min)(text.size(), longest_key); ++i) {
+      const auto byte = static_cast<unsigned char>(text[i]);
+      at ^= byte;
+      if (byte == 0 || at >= units_.size()) break;
+      const std::uint32_t unit = units_[at];
+      if ((unit & 0x800000ffu) != byte) break;
+      at ^= offset(unit);
+      if ((unit & 0x100) == 0) continue;
+      if (at >= units_.size()) break;
+      const std::size_t value = units_[at] & 0x7fffffffu;
+      if (value < texts_.size()) best = {i + 1, value};
+    }
+    return best;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// A tokenizer as plain lists and settings, for readers of files and for programs that have their
+/// vocabulary elsewhere.
+
+LINNET_NAMESPACE_BEGIN
+
+/// One change of a text before it is cut into words.
+struct normalization {
+  /// Kinds of changes, named as in Hugging Face's tokenizers.
+  enum class kinds {
+    nfc,            ///< Unicode's normal form C
+    nfd,            ///< normal form D
+    nfkc,           ///< normal form KC
+    nfkd,           ///< normal form KD
+    lowercase,      ///< each character's lower case
+    strip_accents,  ///< marks without width (Mn) are left out, as BERT does behind nfd
+    strip_marks,    ///< all marks (M) are left out: Hugging Face's StripAccents
+    clean,          ///< BERT: no control characters, and one kind of space
+    space_chinese,  ///< BERT: a space before and behind each Chinese character
+    prepend,        ///< `content` before a text that is not empty
+    replace,        ///< `content` for `pattern`
+    squeeze,        ///< `content` for runs of `pattern`, if `least` or more stand together
+    strip_left,     ///< no white space at the beginning
+    strip_right,    ///< nor at the end
+    charsmap        ///< SentencePiece's compiled map, in `content`
+  };
+  kinds kind;
+  std::string pattern{}, content{};
+  std::size_t least = 2;
+  bool operator==(const normalization&) const = default;
+};
+
+/// One way of cutting a text into words. Several work one after the other, each inside the words of
+/// the one before.
+struct word_split {
+  /// How it is cut. The first three are patterns of byte-level models.
+  enum class kinds {
+    gpt2,          ///< GPT-2's pattern (see gpt2_word())
+    llama3,        ///< Llama 3's (see llama3_word())
+    qwen2,         ///< Qwen2's: Llama 3's with one number in a word
+    digits,        ///< every number is a word
+    digit_runs,    ///< neighbouring numbers are a word
+    white_space,   ///< words are what white space separates, which is left out
+    punctuation,   ///< every punctuation character is a word
+    words,         ///< runs of a pattern's \w, and of what is neither that nor white space
+    prefix_space,  ///< a space before a text that begins with none; the text stays whole
+    metaspace      ///< SentencePiece: a space becomes "▁", which begins a word
+  };
+  /// Where metaspace puts a "▁" before a text that begins with none.
+  enum class prefixes { always, first, never };
+  kinds kind;
+  prefixes prefix = prefixes::always;  ///< of metaspace; first: in the first text alone
+  bool cut = true;                     ///< of metaspace: false leaves the text whole
+  bool operator==(const word_split&) const = default;
+};
+
+/// A tokenizer's lists and settings, which tokenizer::assemble() checks.
+struct tokenizer_parts {
+  enum class models {
+    byte_bpe,   ///< byte pairs; tokens are spelled in letters_of()
+    bpe,        ///< character pairs, by `merges` or by `scores`
+    wordpiece,  ///< the longest piece first (Wu et al. 2016)
+    unigram     ///< the most likely pieces (Kudo 2018)
+  };
+  /// How pieces become text.
+  enum class spellings {
+    plain,      ///< as they are
+    wordpiece,  ///< a space before pieces that do not begin with `prefix`
+    metaspace   ///< "▁" is a space; the first space of a text is left out
+  };
+
+  models model = models::byte_bpe;
+  detail::text_list tokens{};            ///< by id, as the file spells them
+  std::vector<double> scores{};          ///< by id: unigram, and bpe without merges
+  detail::text_list merges{};            ///< two pieces for each, the lowest rank first
+  std::vector<added_token> added{};      ///< by their place in the file
+  std::vector<token> hidden{};           ///< ids that no text becomes
+  std::vector<normalization> changes{};  ///< the first comes first
+  std::vector<word_split> splits{};      ///< the first comes first; none: a text is one word
+  spellings spelling = spellings::plain;
+  std::string prefix = "##";       ///< of pieces inside a word (wordpiece)
+  token unknown = -1;              ///< id of what no piece is there for, or none
+  bool byte_fallback = false;      ///< tokens "<0x00>" to "<0xFF>" are bytes
+  bool fuse_unknown = false;       ///< neighbouring unknown characters are one token (bpe)
+  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
+  bool keep_first_space = false;   ///< metaspace: a text keeps its first space
+  bool clean_up = false;           ///< wordpiece: no space before ".", "n't" and their like
+  index longest_word = 100;        ///< characters of a word, above which it is unknown (wordpiece)
+  std::string tokens_name = "tokens", merges_name = "merges";  ///< of the lists, in messages
+  bool named_by_text = false;  ///< messages name a token by its text, not by its id
+};
+
+/// Vocabulary of a GGUF file: the values of its keys tokenizer.ggml.*, as they stand there.
+struct ggml_vocabulary {
+  std::string model{};                ///< "gpt2", "llama", "bert" or "t5"
+  std::string pre{};                  ///< of gpt2: "gpt-2", "smollm", "llama-bpe" or "qwen2"
+  detail::text_list tokens{};         ///< by id
+  std::vector<float> scores{};        ///< by id, or none
+  std::vector<std::int32_t> types{};  ///< by id, or none: 1 normal, 2 unknown, 3 control, 4
+                                      ///< user-defined, 5 unused, 6 byte
+  detail::text_list merges{};         ///< two pieces with a space between, by rank
+  token unknown = -1;                 ///< unknown_token_id, or none
+  bool add_space_prefix = true;
+  bool remove_extra_whitespaces = false;
+  std::string precompiled_charsmap{};
+};
 
 LINNET_NAMESPACE_END
 
@@ -31147,6 +33021,10 @@ class normalizer {
 
   /// Whether texts stay as they are.
   bool empty() const { return steps_.empty(); }
+  /// Whether these are its changes.
+  bool makes(const std::vector<normalization>& changes) const {
+    return std::ranges::equal(steps_, changes, {}, &step::change);
+  }
   /// Makes the changes. False where memory lacks.
   bool apply(std::string& text) const {
     for (const step& s : steps_) {
@@ -31303,17 +33181,23 @@ class splitter {
                      "\"always\" or \"never\" behind other steps", "\"first\""};
     return made;
   }
+  /// Whether these are its splits.
+  bool makes(const std::vector<word_split>& steps) const { return steps_ == steps; }
   /// Whether the words of a text are together the text.
   bool keeps_all() const {
     return std::none_of(steps_.begin(), steps_.end(), [](const word_split& s) {
-      return s.kind == word_split::kinds::metaspace || s.kind == word_split::kinds::white_space;
+      using kinds = word_split::kinds;
+      return s.kind == kinds::metaspace || s.kind == kinds::white_space || s.kind == kinds::words ||
+             s.kind == kinds::prefix_space;
     });
   }
   /// Whether there is memory for cutting a text of some bytes.
   bool has_memory(std::size_t bytes) const {
-    return std::none_of(
-               steps_.begin(), steps_.end(),
-               [](const word_split& s) { return s.kind == word_split::kinds::metaspace; }) ||
+    return std::none_of(steps_.begin(), steps_.end(),
+                        [](const word_split& s) {
+                          return s.kind == word_split::kinds::metaspace ||
+                                 s.kind == word_split::kinds::prefix_space;
+                        }) ||
            detail::has_memory(metaspace.size() * (bytes + 1));
   }
   /// Calls f(word) for the words of a text, none empty. `first` says that nothing stands before it.
@@ -31359,6 +33243,17 @@ class splitter {
               return mark_class_of(c.code) == mark_class::punctuation ? alone : join;
             },
             next);
+      case kinds::words:
+        return each_group(text, next);
+      case kinds::prefix_space: {
+        if (text[0] == ' ') return next(text);
+        space.resize((std::max)(space.size(), steps_.size()));
+        std::string prefixed = std::move(space[number]);
+        (prefixed = ' ') += text;
+        next(prefixed);
+        space[number] = std::move(prefixed);
+        return;
+      }
       case kinds::metaspace:
         return cut_metaspace(number, text, first, space, next);
     }
@@ -31379,6 +33274,26 @@ class splitter {
       at += c.size;
     }
     if (begin < text.size()) f(text.substr(begin));
+  }
+  /// Calls f(word) for runs of characters of words, and of others but white space.
+  template <class F>
+  static void each_group(std::string_view text, F&& f) {
+    enum group { white, word, other };
+    std::size_t begin = 0;
+    group now = white;
+    for (std::size_t at = 0; at < text.size();) {
+      const utf8_character c = utf8_front(text.substr(at));
+      const group g = class_of(c.code) == character_class::space ? white
+                      : is_word(c.code)                          ? word
+                                                                 : other;
+      if (g != now) {
+        if (now != white) f(text.substr(begin, at - begin));
+        begin = at;
+        now = g;
+      }
+      at += c.size;
+    }
+    if (now != white) f(text.substr(begin));
   }
   template <class F>
   void cut_metaspace(std::size_t number, std::string_view text, bool first, workspace& space,
@@ -31429,6 +33344,7 @@ class prefix_index {
     std::uint32_t first = 0, last = 0;
     std::size_t depth = 0;
     bool empty() const { return first == last; }
+    bool operator==(const range&) const = default;
   };
 
   /// Takes the ids of pieces of a table, none empty.
@@ -31672,6 +33588,7 @@ class tokenizer {
   LINNET_WITHOUT_MEMORY(return {})
 
  private:
+  friend result<ggml_vocabulary> make_ggml_vocabulary(const tokenizer&, const std::string&);
   struct workspace {
     bpe_tokenizer::workspace merges;
     detail::unigram_model::workspace nodes;
@@ -32315,6 +34232,52 @@ inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
   }
   from.merges = {};
   return tokenizer::assemble(std::move(parts), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// The vocabulary of BERT's tokenizer as llama.cpp's converter writes it: "##ing" as "ing", "sing"
+/// as "▁sing". make_tokenizer() makes an equal tokenizer of it, but for the white space that added
+/// tokens may take. `where` names the tokenizer in
+/// errors. Errors: errc::unsupported (another kind of tokenizer, or settings that GGUF has not).
+inline result<ggml_vocabulary> make_ggml_vocabulary(
+    const tokenizer& from, const std::string& where = "tokenizer") LINNET_TRY {
+  const auto refuse = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::unsupported, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  const auto* const model = std::get_if<detail::wordpiece_model>(&from.model_);
+  if (!model) return refuse("model", "WordPiece", "another");
+  ggml_vocabulary made;
+  made.model = "bert";
+  tokenizer_parts rules;
+  if (auto done = detail::apply_ggml_rules(made, rules, where); !done) return done.error();
+  auto inside = model->index.all();
+  for (const char c : rules.prefix) inside = model->index.narrow(model->pieces, inside, c);
+  for (const auto& [what, same] :
+       {std::pair("normalizer", from.normalizer_.makes(rules.changes)),
+        std::pair("pre_tokenizer", from.splitter_.makes(rules.splits)),
+        std::pair("prefix", inside == model->inside),
+        std::pair("longest word", model->longest_word == rules.longest_word)})
+    if (!same) return refuse(what, "that of BERT without case", "another");
+  made.unknown = model->unknown;
+  std::string text;
+  for (token id = 0; id < from.vocabulary(); ++id) {
+    enum { normal = 1, unknown, control };
+    text = from.piece(id);
+    const bool special = from.is_special(id);
+    if (!special && id != model->unknown) {
+      if (from.find_added(text) == id || model->pieces.find(text) != id)
+        return refuse("added_tokens: \"" + detail::printable(text) + '"', "a special token",
+                      "another");
+      const bool goes_on = text.starts_with(rules.prefix);
+      text = goes_on ? text.substr(rules.prefix.size()) : std::string(detail::metaspace) + text;
+      if (goes_on && text.starts_with(detail::metaspace))
+        return refuse("tokens[" + std::to_string(id) + "]", "no \"\xe2\x96\x81\" behind the prefix",
+                      "one");
+    }
+    made.tokens.push_back(text);
+    made.types.push_back(special ? control : id == model->unknown ? unknown : normal);
+  }
+  return made;
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
@@ -34414,11 +36377,11 @@ class llama2c_tokenizer {
   }();
 };
 
-inline result<llama2c_tokenizer> llama2c_tokenizer::parse(std::span<const std::byte> file,
-                                                          index vocabulary,
-                                                          const std::string& where) LINNET_TRY {
-  const auto wrong = [&](errc code, std::string what, std::string expected, std::string got) {
-    return error{code, where, std::move(what), std::move(expected), std::move(got)};
+LINNET_COLD inline result<llama2c_tokenizer> llama2c_tokenizer::parse(
+    std::span<const std::byte> file, index vocabulary, const std::string& where) LINNET_TRY {
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   if (vocabulary < first_byte + 256 || vocabulary > most_pieces)
     return wrong(errc::invalid, "vocabulary of the model", "259 to " + std::to_string(most_pieces),
@@ -34625,7 +36588,7 @@ constexpr llama2c_shape llama2c_shape_of() {
 /// Offset of each tensor in a llama2.c checkpoint, in values behind the header.
 class llama2c_layout {
  public:
-  llama2c_layout(const llama2c_shape& s, llama2c_version version) : layers_(s.layers) {
+  LINNET_COLD llama2c_layout(const llama2c_shape& s, llama2c_version version) : layers_(s.layers) {
     const index d = s.dim, kv = s.kv_heads * s.head_width, f = s.hidden, table = s.vocabulary * d;
     const bool legacy = version == llama2c_version::v0;
     const auto per_layer = [&](const char* name, index size) { add(name, size, true); };
@@ -34687,10 +36650,12 @@ class llama2c_layout {
 };
 
 /// Compares a checkpoint with a model type; returns the number of bytes before the first tensor.
-inline result<index> check_llama2c(std::span<const std::byte> file, const llama2c_shape& type,
-                                   const std::string& where, llama2c_version& version) LINNET_TRY {
-  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
-    return error{code, where, what, std::move(expected), std::move(got)};
+LINNET_COLD inline result<index> check_llama2c(std::span<const std::byte> file,
+                                               const llama2c_shape& type, const std::string& where,
+                                               llama2c_version& version) LINNET_TRY {
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   const auto differs = [&](const char* what, std::string expected, std::string got) {
     return wrong(errc::mismatch, what, std::move(expected) + " (the model type)", std::move(got));
@@ -34755,6 +36720,26 @@ inline placement llama2c_placement(const llama2c_shape& type, const leaf& tensor
   return at;
 }
 
+/// load_llama2c() into tensors of any model.
+inline result<void> fill_from_llama2c(const std::vector<leaf>& leaves, const llama2c_shape& type,
+                                      std::span<const std::byte> file, const std::string& where,
+                                      nonfinite values) {
+  llama2c_version version{};
+  const auto begin = check_llama2c(file, type, where, version);
+  if (!begin) return begin.error();
+  const llama2c_layout layout(type, version);
+  const auto from = [&](const leaf& tensor) {
+    return file.data() + *begin + 4 * layout.find(tensor.name);
+  };
+  for (const leaf& tensor : leaves)
+    if (values == nonfinite::refuse && !all_finite(dtype::f32, from(tensor), tensor.size()))
+      return detail::failure(errc::invalid, where, tensor.name, "finite numbers",
+                             "a NaN or an infinity");
+  for (const leaf& tensor : leaves)
+    copy_in(tensor, llama2c_placement(type, tensor), dtype::f32, from(tensor));
+  return {};
+}
+
 }  // namespace detail
 
 /// Loads a llama2.c checkpoint, version 0 or 1, held in memory. The header is compared with the
@@ -34767,20 +36752,7 @@ result<void> load_llama2c(weights<M, T>& w, std::span<const std::byte> file,
                           nonfinite values = nonfinite::keep) LINNET_TRY {
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
   if (!w.valid()) return w.error();
-  llama2c_version version{};
-  const auto begin = detail::check_llama2c(file, type, where, version);
-  if (!begin) return begin.error();
-  const detail::llama2c_layout layout(type, version);
-  const auto leaves = detail::leaves_of(w);
-  const auto from = [&](const detail::leaf& tensor) {
-    return file.data() + *begin + 4 * layout.find(tensor.name);
-  };
-  for (const detail::leaf& tensor : leaves)
-    if (values == nonfinite::refuse && !detail::all_finite(dtype::f32, from(tensor), tensor.size()))
-      return error{errc::invalid, where, tensor.name, "finite numbers", "a NaN or an infinity"};
-  for (const detail::leaf& tensor : leaves)
-    detail::copy_in(tensor, detail::llama2c_placement(type, tensor), dtype::f32, from(tensor));
-  return {};
+  return detail::fill_from_llama2c(detail::leaves_of(w), type, file, where, values);
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
@@ -34813,14 +36785,14 @@ result<void> save_llama2c(const weights<M, T>& w, const std::string& path,
   constexpr detail::llama2c_shape type = detail::llama2c_shape_of<M, T>();
   if (!w.valid()) return w.error();
   if (type.eps != 1e-5 || type.rope_theta != 10000)
-    return error{errc::mismatch, path, "the model type",
-                 "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others"};
+    return detail::failure(errc::mismatch, path, "the model type",
+                           "norm eps 1e-05 and rope theta 10000, as always in llama2.c", "others");
   const detail::llama2c_layout layout(type, version);
   const bool legacy = version == llama2c_version::v0;
   const index begin = legacy ? 28 : detail::llama2c_header;
   file_bytes file(static_cast<std::size_t>(begin + 4 * layout.size()));
   if (file.data() == nullptr)
-    return error{errc::out_of_memory, path, "", "memory for the file", "none"};
+    return detail::failure(errc::out_of_memory, path, "", "memory for the file", "none");
   __builtin_memset(file.data(), 0, static_cast<std::size_t>(begin));
 
   const std::int32_t header[] = {static_cast<std::int32_t>(detail::llama2c_magic),
@@ -34896,7 +36868,8 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
 #if defined(__unix__) || defined(__APPLE__)
   const auto file = detail::open_regular(path);
   if (!file) return file.error();
-  if (file->size == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  if (file->size == 0)
+    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
   void* const at = ::mmap(nullptr, file->size, PROT_READ, MAP_PRIVATE, file->file.get(), 0);
   if (at == MAP_FAILED && errno == ENOMEM) return detail::out_of_memory(path);
   if (at == MAP_FAILED) return detail::file_error(path, "a file that can be mapped");
@@ -34906,7 +36879,8 @@ inline result<memory_block> map_file(const std::string& path) LINNET_TRY {
 #else
   const auto file = read_file(path);
   if (!file) return file.error();
-  if (file->size() == 0) return error{errc::malformed, path, "file size", "at least 1 byte", "0"};
+  if (file->size() == 0)
+    return detail::failure(errc::malformed, path, "file size", "at least 1 byte", "0");
   memory_block copy(static_cast<index>(file->size()));
   if (!copy.data()) return detail::out_of_memory(path);
   __builtin_memcpy(copy.data(), file->data(), file->size());
@@ -34926,9 +36900,10 @@ inline result<void> write_array(const std::string& path, std::string_view name,
   bool named = !name.empty() && letter(name[0]);
   for (const char c : name) named = named && (letter(c) || (c >= '0' && c <= '9'));
   if (!named)
-    return error{errc::invalid, "write_array", "name", "an identifier of letters, digits and _",
-                 detail::printable(name)};
-  if (bytes.empty()) return error{errc::invalid, "write_array", "bytes", "at least 1", "0"};
+    return detail::failure(errc::invalid, "write_array", "name",
+                           "an identifier of letters, digits and _", detail::printable(name));
+  if (bytes.empty())
+    return detail::failure(errc::invalid, "write_array", "bytes", "at least 1", "0");
   detail::file_writer file(path);
   const auto write = [&](std::string_view text) { file.write(std::as_bytes(std::span(text))); };
   write("#pragma once\nalignas(" + std::to_string(alignment) + ") inline constexpr unsigned char " +
@@ -35085,15 +37060,16 @@ class packed_text_reader {
     return false;
   }
   void refuse(errc code, std::string_view what, std::string expected, std::string got) {
-    failure_ = error{code, where_, printable(what), std::move(expected), std::move(got)};
+    failure_ = detail::failure(code, where_, printable(what), expected, got);
   }
 };
 
 /// The text of a packed file without what describes the model, and its head; the sizes are right.
 inline result<std::string_view> packed_text(std::span<const std::byte> file,
                                             const std::string& where) LINNET_TRY {
-  const auto wrong = [&](errc code, const char* what, std::string expected, std::string got) {
-    return error{code, where, what, std::move(expected), std::move(got)};
+  const auto wrong = [&](errc code, std::string_view what, std::string_view expected,
+                         std::string_view got) {
+    return detail::failure(code, where, what, expected, got);
   };
   packed_head head{};
   if (file.size() < sizeof head)
@@ -35123,8 +37099,8 @@ inline result<void> check_panels(std::span<const std::byte> file, std::size_t he
   packed_head head{};
   __builtin_memcpy(&head, file.data(), sizeof head);
   if (head.panels != static_cast<std::uint64_t>(panels))
-    return error{errc::malformed, where, "size of the panels", std::to_string(panels),
-                 std::to_string(head.panels)};
+    return detail::failure(errc::malformed, where, "size of the panels", std::to_string(panels),
+                           std::to_string(head.panels));
   if (file.size() - header != static_cast<std::size_t>(panels))
     return error{
         errc::malformed, where, "file size",
@@ -35221,110 +37197,6 @@ LINNET_OR_OUT_OF_MEMORY(path)
 LINNET_NAMESPACE_END
 /// @file
 /// Embedders: vectors of texts by an encoder, one per text or one per token.
-
-/// @file
-/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
-/// one.
-
-LINNET_NAMESPACE_BEGIN
-
-/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
-enum class sentence_pooling {
-  mean,   ///< of all valid tokens
-  first,  ///< the first token's, "CLS"
-  max     ///< of all valid tokens, column by column
-};
-
-namespace ops {
-
-/// Sequences of rows that are pooled.
-struct pooled_rows {
-  index batch = 0, length = 0;     ///< sequences, and their padded rows
-  const index* lengths = nullptr;  ///< [batch] valid rows of each, or null for all
-  index d = 0;                     ///< width of a row
-};
-
-/// y[batch, d] of x[batch, length, d].
-template <class T>
-void pool_rows(const execution& on, sentence_pooling how, const pooled_rows& all, const T* x,
-               T* y) {
-  const index d = all.d;
-  on.threads.each(all.batch, [&](index b) {
-    const T* const rows = x + b * all.length * d;
-    T* const to = y + b * d;
-    const index n = all.lengths ? all.lengths[b] : all.length;
-    std::copy_n(rows, d, to);
-    if (how == sentence_pooling::first) return;
-    for (index t = 1; t < n; ++t)
-      for (index j = 0; j < d; ++j) {
-        const T v = rows[t * d + j];
-        if (how == sentence_pooling::mean)
-          to[j] += v;
-        else
-          to[j] = to[j] > v ? to[j] : v;
-      }
-    if (how == sentence_pooling::mean)
-      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
-  });
-}
-/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
-/// row that has it.
-template <class T>
-void pool_rows_backward(const execution& on, sentence_pooling how, const pooled_rows& all,
-                        const T* x, const T* dy, T* dx) {
-  const index d = all.d;
-  on.threads.each(all.batch, [&](index b) {
-    const T* const rows = x + b * all.length * d;
-    const T* const from = dy + b * d;
-    T* const to = dx + b * all.length * d;
-    const index n = all.lengths ? all.lengths[b] : all.length;
-    for (index j = 0; j < d; ++j) {
-      if (how == sentence_pooling::mean) {
-        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
-        continue;
-      }
-      index best = 0;
-      if (how == sentence_pooling::max)
-        for (index t = 1; t < n; ++t)
-          if (rows[t * d + j] > rows[best * d + j]) best = t;
-      to[best * d + j] += from[j];
-    }
-  });
-}
-
-namespace detail {
-/// The length of a row, at least 1e-12.
-template <class T>
-T row_length(index d, const T* x) {
-  T sum = 0;
-  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
-  return (std::max)(std::sqrt(sum), T(1e-12));
-}
-}  // namespace detail
-
-/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
-template <class T>
-void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
-  on.threads.each(rows, [&](index i) {
-    lengths[i] = detail::row_length(d, x + i * d);
-    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
-  });
-}
-/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
-template <class T>
-void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
-                          T* dx) {
-  on.threads.each(rows, [&](index i) {
-    T along = 0;
-    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
-    for (index j = 0; j < d; ++j)
-      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -36404,6 +38276,16 @@ inline constexpr encoder_shape distilbert_base{.d_model = 768,
                                                .types = 0};
 inline constexpr encoder_shape minilm_l6{
     .d_model = 384, .d_ff = 1536, .heads = 12, .layers = 6, .vocabulary = 30522, .context = 512};
+// RoBERTa (Liu et al. 2019).
+inline constexpr encoder_shape roberta_base{.d_model = 768,
+                                            .d_ff = 3072,
+                                            .heads = 12,
+                                            .layers = 12,
+                                            .vocabulary = 50265,
+                                            .context = 512,
+                                            .types = 1,
+                                            .position_offset = 2,
+                                            .eps = 1e-5};
 inline constexpr encoder_shape albert_base{
     .d_model = 768, .d_ff = 3072, .heads = 12, .layers = 12, .vocabulary = 30000, .context = 512};
 }  // namespace shapes
@@ -36452,6 +38334,7 @@ using rwkv7_834k = rwkv7<shapes::rwkv7_834k>;                ///< 829,888
 using bert_base = encoder<shapes::bert_base>;                ///< 109,514,298
 using distilbert_base = encoder<shapes::distilbert_base>;    ///< 66,985,530
 using minilm_l6 = encoder<shapes::minilm_l6, head::pooler>;  ///< 22,713,216
+using roberta_base = encoder<shapes::roberta_base>;          ///< 124,697,433
 using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factorised<128>,
                             ffn::gelu_tanh>;  ///< 11,221,680
 
@@ -37924,11 +39807,12 @@ class trainer {
 
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
-    const auto block = [](index bytes) { return round_up(bytes, alignment); };
-    const index rest = block(packed<M, T, S>::bytes()) + block(gradients<M, T>::bytes()) +
-                       Optimizer::template state<M, T>::bytes();
-    return detail::bounded_bytes(
-        l, [&](const limits& some) { return add_sizes(workspace_bytes(some), rest); });
+    return detail::bounded_bytes(l, [](const limits& some) {
+      const auto block = [](index bytes) { return round_up(bytes, alignment); };
+      return add_sizes(workspace_bytes(some), block(packed<M, T, S>::bytes()) +
+                                                  block(gradients<M, T>::bytes()) +
+                                                  Optimizer::template state<M, T>::bytes());
+    });
   }
 
   /// Opens a trainer of `w` for batches up to these limits; it allocates footprint(l) bytes, once.
