@@ -46,6 +46,25 @@ function(linnet_quick target scope level)
   endif()
 endfunction()
 
+# linnet_precompile(TARGET GROUP): compiles <linnet/linnet.hpp> once for all targets of a group, which
+# have the same options. A source that does not include it itself goes without.
+function(linnet_precompile target group)
+  get_property(first GLOBAL PROPERTY linnet_precompiled_${group})
+  if(first)
+    target_precompile_headers(${target} REUSE_FROM ${first})
+  else()
+    set_property(GLOBAL PROPERTY linnet_precompiled_${group} ${target})
+    target_precompile_headers(${target} PRIVATE <linnet/linnet.hpp>)
+  endif()
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    file(STRINGS ${source} line REGEX "^#include <linnet/linnet.hpp>")
+    if(NOT line)
+      set_source_files_properties(${source} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
+    endif()
+  endforeach()
+endfunction()
+
 # linnet_program(NAME SOURCE... [LINK LIBRARY...]): one program in BUILD/bin. Links linnet::linnet
 # unless LINK says what to link instead.
 function(linnet_program name)

@@ -1,0 +1,1036 @@
+// SPDX-License-Identifier: MIT
+// linnet 0.1.0: small language models in C++20.
+// Written by tools/amalgamate.py from include/linnet/compression.hpp: do not edit.
+//
+// MIT License
+//
+// Copyright (c) 2026 linnet authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#pragma once
+/// @file
+/// Opt-in: calibration and the methods that round with it. Takes Eigen's Cholesky decomposition.
+
+/// @file
+/// Clipped ranges: a group's largest numbers are cut where the others gain more (Lin et al. 2023).
+
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
+#include <vector>
+
+/// @file
+/// Calibration: statistics of what each matrix of a model reads, gathered while it runs on text.
+
+#include <cmath>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+/// @file
+/// Statistics of inputs: what calibrate() gathers of each product.
+
+#include <linnet/linnet.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Statistics of the inputs X[rows, width] of a matrix. Sums are in double.
+struct input_statistics {
+  index rows = 0;                      ///< rows that were read, 0 where no product reads the matrix
+  index width = 0;                     ///< inputs of the matrix
+  const double* squares = nullptr;     ///< [width] sums of x^2, the norms' squares
+  const double* sums = nullptr;        ///< [width] sums of x
+  const double* magnitudes = nullptr;  ///< [width] sums of |x|
+  const double* largest = nullptr;     ///< [width] the largest |x|
+  const double* moments = nullptr;     ///< [width, width] X^T X, or null where it was not asked for
+
+  /// Mean of input `j`.
+  double mean(index j) const { return sums[j] / static_cast<double>(rows); }
+  /// Mean magnitude of input `j`.
+  double mean_magnitude(index j) const { return magnitudes[j] / static_cast<double>(rows); }
+  /// Euclidean norm of column `j` of X.
+  double norm(index j) const { return std::sqrt(squares[j]); }
+};
+
+namespace detail {
+
+/// The arrays of input_statistics.
+struct input_arrays {
+  double *squares = nullptr, *sums = nullptr, *magnitudes = nullptr, *largest = nullptr;
+  double* moments = nullptr;
+
+  constexpr input_arrays(arena& from, index width, bool with_moments)
+      : squares(from.take<double>(width)),
+        sums(from.take<double>(width)),
+        magnitudes(from.take<double>(width)),
+        largest(from.take<double>(width)),
+        moments(with_moments ? from.take<double>(width * width) : nullptr) {}
+  constexpr input_arrays() = default;
+  /// Bytes that they take.
+  static constexpr index bytes(index width, bool with_moments) {
+    arena counter;
+    (void)input_arrays(counter, width, with_moments);
+    return counter.peak();
+  }
+};
+/// Statistics of one X, in a block of memory. Matrices that read the same X share it.
+struct gathered_inputs : input_arrays {
+  memory_block memory;
+  index rows = 0, width = 0;
+
+  /// Takes memory of its own, all zero; false where there is none.
+  bool open(index inputs, bool with_moments) {
+    memory = memory_block(bytes(inputs, with_moments));
+    if (!memory.data()) return false;
+    width = inputs;
+    arena from(memory.data(), memory.size());
+    static_cast<input_arrays&>(*this) = input_arrays(from, inputs, with_moments);
+    return true;
+  }
+};
+
+/// The statistics of all matrices of a model.
+struct calibration_state {
+  std::vector<index> places;  ///< of each tensor in `inputs`, -1 where no product reads it
+  std::vector<gathered_inputs> inputs;  ///< those that are used first, as many as there are tensors
+  index batches = 0;                    ///< that were read
+
+  /// How many of `inputs` are used.
+  index used() const {
+    return std::count_if(inputs.begin(), inputs.end(),
+                         [](const gathered_inputs& one) { return one.memory.data() != nullptr; });
+  }
+};
+
+/// Gathers the statistics of all matrices of a model. Which matrices read the same inputs is seen
+/// as it runs: those that have been in the same products so far. They share one `gathered_inputs`
+/// until a product has some of them alone.
+class input_gatherer {
+ public:
+  /// Rows that are converted to double at a time.
+  static constexpr index chunk = 128;
+
+  /// Places for `count` tensors of up to `widest` inputs. All memory but that of the statistics.
+  input_gatherer(index count, index widest, bool moments)
+      : panels_(static_cast<std::size_t>(count)),
+        moments_(moments),
+        converted_(moments ? chunk * widest * static_cast<index>(sizeof(double)) : 0) {
+    state_.places.assign(static_cast<std::size_t>(count), -1);
+    state_.inputs.resize(static_cast<std::size_t>(count));
+    touched_.reserve(static_cast<std::size_t>(count));
+    seen_.reserve(static_cast<std::size_t>(count));  // a product has each matrix once
+  }
+  /// Says where the panels of tensor number `i` are.
+  void name(index i, const void* panels) { panels_[static_cast<std::size_t>(i)] = panels; }
+  /// The hook for ops::execution.
+  ops::input_tap tap() {
+    return {this, [](void* self, const ops::execution& on, const ops::product_inputs& x) {
+              static_cast<input_gatherer*>(self)->add(on, x);
+            }};
+  }
+  /// Whether there was memory for all of it.
+  bool complete() const { return converted_.data() != nullptr && !lacks_memory_; }
+  /// The statistics so far.
+  calibration_state& state() { return state_; }
+  /// Goes on from the statistics of earlier batches.
+  void resume(calibration_state from) {
+    state_ = std::move(from);
+    used_ = state_.used();
+  }
+
+ private:
+  void add(const ops::execution& on, const ops::product_inputs& x) {
+    on.threads.once([&] { choose(x); });
+    if (lacks_memory_) return;
+    for (const index place : touched_) {
+      gathered_inputs& to = state_.inputs[static_cast<std::size_t>(place)];
+      add_channels(on, x, to);
+      if (to.moments) add_moments(on, x, to.moments);
+      on.threads.once([&] { to.rows += x.rows; });
+    }
+  }
+  static void add_channels(const ops::execution& on, const ops::product_inputs& x,
+                           const gathered_inputs& to) {
+    const auto [first, last] = on.threads.range(x.width);
+    for (index i = 0; i < x.rows; ++i)
+      for (index j = first; j < last; ++j) {
+        const auto v = static_cast<double>(x.x[i * x.width + j]), size = std::abs(v);
+        to.squares[j] += v * v;
+        to.sums[j] += v;
+        to.magnitudes[j] += size;
+        if (size > to.largest[j]) to.largest[j] = size;
+      }
+  }
+  void add_moments(const ops::execution& on, const ops::product_inputs& x, double* moments) const {
+    auto* const rows = static_cast<double*>(converted_.data());
+    for (index i = 0; i < x.rows; i += chunk) {
+      const index some = (std::min)(chunk, x.rows - i), size = some * x.width;
+      const float* const from = x.x + i * x.width;
+      on.threads.each(size, [&](index v) { rows[v] = static_cast<double>(from[v]); });
+      ops::matmul_dw<double>(on, some, x.width, x.width, rows, rows, moments);
+    }
+  }
+
+  /// Finds what the matrices of a product share, or parts it. On one thread.
+  void choose(const ops::product_inputs& x) {
+    touched_.clear();
+    seen_.clear();
+    for (index i = 0; i < x.matrices; ++i) {
+      const auto found = std::find(panels_.begin(), panels_.end(), x.panels_of(i));
+      if (found != panels_.end()) seen_.push_back(found - panels_.begin());
+    }
+    for (const index tensor : seen_) {
+      index place = at(tensor);
+      if (place < 0 || parted(place)) {  // all of this place that are here move on together
+        const index before = place;
+        place = used_;
+        if (!open(before, x.width)) return;
+        for (const index other : seen_)
+          if (at(other) == before) at(other) = place;
+      }
+      if (std::find(touched_.begin(), touched_.end(), place) == touched_.end())
+        touched_.push_back(place);
+    }
+  }
+  index& at(index tensor) { return state_.places[static_cast<std::size_t>(tensor)]; }
+  /// Whether some tensors of a place are not in this product.
+  bool parted(index place) const {
+    index here = 0;
+    for (const index tensor : seen_)
+      here += state_.places[static_cast<std::size_t>(tensor)] == place;
+    return here < std::count(state_.places.begin(), state_.places.end(), place);
+  }
+  /// Makes the next place: a copy of another, or zeros. False without memory.
+  bool open(index copied, index width) {
+    gathered_inputs& to = state_.inputs[static_cast<std::size_t>(used_)];
+    if (!to.open(width, moments_)) {
+      lacks_memory_ = true;
+      return false;
+    }
+    ++used_;
+    if (copied < 0) return true;
+    const gathered_inputs& from = state_.inputs[static_cast<std::size_t>(copied)];
+    __builtin_memcpy(to.memory.data(), from.memory.data(),
+                     static_cast<std::size_t>(from.memory.size()));
+    to.rows = from.rows;
+    return true;
+  }
+
+  std::vector<const void*> panels_;  ///< of each tensor
+  calibration_state state_;
+  std::vector<index> seen_, touched_;  ///< tensors of a product, and their places
+  bool moments_;
+  memory_block converted_;  ///< [chunk, widest]
+  index used_ = 0;
+  bool lacks_memory_ = false;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of calibrate().
+struct calibration_options {
+  index batches = 128;        ///< batches that are read, unless the text ends before
+  bool moments = true;        ///< whether X^T X is gathered, which takes most of the memory
+  double rows_per_input = 1;  ///< least rows that a matrix must read, over the number of its
+                              ///< inputs; with fewer than 1 its X^T X is singular
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+    f("moments", self.moments, detail::one_of(detail::false_or_true));
+    f("rows_per_input", self.rows_per_input, detail::at_least(0, "0 takes any number"));
+  }
+};
+
+namespace detail {
+
+/// The lengths of a batch's sequences where they have their own, or null.
+template <class Batch>
+const index* lengths_of(const Batch& b) {
+  if constexpr (requires { b.source_lengths; })
+    return b.source_lengths;
+  else if constexpr (requires { b.lengths; })
+    return b.lengths;
+  else
+    return nullptr;
+}
+/// Sequence `i` of a batch whose sequences have lengths of their own, without its padding.
+template <class M>
+typename M::batch sequence_of(const typename M::batch& b, index i) {
+  typename M::batch one = b;
+  one.batch = 1;
+  index labels = 1;
+  if constexpr (requires { b.source_lengths; }) {
+    one.source += i * b.source_length;
+    one.source_lengths += i;
+    one.source_length = b.source_lengths[i];
+  }
+  if constexpr (requires { b.length; }) {
+    labels = b.length;
+    one.tokens += i * b.length;
+  }
+  if constexpr (requires { b.lengths; }) {
+    one.lengths += i;
+    one.length = b.lengths[i];
+  }
+  if constexpr (requires { b.types; })
+    if (b.types) one.types += i * b.length;
+  if constexpr (requires { b.target_length; }) labels = b.target_length;
+  if (one.labels) one.labels += i * (M::label_per_sequence ? 1 : labels);
+  if constexpr (requires { b.target_length; })  // labels are inputs, too: `ignored` ends them
+    while (one.target_length > 1 && one.labels[one.target_length - 1] == ignored)
+      --one.target_length;
+  return one;
+}
+
+/// Whether a model has no loss: an encoder without a head, of which calibrate() runs the rest.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
+
+}  // namespace detail
+
+/// Statistics of what the matrices of model `M` read on some text, made by calibrate(). A matrix is
+/// addressed by its number in M::visit(). Movable.
+template <class M>
+class calibration {
+  static constexpr index count = [] {
+    index n = 0;
+    M::visit([&](const parameter_path&, const tensor_info&) { ++n; }, parameter_path{});
+    return n;
+  }();
+
+ public:
+  using model = M;
+
+  /// Bytes of the statistics, at most: those of a model whose matrices share no inputs.
+  static constexpr index bytes(bool moments = true) {
+    index most = 0;
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info) {
+          if (info.stored())
+            most = add_sizes(most, detail::input_arrays::bytes(info.columns, moments));
+        },
+        parameter_path{});
+    return most;
+  }
+  /// Bytes that the statistics take.
+  index bytes_used() const {
+    index used = 0;
+    for (const auto& one : state_.inputs) used += one.memory.size();
+    return used;
+  }
+  /// The inputs of tensor number `ordinal`; `rows` is 0 for one that no product reads, such as a
+  /// norm or an embedding. Matrices that read the same inputs have the same pointers.
+  input_statistics of(index ordinal) const {
+    if (ordinal < 0 || ordinal >= std::ssize(state_.places)) return {};
+    const index place = state_.places[static_cast<std::size_t>(ordinal)];
+    if (place < 0) return {};
+    const auto& g = state_.inputs[static_cast<std::size_t>(place)];
+    return {g.rows, g.width, g.squares, g.sums, g.magnitudes, g.largest, g.moments};
+  }
+
+  /// Batches that were read.
+  index batches() const { return state_.batches; }
+  /// The statistics as they are gathered, kept in files and resumed.
+  detail::calibration_state& state() { return state_; }
+  /// @copydoc state()
+  const detail::calibration_state& state() const { return state_; }
+
+ private:
+  detail::calibration_state state_;
+};
+
+/// Runs `w` on batches and gathers statistics of what its matrices read. `batches(i)` returns batch
+/// number i, a view that is read before the next call; an empty one ends the text. Padding of
+/// batches with lengths is left out: their sequences run one by one. Results are the same for any
+/// number of threads. `from`, earlier statistics of these weights, are gone on with: at batch
+/// number from.batches(), and with the bits of one call for all. Errors: errc::invalid for options,
+/// limits, weights or a batch that do not fit; inputs that are not finite or too few;
+/// errc::out_of_memory.
+template <class M, class Batches>
+result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const limits& l,
+                                 const calibration_options& how = {},
+                                 calibration<M> from = {}) LINNET_TRY {
+  using S = storage_of<M, float>;
+  constexpr bool headless = detail::headless<M>;
+  if constexpr (!headless) static_assert(detail::check_language_model<M, float, S>());
+  constexpr purpose use = headless ? purpose::decoding : purpose::scoring;
+  const auto plan = [](const limits& some) {
+    return detail::plan_for<M, float>(some, use).total();
+  };
+  const index needed = detail::bounded_bytes(l, plan);
+  if (auto fit = detail::acceptable<M>("calibrate", l, needed); !fit) return fit.error();
+  if (auto fit = detail::acceptable("calibrate", "calibration_options", how); !fit)
+    return fit.error();
+  if (auto fit = check_finite(w, "calibrate"); !fit) return fit.error();
+  const auto p = pack(w);
+  if (!p.valid()) return p.error();
+  const memory_block memory(needed);
+
+  index count = 0, widest = 0;
+  p.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
+    ++count;
+    if (info.stored()) widest = (std::max)(widest, info.columns);
+  });
+  detail::input_gatherer gatherer(count, widest, how.moments);
+  if (!memory.data() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
+  count = 0;
+  p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if constexpr (requires { leaf.panels; }) gatherer.name(count, leaf.panels);
+    ++count;
+  });
+  index i = from.batches();
+  if (!from.state().places.empty()) {
+    const auto& before = from.state().inputs;
+    if (std::any_of(before.begin(), before.end(), [&](const auto& one) {
+          return one.memory.data() && (one.moments != nullptr) != how.moments;
+        }))
+      return error{errc::invalid, "calibrate", "calibration_options.moments",
+                   "that of the statistics to go on from", how.moments ? "true" : "false"};
+    gatherer.resume(std::move(from.state()));
+  }
+  const ops::input_tap tap = gatherer.tap();
+  auto work = detail::place_workspace<M, float>(l, use, memory.data());
+  const auto read = [&](const typename M::batch& b) {
+    run(l, work.converted, [&](const ops::execution& on) {
+      ops::execution tapped = on;
+      tapped.tap = &tap;
+      if constexpr (headless) {
+        context<float> ctx = M::template context_of<float>(b, tapped);
+        M::template forward<float, S>(p.tree(), b, work.work, ctx);
+        if constexpr (requires { M::template pool<float, S>(p.tree(), work.work, ctx); })
+          M::template pool<float, S>(p.tree(), work.work, ctx);
+      } else {
+        (void)M::template loss<float, S>(p.tree(), nullptr, b, work.work, tapped, {});
+      }
+    });
+  };
+  for (; i < how.batches; ++i) {
+    const typename M::batch b = batches(i);
+    if (b.batch == 0) break;
+    refusal why = refusal::none;
+    if constexpr (headless)
+      why = M::refuses_texts(b, l);
+    else
+      why = detail::refusal_of<M>(b, l);
+    if (why != refusal::none)
+      return error{errc::invalid, "calibrate", "batch " + std::to_string(i),
+                   "one that the model and the limits take", std::string(to_string(why))};
+    if (detail::lengths_of(b))
+      for (index one = 0; one < b.batch; ++one) read(detail::sequence_of<M>(b, one));
+    else
+      read(b);
+    if (!gatherer.complete())
+      return detail::out_of_memory("calibrate", calibration<M>::bytes(how.moments));
+  }
+
+  calibration<M> made;
+  made.state() = std::move(gatherer.state());
+  made.state().batches = i;
+  error unfit{errc::invalid, "calibrate", {}, {}, {}};
+  index first = std::ssize(made.state().inputs);  // what is unfit and was read first
+  bool any = false;
+  count = 0;
+  p.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
+    const index ordinal = count++, place = made.state().places[static_cast<std::size_t>(ordinal)];
+    const input_statistics x = made.of(ordinal);
+    any = any || x.rows > 0;
+    if (x.rows == 0 || place >= first) return;
+    const double* const bad =
+        std::find_if(x.squares, x.squares + x.width, [](double s) { return !is_finite(s); });
+    const double least = std::ceil(how.rows_per_input * static_cast<double>(x.width));
+    if (bad != x.squares + x.width) {
+      unfit.expected = "finite inputs";
+      unfit.got = "a NaN or an infinity at input " + std::to_string(bad - x.squares);
+    } else if (static_cast<double>(x.rows) < least) {
+      unfit.expected = "at least " + detail::number_text(least) +
+                       " rows of inputs (calibration_options.rows_per_input): give more text";
+      unfit.got = std::to_string(x.rows);
+    } else {
+      return;
+    }
+    unfit.what = at.str();
+    first = place;
+  });
+  if (!any) return error{errc::invalid, "calibrate", "batches", "at least one with tokens", "none"};
+  if (!unfit.what.empty()) return unfit;
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("calibrate")
+
+LINNET_NAMESPACE_END
+/// @file
+/// The numbers that codes with one scale stand for.
+
+#include <limits>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
+template <class S>
+struct code_grid {
+  using value = typename S::value;
+  float scale = 1, zero = 0;
+
+  /// The grid that rounding to nearest gives `n` finite numbers; the one there is without scales.
+  static code_grid fit(index n, const double* x) {
+    code_grid g;
+    if constexpr (S::ggml) {
+      float numbers[S::group] = {};
+      value codes[S::group] = {};
+      for (index j = 0; j < n; ++j) numbers[j] = static_cast<float>(x[j]);
+      S::round_block(n, numbers, codes, g.scale, g.zero);
+    } else if constexpr (S::scaled) {
+      double low = 0, high = 0;
+      for (index j = 0; j < n; ++j) {
+        low = (std::min)(low, x[j]);
+        high = (std::max)(high, x[j]);
+      }
+      fit_range<S>(low, high, g.scale, &g.zero);
+    }
+    return g;
+  }
+  /// The code whose number is nearest to `x`, as encode_matrix() rounds.
+  value nearest(double x) const {
+    const auto step = static_cast<double>(scale), origin = static_cast<double>(zero);
+    if constexpr (S::ggml) {
+      return S::encode(scale != 0 ? (x - origin) / step : 0);
+    } else if constexpr (S::centred) {
+      const double most =
+          std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / step);
+      return S::encode(storage::nearest_whole(x / step, -most, most) + origin);
+    } else if constexpr (S::scaled) {
+      return S::encode(x / step);
+    } else {
+      return S::encode(x);
+    }
+  }
+  /// The number of a code.
+  double at(value code) const {
+    double x = S::decode(code);
+    if constexpr (S::scaled) {
+      if constexpr (S::centred && !S::ggml) x -= static_cast<double>(zero);
+      x *= static_cast<double>(scale);
+      if constexpr (has_minima<S>) x += static_cast<double>(zero);
+    }
+    return x;
+  }
+  /// Writes it as that of group `g` of row `r`.
+  void store(index r, index g, index columns, const matrix_ref<S>& to) const {
+    if constexpr (S::scaled) to.scales[r * row_scales<S>(columns) + g] = scale;
+    if constexpr (S::centred) to.zeros[r * row_scales<S>(columns) + g] = zero;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// AWQ's search of clipped ranges (Lin et al. 2023, arXiv:2306.00978), a method of quantize() and a
+/// part of gptq. The range of each group shrinks by steps, as long as it is above `least`. The
+/// group keeps the range with the least error in the outputs, by its own block of X^T X. That of
+/// rounding to nearest is among them, so no group's error grows.
+struct clip_search {
+  index steps = 20;    ///< ranges from 0 to the whole one
+  double least = 0.5;  ///< smallest range, over the whole one; 1 searches nothing
+
+  static constexpr const char* name = "clip_search";
+  static constexpr bool reads_inputs = true;  ///< needs calibration
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("steps", self.steps, detail::option_range{.least = 1, .most = 1000});
+    f("least", self.least, detail::option_range{.least = 0, .most = 1, .above = true});
+  }
+
+  /// The grid for inputs [first, first + n) of a row, `w`, that are numbers order[first + i] of X.
+  template <class S>
+  detail::code_grid<S> fit(index n, const double* w, const index* order,
+                           const input_statistics& x) const {
+    using grid = detail::code_grid<S>;
+    grid best = grid::fit(n, w);
+    if (!S::scaled || S::per_tensor || least == 1) return best;
+    std::vector<double> cut(w, w + n), off(cut);
+    double least_error = 0;
+    for (index i = 0; i < steps; ++i) {
+      const double share = 1 - static_cast<double>(i) / static_cast<double>(steps);
+      if (share < least) break;
+      for (index j = 0; j < n; ++j) cut[at(j)] = w[j] * share;
+      const grid one = grid::fit(n, cut.data());
+      for (index j = 0; j < n; ++j) off[at(j)] = w[j] - one.at(one.nearest(w[j]));
+      double error = 0;
+      for (index j = 0; j < n; ++j) {
+        const double* const row = x.moments + order[j] * x.width;
+        double sum = 0;
+        for (index c = 0; c < n; ++c) sum += row[order[c]] * off[at(c)];
+        error += sum * off[at(j)];
+      }
+      if (i > 0 && !(error < least_error)) continue;
+      best = one;
+      least_error = error;
+    }
+    return best;
+  }
+
+  class rounder;
+
+ private:
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+};
+
+/// Rounds matrices by one clip_search.
+class clip_search::rounder {
+ public:
+  explicit rounder(const clip_search& how) : how_(how) {}
+
+  /// Rounds from[rows, columns] to storage `S`. Errors: errc::invalid for X^T X that was not
+  /// gathered; the caller says of which matrix.
+  template <class S>
+  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                     const input_statistics& x) {
+    if (x.moments == nullptr)
+      return error{errc::invalid, name, {}, "calibration_options.moments to be true", "false"};
+    if constexpr (!S::scaled || S::per_tensor) {
+      detail::encode_matrix(rows, columns, from, to);
+    } else {
+      const index group = S::group > 0 ? S::group : columns;
+      std::vector<index> order(at(columns));
+      std::iota(order.begin(), order.end(), index{0});
+      for (index r = 0; r < rows; ++r)
+        for (index first = 0; first < columns; first += group) {
+          const index n = (std::min)(group, columns - first);
+          const float* const w = from + r * columns + first;
+          const std::vector<double> numbers(w, w + n);
+          const auto grid = how_.fit<S>(n, numbers.data(), order.data() + first, x);
+          for (index j = 0; j < n; ++j)
+            to.set_code(r, first + j, columns, grid.nearest(numbers[at(j)]));
+          grid.store(r, first / group, columns, to);
+        }
+    }
+    return {};
+  }
+
+ private:
+  clip_search how_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// GPTQ: rounds a matrix input by input, and lets later inputs make up for the error (Frantar et
+/// al. 2022).
+
+// Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers
+// define as macros, which step aside while it is read.
+#ifndef EIGEN_MPL2_ONLY
+#define EIGEN_MPL2_ONLY
+#endif
+#pragma push_macro("min")
+#pragma push_macro("max")
+#pragma push_macro("I")
+#pragma push_macro("V")
+#pragma push_macro("check")
+#pragma push_macro("Success")
+#undef min
+#undef max
+#undef I
+#undef V
+#undef check
+#undef Success
+
+#include <Eigen/Cholesky>
+
+// Behind Eigen's headers: gives the macros back that before_eigen.inl took away.
+#pragma pop_macro("Success")
+#pragma pop_macro("check")
+#pragma pop_macro("V")
+#pragma pop_macro("I")
+#pragma pop_macro("max")
+#pragma pop_macro("min")
+
+LINNET_NAMESPACE_BEGIN
+
+/// GPTQ (Frantar et al. 2022, arXiv:2210.17323), a method of quantize(). Inputs are rounded one
+/// after the other. What rounding one adds to the output's error, later ones take back as well as
+/// X^T X allows. Inputs that calibration never saw are rounded to nearest.
+struct gptq {
+  bool act_order = false;  ///< the inputs with the largest norms first; scales of groups are then
+                           ///< those of the weights as they were
+  double damp = 0.01;      ///< added to the diagonal of X^T X, over its mean
+  index block = 128;       ///< inputs rounded before the rest is updated; no number changes a code
+
+  clip_search clip{.least = 1};  ///< how scales are found; this one cuts nothing
+
+  static constexpr const char* name = "gptq";
+  static constexpr bool reads_inputs = true;  ///< needs calibration
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("act_order", self.act_order, detail::one_of(detail::false_or_true));
+    f("damp", self.damp, detail::at_least(0, "0 needs more rows of inputs than inputs"));
+    f("block", self.block, detail::count(1));
+    f("clip", self.clip);
+  }
+
+  class rounder;
+};
+
+/// Rounds matrices by one gptq. It keeps what it computed of the last X^T X, for matrices that
+/// share it.
+class gptq::rounder {
+ public:
+  explicit rounder(const gptq& how) : how_(how) {}
+
+  /// Rounds from[rows, columns] to storage `S`. Errors: errc::invalid for X^T X that was not
+  /// gathered, or that is singular even with `damp`; the caller says of which matrix.
+  template <class S>
+  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                     const input_statistics& x) {
+    using grid = detail::code_grid<S>;
+    if (auto fit = factor(x); !fit) return fit;
+    const index group = S::group > 0 ? S::group : columns;
+    const bool ahead = S::group == 0 || how_.act_order;  // scales of the weights as they were
+    // A block ends where a group does, so that a group's scale sees no weight that is behind.
+    const index block = round_up((std::min)(how_.block, columns), ahead ? 1 : group);
+    grid whole;
+    if constexpr (S::per_tensor) {
+      const std::vector<double> all(from, from + rows * columns);
+      whole = grid::fit(rows * columns, all.data());
+    }
+    const index groups = (columns + group - 1) / group, strip = (std::min)(rows, rows_at_a_time);
+    std::vector<double> numbers(at(strip * columns)), errors(at(block));
+    std::vector<grid> grids(at(strip * groups), whole);
+    std::vector<typename S::value> codes(at(strip * columns));
+    std::vector<index> natural(at(columns));
+    std::iota(natural.begin(), natural.end(), index{0});
+    for (index r0 = 0; r0 < rows; r0 += strip) {
+      const index count = (std::min)(strip, rows - r0);
+      for (index r = 0; r < count; ++r) {
+        const float* const w = from + (r0 + r) * columns;
+        for (index i = 0; i < columns; ++i)
+          numbers[at(r * columns + i)] = static_cast<double>(w[order_[at(i)]]);
+        for (index g = 0; g < groups && ahead && !S::per_tensor; ++g) {
+          const index first = g * group, end = (std::min)(columns, first + group);
+          const std::vector<double> some(w + first, w + end);
+          grids[at(r * groups + g)] =
+              how_.clip.fit<S>(end - first, some.data(), natural.data() + first, x);
+        }
+      }
+      for (index first = 0; first < columns; first += block) {
+        const index last = (std::min)(columns, first + block);
+        for (index r = 0; r < count; ++r) {
+          double* const row = numbers.data() + r * columns;
+          for (index i = first; i < last; ++i) {
+            const index j = order_[at(i)];
+            grid& g = grids[at(r * groups + j / group)];
+            if (!ahead && i % group == 0)
+              g = how_.clip.fit<S>((std::min)(group, columns - i), row + i, natural.data() + i, x);
+            const auto code = g.nearest(row[i]);
+            codes[at(r * columns + j)] = code;
+            errors[at(i - first)] = (row[i] - g.at(code)) / factor_(i, i);
+            subtract(i + 1, last, errors[at(i - first)], i, row);
+          }
+          for (index i = first; i < last; ++i)
+            subtract(last, columns, errors[at(i - first)], i, row);
+        }
+      }
+      for (index r = 0; r < count; ++r) {
+        for (index j = 0; j < columns; ++j)
+          to.set_code(r0 + r, j, columns, codes[at(r * columns + j)]);
+        for (index g = 0; g < groups; ++g) grids[at(r * groups + g)].store(r0 + r, g, columns, to);
+      }
+    }
+    return {};
+  }
+
+ private:
+  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+  static constexpr index rows_at_a_time = 64;
+
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+  /// row[first, last) -= error * factor_(i, .)
+  void subtract(index first, index last, double error, index i, double* row) const {
+    const double* const u = factor_.data() + i * factor_.cols();
+    for (index j = first; j < last; ++j) row[j] -= error * u[j];
+  }
+  /// The order of the inputs and the upper U with H^-1 = U^T U, for H = X^T X in that order. With R
+  /// = U^-1 it is H = R R^T: a Cholesky decomposition from the last row to the first.
+  result<void> factor(const input_statistics& x) {
+    if (x.moments == nullptr)
+      return error{errc::invalid, "gptq", {}, "calibration_options.moments to be true", "false"};
+    if (x.moments == factored_) return {};
+    factored_ = nullptr;
+    const index k = x.width;
+    if (!detail::has_memory(4 * detail::array_bytes(k, k, sizeof(double))))
+      return detail::out_of_memory("gptq");
+    const auto diagonal = [&](index j) {
+      const double d = x.moments[j * k + j];
+      return d > 0 ? d : static_cast<double>(x.rows) / 2;  // an input that was always 0
+    };
+    order_.resize(at(k));
+    std::iota(order_.begin(), order_.end(), index{0});
+    if (how_.act_order)
+      std::stable_sort(order_.begin(), order_.end(),
+                       [&](index a, index b) { return diagonal(a) > diagonal(b); });
+    double mean = 0;
+    for (index j = 0; j < k; ++j) mean += diagonal(j) / static_cast<double>(k);
+    matrix h(k, k);
+    for (index i = 0; i < k; ++i)
+      for (index j = 0; j < k; ++j) {
+        const index a = order_[at(k - 1 - i)], b = order_[at(k - 1 - j)];
+        h(i, j) = a == b ? diagonal(a) + how_.damp * mean : x.moments[a * k + b];
+      }
+    const Eigen::LLT<matrix> lower(h);
+    bool regular = static_cast<int>(lower.info()) == 0 && (how_.damp > 0 || x.rows >= k);
+    for (index i = 0; i < k && regular && how_.damp == 0; ++i) {
+      const double pivot = lower.matrixLLT()(i, i);
+      regular = pivot * pivot > 1e-12 * h(i, i);
+    }
+    if (!regular)
+      return error{errc::invalid,
+                   "gptq",
+                   {},
+                   "X^T X that can be inverted: give more text or a larger gptq.damp",
+                   "a singular one"};
+    matrix upper = matrix::Zero(k, k);
+    for (index i = 0; i < k; ++i)
+      for (index j = i; j < k; ++j) upper(i, j) = lower.matrixLLT()(k - 1 - i, k - 1 - j);
+    factor_ = matrix::Identity(k, k);
+    upper.triangularView<Eigen::Upper>().solveInPlace(factor_);
+    factored_ = x.moments;
+    return {};
+  }
+
+  gptq how_;
+  const double* factored_ = nullptr;  ///< what order_ and factor_ are of
+  std::vector<index> order_;          ///< of the inputs
+  matrix factor_;                     ///< U
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// HQQ: zero points by half-quadratic splitting, without data (Badri and Shaji 2023).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Half-quadratic quantization (Badri and Shaji 2023), a method of quantize() that needs no data.
+/// The scales are those of rounding to nearest. The zero point of each group moves, and need not be
+/// whole, so that the sum of |W - Q|^norm falls. A group keeps the best zero point that it had, so
+/// its sum of |W - Q| is never above that of rounding to nearest.
+struct hqq {
+  double norm = 0.7;    ///< the norm that large errors are forgiven by, below 2
+  double beta = 10;     ///< weight of the penalty at first
+  double kappa = 1.01;  ///< grows beta in each iteration
+  index iterations = 20;
+
+  static constexpr const char* name = "hqq";
+  static constexpr bool reads_inputs = false;  ///< needs no calibration
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("norm", self.norm, detail::option_range{.least = 0, .most = 2, .above = true, .below = true});
+    f("beta", self.beta, detail::above(0));
+    f("kappa", self.kappa, detail::at_least(1));
+    f("iterations", self.iterations, detail::count(0));
+  }
+
+  class rounder;
+};
+
+/// Rounds matrices by one hqq.
+class hqq::rounder {
+ public:
+  explicit rounder(const hqq& how) : how_(how) {}
+
+  /// Rounds from[rows, columns] to storage `S`.
+  template <class S>
+  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                     const input_statistics&) {
+    static_assert(S::scaled && S::centred && !S::per_tensor,
+                  "linnet::hqq: moves zero points, so it needs a storage that has one per row or "
+                  "group, such as storage::int8_per<granularity::group, symmetry::asymmetric>");
+    const index group = S::group > 0 ? S::group : columns;
+    std::vector<typename S::value> codes(static_cast<std::size_t>(group)), best(codes);
+    for (index r = 0; r < rows; ++r)
+      for (index first = 0; first < columns; first += group) {
+        const index n = (std::min)(group, columns - first);
+        const std::vector<double> w(from + r * columns + first, from + r * columns + first + n);
+        auto grid = detail::code_grid<S>::fit(n, w.data());
+        for (index j = 0; j < n; ++j) best[place(j)] = grid.nearest(w[place(j)]);
+        if (grid.scale != 0) improve(w, grid, codes, best);
+        for (index j = 0; j < n; ++j) to.set_code(r, first + j, columns, best[place(j)]);
+        grid.store(r, first / group, columns, to);
+      }
+    return {};
+  }
+
+ private:
+  static std::size_t place(index i) { return static_cast<std::size_t>(i); }
+  /// Moves the zero point of a group for as long as its error falls.
+  template <class S>
+  void improve(const std::vector<double>& w, detail::code_grid<S>& grid,
+               std::vector<typename S::value>& codes, std::vector<typename S::value>& best) const {
+    const auto scale = static_cast<double>(grid.scale), count = static_cast<double>(w.size());
+    const auto error = [&](const auto& grid_, const auto& codes_) {
+      double sum = 0;
+      for (std::size_t j = 0; j < w.size(); ++j) sum += std::abs(w[j] - grid_.at(codes_[j]));
+      return sum;
+    };
+    double beta = how_.beta, least = error(grid, best);
+    for (index i = 0; i < how_.iterations; ++i, beta *= how_.kappa) {
+      double zero = 0;  // mean of what would be the zero point of each number
+      for (std::size_t j = 0; j < w.size(); ++j) {
+        const double r = w[j] - grid.at(best[j]), size = std::abs(r);
+        const double kept =
+            size > 0 ? (std::max)(0.0, size - std::pow(size, how_.norm - 1) / beta) : 0;
+        zero += (S::decode(best[j]) - (w[j] - std::copysign(kept, r)) / scale) / count;
+      }
+      detail::code_grid<S> moved = grid;
+      moved.zero = static_cast<float>(zero);
+      if constexpr (S::ggml)  // a minimum, in half precision
+        moved.zero = static_cast<float>(storage::f16::decode(storage::f16::encode(-zero * scale)));
+      for (std::size_t j = 0; j < w.size(); ++j)
+        codes[j] = S::encode(S::ggml ? (w[j] - static_cast<double>(moved.zero)) / scale
+                                     : w[j] / scale + static_cast<double>(moved.zero));
+      const double sum = error(moved, codes);
+      if (!(sum < least)) return;
+      least = sum;
+      grid = moved;
+      std::swap(codes, best);
+    }
+  }
+
+  hqq how_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Quantize by a method: the codes and scales of each matrix are those that the method finds.
+
+#include <concepts>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Rounding to nearest with scales from the largest magnitudes, a method of quantize().
+struct round_to_nearest {
+  static constexpr const char* name = "round_to_nearest";
+  static constexpr bool reads_inputs = false;  ///< needs no calibration
+
+  /// Rounds matrices.
+  struct rounder {
+    explicit rounder(const round_to_nearest&) {}
+    /// Rounds from[rows, columns] to storage `S`.
+    template <class S>
+    result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                       const input_statistics&) {
+      detail::encode_matrix(rows, columns, from, to);
+      return {};
+    }
+  };
+};
+
+/// A method of quantize(): `rounder`, made of it once for all matrices, rounds one matrix after the
+/// other. `name` stands in errors, `reads_inputs` says whether it needs what calibrate() gathers.
+template <class Method>
+concept rounding_method = requires {
+  { Method::name } -> std::convertible_to<const char*>;
+  { Method::reads_inputs } -> std::convertible_to<bool>;
+  requires std::is_constructible_v<typename Method::rounder, const Method&>;
+};
+
+namespace detail {
+
+template <class S, class A, class M, class Method>
+result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, const calibration<M>* stats,
+                                                const Method& how) LINNET_TRY {
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize: the source must be stored in f32");
+  if (auto fit = acceptable("quantize", Method::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
+  weights<quantized<M, S, A>> rounded;
+  if (!rounded.valid()) return rounded.error();
+  typename Method::rounder rounder(how);
+  result<void> done;
+  index ordinal = 0;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
+        const input_statistics x = stats ? stats->of(ordinal) : input_statistics{};
+        ++ordinal;
+        if (!done) return;
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          std::copy_n(from, info.size(), to);
+        } else if (Method::reads_inputs && (info.kind == role::table || x.rows == 0)) {
+          encode_matrix(info.rows, info.columns, from.data, to);
+        } else {
+          done = rounder.round(info.rows, info.columns, from.data, to, x);
+          if (!done) {
+            error why = done.error();
+            why.what = at.str();
+            done = std::move(why);
+          }
+        }
+      },
+      parameter_path{}, rounded.tree(), w.tree());
+  if (!done) return done.error();
+  if (auto name = first_nonfinite(rounded); !name.empty())
+    return error{errc::invalid, "quantize", std::move(name),
+                 "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
+  return rounded;
+}
+LINNET_OR_OUT_OF_MEMORY("quantize")
+
+}  // namespace detail
+
+/// Rounds every matrix of `w` to storage `S` by a method, such as ln::gptq{}, with the statistics
+/// of calibrate() on the same weights. Token tables, which are looked up, and matrices that
+/// calibration saw in no product are rounded to nearest. Norms, biases and position tables stay in
+/// f32. Errors: errc::invalid for options of the method and weights that are not finite. Also for a
+/// matrix that the method cannot round, by name; the error of `w`; errc::out_of_memory.
+template <class S, class A = compute::f32, class M, class Method>
+requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize(
+    const weights<M>& w, const calibration<M>& stats, const Method& how) {
+  return detail::quantize_by<S, A>(w, &stats, how);
+}
+/// Rounds every matrix and token table of `w` to storage `S` by a method that needs no data, such
+/// as ln::hqq{}.
+template <class S, class A = compute::f32, class M, class Method>
+requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize(const weights<M>& w,
+                                                                              const Method& how) {
+  static_assert(!Method::reads_inputs,
+                "linnet::quantize: this method reads the inputs of each matrix; give it what "
+                "calibrate() returns: quantize<storage>(weights, statistics, method)");
+  return detail::quantize_by<S, A>(w, static_cast<const calibration<M>*>(nullptr), how);
+}
+
+LINNET_NAMESPACE_END
