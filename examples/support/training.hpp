@@ -45,23 +45,29 @@ struct run_record {
   }
 };
 
-/// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt every
-/// `checkpoint_seconds` and a log BASE.jsonl of loss, norm of the gradient and seconds; false if
-/// `deadline` (see now()) or a signal (see stop_requests) put it off, after one step at least.
-/// `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes), steps() and norm();
-/// `take_step(step)` takes a step and returns its loss; `look(step, record)` is called before each
-/// step and after the last.
+/// How a training is kept while it lasts.
+struct run_keeping {
+  double checkpoint_seconds = 30;  ///< from one checkpoint to the next
+  bool logs_seconds = false;       ///< the log has a column of them, so that no two are the same
+};
+
+/// Takes the steps of a training from where it stands, with a checkpoint BASE.ckpt now and then and
+/// a log BASE.jsonl; false if `deadline` (see now()) or a signal (see stop_requests) put it off,
+/// after one step at least. `model` has save_checkpoint(path, bytes), load_checkpoint(path, bytes),
+/// steps() and norm(); `take_step(step)` takes a step and returns its loss; `look(step, record)` is
+/// called before each step and after the last.
 template <class Model, class Step, class Look>
 bool take_steps(const std::string& base, Model& model, run_record& r, double deadline,
-                Step&& take_step, Look&& look, double checkpoint_seconds = 30) {
+                Step&& take_step, Look&& look, const run_keeping& keep = {}) {
   constexpr ln::index log_lines = 1000;
   const std::string checkpoint = base + ".ckpt";
   const run_record settings = r;
   if (model.load_checkpoint(checkpoint, std::as_writable_bytes(std::span(&r, 1))) &&
       !r.continues(settings))
     throw failure(checkpoint + ": of other settings: give another --out");
-  auto log =
-      take(ln::metrics_log::open(base + ".jsonl", {"nats", "norm", "seconds"}, model.steps()));
+  std::vector<std::string> columns{"nats", "norm"};
+  if (keep.logs_seconds) columns.emplace_back("seconds");
+  auto log = take(ln::metrics_log::open(base + ".jsonl", columns, model.steps()));
   if (!log.note().empty()) say("{}\n", log.note());
   const auto save = [&] {
     take(log.sync());
@@ -81,13 +87,15 @@ bool take_steps(const std::string& base, Model& model, run_record& r, double dea
     const double end = now();
     if (!ln::is_finite(nats) || model.steps() == step)
       throw failure(base + ": the loss is not finite");
-    if (step % std::max<ln::index>(1, r.steps / log_lines) == 0)
-      take(log.write(model.steps(), std::array{nats, model.norm(), r.seconds}));
+    if (step % std::max<ln::index>(1, r.steps / log_lines) == 0) {
+      const std::array figures{nats, model.norm(), r.seconds};
+      take(log.write(model.steps(), std::span(figures).first(columns.size())));
+    }
     if ((end >= deadline || stop_requests::received() != 0) && model.steps() < r.steps) {
       save();
       return false;
     }
-    if (end - saved >= checkpoint_seconds) {
+    if (end - saved >= keep.checkpoint_seconds) {
       save();
       saved = end;
     }

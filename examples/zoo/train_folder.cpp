@@ -207,8 +207,8 @@ class course {
     const auto look = [&](ln::index number, support::run_record& to) {
       to.look(number, [&] { return examine(checked); });
     };
-    const bool over =
-        support::take_steps(o_.out + "/training", *model_, r, deadline, step, look, o_.save_every);
+    const bool over = support::take_steps(o_.out + "/training", *model_, r, deadline, step, look,
+                                          {o_.save_every, true});
     record_.steps = model_->steps();
     record_.seconds = r.seconds;
     record_.held_out = r.curve();
