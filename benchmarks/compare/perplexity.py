@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 
 from compare import CACHE
-from sides import HERE, ROOT, Missing, Sides, run
+from sides import HERE, ROOT, Missing, Sides, quick_flags, run
 
 # linnet's weights and inputs of products: what is shown, and the type.
 ROUNDED = "ln::quantized<Model, ln::storage::%s>"
@@ -56,18 +56,6 @@ def texts(data, folder):
         part.write_bytes(whole[whole.index(b"\n\n", len(whole) * 9 // 10) + 2 :])
         found["Shakespeare"] = part
     return found
-
-
-def flags():
-    """Compiles fast: the kernels of this machine's level alone."""
-    try:
-        has = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        has = set()
-    levels = {"avx512dot": {"avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"},
-              "avx512": {"avx512bw", "avx512dq", "avx512vl"}, "avx2": {"avx2", "fma"}}  # fmt: skip
-    level = next((name for name, needed in levels.items() if needed <= has), "portable")
-    return ["-O1", f"-DLINNET_ONLY_LEVEL={level}"]
 
 
 def table(rows, names):
@@ -128,7 +116,7 @@ def main():
         if not wanted(weights):
             continue
         try:
-            program = sides.compile_cpp("perplexity_side.cpp", [f"-DSIDE_DEPLOYED={type}", *flags()])
+            program = sides.compile_cpp("perplexity_side.cpp", [f"-DSIDE_DEPLOYED={type}", *quick_flags()])
         except Missing as why:
             missing.append({"program": "linnet", "weights": weights, "reason": str(why)})
             print(f"missing: linnet {weights} in {inputs}: {why}", flush=True)

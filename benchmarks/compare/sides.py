@@ -50,6 +50,18 @@ def reason(text):
     return (errors or lines or ["no output"])[0 if errors and "error:" in errors[0] else -1][:300]
 
 
+def quick_flags():
+    """Compiles fast: the kernels of this machine's level alone."""
+    try:
+        has = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        has = set()
+    levels = {"avx512dot": {"avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"},
+              "avx512": {"avx512bw", "avx512dq", "avx512vl"}, "avx2": {"avx2", "fma"}}  # fmt: skip
+    level = next((name for name, needed in levels.items() if needed <= has), "portable")
+    return ["-O1", f"-DLINNET_ONLY_LEVEL={level}"]
+
+
 class Sides:
     """All that sides need, made once and kept in `cache`."""
 

@@ -31,22 +31,23 @@ T take(ln::result<T>&& r) {
   if constexpr (!std::is_void_v<T>) return std::move(r).value();
 }
 
-/// Packed weights of a GGUF file: its own codes, where `Deployed` keeps them, or rounded from
-/// floats.
+/// Packed weights of a GGUF file: its own codes, where `Deployed` has a storage per role, or
+/// rounded from floats.
 template <class Deployed>
 ln::packed<Deployed> load(const ln::gguf& file) {
   using S = typename Deployed::storage;
-  if (storage::name_of<S>() == storage::name_of<kept>()) {
+  if constexpr (requires { S::mixes; }) {
     ln::weights<Deployed> w;
     take(ln::load_gguf(w, file));
     return ln::pack(w);
+  } else {
+    ln::weights<Model> w;
+    take(ln::load_gguf(w, file));
+    if constexpr (std::is_same_v<Deployed, Model>)
+      return ln::pack(w);
+    else
+      return ln::pack(ln::quantize<S>(w));
   }
-  ln::weights<Model> w;
-  take(ln::load_gguf(w, file));
-  if constexpr (std::is_same_v<Deployed, Model>)
-    return ln::pack(w);
-  else
-    return ln::pack(ln::quantize<S>(w));
 }
 
 }  // namespace smollm2
