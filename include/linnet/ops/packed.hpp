@@ -79,7 +79,7 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
     word* const out = const_cast<word*>(to.panels) + first * depth;
     for (index i = 0; i < panel_width; ++i)
       for (index d = 0; d < depth; d += step) {
-        word block[step] = {};
+        word block[std::size_t{step}] = {};
         if constexpr (S::per_word == 1) {
           if (i < count) block[0] = from.data[(first + i) * k + d];
         } else {
