@@ -36,10 +36,10 @@ def read(name):
 
 
 class Amalgamation:
-    """The expansion of one header; `external` headers are left as includes of MAIN."""
+    """The expansion of one header; `external` names the single header that holds a header already."""
 
-    def __init__(self, external=()):
-        self.external = set(external)
+    def __init__(self, external={}):
+        self.external = external
         self.expanded = []  # .hpp files, in the order of their text
         self.conditional = set()  # of these, the ones that stand inside an #if
         self.system = set()  # unconditional includes of other libraries
@@ -60,7 +60,8 @@ class Amalgamation:
 
     def include(self, includer, line, target, inside_if):
         if target in self.external:
-            target, line = MAIN, f"#include <{MAIN}>"
+            target = self.external[target]
+            line = f"#include <{target}>"
         elif target.startswith("linnet/"):
             if target.endswith(".inl"):
                 yield from self.expand(target, inside_if)
@@ -80,7 +81,7 @@ class Amalgamation:
             yield line
 
 
-def single_header(name, external=()):
+def single_header(name, external={}):
     """Text of the single header for `name`, and the headers it contains."""
     amalgamation = Amalgamation(external)
     body = "\n".join(amalgamation.expand(name))
@@ -111,9 +112,11 @@ def main(arguments):
     outputs = {MAIN: guarded(MAIN, text)}
     for part in PARTS:
         outputs[part] = guarded(part, single_header(part)[0])
+    external = {header: MAIN for header in [MAIN, *contained]}
     for adapter in ADAPTERS:
         if (ROOT / "include" / adapter).exists():
-            outputs[adapter], _ = single_header(adapter, external=[MAIN, *contained])
+            outputs[adapter], contained = single_header(adapter, external)
+            external |= {header: adapter for header in contained}
 
     for name, text in outputs.items():
         path = ROOT / "single_include" / name

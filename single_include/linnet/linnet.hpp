@@ -8163,7 +8163,7 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
     word* const out = const_cast<word*>(to.panels) + first * depth;
     for (index i = 0; i < panel_width; ++i)
       for (index d = 0; d < depth; d += step) {
-        word block[step] = {};
+        word block[std::size_t{step}] = {};
         if constexpr (S::per_word == 1) {
           if (i < count) block[0] = from.data[(first + i) * k + d];
         } else {
@@ -14535,31 +14535,39 @@ bool in_range(const Options& all) {
   return fit;
 }
 
-/// The first option out of its range, named by where it was looked for.
+/// The name of a struct of options, behind those of the structs around it.
+struct option_path {
+  const option_path* outer;
+  std::string_view name;
+
+  /// The name of one of its fields.
+  LINNET_COLD std::string of(std::string_view field) const {
+    std::string all = outer ? outer->of(name) : std::string(name);
+    if (!all.empty()) all += '.';
+    return all.append(field);
+  }
+};
+/// The first option out of its range.
 struct option_search {
   const char* where;
-  std::string prefix;  ///< of fields in nested structs
   std::optional<linnet::error> wrong{};
 
-  LINNET_COLD void look(const char* name, double value, const option_range& range) {
+  LINNET_COLD void look(const option_path& in, std::string_view name, double value,
+                        const option_range& range) {
     if (wrong || range.contains(value)) return;
-    const std::string_view last =
-        std::string_view(name).substr(std::string_view(name).rfind('.') + 1);
-    std::string rule = range.counts && value > range.most ? "at most 10^15" : range.text(last);
+    std::string rule = range.counts && value > range.most
+                           ? "at most 10^15"
+                           : range.text(name.substr(name.rfind('.') + 1));
     if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
-    wrong = detail::failure(errc::invalid, where, prefix + name, rule, number_text(value));
+    wrong = failure(errc::invalid, where, in.of(name), rule, number_text(value));
   }
   template <class Options>
-  void look_at(const Options& all) {
+  void look_at(const option_path& in, const Options& all) {
     Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
-      if constexpr (sizeof...(range) == 0) {
-        const std::size_t outer = prefix.size();
-        prefix.append(name).append(1, '.');
-        look_at(value);
-        prefix.resize(outer);
-      } else {
-        (look(name, option_value(value, range), range), ...);
-      }
+      if constexpr (sizeof...(range) == 0)
+        look_at({&in, name}, value);
+      else
+        (look(in, name, option_value(value, range), range), ...);
     });
   }
 };
@@ -14569,9 +14577,8 @@ struct option_search {
 template <class Options>
 result<void> acceptable(const char* where, std::string_view prefix, const Options& all) {
   if constexpr (has_ranges<Options>) {
-    option_search search{where, std::string(prefix)};
-    if (!prefix.empty()) search.prefix += '.';
-    search.look_at(all);
+    option_search search{where};
+    search.look_at({nullptr, prefix}, all);
     if (search.wrong) return std::move(*search.wrong);
   }
   return {};
