@@ -5,7 +5,8 @@
 Tiny models of every family with random weights are written in every type. Both read the files and
 compute logits of twelve tokens, or hidden states of an encoder. Files of floats must agree closely;
 of other types llama.cpp rounds the inputs of products. Prints a table in Markdown; fails where a
-difference is too large.
+difference of floats is too large. T5 has a head of its own: llama.cpp leaves out that tied heads
+divide by the root of the width, so logits are larger there, with the same greedy tokens.
 """
 
 import argparse
@@ -17,10 +18,9 @@ import tempfile
 from compare import CACHE
 from sides import HERE, Missing, Sides, quick_flags, run
 
-# The largest difference over the largest output, by the type of a file.
-BOUNDS = {"F32": 1e-5, "F16": 5e-3, "BF16": 3e-2, "Q8_0": 3e-2, "Q4_0": 3e-2, "Q4_1": 3e-2}
-# llama.cpp computes BERT's GELU by its tanh form.
-BERT_BOUND = 2e-3
+# The largest difference over the largest output, in files of floats. llama.cpp looks GELU up in a
+# table of numbers in half precision.
+BOUND, GELU_BOUND = 1e-5, 1e-3
 
 
 def main():
@@ -52,8 +52,8 @@ def main():
                 continue
         for line in found.splitlines():
             r = json.loads(line)
-            bound = max(BOUNDS[r["type"]], BERT_BOUND if family == "bert" else 0)
-            bad = r["error"] > bound
+            bound = GELU_BOUND if family in ("gpt2", "bert") else BOUND
+            bad = r["type"] == "F32" and not r["error"] <= bound
             failed |= bad
             print(f"| {family} | {r['type']} | {r['error']:.1e}{' > %g' % bound if bad else ''} "
                   f"| {r['same']} of {r['rows']} |", flush=True)  # fmt: skip

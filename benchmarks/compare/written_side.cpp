@@ -55,7 +55,7 @@ namespace family {
 using llama = ln::decoder<shape, ln::position::rope_half>;
 using gpt2 = ln::decoder<all_heads, ln::norm::layer_norm, ln::position::learned, ln::ffn::gelu_tanh,
                          ln::bias::all>;
-using t5 = ln::t5<encoder_decoder>;
+using t5 = ln::t5<encoder_decoder, ln::tie::untied>;
 using bert = ln::encoder<texts, ln::head::none>;
 }  // namespace family
 using Model = family::SIDE_FAMILY;

@@ -120,6 +120,20 @@ BOOST_AUTO_TEST_CASE(round_trips) {
   BOOST_TEST(file->find("blk.2.ffn_down.weight")->description() == "F32 [24, 44]");
 }
 
+// llama.cpp does not load a T5 without it.
+BOOST_AUTO_TEST_CASE(t5_names_a_context_length) {
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  const auto written = [&](std::vector<ln::gguf_entry> notes) {
+    LINNET_REQUIRE_OK(ln::save_gguf(distinct<t5_1_1>(), path, ln::ggml_type::f32, notes));
+    const auto file = ln::read_gguf(path);
+    LINNET_REQUIRE_OK(file);
+    return *file->get<int>("t5.context_length");
+  };
+  BOOST_TEST(written({}) == 512);
+  BOOST_TEST(written({{"t5.context_length", 64u}}) == 64);
+}
+
 // Matrices of whole blocks become blocks; what is loaded again has their values.
 BOOST_AUTO_TEST_CASE(blocks) {
   constexpr ln::decoder_shape shape{.d_model = 64,
