@@ -1690,6 +1690,10 @@ result<void> save_gguf(const weights<M, T>& w, const std::string& path,
     if (type != ggml_type::f32 ||
         std::ranges::any_of(parts, [](const auto& one) { return one.tensor.ggml; }))
       metadata.emplace_back("general.quantization_version", std::uint32_t{2});
+    // T5 reads texts of any length. llama.cpp wants a number, which is Hugging Face's.
+    if constexpr (gguf_architecture_of<M>() == "t5")
+      if (std::ranges::none_of(notes, [](auto& n) { return n.key == "t5.context_length"; }))
+        metadata.emplace_back("t5.context_length", std::uint32_t{512});
     for (const detail::gguf_fact& fact : detail::gguf_facts<M>())
       if (fact.written && fact.kind == gguf_kind::f32)
         metadata.emplace_back(fact.key, static_cast<float>(fact.number));
