@@ -334,6 +334,8 @@ BOOST_AUTO_TEST_CASE(blocks_of_other_types) {
                  "file joins here, got several");
 }
 
+namespace {
+
 /// Loads changed files of `M`: each is refused, and no weight is written.
 template <class M>
 struct refuser {
@@ -363,6 +365,8 @@ struct refuser {
     (*this)(key + ": expected " + expected, [&](changeable& f) { f.drop(key); });
   }
 };
+
+}  // namespace
 
 BOOST_AUTO_TEST_CASE(refusals_of_encoders) {
   refuser<headless_bert> refused("bert");

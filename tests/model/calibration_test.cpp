@@ -185,6 +185,8 @@ void check_whole(index unseen, index length = 9) {
   const auto data = data_for<M>(3, length, length);
   check_sums<M>(data, {data.view()}, unseen);
 }
+BOOST_AUTO_TEST_SUITE(calibrating)
+
 BOOST_AUTO_TEST_CASE(sums_of_decoders) {
   check_whole<small>(0, 50);  // more rows than are converted at a time
   check_whole<ln::decoder<tiny_decoder_shape, ln::embedding::factorised<3>, ln::sharing::all>>(0);
@@ -432,5 +434,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
 }
 
 }  // namespace
+
+BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::calibration_test

@@ -121,6 +121,8 @@ void check_fixture(const std::string& name, const Method& how) {
   }
 }
 
+BOOST_AUTO_TEST_SUITE(rounding_methods)
+
 BOOST_AUTO_TEST_CASE(gptq_codes_of_the_reference) {
   check_fixture<int4>("gptq_int4", {});
   check_fixture<int4>("gptq_int4_act_order", {.act_order = true});
@@ -455,5 +457,7 @@ BOOST_AUTO_TEST_CASE(models) {
 }
 
 }  // namespace
+
+BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::rounding_methods_test

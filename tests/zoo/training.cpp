@@ -9,9 +9,6 @@
 namespace test::training {
 
 using test::check_refused;
-
-namespace {
-
 namespace fs = std::filesystem;
 
 /// One type for all tests but the last, so that it is compiled once: room for 1,100 ids.
@@ -49,6 +46,8 @@ struct workshop {
     return all;
   }
 };
+
+namespace {
 
 /// Bits per byte of held-out text, as a training says them.
 double bits_of(const std::string& said) {
