@@ -31591,7 +31591,7 @@ constexpr mark_class mark_class_of(char32_t c) {
   return static_cast<mark_class>(detail::run_value<8>(detail::mark_starts, c));
 }
 
-/// Whether a code point is in patterns' \w: letters, marks, decimal and letter numbers, connecting
+/// Whether a code point is in patterns' \\w: letters, marks, decimal and letter numbers, connecting
 /// punctuation, and few others.
 constexpr bool is_word(char32_t c) {
   const mark_class m = mark_class_of(c);
@@ -32890,7 +32890,7 @@ struct word_split {
     digit_runs,    ///< neighbouring numbers are a word
     white_space,   ///< words are what white space separates, which is left out
     punctuation,   ///< every punctuation character is a word
-    words,         ///< runs of a pattern's \w, and of what is neither that nor white space
+    words,         ///< runs of a pattern's \\w, and of what is neither that nor white space
     prefix_space,  ///< a space before a text that begins with none; the text stays whole
     metaspace      ///< SentencePiece: a space becomes "▁", which begins a word
   };

@@ -50,7 +50,7 @@ struct word_split {
     digit_runs,    ///< neighbouring numbers are a word
     white_space,   ///< words are what white space separates, which is left out
     punctuation,   ///< every punctuation character is a word
-    words,         ///< runs of a pattern's \w, and of what is neither that nor white space
+    words,         ///< runs of a pattern's \\w, and of what is neither that nor white space
     prefix_space,  ///< a space before a text that begins with none; the text stays whole
     metaspace      ///< SentencePiece: a space becomes "▁", which begins a word
   };

@@ -160,7 +160,7 @@ constexpr mark_class mark_class_of(char32_t c) {
   return static_cast<mark_class>(detail::run_value<8>(detail::mark_starts, c));
 }
 
-/// Whether a code point is in patterns' \w: letters, marks, decimal and letter numbers, connecting
+/// Whether a code point is in patterns' \\w: letters, marks, decimal and letter numbers, connecting
 /// punctuation, and few others.
 constexpr bool is_word(char32_t c) {
   const mark_class m = mark_class_of(c);
