@@ -10378,7 +10378,7 @@ std::string first_nonfinite(const weights<M, T>& w) {
 /// valid() by their own error. Loading does not ask: weights of a run that diverged can be looked
 /// at. `where`, such as the file's path, begins the message. Errors: errc::invalid.
 template <class M, class T>
-result<void> check_finite(const weights<M, T>& w, std::string where) {
+result<void> check_finite(const weights<M, T>& w, std::string_view where) {
   if (!w.valid()) return w.error();
   if (auto name = first_nonfinite(w); !name.empty())
     return detail::failure(errc::invalid, where, name, "finite numbers", "a NaN or an infinity");
@@ -17140,8 +17140,8 @@ LINNET_COLD inline result<index> check_llama2c(std::span<const std::byte> file,
                          std::string_view got) {
     return detail::failure(code, where, what, expected, got);
   };
-  const auto differs = [&](const char* what, std::string expected, std::string got) {
-    return wrong(errc::mismatch, what, std::move(expected) + " (the model type)", std::move(got));
+  const auto differs = [&](const char* what, std::string expected, std::string_view got) {
+    return wrong(errc::mismatch, what, std::move(expected) + " (the model type)", got);
   };
   index at = 0;
   const auto next = [&] { return load_as<std::int32_t>(file.data() + 4 * at++); };
@@ -17542,7 +17542,7 @@ class packed_text_reader {
       if (begins(all_.substr(end + 1), key)) return true;
     return false;
   }
-  void refuse(errc code, std::string_view what, std::string expected, std::string got) {
+  void refuse(errc code, std::string_view what, std::string_view expected, std::string_view got) {
     failure_ = detail::failure(code, where_, printable(what), expected, got);
   }
 };

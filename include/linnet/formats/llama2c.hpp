@@ -150,8 +150,8 @@ LINNET_COLD inline result<index> check_llama2c(std::span<const std::byte> file,
                          std::string_view got) {
     return detail::failure(code, where, what, expected, got);
   };
-  const auto differs = [&](const char* what, std::string expected, std::string got) {
-    return wrong(errc::mismatch, what, std::move(expected) + " (the model type)", std::move(got));
+  const auto differs = [&](const char* what, std::string expected, std::string_view got) {
+    return wrong(errc::mismatch, what, std::move(expected) + " (the model type)", got);
   };
   index at = 0;
   const auto next = [&] { return load_as<std::int32_t>(file.data() + 4 * at++); };

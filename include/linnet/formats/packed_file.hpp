@@ -168,7 +168,7 @@ class packed_text_reader {
       if (begins(all_.substr(end + 1), key)) return true;
     return false;
   }
-  void refuse(errc code, std::string_view what, std::string expected, std::string got) {
+  void refuse(errc code, std::string_view what, std::string_view expected, std::string_view got) {
     failure_ = detail::failure(code, where_, printable(what), expected, got);
   }
 };

@@ -234,7 +234,7 @@ std::string first_nonfinite(const weights<M, T>& w) {
 /// valid() by their own error. Loading does not ask: weights of a run that diverged can be looked
 /// at. `where`, such as the file's path, begins the message. Errors: errc::invalid.
 template <class M, class T>
-result<void> check_finite(const weights<M, T>& w, std::string where) {
+result<void> check_finite(const weights<M, T>& w, std::string_view where) {
   if (!w.valid()) return w.error();
   if (auto name = first_nonfinite(w); !name.empty())
     return detail::failure(errc::invalid, where, name, "finite numbers", "a NaN or an infinity");
