@@ -2748,7 +2748,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
           x += offset * bits_as<float>(extra[group]);
           y[i][v] += x * scale[group];
         } else {
-          y[i][v] += x * (of_codes * scale[group]);
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
         }
       }
     }
@@ -4303,7 +4305,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
           x += offset * bits_as<float>(extra[group]);
           y[i][v] += x * scale[group];
         } else {
-          y[i][v] += x * (of_codes * scale[group]);
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
         }
       }
     }
@@ -5860,7 +5864,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
           x += offset * bits_as<float>(extra[group]);
           y[i][v] += x * scale[group];
         } else {
-          y[i][v] += x * (of_codes * scale[group]);
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
         }
       }
     }
@@ -6884,7 +6890,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
           x += offset * bits_as<float>(extra[group]);
           y[i][v] += x * scale[group];
         } else {
-          y[i][v] += x * (of_codes * scale[group]);
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
         }
       }
     }

@@ -164,7 +164,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
           x += offset * bits_as<float>(extra[group]);
           y[i][v] += x * scale[group];
         } else {
-          y[i][v] += x * (of_codes * scale[group]);
+          vec<float> both = of_codes * scale[group];
+          LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+          y[i][v] += x * both;
         }
       }
     }
