@@ -720,14 +720,14 @@ class gptq::rounder {
     const index group = S::group > 0 ? S::group : columns;
     const bool ahead = S::group == 0 || how_.act_order;  // scales of the weights as they were
     // A block ends where a group does, so that a group's scale sees no weight that is behind.
-    const index block = round_up((std::min)(how_.block, columns), ahead ? 1 : group);
+    const index stride = round_up((std::min)(how_.block, columns), ahead ? 1 : group);
     grid whole;
     if constexpr (S::per_tensor) {
       const std::vector<double> all(from, from + rows * columns);
       whole = grid::fit(rows * columns, all.data());
     }
     const index groups = (columns + group - 1) / group, strip = (std::min)(rows, rows_at_a_time);
-    std::vector<double> numbers(at(strip * columns)), errors(at(block));
+    std::vector<double> numbers(at(strip * columns)), errors(at(stride));
     std::vector<grid> grids(at(strip * groups), whole);
     std::vector<typename S::value> codes(at(strip * columns));
     std::vector<index> natural(at(columns));
@@ -745,8 +745,8 @@ class gptq::rounder {
               how_.clip.fit<S>(end - first, some.data(), natural.data() + first, x);
         }
       }
-      for (index first = 0; first < columns; first += block) {
-        const index last = (std::min)(columns, first + block);
+      for (index first = 0; first < columns; first += stride) {
+        const index last = (std::min)(columns, first + stride);
         for (index r = 0; r < count; ++r) {
           double* const row = numbers.data() + r * columns;
           for (index i = first; i < last; ++i) {
@@ -907,13 +907,13 @@ class hqq::rounder {
       for (std::size_t j = 0; j < w.size(); ++j) sum += std::abs(w[j] - grid_.at(codes_[j]));
       return sum;
     };
-    double beta = how_.beta, least = error(grid, best);
-    for (index i = 0; i < how_.iterations; ++i, beta *= how_.kappa) {
+    double weight = how_.beta, least = error(grid, best);
+    for (index i = 0; i < how_.iterations; ++i, weight *= how_.kappa) {
       double zero = 0;  // mean of what would be the zero point of each number
       for (std::size_t j = 0; j < w.size(); ++j) {
         const double r = w[j] - grid.at(best[j]), size = std::abs(r);
         const double kept =
-            size > 0 ? (std::max)(0.0, size - std::pow(size, how_.norm - 1) / beta) : 0;
+            size > 0 ? (std::max)(0.0, size - std::pow(size, how_.norm - 1) / weight) : 0;
         zero += (S::decode(best[j]) - (w[j] - std::copysign(kept, r)) / scale) / count;
       }
       detail::code_grid<S> moved = grid;

@@ -62,14 +62,14 @@ class gptq::rounder {
     const index group = S::group > 0 ? S::group : columns;
     const bool ahead = S::group == 0 || how_.act_order;  // scales of the weights as they were
     // A block ends where a group does, so that a group's scale sees no weight that is behind.
-    const index block = round_up((std::min)(how_.block, columns), ahead ? 1 : group);
+    const index stride = round_up((std::min)(how_.block, columns), ahead ? 1 : group);
     grid whole;
     if constexpr (S::per_tensor) {
       const std::vector<double> all(from, from + rows * columns);
       whole = grid::fit(rows * columns, all.data());
     }
     const index groups = (columns + group - 1) / group, strip = (std::min)(rows, rows_at_a_time);
-    std::vector<double> numbers(at(strip * columns)), errors(at(block));
+    std::vector<double> numbers(at(strip * columns)), errors(at(stride));
     std::vector<grid> grids(at(strip * groups), whole);
     std::vector<typename S::value> codes(at(strip * columns));
     std::vector<index> natural(at(columns));
@@ -87,8 +87,8 @@ class gptq::rounder {
               how_.clip.fit<S>(end - first, some.data(), natural.data() + first, x);
         }
       }
-      for (index first = 0; first < columns; first += block) {
-        const index last = (std::min)(columns, first + block);
+      for (index first = 0; first < columns; first += stride) {
+        const index last = (std::min)(columns, first + stride);
         for (index r = 0; r < count; ++r) {
           double* const row = numbers.data() + r * columns;
           for (index i = first; i < last; ++i) {

@@ -77,13 +77,13 @@ class hqq::rounder {
       for (std::size_t j = 0; j < w.size(); ++j) sum += std::abs(w[j] - grid_.at(codes_[j]));
       return sum;
     };
-    double beta = how_.beta, least = error(grid, best);
-    for (index i = 0; i < how_.iterations; ++i, beta *= how_.kappa) {
+    double weight = how_.beta, least = error(grid, best);
+    for (index i = 0; i < how_.iterations; ++i, weight *= how_.kappa) {
       double zero = 0;  // mean of what would be the zero point of each number
       for (std::size_t j = 0; j < w.size(); ++j) {
         const double r = w[j] - grid.at(best[j]), size = std::abs(r);
         const double kept =
-            size > 0 ? (std::max)(0.0, size - std::pow(size, how_.norm - 1) / beta) : 0;
+            size > 0 ? (std::max)(0.0, size - std::pow(size, how_.norm - 1) / weight) : 0;
         zero += (S::decode(best[j]) - (w[j] - std::copysign(kept, r)) / scale) / count;
       }
       detail::code_grid<S> moved = grid;
