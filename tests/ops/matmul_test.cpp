@@ -181,8 +181,10 @@ void check_group_sums() {
       const ln::ops::execution on{{}, level, converted.data()};
       std::vector<float> y(at(m * n)), part(at(m * n));
       ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data());
+#if !defined(__FAST_MATH__)  // which divides by 127 in two ways, here and there
       BOOST_TEST((same_bits(y, sums[0]) || same_bits(y, sums[1])),
                  S::name << ' ' << ln::simd::name(level) << " k " << k);
+#endif
       for (const index rows : {1, 2, 5, 13}) {
         for (index i = 0; i < m; i += rows)
           ln::ops::matmul(on, (std::min)(rows, m - i), n, k, x.data() + i * k, w.packed,
