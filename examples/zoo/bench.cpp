@@ -86,7 +86,7 @@ json measured(const fs::path& program, const bench_options& o) {
   const fs::path file = fmt::format("{}.{}", program.string(), getpid());
   std::string command = fmt::format("{} {} {} {} {} {}", quoted(program.string()), o.batch,
                                     o.source, o.target, o.threads, o.seconds);
-  if (!o.weights.empty()) command += " " + quoted(o.weights);
+  if (!o.weights.empty()) command += fmt::format(" {}", quoted(o.weights));
   const bool done = succeeds(command, file);
   const std::string out = contents(file.string() + ".out");
   const std::string problem = done ? "" : first_error(file.string() + ".err");
