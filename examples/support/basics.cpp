@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <linnet/core/processors.hpp>
 #include <numeric>
@@ -24,6 +26,17 @@ std::string human_bytes(ln::index bytes) {
   if (size < 1e6) return fmt::format("{:.0f} kB", size / 1e3);
   if (size < 1e9) return fmt::format("{:.{}f} MB", size / 1e6, size < 1e7 ? 2 : 1);
   return fmt::format("{:.2f} GB", size / 1e9);
+}
+
+std::string duration(double seconds) {
+  const long whole = std::lround(seconds);
+  return whole < 100 ? fmt::format("{} s", whole)
+                     : fmt::format("{}:{:02} min", whole / 60, whole % 60);
+}
+
+std::string variable(const char* name) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? "" : value;
 }
 
 namespace {

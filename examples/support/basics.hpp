@@ -36,6 +36,12 @@ std::string grouped(ln::index n);
 /// A size as "3.4 MB" or "812 kB" (powers of ten).
 std::string human_bytes(ln::index bytes);
 
+/// A time as "42 s" or "3:05 min".
+std::string duration(double seconds);
+
+/// An environment variable, or nothing.
+std::string variable(const char* name);
+
 /// A line of a table, a text for each column.
 using text_row = std::vector<std::string>;
 /// Columns side by side, as wide as their texts; the first `left` of them to the left, the others

@@ -36,12 +36,6 @@ std::string key_of(const std::string& compiler, const std::string& text) {
   return fmt::format("{:016x}", hash);
 }
 
-/// An environment variable, or nothing.
-std::string variable(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 /// Whether nobody but this user (and root) can put anything there: neither into the file or folder
 /// nor, by another name for one of those above, in its place. A file is this user's own.
 bool is_private(const fs::path& path) {

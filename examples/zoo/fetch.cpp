@@ -120,11 +120,6 @@ int run(const std::vector<std::string>& words, std::string& printed) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-std::string variable(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
-
 const fetched_model* find_fetched(std::string_view name) {
   for (const fetched_model& m : models)
     if (m.name == name) return &m;

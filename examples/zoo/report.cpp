@@ -36,12 +36,6 @@ std::string scientific(double x) {
   return text;
 }
 
-std::string duration(double seconds) {
-  const long whole = std::lround(seconds);
-  return whole < 100 ? fmt::format("{} s", whole)
-                     : fmt::format("{}:{:02} min", whole / 60, whole % 60);
-}
-
 /// The figures that say most: quality, what collapsing saves, what int8 saves, exactness.
 std::string tiles(const experiment& e) {
   const auto best = std::min_element(e.outcomes.begin(), e.outcomes.end(),

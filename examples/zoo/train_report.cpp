@@ -104,12 +104,6 @@ std::string by_text(const training_record& r) {
   return table("text", r.unit(), rows);
 }
 
-std::string duration(double seconds) {
-  const long whole = std::lround(seconds);
-  return whole < 100 ? fmt::format("{} s", whole)
-                     : fmt::format("{}:{:02} min", whole / 60, whole % 60);
-}
-
 /// Long values of settings are broken instead of pushing the table out of the page.
 constexpr std::string_view style =
     "table { min-width: 0 } td { white-space: normal; overflow-wrap: anywhere }";

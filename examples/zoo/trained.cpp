@@ -114,9 +114,8 @@ runnable_preset runnable_of(const trained_model& trained) {
           .encodes = m.encodes(),
           .vocabulary = m.vocabulary(),
           .context = m.context(),
-          .open = [m, kind = trained.kind, file](
-                      const std::string&,
-                      const ln::limits& l) { return load_module(m, kind)->open(file, l); },
+          .open = [rounded](const std::string& path,
+                            const ln::limits& l) { return rounded(path, l, {}); },
           .open_rounded = rounded};
 }
 

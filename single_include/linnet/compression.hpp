@@ -70,6 +70,12 @@ struct input_statistics {
 
 namespace detail {
 
+/// Refuses statistics without X^T X, which `method` needs.
+inline result<void> check_moments(const char* method, const input_statistics& x) {
+  if (x.moments != nullptr) return {};
+  return failure(errc::invalid, method, "", "calibration_options.moments to be true", "false");
+}
+
 /// The arrays of input_statistics.
 struct input_arrays {
   double *squares = nullptr, *sums = nullptr, *magnitudes = nullptr, *largest = nullptr;
@@ -484,69 +490,31 @@ LINNET_OR_OUT_OF_MEMORY("calibrate")
 
 LINNET_NAMESPACE_END
 /// @file
-/// The numbers that codes with one scale stand for.
-
-#include <limits>
+/// Rounding of a matrix group by group, each on a grid of its own.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
-template <class S>
-struct code_grid {
-  using value = typename S::value;
-  float scale = 1, zero = 0;
-
-  /// The grid that rounding to nearest gives `n` finite numbers; the one there is without scales.
-  static code_grid fit(index n, const double* x) {
-    code_grid g;
-    if constexpr (S::ggml) {
-      float numbers[S::group] = {};
-      value codes[S::group] = {};
-      for (index j = 0; j < n; ++j) numbers[j] = static_cast<float>(x[j]);
-      S::round_block(n, numbers, codes, g.scale, g.zero);
-    } else if constexpr (S::scaled) {
-      double low = 0, high = 0;
-      for (index j = 0; j < n; ++j) {
-        low = (std::min)(low, x[j]);
-        high = (std::max)(high, x[j]);
-      }
-      fit_range<S>(low, high, g.scale, &g.zero);
+/// Rounds from[rows, columns] to storage `S`, the inputs that share a scale at a time. The caller's
+/// round(first, numbers, codes) fills in the codes of inputs [first, first + numbers.size()). It
+/// returns their grid.
+template <class S, class Round>
+void round_groups(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                  Round&& round) {
+  const index group = S::group > 0 ? S::group : columns;
+  std::vector<double> numbers;
+  std::vector<typename S::value> codes(static_cast<std::size_t>(group));
+  for (index r = 0; r < rows; ++r)
+    for (index first = 0; first < columns; first += group) {
+      const index n = (std::min)(group, columns - first);
+      const float* const w = from + r * columns + first;
+      numbers.assign(w, w + n);
+      to.set_grid(r, first / group, columns, round(first, numbers, codes));
+      for (index j = 0; j < n; ++j)
+        to.set_code(r, first + j, columns, codes[static_cast<std::size_t>(j)]);
     }
-    return g;
-  }
-  /// The code whose number is nearest to `x`, as encode_matrix() rounds.
-  value nearest(double x) const {
-    const auto step = static_cast<double>(scale), origin = static_cast<double>(zero);
-    if constexpr (S::ggml) {
-      return S::encode(scale != 0 ? (x - origin) / step : 0);
-    } else if constexpr (S::centred) {
-      const double most =
-          std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / step);
-      return S::encode(storage::nearest_whole(x / step, -most, most) + origin);
-    } else if constexpr (S::scaled) {
-      return S::encode(x / step);
-    } else {
-      return S::encode(x);
-    }
-  }
-  /// The number of a code.
-  double at(value code) const {
-    double x = S::decode(code);
-    if constexpr (S::scaled) {
-      if constexpr (S::centred && !S::ggml) x -= static_cast<double>(zero);
-      x *= static_cast<double>(scale);
-      if constexpr (has_minima<S>) x += static_cast<double>(zero);
-    }
-    return x;
-  }
-  /// Writes it as that of group `g` of row `r`.
-  void store(index r, index g, index columns, const matrix_ref<S>& to) const {
-    if constexpr (S::scaled) to.scales[r * row_scales<S>(columns) + g] = scale;
-    if constexpr (S::centred) to.zeros[r * row_scales<S>(columns) + g] = zero;
-  }
-};
+}
 
 }  // namespace detail
 
@@ -617,24 +585,18 @@ class clip_search::rounder {
   template <class S>
   result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
                      const input_statistics& x) {
-    if (x.moments == nullptr)
-      return error{errc::invalid, name, {}, "calibration_options.moments to be true", "false"};
+    if (auto fit = detail::check_moments(name, x); !fit) return fit;
     if constexpr (!S::scaled || S::per_tensor) {
       detail::encode_matrix(rows, columns, from, to);
     } else {
-      const index group = S::group > 0 ? S::group : columns;
       std::vector<index> order(at(columns));
       std::iota(order.begin(), order.end(), index{0});
-      for (index r = 0; r < rows; ++r)
-        for (index first = 0; first < columns; first += group) {
-          const index n = (std::min)(group, columns - first);
-          const float* const w = from + r * columns + first;
-          const std::vector<double> numbers(w, w + n);
-          const auto grid = how_.fit<S>(n, numbers.data(), order.data() + first, x);
-          for (index j = 0; j < n; ++j)
-            to.set_code(r, first + j, columns, grid.nearest(numbers[at(j)]));
-          grid.store(r, first / group, columns, to);
-        }
+      detail::round_groups(
+          rows, columns, from, to, [&](index first, const std::vector<double>& w, auto& codes) {
+            const auto grid = how_.fit<S>(std::ssize(w), w.data(), order.data() + first, x);
+            for (std::size_t j = 0; j < w.size(); ++j) codes[j] = grid.nearest(w[j]);
+            return grid;
+          });
     }
     return {};
   }
@@ -766,7 +728,8 @@ class gptq::rounder {
       for (index r = 0; r < count; ++r) {
         for (index j = 0; j < columns; ++j)
           to.set_code(r0 + r, j, columns, codes[at(r * columns + j)]);
-        for (index g = 0; g < groups; ++g) grids[at(r * groups + g)].store(r0 + r, g, columns, to);
+        for (index g = 0; g < groups; ++g)
+          to.set_grid(r0 + r, g, columns, grids[at(r * groups + g)]);
       }
     }
     return {};
@@ -786,8 +749,7 @@ class gptq::rounder {
   /// The order of the inputs and the upper U with H^-1 = U^T U, for H = X^T X in that order. With R
   /// = U^-1 it is H = R R^T: a Cholesky decomposition from the last row to the first.
   result<void> factor(const input_statistics& x) {
-    if (x.moments == nullptr)
-      return error{errc::invalid, "gptq", {}, "calibration_options.moments to be true", "false"};
+    if (auto fit = detail::check_moments(name, x); !fit) return fit;
     if (x.moments == factored_) return {};
     factored_ = nullptr;
     const index k = x.width;
@@ -880,23 +842,19 @@ class hqq::rounder {
     static_assert(S::scaled && S::centred && !S::per_tensor,
                   "linnet::hqq: moves zero points, so it needs a storage that has one per row or "
                   "group, such as storage::int8_per<granularity::group, symmetry::asymmetric>");
-    const index group = S::group > 0 ? S::group : columns;
-    std::vector<typename S::value> codes(static_cast<std::size_t>(group)), best(codes);
-    for (index r = 0; r < rows; ++r)
-      for (index first = 0; first < columns; first += group) {
-        const index n = (std::min)(group, columns - first);
-        const std::vector<double> w(from + r * columns + first, from + r * columns + first + n);
-        auto grid = detail::code_grid<S>::fit(n, w.data());
-        for (index j = 0; j < n; ++j) best[place(j)] = grid.nearest(w[place(j)]);
-        if (grid.scale != 0) improve(w, grid, codes, best);
-        for (index j = 0; j < n; ++j) to.set_code(r, first + j, columns, best[place(j)]);
-        grid.store(r, first / group, columns, to);
-      }
+    using codes = std::vector<typename S::value>;
+    codes other(static_cast<std::size_t>(S::group > 0 ? S::group : columns));
+    detail::round_groups(rows, columns, from, to,
+                         [&](index, const std::vector<double>& w, codes& best) {
+                           auto grid = detail::code_grid<S>::fit(std::ssize(w), w.data());
+                           for (std::size_t j = 0; j < w.size(); ++j) best[j] = grid.nearest(w[j]);
+                           if (grid.scale != 0) improve(w, grid, other, best);
+                           return grid;
+                         });
     return {};
   }
 
  private:
-  static std::size_t place(index i) { return static_cast<std::size_t>(i); }
   /// Moves the zero point of a group for as long as its error falls.
   template <class S>
   void improve(const std::vector<double>& w, detail::code_grid<S>& grid,

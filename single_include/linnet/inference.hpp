@@ -8196,6 +8196,92 @@ LINNET_NAMESPACE_END
 /// @file
 /// A matrix as it is stored, and rounding to a storage type.
 
+/// @file
+/// The numbers that codes with one scale stand for.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Whether a number is scale * code + minimum, with minima in place of zero points.
+template <class S>
+inline constexpr bool has_minima = (S::ggml && S::centred);
+
+namespace detail {
+
+/// Scale (and zero point) for numbers between `low` and `high`; 1 if all are zero.
+template <class S>
+void fit_range(double low, double high, float& scale, float* zero) {
+  using numbers = std::numeric_limits<float>;
+  const double range = S::centred ? (std::max)(high, 0.0) - (std::min)(low, 0.0)
+                                  : (std::max)(std::abs(low), std::abs(high));
+  scale = static_cast<float>(range / S::largest);
+  // Rounding moves a subnormal scale far, and the largest one beyond what a float holds.
+  const double reached = static_cast<double>(scale) * S::largest;
+  if (scale < (numbers::min)() && reached < range) scale = std::nextafter(scale, 1.0f);
+  if (!S::centred && reached > static_cast<double>((numbers::max)()))
+    scale = std::nextafter(scale, 0.0f);
+  if (!(scale > 0)) scale = 1;
+  if constexpr (S::centred)
+    *zero = static_cast<float>((std::clamp)(
+        std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
+}
+
+/// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
+template <class S>
+struct code_grid {
+  using value = typename S::value;
+  float scale = 1, zero = 0;
+
+  /// The grid that rounding to nearest gives `n` finite numbers; the one there is without scales.
+  template <class T>
+  static code_grid fit(index n, const T* x) {
+    code_grid g;
+    if constexpr (S::ggml) {
+      float numbers[S::group] = {};
+      value codes[S::group] = {};
+      for (index j = 0; j < n; ++j) numbers[j] = static_cast<float>(x[j]);
+      S::round_block(n, numbers, codes, g.scale, g.zero);
+    } else if constexpr (S::scaled) {
+      double low = 0, high = 0;
+      for (index j = 0; j < n; ++j) {
+        low = (std::min)(low, static_cast<double>(x[j]));
+        high = (std::max)(high, static_cast<double>(x[j]));
+      }
+      fit_range<S>(low, high, g.scale, &g.zero);
+    }
+    return g;
+  }
+  /// The code whose number is nearest to `x`.
+  value nearest(double x) const {
+    const auto step = static_cast<double>(scale), origin = static_cast<double>(zero);
+    if constexpr (S::ggml) {
+      return S::encode(scale != 0 ? (x - origin) / step : 0);
+    } else if constexpr (S::centred) {
+      // No further than a float reaches.
+      const double most =
+          std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / step);
+      return S::encode(storage::nearest_whole(x / step, -most, most) + origin);
+    } else if constexpr (S::scaled) {
+      return S::encode(x / step);
+    } else {
+      return S::encode(x);
+    }
+  }
+  /// The number of a code.
+  double at(value code) const {
+    double x = S::decode(code);
+    if constexpr (S::scaled) {
+      if constexpr (S::centred && !S::ggml) x -= static_cast<double>(zero);
+      x *= static_cast<double>(scale);
+      if constexpr (has_minima<S>) x += static_cast<double>(zero);
+    }
+    return x;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Values that hold one canonical row of `columns` codes.
@@ -8217,9 +8303,6 @@ template <class S>
 constexpr index group_of(index j) {
   return S::group == 0 ? 0 : j / S::group;
 }
-/// Whether a number is scale * code + minimum, with minima in place of zero points.
-template <class S>
-inline constexpr bool has_minima = (S::ggml && S::centred);
 /// Bytes of an [rows, columns] matrix in storage `S`, scales and zero points included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
@@ -8267,87 +8350,49 @@ struct matrix_ref {
       row[j] = code;
     }
   }
+  /// Scale and zero point (or minimum) of group `g` of row `r`; those that say nothing where the
+  /// storage has none.
+  detail::code_grid<S> grid(index r, index g, index columns) const {
+    detail::code_grid<S> one;
+    if constexpr (S::scaled) one.scale = scales[r * row_scales<S>(columns) + g];
+    if constexpr (S::centred) one.zero = zeros[r * row_scales<S>(columns) + g];
+    return one;
+  }
+  /// Stores what grid() returns.
+  void set_grid(index r, index g, index columns, const detail::code_grid<S>& one) const {
+    if constexpr (S::scaled) scales[r * row_scales<S>(columns) + g] = one.scale;
+    if constexpr (S::centred) zeros[r * row_scales<S>(columns) + g] = one.zero;
+  }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
-    double x = S::decode(code(r, j, columns));
-    if constexpr (S::scaled) {
-      const index g = r * row_scales<S>(columns) + group_of<S>(j);
-      if constexpr (S::centred && !S::ggml) x -= static_cast<double>(zeros[g]);
-      x *= static_cast<double>(scales[g]);
-      if constexpr (has_minima<S>) x += static_cast<double>(zeros[g]);
-    }
-    return x;
+    return grid(r, group_of<S>(j), columns).at(code(r, j, columns));
   }
 };
 
 namespace detail {
 
-/// Scale (and zero point) for numbers between `low` and `high`; 1 if all are zero.
-template <class S>
-void fit_range(double low, double high, float& scale, float* zero) {
-  using numbers = std::numeric_limits<float>;
-  const double range = S::centred ? (std::max)(high, 0.0) - (std::min)(low, 0.0)
-                                  : (std::max)(std::abs(low), std::abs(high));
-  scale = static_cast<float>(range / S::largest);
-  // Rounding moves a subnormal scale far, and the largest one beyond what a float holds.
-  const double reached = static_cast<double>(scale) * S::largest;
-  if (scale < (numbers::min)() && reached < range) scale = std::nextafter(scale, 1.0f);
-  if (!S::centred && reached > static_cast<double>((numbers::max)()))
-    scale = std::nextafter(scale, 0.0f);
-  if (!(scale > 0)) scale = 1;
-  if constexpr (S::centred)
-    *zero = static_cast<float>((std::clamp)(
-        std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
-}
-
 /// Rounds `x`[rows, columns] to storage `S`. What shares a scale with a number that is not finite
 /// gets the scale NaN.
 template <class S, class T>
 void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& to) {
-  const index per_row = row_scales<S>(columns);
-  [[maybe_unused]] const auto range = [&](const T* from, index n, index at) {
-    if constexpr (S::scaled) {
-      double low = 0, high = 0;
-      bool finite = true;
-      for (index j = 0; j < n; ++j) {
-        finite = finite && is_finite(from[j]);
-        low = (std::min)(low, static_cast<double>(from[j]));
-        high = (std::max)(high, static_cast<double>(from[j]));
-      }
-      if (finite)
-        fit_range<S>(low, high, to.scales[at], S::centred ? to.zeros + at : nullptr);
-      else
-        to.scales[at] = std::numeric_limits<float>::quiet_NaN();
-    }
+  [[maybe_unused]] const auto fit = [&](const T* from, index n, index r, index g) {
+    const bool finite = std::all_of(from, from + n, [](T v) { return is_finite(v); });
+    if (finite)
+      to.set_grid(r, g, columns, code_grid<S>::fit(n, from));
+    else
+      to.scales[r * row_scales<S>(columns) + g] = std::numeric_limits<float>::quiet_NaN();
   };
-  if constexpr (S::per_tensor) range(x, rows * columns, 0);
+  const index group = S::group ? S::group : columns;
+  if constexpr (S::per_tensor) fit(x, rows * columns, 0, 0);
   for (index r = 0; r < rows; ++r) {
     const T* const row = x + r * columns;
-    if constexpr (S::per_tensor) {
-      to.scales[r] = to.scales[0];
-      if constexpr (S::centred) to.zeros[r] = to.zeros[0];
-    } else if constexpr (S::scaled) {
-      for (index g = 0; g < per_row; ++g) {
-        const index first = g * S::group;
-        range(row + first, S::group ? (std::min)(S::group, columns - first) : columns,
-              r * per_row + g);
-      }
-    }
-    for (index j = 0; j < columns; ++j) {
-      double v = static_cast<double>(row[j]);
-      if constexpr (S::scaled) {
-        const index g = r * per_row + group_of<S>(j);
-        const auto scale = static_cast<double>(to.scales[g]);
-        v /= scale;
-        if constexpr (S::centred) {
-          // No further than a float reaches.
-          const double most =
-              std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / scale);
-          v = storage::nearest_whole(v, -most, most) + static_cast<double>(to.zeros[g]);
-        }
-      }
-      to.set_code(r, j, columns, S::encode(v));
-    }
+    if constexpr (S::per_tensor) to.set_grid(r, 0, columns, to.grid(0, 0, columns));
+    if constexpr (S::scaled && !S::per_tensor)
+      for (index first = 0; first < columns; first += group)
+        fit(row + first, (std::min)(group, columns - first), r, first / group);
+    for (index j = 0; j < columns; ++j)
+      to.set_code(r, j, columns,
+                  to.grid(r, group_of<S>(j), columns).nearest(static_cast<double>(row[j])));
   }
 }
 
@@ -8367,9 +8412,7 @@ requires(S::ggml) void encode_matrix(index rows, index columns, const T* x,
         usable = usable && is_finite(numbers[j]);
       }
       if (usable) S::round_block(n, numbers, codes, scale, minimum);
-      const index at = r * row_scales<S>(columns) + j0 / S::group;
-      to.scales[at] = scale;
-      if constexpr (S::centred) to.zeros[at] = minimum;
+      to.set_grid(r, j0 / S::group, columns, {scale, minimum});
       for (index j = 0; j < n; ++j) to.set_code(r, j0 + j, columns, codes[j]);
     }
 }
@@ -9543,9 +9586,6 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
   }
 }
 
-}  // namespace detail
-
-namespace detail {
 /// Computes rows [i0, i1) of panel `p` of y = x W^T from int8 inputs and codes with scales of
 /// groups.
 template <class S, class Kernels>

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <linnet/compress/calibrate.hpp>
-#include <linnet/compress/code_grid.hpp>
+#include <linnet/compress/round_groups.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -76,24 +76,18 @@ class clip_search::rounder {
   template <class S>
   result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
                      const input_statistics& x) {
-    if (x.moments == nullptr)
-      return error{errc::invalid, name, {}, "calibration_options.moments to be true", "false"};
+    if (auto fit = detail::check_moments(name, x); !fit) return fit;
     if constexpr (!S::scaled || S::per_tensor) {
       detail::encode_matrix(rows, columns, from, to);
     } else {
-      const index group = S::group > 0 ? S::group : columns;
       std::vector<index> order(at(columns));
       std::iota(order.begin(), order.end(), index{0});
-      for (index r = 0; r < rows; ++r)
-        for (index first = 0; first < columns; first += group) {
-          const index n = (std::min)(group, columns - first);
-          const float* const w = from + r * columns + first;
-          const std::vector<double> numbers(w, w + n);
-          const auto grid = how_.fit<S>(n, numbers.data(), order.data() + first, x);
-          for (index j = 0; j < n; ++j)
-            to.set_code(r, first + j, columns, grid.nearest(numbers[at(j)]));
-          grid.store(r, first / group, columns, to);
-        }
+      detail::round_groups(
+          rows, columns, from, to, [&](index first, const std::vector<double>& w, auto& codes) {
+            const auto grid = how_.fit<S>(std::ssize(w), w.data(), order.data() + first, x);
+            for (std::size_t j = 0; j < w.size(); ++j) codes[j] = grid.nearest(w[j]);
+            return grid;
+          });
     }
     return {};
   }

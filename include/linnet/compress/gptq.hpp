@@ -108,7 +108,8 @@ class gptq::rounder {
       for (index r = 0; r < count; ++r) {
         for (index j = 0; j < columns; ++j)
           to.set_code(r0 + r, j, columns, codes[at(r * columns + j)]);
-        for (index g = 0; g < groups; ++g) grids[at(r * groups + g)].store(r0 + r, g, columns, to);
+        for (index g = 0; g < groups; ++g)
+          to.set_grid(r0 + r, g, columns, grids[at(r * groups + g)]);
       }
     }
     return {};
@@ -128,8 +129,7 @@ class gptq::rounder {
   /// The order of the inputs and the upper U with H^-1 = U^T U, for H = X^T X in that order. With R
   /// = U^-1 it is H = R R^T: a Cholesky decomposition from the last row to the first.
   result<void> factor(const input_statistics& x) {
-    if (x.moments == nullptr)
-      return error{errc::invalid, "gptq", {}, "calibration_options.moments to be true", "false"};
+    if (auto fit = detail::check_moments(name, x); !fit) return fit;
     if (x.moments == factored_) return {};
     factored_ = nullptr;
     const index k = x.width;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include <linnet/compress/calibrate.hpp>
-#include <linnet/compress/code_grid.hpp>
+#include <linnet/compress/round_groups.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -50,23 +50,19 @@ class hqq::rounder {
     static_assert(S::scaled && S::centred && !S::per_tensor,
                   "linnet::hqq: moves zero points, so it needs a storage that has one per row or "
                   "group, such as storage::int8_per<granularity::group, symmetry::asymmetric>");
-    const index group = S::group > 0 ? S::group : columns;
-    std::vector<typename S::value> codes(static_cast<std::size_t>(group)), best(codes);
-    for (index r = 0; r < rows; ++r)
-      for (index first = 0; first < columns; first += group) {
-        const index n = (std::min)(group, columns - first);
-        const std::vector<double> w(from + r * columns + first, from + r * columns + first + n);
-        auto grid = detail::code_grid<S>::fit(n, w.data());
-        for (index j = 0; j < n; ++j) best[place(j)] = grid.nearest(w[place(j)]);
-        if (grid.scale != 0) improve(w, grid, codes, best);
-        for (index j = 0; j < n; ++j) to.set_code(r, first + j, columns, best[place(j)]);
-        grid.store(r, first / group, columns, to);
-      }
+    using codes = std::vector<typename S::value>;
+    codes other(static_cast<std::size_t>(S::group > 0 ? S::group : columns));
+    detail::round_groups(rows, columns, from, to,
+                         [&](index, const std::vector<double>& w, codes& best) {
+                           auto grid = detail::code_grid<S>::fit(std::ssize(w), w.data());
+                           for (std::size_t j = 0; j < w.size(); ++j) best[j] = grid.nearest(w[j]);
+                           if (grid.scale != 0) improve(w, grid, other, best);
+                           return grid;
+                         });
     return {};
   }
 
  private:
-  static std::size_t place(index i) { return static_cast<std::size_t>(i); }
   /// Moves the zero point of a group for as long as its error falls.
   template <class S>
   void improve(const std::vector<double>& w, detail::code_grid<S>& grid,

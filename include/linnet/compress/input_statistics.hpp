@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <linnet/core/arena.hpp>
+#include <linnet/core/result.hpp>
 #include <linnet/ops/matmul.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -33,6 +34,12 @@ struct input_statistics {
 };
 
 namespace detail {
+
+/// Refuses statistics without X^T X, which `method` needs.
+inline result<void> check_moments(const char* method, const input_statistics& x) {
+  if (x.moments != nullptr) return {};
+  return failure(errc::invalid, method, "", "calibration_options.moments to be true", "false");
+}
 
 /// The arrays of input_statistics.
 struct input_arrays {

@@ -239,9 +239,6 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
   }
 }
 
-}  // namespace detail
-
-namespace detail {
 /// Computes rows [i0, i1) of panel `p` of y = x W^T from int8 inputs and codes with scales of
 /// groups.
 template <class S, class Kernels>

@@ -7,11 +7,33 @@
 #include <cmath>
 #include <limits>
 
-#include <linnet/storage/types.hpp>
+#include <linnet/storage/policy.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
+/// Whether a number is scale * code + minimum, with minima in place of zero points.
+template <class S>
+inline constexpr bool has_minima = (S::ggml && S::centred);
+
 namespace detail {
+
+/// Scale (and zero point) for numbers between `low` and `high`; 1 if all are zero.
+template <class S>
+void fit_range(double low, double high, float& scale, float* zero) {
+  using numbers = std::numeric_limits<float>;
+  const double range = S::centred ? (std::max)(high, 0.0) - (std::min)(low, 0.0)
+                                  : (std::max)(std::abs(low), std::abs(high));
+  scale = static_cast<float>(range / S::largest);
+  // Rounding moves a subnormal scale far, and the largest one beyond what a float holds.
+  const double reached = static_cast<double>(scale) * S::largest;
+  if (scale < (numbers::min)() && reached < range) scale = std::nextafter(scale, 1.0f);
+  if (!S::centred && reached > static_cast<double>((numbers::max)()))
+    scale = std::nextafter(scale, 0.0f);
+  if (!(scale > 0)) scale = 1;
+  if constexpr (S::centred)
+    *zero = static_cast<float>((std::clamp)(
+        std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
+}
 
 /// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
 template <class S>
@@ -20,7 +42,8 @@ struct code_grid {
   float scale = 1, zero = 0;
 
   /// The grid that rounding to nearest gives `n` finite numbers; the one there is without scales.
-  static code_grid fit(index n, const double* x) {
+  template <class T>
+  static code_grid fit(index n, const T* x) {
     code_grid g;
     if constexpr (S::ggml) {
       float numbers[S::group] = {};
@@ -30,19 +53,20 @@ struct code_grid {
     } else if constexpr (S::scaled) {
       double low = 0, high = 0;
       for (index j = 0; j < n; ++j) {
-        low = (std::min)(low, x[j]);
-        high = (std::max)(high, x[j]);
+        low = (std::min)(low, static_cast<double>(x[j]));
+        high = (std::max)(high, static_cast<double>(x[j]));
       }
       fit_range<S>(low, high, g.scale, &g.zero);
     }
     return g;
   }
-  /// The code whose number is nearest to `x`, as encode_matrix() rounds.
+  /// The code whose number is nearest to `x`.
   value nearest(double x) const {
     const auto step = static_cast<double>(scale), origin = static_cast<double>(zero);
     if constexpr (S::ggml) {
       return S::encode(scale != 0 ? (x - origin) / step : 0);
     } else if constexpr (S::centred) {
+      // No further than a float reaches.
       const double most =
           std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / step);
       return S::encode(storage::nearest_whole(x / step, -most, most) + origin);
@@ -61,11 +85,6 @@ struct code_grid {
       if constexpr (has_minima<S>) x += static_cast<double>(zero);
     }
     return x;
-  }
-  /// Writes it as that of group `g` of row `r`.
-  void store(index r, index g, index columns, const matrix_ref<S>& to) const {
-    if constexpr (S::scaled) to.scales[r * row_scales<S>(columns) + g] = scale;
-    if constexpr (S::centred) to.zeros[r * row_scales<S>(columns) + g] = zero;
   }
 };
 
