@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Opt-in: calibration and the methods that round with it. Takes Eigen's Cholesky decomposition.
+/// Opt-in: calibration and the methods that round with it, or prepare for it. Takes Eigen's
+/// Cholesky decomposition.
 
+#include <linnet/compress/awq.hpp>
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/quantize_by.hpp>
+#include <linnet/compress/smooth.hpp>

@@ -270,6 +270,12 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::clip_search>("clip_search", "clip_search", {}, [&](const auto& o) {
     return complaint_of(ln::quantize<centred>(w, *statistics, o));
   });
+  check<ln::awq>("awq", "awq", {}, [&](const auto& o) {
+    return complaint_of(ln::quantize<centred>(w, *statistics, o));
+  });
+  check<ln::smoothquant>("smoothquant", "smoothquant", {}, [&](const auto& o) {
+    return complaint_of(ln::smooth(w, *statistics, o));
+  });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::contrastive_options>(

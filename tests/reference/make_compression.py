@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Writes tests/golden/compression/*.txt: tiny matrices, the moments of their inputs, and the codes and
-scales that GPTQ (Frantar et al. 2022), HQQ (Badri and Shaji 2023) and AWQ's search of clipped
-ranges (Lin et al. 2023) give them.
+scales that GPTQ (Frantar et al. 2022), HQQ (Badri and Shaji 2023) and AWQ with its search of
+clipped ranges (Lin et al. 2023) give them.
 
 Written from the papers' formulas with numpy alone, in double precision: GPTQ column by column with
 the inverse of H and its Cholesky factor, without blocks. Scales are rounded to f32, as linnet
@@ -123,6 +123,31 @@ def hqq(w, most, group, norm=0.7, beta=10.0, kappa=1.01, iterations=20):
     return codes, np.reshape(scales, shape), np.reshape(zeros, shape)
 
 
+def awq(ws, x, most, centred, group, ratios=20):
+    """Scales of the inputs x of the matrices ws, and the codes and scales of each (Lin et al. 2023)."""
+    h, a = x.T @ x, np.mean(np.abs(x), axis=0)
+    k = x.shape[1]
+    best = None
+    for i in range(ratios):
+        s = np.maximum(a ** (i / ratios), 1e-4)
+        s /= np.sqrt(s.max() * s.min())
+        error = 0
+        for w in ws:
+            scaled = (w.astype(float) * s).astype(F32).astype(float)
+            for r in range(len(w)):
+                for first in range(0, k, group):
+                    part = slice(first, min(k, first + group))
+                    scale, zero = fit(scaled[r, part], most, centred)
+                    scaled[r, part] = scale * (nearest(scaled[r, part], scale, zero, most, centred) - zero)
+            off = scaled / s - w
+            error += np.sum((off @ h) * off)
+        if best is None or error < best[0]:
+            best = error, s, i
+    s = best[1]
+    print("awq: ratio", best[2], "of", ratios)
+    return s, [clip_search((w.astype(float) * s).astype(F32), x / s, most, centred, group) for w in ws]
+
+
 def write(name, **tensors):
     lines = []
     for tensor, x in tensors.items():
@@ -152,6 +177,12 @@ def main():
     for name, most, centred, group in [("int4", 7, False, 8), ("int8_group_asymmetric", 255, True, 16)]:
         codes, scales, zeros = clip_search(w, x, most, centred, group)
         write(f"clip_search_{name}", codes=codes, scales=scales, zeros=zeros)
+    second = random.normal(size=(rows, k)).astype(F32)
+    for name, most, centred, group in [("int4", 7, False, 8), ("int8_group_asymmetric", 255, True, 16)]:
+        s, ((codes, scales, zeros), (codes2, scales2, zeros2)) = awq([w, second], x, most, centred, group)
+        write(f"awq_{name}", second=second, magnitudes=np.sum(np.abs(x), axis=0)[None], inputs=s[None],
+              codes=codes, scales=scales, zeros=zeros, second_codes=codes2, second_scales=scales2,
+              second_zeros=zeros2)
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

@@ -42,8 +42,9 @@ concept rounding_method = requires {
 
 namespace detail {
 
-template <class S, class A, class M, class Method>
-result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, const calibration<M>* stats,
+/// `stats` is null, or has of(ordinal) as a calibration.
+template <class S, class A, class M, class Stats, class Method>
+result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stats,
                                                 const Method& how) LINNET_TRY {
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize: the source must be stored in f32");

@@ -135,6 +135,33 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
         p.head...);
   }
+  /// Which tensors write the channels that others read, see nn/channels.hpp.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    constexpr index table = embedding_projection::table;
+    const index stream = c.open(d), looked_up = embedding_normed ? c.open(d) : stream,
+                normed = c.open(d), rows = factorised ? c.open(table) : looked_up;
+    const tensor_info info{vocabulary, table, role::table};
+    c.between(-1, rows).looks_up(p.embedding, info);
+    if constexpr (factorised)
+      embedding_projection::map::channels(c.between(rows, looked_up), p.projection);
+    if constexpr (learned)
+      c.between(-1, looked_up)
+          .looks_up(p.positions, tensor_info{context_length, d, role::position});
+    if (sinusoidal) c.fix(looked_up, "fixed sines and cosines");
+    if constexpr (embedding_normed)
+      norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
+    detail::describe_channels<blocks>(c.between(stream, stream), p.stack);
+    norm_layer::channels(c.between(stream, normed), p.norm);
+    if constexpr (!tied) {
+      c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
+    } else if constexpr (factorised) {
+      c.fix(rows, "a tied head that goes back through a factorised embedding");
+      c.fix(normed, "a tied head that goes back through a factorised embedding");
+    } else {
+      c.between(normed, -1).reads(p.embedding, info);
+    }
+  }
   static constexpr double initial_deviation = 0.02;
   static constexpr double head_deviation =
       embedding_normed ? 0.5 / detail::sqrt(static_cast<double>(d)) : initial_deviation;

@@ -93,6 +93,11 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     if constexpr (labelled && biased)
       f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
   }
+  /// Which tensors write the channels that others read, see nn/channels.hpp.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    body::channels(c, p);
+  }
   static constexpr double initial_deviation = 0.02;
   /// Width of what the logits are computed from.
   static constexpr index read_width = reader::out;

@@ -102,6 +102,32 @@ struct encoder_body {
     if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
   }
 
+  /// Which tensors write the channels that others read, see nn/channels.hpp. Heads and callers read
+  /// the hidden states as they are.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const char* const why = "what reads the hidden states";
+    const index summed = c.open(width), scaled = c.open(width),
+                stream = factorised ? c.open(d) : scaled;
+    const auto lookup = c.between(-1, summed);
+    lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
+    if constexpr (learned)
+      lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
+    if constexpr (Shape.types > 0)
+      lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
+    embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
+    if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
+    const index out = c.open(d);
+    detail::describe_channels<blocks>(c.between(stream, out), p.stack);
+    if constexpr (placement::first) {
+      const index hidden = c.open(d);
+      norm_layer::channels(c.between(out, hidden), p.norm);
+      c.fix(hidden, why);
+    } else {
+      c.fix(out, why);
+    }
+  }
+
   /// Buffers of one call.
   template <class T>
   struct workspace {

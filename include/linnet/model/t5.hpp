@@ -91,6 +91,23 @@ struct t5_model : model_defaults {
       f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
   }
 
+  /// Which tensors write the channels that others read, see nn/channels.hpp. Both stacks have the
+  /// channels of the one table.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const tensor_info info{vocabulary, d, role::table};
+    const index stream = c.open(d), memory = c.open(d), normed = c.open(d);
+    c.between(-1, stream).looks_up(p.embedding, info);
+    encoder::channels(c.between(stream, memory), p.encoder_stack);
+    Ends reader = c.between(stream, normed);
+    reader.memory = memory;
+    decoder::channels(reader, p.decoder_stack);
+    if constexpr (tied)
+      c.between(normed, -1).reads(p.embedding, info);
+    else
+      c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
+  }
+
   /// Trainable parameters; shared ones count once.
   static constexpr index parameters() { return count_parameters<t5_model>(); }
   /// Parameters outside the embedding and an untied head.

@@ -69,6 +69,12 @@ struct t5_stack {
     blocks::visit(f, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
   }
+  /// From the stream to the normed output.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    detail::describe_channels<blocks>(c.between(c.in, c.in), p.stack);
+    norm_layer::channels(c, p.norm);
+  }
 
   template <class T>
   struct cache {

@@ -36,6 +36,17 @@ struct alternate {
           },
           p...);
   }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    for (std::size_t l = 0; l < count; ++l)
+      take(
+          l,
+          [&](auto layer, auto& item) {
+            linnet::detail::describe_channels<typename decltype(layer)::type>(c, item);
+          },
+          p);
+    c.passes();
+  }
 
   template <class T>
   struct cache {

@@ -103,6 +103,11 @@ struct chain {
       visit_from<0>(f, at, p...);
   }
 
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    channels_from<0>(c, p);
+  }
+
   template <class T>
   struct cache {
     linnet::detail::pack<typename First::layer::template cache<T>,
@@ -151,6 +156,17 @@ struct chain {
     else
       at_layer<K>::visit(f, at / item<K>::name, linnet::detail::member<K>(p.items)...);
     if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
+  }
+  template <std::size_t K, class Ends, class P>
+  static void channels_from(const Ends& c, P& p) {
+    if constexpr (K + 1 == count) {
+      linnet::detail::describe_channels<at_layer<K>>(c, linnet::detail::member<K>(p.items));
+    } else {
+      const index between = c.open(at_layer<K>::out);
+      linnet::detail::describe_channels<at_layer<K>>(c.between(c.in, between),
+                                                     linnet::detail::member<K>(p.items));
+      channels_from<K + 1>(c.between(between, c.out), p);
+    }
   }
   template <std::size_t K, class T>
   static constexpr void plan_from(planner& m, const call_shape& e, cache<T>& c) {

@@ -78,6 +78,16 @@ struct activated_linear {
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     map::visit(f, at, p...);
   }
+  /// A positive scale passes a ReLU, and nothing else.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    constexpr bool homogeneous = A == activation_kind::relu;
+    map::channels(homogeneous ? c : c.between(c.in, -1), p);
+    if (homogeneous)
+      c.elementwise(c.out, "a ReLU");
+    else
+      c.fix(c.out, "an activation");
+  }
 
   template <class T>
   struct cache {
@@ -155,6 +165,15 @@ struct gated_layer {
     wide::visit(f, at / "gate", p.gate...);
     wide::visit(f, at / "up", p.up...);
     narrow::visit(f, at / "down", p.down...);
+  }
+  /// The hidden channels are linear in those of `up`.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index hidden = c.open(F);
+    c.elementwise(hidden, "a gate");
+    wide::channels(c.between(c.in, -1), p.gate);
+    wide::channels(c.between(c.in, hidden), p.up);
+    narrow::channels(c.between(hidden, c.out), p.down);
   }
 
   template <class T>

@@ -22,6 +22,9 @@
 ///  - `in` and `out`: the widths of x and y;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
 ///  continues where another is;
+///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: says
+///  which
+///    of them read the channels ends.in and which write ends.out, see nn/channels.hpp;
 ///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
 ///    multiply-add counted as 2; elementwise work is not counted.
 ///
@@ -32,6 +35,7 @@
 
 #include <linnet/core/arena.hpp>
 #include <linnet/core/view.hpp>
+#include <linnet/nn/channels.hpp>
 #include <linnet/nn/context.hpp>
 #include <linnet/nn/parameters.hpp>
 #include <linnet/nn/planner.hpp>

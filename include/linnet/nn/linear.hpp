@@ -43,6 +43,14 @@ struct linear : without_cache {
     }
   }
 
+  /// Its columns read, its rows and the bias write.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    c.reads(p.weight, weight_info);
+    c.writes(p.weight, weight_info);
+    if constexpr (Bias) c.writes(p.bias, tensor_info{Out, 1, role::bias});
+  }
+
   template <class T>
   static constexpr without_cache::cache<T> plan(planner& m, const call_shape& e) {
     m.product(e.rows(), In, Out, e);

@@ -29,6 +29,11 @@ struct rms : policy {
     static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
       f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
     }
+    template <class Ends, class P>
+    static void channels(const Ends& c, P& p) {
+      c.normalises(nullptr);
+      c.writes(p.weight, tensor_info{D, 1, role::scale});
+    }
 
     template <class T>
     struct cache {
@@ -71,6 +76,12 @@ struct layer_norm : policy {
     static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
       f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
       f(at / "bias", tensor_info{1, D, role::bias, 0}, p.bias...);
+    }
+    template <class Ends, class P>
+    static void channels(const Ends& c, P& p) {
+      c.normalises("a LayerNorm, which subtracts the mean of the channels");
+      c.writes(p.weight, tensor_info{D, 1, role::scale});
+      c.writes(p.bias, tensor_info{D, 1, role::bias});
     }
 
     template <class T>

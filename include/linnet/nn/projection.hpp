@@ -94,6 +94,13 @@ struct lora_linear {
     };
     second::visit(zero, at / "lora_b", p.lora_b...);
   }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index inner = c.open(Rank);
+    whole::channels(c, p.whole_matrix);
+    first::channels(c.between(c.in, inner), p.lora_a);
+    second::channels(c.between(inner, c.out), p.lora_b);
+  }
   /// Beside the parameters `q` of the map with the delta added up.
   template <class F, class P, linnet::detail::one_matrix Q>
   static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {

@@ -112,6 +112,12 @@ struct repeat {
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Held::visit(f, at, p...);
   }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    for (std::size_t l = 0; l < count; ++l)
+      linnet::detail::describe_channels<Layer>(c, Held::of(p, l));
+    c.passes();
+  }
 
   template <class T>
   struct cache {

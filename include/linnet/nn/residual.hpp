@@ -28,6 +28,13 @@ struct residual {
     Norm::visit(f, at / "norm", p.norm...);
     Sub::visit(f, at, p.sub...);
   }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index normed = c.open(in);
+    linnet::detail::describe_channels<Norm>(c.between(c.in, normed), p.norm);
+    linnet::detail::describe_channels<Sub>(c.between(normed, c.out), p.sub);
+    c.passes();
+  }
 
   template <class T>
   struct cache {
@@ -109,6 +116,13 @@ struct post_norm_residual {
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     residual<Norm, Sub>::visit(f, at, p...);
+  }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index sum = c.open(in);
+    c.between(c.in, sum).passes();
+    linnet::detail::describe_channels<Sub>(c.between(c.in, sum), p.sub);
+    linnet::detail::describe_channels<Norm>(c.between(sum, c.out), p.norm);
   }
 
   template <class T>

@@ -35,6 +35,10 @@ struct softmax_attention {
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     projections::visit(f, at, p...);
   }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    projections::channels(c, p);
+  }
 
   template <class T>
   struct cache {

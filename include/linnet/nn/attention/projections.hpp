@@ -48,6 +48,15 @@ struct attention_projections {
     to_key::visit(f, at / "v", p.v...);
     to_output::visit(f, at / "o", p.o...);
   }
+  /// Mixing tokens multiplies all values of a head by one number.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index values = c.open(kv, h), source = A.cross ? c.memory : c.in;
+    to_query::channels(c.between(c.in, -1), p.q);
+    to_key::channels(c.between(source, -1), p.k);
+    to_key::channels(c.between(source, values), p.v);
+    to_output::channels(c.between(values, c.out), p.o);
+  }
   /// Query projection: T5's small initial values replace the missing 1/sqrt(d_kv).
   template <class F, class... P>
   static constexpr void visit_query(F&& f, const parameter_path& at, P&... p) {

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// The channels of a model: what its layers say of them, put together.
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <linnet/model/weights.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// One side of a tensor: its rows, or its columns, are channels of a set.
+template <class T>
+struct channel_side {
+  T* data = nullptr;
+  index rows = 0, columns = 0;
+  role kind = role::matrix;
+  bool by_columns = false;
+  index ordinal = -1;  ///< of the tensor in visit()
+
+  bool same(const channel_side& other) const {
+    return data == other.data && by_columns == other.by_columns;
+  }
+  /// Channels, repeated where query heads share a head of values.
+  index length() const { return by_columns ? columns : rows; }
+  /// Numbers of one channel, and the distances between them and between channels.
+  index depth() const { return by_columns ? rows : columns; }
+  T& at(index channel, index i) const {
+    return by_columns ? data[i * columns + channel] : data[channel * columns + i];
+  }
+};
+
+/// A set of channels, with all tensors that write or read them.
+template <class T>
+struct channel_set {
+  index width = 0;
+  index head = 0;                 ///< width of a head, or 0
+  index normalised = -1;          ///< the set that these are normalised from
+  bool read_by_norm = false;      ///< a norm reads them: a stream
+  const char* fixed = nullptr;    ///< why they must not be scaled, or null
+  const char* unmixed = nullptr;  ///< why they must not be rotated, or null
+  std::vector<channel_side<T>> writers{}, readers{};
+
+  /// The channel that input `j` of `length` is: query heads in groups share a head of values.
+  index channel_of(index j, index length) const {
+    if (length == width) return j;
+    const index group = length / width;
+    return j / (head * group) * head + j % head;
+  }
+};
+
+/// Puts together what the layers of a model say, see nn/channels.hpp.
+template <class T>
+class channel_map {
+ public:
+  /// Asks model `M` for the channels of `w`, whose numbers are then written by way of the map.
+  template <class M>
+  explicit channel_map(weights<M, T>& w) {
+    M::channels(channel_ends<channel_map>{this}, w.tree());
+    unite();
+    index ordinal = 0;
+    w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+      const T* data = nullptr;
+      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+        data = leaf;
+      else
+        data = leaf.data;
+      for (auto& set : sets_)
+        for (auto* const sides : {&set.writers, &set.readers})
+          for (auto& side : *sides)
+            if (side.data == data) side.ordinal = ordinal;
+      ++ordinal;
+    });
+  }
+  /// The sets, each once.
+  const std::vector<channel_set<T>>& sets() const { return sets_; }
+
+  // What layers say.
+  index open(index width, index head) {
+    sets_.push_back({width, head});
+    parents_.push_back(std::ssize(parents_));
+    return std::ssize(sets_) - 1;
+  }
+  void join(index a, index b) {
+    if (a < 0 || b < 0) return;
+    a = root(a);
+    b = root(b);
+    if (a == b) return;
+    parents_[at(b)] = a;
+    auto &to = sets_[at(a)], &from = sets_[at(b)];
+    if (to.width != from.width || to.head != from.head) fix(a, "channels of unlike heads");
+    if (to.normalised >= 0 && from.normalised >= 0 && root(to.normalised) != root(from.normalised))
+      to.unmixed = "the norms of unlike streams";
+    if (to.normalised < 0) to.normalised = from.normalised;
+    to.read_by_norm = to.read_by_norm || from.read_by_norm;
+    if (!to.fixed) to.fixed = from.fixed;
+    if (!to.unmixed) to.unmixed = from.unmixed;
+    for (const auto& side : from.writers) add(to.writers, side);
+    for (const auto& side : from.readers) add(to.readers, side);
+    from = {};
+  }
+  void fix(index set, const char* why) {
+    elementwise(set, why);
+    if (set >= 0 && !of(set).fixed) of(set).fixed = why;
+  }
+  void elementwise(index set, const char* why) {
+    if (set >= 0 && !of(set).unmixed) of(set).unmixed = why;
+  }
+  void normalise(index from, index to, const char* why) {
+    if (from >= 0) {
+      if (!of(from).fixed) of(from).fixed = "a norm";
+      if (why) elementwise(from, why);
+      of(from).read_by_norm = true;
+    }
+    if (to >= 0) of(to).normalised = from;
+  }
+  template <class Leaf>
+  void read(index set, const Leaf& leaf, const tensor_info& info) {
+    if (set >= 0 && data_of(leaf)) add(of(set).readers, side_of(leaf, info, true));
+  }
+  template <class Leaf>
+  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    if (set >= 0 && data_of(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
+  }
+
+ private:
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+  template <class Leaf>
+  static T* data_of(const Leaf& leaf) {
+    if constexpr (std::is_pointer_v<Leaf>)
+      return leaf;
+    else
+      return leaf.data;
+  }
+  template <class Leaf>
+  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    return {data_of(leaf), info.rows, info.columns, info.kind, by_columns};
+  }
+  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
+    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
+      to.push_back(one);
+  }
+  index root(index set) const {
+    while (parents_[at(set)] != set) set = parents_[at(set)];
+    return set;
+  }
+  channel_set<T>& of(index set) { return sets_[at(root(set))]; }
+
+  /// Joins sets that have a side of a tensor in common, and leaves each set once.
+  void unite() {
+    std::vector<std::pair<channel_side<T>, index>> seen;
+    for (index i = 0; i < std::ssize(sets_); ++i)
+      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
+        for (const auto& side : *sides) seen.push_back({side, i});
+    const auto before = [](const auto& a, const auto& b) {
+      return std::pair(a.first.data, a.first.by_columns) <
+             std::pair(b.first.data, b.first.by_columns);
+    };
+    std::stable_sort(seen.begin(), seen.end(), before);
+    for (std::size_t i = 1; i < seen.size(); ++i)
+      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
+    std::vector<index> numbers(sets_.size(), -1);
+    std::vector<channel_set<T>> left;
+    for (index i = 0; i < std::ssize(sets_); ++i)
+      if (root(i) == i) numbers[at(i)] = std::ssize(left), left.push_back(std::move(sets_[at(i)]));
+    for (auto& set : left)
+      if (set.normalised >= 0) set.normalised = numbers[at(root(set.normalised))];
+    sets_ = std::move(left);
+  }
+
+  std::vector<channel_set<T>> sets_;
+  std::vector<index> parents_;  ///< of joined sets, themselves at the root
+};
+
+/// Divides channel c of what writes a set by scales[c], and multiplies what reads it.
+template <class T>
+void scale_channels(const channel_set<T>& set, const std::vector<double>& scales) {
+  const auto scale = [&](const channel_side<T>& side, bool reads) {
+    for (index j = 0; j < side.length(); ++j) {
+      const double s = scales[static_cast<std::size_t>(set.channel_of(j, side.length()))];
+      for (index i = 0; i < side.depth(); ++i) {
+        T& x = side.at(j, i);
+        x = static_cast<T>(reads ? static_cast<double>(x) * s : static_cast<double>(x) / s);
+      }
+    }
+  };
+  for (const auto& side : set.writers) scale(side, false);
+  for (const auto& side : set.readers) scale(side, true);
+}
+
+/// Whether a method may scale a set: something writes it and something reads it, and nothing else
+/// minds.
+template <class T>
+bool can_scale(const channel_set<T>& set) {
+  return !set.fixed && !set.writers.empty() && !set.readers.empty();
+}
+
+template <class M>
+concept has_channels =
+    requires(const channel_ends<channel_map<float>>& c,
+             typename M::template params<form::canonical<float, storage::f32>>& p) {
+  M::channels(c, p);
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

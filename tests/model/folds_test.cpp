@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT
+// Folds into neighbouring tensors: exact before rounding, refused where they would not be, and
+// better after rounding where inputs have outliers.
+
+#include <fstream>
+#include <linnet/compression.hpp>
+#include <map>
+
+#include "support/encoders.hpp"
+#include "support/scoring.hpp"
+
+namespace test::folds_test {
+
+namespace {
+
+template <class... Policies>
+using small = ln::decoder<tiny_decoder_shape, Policies...>;
+
+/// Statistics of the float weights of this seed.
+template <class M, class Data>
+ln::calibration<M> statistics(const ln::weights<M>& w, const Data& data) {
+  const auto batches = [&](index) { return data.view(); };
+  auto stats = ln::calibrate(w, batches, data.limits(), {.batches = 1, .rows_per_input = 0});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(stats), (stats ? "" : stats.error().message()));
+  return std::move(*stats);
+}
+
+/// Largest difference, over the largest number.
+template <class A, class B>
+double difference(const std::vector<A>& a, const std::vector<B>& b) {
+  double most = 0;
+  for (const A x : a) most = (std::max)(most, std::abs(static_cast<double>(x)));
+  return distance(a, b) / most;
+}
+
+/// Tensors that differ between two models.
+template <class M, class T>
+std::vector<std::string> changed(const ln::weights<M, T>& a, const ln::weights<M, T>& b) {
+  std::vector<std::string> names;
+  M::visit(
+      [&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& x, const auto& y) {
+        if (!std::equal(values_of(x), values_of(x) + info.size(), values_of(y)))
+          names.push_back(at.str());
+      },
+      ln::parameter_path{}, a.tree(), b.tree());
+  return names;
+}
+template <class List>
+bool has(const List& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+/// Smooths random weights in double: the same logits. Returns which tensors changed.
+template <class M, class Data>
+std::vector<std::string> check_smooth(const Data& data, bool inner) {
+  ln::weights<M> single;
+  ln::weights<M, double> w;
+  randomize(single, 3);
+  randomize(w, 3);
+  const auto after = ln::smooth(w, statistics(single, data), {.inner = inner});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(after), (after ? "" : after.error().message()));
+  BOOST_TEST(difference(logits_of(ln::pack(w), data), logits_of(ln::pack(*after), data)) < 1e-12);
+  return changed(w, *after);
+}
+
+BOOST_AUTO_TEST_SUITE(folds)
+
+BOOST_AUTO_TEST_CASE(smooth_is_exact_in_decoders) {
+  const decoder_tokens data(2, 9, 11);
+  const auto plain = check_smooth<small<>>(data, true);
+  for (const char* const name :
+       {"blocks.0.attention.norm.weight", "blocks.1.attention.q.weight",
+        "blocks.1.attention.v.weight", "blocks.1.attention.o.weight", "blocks.0.ffn.norm.weight",
+        "blocks.0.ffn.gate.weight", "blocks.1.ffn.up.weight", "blocks.1.ffn.down.weight"})
+    BOOST_TEST(has(plain, name), name);
+  BOOST_TEST(!has(plain, "norm.weight"));  // the tied head's table is looked up, too
+  BOOST_TEST(!has(plain, "embedding.weight"));
+  const auto outer = check_smooth<small<ln::tie::untied>>(data, false);
+  BOOST_TEST(has(outer, "norm.weight"));
+  BOOST_TEST(has(outer, "head.weight"));
+  BOOST_TEST(!has(outer, "blocks.0.attention.o.weight"));
+  BOOST_TEST(!has(outer, "blocks.0.ffn.down.weight"));
+  // LayerNorm, biases; a GELU keeps its output, a ReLU does not.
+  const auto gelu = check_smooth<
+      small<ln::norm::layer_norm, ln::bias::all, ln::ffn::gelu_tanh, ln::position::learned>>(data,
+                                                                                             true);
+  BOOST_TEST(has(gelu, "blocks.0.ffn.norm.bias"));
+  BOOST_TEST(has(gelu, "blocks.0.attention.v.bias"));
+  BOOST_TEST(!has(gelu, "blocks.0.ffn.wo.weight"));
+  BOOST_TEST(
+      has(check_smooth<small<ln::bias::all, ln::ffn::relu>>(data, true), "blocks.0.ffn.wo.weight"));
+}
+
+BOOST_AUTO_TEST_CASE(smooth_is_exact_where_blocks_share) {
+  const decoder_tokens data(2, 9, 11);
+  (void)check_smooth<small<ln::sharing::ffn>>(data, true);
+  (void)check_smooth<small<ln::sharing::all>>(data, true);
+  (void)check_smooth<small<ln::sharing::lora<2>>>(data, true);
+  (void)check_smooth<small<ln::ffn::low_rank<3>, ln::attention::low_rank<2>>>(data, true);
+  (void)check_smooth<small<ln::embedding::factorised<5>>>(data, true);
+}
+
+BOOST_AUTO_TEST_CASE(smooth_is_exact_in_other_families) {
+  const auto t5 = check_smooth<ln::t5<tiny_t5_shape>>(t5_tokens(2, 7, 5, 11), true);
+  BOOST_TEST(has(t5, "encoder.norm.weight"));  // read by all cross-attentions
+  BOOST_TEST(has(t5, "decoder.blocks.1.cross.v.weight"));
+  BOOST_TEST(has(t5, "encoder.blocks.0.ffn.wo.weight"));
+}
+
+BOOST_AUTO_TEST_CASE(smooth_is_exact_in_encoders) {
+  using pre = ln::encoder<tiny_encoder_shape, ln::norm_placement::pre>;
+  using post = ln::encoder<tiny_encoder_shape, ln::sharing::all>;
+  const auto data = encoder_data<pre>();
+  BOOST_TEST(has(check_smooth<pre>(data, false), "blocks.1.ffn.norm.bias"));
+  // A norm behind the sum is the residual stream itself: values alone can be scaled.
+  const auto inner = check_smooth<post>(data, true);
+  BOOST_TEST(inner.size() == 3u);
+  BOOST_TEST(has(inner, "blocks.shared.attention.v.bias"));
+  ln::weights<post> w;
+  randomize(w);
+  const auto none = ln::smooth(w, statistics(w, data));
+  BOOST_REQUIRE(!none);
+  BOOST_TEST(none.error().message() ==
+             "smooth: model: expected one with a norm that feeds nothing but matrices (see "
+             "docs/compression.md), got one without");
+}
+
+/// Calls f(numbers, tensor_info) for the tensor of that name.
+template <class M, class F>
+void change(ln::weights<M>& w, const std::string& name, F&& f) {
+  bool found = false;
+  w.visit([&](const ln::parameter_path& at, const ln::tensor_info& info, auto& leaf) {
+    if (at.str() == name) f(values_of(leaf), info), found = true;
+  });
+  BOOST_REQUIRE_MESSAGE(found, name);
+}
+
+/// Weights in which channel 3 of what each norm makes is 128 times as large as the others.
+using planted = ln::decoder<ln::decoder_shape{.d_model = 32,
+                                              .d_ff = 48,
+                                              .heads = 4,
+                                              .kv_heads = 2,
+                                              .layers = 2,
+                                              .vocabulary = 19,
+                                              .context = 32}>;
+ln::weights<planted> with_outliers() {
+  ln::weights<planted> w;
+  randomize(w, 5);
+  for (const std::string block : {"blocks.0.", "blocks.1."})
+    for (const std::string part : {"attention.", "ffn."}) {
+      change(w, block + part + "norm.weight", [](float* x, const auto&) { x[3] *= 128; });
+      for (const std::string name : {"q", "k", "v", "gate", "up"})
+        if ((name.size() == 1) == (part == "attention."))
+          change(w, block + part + name + ".weight", [](float* x, const ln::tensor_info& info) {
+            for (index r = 0; r < info.rows; ++r) x[r * info.columns + 3] /= 128;
+          });
+    }
+  return w;
+}
+
+BOOST_AUTO_TEST_CASE(smooth_tames_outliers_of_inputs) {
+  const auto w = with_outliers();
+  const decoder_tokens data(3, 16, 19);
+  const auto stats = statistics(w, data);
+  const auto exact = logits_of(ln::pack(w), data);
+  const auto off = [&](const ln::weights<planted>& some) {
+    const auto q = ln::quantize<ln::storage::int8, ln::compute::int8>(some);
+    return difference(exact, logits_of(ln::pack(q), data));
+  };
+  const auto half = ln::smooth(w, stats);
+  BOOST_REQUIRE(static_cast<bool>(half));
+  BOOST_TEST(off(*half) < 0.3 * off(w));
+  // All of the outliers in the weights is no better than all of them in the inputs.
+  BOOST_TEST(off(*half) < off(*ln::smooth(w, stats, {.alpha = 0})));
+}
+
+BOOST_AUTO_TEST_CASE(smooth_refuses_options) {
+  ln::weights<small<>> w;
+  randomize(w);
+  const auto refused = ln::smooth(w, statistics(w, decoder_tokens(2, 9, 11)), {.alpha = 1.5});
+  BOOST_REQUIRE(!refused);
+  BOOST_TEST(refused.error().what == "smoothquant.alpha");
+}
+
+/// Tensors of a fixture, see tests/reference/make_compression.py.
+std::map<std::string, std::vector<double>> fixture(const std::string& name) {
+  std::ifstream in(std::string(LINNET_TEST_DIR) + "/golden/compression/" + name + ".txt");
+  std::map<std::string, std::vector<double>> all;
+  std::string tensor;
+  for (index rows = 0, columns = 0; in >> tensor >> rows >> columns;) {
+    auto& x = all[tensor];
+    x.resize(at(rows * columns));
+    for (double& v : x) in >> v;
+  }
+  BOOST_REQUIRE_MESSAGE(!all.empty() && in.eof(), name);
+  return all;
+}
+
+/// Has the matrices of a fixture as its gate and up.
+using fixed = ln::decoder<ln::decoder_shape{.d_model = 28,
+                                            .d_ff = 6,
+                                            .heads = 2,
+                                            .kv_heads = 2,
+                                            .layers = 1,
+                                            .vocabulary = 11,
+                                            .context = 32}>;
+template <class S>
+void check_awq(const std::string& name) {
+  const auto in = fixture("inputs"), expected = fixture(name);
+  ln::weights<fixed> w;
+  randomize(w, 1);
+  const auto fill = [](const std::vector<double>& from) {
+    return [&from](float* x, const ln::tensor_info& info) {
+      for (index i = 0; i < info.size(); ++i) x[i] = static_cast<float>(from[at(i)]);
+    };
+  };
+  change(w, "blocks.0.ffn.gate.weight", fill(in.at("weights")));
+  change(w, "blocks.0.ffn.up.weight", fill(expected.at("second")));
+  change(w, "blocks.0.ffn.norm.weight", fill(std::vector<double>(28, 1)));
+  ln::calibration<fixed> stats;
+  w.visit([&](const ln::parameter_path& path, const ln::tensor_info&, const auto&) {
+    const auto text = path.str();
+    stats.state().places.push_back(
+        text == "blocks.0.ffn.gate.weight" || text == "blocks.0.ffn.up.weight" ? 0 : -1);
+  });
+  auto& x = stats.state().inputs.emplace_back();
+  BOOST_REQUIRE(x.open(28, true));
+  x.rows = static_cast<index>(in.at("rows")[0]);
+  std::copy_n(in.at("moments").begin(), 28 * 28, x.moments);
+  std::copy_n(expected.at("magnitudes").begin(), 28, x.magnitudes);
+  const auto rounded = ln::quantize<S>(w, stats, ln::awq{});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(rounded), (rounded ? "" : rounded.error().message()));
+  rounded->visit(
+      [&](const ln::parameter_path& path, const ln::tensor_info& info, const auto& leaf) {
+        const auto text = path.str();
+        if constexpr (requires { leaf.scales; }) {
+          const bool second = text == "blocks.0.ffn.up.weight";
+          if (!second && text != "blocks.0.ffn.gate.weight") return;
+          const std::string which = second ? "second_" : "";
+          std::vector<double> codes, scales, zeros;
+          for (index r = 0; r < info.rows; ++r) {
+            for (index j = 0; j < 28; ++j) codes.push_back(S::decode(leaf.code(r, j, 28)));
+            for (index g = 0; g < ln::row_scales<S>(28); ++g) {
+              scales.push_back(static_cast<double>(leaf.grid(r, g, 28).scale));
+              zeros.push_back(static_cast<double>(leaf.grid(r, g, 28).zero));
+            }
+          }
+          BOOST_TEST(codes == expected.at(which + "codes"), boost::test_tools::per_element());
+          BOOST_TEST(scales == expected.at(which + "scales"), boost::test_tools::per_element());
+          if (S::centred)
+            BOOST_TEST(zeros == expected.at(which + "zeros"), boost::test_tools::per_element());
+        } else if (text == "blocks.0.ffn.norm.weight") {
+          for (index j = 0; j < 28; ++j)
+            BOOST_TEST(std::abs(static_cast<double>(leaf[j]) * expected.at("inputs")[at(j)] - 1) <
+                       1e-6);
+        }
+      });
+}
+BOOST_AUTO_TEST_CASE(awq_codes_of_the_reference) {
+  check_awq<ln::storage::int4<8>>("awq_int4");
+  check_awq<ln::storage::int8_per<ln::storage::granularity::group,
+                                  ln::storage::symmetry::asymmetric, 16>>(
+      "awq_int8_group_asymmetric");
+}
+
+BOOST_AUTO_TEST_CASE(awq_scales_are_exact_and_help) {
+  using S = ln::storage::int4<16>;
+  const decoder_tokens data(3, 16, 19);
+  const auto w = with_outliers();
+  const auto stats = statistics(w, data);
+  const auto scaled = ln::smooth<S>(w, stats, ln::awq{});
+  BOOST_REQUIRE(static_cast<bool>(scaled));
+  BOOST_TEST(has(changed(w, *scaled), "blocks.0.attention.norm.weight"));
+  const auto exact = logits_of(ln::pack(w), data);
+  BOOST_TEST(difference(exact, logits_of(ln::pack(*scaled), data)) < 1e-5);
+  // One ratio is none at all.
+  const auto one = ln::smooth<S>(w, stats, ln::awq{.ratios = 1});
+  BOOST_REQUIRE(static_cast<bool>(one));
+  BOOST_TEST(changed(w, *one).empty());
+  const auto rounded = ln::quantize<S>(w, stats, ln::awq{});
+  BOOST_REQUIRE(static_cast<bool>(rounded));
+  BOOST_TEST(difference(exact, logits_of(ln::pack(*rounded), data)) <
+             0.7 * difference(exact, logits_of(ln::pack(ln::quantize<S>(w)), data)));
+  auto without = ln::calibrate(w, [&](index) { return data.view(); }, data.limits(),
+                               {.batches = 1, .moments = false, .rows_per_input = 0});
+  BOOST_REQUIRE(static_cast<bool>(without));
+  BOOST_TEST(ln::quantize<S>(w, *without, ln::awq{}).error().message() ==
+             "awq: expected calibration_options.moments to be true, got false");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace
+
+}  // namespace test::folds_test
