@@ -27,6 +27,9 @@ constexpr ln::decoder_shape wide_shape{.d_model = 128,
                                        .layers = 1,
                                        .vocabulary = 129,
                                        .context = 8};
+using learned = ln::trainer<
+    model, ln::adamw, float,
+    ln::compute::fake_quantized<ln::storage::int4<8>, ln::compute::f32, ln::steps::learned>>;
 using wide = ln::decoder<wide_shape, ln::tie::tied>;
 
 /// A trainer with its weights and its data.
@@ -137,6 +140,7 @@ BOOST_AUTO_TEST_CASE(resuming_adamw) {
 BOOST_AUTO_TEST_CASE(resuming_adafactor) {
   check_resuming<ln::trainer<wide, ln::adafactor>>(11, 1);
 }
+BOOST_AUTO_TEST_CASE(resuming_learned_steps) { check_resuming<learned>(6, 3); }
 
 BOOST_AUTO_TEST_CASE(sections_of_ones_own) {
   const scratch_folder folder;
@@ -290,6 +294,9 @@ BOOST_AUTO_TEST_CASE(other_types) {
              "f: scalar: expected f64 (the trainer's type), got f32");
   BOOST_TEST((refusal<ln::trainer<ln::decoder<tiny_decoder_shape, ln::norm::layer_norm>>>(file)) ==
              "f: norm: expected layer_norm (the trainer's type), got rms");
+  BOOST_TEST(
+      (refusal<learned>(file)) ==
+      "f: compute: expected steps learned of int4 group 8 (the trainer's type), got nothing");
 }
 
 // A damaged or absent newest file gives way to the one before, which the next save keeps.

@@ -114,7 +114,9 @@ struct factorised_projection {
                             index n, const T* y, T* dy, const cache<T>& c,
                             const ops::execution& on) {
     if (!Tied) return;
-    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
+    ops::execution exact = on;
+    if (ops::fakes_inputs<storage::single<S>>) exact.converted = nullptr;  // dz is not rounded
+    ops::matmul(exact, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
     ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
   }
   static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }

@@ -42,11 +42,22 @@ constexpr index converted_scales(index k) {
   return in_int8<S> ? row_scales<S>(k) : 0;
 }
 
+/// Whether products of storage `S` read inputs that are rounded and read back, in training.
+template <class S>
+inline constexpr bool fakes_inputs = converts<S>&& linnet::detail::is_fake<S>;
+/// Scratch bytes for that: the numbers, then the codes of each row.
+template <class S>
+constexpr index faked_bytes(index rows, index in, index threads) {
+  const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
+  return all * (4 * in + round_up(in, 4));
+}
+
 /// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
 /// `threads` threads.
 template <class S>
 constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
+  if constexpr (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
   using matrix = packed_matrix<float, S>;
   const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
@@ -112,6 +123,33 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   else
     on.threads.each(m, row);
   return to;
+}
+
+/// x[m, k] rounded as convert() does for the storage that `S` stands for, and read back; x itself
+/// without memory for it.
+template <class S>
+const float* fake_inputs(const execution& on, index m, index k, const float* x) {
+  if (!on.converted) return x;
+  const index group = S::grid::group ? S::grid::group : k, width = round_up(k, 4);
+  auto* numbers = static_cast<float*>(on.converted);
+  if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
+  auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      for (index j = 0; j < k; j += group) {
+        const index n = (std::min)(group, k - j);
+        std::int8_t* const q = codes + i * width;
+        std::int32_t sum = 0;
+        const float scale = decltype(kernels)::template to_int8<float>(n, x + i * k + j, q, sum);
+        for (index l = 0; l < n; ++l) numbers[i * k + j + l] = scale * static_cast<float>(q[l]);
+      }
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return numbers;
 }
 
 /// Inputs whose products with decoded weights are summed at a time.
@@ -269,7 +307,10 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
   if constexpr (std::is_same_v<T, float>)
     if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
-  if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
+  if constexpr (fakes_inputs<S>)
+    x = detail::fake_inputs<S>(on, m, k, x);
+  else if constexpr (converts<S>)
+    inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
     const auto& w = one.w;
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
@@ -391,13 +432,17 @@ struct matmul_gradient {
 };
 
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
-/// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W.
+/// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
+/// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013).
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
   if constexpr (S::per_word == 1) {
-    matmul_dw(on, m, n, k, dy, x, dw, alpha);
+    if constexpr (fakes_inputs<S>)
+      matmul_dw(on, m, n, k, dy, detail::fake_inputs<S>(on, m, k, x), dw, alpha);
+    else
+      matmul_dw(on, m, n, k, dy, x, dw, alpha);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else {
     static_assert(trainable<S>,

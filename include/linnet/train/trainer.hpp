@@ -11,6 +11,7 @@
 #include <linnet/model/objective.hpp>
 #include <linnet/train/adamw.hpp>
 #include <linnet/train/averages.hpp>
+#include <linnet/train/fake_quantization.hpp>
 #include <linnet/train/layer_skip.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -109,15 +110,14 @@ double sum_of_squares(const ops::execution& on, const gradients<M, T>& g, double
 
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
 /// compute::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
-/// and gradients, with sums in f32; all else stays in f32.
+/// and gradients, with sums in f32; all else stays in f32. With compute::fake_quantized the loss is
+/// that of the quantized model.
 template <class M, class Optimizer = adamw, class T = float, class Compute = compute::f32>
 class trainer {
-  static constexpr bool rounds = std::is_same_v<Compute, compute::bf16>;
-  static_assert(rounds ? std::is_same_v<T, float> : std::is_same_v<Compute, compute::f32>,
-                "linnet::trainer: computes in compute::f32, or in float weights with "
-                "compute::bf16");
-  using S = std::conditional_t<rounds, storage::with_compute<storage::bf16, compute::bf16>,
-                               storage_of<M, T>>;
+  using master_form = detail::master_form<M, T, Compute>;
+  using S = typename master_form::storage;
+  using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
+                                                      detail::no_optimizer>::template state<M, T>;
   static_assert(detail::check_language_model<M, T, S>());
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
@@ -126,15 +126,16 @@ class trainer {
   using model = M;
   using scalar = T;
   using optimizer_type = Optimizer;
+  using compute_type = Compute;
   using batch = typename M::batch;
 
   /// Exact bytes that a trainer with these limits allocates.
   static constexpr index footprint(const limits& l) {
     return detail::bounded_bytes(l, [](const limits& some) {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
-      return add_sizes(workspace_bytes(some), block(packed<M, T, S>::bytes()) +
-                                                  block(gradients<M, T>::bytes()) +
-                                                  Optimizer::template state<M, T>::bytes());
+      return add_sizes(workspace_bytes(some),
+                       block(packed<M, T, S>::bytes()) + block(gradients<M, T>::bytes()) +
+                           block(master_form::bytes()) + Optimizer::template state<M, T>::bytes());
     });
   }
 
@@ -156,7 +157,8 @@ class trainer {
                            detail::number_text(how.early_exits.scale)};
     if (!w.valid()) return w.error();
     trainer t(w, l, optimizer, how);
-    if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid())
+    if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid() ||
+        !t.form_.valid())
       return detail::out_of_memory("trainer::open", footprint(l));
     t.work_ = detail::place_workspace<M, T, S>(l, purpose::training, t.memory_.data());
     const index planned = detail::plan_for<M, T, S>(l, purpose::training).total();
@@ -166,14 +168,17 @@ class trainer {
         [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
             const auto& from) {
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            if constexpr (rounds)
-              to.rows = more.take<ops::packed_word>(pair_words(info));
+            if constexpr (master_form::own_rows)
+              to.rows = more.take<typename master_form::word>(master_form::row_words(info));
             else
               to.rows = from.data;
           }
         },
         parameter_path{}, t.packed_.tree(), w.tree());
-    run(l, nullptr, [&](const ops::execution& on) { detail::pack_into(on, w, t.packed_); });
+    run(l, nullptr, [&](const ops::execution& on) {
+      if constexpr (master_form::learns_steps) t.form_.start(on, w);
+      t.form_.pack(on, w, t.packed_);
+    });
     return t;
   }
   LINNET_OR_OUT_OF_MEMORY("trainer::open")
@@ -248,12 +253,34 @@ class trainer {
   void refresh() {
     if (limits_.batch < 1) return;
     run(limits_, work_.converted,
-        [&](const ops::execution& on) { detail::pack_into(on, *weights_, packed_); });
+        [&](const ops::execution& on) { form_.pack(on, *weights_, packed_); });
+  }
+  /// Goes on from the codes and scales of `q`, such as those of a calibrated method, where steps
+  /// are learned. With steps::alone its norms and biases count, too. Errors: the error of `q` if it
+  /// is not valid().
+  template <class Q>
+  result<void> start_from(const weights<Q>& q) {
+    static_assert(master_form::learns_steps,
+                  "linnet::trainer::start_from: only a trainer with compute::fake_quantized and "
+                  "steps::learned or steps::alone keeps scales; others find them in each step");
+    if (!q.valid()) return q.error();
+    form_.start_from(q);
+    refresh();
+    return {};
   }
   /// Gradients accumulated since the last step (sums over tokens, not yet divided).
   gradients<M, T>& gradient() { return gradients_; }
   /// The packed weights, current after each step.
   const packed<M, T, S>& current() const { return packed_; }
+  /// The quantized weights that compute::fake_quantized computes in, current after each step. They
+  /// have the bits of quantize<S, A>(weights).
+  const auto& quantized() const {
+    static_assert(
+        requires { form_.quantized(); },
+        "linnet::trainer::quantized: only a trainer with compute::fake_quantized has "
+        "quantized weights; others are rounded by quantize()");
+    return form_.quantized();
+  }
   /// Global gradient norm of the last step, before clipping.
   double gradient_norm() const { return progress_.norm; }
   /// Steps taken.
@@ -280,9 +307,8 @@ class trainer {
   /// That holds on any number of threads, at the same instruction-set level and settings.
   template <class F>
   void visit_state(F&& f) {
-    using state = typename Optimizer::template state<M, T>;
     f("weights", weights_->block());
-    if constexpr (state::bytes() > 0) {
+    if constexpr (optimizer_state::bytes() > 0) {
       static_assert(
           requires { state_.visit(f); },
           "linnet::trainer: the optimizer's state needs a visit(f) that calls f(name, "
@@ -291,6 +317,7 @@ class trainer {
         f("optimizer." + std::string(name), bytes);
       });
     }
+    if constexpr (master_form::learns_steps) form_.visit(f);
     f("gradients", gradients_.block());
   }
   /// Goes on from `at`, after the blocks that visit_state() shows have been written. Errors:
@@ -319,17 +346,14 @@ class trainer {
     else
       return "optimizer";
   }
-  /// Words of packed_matrix::rows when training in bf16.
-  static constexpr index pair_words(const tensor_info& info) {
-    return (info.rows + 1) / 2 * info.columns;
-  }
   static constexpr index workspace_bytes(const limits& l) {
     arena more;
     (void)more.take<double>(detail::norm_chunks<M>());
-    if (rounds)
+    if constexpr (master_form::own_rows)
       M::visit(
           [&](const parameter_path&, const tensor_info& info) {
-            if (info.stored()) (void)more.take<ops::packed_word>(pair_words(info));
+            if (info.stored())
+              (void)more.take<typename master_form::word>(master_form::row_words(info));
           },
           parameter_path{});
     return add_sizes(detail::plan_for<M, T, S>(l, purpose::training).total(), more.peak());
@@ -371,13 +395,21 @@ class trainer {
   /// `nats` their loss.
   void apply(const ops::execution& on, index tokens, double nats) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
-    const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
+    double squares = 0;
+    if constexpr (master_form::learns_steps)
+      squares = form_.find_gradients(on, *weights_, gradients_);
+    if (master_form::trains_weights) squares += detail::sum_of_squares(on, gradients_, partial_);
+    const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
       const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
-      follow_averages(on, how_.average, gradients_, *weights_);
-      optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
-      detail::pack_into(on, *weights_, packed_);
+      if constexpr (master_form::trains_weights) {
+        follow_averages(on, how_.average, gradients_, *weights_);
+        optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
+      }
+      if constexpr (master_form::learns_steps)
+        form_.update(on, progress_.steps + 1, share * clip, optimizer_);
+      form_.pack(on, *weights_, packed_);
     }
     M::visit([&](const parameter_path&, const tensor_info& info,
                  auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
@@ -409,7 +441,8 @@ class trainer {
   memory_block memory_;
   packed<M, T, S> packed_;
   gradients<M, T> gradients_;
-  typename Optimizer::template state<M, T> state_;
+  [[no_unique_address]] master_form form_;
+  [[no_unique_address]] optimizer_state state_;
   detail::placed_workspace<M, T> work_{};
   double* partial_ = nullptr;
   training_progress progress_;

@@ -137,6 +137,11 @@ struct softmax_attention {
       ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.pages)));
       if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
+      if constexpr (linnet::detail::is_fake<S> && A.cache != kv_code::int4) {
+        const index keys = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
+        buffer<T, true>::fake(ctx.on, keys, c.k);
+        buffer<T, false>::fake(ctx.on, keys, c.v);
+      }
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);

@@ -104,6 +104,24 @@ struct kv_buffer {
       });
     }
   }
+  /// Rounds x[rows, Heads, H] as put() does and reads it back, for training.
+  static void fake(const ops::execution& on, index rows, T* x) {
+    if constexpr (!exact)
+      on.threads.each(rows * Heads, [&](index i) {
+        on.with_kernels([&](auto kernels) {
+          using K = decltype(kernels);
+          [[maybe_unused]] std::int32_t sum = 0;
+          code codes[std::size_t{slot}];
+          T *const head = x + i * H, scale = T(1);
+          if constexpr (scaled)
+            scale = K::template to_int8<T>(H, head, codes, sum);
+          else
+            K::template to_bf16<T>(H, head, codes);
+          for (index c = 0; c < H; ++c)
+            head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
+        });
+      });
+  }
   /// Copies tokens [first, last) of sequence `from` to sequence `to`; paged ones are shared.
   void copy(index from, index to, index first, index last) const {
     if (paged) return;

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Plain numbers on the grid of another storage, which training computes in.
+
+#include <linnet/storage/float.hpp>
+#include <linnet/storage/per_role.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// f32 numbers that codes of storage `S` stand for, for training: products read them as numbers.
+/// Where `S` rounds the inputs of its products, theirs are rounded to the same grid.
+template <class S>
+struct fake_quantized : f32 {
+  static_assert(std::is_same_v<typename S::compute, linnet::compute::f32> ||
+                    std::is_same_v<typename S::compute, linnet::compute::int8>,
+                "linnet::compute::fake_quantized: inputs of products stay in compute::f32 or are "
+                "rounded to compute::int8");
+  using grid = S;
+  using compute = typename S::compute;
+  static constexpr const char* name = "fake-quantized";
+};
+
+}  // namespace storage
+
+namespace detail {
+
+/// Fake-quantized storage `S`, or each of a mixed one.
+template <class S>
+struct faked_storage {
+  using type = storage::fake_quantized<S>;
+};
+template <class Rest, class... Parts>
+struct faked_storage<storage::mixed<Rest, Parts...>> {
+  using type = storage::mixed<storage::fake_quantized<Rest>, storage::fake_quantized<Parts>...>;
+};
+
+/// Whether matrices of storage `S` are fake-quantized.
+template <class S>
+inline constexpr bool is_fake = requires {
+  typename S::grid;
+};
+template <class Rest, class... Parts>
+inline constexpr bool is_fake<storage::mixed<Rest, Parts...>> = is_fake<Rest>;
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
