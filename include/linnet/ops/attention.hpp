@@ -80,6 +80,45 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
 
 namespace detail {
 
+/// The kernels of a level that attention calls. What calls them is compiled once for all levels.
+template <class T, class Code>
+struct attention_kernels {
+  void (*multiply)(index M, index N, index K, const simd::rows_operand<T>& a,
+                   const simd::columns_operand<T>& b, T* c, index ldc, const simd::epilogue<T>& e,
+                   index slack);
+  void (*dots)(index first, index last, index n, T scale, const T* x,
+               const simd::token_rows<Code>& k, T* y);
+  void (*mix)(index first, index last, index n, const T* p, const simd::token_rows<Code>& v, T* y,
+              bool accumulate);
+  bool (*all_finite)(index rows, index n, const T* x, index stride);
+  void (*add)(index n, const T* a, const T* b, T* y);
+  void (*scale)(index n, T a, T* x);
+  T (*maximum)(index n, const T* x);
+  T (*exp_sum)(index n, T most, T* x);
+  void (*softmax)(index n, T* x);
+  void (*drop)(std::uint64_t stream, std::uint64_t where, simd::word limit, T scale, index first,
+               index n, T* x, T* other);
+
+  static attention_kernels of(simd::level level) {
+    return simd::dispatch(level, [](auto kernels) {
+      using K = decltype(kernels);
+      attention_kernels k{K::template multiply<T>,
+                          nullptr,
+                          nullptr,
+                          K::template all_finite<T>,
+                          K::template add<T>,
+                          K::template scale<T>,
+                          K::template maximum<T>,
+                          K::template exp_sum<T>,
+                          K::template softmax<T>,
+                          K::template drop<T>};
+      if constexpr (!std::is_same_v<Code, int4_code>)
+        k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
+      return k;
+    });
+  }
+};
+
 /// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
 template <class T>
 struct value_mix {
@@ -96,18 +135,17 @@ struct value_mix {
   /// Computes it. A row ignores keys that it does not see, even if they are not finite:
   /// sees(row, key) is false.
   template <class Kernels, class Sees>
-  void run(Kernels, Sees&& sees) const {
+  void run(const Kernels& kernels, Sees&& sees) const {
     const auto finite = [&](index j, index count) {
-      return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
+      return kernels.all_finite(count, h, v + j * ldv, ldv);
     };
     const bool clean = shared >= keys || finite(shared, keys - shared);
     bool add = accumulate;
     for (index from = 0, to = keys;; from = to + 1, add = true) {
       if (!clean)
         for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
-      Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
-                                    {v + from * ldv, ldv, panel_width}, out, ldo,
-                                    {nullptr, T(1), add});
+      kernels.multiply(rows, h, to - from, {p + from, ldp, 1}, {v + from * ldv, ldv, panel_width},
+                       out, ldo, {nullptr, T(1), add}, 0);
       if (to == keys) return;
       for (index i = 0; i < rows; ++i)
         for (index c = 0; c < h && sees(i, to); ++c)
@@ -135,13 +173,15 @@ struct attention_unit {
   };
 
   const attention_call<T, Code>& call;
+  attention_kernels<T, Code> kernels;
   index b, g, n, valid, past, prefix, wide;
   bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
-  attention_unit(const attention_call<T, Code>& c, index unit, int rank)
+  attention_unit(const execution& on, const attention_call<T, Code>& c, index unit)
       : call(c),
+        kernels(attention_kernels<T, Code>::of(on.level)),
         b(unit / c.kv_heads),
         g(unit % c.kv_heads),
         n(c.heads * c.h),
@@ -152,7 +192,7 @@ struct attention_unit {
         by_view(std::is_same_v<Code, int4_code> && c.past),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
-        scores(c.scratch + rank * c.scratch_size),
+        scores(c.scratch + on.threads.rank() * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
     // What follows the last valid query of a causal sequence was never there.
@@ -231,8 +271,8 @@ struct attention_unit {
   }
   /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
   /// Those of a single row are not divided by their sum, which is returned, if `Whole` is false.
-  template <bool Whole = true, class Kernels>
-  T probabilities(Kernels, index head, const block& some) const {
+  template <bool Whole = true>
+  T probabilities(index head, const block& some) const {
     T sum = 1;
     const index q_at = (b * call.queries + some.row) * n + head * call.h;
     for (const stretch& s : some) {
@@ -240,13 +280,13 @@ struct attention_unit {
       const T* const q = queries(some, s) + q_at;
       if (direct(some)) {
         if constexpr (!std::is_same_v<Code, int4_code>) {
-          Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
+          kernels.dots(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
           rescale(s, key, call.k, scores + s.column);
         }
       } else {
-        Kernels::template multiply<T>(some.rows, round_up(s.last - s.first, panel_width), call.h,
-                                      {q, n, 1}, {key_columns + s.column, wide, panel_width},
-                                      scores + s.column, wide, {nullptr, call.scale, false});
+        kernels.multiply(some.rows, round_up(s.last - s.first, panel_width), call.h, {q, n, 1},
+                         {key_columns + s.column, wide, panel_width}, scores + s.column, wide,
+                         {nullptr, call.scale, false}, 0);
       }
     }
     for (index i = 0; i < some.rows; ++i) {
@@ -259,16 +299,15 @@ struct attention_unit {
         const index at = s.column + from - s.first;
         if (to == from) continue;
         if (call.bias)
-          Kernels::template add<T>(to - from, row + at,
-                                   bias_line(call.bias, head, some, s, i) + from, row + at);
+          kernels.add(to - from, row + at, bias_line(call.bias, head, some, s, i) + from, row + at);
         std::fill(row + count, row + (std::max)(count, at), T(-1e30));
         count = at + to - from;
         seen += to - from;
       }
       if (seen > 0 && (Whole || some.rows > 1))
-        Kernels::template softmax<T>(count, row);
+        kernels.softmax(count, row);
       else if (seen > 0)
-        sum = Kernels::template exp_sum<T>(count, Kernels::template maximum<T>(count, row), row);
+        sum = kernels.exp_sum(count, kernels.maximum(count, row), row);
       std::fill(row + count, row + some.used, T(0));
     }
     return sum;
@@ -282,8 +321,7 @@ struct attention_unit {
            (&s == some.part ? (std::min)(position, call.kept - 1) : position);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  template <class Kernels>
-  void drop(Kernels kernels, index head, const block& some, T* x) const {
+  void drop(index head, const block& some, T* x) const {
     for (index i = 0; i < some.rows; ++i)
       for (const stretch& s : some)
         ops::drop(kernels, call.dropout, b, call.dropout_id,
@@ -299,53 +337,50 @@ struct attention_unit {
 template <class T, class Code>
 void attention(const execution& on, const attention_call<T, Code>& call) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
-      const index group = call.heads / call.kv_heads, h = call.h;
-      for (index row = 0, rows = 0; row < call.queries; row += rows) {
-        const auto some = u.at(row);
-        rows = some.rows;
-        u.prepare(some, nullptr);
-        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          const T sum = u.template probabilities<false>(kernels, head, some);
-          u.drop(kernels, head, some, u.scores);
-          T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
-          bool more = false;
-          for (const auto& s : some) {
-            if (s.first == s.last) continue;
-            T* const p = u.scores + s.column;
-            if (u.direct(some)) {
-              if constexpr (!std::is_same_v<Code, int4_code>) {
-                u.rescale(s, u.value, call.v, p);
-                K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
-              }
-            } else {
-              const T* v = u.values + s.column * h;
-              index ldv = h;
-              if constexpr (std::is_same_v<T, Code>)
-                if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
-              const auto begin_of = [&](index i) {
-                return &s == some.part ? s.first : u.begin_of(row + i);
-              };
-              const index shared = begin_of(some.rows - 1) > s.first
-                                       ? 0
-                                       : (std::max)(u.end_of(row) - s.first, index{0});
-              const detail::value_mix<T> mix{
-                  some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
-              mix.run(kernels, [&](index i, index j) {
-                return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
-              });
+    const detail::attention_unit<T, Code> u(on, call, item);
+    const index group = call.heads / call.kv_heads, h = call.h;
+    for (index row = 0, rows = 0; row < call.queries; row += rows) {
+      const auto some = u.at(row);
+      rows = some.rows;
+      u.prepare(some, nullptr);
+      for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+        const T sum = u.template probabilities<false>(head, some);
+        u.drop(head, some, u.scores);
+        T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
+        bool more = false;
+        for (const auto& s : some) {
+          if (s.first == s.last) continue;
+          T* const p = u.scores + s.column;
+          if (u.direct(some)) {
+            if constexpr (!std::is_same_v<Code, int4_code>) {
+              u.rescale(s, u.value, call.v, p);
+              u.kernels.mix(s.first, s.last, h, p, u.value, out, more);
             }
-            more = true;
+          } else {
+            const T* v = u.values + s.column * h;
+            index ldv = h;
+            if constexpr (std::is_same_v<T, Code>)
+              if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
+            const auto begin_of = [&](index i) {
+              return &s == some.part ? s.first : u.begin_of(row + i);
+            };
+            const index shared = begin_of(some.rows - 1) > s.first
+                                     ? 0
+                                     : (std::max)(u.end_of(row) - s.first, index{0});
+            const detail::value_mix<T> mix{
+                some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+            mix.run(u.kernels, [&](index i, index j) {
+              return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
+            });
           }
-          if (!more)
-            for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
-          else if (some.rows == 1)
-            K::template scale<T>(h, T(1) / sum, out);
+          more = true;
         }
+        if (!more)
+          for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
+        else if (some.rows == 1)
+          u.kernels.scale(h, T(1) / sum, out);
       }
-    });
+    }
   });
 }
 
@@ -354,64 +389,62 @@ template <class T>
 void attention_backward(const execution& on, const attention_call<T>& call,
                         const attention_gradient<T>& grad) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      const detail::attention_unit<T, T> u(call, item, on.threads.rank());
-      const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
-      T* const value_columns = u.values;
-      T* const d_scores = value_columns + h * wide;
-      T* const dropped = d_scores + attention_rows * wide;
-      T* const dk = grad.dk + (u.key.data - call.k.data);
-      T* const dv = grad.dv + (u.value.data - call.v.data);
-      for (index row = 0; row < call.queries; row += attention_rows) {
-        const auto some = u.at(row);
-        u.prepare(some, value_columns);
-        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          u.probabilities(kernels, head, some);
-          const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
-          const T* const d_out = grad.d_out + at;
-          std::copy_n(u.scores, rows * wide, dropped);
-          u.drop(kernels, head, some, dropped);
-          // dv += P^T d_out, dP = d_out v^T
-          std::fill_n(d_scores, rows * wide, T(0));
-          for (const auto& s : some) {
-            const index keys = s.last - s.first;
-            K::template multiply<T>(keys, h, rows, {dropped + s.column, 1, wide},
-                                    {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
-                                    u.value.stride, {nullptr, T(1), true});
-            K::template multiply<T>(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
-                                    {value_columns + s.column, wide, panel_width},
-                                    d_scores + s.column, wide, {});
-          }
-          u.drop(kernels, head, some, d_scores);
-          for (index i = 0; i < rows; ++i) {
-            T* const d_row = d_scores + i * wide;
-            // Where the row sees nothing its probabilities are zero, and so is this.
-            K::template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
-            for (const auto& s : some)
-              if (grad.d_bias) {
-                T* const line = u.bias_line(
-                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
-                const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
-                if (count > 0)
-                  K::template add<T>(count, line + s.first, d_row + s.column, line + s.first);
-              }
-          }
-          // dq += scale dS k, dk += scale dS^T q
-          for (const auto& s : some) {
-            const index keys = s.last - s.first;
-            T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
-            K::template multiply<T>(rows, h, keys, {d_scores + s.column, wide, 1},
-                                    {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
-                                    {nullptr, call.scale, true});
-            K::template multiply<T>(keys, h, rows, {d_scores + s.column, 1, wide},
-                                    {u.queries(some, s) + at, u.n, panel_width},
-                                    dk + s.first * u.key.stride, u.key.stride,
-                                    {nullptr, call.scale, true});
-          }
+    const detail::attention_unit<T, T> u(on, call, item);
+    const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
+    T* const value_columns = u.values;
+    T* const d_scores = value_columns + h * wide;
+    T* const dropped = d_scores + attention_rows * wide;
+    T* const dk = grad.dk + (u.key.data - call.k.data);
+    T* const dv = grad.dv + (u.value.data - call.v.data);
+    for (index row = 0; row < call.queries; row += attention_rows) {
+      const auto some = u.at(row);
+      u.prepare(some, value_columns);
+      for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+        u.probabilities(head, some);
+        const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
+        const T* const d_out = grad.d_out + at;
+        std::copy_n(u.scores, rows * wide, dropped);
+        u.drop(head, some, dropped);
+        // dv += P^T d_out, dP = d_out v^T
+        std::fill_n(d_scores, rows * wide, T(0));
+        for (const auto& s : some) {
+          const index keys = s.last - s.first;
+          u.kernels.multiply(keys, h, rows, {dropped + s.column, 1, wide},
+                             {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
+                             u.value.stride, {nullptr, T(1), true}, 0);
+          u.kernels.multiply(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
+                             {value_columns + s.column, wide, panel_width}, d_scores + s.column,
+                             wide, {}, 0);
+        }
+        u.drop(head, some, d_scores);
+        for (index i = 0; i < rows; ++i) {
+          T* const d_row = d_scores + i * wide;
+          // Where the row sees nothing its probabilities are zero, and so is this.
+          on.with_kernels([&](auto kernels) {
+            kernels.template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
+          });
+          for (const auto& s : some)
+            if (grad.d_bias) {
+              T* const line = u.bias_line(
+                  grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
+              const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
+              if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+            }
+        }
+        // dq += scale dS k, dk += scale dS^T q
+        for (const auto& s : some) {
+          const index keys = s.last - s.first;
+          T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
+          u.kernels.multiply(rows, h, keys, {d_scores + s.column, wide, 1},
+                             {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                             {nullptr, call.scale, true}, 0);
+          u.kernels.multiply(keys, h, rows, {d_scores + s.column, 1, wide},
+                             {u.queries(some, s) + at, u.n, panel_width},
+                             dk + s.first * u.key.stride, u.key.stride, {nullptr, call.scale, true},
+                             0);
         }
       }
-    });
+    }
   });
 }
 

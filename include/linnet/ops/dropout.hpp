@@ -28,14 +28,14 @@ namespace ops {
 /// Multiplies `n` values of one sample, from position `first` on, with 0 or 1 / (1 - rate). The
 /// values of `other`, unless it is null, are multiplied likewise.
 template <class Kernels, class T>
-void drop(Kernels, const dropout_key& key, index sample, int dropout_id, index first, index n, T* x,
-          T* other = nullptr) {
+void drop(const Kernels& kernels, const dropout_key& key, index sample, int dropout_id, index first,
+          index n, T* x, T* other = nullptr) {
   if (key.rate <= 0) return;
-  Kernels::template drop<T>(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
-                            static_cast<std::uint64_t>(key.sample + sample) << 24 ^
-                                static_cast<std::uint64_t>(dropout_id),
-                            static_cast<std::uint32_t>(key.rate * 4294967296.0),
-                            static_cast<T>(1.0 / (1.0 - key.rate)), first, n, x, other);
+  kernels.drop(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
+               static_cast<std::uint64_t>(key.sample + sample) << 24 ^
+                   static_cast<std::uint64_t>(dropout_id),
+               static_cast<std::uint32_t>(key.rate * 4294967296.0),
+               static_cast<T>(1.0 / (1.0 - key.rate)), first, n, x, other);
 }
 
 /// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or
