@@ -116,7 +116,7 @@ struct value_mix {
   }
 };
 
-/// Everything about one (sequence, key-value head) that both directions share.
+/// Everything about a sequence and some of its key-value heads that both directions share.
 template <class T, class Code>
 struct attention_unit {
   /// Keys [first, last) whose scores begin at a column.
@@ -135,15 +135,18 @@ struct attention_unit {
   };
 
   const attention_call<T, Code>& call;
-  index b, g, n, valid, past, prefix, wide;
+  index b, g, groups;  ///< sequence, first key-value head and how many that are read together
+  index n, valid, past, prefix, wide;
   bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
-  attention_unit(const attention_call<T, Code>& c, index unit, int rank)
+  /// The `together` heads from head `unit` of all sequences on.
+  attention_unit(const attention_call<T, Code>& c, index unit, int rank, index together = 1)
       : call(c),
         b(unit / c.kv_heads),
         g(unit % c.kv_heads),
+        groups(together),
         n(c.heads * c.h),
         valid(c.key_lengths ? c.key_lengths[b] : c.keys),
         past(c.past ? c.past[b] : 0),
@@ -218,30 +221,31 @@ struct attention_unit {
                     -1);
     }
   }
-  /// x[i] *= the scales of a stretch of codes.
+  /// x[i] *= the scales of a stretch of codes, in the row of each of `heads` heads.
   void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-               T* x) const {
-    for (index j = s.first; j < s.last && all.scales; ++j)
-      x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
+               index heads, T* x) const {
+    for (index i = 0; i < heads && all.scales; ++i, x += wide)
+      for (index j = s.first, at = g + i / (heads / groups); j < s.last; ++j)
+        x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), at));
   }
 
   /// The queries that a stretch of keys is compared with.
   const T* queries(const block& some, const stretch& s) const {
     return &s == some.part && call.q_first ? call.q_first : call.q;
   }
-  /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
-  /// Those of a single row are not divided by their sum, which is returned, if `Whole` is false.
-  template <bool Whole = true, class Kernels>
-  T probabilities(Kernels, index head, const block& some) const {
-    T sum = 1;
+  /// scores[rows, wide] = scale q k^T of some query rows of a head. Of a single row that kernels
+  /// read directly: a row for each of `heads` heads that follow each other.
+  template <class Kernels>
+  void score(Kernels, index head, index heads, const block& some) const {
     const index q_at = (b * call.queries + some.row) * n + head * call.h;
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
       const T* const q = queries(some, s) + q_at;
       if (direct(some)) {
         if constexpr (!std::is_same_v<Code, int4_code>) {
-          Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
-          rescale(s, key, call.k, scores + s.column);
+          Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column,
+                                    {groups, call.k.slot, heads / groups, call.h, wide});
+          rescale(s, key, call.k, heads, scores + s.column);
         }
       } else {
         Kernels::template multiply<T>(some.rows, round_up(s.last - s.first, panel_width), call.h,
@@ -249,8 +253,15 @@ struct attention_unit {
                                       scores + s.column, wide, {nullptr, call.scale, false});
       }
     }
+  }
+  /// scores[rows, wide] = softmax of the scores of some query rows of a head; zero where a row sees
+  /// nothing. Those of a single row are not divided by their sum, which is returned, if `Whole` is
+  /// false.
+  template <bool Whole = true, class Kernels>
+  T normalize(Kernels, index head, const block& some, T* of_head) const {
+    T sum = 1;
     for (index i = 0; i < some.rows; ++i) {
-      T* const row = scores + i * wide;
+      T* const row = of_head + i * wide;
       index count = 0, seen = 0;  // columns in use, keys seen
       for (const stretch& s : some) {
         const index open = &s == some.part ? s.first : begin_of(some.row + i);
@@ -298,18 +309,31 @@ struct attention_unit {
 /// key.
 template <class T, class Code>
 void attention(const execution& on, const attention_call<T, Code>& call) {
-  on.threads.each(call.batch * call.kv_heads, [&](index item) {
+  const index group = call.heads / call.kv_heads, h = call.h;
+  const auto [first, last] = on.threads.range(call.batch * call.kv_heads);
+  for (index item = first, groups = 1; item < last; item += groups) {
+    // One query reads the keys and values of all heads together, as they lie in memory.
+    if (call.queries == 1 && !std::is_same_v<Code, int4_code> && group < attention_rows)
+      groups =
+          (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
-      const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
-      const index group = call.heads / call.kv_heads, h = call.h;
+      const detail::attention_unit<T, Code> u(call, item, on.threads.rank(), groups);
       for (index row = 0, rows = 0; row < call.queries; row += rows) {
         const auto some = u.at(row);
         rows = some.rows;
         u.prepare(some, nullptr);
-        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          const T sum = u.template probabilities<false>(kernels, head, some);
-          u.drop(kernels, head, some, u.scores);
+        const index together = u.direct(some) ? (std::min)(group * groups, attention_rows) : 1;
+        const index end = (u.g + groups) * group;
+        for (index head = u.g * group, heads = 0; head < end; head += heads) {
+          heads = (std::min)(together, end - head);
+          u.score(kernels, head, heads, some);
+          T sums[attention_rows];
+          for (index i = 0; i < heads; ++i) {
+            T* const p = u.scores + i * u.wide;
+            sums[i] = u.template normalize<false>(kernels, head + i, some, p);
+            u.drop(kernels, head + i, some, p);
+          }
           T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
           bool more = false;
           for (const auto& s : some) {
@@ -317,8 +341,9 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
             T* const p = u.scores + s.column;
             if (u.direct(some)) {
               if constexpr (!std::is_same_v<Code, int4_code>) {
-                u.rescale(s, u.value, call.v, p);
-                K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
+                u.rescale(s, u.value, call.v, heads, p);
+                K::template mix<T>(s.first, s.last, h, p, u.value, out, more,
+                                   {u.groups, call.v.slot, heads / u.groups, u.wide, h});
               }
             } else {
               const T* v = u.values + s.column * h;
@@ -340,13 +365,14 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
             more = true;
           }
           if (!more)
-            for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
+            for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
           else if (some.rows == 1)
-            K::template scale<T>(h, T(1) / sum, out);
+            for (index i = 0; i < heads; ++i) K::template scale<T>(h, T(1) / sums[i], out + i * h);
         }
       }
     });
-  });
+  }
+  on.threads.wait();
 }
 
 /// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
@@ -367,7 +393,8 @@ void attention_backward(const execution& on, const attention_call<T>& call,
         const auto some = u.at(row);
         u.prepare(some, value_columns);
         for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          u.probabilities(kernels, head, some);
+          u.score(kernels, head, 1, some);
+          (void)u.normalize(kernels, head, some, u.scores);
           const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
           const T* const d_out = grad.d_out + at;
           std::copy_n(u.scores, rows * wide, dropped);
