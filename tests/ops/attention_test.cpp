@@ -47,6 +47,8 @@ const std::vector<shape> shapes{
     {"101 rows, wide heads", 1, 101, 101, 1, 1, 33, true},
     {"cross, long", 1, 50, 97, 2, 2, 5},
     {"one token after a past", 2, 1, 20, 4, 2, 4, true, {0, 19}, {}, true},
+    {"one token, heads read together", 2, 1, 70, 10, 2, 20, true, {69, 40}, {}, true},
+    {"one token, many heads", 1, 1, 40, 100, 1, 4, true, {39}},
     {"chunk after a past", 2, 5, 20, 4, 2, 4, true, {3, 15}, {}, true},
     {"long chunk after a past", 1, 60, 130, 2, 1, 4, true, {70}, {}, true},
     {"huge logits", 2, 33, 33, 4, 2, 4, false, {}, {33, 20}, false, true, 1},

@@ -87,9 +87,9 @@ struct attention_kernels {
                    const simd::columns_operand<T>& b, T* c, index ldc, const simd::epilogue<T>& e,
                    index slack);
   void (*dots)(index first, index last, index n, T scale, const T* x,
-               const simd::token_rows<Code>& k, T* y);
+               const simd::token_rows<Code>& k, T* y, const simd::head_rows& heads);
   void (*mix)(index first, index last, index n, const T* p, const simd::token_rows<Code>& v, T* y,
-              bool accumulate);
+              bool accumulate, const simd::head_rows& heads);
   bool (*all_finite)(index rows, index n, const T* x, index stride);
   void (*add)(index n, const T* a, const T* b, T* y);
   void (*scale)(index n, T a, T* x);
@@ -154,7 +154,7 @@ struct value_mix {
   }
 };
 
-/// Everything about one (sequence, key-value head) that both directions share.
+/// Everything about a sequence and some of its key-value heads that both directions share.
 template <class T, class Code>
 struct attention_unit {
   /// Keys [first, last) whose scores begin at a column.
@@ -174,16 +174,20 @@ struct attention_unit {
 
   const attention_call<T, Code>& call;
   attention_kernels<T, Code> kernels;
-  index b, g, n, valid, past, prefix, wide;
+  index b, g, groups;  ///< sequence, first key-value head and how many that are read together
+  index n, valid, past, prefix, wide;
   bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
-  attention_unit(const execution& on, const attention_call<T, Code>& c, index unit)
+  /// The `together` heads from head `unit` of all sequences on.
+  attention_unit(const execution& on, const attention_call<T, Code>& c, index unit,
+                 index together = 1)
       : call(c),
         kernels(attention_kernels<T, Code>::of(on.level)),
         b(unit / c.kv_heads),
         g(unit % c.kv_heads),
+        groups(together),
         n(c.heads * c.h),
         valid(c.key_lengths ? c.key_lengths[b] : c.keys),
         past(c.past ? c.past[b] : 0),
@@ -258,30 +262,30 @@ struct attention_unit {
                     -1);
     }
   }
-  /// x[i] *= the scales of a stretch of codes.
+  /// x[i] *= the scales of a stretch of codes, in the row of each of `heads` heads.
   void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-               T* x) const {
-    for (index j = s.first; j < s.last && all.scales; ++j)
-      x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
+               index heads, T* x) const {
+    for (index i = 0; i < heads && all.scales; ++i, x += wide)
+      for (index j = s.first, at = g + i / (heads / groups); j < s.last; ++j)
+        x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), at));
   }
 
   /// The queries that a stretch of keys is compared with.
   const T* queries(const block& some, const stretch& s) const {
     return &s == some.part && call.q_first ? call.q_first : call.q;
   }
-  /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
-  /// Those of a single row are not divided by their sum, which is returned, if `Whole` is false.
-  template <bool Whole = true>
-  T probabilities(index head, const block& some) const {
-    T sum = 1;
+  /// scores[rows, wide] = scale q k^T of some query rows of a head. Of a single row that kernels
+  /// read directly: a row for each of `heads` heads that follow each other.
+  void score(index head, index heads, const block& some) const {
     const index q_at = (b * call.queries + some.row) * n + head * call.h;
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
       const T* const q = queries(some, s) + q_at;
       if (direct(some)) {
         if constexpr (!std::is_same_v<Code, int4_code>) {
-          kernels.dots(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
-          rescale(s, key, call.k, scores + s.column);
+          kernels.dots(s.first, s.last, call.h, call.scale, q, key, scores + s.column,
+                       {groups, call.k.slot, heads / groups, call.h, wide});
+          rescale(s, key, call.k, heads, scores + s.column);
         }
       } else {
         kernels.multiply(some.rows, round_up(s.last - s.first, panel_width), call.h, {q, n, 1},
@@ -289,8 +293,15 @@ struct attention_unit {
                          {nullptr, call.scale, false}, 0);
       }
     }
+  }
+  /// scores[rows, wide] = softmax of the scores of some query rows of a head; zero where a row sees
+  /// nothing. Those of a single row are not divided by their sum, which is returned, if `Whole` is
+  /// false.
+  template <bool Whole = true>
+  T normalize(index head, const block& some, T* of_head) const {
+    T sum = 1;
     for (index i = 0; i < some.rows; ++i) {
-      T* const row = scores + i * wide;
+      T* const row = of_head + i * wide;
       index count = 0, seen = 0;  // columns in use, keys seen
       for (const stretch& s : some) {
         const index open = &s == some.part ? s.first : begin_of(some.row + i);
@@ -336,16 +347,29 @@ struct attention_unit {
 /// key.
 template <class T, class Code>
 void attention(const execution& on, const attention_call<T, Code>& call) {
-  on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    const detail::attention_unit<T, Code> u(on, call, item);
-    const index group = call.heads / call.kv_heads, h = call.h;
+  const index group = call.heads / call.kv_heads, h = call.h;
+  const auto [first, last] = on.threads.range(call.batch * call.kv_heads);
+  for (index item = first, groups = 1; item < last; item += groups) {
+    // One query reads the keys and values of all heads together, as they lie in memory.
+    if (call.queries == 1 && !std::is_same_v<Code, int4_code> && group < attention_rows)
+      groups =
+          (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
+    const detail::attention_unit<T, Code> u(on, call, item, groups);
     for (index row = 0, rows = 0; row < call.queries; row += rows) {
       const auto some = u.at(row);
       rows = some.rows;
       u.prepare(some, nullptr);
-      for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-        const T sum = u.template probabilities<false>(head, some);
-        u.drop(head, some, u.scores);
+      const index together = u.direct(some) ? (std::min)(group * groups, attention_rows) : 1;
+      const index end = (u.g + groups) * group;
+      for (index head = u.g * group, heads = 0; head < end; head += heads) {
+        heads = (std::min)(together, end - head);
+        u.score(head, heads, some);
+        T sums[attention_rows];
+        for (index i = 0; i < heads; ++i) {
+          T* const p = u.scores + i * u.wide;
+          sums[i] = u.template normalize<false>(head + i, some, p);
+          u.drop(head + i, some, p);
+        }
         T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
         bool more = false;
         for (const auto& s : some) {
@@ -353,8 +377,9 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
           T* const p = u.scores + s.column;
           if (u.direct(some)) {
             if constexpr (!std::is_same_v<Code, int4_code>) {
-              u.rescale(s, u.value, call.v, p);
-              u.kernels.mix(s.first, s.last, h, p, u.value, out, more);
+              u.rescale(s, u.value, call.v, heads, p);
+              u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
+                            {u.groups, call.v.slot, heads / u.groups, u.wide, h});
             }
           } else {
             const T* v = u.values + s.column * h;
@@ -376,12 +401,13 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
           more = true;
         }
         if (!more)
-          for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
+          for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
         else if (some.rows == 1)
-          u.kernels.scale(h, T(1) / sum, out);
+          for (index i = 0; i < heads; ++i) u.kernels.scale(h, T(1) / sums[i], out + i * h);
       }
     }
-  });
+  }
+  on.threads.wait();
 }
 
 /// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
@@ -400,7 +426,8 @@ void attention_backward(const execution& on, const attention_call<T>& call,
       const auto some = u.at(row);
       u.prepare(some, value_columns);
       for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-        u.probabilities(head, some);
+        u.score(head, 1, some);
+        (void)u.normalize(head, some, u.scores);
         const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
         const T* const d_out = grad.d_out + at;
         std::copy_n(u.scores, rows * wide, dropped);

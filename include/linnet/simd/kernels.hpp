@@ -69,9 +69,9 @@
                                                                       const T*, T*, T*);
 #define LINNET_ATTENTION(L, T, C)                                                               \
   LINNET_EXTERN void detail::L::dots<T>(index, index, index, T, const T*, const token_rows<C>&, \
-                                        T*);                                                    \
+                                        T*, const head_rows&);                                  \
   LINNET_EXTERN void detail::L::mix<T>(index, index, index, const T*, const token_rows<C>&, T*, \
-                                       bool);
+                                       bool, const head_rows&);
 #define LINNET_ROWS_OF(L, T)                                                                      \
   LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                            \
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \

@@ -156,6 +156,13 @@ struct token_rows {
   }
 };
 
+/// Heads that read tokens together. `groups` heads of keys or values lie `slot` numbers apart in
+/// each token. Each is read by `size` rows of queries, or of weights of tokens. Rows and results
+/// of the heads follow each other at equal distances.
+struct head_rows {
+  index groups = 1, slot = 0, size = 1, inputs = 0, outputs = 0;
+};
+
 /// Epilogue of a product, applied before it is stored: y = [y +] alpha * x + bias_j.
 template <class T>
 struct epilogue {
