@@ -9,4 +9,5 @@
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/quantize_by.hpp>
+#include <linnet/compress/rotate.hpp>
 #include <linnet/compress/smooth.hpp>

@@ -276,6 +276,8 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::smoothquant>("smoothquant", "smoothquant", {}, [&](const auto& o) {
     return complaint_of(ln::smooth(w, *statistics, o));
   });
+  check<ln::quarot>("quarot", "quarot", {},
+                    [&](const auto& o) { return complaint_of(ln::rotate(w, o)); });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::contrastive_options>(

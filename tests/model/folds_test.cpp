@@ -288,6 +288,87 @@ BOOST_AUTO_TEST_CASE(awq_scales_are_exact_and_help) {
              "awq: expected calibration_options.moments to be true, got false");
 }
 
+/// Rotates random weights in double: the same logits. Returns which tensors changed.
+template <class M, class Data>
+void check_rotate(const Data& data) {
+  ln::weights<M, double> w;
+  randomize(w, 3);
+  const auto after = ln::rotate(w, ln::quarot{.seed = 4});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(after), (after ? "" : after.error().message()));
+  BOOST_TEST(difference(logits_of(ln::pack(w), data), logits_of(ln::pack(*after), data)) < 1e-10);
+  // Nothing but norms stays: not a single number of the other tensors that touch the stream.
+  index same = 0;
+  M::visit(
+      [&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& x, const auto& y) {
+        if (at.str().ends_with("norm.weight"))
+          for (index i = 0; i < info.size(); ++i) BOOST_TEST(values_of(y)[i] == 1.0);
+        else if (info.kind == ln::role::matrix || info.kind == ln::role::table)
+          same += std::equal(values_of(x), values_of(x) + info.size(), values_of(y));
+      },
+      ln::parameter_path{}, w.tree(), after->tree());
+  BOOST_TEST(same == 0);
+}
+template <class M>
+std::string refusal() {
+  ln::weights<M> w;
+  randomize(w);
+  const auto after = ln::rotate(w);
+  BOOST_REQUIRE(!after);
+  return after.error().message();
+}
+
+BOOST_AUTO_TEST_CASE(rotate_is_exact) {
+  const decoder_tokens data(2, 9, 11);
+  static_assert(std::is_same_v<ln::rotated<small<>>, small<ln::tie::untied>>);
+  check_rotate<small<>>(data);
+  check_rotate<small<ln::tie::untied, ln::bias::all, ln::ffn::relu, ln::position::learned>>(data);
+  check_rotate<small<ln::ffn::reparam<2>, ln::attention::sliding_window<4>>>(data);
+  check_rotate<ln::t5<tiny_t5_shape>>(t5_tokens(2, 7, 5, 11));
+  // 28 numbers have a Hadamard matrix, heads of 14 are rotated in blocks of 2.
+  check_rotate<fixed>(data);
+}
+
+BOOST_AUTO_TEST_CASE(rotate_refuses_what_is_no_rotation) {
+  const std::string rule =
+      "rotate: the residual stream: expected one that only matrices and RMSNorms read and write, "
+      "got ";
+  BOOST_TEST(refusal<small<ln::norm::layer_norm>>() ==
+             rule + "a LayerNorm, which subtracts the mean of the channels");
+  BOOST_TEST((refusal<ln::encoder<tiny_encoder_shape, ln::norm::rms>>()) ==
+             rule + "the norms of unlike streams");
+  BOOST_TEST(refusal<small<ln::sharing::ffn>>() ==
+             rule + "norms of unlike weights before a matrix that they share");
+  using mamba = small<ln::mixer::mamba<2, 2>, ln::position::none>;
+  BOOST_TEST(refusal<mamba>() == rule + "a layer that does not say which channels it writes");
+}
+
+BOOST_AUTO_TEST_CASE(rotate_spreads_outliers) {
+  const decoder_tokens data(3, 16, 19);
+  ln::weights<planted> w;
+  randomize(w, 5);
+  // One channel of the stream is large in what writes it and small in what reads it.
+  for (const std::string block : {"blocks.0.", "blocks.1."})
+    for (const std::string name : {"attention.o.weight", "ffn.down.weight"})
+      change(w, block + name, [](float* x, const ln::tensor_info& info) {
+        for (index j = 0; j < info.columns; ++j) x[3 * info.columns + j] *= 30;
+      });
+  const auto turned = ln::rotate(w);
+  BOOST_REQUIRE(static_cast<bool>(turned));
+  const auto exact = logits_of(ln::pack(w), data);
+  const auto off = [&](const auto& some) {
+    const auto q = ln::quantize<ln::storage::int8, ln::compute::int8>(some);
+    return difference(exact, logits_of(ln::pack(q), data));
+  };
+  BOOST_TEST(off(*turned) < 0.7 * off(w));
+  // Another seed is another rotation.
+  const auto other = ln::rotate(w, ln::quarot{.seed = 2});
+  BOOST_REQUIRE(static_cast<bool>(other));
+  BOOST_TEST(has(changed(*turned, *other), "embedding.weight"));
+  const auto stream_alone = ln::rotate(w, ln::quarot{.heads = false});
+  BOOST_REQUIRE(static_cast<bool>(stream_alone));
+  BOOST_TEST(difference(exact, logits_of(ln::pack(*stream_alone), data)) < 1e-4);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
@@ -46,4 +46,29 @@ LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(v + i, vi, c);
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
+}
+
+/// x[power * m] times a Hadamard matrix of that order and `factor`. The base[m, m], m up to 36,
+/// transforms each m numbers; sums and differences at doubling distances follow.
+template <class T>
+LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor, T* x) {
+  T group[36];
+  for (index g = 0; g < power; ++g) {
+    T* const y = x + g * m;
+    for (index i = 0; i < m; ++i) group[i] = y[i] * factor;
+    LINNET_FOR_VECTORS(T, j, c, m) {
+      vec<T> sum = group[0] * get(base + j, c);
+      for (index i = 1; i < m; ++i) sum += group[i] * get(base + i * m + j, c);
+      put<T>(y + j, sum, c);
+    }
+  }
+  for (index stride = m; stride < m * power; stride *= 2)
+    for (index first = 0; first < m * power; first += 2 * stride) {
+      T *const a = x + first, *const b = a + stride;
+      LINNET_FOR_VECTORS(T, i, c, stride) {
+        const vec<T> u = get(a + i, c), v = get(b + i, c);
+        put<T>(a + i, u + v, c);
+        put<T>(b + i, u - v, c);
+      }
+    }
 }
