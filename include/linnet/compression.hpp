@@ -8,6 +8,7 @@
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hqq.hpp>
+#include <linnet/compress/owq.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/smooth.hpp>

@@ -278,6 +278,10 @@ BOOST_AUTO_TEST_CASE(the_document) {
   });
   check<ln::quarot>("quarot", "quarot", {},
                     [&](const auto& o) { return complaint_of(ln::rotate(w, o)); });
+  using kept = ln::storage::outlier_columns<ln::storage::int4<8>, 1>;
+  check<ln::owq>("owq", "owq", {.steps = 2, .group_steps = 2}, [&](const auto& o) {
+    return complaint_of(ln::quantize<kept>(w, *statistics, o));
+  });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::contrastive_options>(

@@ -2,11 +2,7 @@
 // Methods of quantize(): codes against a reference in numpy, errors against rounding to nearest and
 // against every possible code.
 
-#include <fstream>
-#include <linnet/compression.hpp>
-#include <map>
-
-#include "support/scoring.hpp"
+#include "support/compression.hpp"
 
 namespace test::rounding_methods_test {
 
@@ -17,20 +13,6 @@ using int4 = ln::storage::int4<8>;
 using int8_group =
     ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric, 16>;
 using int8_tensor = ln::storage::int8_per<ln::storage::granularity::tensor>;
-
-/// Tensors of a fixture, see tests/reference/make_compression.py.
-std::map<std::string, std::vector<double>> fixture(const std::string& name) {
-  std::ifstream in(std::string(LINNET_TEST_DIR) + "/golden/compression/" + name + ".txt");
-  std::map<std::string, std::vector<double>> all;
-  std::string tensor;
-  for (index rows = 0, columns = 0; in >> tensor >> rows >> columns;) {
-    auto& x = all[tensor];
-    x.resize(at(rows * columns));
-    for (double& v : x) in >> v;
-  }
-  BOOST_REQUIRE_MESSAGE(!all.empty() && in.eof(), name);
-  return all;
-}
 
 /// A matrix in storage `S` that owns its codes.
 template <class S>
@@ -55,45 +37,6 @@ struct stored {
     return all;
   }
 };
-
-/// Inputs X[rows, width] and their moments.
-struct inputs {
-  index rows, width;
-  std::vector<double> x = normal<double>(rows * width, 17), moments = {};
-
-  void gather() {
-    moments.assign(at(width * width), 0);
-    for (index r = 0; r < rows; ++r)
-      for (index i = 0; i < width; ++i)
-        for (index j = 0; j < width; ++j)
-          moments[at(i * width + j)] += x[at(r * width + i)] * x[at(r * width + j)];
-  }
-  ln::input_statistics statistics() const {
-    return {.rows = rows, .width = width, .moments = moments.data()};
-  }
-};
-/// Inputs of which each is like the one before.
-inputs alike(index rows, index width) {
-  inputs x{rows, width};
-  for (index r = 0; r < rows; ++r)
-    for (index j = 1; j < width; ++j)
-      x.x[at(r * width + j)] = 0.8 * x.x[at(r * width + j - 1)] + 0.6 * x.x[at(r * width + j)];
-  x.gather();
-  return x;
-}
-
-/// tr((W - Q) X^T X (W - Q)^T), by its definition.
-double output_error(const std::vector<float>& w, const std::vector<double>& q,
-                    const ln::input_statistics& x) {
-  double sum = 0;
-  const index k = x.width;
-  for (index r = 0; r < std::ssize(w) / k; ++r)
-    for (index i = 0; i < k; ++i)
-      for (index j = 0; j < k; ++j)
-        sum += (static_cast<double>(w[at(r * k + i)]) - q[at(r * k + i)]) * x.moments[i * k + j] *
-               (static_cast<double>(w[at(r * k + j)]) - q[at(r * k + j)]);
-  return sum;
-}
 
 /// A matrix rounded by a method.
 template <class S, class Method>

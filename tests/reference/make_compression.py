@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Writes tests/golden/compression/*.txt: tiny matrices, the moments of their inputs, and the codes and
-scales that GPTQ (Frantar et al. 2022), HQQ (Badri and Shaji 2023) and AWQ with its search of
-clipped ranges (Lin et al. 2023) give them.
+scales that GPTQ (Frantar et al. 2022), HQQ (Badri and Shaji 2023), AWQ with its search of
+clipped ranges (Lin et al. 2023) and OWQ (Lee et al. 2023) give them.
 
 Written from the papers' formulas with numpy alone, in double precision: GPTQ column by column with
 the inverse of H and its Cholesky factor, without blocks. Scales are rounded to f32, as linnet
@@ -146,6 +146,60 @@ def awq(ws, x, most, centred, group, ratios=20):
     s = best[1]
     print("awq: ratio", best[2], "of", ratios)
     return s, [clip_search((w.astype(float) * s).astype(F32), x / s, most, centred, group) for w in ws]
+def fit_truncated(w, most, centred, steps):
+    """OWQ's search: 1/steps, 2/steps, ... of the range, every zero point, |error|^2.4."""
+    low, high = min(w.min(), 0), max(w.max(), 0)
+    span = high - low if centred else max(-low, high)
+    best = None
+    for i in range(1, steps + 1):
+        scale = float(F32(span * i / steps / most))
+        for zero in range(most + 1 if centred else 1):
+            error = np.sum(np.abs(w - scale * (nearest(w, scale, zero, most, centred) - zero)) ** 2.4)
+            if best is None or error < best[0]:
+                best = error, scale, float(zero)
+    return best[1:]
+
+
+def owq(w, x, most, centred, group, act_order, damp, kept):
+    """By the definition: groups of current weights, kept inputs at the end of the loop."""
+    rows, k = w.shape
+    steps = 40 if group else 100
+    group = group or k
+    w = w.astype(float)
+    h = 2 / len(x) * x.T @ x
+    costs = np.zeros(k)
+    for r in range(rows):
+        for g in range(0, k, group):
+            part = slice(g, min(k, g + group))
+            scale, zero = fit_truncated(w[r, part], most, centred, 40)
+            costs[part] += (w[r, part] - scale * (nearest(w[r, part], scale, zero, most, centred) - zero)) ** 2
+    weak = sorted(np.argsort(-np.diag(h) * costs, kind="stable")[:kept])
+    dead = np.diag(h) == 0
+    h[dead, dead] = 1
+    order = np.argsort(-np.diag(h), kind="stable") if act_order else np.arange(k)
+    order = np.array([j for j in order if j not in weak] + weak)
+    h = h[np.ix_(order, order)] + damp * np.mean(np.diag(h)) * np.eye(k)
+    upper = np.linalg.cholesky(np.linalg.inv(h)).T
+    v, codes, grids = w[:, order], np.zeros((rows, k)), {}
+    for r in range(rows):
+        if act_order or group == k:
+            for g in range(0, k, group):
+                members = [j for j in range(g, min(k, g + group)) if j not in weak]
+                grids[r, g // group] = fit_truncated(w[r, members], most, centred, steps)
+        for i in range(k - kept):
+            g = order[i] // group
+            if (r, g) not in grids:
+                members = [a for a in range(k - kept) if order[a] // group == g]
+                grids[r, g] = fit_truncated(v[r, members], most, centred, steps)
+            scale, zero = grids[r, g]
+            codes[r, order[i]] = nearest(v[r, i], scale, zero, most, centred)
+            error = (v[r, i] - scale * (codes[r, order[i]] - zero)) / upper[i, i]
+            v[r, i + 1:] -= error * upper[i, i + 1:]
+        for j in weak:
+            codes[r, j] = grids[r, j // group][1]
+    groups = (k + group - 1) // group
+    grids = np.array([[grids[r, g] for g in range(groups)] for r in range(rows)])
+    return codes, grids[:, :, 0], grids[:, :, 1], v[:, k - kept:].astype(F32), np.array([weak])
 
 
 def write(name, **tensors):
@@ -183,6 +237,11 @@ def main():
         write(f"awq_{name}", second=second, magnitudes=np.sum(np.abs(x), axis=0)[None], inputs=s[None],
               codes=codes, scales=scales, zeros=zeros, second_codes=codes2, second_scales=scales2,
               second_zeros=zeros2)
+    for name, most, centred, group in [("int4_row", 15, True, 0), ("int4", 7, False, 8)]:
+        for act_order in [False, True]:
+            codes, scales, zeros, kept, inputs = owq(w, x, most, centred, group, act_order, .01, 3)
+            write(f"owq_{name}" + ("_act_order" if act_order else ""), codes=codes, scales=scales, zeros=zeros,
+                  outliers=kept, outlier_inputs=inputs)
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

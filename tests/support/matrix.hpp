@@ -18,6 +18,7 @@ struct matrix {
   std::vector<float> scales, zeros;
   std::vector<double> meaning;  ///< [n, k]
   packed_type packed;
+  ln::memory_block corrections[2];  ///< canonical and packed
 
   matrix(index n, index k, std::uint64_t stream, double deviation = 1)
       : matrix(n, k, normal<double>(n * k, stream, deviation)) {}
@@ -30,12 +31,34 @@ struct matrix {
         scales(at(packed_type::scales_size(n, k))),
         zeros(S::centred ? scales.size() : 0),
         packed{panels.data(), scales.data(), zeros.data()} {
+    if constexpr (ln::is_corrected<S>)
+      for (const bool placing : {false, true}) {
+        for (auto& block : corrections)
+          if (placing) block = ln::memory_block(sizes[&block - corrections]);
+        ln::arena all = placing ? arena_of(0) : ln::arena();
+        canonical.correction.visit(n, k, [&](const char*, auto*& x, index r, index c) {
+          x = all.take<std::remove_cvref_t<decltype(*x)>>(r * c);
+        });
+        ln::arena panels_of = placing ? arena_of(1) : ln::arena();
+        packed.correction.place(panels_of, n, k);
+        sizes[0] = all.peak();
+        sizes[1] = panels_of.peak();
+      }
     ln::detail::encode_matrix(n, k, values.data(), canonical);
+    pack(n, k);
+    if constexpr (S::per_word == 1) packed.rows = rows.data();
+  }
+  /// Packs the canonical matrix, after a change of it.
+  void pack(index n, index k) {
+    meaning.clear();
     for (index i = 0; i < n; ++i)
       for (index j = 0; j < k; ++j) meaning.push_back(canonical.at(i, j, k));
     ln::ops::pack(ln::ops::execution{}, n, k, canonical, packed);
-    if constexpr (S::per_word == 1) packed.rows = rows.data();
   }
+
+ private:
+  index sizes[2] = {};
+  ln::arena arena_of(int i) { return {corrections[i].data(), corrections[i].size()}; }
 };
 
 }  // namespace test

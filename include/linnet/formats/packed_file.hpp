@@ -219,6 +219,20 @@ inline result<void> check_panels(std::span<const std::byte> file, std::size_t he
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
+/// Checks the numbers of inputs that corrections name: products read there.
+template <class M, class T>
+result<void> check_inputs(std::span<const std::byte> panels, const std::string& where) {
+  bool fits = true;
+  const auto p = packed<M, T>::view(panels);
+  p.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+    if constexpr (requires { leaf.correction.inputs; })
+      fits = fits && leaf.correction.fits(info.rows, info.columns);
+  });
+  if (fits) return {};
+  return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",
+                 "another number");
+}
+
 /// Compares a packed file with a model type; where its panels begin.
 template <class M, class T>
 result<index> check_packed(std::span<const std::byte> file, const std::string& where) LINNET_TRY {
@@ -233,6 +247,7 @@ result<index> check_packed(std::span<const std::byte> file, const std::string& w
     const std::size_t header = sizeof(packed_head) + text->size();
     if (auto fit = check_panels(file, header, packed<M, T>::bytes(), where); !fit)
       return fit.error();
+    if (auto fit = check_inputs<M, T>(file.subspan(header), where); !fit) return fit.error();
     return static_cast<index>(header);
   }
 }

@@ -141,7 +141,9 @@ struct leaf {
   float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
   float* zeros = nullptr;   ///< likewise of a centred one: zero points or minima
   index row_scales = 0;
-  bool ggml = false;  ///< whether codes and scales are those of ggml's blocks
+  bool ggml = false;                   ///< whether codes and scales are those of ggml's blocks
+  index inputs = 0;                    ///< of input numbers, how many inputs there are
+  std::vector<leaf> corrections = {};  ///< what is added to the numbers of the codes
 
   index size() const { return rows * columns; }
 };
@@ -186,6 +188,20 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.zeros = from.zeros;
       one.row_scales = row_scales<S>(info.columns);
       one.ggml = S::ggml;
+      [[maybe_unused]] auto more = from.correction;
+      if constexpr (is_corrected<S>)
+        more.visit(info.rows, info.columns,
+                   [&](const char* suffix, auto* values, index rows, index columns) {
+                     leaf part{.name = one.name + suffix, .rows = rows, .columns = columns};
+                     part.data = reinterpret_cast<std::byte*>(values);
+                     if constexpr (std::is_same_v<decltype(values), storage::input_number*>) {
+                       part.type = dtype::u16;
+                       part.inputs = info.columns;
+                     } else {
+                       part.type = dtype_of<typename S::correction::value>();
+                     }
+                     one.corrections.push_back(std::move(part));
+                   });
     }
   });
   return all;

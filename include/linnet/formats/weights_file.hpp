@@ -44,6 +44,8 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
       };
       add(tensor.scales, ".scales");
       add(tensor.zeros, tensor.ggml ? ".minima" : ".zeros");
+      for (const leaf& more : tensor.corrections)
+        parts.push_back({more, {more.name, more.rows, more.columns}});
       parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
     }
   }
@@ -66,6 +68,14 @@ inline std::string shape_text(const placement& at) {
 /// Fault in codes, scales, zero points or minima that no storage has: what they should be, or null.
 /// Asked before they are saved, and of what is loaded.
 inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
+  if (tensor.inputs > 0) {
+    for (index i = 0; i < tensor.size(); ++i) {
+      std::uint16_t input = 0;
+      __builtin_memcpy(&input, data + i * index{sizeof input}, sizeof input);
+      if (input >= tensor.inputs) return "numbers of the matrix's inputs";
+    }
+    return nullptr;
+  }
   if (tensor.ggml) {
     for (index i = 0; is_real(type) && i < tensor.size(); ++i) {
       double x = 0;

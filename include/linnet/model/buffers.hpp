@@ -33,7 +33,7 @@ constexpr index converted_bytes(index rows, index in, index out, index threads, 
 template <class S>
 constexpr planner planner_for() {
   planner m;
-  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
   if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
   return m;
 }

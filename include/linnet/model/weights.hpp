@@ -31,6 +31,10 @@ constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf
   const index scales = info.rows * row_scales<S>(info.columns);
   if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
   if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+  leaf.correction.visit(
+      info.rows, info.columns, [&](const char*, auto*& values, index rows, index columns) {
+        values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
+      });
 }
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
@@ -38,6 +42,7 @@ constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<
   const index scales = leaf.scales_size(info.rows, info.columns);
   if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
   if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+  leaf.correction.place(memory, info.rows, info.columns);
 }
 template <class T>
 constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
@@ -225,6 +230,14 @@ std::string first_nonfinite(const weights<M, T>& w) {
       if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
       if (S::centred && found.empty())
         look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
+      [[maybe_unused]] auto more = leaf.correction;
+      if constexpr (is_corrected<S>)
+        more.visit(info.rows, info.columns,
+                   [&](const char* suffix, const auto* values, index rows, index columns) {
+                     using value = std::remove_cvref_t<decltype(*values)>;
+                     if constexpr (!std::is_same_v<value, storage::input_number>)
+                       look(typename S::correction::value{}, values, rows * columns, at, suffix);
+                   });
     }
   });
   return found;

@@ -52,10 +52,9 @@ constexpr index faked_bytes(index rows, index in, index threads) {
   return all * (4 * in + round_up(in, 4));
 }
 
-/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
-/// `threads` threads.
+/// Scratch bytes for the rounded inputs of products, see converted_bytes().
 template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
   if constexpr (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
   using matrix = packed_matrix<float, S>;
@@ -63,6 +62,18 @@ constexpr index converted_bytes(index rows, index in, index out, index threads, 
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
   const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
   return training ? (std::max)(forward, backward) : forward;
+}
+/// Whether products of storage `S` need scratch memory.
+template <class S>
+inline constexpr bool uses_scratch = converts<S> || reduced_inputs<S>(1) > 0;
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  const index rounded = rounded_bytes<S>(rows, in, out, threads, training);
+  if (reduced_inputs<S>(in) == 0) return rounded;
+  return round_up(rounded, alignment) +
+         rows * reduced_inputs<S>(in) * static_cast<index>(sizeof(float));
 }
 
 namespace detail {
@@ -297,6 +308,30 @@ void grouped_product(Kernels, index i0, index i1, index p, index k, const conver
                                                            one.write().from(i0, j0));
 }
 
+/// The first product of a correction of low rank, x[m, k] right^T, in scratch memory; null for
+/// others.
+template <class T, class S>
+const T* reduce(const execution& on, index m, index k, const T* x, const product<T, S>& one) {
+  if constexpr (reduced_inputs<S>(1) == 0) {
+    return nullptr;
+  } else {
+    assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+    const index width = reduced_inputs<S>(k);
+    const index before = rounded_bytes<S>(m, k, one.n, on.threads.size(), false);
+    auto* const z =
+        reinterpret_cast<T*>(static_cast<std::byte*>(on.converted) + round_up(before, alignment));
+    on.threads.wait();  // until no thread reads what an earlier product put there
+    each_block(on, m, width, [&](index i0, index i1, index p0, index p1) {
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index p = p0; p < p1; ++p)
+          one.w.correction.reduce(kernels, corrected_block<T>{x, k, z, width, T(1), i0, i1, p});
+      });
+    });
+    on.threads.wait();
+    return z;
+  }
+}
+
 }  // namespace detail
 
 /// All products of x[M, K], which is converted once.
@@ -316,7 +351,14 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
                                                          panel_width * depth};
+    [[maybe_unused]] const T* const reduced = detail::reduce(on, m, k, x, one);
     const auto finish = [&](index i0, index i1, index j0, index j1) {
+      if constexpr (is_corrected<S>)
+        simd::dispatch(on.level, [&](auto kernels) {
+          for (index p = j0 / panel_width; p * panel_width < j1; ++p)
+            w.correction.add(
+                kernels, detail::corrected_block<T>{x, k, one.y, n, one.alpha, i0, i1, p}, reduced);
+        });
       one.complete(on.level, i0, i1, j0, j1);
     };
     if constexpr (S::per_word == 1) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include <linnet/core/parallel.hpp>
+#include <linnet/ops/correction.hpp>
 #include <linnet/ops/execution.hpp>
 #include <linnet/simd/kernels.hpp>
 #include <linnet/storage/types.hpp>
@@ -29,6 +30,8 @@ struct packed_matrix {
   const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
   const float* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
+  /// Numbers that are added to those of the codes, see storage::corrected.
+  [[no_unique_address]] packed_correction<T, typename S::correction> correction{};
 
   /// Rows of words in a panel of `k` inputs.
   static constexpr index depth(index k) { return S::words(k); }
@@ -62,6 +65,7 @@ struct packed_matrix {
       x *= static_cast<T>(scales[g]);
       if constexpr (has_minima<S>) x += static_cast<T>(zeros[g]);
     }
+    if constexpr (is_corrected<S>) x += correction.at(n, j, k);
     return x;
   }
 };
@@ -101,6 +105,7 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
           const_cast<float*>(to.zeros)[at] = real ? from.zeros[(first + i) * groups + g] : 0.0f;
       }
   });
+  if constexpr (is_corrected<S>) to.correction.pack(on, n, k, from.correction);
 }
 
 /// Fills the panels of `to` from f32 master weights, for training in bf16. Also fills `rows`: pairs
@@ -145,6 +150,7 @@ void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<
       if constexpr (S::centred) to.zeros[i * groups + g] = from.zeros[at];
     }
   }
+  if constexpr (is_corrected<S>) from.correction.unpack(n, k, to.correction);
 }
 
 }  // namespace ops

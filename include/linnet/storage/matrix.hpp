@@ -30,11 +30,13 @@ template <class S>
 constexpr index group_of(index j) {
   return S::group == 0 ? 0 : j / S::group;
 }
-/// Bytes of an [rows, columns] matrix in storage `S`, scales and zero points included.
+/// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points and corrections included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
-  return rows * (row_values<S>(columns) * static_cast<index>(sizeof(typename S::value)) +
-                 row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1));
+  return rows *
+             (row_values<S>(columns) * static_cast<index>(sizeof(typename S::value)) +
+              row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1)) +
+         S::correction::bytes(rows, columns);
 }
 
 /// Bits for one weight in rows of `columns` inputs, scales and zero points included.
@@ -51,6 +53,7 @@ struct matrix_ref {
   typename S::value* data = nullptr;  ///< [rows, row_values]
   float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
   float* zeros = nullptr;             ///< likewise where it is centred: zero points or minima
+  [[no_unique_address]] typename S::correction::canonical correction{};  ///< see storage::corrected
 
   /// The code at row `r`, column `j`, in the low bits.
   typename S::value code(index r, index j, index columns) const {
@@ -92,16 +95,19 @@ struct matrix_ref {
   }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
-    return grid(r, group_of<S>(j), columns).at(code(r, j, columns));
+    const double x = grid(r, group_of<S>(j), columns).at(code(r, j, columns));
+    if constexpr (is_corrected<S>) return x + correction.at(r, j, columns);
+    return x;
   }
 };
 
 namespace detail {
 
-/// Rounds `x`[rows, columns] to storage `S`. What shares a scale with a number that is not finite
-/// gets the scale NaN.
+/// Rounds `x`[rows, columns] to storage `S`, to nearest. What shares a scale with a number that is
+/// not finite gets the scale NaN.
 template <class S, class T>
-void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& to) {
+requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
+                                                          const matrix_ref<S>& to) {
   [[maybe_unused]] const auto fit = [&](const T* from, index n, index r, index g) {
     const bool finite = std::all_of(from, from + n, [](T v) { return is_finite(v); });
     if (finite)
@@ -126,8 +132,8 @@ void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& t
 /// Rounds `x`[rows, columns] to ggml's blocks, of which a row's last may be shorter. A block
 /// with a number that is not finite gets the scale NaN.
 template <class S, class T>
-requires(S::ggml) void encode_matrix(index rows, index columns, const T* x,
-                                     const matrix_ref<S>& to) {
+requires(S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
+                                                         const matrix_ref<S>& to) {
   for (index r = 0; r < rows; ++r)
     for (index j0 = 0; j0 < columns; j0 += S::group) {
       const index n = (std::min)(S::group, columns - j0);

@@ -53,9 +53,19 @@ inline double nearest_whole(double x, double low, double high) {
   return is_nan(x) ? 0 : (std::clamp)(std::nearbyint(x), low, high);
 }
 
+/// Nothing is added to the numbers of the codes, see storage::corrected.
+struct no_correction {
+  struct canonical {
+    template <class F>
+    constexpr void visit(index, index, F&&) const {}
+  };
+  static constexpr index bytes(index, index) { return 0; }
+};
+
 /// Base of all storage types; a type overrides what differs.
 struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
+  using correction = no_correction;          ///< what is added to the numbers of the codes
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
@@ -114,6 +124,11 @@ struct with_compute : S {
 };
 
 }  // namespace storage
+
+/// Whether storage `S` adds numbers to those of its codes, see storage::corrected.
+template <class S>
+inline constexpr bool is_corrected =
+    !std::is_same_v<typename S::correction, storage::no_correction>;
 
 namespace detail {
 

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+// Methods that fill in corrections: codes against a reference in numpy, errors against those of
+// GPTQ, and models that run with them.
+
+#include "support/compression.hpp"
+#include "support/matrix.hpp"
+#include "support/models.hpp"
+
+namespace test::outliers_test {
+
+namespace {
+
+namespace storage = ln::storage;
+using small = ln::decoder<tiny_decoder_shape>;
+using four = storage::int4<8>;
+using four_row = storage::int4<0, storage::symmetry::asymmetric>;
+
+/// W[rows, columns] rounded to storage `S` by a method.
+template <class S, class Method>
+matrix<float, S> rounded(const std::vector<float>& w, index columns, const ln::input_statistics& x,
+                         const Method& how) {
+  const index rows = std::ssize(w) / columns;
+  matrix<float, S> to(rows, columns, std::vector<double>(w.size()));
+  typename Method::rounder rounder(how);
+  const auto done = rounder.round(rows, columns, w.data(), to.canonical, x);
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(done), (done ? "" : done.error().message()));
+  to.pack(rows, columns);
+  return to;
+}
+
+/// Compares codes, scales, zero points and outliers with a fixture.
+template <class S, class Method>
+void check_fixture(const std::string& name, const Method& how) {
+  const auto in = fixture("inputs"), expected = fixture(name);
+  const std::vector<float> w(in.at("weights").begin(), in.at("weights").end());
+  const index k = 28, rows = std::ssize(w) / k;
+  const ln::input_statistics x{
+      .rows = static_cast<index>(in.at("rows")[0]), .width = k, .moments = in.at("moments").data()};
+  const auto got = rounded<S>(w, k, x, how);
+  std::vector<double> codes, outliers, inputs;
+  for (index r = 0; r < rows; ++r) {
+    for (index j = 0; j < k; ++j) codes.push_back(S::decode(got.canonical.code(r, j, k)));
+    const index width = S::correction::width(k);
+    for (index c = 0; c < width; ++c)
+      outliers.push_back(got.canonical.correction.values.at(r, c, width));
+  }
+  for (std::size_t c = 0; c < expected.at("outlier_inputs").size(); ++c)
+    inputs.push_back(static_cast<double>(got.canonical.correction.inputs[c]));
+  BOOST_TEST(inputs == expected.at("outlier_inputs"), boost::test_tools::per_element());
+  BOOST_TEST(codes == expected.at("codes"), boost::test_tools::per_element());
+  for (std::size_t i = 0; i < got.row_scales.size(); ++i) {
+    BOOST_TEST(static_cast<double>(got.row_scales[i]) == expected.at("scales")[i], name << i);
+    if (S::centred) BOOST_TEST(static_cast<double>(got.row_zeros[i]) == expected.at("zeros")[i]);
+  }
+  for (std::size_t i = 0; i < outliers.size(); ++i)
+    BOOST_TEST(std::abs(outliers[i] - expected.at("outliers")[i]) < 1e-6, name << i);
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(outliers)
+
+BOOST_AUTO_TEST_CASE(owq_codes_of_the_reference) {
+  using rows = storage::outlier_columns<four_row, 3, storage::f32>;
+  using groups = storage::outlier_columns<four, 3, storage::f32>;
+  check_fixture<rows>("owq_int4_row", ln::owq{});
+  check_fixture<rows>("owq_int4_row_act_order", ln::owq{.act_order = true});
+  check_fixture<groups>("owq_int4", ln::owq{});
+  check_fixture<groups>("owq_int4_act_order", ln::owq{.act_order = true});
+}
+
+/// Without weak inputs and without a search of scales it is GPTQ; with all of them nothing is lost.
+BOOST_AUTO_TEST_CASE(owq_of_no_inputs_and_of_all) {
+  const index k = 45;
+  const auto x = alike(90, k);
+  const auto w = normal<float>(70 * k, 5);
+  for (const bool act_order : {false, true}) {
+    const auto none = rounded<storage::outlier_columns<four, 0>>(
+        w, k, x.statistics(), ln::owq{.act_order = act_order, .steps = 1, .group_steps = 1});
+    const auto by_gptq = rounded<four>(w, k, x.statistics(), ln::gptq{.act_order = act_order});
+    BOOST_TEST(same_bits(none.rows, by_gptq.rows));
+    BOOST_TEST(same_bits(none.row_scales, by_gptq.row_scales));
+    const auto all = rounded<storage::outlier_columns<four, 100, storage::f32>>(
+        w, k, x.statistics(), ln::owq{.act_order = act_order});
+    BOOST_TEST(all.meaning == std::vector<double>(w.begin(), w.end()),
+               boost::test_tools::per_element());
+  }
+  for (const index block : {1, 7}) {
+    using S = storage::outlier_columns<four, 4>;
+    const auto one = rounded<S>(w, k, x.statistics(), ln::owq{.block = block, .group_steps = 8});
+    const auto many = rounded<S>(w, k, x.statistics(), ln::owq{.group_steps = 8});
+    BOOST_TEST(one.meaning == many.meaning, boost::test_tools::per_element());
+  }
+}
+
+/// A few inputs that are much larger are the weak ones, and keeping them beats rounding them. Where
+/// inputs have nothing to do with each other, they keep their numbers.
+BOOST_AUTO_TEST_CASE(owq_finds_planted_inputs) {
+  const index k = 48;
+  auto x = alike(300, k);
+  for (index r = 0; r < x.rows; ++r)
+    for (const index j : {11, 30}) x.x[at(r * k + j)] *= 40;
+  x.gather();
+  const auto w = normal<float>(20 * k, 8);
+  const auto kept =
+      rounded<storage::outlier_columns<storage::int3<>, 2>>(w, k, x.statistics(), ln::owq{});
+  BOOST_TEST(static_cast<int>(kept.canonical.correction.inputs[0]) == 11);
+  BOOST_TEST(static_cast<int>(kept.canonical.correction.inputs[1]) == 30);
+  const auto by_gptq = rounded<storage::int3<>>(w, k, x.statistics(), ln::gptq{});
+  BOOST_TEST(output_error(w, kept.meaning, x.statistics()) <
+             0.7 * output_error(w, by_gptq.meaning, x.statistics()));
+  std::fill(x.moments.begin(), x.moments.end(), 0.0);
+  for (index j = 0; j < k; ++j) x.moments[at(j * k + j)] = 1;
+  const auto apart =
+      rounded<storage::outlier_columns<four, 2, storage::f32>>(w, k, x.statistics(), ln::owq{});
+  for (index r = 0; r < 20; ++r)
+    for (index c = 0; c < 2; ++c) {
+      const auto j = static_cast<index>(apart.canonical.correction.inputs[c]);
+      BOOST_TEST(apart.meaning[at(r * k + j)] == static_cast<double>(w[at(r * k + j)]));
+    }
+}
+
+/// The logits after a prompt fed at once and after the same prompt token by token.
+template <class Q>
+std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
+  const auto prompt = tokens(7, Q::vocabulary, 3);
+  auto run = ln::session<Q>::open(p, {.target = 8,
+                                      .threads = threads,
+                                      .min_flops_per_thread = 0,
+                                      .run_on = threads > 1 ? std_threads() : ln::executor{}});
+  std::span<float> logits;
+  if (one_by_one)
+    for (const token t : prompt) logits = run->feed({&t, 1});
+  else
+    logits = run->feed(prompt);
+  return {logits.begin(), logits.end()};
+}
+/// A model that a method rounded runs as its decoded weights do, packs and unpacks, and holds no
+/// more bytes than the type says.
+template <class S, class Method>
+void check_model(const Method& how) {
+  using Q = ln::quantized<small, S>;
+  ln::weights<small> w;
+  randomize(w);
+  const auto text = tokens(12 * 8 * 17, small::vocabulary, 5);
+  const auto stats = ln::calibrate(
+      w,
+      [&](index i) {
+        return ln::decoder_batch{text.data() + i * 136, text.data() + i * 136 + 1, 8, 16};
+      },
+      {.batch = 8, .target = 16}, {.batches = 11});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(stats), (stats ? "" : stats.error().message()));
+  const auto q = ln::quantize<S>(w, *stats, how);
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(q), (q ? "" : q.error().message()));
+  const auto p = ln::pack(*q);
+  const auto whole = prompt_logits(p, 1, false);
+  BOOST_TEST(distance(whole, prompt_logits(ln::pack(decoded<small>(*q)), 1, false)) <= 1e-5,
+             storage::name_of<S>());
+  BOOST_TEST(distance(prompt_logits(p, 1, true), whole) <= 1e-5);
+  BOOST_TEST(same_bits(prompt_logits(p, 2, false), whole));
+  BOOST_TEST(same_bytes(ln::unpack(p), *q));
+  index tensors = 0;
+  small::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
+               ln::parameter_path{});
+  BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
+  BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 5 * 64 * tensors);
+}
+BOOST_AUTO_TEST_CASE(models) {
+  check_model<storage::outlier_columns<four, 3>>(ln::owq{.group_steps = 5});
+  check_model<storage::per_role<storage::outlier_columns<storage::int3<>, 2>,
+                                storage::embedding<storage::int8>>>(ln::owq{.group_steps = 5});
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::outliers_test
