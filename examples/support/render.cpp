@@ -16,7 +16,7 @@ namespace {
 bool empty(const cell& c) { return c.words.empty() && std::isnan(c.value); }
 
 /// A field of a CSV file (RFC 4180).
-std::string quoted(std::string_view text) {
+std::string csv_word(std::string_view text) {
   if (text.find_first_of(",\"\n") == text.npos) return std::string(text);
   std::string safe = "\"";
   for (const char c : text) safe += c == '"' ? std::string("\"\"") : std::string(1, c);
@@ -116,9 +116,10 @@ std::string csv(const document& d) {
         for (std::size_t i = 0; i < b.columns.size(); ++i) {
           const cell& c = r.cells[i];
           if (empty(c)) continue;
-          const std::string value = c.words.empty() ? fmt::format("{}", c.value) : quoted(c.words);
-          all += fmt::format("{},{},{},{},{},{}\n", t.id, quoted(b.title), quoted(r.label),
-                             name_of(b.columns[i].from), quoted(b.columns[i].name), value);
+          const std::string value =
+              c.words.empty() ? fmt::format("{}", c.value) : csv_word(c.words);
+          all += fmt::format("{},{},{},{},{},{}\n", t.id, csv_word(b.title), csv_word(r.label),
+                             name_of(b.columns[i].from), csv_word(b.columns[i].name), value);
         }
   return all;
 }
