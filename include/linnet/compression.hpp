@@ -10,4 +10,5 @@
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate.hpp>
+#include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/smooth.hpp>
