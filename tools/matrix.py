@@ -22,7 +22,7 @@ MODELS_PER_FILE = 8
 
 RECURRENT = {"linear", "mamba", "rwkv4", "rwkv7"}  # no keys and values are kept
 WITHOUT_POSITIONS = {"mamba", "rwkv4", "rwkv7"}
-MAPPABLE = {"full", "prefix", "window", "sinks"}
+MAPPABLE = {"full", "prefix", "window", "sinks", "hadamard"}
 
 CACHES = {"exact": "", "bf16": "kv::bf16", "int8": "kv::int8", "int4": "kv::int4"}
 STORED = {
@@ -52,6 +52,7 @@ DECODERS = {
         "prefix": "attention::prefix",
         "window": "attention::sliding_window<7>",
         "sinks": "attention::sinks<3, 6>",
+        "hadamard": "attention::hadamard<>",
         "lsh": "attention::lsh<4, 3>",
         "lsh online": "attention::lsh<4, 3>::online",
         "routing": "attention::routing<5, 6>",
@@ -69,7 +70,8 @@ DECODERS = {
     "position": {"rope": "", "rope_half": "position::rope_half", "learned": "position::learned",
                  "sinusoidal": "position::sinusoidal", "none": "position::none"},
     "ffn": {"swiglu": "", "skip": "ffn::skip", "gelu": "ffn::gelu_tanh, norm::layer_norm, bias::all",
-            "reparam": "ffn::reparam<2>", "channel mix": "ffn::rwkv4_channel_mix"},
+            "reparam": "ffn::reparam<2>", "channel mix": "ffn::rwkv4_channel_mix",
+            "hadamard": "ffn::hadamard<>"},
     "ends": {"tied": "", "untied": "tie::untied", "factorised": "embedding::factorised<4>"},
 }
 

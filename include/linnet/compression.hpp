@@ -11,4 +11,5 @@
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate.hpp>
+#include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/smooth.hpp>

@@ -369,6 +369,60 @@ BOOST_AUTO_TEST_CASE(rotate_spreads_outliers) {
   BOOST_TEST(difference(exact, logits_of(ln::pack(*stream_alone), data)) < 1e-4);
 }
 
+/// Rotates online, and the rest behind it: the same logits.
+template <class M>
+void check_online() {
+  const decoder_tokens data(2, 9, 11);
+  ln::weights<M, double> w;
+  randomize(w, 3);
+  const auto after = ln::rotate_online(w);
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(after), (after ? "" : after.error().message()));
+  const auto exact = logits_of(ln::pack(w), data);
+  BOOST_TEST(difference(exact, logits_of(ln::pack(*after), data)) < 1e-10);
+  const auto both = ln::rotate(*after);
+  BOOST_REQUIRE(static_cast<bool>(both));
+  BOOST_TEST(difference(exact, logits_of(ln::pack(*both), data)) < 1e-10);
+}
+/// A hidden width that is no block of one number.
+template <class... Policies>
+using wide = ln::decoder<ln::decoder_shape{.d_model = 8,
+                                           .d_ff = 12,
+                                           .heads = 4,
+                                           .kv_heads = 2,
+                                           .layers = 2,
+                                           .vocabulary = 11,
+                                           .context = 64,
+                                           .eps = 1e-3},
+                         Policies...>;
+BOOST_AUTO_TEST_CASE(rotate_online_is_exact) {
+  static_assert(
+      std::is_same_v<ln::online_rotated<wide<>>,
+                     wide<ln::ffn::hadamard<ln::ffn::swiglu>, ln::attention::hadamard<>>>);
+  check_online<wide<>>();
+  check_online<wide<ln::ffn::gelu, ln::attention::sinks<2, 3>, ln::bias::all>>();
+  ln::weights<wide<>, double> w;
+  randomize(w, 3);
+  const auto after = ln::rotate_online(w);
+  BOOST_REQUIRE(static_cast<bool>(after));
+  const auto numbers = [](const auto& some, const std::string& name) {
+    std::vector<double> x;
+    some.visit([&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& leaf) {
+      if (at.str() == name) x.assign(values_of(leaf), values_of(leaf) + info.size());
+    });
+    return x;
+  };
+  for (const std::string name : {"blocks.1.ffn.down.weight", "blocks.1.ffn.up.weight"}) {
+    const auto x = numbers(w, name), y = numbers(*after, name);
+    BOOST_TEST(x.size() == 96u);
+    BOOST_TEST((distance(x, y) > 0.1) == (name == "blocks.1.ffn.down.weight"));
+  }
+}
+
+BOOST_AUTO_TEST_CASE(rotated_layers_train) {
+  using model = ln::online_rotated<wide<>>;
+  check_model<model>(decoder_data<model>(), 0.25);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace

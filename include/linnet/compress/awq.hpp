@@ -4,12 +4,6 @@
 /// AWQ: channels that matter most are scaled up before rounding, and back in the tensor before (Lin
 /// et al. 2023).
 
-#include <linnet/compress/before_eigen.inl>
-
-#include <Eigen/Core>
-
-#include <linnet/compress/after_eigen.inl>
-
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -105,7 +99,6 @@ class awq_search {
   }
 
  private:
-  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   static constexpr index rows_at_a_time = 256;
 
   /// tr((W - Q) X^T X (W - Q)^T) for Q the rounded W diag(s), scaled back.
@@ -114,22 +107,29 @@ class awq_search {
     const index k = side.columns;
     const round_trip& trip = trips_[static_cast<std::size_t>(side.ordinal)];
     const index some = trip.whole ? side.rows : (std::min)(side.rows, rows_at_a_time);
-    const Eigen::Map<const matrix> moments(x.moments, k, k);
+    ops::packed_matrix<double, storage::f64> moments;
+    moments.rows = x.moments;
+    ops::execution on;
+    on.level = ops::best();
     double error = 0;
     for (index first = 0; first < side.rows; first += some) {
       const index rows = (std::min)(some, side.rows - first);
-      scaled_.resize(static_cast<std::size_t>(rows * k));
-      off_.resize(rows, k);
+      const auto count = static_cast<std::size_t>(rows * k);
+      scaled_.resize(count);
+      off_.resize(count);
       for (index r = 0; r < rows; ++r)
         for (index j = 0; j < k; ++j)
           scaled_[static_cast<std::size_t>(r * k + j)] = static_cast<float>(
               static_cast<double>(side.data[(first + r) * k + j]) * scale(set, side, s, j));
       trip.run(rows, k, scaled_.data(), off_.data());
       for (index r = 0; r < rows; ++r)
-        for (index j = 0; j < k; ++j)
-          off_(r, j) = off_(r, j) / scale(set, side, s, j) -
-                       static_cast<double>(side.data[(first + r) * k + j]);
-      error += (off_ * moments).cwiseProduct(off_).sum();
+        for (index j = 0; j < k; ++j) {
+          double& off = off_[static_cast<std::size_t>(r * k + j)];
+          off = off / scale(set, side, s, j) - static_cast<double>(side.data[(first + r) * k + j]);
+        }
+      product_.assign(count, 0);
+      ops::matmul_dx(on, rows, k, k, off_.data(), moments, product_.data());
+      for (std::size_t i = 0; i < count; ++i) error += product_[i] * off_[i];
     }
     return error;
   }
@@ -141,7 +141,7 @@ class awq_search {
   index ratios_;
   const std::vector<round_trip>& trips_;
   std::vector<float> scaled_;
-  matrix off_;
+  std::vector<double> off_, product_;
 };
 
 /// Statistics of the inputs of scaled weights: X diag(s)^-1.

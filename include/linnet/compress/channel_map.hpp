@@ -42,6 +42,7 @@ struct channel_set {
   index head = 0;                 ///< width of a head, or 0
   index normalised = -1;          ///< the set that these are normalised from
   bool read_by_norm = false;      ///< a norm reads them: a stream
+  bool transformed = false;       ///< a Hadamard transform writes them
   const char* fixed = nullptr;    ///< why they must not be scaled, or null
   const char* unmixed = nullptr;  ///< why they must not be rotated, or null
   std::vector<channel_side<T>> writers{}, readers{};
@@ -98,6 +99,7 @@ class channel_map {
       to.unmixed = "the norms of unlike streams";
     if (to.normalised < 0) to.normalised = from.normalised;
     to.read_by_norm = to.read_by_norm || from.read_by_norm;
+    to.transformed = to.transformed || from.transformed;
     if (!to.fixed) to.fixed = from.fixed;
     if (!to.unmixed) to.unmixed = from.unmixed;
     for (const auto& side : from.writers) add(to.writers, side);
@@ -110,6 +112,11 @@ class channel_map {
   }
   void elementwise(index set, const char* why) {
     if (set >= 0 && !of(set).unmixed) of(set).unmixed = why;
+  }
+  void transform(index from, index to) {
+    fix(from, "a Hadamard transform");
+    fix(to, "a Hadamard transform");
+    if (to >= 0) of(to).transformed = true;
   }
   void normalise(index from, index to, const char* why) {
     if (from >= 0) {

@@ -43,6 +43,8 @@ struct channel_ends {
   void fix(index channels, const char* why) const { map->fix(channels, why); }
   /// Channels meet others one by one: they may be scaled, but not mixed.
   void elementwise(index channels, const char* why) const { map->elementwise(channels, why); }
+  /// The channels `out` are `in` behind a Hadamard transform.
+  void transforms() const { map->transform(in, out); }
   /// The channels `out` are `in` normalised. `why` says what keeps them from being rotated, null
   /// where nothing does.
   void normalises(const char* why) const { map->normalise(in, out, why); }

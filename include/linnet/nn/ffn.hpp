@@ -10,6 +10,7 @@
 
 #include <linnet/core/shapes.hpp>
 #include <linnet/nn/chain.hpp>
+#include <linnet/nn/hadamard.hpp>
 #include <linnet/nn/projection.hpp>
 #include <linnet/nn/repeat.hpp>
 #include <linnet/nn/residual.hpp>
@@ -145,14 +146,16 @@ struct activated_linear {
   static constexpr index flops(const call_shape& e) { return map::flops(e); }
 };
 
-/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
+/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F. `Narrow` is the layer
+/// of `down`.
 template <index D, index F, activation_kind A, bool Bias,
-          projection_kind Projections = projection_kind{}>
+          projection_kind Projections = projection_kind{},
+          class Narrow = projection<F, D, Bias, Projections>>
 struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
   using wide = projection<D, F, Bias, Projections>;
-  using narrow = projection<F, D, Bias, Projections>;
+  using narrow = Narrow;
 
   template <class Form>
   struct params {
@@ -173,7 +176,7 @@ struct gated_layer {
     c.elementwise(hidden, "a gate");
     wide::channels(c.between(c.in, -1), p.gate);
     wide::channels(c.between(c.in, hidden), p.up);
-    narrow::channels(c.between(hidden, c.out), p.down);
+    linnet::detail::describe_channels<narrow>(c.between(hidden, c.out), p.down);
   }
 
   template <class T>
@@ -263,6 +266,11 @@ struct standard : policy {
   using layer =
       chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
             named<"wo", projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
+  /// Layer whose hidden channels are rotated before the second matrix.
+  template <index D, index F, bool Bias>
+  using rotated_layer =
+      chain<named<"wi", activated_linear<D, F, A, Bias, true>, storage::part::ffn_up>,
+            named<"wo", rotated_linear<F, D, Bias>, storage::part::ffn_down>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -273,6 +281,9 @@ template <activation_kind A>
 struct gated : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer = gated_layer<D, F, A, Bias, Projections>;
+  /// Layer whose hidden channels are rotated before `down`.
+  template <index D, index F, bool Bias>
+  using rotated_layer = gated_layer<D, F, A, Bias, projection_kind{}, rotated_linear<F, D, Bias>>;
 };
 using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
 using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
@@ -304,6 +315,16 @@ struct low_rank : policy {
   static constexpr index rank = Rank;
   template <index D, index F, bool Bias>
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.rank = Rank}>;
+};
+
+/// A standard or gated feed-forward `Of` with a Hadamard transform before its last matrix (R4 of
+/// Liu et al. 2024, arXiv:2405.16406). No hidden channel stands out when inputs are rounded.
+/// rotate_online() makes its weights from those of `Of`.
+template <class Of = swiglu>
+struct hadamard : policy {
+  using plain = Of;  ///< what it rotates
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template rotated_layer<D, F, Bias>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.

@@ -5,6 +5,7 @@
 /// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
 
 #include <linnet/nn/attention/projections.hpp>
+#include <linnet/ops/hadamard.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -22,6 +23,8 @@ struct softmax_attention {
   /// Most tokens that are kept, and so the largest distance to the first ones.
   static constexpr index kept = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
+  /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
+  static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
@@ -119,7 +122,7 @@ struct softmax_attention {
         to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
         to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
-      if constexpr (A.rope != rope_pairing::none)
+      if constexpr (rotates)
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
             std::copy_n(c.q + row * n, n, c.q_first + row * n);
@@ -163,7 +166,7 @@ struct softmax_attention {
     ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
                             {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
                              A.relative ? ctx.bias.d_lines : nullptr});
-    if constexpr (!A.cross && A.rope != rope_pairing::none)
+    if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
         rotate_row(c.dk, A.kv_heads, row, ctx, true);
@@ -247,17 +250,26 @@ struct softmax_attention {
     a.dropout_id = c.dropout_id;
     return a;
   }
-  /// Applies rotary positions in place to one row of x[rows, heads * d_kv]; `limit` keeps positions
-  /// below it.
+  /// Applies rotary positions in place to one row of x[rows, heads * d_kv], then the Hadamard
+  /// transform, or the derivatives of both. `limit` keeps positions below it.
   template <class T>
   static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse,
                          index limit = ops::any_distance) {
+    T* const from = x + row * heads * A.d_kv;
+    const auto mix = [&] {
+      for (index head = 0; head < heads; ++head)
+        ops::hadamard_row(ctx.on.level, A.d_kv, from + head * A.d_kv, inverse);
+    };
+    if constexpr (A.hadamard)
+      if (inverse) mix();
     if constexpr (A.rope != rope_pairing::none) {
       const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
       const T* const angles =
           position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope.table + (limit - 1) * A.d_kv;
-      ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
+      ops::rope_row(A.rope, heads, A.d_kv, angles, from, inverse);
     }
+    if constexpr (A.hadamard)
+      if (!inverse) mix();
   }
 };
 
@@ -293,6 +305,26 @@ struct low_rank : Kind {
   }
   template <attention_shape A>
   using layer = typename Kind::template layer<with_rank(A)>;
+};
+
+/// Attention `Kind` with queries and keys rotated by a Hadamard transform behind their positions
+/// (R3 of Liu et al. 2024, arXiv:2405.16406). Scores stay, and no channel of a key stands out when
+/// a cache rounds it. Weights are those of `Kind`.
+template <class Kind = full>
+struct hadamard : Kind {
+  static_assert(
+      Kind::supports_low_rank,
+      "linnet::attention::hadamard: this kind's keys are not of its making; full, prefix, "
+      "sliding_window and sinks are");
+  using plain = Kind;  ///< what it rotates
+  using kind = hadamard;
+  static std::string name() { return "hadamard " + Kind::name(); }
+  static constexpr attention_shape rotating(attention_shape a) {
+    a.hadamard = true;
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<rotating(A)>;
 };
 
 /// Full attention in which all tokens see a prefix, such as a question, also its own tokens (Raffel

@@ -27,6 +27,8 @@ struct attention_shape {
   bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
+  bool hadamard = false;  ///< queries and keys are rotated, for policies that are
+                          ///< `supports_low_rank`
   projection_kind
       projections{};  ///< how the linear maps are made, for policies that are `supports_low_rank`
 

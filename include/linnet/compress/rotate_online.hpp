@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Rotations that no weight can take: Hadamard transforms while the model runs (Liu et al. 2024).
+
+#include <type_traits>
+#include <vector>
+
+#include <linnet/compress/rotate.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class Ffn>
+concept can_rotate_hidden = requires {
+  typename Ffn::template rotated_layer<8, 8, false>;
+};
+
+template <class M>
+struct online_model {
+  static_assert(is_decoder<M>, "linnet::rotate_online: only decoders have such policies");
+  using ffn =
+      typename std::conditional_t<can_rotate_hidden<typename M::ffn>,
+                                  std::type_identity<linnet::ffn::hadamard<typename M::ffn>>,
+                                  std::type_identity<typename M::ffn>>::type;
+  template <class Attention>
+  struct rotated_attention {
+    using type = Attention;
+  };
+  template <class Attention>
+  requires(Attention::supports_low_rank) struct rotated_attention<Attention> {
+    using type = attention::hadamard<Attention>;
+  };
+  using type = typename M::template with<linnet::ffn::policy, ffn>::template with<
+      attention::policy, typename rotated_attention<typename M::attention>::type>;
+};
+
+/// Pointers to the numbers of all tensors of `w`, in order.
+template <class W>
+std::vector<typename W::scalar*> numbers_of(const W& w) {
+  std::vector<typename W::scalar*> all;
+  w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      all.push_back(leaf);
+    else
+      all.push_back(leaf.data);
+  });
+  return all;
+}
+
+}  // namespace detail
+
+/// The decoder that rotate_online() makes: with ffn::hadamard around a standard or gated
+/// feed-forward, and attention::hadamard around softmax attention.
+template <class M>
+using online_rotated = typename detail::online_model<M>::type;
+
+/// Weights of a decoder that rotates hidden channels before its last matrices, and queries and keys
+/// behind their positions. These are what weights cannot rotate alone; each takes a Hadamard
+/// transform for each token. The result computes the function of `w`, up to rounding of its
+/// numbers. Errors: those of `w`; errc::out_of_memory.
+template <class M, class T>
+result<weights<online_rotated<M>, T>> rotate_online(const weights<M, T>& w) LINNET_TRY {
+  static_assert(!std::is_same_v<online_rotated<M>, M>,
+                "linnet::rotate_online: this decoder has neither softmax attention nor a standard "
+                "or gated feed-forward");
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::rotate_online: rotate first, quantize afterwards");
+  if (auto fit = check_finite(w, "rotate_online"); !fit) return fit.error();
+  weights<online_rotated<M>, T> turned;
+  if (!turned.valid()) return turned.error();
+  static_assert(weights<M, T>::bytes() == weights<online_rotated<M>, T>::bytes());
+  const auto from = detail::numbers_of(w), to = detail::numbers_of(turned);
+  std::size_t tensor = 0;
+  w.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
+    std::copy_n(from[tensor], info.size(), to[tensor]);
+    ++tensor;
+  });
+  const detail::channel_map<T> map(turned);
+  for (const auto& set : map.sets())
+    if (set.transformed)
+      for (const auto& side : set.readers)
+        detail::rotate_side(side, set.width, [&](double* x) {
+          ops::hadamard_row(simd::level::portable, set.width, x, false);
+        });
+  return turned;
+}
+LINNET_OR_OUT_OF_MEMORY("rotate_online")
+
+LINNET_NAMESPACE_END
