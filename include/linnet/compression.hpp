@@ -7,3 +7,4 @@
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/quantize_by.hpp>
+#include <linnet/compress/sequential.hpp>
