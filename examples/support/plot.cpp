@@ -285,7 +285,7 @@ std::string bar_plot(const std::vector<plot_bar>& bars, double mark, std::string
 }
 
 std::string scatter_plot(const std::vector<plot_point>& points, std::string_view x_title,
-                         std::string_view y_title) {
+                         std::string_view y_title, std::string (*x_text)(double)) {
   constexpr double width = 500, height = 330, radius = 6;
   const box area{46, 30, width - 46 - 16, height - 30 - 48};
   double x_low = 1e300, x_high = 0, low = 1e300, high = -1e300;
@@ -316,7 +316,9 @@ std::string scatter_plot(const std::vector<plot_point>& points, std::string_view
       if (tick >= x_low && tick <= x_high) {
         d.line(px(tick), area.bottom(), px(tick), area.bottom() + 4, "axis");
         d.text(px(tick), area.bottom() + 19, "tick",
-               tick < 1e6 ? fmt::format("{:g} kB", tick / 1e3) : fmt::format("{:g} MB", tick / 1e6),
+               x_text       ? x_text(tick)
+               : tick < 1e6 ? fmt::format("{:g} kB", tick / 1e3)
+                            : fmt::format("{:g} MB", tick / 1e6),
                "middle");
       }
   d.line(area.x, area.bottom(), area.right(), area.bottom(), "axis");
@@ -337,7 +339,8 @@ std::string scatter_plot(const std::vector<plot_point>& points, std::string_view
     const double r = radius + 2;
     taken.push_back({px(p.x) - r, py(p.y) - r, 2 * r, 2 * r});
     d.dot(px(p.x), py(p.y), radius, p.style + " point",
-          fmt::format("{}: {} bytes, {:.4f}", p.name, grouped(std::lround(p.x)), p.y));
+          fmt::format("{}: {}, {:.4f}", p.name,
+                      x_text ? x_text(p.x) : grouped(std::lround(p.x)) + " bytes", p.y));
   }
   // A label goes to the first place around its point where nothing else is.
   for (const plot_point& p : points) {

@@ -48,8 +48,8 @@ struct plot_point {
   double x, y;
 };
 
-/// Points over a logarithmic axis of bytes.
+/// Points over a logarithmic axis of bytes, or of what `x_text` writes.
 std::string scatter_plot(const std::vector<plot_point>& points, std::string_view x_title,
-                         std::string_view y_title);
+                         std::string_view y_title, std::string (*x_text)(double) = nullptr);
 
 }  // namespace support

@@ -37,24 +37,11 @@ std::vector<std::string> works_of(const model_spec& model, const std::string& as
 
 // --- the program ---------------------------------------------------------------------------------
 
-/// Products of rounded activations need weights to match.
-void check_types(const std::string& storage, const std::string& activation) {
-  static constexpr std::string_view integers[] = {"int8", "int4", "q8_0",
-                                                  "q4_0", "q4_1", "q4_1+q8_0"};
-  const bool of_integers = std::ranges::find(integers, storage) != std::end(integers);
-  if (activation == "bf16" && storage != "bf16")
-    throw failure("--activation bf16: goes with --storage bf16, not with " + storage);
-  if (activation == "int8" && !of_integers)
-    throw failure(
-        "--activation int8: goes with --storage int8, int4, q8_0, q4_0 or q4_1, not with " +
-        storage);
-}
-
 std::string program_text(const bench_options& o, const model_spec& model,
                          const std::vector<std::string>& works) {
   const std::string storage = storage_type(o.storage);
   const std::string_view activation = compute_type("activation", o.activation);
-  check_types(o.storage, o.activation);
+  check_types("--activation", o.storage, o.activation);
   const bool rounded = o.activation != "f32";
   const bool loads = !o.weights.empty();
   std::string text = fmt::format(

@@ -117,6 +117,27 @@ struct eval_options {
   std::string out;  ///< results as JSON
 };
 
+struct compress_options {
+  std::string model;
+  std::string weights;
+  rounding how{.storage = "int4-g64", .compute = "f32"};
+  std::string tokenizer;
+  std::string method = "gptq";
+  std::string calibrate;    ///< text that the model runs on first
+  std::string evaluate;     ///< text that it is judged by, or none
+  long samples = 128;       ///< most windows of calibration
+  long windows = 64;        ///< most windows of evaluation
+  long length = 0;          ///< tokens of a window; 0: 512, or the model's context
+  double minutes = 15;      ///< after which calibration takes what it has
+  bool sequential = false;  ///< each block is calibrated on what rounded ones give
+  std::string statistics;   ///< file of what calibration gathered, or none
+  std::string reference;    ///< file of the figures before, or none
+  std::uint64_t seed = 0;   ///< of the windows of calibration
+  int threads = 1;
+  std::string out;
+  bool json = false;
+};
+
 /// What `train`, `sweep` and `quickstart` share.
 struct course_options {
   std::string text;
@@ -165,6 +186,7 @@ void chat(const chat_options& o);
 void embed(const embed_options& o);
 void logits(const logits_options& o);
 void evaluate(const eval_options& o);
+void compress(const compress_options& o);
 void train(const train_options& o);
 void train_folder(const train_options& o);
 void sweep(const report_options& o);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "compiled.hpp"
 
+#include <dlfcn.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -149,6 +150,19 @@ fs::path compiled(const fs::path& folder, const std::string& name, const std::st
                   fs::perm_options::remove);
   fs::rename(fresh, program);
   return program;
+}
+
+void* function_of(const std::string& begins, const std::string& text, const std::string& name,
+                  int number) {
+  const program_folder folder;
+  const std::string file = compiled(folder.path(), begins, text, product::module).string();
+  void* const library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) throw failure(fmt::format("{}: {}", file, dlerror()));
+  const auto interface = reinterpret_cast<int (*)()>(dlsym(library, (name + "_interface").c_str()));
+  void* const made = dlsym(library, name.c_str());
+  if (interface == nullptr || made == nullptr || interface() != number)
+    throw failure(file + ": is for another zoo; build zoo again, as its sources have changed");
+  return made;
 }
 
 }  // namespace zoo

@@ -34,6 +34,11 @@ class program_folder {
 std::filesystem::path compiled(const std::filesystem::path& folder, const std::string& name,
                                const std::string& text, product kind);
 
+/// The function `name` of a module with this text; its file's name begins with `begins`. It stays
+/// loaded. Refuses one whose `name`_interface() is not `number`.
+void* function_of(const std::string& begins, const std::string& text, const std::string& name,
+                  int number);
+
 /// All bytes of a file; none if there is no such file.
 std::string contents(const std::filesystem::path& file);
 

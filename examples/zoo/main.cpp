@@ -21,10 +21,10 @@ void add_weights(CLI::App& command, Options& o) {
                   "train wrote; without, what zoo fetch got")
       ->check(CLI::ExistingPath);
   command
-      .add_option(
-          "--storage", o.how.storage,
-          "how weights are kept, of smollm2-135m and of folders of zoo train: f32, rounded to int8 "
-          "or int4, or q4_1 (of smollm2-135m as its GGUF file has them)")
+      .add_option("--storage", o.how.storage,
+                  "how weights are kept: f32, rounded to int8, int4 or another storage of zoo "
+                  "bench, or q4_1 "
+                  "(of smollm2-135m as its GGUF file has them); files of zoo compress know")
       ->capture_default_str();
   command
       .add_option(
@@ -294,6 +294,7 @@ int main(int argc, char** argv) {
   embed_options embedded;
   logits_options asked;
   eval_options judged;
+  compress_options compressed;
   train_options trained;
   report_options swept, started;
   add_list(app);
@@ -305,6 +306,7 @@ int main(int argc, char** argv) {
   add_embed(app, embedded);
   add_logits(app, asked);
   add_eval(app, judged);
+  add_compress(app, compressed);
   add_train(app, trained);
   add_sweep(app, swept);
   add_quickstart(app, started);
@@ -312,8 +314,6 @@ int main(int argc, char** argv) {
     if (app.get_subcommands().empty())
       throw failure(
           "a command is missing: list, count, bench, fetch, generate, chat, embed, logits, eval, "
-          "train, sweep "
-          "or "
-          "quickstart");
+          "compress, train, sweep or quickstart");
   });
 }

@@ -82,19 +82,12 @@ struct spelling {
   std::string_view name, type;
 };
 constexpr spelling storages[] = {
-    {"f32", "ln::storage::f32"},
-    {"bf16", "ln::storage::bf16"},
-    {"f16", "ln::storage::f16"},
-    {"int8", "ln::storage::int8"},
-    {"int4", "ln::storage::int4<32>"},
-    {"nf4", "ln::storage::nf4"},
-    {"fp8_e4m3", "ln::storage::fp8_e4m3"},
-    {"fp8_e5m2", "ln::storage::fp8_e5m2"},
-    {"q8_0", "ln::storage::q8_0"},
-    {"q4_0", "ln::storage::q4_0"},
-    {"q4_1", "ln::storage::q4_1"},
-    {"q4_1+q8_0",
-     "ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>"}};
+    {"f32", "ln::storage::f32"},           {"bf16", "ln::storage::bf16"},
+    {"f16", "ln::storage::f16"},           {"int8", "ln::storage::int8"},
+    {"int4", "ln::storage::int4<32>"},     {"nf4", "ln::storage::nf4"},
+    {"fp8_e4m3", "ln::storage::fp8_e4m3"}, {"fp8_e5m2", "ln::storage::fp8_e5m2"},
+    {"q8_0", "ln::storage::q8_0"},         {"q4_0", "ln::storage::q4_0"},
+    {"q4_1", "ln::storage::q4_1"}};
 /// What activations are rounded to before products.
 constexpr spelling activations[] = {
     {"f32", "ln::compute::f32"}, {"bf16", "ln::compute::bf16"}, {"int8", "ln::compute::int8"}};
@@ -107,6 +100,35 @@ std::string_view type_among(std::string_view what, std::string_view name,
   check_name(what, name, known);
   return std::find_if(std::begin(table), std::end(table), [&](auto& s) { return s.name == name; })
       ->type;
+}
+
+/// A part of a model and how it is stored.
+struct stored_part {
+  std::string role;  ///< empty: all that no other part is
+  std::string_view storage;
+};
+/// The parts of "int4-row", "int4-row+q8_0", where the second is the embedding's, and
+/// "int3-g64+ffn_down=int4-g64".
+std::vector<stored_part> parts_of(std::string_view name) {
+  static constexpr std::string_view roles[] = {"embedding",   "head",        "attention_q",
+                                               "attention_k", "attention_v", "attention_o",
+                                               "ffn_gate",    "ffn_up",      "ffn_down"};
+  std::vector<stored_part> parts;
+  for (std::size_t at = 0; at <= name.size();) {
+    const std::size_t end = std::min(name.find('+', at), name.size());
+    const std::string_view part = name.substr(at, end - at);
+    const std::size_t equals = part.find('=');
+    if (parts.empty()) {
+      parts.push_back({"", part});
+    } else if (equals == part.npos) {
+      parts.push_back({"embedding", part});
+    } else {
+      parts.push_back({std::string(part.substr(0, equals)), part.substr(equals + 1)});
+      check_name("part of a model", parts.back().role, roles);
+    }
+    at = end + 1;
+  }
+  return parts;
 }
 
 /// A preset's type in C++.
@@ -283,8 +305,26 @@ std::string_view variant_type(const model_spec& model, std::string_view ffn) {
 }
 
 std::string storage_type(std::string_view name) {
-  std::string grouped = grouped_storage(name);
-  return grouped.empty() ? std::string(type_among("storage", name, storages)) : grouped;
+  std::string type;
+  for (const stored_part& part : parts_of(name)) {
+    std::string one = grouped_storage(part.storage);
+    if (one.empty()) one = type_among("storage", part.storage, storages);
+    type += part.role.empty() ? one : fmt::format(", ln::storage::{}<{}>", part.role, one);
+  }
+  return name.find('+') == name.npos ? type : fmt::format("ln::storage::per_role<{}>", type);
+}
+void check_types(std::string_view option, std::string_view storage, std::string_view compute) {
+  static constexpr std::string_view integers[] = {"int8", "int4", "q8_0", "q4_0", "q4_1"};
+  const bool of_integers = std::ranges::all_of(parts_of(storage), [](const stored_part& part) {
+    return std::ranges::find(integers, part.storage.substr(0, part.storage.find('-'))) !=
+           std::end(integers);
+  });
+  if (compute == "bf16" && storage != "bf16")
+    throw failure(fmt::format("{} bf16: goes with --storage bf16, not with {}", option, storage));
+  if (compute == "int8" && !of_integers)
+    throw failure(
+        fmt::format("{} int8: goes with --storage int8, int4, q8_0, q4_0 or q4_1, not with {}",
+                    option, storage));
 }
 std::string_view compute_type(std::string_view what, std::string_view name) {
   return type_among(what, name, activations);

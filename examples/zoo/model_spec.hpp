@@ -45,8 +45,13 @@ model_spec with_vocabulary(model_spec model, ln::index ids);
 /// The C++ of a feed-forward variant; refuses unknown ones and those that the model does not have.
 std::string_view variant_type(const model_spec& model, std::string_view ffn);
 
-/// The C++ of a storage type, and of what inputs of products are rounded to; refuse unknown names.
+/// The C++ of a storage type, such as that of int4-g64 or int4-row+q8_0, and of what inputs of
+/// products are rounded to; refuse unknown names.
 std::string storage_type(std::string_view name);
 std::string_view compute_type(std::string_view what, std::string_view name);
+
+/// Refuses inputs of products that are rounded to what the weights are not stored for; `option`
+/// asks for it.
+void check_types(std::string_view option, std::string_view storage, std::string_view compute);
 
 }  // namespace zoo

@@ -42,8 +42,10 @@ std::unique_ptr<running> open_smollm2_rounded(const std::string& weights, const 
   if (how.storage == "int4")
     return integers ? open_as<ln::storage::int4<32>, int8>(weights, l)
                     : open_as<ln::storage::int4<32>>(weights, l);
-  return integers ? open_as<ln::storage::int8, int8>(weights, l)
-                  : open_as<ln::storage::int8>(weights, l);
+  if (how.storage == "int8")
+    return integers ? open_as<ln::storage::int8, int8>(weights, l)
+                    : open_as<ln::storage::int8>(weights, l);
+  return open_compiled("smollm2-135m", weights, l, how);
 }
 
 }  // namespace zoo

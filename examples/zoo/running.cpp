@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "running.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "compressor.hpp"
 #include "support.hpp"
 #include "trained.hpp"
 
@@ -36,19 +39,35 @@ ln::index generate(running& model, std::span<const ln::token> prompt, ln::index 
   }
 }
 
+std::unique_ptr<running> open_compiled(const std::string& model, const std::string& weights,
+                                       const ln::limits& l, const rounding& how) {
+  const auto by = find_compressor({.model = parse_model("model", model), .to = how});
+  by->load(weights);
+  return by->compress("rtn", l, nullptr)->open(l);
+}
+
 std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std::string& weights,
                                        const ln::limits& l, const rounding& how) {
-  static constexpr std::string_view storages[] = {"f32", "int8", "int4", "q4_1"},
-                                    computes[] = {"f32", "int8"};
-  check_name("storage", how.storage, storages);
+  static constexpr std::string_view computes[] = {"f32", "int8"};
+  (void)storage_type(how.storage);
   check_name("compute", how.compute, computes);
+  if (const file_notes notes = notes_of(weights); notes.contains(storage_note)) {
+    compression what{.model = parse_model("model", preset.name),
+                     .to = {notes.find(storage_note)->second, how.compute}};
+    if (how.storage != "f32" && how.storage != what.to.storage)
+      throw failure(
+          fmt::format("--storage {}: {} is stored as {}", how.storage, weights, what.to.storage));
+    const auto said = [&](std::string_view note, std::string& word) {
+      if (const auto at = notes.find(note); at != notes.end()) word = at->second;
+    };
+    said(method_note, what.method);
+    if (how.compute == "f32") said(compute_note, what.to.compute);
+    return find_compressor(what)->reopen(weights, l)->open(l);
+  }
   if (how.none()) return preset.open(weights, l);
-  if (how.compute == "int8" && how.storage == "f32")
-    throw failure("--compute int8 goes with --storage int8, int4 or q4_1, not with f32");
-  if (!preset.open_rounded)
-    throw failure("--storage " + how.storage + ": " + preset.name +
-                  " is compiled for f32 alone; zoo bench compiles others");
-  return preset.open_rounded(weights, l, how);
+  check_types("--compute", how.storage, how.compute);
+  if (preset.open_rounded) return preset.open_rounded(weights, l, how);
+  return open_compiled(preset.name, weights, l, how);
 }
 
 runnable_preset find_runnable(const std::string& name, const std::string& weights) {
@@ -62,8 +81,17 @@ runnable_preset find_runnable(const std::string& name, const std::string& weight
     if (preset.name == name) return preset;
     names.push_back(preset.name);
   }
-  check_name("model", name, names);
-  throw failure("unreachable");
+  const bool shape = name.find(':') != name.npos;
+  if (!shape) check_name("model", name, names);
+  const model_spec m = parse_model("model", name);
+  return {.name = name,
+          .encodes = m.encodes(),
+          .vocabulary = m.vocabulary(),
+          .context = m.context(),
+          .open = [name](const std::string& path, const ln::limits&) -> std::unique_ptr<running> {
+            throw failure(path + ": " + name +
+                          " is run from files of zoo compress and in folders of zoo train");
+          }};
 }
 
 }  // namespace zoo

@@ -74,7 +74,7 @@ struct runnable_preset {
   /// Loads weights (a GGUF file, a llama2.c checkpoint, a file of rwkv.cpp, a safetensors file or a
   /// Hugging Face directory).
   std::function<std::unique_ptr<running>(const std::string& weights, const ln::limits& l)> open;
-  /// Rounds them, too; empty for a preset that is compiled for f32 alone.
+  /// Rounds them, too; empty for a preset whose other storages are compiled when asked for.
   std::function<std::unique_ptr<running>(const std::string& weights, const ln::limits& l,
                                          const rounding& how)>
       open_rounded = nullptr;
@@ -83,16 +83,21 @@ struct runnable_preset {
 std::vector<runnable_preset> runnable_t5_presets();
 std::vector<runnable_preset> runnable_decoder_presets();
 
-/// Loads the weights of a preset and rounds them as asked. Refuses what is not compiled.
+/// Loads the weights of a preset and rounds them as asked. Files of zoo compress say how they are
+/// stored. What is not built in is compiled.
 std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std::string& weights,
+                                       const ln::limits& l, const rounding& how);
+
+/// The weights of a model, rounded to nearest by a compressor, see compressor.hpp.
+std::unique_ptr<running> open_compiled(const std::string& model, const std::string& weights,
                                        const ln::limits& l, const rounding& how);
 
 /// The weights of smollm2-135m, rounded.
 std::unique_ptr<running> open_smollm2_rounded(const std::string& weights, const ln::limits& l,
                                               const rounding& how);
 
-/// The runnable preset of that name; refuses others with the list of names. Without a name, the
-/// model of a folder that zoo train wrote, compiled if it has to be.
+/// The runnable preset of that name, or a shape; refuses others with the list of names. Without,
+/// the model of a folder that zoo train wrote, compiled if it has to be.
 runnable_preset find_runnable(const std::string& name, const std::string& weights);
 
 }  // namespace zoo

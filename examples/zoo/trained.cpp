@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "trained.hpp"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <filesystem>
@@ -17,12 +16,6 @@ namespace {
 using json = nlohmann::ordered_json;
 
 constexpr const char* description = "/zoo.json";
-
-/// What a compiled module exports under a name.
-template <class Function>
-Function symbol(void* library, const char* name) {
-  return reinterpret_cast<Function>(dlsym(library, name));
-}
 
 std::string text_of(const json& all, const char* key, const std::string& path) {
   const auto at = all.find(key);
@@ -55,15 +48,8 @@ std::shared_ptr<const module> load_module(const model_spec& model, const module_
       "ZOO_MODULE(Model, ln::{}, ln::compute::{}{})\n",
       model.name(), kind.ffn, kind.optimizer, kind.compute, ZOO_SOURCE_DIR, model.declarations(),
       model.type(kind.ffn), kind.optimizer, kind.compute, deployed);
-  const program_folder folder;
-  const std::string file =
-      compiled(folder.path(), "module-" + model.base, text, product::module).string();
-  void* const library = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) throw failure(fmt::format("{}: {}", file, dlerror()));
-  const auto number = symbol<int (*)()>(library, "zoo_module_interface");
-  const auto made = symbol<const module* (*)()>(library, "zoo_module");
-  if (number == nullptr || made == nullptr || number() != module_interface)
-    throw failure(file + ": is for another zoo; build zoo again, as its sources have changed");
+  const auto made = reinterpret_cast<const module* (*)()>(
+      function_of("module-" + model.base, text, "zoo_module", module_interface));
   return {made(), [](const module*) {}};  // it stays loaded
 }
 

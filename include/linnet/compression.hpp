@@ -12,4 +12,5 @@
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/rotate_online.hpp>
+#include <linnet/compress/sequential.hpp>
 #include <linnet/compress/smooth.hpp>

@@ -133,17 +133,13 @@ class calibration {
   detail::calibration_state state_;
 };
 
-/// Runs `w` on batches and gathers statistics of what its matrices read. `batches(i)` returns batch
-/// number i, a view that is read before the next call; an empty one ends the text. Padding of
-/// batches with lengths is left out: their sequences run one by one. Results are the same for any
-/// number of threads. `from`, earlier statistics of these weights, are gone on with: at batch
-/// number from.batches(), and with the bits of one call for all. Errors: errc::invalid for options,
-/// limits, weights or a batch that do not fit; inputs that are not finite or too few;
-/// errc::out_of_memory.
+namespace detail {
+
+/// calibrate(), or of the tensors that `wanted` names alone, of which none need be read.
 template <class M, class Batches>
-result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const limits& l,
-                                 const calibration_options& how = {},
-                                 calibration<M> from = {}) LINNET_TRY {
+result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, const limits& l,
+                                     const calibration_options& how, calibration<M> from,
+                                     const std::vector<bool>* wanted) LINNET_TRY {
   using S = storage_of<M, float>;
   constexpr bool headless = detail::headless<M>;
   if constexpr (!headless) static_assert(detail::check_language_model<M, float, S>());
@@ -156,7 +152,7 @@ result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const l
   if (auto fit = detail::acceptable("calibrate", "calibration_options", how); !fit)
     return fit.error();
   if (auto fit = check_finite(w, "calibrate"); !fit) return fit.error();
-  const auto p = pack(w);
+  const auto p = linnet::pack(w);
   if (!p.valid()) return p.error();
   const memory_block memory(needed);
 
@@ -169,7 +165,8 @@ result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const l
   if (!memory.data() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
   count = 0;
   p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    if constexpr (requires { leaf.panels; }) gatherer.name(count, leaf.panels);
+    if constexpr (requires { leaf.panels; })
+      if (!wanted || (*wanted)[static_cast<std::size_t>(count)]) gatherer.name(count, leaf.panels);
     ++count;
   });
   index i = from.batches();
@@ -245,10 +242,26 @@ result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const l
     unfit.what = at.str();
     first = place;
   });
-  if (!any) return error{errc::invalid, "calibrate", "batches", "at least one with tokens", "none"};
+  if (!any && (!wanted || i == 0))
+    return error{errc::invalid, "calibrate", "batches", "at least one with tokens", "none"};
   if (!unfit.what.empty()) return unfit;
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("calibrate")
+
+}  // namespace detail
+
+/// Runs `w` on batches and gathers statistics of what its matrices read. `batches(i)` returns batch
+/// number i, a view that is read before the next call; an empty one ends the text. Padding of
+/// batches with lengths is left out: their sequences run one by one. Results are the same for any
+/// number of threads. `from`, earlier statistics of these weights, are gone on with: at batch
+/// number from.batches(), and with the bits of one call for all. Errors: errc::invalid for options,
+/// limits, weights or a batch that do not fit; inputs that are not finite or too few;
+/// errc::out_of_memory.
+template <class M, class Batches>
+result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const limits& l,
+                                 const calibration_options& how = {}, calibration<M> from = {}) {
+  return detail::gather_inputs(w, batches, l, how, std::move(from), nullptr);
+}
 
 LINNET_NAMESPACE_END

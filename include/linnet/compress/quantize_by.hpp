@@ -42,6 +42,27 @@ concept rounding_method = requires {
 
 namespace detail {
 
+/// Rounds one tensor by a method, or copies it. `x` are its inputs, if that is known.
+template <class Method, class To, class From>
+result<void> round_tensor(typename Method::rounder& rounder, const parameter_path& at,
+                          const tensor_info& info, To& to, const From& from,
+                          const input_statistics& x) {
+  result<void> done;
+  if constexpr (std::is_pointer_v<From>) {
+    std::copy_n(from, info.size(), to);
+  } else if (Method::reads_inputs && (info.kind == role::table || x.rows == 0)) {
+    encode_matrix(info.rows, info.columns, from.data, to);
+  } else {
+    done = rounder.round(info.rows, info.columns, from.data, to, x);
+    if (!done) {
+      error why = done.error();
+      why.what = at.str();
+      done = std::move(why);
+    }
+  }
+  return done;
+}
+
 /// `stats` is null, or has of(ordinal) as a calibration.
 template <class S, class A, class M, class Stats, class Method>
 result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stats,
@@ -59,19 +80,7 @@ result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stat
       [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
         const input_statistics x = stats ? stats->of(ordinal) : input_statistics{};
         ++ordinal;
-        if (!done) return;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          std::copy_n(from, info.size(), to);
-        } else if (Method::reads_inputs && (info.kind == role::table || x.rows == 0)) {
-          encode_matrix(info.rows, info.columns, from.data, to);
-        } else {
-          done = rounder.round(info.rows, info.columns, from.data, to, x);
-          if (!done) {
-            error why = done.error();
-            why.what = at.str();
-            done = std::move(why);
-          }
-        }
+        if (done) done = round_tensor<Method>(rounder, at, info, to, from, x);
       },
       parameter_path{}, rounded.tree(), w.tree());
   if (!done) return done.error();

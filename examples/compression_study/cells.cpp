@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT
+// Runs zoo compress for every cell of the study, and keeps what it says line by line.
+
+#include <fmt/format.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <linnet/eval/estimates.hpp>
+#include <linnet/file/file.hpp>
+#include <numbers>
+#include <optional>
+
+#include "study.hpp"
+#include "support/console.hpp"
+#include "support/progress.hpp"
+
+namespace study {
+
+namespace fs = std::filesystem;
+using support::failure, support::say, support::take;
+
+namespace {
+
+std::string quoted(const std::string& word) {
+  std::string safe = "'";
+  for (const char c : word) safe += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return safe + "'";
+}
+
+std::string contents(const std::string& path) {
+  const ln::file_bytes file = take(ln::read_file(path));
+  return {reinterpret_cast<const char*>(file.data()), file.size()};
+}
+
+/// What zoo prints.
+std::string zoo(const options& o, const std::vector<std::string>& words) {
+  const std::string out = o.runs() + "/output";
+  std::string command = quoted(o.zoo);
+  for (const std::string& word : words) command += ' ' + quoted(word);
+  const int status = std::system((command + " >" + quoted(out)).c_str());
+  if (WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) > 128))
+    throw failure("ended by a signal; a later call goes on");
+  if (status != 0) throw failure("failed: " + command);
+  return contents(out);
+}
+
+/// One run of zoo compress.
+struct run {
+  const subject* of;
+  std::string storage;
+  const method* by;
+  long seed;
+
+  std::string key(const options& o) const {
+    return fmt::format("{} {} {} seed {}, {} windows of {} for calibration, {} for evaluation",
+                       of->name, storage, by->name, seed, by->calibrates ? o.size.samples : 0,
+                       o.size.length, o.size.windows);
+  }
+  std::vector<std::string> words(const options& o) const {
+    const std::string kept = fmt::format("{}/{}", o.runs(), of->name);
+    std::vector<std::string> all{"compress"};
+    all.insert(all.end(), of->model.begin(), of->model.end());
+    const auto add = [&](const char* name, const std::string& value) {
+      all.insert(all.end(), {name, value});
+    };
+    add("--method", by->name);
+    add("--storage", storage);
+    add("--evaluate", of->evaluate);
+    add("--windows", std::to_string(o.size.windows));
+    add("--length", std::to_string(o.size.length));
+    add("--reference", fmt::format("{}.{}.before", kept, o.size.windows));
+    add("--threads", std::to_string(o.threads));
+    add("--out", o.runs() + "/model.safetensors");
+    if (by->calibrates) {
+      add("--calibrate", of->calibrate);
+      add("--samples", std::to_string(o.size.samples));
+      add("--seed", std::to_string(seed));
+      add("--statistics", fmt::format("{}.{}.{}.statistics", kept, o.size.samples, seed));
+    }
+    all.emplace_back("--json");
+    return all;
+  }
+};
+
+std::vector<run> runs_of(const options& o, const std::vector<subject>& all) {
+  std::vector<run> runs;
+  for (const subject& s : all)
+    for (long seed = 1; seed <= o.size.seeds; ++seed)
+      for (const std::string& storage : s.storages)
+        for (const method& by : methods)
+          if ((by.storage.empty() || by.storage == storage) && (by.calibrates || seed == 1))
+            runs.push_back({&s, storage, &by, seed});
+  return runs;
+}
+
+}  // namespace
+
+std::vector<subject> subjects_of(const options& o) {
+  const auto data = [&](const char* name) { return o.data + "/" + name; };
+  const std::string stories = data("tinystories/tiny_stories_train_head.txt"),
+                    held_out = data("tinystories/tinystories_valid_slice.txt");
+  const bool small = o.size.name == "minutes";
+  std::vector<subject> all;
+  all.push_back({"stories260k",
+                 {"--model", "stories260k", "--weights", data("stories260K/stories260K.bin"),
+                  "--tokenizer", data("stories260K/tok512.bin")},
+                 stories,
+                 held_out,
+                 small ? std::vector<std::string>{"int4-g64"}
+                       : std::vector<std::string>{"int4-row", "int4-g64", "nf4-g64", "int3-g64",
+                                                  "q4_1", "int8"}});
+  if (!small) {
+    const std::string trained = o.out + "/t5";
+    all.push_back({"t5",
+                   {"--weights", trained},
+                   stories,
+                   held_out,
+                   {"int4-row", "int4-g64", "int3-g64", "q4_1"},
+                   {"train", "--text", stories, "--model",
+                    "t5:d_model=128,d_ff=512,heads=4,encoder_layers=3,decoder_layers=3",
+                    "--tokenizer", "bytes", "--minutes", "20", "--out", trained},
+                   trained + "/model.safetensors"});
+    // Codes of 4 bits with a minimum already: the same grid would round nothing. The embedding,
+    // which is the head, stays in q8_0, which loses nothing.
+    all.push_back({"smollm2-135m",
+                   {"--model", "smollm2-135m"},
+                   data("wikitext2/valid.txt"),
+                   data("wikitext2/test.txt"),
+                   {"int4-row+q8_0", "int4-g64+q8_0", "int3-g64+q8_0"}});
+  }
+  std::erase_if(all, [&](const subject& s) {
+    return !o.models.empty() && std::ranges::find(o.models, s.name) == o.models.end();
+  });
+  return all;
+}
+
+std::vector<cell> run_cells(const options& o, const std::vector<subject>& all) {
+  const std::string path = o.out + "/results.jsonl";
+  std::vector<cell> cells;
+  std::map<std::string, json, std::less<>> known;
+  std::string kept;
+  if (fs::exists(path)) {
+    const std::string text = contents(path);
+    for (std::size_t at = 0, end; (end = text.find('\n', at)) != text.npos; at = end + 1) {
+      json line = json::parse(text.begin() + static_cast<std::ptrdiff_t>(at),
+                              text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+      if (!line.is_object() || !line.contains("cell") || !line.contains("found")) continue;
+      kept += text.substr(at, end + 1 - at);
+      known[line["cell"].get<std::string>()] = line["found"];
+    }
+  }
+  auto file = take(ln::line_file::open(path, kept));
+  const double start = support::now();
+  const std::vector<run> runs = runs_of(o, all);
+  std::size_t done = 0;
+  for (const run& r : runs) {
+    const std::string key = r.key(o);
+    ++done;
+    auto at = known.find(key);
+    if (at == known.end()) {
+      if (support::now() - start > 60 * o.minutes) continue;  // left to a later call
+      if (!r.of->made.empty() && !fs::exists(r.of->made)) (void)zoo(o, r.of->training);
+      say("{} of {}: {}\n", done, runs.size(), key);
+      const json found = json::parse(zoo(o, r.words(o)), nullptr, false);
+      if (!found.is_object()) throw failure(o.zoo + ": printed no results");
+      take(file.write(json{{"cell", key}, {"found", found}}.dump() + "\n"));
+      take(file.sync());
+      at = known.emplace(key, found).first;
+    }
+    cells.push_back({r.of->name, r.storage, r.by->name, r.seed, at->second});
+  }
+  return cells;
+}
+
+std::vector<summary> summarize(const std::vector<cell>& cells) {
+  std::vector<summary> all;
+  for (const cell& c : cells) {
+    auto at = std::ranges::find_if(all, [&](const summary& s) {
+      return s.model == c.model && s.storage == c.storage && s.method == c.method;
+    });
+    if (at == all.end())
+      at = all.insert(at, {.model = c.model, .storage = c.storage, .method = c.method});
+    at->cells.push_back(&c);
+  }
+  for (summary& s : all) {
+    s.least_bits = s.low = HUGE_VAL;
+    s.most_bits = s.high = -HUGE_VAL;
+    const auto nearest = std::ranges::find_if(all, [&](const summary& other) {
+      return other.model == s.model && other.storage == s.storage && other.method == "rtn";
+    });
+    for (const cell* c : s.cells) {
+      const double bits = c->found.at("bits_per_byte_after").get<double>(),
+                   share = 1 / static_cast<double>(s.cells.size());
+      s.bits += share * bits;
+      s.least_bits = std::min(s.least_bits, bits);
+      s.most_bits = std::max(s.most_bits, bits);
+      if (nearest == all.end() || &*nearest == &s) continue;
+      const auto& a = c->found.at("windows");
+      const auto& b = nearest->found().at("windows");
+      std::vector<double> more;
+      for (std::size_t i = 0; i < a.at("bytes").size(); ++i)
+        more.push_back((a.at("nats_after")[i].get<double>() - b.at("nats_after")[i].get<double>()) /
+                       std::numbers::ln2 / a.at("bytes")[i].get<double>());
+      const ln::estimate mean = ln::mean_estimate(more);
+      s.more += share * mean.value;
+      s.low = std::min(s.low, mean.value - 1.96 * mean.error);
+      s.high = std::max(s.high, mean.value + 1.96 * mean.error);
+    }
+    if (!ln::is_finite(s.low)) s.more = s.low = s.high = std::nan("");
+  }
+  for (summary& s : all) {
+    const auto best = [&](auto&& less_than) {
+      return std::ranges::none_of(all, [&](const summary& other) {
+        return other.model == s.model && &other != &s && other.bits <= s.bits && less_than(other);
+      });
+    };
+    s.frontier_bytes = best([&](const summary& other) {
+      const double a = other.number("bytes"), b = s.number("bytes");
+      return a < b || (a == b && other.bits < s.bits);
+    });
+    s.frontier_speed = best([&](const summary& other) {
+      return other.number("tokens_per_second_after") > s.number("tokens_per_second_after");
+    });
+  }
+  return all;
+}
+
+}  // namespace study

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+// The study as one table and one page.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <linnet/core/platform.hpp>
+#include <linnet/file/file.hpp>
+
+#include "study.hpp"
+#include "support/console.hpp"
+#include "support/html.hpp"
+#include "support/plot.hpp"
+
+namespace study {
+
+using support::escaped, support::human_bytes, support::plot_point;
+
+namespace {
+
+constexpr const char* style = R"css(
+.m0 { --c: #7a7f87; } .m1 { --c: #3667c4; } .m2 { --c: #2b8a83; } .m3 { --c: #cf4a2c; } .m4 { --c: #8a55c7; } .m5 { --c: #b8860b; } .m6 { --c: #5b8c2a; }
+@media (prefers-color-scheme: dark) { .m0 { --c: #a7adb5; } .m1 { --c: #86a9f0; } .m2 { --c: #63c4bb; } .m3 { --c: #f08a70; } .m4 { --c: #c19cf0; } .m5 { --c: #e0b84c; } .m6 { --c: #9ccc66; } }
+td.better { font-weight: 650; } section > svg { max-width: 620px; }
+)css";
+
+std::string style_of(const std::string& name) {
+  const auto at = std::ranges::find(methods, name, &method::name) - methods.begin();
+  return fmt::format("m{}", at % 7);
+}
+
+/// The points of a model; those of the frontier come first, from left to right, connected.
+template <class X>
+std::string frontier(const std::vector<summary>& all, const std::string& model, bool summary::*best,
+                     X&& x, const char* title, std::string (*text)(double)) {
+  std::vector<plot_point> points;
+  int group = 0;
+  for (const bool on : {true, false})
+    for (const summary& s : all)
+      if (s.model == model && s.*best == on)
+        points.push_back(
+            {s.storage + " " + s.method, style_of(s.method), on ? 0 : ++group, x(s), s.bits});
+  std::ranges::stable_sort(points, [](const plot_point& a, const plot_point& b) {
+    return std::pair(a.group, a.x) < std::pair(b.group, b.x);
+  });
+  return support::scatter_plot(points, title, "bits per byte", text);
+}
+
+const std::vector<const char*> columns{
+    "storage",   "method",   "bytes",       "bits per weight", "bits per byte", "more than rtn",
+    "agreement", "tokens/s", "calibration", "method itself",   "memory"};
+
+std::vector<std::string> row_of(const summary& s) {
+  const bool ranged = s.cells.size() > 1;
+  return {
+      s.storage,
+      s.method,
+      human_bytes(std::lround(s.number("bytes"))),
+      fmt::format("{:.2f}", s.number("bits_per_weight")),
+      ranged ? fmt::format("{:.4f} – {:.4f}", s.least_bits, s.most_bits)
+             : fmt::format("{:.4f}", s.bits),
+      std::isnan(s.more) ? "–" : fmt::format("{:+.4f} [{:+.4f}, {:+.4f}]", s.more, s.low, s.high),
+      fmt::format("{:.1f}%", 100 * s.number("greedy_agreement")),
+      fmt::format("{:.1f}", s.number("tokens_per_second_after")),
+      s.number("calibration_windows") > 0
+          ? fmt::format("{:.0f} windows", s.number("calibration_windows"))
+          : "–",
+      support::duration(s.number("method_seconds")),
+      human_bytes(std::lround(s.number("peak_bytes")))};
+}
+
+std::string table_of(const std::vector<summary>& all, const std::string& model) {
+  std::string html = "<div class=\"scroll\"><table><thead><tr>";
+  for (const char* const name : columns) html += fmt::format("<th>{}</th>", name);
+  html += "</tr></thead>\n<tbody>\n";
+  for (const summary& s : all) {
+    if (s.model != model) continue;
+    html += "<tr>";
+    const std::vector<std::string> cells = row_of(s);
+    for (std::size_t i = 0; i < cells.size(); ++i)
+      html += fmt::format("<td{}>{}</td>", i == 5 && s.better() ? " class=\"better\"" : "",
+                          escaped(cells[i]));
+    html += "</tr>\n";
+  }
+  return html + "</tbody></table></div>\n";
+}
+
+std::string bytes_text(double x) { return human_bytes(std::lround(x)); }
+std::string speed_text(double x) { return fmt::format("{:g}", x); }
+
+}  // namespace
+
+void report(const options& o, const std::vector<summary>& all) {
+  std::vector<std::string> models;
+  for (const summary& s : all)
+    if (std::ranges::find(models, s.model) == models.end()) models.push_back(s.model);
+  if (models.empty()) throw support::failure("nothing is finished yet");
+  std::string body = fmt::format(
+      "<header><p class=\"brand\">linnet</p><h1>Methods of compression</h1><p class=\"lead\">Each "
+      "model is stored in fewer bits by several methods and judged on <b>{} windows</b> of {} "
+      "tokens of a text that calibration has not seen. Ranges are of {} seeds of the calibration "
+      "text.</p></header>\n",
+      o.size.windows, o.size.length, o.size.seeds);
+  for (const std::string& model : models) {
+    const auto first = std::ranges::find(all, model, &summary::model);
+    const std::string before = fmt::format("As it was: {}, {:.4f} bits per byte, {:.1f} tokens/s.",
+                                           human_bytes(std::lround(first->number("bytes_before"))),
+                                           first->number("bits_per_byte_before"),
+                                           first->number("tokens_per_second_before"));
+    body += support::section(
+        escaped(model), before + " The line joins what nothing beats in both.",
+        frontier(
+            all, model, &summary::frontier_bytes,
+            [](const summary& s) { return s.number("bytes"); }, "bytes of weights (logarithmic)",
+            bytes_text) +
+            frontier(
+                all, model, &summary::frontier_speed,
+                [](const summary& s) { return s.number("tokens_per_second_after"); },
+                "tokens per second, decoded one by one (logarithmic)", speed_text) +
+            table_of(all, model));
+    std::vector<support::text_row> rows{{columns.begin(), columns.end()}};
+    for (const summary& s : all)
+      if (s.model == model) rows.push_back(row_of(s));
+    support::put("{}: {}\n\n{}\n", model, before, support::aligned(rows, 2));
+  }
+  body += fmt::format(
+      "<footer><p>More than rtn: bits per byte above rounding to nearest in the same storage, as a "
+      "difference paired by window, with the widest 95% interval of any seed; bold where it is "
+      "below zero in all of them. Agreement: tokens for which the model as it was finds the same "
+      "one likeliest. Memory is that of the whole run.</p><p>Scale {}, {} windows for calibration "
+      "at most. Made by compression_study of linnet {}.</p></footer>\n",
+      escaped(o.size.name), o.size.samples, LINNET_VERSION);
+  const std::string page = support::html_page("Methods of compression", style, body),
+                    path = o.out + "/report.html";
+  support::take(ln::write_file(path, std::as_bytes(std::span(page))));
+  support::say("report: {}\n", path);
+}
+
+}  // namespace study

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: MIT
+// The command line of zoo compress.
+
+#include "command_line.hpp"
+#include "support.hpp"
+#include "support/study.hpp"
+
+namespace zoo {
+
+void add_compress(CLI::App& app, compress_options& o) {
+  CLI::App& c = *app.add_subcommand("compress",
+                                    "Store a trained model in fewer bits, and say what that costs");
+  c.add_option("--model", o.model,
+               "preset, or a shape as zoo train takes it; a folder of zoo train knows its own");
+  c.add_option("--weights", o.weights,
+               "GGUF or safetensors file, Hugging Face directory, llama2.c .bin, or a folder of "
+               "zoo train; without, what zoo fetch got")
+      ->check(CLI::ExistingPath);
+  c.add_option("--tokenizer", o.tokenizer,
+               "as zoo generate takes it; without, the one that comes with the weights")
+      ->type_name("TOKENIZER");
+  c.add_option("--method", o.method,
+               "rtn (round to nearest), gptq, clip (clipped ranges), or hqq (q4_1 alone)")
+      ->capture_default_str();
+  c.add_option("--storage", o.how.storage,
+               "as of zoo bench: int4-row, int4-g64, nf4-g64, int3-g64, int8, q4_0, …; another one "
+               "for some matrices is behind a +, such as int4-row+q8_0 for the embedding or "
+               "int3-g64+ffn_down=int4-g64")
+      ->capture_default_str();
+  c.add_option("--compute", o.how.compute,
+               "what inputs of products are rounded to at run time: f32, or int8 with integers")
+      ->capture_default_str();
+  const auto text = [&](const char* name, std::string& value, const char* what) {
+    return c.add_option(name, value, what)->check(CLI::ExistingFile)->type_name("TEXT");
+  };
+  auto* const calibrate = text("--calibrate", o.calibrate, "text that the model runs on first");
+  auto* const evaluate = text("--evaluate", o.evaluate,
+                              "text that it is judged by, before and after; another than that of "
+                              "--calibrate");
+  const auto count = [&](const char* name, long& value, const char* what, CLI::Option* needs) {
+    auto* const added =
+        c.add_option(name, value, what)->transform(whole_in(1L, 1'000'000L))->type_name("N");
+    if (needs) added->needs(needs);
+    if (value > 0) added->capture_default_str();
+  };
+  count("--samples", o.samples, "most windows of calibration", calibrate);
+  count("--windows", o.windows, "most windows of evaluation, evenly spread", evaluate);
+  count("--length", o.length, "tokens of a window; without, 512 or the model's context", nullptr);
+  auto* const sequential =
+      c.add_flag("--sequential", o.sequential,
+                 "calibrate each block on what the blocks before it give once they are rounded; "
+                 "the text is run once for each block")
+          ->needs(calibrate);
+  c.add_option("--minutes", o.minutes, "after which calibration takes the windows that it has read")
+      ->check(number_in(0, 1e6))
+      ->capture_default_str()
+      ->needs(calibrate)
+      ->excludes(sequential);
+  c.add_option("--statistics", o.statistics,
+               "file that keeps what calibration gathered; a later call reads it and goes on from "
+               "there")
+      ->type_name("FILE")
+      ->needs(calibrate)
+      ->excludes(sequential);
+  c.add_option("--reference", o.reference,
+               "file that keeps the figures before; a later call reads them")
+      ->type_name("FILE")
+      ->needs(evaluate);
+  c.add_option("--out", o.out,
+               "safetensors file to write, which knows its storage: zoo eval, generate, chat and "
+               "logits take it as --weights")
+      ->required()
+      ->type_name("FILE");
+  c.add_flag("--json", o.json, "print JSON");
+  add_seed(c, o.seed);
+  add_threads(c, o.threads);
+  c.callback([&] { compress(o); });
+}
+
+}  // namespace zoo

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: MIT
+// zoo compress: stores a trained model in fewer bits by a method, and says what that costs.
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <linnet/core/random.hpp>
+#include <linnet/data/epoch_sampler.hpp>
+#include <linnet/eval/estimates.hpp>
+#include <linnet/eval/evaluator.hpp>
+#include <linnet/file/file.hpp>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "commands.hpp"
+#include "compress_text.hpp"
+#include "compressor.hpp"
+#include "models.hpp"
+#include "support.hpp"
+#include "trained.hpp"
+
+namespace zoo {
+
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::ordered_json;
+
+constexpr ln::index longest_window = 512;  // tokens, unless --length says how many
+
+void end_if_asked() {
+  if (const int signal = stop_requests::received(); signal != 0)
+    throw interruption(signal, "ended by a signal; nothing is written");
+}
+
+/// What is compressed, and how text becomes its tokens.
+struct subject {
+  compression what;
+  std::string weights;
+  tokenizing text;
+  ln::index length = 0;
+
+  tokenizing_for reader() const {
+    return {what.model.name(), what.model.encodes(), what.model.vocabulary()};
+  }
+};
+
+subject subject_of(const compress_options& o) {
+  subject s{{.model = {}, .to = o.how, .method = o.method}, o.weights, {}, 0};
+  std::string tokenizer = o.tokenizer;
+  if (o.model.empty()) {
+    if (!is_trained(o.weights))
+      throw failure(
+          "--model is required, unless --weights is a folder that zoo train --text wrote");
+    const trained_model trained = open_trained(o.weights);
+    s.what.model = trained.model;
+    s.what.ffn = trained.kind.ffn;
+    s.weights = trained.weights();
+    if (tokenizer.empty()) tokenizer = trained.tokenizer_path();
+  } else {
+    s.what.model = parse_model("model", o.model);
+    s.weights = weights_of(o.model, o.weights);
+  }
+  const model_spec& m = s.what.model;
+  if (m.vocabulary() == 0) throw failure(m.name() + ": vocabulary=N is missing");
+  const ln::index context = m.encodes() ? longest_window : m.context();
+  if (o.length > 0 && !m.encodes() && o.length > context)
+    throw failure(
+        fmt::format("--length: {} is more than the model's context of {}", o.length, context));
+  s.length = o.length > 0 ? o.length : std::min(longest_window, context);
+  if (!o.calibrate.empty() || !o.evaluate.empty())
+    s.text = find_tokenizer(tokenizer, s.weights,
+                            {.name = m.name(),
+                             .encodes = m.encodes(),
+                             .vocabulary = m.vocabulary(),
+                             .context = 0,
+                             .open = nullptr});
+  return s;
+}
+
+// --- figures -------------------------------------------------------------------------------------
+
+/// How a model does on the windows of a text.
+struct score {
+  std::vector<double> nats, labels, bytes;   ///< of each window
+  std::vector<std::vector<ln::token>> best;  ///< the likeliest token for each label
+  double tokens_per_second = 0;              ///< decoded one after the other
+  ln::index weight_bytes = 0;
+
+  static double sum(const std::vector<double>& x) {
+    double all = 0;
+    for (const double one : x) all += one;
+    return all;
+  }
+  double bits_per_byte() const {
+    return ln::bits_per_byte(sum(nats), std::lround(std::max(1.0, sum(bytes))));
+  }
+  double perplexity() const { return std::exp(sum(nats) / sum(labels)); }
+};
+
+/// Windows evenly spread over a text, at most so many.
+ln::index spread(ln::index i, ln::index windows, const text_windows& text) {
+  return i * text.count() / windows;
+}
+
+/// Tokens per second of one session that writes what it finds likeliest, at its best.
+double speed_of(const stored_model& model, const any_batch& b, int threads) {
+  constexpr ln::index most = 64, runs = 3;
+  const auto* const t5 = std::get_if<ln::t5_batch>(&b);
+  const auto* const decoder = std::get_if<ln::decoder_batch>(&b);
+  const ln::index length = t5 ? most : decoder->length, read = t5 ? 1 : std::min(length / 2, most);
+  ln::limits l{.batch = 1, .target = length, .threads = threads};
+  if (t5) l.source = t5->source_length;
+  const auto session = model.open(l);
+  const ln::token start = 0;
+  double least = std::numeric_limits<double>::infinity();
+  for (ln::index run = 0; run < runs; ++run) {
+    session->reset();
+    if (t5) session->encode({t5->source, static_cast<std::size_t>(t5->source_length)});
+    auto logits = t5 ? session->feed({&start, 1})
+                     : session->prefill({decoder->tokens, static_cast<std::size_t>(read)});
+    const double before = now();
+    const ln::index count = std::min(most, length - read);
+    for (ln::index i = 0; i < count; ++i) {
+      if (logits.empty()) give_up(*session);
+      const auto next =
+          static_cast<ln::token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+      logits = session->feed({&next, 1});
+      end_if_asked();
+    }
+    least = std::min(least, (now() - before) / static_cast<double>(count));
+  }
+  return 1 / least;
+}
+
+score score_of(stored_model& model, text_windows& text, ln::index windows, ln::index vocabulary,
+               int threads, std::string_view name) {
+  score s;
+  s.weight_bytes = model.bytes();
+  std::vector<float> logits;
+  progress shown;
+  const double start = now();
+  for (ln::index i = 0; i < windows; ++i) {
+    const any_batch b = text.at(spread(i, windows, text));
+    const auto labels = labels_of(b);
+    logits.resize(labels.size() * static_cast<std::size_t>(vocabulary));
+    const ln::loss_sum sum = model.loss(b, logits);
+    s.nats.push_back(sum.nats);
+    s.labels.push_back(static_cast<double>(sum.tokens));
+    s.bytes.push_back(text.bytes(b));
+    auto& best = s.best.emplace_back();
+    for (std::size_t t = 0; t < labels.size(); ++t) {
+      if (labels[t] == ln::ignored) continue;
+      const auto from = logits.begin() + static_cast<std::ptrdiff_t>(t) * vocabulary;
+      best.push_back(static_cast<ln::token>(std::max_element(from, from + vocabulary) - from));
+    }
+    end_if_asked();
+    if (shown.due())
+      shown.show(
+          static_cast<double>(i + 1) / static_cast<double>(windows),
+          (now() - start) * static_cast<double>(windows - i - 1) / static_cast<double>(i + 1),
+          {{"evaluating", std::string(name)}});
+  }
+  s.tokens_per_second = speed_of(model, text.at(spread(0, windows, text)), threads);
+  return s;
+}
+
+json json_of(const score& s) {
+  return {{"nats", s.nats},
+          {"labels", s.labels},
+          {"bytes", s.bytes},
+          {"best", s.best},
+          {"tokens_per_second", s.tokens_per_second},
+          {"weight_bytes", s.weight_bytes}};
+}
+
+std::uint64_t mark_of(const std::string& path) {
+  if (fs::is_directory(path)) return ln::stream_of(path);
+  const ln::file_bytes file = take(ln::read_file(path));
+  return ln::stream_of(std::string_view(reinterpret_cast<const char*>(file.data()), file.size()));
+}
+
+/// A JSON file that says in "of" what it is of; nothing if there is none yet. Refuses that of
+/// something else.
+std::optional<json> kept_json(const char* option, const std::string& path, const json& of) {
+  if (path.empty() || !fs::exists(path)) return {};
+  const ln::file_bytes file = take(ln::read_file(path));
+  const char* const bytes = reinterpret_cast<const char*>(file.data());
+  json all = json::parse(bytes, bytes + file.size(), nullptr, false);
+  if (!all.is_object() || !all.contains("of") || all["of"] != of)
+    throw failure(
+        fmt::format("{}: {}: is of another model, other weights or another text; remove "
+                    "it, or name another file",
+                    option, path));
+  return all;
+}
+void keep_json(const std::string& path, const json& all) {
+  if (path.empty()) return;
+  const std::string text = all.dump() + "\n";
+  take(ln::write_file(path, std::as_bytes(std::span(text))));
+}
+
+/// The model as it was, measured, or as it was measured before.
+score score_before(const compress_options& o, const subject& s, const compressor& by,
+                   text_windows& text, ln::index windows) {
+  const json of{{"model", s.what.model.name()}, {"weights", mark_of(s.weights)},
+                {"text", mark_of(o.evaluate)},  {"windows", windows},
+                {"length", s.length},           {"threads", o.threads}};
+  if (const auto kept = kept_json("--reference", o.reference, of)) try {
+      const json& all = kept->at("score");
+      return {all.at("nats"),
+              all.at("labels"),
+              all.at("bytes"),
+              all.at("best"),
+              all.at("tokens_per_second"),
+              all.at("weight_bytes")};
+    } catch (const json::exception&) {
+      throw failure("--reference: " + o.reference + ": not what zoo compress writes");
+    }
+  const score made = score_of(*by.original(text.limits(o.threads)), text, windows,
+                              s.what.model.vocabulary(), o.threads, "before");
+  keep_json(o.reference, {{"of", of}, {"score", json_of(made)}});
+  return made;
+}
+
+/// Share of labels for which both find the same token likeliest.
+double agreement(const score& a, const score& b) {
+  double same = 0, all = 0;
+  for (std::size_t i = 0; i < a.best.size(); ++i)
+    for (std::size_t t = 0; t < a.best[i].size(); ++t, ++all) same += a.best[i][t] == b.best[i][t];
+  return same / all;
+}
+
+/// Bits per byte that `after` has more than `before`, of each window.
+std::vector<double> differences(const score& before, const score& after) {
+  std::vector<double> all;
+  for (std::size_t i = 0; i < before.nats.size(); ++i)
+    if (before.bytes[i] > 0)
+      all.push_back(
+          ln::bits_per_byte(after.nats[i] - before.nats[i], std::lround(before.bytes[i])));
+  return all;
+}
+
+/// What it took.
+struct costs {
+  ln::index windows = 0;  ///< of calibration
+  double calibrating = 0, compressing = 0;
+};
+
+/// The windows that calibration reads, drawn by the seed, for as long as there is time.
+calibration_plan plan_of(const compress_options& o, text_windows& text) {
+  const ln::index count = std::min<ln::index>(o.samples, text.count());
+  if (count < o.samples)
+    say("{}: {} windows, fewer than --samples {}\n", o.calibrate, count, o.samples);
+  const ln::permutation order(static_cast<std::uint64_t>(text.count()), ln::seed{o.seed}, 0);
+  return {.limits = text.limits(o.threads),
+          .batches = count,
+          .batch = [&o, &text, order, count, shown = std::make_shared<progress>(), start = now(),
+                    read = 0.0, first = ln::index{-1},
+                    pass = 0](ln::index i) mutable -> std::optional<any_batch> {
+            end_if_asked();
+            if (first < 0) first = i;
+            pass += i == first;
+            const double spent = now() - start, left = static_cast<double>(count - i),
+                         limit = o.sequential ? HUGE_VAL : 60 * o.minutes;
+            if (read > 0 && spent * (read + 1) / read > limit) return {};
+            if (read > 0 && shown->due())
+              shown->show(static_cast<double>(i) / static_cast<double>(count),
+                          std::min(spent * left / read, limit - spent),
+                          {{o.sequential ? fmt::format("calibrating block {}", pass)
+                                         : std::string("calibrating"),
+                            fmt::format("window {} of {}", i + 1, count)}});
+            ++read;
+            return text.at(static_cast<ln::index>(order(static_cast<std::uint64_t>(i))));
+          },
+          .kept = o.statistics};
+}
+
+/// Refuses statistics that are of something else, and says what those to come are of.
+void check_statistics(const compress_options& o, const subject& s) {
+  if (o.statistics.empty()) return;
+  const json of{{"model", s.what.model.name()},
+                {"weights", mark_of(s.weights)},
+                {"text", mark_of(o.calibrate)},
+                {"length", s.length},
+                {"seed", o.seed}};
+  const std::string about = o.statistics + ".json";
+  if (!kept_json("--statistics", about, of) && fs::exists(o.statistics))
+    throw failure(fmt::format("--statistics: {}: {} is missing, which says what they are of",
+                              o.statistics, about));
+  keep_json(about, {{"of", of}});
+}
+
+json results(const compress_options& o, const subject& s, const compressor& by, const costs& c,
+             ln::index bytes, const std::optional<score>& before,
+             const std::optional<score>& after) {
+  const auto parameters = static_cast<double>(by.parameters());
+  json all{{"model", s.what.model.name()},
+           {"method", o.method},
+           {"storage", o.how.storage},
+           {"compute", o.how.compute},
+           {"seed", o.seed},
+           {"sequential", o.sequential},
+           {"parameters", by.parameters()},
+           {"bytes", bytes},
+           {"bits_per_weight", 8 * static_cast<double>(bytes) / parameters}};
+  const auto pair = [&](const char* name, auto&& figure) {
+    all[std::string(name) + "_before"] = before ? json(figure(*before)) : json();
+    all[std::string(name) + "_after"] = after ? json(figure(*after)) : json();
+  };
+  pair("bytes", [](const score& x) { return static_cast<double>(x.weight_bytes); });
+  pair("bits_per_byte", [](const score& x) { return x.bits_per_byte(); });
+  pair("perplexity", [](const score& x) { return x.perplexity(); });
+  pair("tokens_per_second", [](const score& x) { return x.tokens_per_second; });
+  if (before && after) {
+    const std::vector<double> more = differences(*before, *after);
+    const ln::estimate mean = ln::mean_estimate(more);
+    const auto number = [](double x) { return ln::is_finite(x) ? json(x) : json(); };
+    all["difference"] = {{"bits_per_byte", number(mean.value)},
+                         {"low", number(mean.value - 1.96 * mean.error)},
+                         {"high", number(mean.value + 1.96 * mean.error)}};
+    all["greedy_agreement"] = agreement(*before, *after);
+    all["windows"] = {
+        {"nats_before", before->nats}, {"nats_after", after->nats}, {"bytes", before->bytes}};
+  }
+  all["calibration_windows"] = c.windows;
+  all["calibration_seconds"] = c.calibrating;
+  all["method_seconds"] = c.compressing;
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  all["peak_bytes"] = static_cast<std::int64_t>(used.ru_maxrss) * 1024;
+  return all;
+}
+
+void print_results(const compress_options& o, const json& r) {
+  const auto number = [&](const char* name) { return r.at(name).get<double>(); };
+  put("{}: {} by {}, {} of {} weights, {:.2f} bits per weight\n", o.out, o.how.storage, o.method,
+      human_bytes(r.at("bytes").get<ln::index>()), grouped(r.at("parameters").get<ln::index>()),
+      number("bits_per_weight"));
+  if (r.at("calibration_windows").get<ln::index>() > 0)
+    put("calibration: {} windows in {}; ", r.at("calibration_windows").get<ln::index>(),
+        duration(number("calibration_seconds")));
+  put("rounding: {}; at most {} of memory\n", duration(number("method_seconds")),
+      human_bytes(r.at("peak_bytes").get<ln::index>()));
+  if (!r.contains("difference")) return;
+  std::vector<text_row> rows{{"", "before", "after"}};
+  const auto row = [&](const char* title, const std::string& name, auto&& text) {
+    rows.push_back({title, text(r.at(name + "_before").get<double>()),
+                    text(r.at(name + "_after").get<double>())});
+  };
+  const auto bytes = [](double x) { return human_bytes(std::lround(x)); };
+  row("bytes", "bytes", bytes);
+  row("bits per byte", "bits_per_byte", [](double x) { return fmt::format("{:.4f}", x); });
+  row("perplexity", "perplexity", [](double x) { return fmt::format("{:.3f}", x); });
+  row("tokens/s", "tokens_per_second", [](double x) { return fmt::format("{:.1f}", x); });
+  put("\n{}", aligned(rows));
+  const json& d = r.at("difference");
+  if (!d.at("low").is_null())
+    put("\n{:+.4f} bits per byte, 95% interval {:+.4f} to {:+.4f} over {} windows\n",
+        d.at("bits_per_byte").get<double>(), d.at("low").get<double>(), d.at("high").get<double>(),
+        r.at("windows").at("bytes").size());
+  put("the same likeliest token for {:.1f}% of the text\n", 100 * number("greedy_agreement"));
+}
+
+}  // namespace
+
+void compress(const compress_options& o) {
+  check_name("method", o.method, method_names());
+  if (calibrates(o.method) && o.calibrate.empty())
+    throw failure(
+        fmt::format("--method {}: runs the model on text first; give --calibrate TEXT", o.method));
+  if (!calibrates(o.method) && (!o.calibrate.empty() || !o.statistics.empty()))
+    throw failure(fmt::format("--method {}: needs no text; leave --calibrate out", o.method));
+  for (const std::string& path : {o.out, o.reference, o.statistics})
+    check_writable(path, {o.weights, o.calibrate, o.evaluate, o.tokenizer});
+  const subject s = subject_of(o);
+  const auto windows_of = [&](const char* option, const std::string& path) {
+    return path.empty() ? nullptr : open_windows(option, path, s.text, s.reader(), s.length);
+  };
+  const auto learned = windows_of("--calibrate", o.calibrate),
+             judged = windows_of("--evaluate", o.evaluate);
+  const std::shared_ptr<compressor> by = find_compressor(s.what);
+  const stop_requests stop;
+  by->load(s.weights);
+  std::optional<score> before, after;
+  const ln::index windows = judged ? std::min<ln::index>(o.windows, judged->count()) : 0;
+  if (judged) before = score_before(o, s, *by, *judged, windows);
+
+  costs c;
+  std::optional<calibration_plan> plan;
+  double start = now();
+  if (learned) {
+    check_statistics(o, s);
+    plan = plan_of(o, *learned);
+    c.windows = o.sequential ? plan->batches : by->calibrate(*plan);
+    c.calibrating = now() - start;
+    if (c.windows < plan->batches)
+      say("calibration: {} of {} windows in {}; --minutes gives it more time\n", c.windows,
+          plan->batches, duration(c.calibrating));
+  }
+  start = now();
+  const auto made =
+      by->compress(o.method, judged ? judged->limits(o.threads) : ln::limits{.threads = o.threads},
+                   o.sequential ? &*plan : nullptr);
+  c.compressing = now() - start;
+  end_if_asked();
+  if (judged)
+    after = score_of(*made, *judged, windows, s.what.model.vocabulary(), o.threads, "after");
+  made->save(o.out, {{std::string(storage_note), o.how.storage},
+                     {std::string(compute_note), o.how.compute},
+                     {std::string(method_note), o.method},
+                     {"compression.calibration_windows", std::to_string(c.windows)},
+                     {"compression.seed", std::to_string(o.seed)}});
+  const json r = results(o, s, *by, c, made->bytes(), before, after);
+  if (o.json)
+    put("{}\n", r.dump());
+  else
+    print_results(o, r);
+}
+
+}  // namespace zoo

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+#include "compressor.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "compiled.hpp"
+#include "compress_methods.hpp"
+#include "support.hpp"
+
+namespace zoo {
+
+namespace {
+
+using json = nlohmann::ordered_json;
+
+/// What zoo has to know of a method before it is compiled.
+struct method_row {
+  std::string_view name;
+  bool calibrates;
+  std::string_view storages;  ///< that it gives, empty: all
+  std::string_view way;       ///< see each_method()
+};
+const std::vector<method_row>& method_rows() {
+  static const std::vector<method_row> rows = [] {
+    std::vector<method_row> all;
+    each_method([&](std::string_view name, const auto& how, auto way) {
+      using Method = std::remove_cvref_t<decltype(how)>;
+      all.push_back({name, Method::reads_inputs, given_storages<Method>, decltype(way)::name});
+    });
+    return all;
+  }();
+  return rows;
+}
+const method_row& row_of(std::string_view method) {
+  check_name("method", method, method_names());
+  return *std::ranges::find(method_rows(), method, &method_row::name);
+}
+
+void check_combination(const compression& what, const method_row& row) {
+  const std::string& storage = what.to.storage;
+  if (storage == "f32")
+    throw failure(
+        "--storage f32: is what the weights are in; give one of fewer bits, such as "
+        "int4-g64");
+  if (!row.storages.empty() && storage != row.storages)
+    throw failure(
+        fmt::format("--method {}: gives --storage {}, not {}", row.name, row.storages, storage));
+}
+
+}  // namespace
+
+std::vector<std::string_view> method_names() {
+  std::vector<std::string_view> names;
+  for (const method_row& row : method_rows()) names.push_back(row.name);
+  return names;
+}
+
+bool calibrates(std::string_view method) { return row_of(method).calibrates; }
+
+std::shared_ptr<compressor> find_compressor(const compression& what) {
+  const method_row& row = row_of(what.method);
+  const std::string type = storage_type(what.to.storage);
+  const std::string_view compute = compute_type("compute", what.to.compute);
+  check_types("--compute", what.to.storage, what.to.compute);
+  check_combination(what, row);
+  if (what.model.base == "stories260k" && what.model.plain() && what.ffn == "standard" &&
+      what.to.storage == "int4-g64" && what.to.compute == "f32" && row.way == as_asked::name)
+    return std::shared_ptr<compressor>(make_stories260k_int4_g64());
+  const std::string text = fmt::format(
+      "// {} with feed-forward {} in {}, products in {}.\n\n"
+      "#include \"{}/examples/zoo/compressor_of.hpp\"\n"
+      "namespace ln = linnet;\n\n{}"
+      "using Model = {};\n"
+      "ZOO_COMPRESSOR(Model, {}, {}, {})\n",
+      what.model.name(), what.ffn, what.to.storage, what.to.compute, ZOO_SOURCE_DIR,
+      what.model.declarations(), what.model.type(what.ffn), type, compute, row.way);
+  try {
+    const auto made = reinterpret_cast<compressor* (*)()>(
+        function_of("compressor-" + what.model.base, text, "zoo_compressor", compressor_interface));
+    return std::shared_ptr<compressor>(made());
+  } catch (const failure& problem) {
+    throw failure(fmt::format("{} (built in, without a compiler: stories260k with int4-g64)",
+                              problem.what()));
+  }
+}
+
+file_notes notes_of(const std::string& path) {
+  file_notes notes;
+  std::ifstream file(path, std::ios::binary);
+  char size[8];
+  if (!file.read(size, sizeof size)) return notes;
+  std::uint64_t bytes = 0;
+  for (int i = 7; i >= 0; --i) bytes = bytes << 8 | static_cast<unsigned char>(size[i]);
+  if (bytes > 100'000'000) return notes;  // more than a header of safetensors may have
+  std::string header(bytes, ' ');
+  if (!file.read(header.data(), static_cast<std::streamsize>(bytes)) || !header.starts_with('{'))
+    return notes;
+  const json all = json::parse(header, nullptr, false);
+  if (!all.is_object() || !all.contains("__metadata__")) return notes;
+  for (const auto& [name, value] : all["__metadata__"].items())
+    if (value.is_string() && name.starts_with("compression."))
+      notes[name] = value.get<std::string>();
+  return notes;
+}
+
+}  // namespace zoo

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Quantize block by block: each block is calibrated on what the blocks before it give once they
+/// are rounded.
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include <linnet/compress/quantize_by.hpp>
+#include <linnet/core/random.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A number that two paths share if they are the same, but by chance.
+constexpr std::uint64_t path_key(const parameter_path& at) {
+  const std::uint64_t above = at.parent ? path_key(*at.parent) : 1;
+  return (above ^ stream_of(at.name) ^ static_cast<std::uint64_t>(at.number + 1)) *
+         0x9e3779b97f4a7c15u;
+}
+/// The block that a parameter is of: the outermost element of an array on its path, else the root.
+constexpr const parameter_path& outermost_element(const parameter_path& at) {
+  const parameter_path *block = nullptr, *root = &at;
+  for (const parameter_path* p = &at; p; root = p, p = p->parent)
+    if (p->number >= 0) block = p;
+  return block ? *block : *root;
+}
+/// Calls f(path, info, starts) for the tensors of `M`; `starts` says whether a block begins.
+template <class M, class F>
+constexpr void each_in_blocks(F&& f) {
+  std::uint64_t block = 0;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        const std::uint64_t before = std::exchange(block, path_key(outermost_element(at)));
+        f(at, info, before != block);
+      },
+      parameter_path{});
+}
+/// Bytes of the statistics of one block of `M`, at most.
+template <class M>
+constexpr index largest_block_bytes(bool moments) {
+  index most = 0, block = 0;
+  each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
+    if (starts) block = 0;
+    if (info.stored()) block = add_sizes(block, input_arrays::bytes(info.columns, moments));
+    most = (std::max)(most, block);
+  });
+  return most;
+}
+
+}  // namespace detail
+
+/// Bytes that quantize_in_blocks() takes beside its result, at most: the statistics of one block
+/// and a copy of the weights in f32. To that comes what calibrate() runs the model in.
+template <class M>
+constexpr index sequential_bytes(bool moments = true) {
+  return add_sizes(detail::largest_block_bytes<M>(moments), weights<M>::bytes());
+}
+
+/// Rounds the matrices of `w` to storage `S` by a method, block by block in the order of
+/// M::visit(). A block, such as a layer, is calibrated behind what is rounded before it, the token
+/// table included (Frantar et al. 2022, section 4). So it makes up for those errors as well.
+/// Batches are read once for each block: `batches(i)` returns the same each time. The first layer
+/// behind a table that is not rounded is what calibrate() and quantize() give. So is all by methods
+/// that read no inputs. Results are the same for any number of threads. Errors: those of
+/// calibrate() and quantize().
+template <class S, class A = compute::f32, class M, class Batches, class Method>
+requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize_in_blocks(
+    const weights<M>& w, Batches&& batches, const limits& l, const Method& how,
+    const calibration_options& options = {})
+LINNET_TRY {
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize_in_blocks: the source must be stored in f32");
+  if (auto fit = detail::acceptable("quantize", Method::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
+  weights<quantized<M, S, A>> rounded;
+  weights<M> current = w.clone();  // what is rounded already is that here
+  if (!rounded.valid()) return rounded.error();
+  if (!current.valid()) return current.error();
+
+  std::vector<index> block_of;
+  std::vector<bool> reads;  // of each block
+  detail::each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
+    if (starts) reads.push_back(false);
+    block_of.push_back(std::ssize(reads) - 1);
+    if (info.kind == role::matrix && Method::reads_inputs) reads.back() = true;
+  });
+  for (index block = 0; block < std::ssize(reads); ++block) {
+    calibration<M> stats;
+    if (reads[static_cast<std::size_t>(block)]) {
+      std::vector<bool> wanted;
+      for (const index of : block_of) wanted.push_back(of == block);
+      auto seen = detail::gather_inputs(current, batches, l, options, {}, &wanted);
+      if (!seen) return seen.error();
+      stats = std::move(*seen);
+    }
+    typename Method::rounder rounder(how);  // it keeps what it computed of these statistics
+    result<void> done;
+    index ordinal = 0;
+    M::visit(
+        [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from,
+            auto& now) {
+          const index i = ordinal++;
+          if (!done || block_of[static_cast<std::size_t>(i)] != block) return;
+          done = detail::round_tensor<Method>(rounder, at, info, to, from, stats.of(i));
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+            for (index r = 0; r < info.rows; ++r)
+              for (index j = 0; j < info.columns; ++j)
+                now.data[r * info.columns + j] = static_cast<float>(to.at(r, j, info.columns));
+        },
+        parameter_path{}, rounded.tree(), w.tree(), current.tree());
+    if (!done) return done.error();
+  }
+  if (auto name = first_nonfinite(rounded); !name.empty())
+    return error{errc::invalid, "quantize", std::move(name),
+                 "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
+  return rounded;
+}
+LINNET_OR_OUT_OF_MEMORY("quantize")
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT
+// zoo compress: what it writes and says, what it refuses, and that its files run.
+
+#include <sys/wait.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include "program.hpp"
+
+namespace test::compressing {
+
+using test::check_refused;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// Sets an environment variable for a while.
+class with_variable {
+ public:
+  with_variable(const char* name, const std::string& value) : name_(name) {
+    if (const char* const was = std::getenv(name)) was_ = was;
+    setenv(name, value.c_str(), 1);
+  }
+  ~with_variable() { was_.empty() ? unsetenv(name_) : setenv(name_, was_.c_str(), 1); }
+
+ private:
+  const char* name_;
+  std::string was_;
+};
+
+const std::string& weights() {
+  static const std::string path = test::data_file("stories260K/stories260K.bin");
+  return path;
+}
+std::vector<std::string> with(std::vector<std::string> first,
+                              const std::vector<std::string>& more) {
+  first.insert(first.end(), more.begin(), more.end());
+  return first;
+}
+/// A call of a command on stories260K.
+std::vector<std::string> stories(const std::string& command, const std::vector<std::string>& more) {
+  return with({command, "--model", "stories260k", "--tokenizer",
+               test::data_file("stories260K/tok512.bin"), "--threads", "1"},
+              more);
+}
+std::string training() { return test::data_file("tinystories/tiny_stories_train_head.txt"); }
+std::string held_out() { return test::data_file("tinystories/tinystories_valid_slice.txt"); }
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(zoo_compress)
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const test::scratch_folder folder;
+  const std::string out = folder.path("out.safetensors"), text = folder.path("text"),
+                    tiny = folder.path("tiny"), bin = folder.path("weights.bin");
+  std::ofstream(text) << std::string(30'000, 'x');
+  std::ofstream(tiny) << "xxx";
+  std::ofstream(bin) << std::string(500, '\xff');
+  const auto refused = [&](const std::vector<std::string>& more, const std::string& words) {
+    check_refused(
+        with({"compress", "--model", "decoder:vocabulary=256", "--weights", bin, "--out", out},
+             more),
+        words);
+    BOOST_TEST(!fs::exists(out));
+  };
+  check_refused({"compress", "--model", "stories260k"}, "--out");
+  check_refused({"compress", "--out", out, "--weights", bin, "--method", "rtn"},
+                "--model is required");
+  refused({"--method", "gtpq"}, "did you mean gptq?");
+  refused({"--method", "magic"}, "known: rtn, gptq, clip, hqq");
+  refused({"--method", "gptq"}, "give --calibrate TEXT");
+  refused({"--method", "rtn", "--calibrate", text}, "--method rtn: needs no text");
+  refused({"--method", "rtn", "--storage", "int7"}, "did you mean int8?");
+  refused({"--method", "rtn", "--storage", "int3-g24"}, "a multiple of 32 inputs");
+  refused({"--method", "rtn", "--storage", "f32"}, "give one of fewer bits");
+  refused({"--method", "rtn", "--storage", "int4-g64+ffn_dwn=int8"}, "did you mean ffn_down?");
+  refused({"--method", "rtn", "--storage", "int4-g64+q7"}, "unknown storage");
+  refused({"--method", "rtn", "--storage", "nf4-g64", "--compute", "int8"},
+          "goes with --storage int8, int4, q8_0, q4_0 or q4_1, not with nf4-g64");
+  refused({"--method", "hqq", "--storage", "int4-g64"},
+          "--method hqq: gives --storage q4_1, not int4-g64");
+  refused({"--calibrate", text, "--length", "1000"}, "more than the model's context of 256");
+  refused({"--calibrate", tiny}, "too short: 3 tokens, but a window has 256");
+  refused({"--method", "rtn", "--windows", "5"}, "--windows");
+  refused({"--calibrate", text, "--minutes", "nan"}, "--minutes");
+  check_refused({"compress", "--model", "decoder:vocabulary=256", "--weights", bin, "--out", bin,
+                 "--method", "rtn"},
+                "weights.bin");
+  check_refused({"compress", "--model", "decoder:vocabulary=256", "--weights", bin, "--out",
+                 folder.path("none/here"), "--method", "rtn"},
+                "no directory");
+  const with_variable none("CXX", folder.path("no-compiler"));
+  refused({"--method", "rtn", "--storage", "int2-row"},
+          "(built in, without a compiler: stories260k with int4-g64)");
+}
+
+BOOST_AUTO_TEST_CASE(stories260k_becomes_smaller_and_still_runs) {
+  if (weights().empty()) return;
+  const test::scratch_folder folder;
+  const std::string statistics = folder.path("statistics"), reference = folder.path("reference");
+  const auto compress = [&](const std::string& method, const std::string& out,
+                            const std::vector<std::string>& more) {
+    return nlohmann::json::parse(test::zoo_prints(with(
+        stories("compress", {"--weights", weights(), "--method", method, "--storage", "int4-g64",
+                             "--evaluate", held_out(), "--windows", "8", "--length", "128",
+                             "--reference", reference, "--out", out, "--json"}),
+        more)));
+  };
+  const std::vector<std::string> calibrated{"--calibrate", training(),     "--samples",
+                                            "16",          "--statistics", statistics};
+  const std::string rounded = folder.path("rtn.safetensors"), better = folder.path("gptq");
+  const auto rtn = compress("rtn", rounded, {}), gptq = compress("gptq", better, calibrated);
+
+  // 260,032 weights with a scale for each 64, norms in f32.
+  BOOST_TEST(rtn["parameters"] == 260'032);
+  BOOST_TEST(rtn["bits_per_weight"].get<double>() == 8 * rtn["bytes"].get<double>() / 260'032);
+  BOOST_TEST((rtn["bits_per_weight"] > 4.4 && rtn["bits_per_weight"] < 5.2));
+  BOOST_TEST(rtn["bytes_before"] == 4 * 260'032);
+  BOOST_TEST(rtn["bytes"] == rtn["bytes_after"]);
+  const auto of = [](const auto& r, const char* name) { return r[name].template get<double>(); };
+  BOOST_TEST((of(rtn, "bits_per_byte_before") > 0.5 && of(rtn, "bits_per_byte_before") < 1.2));
+  BOOST_TEST(of(rtn, "bits_per_byte_before") < of(gptq, "bits_per_byte_after"));
+  BOOST_TEST(of(gptq, "bits_per_byte_after") < of(rtn, "bits_per_byte_after"));
+  BOOST_TEST(of(gptq, "perplexity_after") < of(rtn, "perplexity_after"));
+  BOOST_TEST((of(rtn, "greedy_agreement") > 0.5 && of(rtn, "greedy_agreement") < 1));
+  for (const char* const figure : {"tokens_per_second_before", "tokens_per_second_after"})
+    BOOST_TEST(of(rtn, figure) > 0);
+  BOOST_TEST(gptq["calibration_windows"] == 16);
+  BOOST_TEST(rtn["windows"]["bytes"].size() == 8u);
+  BOOST_TEST(rtn["windows"]["nats_before"] == gptq["windows"]["nats_before"]);  // kept
+  BOOST_TEST((of(rtn["difference"], "low") < of(rtn["difference"], "high")));
+
+  // From kept statistics, nothing is run and the file is the same.
+  const std::string again = folder.path("again");
+  (void)compress("gptq", again, calibrated);
+  BOOST_TEST(test::contents(again) == test::contents(better));
+  check_refused(with(stories("compress", {"--weights", weights(), "--out", again}),
+                     with(calibrated, {"--seed", "5", "--length", "128"})),
+                "--statistics");
+
+  // The file says how it is stored.
+  const auto words = [&](const std::string& file, const std::vector<std::string>& more) {
+    return test::zoo_prints(with(stories("generate", {"--weights", file, "--prompt", "Once",
+                                                      "--temperature", "0", "--tokens", "40"}),
+                                 more));
+  };
+  const std::string text = words(better, {});
+  BOOST_TEST(text.starts_with("Once upon a time"));
+  BOOST_TEST(words(better, {"--storage", "int4-g64"}) == text);
+  BOOST_TEST(words(rounded, {}) == words(weights(), {"--storage", "int4-g64"}));  // rounded there
+  check_refused(stories("generate", {"--weights", better, "--storage", "nf4"}),
+                "is stored as int4-g64");
+  const std::string judged = test::zoo_prints(stories(
+      "eval", {"--weights", better, "--text", held_out(), "--limit", "2", "--context", "128"}));
+  BOOST_TEST(judged.find("bits per byte") != judged.npos, judged);
+  // A file of other bits is none of this type.
+  std::string cut = test::contents(better);
+  std::ofstream(better) << cut.substr(0, cut.size() / 2);
+  check_refused(stories("generate", {"--weights", better}), "");
+}
+
+BOOST_AUTO_TEST_CASE(too_little_text_and_interruptions_leave_nothing) {
+  if (weights().empty()) return;
+  const test::scratch_folder folder;
+  const std::string out = folder.path("out"), little = folder.path("little");
+  std::ofstream(little) << test::contents(training()).substr(0, 400);
+  check_refused(stories("compress", {"--weights", weights(), "--calibrate", little, "--length",
+                                     "32", "--out", out}),
+                "rows of inputs");
+  BOOST_TEST(!fs::exists(out));
+
+  std::string long_text;
+  for (int i = 0; i < 20; ++i) long_text += test::contents(training());
+  std::ofstream(folder.path("long")) << long_text;
+  std::string command = "timeout --preserve-status -s TERM 2 " + test::quoted(ZOO_PROGRAM);
+  for (const std::string& word :
+       stories("compress", {"--weights", weights(), "--calibrate", folder.path("long"), "--samples",
+                            "1000000", "--out", out}))
+    command += ' ' + test::quoted(word);
+  const int status = std::system((command + " 2>" + folder.path("said")).c_str());
+  BOOST_TEST((WIFEXITED(status) && WEXITSTATUS(status) == 128 + SIGTERM), status);
+  BOOST_TEST(test::contents(folder.path("said")).find("nothing is written") != std::string::npos);
+  for (const auto& file : fs::directory_iterator(folder.path()))
+    BOOST_TEST(file.path().filename().string().find("out") == std::string::npos, file.path());
+}
+
+// Compiled when it is asked for, with two storages in one model; here without optimization.
+BOOST_AUTO_TEST_CASE(another_storage_is_compiled) {
+  if (weights().empty()) return;
+  const test::scratch_folder folder;
+  const with_variable cache("XDG_CACHE_HOME", folder.path()), quick("CXXFLAGS", "-O0");
+  const std::string out = folder.path("out");
+  const auto r = nlohmann::json::parse(
+      test::zoo_prints(stories("compress", {"--weights", weights(), "--method", "hqq", "--storage",
+                                            "q4_1", "--out", out, "--json"})));
+  BOOST_TEST(r["bits_per_byte_after"].is_null());
+  BOOST_TEST((r["bits_per_weight"] > 5.0 && r["bits_per_weight"] < 6.7));
+  BOOST_TEST(test::zoo_prints(stories("logits", {"--weights", out, "--tokens", "1,2,3"})) != "");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::compressing
