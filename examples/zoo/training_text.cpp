@@ -119,137 +119,113 @@ ln::mixture mixture_of(const std::vector<tokens>& all, std::uint64_t seed) {
   return take(ln::mixture::open(weights, ln::seed{seed}));
 }
 
-/// Windows of a text, each token's label the next one.
-class window_examples final : public examples {
+/// Examples of mixed texts from a stream of any kind, and from one of what is held out.
+template <class Stream>
+class mixed_examples : public examples {
  public:
-  window_examples(std::vector<tokens> all, ln::index batch, ln::index length, std::uint64_t seed)
-      : all_(std::move(all)),
-        batch_(batch),
-        length_(length),
-        training_(open(&tokens::training, mixture_of(all_, seed), seed)),
-        held_out_(open(&tokens::held_out, mixture_of(all_, 0), 0)) {
-    double bytes = 0, labels = 0;
-    for (const tokens& t : all_) {
-      bytes += static_cast<double>(t.training_bytes);
-      labels += static_cast<double>(t.training.size());
-    }
-    bytes_per_label = bytes / labels;
-    const auto& first = all_[0].held_out;
-    prompt.assign(first.begin(), first.begin() + std::min<ln::index>(length / 4 + 1, 24));
-  }
-  ln::index source() const override { return 0; }
-  ln::index target() const override { return length_; }
-  any_batch batch(std::uint64_t first) override { return training_.batch(first); }
-  text_score held_out(trainee& model, std::size_t group, ln::index most) override {
+  any_batch batch(std::uint64_t first) final { return training_.batch(first); }
+  text_score held_out(trainee& model, std::size_t group, ln::index most) final {
     const auto k = static_cast<ln::index>(group);
     const ln::index windows = held_out_.epoch(k),
                     calls = (std::min(most, windows) + batch_ - 1) / batch_;
     text_score s;
     for (ln::index i = 0; i < calls; ++i) {
-      const ln::index at = calls * batch_ >= windows ? i * batch_ : i * windows / calls;
-      const ln::loss_sum sum = model.loss(held_out_.in_order(at, k));
-      s += {sum.nats, static_cast<double>(sum.tokens) * all_[group].bytes_per_token()};
+      const auto some =
+          held_out_.in_order(calls * batch_ >= windows ? i * batch_ : i * windows / calls, k);
+      s += {model.loss(some).nats,
+            static_cast<double>(labels_of_text(some)) * all_[group].bytes_per_token()};
     }
     return s;
   }
 
- private:
-  std::vector<tokens> all_;
-  ln::index batch_, length_;
-  ln::window_stream<> training_, held_out_;
+ protected:
+  using batch_type = decltype(std::declval<Stream&>().batch(0));
 
-  ln::window_stream<> open(std::vector<ln::token> tokens::*part, ln::mixture mix,
-                           std::uint64_t seed) const {
+  /// `open(sources, mixture, seed)` makes a stream; `ids` are the vocabulary's.
+  template <class Open>
+  mixed_examples(std::vector<tokens> all, const ln::t5_ids& ids, ln::index batch,
+                 std::uint64_t seed, Open&& open)
+      : all_(std::move(all)),
+        batch_(batch),
+        training_(opened(&tokens::training, ids, seed, open)),
+        held_out_(opened(&tokens::held_out, ids, 0, open)) {
+    double bytes = 0, count = 0;
+    for (const tokens& t : all_) {
+      bytes += static_cast<double>(t.training_bytes);
+      count += static_cast<double>(t.training.size());
+    }
+    bytes_per_label = bytes / count;
+  }
+  /// Number of labels that are text.
+  virtual ln::index labels_of_text(const batch_type& b) const = 0;
+
+  std::vector<tokens> all_;
+  ln::index batch_;
+  Stream training_, held_out_;
+
+ private:
+  template <class Open>
+  Stream opened(std::vector<ln::token> tokens::*part, const ln::t5_ids& ids, std::uint64_t seed,
+                Open&& open) const {
     std::vector<ln::token_source> sources;
-    for (const tokens& t : all_) sources.emplace_back(t.*part, ln::t5_ids{});
-    return take(ln::window_stream<>::open(std::move(sources), std::move(mix), batch_, length_,
-                                          ln::seed{seed}));
+    for (const tokens& t : all_) sources.emplace_back(t.*part, ids);
+    return take(open(std::move(sources), mixture_of(all_, seed), ln::seed{seed}));
   }
 };
 
-/// T5's span corruption. Each group has a stream of its own, of one example at a time.
-class denoised_examples final : public examples {
-  using stream = ln::denoising_stream<ln::token_source>;
+/// Windows of texts, each token's label the next one.
+class window_examples final : public mixed_examples<ln::window_stream<>> {
+ public:
+  window_examples(std::vector<tokens> all, ln::index batch, ln::index length, std::uint64_t seed)
+      : mixed_examples(std::move(all), {}, batch, seed,
+                       [&](auto sources, auto mix, ln::seed key) {
+                         return ln::window_stream<>::open(std::move(sources), std::move(mix), batch,
+                                                          length, key);
+                       }),
+        length_(length) {
+    const auto& first = all_[0].held_out;
+    prompt.assign(first.begin(), first.begin() + std::min<ln::index>(length / 4 + 1, 24));
+  }
+  ln::index source() const override { return 0; }
+  ln::index target() const override { return length_; }
 
+ private:
+  ln::index length_;
+
+  ln::index labels_of_text(const ln::decoder_batch& b) const override {
+    const ln::index all = b.batch * b.length;
+    return all - std::count(b.labels, b.labels + all, ln::ignored);
+  }
+};
+
+/// T5's span corruption.
+class denoised_examples final : public mixed_examples<ln::denoising_stream<ln::token_source>> {
  public:
   denoised_examples(std::vector<tokens> all, const ln::t5_ids& ids, ln::index batch,
                     ln::index length, std::uint64_t seed)
-      : all_(std::move(all)), ids_(ids), batch_(batch), mix_(mixture_of(all_, seed)) {
-    for (const tokens& t : all_) {
-      training_.push_back(open(t.training, length, seed));
-      held_out_.push_back(open(t.held_out, length, 0));
-    }
-    const auto& planned = training_[0].planned();
-    source_ = planned.source;
-    target_ = planned.target;
-    sources_.resize(static_cast<std::size_t>(batch * source_));
-    labels_.resize(static_cast<std::size_t>(batch * target_));
-    lengths_.resize(static_cast<std::size_t>(batch));
-    (void)this->batch(0);
-    const auto labels = std::count_if(labels_.begin(), labels_.end(),
-                                      [](ln::token id) { return id != ln::ignored; });
-    bytes_per_label = all_[0].bytes_per_token() * static_cast<double>(labels_of_text()) /
-                      static_cast<double>(labels);
-    const ln::t5_batch first = held_out_[0].batch(0);
+      : mixed_examples(std::move(all), ids, batch, seed,
+                       [&](auto sources, auto mix, ln::seed key) {
+                         return ln::denoising_stream<ln::token_source>::open(
+                             std::move(sources), std::move(mix), {},
+                             {.batch = batch, .source = length}, key);
+                       }),
+        ids_(ids) {
+    const ln::t5_batch some = training_.batch(0);
+    const ln::index labels = some.batch * some.target_length;
+    bytes_per_label *=
+        static_cast<double>(labels_of_text(some)) /
+        static_cast<double>(labels - std::count(some.labels, some.labels + labels, ln::ignored));
+    const ln::t5_batch first = held_out_.in_order(0);
     prompt.assign(first.source, first.source + first.source_lengths[0]);
   }
-  ln::index source() const override { return source_; }
-  ln::index target() const override { return target_; }
-  any_batch batch(std::uint64_t first) override {
-    for (ln::index b = 0; b < batch_; ++b) {
-      const std::uint64_t i = first + static_cast<std::uint64_t>(b);
-      put(b, training_[static_cast<std::size_t>(mix_(i))].batch(i));
-    }
-    return view();
-  }
-  text_score held_out(trainee& model, std::size_t group, ln::index most) override {
-    stream& from = held_out_[group];
-    text_score s;
-    const ln::index calls = std::max<ln::index>(1, std::min(most, from.epoch()) / batch_);
-    for (ln::index i = 0; i < calls; ++i) {
-      for (ln::index b = 0; b < batch_; ++b)
-        put(b, from.batch(static_cast<std::uint64_t>(i * batch_ + b)));
-      s += {model.loss(view()).nats,
-            static_cast<double>(labels_of_text()) * all_[group].bytes_per_token()};
-    }
-    return s;
-  }
+  ln::index source() const override { return training_.planned().source; }
+  ln::index target() const override { return training_.planned().target; }
 
  private:
-  std::vector<tokens> all_;
   ln::t5_ids ids_;
-  ln::index batch_, source_ = 0, target_ = 0;
-  ln::mixture mix_;
-  std::vector<stream> training_, held_out_;
-  std::vector<ln::token> sources_, labels_;
-  std::vector<ln::index> lengths_;
 
-  stream open(const std::vector<ln::token>& from, ln::index length, std::uint64_t seed) const {
-    return take(stream::open(ln::token_source(from, ids_), {}, {.batch = 1, .source = length},
-                             ln::seed{seed}));
-  }
-  /// Copies one example into a row.
-  void put(ln::index b, const ln::t5_batch& one) {
-    const auto row = [&](std::vector<ln::token>& of, ln::index width) {
-      return of.begin() + b * width;
-    };
-    std::fill_n(row(sources_, source_), source_, ln::t5_ids::padding);
-    std::fill_n(row(labels_, target_), target_, ln::ignored);
-    std::copy_n(one.source, std::min(one.source_length, source_), row(sources_, source_));
-    std::copy_n(one.labels, std::min(one.target_length, target_), row(labels_, target_));
-    lengths_[static_cast<std::size_t>(b)] =
-        one.source_lengths ? one.source_lengths[0] : one.source_length;
-  }
-  ln::t5_batch view() const {
-    return {.source = sources_.data(),
-            .source_lengths = lengths_.data(),
-            .labels = labels_.data(),
-            .batch = batch_,
-            .source_length = source_,
-            .target_length = target_};
-  }
-  ln::index labels_of_text() const {
-    return std::count_if(labels_.begin(), labels_.end(), [&](ln::token id) {
+  ln::index labels_of_text(const ln::t5_batch& b) const override {
+    return std::count_if(b.labels, b.labels + b.batch * b.target_length, [&](ln::token id) {
       return id > ln::t5_ids::end && !ids_.is_sentinel(id);
     });
   }

@@ -495,6 +495,76 @@ BOOST_AUTO_TEST_CASE(batches_allocate_nothing) {
   BOOST_TEST(use.calls == 0);
 }
 
+// Examples of several texts are those of streams of one text each, where the mixture says so.
+BOOST_AUTO_TEST_CASE(a_mixture_of_texts) {
+  const std::vector<std::string_view> first{first_file}, second{second_file, first_file, "more"};
+  const std::vector<ln::byte_source> texts{ln::byte_source(first), ln::byte_source(second)};
+  const ln::example_limits l{.batch = 2, .source = 32};
+  const auto which = ln::mixture::open(std::vector<double>{1, 3}, ln::seed{8});
+  LINNET_REQUIRE_OK(which);
+  auto made = ln::denoising_stream<>::open(texts, *which, spans, l, ln::seed{5});
+  LINNET_REQUIRE_OK(made);
+  // Each text has an order of its own.
+  auto one = opened(texts[0], spans, l, 5), other = opened(texts[1], spans, l, 6);
+  BOOST_TEST(made->epoch() == one.epoch());
+  BOOST_TEST(made->epoch(1) == other.epoch());
+  const auto letters = [](const ln::byte_source& text, std::uint64_t i,
+                          ln::denoising_stream<>& of) {
+    std::vector<token> window(at((std::min)(of.raw_length(), text.size() - of.window(i))));
+    text.read(of.window(i), window);
+    return window;
+  };
+  index from_first = 0;
+  std::set<index> seen;
+  for (std::uint64_t i = 0; i < 200; i += 2) {
+    const auto batch = made->batch(i);
+    for (const index b : {0, 1}) {
+      const std::uint64_t number = i + static_cast<std::uint64_t>(b);
+      const index text = made->text(number);
+      BOOST_TEST(text == (*which)(number));
+      from_first += text == 0;
+      BOOST_TEST(made->window(number) == (text == 0 ? one : other).window(number));
+      if (text == 1) seen.insert(made->window(number));
+      const example e = row(batch, b);
+      const auto window = ln::splice(texts[0].ids(), e.source, e.target);
+      LINNET_REQUIRE_OK(window);
+      BOOST_TEST((*window == letters(texts[at(text)], number, *made)));
+    }
+  }
+  BOOST_TEST(from_first > 25);
+  BOOST_TEST(from_first < 75);
+  BOOST_TEST(std::ssize(seen) > other.epoch() / 2);
+
+  // For evaluation: every window of a text once, its mask always the same; none outside.
+  std::vector<token> whole;
+  for (index at_window = 0; at_window < made->epoch(1); at_window += 2) {
+    const auto batch = made->in_order(at_window, 1);
+    BOOST_TEST(batch.batch == (std::min)(index{2}, made->epoch(1) - at_window));
+    std::vector<example> rows;
+    for (index b = 0; b < batch.batch; ++b) rows.push_back(row(batch, b));
+    for (const example& e : rows) {
+      const auto window = ln::splice(texts[1].ids(), e.source, e.target);
+      LINNET_REQUIRE_OK(window);
+      whole.insert(whole.end(), window->begin(), window->end());
+    }
+    (void)made->batch(3);
+    const auto again = made->in_order(at_window, 1);
+    BOOST_TEST((row(again, 0).source == rows[0].source));
+  }
+  BOOST_TEST((whole == all_of(texts[1])));
+  BOOST_TEST(made->in_order(made->epoch(1), 1).batch == 0);
+  BOOST_TEST(made->in_order(-1).batch == 0);
+  BOOST_TEST(made->in_order(0, 2).batch == 0);
+
+  BOOST_TEST(message(ln::denoising_stream<>::open(std::vector<ln::byte_source>{texts[0]}, *which,
+                                                  spans, l, ln::seed{5})) ==
+             "denoising_stream::open: texts: expected 2 as the mixture has, got 1");
+  const std::vector<std::string_view> letter{"a"};
+  BOOST_TEST(message(ln::denoising_stream<>::open({texts[0], ln::byte_source(letter)}, *which,
+                                                  spans, l, ln::seed{5})) ==
+             "denoising_stream::open: tokens of text: expected at least 2, got 1");
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   const auto opening = [](const ln::denoising& how, const ln::example_limits& l,
                           const ln::byte_tokenizer& tokens = ln::byte_tokenizer::t5(),

@@ -191,6 +191,57 @@ BOOST_AUTO_TEST_CASE(minilm) {
   BOOST_TEST(std::ranges::equal(w.block(), again.block()));
 }
 
+// RoBERTa is llama.cpp's BERT: its file begins with the first token's position, as the converter's.
+BOOST_AUTO_TEST_CASE(positions_of_roberta) {
+  const scratch_folder folder;
+  const std::string path = folder.path("x.gguf");
+  const auto check = [&](auto model) {
+    using M = decltype(model);
+    const auto w = distinct<M>();
+    ln::weights<M> again;
+    LINNET_REQUIRE_OK(ln::save_gguf(w, path));
+    LINNET_REQUIRE_OK(ln::load_gguf(again, path));
+    const auto file = ln::read_gguf(path);
+    LINNET_REQUIRE_OK(file);
+    BOOST_TEST(*file->get<std::string_view>("general.architecture") == "bert");
+    BOOST_TEST(*file->get<int>("bert.context_length") == 24);
+    BOOST_TEST(*file->get<int>("tokenizer.ggml.token_type_count") == 1);
+    BOOST_TEST(file->find("position_embd.weight")->description() == "F32 [24, 12]");
+    const auto positions = file->values("position_embd.weight");
+    LINNET_REQUIRE_OK(positions);
+    const ln::index before = M::shape.position_offset * M::d;
+    w.visit([&](const ln::parameter_path& at, const auto&, const auto& leaf) {
+      if constexpr (std::is_same_v<std::remove_cvref_t<decltype(leaf)>, const float*>)
+        if (at.str() == "position.weight")
+          BOOST_TEST(std::equal(positions->begin(), positions->end(), leaf + before));
+    });
+    ln::index differing = 0;
+    for (std::size_t i = 0; i < w.block().size(); ++i)
+      differing += w.block()[i] != again.block()[i];
+    BOOST_TEST(differing > 0);
+    BOOST_TEST(differing <= before * ln::index{sizeof(float)});  // those of padding alone
+  };
+  check(roberta::with_head<ln::head::none>{});
+  check(roberta_sequence{});
+
+  // The golden model gives the same states from both files.
+  using M = roberta::with_head<ln::head::none>;
+  ln::weights<M> w, again;
+  LINNET_REQUIRE_OK(ln::load_hugging_face(w, golden("roberta")));
+  LINNET_REQUIRE_OK(ln::save_gguf(w, path));
+  LINNET_REQUIRE_OK(ln::load_gguf(again, path));
+  const std::vector<ln::token> ids{0, 7, 30, 2};
+  const auto states_of = [&](const ln::weights<M>& of) {
+    const auto packed = ln::pack(of);
+    auto run = ln::embedder<M>::open(packed, {.target = 4});
+    LINNET_REQUIRE_OK(run);
+    const auto states = run->hidden({.tokens = ids.data(), .batch = 1, .length = 4});
+    return std::vector<float>(states.begin(), states.end());
+  };
+  BOOST_TEST(states_of(w).size() == 48u);
+  BOOST_TEST((states_of(w) == states_of(again)));
+}
+
 // What llama.cpp reads of an encoder beside its tensors.
 BOOST_AUTO_TEST_CASE(metadata_of_encoders) {
   const scratch_folder folder;

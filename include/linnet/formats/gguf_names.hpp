@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// llama.cpp's names and layouts of the tensors of Llama, GPT-2, T5 and BERT, and the metadata that
-/// describe them.
+/// llama.cpp's names and layouts of the tensors of Llama, GPT-2, T5, BERT and RoBERTa, and the
+/// metadata that describe them.
 
 #include <linnet/formats/gguf.hpp>
 #include <linnet/formats/hf_names.hpp>
@@ -22,7 +22,7 @@ constexpr std::string_view gguf_architecture_of() {
   } else if constexpr (kind == hf_kind::t5) {
     using F = typename M::encoder_ffn;
     return std::is_same_v<F, ffn::relu> || std::is_same_v<F, ffn::gated_gelu> ? "t5" : "";
-  } else if constexpr (kind == hf_kind::bert) {
+  } else if constexpr (kind == hf_kind::bert || kind == hf_kind::roberta) {
     // llama.cpp has BERT's pooler and the classes of sequences, but no other head.
     return std::is_same_v<typename M::ffn, ffn::gelu> && (!M::head::trains || M::label_per_sequence)
                ? "bert"
@@ -168,10 +168,15 @@ inline ggml_type block_type(const leaf& tensor) {
 template <class M>
 file_part gguf_part(leaf tensor) {
   constexpr std::string_view architecture = gguf_architecture_of<M>();
+  const std::string_view name = stem(tensor.name);
+  if constexpr (architecture == "bert")
+    if (const index before = M::shape.position_offset; name == "position") {
+      tensor.rows -= before;  // the file's first position is the first token's
+      tensor.data += before * tensor.columns * size_of(tensor.type);
+    }
   const index columns = tensor.ggml ? tensor.row_scales * storage::q8_0::group : tensor.columns;
   file_part part{
       tensor, {gguf_name(architecture, tensor.name), tensor.rows, columns, tensor.vector}, {}};
-  const std::string_view name = stem(tensor.name);
   const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
   if constexpr (architecture == "llama") {
     // The converter puts the rows of a rotary pair side by side.
