@@ -2,6 +2,8 @@
 // Methods that fill in corrections: codes against a reference in numpy, errors against those of
 // GPTQ, and models that run with them.
 
+#include <linnet/low_rank.hpp>
+
 #include "support/compression.hpp"
 #include "support/matrix.hpp"
 #include "support/models.hpp"
@@ -120,6 +122,46 @@ BOOST_AUTO_TEST_CASE(owq_finds_planted_inputs) {
     }
 }
 
+/// The product of the factors against the reference; what is left is the tail of singular values.
+BOOST_AUTO_TEST_CASE(lorc_of_the_reference) {
+  const auto in = fixture("inputs"), expected = fixture("lorc_int4");
+  const std::vector<float> w(in.at("weights").begin(), in.at("weights").end());
+  const index k = 28;
+  const auto got =
+      rounded<storage::low_rank_correction<four, 2, storage::f32>>(w, k, {}, ln::lorc<>{});
+  const auto plain = rounded<four>(w, k, {}, ln::round_to_nearest{});
+  BOOST_TEST(same_bits(got.rows, plain.rows));
+  double rest = 0;
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    BOOST_TEST(std::abs(got.meaning[i] - plain.meaning[i] - expected.at("product")[i]) < 1e-6);
+    const double left = static_cast<double>(w[i]) - got.meaning[i];
+    rest += left * left;
+  }
+  BOOST_TEST(std::abs(rest / expected.at("rest")[0] - 1) < 1e-4);
+  const auto all =
+      rounded<storage::low_rank_correction<four, 28, storage::f32>>(w, k, {}, ln::lorc<>{});
+  for (std::size_t i = 0; i < w.size(); ++i)
+    BOOST_TEST(std::abs(all.meaning[i] - static_cast<double>(w[i])) < 1e-5);
+}
+
+/// Behind GPTQ its codes stay, and the sum of squares of what is lost falls.
+BOOST_AUTO_TEST_CASE(lorc_behind_gptq) {
+  const index k = 45;
+  const auto x = alike(90, k);
+  const auto w = normal<float>(20 * k, 5);
+  const auto by_gptq = rounded<four>(w, k, x.statistics(), ln::gptq{});
+  const auto both =
+      rounded<storage::low_rank_correction<four, 4>>(w, k, x.statistics(), ln::lorc<ln::gptq>{});
+  BOOST_TEST(same_bits(both.rows, by_gptq.rows));
+  const auto lost = [&](const std::vector<double>& meaning) {
+    double sum = 0;
+    for (std::size_t i = 0; i < w.size(); ++i)
+      sum += (static_cast<double>(w[i]) - meaning[i]) * (static_cast<double>(w[i]) - meaning[i]);
+    return sum;
+  };
+  BOOST_TEST(lost(both.meaning) < 0.8 * lost(by_gptq.meaning));
+}
+
 /// The logits after a prompt fed at once and after the same prompt token by token.
 template <class Q>
 std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
@@ -169,6 +211,7 @@ BOOST_AUTO_TEST_CASE(models) {
   check_model<storage::outlier_columns<four, 3>>(ln::owq{.group_steps = 5});
   check_model<storage::per_role<storage::outlier_columns<storage::int3<>, 2>,
                                 storage::embedding<storage::int8>>>(ln::owq{.group_steps = 5});
+  check_model<storage::low_rank_correction<four, 3>>(ln::lorc<ln::gptq>{});
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Writes tests/golden/compression/*.txt: tiny matrices, the moments of their inputs, and the codes and
 scales that GPTQ (Frantar et al. 2022), HQQ (Badri and Shaji 2023), AWQ with its search of
-clipped ranges (Lin et al. 2023) and OWQ (Lee et al. 2023) give them.
+clipped ranges (Lin et al. 2023) and OWQ (Lee et al. 2023) give them;
+also what LoRC (Yao et al. 2023) adds.
 
 Written from the papers' formulas with numpy alone, in double precision: GPTQ column by column with
 the inverse of H and its Cholesky factor, without blocks. Scales are rounded to f32, as linnet
@@ -202,6 +203,18 @@ def owq(w, x, most, centred, group, act_order, damp, kept):
     return codes, grids[:, :, 0], grids[:, :, 1], v[:, k - kept:].astype(F32), np.array([weak])
 
 
+def lorc(w, most, group, rank):
+    """What rounding to nearest loses, by its largest singular values."""
+    lost = w.astype(float)
+    for r in range(w.shape[0]):
+        for first in range(0, w.shape[1], group):
+            part = slice(first, first + group)
+            scale, _ = fit(w[r, part], most, False)
+            lost[r, part] -= scale * nearest(w[r, part], scale, 0, most, False)
+    u, s, v = np.linalg.svd(lost, full_matrices=False)
+    return (u[:, :rank] * s[:rank]) @ v[:rank], np.array([[np.sum(s[rank:] ** 2)]])
+
+
 def write(name, **tensors):
     lines = []
     for tensor, x in tensors.items():
@@ -242,6 +255,8 @@ def main():
             codes, scales, zeros, kept, inputs = owq(w, x, most, centred, group, act_order, .01, 3)
             write(f"owq_{name}" + ("_act_order" if act_order else ""), codes=codes, scales=scales, zeros=zeros,
                   outliers=kept, outlier_inputs=inputs)
+    product, rest = lorc(w, 7, 8, 2)
+    write("lorc_int4", product=product, rest=rest)
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

@@ -28,22 +28,32 @@ struct dense_policy<P> {
 };
 
 /// The best approximation U[out, rank] V[rank, in] of W[out, in] in Frobenius norm (Eckart and
-/// Young 1936), over the scale. It holds the largest singular values, the square root of each in
-/// either factor.
-template <class Leaf, class T>
-void split_matrix(const matrix_expression<Leaf, 2>& to, const T* w) {
+/// Young 1936). It holds the largest singular values, the square root of each in either factor.
+/// `number`(i, j) is W's; left(i, r, x) and right(r, j, x) take those of U and V.
+template <class Number, class Left, class Right>
+void split_numbers(index out, index in, index rank, Number&& number, Left&& left, Right&& right) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
-  const auto [in, rank, out] = to.widths;
-  T *const v = to.factors[0].data, *const u = to.factors[1].data;
   matrix dense(out, in);
   for (index i = 0; i < out; ++i)
-    for (index j = 0; j < in; ++j) dense(i, j) = static_cast<double>(w[i * in + j]) / to.scale;
+    for (index j = 0; j < in; ++j) dense(i, j) = number(i, j);
   const Eigen::BDCSVD<matrix> svd(dense, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  for (index r = 0; r < rank; ++r) {
+  for (index r = 0; r < (std::min)({rank, out, in}); ++r) {
     const double root = std::sqrt(svd.singularValues()(r));
-    for (index i = 0; i < out; ++i) u[i * rank + r] = static_cast<T>(svd.matrixU()(i, r) * root);
-    for (index j = 0; j < in; ++j) v[r * in + j] = static_cast<T>(svd.matrixV()(j, r) * root);
+    for (index i = 0; i < out; ++i) left(i, r, svd.matrixU()(i, r) * root);
+    for (index j = 0; j < in; ++j) right(r, j, svd.matrixV()(j, r) * root);
   }
+}
+/// The two factors of a low-rank matrix from the dense one, over the scale.
+template <class Leaf, class T>
+void split_matrix(const matrix_expression<Leaf, 2>& to, const T* w) {
+  const auto [in, rank, out] = to.widths;
+  T *const v = to.factors[0].data, *const u = to.factors[1].data;
+  const index width = in, inner = rank;
+  split_numbers(
+      out, in, rank,
+      [&](index i, index j) { return static_cast<double>(w[i * width + j]) / to.scale; },
+      [&](index i, index r, double x) { u[i * inner + r] = static_cast<T>(x); },
+      [&](index r, index j, double x) { v[r * width + j] = static_cast<T>(x); });
 }
 
 }  // namespace detail
