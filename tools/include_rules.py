@@ -148,7 +148,7 @@ def unreachable(files):
 
 
 def missing(files):
-    """Names of std without the standard header that has them, here or in a header included."""
+    """Names of std and intrinsics without the header that has them, here or in a header included."""
     homes = {word: headers.split() for headers, words in STANDARD.items() for word in words.split()}
     for name, text in files.items():
         if not name.endswith(".hpp"):  # is text of the headers that include it
@@ -156,6 +156,8 @@ def missing(files):
         inlined = [files.get(target, "") for target in includes(text) if target.endswith(".inl")]
         code = re.sub(r"//.*", "", "".join([text, *inlined]))
         have = reached([name], files)
+        if (word := re.search(r"\b_mm\d*_\w+|\b__m(?:128|256|512)\w*", code)) and "immintrin.h" not in have:
+            yield f"{name}: uses {word[0]} without <immintrin.h>"
         for word in sorted(set(re.findall(r"\bstd::([a-z_0-9]+)", code))):
             if word not in homes:
                 yield f"{name}: std::{word} is not in the table STANDARD of tools/include_rules.py"

@@ -5,7 +5,7 @@
 #include "figures.hpp"
 #include "support/heap.hpp"
 
-namespace test::choices_test {
+namespace test::multiple_choice_test {
 
 namespace {
 
@@ -305,4 +305,4 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test::choices_test
+}  // namespace test::multiple_choice_test

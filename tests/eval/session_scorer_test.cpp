@@ -7,7 +7,7 @@
 #include "support/decoding.hpp"
 #include "support/heap.hpp"
 
-namespace test::paths_test {
+namespace test::session_scorer_test {
 
 namespace {
 
@@ -496,4 +496,4 @@ BOOST_AUTO_TEST_CASE(a_cache_without_free_blocks) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test::paths_test
+}  // namespace test::session_scorer_test

@@ -5,7 +5,7 @@
 
 #include "support/decoding.hpp"
 
-namespace test {
+namespace test::refusals_test {
 
 namespace {
 
@@ -301,4 +301,4 @@ BOOST_AUTO_TEST_CASE(contrasts) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test
+}  // namespace test::refusals_test

@@ -8,7 +8,7 @@
 
 #include <linnet/checkpoint.hpp>
 
-namespace test::sections_test {
+namespace test::checkpoint_file_test {
 
 BOOST_AUTO_TEST_SUITE(checkpoint_file)
 
@@ -74,6 +74,6 @@ BOOST_AUTO_TEST_CASE(names_as_long_as_they_can_be) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
-}  // namespace test::sections_test
+}  // namespace test::checkpoint_file_test
 
 #endif

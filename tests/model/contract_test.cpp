@@ -4,9 +4,9 @@
 
 #include "support/models.hpp"
 
+namespace test::contract_test {
+
 namespace {
-using namespace test;
-using test::index;
 
 using decoder = ln::decoder<tiny_decoder_shape>;
 
@@ -180,3 +180,5 @@ BOOST_AUTO_TEST_CASE(a_layer_runs_alone) {
 }
 
 BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::contract_test
