@@ -93,7 +93,13 @@ matrices matrices_of(Read&& read) {
           using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
           if (!read(at, info)) return;
           sum.elements += static_cast<double>(info.size());
-          sum.bytes += static_cast<double>(ln::matrix_bytes<S>(info.rows, info.columns));
+          using matrix = std::remove_cvref_t<decltype(leaf)>;
+          sum.bytes += static_cast<double>(sizeof(typename S::word)) *
+                       static_cast<double>(matrix::size(info.rows, info.columns));
+          if constexpr (S::scaled)
+            sum.bytes +=
+                static_cast<double>(sizeof(typename matrix::scale) * (S::centred ? 2 : 1)) *
+                static_cast<double>(matrix::scales_size(info.rows, info.columns));
         }
       },
       ln::parameter_path{}, tree);

@@ -183,7 +183,7 @@ BOOST_AUTO_TEST_CASE(hostile_bytes) {
   BOOST_TEST(changed(0, "ggufggml") ==
              "w: expected packed weights, which begin with linnetPK, got another beginning");
   BOOST_TEST(changed(8, {"\1\2\3\4", 4}) == "w: byte order: expected this machine's, got another");
-  BOOST_TEST(changed(12, {"\2\0\0\0", 4}) == "w: version: expected 1, got 2");
+  BOOST_TEST(changed(12, {"\1\0\0\0", 4}) == "w: version: expected 2, got 1");
   BOOST_TEST(changed(16, raw(std::uint64_t{64})).find("w: ") == 0u);
   BOOST_TEST(changed(16, raw(UINT64_MAX - 63)).find("w: header size: expected a multiple of 64") ==
              0u);

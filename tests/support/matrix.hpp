@@ -15,7 +15,7 @@ struct matrix {
   std::vector<float> row_scales, row_zeros;
   ln::matrix_ref<S> canonical;
   std::vector<typename S::word> panels;
-  std::vector<float> scales, zeros;
+  std::vector<typename ln::ops::packed_matrix<T, S>::scale> scales, zeros;
   std::vector<double> meaning;  ///< [n, k]
   packed_type packed;
   ln::memory_block corrections[2];  ///< canonical and packed

@@ -33,7 +33,7 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 inline constexpr std::string_view packed_magic = "linnetPK";
-inline constexpr std::uint32_t packed_order = 0x01020304, packed_version = 1;
+inline constexpr std::uint32_t packed_order = 0x01020304, packed_version = 2;
 
 /// The first bytes of a packed file.
 struct packed_head {

@@ -39,9 +39,10 @@ constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
   leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
+  using scale = typename ops::packed_matrix<T, S>::scale;
   const index scales = leaf.scales_size(info.rows, info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+  if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
   leaf.correction.place(memory, info.rows, info.columns);
 }
 template <class T>

@@ -167,15 +167,26 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
 inline constexpr index decoded_rows = 128;
 
 /// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`.
-template <class S, class F>
-void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
+/// scales in panel `p`. These are floats.
+template <class S, class Kernels, class F>
+void each_group(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
+                F&& f) {
   using matrix = packed_matrix<float, S>;
+  alignas(64) float numbers[2][panel_width];
+  const auto floats = [&](const typename matrix::scale* some, int which) -> const float* {
+    if constexpr (S::ggml) {
+      Kernels::template from_halves<float>(panel_width, some, numbers[which]);
+      return numbers[which];
+    } else {
+      return some;
+    }
+  };
   for (index at = k0; at < k1;) {
     const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
     const index scale = matrix::scale_at(p * panel_width, at, k);
     f(at, end, w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width,
-      S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
+      S::scaled ? floats(w.scales + scale, 0) : nullptr,
+      S::centred ? floats(w.zeros + scale, 1) : nullptr);
     at = end;
   }
 }
@@ -249,7 +260,7 @@ void show_inputs(const execution& on, index m, index k, const float* x,
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
 /// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
-void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
+void decoded_product(Kernels kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
   constexpr auto origin = static_cast<float>(S::origin);
   const packed_matrix<float, S>& w = one.w;
@@ -258,7 +269,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
   simd::epilogue<float> part = one.write().from(i0, j0);
   if (i1 - i0 == 1) {
     alignas(64) float sums[panel_width] = {};
-    each_group(p, k, 0, k, w,
+    each_group(kernels, p, k, 0, k, w,
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
                  Kernels::template row_by_panel<S::code, has_minima<S>>(
@@ -273,7 +284,7 @@ void decoded_product(Kernels, index i0, index i1, index p, index k, const float*
   alignas(64) float numbers[decoded_rows * panel_width];
   for (index k0 = 0; k0 < k; k0 += decoded_rows) {
     const index k1 = (std::min)(k, k0 + decoded_rows);
-    each_group(p, k, k0, k1, w,
+    each_group(kernels, p, k, k0, k1, w,
                [&](index first, index last, const simd::word* words, const float* scales,
                    const float* zeros) {
                  Kernels::template decode_panel<S::code, has_minima<S>>(
@@ -300,9 +311,9 @@ void grouped_product(Kernels, index i0, index i1, index p, index k, const conver
   const simd::grouped_rows rows{x.codes.data + i0 * x.codes.row, x.codes.row,
                                 x.scales + i0 * groups,
                                 reinterpret_cast<const simd::word*>(x.sums + i0 * groups), groups};
-  const simd::grouped_panel panel{w.panels + j0 * depth, depth,
-                                  S::group ? S::group / S::per_word : depth, w.scales + scale,
-                                  S::centred ? w.zeros + scale : nullptr};
+  const simd::grouped_panel<typename matrix::scale> panel{
+      w.panels + j0 * depth, depth, S::group ? S::group / S::per_word : depth, w.scales + scale,
+      S::centred ? w.zeros + scale : nullptr};
   Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
                                                            rows, panel, one.y + i0 * n + j0, n,
                                                            one.write().from(i0, j0));

@@ -19,6 +19,26 @@ namespace ops {
 
 using simd::panel_width;
 
+namespace detail {
+
+/// A scale as a float, and the code of one that half precision holds.
+inline float float_of(float x) { return x; }
+inline float float_of(simd::f16_code x) {
+  return static_cast<float>(storage::f16::decode(static_cast<std::uint16_t>(x)));
+}
+inline void store_scale(float x, float& to) { to = x; }
+inline void store_scale(float x, simd::f16_code& to) {
+  std::uint32_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  const std::uint32_t size = bits & 0x7fffffff;
+  // Most of them are normal numbers of 11 bits.
+  to = size >= 0x38800000 && size < 0x47800000 && size % 0x2000 == 0
+           ? static_cast<simd::f16_code>((bits >> 16 & 0x8000) | (size - 0x38000000) >> 13)
+           : static_cast<simd::f16_code>(storage::f16::encode(static_cast<double>(x)));
+}
+
+}  // namespace detail
+
 /// A weight matrix W[N, K] packed for products: panels of 32 output features, each K rows of
 /// numbers or of words of codes (see simd::word). The last panel is padded. The layout is the same
 /// at every instruction-set level and can be inverted exactly.
@@ -26,9 +46,11 @@ template <class T, class S>
 struct packed_matrix {
   using storage = S;
   using word = typename S::word;
+  /// Scales of ggml's blocks are halves in files, too.
+  using scale = std::conditional_t<S::ggml, simd::f16_code, float>;
   const word* panels = nullptr;
-  const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
-  const float* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
+  const scale* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
+  const scale* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
   /// Numbers that are added to those of the codes, see storage::corrected.
   [[no_unique_address]] packed_correction<T, typename S::correction> correction{};
@@ -62,8 +84,8 @@ struct packed_matrix {
     if constexpr (S::scaled) {
       const index g = scale_at(n, j, k);
       if constexpr (S::centred && !S::ggml) x -= static_cast<T>(zeros[g]);
-      x *= static_cast<T>(scales[g]);
-      if constexpr (has_minima<S>) x += static_cast<T>(zeros[g]);
+      x *= static_cast<T>(detail::float_of(scales[g]));
+      if constexpr (has_minima<S>) x += static_cast<T>(detail::float_of(zeros[g]));
     }
     if constexpr (is_corrected<S>) x += correction.at(n, j, k);
     return x;
@@ -100,9 +122,12 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
       for (index g = 0; g < groups; ++g) {
         const index at = (panel * groups + g) * panel_width + i;
         const bool real = i < count;
-        const_cast<float*>(to.scales)[at] = real ? from.scales[(first + i) * groups + g] : 0.0f;
-        if constexpr (S::centred)
-          const_cast<float*>(to.zeros)[at] = real ? from.zeros[(first + i) * groups + g] : 0.0f;
+        const auto store = [&](const float* x, const typename matrix::scale* y) {
+          detail::store_scale(real ? x[(first + i) * groups + g] : 0.0f,
+                              const_cast<typename matrix::scale*>(y)[at]);
+        };
+        store(from.scales, to.scales);
+        if constexpr (S::centred) store(from.zeros, to.zeros);
       }
   });
   if constexpr (is_corrected<S>) to.correction.pack(on, n, k, from.correction);
@@ -146,8 +171,8 @@ void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<
     for (index j = 0; j < k; ++j) to.set_code(i, j, k, from.code(i, j, k));
     for (index g = 0; g < groups; ++g) {
       const index at = from.scale_at(i, g * S::group, k);
-      to.scales[i * groups + g] = from.scales[at];
-      if constexpr (S::centred) to.zeros[i * groups + g] = from.zeros[at];
+      to.scales[i * groups + g] = detail::float_of(from.scales[at]);
+      if constexpr (S::centred) to.zeros[i * groups + g] = detail::float_of(from.zeros[at]);
     }
   }
   if constexpr (is_corrected<S>) from.correction.unpack(n, k, to.correction);

@@ -67,14 +67,15 @@ struct group_steps {
 };
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
-template <code C, code_offset O, int R, int W>
+template <code C, code_offset O, int R, int W, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
-                                              const grouped_rows& a, const grouped_panel& b,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
                                               float* c, index ldc, const epilogue<float>& e) {
   using steps = group_steps<C>;
   constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
   constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
   vec<float> y[std::size_t{R}][std::size_t{W}] = {};
   const word* w = b.codes + column;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
@@ -86,7 +87,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
   for (index g = 0, d = 0; g < a.groups; ++g) {
     // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
     LINNET_UNROLL
-    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
       __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
       if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
     }
@@ -149,9 +150,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int v = 0; v < W; ++v) {
       const index at = g * panel_width + column + v * lanes<float>;
-      const vec<float> of_codes = load(b.scales + at);
+      const vec<float> of_codes = load_scales(b.scales + at);
       vec<float> offset = {};
-      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i) {
         const index group = i * a.groups + g;
@@ -193,10 +194,10 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
 /// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
 /// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
 /// sum of inputs) * scale of inputs.
-template <code C, code_offset O>
+template <code C, code_offset O, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
-                                          const grouped_panel& b, float* c, index ldc,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
                                           const epilogue<float>& e) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
                 wide = per_panel < 4 ? per_panel : 4;

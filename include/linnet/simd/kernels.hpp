@@ -23,9 +23,9 @@
                                                                 const float*, float, float*);     \
   LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
       index, const float*, const word*, const float*, const float*, float, float*);
-#define LINNET_GROUPS(L, C, O)                                                \
-  LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(     \
-      index, index, const grouped_rows&, const grouped_panel&, float*, index, \
+#define LINNET_GROUPS(L, C, O, S)                                                \
+  LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(        \
+      index, index, const grouped_rows&, const grouped_panel<S>&, float*, index, \
       const epilogue<float>&);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
@@ -34,10 +34,12 @@
   LINNET_EXTERN void detail::L::multiply_int8<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
       const integer_epilogue&, index);                                                             \
-  LINNET_GROUPS(L, u8, origin)                                                                     \
-  LINNET_GROUPS(L, u8, zero)                                                                       \
-  LINNET_GROUPS(L, u4, origin)                                                                     \
-  LINNET_GROUPS(L, u4, minimum)
+  LINNET_GROUPS(L, u8, origin, float)                                                              \
+  LINNET_GROUPS(L, u8, origin, f16_code)                                                           \
+  LINNET_GROUPS(L, u8, zero, float)                                                                \
+  LINNET_GROUPS(L, u4, origin, float)                                                              \
+  LINNET_GROUPS(L, u4, origin, f16_code)                                                           \
+  LINNET_GROUPS(L, u4, minimum, f16_code)
 #define LINNET_TO_GROUPS(L, C)                                  \
   LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
       index, index, const float*, std::int8_t*, float*, std::int32_t*);
@@ -54,6 +56,7 @@
   LINNET_DECODE(L, u3)                                                                             \
   LINNET_DECODE(L, u2)                                                                             \
   LINNET_DECODE(L, nf4)                                                                            \
+  LINNET_EXTERN void detail::L::from_halves<float>(index, const f16_code*, float*);                \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
   LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \

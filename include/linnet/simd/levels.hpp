@@ -11,6 +11,7 @@
 #include <utility>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -24,7 +25,7 @@ namespace simd {
 enum class level {
   automatic,  ///< the best of this machine, see best()
   portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
-  avx2,       ///< 32-byte vectors with fused multiply-add
+  avx2,       ///< 32-byte vectors with fused multiply-add and halves (FMA, F16C)
   avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
   avx512dot   ///< the same with dot products of int8 and bf16 (VNNI, BF16)
 };
@@ -122,10 +123,13 @@ struct portable {
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
 #define LINNET_LOW_PRODUCTS(a, b) \
   _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b))
-#define LINNET_TARGET __attribute__((target("avx2,fma")))
+#define LINNET_HALVES(p)        \
+  reinterpret_cast<vec<float>>( \
+      _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Kernels for AVX2 with FMA.
+/// Kernels for AVX2 with FMA and F16C.
 struct avx2 {
 #include <linnet/simd/vector.inl>
 
@@ -155,6 +159,7 @@ struct avx2 {
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
+#undef LINNET_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -179,6 +184,9 @@ struct avx2 {
 #define LINNET_LOW_PRODUCTS(a, b)                                                 \
   _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), reinterpret_cast<__m512i>(a), \
                          reinterpret_cast<__m512i>(b))
+#define LINNET_HALVES(p)                              \
+  reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
+      static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -231,6 +239,7 @@ struct avx512dot : avx512 {
 #undef LINNET_LOOK_UP
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
+#undef LINNET_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -249,7 +258,10 @@ inline level detect() {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")
                ? level::avx512dot
                : level::avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return level::avx2;
+  unsigned ax = 0, bx = 0, cx = 0, dx = 0;  // clang++ 14 has no name for the last one
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __get_cpuid(1, &ax, &bx, &cx, &dx) && (cx & bit_F16C))
+    return level::avx2;
 #endif
   return level::portable;
 }

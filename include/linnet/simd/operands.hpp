@@ -20,6 +20,8 @@ namespace simd {
 
 /// The code of a bfloat16 value.
 enum class bf16_code : std::uint16_t {};
+/// The code of an IEEE half precision value.
+enum class f16_code : std::uint16_t {};
 
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
@@ -210,12 +212,13 @@ struct grouped_rows {
   const word* extra;
   index groups;
 };
-/// One panel of codes with scales for groups of inputs.
+/// One panel of codes with scales for groups of inputs, which are floats or halves.
+template <class Scale>
 struct grouped_panel {
   const word* codes;
   index depth, per_group;  ///< rows of words in it, and in a group
-  const float* scales;     ///< [groups, 32]
-  const float* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
+  const Scale* scales;     ///< [groups, 32]
+  const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
 };
 
 }  // namespace simd

@@ -49,6 +49,24 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// y[n] = x[n], n a multiple of a panel's columns
+template <class T>
+LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
+  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
+}
+
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
 LINNET_TARGET static inline void collect(words& spare, const words& w) {

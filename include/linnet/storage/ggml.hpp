@@ -13,8 +13,8 @@ LINNET_NAMESPACE_BEGIN
 namespace storage {
 
 /// Base of the storages in ggml's blocks: codes of 32 inputs with a scale, and in some a minimum,
-/// in half precision. Scales have either sign, or are 0. They lie in memory as floats, which hold
-/// them exactly.
+/// in half precision. Scales have either sign, or are 0. Canonical weights have them as floats,
+/// which hold them exactly, and packed ones as halves.
 template <class Value, simd::code Code>
 struct ggml_block : coded<Value, Code> {
   using value = Value;
