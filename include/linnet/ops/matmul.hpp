@@ -135,9 +135,21 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   using matrix = packed_matrix<float, S>;
   for (index at = k0; at < k1;) {
     const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
-    const index scale = matrix::scale_at(p * panel_width, at, k);
-    f(at, end, w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width,
-      S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
+    const simd::word* const words =
+        w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
+    if constexpr (has_levels<S>) {
+      alignas(64) float scales[panel_width], zeros[panel_width];
+      for (index j = 0; j < panel_width; ++j) {
+        const index n = p * panel_width + j;
+        scales[j] = w.levels.scale(n, group_of<S>(at), row_scales<S>(k));
+        zeros[j] = w.levels.zero(n, group_of<S>(at), row_scales<S>(k));
+      }
+      f(at, end, words, scales, S::centred ? zeros : nullptr);
+    } else {
+      const index scale = matrix::scale_at(p * panel_width, at, k);
+      f(at, end, words, S::scaled ? w.scales + scale : nullptr,
+        S::centred ? w.zeros + scale : nullptr);
+    }
     at = end;
   }
 }
