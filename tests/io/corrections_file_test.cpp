@@ -53,6 +53,11 @@ BOOST_AUTO_TEST_CASE(corrections_round_trip) {
     const auto* const found = parsed->find(name);
     return found ? found->description() : "none";
   };
+  const std::string doubled = round_trip<storage::nf4_double_per<8>>();
+  BOOST_TEST(description(doubled, "embedding.weight.scale_codes") == "I8 [41, 2]");
+  BOOST_TEST(description(doubled, "embedding.weight.scale_steps") == "F32 [1, 1]");
+  BOOST_TEST(description(doubled, "embedding.weight.scale_mean") == "F32 [1, 1]");
+  BOOST_TEST(description(doubled, "embedding.weight.scales") == "none");
   const std::string by_columns = round_trip<columns>(), by_rows = round_trip<sparse>(),
                     by_rank = round_trip<low_rank>();
   const std::string name = "blocks.0.attention.q.weight";
@@ -81,6 +86,7 @@ BOOST_AUTO_TEST_CASE(bytes_of_the_type) {
   check_bytes<columns>(round_trip<columns>());
   check_bytes<sparse>(round_trip<sparse>());
   check_bytes<low_rank>(round_trip<low_rank>());
+  check_bytes<storage::nf4_double_per<8>>(round_trip<storage::nf4_double_per<8>>());
 }
 
 BOOST_AUTO_TEST_CASE(inputs_that_are_none) {

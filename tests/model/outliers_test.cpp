@@ -144,6 +144,38 @@ BOOST_AUTO_TEST_CASE(lorc_of_the_reference) {
     BOOST_TEST(std::abs(all.meaning[i] - static_cast<double>(w[i])) < 1e-5);
 }
 
+/// Double quantization: codes of scales, their step and mean, and codes for what these stand for.
+BOOST_AUTO_TEST_CASE(nf4_double_of_the_reference) {
+  const auto in = fixture("inputs"), expected = fixture("nf4_double");
+  const std::vector<float> w(in.at("weights").begin(), in.at("weights").end());
+  const index k = 28, rows = std::ssize(w) / k;
+  const auto got = rounded<storage::nf4_double_per<8>>(w, k, {}, ln::round_to_nearest{});
+  const auto& levels = got.canonical.levels;
+  BOOST_TEST(static_cast<double>(*levels.mean) == expected.at("mean")[0]);
+  BOOST_TEST(static_cast<double>(levels.step[0]) == expected.at("step")[0]);
+  for (index i = 0; i < rows * 4; ++i)
+    BOOST_TEST(static_cast<double>(levels.codes[i]) == expected.at("scale_codes")[at(i)]);
+  for (index i = 0; i < rows * k; ++i)
+    BOOST_TEST(static_cast<double>(got.canonical.code(i / k, i % k, k)) ==
+               expected.at("codes")[at(i)]);
+}
+/// Scales of several blocks are near the floats that they stand for, and none is 0 or less.
+BOOST_AUTO_TEST_CASE(double_quantization_of_scales) {
+  const index k = 64, rows = 300;
+  auto w = normal<float>(rows * k, 8);
+  for (index j = 0; j < 8; ++j) w[at(5 * k + j)] = 0;
+  w[at(700)] = 300;
+  const auto got = rounded<storage::nf4_double_per<8>>(w, k, {}, ln::round_to_nearest{});
+  const auto plain = rounded<storage::nf4_per<8>>(w, k, {}, ln::round_to_nearest{});
+  for (index i = 0; i < rows * 8; ++i) {
+    const auto step = static_cast<double>(got.canonical.levels.step[i / 256]);
+    const auto scale = static_cast<double>(got.row_scales[at(i)]);
+    BOOST_TEST(scale > 0);
+    BOOST_TEST((std::abs(scale - static_cast<double>(plain.row_scales[at(i)])) <= step));
+  }
+  for (index j = 0; j < 8; ++j) BOOST_TEST(got.meaning[at(5 * k + j)] == 0);
+}
+
 /// Behind GPTQ its codes stay, and the sum of squares of what is lost falls.
 BOOST_AUTO_TEST_CASE(lorc_behind_gptq) {
   const index k = 45;
@@ -212,6 +244,7 @@ BOOST_AUTO_TEST_CASE(models) {
   check_model<storage::per_role<storage::outlier_columns<storage::int3<>, 2>,
                                 storage::embedding<storage::int8>>>(ln::owq{.group_steps = 5});
   check_model<storage::low_rank_correction<four, 3>>(ln::lorc<ln::gptq>{});
+  check_model<storage::nf4_double_per<8>>(ln::gptq{});
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -33,7 +33,8 @@ struct matrix_of_magnitudes {
   matrix_of_magnitudes(const matrix<float, S>& w, index n, index k) {
     for (index i = 0; i < n; ++i)
       for (index j = 0; j < k; ++j) {
-        const double more = w.canonical.correction.at(i, j, k);
+        double more = 0;
+        if constexpr (ln::is_corrected<S>) more = w.canonical.correction.at(i, j, k);
         of.push_back(std::abs(w.canonical.at(i, j, k) - more) + std::abs(more));
         if constexpr (requires { w.canonical.correction.left; })
           for (index c = 0; c < S::correction::width(k); ++c)
@@ -113,6 +114,8 @@ BOOST_AUTO_TEST_CASE(products) {
   check_products<storage::sparse_outliers<four, 35, storage::f32>>();
   check_products<storage::low_rank_correction<four, 4>>();
   check_products<storage::low_rank_correction<storage::int8, 37, storage::bf16>>();
+  check_products<storage::nf4_double_per<8>>();
+  check_products<storage::outlier_columns<storage::nf4_double, 2>>();
 }
 
 /// With inputs in int8 a token alone has the bits that it has among others.
@@ -178,6 +181,8 @@ BOOST_AUTO_TEST_CASE(bytes_and_names) {
                 5 * (8 + 2 * 4 + 3 * (2 + 2)));
   static_assert(ln::matrix_bytes<storage::low_rank_correction<four, 3>>(5, 16) ==
                 5 * (8 + 2 * 4) + 3 * (5 + 16) * 2);
+  static_assert(ln::matrix_bytes<storage::nf4_double>(512, 2048) ==
+                512 * 1024 + 512 * 32 + 4 * 64 + 4);
   BOOST_TEST(std::string((storage::outlier_columns<four, 12>::name)) ==
              "int4_outlier_columns_12_f16");
 }

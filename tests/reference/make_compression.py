@@ -215,6 +215,23 @@ def lorc(w, most, group, rank):
     return (u[:, :rank] * s[:rank]) @ v[:rank], np.array([[np.sum(s[rank:] ** 2)]])
 
 
+NF4 = np.array([-1, -.6961928, -.52507305, -.39491749, -.28444138, -.18477343, -.09105004, 0, .0795803,
+                .1609302, .2461123, .33791524, .44070983, .562617, .72295684, 1], dtype=F32).astype(float)
+
+
+def nf4_double(w, group):
+    """QLoRA's scales: 8 bits around their mean; codes for the rounded scales."""
+    rows, k = w.shape
+    w = w.astype(float)
+    scales = np.array([[F32(np.abs(w[r, g:g + group]).max()) for g in range(0, k, group)] for r in range(rows)])
+    mean = float(F32(np.mean(scales.astype(float))))
+    step = float(F32(np.max(np.abs(scales - mean)) / 127))
+    codes = np.clip(np.rint((scales - mean) / step), -127, 127)
+    scales = (mean + step * codes).astype(F32).astype(float)
+    near = np.abs(w[:, :, None] / np.repeat(scales, group, axis=1)[:, :k, None] - NF4)
+    return np.argmin(near, axis=2), codes, np.array([[step]]), np.array([[mean]])
+
+
 def write(name, **tensors):
     lines = []
     for tensor, x in tensors.items():
@@ -257,6 +274,8 @@ def main():
                   outliers=kept, outlier_inputs=inputs)
     product, rest = lorc(w, 7, 8, 2)
     write("lorc_int4", product=product, rest=rest)
+    codes, scales, step, mean = nf4_double(w, 8)
+    write("nf4_double", codes=codes, scale_codes=scales, step=step, mean=mean)
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

@@ -31,15 +31,20 @@ struct matrix {
         scales(at(packed_type::scales_size(n, k))),
         zeros(S::centred ? scales.size() : 0),
         packed{panels.data(), scales.data(), zeros.data()} {
-    if constexpr (ln::is_corrected<S>)
+    if constexpr (ln::is_corrected<S> || ln::has_levels<S>)
       for (const bool placing : {false, true}) {
         for (auto& block : corrections)
           if (placing) block = ln::memory_block(sizes[&block - corrections]);
         ln::arena all = placing ? arena_of(0) : ln::arena();
-        canonical.correction.visit(n, k, [&](const char*, auto*& x, index r, index c) {
+        const auto take = [&](const char*, auto*& x, index r, index c) {
           x = all.take<std::remove_cvref_t<decltype(*x)>>(r * c);
-        });
+        };
         ln::arena panels_of = placing ? arena_of(1) : ln::arena();
+        if constexpr (ln::has_levels<S>) {
+          canonical.levels.visit(n, ln::row_scales<S>(k), take);
+          packed.levels.place(panels_of, n, ln::row_scales<S>(k));
+        }
+        canonical.correction.visit(n, k, take);
         packed.correction.place(panels_of, n, k);
         sizes[0] = all.peak();
         sizes[1] = panels_of.peak();

@@ -49,6 +49,8 @@ struct plain_rounding {
     left = number - g.at(code);
     return code;
   }
+  /// Rounds the scales, where the storage does.
+  void seal(index rows, index columns, const matrix_ref<S>& to) const { to.seal(rows, columns); }
   /// Sees a row's numbers at the end, in the order of the loop.
   void finish(index, const double*) const {}
 };
@@ -199,6 +201,7 @@ class error_compensation {
         how.finish(r0 + r, numbers.data() + r * columns);
       }
     }
+    how.seal(rows, columns, to);
   }
 
  private:

@@ -30,6 +30,7 @@ void round_groups(index rows, index columns, const float* from, const matrix_ref
       for (index j = 0; j < n; ++j)
         to.set_code(r, first + j, columns, codes[static_cast<std::size_t>(j)]);
     }
+  to.seal(rows, columns);
 }
 
 }  // namespace detail

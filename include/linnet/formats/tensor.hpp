@@ -141,9 +141,10 @@ struct leaf {
   float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
   float* zeros = nullptr;   ///< likewise of a centred one: zero points or minima
   index row_scales = 0;
-  bool ggml = false;                   ///< whether codes and scales are those of ggml's blocks
-  index inputs = 0;                    ///< of input numbers, how many inputs there are
-  std::vector<leaf> corrections = {};  ///< what is added to the numbers of the codes
+  bool ggml = false;            ///< whether codes and scales are those of ggml's blocks
+  index inputs = 0;             ///< of input numbers, how many inputs there are
+  bool beside_codes = false;    ///< an array of `more`, which has finite numbers
+  std::vector<leaf> more = {};  ///< codes of scales, and what is added to the numbers of the codes
 
   index size() const { return rows * columns; }
 };
@@ -161,6 +162,17 @@ constexpr dtype dtype_of() {
     return S::code == simd::code::f8_e4m3   ? dtype::f8_e4m3
            : S::code == simd::code::f8_e5m2 ? dtype::f8_e5m2
                                             : dtype::u8;
+}
+
+/// The element type that numbers beside the codes have in files.
+template <class Value>
+constexpr dtype dtype_of_value() {
+  if constexpr (std::is_same_v<Value, float>) return dtype::f32;
+  if constexpr (std::is_same_v<Value, ops::bf16_code>) return dtype::bf16;
+  if constexpr (std::is_same_v<Value, storage::f16::value>) return dtype::f16;
+  if constexpr (std::is_same_v<Value, storage::input_number>) return dtype::u16;
+  if constexpr (std::is_same_v<Value, std::int8_t>) return dtype::i8;
+  if constexpr (std::is_same_v<Value, std::uint8_t>) return dtype::u8;
 }
 
 /// A tensor without its elements.
@@ -184,24 +196,30 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.type = dtype_of<S>();
       one.columns = row_values<S>(info.columns);
       one.data = reinterpret_cast<std::byte*>(from.data);
-      one.scales = from.scales;
-      one.zeros = from.zeros;
+      if constexpr (!has_levels<S>) {
+        one.scales = from.scales;
+        one.zeros = from.zeros;
+      }
       one.row_scales = row_scales<S>(info.columns);
       one.ggml = S::ggml;
-      [[maybe_unused]] auto more = from.correction;
-      if constexpr (is_corrected<S>)
-        more.visit(info.rows, info.columns,
-                   [&](const char* suffix, auto* values, index rows, index columns) {
-                     leaf part{.name = one.name + suffix, .rows = rows, .columns = columns};
-                     part.data = reinterpret_cast<std::byte*>(values);
-                     if constexpr (std::is_same_v<decltype(values), storage::input_number*>) {
-                       part.type = dtype::u16;
-                       part.inputs = info.columns;
-                     } else {
-                       part.type = dtype_of<typename S::correction::value>();
-                     }
-                     one.corrections.push_back(std::move(part));
-                   });
+      [[maybe_unused]] const auto add = [&](const char* suffix, auto* values, index rows,
+                                            index columns) {
+        using value = std::remove_cvref_t<decltype(*values)>;
+        leaf part{.name = one.name + suffix, .rows = rows, .columns = columns};
+        part.data = reinterpret_cast<std::byte*>(values);
+        part.type = dtype_of_value<value>();
+        part.beside_codes = true;
+        if constexpr (std::is_same_v<value, storage::input_number>) part.inputs = info.columns;
+        one.more.push_back(std::move(part));
+      };
+      if constexpr (has_levels<S>) {
+        auto levels = from.levels;
+        levels.visit(info.rows, one.row_scales, add);
+      }
+      if constexpr (is_corrected<S>) {
+        auto correction = from.correction;
+        correction.visit(info.rows, info.columns, add);
+      }
     }
   });
   return all;

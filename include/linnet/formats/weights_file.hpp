@@ -44,7 +44,7 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
       };
       add(tensor.scales, ".scales");
       add(tensor.zeros, tensor.ggml ? ".minima" : ".zeros");
-      for (const leaf& more : tensor.corrections)
+      for (const leaf& more : tensor.more)
         parts.push_back({more, {more.name, more.rows, more.columns}});
       parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
     }
@@ -76,6 +76,7 @@ inline const char* unusable(const leaf& tensor, dtype type, const std::byte* dat
     }
     return nullptr;
   }
+  if (tensor.beside_codes && !all_finite(type, data, tensor.size())) return "finite numbers";
   if (tensor.ggml) {
     for (index i = 0; is_real(type) && i < tensor.size(); ++i) {
       double x = 0;
@@ -262,13 +263,17 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
       return fits;
   }
   if constexpr (detail::fits_metadata<!detail::foreign<Naming>, M>() &&
-                detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
-    return detail::load_parts(
+                detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()) {
+    auto done = detail::load_parts(
         file, detail::parts_of<Naming>(w), prefix, values, [](std::string_view name) {
           return detail::foreign<Naming> && hugging_face_ignores(hf_kind_of<M>(), name);
         });
-  else
-    return {};
+    if (!done) return done;
+    w.visit([](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      if constexpr (requires { leaf.levels; }) leaf.open(info.rows, info.columns);
+    });
+  }
+  return {};
 }
 LINNET_OR_OUT_OF_MEMORY(file.where())
 /// Loads all weights from the bytes of a safetensors file, such as an array in the program. `where`

@@ -31,18 +31,23 @@ constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf
   const index scales = info.rows * row_scales<S>(info.columns);
   if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
   if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
-  leaf.correction.visit(
-      info.rows, info.columns, [&](const char*, auto*& values, index rows, index columns) {
-        values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
-      });
+  [[maybe_unused]] const auto take = [&](const char*, auto*& values, index rows, index columns) {
+    values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
+  };
+  if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
+  if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
 }
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
   leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
   using scale = typename ops::packed_matrix<T, S>::scale;
   const index scales = leaf.scales_size(info.rows, info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
+  if constexpr (has_levels<S>) {
+    leaf.levels.place(memory, info.rows, row_scales<S>(info.columns));
+  } else {
+    if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
+    if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
+  }
   leaf.correction.place(memory, info.rows, info.columns);
 }
 template <class T>

@@ -173,20 +173,32 @@ void each_group(Kernels, index p, index k, index k0, index k1, const packed_matr
                 F&& f) {
   using matrix = packed_matrix<float, S>;
   alignas(64) float numbers[2][panel_width];
-  const auto floats = [&](const typename matrix::scale* some, int which) -> const float* {
-    if constexpr (S::ggml) {
-      Kernels::template from_halves<float>(panel_width, some, numbers[which]);
-      return numbers[which];
-    } else {
-      return some;
-    }
-  };
   for (index at = k0; at < k1;) {
     const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
-    const index scale = matrix::scale_at(p * panel_width, at, k);
-    f(at, end, w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width,
-      S::scaled ? floats(w.scales + scale, 0) : nullptr,
-      S::centred ? floats(w.zeros + scale, 1) : nullptr);
+    const simd::word* const words =
+        w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
+    const float *scales = nullptr, *zeros = nullptr;
+    if constexpr (has_levels<S>) {
+      const index groups = row_scales<S>(k);
+      for (index j = 0; j < panel_width; ++j) {
+        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
+        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
+      }
+      scales = numbers[0], zeros = numbers[1];
+    } else if constexpr (S::scaled) {
+      const index scale = matrix::scale_at(p * panel_width, at, k);
+      const auto floats = [&](const typename matrix::scale* some, int which) -> const float* {
+        if constexpr (S::ggml) {
+          Kernels::template from_halves<float>(panel_width, some, numbers[which]);
+          return numbers[which];
+        } else {
+          return some;
+        }
+      };
+      scales = floats(w.scales + scale, 0);
+      if constexpr (S::centred) zeros = floats(w.zeros + scale, 1);
+    }
+    f(at, end, words, scales, S::centred ? zeros : nullptr);
     at = end;
   }
 }

@@ -8,6 +8,7 @@
 #include <linnet/core/parallel.hpp>
 #include <linnet/ops/correction.hpp>
 #include <linnet/ops/execution.hpp>
+#include <linnet/ops/levels.hpp>
 #include <linnet/simd/kernels.hpp>
 #include <linnet/storage/types.hpp>
 
@@ -52,6 +53,8 @@ struct packed_matrix {
   const scale* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
   const scale* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
+  /// Codes of the scales, in place of `scales` and `zeros`.
+  [[no_unique_address]] packed_levels<typename S::levels> levels{};
   /// Numbers that are added to those of the codes, see storage::corrected.
   [[no_unique_address]] packed_correction<T, typename S::correction> correction{};
 
@@ -81,7 +84,11 @@ struct packed_matrix {
   /// W(n, j).
   T at(index n, index j, index k) const {
     auto x = static_cast<T>(S::decode(code(n, j, k)));
-    if constexpr (S::scaled) {
+    if constexpr (has_levels<S>) {
+      const index g = group_of<S>(j), groups = row_scales<S>(k);
+      if constexpr (S::centred) x -= static_cast<T>(levels.zero(n, g, groups));
+      x *= static_cast<T>(levels.scale(n, g, groups));
+    } else if constexpr (S::scaled) {
       const index g = scale_at(n, j, k);
       if constexpr (S::centred && !S::ggml) x -= static_cast<T>(zeros[g]);
       x *= static_cast<T>(detail::float_of(scales[g]));
@@ -118,7 +125,7 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
         }
         for (index b = 0; b < step; ++b) out[(d + b) * panel_width + i] = block[b];
       }
-    for (index i = 0; S::scaled && i < panel_width; ++i)
+    for (index i = 0; S::scaled && !has_levels<S> && i < panel_width; ++i)
       for (index g = 0; g < groups; ++g) {
         const index at = (panel * groups + g) * panel_width + i;
         const bool real = i < count;
@@ -130,6 +137,7 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
         if constexpr (S::centred) store(from.zeros, to.zeros);
       }
   });
+  if constexpr (has_levels<S>) to.levels.pack(on, n, groups, from.levels);
   if constexpr (is_corrected<S>) to.correction.pack(on, n, k, from.correction);
 }
 
@@ -169,11 +177,15 @@ void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<
   const index groups = row_scales<S>(k);
   for (index i = 0; i < n; ++i) {
     for (index j = 0; j < k; ++j) to.set_code(i, j, k, from.code(i, j, k));
-    for (index g = 0; g < groups; ++g) {
+    for (index g = 0; g < groups && !has_levels<S>; ++g) {
       const index at = from.scale_at(i, g * S::group, k);
       to.scales[i * groups + g] = detail::float_of(from.scales[at]);
       if constexpr (S::centred) to.zeros[i * groups + g] = detail::float_of(from.zeros[at]);
     }
+  }
+  if constexpr (has_levels<S>) {
+    from.levels.unpack(n, groups, to.levels);
+    to.open(n, k);
   }
   if constexpr (is_corrected<S>) from.correction.unpack(n, k, to.correction);
 }

@@ -237,45 +237,36 @@ using low_rank_correction = corrected<S, low_rank_factors<Rank, V>>;
 
 namespace detail {
 
-/// Row `r` of the codes of a corrected matrix.
-template <class S>
-matrix_ref<typename S::base> codes_of_row(const matrix_ref<S>& all, index r, index columns) {
-  matrix_ref<typename S::base> row;
-  row.data = all.data + r * row_values<S>(columns);
-  row.scales = all.scales + r * row_scales<S>(columns);
-  if constexpr (S::centred) row.zeros = all.zeros + r * row_scales<S>(columns);
-  return row;
-}
-
 /// Rounds `x`[rows, columns] to a corrected storage: what the correction keeps counts as 0 for the
 /// codes and their scales. Where memory is lacking, scales become NaN.
 template <class S, class T>
 requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
                                              const matrix_ref<S>& to) {
   using V = typename S::correction::value;
-  const memory_block memory(columns * index{sizeof(T)});
+  const memory_block memory(rows * columns * index{sizeof(T)});
   auto* const rest = static_cast<T*>(memory.data());
   if (rest == nullptr) {
     to.scales[0] = std::numeric_limits<float>::quiet_NaN();
     return;
   }
   const auto& kept = to.correction;
+  std::copy_n(x, rows * columns, rest);
   kept.choose(rows, columns, x);
   for (index r = 0; r < rows; ++r) {
-    const T* const row = x + r * columns;
-    const auto codes = codes_of_row(to, r, columns);
-    std::copy_n(row, columns, rest);
-    kept.choose_of_row(r, columns, row, rest);
-    kept.each(r, columns, [&](index, index j) { rest[j] = 0; });
-    encode_matrix(index{1}, columns, rest, codes);
+    T* const row = rest + r * columns;
+    kept.choose_of_row(r, columns, x + r * columns, row);
+    kept.each(r, columns, [&](index, index j) { row[j] = 0; });
+  }
+  const matrix_ref<typename S::base> codes{to.data, to.scales, to.zeros, to.levels};
+  encode_matrix(rows, columns, rest, codes);
+  for (index r = 0; r < rows; ++r) {
     [[maybe_unused]] index before = -1;
     kept.each(r, columns, [&](index c, index j) {
       if constexpr (requires { kept.values; }) {
         const bool again = j <= before;  // padding
         before = j;
-        kept.values.set_code(
-            r, c, S::correction::width(columns),
-            V::encode(again ? 0 : static_cast<double>(row[j]) - codes.at(0, j, columns)));
+        const double left = static_cast<double>(x[r * columns + j]) - codes.at(r, j, columns);
+        kept.values.set_code(r, c, S::correction::width(columns), V::encode(again ? 0 : left));
       }
     });
   }

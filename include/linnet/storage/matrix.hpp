@@ -33,10 +33,11 @@ constexpr index group_of(index j) {
 /// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points and corrections included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
-  return rows *
-             (row_values<S>(columns) * static_cast<index>(sizeof(typename S::value)) +
-              row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1)) +
-         S::correction::bytes(rows, columns);
+  const index codes = rows * row_values<S>(columns) * static_cast<index>(sizeof(typename S::value));
+  index scales =
+      rows * row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1);
+  if constexpr (has_levels<S>) scales = S::levels::bytes(rows, row_scales<S>(columns));
+  return codes + scales + S::correction::bytes(rows, columns);
 }
 
 /// Bits for one weight in rows of `columns` inputs, scales and zero points included.
@@ -53,6 +54,8 @@ struct matrix_ref {
   typename S::value* data = nullptr;  ///< [rows, row_values]
   float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
   float* zeros = nullptr;             ///< likewise where it is centred: zero points or minima
+  /// Codes of the scales; `scales` and `zeros` are the numbers that they stand for.
+  [[no_unique_address]] typename S::levels::canonical levels{};
   [[no_unique_address]] typename S::correction::canonical correction{};  ///< see storage::corrected
 
   /// The code at row `r`, column `j`, in the low bits.
@@ -93,6 +96,14 @@ struct matrix_ref {
     if constexpr (S::scaled) scales[r * row_scales<S>(columns) + g] = one.scale;
     if constexpr (S::centred) zeros[r * row_scales<S>(columns) + g] = one.zero;
   }
+  /// Rounds the scales where the storage rounds them, in place: the end of filling in a matrix.
+  void seal(index rows, index columns) const {
+    if constexpr (has_levels<S>) levels.seal(rows, row_scales<S>(columns), scales, zeros);
+  }
+  /// Fills in the scales that are stored as codes, after these were read.
+  void open(index rows, index columns) const {
+    if constexpr (has_levels<S>) levels.open(rows, row_scales<S>(columns), scales, zeros);
+  }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
     const double x = grid(r, group_of<S>(j), columns).at(code(r, j, columns));
@@ -117,12 +128,19 @@ requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index colu
   };
   const index group = S::group ? S::group : columns;
   if constexpr (S::per_tensor) fit(x, rows * columns, 0, 0);
-  for (index r = 0; r < rows; ++r) {
-    const T* const row = x + r * columns;
+  const auto fit_row = [&](index r) {
     if constexpr (S::per_tensor) to.set_grid(r, 0, columns, to.grid(0, 0, columns));
     if constexpr (S::scaled && !S::per_tensor)
       for (index first = 0; first < columns; first += group)
-        fit(row + first, (std::min)(group, columns - first), r, first / group);
+        fit(x + r * columns + first, (std::min)(group, columns - first), r, first / group);
+  };
+  if constexpr (has_levels<S>) {
+    for (index r = 0; r < rows; ++r) fit_row(r);
+    to.seal(rows, columns);
+  }
+  for (index r = 0; r < rows; ++r) {
+    const T* const row = x + r * columns;
+    if constexpr (!has_levels<S>) fit_row(r);
     for (index j = 0; j < columns; ++j)
       to.set_code(r, j, columns,
                   to.grid(r, group_of<S>(j), columns).nearest(static_cast<double>(row[j])));

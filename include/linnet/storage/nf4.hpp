@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include <linnet/storage/levels.hpp>
 #include <linnet/storage/policy.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -38,6 +39,16 @@ struct nf4_per : coded<std::uint8_t, simd::code::nf4> {
 };
 /// 4-bit codes of normal quantiles, one scale for each 64 inputs of a row.
 struct nf4 : nf4_per<64> {};
+/// 4-bit codes of normal quantiles whose scales are rounded to 8 bits: double quantization. Blocks
+/// of 256 scales share a step, and all of a matrix share their mean.
+template <index Group>
+struct nf4_double_per : nf4_per<Group> {
+  static_assert(Group > 0, "linnet::storage::nf4_double_per: scales are those of groups, not rows");
+  static constexpr const char* name = "nf4_double";
+  using levels = mean_levels<256>;
+};
+/// Double quantization with one scale for each 64 inputs of a row, as QLoRA has it.
+struct nf4_double : nf4_double_per<64> {};
 
 }  // namespace storage
 

@@ -62,9 +62,15 @@ struct no_correction {
   static constexpr index bytes(index, index) { return 0; }
 };
 
+/// Scales are floats, not codes of a second level, see mean_levels.
+struct no_levels {
+  struct canonical {};
+};
+
 /// Base of all storage types; a type overrides what differs.
 struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
+  using levels = no_levels;                  ///< how scales are rounded
   using correction = no_correction;          ///< what is added to the numbers of the codes
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
@@ -117,14 +123,18 @@ template <class S, class A>
 struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
-  static_assert(!std::is_same_v<A, linnet::compute::int8> || keeps<S>(simd::code::u8) ||
-                    keeps<S>(simd::code::u4),
+  static_assert(!std::is_same_v<A, linnet::compute::int8> ||
+                    ((keeps<S>(simd::code::u8) || keeps<S>(simd::code::u4)) &&
+                     std::is_same_v<typename S::levels, no_levels>),
                 "linnet: compute::int8 multiplies weights stored as integers of 8 or 4 bits");
   using compute = A;
 };
 
 }  // namespace storage
 
+/// Whether the scales of storage `S` are rounded, see storage::mean_levels.
+template <class S>
+inline constexpr bool has_levels = !std::is_same_v<typename S::levels, storage::no_levels>;
 /// Whether storage `S` adds numbers to those of its codes, see storage::corrected.
 template <class S>
 inline constexpr bool is_corrected =

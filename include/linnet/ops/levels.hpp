@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Rounded scales of packed panels, which products read as they are stored.
+
+#include <cstdint>
+
+#include <linnet/core/arena.hpp>
+#include <linnet/ops/execution.hpp>
+#include <linnet/storage/types.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Scales of a matrix [N, K] with `groups` of them in a row, packed for products; these are none.
+template <class L>
+struct packed_levels {};
+
+/// Scales by a mean and steps.
+template <index Block>
+struct packed_levels<storage::mean_levels<Block>> {
+  using kind = storage::mean_levels<Block>;
+  const std::int8_t* codes = nullptr;  ///< [panels, groups, 32]
+  const float* steps = nullptr;        ///< of the padded rows
+  const float* mean = nullptr;         ///< [1]
+
+  constexpr void place(arena& memory, index n, index groups) {
+    const index rows = round_up(n, simd::panel_width);
+    codes = memory.take<std::int8_t>(rows * groups);
+    steps = memory.take<float>(kind::steps(rows, groups));
+    mean = memory.take<float>(1);
+  }
+  static constexpr index place_of(index n, index g, index groups) {
+    return (n / simd::panel_width * groups + g) * simd::panel_width + n % simd::panel_width;
+  }
+  void pack(const execution& on, index n, index groups,
+            const typename kind::canonical& from) const {
+    on.threads.each(n, [&](index i) {
+      for (index g = 0; g < groups; ++g)
+        const_cast<std::int8_t*>(codes)[place_of(i, g, groups)] = from.codes[i * groups + g];
+    });
+    on.threads.each(kind::steps(n, groups),
+                    [&](index b) { const_cast<float*>(steps)[b] = from.step[b]; });
+    on.threads.once([&] { *const_cast<float*>(mean) = *from.mean; });
+  }
+  void unpack(index n, index groups, const typename kind::canonical& to) const {
+    for (index i = 0; i < n; ++i)
+      for (index g = 0; g < groups; ++g) to.codes[i * groups + g] = codes[place_of(i, g, groups)];
+    std::copy_n(steps, kind::steps(n, groups), to.step);
+    *to.mean = *mean;
+  }
+  float scale(index n, index g, index groups) const {
+    return kind::number(*mean, steps[(n * groups + g) / Block], codes[place_of(n, g, groups)]);
+  }
+  static float zero(index, index, index) { return 0; }
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
