@@ -88,6 +88,7 @@ constexpr spelling storages[] = {
     {"int8", "ln::storage::int8"},
     {"int4", "ln::storage::int4<32>"},
     {"nf4", "ln::storage::nf4"},
+    {"ternary", "ln::storage::ternary"},
     {"fp8_e4m3", "ln::storage::fp8_e4m3"},
     {"fp8_e5m2", "ln::storage::fp8_e5m2"},
     {"q8_0", "ln::storage::q8_0"},

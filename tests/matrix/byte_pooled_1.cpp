@@ -15,7 +15,7 @@ BOOST_AUTO_TEST_CASE(model_01) {
   check<byte_pooled, ln::kv::bf16>("byte_pooled: cache bf16");
 }
 BOOST_AUTO_TEST_CASE(model_02) {
-  check<byte_pooled, ln::storage::q4_0, ln::compute::int8>("byte_pooled: weights q4_0 in int8");
+  check<byte_pooled, ln::storage::ternary, ln::compute::int8>("byte_pooled: weights ternary in int8");
 }
 BOOST_AUTO_TEST_CASE(model_03) {
   check<byte_pooled, ln::kv::int4>("byte_pooled: cache int4");

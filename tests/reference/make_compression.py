@@ -123,6 +123,12 @@ def hqq(w, most, group, norm=0.7, beta=10.0, kappa=1.01, iterations=20):
     return codes, np.reshape(scales, shape), np.reshape(zeros, shape)
 
 
+def ternary(w):
+    """BitNet b1.58 (Ma et al. 2024): one scale, the mean magnitude."""
+    scale = float(F32(max(1e-5, np.mean(np.abs(w.astype(float))))))
+    return np.clip(np.rint(w / scale), -1, 1) + 0, np.full((len(w), 1), scale)
+
+
 def write(name, **tensors):
     lines = []
     for tensor, x in tensors.items():
@@ -152,6 +158,8 @@ def main():
     for name, most, centred, group in [("int4", 7, False, 8), ("int8_group_asymmetric", 255, True, 16)]:
         codes, scales, zeros = clip_search(w, x, most, centred, group)
         write(f"clip_search_{name}", codes=codes, scales=scales, zeros=zeros)
+    codes, scales = ternary(w)
+    write("ternary", codes=codes, scales=scales)
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

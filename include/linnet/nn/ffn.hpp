@@ -142,7 +142,7 @@ struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
   using wide = projection<D, F, Bias, Projections>;
-  using narrow = projection<F, D, Bias, Projections>;
+  using narrow = output_projection<F, D, Bias, Projections>;
 
   template <class Form>
   struct params {
@@ -243,7 +243,7 @@ struct standard : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer =
       chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
-            named<"wo", projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
+            named<"wo", output_projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -285,6 +285,14 @@ struct low_rank : policy {
   static constexpr index rank = Rank;
   template <index D, index F, bool Bias>
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.rank = Rank}>;
+};
+
+/// A standard or gated feed-forward `Of` that normalises the hidden values before its last matrix,
+/// as BitNet does (Ma et al. 2024), with an RMSNorm.
+template <class Of = swiglu>
+struct sub_norm : policy {
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.normed = true}>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.
