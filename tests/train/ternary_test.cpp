@@ -2,6 +2,8 @@
 // BitNet b1.58 from scratch: a decoder with ternary weights and int8 inputs is trained, saved as it
 // ships, and writes what the trainer's model would.
 
+#include <linnet/json.hpp>
+
 #include "support/data.hpp"
 #include "support/models.hpp"
 
