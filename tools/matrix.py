@@ -34,6 +34,7 @@ STORED = {
 ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "storage::fp8_e4m3",
                "per role": "storage::per_role<storage::q4_1, storage::embedding<storage::q8_0>, "
                            "storage::attention_v<storage::int3<>>, storage::ffn_down<storage::nf4>>",
+               "ternary": "storage::ternary",
                "f16": "storage::f16", "int8": "storage::int8", "fp8_e5m2": "storage::fp8_e5m2",
                "bf16": "storage::bf16"}
 ALSO_IN_INT8 = {
@@ -42,6 +43,7 @@ ALSO_IN_INT8 = {
     "per role in int8": "storage::per_role<storage::q4_1, storage::embedding<storage::q8_0>>, "
                         "compute::int8",
     "q4_0 in int8": "storage::q4_0, compute::int8",
+    "ternary in int8": "storage::ternary, compute::int8",
     "int8 groups in int8": "storage::int8_per<storage::granularity::group, "
                            "storage::symmetry::asymmetric>, compute::int8",
 }
@@ -71,13 +73,15 @@ DECODERS = {
                  "sinusoidal": "position::sinusoidal", "none": "position::none"},
     "ffn": {"swiglu": "", "skip": "ffn::skip", "gelu": "ffn::gelu_tanh, norm::layer_norm, bias::all",
             "reparam": "ffn::reparam<2>", "channel mix": "ffn::rwkv4_channel_mix",
-            "hadamard": "ffn::hadamard<>"},
+            "hadamard": "ffn::hadamard<>", "sub norm": "ffn::sub_norm<>, attention::sub_norm<>"},
     "ends": {"tied": "", "untied": "tie::untied", "factorised": "embedding::factorised<4>"},
 }
 
 
 def decoder_fits(a):
     kind, sharing, ffn = a.get("attention"), a.get("sharing"), a.get("ffn")
+    if ffn == "sub norm" and kind not in (None, "full"):
+        return False
     if kind in RECURRENT and a.get("cache", "exact") != "exact":
         return False  # the same model
     if kind in WITHOUT_POSITIONS and a.get("position", "none") != "none":

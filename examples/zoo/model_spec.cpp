@@ -86,8 +86,8 @@ constexpr spelling storages[] = {
     {"f16", "ln::storage::f16"},           {"int8", "ln::storage::int8"},
     {"int4", "ln::storage::int4<32>"},     {"nf4", "ln::storage::nf4"},
     {"fp8_e4m3", "ln::storage::fp8_e4m3"}, {"fp8_e5m2", "ln::storage::fp8_e5m2"},
-    {"q8_0", "ln::storage::q8_0"},         {"q4_0", "ln::storage::q4_0"},
-    {"q4_1", "ln::storage::q4_1"}};
+    {"ternary", "ln::storage::ternary"},   {"q8_0", "ln::storage::q8_0"},
+    {"q4_0", "ln::storage::q4_0"},         {"q4_1", "ln::storage::q4_1"}};
 /// What activations are rounded to before products.
 constexpr spelling activations[] = {
     {"f32", "ln::compute::f32"}, {"bf16", "ln::compute::bf16"}, {"int8", "ln::compute::int8"}};

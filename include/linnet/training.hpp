@@ -11,6 +11,7 @@
 #include <linnet/data/pause.hpp>
 #include <linnet/data/window_stream.hpp>
 #include <linnet/distill/distillation.hpp>
+#include <linnet/distill/generated_texts.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/file/corpus.hpp>
 #include <linnet/inference.hpp>

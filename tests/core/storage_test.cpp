@@ -133,6 +133,7 @@ BOOST_AUTO_TEST_CASE(bytes_of_matrices) {
   static_assert(ln::matrix_bytes<storage::q4_0>(3, 64) == 3 * (32 + 2 * 4));
   static_assert(ln::matrix_bytes<storage::q4_1>(3, 64) == 3 * (32 + 2 * 8));
   static_assert(ln::matrix_bytes<storage::int2<>>(3, 64) == 3 * (16 + 2 * 4));
+  static_assert(ln::matrix_bytes<storage::ternary>(3, 64) == 3 * (16 + 4));
   static_assert(ln::matrix_bytes<storage::int3<64>>(3, 128) == 3 * (48 + 2 * 4));
   static_assert(ln::matrix_bytes<storage::int3<0>>(3, 65) == 3 * (25 + 4));
   static_assert(ln::matrix_bytes<storage::int4<0>>(3, 65) == 3 * (33 + 4));

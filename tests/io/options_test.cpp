@@ -284,6 +284,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
   });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
+  check<ln::text_generation_options>(
+      "text_generation_options", "text_generation_options", {},
+      [&](const auto& o) { return complaint_of(ln::generate_texts(p, l, o)); });
   check<ln::contrastive_options>(
       "contrastive_options", "contrastive_options", {},
       [&](const auto& o) { return complaint_of(ln::contrastive_objective::open(o)); });

@@ -30,10 +30,10 @@ BOOST_AUTO_TEST_CASE(model_06) {
   check<decoder, ln::ffn::rwkv4_channel_mix, ln::position::rope_half, ln::kv::int8, ln::embedding::factorised<4>>("decoder: ffn channel mix, position rope_half, cache int8, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_07) {
-  check<decoder, ln::sharing::lora<2>, ln::position::rope_half, ln::kv::int4, ln::storage::nf4, ln::tie::untied>("decoder: sharing lora, position rope_half, cache int4, weights nf4, ends untied");
+  check<decoder, ln::ffn::sub_norm<>, ln::attention::sub_norm<>, ln::position::learned, ln::storage::nf4, ln::tie::untied, ln::depths::mixture_of_depths<0.5>>("decoder: ffn sub norm, position learned, weights nf4, ends untied, depths mixture");
 }
 BOOST_AUTO_TEST_CASE(model_08) {
-  check<decoder, ln::attention::hadamard<>, ln::kv::bf16, ln::ffn::skip, ln::sharing::all, ln::position::sinusoidal, ln::tie::untied>("decoder: attention hadamard, cache bf16, ffn skip, sharing all, position sinusoidal, ends untied");
+  check<decoder, ln::sharing::lora<2>, ln::position::rope_half, ln::kv::int4, ln::storage::fp8_e4m3>("decoder: sharing lora, position rope_half, cache int4, weights fp8_e4m3");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

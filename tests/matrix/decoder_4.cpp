@@ -12,28 +12,28 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_decoder)
 
 BOOST_AUTO_TEST_CASE(model_25) {
-  check<decoder, ln::attention::lsh<4, 3>, ln::kv::int8, ln::ffn::hadamard<>, ln::sharing::all, ln::position::learned, ln::tie::untied>("decoder: attention lsh, cache int8, ffn hadamard, sharing all, position learned, ends untied");
+  check<decoder, ln::attention::lsh<4, 3>, ln::kv::int8, ln::ffn::hadamard<>, ln::sharing::all, ln::position::rope_half, ln::tie::untied>("decoder: attention lsh, cache int8, ffn hadamard, sharing all, position rope_half, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_26) {
-  check<decoder, ln::attention::lsh<4, 3>, ln::ffn::rwkv4_channel_mix, ln::position::rope_half, ln::kv::bf16, ln::storage::int4<>, ln::compute::int8, ln::tie::untied>("decoder: attention lsh, ffn channel mix, position rope_half, cache bf16, weights int4 in int8, ends untied");
+  check<decoder, ln::attention::lsh<4, 3>, ln::ffn::rwkv4_channel_mix, ln::kv::int4, ln::storage::bf16, ln::compute::bf16>("decoder: attention lsh, ffn channel mix, cache int4, weights bf16 in bf16");
 }
 BOOST_AUTO_TEST_CASE(model_27) {
-  check<decoder, ln::attention::lsh<4, 3>, ln::ffn::reparam<2>, ln::sharing::all, ln::position::rope_half, ln::kv::bf16, ln::tie::untied>("decoder: attention lsh, ffn reparam, sharing all, position rope_half, cache bf16, ends untied");
+  check<decoder, ln::attention::lsh<4, 3>, ln::ffn::reparam<2>, ln::sharing::all, ln::position::learned, ln::kv::bf16, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("decoder: attention lsh, ffn reparam, sharing all, position learned, cache bf16, weights int8 groups in int8");
 }
 BOOST_AUTO_TEST_CASE(model_28) {
-  check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::bf16, ln::position::learned, ln::storage::bf16, ln::compute::bf16>("decoder: attention lsh online, cache bf16, position learned, weights bf16 in bf16");
+  check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::bf16, ln::position::learned>("decoder: attention lsh online, cache bf16, position learned");
 }
 BOOST_AUTO_TEST_CASE(model_29) {
-  check<decoder, ln::attention::lsh<4, 3>::online, ln::ffn::skip, ln::sharing::repeat<2>, ln::position::none, ln::tie::untied>("decoder: attention lsh online, ffn skip, sharing repeat, position none, ends untied");
+  check<decoder, ln::attention::lsh<4, 3>::online, ln::ffn::skip, ln::sharing::ffn, ln::position::none, ln::storage::int8, ln::compute::int8, ln::tie::untied>("decoder: attention lsh online, ffn skip, sharing ffn, position none, weights int8 in int8, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_30) {
-  check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::int4, ln::ffn::rwkv4_channel_mix, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::storage::fp8_e5m2, ln::embedding::factorised<4>>("decoder: attention lsh online, cache int4, ffn channel mix, sharing repeat, position sinusoidal, weights fp8_e5m2, ends factorised");
+  check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::int4, ln::ffn::hadamard<>, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::storage::bf16, ln::compute::bf16, ln::embedding::factorised<4>>("decoder: attention lsh online, cache int4, ffn hadamard, sharing repeat, position sinusoidal, weights bf16 in bf16, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_31) {
-  check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::int8, ln::sharing::ffn, ln::storage::bf16, ln::compute::bf16>("decoder: attention lsh online, cache int8, sharing ffn, weights bf16 in bf16");
+  check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::int8, ln::sharing::all, ln::position::none, ln::storage::int8>("decoder: attention lsh online, cache int8, sharing all, position none, weights int8");
 }
 BOOST_AUTO_TEST_CASE(model_32) {
-  check<decoder, ln::attention::lsh<4, 3>::online, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::sharing::all, ln::storage::bf16, ln::compute::bf16>("decoder: attention lsh online, ffn gelu, sharing all, weights bf16 in bf16");
+  check<decoder, ln::attention::lsh<4, 3>::online, ln::ffn::rwkv4_channel_mix, ln::sharing::all, ln::storage::fp8_e5m2>("decoder: attention lsh online, ffn channel mix, sharing all, weights fp8_e5m2");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -24,7 +24,7 @@ BOOST_AUTO_TEST_CASE(model_28) {
   check<encoder, ln::attention::lsh<4, 3>, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::sharing::ffn, ln::tie::untied, ln::storage::bf16, ln::compute::bf16, ln::position::rope, ln::norm_placement::pre>("encoder: attention lsh, ffn gated, sharing ffn, head untied, weights bf16 in bf16, position rope, norms pre");
 }
 BOOST_AUTO_TEST_CASE(model_29) {
-  check<encoder, ln::attention::lsh<4, 3>, ln::sharing::all, ln::embedding::factorised<4>, ln::storage::int8, ln::position::none>("encoder: attention lsh, sharing all, head factorised, weights int8, position none");
+  check<encoder, ln::attention::lsh<4, 3>, ln::sharing::all, ln::embedding::factorised<4>, ln::storage::nf4, ln::position::none>("encoder: attention lsh, sharing all, head factorised, weights nf4, position none");
 }
 BOOST_AUTO_TEST_CASE(model_30) {
   check<encoder, ln::attention::lsh<4, 3>, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::token_classification<3>, ln::storage::int8, ln::compute::int8>("encoder: attention lsh, ffn skip, sharing repeat, head token, weights int8 in int8");

@@ -18,7 +18,7 @@ BOOST_AUTO_TEST_CASE(model_34) {
   check<encoder, ln::attention::nystrom<4, 3>, ln::sharing::all, ln::embedding::factorised<4>, ln::storage::int4<>, ln::compute::int8, ln::position::none>("encoder: attention nystrom, sharing all, head factorised, weights int4 in int8, position none");
 }
 BOOST_AUTO_TEST_CASE(model_35) {
-  check<encoder, ln::attention::nystrom<4, 3>, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::sequence_classification<3>, ln::storage::fp8_e5m2>("encoder: attention nystrom, ffn skip, sharing repeat, head sequence, weights fp8_e5m2");
+  check<encoder, ln::attention::nystrom<4, 3>, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::sequence_classification<3>, ln::storage::fp8_e4m3>("encoder: attention nystrom, ffn skip, sharing repeat, head sequence, weights fp8_e4m3");
 }
 BOOST_AUTO_TEST_CASE(model_36) {
   check<encoder, ln::attention::nystrom<4, 3>, ln::head::token_classification<3>>("encoder: attention nystrom, head token");
@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_39) {
   check<encoder, ln::attention::routing<5, 6>, ln::sharing::all, ln::embedding::factorised<4>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>, ln::compute::int8, ln::position::none>("encoder: attention routing, sharing all, head factorised, weights per role in int8, position none");
 }
 BOOST_AUTO_TEST_CASE(model_40) {
-  check<encoder, ln::attention::routing<5, 6>, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::sequence_classification<3>, ln::storage::bf16>("encoder: attention routing, ffn skip, sharing repeat, head sequence, weights bf16");
+  check<encoder, ln::attention::routing<5, 6>, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::sequence_classification<3>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::int3<>>, ln::storage::ffn_down<ln::storage::nf4>>>("encoder: attention routing, ffn skip, sharing repeat, head sequence, weights per role");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

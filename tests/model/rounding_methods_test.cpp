@@ -82,6 +82,10 @@ BOOST_AUTO_TEST_CASE(clipped_codes_of_the_reference) {
   check_fixture<int4>("gptq_clip_int4_act_order", ln::gptq{.act_order = true, .clip = {}});
 }
 
+BOOST_AUTO_TEST_CASE(ternary_codes_of_the_reference) {
+  check_fixture<ln::storage::ternary>("ternary", ln::round_to_nearest{});
+}
+
 BOOST_AUTO_TEST_CASE(hqq_codes_of_the_reference) {
   const auto expected = fixture("hqq_int8_group_asymmetric");
   const std::vector<float> w(expected.at("weights").begin(), expected.at("weights").end());

@@ -67,6 +67,7 @@ BOOST_AUTO_TEST_CASE(every_storage) {
   check_model<storage::int3<64>>(1e-5);
   check_model<storage::int5<>>(1e-5);
   check_model<storage::nf4>(1e-5);
+  check_model<storage::ternary>(1e-5);
   check_model<storage::q8_0>(1e-5);
   check_model<storage::q4_0>(1e-5);
   check_model<storage::q4_1>(1e-5);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Inputs are rounded to int8 only where weights are integers too.
-// expect: compute::int8 multiplies weights stored as integers of 8 or 4 bits
+// expect: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits
 // lines: 48: the storage type itself is wrong, wherever it is named
 #include <linnet/linnet.hpp>
 namespace ln = linnet;

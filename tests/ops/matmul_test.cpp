@@ -132,7 +132,9 @@ void check_group_sums() {
       x[at(l)] = l % 3 ? -1.0f : 1.0f;
       x[at(k + l)] = 1.0f;
       for (const index row : {0, 35}) {
-        const auto ends = std::is_same_v<typename S::value, std::int8_t> ? 0x80 : 0xf;
+        const auto ends = std::is_same_v<typename S::value, std::int8_t> ? 0x80
+                          : S::shared_bits == 2                          ? 0x2
+                                                                         : 0xf;
         const int high = S::centred && S::code == ln::simd::code::u8 ? 255 : ends;
         w.canonical.set_code(row, l, k, static_cast<typename S::value>(l % 2 && row ? 0 : high));
       }
@@ -372,6 +374,7 @@ BOOST_AUTO_TEST_CASE(forward_int8_groups) {
 BOOST_AUTO_TEST_CASE(forward_int4) { check_forward<float, storage::int4<32>>(); }
 BOOST_AUTO_TEST_CASE(forward_of_few_bits) {
   check_forward<float, storage::int2<16>>();
+  check_forward<float, storage::ternary>();
   check_forward<float, storage::int3<64>>();
   check_forward<float, storage::int5<>>();
   check_forward<float, storage::int6<0>>();
@@ -406,6 +409,8 @@ BOOST_AUTO_TEST_CASE(forward_groups_int8) {
   check_forward<float, with_compute<storage::q4_1, int8>>();
   check_forward<float, with_compute<storage::int4<64>, int8>>();
   check_forward<float, with_compute<storage::int4<0>, int8>>();
+  check_forward<float, with_compute<storage::int2<32>, int8>>();
+  check_forward<float, with_compute<storage::ternary, int8>>();
   check_forward<
       float, with_compute<storage::int8_per<granularity::group, symmetry::asymmetric, 8>, int8>>();
 }
@@ -419,6 +424,8 @@ BOOST_AUTO_TEST_CASE(groups_int8_bit_for_bit) {
   check_group_sums<storage::q4_1>();
   check_group_sums<storage::int4<8>>();
   check_group_sums<storage::int4<128>>();
+  check_group_sums<storage::int2<16>>();
+  check_group_sums<storage::int2<128>>();
   check_group_sums<storage::int8_per<granularity::group, symmetry::asymmetric, 16>>();
 }
 // What follows a product, for each way that products are computed.
@@ -553,6 +560,7 @@ BOOST_AUTO_TEST_CASE(same_bits_in_every_storage, *boost::unit_test::label("tsan"
   check_threads<storage::with_compute<storage::q8_0, ln::compute::int8>>();
   check_threads<storage::with_compute<storage::q4_1, ln::compute::int8>>();
   check_threads<storage::with_compute<storage::int4<0>, ln::compute::int8>>();
+  check_threads<storage::with_compute<storage::ternary, ln::compute::int8>>();
 }
 
 // The bias gradient is the sum of the rows, added to what is there.

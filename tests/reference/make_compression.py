@@ -232,6 +232,12 @@ def nf4_double(w, group):
     return np.argmin(near, axis=2), codes, np.array([[step]]), np.array([[mean]])
 
 
+def ternary(w):
+    """BitNet b1.58 (Ma et al. 2024): one scale, the mean magnitude."""
+    scale = float(F32(max(1e-5, np.mean(np.abs(w.astype(float))))))
+    return np.clip(np.rint(w / scale), -1, 1) + 0, np.full((len(w), 1), scale)
+
+
 def write(name, **tensors):
     lines = []
     for tensor, x in tensors.items():
@@ -276,6 +282,8 @@ def main():
     write("lorc_int4", product=product, rest=rest)
     codes, scales, step, mean = nf4_double(w, 8)
     write("nf4_double", codes=codes, scale_codes=scales, step=step, mean=mean)
+    codes, scales = ternary(w)
+    write("ternary", codes=codes, scales=scales)
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

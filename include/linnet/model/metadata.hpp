@@ -89,6 +89,11 @@ struct ffn_metadata<ffn::hadamard<Of>> : ffn_metadata<void> {
   static constexpr bool named = ffn_metadata<Of>::named;
   static std::string name() { return "hadamard " + ffn_metadata<Of>::name(); }
 };
+template <class Of>
+struct ffn_metadata<ffn::sub_norm<Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() { return "sub_norm " + ffn_metadata<Of>::name(); }
+};
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
 /// gated.

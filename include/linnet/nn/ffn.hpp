@@ -150,7 +150,7 @@ struct activated_linear {
 /// of `down`.
 template <index D, index F, activation_kind A, bool Bias,
           projection_kind Projections = projection_kind{},
-          class Narrow = projection<F, D, Bias, Projections>>
+          class Narrow = output_projection<F, D, Bias, Projections>>
 struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
@@ -265,7 +265,7 @@ struct standard : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer =
       chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
-            named<"wo", projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
+            named<"wo", output_projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
   /// Layer whose hidden channels are rotated before the second matrix.
   template <index D, index F, bool Bias>
   using rotated_layer =
@@ -325,6 +325,14 @@ struct hadamard : policy {
   using plain = Of;  ///< what it rotates
   template <index D, index F, bool Bias>
   using layer = typename Of::template rotated_layer<D, F, Bias>;
+};
+
+/// A standard or gated feed-forward `Of` that normalises the hidden values before its last matrix,
+/// as BitNet does (Ma et al. 2024), with an RMSNorm.
+template <class Of = swiglu>
+struct sub_norm : policy {
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.normed = true}>;
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.

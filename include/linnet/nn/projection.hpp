@@ -7,6 +7,7 @@
 #include <linnet/core/shapes.hpp>
 #include <linnet/nn/chain.hpp>
 #include <linnet/nn/linear.hpp>
+#include <linnet/nn/norm.hpp>
 #include <linnet/nn/repeat.hpp>
 #include <linnet/nn/residual.hpp>
 
@@ -178,5 +179,24 @@ requires(Kind.rank > 0 && Kind.delta) struct linear_map_of<In, Out, Bias, Kind> 
 /// The linear map of a kind.
 template <index In, index Out, bool Bias = false, projection_kind Kind = projection_kind{}>
 using projection = typename detail::linear_map_of<In, Out, Bias, Kind>::type;
+
+/// RMSNorm with eps 1e-5 and then a linear map: y = W (gamma x / sqrt(mean(x^2) + eps)) (+ b).
+template <index In, index Out, bool Bias = false>
+using normed_linear =
+    chain<named<"norm", norm::rms::layer<In, real{1e-5}>>, named<"", linear<In, Out, Bias>>>;
+
+namespace detail {
+template <index In, index Out, bool Bias, projection_kind Kind>
+struct output_map_of : linear_map_of<In, Out, Bias, Kind> {};
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.normed) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain(), "linnet: a map that normalises its inputs is one matrix");
+  using type = normed_linear<In, Out, Bias>;
+};
+}  // namespace detail
+
+/// The linear map of a kind that ends a branch.
+template <index In, index Out, bool Bias = false, projection_kind Kind = projection_kind{}>
+using output_projection = typename detail::output_map_of<In, Out, Bias, Kind>::type;
 
 LINNET_NAMESPACE_END

@@ -5,7 +5,8 @@
 /// registers, beside the products, whatever the number of rows. Each output is the same sum by the
 /// same steps in every tile: groups in ascending order, exact within a group.
 
-/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
 template <code C>
 static constexpr int input_words = 8 / bits_of(C);
 
@@ -27,6 +28,17 @@ LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y)
   }
 }
 
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
@@ -34,9 +46,12 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> == 2) {
-    for (index i = n; i % 8; ++i) y[i] = 0;
-    split_even_and_odd(n, y);
+  if constexpr (input_words<C> > 1) {
+    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    if constexpr (input_words<C> == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
   }
 }
 
@@ -46,12 +61,14 @@ struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
     if constexpr (input_words<C> == 1)
       codes = w;
-    else
+    else if constexpr (input_words<C> == 2)
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    else
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
-  static constexpr bool short_sums = input_words<C> == 2;
+  static constexpr bool short_sums = input_words<C> > 1;
 #else
   static constexpr bool short_sums = false;
 #endif

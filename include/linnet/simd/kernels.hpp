@@ -39,7 +39,8 @@
   LINNET_GROUPS(L, u8, zero, float)                                                                \
   LINNET_GROUPS(L, u4, origin, float)                                                              \
   LINNET_GROUPS(L, u4, origin, f16_code)                                                           \
-  LINNET_GROUPS(L, u4, minimum, f16_code)
+  LINNET_GROUPS(L, u4, minimum, f16_code)                                                          \
+  LINNET_GROUPS(L, u2, origin, float)
 #define LINNET_TO_GROUPS(L, C)                                  \
   LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
       index, index, const float*, std::int8_t*, float*, std::int32_t*);
@@ -62,6 +63,7 @@
   LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
   LINNET_TO_GROUPS(L, u8)                                                                          \
   LINNET_TO_GROUPS(L, u4)                                                                          \
+  LINNET_TO_GROUPS(L, u2)                                                                          \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \

@@ -50,6 +50,8 @@ struct code_grid {
       value codes[S::group] = {};
       for (index j = 0; j < n; ++j) numbers[j] = static_cast<float>(x[j]);
       S::round_block(n, numbers, codes, g.scale, g.zero);
+    } else if constexpr (requires { S::fit_scale(n, x); }) {
+      g.scale = S::fit_scale(n, x);
     } else if constexpr (S::scaled) {
       double low = 0, high = 0;
       for (index j = 0; j < n; ++j) {

@@ -21,7 +21,7 @@ struct policy {};
 struct f32 : policy {};
 /// bfloat16 to nearest even; sums in f32. Weights must be stored as bf16.
 struct bf16 : policy {};
-/// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8 or 4
+/// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8, 4 or 2
 /// bits. A token has one scale, or one for each group of inputs where weights have scales of
 /// groups. Sums of what shares a scale are exact, in int32; those of the groups are in f32.
 struct int8 : policy {};
@@ -124,9 +124,10 @@ struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
   static_assert(!std::is_same_v<A, linnet::compute::int8> ||
-                    ((keeps<S>(simd::code::u8) || keeps<S>(simd::code::u4)) &&
+                    ((keeps<S>(simd::code::u8) || keeps<S>(simd::code::u4) ||
+                      keeps<S>(simd::code::u2)) &&
                      std::is_same_v<typename S::levels, no_levels>),
-                "linnet: compute::int8 multiplies weights stored as integers of 8 or 4 bits");
+                "linnet: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits");
   using compute = A;
 };
 

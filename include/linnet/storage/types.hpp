@@ -14,3 +14,4 @@
 #include <linnet/storage/nf4.hpp>
 #include <linnet/storage/per_role.hpp>
 #include <linnet/storage/small_float.hpp>
+#include <linnet/storage/ternary.hpp>

@@ -327,6 +327,24 @@ struct hadamard : Kind {
   using layer = typename Kind::template layer<rotating(A)>;
 };
 
+/// Attention `Kind` that normalises what its output projection reads, as BitNet does (Ma et al.
+/// 2024), with an RMSNorm over all heads.
+template <class Kind = full>
+struct sub_norm : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::sub_norm: this kind's maps are not of its making; full, "
+                "prefix, sliding_window and sinks are");
+  static constexpr bool supports_low_rank = false;
+  using kind = sub_norm;
+  static std::string name() { return "sub_norm " + Kind::name(); }
+  static constexpr attention_shape with_norm(attention_shape a) {
+    a.projections.normed = true;
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<with_norm(A)>;
+};
+
 /// Full attention in which all tokens see a prefix, such as a question, also its own tokens (Raffel
 /// et al. 2020, "prefix LM"). Behind the prefix, tokens see only what came before.
 /// decoder_batch::prefixes tells its length; a session takes the tokens of the first feed() for it.

@@ -25,7 +25,7 @@ struct attention_projections {
   static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
   using to_query = projection<in, n, A.bias, A.projections>;
   using to_key = projection<in, kv, A.bias, A.projections>;
-  using to_output = projection<n, out, A.bias, A.projections>;
+  using to_output = output_projection<n, out, A.bias, A.projections>;
 
   /// Factor of the scores.
   template <class T>

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// Written by tools/matrix.py: run it again instead of changing this file.
+
+#include "matrix/ways.hpp"
+
+namespace test::decoder_12 {
+
+namespace {
+
+using namespace matrix;
+
+BOOST_AUTO_TEST_SUITE(matrix_of_decoder)
+
+BOOST_AUTO_TEST_CASE(model_89) {
+  check<decoder, ln::depths::mixture_of_depths<0.5>, ln::ffn::reparam<2>>("decoder: depths mixture, ffn reparam");
+}
+BOOST_AUTO_TEST_CASE(model_90) {
+  check<decoder, ln::ffn::sub_norm<>, ln::attention::sub_norm<>, ln::position::none>("decoder: ffn sub norm, position none");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace
+
+}  // namespace test::decoder_12
