@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <linnet/eval/estimates.hpp>
 #include <linnet/file/file.hpp>
+#include <map>
 #include <numbers>
 #include <optional>
 

@@ -2,7 +2,7 @@
 #pragma once
 // Methods of compression on several models: what is run, what came of it, the report.
 
-#include <map>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -12,6 +12,7 @@
 
 namespace study {
 
+namespace ln = linnet;
 using json = nlohmann::ordered_json;
 
 /// A method of zoo compress.

@@ -121,6 +121,14 @@ fs::path compiled(const fs::path& folder, const std::string& name, const std::st
 
   const std::string source = program.string() + ".cpp";
   const fs::path fresh = fmt::format("{}.{}", program.string(), getpid());
+  const auto clean = [&] {
+    for (const char* const end : {".out", ".err"}) fs::remove(fresh.string() + end);
+  };
+  const bool there = succeeds(fmt::format("command -v {}", compiler), fresh);
+  clean();
+  if (!there)
+    throw failure(
+        fmt::format("{}: there is no such compiler; CXX names a compiler of C++20", compiler));
   fs::remove(source);
   std::ofstream(source) << text;
   say("compiling {} (once; some 20 seconds)\n", source);
@@ -141,8 +149,7 @@ fs::path compiled(const fs::path& folder, const std::string& name, const std::st
   };
   const bool made = compile("-fopenmp") || compile("");
   const std::string problem = made ? "" : first_error(fresh.string() + ".err");
-  fs::remove(fresh.string() + ".out");
-  fs::remove(fresh.string() + ".err");
+  clean();
   if (!made)
     throw failure(fmt::format("{}: {} does not compile it: {}; CXX names a compiler of C++20",
                               source, compiler, problem));

@@ -254,8 +254,6 @@ struct costs {
 /// The windows that calibration reads, drawn by the seed, for as long as there is time.
 calibration_plan plan_of(const compress_options& o, text_windows& text) {
   const ln::index count = std::min<ln::index>(o.samples, text.count());
-  if (count < o.samples)
-    say("{}: {} windows, fewer than --samples {}\n", o.calibrate, count, o.samples);
   const ln::permutation order(static_cast<std::uint64_t>(text.count()), ln::seed{o.seed}, 0);
   return {.limits = text.limits(o.threads),
           .batches = count,
@@ -369,6 +367,7 @@ void print_results(const compress_options& o, const json& r) {
 }  // namespace
 
 void compress(const compress_options& o) {
+  const stop_requests stop;
   check_name("method", o.method, method_names());
   if (calibrates(o.method) && o.calibrate.empty())
     throw failure(
@@ -384,7 +383,7 @@ void compress(const compress_options& o) {
   const auto learned = windows_of("--calibrate", o.calibrate),
              judged = windows_of("--evaluate", o.evaluate);
   const std::shared_ptr<compressor> by = find_compressor(s.what);
-  const stop_requests stop;
+  end_if_asked();
   by->load(s.weights);
   std::optional<score> before, after;
   const ln::index windows = judged ? std::min<ln::index>(o.windows, judged->count()) : 0;
@@ -398,9 +397,10 @@ void compress(const compress_options& o) {
     plan = plan_of(o, *learned);
     c.windows = o.sequential ? plan->batches : by->calibrate(*plan);
     c.calibrating = now() - start;
-    if (c.windows < plan->batches)
-      say("calibration: {} of {} windows in {}; --minutes gives it more time\n", c.windows,
-          plan->batches, duration(c.calibrating));
+    if (c.windows < o.samples)
+      say("calibration: {} windows in {}, fewer than --samples {}; {}\n", c.windows,
+          duration(c.calibrating), o.samples,
+          c.windows < plan->batches ? "--minutes gives it more time" : "the text has no more");
   }
   start = now();
   const auto made =
