@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// zoo chat: a conversation on the terminal. Ctrl-C ends an answer, not the program.
+// zoo chat: a conversation on the terminal. Ctrl-C ends an answer, not the program. A model without
+// ChatML's marks goes on with the text: what the user and what the model writes are one.
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <linnet/text/chatml.hpp>
 #include <linnet/text/stream.hpp>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "commands.hpp"
 #include "models.hpp"
@@ -42,16 +44,20 @@ struct turn {
 class conversation {
  public:
   conversation(running& model, const tokenizing& text, const chat_options& o)
-      : model_(model),
-        text_(text),
-        format_(take(ln::chatml::open(*text.pieces, text.name))),
-        o_(o) {
+      : model_(model), text_(text), o_(o) {
+    if (has_marks(text)) format_ = take(ln::chatml::open(*text.pieces, text.name));
     reset();
+  }
+
+  /// Whether messages have marks around them.
+  static bool has_marks(const tokenizing& text) {
+    return text.pieces && text.pieces->find_added("<|im_start|>") >= 0 &&
+           text.pieces->find_added("<|im_end|>") >= 0;
   }
 
   void reset() {
     turns_.clear();
-    if (!o_.system.empty()) add(role::system, o_.system);
+    if (format_ && !o_.system.empty()) add(role::system, o_.system);
     kept_ = turns_.size();
     model_.reset();
     fed_.clear();
@@ -61,11 +67,15 @@ class conversation {
   void answer(const std::string& line) {
     add(role::user, line);
     turn reply{role::assistant, {}};
-    format_.append_opening(reply.ids);
-    std::vector<ln::token> all = ids_that_fit(reply);
-    if (all.empty()) {
-      say("that is {} tokens, too many for the context of {}: see --context\n",
-          turns_.back().ids.size(), o_.context);
+    if (format_) format_->append_opening(reply.ids);
+    std::vector<ln::token> all;
+    std::size_t first = kept_;
+    while (std::ssize(all = ids_from(first, reply)) > room() && first + 1 < turns_.size())
+      first += 2;
+    if (std::ssize(all) > room()) {
+      say("that is {} tokens with what stands around it, but beside an answer there is room for {} "
+          "in {}: see --context\n",
+          all.size(), room(), o_.context);
       turns_.pop_back();
       return;
     }
@@ -81,7 +91,10 @@ class conversation {
     write(rest, reply);
     fed_.insert(fed_.end(), reply.ids.begin() + static_cast<ln::index>(begun), reply.ids.end());
     if (!ended_) fed_.pop_back();  // chosen, but not read yet
-    format_.close(reply.ids);
+    if (format_)
+      format_->close(reply.ids);
+    else
+      append("\n", reply.ids);
     turns_.push_back(std::move(reply));
   }
 
@@ -98,7 +111,7 @@ class conversation {
  private:
   running& model_;
   const tokenizing& text_;
-  ln::chatml format_;
+  std::optional<ln::chatml> format_;  ///< none: plain text
   const chat_options& o_;
   std::vector<turn> turns_;
   std::size_t kept_ = 0;        ///< turns that are never forgotten: the system's
@@ -106,24 +119,30 @@ class conversation {
   bool ended_ = false;          ///< the last answer came to its end by itself
   std::uint64_t answers_ = 0;
 
+  void append(std::string_view text, std::vector<ln::token>& to) const {
+    const std::vector<ln::token> ids = text_.encode(text);
+    to.insert(to.end(), ids.begin(), ids.end());
+  }
   void add(role who, const std::string& text) {
     turn& t = turns_.emplace_back(turn{who, text});
-    format_.append(who, text, t.ids);
+    if (format_)
+      format_->append(who, text, t.ids);
+    else
+      append(text + "\n", t.ids);
   }
 
-  /// The conversation's ids with the beginning of a reply. The oldest questions and answers are
-  /// left out where an answer would find no room; none if the last question alone is too long.
-  std::vector<ln::token> ids_that_fit(const turn& reply) const {
-    const ln::index room = o_.context - std::min<ln::index>(o_.tokens, o_.context / 2);
-    for (std::size_t first = kept_; first < turns_.size(); first += 2) {
-      std::vector<ln::token> all;
-      const auto put = [&](const turn& t) { all.insert(all.end(), t.ids.begin(), t.ids.end()); };
-      for (std::size_t i = 0; i < kept_; ++i) put(turns_[i]);
-      for (std::size_t i = first; i < turns_.size(); ++i) put(turns_[i]);
-      put(reply);
-      if (std::ssize(all) <= room) return all;
-    }
-    return {};
+  /// Most tokens of a conversation that leave an answer some.
+  ln::index room() const { return o_.context - std::min<ln::index>(o_.tokens, o_.context / 2); }
+  /// The conversation's ids without the questions and answers before number `first`, with the
+  /// beginning of a reply. The oldest ones are left out where an answer would find no room.
+  std::vector<ln::token> ids_from(std::size_t first, const turn& reply) const {
+    std::vector<ln::token> all;
+    if (!format_) all = text_.opening;
+    const auto put = [&](const turn& t) { all.insert(all.end(), t.ids.begin(), t.ids.end()); };
+    for (std::size_t i = 0; i < kept_; ++i) put(turns_[i]);
+    for (std::size_t i = first; i < turns_.size(); ++i) put(turns_[i]);
+    put(reply);
+    return all;
   }
 
   void write(const std::vector<ln::token>& rest, turn& reply) {
@@ -199,16 +218,14 @@ void chat(const chat_options& asked) {
         fmt::format("--context: {} is more than the model's {}", o.context, preset.context));
   const std::string weights = weights_of(name, o.weights);
   const tokenizing text = find_tokenizer(o.tokenizer, weights, preset);
-  if (!text.pieces)
-    throw failure(text.name +
-                  ": zoo chat needs a GGUF file's tokenizer or a tokenizer.json that has ChatML's "
-                  "marks; zoo generate takes any");
   const auto model = open_runnable(preset, weights,
                                    {.target = o.context,
                                     .chunk = std::min<ln::index>(o.context, longest_part),
                                     .threads = o.threads},
                                    how);
   conversation talk(*model, text, o);
+  if (!conversation::has_marks(text))
+    say("{} has no marks of ChatML: the model goes on with your text\n", text.name);
   const bool asks = isatty(STDIN_FILENO) == 1;
   if (asks) say("{}", help);
   std::string line;

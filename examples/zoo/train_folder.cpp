@@ -332,9 +332,8 @@ void train_folder(const train_options& asked) {
   put("{} steps in {:.1f} s, {} tokens/s, held out {:.4f} {}\n", grouped(record.steps),
       record.seconds, grouped(std::lround(record.tokens_per_second())), record.bits(),
       record.unit());
-  put("saved {}: zoo generate, eval and chat take it as --weights; report.html shows the "
-      "training\n",
-      o.out);
+  put("saved {}: zoo generate{} as --weights; report.html shows the training\n", o.out,
+      model.encodes() ? " takes it" : ", eval and chat take it");
   if (over) return;
   flush_output();
   if (const int signal = stop_requests::received(); signal != 0)

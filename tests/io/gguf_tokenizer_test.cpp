@@ -161,7 +161,65 @@ BOOST_AUTO_TEST_CASE(pieces_of_words_round_trip) {
   BOOST_TEST(ambiguous.find("behind the prefix") != ambiguous.npos, ambiguous);
   BOOST_TEST(refused("bert_cased") ==
              "t: normalizer: expected that of BERT without case, got another");
-  BOOST_TEST(refused("gpt2") == "t: model: expected WordPiece, got another");
+  BOOST_TEST(refused("unigram") == "t: model: expected WordPiece or byte-level BPE, got another");
+}
+
+// Byte-level vocabularies go into a file and come back, with the pattern that their words follow.
+BOOST_AUTO_TEST_CASE(byte_pairs_round_trip) {
+  const scratch_folder folder;
+  const auto check = [&](const ln::tokenizer& t, const strings& texts, const std::string& pre) {
+    const auto entries_of = ln::gguf_tokenizer_entries(t);
+    LINNET_REQUIRE_OK(entries_of);
+    auto file = file_of(folder, *entries_of);
+    LINNET_REQUIRE_OK(file);
+    BOOST_TEST(*file->get<std::string_view>("tokenizer.ggml.model") == "gpt2");
+    BOOST_TEST(*file->get<std::string_view>("tokenizer.ggml.pre") == pre);
+    const auto again = ln::make_tokenizer(*file);
+    LINNET_REQUIRE_OK(again);
+    BOOST_TEST(again->vocabulary() == t.vocabulary());
+    for (const std::string& text : texts)
+      for (const bool match_added : {false, true}) {
+        const auto got = again->encode(text, match_added), want = t.encode(text, match_added);
+        BOOST_TEST((got == want), text);
+        BOOST_TEST(again->decode(want) == t.decode(want), text);
+      }
+    return *std::move(file);
+  };
+  for (const auto& [kind, pre] : {std::pair("gpt2", "gpt-2"), std::pair("smollm", "smollm"),
+                                  std::pair("llama3", "llama-bpe"), std::pair("qwen2", "qwen2")}) {
+    const auto [t, texts] = golden_kind(kind);
+    check(t, texts, pre);
+  }
+  // RoBERTa's, which llama.cpp puts marks around.
+  for (auto& c : nlohmann::ordered_json::parse(contents(golden("tokenizers/kinds.json")))) {
+    if (c["kind"] != "roberta") continue;
+    const auto made = [&] { return ln::parse_hf_tokenizer(bytes(c["file"].dump()), "t"); };
+    BOOST_TEST(message(ln::gguf_tokenizer_entries(*made(), "t")) ==
+               "t: pre_tokenizer: expected that of GPT-2, SmolLM, Llama 3 or Qwen2, got another");
+    c["file"]["pre_tokenizer"]["add_prefix_space"] = false;
+    const std::string other = message(ln::gguf_tokenizer_entries(*made(), "t"));
+    BOOST_TEST(other.ends_with("expected a special token, got another"), other);
+    auto& added = c["file"]["added_tokens"];
+    const std::size_t all = added.size();
+    for (std::size_t i = added.size(); i-- > 0;)
+      if (!added[i]["special"]) added.erase(i);
+    BOOST_REQUIRE(added.size() > 1 && added.size() < all);
+    nlohmann::ordered_json mark = added.back();
+    mark["content"] = "</s>";
+    added.push_back(mark);
+    for (std::size_t i = 0; i < added.size(); ++i) added[i]["lstrip"] = added[i]["rstrip"] = false;
+    std::size_t next = c["file"]["model"]["vocab"].size();
+    for (auto& one : added)
+      if (!c["file"]["model"]["vocab"].contains(one["content"].get<std::string>()))
+        one["id"] = next++;
+    const auto t = made();
+    LINNET_REQUIRE_OK(t);
+    const ln::gguf file = check(*t, c["texts"], "roberta-bpe");
+    BOOST_TEST(*file.get<ln::token>("tokenizer.ggml.bos_token_id") == t->find_added("<s>"));
+    BOOST_TEST(*file.get<ln::token>("tokenizer.ggml.seperator_token_id") == t->find_added("</s>"));
+    BOOST_TEST(*file.get<ln::token>("tokenizer.ggml.mask_token_id") == t->find_added("<mask>"));
+    BOOST_TEST(*file.get<bool>("tokenizer.ggml.add_sep_token"));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(wrong_keys_are_refused) {

@@ -227,7 +227,8 @@ BOOST_AUTO_TEST_CASE(gguf_refusals) {
   };
   BOOST_TEST(said({}) == "g: tokenizer.ggml.model: expected gpt2, llama, bert or t5, got \"\"");
   BOOST_TEST(said(gpt2("tekken")) ==
-             "g: tokenizer.ggml.pre: expected gpt-2, smollm, llama-bpe or qwen2, got \"tekken\"");
+             "g: tokenizer.ggml.pre: expected gpt-2, roberta-bpe, smollm, llama-bpe or qwen2, got "
+             "\"tekken\"");
   auto v = gpt2("gpt-2");
   v.types.pop_back();
   BOOST_TEST(said(v) == "g: tokenizer.ggml.token_type: expected 261, one for each token, got 260");

@@ -168,6 +168,17 @@ BOOST_AUTO_TEST_CASE(a_training_that_was_ended_goes_on_to_the_same_bits) {
   };
   BOOST_CHECK_EQUAL(result(out), result(whole));
   BOOST_CHECK(!fs::exists(out + "/training.ckpt"));
+  // A chat goes on with the text where the tokenizer has no marks of ChatML.
+  const std::string talk = folder.path("talk");
+  BOOST_CHECK_EQUAL(
+      shell("printf 'the linnet\n' | \"$ZOO\" chat --temperature 0 --tokens 9 --weights " +
+            test::quoted(whole) + " >" + test::quoted(talk) + " 2>/dev/null"),
+      0);
+  const std::string written = test::contents(talk);
+  BOOST_REQUIRE(written.size() > 1);
+  BOOST_CHECK(test::zoo_prints({"generate", "--weights", whole, "--prompt", "the linnet\n",
+                                "--temperature", "0"})
+                  .starts_with("the linnet\n" + written.substr(0, written.size() - 1)));
   // A training that has ended is not repeated.
   const std::string again = test::zoo_prints(
       train(out, steps, {"--tokenizer", "bpe:290", "--dropout", "0.1", "--resume"}));

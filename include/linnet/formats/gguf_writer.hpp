@@ -290,27 +290,45 @@ inline result<void> write_gguf(const std::string& path, std::span<const gguf_ent
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
-/// Metadata of BERT's tokenizer for save_gguf(): its vocabulary, and the tokens that llama.cpp puts
-/// around a text. `name` is the tokenizer's in errors. Errors: those of make_ggml_vocabulary().
+/// Metadata of a tokenizer of BERT's kind, or of byte-level pairs, for save_gguf(). They are its
+/// vocabulary and, by their names, the tokens that llama.cpp puts around a text. `name` is the
+/// tokenizer's in errors. Errors: those of make_ggml_vocabulary().
 inline result<std::vector<gguf_entry>> gguf_tokenizer_entries(
     const tokenizer& from, const std::string& name = "tokenizer") LINNET_TRY {
   const auto vocabulary = make_ggml_vocabulary(from, name);
   if (!vocabulary) return vocabulary.error();
-  std::vector<std::string> tokens;
-  for (std::size_t i = 0; i < vocabulary->tokens.size(); ++i)
-    tokens.emplace_back(vocabulary->tokens[i]);
+  const auto texts = [](const detail::text_list& list) {
+    std::vector<std::string> all;
+    for (std::size_t i = 0; i < list.size(); ++i) all.emplace_back(list[i]);
+    return all;
+  };
   std::vector<gguf_entry> made{{"tokenizer.ggml.model", vocabulary->model},
-                               {"tokenizer.ggml.tokens", tokens},
+                               {"tokenizer.ggml.tokens", texts(vocabulary->tokens)},
                                {"tokenizer.ggml.token_type", vocabulary->types}};
+  const bool pairs = !vocabulary->pre.empty(), marks = vocabulary->pre == "roberta-bpe";
+  if (pairs) {
+    made.emplace_back("tokenizer.ggml.pre", vocabulary->pre);
+    made.emplace_back("tokenizer.ggml.merges", texts(vocabulary->merges));
+  }
+  if (marks)
+    for (const char* const key : {"bos", "eos", "sep"})
+      made.emplace_back("tokenizer.ggml.add_" + std::string(key) + "_token", true);
   // The keys are llama.cpp's, with its spelling.
-  for (const auto& [key, text] : {std::pair("bos", "[CLS]"), std::pair("cls", "[CLS]"),
-                                  std::pair("eos", "[SEP]"), std::pair("seperator", "[SEP]"),
-                                  std::pair("padding", "[PAD]"), std::pair("mask", "[MASK]")})
-    if (const token id = from.find_added(text); id >= 0)
+  const auto put = [&](const char* key, token id) {
+    if (id >= 0)
       made.emplace_back("tokenizer.ggml." + std::string(key) + "_token_id",
                         static_cast<std::uint32_t>(id));
-  made.emplace_back("tokenizer.ggml.unknown_token_id",
-                    static_cast<std::uint32_t>(vocabulary->unknown));
+  };
+  const auto one_of = [&](const char* bert, const char* roberta, const char* gpt2 = "") {
+    return from.find_added(!pairs ? bert : marks ? roberta : gpt2);
+  };
+  put("bos", one_of("[CLS]", "<s>", "<|endoftext|>"));
+  put("cls", one_of("[CLS]", "<s>"));
+  put("eos", one_of("[SEP]", "</s>", "<|endoftext|>"));
+  put("seperator", one_of("[SEP]", "</s>"));
+  put("padding", one_of("[PAD]", "<pad>"));
+  put("mask", one_of("[MASK]", "<mask>"));
+  put("unknown", vocabulary->unknown);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY(name)

@@ -21,6 +21,9 @@
 
 LINNET_NAMESPACE_BEGIN
 
+class tokenizer;
+struct ggml_vocabulary;
+
 /// Rules of a tokenizer that a vocab.bpe does not state.
 struct bpe_rules {
   /// Special texts, which have the ids behind the merges.
@@ -142,6 +145,7 @@ class bpe_tokenizer {
 
  private:
   friend class tokenizer;
+  friend result<ggml_vocabulary> make_ggml_vocabulary(const tokenizer&, const std::string&);
   static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
   static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
   /// Buffers for encoding a long word.

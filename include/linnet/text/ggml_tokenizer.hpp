@@ -24,7 +24,7 @@ inline result<void> apply_ggml_rules(ggml_vocabulary& from, tokenizer_parts& par
   };
   if (from.model == "gpt2") {
     parts.model = models::byte_bpe;
-    if (from.pre == "gpt-2") {
+    if (from.pre == "gpt-2" || from.pre == "roberta-bpe") {
       parts.splits = {{split::gpt2}};
     } else if (from.pre == "smollm") {
       parts.splits = {{split::digits}, {split::gpt2}};
@@ -35,7 +35,8 @@ inline result<void> apply_ggml_rules(ggml_vocabulary& from, tokenizer_parts& par
       parts.changes = {{change::nfc}};
       parts.splits = {{split::qwen2}};
     } else {
-      return refuse("tokenizer.ggml.pre", "gpt-2, smollm, llama-bpe or qwen2", from.pre);
+      return refuse("tokenizer.ggml.pre", "gpt-2, roberta-bpe, smollm, llama-bpe or qwen2",
+                    from.pre);
     }
     return {};
   }
@@ -136,20 +137,55 @@ inline result<tokenizer> make_tokenizer(ggml_vocabulary&& from,
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// The vocabulary of BERT's tokenizer as llama.cpp's converter writes it: "##ing" as "ing", "sing"
-/// as "▁sing". make_tokenizer() makes an equal tokenizer of it, but for the white space that added
-/// tokens may take. `where` names the tokenizer in
-/// errors. Errors: errc::unsupported (another kind of tokenizer, or settings that GGUF has not).
+/// The vocabulary of a tokenizer as llama.cpp's converter writes it, of BERT's kind or of
+/// byte-level pairs. BERT's "##ing" becomes "ing", and "sing" "▁sing". make_tokenizer() makes an
+/// equal tokenizer of it, but for the white space that added tokens may take. `where` names the
+/// tokenizer in errors. Errors: errc::unsupported (another kind of tokenizer, or settings that GGUF
+/// has not).
 inline result<ggml_vocabulary> make_ggml_vocabulary(
     const tokenizer& from, const std::string& where = "tokenizer") LINNET_TRY {
+  enum { normal = 1, unknown, control };
   const auto refuse = [&](std::string what, std::string expected, std::string got) {
     return error{errc::unsupported, where, std::move(what), std::move(expected), std::move(got)};
   };
-  const auto* const model = std::get_if<detail::wordpiece_model>(&from.model_);
-  if (!model) return refuse("model", "WordPiece", "another");
+  const auto not_special = [&](std::string_view text) {
+    return refuse("added_tokens: \"" + detail::printable(text) + '"', "a special token", "another");
+  };
   ggml_vocabulary made;
-  made.model = "bert";
   tokenizer_parts rules;
+  const auto* const pairs = std::get_if<bpe_tokenizer>(&from.model_);
+  if (pairs && !pairs->parts_.by_character) {
+    const bool marks = from.find_added("<s>") >= 0 && from.find_added("</s>") >= 0;
+    for (const char* const pre :
+         {marks ? "roberta-bpe" : "gpt-2", "smollm", "llama-bpe", "qwen2", ""}) {
+      if (*pre == 0)
+        return refuse("pre_tokenizer", "that of GPT-2, SmolLM, Llama 3 or Qwen2", "another");
+      made.model = "gpt2";
+      made.pre = pre;
+      rules = {};
+      if (auto done = detail::apply_ggml_rules(made, rules, where); !done) return done.error();
+      if (from.normalizer_.makes(rules.changes) && from.splitter_.makes(rules.splits) &&
+          rules.whole_words_first == pairs->parts_.whole_words_first)
+        break;
+    }
+    made.unknown = from.find_added("<unk>");
+    for (token id = 0; id < from.vocabulary(); ++id) {
+      const std::string_view text = from.piece(id);
+      const bool special = from.is_special(id);
+      if (!special && from.find_added(text) == id) return not_special(text);
+      made.tokens.push_back(special ? std::string(text) : letters_of(text));
+      made.types.push_back(special ? control : normal);
+    }
+    for (std::size_t rank = 0; rank < pairs->merges_.size(); ++rank) {
+      const detail::bpe_merge_ids& one = pairs->merges_[rank];
+      made.merges.push_back(letters_of(from.piece(one.left)) + ' ' +
+                            letters_of(from.piece(one.right)));
+    }
+    return made;
+  }
+  const auto* const model = std::get_if<detail::wordpiece_model>(&from.model_);
+  if (!model) return refuse("model", "WordPiece or byte-level BPE", "another");
+  made.model = "bert";
   if (auto done = detail::apply_ggml_rules(made, rules, where); !done) return done.error();
   auto inside = model->index.all();
   for (const char c : rules.prefix) inside = model->index.narrow(model->pieces, inside, c);
@@ -162,13 +198,10 @@ inline result<ggml_vocabulary> make_ggml_vocabulary(
   made.unknown = model->unknown;
   std::string text;
   for (token id = 0; id < from.vocabulary(); ++id) {
-    enum { normal = 1, unknown, control };
     text = from.piece(id);
     const bool special = from.is_special(id);
     if (!special && id != model->unknown) {
-      if (from.find_added(text) == id || model->pieces.find(text) != id)
-        return refuse("added_tokens: \"" + detail::printable(text) + '"', "a special token",
-                      "another");
+      if (from.find_added(text) == id || model->pieces.find(text) != id) return not_special(text);
       const bool goes_on = text.starts_with(rules.prefix);
       text = goes_on ? text.substr(rules.prefix.size()) : std::string(detail::metaspace) + text;
       if (goes_on && text.starts_with(detail::metaspace))

@@ -100,10 +100,10 @@ struct tokenizer_parts {
 
 /// Vocabulary of a GGUF file: the values of its keys tokenizer.ggml.*, as they stand there.
 struct ggml_vocabulary {
-  std::string model{};                ///< "gpt2", "llama", "bert" or "t5"
-  std::string pre{};                  ///< of gpt2: "gpt-2", "smollm", "llama-bpe" or "qwen2"
-  detail::text_list tokens{};         ///< by id
-  std::vector<float> scores{};        ///< by id, or none
+  std::string model{};          ///< "gpt2", "llama", "bert" or "t5"
+  std::string pre{};            ///< of gpt2: "gpt-2", "roberta-bpe", "smollm", "llama-bpe", "qwen2"
+  detail::text_list tokens{};   ///< by id
+  std::vector<float> scores{};  ///< by id, or none
   std::vector<std::int32_t> types{};  ///< by id, or none: 1 normal, 2 unknown, 3 control, 4
                                       ///< user-defined, 5 unused, 6 byte
   detail::text_list merges{};         ///< two pieces with a space between, by rank
