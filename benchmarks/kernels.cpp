@@ -2,6 +2,8 @@
 // The matrix product at the zoo's shapes, per storage type, on one thread; and its derivatives.
 
 #include "counters.hpp"
+
+namespace bench::kernels {
 namespace ln = linnet;
 
 namespace {
@@ -81,3 +83,5 @@ BENCHMARK(product<ln::storage::fp8_e4m3>)->Apply(shapes);
 BENCHMARK(product<ln::storage::int4<32>>)->Apply(shapes);
 BENCHMARK(product<ln::storage::nf4>)->Apply(shapes);
 BENCHMARK(derivatives)->Apply(trained_shapes);
+
+}  // namespace bench::kernels

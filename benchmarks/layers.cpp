@@ -7,6 +7,8 @@
 #include <linnet/nn/ffn.hpp>
 
 #include "counters.hpp"
+
+namespace bench::layers {
 namespace ln = linnet;
 
 namespace {
@@ -101,3 +103,5 @@ BENCHMARK(forward<three>)->Apply(lengths);
 BENCHMARK(backward<attention<true>>)->Apply(trained_lengths);
 BENCHMARK(backward<relu>)->Apply(trained_lengths);
 BENCHMARK(backward<swiglu>)->Apply(trained_lengths);
+
+}  // namespace bench::layers

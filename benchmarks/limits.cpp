@@ -3,6 +3,8 @@
 
 #include "counters.hpp"
 
+namespace bench::limits {
+
 namespace {
 
 template <machine::type T>
@@ -36,3 +38,5 @@ BENCHMARK(reading)
     ->ArgNames({"level", "threads"})
     ->ArgsProduct({{1, 2, 3, 4}, {1, 2}})
     ->Apply(sampled);
+
+}  // namespace bench::limits

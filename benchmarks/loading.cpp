@@ -10,6 +10,8 @@
 #include <linnet/json.hpp>
 #include <linnet/linnet.hpp>
 
+namespace bench::loading {
+
 namespace {
 
 namespace ln = linnet;
@@ -73,3 +75,5 @@ void map_without_a_token(benchmark::State& state) {
 BENCHMARK(map_without_a_token)->Unit(benchmark::kMillisecond)->MeasureProcessCPUTime();
 
 }  // namespace
+
+}  // namespace bench::loading

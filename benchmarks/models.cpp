@@ -5,6 +5,8 @@
 #include <linnet/model/presets.hpp>
 
 #include "counters.hpp"
+
+namespace bench::models {
 namespace ln = linnet;
 
 namespace {
@@ -66,3 +68,5 @@ EACH_STORAGE(decode, stlm);
 EACH_STORAGE(decode, stories);
 BENCHMARK(train<t5_mini>)->Apply(counters::usual);
 BENCHMARK(train<stlm>)->Apply(counters::usual);
+
+}  // namespace bench::models

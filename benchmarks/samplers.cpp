@@ -7,6 +7,8 @@
 
 #include <vector>
 
+namespace bench::samplers {
+
 namespace ln = linnet;
 
 namespace {
@@ -45,3 +47,5 @@ SAMPLER(all, ln::sampler({.temperature = 0.8,
                           .top_p = 0.95,
                           .min_p = 0.05,
                           .repetition_penalty = 1.1}));
+
+}  // namespace bench::samplers

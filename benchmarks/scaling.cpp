@@ -5,6 +5,8 @@
 #include <linnet/model/decoder.hpp>
 
 #include "counters.hpp"
+
+namespace bench::scaling {
 namespace ln = linnet;
 
 namespace {
@@ -50,3 +52,5 @@ BENCHMARK(prefill<64>)->Args({1, 128})->Apply(by_the_clock);
 BENCHMARK(decode<64>)->Args({1, 128})->Apply(by_the_clock);
 BENCHMARK(prefill<1024>)->Args({1, 128})->Apply(by_the_clock);
 BENCHMARK(decode<1024>)->Args({1, 128})->Apply(by_the_clock);
+
+}  // namespace bench::scaling

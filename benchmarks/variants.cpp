@@ -4,6 +4,8 @@
 #include <linnet/model/presets.hpp>
 
 #include "counters.hpp"
+
+namespace bench::variants {
 namespace ln = linnet;
 
 namespace {
@@ -48,3 +50,5 @@ VARIANT(one_relu);
 VARIANT(two);
 VARIANT(three);
 VARIANT(gated);
+
+}  // namespace bench::variants
