@@ -17,7 +17,9 @@ LINNET_TARGET static inline void widen_lanes(const Code* p, typename vector_of<T
     __builtin_memcpy(&u, p, sizeof u);
 #if defined(LINNET_BYTES)
     if constexpr (sizeof(raw) == 1 && Lanes == lanes<T>) {
-      x = __builtin_convertvector(LINNET_BYTES(p), vec<T>);
+      vec_int<T> wide;
+      LINNET_BYTES(wide, p);
+      x = __builtin_convertvector(wide, vec<T>);
       return;
     }
 #endif

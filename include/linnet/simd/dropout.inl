@@ -6,9 +6,11 @@
 LINNET_TARGET static inline vec<std::uint64_t> low_products(const vec<std::uint64_t>& a,
                                                             const vec<std::uint64_t>& b) {
 #if defined(LINNET_LOW_PRODUCTS)
-  return reinterpret_cast<vec<std::uint64_t>>(LINNET_LOW_PRODUCTS(a, b));
+  vec<std::uint64_t> y;
+  LINNET_LOW_PRODUCTS(y, a, b);
+  return y;
 #else
-  return (a & 0xFFFFFFFFu) * b;
+  return (a & 0xFFFFFFFFu) * (b & 0xFFFFFFFFu);
 #endif
 }
 /// The lanes of a and b by turns: of their lower halves (High = 0) or upper ones.

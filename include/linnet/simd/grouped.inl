@@ -58,9 +58,11 @@ struct group_steps {
   using sum = std::conditional_t<short_sums, int8_steps::halves, vec_int<float>>;
   LINNET_TARGET static inline void step(sum& acc, const words& inputs, const words& codes) {
 #if defined(LINNET_DOT_BYTES)
-    if constexpr (short_sums)
-      acc += LINNET_DOT_BYTES(codes, inputs);
-    else
+    if constexpr (short_sums) {
+      sum products;
+      LINNET_DOT_BYTES(products, codes, inputs);
+      acc += products;
+    } else
 #endif
       int8_steps::step(acc, inputs, codes);
   }

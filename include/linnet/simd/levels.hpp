@@ -10,7 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__clang__)
 #include <immintrin.h>
 #endif
 
@@ -55,12 +55,34 @@ namespace detail {
 #define LINNET_KEEP(x) __asm__("" : "+m"(x))
 #endif
 
-#if defined(__SSE2__)
-#define LINNET_DOT_PAIRS(a, b)      \
-  reinterpret_cast<vec_int<float>>( \
-      _mm_madd_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)))
-#define LINNET_LOW_PRODUCTS(a, b) \
-  _mm_mul_epu32(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b))
+// Instructions that the vector extensions have no word for, or g++ 12 no good code. To read the
+// header of their intrinsics takes g++ longer than the rest of the standard library, so it has
+// assembly. Of intrinsics, clang makes better code.
+#if defined(__clang__)
+#define LINNET_CAST(T, x) reinterpret_cast<T>(x)
+#define LINNET_RESULT(y, x) y = reinterpret_cast<std::remove_cvref_t<decltype(y)>>(x)
+#else
+#define LINNET_OF_ONE(name, y, a) __asm__(name " {%1, %0|%0, %1}" : "=v"(y) : "v"(a))
+#define LINNET_OF_TWO(name, y, a, b) \
+  __asm__(name " {%2, %1, %0|%0, %1, %2}" : "=v"(y) : "v"(a), "v"(b))
+#define LINNET_ADD_OF_TWO(name, y, a, b) \
+  __asm__(name " {%2, %1, %0|%0, %1, %2}" : "+v"(y) : "v"(a), "v"(b))
+#endif
+
+#if defined(__SSE2__) && defined(__clang__)
+#define LINNET_DOT_PAIRS(y, a, b) \
+  LINNET_RESULT(y, _mm_madd_epi16(LINNET_CAST(__m128i, a), LINNET_CAST(__m128i, b)))
+#elif defined(__AVX__)
+#define LINNET_DOT_PAIRS(y, a, b) LINNET_OF_TWO("vpmaddwd", y, a, b)
+#define LINNET_LOW_PRODUCTS(y, a, b) LINNET_OF_TWO("vpmuludq", y, a, b)
+#elif defined(__SSE2__)
+#define LINNET_OF_FIRST(name, y, a, b)                   \
+  do {                                                   \
+    __builtin_memcpy(&(y), &(a), sizeof(y));             \
+    __asm__(name " {%1, %0|%0, %1}" : "+x"(y) : "x"(b)); \
+  } while (false)
+#define LINNET_DOT_PAIRS(y, a, b) LINNET_OF_FIRST("pmaddwd", y, a, b)
+#define LINNET_LOW_PRODUCTS(y, a, b) LINNET_OF_FIRST("pmuludq", y, a, b)
 #endif
 #define LINNET_TARGET
 #define LINNET_KERNEL __attribute__((noinline))  // as those of other levels are, by their target
@@ -93,35 +115,65 @@ struct portable {
 #undef LINNET_ROWS
 #undef LINNET_DOT_PAIRS
 #undef LINNET_LOW_PRODUCTS
+#undef LINNET_OF_FIRST
 
 #if defined(__x86_64__)
 #define LINNET_KERNEL LINNET_TARGET
-// Where the vector extensions have no word for it, or g++ 12 no good code: intrinsics.
-#define LINNET_FIRST(n)                                      \
-  _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), \
-                     _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-#define LINNET_LOAD_FIRST(p, n) \
-  reinterpret_cast<vec<T>>(_mm256_maskload_ps(reinterpret_cast<const float*>(p), LINNET_FIRST(n)))
+#if defined(__clang__)
+#define LINNET_LOAD_FIRST(y, p, n) \
+  LINNET_RESULT(y, _mm256_maskload_ps(p, LINNET_CAST(__m256i, first_lanes<float>(n))))
 #define LINNET_STORE_FIRST(p, v, n) \
-  _mm256_maskstore_ps(reinterpret_cast<float*>(p), LINNET_FIRST(n), reinterpret_cast<__m256>(v))
-#define LINNET_ROOT_FLOAT(x) _mm256_sqrt_ps(reinterpret_cast<__m256>(x))
-#define LINNET_ROOT_DOUBLE(x) _mm256_sqrt_pd(reinterpret_cast<__m256d>(x))
-#define LINNET_LOOK_UP(table, i)                                                            \
-  reinterpret_cast<vec<float>>(_mm256_blendv_ps(                                            \
-      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)),       \
-      _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), reinterpret_cast<__m256i>(i)), \
-      reinterpret_cast<__m256>((i) << 28)))
-#define LINNET_DOT_PAIRS(a, b)      \
-  reinterpret_cast<vec_int<float>>( \
-      _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
-#define LINNET_DOT_BYTES(a, b)          \
-  reinterpret_cast<int8_steps::halves>( \
-      _mm256_maddubs_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
-#define LINNET_BYTES(p)             \
-  reinterpret_cast<vec_int<float>>( \
-      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_LOW_PRODUCTS(a, b) \
-  _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b))
+  _mm256_maskstore_ps(p, LINNET_CAST(__m256i, first_lanes<float>(n)), LINNET_CAST(__m256, v))
+#define LINNET_ROOT(y, x)                                     \
+  if constexpr (sizeof(T) == 4)                               \
+    LINNET_RESULT(y, _mm256_sqrt_ps(LINNET_CAST(__m256, x))); \
+  else                                                        \
+    LINNET_RESULT(y, _mm256_sqrt_pd(LINNET_CAST(__m256d, x)))
+#define LINNET_LOOK_UP(y, table, i)                                                           \
+  LINNET_RESULT(                                                                              \
+      y, _mm256_blendv_ps(                                                                    \
+             _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), LINNET_CAST(__m256i, i)),       \
+             _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), LINNET_CAST(__m256i, i)), \
+             LINNET_CAST(__m256, (i) << 28)))
+#define LINNET_DOT_PAIRS(y, a, b) \
+  LINNET_RESULT(y, _mm256_madd_epi16(LINNET_CAST(__m256i, a), LINNET_CAST(__m256i, b)))
+#define LINNET_DOT_BYTES(y, a, b) \
+  LINNET_RESULT(y, _mm256_maddubs_epi16(LINNET_CAST(__m256i, a), LINNET_CAST(__m256i, b)))
+#define LINNET_BYTES(y, p) \
+  LINNET_RESULT(y, _mm256_cvtepi8_epi32(_mm_loadl_epi64(LINNET_CAST(const __m128i*, p))))
+#else
+#define LINNET_LOAD_FIRST(y, p, n)                 \
+  __asm__("vmaskmovps {(%1), %2, %0|%0, %2, [%1]}" \
+          : "=x"(y)                                \
+          : "r"(p), "x"(first_lanes<float>(n))     \
+          : "memory")
+#define LINNET_STORE_FIRST(p, v, n)                    \
+  __asm__("vmaskmovps {%2, %1, (%0)|[%0], %1, %2}"     \
+          :                                            \
+          : "r"(p), "x"(first_lanes<float>(n)), "x"(v) \
+          : "memory")
+#define LINNET_LOOK_UP(y, table, i)                       \
+  do {                                                    \
+    vec<float> low, high;                                 \
+    LINNET_OF_TWO("vpermps", low, i, load(table));        \
+    LINNET_OF_TWO("vpermps", high, i, load((table) + 8)); \
+    __asm__("vblendvps {%3, %2, %1, %0|%0, %1, %2, %3}"   \
+            : "=x"(y)                                     \
+            : "x"(low), "x"(high), "x"((i) << 28));       \
+  } while (false)
+#define LINNET_ROOT(y, x)           \
+  if constexpr (sizeof(T) == 4)     \
+    LINNET_OF_ONE("vsqrtps", y, x); \
+  else                              \
+    LINNET_OF_ONE("vsqrtpd", y, x)
+#define LINNET_DOT_PAIRS(y, a, b) LINNET_OF_TWO("vpmaddwd", y, a, b)
+#define LINNET_DOT_BYTES(y, a, b) LINNET_OF_TWO("vpmaddubsw", y, a, b)
+#define LINNET_BYTES(y, p)            \
+  __asm__("vpmovsxbd {%1, %0|%0, %1}" \
+          : "=v"(y)                   \
+          : "m"(*reinterpret_cast<const char(*)[sizeof(vec<float>) / 4]>(p)))
+#define LINNET_LOW_PRODUCTS(y, a, b) LINNET_OF_TWO("vpmuludq", y, a, b)
+#endif
 #define LINNET_TARGET __attribute__((target("avx2,fma")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
@@ -145,40 +197,44 @@ struct avx2 {
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_FIRST
 #undef LINNET_LOAD_FIRST
 #undef LINNET_STORE_FIRST
-#undef LINNET_ROOT_FLOAT
-#undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#if defined(__clang__)
+#undef LINNET_ROOT
 #undef LINNET_DOT_PAIRS
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
-#undef LINNET_LOW_PRODUCTS
-
-#define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
-#define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
+#define LINNET_LOAD_FIRST(y, p, n) \
+  LINNET_RESULT(y, _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << (n)) - 1u), p))
 #define LINNET_STORE_FIRST(p, v, n) \
-  _mm512_mask_storeu_ps(p, LINNET_FIRST(n), reinterpret_cast<__m512>(v))
-#define LINNET_ROOT_FLOAT(x) \
-  _mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), reinterpret_cast<__m512>(x))
-#define LINNET_ROOT_DOUBLE(x) \
-  _mm512_maskz_sqrt_pd(static_cast<__mmask8>(-1), reinterpret_cast<__m512d>(x))
-#define LINNET_LOOK_UP(table, i)                            \
-  reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps( \
-      static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), _mm512_loadu_ps(table)))
-#define LINNET_DOT_PAIRS(a, b)      \
-  reinterpret_cast<vec_int<float>>( \
-      _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
-#define LINNET_DOT_BYTES(a, b)          \
-  reinterpret_cast<int8_steps::halves>( \
-      _mm512_maddubs_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
-#define LINNET_BYTES(p)                                        \
-  reinterpret_cast<vec_int<float>>(_mm512_maskz_cvtepi8_epi32( \
-      static_cast<__mmask16>(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
-#define LINNET_LOW_PRODUCTS(a, b)                                                 \
-  _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), reinterpret_cast<__m512i>(a), \
-                         reinterpret_cast<__m512i>(b))
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << (n)) - 1u), LINNET_CAST(__m512, v))
+#define LINNET_ROOT(y, x)                                     \
+  if constexpr (sizeof(T) == 4)                               \
+    LINNET_RESULT(y, _mm512_sqrt_ps(LINNET_CAST(__m512, x))); \
+  else                                                        \
+    LINNET_RESULT(y, _mm512_sqrt_pd(LINNET_CAST(__m512d, x)))
+#define LINNET_LOOK_UP(y, table, i) \
+  LINNET_RESULT(y, _mm512_permutexvar_ps(LINNET_CAST(__m512i, i), _mm512_loadu_ps(table)))
+#define LINNET_DOT_PAIRS(y, a, b) \
+  LINNET_RESULT(y, _mm512_madd_epi16(LINNET_CAST(__m512i, a), LINNET_CAST(__m512i, b)))
+#define LINNET_DOT_BYTES(y, a, b) \
+  LINNET_RESULT(y, _mm512_maddubs_epi16(LINNET_CAST(__m512i, a), LINNET_CAST(__m512i, b)))
+#define LINNET_BYTES(y, p) \
+  LINNET_RESULT(y, _mm512_cvtepi8_epi32(_mm_loadu_si128(LINNET_CAST(const __m128i*, p))))
+#else
+#define LINNET_LOAD_FIRST(y, p, n)                                     \
+  __asm__("vmovups {(%1), %0%{%2%}%{z%}|%0%{%2%}%{z%}, [%1]}"          \
+          : "=v"(y)                                                    \
+          : "r"(p), "Yk"(static_cast<std::uint16_t>((1u << (n)) - 1u)) \
+          : "memory")
+#define LINNET_STORE_FIRST(p, v, n)                                            \
+  __asm__("vmovups {%2, (%0)%{%1%}|[%0]%{%1%}, %2}"                            \
+          :                                                                    \
+          : "r"(p), "Yk"(static_cast<std::uint16_t>((1u << (n)) - 1u)), "v"(v) \
+          : "memory")
+#define LINNET_LOOK_UP(y, table, i) LINNET_OF_TWO("vpermps", y, i, load(table))
+#endif
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -203,13 +259,17 @@ struct avx512 {
 #undef LINNET_DOT_PAIRS
 #undef LINNET_DOT_BYTES
 
-#define LINNET_DOT_BF16(acc, a, b)                                            \
-  acc = reinterpret_cast<sum>(_mm512_dpbf16_ps(reinterpret_cast<__m512>(acc), \
-                                               reinterpret_cast<__m512bh>(a), \
-                                               reinterpret_cast<__m512bh>(b)))
-#define LINNET_DOT_INT8(acc, a, b)                 \
-  acc = reinterpret_cast<sum>(_mm512_dpbusd_epi32( \
-      reinterpret_cast<__m512i>(acc), reinterpret_cast<__m512i>(b), reinterpret_cast<__m512i>(a)))
+#if defined(__clang__)
+#define LINNET_DOT_BF16(acc, a, b)                                                        \
+  LINNET_RESULT(acc, _mm512_dpbf16_ps(LINNET_CAST(__m512, acc), LINNET_CAST(__m512bh, a), \
+                                      LINNET_CAST(__m512bh, b)))
+#define LINNET_DOT_INT8(acc, a, b)                                                           \
+  LINNET_RESULT(acc, _mm512_dpbusd_epi32(LINNET_CAST(__m512i, acc), LINNET_CAST(__m512i, b), \
+                                         LINNET_CAST(__m512i, a)))
+#else
+#define LINNET_DOT_BF16(acc, a, b) LINNET_ADD_OF_TWO("vdpbf16ps", acc, a, b)
+#define LINNET_DOT_INT8(acc, a, b) LINNET_ADD_OF_TWO("vpdpbusd", acc, b, a)
+#endif
 #define LINNET_TARGET \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma")))
 /// Kernels for AVX-512 with dot products: those that multiply codes differ.
@@ -223,11 +283,9 @@ struct avx512dot : avx512 {
 #undef LINNET_TARGET
 #undef LINNET_WIDTH
 #undef LINNET_ROWS
-#undef LINNET_FIRST
 #undef LINNET_LOAD_FIRST
 #undef LINNET_STORE_FIRST
-#undef LINNET_ROOT_FLOAT
-#undef LINNET_ROOT_DOUBLE
+#undef LINNET_ROOT
 #undef LINNET_LOOK_UP
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
@@ -236,6 +294,11 @@ struct avx512dot : avx512 {
 #undef LINNET_KERNEL
 #endif
 #undef LINNET_KEEP
+#undef LINNET_CAST
+#undef LINNET_RESULT
+#undef LINNET_OF_ONE
+#undef LINNET_OF_TWO
+#undef LINNET_ADD_OF_TWO
 #undef LINNET_FOR_VECTORS
 
 /// The best level of this machine, looked up once; with LINNET_ONLY_LEVEL, that level.

@@ -25,7 +25,10 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
   } else if constexpr (C == code::nf4) {
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    const words u = w >> shift;
+    vec<float> y;
+    LINNET_LOOK_UP(y, nf4_values, u);
+    return y;
 #else
     word u[lanes<float>];
     float x[lanes<float>];
@@ -301,7 +304,9 @@ struct int8_steps {
   /// Sum of the products of each two neighbours.
   LINNET_TARGET static inline sum pairs(const halves& a, const halves& b) {
 #if defined(LINNET_DOT_PAIRS)
-    return LINNET_DOT_PAIRS(a, b);
+    sum y;
+    LINNET_DOT_PAIRS(y, a, b);
+    return y;
 #else
     const sum x = bits_as<sum>(a), y = bits_as<sum>(b);
     return ((x << 16) >> 16) * ((y << 16) >> 16) + (x >> 16) * (y >> 16);

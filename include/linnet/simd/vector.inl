@@ -29,11 +29,25 @@ template <class T>
 LINNET_TARGET static inline void store(T* p, const vec<T>& v) {
   __builtin_memcpy(p, &v, sizeof v);
 }
+/// -1 in the first `n` lanes, 0 behind them.
+template <class T, int... Lane>
+LINNET_TARGET static inline vec_int<T> first_lanes(index n, std::integer_sequence<int, Lane...>) {
+  const vec_int<T> lane = {Lane...};
+  return lane < static_cast<std::int32_t>(n);
+}
+template <class T>
+LINNET_TARGET static inline vec_int<T> first_lanes(index n) {
+  return first_lanes<T>(n, std::make_integer_sequence<int, lanes<T>>{});
+}
 /// The first `n` values, zeros behind them.
 template <class T>
 LINNET_TARGET static inline vec<T> load_first(const T* p, index n) {
 #if defined(LINNET_LOAD_FIRST)
-  if constexpr (sizeof(T) == 4) return LINNET_LOAD_FIRST(p, n);
+  if constexpr (sizeof(T) == 4) {
+    vec<T> v;
+    LINNET_LOAD_FIRST(v, p, n);
+    return v;
+  }
 #endif
   T values[lanes<T>] = {};
   for (index l = 0; l < n; ++l) values[l] = p[l];
@@ -157,15 +171,9 @@ LINNET_TARGET static inline T largest(const typename vector_of<T, Lanes>::type& 
 /// Square root of each lane.
 template <class T>
 LINNET_TARGET static inline vec<T> sqrt(const vec<T>& x) {
-#if defined(LINNET_ROOT_FLOAT)
+#if defined(LINNET_ROOT)
   vec<T> y;
-  if constexpr (sizeof(T) == 4) {
-    const auto r = LINNET_ROOT_FLOAT(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  } else {
-    const auto r = LINNET_ROOT_DOUBLE(x);
-    __builtin_memcpy(&y, &r, sizeof y);
-  }
+  LINNET_ROOT(y, x);
   return y;
 #else
   T values[lanes<T>];
