@@ -9,13 +9,13 @@
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
-#include <memory>
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
 
 #include <linnet/core/finite.hpp>
+#include <linnet/core/owner.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -124,17 +124,17 @@ class memory_block {
   /// First byte, or null.
   void* data() const { return data_.get(); }
   /// Size in bytes, of own memory a multiple of `alignment`.
-  index size() const { return data_ ? data_.get_deleter().size : 0; }
+  index size() const { return data_ ? data_.end().size : 0; }
 
  private:
   struct give_back {
-    release how;
-    index size;
+    release how = nullptr;
+    index size = 0;
     void operator()(void* p) const {
       if (how) how(p, size);
     }
   };
-  std::unique_ptr<void, give_back> data_;
+  detail::owner<void, give_back> data_;
 };
 
 LINNET_NAMESPACE_END

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <charconv>
 #include <cstdint>
+#include <initializer_list>
 #include <string_view>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -41,12 +42,11 @@ struct short_text {
 };
 
 /// The beginning of the file named by the parts after each other, or nothing. Nothing is allocated.
-template <class... Part>
-short_text read_short(const Part&... parts) {
+LINNET_COLD inline short_text read_short(std::initializer_list<std::string_view> parts) {
   short_text found;
 #if defined(__linux__)
   short_text path;
-  (path.add(parts), ...);
+  for (const std::string_view part : parts) path.add(part);
   path.add({"\0", 1});
   const int file = path.whole ? ::open(path.text, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
   if (file < 0) return found;
@@ -54,7 +54,7 @@ short_text read_short(const Part&... parts) {
   ::close(file);
   if (got > 0) found.size = static_cast<std::size_t>(got);
 #else
-  ((void)parts, ...);
+  (void)parts;
 #endif
   return found;
 }
@@ -89,7 +89,7 @@ LINNET_COLD inline int cgroup_processors(std::string_view root = "") {
   const auto limit = [&](int n) {
     if (n > 0 && (fewest == 0 || n < fewest)) fewest = n;
   };
-  const short_text groups = read_short(root, "/proc/self/cgroup");
+  const short_text groups = read_short({root, "/proc/self/cgroup"});
   std::string_view rest = groups.view();
   while (!rest.empty()) {  // 0::/path, or number:controller,controller:/path
     std::string_view line = rest.substr(0, rest.find('\n'));
@@ -110,16 +110,16 @@ LINNET_COLD inline int cgroup_processors(std::string_view root = "") {
     for (std::string_view path = line.substr(second + 1);;) {
       while (!path.empty() && path.back() == '/') path.remove_suffix(1);
       if (unified) {
-        const short_text file = read_short(root, "/sys/fs/cgroup", path, "/cpu.max");
+        const short_text file = read_short({root, "/sys/fs/cgroup", path, "/cpu.max"});
         std::string_view text = file.view();
         const std::string_view quota = next_word(text);
         limit(processors_of(quota, next_word(text)));
       } else {
         for (const std::string_view mount : {std::string_view("cpu"), controllers}) {
           const short_text quota =
-              read_short(root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_quota_us");
+              read_short({root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_quota_us"});
           const short_text period =
-              read_short(root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_period_us");
+              read_short({root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_period_us"});
           std::string_view most = quota.view(), per = period.view();
           limit(processors_of(next_word(most), next_word(per)));
         }

@@ -4,6 +4,7 @@
 /// Caching a teacher's most probable tokens in a file. Opt-in, through linnet/cached_logits.hpp.
 
 #include <cstring>
+#include <memory>
 
 #include <linnet/distill/cached_logits.hpp>
 #include <linnet/file/file.hpp>

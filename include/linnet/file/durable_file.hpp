@@ -9,7 +9,6 @@
 #include <charconv>
 #include <cstdio>
 #include <cstring>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,6 +23,7 @@
 #include <unistd.h>
 #endif
 
+#include <linnet/core/owner.hpp>
 #include <linnet/core/result.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -334,7 +334,7 @@ inline void set_aside(const std::string& path) {
 struct close_file {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
-using file_handle = std::unique_ptr<std::FILE, close_file>;
+using file_handle = owner<std::FILE, close_file>;
 
 /// Writes a file in pieces, under a temporary name until it is complete.
 class file_writer {

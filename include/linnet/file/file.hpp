@@ -5,13 +5,13 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <memory>
 #include <new>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include <linnet/core/owner.hpp>
 #include <linnet/file/durable_file.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -36,7 +36,10 @@ class file_bytes {
   operator std::span<const std::byte>() const { return bytes(); }
 
  private:
-  std::unique_ptr<std::byte[]> data_;
+  struct give_back {
+    void operator()(std::byte* p) const { delete[] p; }
+  };
+  detail::owner<std::byte, give_back> data_;
   std::size_t size_ = 0;
 };
 
@@ -182,7 +185,7 @@ class line_file {
     return did;
   }
 
-  std::unique_ptr<detail::file_writer> writer_;
+  detail::owner<detail::file_writer> writer_;
   bool torn_ = false;
 };
 

@@ -48,13 +48,18 @@ struct ranked {
   token id;
   double sum;
 };
-/// The first token in that order at which `reached(sum)` holds, where each token adds
-/// `measure(weight)`. If there is none, the last token that adds anything. Weights are in [0, 1].
+/// A token adds this to a sum: its weight, or 1.
+enum class measured { weight, one };
+/// The first token in that order at which the sum is at least `enough`. If there is none, the last
+/// token that adds anything. Weights are in [0, 1].
 /// Looks at the first `count` ids in `room`, which it overwrites, or at all if they are as many as
 /// the weights. A radix select over the weights' bits: nothing is sorted.
-template <class T, class Measure, class Reached>
-ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, Measure&& measure,
-            Reached&& reached) {
+template <class T>
+ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, measured what,
+            double enough) {
+  const auto measure = [what](T weight) {
+    return what == measured::one ? 1.0 : static_cast<double>(weight);
+  };
   using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
   const auto key = [](T weight) {  // rises with the weight
     bits b = 0;
@@ -85,7 +90,7 @@ ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count
       const double more = sums[0][b] + sums[1][b];
       if (!(more > 0)) continue;
       chosen = static_cast<bits>(b), before = sum;
-      if (reached(sum + more)) break;
+      if (sum + more >= enough) break;
       sum += more;
     }
     sum = before;
@@ -108,7 +113,7 @@ ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count
   std::size_t i = 0;
   for (;; ++i) {  // those that are left are equal
     sum += measure(weights[slot(room[i])]);
-    if (i + 1 == count || reached(sum)) return {room[i], sum};
+    if (i + 1 == count || sum >= enough) return {room[i], sum};
   }
 }
 

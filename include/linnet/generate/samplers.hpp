@@ -53,15 +53,16 @@ token most_likely(std::span<T> logits) {
   std::span<T> best;
   scalar most = 0;
   bool usable = !logits.empty();
-  ops::execution{{}, ops::best()}.with_kernels([&](auto kernels) {
-    using K = decltype(kernels);
-    for (std::size_t i = 0; i < logits.size(); i += stretch) {
-      const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
-      for (const scalar x : some) usable &= !is_nan(x);
-      const scalar m = K::template maximum<scalar>(std::ssize(some), some.data());
-      if (i == 0 || m > most) most = m, best = some;
-    }
-  });
+  const ops::execution on{{}, ops::best()};
+  for (std::size_t i = 0; i < logits.size(); i += stretch) {
+    const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
+    for (const scalar x : some) usable &= !is_nan(x);
+    scalar m = 0;
+    on.with_kernels([&](auto kernels) {
+      m = decltype(kernels)::template maximum<scalar>(std::ssize(some), some.data());
+    });
+    if (i == 0 || m > most) most = m, best = some;
+  }
   if (!usable || !is_finite(most)) return no_token;
   return static_cast<token>(std::find(best.begin(), best.end(), most) - logits.begin());
 }
@@ -170,8 +171,8 @@ class sampler {
     const distribution<T> l = warp(logits, order, logits[detail::slot(best)]);
     const double u = random_.uniform() * l.mass;
     if (l.ranked > 0)
-      return detail::rank(std::span<const T>(logits), order, l.ranked, itself,
-                          [&](double sum) { return u < sum; })
+      return detail::rank(std::span<const T>(logits), order, l.ranked, detail::measured::weight,
+                          std::nextafter(u, HUGE_VAL))  // above u
           .id;
     double sum = 0;
     token chosen = best;
@@ -220,7 +221,6 @@ class sampler {
       return weight > least || (weight == least && id <= last);
     }
   };
-  static constexpr auto itself = [](auto weight) { return static_cast<double>(weight); };
 
   /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
   double fine_uniform() {
@@ -260,10 +260,7 @@ class sampler {
       left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
     };
     if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
-      cut(detail::rank(
-              weights, order, left, [](T) { return 1.0; },
-              [&](double count) { return count >= static_cast<double>(k); })
-              .id);
+      cut(detail::rank(weights, order, left, detail::measured::one, static_cast<double>(k)).id);
     const auto kept_mass = [&] {
       return detail::sum_in_lanes(std::ssize(weights), [&](index i) {
         const auto id = static_cast<std::size_t>(i);
@@ -271,12 +268,11 @@ class sampler {
       });
     };
     l.mass = l.ranked > 0 ? kept_mass() : detail::sum_in_lanes(std::ssize(weights), [&](index i) {
-      return itself(weights[static_cast<std::size_t>(i)]);
+      return static_cast<double>(weights[static_cast<std::size_t>(i)]);
     });
     if (settings_.top_p < 1) {
       const double enough = settings_.top_p * l.mass;
-      const auto end =
-          detail::rank(weights, order, left, itself, [&](double sum) { return sum >= enough; });
+      const auto end = detail::rank(weights, order, left, detail::measured::weight, enough);
       cut(end.id);
       l.mass = end.sum;
     }

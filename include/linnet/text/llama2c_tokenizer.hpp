@@ -97,6 +97,11 @@ class llama2c_tokenizer {
   std::vector<entry> pieces_;    ///< by id
   std::vector<token> by_piece_;  ///< ids sorted by piece, then id
 
+  /// Whether the piece of id `a` comes before that of `b`, or is the same with a lower id.
+  LINNET_COLD bool before(token a, token b) const {
+    const int order = piece(a).compare(piece(b));
+    return order != 0 ? order < 0 : a < b;
+  }
   /// Encodes into a sink; false where the heap has no room.
   bool write(std::string_view text, detail::token_sink to, bool with_begin, bool with_end) const;
   /// The id of the piece `a` + `b`, or -1.
@@ -201,10 +206,8 @@ LINNET_COLD inline result<llama2c_tokenizer> llama2c_tokenizer::parse(
   made.text_.assign(reinterpret_cast<const char*>(file.data()), file.size());
   made.by_piece_.resize(made.pieces_.size());
   for (std::size_t i = 0; i < made.by_piece_.size(); ++i) made.by_piece_[i] = static_cast<token>(i);
-  std::sort(made.by_piece_.begin(), made.by_piece_.end(), [&](token a, token b) {
-    const int order = made.piece(a).compare(made.piece(b));
-    return order != 0 ? order < 0 : a < b;
-  });
+  std::sort(made.by_piece_.begin(), made.by_piece_.end(),
+            [&](token a, token b) { return made.before(a, b); });
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY(where)
