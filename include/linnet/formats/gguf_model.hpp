@@ -53,10 +53,16 @@ inline void load_blocks(const leaf& to, index n, const std::byte* from) {
       from += 32;
       continue;
     }
-    const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
-    for (index i = 0; i < 32; i += 2)
-      *codes++ = static_cast<std::byte>(
-          (packed_code<16, 4>(from, i) | packed_code<16, 4>(from, i + 1) << 4) ^ flipped);
+    // The low halves of a block's bytes are its first codes, the high ones the others.
+    const std::uint32_t flipped = type == ggml_type::q4_0 ? 0x88888888 : 0;
+    for (int shift = 0; shift < 8; shift += 4)
+      for (index i = 0; i < 16; i += 8, codes += 4) {
+        std::uint64_t u = load_as<std::uint64_t>(from + i) >> shift & 0x0f0f0f0f0f0f0f0f;
+        u = (u | u >> 4) & 0x00ff00ff00ff00ff;
+        u = (u | u >> 8) & 0x0000ffff0000ffff;
+        const std::uint32_t together = static_cast<std::uint32_t>(u | u >> 16) ^ flipped;
+        __builtin_memcpy(codes, &together, sizeof together);
+      }
     from += 16;
   }
 }

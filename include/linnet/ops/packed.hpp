@@ -27,15 +27,50 @@ inline float float_of(float x) { return x; }
 inline float float_of(simd::f16_code x) {
   return static_cast<float>(storage::f16::decode(static_cast<std::uint16_t>(x)));
 }
-inline void store_scale(float x, float& to) { to = x; }
-inline void store_scale(float x, simd::f16_code& to) {
-  std::uint32_t bits = 0;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  const std::uint32_t size = bits & 0x7fffffff;
-  // Most of them are normal numbers of 11 bits.
-  to = size >= 0x38800000 && size < 0x47800000 && size % 0x2000 == 0
-           ? static_cast<simd::f16_code>((bits >> 16 & 0x8000) | (size - 0x38000000) >> 13)
-           : static_cast<simd::f16_code>(storage::f16::encode(static_cast<double>(x)));
+/// Stores scales of the columns of a panel, which half precision holds where they become halves.
+inline void store_scales(const float (&x)[panel_width], float* to) {
+  std::copy_n(x, panel_width, to);
+}
+inline void store_scales(const float (&x)[panel_width], simd::f16_code* to) {
+  bool common = true;  // normal numbers and zeros, which need no rounding
+  for (index i = 0; i < panel_width; ++i) {
+    std::uint32_t bits = 0;
+    __builtin_memcpy(&bits, &x[i], sizeof bits);
+    const std::uint32_t size = bits & 0x7fffffff, base = size == 0 ? 0 : 0x38000000;
+    common &= size == 0 || (size - 0x38800000 < 0x0f000000 && (size & 0x1fff) == 0);
+    to[i] = static_cast<simd::f16_code>((bits >> 16 & 0x8000) | (size - base) >> 13);
+  }
+  for (index i = 0; i < panel_width && !common; ++i)
+    to[i] = static_cast<simd::f16_code>(storage::f16::encode(static_cast<double>(x[i])));
+}
+
+/// Whether words of panels are bytes of canonical rows, with the origin added to each code.
+template <class S>
+constexpr bool has_words_of_rows() {
+  if constexpr (S::per_word == 1)
+    return false;
+  else
+    return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && simd::spare_bits(S::code) == 0 &&
+           (S::origin == 0 || S::origin == 1 << (simd::bits_of(S::code) - 1));
+}
+/// Fills the whole words of a panel from `count` canonical rows of so many bytes; returns how many
+/// words of a row there are.
+template <class S>
+index copy_words(index k, index count, const void* rows, index bytes, simd::word* out) {
+  simd::word origins = 0;
+  for (int j = 0; j < S::per_word; ++j)
+    origins |= static_cast<simd::word>(S::origin) << j * simd::bits_of(S::code);
+  const index whole = k / S::per_word;
+  for (index d = 0; d < whole; ++d, out += panel_width) {
+    const auto* from = static_cast<const unsigned char*>(rows) + d * sizeof(simd::word);
+    for (index i = 0; i < count; ++i, from += bytes) {
+      simd::word codes;
+      __builtin_memcpy(&codes, from, sizeof codes);
+      out[i] = codes ^ origins;
+    }
+    std::fill_n(out + count, panel_width - count, simd::word{0});
+  }
+  return whole;
 }
 
 }  // namespace detail
@@ -110,8 +145,14 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
   on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
     const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
     word* const out = const_cast<word*>(to.panels) + first * depth;
+    index whole = 0;
+    if constexpr (detail::has_words_of_rows<S>()) {
+      const index bytes = row_values<S>(k) * static_cast<index>(sizeof(typename S::value));
+      const auto* const rows = from.data + first * row_values<S>(k);
+      whole = detail::copy_words<S>(k, count, rows, bytes, out);
+    }
     for (index i = 0; i < panel_width; ++i)
-      for (index d = 0; d < depth; d += step) {
+      for (index d = whole; d < depth; d += step) {
         word block[std::size_t{step}] = {};
         if constexpr (S::per_word == 1) {
           if (i < count) block[0] = from.data[(first + i) * k + d];
@@ -125,17 +166,16 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
         }
         for (index b = 0; b < step; ++b) out[(d + b) * panel_width + i] = block[b];
       }
-    for (index i = 0; S::scaled && !has_levels<S> && i < panel_width; ++i)
-      for (index g = 0; g < groups; ++g) {
-        const index at = (panel * groups + g) * panel_width + i;
-        const bool real = i < count;
-        const auto store = [&](const float* x, const typename matrix::scale* y) {
-          detail::store_scale(real ? x[(first + i) * groups + g] : 0.0f,
-                              const_cast<typename matrix::scale*>(y)[at]);
-        };
-        store(from.scales, to.scales);
-        if constexpr (S::centred) store(from.zeros, to.zeros);
-      }
+    for (index g = 0; S::scaled && !has_levels<S> && g < groups; ++g) {
+      const auto store = [&](const float* x, const typename matrix::scale* y) {
+        float some[panel_width] = {};
+        for (index i = 0; i < count; ++i) some[i] = x[(first + i) * groups + g];
+        detail::store_scales(
+            some, const_cast<typename matrix::scale*>(y) + (panel * groups + g) * panel_width);
+      };
+      store(from.scales, to.scales);
+      if constexpr (S::centred) store(from.zeros, to.zeros);
+    }
   });
   if constexpr (has_levels<S>) to.levels.pack(on, n, groups, from.levels);
   if constexpr (is_corrected<S>) to.correction.pack(on, n, k, from.correction);
