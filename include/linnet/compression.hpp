@@ -12,3 +12,4 @@
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/smooth.hpp>
+#include <linnet/compress/spinquant.hpp>
