@@ -323,6 +323,7 @@ BOOST_AUTO_TEST_CASE(rotate_is_exact) {
   check_rotate<small<>>(data);
   check_rotate<small<ln::tie::untied, ln::bias::all, ln::ffn::relu, ln::position::learned>>(data);
   check_rotate<small<ln::ffn::reparam<2>, ln::attention::sliding_window<4>>>(data);
+  check_rotate<small<ln::sharing::all>>(data);
   check_rotate<ln::t5<tiny_t5_shape>>(t5_tokens(2, 7, 5, 11));
   // 28 numbers have a Hadamard matrix, heads of 14 are rotated in blocks of 2.
   check_rotate<fixed>(data);
