@@ -14,3 +14,4 @@
 #include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/sequential.hpp>
 #include <linnet/compress/smooth.hpp>
+#include <linnet/compress/spinquant.hpp>

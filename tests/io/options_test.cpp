@@ -276,6 +276,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::smoothquant>("smoothquant", "smoothquant", {}, [&](const auto& o) {
     return complaint_of(ln::smooth(w, *statistics, o));
   });
+  check<ln::spinquant>("spinquant", "spinquant", {}, [&](const auto& o) {
+    return complaint_of(ln::rotate<ln::storage::f32>(w, text, l, o));
+  });
   check<ln::quarot>("quarot", "quarot", {},
                     [&](const auto& o) { return complaint_of(ln::rotate(w, o)); });
   using kept = ln::storage::outlier_columns<ln::storage::int4<8>, 1>;

@@ -14,6 +14,29 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Pointers to the numbers of all tensors of weights or gradients, in order.
+template <class W>
+auto numbers_of(const W& w) {
+  constexpr auto data = [](const auto& leaf) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      return leaf;
+    else
+      return leaf.data;
+  };
+  std::vector<float*> single;
+  std::vector<double*> twice;
+  w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if constexpr (std::is_same_v<decltype(data(leaf)), double*>)
+      twice.push_back(data(leaf));
+    else
+      single.push_back(data(leaf));
+  });
+  if constexpr (requires { requires std::is_same_v<typename W::scalar, double>; })
+    return twice;
+  else
+    return single;
+}
+
 /// One side of a tensor: its rows, or its columns, are channels of a set.
 template <class T>
 struct channel_side {

@@ -87,13 +87,6 @@ void rotate_side(const channel_side<T>& side, index block, const Rotation& rotat
       side.at(j, i) = static_cast<T>(x[static_cast<std::size_t>(j)]);
   }
 }
-template <class T, class Rotation>
-void rotate_set(const channel_set<T>& set, index block, const Rotation& rotation) {
-  for (const auto* const sides : {&set.writers, &set.readers})
-    for (const auto& side : *sides)
-      if (side.kind != role::scale) rotate_side(side, block, rotation);
-}
-
 /// Why the weights of norms cannot move into the matrices behind them, or null.
 template <class T>
 const char* keeps_gains(const channel_set<T>& set) {
@@ -119,6 +112,55 @@ void fold_gains(const channel_set<T>& set) {
             static_cast<double>(side.at(j, i)) *
             static_cast<double>(set.writers[0].data[set.channel_of(j, side.length())]));
   for (const auto& side : set.writers) std::fill_n(side.data, set.width, T(1));
+}
+
+/// Channels that one rotation turns, `block` at a time, and all sides of tensors that keep them.
+template <class T>
+struct turn {
+  index block = 0;
+  std::vector<channel_side<T>> sides{};
+};
+/// The streams of a model, and its values if `heads`, ready to be rotated: the weights of norms
+/// are in the matrices behind them. Errors: errc::invalid for a stream that something else reads.
+template <class T>
+result<std::vector<turn<T>>> prepare_turns(const channel_map<T>& map, bool heads) {
+  const auto& sets = map.sets();
+  const auto refuse = [](const char* why) {
+    return error{errc::invalid, "rotate", "the residual stream",
+                 "one that only matrices and RMSNorms read and write", why};
+  };
+  bool any = false;
+  for (index s = 0; s < std::ssize(sets); ++s) {
+    const auto& stream = sets[static_cast<std::size_t>(s)];
+    if (!stream.read_by_norm) continue;
+    if (stream.normalised >= 0) return refuse("a norm that writes it");
+    if (stream.unmixed) return refuse(stream.unmixed);
+    for (const auto& set : sets)
+      if (set.normalised == s)
+        if (const char* const why = keeps_gains(set)) return refuse(why);
+    any = true;
+  }
+  if (!any) return refuse("no norm that says so");
+  std::vector<turn<T>> turns;
+  for (index s = 0; s < std::ssize(sets); ++s) {
+    const auto& stream = sets[static_cast<std::size_t>(s)];
+    const bool values = heads && stream.head > 0 && !stream.unmixed && !stream.fixed;
+    if (!stream.read_by_norm && !values) continue;
+    turn<T> one{values ? stream.head : stream.width};
+    const auto add = [&](const channel_set<T>& set) {
+      for (const auto* const sides : {&set.writers, &set.readers})
+        for (const auto& side : *sides)
+          if (side.kind != role::scale) one.sides.push_back(side);
+    };
+    add(stream);
+    for (const auto& set : sets)
+      if (set.normalised == s) {
+        fold_gains(set);
+        add(set);
+      }
+    turns.push_back(std::move(one));
+  }
+  return turns;
 }
 
 /// `w` with a head of its own.
@@ -169,35 +211,11 @@ result<weights<rotated<M>, T>> rotate(const weights<M, T>& w, const quarot& how 
   auto turned = detail::untie(w);
   if (!turned.valid()) return turned.error();
   const detail::channel_map<T> map(turned);
-  const auto& sets = map.sets();
-  const auto refuse = [](const char* why) {
-    return error{errc::invalid, "rotate", "the residual stream",
-                 "one that only matrices and RMSNorms read and write", why};
-  };
-  bool any = false;
-  for (index s = 0; s < std::ssize(sets); ++s) {
-    const auto& stream = sets[static_cast<std::size_t>(s)];
-    if (!stream.read_by_norm) continue;
-    if (stream.normalised >= 0) return refuse("a norm that writes it");
-    if (stream.unmixed) return refuse(stream.unmixed);
-    for (const auto& set : sets)
-      if (set.normalised == s)
-        if (const char* const why = detail::keeps_gains(set)) return refuse(why);
-    any = true;
-  }
-  if (!any) return refuse("no norm that says so");
-  for (index s = 0; s < std::ssize(sets); ++s) {
-    const auto& stream = sets[static_cast<std::size_t>(s)];
-    const bool values = how.heads && stream.head > 0 && !stream.unmixed && !stream.fixed;
-    if (!stream.read_by_norm && !values) continue;
-    const index block = values ? stream.head : stream.width;
-    const quarot::rotation rotation(how, block, s);
-    detail::rotate_set(stream, block, rotation);
-    for (const auto& set : sets)
-      if (set.normalised == s) {
-        detail::fold_gains(set);
-        detail::rotate_set(set, block, rotation);
-      }
+  const auto turns = detail::prepare_turns(map, how.heads);
+  if (!turns) return turns.error();
+  for (const auto& one : *turns) {
+    const quarot::rotation rotation(how, one.block, &one - turns->data());
+    for (const auto& side : one.sides) detail::rotate_side(side, one.block, rotation);
   }
   return turned;
 }

@@ -4,7 +4,6 @@
 /// Rotations that no weight can take: Hadamard transforms while the model runs (Liu et al. 2024).
 
 #include <type_traits>
-#include <vector>
 
 #include <linnet/compress/rotate.hpp>
 
@@ -35,19 +34,6 @@ struct online_model {
   using type = typename M::template with<linnet::ffn::policy, ffn>::template with<
       attention::policy, typename rotated_attention<typename M::attention>::type>;
 };
-
-/// Pointers to the numbers of all tensors of `w`, in order.
-template <class W>
-std::vector<typename W::scalar*> numbers_of(const W& w) {
-  std::vector<typename W::scalar*> all;
-  w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      all.push_back(leaf);
-    else
-      all.push_back(leaf.data);
-  });
-  return all;
-}
 
 }  // namespace detail
 

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// SpinQuant: rotations that are learned, so that rounded weights lose least (Liu et al. 2024).
+
+#include <linnet/compress/before_eigen.inl>
+
+#include <Eigen/Cholesky>
+
+#include <linnet/compress/after_eigen.inl>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <linnet/compress/awq.hpp>
+#include <linnet/compress/rotate.hpp>
+#include <linnet/model/buffers.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Learned rotations (SpinQuant, Liu et al. 2024, arXiv:2405.16406), a method of rotate<storage>().
+/// Each step goes down the gradient of the loss of the rounded weights, as if rounding were none,
+/// and stays orthogonal (Cayley). The first starts from random Hadamard rotations. The rotations
+/// with the least loss are kept, so it is never above that of the start.
+struct spinquant {
+  std::uint64_t seed = 1;  ///< of the rotations at the start, those of quarot
+  bool heads = true;       ///< whether values have rotations, too, one for all heads of a layer
+  index steps = 100;       ///< 0 keeps the start
+  index batches = 4;       ///< batches that every step reads, unless the text ends before
+  double rate = 1.5;       ///< length of the first step, at most; later ones follow a cosine
+
+  static constexpr const char* name = "spinquant";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("heads", self.heads, detail::one_of(detail::false_or_true));
+    f("steps", self.steps, detail::count(0));
+    f("batches", self.batches, detail::count(1));
+    f("rate", self.rate, detail::above(0));
+  }
+};
+
+namespace detail {
+
+/// A rotation that is learned, x R for rows x.
+class learned_rotation {
+ public:
+  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+  /// Starts from a rotation of so many numbers.
+  learned_rotation(index width, const quarot::rotation& start)
+      : r_(matrix::Identity(width, width)),
+        slope_(matrix::Zero(width, width)),
+        row_(static_cast<std::size_t>(width)) {
+    for (index i = 0; i < width; ++i) start(r_.data() + i * width);
+  }
+  /// Rotates a row in place.
+  void operator()(double* x) const {
+    const index n = r_.cols();
+    std::fill(row_.begin(), row_.end(), 0);
+    for (index i = 0; i < n; ++i)
+      for (index j = 0; j < n; ++j) row_[static_cast<std::size_t>(j)] += x[i] * r_(i, j);
+    std::copy(row_.begin(), row_.end(), x);
+  }
+  /// Adds R^T dL/dR of one side of a rotated tensor with gradient `d`, times `share`.
+  void add(const channel_side<float>& side, const float* d, double share) {
+    const index n = r_.cols();
+    const auto at = [&](index channel, index i) {
+      return static_cast<double>(side.by_columns ? d[i * side.columns + channel]
+                                                 : d[channel * side.columns + i]);
+    };
+    for (index i = 0; i < side.depth(); ++i)
+      for (index first = 0; first < side.length(); first += n) {
+        for (index b = 0; b < n; ++b) row_[static_cast<std::size_t>(b)] = at(first + b, i) * share;
+        for (index a = 0; a < n; ++a) {
+          const double x = static_cast<double>(side.at(first + a, i));
+          for (index b = 0; b < n; ++b) slope_(a, b) += x * row_[static_cast<std::size_t>(b)];
+        }
+      }
+  }
+  /// Steps down the gradient that was added, by R (I + t A / 2)^-1 (I - t A / 2) for its skew part
+  /// A. The step is no longer than `rate`, and than what keeps the fixed point of Cayley's
+  /// transform in reach.
+  void step(double rate) {
+    const matrix skew = (slope_ - slope_.transpose()) / 2;
+    const double size = skew.cwiseAbs().colwise().sum().maxCoeff();
+    const double t = (std::min)(rate, 1 / (size + 1e-8));
+    const matrix one = matrix::Identity(r_.rows(), r_.cols()), less = one - skew * (t / 2);
+    // I - (t A / 2)^2 is positive definite, and all of these commute.
+    const Eigen::LLT<matrix> both(less * less.transpose());
+    r_ = both.solve((r_ * less * less).transpose()).transpose().eval();
+    slope_.setZero();
+  }
+
+ private:
+  matrix r_, slope_;
+  mutable std::vector<double> row_;
+};
+
+/// Rounds all matrices of `w` to the storage of a model, and reads them back into `to`.
+template <class W>
+void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
+  std::size_t tensor = 0;
+  std::vector<double> back;
+  W::model::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& rounded, const auto& from) {
+        const round_trip& trip = trips[tensor++];
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          std::copy_n(from, info.size(), rounded);
+        } else {
+          const index some = trip.whole ? info.rows : (std::min)(info.rows, index{256});
+          for (index first = 0; first < info.rows; first += some) {
+            const index rows = (std::min)(some, info.rows - first), size = rows * info.columns;
+            back.resize(static_cast<std::size_t>(size));
+            trip.run(rows, info.columns, from.data + first * info.columns, back.data());
+            for (index i = 0; i < size; ++i)
+              rounded.data[first * info.columns + i] =
+                  static_cast<float>(back[static_cast<std::size_t>(i)]);
+          }
+        }
+      },
+      parameter_path{}, to.tree(), w.tree());
+}
+
+/// Weights, gradients and buffers for learning rotations.
+template <class R>
+struct rotation_trial {
+  weights<R> turned{}, rounded{};
+  packed<R> panels{};
+  gradients<R> slopes{};
+  memory_block memory;
+  placed_workspace<R, float> work{};
+
+  rotation_trial(const limits& l, index bytes) : memory(bytes) {
+    if (!valid()) return;
+    attach_rows<R>(rounded, panels);
+    work = place_workspace<R, float>(l, purpose::training, memory.data());
+  }
+  bool valid() const {
+    return turned.valid() && rounded.valid() && panels.valid() && slopes.valid() && memory.data();
+  }
+  /// Loss of the rounded weights; adds to the gradients.
+  loss_sum loss(const typename R::batch& b, const limits& l) {
+    loss_sum sum;
+    run(l, work.converted, [&](const ops::execution& on) {
+      const loss_sum one = R::template loss<float, storage::f32>(panels.tree(), &slopes.tree(), b,
+                                                                 work.work, on, {});
+      if (on.threads.rank() == 0) sum = one;
+    });
+    return sum;
+  }
+};
+
+}  // namespace detail
+
+/// Rotates `w` as rotate(w, quarot) does, by rotations that are learned for rounding to storage
+/// `S`. `batches(i)` returns batch number i; an empty one ends the text. Every step reads the same
+/// ones. Takes the memory of a trainer. Errors: those of rotate(), and errc::invalid for limits or
+/// batches that do not fit, and a loss that is not finite.
+template <class S, class M, class Batches>
+result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const limits& l,
+                                   const spinquant& how) LINNET_TRY {
+  using R = rotated<M>;
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::rotate: rotate first, quantize afterwards");
+  static_assert(detail::check_language_model<R, float, storage::f32>());
+  if (auto fit = detail::acceptable("rotate", spinquant::name, how); !fit) return fit.error();
+  const index needed = detail::bounded_bytes(l, [](const limits& some) {
+    return detail::plan_for<R, float>(some, purpose::training).total();
+  });
+  if (auto fit = detail::acceptable<R>("rotate", l, needed); !fit) return fit.error();
+  if (auto fit = check_finite(w, "rotate"); !fit) return fit.error();
+  auto base = detail::untie(w);
+  if (!base.valid()) return base.error();
+  const detail::channel_map<float> map(base);
+  const auto turns = detail::prepare_turns(map, how.heads);
+  if (!turns) return turns.error();
+  detail::rotation_trial<R> trial(l, needed);
+  if (!trial.valid()) return detail::out_of_memory("rotate", needed);
+  const auto numbers = detail::numbers_of(trial.turned), slopes = detail::numbers_of(trial.slopes);
+  const auto trips = detail::round_trips<quantized<R, S>>();
+
+  const quarot start{how.seed, how.heads};
+  std::vector<detail::learned_rotation> rotations, kept;
+  for (const auto& one : *turns)
+    rotations.emplace_back(one.block, quarot::rotation(start, one.block, &one - turns->data()));
+  // A side of the rotated weights.
+  const auto turned = [&](detail::channel_side<float> side) {
+    side.data = numbers[static_cast<std::size_t>(side.ordinal)];
+    return side;
+  };
+  const auto apply = [&](const std::vector<detail::learned_rotation>& some) {
+    __builtin_memcpy(trial.turned.data(), base.data(), static_cast<std::size_t>(base.bytes()));
+    for (std::size_t i = 0; i < turns->size(); ++i)
+      for (const auto& side : (*turns)[i].sides)
+        detail::rotate_side(turned(side), (*turns)[i].block, some[i]);
+  };
+  double least = 0;
+  for (index step = 0; step <= how.steps; ++step) {
+    apply(rotations);
+    detail::round_weights(trips, trial.turned, trial.rounded);
+    detail::pack_into(ops::execution{}, trial.rounded, trial.panels);
+    trial.slopes.visit([](const parameter_path&, const tensor_info& info, auto& leaf) {
+      std::fill_n(leaf, info.size(), 0.0f);
+    });
+    loss_sum sum;
+    for (index i = 0; i < how.batches; ++i) {
+      const typename R::batch b = batches(i);
+      if (b.batch == 0) break;
+      if (const refusal why = detail::refusal_of<R>(b, l); why != refusal::none)
+        return error{errc::invalid, "rotate", "batch " + std::to_string(i),
+                     "one that the model and the limits take", std::string(to_string(why))};
+      const loss_sum one = trial.loss(b, l);
+      sum.nats += one.nats;
+      sum.tokens += one.tokens;
+    }
+    if (sum.tokens == 0)
+      return error{errc::invalid, "rotate", "batches", "at least one with tokens", "none"};
+    if (!is_finite(sum.nats))
+      return error{errc::invalid, "rotate", "the loss of the rounded weights", "a finite number",
+                   "another"};
+    if (step == 0 || sum.nats < least) {
+      least = sum.nats;
+      kept = rotations;
+    }
+    if (step == how.steps) break;
+    const double share = 1 / static_cast<double>(sum.tokens),
+                 rate = how.rate / 2 *
+                        (1 + std::cos(3.141592653589793 * static_cast<double>(step) /
+                                      static_cast<double>(how.steps)));
+    for (std::size_t i = 0; i < turns->size(); ++i) {
+      for (const auto& side : (*turns)[i].sides)
+        rotations[i].add(turned(side), slopes[static_cast<std::size_t>(side.ordinal)], share);
+      rotations[i].step(rate);
+    }
+  }
+  apply(kept);
+  return std::move(trial.turned);
+}
+LINNET_OR_OUT_OF_MEMORY("rotate")
+
+LINNET_NAMESPACE_END
