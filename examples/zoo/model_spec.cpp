@@ -85,9 +85,6 @@ constexpr spelling storages[] = {
     {"f32", "ln::storage::f32"},
     {"bf16", "ln::storage::bf16"},
     {"f16", "ln::storage::f16"},
-    {"int8", "ln::storage::int8"},
-    {"int4", "ln::storage::int4<32>"},
-    {"nf4", "ln::storage::nf4"},
     {"fp8_e4m3", "ln::storage::fp8_e4m3"},
     {"fp8_e5m2", "ln::storage::fp8_e5m2"},
     {"q8_0", "ln::storage::q8_0"},
@@ -101,8 +98,7 @@ constexpr spelling activations[] = {
 
 template <std::size_t N>
 std::string_view type_among(std::string_view what, std::string_view name,
-                            const spelling (&table)[N]) {
-  std::vector<std::string_view> known;
+                            const spelling (&table)[N], std::vector<std::string_view> known = {}) {
   for (const spelling& s : table) known.push_back(s.name);
   check_name(what, name, known);
   return std::find_if(std::begin(table), std::end(table), [&](auto& s) { return s.name == name; })
@@ -173,9 +169,9 @@ void change(model_spec& m, const std::string& name, const std::string& value) {
         },
         m.shape);
     throw failure(
-        fmt::format("--model: {} has no {} (known: {}layers; of decoder: norm, position, "
+        fmt::format("--model: {} has no {} (known: {}{}of decoder: norm, position, "
                     "tie, bias, sharing, ffn)",
-                    m.base, name, fields));
+                    m.base, name, fields, m.encodes() ? "layers; " : ""));
   }
   m.changes.emplace_back(name, value);
 }
@@ -283,8 +279,10 @@ std::string_view variant_type(const model_spec& model, std::string_view ffn) {
 }
 
 std::string storage_type(std::string_view name) {
-  std::string grouped = grouped_storage(name);
-  return grouped.empty() ? std::string(type_among("storage", name, storages)) : grouped;
+  if (std::string grouped = grouped_storage(name); !grouped.empty()) return grouped;
+  std::vector<std::string_view> others;
+  for (const grouped_word& one : grouped_words) others.push_back(one.name);
+  return std::string(type_among("storage", name, storages, std::move(others)));
 }
 std::string_view compute_type(std::string_view what, std::string_view name) {
   return type_among(what, name, activations);

@@ -9,6 +9,21 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace storage {}  // namespace storage
+
+namespace detail {
+/// `Group`, or one that serves where an error is said: groups end where the words of codes end.
+template <int Bits, index Group>
+consteval index whole_group() {
+  constexpr index block = simd::codes_of_block(simd::integer_code(Bits));
+  constexpr bool fits = Group >= 0 && Group % block == 0;
+  static_assert(fits,
+                "linnet::storage::grouped: groups are a multiple of 8 inputs with 4 bits, of 16 "
+                "with 2, of 32 with 3, 5 or 6; 0 is a whole row");
+  return fits ? Group : 0;
+}
+}  // namespace detail
+
 namespace storage {
 
 /// Symmetric integers of 2 to 6 bits with one scale for each `Group` inputs of a row. Where `Group`
@@ -19,9 +34,7 @@ struct grouped : coded<std::uint8_t, simd::integer_code(Bits)> {
   static_assert(Bits >= 2 && Bits <= 6,
                 "linnet::storage::grouped: codes have 2, 3, 4, 5 or 6 bits; those of 8 are "
                 "storage::int8_per");
-  static_assert(Group >= 0 && Group % grouped::block == 0,
-                "linnet::storage::grouped: groups are a multiple of 8 inputs with 4 bits, of 16 "
-                "with 2, of 32 with 3, 5 or 6; 0 is a whole row");
+  static_assert(detail::whole_group<Bits, Group>() == Group);
   using value = std::uint8_t;
   static constexpr const char* name = Bits == 2   ? "int2"
                                       : Bits == 3 ? "int3"
@@ -42,19 +55,19 @@ struct grouped : coded<std::uint8_t, simd::integer_code(Bits)> {
 
 /// 2-bit integers, -1 to 1.
 template <index Group = 32>
-using int2 = grouped<2, Group>;
+using int2 = grouped<2, detail::whole_group<2, Group>()>;
 /// 3-bit integers, -3 to 3.
 template <index Group = 32>
-using int3 = grouped<3, Group>;
+using int3 = grouped<3, detail::whole_group<3, Group>()>;
 /// 4-bit integers, -7 to 7.
 template <index Group = 32>
-using int4 = grouped<4, Group>;
+using int4 = grouped<4, detail::whole_group<4, Group>()>;
 /// 5-bit integers, -15 to 15.
 template <index Group = 32>
-using int5 = grouped<5, Group>;
+using int5 = grouped<5, detail::whole_group<5, Group>()>;
 /// 6-bit integers, -31 to 31.
 template <index Group = 32>
-using int6 = grouped<6, Group>;
+using int6 = grouped<6, detail::whole_group<6, Group>()>;
 
 }  // namespace storage
 
