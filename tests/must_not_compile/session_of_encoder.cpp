@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // An encoder has nothing to continue.
 // expect: linnet::session: this kind of attention cannot continue cached sequences
+// lines: 9 (one reason, and not what else a session asks for)
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::encoder_shape shape{
