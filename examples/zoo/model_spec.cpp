@@ -83,19 +83,17 @@ struct spelling {
 };
 constexpr spelling storages[] = {
     {"f32", "ln::storage::f32"},           {"bf16", "ln::storage::bf16"},
-    {"f16", "ln::storage::f16"},           {"int8", "ln::storage::int8"},
-    {"int4", "ln::storage::int4<32>"},     {"nf4", "ln::storage::nf4"},
-    {"fp8_e4m3", "ln::storage::fp8_e4m3"}, {"fp8_e5m2", "ln::storage::fp8_e5m2"},
-    {"ternary", "ln::storage::ternary"},   {"q8_0", "ln::storage::q8_0"},
-    {"q4_0", "ln::storage::q4_0"},         {"q4_1", "ln::storage::q4_1"}};
+    {"f16", "ln::storage::f16"},           {"fp8_e4m3", "ln::storage::fp8_e4m3"},
+    {"fp8_e5m2", "ln::storage::fp8_e5m2"}, {"ternary", "ln::storage::ternary"},
+    {"q8_0", "ln::storage::q8_0"},         {"q4_0", "ln::storage::q4_0"},
+    {"q4_1", "ln::storage::q4_1"}};
 /// What activations are rounded to before products.
 constexpr spelling activations[] = {
     {"f32", "ln::compute::f32"}, {"bf16", "ln::compute::bf16"}, {"int8", "ln::compute::int8"}};
 
 template <std::size_t N>
 std::string_view type_among(std::string_view what, std::string_view name,
-                            const spelling (&table)[N]) {
-  std::vector<std::string_view> known;
+                            const spelling (&table)[N], std::vector<std::string_view> known = {}) {
   for (const spelling& s : table) known.push_back(s.name);
   check_name(what, name, known);
   return std::find_if(std::begin(table), std::end(table), [&](auto& s) { return s.name == name; })
@@ -195,9 +193,9 @@ void change(model_spec& m, const std::string& name, const std::string& value) {
         },
         m.shape);
     throw failure(
-        fmt::format("--model: {} has no {} (known: {}layers; of decoder: norm, position, "
+        fmt::format("--model: {} has no {} (known: {}{}of decoder: norm, position, "
                     "tie, bias, sharing, ffn)",
-                    m.base, name, fields));
+                    m.base, name, fields, m.encodes() ? "layers; " : ""));
   }
   m.changes.emplace_back(name, value);
 }
@@ -308,7 +306,11 @@ std::string storage_type(std::string_view name) {
   std::string type;
   for (const stored_part& part : parts_of(name)) {
     std::string one = grouped_storage(part.storage);
-    if (one.empty()) one = type_among("storage", part.storage, storages);
+    if (one.empty()) {
+      std::vector<std::string_view> others;
+      for (const grouped_word& word : grouped_words) others.push_back(word.name);
+      one = type_among("storage", part.storage, storages, std::move(others));
+    }
     type += part.role.empty() ? one : fmt::format(", ln::storage::{}<{}>", part.role, one);
   }
   return name.find('+') == name.npos ? type : fmt::format("ln::storage::per_role<{}>", type);

@@ -12,16 +12,23 @@
 
 namespace zoo {
 
+/// A storage whose codes share scales in groups: of how many inputs they are a multiple, because
+/// they end where the words end that kernels read.
+struct grouped_word {
+  std::string_view name;
+  int step;
+};
+inline constexpr grouped_word grouped_words[] = {
+    {"int2", 16}, {"int3", 32}, {"int4", 8}, {"int5", 32}, {"int6", 32}, {"int8", 8}, {"nf4", 8}};
+
 /// The type of int2 to int6, nf4 or int8 with "-g" and the inputs of a group, or "-row", behind it.
 /// Empty for words that begin otherwise.
 inline std::string grouped_storage(std::string_view word) {
   const std::string_view name = word.substr(0, word.find('-'));
   const bool plain = name == word;
-  // Groups end where the words end that kernels read.
-  const int step = name == "int3" || name == "int5" || name == "int6"  ? 32
-                   : name == "int2"                                    ? 16
-                   : name == "int4" || name == "nf4" || name == "int8" ? 8
-                                                                       : 0;
+  int step = 0;
+  for (const grouped_word& one : grouped_words)
+    if (one.name == name) step = one.step;
   if (step == 0) return "";
   const bool by_row = word.substr(name.size()) == "-row" || (plain && name == "int8");
   int group = plain ? (name == "nf4" ? 64 : 32) : 0;

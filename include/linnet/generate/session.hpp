@@ -38,9 +38,6 @@ class session {
   using S = storage_of<M, T>;
   static_assert(detail::check_decoding_model<M, T, S>());
   static constexpr bool encodes = M::encodes;
-  static_assert(M::supports_cache,
-                "linnet::session: this kind of attention cannot continue cached sequences, so the "
-                "model cannot be run token by token; an evaluator scores whole sequences");
 
  public:
   using model = M;

@@ -214,7 +214,13 @@ consteval bool check_language_model() {
 template <class M, class T, class S>
 consteval bool check_decoding_model() {
   static_assert(check_language_model<M, T, S>());
-  if constexpr (!has_state<M, T>)
+  if constexpr (!M::supports_cache)
+    static_assert(
+        never<M>,
+        "linnet::session: this kind of attention cannot continue cached sequences, so the model "
+        "cannot be run token by token; an evaluator scores whole sequences, an embedder runs "
+        "encoders");
+  else if constexpr (!has_state<M, T>)
     static_assert(
         never<M>,
         "linnet::session: the model does not run token by token: it lacks longest(limits), "
