@@ -316,7 +316,8 @@ std::string storage_type(std::string_view name) {
   return name.find('+') == name.npos ? type : fmt::format("ln::storage::per_role<{}>", type);
 }
 void check_types(std::string_view option, std::string_view storage, std::string_view compute) {
-  static constexpr std::string_view integers[] = {"int8", "int4", "q8_0", "q4_0", "q4_1"};
+  static constexpr std::string_view integers[] = {"int8", "int4", "ternary",
+                                                  "q8_0", "q4_0", "q4_1"};
   const bool of_integers = std::ranges::all_of(parts_of(storage), [](const stored_part& part) {
     return std::ranges::find(integers, part.storage.substr(0, part.storage.find('-'))) !=
            std::end(integers);
@@ -324,9 +325,9 @@ void check_types(std::string_view option, std::string_view storage, std::string_
   if (compute == "bf16" && storage != "bf16")
     throw failure(fmt::format("{} bf16: goes with --storage bf16, not with {}", option, storage));
   if (compute == "int8" && !of_integers)
-    throw failure(
-        fmt::format("{} int8: goes with --storage int8, int4, q8_0, q4_0 or q4_1, not with {}",
-                    option, storage));
+    throw failure(fmt::format(
+        "{} int8: goes with --storage int8, int4, ternary, q8_0, q4_0 or q4_1, not with {}", option,
+        storage));
 }
 std::string_view compute_type(std::string_view what, std::string_view name) {
   return type_among(what, name, activations);
