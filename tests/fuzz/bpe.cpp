@@ -6,6 +6,8 @@
 
 namespace ln = linnet;
 
+namespace fuzz::bpe {
+
 namespace {
 
 /// The ids of a word by the rule: the leftmost pair of the lowest rank, again and again.
@@ -30,7 +32,7 @@ std::vector<ln::token> step_by_step(const ln::bpe_tokenizer& t, std::string_view
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+int one_input(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size < 1024 ? size : 1024);
   const bool digits = !text.empty() && text.front() == '7';
   ln::bpe_trainer trainer(digits);
@@ -49,3 +51,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (ids != expected) __builtin_trap();
   return 0;
 }
+
+}  // namespace fuzz::bpe

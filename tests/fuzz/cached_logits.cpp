@@ -9,7 +9,9 @@
 
 namespace ln = linnet;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace fuzz::cached_logits {
+
+int one_input(const std::uint8_t* data, std::size_t size) {
   const ln::cached_logits_format expected{.vocabulary = 11, .k = 3, .temperature = 2};
   std::vector<std::byte> file(size);
   if (size > 0) std::memcpy(file.data(), data, size);
@@ -24,6 +26,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace fuzz::cached_logits
+
 #else
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t*, std::size_t) { return 0; }
+#include <cstdint>
+namespace fuzz::cached_logits {
+int one_input(const std::uint8_t*, std::size_t) { return 0; }
+}  // namespace fuzz::cached_logits
 #endif

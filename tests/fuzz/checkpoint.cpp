@@ -12,13 +12,15 @@
 
 namespace ln = linnet;
 
+namespace fuzz::checkpoint {
+
 namespace {
 constexpr ln::decoder_shape shape{
     .d_model = 2, .d_ff = 2, .heads = 1, .kv_heads = 1, .layers = 1, .vocabulary = 3, .context = 4};
 using model = ln::decoder<shape>;
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+int one_input(const std::uint8_t* data, std::size_t size) {
   static ln::weights<model> w;
   static auto train = ln::trainer<model>::open(w, {.target = 2});
   std::vector<std::byte> file(size);
@@ -39,6 +41,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace fuzz::checkpoint
+
 #else
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t*, std::size_t) { return 0; }
+#include <cstdint>
+namespace fuzz::checkpoint {
+int one_input(const std::uint8_t*, std::size_t) { return 0; }
+}  // namespace fuzz::checkpoint
 #endif

@@ -6,7 +6,9 @@
 
 namespace ln = linnet;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace fuzz::config {
+
+int one_input(const std::uint8_t* data, std::size_t size) {
   const auto config = ln::parse_hf_config({reinterpret_cast<const std::byte*>(data), size});
   if (!config) {
     if (config.error().message().empty()) __builtin_trap();
@@ -22,3 +24,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)ln::check_config<ln::zoo::roberta_base>(*config);
   return 0;
 }
+
+}  // namespace fuzz::config

@@ -7,7 +7,9 @@
 
 namespace ln = linnet;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace fuzz::ggml_tokenizer {
+
+int one_input(const std::uint8_t* data, std::size_t size) {
   if (size < 4) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   std::string_view rest = text.substr(3);
@@ -66,3 +68,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace fuzz::ggml_tokenizer

@@ -7,7 +7,9 @@
 
 namespace ln = linnet;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace fuzz::hf_tokenizer {
+
+int one_input(const std::uint8_t* data, std::size_t size) {
   const std::span bytes(reinterpret_cast<const std::byte*>(data), size);
   const std::string text(reinterpret_cast<const char*>(data), size);
   const auto t = ln::parse_hf_tokenizer(bytes);
@@ -27,3 +29,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     __builtin_trap();
   return 0;
 }
+
+}  // namespace fuzz::hf_tokenizer

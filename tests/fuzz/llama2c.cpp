@@ -11,6 +11,8 @@
 
 namespace ln = linnet;
 
+namespace fuzz::llama2c {
+
 namespace {
 constexpr ln::decoder_shape shape{
     .d_model = 4, .d_ff = 6, .heads = 2, .kv_heads = 1, .layers = 2, .vocabulary = 5, .context = 3};
@@ -49,7 +51,7 @@ void view(const std::byte* data, std::size_t size) {
 }
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+int one_input(const std::uint8_t* data, std::size_t size) {
   static ln::weights<tied> w;
   static ln::weights<untied> u;
   std::vector<std::byte> file(size);
@@ -66,3 +68,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace fuzz::llama2c

@@ -9,6 +9,8 @@
 
 namespace ln = linnet;
 
+namespace fuzz::rwkv {
+
 namespace {
 constexpr ln::decoder_shape shape{.d_model = 32,
                                   .d_ff = 32,
@@ -19,7 +21,7 @@ constexpr ln::decoder_shape shape{.d_model = 32,
                                   .context = 4};
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+int one_input(const std::uint8_t* data, std::size_t size) {
   static ln::weights<ln::rwkv4<shape>> four;
   static ln::weights<ln::rwkv7<shape>> seven;
   std::vector<std::byte> file(size);
@@ -34,3 +36,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace fuzz::rwkv

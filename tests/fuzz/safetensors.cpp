@@ -9,6 +9,8 @@
 
 namespace ln = linnet;
 
+namespace fuzz::safetensors {
+
 namespace {
 constexpr ln::decoder_shape shape{
     .d_model = 4, .d_ff = 6, .heads = 2, .kv_heads = 2, .layers = 1, .vocabulary = 5, .context = 8};
@@ -18,7 +20,7 @@ using gpt2 = ln::decoder<shape, ln::norm::layer_norm, ln::position::learned, ln:
 using codes = ln::quantized<llama, ln::storage::int8>;
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+int one_input(const std::uint8_t* data, std::size_t size) {
   const auto file = ln::parse_safetensors({reinterpret_cast<const std::byte*>(data), size});
   if (!file) {
     if (file.error().message().empty()) __builtin_trap();
@@ -40,3 +42,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (ln::load_safetensors(q, *file)) fuzz::generate(ln::pack(q));
   return 0;
 }
+
+}  // namespace fuzz::safetensors

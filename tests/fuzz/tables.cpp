@@ -7,6 +7,8 @@
 
 namespace ln = linnet;
 
+namespace fuzz::tables {
+
 namespace {
 
 void same_again(const ln::table& t) {
@@ -190,9 +192,11 @@ class grammar {
 
 }  // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+int one_input(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   look_at(text);
   if (size < 512) look_at(grammar(text).file());
   return 0;
 }
+
+}  // namespace fuzz::tables

@@ -8,7 +8,9 @@
 
 namespace ln = linnet;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace fuzz::tokenizer {
+
+int one_input(const std::uint8_t* data, std::size_t size) {
   const std::span bytes(reinterpret_cast<const std::byte*>(data), size);
   (void)ln::llama2c_tokenizer::parse(bytes, 259);
   (void)ln::llama2c_tokenizer::parse(bytes, 300);
@@ -46,3 +48,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (text.find("<0x") == text.npos && decoded != text) __builtin_trap();
   return 0;
 }
+
+}  // namespace fuzz::tokenizer

@@ -5,7 +5,9 @@
 
 namespace ln = linnet;
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+namespace fuzz::vocab_bpe {
+
+int one_input(const std::uint8_t* data, std::size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   for (const std::string& file : {text, "#version: 0.2\n" + text}) {
     const auto t = ln::bpe_tokenizer::parse(file, {.added = {"<|x|>", text + "!"}});
@@ -19,3 +21,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   return 0;
 }
+
+}  // namespace fuzz::vocab_bpe
