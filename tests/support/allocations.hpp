@@ -12,6 +12,15 @@
 
 namespace test {
 
+/// Whether the address sanitizer watches: a loop takes some ten times as long.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool address_sanitizer = true;
+#elif defined(__has_feature)
+inline constexpr bool address_sanitizer = __has_feature(address_sanitizer);
+#else
+inline constexpr bool address_sanitizer = false;
+#endif
+
 /// Bytes asked for since the program began, on all threads; what was given back is not subtracted.
 std::size_t bytes_asked_for();
 
