@@ -320,6 +320,8 @@ LINNET_NAMESPACE_END
 /// @file
 /// Caching a teacher's most probable tokens in a file. Opt-in, through linnet/cached_logits.hpp.
 
+#include <memory>
+
 LINNET_NAMESPACE_BEGIN
 
 /// Writes a teacher's most probable tokens to a file: an objective for the teacher's evaluator. It

@@ -40,7 +40,7 @@
 #include <utility>
 #include <vector>
 
-#include <linnet/compression.hpp>
+#include <linnet/low_rank.hpp>
 #include <linnet/linnet.hpp>
 #include <linnet/checkpoint.hpp>
 

@@ -298,6 +298,8 @@ std::vector<key_value> trainer_metadata() {
     all.push_back({"optimizer", std::string(optimizer::name())});
   else
     all.push_back({"optimizer", "custom"});
+  if constexpr (requires { Trainer::compute_type::kept(); })
+    all.push_back({"compute", Trainer::compute_type::kept()});
   return all;
 }
 

@@ -25,472 +25,30 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: calibration and the methods that round with it. Takes Eigen's Cholesky decomposition.
+/// Opt-in: calibration and the methods that round with it, or prepare for it. Takes Eigen's
+/// Cholesky decomposition.
+
+/// @file
+/// AWQ: channels that matter most are scaled up before rounding, and back in the tensor before (Lin
+/// et al. 2023).
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <utility>
+#include <vector>
 
 /// @file
 /// Clipped ranges: a group's largest numbers are cut where the others gain more (Lin et al. 2023).
 
-#include <algorithm>
 #include <cstddef>
 #include <numeric>
-#include <vector>
 
-/// @file
-/// Calibration: statistics of what each matrix of a model reads, gathered while it runs on text.
-
-#include <cmath>
-#include <string>
-#include <type_traits>
-#include <utility>
-
-/// @file
-/// Statistics of inputs: what calibrate() gathers of each product.
-
-#include <linnet/linnet.hpp>
-
-LINNET_NAMESPACE_BEGIN
-
-/// Statistics of the inputs X[rows, width] of a matrix. Sums are in double.
-struct input_statistics {
-  index rows = 0;                      ///< rows that were read, 0 where no product reads the matrix
-  index width = 0;                     ///< inputs of the matrix
-  const double* squares = nullptr;     ///< [width] sums of x^2, the norms' squares
-  const double* sums = nullptr;        ///< [width] sums of x
-  const double* magnitudes = nullptr;  ///< [width] sums of |x|
-  const double* largest = nullptr;     ///< [width] the largest |x|
-  const double* moments = nullptr;     ///< [width, width] X^T X, or null where it was not asked for
-
-  /// Mean of input `j`.
-  double mean(index j) const { return sums[j] / static_cast<double>(rows); }
-  /// Mean magnitude of input `j`.
-  double mean_magnitude(index j) const { return magnitudes[j] / static_cast<double>(rows); }
-  /// Euclidean norm of column `j` of X.
-  double norm(index j) const { return std::sqrt(squares[j]); }
-};
-
-namespace detail {
-
-/// Refuses statistics without X^T X, which `method` needs.
-inline result<void> check_moments(const char* method, const input_statistics& x) {
-  if (x.moments != nullptr) return {};
-  return failure(errc::invalid, method, "", "calibration_options.moments to be true", "false");
-}
-
-/// The arrays of input_statistics.
-struct input_arrays {
-  double *squares = nullptr, *sums = nullptr, *magnitudes = nullptr, *largest = nullptr;
-  double* moments = nullptr;
-
-  constexpr input_arrays(arena& from, index width, bool with_moments)
-      : squares(from.take<double>(width)),
-        sums(from.take<double>(width)),
-        magnitudes(from.take<double>(width)),
-        largest(from.take<double>(width)),
-        moments(with_moments ? from.take<double>(width * width) : nullptr) {}
-  constexpr input_arrays() = default;
-  /// Bytes that they take.
-  static constexpr index bytes(index width, bool with_moments) {
-    arena counter;
-    (void)input_arrays(counter, width, with_moments);
-    return counter.peak();
-  }
-};
-/// Statistics of one X, in a block of memory. Matrices that read the same X share it.
-struct gathered_inputs : input_arrays {
-  memory_block memory;
-  index rows = 0, width = 0;
-
-  /// Takes memory of its own, all zero; false where there is none.
-  bool open(index inputs, bool with_moments) {
-    memory = memory_block(bytes(inputs, with_moments));
-    if (!memory.data()) return false;
-    width = inputs;
-    arena from(memory.data(), memory.size());
-    static_cast<input_arrays&>(*this) = input_arrays(from, inputs, with_moments);
-    return true;
-  }
-};
-
-/// The statistics of all matrices of a model.
-struct calibration_state {
-  std::vector<index> places;  ///< of each tensor in `inputs`, -1 where no product reads it
-  std::vector<gathered_inputs> inputs;  ///< those that are used first, as many as there are tensors
-  index batches = 0;                    ///< that were read
-
-  /// How many of `inputs` are used.
-  index used() const {
-    return std::count_if(inputs.begin(), inputs.end(),
-                         [](const gathered_inputs& one) { return one.memory.data() != nullptr; });
-  }
-};
-
-/// Gathers the statistics of all matrices of a model. Which matrices read the same inputs is seen
-/// as it runs: those that have been in the same products so far. They share one `gathered_inputs`
-/// until a product has some of them alone.
-class input_gatherer {
- public:
-  /// Rows that are converted to double at a time.
-  static constexpr index chunk = 128;
-
-  /// Places for `count` tensors of up to `widest` inputs. All memory but that of the statistics.
-  input_gatherer(index count, index widest, bool moments)
-      : panels_(static_cast<std::size_t>(count)),
-        moments_(moments),
-        converted_(moments ? chunk * widest * static_cast<index>(sizeof(double)) : 0) {
-    state_.places.assign(static_cast<std::size_t>(count), -1);
-    state_.inputs.resize(static_cast<std::size_t>(count));
-    touched_.reserve(static_cast<std::size_t>(count));
-    seen_.reserve(static_cast<std::size_t>(count));  // a product has each matrix once
-  }
-  /// Says where the panels of tensor number `i` are.
-  void name(index i, const void* panels) { panels_[static_cast<std::size_t>(i)] = panels; }
-  /// The hook for ops::execution.
-  ops::input_tap tap() {
-    return {this, [](void* self, const ops::execution& on, const ops::product_inputs& x) {
-              static_cast<input_gatherer*>(self)->add(on, x);
-            }};
-  }
-  /// Whether there was memory for all of it.
-  bool complete() const { return converted_.data() != nullptr && !lacks_memory_; }
-  /// The statistics so far.
-  calibration_state& state() { return state_; }
-  /// Goes on from the statistics of earlier batches.
-  void resume(calibration_state from) {
-    state_ = std::move(from);
-    used_ = state_.used();
-  }
-
- private:
-  void add(const ops::execution& on, const ops::product_inputs& x) {
-    on.threads.once([&] { choose(x); });
-    if (lacks_memory_) return;
-    for (const index place : touched_) {
-      gathered_inputs& to = state_.inputs[static_cast<std::size_t>(place)];
-      add_channels(on, x, to);
-      if (to.moments) add_moments(on, x, to.moments);
-      on.threads.once([&] { to.rows += x.rows; });
-    }
-  }
-  static void add_channels(const ops::execution& on, const ops::product_inputs& x,
-                           const gathered_inputs& to) {
-    const auto [first, last] = on.threads.range(x.width);
-    for (index i = 0; i < x.rows; ++i)
-      for (index j = first; j < last; ++j) {
-        const auto v = static_cast<double>(x.x[i * x.width + j]), size = std::abs(v);
-        to.squares[j] += v * v;
-        to.sums[j] += v;
-        to.magnitudes[j] += size;
-        if (size > to.largest[j]) to.largest[j] = size;
-      }
-  }
-  void add_moments(const ops::execution& on, const ops::product_inputs& x, double* moments) const {
-    auto* const rows = static_cast<double*>(converted_.data());
-    for (index i = 0; i < x.rows; i += chunk) {
-      const index some = (std::min)(chunk, x.rows - i), size = some * x.width;
-      const float* const from = x.x + i * x.width;
-      on.threads.each(size, [&](index v) { rows[v] = static_cast<double>(from[v]); });
-      ops::matmul_dw<double>(on, some, x.width, x.width, rows, rows, moments);
-    }
-  }
-
-  /// Finds what the matrices of a product share, or parts it. On one thread.
-  void choose(const ops::product_inputs& x) {
-    touched_.clear();
-    seen_.clear();
-    for (index i = 0; i < x.matrices; ++i) {
-      const auto found = std::find(panels_.begin(), panels_.end(), x.panels_of(i));
-      if (found != panels_.end()) seen_.push_back(found - panels_.begin());
-    }
-    for (const index tensor : seen_) {
-      index place = at(tensor);
-      if (place < 0 || parted(place)) {  // all of this place that are here move on together
-        const index before = place;
-        place = used_;
-        if (!open(before, x.width)) return;
-        for (const index other : seen_)
-          if (at(other) == before) at(other) = place;
-      }
-      if (std::find(touched_.begin(), touched_.end(), place) == touched_.end())
-        touched_.push_back(place);
-    }
-  }
-  index& at(index tensor) { return state_.places[static_cast<std::size_t>(tensor)]; }
-  /// Whether some tensors of a place are not in this product.
-  bool parted(index place) const {
-    index here = 0;
-    for (const index tensor : seen_)
-      here += state_.places[static_cast<std::size_t>(tensor)] == place;
-    return here < std::count(state_.places.begin(), state_.places.end(), place);
-  }
-  /// Makes the next place: a copy of another, or zeros. False without memory.
-  bool open(index copied, index width) {
-    gathered_inputs& to = state_.inputs[static_cast<std::size_t>(used_)];
-    if (!to.open(width, moments_)) {
-      lacks_memory_ = true;
-      return false;
-    }
-    ++used_;
-    if (copied < 0) return true;
-    const gathered_inputs& from = state_.inputs[static_cast<std::size_t>(copied)];
-    __builtin_memcpy(to.memory.data(), from.memory.data(),
-                     static_cast<std::size_t>(from.memory.size()));
-    to.rows = from.rows;
-    return true;
-  }
-
-  std::vector<const void*> panels_;  ///< of each tensor
-  calibration_state state_;
-  std::vector<index> seen_, touched_;  ///< tensors of a product, and their places
-  bool moments_;
-  memory_block converted_;  ///< [chunk, widest]
-  index used_ = 0;
-  bool lacks_memory_ = false;
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Options of calibrate().
-struct calibration_options {
-  index batches = 128;        ///< batches that are read, unless the text ends before
-  bool moments = true;        ///< whether X^T X is gathered, which takes most of the memory
-  double rows_per_input = 1;  ///< least rows that a matrix must read, over the number of its
-                              ///< inputs; with fewer than 1 its X^T X is singular
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("batches", self.batches, detail::count(1));
-    f("moments", self.moments, detail::one_of(detail::false_or_true));
-    f("rows_per_input", self.rows_per_input, detail::at_least(0, "0 takes any number"));
-  }
-};
-
-namespace detail {
-
-/// The lengths of a batch's sequences where they have their own, or null.
-template <class Batch>
-const index* lengths_of(const Batch& b) {
-  if constexpr (requires { b.source_lengths; })
-    return b.source_lengths;
-  else if constexpr (requires { b.lengths; })
-    return b.lengths;
-  else
-    return nullptr;
-}
-/// Sequence `i` of a batch whose sequences have lengths of their own, without its padding.
-template <class M>
-typename M::batch sequence_of(const typename M::batch& b, index i) {
-  typename M::batch one = b;
-  one.batch = 1;
-  index labels = 1;
-  if constexpr (requires { b.source_lengths; }) {
-    one.source += i * b.source_length;
-    one.source_lengths += i;
-    one.source_length = b.source_lengths[i];
-  }
-  if constexpr (requires { b.length; }) {
-    labels = b.length;
-    one.tokens += i * b.length;
-  }
-  if constexpr (requires { b.lengths; }) {
-    one.lengths += i;
-    one.length = b.lengths[i];
-  }
-  if constexpr (requires { b.types; })
-    if (b.types) one.types += i * b.length;
-  if constexpr (requires { b.target_length; }) labels = b.target_length;
-  if (one.labels) one.labels += i * (M::label_per_sequence ? 1 : labels);
-  if constexpr (requires { b.target_length; })  // labels are inputs, too: `ignored` ends them
-    while (one.target_length > 1 && one.labels[one.target_length - 1] == ignored)
-      --one.target_length;
-  return one;
-}
-
-/// Whether a model has no loss: an encoder without a head, of which calibrate() runs the rest.
-template <class M>
-inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
-                                 requires(const typename M::batch& b, const limits& l) {
-  M::refuses_texts(b, l);
-};
-
-}  // namespace detail
-
-/// Statistics of what the matrices of model `M` read on some text, made by calibrate(). A matrix is
-/// addressed by its number in M::visit(). Movable.
-template <class M>
-class calibration {
-  static constexpr index count = [] {
-    index n = 0;
-    M::visit([&](const parameter_path&, const tensor_info&) { ++n; }, parameter_path{});
-    return n;
-  }();
-
- public:
-  using model = M;
-
-  /// Bytes of the statistics, at most: those of a model whose matrices share no inputs.
-  static constexpr index bytes(bool moments = true) {
-    index most = 0;
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info) {
-          if (info.stored())
-            most = add_sizes(most, detail::input_arrays::bytes(info.columns, moments));
-        },
-        parameter_path{});
-    return most;
-  }
-  /// Bytes that the statistics take.
-  index bytes_used() const {
-    index used = 0;
-    for (const auto& one : state_.inputs) used += one.memory.size();
-    return used;
-  }
-  /// The inputs of tensor number `ordinal`; `rows` is 0 for one that no product reads, such as a
-  /// norm or an embedding. Matrices that read the same inputs have the same pointers.
-  input_statistics of(index ordinal) const {
-    if (ordinal < 0 || ordinal >= std::ssize(state_.places)) return {};
-    const index place = state_.places[static_cast<std::size_t>(ordinal)];
-    if (place < 0) return {};
-    const auto& g = state_.inputs[static_cast<std::size_t>(place)];
-    return {g.rows, g.width, g.squares, g.sums, g.magnitudes, g.largest, g.moments};
-  }
-
-  /// Batches that were read.
-  index batches() const { return state_.batches; }
-  /// The statistics as they are gathered, kept in files and resumed.
-  detail::calibration_state& state() { return state_; }
-  /// @copydoc state()
-  const detail::calibration_state& state() const { return state_; }
-
- private:
-  detail::calibration_state state_;
-};
-
-/// Runs `w` on batches and gathers statistics of what its matrices read. `batches(i)` returns batch
-/// number i, a view that is read before the next call; an empty one ends the text. Padding of
-/// batches with lengths is left out: their sequences run one by one. Results are the same for any
-/// number of threads. `from`, earlier statistics of these weights, are gone on with: at batch
-/// number from.batches(), and with the bits of one call for all. Errors: errc::invalid for options,
-/// limits, weights or a batch that do not fit; inputs that are not finite or too few;
-/// errc::out_of_memory.
-template <class M, class Batches>
-result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const limits& l,
-                                 const calibration_options& how = {},
-                                 calibration<M> from = {}) LINNET_TRY {
-  using S = storage_of<M, float>;
-  constexpr bool headless = detail::headless<M>;
-  if constexpr (!headless) static_assert(detail::check_language_model<M, float, S>());
-  constexpr purpose use = headless ? purpose::decoding : purpose::scoring;
-  const auto plan = [](const limits& some) {
-    return detail::plan_for<M, float>(some, use).total();
-  };
-  const index needed = detail::bounded_bytes(l, plan);
-  if (auto fit = detail::acceptable<M>("calibrate", l, needed); !fit) return fit.error();
-  if (auto fit = detail::acceptable("calibrate", "calibration_options", how); !fit)
-    return fit.error();
-  if (auto fit = check_finite(w, "calibrate"); !fit) return fit.error();
-  const auto p = pack(w);
-  if (!p.valid()) return p.error();
-  const memory_block memory(needed);
-
-  index count = 0, widest = 0;
-  p.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
-    ++count;
-    if (info.stored()) widest = (std::max)(widest, info.columns);
-  });
-  detail::input_gatherer gatherer(count, widest, how.moments);
-  if (!memory.data() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
-  count = 0;
-  p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    if constexpr (requires { leaf.panels; }) gatherer.name(count, leaf.panels);
-    ++count;
-  });
-  index i = from.batches();
-  if (!from.state().places.empty()) {
-    const auto& before = from.state().inputs;
-    if (std::any_of(before.begin(), before.end(), [&](const auto& one) {
-          return one.memory.data() && (one.moments != nullptr) != how.moments;
-        }))
-      return error{errc::invalid, "calibrate", "calibration_options.moments",
-                   "that of the statistics to go on from", how.moments ? "true" : "false"};
-    gatherer.resume(std::move(from.state()));
-  }
-  const ops::input_tap tap = gatherer.tap();
-  auto work = detail::place_workspace<M, float>(l, use, memory.data());
-  const auto read = [&](const typename M::batch& b) {
-    run(l, work.converted, [&](const ops::execution& on) {
-      ops::execution tapped = on;
-      tapped.tap = &tap;
-      if constexpr (headless) {
-        context<float> ctx = M::template context_of<float>(b, tapped);
-        M::template forward<float, S>(p.tree(), b, work.work, ctx);
-        if constexpr (requires { M::template pool<float, S>(p.tree(), work.work, ctx); })
-          M::template pool<float, S>(p.tree(), work.work, ctx);
-      } else {
-        (void)M::template loss<float, S>(p.tree(), nullptr, b, work.work, tapped, {});
-      }
-    });
-  };
-  for (; i < how.batches; ++i) {
-    const typename M::batch b = batches(i);
-    if (b.batch == 0) break;
-    refusal why = refusal::none;
-    if constexpr (headless)
-      why = M::refuses_texts(b, l);
-    else
-      why = detail::refusal_of<M>(b, l);
-    if (why != refusal::none)
-      return error{errc::invalid, "calibrate", "batch " + std::to_string(i),
-                   "one that the model and the limits take", std::string(to_string(why))};
-    if (detail::lengths_of(b))
-      for (index one = 0; one < b.batch; ++one) read(detail::sequence_of<M>(b, one));
-    else
-      read(b);
-    if (!gatherer.complete())
-      return detail::out_of_memory("calibrate", calibration<M>::bytes(how.moments));
-  }
-
-  calibration<M> made;
-  made.state() = std::move(gatherer.state());
-  made.state().batches = i;
-  error unfit{errc::invalid, "calibrate", {}, {}, {}};
-  index first = std::ssize(made.state().inputs);  // what is unfit and was read first
-  bool any = false;
-  count = 0;
-  p.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
-    const index ordinal = count++, place = made.state().places[static_cast<std::size_t>(ordinal)];
-    const input_statistics x = made.of(ordinal);
-    any = any || x.rows > 0;
-    if (x.rows == 0 || place >= first) return;
-    const double* const bad =
-        std::find_if(x.squares, x.squares + x.width, [](double s) { return !is_finite(s); });
-    const double least = std::ceil(how.rows_per_input * static_cast<double>(x.width));
-    if (bad != x.squares + x.width) {
-      unfit.expected = "finite inputs";
-      unfit.got = "a NaN or an infinity at input " + std::to_string(bad - x.squares);
-    } else if (static_cast<double>(x.rows) < least) {
-      unfit.expected = "at least " + detail::number_text(least) +
-                       " rows of inputs (calibration_options.rows_per_input): give more text";
-      unfit.got = std::to_string(x.rows);
-    } else {
-      return;
-    }
-    unfit.what = at.str();
-    first = place;
-  });
-  if (!any) return error{errc::invalid, "calibrate", "batches", "at least one with tokens", "none"};
-  if (!unfit.what.empty()) return unfit;
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("calibrate")
-
-LINNET_NAMESPACE_END
+#include <linnet/low_rank.hpp>
 /// @file
 /// Rounding of a matrix group by group, each on a grid of its own.
+
+#include <linnet/linnet.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -514,6 +72,7 @@ void round_groups(index rows, index columns, const float* from, const matrix_ref
       for (index j = 0; j < n; ++j)
         to.set_code(r, first + j, columns, codes[static_cast<std::size_t>(j)]);
     }
+  to.seal(rows, columns);
 }
 
 }  // namespace detail
@@ -607,8 +166,579 @@ class clip_search::rounder {
 
 LINNET_NAMESPACE_END
 /// @file
+/// SmoothQuant: outliers of inputs move into the weights, by scales that are folded into norms
+/// (Xiao et al. 2022).
+
+/// @file
+/// The channels of a model: what its layers say of them, put together.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Pointers to the numbers of all tensors of weights or gradients, in order.
+template <class W>
+auto numbers_of(const W& w) {
+  constexpr auto data = [](const auto& leaf) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      return leaf;
+    else
+      return leaf.data;
+  };
+  std::vector<float*> single;
+  std::vector<double*> twice;
+  w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if constexpr (std::is_same_v<decltype(data(leaf)), double*>)
+      twice.push_back(data(leaf));
+    else
+      single.push_back(data(leaf));
+  });
+  if constexpr (requires { requires std::is_same_v<typename W::scalar, double>; })
+    return twice;
+  else
+    return single;
+}
+
+/// One side of a tensor: its rows, or its columns, are channels of a set.
+template <class T>
+struct channel_side {
+  T* data = nullptr;
+  index rows = 0, columns = 0;
+  role kind = role::matrix;
+  bool by_columns = false;
+  index ordinal = -1;  ///< of the tensor in visit()
+
+  bool same(const channel_side& other) const {
+    return data == other.data && by_columns == other.by_columns;
+  }
+  /// Channels, repeated where query heads share a head of values.
+  index length() const { return by_columns ? columns : rows; }
+  /// Numbers of one channel, and the distances between them and between channels.
+  index depth() const { return by_columns ? rows : columns; }
+  T& at(index channel, index i) const {
+    return by_columns ? data[i * columns + channel] : data[channel * columns + i];
+  }
+};
+
+/// A set of channels, with all tensors that write or read them.
+template <class T>
+struct channel_set {
+  index width = 0;
+  index head = 0;                 ///< width of a head, or 0
+  index normalised = -1;          ///< the set that these are normalised from
+  bool read_by_norm = false;      ///< a norm reads them: a stream
+  bool transformed = false;       ///< a Hadamard transform writes them
+  const char* fixed = nullptr;    ///< why they must not be scaled, or null
+  const char* unmixed = nullptr;  ///< why they must not be rotated, or null
+  std::vector<channel_side<T>> writers{}, readers{};
+
+  /// The channel that input `j` of `length` is: query heads in groups share a head of values.
+  index channel_of(index j, index length) const {
+    if (length == width) return j;
+    const index group = length / width;
+    return j / (head * group) * head + j % head;
+  }
+};
+
+/// Puts together what the layers of a model say, see nn/channels.hpp.
+template <class T>
+class channel_map {
+ public:
+  /// Asks model `M` for the channels of `w`, whose numbers are then written by way of the map.
+  template <class M>
+  explicit channel_map(weights<M, T>& w) {
+    M::channels(channel_ends<channel_map>{this}, w.tree());
+    unite();
+    index ordinal = 0;
+    w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+      const T* data = nullptr;
+      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+        data = leaf;
+      else
+        data = leaf.data;
+      for (auto& set : sets_)
+        for (auto* const sides : {&set.writers, &set.readers})
+          for (auto& side : *sides)
+            if (side.data == data) side.ordinal = ordinal;
+      ++ordinal;
+    });
+  }
+  /// The sets, each once.
+  const std::vector<channel_set<T>>& sets() const { return sets_; }
+
+  // What layers say.
+  index open(index width, index head) {
+    sets_.push_back({width, head});
+    parents_.push_back(std::ssize(parents_));
+    return std::ssize(sets_) - 1;
+  }
+  void join(index a, index b) {
+    if (a < 0 || b < 0) return;
+    a = root(a);
+    b = root(b);
+    if (a == b) return;
+    parents_[at(b)] = a;
+    auto &to = sets_[at(a)], &from = sets_[at(b)];
+    if (to.width != from.width || to.head != from.head) fix(a, "channels of unlike heads");
+    if (to.normalised >= 0 && from.normalised >= 0 && root(to.normalised) != root(from.normalised))
+      to.unmixed = "the norms of unlike streams";
+    if (to.normalised < 0) to.normalised = from.normalised;
+    to.read_by_norm = to.read_by_norm || from.read_by_norm;
+    to.transformed = to.transformed || from.transformed;
+    if (!to.fixed) to.fixed = from.fixed;
+    if (!to.unmixed) to.unmixed = from.unmixed;
+    for (const auto& side : from.writers) add(to.writers, side);
+    for (const auto& side : from.readers) add(to.readers, side);
+    from = {};
+  }
+  void fix(index set, const char* why) {
+    elementwise(set, why);
+    if (set >= 0 && !of(set).fixed) of(set).fixed = why;
+  }
+  void elementwise(index set, const char* why) {
+    if (set >= 0 && !of(set).unmixed) of(set).unmixed = why;
+  }
+  void transform(index from, index to) {
+    fix(from, "a Hadamard transform");
+    fix(to, "a Hadamard transform");
+    if (to >= 0) of(to).transformed = true;
+  }
+  void normalise(index from, index to, const char* why) {
+    if (from >= 0) {
+      if (!of(from).fixed) of(from).fixed = "a norm";
+      if (why) elementwise(from, why);
+      of(from).read_by_norm = true;
+    }
+    if (to >= 0) of(to).normalised = from;
+  }
+  template <class Leaf>
+  void read(index set, const Leaf& leaf, const tensor_info& info) {
+    if (set >= 0 && data_of(leaf)) add(of(set).readers, side_of(leaf, info, true));
+  }
+  template <class Leaf>
+  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    if (set >= 0 && data_of(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
+  }
+
+ private:
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+  template <class Leaf>
+  static T* data_of(const Leaf& leaf) {
+    if constexpr (std::is_pointer_v<Leaf>)
+      return leaf;
+    else
+      return leaf.data;
+  }
+  template <class Leaf>
+  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    return {data_of(leaf), info.rows, info.columns, info.kind, by_columns};
+  }
+  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
+    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
+      to.push_back(one);
+  }
+  index root(index set) const {
+    while (parents_[at(set)] != set) set = parents_[at(set)];
+    return set;
+  }
+  channel_set<T>& of(index set) { return sets_[at(root(set))]; }
+
+  /// Joins sets that have a side of a tensor in common, and leaves each set once.
+  void unite() {
+    std::vector<std::pair<channel_side<T>, index>> seen;
+    for (index i = 0; i < std::ssize(sets_); ++i)
+      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
+        for (const auto& side : *sides) seen.push_back({side, i});
+    const auto before = [](const auto& a, const auto& b) {
+      return std::pair(a.first.data, a.first.by_columns) <
+             std::pair(b.first.data, b.first.by_columns);
+    };
+    std::stable_sort(seen.begin(), seen.end(), before);
+    for (std::size_t i = 1; i < seen.size(); ++i)
+      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
+    std::vector<index> numbers(sets_.size(), -1);
+    std::vector<channel_set<T>> left;
+    for (index i = 0; i < std::ssize(sets_); ++i)
+      if (root(i) == i) numbers[at(i)] = std::ssize(left), left.push_back(std::move(sets_[at(i)]));
+    for (auto& set : left)
+      if (set.normalised >= 0) set.normalised = numbers[at(root(set.normalised))];
+    sets_ = std::move(left);
+  }
+
+  std::vector<channel_set<T>> sets_;
+  std::vector<index> parents_;  ///< of joined sets, themselves at the root
+};
+
+/// Divides channel c of what writes a set by scales[c], and multiplies what reads it.
+template <class T>
+void scale_channels(const channel_set<T>& set, const std::vector<double>& scales) {
+  const auto scale = [&](const channel_side<T>& side, bool reads) {
+    for (index j = 0; j < side.length(); ++j) {
+      const double s = scales[static_cast<std::size_t>(set.channel_of(j, side.length()))];
+      for (index i = 0; i < side.depth(); ++i) {
+        T& x = side.at(j, i);
+        x = static_cast<T>(reads ? static_cast<double>(x) * s : static_cast<double>(x) / s);
+      }
+    }
+  };
+  for (const auto& side : set.writers) scale(side, false);
+  for (const auto& side : set.readers) scale(side, true);
+}
+
+/// Whether a method may scale a set: something writes it and something reads it, and nothing else
+/// minds.
+template <class T>
+bool can_scale(const channel_set<T>& set) {
+  return !set.fixed && !set.writers.empty() && !set.readers.empty();
+}
+
+template <class M>
+concept has_channels =
+    requires(const channel_ends<channel_map<float>>& c,
+             typename M::template params<form::canonical<float, storage::f32>>& p) {
+  M::channels(c, p);
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// SmoothQuant (Xiao et al. 2022, arXiv:2211.10438), a method of smooth(). The channels that a norm
+/// writes are divided by s_j = max |X_j|^alpha / max |W_j|^(1 - alpha), in its weights. The columns
+/// that read them are multiplied.
+struct smoothquant {
+  double alpha = 0.5;  ///< how much of the outliers moves into the weights
+  bool inner = false;  ///< whether values before the output projection, and gated hidden channels
+                       ///< before the down projection, are smoothed as well
+
+  static constexpr const char* name = "smoothquant";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("alpha", self.alpha, detail::between(0, 1));
+    f("inner", self.inner, detail::one_of(detail::false_or_true));
+  }
+};
+
+namespace detail {
+
+/// Sizes of the channels of a set, and of the columns that read them.
+struct channel_statistics {
+  std::vector<double> largest{};     ///< [width] largest |x|
+  std::vector<double> magnitudes{};  ///< [width] mean |x|
+  std::vector<double> weights{};     ///< [width] largest |w| of the columns
+};
+
+/// Statistics of a set; empty where calibration did not see all of its readers, or one of them is
+/// looked up as a table, too.
+template <class T, class Stats>
+channel_statistics statistics_of(const channel_set<T>& set, const Stats& stats) {
+  channel_statistics c;
+  const auto width = static_cast<std::size_t>(set.width);
+  c.largest.assign(width, 0);
+  c.magnitudes = c.weights = c.largest;
+  double rows = 0;
+  std::vector<const double*> seen;
+  for (const auto& side : set.readers) {
+    const input_statistics x = stats.of(side.ordinal);
+    if (x.rows == 0 || side.kind != role::matrix) return {};
+    const bool fresh = std::find(seen.begin(), seen.end(), x.magnitudes) == seen.end();
+    seen.push_back(x.magnitudes);
+    if (fresh) rows += static_cast<double>(x.rows * (side.length() / set.width));
+    for (index j = 0; j < side.length(); ++j) {
+      const auto channel = static_cast<std::size_t>(set.channel_of(j, side.length()));
+      if (fresh) {
+        c.largest[channel] = (std::max)(c.largest[channel], x.largest[j]);
+        c.magnitudes[channel] += x.magnitudes[j];
+      }
+      for (index i = 0; i < side.depth(); ++i)
+        c.weights[channel] =
+            (std::max)(c.weights[channel], std::abs(static_cast<double>(side.at(j, i))));
+    }
+  }
+  for (double& m : c.magnitudes) m /= rows;
+  return c;
+}
+
+}  // namespace detail
+
+/// Moves outliers of inputs into the weights by smoothquant. The result computes the function of
+/// `w`, up to rounding of its numbers; quantize it with int8 inputs. `stats` are those of
+/// calibrate() on these weights, also where they are in double. Errors: errc::invalid for options
+/// and weights that are not finite. Also for a model without a place to fold scales into, such as
+/// one with norms behind its residual sums; the error of `w`; errc::out_of_memory.
+template <class M, class T>
+result<weights<M, T>> smooth(const weights<M, T>& w, const calibration<M>& stats,
+                             const smoothquant& how = {}) LINNET_TRY {
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::smooth: smooth first, quantize afterwards");
+  static_assert(detail::has_channels<M>,
+                "linnet::smooth: this model does not say which channels its tensors share: it "
+                "lacks channels(ends, p), see nn/channels.hpp");
+  if (auto fit = detail::acceptable("smooth", smoothquant::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, "smooth"); !fit) return fit.error();
+  auto smoothed = w.clone();
+  if (!smoothed.valid()) return smoothed.error();
+  const detail::channel_map<T> map(smoothed);
+  bool any = false;
+  for (const auto& set : map.sets()) {
+    if (!detail::can_scale(set) || (set.normalised < 0 && !how.inner)) continue;
+    const auto c = detail::statistics_of(set, stats);
+    if (c.largest.empty()) continue;
+    std::vector<double> scales(c.largest.size(), 1);
+    for (std::size_t j = 0; j < scales.size(); ++j)
+      if (c.largest[j] > 0 && c.weights[j] > 0)
+        scales[j] = (std::max)(
+            std::pow(c.largest[j], how.alpha) / std::pow(c.weights[j], 1 - how.alpha), 1e-5);
+    detail::scale_channels(set, scales);
+    any = true;
+  }
+  if (!any)
+    return error{errc::invalid, "smooth", "model",
+                 "one with a norm that feeds nothing but matrices (see docs/compression.md)",
+                 "one without"};
+  if (auto fit = check_finite(smoothed, "smooth"); !fit) return fit.error();
+  return smoothed;
+}
+LINNET_OR_OUT_OF_MEMORY("smooth")
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// AWQ (Lin et al. 2023, arXiv:2306.00978), a method of quantize() and of smooth<storage>(). Inputs
+/// of large mean magnitude a_j get larger weights, which round with less error: s_j = a_j^r. The
+/// ratio r with the least error in the outputs is kept, where 0 is no scale at all. Scales are
+/// folded into norms, values and gated hidden channels. A search of clipped ranges follows.
+struct awq {
+  index ratios = 20;   ///< values of r that are tried: 0, 1 / ratios, ... below 1
+  clip_search clip{};  ///< what rounds the scaled weights; least = 1 cuts nothing
+
+  static constexpr const char* name = "awq";
+  static constexpr bool reads_inputs = true;  ///< needs calibration, with moments
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("ratios", self.ratios, detail::option_range{.least = 1, .most = 1000});
+    f("clip", self.clip);
+  }
+};
+
+namespace detail {
+
+/// How the matrices of one storage type round.
+struct round_trip {
+  bool whole = false;  ///< all rows share a scale
+  void (*run)(index rows, index columns, const float* from, double* to) = nullptr;
+};
+/// Rounds from[rows, columns] to storage `S` and reads it back.
+template <class S>
+void run_round_trip(index rows, index columns, const float* from, double* to) {
+  std::vector<typename S::value> codes(static_cast<std::size_t>(rows * row_values<S>(columns)));
+  std::vector<float> scales(static_cast<std::size_t>(rows * row_scales<S>(columns))), zeros(scales);
+  const matrix_ref<S> stored{codes.data(), scales.data(), zeros.data()};
+  encode_matrix(rows, columns, from, stored);
+  for (index r = 0; r < rows; ++r)
+    for (index j = 0; j < columns; ++j) to[r * columns + j] = stored.at(r, j, columns);
+}
+/// The round trips of all tensors of model `Q` by their numbers in visit().
+template <class Q>
+std::vector<round_trip> round_trips() {
+  std::vector<round_trip> all;
+  typename weights<Q>::tree_type tree{};
+  Q::visit(
+      [&](const parameter_path&, const tensor_info&, const auto& leaf) {
+        if constexpr (requires { leaf.scales; }) {
+          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+          all.push_back({S::per_tensor, run_round_trip<S>});
+        } else {
+          all.push_back({});
+        }
+      },
+      parameter_path{}, tree);
+  return all;
+}
+
+/// The search of scales for one set of channels.
+class awq_search {
+ public:
+  awq_search(index ratios, const std::vector<round_trip>& trips) : ratios_(ratios), trips_(trips) {}
+
+  /// The scales with the least error; all 1 where none has less than no scales.
+  template <class Stats>
+  std::vector<double> best(const channel_set<float>& set, const channel_statistics& c,
+                           const Stats& stats) {
+    std::vector<double> kept;
+    double least = 0;
+    for (index i = 0; i < ratios_; ++i) {
+      const double ratio = static_cast<double>(i) / static_cast<double>(ratios_);
+      std::vector<double> s;
+      for (const double a : c.magnitudes) s.push_back((std::max)(std::pow(a, ratio), 1e-4));
+      const double middle =
+          std::sqrt(*std::min_element(s.begin(), s.end()) * *std::max_element(s.begin(), s.end()));
+      for (double& v : s) v /= middle;
+      double error = 0;
+      for (const auto& side : set.readers)
+        if (i == 0 || error < least) error += error_of(set, side, s, stats.of(side.ordinal));
+      if (i > 0 && !(error < least)) continue;
+      least = error;
+      kept = std::move(s);
+    }
+    return kept;
+  }
+
+ private:
+  static constexpr index rows_at_a_time = 256;
+
+  /// tr((W - Q) X^T X (W - Q)^T) for Q the rounded W diag(s), scaled back.
+  double error_of(const channel_set<float>& set, const channel_side<float>& side,
+                  const std::vector<double>& s, const input_statistics& x) {
+    const index k = side.columns;
+    const round_trip& trip = trips_[static_cast<std::size_t>(side.ordinal)];
+    const index some = trip.whole ? side.rows : (std::min)(side.rows, rows_at_a_time);
+    ops::packed_matrix<double, storage::f64> moments;
+    moments.rows = x.moments;
+    ops::execution on;
+    on.level = ops::best();
+    double error = 0;
+    for (index first = 0; first < side.rows; first += some) {
+      const index rows = (std::min)(some, side.rows - first);
+      const auto count = static_cast<std::size_t>(rows * k);
+      scaled_.resize(count);
+      off_.resize(count);
+      for (index r = 0; r < rows; ++r)
+        for (index j = 0; j < k; ++j)
+          scaled_[static_cast<std::size_t>(r * k + j)] = static_cast<float>(
+              static_cast<double>(side.data[(first + r) * k + j]) * scale(set, side, s, j));
+      trip.run(rows, k, scaled_.data(), off_.data());
+      for (index r = 0; r < rows; ++r)
+        for (index j = 0; j < k; ++j) {
+          double& off = off_[static_cast<std::size_t>(r * k + j)];
+          off = off / scale(set, side, s, j) - static_cast<double>(side.data[(first + r) * k + j]);
+        }
+      product_.assign(count, 0);
+      ops::matmul_dx(on, rows, k, k, off_.data(), moments, product_.data());
+      for (std::size_t i = 0; i < count; ++i) error += product_[i] * off_[i];
+    }
+    return error;
+  }
+  static double scale(const channel_set<float>& set, const channel_side<float>& side,
+                      const std::vector<double>& s, index j) {
+    return s[static_cast<std::size_t>(set.channel_of(j, side.columns))];
+  }
+
+  index ratios_;
+  const std::vector<round_trip>& trips_;
+  std::vector<float> scaled_;
+  std::vector<double> off_, product_;
+};
+
+/// Statistics of the inputs of scaled weights: X diag(s)^-1.
+template <class M>
+class scaled_inputs {
+ public:
+  scaled_inputs(const calibration<M>& stats, std::vector<std::vector<double>> scales)
+      : stats_(stats), scales_(std::move(scales)) {}
+
+  /// X^T X of tensor number `ordinal`, until the next call.
+  input_statistics of(index ordinal) {
+    const input_statistics x = stats_.of(ordinal);
+    const auto& s = scales_[static_cast<std::size_t>(ordinal)];
+    if (s.empty()) return x;
+    const index k = x.width;
+    moments_.resize(static_cast<std::size_t>(k * k));
+    for (index i = 0; i < k; ++i)
+      for (index j = 0; j < k; ++j)
+        moments_[static_cast<std::size_t>(i * k + j)] =
+            x.moments[i * k + j] /
+            (s[static_cast<std::size_t>(i)] * s[static_cast<std::size_t>(j)]);
+    return {.rows = x.rows, .width = k, .moments = moments_.data()};
+  }
+
+ private:
+  const calibration<M>& stats_;
+  std::vector<std::vector<double>> scales_;  ///< of the inputs of each tensor, or empty
+  std::vector<double> moments_;
+};
+
+/// Scales `w`, and returns the scales of each tensor's inputs.
+template <class Q, class M>
+result<std::vector<std::vector<double>>> scale_by_awq(weights<M>& w, const calibration<M>& stats,
+                                                      const awq& how) {
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize: the source must be stored in f32");
+  static_assert(has_channels<M>,
+                "linnet::awq: this model does not say which channels its tensors share: it lacks "
+                "channels(ends, p), see nn/channels.hpp");
+  const auto trips = round_trips<Q>();
+  std::vector<std::vector<double>> all(trips.size());
+  awq_search search(how.ratios, trips);
+  const channel_map<float> map(w);
+  for (const auto& set : map.sets()) {
+    if (!can_scale(set)) continue;
+    const auto c = statistics_of(set, stats);
+    if (c.magnitudes.empty()) continue;
+    for (const auto& side : set.readers)
+      if (auto fit = check_moments(awq::name, stats.of(side.ordinal)); !fit) return fit.error();
+    const auto s = search.best(set, c, stats);
+    scale_channels(set, s);
+    for (const auto& side : set.readers) {
+      auto& inputs = all[static_cast<std::size_t>(side.ordinal)];
+      for (index j = 0; j < side.columns; ++j)
+        inputs.push_back(s[static_cast<std::size_t>(set.channel_of(j, side.columns))]);
+    }
+  }
+  return all;
+}
+
+}  // namespace detail
+
+/// Scales weights by awq for rounding to storage `S`, without rounding them. The result computes
+/// the function of `w`, up to rounding of its numbers. Calibrate anew before another method rounds
+/// it. Errors: as of quantize().
+template <class S, class A = compute::f32, class M>
+result<weights<M>> smooth(const weights<M>& w, const calibration<M>& stats,
+                          const awq& how) LINNET_TRY {
+  if (auto fit = detail::acceptable("smooth", awq::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, "smooth"); !fit) return fit.error();
+  auto scaled = w.clone();
+  if (!scaled.valid()) return scaled.error();
+  if (auto s = detail::scale_by_awq<quantized<M, S, A>>(scaled, stats, how); !s) return s.error();
+  if (auto fit = check_finite(scaled, "smooth"); !fit) return fit.error();
+  return scaled;
+}
+LINNET_OR_OUT_OF_MEMORY("smooth")
+
+/// Rounds every matrix of `w` to storage `S` by AWQ: scales that are folded into neighbours, then
+/// clipped ranges. Matrices whose inputs take no scales have clipped ranges alone. Token tables are
+/// rounded to nearest. Errors: errc::invalid for options, statistics without moments and weights
+/// that are not finite; the error of `w`; errc::out_of_memory.
+template <class S, class A = compute::f32, class M>
+result<weights<quantized<M, S, A>>> quantize(const weights<M>& w, const calibration<M>& stats,
+                                             const awq& how) LINNET_TRY {
+  if (auto fit = detail::acceptable("quantize", awq::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
+  auto scaled = w.clone();
+  if (!scaled.valid()) return scaled.error();
+  auto scales = detail::scale_by_awq<quantized<M, S, A>>(scaled, stats, how);
+  if (!scales) return scales.error();
+  detail::scaled_inputs<M> inputs(stats, std::move(*scales));
+  return detail::quantize_by<S, A>(scaled, &inputs, how.clip);
+}
+LINNET_OR_OUT_OF_MEMORY("quantize")
+
+LINNET_NAMESPACE_END
+/// @file
 /// GPTQ: rounds a matrix input by input, and lets later inputs make up for the error (Frantar et
 /// al. 2022).
+
+/// @file
+/// The loop of GPTQ (Frantar et al. 2022): inputs are rounded one after the other, and later ones
+/// make up for the error.
 
 // Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers
 // define as macros, which step aside while it is read.
@@ -637,6 +767,215 @@ LINNET_NAMESPACE_END
 #pragma pop_macro("I")
 #pragma pop_macro("max")
 #pragma pop_macro("min")
+
+#include <string>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Numbers of one group of inputs in several rows, and where their grids go.
+template <class S>
+struct group_of_rows {
+  index first;      ///< number of the first row in its matrix
+  index count;      ///< rows
+  index size;       ///< numbers of each row
+  const double* w;  ///< row r begins at w + r * stride
+  index stride;
+  const index* inputs;  ///< numbers of the inputs
+  code_grid<S>* grids;  ///< that of row r is grids[r * step]
+  index step;
+
+  const double* row(index r) const { return w + r * stride; }
+  code_grid<S>& grid(index r) const { return grids[r * step]; }
+};
+/// Rounding for error_compensation::round() in which every number takes the nearest code.
+template <class S>
+struct plain_rounding {
+  /// The code of a number at a position of the loop. Leaves what later inputs take over: the number
+  /// minus that of the code.
+  typename S::value round(index, index, double number, const code_grid<S>& g, double& left) const {
+    const auto code = g.nearest(number);
+    left = number - g.at(code);
+    return code;
+  }
+  /// Rounds the scales, where the storage does.
+  void seal(index rows, index columns, const matrix_ref<S>& to) const { to.seal(rows, columns); }
+  /// Sees a row's numbers at the end, in the order of the loop.
+  void finish(index, const double*) const {}
+};
+
+/// H = X^T X with damping, its inverse's factor, and the loop over inputs.
+class error_compensation {
+ public:
+  /// How H is made.
+  struct options {
+    bool act_order;  ///< inputs with the largest norms first
+    double damp;     ///< added to the diagonal, over its mean
+  };
+  /// How inputs are rounded.
+  struct steps {
+    bool act_order;
+    index block;  ///< inputs rounded before the rest is updated
+  };
+
+  /// The order of the inputs and the upper U with H^-1 = U^T U, for H in that order. Inputs `last`,
+  /// ascending, come at the end: they are not rounded. With R = U^-1 it is H = R R^T: a Cholesky
+  /// decomposition from the last row to the first. Keeps what it computed of the last X^T X.
+  result<void> factor(const char* method, const input_statistics& x, const options& how,
+                      const std::vector<index>& last = {}) {
+    if (auto fit = check_moments(method, x); !fit) return fit;
+    if (x.moments == factored_ && last == last_) return {};
+    factored_ = nullptr;
+    last_ = last;
+    const index k = x.width;
+    if (!has_memory(4 * array_bytes(k, k, sizeof(double)))) return out_of_memory(method);
+    const auto diagonal = [&](index j) {
+      const double d = x.moments[j * k + j];
+      return d > 0 ? d : static_cast<double>(x.rows) / 2;  // an input that was always 0
+    };
+    order_.resize(at(k));
+    std::iota(order_.begin(), order_.end(), index{0});
+    if (how.act_order)
+      std::stable_sort(order_.begin(), order_.end(),
+                       [&](index a, index b) { return diagonal(a) > diagonal(b); });
+    std::stable_partition(order_.begin(), order_.end(), [&](index j) { return !comes_last(j); });
+    std::copy(last.begin(), last.end(), order_.end() - std::ssize(last));
+    double mean = 0;
+    for (index j = 0; j < k; ++j) mean += diagonal(j) / static_cast<double>(k);
+    matrix h(k, k);
+    for (index i = 0; i < k; ++i)
+      for (index j = 0; j < k; ++j) {
+        const index a = order_[at(k - 1 - i)], b = order_[at(k - 1 - j)];
+        h(i, j) = a == b ? diagonal(a) + how.damp * mean : x.moments[a * k + b];
+      }
+    const Eigen::LLT<matrix> lower(h);
+    bool regular = static_cast<int>(lower.info()) == 0 && (how.damp > 0 || x.rows >= k);
+    for (index i = 0; i < k && regular && how.damp == 0; ++i) {
+      const double pivot = lower.matrixLLT()(i, i);
+      regular = pivot * pivot > 1e-12 * h(i, i);
+    }
+    if (!regular)
+      return error{
+          errc::invalid,
+          method,
+          {},
+          "X^T X that can be inverted: give more text or a larger " + std::string(method) + ".damp",
+          "a singular one"};
+    matrix upper = matrix::Zero(k, k);
+    for (index i = 0; i < k; ++i)
+      for (index j = i; j < k; ++j) upper(i, j) = lower.matrixLLT()(k - 1 - i, k - 1 - j);
+    factor_ = matrix::Identity(k, k);
+    upper.triangularView<Eigen::Upper>().solveInPlace(factor_);
+    factored_ = x.moments;
+    return {};
+  }
+  /// The input at a position of the loop.
+  index input(index position) const { return order_[at(position)]; }
+  /// U_ii at a position of the loop.
+  double pivot(index position) const { return factor_(position, position); }
+
+  /// Rounds from[rows, columns] to storage `S`. Inputs that come last take the code of 0, and what
+  /// is left of their numbers goes to how.finish(). Scales are those that how.fit() gives a group
+  /// when it begins; with act_order, and for rows, at the beginning.
+  template <class S, class How>
+  void round(index rows, index columns, const float* from, const matrix_ref<S>& to, const steps& by,
+             How& how) const {
+    using grid = code_grid<S>;
+    const index group = S::group > 0 ? S::group : columns;
+    const index groups = (columns + group - 1) / group, strip = (std::min)(rows, rows_at_a_time);
+    const index rounded = columns - std::ssize(last_);
+    const bool ahead = S::group == 0 || by.act_order;  // scales of the weights as they were
+    grid whole;
+    if constexpr (S::per_tensor) {
+      const std::vector<double> all(from, from + rows * columns);
+      whole = grid::fit(rows * columns, all.data());
+    }
+    const index widest = (std::min)(columns, by.block + (ahead ? 0 : group));
+    std::vector<double> numbers(at(strip * columns)), errors(at(strip * widest)), members;
+    std::vector<typename S::value> codes(at(strip * columns));
+    std::vector<index> inputs;
+    for (index r0 = 0; r0 < rows; r0 += strip) {
+      const index count = (std::min)(strip, rows - r0);
+      std::vector<grid> grids(at(strip * groups), whole);
+      for (index r = 0; r < count; ++r)
+        for (index i = 0; i < columns; ++i)
+          numbers[at(r * columns + i)] =
+              static_cast<double>(from[(r0 + r) * columns + order_[at(i)]]);
+      for (index g = 0; g < groups && ahead && !S::per_tensor; ++g) {
+        inputs.clear();
+        for (index j = g * group; j < (std::min)(columns, (g + 1) * group); ++j)
+          if (!comes_last(j)) inputs.push_back(j);
+        members.clear();
+        for (index r = 0; r < count; ++r)
+          for (const index j : inputs)
+            members.push_back(static_cast<double>(from[(r0 + r) * columns + j]));
+        const index size = std::ssize(inputs);
+        if (size > 0)
+          how.fit(group_of_rows<S>{r0, count, size, members.data(), size, inputs.data(),
+                                   grids.data() + g, groups});
+      }
+      const auto group_at = [&](index i) { return order_[at(i)] / group; };
+      for (index first = 0, end = 0; first < rounded; first = end) {
+        // A block ends where a group does, so that a group's scale sees no weight that is behind.
+        end = (std::min)(rounded, first + by.block);
+        while (!ahead && end < rounded && group_at(end) == group_at(end - 1)) ++end;
+        for (index a = first, b = end; a < end; a = b) {
+          for (b = ahead ? end : a + 1; b < end && group_at(b) == group_at(a);) ++b;
+          if (!ahead)
+            how.fit(group_of_rows<S>{r0, count, b - a, numbers.data() + a, columns,
+                                     order_.data() + a, grids.data() + group_at(a), groups});
+          for (index r = 0; r < count; ++r) {
+            double* const row = numbers.data() + r * columns;
+            for (index i = a; i < b; ++i) {
+              double& error = errors[at(r * widest + i - first)];
+              codes[at(r * columns + order_[at(i)])] =
+                  how.round(r0 + r, i, row[i], grids[at(r * groups + group_at(i))], error);
+              error /= factor_(i, i);
+              subtract(i + 1, end, error, i, row);
+            }
+          }
+        }
+        for (index r = 0; r < count; ++r)
+          for (index i = first; i < end; ++i)
+            subtract(end, columns, errors[at(r * widest + i - first)], i,
+                     numbers.data() + r * columns);
+      }
+      for (index r = 0; r < count; ++r) {
+        for (const index j : last_)
+          codes[at(r * columns + j)] = grids[at(r * groups + j / group)].nearest(0);
+        for (index j = 0; j < columns; ++j)
+          to.set_code(r0 + r, j, columns, codes[at(r * columns + j)]);
+        for (index g = 0; g < groups; ++g)
+          to.set_grid(r0 + r, g, columns, grids[at(r * groups + g)]);
+        how.finish(r0 + r, numbers.data() + r * columns);
+      }
+    }
+    how.seal(rows, columns, to);
+  }
+
+ private:
+  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+  static constexpr index rows_at_a_time = 64;
+
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+  bool comes_last(index j) const { return std::find(last_.begin(), last_.end(), j) != last_.end(); }
+  /// row[first, last) -= error * factor_(i, .)
+  void subtract(index first, index last, double error, index i, double* row) const {
+    const double* const u = factor_.data() + i * factor_.cols();
+    for (index j = first; j < last; ++j) row[j] -= error * u[j];
+  }
+
+  const double* factored_ = nullptr;  ///< what order_ and factor_ are of
+  std::vector<index> order_;          ///< of the inputs
+  std::vector<index> last_;           ///< inputs that are not rounded
+  matrix factor_;                     ///< U
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -677,126 +1016,28 @@ class gptq::rounder {
   template <class S>
   result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
                      const input_statistics& x) {
-    using grid = detail::code_grid<S>;
-    if (auto fit = factor(x); !fit) return fit;
-    const index group = S::group > 0 ? S::group : columns;
-    const bool ahead = S::group == 0 || how_.act_order;  // scales of the weights as they were
-    // A block ends where a group does, so that a group's scale sees no weight that is behind.
-    const index stride = round_up((std::min)(how_.block, columns), ahead ? 1 : group);
-    grid whole;
-    if constexpr (S::per_tensor) {
-      const std::vector<double> all(from, from + rows * columns);
-      whole = grid::fit(rows * columns, all.data());
-    }
-    const index groups = (columns + group - 1) / group, strip = (std::min)(rows, rows_at_a_time);
-    std::vector<double> numbers(at(strip * columns)), errors(at(stride));
-    std::vector<grid> grids(at(strip * groups), whole);
-    std::vector<typename S::value> codes(at(strip * columns));
-    std::vector<index> natural(at(columns));
-    std::iota(natural.begin(), natural.end(), index{0});
-    for (index r0 = 0; r0 < rows; r0 += strip) {
-      const index count = (std::min)(strip, rows - r0);
-      for (index r = 0; r < count; ++r) {
-        const float* const w = from + (r0 + r) * columns;
-        for (index i = 0; i < columns; ++i)
-          numbers[at(r * columns + i)] = static_cast<double>(w[order_[at(i)]]);
-        for (index g = 0; g < groups && ahead && !S::per_tensor; ++g) {
-          const index first = g * group, end = (std::min)(columns, first + group);
-          const std::vector<double> some(w + first, w + end);
-          grids[at(r * groups + g)] =
-              how_.clip.fit<S>(end - first, some.data(), natural.data() + first, x);
-        }
-      }
-      for (index first = 0; first < columns; first += stride) {
-        const index last = (std::min)(columns, first + stride);
-        for (index r = 0; r < count; ++r) {
-          double* const row = numbers.data() + r * columns;
-          for (index i = first; i < last; ++i) {
-            const index j = order_[at(i)];
-            grid& g = grids[at(r * groups + j / group)];
-            if (!ahead && i % group == 0)
-              g = how_.clip.fit<S>((std::min)(group, columns - i), row + i, natural.data() + i, x);
-            const auto code = g.nearest(row[i]);
-            codes[at(r * columns + j)] = code;
-            errors[at(i - first)] = (row[i] - g.at(code)) / factor_(i, i);
-            subtract(i + 1, last, errors[at(i - first)], i, row);
-          }
-          for (index i = first; i < last; ++i)
-            subtract(last, columns, errors[at(i - first)], i, row);
-        }
-      }
-      for (index r = 0; r < count; ++r) {
-        for (index j = 0; j < columns; ++j)
-          to.set_code(r0 + r, j, columns, codes[at(r * columns + j)]);
-        for (index g = 0; g < groups; ++g)
-          to.set_grid(r0 + r, g, columns, grids[at(r * groups + g)]);
-      }
-    }
+    if (auto fit = loop_.factor(name, x, {how_.act_order, how_.damp}); !fit) return fit;
+    clipped<S> how{how_.clip, x};
+    loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
     return {};
   }
 
  private:
-  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  /// Scales by a clip_search.
+  template <class S>
+  struct clipped : detail::plain_rounding<S> {
+    const clip_search& clip;
+    const input_statistics& x;
 
-  static constexpr index rows_at_a_time = 64;
-
-  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
-  /// row[first, last) -= error * factor_(i, .)
-  void subtract(index first, index last, double error, index i, double* row) const {
-    const double* const u = factor_.data() + i * factor_.cols();
-    for (index j = first; j < last; ++j) row[j] -= error * u[j];
-  }
-  /// The order of the inputs and the upper U with H^-1 = U^T U, for H = X^T X in that order. With R
-  /// = U^-1 it is H = R R^T: a Cholesky decomposition from the last row to the first.
-  result<void> factor(const input_statistics& x) {
-    if (auto fit = detail::check_moments(name, x); !fit) return fit;
-    if (x.moments == factored_) return {};
-    factored_ = nullptr;
-    const index k = x.width;
-    if (!detail::has_memory(4 * detail::array_bytes(k, k, sizeof(double))))
-      return detail::out_of_memory("gptq");
-    const auto diagonal = [&](index j) {
-      const double d = x.moments[j * k + j];
-      return d > 0 ? d : static_cast<double>(x.rows) / 2;  // an input that was always 0
-    };
-    order_.resize(at(k));
-    std::iota(order_.begin(), order_.end(), index{0});
-    if (how_.act_order)
-      std::stable_sort(order_.begin(), order_.end(),
-                       [&](index a, index b) { return diagonal(a) > diagonal(b); });
-    double mean = 0;
-    for (index j = 0; j < k; ++j) mean += diagonal(j) / static_cast<double>(k);
-    matrix h(k, k);
-    for (index i = 0; i < k; ++i)
-      for (index j = 0; j < k; ++j) {
-        const index a = order_[at(k - 1 - i)], b = order_[at(k - 1 - j)];
-        h(i, j) = a == b ? diagonal(a) + how_.damp * mean : x.moments[a * k + b];
-      }
-    const Eigen::LLT<matrix> lower(h);
-    bool regular = static_cast<int>(lower.info()) == 0 && (how_.damp > 0 || x.rows >= k);
-    for (index i = 0; i < k && regular && how_.damp == 0; ++i) {
-      const double pivot = lower.matrixLLT()(i, i);
-      regular = pivot * pivot > 1e-12 * h(i, i);
+    clipped(const clip_search& ranges, const input_statistics& inputs) : clip(ranges), x(inputs) {}
+    void fit(const detail::group_of_rows<S>& some) {
+      for (index r = 0; r < some.count; ++r)
+        some.grid(r) = clip.fit<S>(some.size, some.row(r), some.inputs, x);
     }
-    if (!regular)
-      return error{errc::invalid,
-                   "gptq",
-                   {},
-                   "X^T X that can be inverted: give more text or a larger gptq.damp",
-                   "a singular one"};
-    matrix upper = matrix::Zero(k, k);
-    for (index i = 0; i < k; ++i)
-      for (index j = i; j < k; ++j) upper(i, j) = lower.matrixLLT()(k - 1 - i, k - 1 - j);
-    factor_ = matrix::Identity(k, k);
-    upper.triangularView<Eigen::Upper>().solveInPlace(factor_);
-    factored_ = x.moments;
-    return {};
-  }
+  };
 
   gptq how_;
-  const double* factored_ = nullptr;  ///< what order_ and factor_ are of
-  std::vector<index> order_;          ///< of the inputs
-  matrix factor_;                     ///< U
+  detail::error_compensation loop_;
 };
 
 LINNET_NAMESPACE_END
@@ -894,73 +1135,570 @@ class hqq::rounder {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Quantize by a method: the codes and scales of each matrix are those that the method finds.
+/// OWQ: the inputs whose rounding would cost most stay in higher precision (Lee et al. 2023).
 
-#include <concepts>
+#include <limits>
 
 LINNET_NAMESPACE_BEGIN
 
-/// Rounding to nearest with scales from the largest magnitudes, a method of quantize().
-struct round_to_nearest {
-  static constexpr const char* name = "round_to_nearest";
-  static constexpr bool reads_inputs = false;  ///< needs no calibration
+/// OWQ (Lee et al. 2023, arXiv:2306.02272), a method of quantize() for storage::outlier_columns.
+/// Inputs are weak where rounding them costs most: X^T X times the squared errors. They stay in the
+/// storage's higher precision. All others are rounded as by gptq, and the weak ones take over
+/// errors, too. Scales are searched for the least sum of |error|^2.4.
+struct owq {
+  bool act_order = false;  ///< the inputs with the largest norms first
+  double damp = 0.01;      ///< added to the diagonal of X^T X, over its mean
+  index block = 128;       ///< inputs rounded before the rest is updated; no number changes a code
+  index steps = 100;       ///< scales that are tried for a row
+  index group_steps = 40;  ///< scales that are tried for a group, and to find the weak inputs
 
-  /// Rounds matrices.
-  struct rounder {
-    explicit rounder(const round_to_nearest&) {}
-    /// Rounds from[rows, columns] to storage `S`.
-    template <class S>
-    result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
-                       const input_statistics&) {
-      detail::encode_matrix(rows, columns, from, to);
-      return {};
-    }
-  };
-};
+  static constexpr const char* name = "owq";
+  static constexpr bool reads_inputs = true;  ///< needs calibration
 
-/// A method of quantize(): `rounder`, made of it once for all matrices, rounds one matrix after the
-/// other. `name` stands in errors, `reads_inputs` says whether it needs what calibrate() gathers.
-template <class Method>
-concept rounding_method = requires {
-  { Method::name } -> std::convertible_to<const char*>;
-  { Method::reads_inputs } -> std::convertible_to<bool>;
-  requires std::is_constructible_v<typename Method::rounder, const Method&>;
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("act_order", self.act_order, detail::one_of(detail::false_or_true));
+    f("damp", self.damp, detail::at_least(0, "0 needs more rows of inputs than inputs"));
+    f("block", self.block, detail::count(1));
+    f("steps", self.steps, detail::option_range{.least = 1, .most = 1000});
+    f("group_steps", self.group_steps, detail::option_range{.least = 1, .most = 1000});
+  }
+
+  class rounder;
 };
 
 namespace detail {
 
-template <class S, class A, class M, class Method>
-result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, const calibration<M>* stats,
-                                                const Method& how) LINNET_TRY {
+/// The grid with the least sum of |error|^2.4 among those of 1/steps, 2/steps, ... of the range.
+/// Where there are zero points, each is tried. Grids of ggml are those of rounding to nearest.
+template <class S>
+code_grid<S> fit_truncated(index n, const double* w, index steps) {
+  using grid = code_grid<S>;
+  grid best = grid::fit(n, w);
+  if constexpr (S::ggml) return best;
+  double low = 0, high = 0;
+  for (index j = 0; j < n; ++j) {
+    low = (std::min)(low, w[j]);
+    high = (std::max)(high, w[j]);
+  }
+  const double range = S::centred ? high - low : (std::max)(-low, high);
+  const auto made = [&](index step, double zero) {
+    grid one;
+    one.scale = static_cast<float>(range * static_cast<double>(step) / static_cast<double>(steps) /
+                                   S::largest);
+    one.zero = static_cast<float>(zero);
+    return one;
+  };
+  // No further than `most`: most grids are much worse than the best.
+  const auto error_of = [&](const grid& one, double most) {
+    double error = 0;
+    for (index j = 0; j < n && error < most; ++j)
+      error += std::pow(std::abs(w[j] - one.at(one.nearest(w[j]))), 2.4);
+    return error;
+  };
+  double least = std::numeric_limits<double>::max(), enough = least;
+  if (!(made(1, 0).scale > 0)) return best;
+  const double zero = S::centred ? std::nearbyint(-low / range * S::largest) : 0;
+  for (index i = 1; i <= steps && S::centred; ++i)
+    enough = (std::min)(enough, error_of(made(i, zero), enough) * (1 + 1e-9));
+  for (index i = 1; i <= steps; ++i)
+    for (double z = 0; z <= (S::centred ? S::largest : 0); ++z) {
+      const grid one = made(i, z);
+      const double error = error_of(one, (std::min)(least, enough));
+      if (!(error < (std::min)(least, enough))) continue;
+      least = error;
+      best = one;
+    }
+  return best;
+}
+
+}  // namespace detail
+
+/// Rounds matrices by one owq.
+class owq::rounder {
+ public:
+  explicit rounder(const owq& how) : how_(how) {}
+
+  /// Rounds from[rows, columns] to storage `S`. Errors: errc::invalid for X^T X that was not
+  /// gathered, or that is singular even with `damp`; the caller says of which matrix.
+  template <class S>
+  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                     const input_statistics& x) {
+    if constexpr (is_corrected<S>)
+      static_assert(
+          S::correction::keeps_columns,
+          "linnet::owq: keeps whole inputs of a matrix; give it storage::outlier_columns");
+    if (auto fit = detail::check_moments(name, x); !fit) return fit;
+    std::vector<index> weak;
+    if constexpr (kept<S>(1) > 0) weak = weak_inputs<S>(rows, columns, from, x);
+    if (auto fit = loop_.factor(name, x, {how_.act_order, how_.damp}, weak); !fit) return fit;
+    if constexpr (kept<S>(1) > 0)
+      for (std::size_t c = 0; c < weak.size(); ++c)
+        to.correction.inputs[c] = static_cast<storage::input_number>(weak[c]);
+    truncated<S> how{how_, to, columns};
+    loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
+    return {};
+  }
+
+ private:
+  /// Inputs that stay in higher precision.
+  template <class S>
+  static constexpr index kept(index columns) {
+    if constexpr (requires { requires S::correction::keeps_columns; })
+      return S::correction::width(columns);
+    else
+      return 0;
+  }
+  /// Scales by a search; weak inputs keep what is left of their numbers.
+  template <class S>
+  struct truncated : detail::plain_rounding<S> {
+    const owq& by;
+    const matrix_ref<S>& to;
+    index columns;
+
+    truncated(const owq& method, const matrix_ref<S>& all, index width)
+        : by(method), to(all), columns(width) {}
+    void fit(const detail::group_of_rows<S>& some) {
+      for (index r = 0; r < some.count; ++r)
+        some.grid(r) =
+            detail::fit_truncated<S>(some.size, some.row(r), S::group ? by.group_steps : by.steps);
+    }
+    void finish([[maybe_unused]] index r, [[maybe_unused]] const double* numbers) const {
+      if constexpr (kept<S>(1) > 0) {
+        using V = typename S::correction::value;
+        const index weak = kept<S>(columns);
+        for (index c = 0; c < weak; ++c) {
+          const auto j = static_cast<index>(to.correction.inputs[c]);
+          const double base = to.grid(r, group_of<S>(j), columns).at(to.code(r, j, columns));
+          to.correction.values.set_code(r, c, weak, V::encode(numbers[columns - weak + c] - base));
+        }
+      }
+    }
+  };
+
+  /// The inputs with the largest H_jj sum_i (w_ij - q_ij)^2, ascending.
+  template <class S>
+  std::vector<index> weak_inputs(index rows, index columns, const float* from,
+                                 const input_statistics& x) const {
+    const auto at = [](index i) { return static_cast<std::size_t>(i); };
+    std::vector<double> costs(at(columns)), numbers;
+    const index group = S::group > 0 ? S::group : columns;
+    for (index r = 0; r < rows; ++r)
+      for (index first = 0; first < columns; first += group) {
+        const index n = (std::min)(group, columns - first);
+        const float* const w = from + r * columns + first;
+        numbers.assign(w, w + n);
+        const auto grid = detail::fit_truncated<S>(n, numbers.data(), how_.group_steps);
+        for (index j = 0; j < n; ++j) {
+          const double left = numbers[at(j)] - grid.at(grid.nearest(numbers[at(j)]));
+          costs[at(first + j)] += left * left;
+        }
+      }
+    for (index j = 0; j < columns; ++j) costs[at(j)] *= x.moments[j * columns + j];
+    std::vector<index> order(at(columns));
+    std::iota(order.begin(), order.end(), index{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](index a, index b) { return costs[at(a)] > costs[at(b)]; });
+    order.resize(at(kept<S>(columns)));
+    std::sort(order.begin(), order.end());
+    return order;
+  }
+
+  owq how_;
+  detail::error_compensation loop_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Rotations of the residual stream and of values that spread outliers over all channels, folded
+/// into the weights (Ashkboos et al. 2024).
+
+#include <cstdint>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Random Hadamard rotations (QuaRot, Ashkboos et al. 2024, arXiv:2404.00456), a method of
+/// rotate(). Where no Hadamard matrix of the width is known, blocks of channels are rotated.
+struct quarot {
+  std::uint64_t seed = 1;  ///< of the random signs
+  bool heads = true;       ///< whether values are rotated, too, head by head
+
+  static constexpr const char* name = "quarot";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("heads", self.heads, detail::one_of(detail::false_or_true));
+  }
+
+  /// One rotation of rows of `width` numbers.
+  class rotation {
+   public:
+    /// Number `stream` of a seed.
+    rotation(const quarot& how, index width, index stream)
+        : signs_(static_cast<std::size_t>(width)) {
+      random_stream random(linnet::seed{how.seed}, static_cast<std::uint64_t>(stream));
+      for (double& s : signs_) s = random.bits() % 2 ? 1 : -1;
+    }
+    /// Rotates a row in place.
+    void operator()(double* x) const {
+      for (std::size_t j = 0; j < signs_.size(); ++j) x[j] *= signs_[j];
+      ops::hadamard_row(simd::level::portable, std::ssize(signs_), x, false);
+    }
+
+   private:
+    std::vector<double> signs_;
+  };
+};
+
+namespace detail {
+
+/// A model with a head of its own, which reads the table's rows times `factor` to begin with.
+template <class M>
+struct untied_model {
+  using type = M;
+};
+template <class M>
+requires(is_decoder<M>&& M::tied) struct untied_model<M> {
+  static_assert(!M::factorised,
+                "linnet::rotate: a tied head that goes back through a factorised embedding has no "
+                "matrix of its own; give the model tie::untied");
+  using type = typename M::template with<tie::policy, tie::untied>;
+  static constexpr double factor = 1;
+};
+template <t5_shape Shape, class E, class D, class EA, class DA, class Norm, class Storage,
+          class Cache>
+struct untied_model<t5_model<Shape, E, D, EA, DA, Norm, tie::tied, Storage, Cache>> {
+  using type = t5_model<Shape, E, D, EA, DA, Norm, tie::untied, Storage, Cache>;
+  static constexpr double factor = 1 / sqrt(Shape.d_model);
+};
+
+/// Rotates what one side of a tensor keeps of its channels, `block` of them at a time.
+template <class T, class Rotation>
+void rotate_side(const channel_side<T>& side, index block, const Rotation& rotation) {
+  std::vector<double> x(static_cast<std::size_t>(side.length()));
+  for (index i = 0; i < side.depth(); ++i) {
+    for (index j = 0; j < side.length(); ++j)
+      x[static_cast<std::size_t>(j)] = static_cast<double>(side.at(j, i));
+    for (index j = 0; j < side.length(); j += block) rotation(x.data() + j);
+    for (index j = 0; j < side.length(); ++j)
+      side.at(j, i) = static_cast<T>(x[static_cast<std::size_t>(j)]);
+  }
+}
+/// Why the weights of norms cannot move into the matrices behind them, or null.
+template <class T>
+const char* keeps_gains(const channel_set<T>& set) {
+  if (set.unmixed) return set.unmixed;
+  if (set.fixed) return set.fixed;
+  if (set.read_by_norm) return "a norm of a norm";
+  for (const auto& side : set.writers) {
+    if (side.kind != role::scale) return "a sum of a norm and something else";
+    const T* const end = side.data + set.width;
+    if (std::mismatch(static_cast<const T*>(side.data), end, set.writers[0].data).first != end)
+      return "norms of unlike weights before a matrix that they share";
+  }
+  return nullptr;
+}
+/// Moves the weights of norms into the matrices behind them.
+template <class T>
+void fold_gains(const channel_set<T>& set) {
+  if (set.writers.empty()) return;
+  for (const auto& side : set.readers)
+    for (index j = 0; j < side.length(); ++j)
+      for (index i = 0; i < side.depth(); ++i)
+        side.at(j, i) = static_cast<T>(
+            static_cast<double>(side.at(j, i)) *
+            static_cast<double>(set.writers[0].data[set.channel_of(j, side.length())]));
+  for (const auto& side : set.writers) std::fill_n(side.data, set.width, T(1));
+}
+
+/// Channels that one rotation turns, `block` at a time, and all sides of tensors that keep them.
+template <class T>
+struct turn {
+  index block = 0;
+  std::vector<channel_side<T>> sides{};
+};
+/// The streams of a model, and its values if `heads`, ready to be rotated: the weights of norms
+/// are in the matrices behind them. Errors: errc::invalid for a stream that something else reads.
+template <class T>
+result<std::vector<turn<T>>> prepare_turns(const channel_map<T>& map, bool heads) {
+  const auto& sets = map.sets();
+  const auto refuse = [](const char* why) {
+    return error{errc::invalid, "rotate", "the residual stream",
+                 "one that only matrices and RMSNorms read and write", why};
+  };
+  bool any = false;
+  for (index s = 0; s < std::ssize(sets); ++s) {
+    const auto& stream = sets[static_cast<std::size_t>(s)];
+    if (!stream.read_by_norm) continue;
+    if (stream.normalised >= 0) return refuse("a norm that writes it");
+    if (stream.unmixed) return refuse(stream.unmixed);
+    for (const auto& set : sets)
+      if (set.normalised == s)
+        if (const char* const why = keeps_gains(set)) return refuse(why);
+    any = true;
+  }
+  if (!any) return refuse("no norm that says so");
+  std::vector<turn<T>> turns;
+  for (index s = 0; s < std::ssize(sets); ++s) {
+    const auto& stream = sets[static_cast<std::size_t>(s)];
+    const bool values = heads && stream.head > 0 && !stream.unmixed && !stream.fixed;
+    if (!stream.read_by_norm && !values) continue;
+    turn<T> one{values ? stream.head : stream.width};
+    const auto add = [&](const channel_set<T>& set) {
+      for (const auto* const sides : {&set.writers, &set.readers})
+        for (const auto& side : *sides)
+          if (side.kind != role::scale) one.sides.push_back(side);
+    };
+    add(stream);
+    for (const auto& set : sets)
+      if (set.normalised == s) {
+        fold_gains(set);
+        add(set);
+      }
+    turns.push_back(std::move(one));
+  }
+  return turns;
+}
+
+/// `w` with a head of its own.
+template <class M, class T>
+weights<typename untied_model<M>::type, T> untie(const weights<M, T>& w) {
+  using way = untied_model<M>;
+  if constexpr (std::is_same_v<typename way::type, M>) {
+    return w.clone();
+  } else {
+    auto apart = made_of<weights<typename way::type, T>>(w);
+    if (!apart.valid()) return apart;
+    M::visit(
+        [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+            std::copy_n(from, info.size(), to);
+          else
+            std::copy_n(from.data, info.size(), to.data);
+        },
+        parameter_path{}, apart.tree(), w.tree());
+    T* const head = apart.tree().head.data;
+    for (index i = 0; i < M::vocabulary * M::d; ++i)
+      head[i] = static_cast<T>(static_cast<double>(w.tree().embedding.data[i]) * way::factor);
+    return apart;
+  }
+}
+
+}  // namespace detail
+
+/// The model type that rotate() makes: a tied head becomes one of its own, as the final norm's
+/// weights move into it.
+template <class M>
+using rotated = typename detail::untied_model<M>::type;
+
+/// Rotates the residual stream of `w`, and values head by head. The weights of its RMSNorms move
+/// into the matrices behind them first. The result computes the function of `w`, up to rounding of
+/// its numbers. Hidden states of sessions are rotated, too. Errors: errc::invalid for options and
+/// weights that are not finite. Also for a model whose stream something else reads than matrices
+/// and RMSNorms, which is named; the error of `w`; errc::out_of_memory.
+template <class M, class T>
+result<weights<rotated<M>, T>> rotate(const weights<M, T>& w, const quarot& how = {}) LINNET_TRY {
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::rotate: rotate first, quantize afterwards");
+  static_assert(detail::has_channels<M>,
+                "linnet::rotate: this model does not say which channels its tensors share: it "
+                "lacks channels(ends, p), see nn/channels.hpp");
+  if (auto fit = detail::acceptable("rotate", quarot::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, "rotate"); !fit) return fit.error();
+  auto turned = detail::untie(w);
+  if (!turned.valid()) return turned.error();
+  const detail::channel_map<T> map(turned);
+  const auto turns = detail::prepare_turns(map, how.heads);
+  if (!turns) return turns.error();
+  for (const auto& one : *turns) {
+    const quarot::rotation rotation(how, one.block, &one - turns->data());
+    for (const auto& side : one.sides) detail::rotate_side(side, one.block, rotation);
+  }
+  return turned;
+}
+LINNET_OR_OUT_OF_MEMORY("rotate")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Rotations that no weight can take: Hadamard transforms while the model runs (Liu et al. 2024).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class Ffn>
+concept can_rotate_hidden = requires {
+  typename Ffn::template rotated_layer<8, 8, false>;
+};
+
+template <class M>
+struct online_model {
+  static_assert(is_decoder<M>, "linnet::rotate_online: only decoders have such policies");
+  using ffn =
+      typename std::conditional_t<can_rotate_hidden<typename M::ffn>,
+                                  std::type_identity<linnet::ffn::hadamard<typename M::ffn>>,
+                                  std::type_identity<typename M::ffn>>::type;
+  template <class Attention>
+  struct rotated_attention {
+    using type = Attention;
+  };
+  template <class Attention>
+  requires(Attention::supports_low_rank) struct rotated_attention<Attention> {
+    using type = attention::hadamard<Attention>;
+  };
+  using type = typename M::template with<linnet::ffn::policy, ffn>::template with<
+      attention::policy, typename rotated_attention<typename M::attention>::type>;
+};
+
+}  // namespace detail
+
+/// The decoder that rotate_online() makes: with ffn::hadamard around a standard or gated
+/// feed-forward, and attention::hadamard around softmax attention.
+template <class M>
+using online_rotated = typename detail::online_model<M>::type;
+
+/// Weights of a decoder that rotates hidden channels before its last matrices, and queries and keys
+/// behind their positions. These are what weights cannot rotate alone; each takes a Hadamard
+/// transform for each token. The result computes the function of `w`, up to rounding of its
+/// numbers. Errors: those of `w`; errc::out_of_memory.
+template <class M, class T>
+result<weights<online_rotated<M>, T>> rotate_online(const weights<M, T>& w) LINNET_TRY {
+  static_assert(!std::is_same_v<online_rotated<M>, M>,
+                "linnet::rotate_online: this decoder has neither softmax attention nor a standard "
+                "or gated feed-forward");
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::rotate_online: rotate first, quantize afterwards");
+  if (auto fit = check_finite(w, "rotate_online"); !fit) return fit.error();
+  weights<online_rotated<M>, T> turned;
+  if (!turned.valid()) return turned.error();
+  static_assert(weights<M, T>::bytes() == weights<online_rotated<M>, T>::bytes());
+  const auto from = detail::numbers_of(w), to = detail::numbers_of(turned);
+  std::size_t tensor = 0;
+  w.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
+    std::copy_n(from[tensor], info.size(), to[tensor]);
+    ++tensor;
+  });
+  const detail::channel_map<T> map(turned);
+  for (const auto& set : map.sets())
+    if (set.transformed)
+      for (const auto& side : set.readers)
+        detail::rotate_side(side, set.width, [&](double* x) {
+          ops::hadamard_row(simd::level::portable, set.width, x, false);
+        });
+  return turned;
+}
+LINNET_OR_OUT_OF_MEMORY("rotate_online")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Quantize block by block: each block is calibrated on what the blocks before it give once they
+/// are rounded.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A number that two paths share if they are the same, but by chance.
+constexpr std::uint64_t path_key(const parameter_path& at) {
+  const std::uint64_t above = at.parent ? path_key(*at.parent) : 1;
+  return (above ^ stream_of(at.name) ^ static_cast<std::uint64_t>(at.number + 1)) *
+         0x9e3779b97f4a7c15u;
+}
+/// The block that a parameter is of: the outermost element of an array on its path, else the root.
+constexpr const parameter_path& outermost_element(const parameter_path& at) {
+  const parameter_path *block = nullptr, *root = &at;
+  for (const parameter_path* p = &at; p; root = p, p = p->parent)
+    if (p->number >= 0) block = p;
+  return block ? *block : *root;
+}
+/// Calls f(path, info, starts) for the tensors of `M`; `starts` says whether a block begins.
+template <class M, class F>
+constexpr void each_in_blocks(F&& f) {
+  std::uint64_t block = 0;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        const std::uint64_t before = std::exchange(block, path_key(outermost_element(at)));
+        f(at, info, before != block);
+      },
+      parameter_path{});
+}
+/// Bytes of the statistics of one block of `M`, at most.
+template <class M>
+constexpr index largest_block_bytes(bool moments) {
+  index most = 0, block = 0;
+  each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
+    if (starts) block = 0;
+    if (info.stored()) block = add_sizes(block, input_arrays::bytes(info.columns, moments));
+    most = (std::max)(most, block);
+  });
+  return most;
+}
+
+}  // namespace detail
+
+/// Bytes that quantize_in_blocks() takes beside its result, at most: the statistics of one block
+/// and a copy of the weights in f32. To that comes what calibrate() runs the model in.
+template <class M>
+constexpr index sequential_bytes(bool moments = true) {
+  return add_sizes(detail::largest_block_bytes<M>(moments), weights<M>::bytes());
+}
+
+/// Rounds the matrices of `w` to storage `S` by a method, block by block in the order of
+/// M::visit(). A block, such as a layer, is calibrated behind what is rounded before it, the token
+/// table included (Frantar et al. 2022, section 4). So it makes up for those errors as well.
+/// Batches are read once for each block: `batches(i)` returns the same each time. The first layer
+/// behind a table that is not rounded is what calibrate() and quantize() give. So is all by methods
+/// that read no inputs. Results are the same for any number of threads. Errors: those of
+/// calibrate() and quantize().
+template <class S, class A = compute::f32, class M, class Batches, class Method>
+requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize_in_blocks(
+    const weights<M>& w, Batches&& batches, const limits& l, const Method& how,
+    const calibration_options& options = {})
+LINNET_TRY {
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::quantize: the source must be stored in f32");
-  if (auto fit = acceptable("quantize", Method::name, how); !fit) return fit.error();
+                "linnet::quantize_in_blocks: the source must be stored in f32");
+  if (auto fit = detail::acceptable("quantize", Method::name, how); !fit) return fit.error();
   if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
   weights<quantized<M, S, A>> rounded;
+  weights<M> current = w.clone();  // what is rounded already is that here
   if (!rounded.valid()) return rounded.error();
-  typename Method::rounder rounder(how);
-  result<void> done;
-  index ordinal = 0;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
-        const input_statistics x = stats ? stats->of(ordinal) : input_statistics{};
-        ++ordinal;
-        if (!done) return;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          std::copy_n(from, info.size(), to);
-        } else if (Method::reads_inputs && (info.kind == role::table || x.rows == 0)) {
-          encode_matrix(info.rows, info.columns, from.data, to);
-        } else {
-          done = rounder.round(info.rows, info.columns, from.data, to, x);
-          if (!done) {
-            error why = done.error();
-            why.what = at.str();
-            done = std::move(why);
-          }
-        }
-      },
-      parameter_path{}, rounded.tree(), w.tree());
-  if (!done) return done.error();
+  if (!current.valid()) return current.error();
+
+  std::vector<index> block_of;
+  std::vector<bool> reads;  // of each block
+  detail::each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
+    if (starts) reads.push_back(false);
+    block_of.push_back(std::ssize(reads) - 1);
+    if (info.kind == role::matrix && Method::reads_inputs) reads.back() = true;
+  });
+  for (index block = 0; block < std::ssize(reads); ++block) {
+    calibration<M> stats;
+    if (reads[static_cast<std::size_t>(block)]) {
+      std::vector<bool> wanted;
+      for (const index of : block_of) wanted.push_back(of == block);
+      auto seen = detail::gather_inputs(current, batches, l, options, {}, &wanted);
+      if (!seen) return seen.error();
+      stats = std::move(*seen);
+    }
+    typename Method::rounder rounder(how);  // it keeps what it computed of these statistics
+    result<void> done;
+    index ordinal = 0;
+    M::visit(
+        [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from,
+            auto& now) {
+          const index i = ordinal++;
+          if (!done || block_of[static_cast<std::size_t>(i)] != block) return;
+          done = detail::round_tensor<Method>(rounder, at, info, to, from, stats.of(i));
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+            for (index r = 0; r < info.rows; ++r)
+              for (index j = 0; j < info.columns; ++j)
+                now.data[r * info.columns + j] = static_cast<float>(to.at(r, j, info.columns));
+        },
+        parameter_path{}, rounded.tree(), w.tree(), current.tree());
+    if (!done) return done.error();
+  }
   if (auto name = first_nonfinite(rounded); !name.empty())
     return error{errc::invalid, "quantize", std::move(name),
                  "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
@@ -968,27 +1706,258 @@ result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, const calib
 }
 LINNET_OR_OUT_OF_MEMORY("quantize")
 
+LINNET_NAMESPACE_END
+/// @file
+/// SpinQuant: rotations that are learned, so that rounded weights lose least (Liu et al. 2024).
+
+// Before Eigen is included, and after_eigen.inl behind it: Eigen uses names that other headers
+// define as macros, which step aside while it is read.
+#ifndef EIGEN_MPL2_ONLY
+#define EIGEN_MPL2_ONLY
+#endif
+#pragma push_macro("min")
+#pragma push_macro("max")
+#pragma push_macro("I")
+#pragma push_macro("V")
+#pragma push_macro("check")
+#pragma push_macro("Success")
+#undef min
+#undef max
+#undef I
+#undef V
+#undef check
+#undef Success
+
+// Behind Eigen's headers: gives the macros back that before_eigen.inl took away.
+#pragma pop_macro("Success")
+#pragma pop_macro("check")
+#pragma pop_macro("V")
+#pragma pop_macro("I")
+#pragma pop_macro("max")
+#pragma pop_macro("min")
+
+LINNET_NAMESPACE_BEGIN
+
+/// Learned rotations (SpinQuant, Liu et al. 2024, arXiv:2405.16406), a method of rotate<storage>().
+/// Each step goes down the gradient of the loss of the rounded weights, as if rounding were none,
+/// and stays orthogonal (Cayley). The first starts from random Hadamard rotations. The rotations
+/// with the least loss are kept, so it is never above that of the start.
+struct spinquant {
+  std::uint64_t seed = 1;  ///< of the rotations at the start, those of quarot
+  bool heads = true;       ///< whether values have rotations, too, one for all heads of a layer
+  index steps = 100;       ///< 0 keeps the start
+  index batches = 4;       ///< batches that every step reads, unless the text ends before
+  double rate = 1.5;       ///< length of the first step, at most; later ones follow a cosine
+
+  static constexpr const char* name = "spinquant";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("heads", self.heads, detail::one_of(detail::false_or_true));
+    f("steps", self.steps, detail::count(0));
+    f("batches", self.batches, detail::count(1));
+    f("rate", self.rate, detail::above(0));
+  }
+};
+
+namespace detail {
+
+/// A rotation that is learned, x R for rows x.
+class learned_rotation {
+ public:
+  using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+  /// Starts from a rotation of so many numbers.
+  learned_rotation(index width, const quarot::rotation& start)
+      : r_(matrix::Identity(width, width)),
+        slope_(matrix::Zero(width, width)),
+        row_(static_cast<std::size_t>(width)) {
+    for (index i = 0; i < width; ++i) start(r_.data() + i * width);
+  }
+  /// Rotates a row in place.
+  void operator()(double* x) const {
+    const index n = r_.cols();
+    std::fill(row_.begin(), row_.end(), 0);
+    for (index i = 0; i < n; ++i)
+      for (index j = 0; j < n; ++j) row_[static_cast<std::size_t>(j)] += x[i] * r_(i, j);
+    std::copy(row_.begin(), row_.end(), x);
+  }
+  /// Adds R^T dL/dR of one side of a rotated tensor with gradient `d`, times `share`.
+  void add(const channel_side<float>& side, const float* d, double share) {
+    const index n = r_.cols();
+    const auto at = [&](index channel, index i) {
+      return static_cast<double>(side.by_columns ? d[i * side.columns + channel]
+                                                 : d[channel * side.columns + i]);
+    };
+    for (index i = 0; i < side.depth(); ++i)
+      for (index first = 0; first < side.length(); first += n) {
+        for (index b = 0; b < n; ++b) row_[static_cast<std::size_t>(b)] = at(first + b, i) * share;
+        for (index a = 0; a < n; ++a) {
+          const double x = static_cast<double>(side.at(first + a, i));
+          for (index b = 0; b < n; ++b) slope_(a, b) += x * row_[static_cast<std::size_t>(b)];
+        }
+      }
+  }
+  /// Steps down the gradient that was added, by R (I + t A / 2)^-1 (I - t A / 2) for its skew part
+  /// A. The step is no longer than `rate`, and than what keeps the fixed point of Cayley's
+  /// transform in reach.
+  void step(double rate) {
+    const matrix skew = (slope_ - slope_.transpose()) / 2;
+    const double size = skew.cwiseAbs().colwise().sum().maxCoeff();
+    const double t = (std::min)(rate, 1 / (size + 1e-8));
+    const matrix one = matrix::Identity(r_.rows(), r_.cols()), less = one - skew * (t / 2);
+    // I - (t A / 2)^2 is positive definite, and all of these commute.
+    const Eigen::LLT<matrix> both(less * less.transpose());
+    r_ = both.solve((r_ * less * less).transpose()).transpose().eval();
+    slope_.setZero();
+  }
+
+ private:
+  matrix r_, slope_;
+  mutable std::vector<double> row_;
+};
+
+/// Rounds all matrices of `w` to the storage of a model, and reads them back into `to`.
+template <class W>
+void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
+  std::size_t tensor = 0;
+  std::vector<double> back;
+  W::model::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& rounded, const auto& from) {
+        const round_trip& trip = trips[tensor++];
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          std::copy_n(from, info.size(), rounded);
+        } else {
+          const index some = trip.whole ? info.rows : (std::min)(info.rows, index{256});
+          for (index first = 0; first < info.rows; first += some) {
+            const index rows = (std::min)(some, info.rows - first), size = rows * info.columns;
+            back.resize(static_cast<std::size_t>(size));
+            trip.run(rows, info.columns, from.data + first * info.columns, back.data());
+            for (index i = 0; i < size; ++i)
+              rounded.data[first * info.columns + i] =
+                  static_cast<float>(back[static_cast<std::size_t>(i)]);
+          }
+        }
+      },
+      parameter_path{}, to.tree(), w.tree());
+}
+
+/// Weights, gradients and buffers for learning rotations.
+template <class R>
+struct rotation_trial {
+  weights<R> turned{}, rounded{};
+  packed<R> panels{};
+  gradients<R> slopes{};
+  memory_block memory;
+  placed_workspace<R, float> work{};
+
+  rotation_trial(const limits& l, index bytes) : memory(bytes) {
+    if (!valid()) return;
+    attach_rows<R>(rounded, panels);
+    work = place_workspace<R, float>(l, purpose::training, memory.data());
+  }
+  bool valid() const {
+    return turned.valid() && rounded.valid() && panels.valid() && slopes.valid() && memory.data();
+  }
+  /// Loss of the rounded weights; adds to the gradients.
+  loss_sum loss(const typename R::batch& b, const limits& l) {
+    loss_sum sum;
+    run(l, work.converted, [&](const ops::execution& on) {
+      const loss_sum one = R::template loss<float, storage::f32>(panels.tree(), &slopes.tree(), b,
+                                                                 work.work, on, {});
+      if (on.threads.rank() == 0) sum = one;
+    });
+    return sum;
+  }
+};
+
 }  // namespace detail
 
-/// Rounds every matrix of `w` to storage `S` by a method, such as ln::gptq{}, with the statistics
-/// of calibrate() on the same weights. Token tables, which are looked up, and matrices that
-/// calibration saw in no product are rounded to nearest. Norms, biases and position tables stay in
-/// f32. Errors: errc::invalid for options of the method and weights that are not finite. Also for a
-/// matrix that the method cannot round, by name; the error of `w`; errc::out_of_memory.
-template <class S, class A = compute::f32, class M, class Method>
-requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize(
-    const weights<M>& w, const calibration<M>& stats, const Method& how) {
-  return detail::quantize_by<S, A>(w, &stats, how);
+/// Rotates `w` as rotate(w, quarot) does, by rotations that are learned for rounding to storage
+/// `S`. `batches(i)` returns batch number i; an empty one ends the text. Every step reads the same
+/// ones. Takes the memory of a trainer. Errors: those of rotate(), and errc::invalid for limits or
+/// batches that do not fit, and a loss that is not finite.
+template <class S, class M, class Batches>
+result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const limits& l,
+                                   const spinquant& how) LINNET_TRY {
+  using R = rotated<M>;
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::rotate: rotate first, quantize afterwards");
+  static_assert(detail::check_language_model<R, float, storage::f32>());
+  if (auto fit = detail::acceptable("rotate", spinquant::name, how); !fit) return fit.error();
+  const index needed = detail::bounded_bytes(l, [](const limits& some) {
+    return detail::plan_for<R, float>(some, purpose::training).total();
+  });
+  if (auto fit = detail::acceptable<R>("rotate", l, needed); !fit) return fit.error();
+  if (auto fit = check_finite(w, "rotate"); !fit) return fit.error();
+  auto base = detail::untie(w);
+  if (!base.valid()) return base.error();
+  const detail::channel_map<float> map(base);
+  const auto turns = detail::prepare_turns(map, how.heads);
+  if (!turns) return turns.error();
+  detail::rotation_trial<R> trial(l, needed);
+  if (!trial.valid()) return detail::out_of_memory("rotate", needed);
+  const auto numbers = detail::numbers_of(trial.turned), slopes = detail::numbers_of(trial.slopes);
+  const auto trips = detail::round_trips<quantized<R, S>>();
+
+  const quarot start{how.seed, how.heads};
+  std::vector<detail::learned_rotation> rotations, kept;
+  for (const auto& one : *turns)
+    rotations.emplace_back(one.block, quarot::rotation(start, one.block, &one - turns->data()));
+  // A side of the rotated weights.
+  const auto turned = [&](detail::channel_side<float> side) {
+    side.data = numbers[static_cast<std::size_t>(side.ordinal)];
+    return side;
+  };
+  const auto apply = [&](const std::vector<detail::learned_rotation>& some) {
+    __builtin_memcpy(trial.turned.data(), base.data(), static_cast<std::size_t>(base.bytes()));
+    for (std::size_t i = 0; i < turns->size(); ++i)
+      for (const auto& side : (*turns)[i].sides)
+        detail::rotate_side(turned(side), (*turns)[i].block, some[i]);
+  };
+  double least = 0;
+  for (index step = 0; step <= how.steps; ++step) {
+    apply(rotations);
+    detail::round_weights(trips, trial.turned, trial.rounded);
+    detail::pack_into(ops::execution{}, trial.rounded, trial.panels);
+    trial.slopes.visit([](const parameter_path&, const tensor_info& info, auto& leaf) {
+      std::fill_n(leaf, info.size(), 0.0f);
+    });
+    loss_sum sum;
+    for (index i = 0; i < how.batches; ++i) {
+      const typename R::batch b = batches(i);
+      if (b.batch == 0) break;
+      if (const refusal why = detail::refusal_of<R>(b, l); why != refusal::none)
+        return error{errc::invalid, "rotate", "batch " + std::to_string(i),
+                     "one that the model and the limits take", std::string(to_string(why))};
+      const loss_sum one = trial.loss(b, l);
+      sum.nats += one.nats;
+      sum.tokens += one.tokens;
+    }
+    if (sum.tokens == 0)
+      return error{errc::invalid, "rotate", "batches", "at least one with tokens", "none"};
+    if (!is_finite(sum.nats))
+      return error{errc::invalid, "rotate", "the loss of the rounded weights", "a finite number",
+                   "another"};
+    if (step == 0 || sum.nats < least) {
+      least = sum.nats;
+      kept = rotations;
+    }
+    if (step == how.steps) break;
+    const double share = 1 / static_cast<double>(sum.tokens),
+                 rate = how.rate / 2 *
+                        (1 + std::cos(3.141592653589793 * static_cast<double>(step) /
+                                      static_cast<double>(how.steps)));
+    for (std::size_t i = 0; i < turns->size(); ++i) {
+      for (const auto& side : (*turns)[i].sides)
+        rotations[i].add(turned(side), slopes[static_cast<std::size_t>(side.ordinal)], share);
+      rotations[i].step(rate);
+    }
+  }
+  apply(kept);
+  return std::move(trial.turned);
 }
-/// Rounds every matrix and token table of `w` to storage `S` by a method that needs no data, such
-/// as ln::hqq{}.
-template <class S, class A = compute::f32, class M, class Method>
-requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize(const weights<M>& w,
-                                                                              const Method& how) {
-  static_assert(!Method::reads_inputs,
-                "linnet::quantize: this method reads the inputs of each matrix; give it what "
-                "calibrate() returns: quantize<storage>(weights, statistics, method)");
-  return detail::quantize_by<S, A>(w, static_cast<const calibration<M>*>(nullptr), how);
-}
+LINNET_OR_OUT_OF_MEMORY("rotate")
 
 LINNET_NAMESPACE_END

@@ -861,8 +861,8 @@ LINNET_NAMESPACE_END
 /// Weights from GGUF files: Llama, GPT-2, T5 and BERT in llama.cpp's names and layouts.
 
 /// @file
-/// llama.cpp's names and layouts of the tensors of Llama, GPT-2, T5 and BERT, and the metadata that
-/// describe them.
+/// llama.cpp's names and layouts of the tensors of Llama, GPT-2, T5, BERT and RoBERTa, and the
+/// metadata that describe them.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -879,7 +879,7 @@ constexpr std::string_view gguf_architecture_of() {
   } else if constexpr (kind == hf_kind::t5) {
     using F = typename M::encoder_ffn;
     return std::is_same_v<F, ffn::relu> || std::is_same_v<F, ffn::gated_gelu> ? "t5" : "";
-  } else if constexpr (kind == hf_kind::bert) {
+  } else if constexpr (kind == hf_kind::bert || kind == hf_kind::roberta) {
     // llama.cpp has BERT's pooler and the classes of sequences, but no other head.
     return std::is_same_v<typename M::ffn, ffn::gelu> && (!M::head::trains || M::label_per_sequence)
                ? "bert"
@@ -904,7 +904,7 @@ consteval gguf_storage gguf_storage_of() {
       [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
         if constexpr (requires { leaf.scales; }) {
           using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-          found.known = found.known && (S::ggml || !S::scaled);
+          found.known = found.known && (S::ggml || !S::scaled) && !is_corrected<S>;
           if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
         }
       },
@@ -1025,10 +1025,15 @@ inline ggml_type block_type(const leaf& tensor) {
 template <class M>
 file_part gguf_part(leaf tensor) {
   constexpr std::string_view architecture = gguf_architecture_of<M>();
+  const std::string_view name = stem(tensor.name);
+  if constexpr (architecture == "bert")
+    if (const index before = M::shape.position_offset; name == "position") {
+      tensor.rows -= before;  // the file's first position is the first token's
+      tensor.data += before * tensor.columns * size_of(tensor.type);
+    }
   const index columns = tensor.ggml ? tensor.row_scales * storage::q8_0::group : tensor.columns;
   file_part part{
       tensor, {gguf_name(architecture, tensor.name), tensor.rows, columns, tensor.vector}, {}};
-  const std::string_view name = stem(tensor.name);
   const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
   if constexpr (architecture == "llama") {
     // The converter puts the rows of a rotary pair side by side.
@@ -1221,10 +1226,16 @@ inline void load_blocks(const leaf& to, index n, const std::byte* from) {
       from += 32;
       continue;
     }
-    const int flipped = type == ggml_type::q4_0 ? 0x88 : 0;
-    for (index i = 0; i < 32; i += 2)
-      *codes++ = static_cast<std::byte>(
-          (packed_code<16, 4>(from, i) | packed_code<16, 4>(from, i + 1) << 4) ^ flipped);
+    // The low halves of a block's bytes are its first codes, the high ones the others.
+    const std::uint32_t flipped = type == ggml_type::q4_0 ? 0x88888888 : 0;
+    for (int shift = 0; shift < 8; shift += 4)
+      for (index i = 0; i < 16; i += 8, codes += 4) {
+        std::uint64_t u = load_as<std::uint64_t>(from + i) >> shift & 0x0f0f0f0f0f0f0f0f;
+        u = (u | u >> 4) & 0x00ff00ff00ff00ff;
+        u = (u | u >> 8) & 0x0000ffff0000ffff;
+        const std::uint32_t together = static_cast<std::uint32_t>(u | u >> 16) ^ flipped;
+        __builtin_memcpy(codes, &together, sizeof together);
+      }
     from += 16;
   }
 }
@@ -1642,27 +1653,45 @@ inline result<void> write_gguf(const std::string& path, std::span<const gguf_ent
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
-/// Metadata of BERT's tokenizer for save_gguf(): its vocabulary, and the tokens that llama.cpp puts
-/// around a text. `name` is the tokenizer's in errors. Errors: those of make_ggml_vocabulary().
+/// Metadata of a tokenizer of BERT's kind, or of byte-level pairs, for save_gguf(). They are its
+/// vocabulary and, by their names, the tokens that llama.cpp puts around a text. `name` is the
+/// tokenizer's in errors. Errors: those of make_ggml_vocabulary().
 inline result<std::vector<gguf_entry>> gguf_tokenizer_entries(
     const tokenizer& from, const std::string& name = "tokenizer") LINNET_TRY {
   const auto vocabulary = make_ggml_vocabulary(from, name);
   if (!vocabulary) return vocabulary.error();
-  std::vector<std::string> tokens;
-  for (std::size_t i = 0; i < vocabulary->tokens.size(); ++i)
-    tokens.emplace_back(vocabulary->tokens[i]);
+  const auto texts = [](const detail::text_list& list) {
+    std::vector<std::string> all;
+    for (std::size_t i = 0; i < list.size(); ++i) all.emplace_back(list[i]);
+    return all;
+  };
   std::vector<gguf_entry> made{{"tokenizer.ggml.model", vocabulary->model},
-                               {"tokenizer.ggml.tokens", tokens},
+                               {"tokenizer.ggml.tokens", texts(vocabulary->tokens)},
                                {"tokenizer.ggml.token_type", vocabulary->types}};
+  const bool pairs = !vocabulary->pre.empty(), marks = vocabulary->pre == "roberta-bpe";
+  if (pairs) {
+    made.emplace_back("tokenizer.ggml.pre", vocabulary->pre);
+    made.emplace_back("tokenizer.ggml.merges", texts(vocabulary->merges));
+  }
+  if (marks)
+    for (const char* const key : {"bos", "eos", "sep"})
+      made.emplace_back("tokenizer.ggml.add_" + std::string(key) + "_token", true);
   // The keys are llama.cpp's, with its spelling.
-  for (const auto& [key, text] : {std::pair("bos", "[CLS]"), std::pair("cls", "[CLS]"),
-                                  std::pair("eos", "[SEP]"), std::pair("seperator", "[SEP]"),
-                                  std::pair("padding", "[PAD]"), std::pair("mask", "[MASK]")})
-    if (const token id = from.find_added(text); id >= 0)
+  const auto put = [&](const char* key, token id) {
+    if (id >= 0)
       made.emplace_back("tokenizer.ggml." + std::string(key) + "_token_id",
                         static_cast<std::uint32_t>(id));
-  made.emplace_back("tokenizer.ggml.unknown_token_id",
-                    static_cast<std::uint32_t>(vocabulary->unknown));
+  };
+  const auto one_of = [&](const char* bert, const char* roberta, const char* gpt2 = "") {
+    return from.find_added(!pairs ? bert : marks ? roberta : gpt2);
+  };
+  put("bos", one_of("[CLS]", "<s>", "<|endoftext|>"));
+  put("cls", one_of("[CLS]", "<s>"));
+  put("eos", one_of("[SEP]", "</s>", "<|endoftext|>"));
+  put("seperator", one_of("[SEP]", "</s>"));
+  put("padding", one_of("[PAD]", "<pad>"));
+  put("mask", one_of("[MASK]", "<mask>"));
+  put("unknown", vocabulary->unknown);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY(name)

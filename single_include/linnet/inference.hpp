@@ -37,7 +37,6 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <memory>
 #include <new>
 #include <span>
 #include <string>
@@ -45,40 +44,7 @@
 #include <utility>
 
 /// @file
-/// Durable files: linnet writes every file under a temporary name beside it, to the disk, and then
-/// renames it.
-
-#include <array>
-#include <charconv>
-#include <cstring>
-#include <system_error>
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <fcntl.h>
-#include <poll.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#endif
-
-/// @file
-/// Errors as values: what went wrong, where, what was expected and what was found.
-
-#include <algorithm>
-#include <cassert>
-#include <optional>
-#include <stdexcept>
-#include <type_traits>
-
-/// @file
-/// Tests for finite values and NaN that survive -ffast-math, and sums whose bits do not depend on
-/// the compiler.
-
-/// @file
-/// Scalar types of the library: indices and tokens.
-
-#include <cstddef>
-#include <cstdint>
+/// A pointer that owns what it points to.
 
 /// @file
 /// Version, the keyed inline namespace and the few compiler differences.
@@ -216,6 +182,89 @@
 #else
 #define LINNET_UNROLL _Pragma("GCC unroll 16")
 #endif
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Ends what `new` began.
+struct deleted {
+  template <class T>
+  void operator()(T* p) const {
+    delete p;
+  }
+};
+
+/// Owner of what a pointer points to, which `End` ends. Like std::unique_ptr, whose header is slow
+/// to read: it brings streams and shared pointers.
+template <class T, class End = deleted>
+class owner {
+ public:
+  owner() = default;
+  explicit owner(T* p, const End& end = {}) : p_(p), end_(end) {}
+  owner(owner&& other) noexcept : p_(std::exchange(other.p_, nullptr)), end_(other.end_) {}
+  owner& operator=(owner&& other) noexcept {
+    std::swap(p_, other.p_);
+    std::swap(end_, other.end_);
+    other.reset();
+    return *this;
+  }
+  ~owner() { reset(); }
+
+  /// The pointer, or null.
+  T* get() const { return p_; }
+  T* operator->() const { return p_; }
+  explicit operator bool() const { return p_ != nullptr; }
+  /// How it ends.
+  const End& end() const { return end_; }
+  /// Ends what it owns and takes over another, or nothing.
+  void reset(T* next = nullptr) {
+    if (T* const last = std::exchange(p_, next)) end_(last);
+  }
+
+ private:
+  T* p_ = nullptr;
+  [[no_unique_address]] End end_{};
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Durable files: linnet writes every file under a temporary name beside it, to the disk, and then
+/// renames it.
+
+#include <array>
+#include <charconv>
+#include <cstring>
+#include <system_error>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#endif
+
+/// @file
+/// Errors as values: what went wrong, where, what was expected and what was found.
+
+#include <algorithm>
+#include <cassert>
+#include <optional>
+#include <stdexcept>
+#include <type_traits>
+
+/// @file
+/// Tests for finite values and NaN that survive -ffast-math, and sums whose bits do not depend on
+/// the compiler.
+
+/// @file
+/// Scalar types of the library: indices and tokens.
+
+#include <cstddef>
+#include <cstdint>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -794,7 +843,7 @@ inline void set_aside(const std::string& path) {
 struct close_file {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
-using file_handle = std::unique_ptr<std::FILE, close_file>;
+using file_handle = owner<std::FILE, close_file>;
 
 /// Writes a file in pieces, under a temporary name until it is complete.
 class file_writer {
@@ -887,7 +936,10 @@ class file_bytes {
   operator std::span<const std::byte>() const { return bytes(); }
 
  private:
-  std::unique_ptr<std::byte[]> data_;
+  struct give_back {
+    void operator()(std::byte* p) const { delete[] p; }
+  };
+  detail::owner<std::byte, give_back> data_;
   std::size_t size_ = 0;
 };
 
@@ -1033,7 +1085,7 @@ class line_file {
     return did;
   }
 
-  std::unique_ptr<detail::file_writer> writer_;
+  detail::owner<detail::file_writer> writer_;
   bool torn_ = false;
 };
 
@@ -1074,6 +1126,10 @@ LINNET_NAMESPACE_END
 
 #include <cstdlib>
 #include <limits>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1143,7 +1199,17 @@ inline void* aligned_allocate(std::size_t bytes) {
 inline void aligned_free(void* p) { _aligned_free(p); }
 #else
 inline void* aligned_allocate(std::size_t bytes) {
-  return std::aligned_alloc(static_cast<std::size_t>(alignment), bytes);
+  void* const p = std::aligned_alloc(static_cast<std::size_t>(alignment), bytes);
+#if defined(MADV_HUGEPAGE)
+  // Weights are read from end to end: fewer page faults, and prefetching does not end with a page.
+  constexpr std::size_t huge = std::size_t{1} << 21;
+  if (p != nullptr && bytes >= 2 * huge) {
+    const std::size_t before = (huge - reinterpret_cast<std::uintptr_t>(p) % huge) % huge;
+    // Where the system has none, it stays as it was.
+    (void)::madvise(static_cast<std::byte*>(p) + before, bytes - before, MADV_HUGEPAGE);
+  }
+#endif
+  return p;
 }
 inline void aligned_free(void* p) { std::free(p); }
 #endif
@@ -1172,17 +1238,17 @@ class memory_block {
   /// First byte, or null.
   void* data() const { return data_.get(); }
   /// Size in bytes, of own memory a multiple of `alignment`.
-  index size() const { return data_ ? data_.get_deleter().size : 0; }
+  index size() const { return data_ ? data_.end().size : 0; }
 
  private:
   struct give_back {
-    release how;
-    index size;
+    release how = nullptr;
+    index size = 0;
     void operator()(void* p) const {
       if (how) how(p, size);
     }
   };
-  std::unique_ptr<void, give_back> data_;
+  detail::owner<void, give_back> data_;
 };
 
 LINNET_NAMESPACE_END
@@ -1269,6 +1335,9 @@ LINNET_NAMESPACE_END
 ///  - `in` and `out`: the widths of x and y;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
 ///  continues where another is;
+///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: says
+///  which
+///    of them read the channels ends.in and which write ends.out, see nn/channels.hpp;
 ///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
 ///    multiply-add counted as 2; elementwise work is not counted.
 ///
@@ -1278,18 +1347,18 @@ LINNET_NAMESPACE_END
 #include <concepts>
 
 /// @file
-/// Context of a call: sizes, tables and options that all its layers read.
+/// Channels: layers say which rows write what which columns read, so that methods can fold scales
+/// and rotations into neighbouring tensors.
 
 /// @file
-/// Dropout with masks that are computed, never stored. Whether a value is dropped depends on the
-/// seed, the step, the sample's index in the whole batch, the dropout id and the position alone.
-/// And layer dropout, which takes a whole layer away from a sample.
-
-#include <cmath>
+/// Names of parameters, and the forms a parameter takes: canonical weights, gradients, and the
+/// packed form that kernels read.
 
 /// @file
 /// Counter-based random numbers: one key and counter give the same bits on every compiler, in every
 /// thread and in any order. So a dropout mask can be recomputed instead of stored.
+
+#include <cmath>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1362,6 +1431,13 @@ constexpr std::uint64_t stream_of(std::string_view name) {
 
 LINNET_NAMESPACE_END
 /// @file
+/// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
+/// numbers, only the scalar and the storage type are part of the code.
+
+/// @file
+/// Products of matrices as they lie in memory, split over a team of threads.
+
+/// @file
 /// A weight matrix in the form that products read: panels of 32 output features.
 
 /// @file
@@ -1377,6 +1453,8 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Number of processors that the host has for threads, and whether threads can be made.
+
+#include <initializer_list>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
@@ -1408,12 +1486,11 @@ struct short_text {
 };
 
 /// The beginning of the file named by the parts after each other, or nothing. Nothing is allocated.
-template <class... Part>
-short_text read_short(const Part&... parts) {
+LINNET_COLD inline short_text read_short(std::initializer_list<std::string_view> parts) {
   short_text found;
 #if defined(__linux__)
   short_text path;
-  (path.add(parts), ...);
+  for (const std::string_view part : parts) path.add(part);
   path.add({"\0", 1});
   const int file = path.whole ? ::open(path.text, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
   if (file < 0) return found;
@@ -1421,7 +1498,7 @@ short_text read_short(const Part&... parts) {
   ::close(file);
   if (got > 0) found.size = static_cast<std::size_t>(got);
 #else
-  ((void)parts, ...);
+  (void)parts;
 #endif
   return found;
 }
@@ -1456,7 +1533,7 @@ LINNET_COLD inline int cgroup_processors(std::string_view root = "") {
   const auto limit = [&](int n) {
     if (n > 0 && (fewest == 0 || n < fewest)) fewest = n;
   };
-  const short_text groups = read_short(root, "/proc/self/cgroup");
+  const short_text groups = read_short({root, "/proc/self/cgroup"});
   std::string_view rest = groups.view();
   while (!rest.empty()) {  // 0::/path, or number:controller,controller:/path
     std::string_view line = rest.substr(0, rest.find('\n'));
@@ -1477,16 +1554,16 @@ LINNET_COLD inline int cgroup_processors(std::string_view root = "") {
     for (std::string_view path = line.substr(second + 1);;) {
       while (!path.empty() && path.back() == '/') path.remove_suffix(1);
       if (unified) {
-        const short_text file = read_short(root, "/sys/fs/cgroup", path, "/cpu.max");
+        const short_text file = read_short({root, "/sys/fs/cgroup", path, "/cpu.max"});
         std::string_view text = file.view();
         const std::string_view quota = next_word(text);
         limit(processors_of(quota, next_word(text)));
       } else {
         for (const std::string_view mount : {std::string_view("cpu"), controllers}) {
           const short_text quota =
-              read_short(root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_quota_us");
+              read_short({root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_quota_us"});
           const short_text period =
-              read_short(root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_period_us");
+              read_short({root, "/sys/fs/cgroup/", mount, path, "/cpu.cfs_period_us"});
           std::string_view most = quota.view(), per = period.view();
           limit(processors_of(next_word(most), next_word(per)));
         }
@@ -1865,6 +1942,10 @@ void parallel(int threads, const executor& custom, F&& f) {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Corrections of matrices in the form that products read: numbers that are added to those of
+/// codes.
+
+/// @file
 /// Where operations run: threads, instruction-set level and scratch memory.
 
 /// @file
@@ -1876,6 +1957,7 @@ LINNET_NAMESPACE_END
 /// -march so uses the best level of the machine it runs on.
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -1897,6 +1979,8 @@ namespace simd {
 
 /// The code of a bfloat16 value.
 enum class bf16_code : std::uint16_t {};
+/// The code of an IEEE half precision value.
+enum class f16_code : std::uint16_t {};
 
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
@@ -2033,6 +2117,13 @@ struct token_rows {
   }
 };
 
+/// Heads that read tokens together. `groups` heads of keys or values lie `slot` numbers apart in
+/// each token. Each is read by `size` rows of queries, or of weights of tokens. Rows and results
+/// of the heads follow each other at equal distances.
+struct head_rows {
+  index groups = 1, slot = 0, size = 1, inputs = 0, outputs = 0;
+};
+
 /// Epilogue of a product, applied before it is stored: y = [y +] alpha * x + bias_j.
 template <class T>
 struct epilogue {
@@ -2080,12 +2171,13 @@ struct grouped_rows {
   const word* extra;
   index groups;
 };
-/// One panel of codes with scales for groups of inputs.
+/// One panel of codes with scales for groups of inputs, which are floats or halves.
+template <class Scale>
 struct grouped_panel {
   const word* codes;
   index depth, per_group;  ///< rows of words in it, and in a group
-  const float* scales;     ///< [groups, 32]
-  const float* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
+  const Scale* scales;     ///< [groups, 32]
+  const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
 };
 
 }  // namespace simd
@@ -2100,7 +2192,7 @@ namespace simd {
 enum class level {
   automatic,  ///< the best of this machine, see best()
   portable,   ///< 16-byte vectors of the compilation target: SSE2, NEON or plain scalar code
-  avx2,       ///< 32-byte vectors with fused multiply-add
+  avx2,       ///< 32-byte vectors with fused multiply-add and halves (FMA, F16C)
   avx512,     ///< 64-byte vectors (F, BW, DQ, VL)
   avx512dot   ///< the same with dot products of int8 and bf16 (VNNI, BF16)
 };
@@ -2666,32 +2758,65 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
   }
   sums<T>(products, y);
 }
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
 template <class T, class Code>
 LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y) {
-  if (lanes<T> < 4 || last - first < lanes<T>) {
-    for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
-    return;
-  }
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
   // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  for (index next = first; next < last; next += lanes<T>) {
-    const index j = next < last - lanes<T> ? next : last - lanes<T>;
-    const Code* rows[lanes<T>];
-    const bool together = k.run(j, j + lanes<T>) == j + lanes<T>;
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool far = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
     const Code* const begin = k.row(j);
-    LINNET_UNROLL
-    for (int r = 0; r < lanes<T>; ++r) rows[r] = together ? begin + r * k.stride : k.row(j + r);
-    vec<T> some = {};
-    if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-      if (n == lanes<T> / 2)
-        dots_of_halves(x, rows, some);
-      else
-        dots_of_rows(n, x, rows, some);
-    } else if constexpr (lanes<T> >= 4) {
-      dots_of_rows(n, x, rows, some);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (far) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
     }
-    store<T>(y + (j - first), scale * some);
   }
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
@@ -2700,52 +2825,87 @@ LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
-/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that the
-/// result does not depend on blocks.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, index column, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate) {
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
   using part = typename vector_of<T, Lanes>::type;
-  part total[4] = {}, x;
-  if (accumulate) __builtin_memcpy(&total[0], y + column, sizeof x);
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
   for (index j = first; j < last;) {
-    const Code* row = v.row(j) + column;
+    const Code* row = v.row(j);
     const index end = v.run(j, last);
     while (j < end) {
       const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
       if (count == 4) {
         LINNET_UNROLL
-        for (int r = 0; r < 4; ++r) {
-          widen_lanes<Lanes, T>(row + r * v.stride, x);
-          total[r] += p[j - first + r] * x;
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
         }
       } else {
         widen_lanes<Lanes, T>(row, x);
-        total[0] += p[j - first] * x;
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
       }
       j += count;
       row += count * v.stride;
     }
   }
-  x = (total[0] + total[1]) + (total[2] + total[3]);
-  __builtin_memcpy(y + column, &x, sizeof x);
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
 }
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false) {
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
     if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
-      i += lanes<T> / 2;
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
-  if (i == n) return;
-  vec<T> total = {};
-  if (accumulate) total = load_first<T>(y + i, n - i);
-  for (index j = first; j < last; ++j) total += p[j - first] * widen<T>(v.row(j) + i, n - i);
-  store_first(y + i, total, n - i);
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool far = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (far) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
@@ -2753,7 +2913,7 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
@@ -2799,6 +2959,31 @@ LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(v + i, vi, c);
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
+}
+
+/// x[power * m] times a Hadamard matrix of that order and `factor`. The base[m, m], m up to 36,
+/// transforms each m numbers; sums and differences at doubling distances follow.
+template <class T>
+LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor, T* x) {
+  T group[36];
+  for (index g = 0; g < power; ++g) {
+    T* const y = x + g * m;
+    for (index i = 0; i < m; ++i) group[i] = y[i] * factor;
+    LINNET_FOR_VECTORS(T, j, c, m) {
+      vec<T> sum = group[0] * get(base + j, c);
+      for (index i = 1; i < m; ++i) sum += group[i] * get(base + i * m + j, c);
+      put<T>(y + j, sum, c);
+    }
+  }
+  for (index stride = m; stride < m * power; stride *= 2)
+    for (index first = 0; first < m * power; first += 2 * stride) {
+      T *const a = x + first, *const b = a + stride;
+      LINNET_FOR_VECTORS(T, i, c, stride) {
+        const vec<T> u = get(a + i, c), v = get(b + i, c);
+        put<T>(a + i, u + v, c);
+        put<T>(b + i, u - v, c);
+      }
+    }
 }
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
@@ -2848,6 +3033,24 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     x = m < last ? x : placed | 0x7f800000u;
     return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
+}
+
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// y[n] = x[n], n a multiple of a panel's columns
+template <class T>
+LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
+  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
 }
 
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
@@ -3150,7 +3353,8 @@ LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_op
 /// registers, beside the products, whatever the number of rows. Each output is the same sum by the
 /// same steps in every tile: groups in ascending order, exact within a group.
 
-/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
 template <code C>
 static constexpr int input_words = 8 / bits_of(C);
 
@@ -3172,6 +3376,17 @@ LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y)
   }
 }
 
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
@@ -3179,9 +3394,12 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> == 2) {
-    for (index i = n; i % 8; ++i) y[i] = 0;
-    split_even_and_odd(n, y);
+  if constexpr (input_words<C> > 1) {
+    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    if constexpr (input_words<C> == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
   }
 }
 
@@ -3191,12 +3409,14 @@ struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
     if constexpr (input_words<C> == 1)
       codes = w;
-    else
+    else if constexpr (input_words<C> == 2)
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    else
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
-  static constexpr bool short_sums = input_words<C> == 2;
+  static constexpr bool short_sums = input_words<C> > 1;
 #else
   static constexpr bool short_sums = false;
 #endif
@@ -3212,14 +3432,15 @@ struct group_steps {
 };
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
-template <code C, code_offset O, int R, int W>
+template <code C, code_offset O, int R, int W, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
-                                              const grouped_rows& a, const grouped_panel& b,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
                                               float* c, index ldc, const epilogue<float>& e) {
   using steps = group_steps<C>;
   constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
   constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
   vec<float> y[std::size_t{R}][std::size_t{W}] = {};
   const word* w = b.codes + column;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
@@ -3231,7 +3452,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
   for (index g = 0, d = 0; g < a.groups; ++g) {
     // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
     LINNET_UNROLL
-    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
       __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
       if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
     }
@@ -3294,9 +3515,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int v = 0; v < W; ++v) {
       const index at = g * panel_width + column + v * lanes<float>;
-      const vec<float> of_codes = load(b.scales + at);
+      const vec<float> of_codes = load_scales(b.scales + at);
       vec<float> offset = {};
-      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i) {
         const index group = i * a.groups + g;
@@ -3338,10 +3559,10 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
 /// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
 /// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
 /// sum of inputs) * scale of inputs.
-template <code C, code_offset O>
+template <code C, code_offset O, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
-                                          const grouped_panel& b, float* c, index ldc,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
                                           const epilogue<float>& e) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
                 wide = per_panel < 4 ? per_panel : 4;
@@ -3700,10 +3921,13 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
       _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))
 #define LINNET_LOW_PRODUCTS(a, b) \
   _mm256_mul_epu32(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b))
-#define LINNET_TARGET __attribute__((target("avx2,fma")))
+#define LINNET_HALVES(p)        \
+  reinterpret_cast<vec<float>>( \
+      _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))
+#define LINNET_TARGET __attribute__((target("avx2,fma,f16c")))
 #define LINNET_WIDTH 32
 #define LINNET_ROWS 6
-/// Kernels for AVX2 with FMA.
+/// Kernels for AVX2 with FMA and F16C.
 struct avx2 {
 /// @file
 /// Vectors of one instruction-set level: included inside a struct by simd/levels.hpp, once per
@@ -4223,32 +4447,65 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
   }
   sums<T>(products, y);
 }
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
 template <class T, class Code>
 LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y) {
-  if (lanes<T> < 4 || last - first < lanes<T>) {
-    for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
-    return;
-  }
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
   // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  for (index next = first; next < last; next += lanes<T>) {
-    const index j = next < last - lanes<T> ? next : last - lanes<T>;
-    const Code* rows[lanes<T>];
-    const bool together = k.run(j, j + lanes<T>) == j + lanes<T>;
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool far = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
     const Code* const begin = k.row(j);
-    LINNET_UNROLL
-    for (int r = 0; r < lanes<T>; ++r) rows[r] = together ? begin + r * k.stride : k.row(j + r);
-    vec<T> some = {};
-    if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-      if (n == lanes<T> / 2)
-        dots_of_halves(x, rows, some);
-      else
-        dots_of_rows(n, x, rows, some);
-    } else if constexpr (lanes<T> >= 4) {
-      dots_of_rows(n, x, rows, some);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (far) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
     }
-    store<T>(y + (j - first), scale * some);
   }
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
@@ -4257,52 +4514,87 @@ LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
-/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that the
-/// result does not depend on blocks.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, index column, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate) {
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
   using part = typename vector_of<T, Lanes>::type;
-  part total[4] = {}, x;
-  if (accumulate) __builtin_memcpy(&total[0], y + column, sizeof x);
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
   for (index j = first; j < last;) {
-    const Code* row = v.row(j) + column;
+    const Code* row = v.row(j);
     const index end = v.run(j, last);
     while (j < end) {
       const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
       if (count == 4) {
         LINNET_UNROLL
-        for (int r = 0; r < 4; ++r) {
-          widen_lanes<Lanes, T>(row + r * v.stride, x);
-          total[r] += p[j - first + r] * x;
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
         }
       } else {
         widen_lanes<Lanes, T>(row, x);
-        total[0] += p[j - first] * x;
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
       }
       j += count;
       row += count * v.stride;
     }
   }
-  x = (total[0] + total[1]) + (total[2] + total[3]);
-  __builtin_memcpy(y + column, &x, sizeof x);
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
 }
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false) {
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
     if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
-      i += lanes<T> / 2;
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
-  if (i == n) return;
-  vec<T> total = {};
-  if (accumulate) total = load_first<T>(y + i, n - i);
-  for (index j = first; j < last; ++j) total += p[j - first] * widen<T>(v.row(j) + i, n - i);
-  store_first(y + i, total, n - i);
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool far = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (far) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
@@ -4310,7 +4602,7 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
@@ -4356,6 +4648,31 @@ LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(v + i, vi, c);
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
+}
+
+/// x[power * m] times a Hadamard matrix of that order and `factor`. The base[m, m], m up to 36,
+/// transforms each m numbers; sums and differences at doubling distances follow.
+template <class T>
+LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor, T* x) {
+  T group[36];
+  for (index g = 0; g < power; ++g) {
+    T* const y = x + g * m;
+    for (index i = 0; i < m; ++i) group[i] = y[i] * factor;
+    LINNET_FOR_VECTORS(T, j, c, m) {
+      vec<T> sum = group[0] * get(base + j, c);
+      for (index i = 1; i < m; ++i) sum += group[i] * get(base + i * m + j, c);
+      put<T>(y + j, sum, c);
+    }
+  }
+  for (index stride = m; stride < m * power; stride *= 2)
+    for (index first = 0; first < m * power; first += 2 * stride) {
+      T *const a = x + first, *const b = a + stride;
+      LINNET_FOR_VECTORS(T, i, c, stride) {
+        const vec<T> u = get(a + i, c), v = get(b + i, c);
+        put<T>(a + i, u + v, c);
+        put<T>(b + i, u - v, c);
+      }
+    }
 }
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
@@ -4405,6 +4722,24 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     x = m < last ? x : placed | 0x7f800000u;
     return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
+}
+
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// y[n] = x[n], n a multiple of a panel's columns
+template <class T>
+LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
+  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
 }
 
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
@@ -4707,7 +5042,8 @@ LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_op
 /// registers, beside the products, whatever the number of rows. Each output is the same sum by the
 /// same steps in every tile: groups in ascending order, exact within a group.
 
-/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
 template <code C>
 static constexpr int input_words = 8 / bits_of(C);
 
@@ -4729,6 +5065,17 @@ LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y)
   }
 }
 
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
@@ -4736,9 +5083,12 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> == 2) {
-    for (index i = n; i % 8; ++i) y[i] = 0;
-    split_even_and_odd(n, y);
+  if constexpr (input_words<C> > 1) {
+    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    if constexpr (input_words<C> == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
   }
 }
 
@@ -4748,12 +5098,14 @@ struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
     if constexpr (input_words<C> == 1)
       codes = w;
-    else
+    else if constexpr (input_words<C> == 2)
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    else
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
-  static constexpr bool short_sums = input_words<C> == 2;
+  static constexpr bool short_sums = input_words<C> > 1;
 #else
   static constexpr bool short_sums = false;
 #endif
@@ -4769,14 +5121,15 @@ struct group_steps {
 };
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
-template <code C, code_offset O, int R, int W>
+template <code C, code_offset O, int R, int W, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
-                                              const grouped_rows& a, const grouped_panel& b,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
                                               float* c, index ldc, const epilogue<float>& e) {
   using steps = group_steps<C>;
   constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
   constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
   vec<float> y[std::size_t{R}][std::size_t{W}] = {};
   const word* w = b.codes + column;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
@@ -4788,7 +5141,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
   for (index g = 0, d = 0; g < a.groups; ++g) {
     // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
     LINNET_UNROLL
-    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
       __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
       if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
     }
@@ -4851,9 +5204,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int v = 0; v < W; ++v) {
       const index at = g * panel_width + column + v * lanes<float>;
-      const vec<float> of_codes = load(b.scales + at);
+      const vec<float> of_codes = load_scales(b.scales + at);
       vec<float> offset = {};
-      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i) {
         const index group = i * a.groups + g;
@@ -4895,10 +5248,10 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
 /// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
 /// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
 /// sum of inputs) * scale of inputs.
-template <code C, code_offset O>
+template <code C, code_offset O, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
-                                          const grouped_panel& b, float* c, index ldc,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
                                           const epilogue<float>& e) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
                 wide = per_panel < 4 ? per_panel : 4;
@@ -5235,6 +5588,7 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
+#undef LINNET_HALVES
 
 #define LINNET_FIRST(n) static_cast<__mmask16>((1u << (n)) - 1u)
 #define LINNET_LOAD_FIRST(p, n) reinterpret_cast<vec<T>>(_mm512_maskz_loadu_ps(LINNET_FIRST(n), p))
@@ -5259,6 +5613,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_LOW_PRODUCTS(a, b)                                                 \
   _mm512_maskz_mul_epu32(static_cast<__mmask8>(-1), reinterpret_cast<__m512i>(a), \
                          reinterpret_cast<__m512i>(b))
+#define LINNET_HALVES(p)                              \
+  reinterpret_cast<vec<float>>(_mm512_maskz_cvtph_ps( \
+      static_cast<__mmask16>(-1), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))))
 #define LINNET_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
 #define LINNET_WIDTH 64
 #define LINNET_ROWS 12
@@ -5782,32 +6139,65 @@ LINNET_TARGET static inline void dots_of_halves(const T* x, const T* const* k, v
   }
   sums<T>(products, y);
 }
-/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last)
+/// Fetches rows of n stored numbers of tokens [first, last), where `k` reaches that far. Inlined
+/// always: g++ leaves out calls of functions that do nothing else.
+template <class Code>
+__attribute__((__always_inline__)) LINNET_TARGET static inline void fetch_rows(
+    index first, index last, index n, const token_rows<Code>& k, index end) {
+  constexpr index line = 64 / static_cast<index>(sizeof(Code));
+  if (last > end || k.run(first, last) != last) return;
+  const Code* row = k.row(first);
+  for (index j = first; j < last; ++j, row += k.stride)
+    for (index i = 0; i < n; i += line) __builtin_prefetch(row + i);
+}
+/// The rows of a head that lies so far behind that of `k`.
+template <class Code>
+LINNET_TARGET static inline token_rows<Code> rows_of(token_rows<Code> k, index behind) {
+  k.data += behind;
+  return k;
+}
+/// Whether tokens are more than caches are likely to hold when they are read.
+template <class Code>
+LINNET_TARGET static inline bool many_bytes(index tokens, const token_rows<Code>& k) {
+  return tokens * k.stride * static_cast<index>(sizeof(Code)) >= 1 << 16;
+}
+/// y_(j-first) = scale * sum of x_i k_ji for tokens j of [first, last), for each row x of some
+/// heads. What follows each other in memory is read in this order, which is faster.
 template <class T, class Code>
 LINNET_KERNEL static void dots(index first, index last, index n, T scale, const T* x,
-                               const token_rows<Code>& k, T* y) {
-  if (lanes<T> < 4 || last - first < lanes<T>) {
-    for (index j = first; j < last; ++j) y[j - first] = scale * dot_code(n, x, k.row(j));
-    return;
-  }
+                               const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
   // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
-  for (index next = first; next < last; next += lanes<T>) {
-    const index j = next < last - lanes<T> ? next : last - lanes<T>;
-    const Code* rows[lanes<T>];
-    const bool together = k.run(j, j + lanes<T>) == j + lanes<T>;
+  const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
+  const bool far = many_bytes(last - first, k);
+  for (index next = first; next < last; next += step) {
+    const index j = next < last - step ? next : last - step;
+    const bool together = k.run(j, j + step) == j + step;
     const Code* const begin = k.row(j);
-    LINNET_UNROLL
-    for (int r = 0; r < lanes<T>; ++r) rows[r] = together ? begin + r * k.stride : k.row(j + r);
-    vec<T> some = {};
-    if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
-      if (n == lanes<T> / 2)
-        dots_of_halves(x, rows, some);
-      else
-        dots_of_rows(n, x, rows, some);
-    } else if constexpr (lanes<T> >= 4) {
-      dots_of_rows(n, x, rows, some);
+    for (index g = 0; g < heads.groups; ++g) {
+      const Code* rows[lanes<T>] = {begin + g * heads.slot};
+      LINNET_UNROLL
+      for (int r = 1; r < lanes<T>; ++r)
+        if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
+      if (far) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
+        const T* const xr = x + r * heads.inputs;
+        T* const yr = y + r * heads.outputs + (j - first);
+        if (step == 1) {
+          *yr = scale * dot_code(n, xr, rows[0]);
+          continue;
+        }
+        vec<T> some = {};
+        if constexpr (lanes<T> >= 8 && std::is_same_v<T, Code>) {
+          if (n == lanes<T> / 2)
+            dots_of_halves(xr, rows, some);
+          else
+            dots_of_rows(n, xr, rows, some);
+        } else if constexpr (lanes<T> >= 4) {
+          dots_of_rows(n, xr, rows, some);
+        }
+        store<T>(yr, scale * some);
+      }
     }
-    store<T>(y + (j - first), scale * some);
   }
 }
 /// y_j = scale * sum of x_i k_ji for `rows` rows of k, `stride` apart
@@ -5816,52 +6206,87 @@ LINNET_KERNEL static void dots(index rows, index n, T scale, const T* x, const T
                                T* y) {
   dots<T, T>(0, rows, n, scale, x, {k, stride}, y);
 }
-/// Columns [column, column + Lanes) of mix(), in four sums of every fourth token, so that the
-/// result does not depend on blocks.
-template <int Lanes, class T, class Code>
-LINNET_TARGET static inline void mix_lanes(index first, index last, index column, const T* p,
-                                           const token_rows<Code>& v, T* y, bool accumulate) {
+/// As many columns of mix() as there are lanes, for R rows of weights. In four sums of every fourth
+/// token, so that the result does not depend on blocks.
+template <int Lanes, int R, class T, class Code>
+LINNET_TARGET static inline void mix_lanes(index first, index last, const T* p,
+                                           const token_rows<Code>& v, T* y, bool accumulate,
+                                           const head_rows& heads) {
   using part = typename vector_of<T, Lanes>::type;
-  part total[4] = {}, x;
-  if (accumulate) __builtin_memcpy(&total[0], y + column, sizeof x);
+  part total[std::size_t{R}][4] = {}, x;
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r)
+    if (accumulate) __builtin_memcpy(&total[r][0], y + r * heads.outputs, sizeof x);
   for (index j = first; j < last;) {
-    const Code* row = v.row(j) + column;
+    const Code* row = v.row(j);
     const index end = v.run(j, last);
     while (j < end) {
       const int count = j % 4 == 0 && j + 4 <= end ? 4 : 1;
       if (count == 4) {
         LINNET_UNROLL
-        for (int r = 0; r < 4; ++r) {
-          widen_lanes<Lanes, T>(row + r * v.stride, x);
-          total[r] += p[j - first + r] * x;
+        for (int t = 0; t < 4; ++t) {
+          widen_lanes<Lanes, T>(row + t * v.stride, x);
+          LINNET_UNROLL
+          for (int r = 0; r < R; ++r) total[r][t] += p[r * heads.inputs + j - first + t] * x;
         }
       } else {
         widen_lanes<Lanes, T>(row, x);
-        total[0] += p[j - first] * x;
+        LINNET_UNROLL
+        for (int r = 0; r < R; ++r) total[r][0] += p[r * heads.inputs + j - first] * x;
       }
       j += count;
       row += count * v.stride;
     }
   }
-  x = (total[0] + total[1]) + (total[2] + total[3]);
-  __builtin_memcpy(y + column, &x, sizeof x);
+  LINNET_UNROLL
+  for (int r = 0; r < R; ++r) {
+    x = (total[r][0] + total[r][1]) + (total[r][2] + total[r][3]);
+    __builtin_memcpy(y + r * heads.outputs, &x, sizeof x);
+  }
 }
-/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last)
-template <class T, class Code>
-LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
-                              const token_rows<Code>& v, T* y, bool accumulate = false) {
+/// mix() for R rows of weights and one head's values.
+template <int R, class T, class Code>
+LINNET_TARGET static inline void mix_rows(index first, index last, index n, const T* p,
+                                          token_rows<Code> v, T* y, bool accumulate,
+                                          const head_rows& heads) {
   index i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) mix_lanes<lanes<T>>(first, last, i, p, v, y, accumulate);
+  for (; i + lanes<T> <= n; i += lanes<T>, v.data += lanes<T>)
+    mix_lanes<lanes<T>, R>(first, last, p, v, y + i, accumulate, heads);
   if constexpr (lanes<T> >= 8)
     if (i + lanes<T> / 2 <= n) {
-      mix_lanes<lanes<T> / 2>(first, last, i, p, v, y, accumulate);
-      i += lanes<T> / 2;
+      mix_lanes<lanes<T> / 2, R>(first, last, p, v, y + i, accumulate, heads);
+      i += lanes<T> / 2, v.data += lanes<T> / 2;
     }
-  if (i == n) return;
-  vec<T> total = {};
-  if (accumulate) total = load_first<T>(y + i, n - i);
-  for (index j = first; j < last; ++j) total += p[j - first] * widen<T>(v.row(j) + i, n - i);
-  store_first(y + i, total, n - i);
+  for (index r = 0; r < R && i < n; ++r) {
+    vec<T> total = {};
+    if (accumulate) total = load_first<T>(y + r * heads.outputs + i, n - i);
+    for (index j = first; j < last; ++j)
+      total += p[r * heads.inputs + j - first] * widen<T>(v.row(j), n - i);
+    store_first(y + r * heads.outputs + i, total, n - i);
+  }
+}
+/// y_i = [y_i +] sum of p_(j-first) v_ji over tokens j of [first, last), for each row p of some
+/// heads. Sums begin anew with each block of tokens, whose values stay in the first-level cache.
+template <class T, class Code>
+LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
+                              const token_rows<Code>& v, T* y, bool accumulate = false,
+                              const head_rows& heads = {}) {
+  const bool far = many_bytes(last - first, v);
+  for (index j = first, end = 0; j < last; j = end, accumulate = true) {
+    end = (j / token_block + 1) * token_block;
+    end = end < last ? end : last;
+    for (index g = 0; g < heads.groups; ++g) {
+      const token_rows<Code> rows = rows_of(v, g * heads.slot);
+      if (far) fetch_rows(end, end + token_block, n, rows, last);
+      const T* x = p + g * heads.size * heads.inputs + (j - first);
+      T* out = y + g * heads.size * heads.outputs;
+      index left = heads.size;
+      for (; left >= 3; left -= 3, x += 3 * heads.inputs, out += 3 * heads.outputs)
+        mix_rows<3>(j, end, n, x, rows, out, accumulate, heads);
+      for (; left > 0; --left, x += heads.inputs, out += heads.outputs)
+        mix_rows<1>(j, end, n, x, rows, out, accumulate, heads);
+    }
+  }
 }
 /// y_i = sum of p_j v_ji over `rows` rows of v, `stride` apart
 template <class T>
@@ -5869,7 +6294,7 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, at one instruction-set level: included inside a struct by
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
 /// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
 
 /// y = f(x)
@@ -5915,6 +6340,31 @@ LINNET_KERNEL static void adamw(index n, T gradient_scale, T beta1, T beta2, T r
     put<T>(v + i, vi, c);
     put<T>(w + i, wi - (rate * mi / (sqrt<T>(vi) + eps) + decay * wi), c);
   }
+}
+
+/// x[power * m] times a Hadamard matrix of that order and `factor`. The base[m, m], m up to 36,
+/// transforms each m numbers; sums and differences at doubling distances follow.
+template <class T>
+LINNET_KERNEL static void hadamard(index m, index power, const T* base, T factor, T* x) {
+  T group[36];
+  for (index g = 0; g < power; ++g) {
+    T* const y = x + g * m;
+    for (index i = 0; i < m; ++i) group[i] = y[i] * factor;
+    LINNET_FOR_VECTORS(T, j, c, m) {
+      vec<T> sum = group[0] * get(base + j, c);
+      for (index i = 1; i < m; ++i) sum += group[i] * get(base + i * m + j, c);
+      put<T>(y + j, sum, c);
+    }
+  }
+  for (index stride = m; stride < m * power; stride *= 2)
+    for (index first = 0; first < m * power; first += 2 * stride) {
+      T *const a = x + first, *const b = a + stride;
+      LINNET_FOR_VECTORS(T, i, c, stride) {
+        const vec<T> u = get(a + i, c), v = get(b + i, c);
+        put<T>(a + i, u + v, c);
+        put<T>(b + i, u - v, c);
+      }
+    }
 }
 /// @file
 /// Stored codes and low-precision activations of one instruction-set level: included inside a
@@ -5964,6 +6414,24 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
     x = m < last ? x : placed | 0x7f800000u;
     return bits_as<vec<float>>(x | (u & sign) << (32 - bits_of(C)));
   }
+}
+
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// y[n] = x[n], n a multiple of a panel's columns
+template <class T>
+LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
+  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
 }
 
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
@@ -6266,7 +6734,8 @@ LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_op
 /// registers, beside the products, whatever the number of rows. Each output is the same sum by the
 /// same steps in every tile: groups in ascending order, exact within a group.
 
-/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
 template <code C>
 static constexpr int input_words = 8 / bits_of(C);
 
@@ -6288,6 +6757,17 @@ LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y)
   }
 }
 
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
@@ -6295,9 +6775,12 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> == 2) {
-    for (index i = n; i % 8; ++i) y[i] = 0;
-    split_even_and_odd(n, y);
+  if constexpr (input_words<C> > 1) {
+    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    if constexpr (input_words<C> == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
   }
 }
 
@@ -6307,12 +6790,14 @@ struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
     if constexpr (input_words<C> == 1)
       codes = w;
-    else
+    else if constexpr (input_words<C> == 2)
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    else
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
-  static constexpr bool short_sums = input_words<C> == 2;
+  static constexpr bool short_sums = input_words<C> > 1;
 #else
   static constexpr bool short_sums = false;
 #endif
@@ -6328,14 +6813,15 @@ struct group_steps {
 };
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
-template <code C, code_offset O, int R, int W>
+template <code C, code_offset O, int R, int W, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
-                                              const grouped_rows& a, const grouped_panel& b,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
                                               float* c, index ldc, const epilogue<float>& e) {
   using steps = group_steps<C>;
   constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
   constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
   vec<float> y[std::size_t{R}][std::size_t{W}] = {};
   const word* w = b.codes + column;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
@@ -6347,7 +6833,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
   for (index g = 0, d = 0; g < a.groups; ++g) {
     // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
     LINNET_UNROLL
-    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
       __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
       if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
     }
@@ -6410,9 +6896,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int v = 0; v < W; ++v) {
       const index at = g * panel_width + column + v * lanes<float>;
-      const vec<float> of_codes = load(b.scales + at);
+      const vec<float> of_codes = load_scales(b.scales + at);
       vec<float> offset = {};
-      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i) {
         const index group = i * a.groups + g;
@@ -6454,10 +6940,10 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
 /// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
 /// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
 /// sum of inputs) * scale of inputs.
-template <code C, code_offset O>
+template <code C, code_offset O, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
-                                          const grouped_panel& b, float* c, index ldc,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
                                           const epilogue<float>& e) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
                 wide = per_panel < 4 ? per_panel : 4;
@@ -6992,6 +7478,24 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   }
 }
 
+/// A register of scales of groups, which are kept as floats or in half precision.
+LINNET_TARGET static inline vec<float> load_scales(const float* p) { return load(p); }
+/// @copydoc load_scales()
+LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
+#if defined(LINNET_HALVES)
+  return LINNET_HALVES(p);
+#else
+  typename vector_of<std::uint16_t, lanes<float>>::type u;
+  __builtin_memcpy(&u, p, sizeof u);
+  return decode<code::f16>(__builtin_convertvector(u, words), 0);
+#endif
+}
+/// y[n] = x[n], n a multiple of a panel's columns
+template <class T>
+LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
+  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
+}
+
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
 LINNET_TARGET static inline void collect(words& spare, const words& w) {
@@ -7292,7 +7796,8 @@ LINNET_KERNEL static void multiply_int8(index M, index N, index K, const rows_op
 /// registers, beside the products, whatever the number of rows. Each output is the same sum by the
 /// same steps in every tile: groups in ascending order, exact within a group.
 
-/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes.
+/// Words of inputs that meet one word of codes: 8 codes of 4 bits are two words of bytes, 16 of 2
+/// are four.
 template <code C>
 static constexpr int input_words = 8 / bits_of(C);
 
@@ -7314,6 +7819,17 @@ LINNET_TARGET static inline void split_even_and_odd(index bytes, std::int8_t* y)
   }
 }
 
+/// Moves the bytes 0, 4, 8, 12 of each 16 to the front, then 1, 5, 9, 13, and so on. They so meet
+/// the same two bits of each byte that holds 4 of 16 codes of 2 bits.
+LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y) {
+  for (index i = 0; i < bytes; i += 16) {
+    std::int8_t all[16];
+    __builtin_memcpy(all, y + i, sizeof all);
+    LINNET_UNROLL
+    for (int j = 0; j < 16; ++j) y[i + j] = all[j % 4 * 4 + j / 4];
+  }
+}
+
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
@@ -7321,9 +7837,12 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> == 2) {
-    for (index i = n; i % 8; ++i) y[i] = 0;
-    split_even_and_odd(n, y);
+  if constexpr (input_words<C> > 1) {
+    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    if constexpr (input_words<C> == 2)
+      split_even_and_odd(n, y);
+    else
+      split_every_fourth(n, y);
   }
 }
 
@@ -7333,12 +7852,14 @@ struct group_steps {
   LINNET_TARGET static inline void unpack(const words& w, int step, words& codes) {
     if constexpr (input_words<C> == 1)
       codes = w;
-    else
+    else if constexpr (input_words<C> == 2)
       codes = (step == 0 ? w : w >> 4) & 0x0f0f0f0fu;
+    else
+      codes = (w >> static_cast<word>(2 * step)) & 0x03030303u;
   }
 #if defined(LINNET_DOT_BYTES)
   /// Sums in 16 bits: 32 inputs add at most 16 * 15 * 127 to one.
-  static constexpr bool short_sums = input_words<C> == 2;
+  static constexpr bool short_sums = input_words<C> > 1;
 #else
   static constexpr bool short_sums = false;
 #endif
@@ -7354,14 +7875,15 @@ struct group_steps {
 };
 
 /// One tile: R rows by W vectors of C = epilogue(A B), in one sweep over the inputs.
-template <code C, code_offset O, int R, int W>
+template <code C, code_offset O, int R, int W, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static inline void grouped_tile(index row, index column, index columns,
-                                              const grouped_rows& a, const grouped_panel& b,
+                                              const grouped_rows& a, const grouped_panel<Scale>& b,
                                               float* c, index ldc, const epilogue<float>& e) {
   using steps = group_steps<C>;
   constexpr int per_word = 32 / bits_of(C), inputs = input_words<C>;
   constexpr index stretch = 32 / per_word;
+  constexpr index per_line = 64 / static_cast<index>(sizeof(Scale));
   vec<float> y[std::size_t{R}][std::size_t{W}] = {};
   const word* w = b.codes + column;
   // A pointer for every three rows: their places are then parts of instructions, not additions.
@@ -7373,7 +7895,7 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
   for (index g = 0, d = 0; g < a.groups; ++g) {
     // One row waits for memory, in which the next panel follows: 4 KB of codes or 8 groups ahead.
     LINNET_UNROLL
-    for (index line = 0; R == 1 && line < panel_width; line += 16) {
+    for (index line = 0; R == 1 && line < panel_width; line += per_line) {
       __builtin_prefetch(b.scales + (g + 8) * panel_width + line);
       if (O != code_offset::origin) __builtin_prefetch(b.offsets + (g + 8) * panel_width + line);
     }
@@ -7436,9 +7958,9 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
     LINNET_UNROLL
     for (int v = 0; v < W; ++v) {
       const index at = g * panel_width + column + v * lanes<float>;
-      const vec<float> of_codes = load(b.scales + at);
+      const vec<float> of_codes = load_scales(b.scales + at);
       vec<float> offset = {};
-      if constexpr (O != code_offset::origin) offset = load(b.offsets + at);
+      if constexpr (O != code_offset::origin) offset = load_scales(b.offsets + at);
       LINNET_UNROLL
       for (int i = 0; i < R; ++i) {
         const index group = i * a.groups + g;
@@ -7480,10 +8002,10 @@ LINNET_TARGET static inline void grouped_tile(index row, index column, index col
 /// group's inputs times codes, a sum grows by x * (scale of weights * scale of inputs). Zeros times
 /// the sum of inputs are taken from x. With minima it grows by (x * scale of weights + minimum *
 /// sum of inputs) * scale of inputs.
-template <code C, code_offset O>
+template <code C, code_offset O, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_rows& a,
-                                          const grouped_panel& b, float* c, index ldc,
+                                          const grouped_panel<Scale>& b, float* c, index ldc,
                                           const epilogue<float>& e) {
   constexpr int per_panel = static_cast<int>(panel_width) / lanes<float>, rows = LINNET_ROWS / 2,
                 wide = per_panel < 4 ? per_panel : 4;
@@ -7507,6 +8029,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_LOOK_UP
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
+#undef LINNET_HALVES
 #undef LINNET_DOT_BF16
 #undef LINNET_DOT_INT8
 #undef LINNET_KERNEL
@@ -7525,7 +8048,10 @@ inline level detect() {
     return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")
                ? level::avx512dot
                : level::avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return level::avx2;
+  unsigned ax = 0, bx = 0, cx = 0, dx = 0;  // clang++ 14 has no name for the last one
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __get_cpuid(1, &ax, &bx, &cx, &dx) && (cx & bit_F16C))
+    return level::avx2;
 #endif
   return level::portable;
 }
@@ -7598,9 +8124,9 @@ LINNET_SIMD_NAMESPACE_END
                                                                 const float*, float, float*);     \
   LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
       index, const float*, const word*, const float*, const float*, float, float*);
-#define LINNET_GROUPS(L, C, O)                                                \
-  LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(     \
-      index, index, const grouped_rows&, const grouped_panel&, float*, index, \
+#define LINNET_GROUPS(L, C, O, S)                                                \
+  LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(        \
+      index, index, const grouped_rows&, const grouped_panel<S>&, float*, index, \
       const epilogue<float>&);
 #define LINNET_DOT(L)                                                                              \
   LINNET_EXTERN void detail::L::multiply_bf16<float>(                                              \
@@ -7609,10 +8135,13 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::multiply_int8<float>(                                              \
       index, index, index, const rows_operand<word>&, const columns_operand<word>&, float*, index, \
       const integer_epilogue&, index);                                                             \
-  LINNET_GROUPS(L, u8, origin)                                                                     \
-  LINNET_GROUPS(L, u8, zero)                                                                       \
-  LINNET_GROUPS(L, u4, origin)                                                                     \
-  LINNET_GROUPS(L, u4, minimum)
+  LINNET_GROUPS(L, u8, origin, float)                                                              \
+  LINNET_GROUPS(L, u8, origin, f16_code)                                                           \
+  LINNET_GROUPS(L, u8, zero, float)                                                                \
+  LINNET_GROUPS(L, u4, origin, float)                                                              \
+  LINNET_GROUPS(L, u4, origin, f16_code)                                                           \
+  LINNET_GROUPS(L, u4, minimum, f16_code)                                                          \
+  LINNET_GROUPS(L, u2, origin, float)
 #define LINNET_TO_GROUPS(L, C)                                  \
   LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
       index, index, const float*, std::int8_t*, float*, std::int32_t*);
@@ -7629,11 +8158,13 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_DECODE(L, u3)                                                                             \
   LINNET_DECODE(L, u2)                                                                             \
   LINNET_DECODE(L, nf4)                                                                            \
+  LINNET_EXTERN void detail::L::from_halves<float>(index, const f16_code*, float*);                \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
   LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
   LINNET_TO_GROUPS(L, u8)                                                                          \
   LINNET_TO_GROUPS(L, u4)                                                                          \
+  LINNET_TO_GROUPS(L, u2)                                                                          \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
@@ -7644,9 +8175,9 @@ LINNET_SIMD_NAMESPACE_END
                                                                       const T*, T*, T*);
 #define LINNET_ATTENTION(L, T, C)                                                               \
   LINNET_EXTERN void detail::L::dots<T>(index, index, index, T, const T*, const token_rows<C>&, \
-                                        T*);                                                    \
+                                        T*, const head_rows&);                                  \
   LINNET_EXTERN void detail::L::mix<T>(index, index, index, const T*, const token_rows<C>&, T*, \
-                                       bool);
+                                       bool, const head_rows&);
 #define LINNET_ROWS_OF(L, T)                                                                      \
   LINNET_EXTERN void detail::L::add<T>(index, const T*, const T*, T*);                            \
   LINNET_EXTERN void detail::L::scale<T>(index, T, T*);                                           \
@@ -7664,6 +8195,7 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::drop<T>(std::uint64_t, std::uint64_t, word, T, index, index, T*,  \
                                         T*);                                                      \
   LINNET_EXTERN void detail::L::adamw<T>(index, T, T, T, T, T, T, const T*, T*, T*, T*);          \
+  LINNET_EXTERN void detail::L::hadamard<T>(index, index, const T*, T, T*);                       \
   LINNET_ACTIVATION(L, relu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu, T)                                                                   \
   LINNET_ACTIVATION(L, gelu_tanh, T)                                                              \
@@ -7767,7 +8299,13 @@ LINNET_NAMESPACE_END
 /// model; kernels read weights as they are stored.
 
 /// @file
-/// Storage without rounding: float and double.
+/// Storage in codes with corrections: numbers of higher precision that are added to theirs.
+
+/// @file
+/// A matrix as it is stored, and rounding to a storage type.
+
+/// @file
+/// The numbers that codes with one scale stand for.
 
 /// @file
 /// Base of all storage types, and the types that products compute in.
@@ -7782,7 +8320,7 @@ struct policy {};
 struct f32 : policy {};
 /// bfloat16 to nearest even; sums in f32. Weights must be stored as bf16.
 struct bf16 : policy {};
-/// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8 or 4
+/// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8, 4 or 2
 /// bits. A token has one scale, or one for each group of inputs where weights have scales of
 /// groups. Sums of what shares a scale are exact, in int32; those of the groups are in f32.
 struct int8 : policy {};
@@ -7814,9 +8352,25 @@ inline double nearest_whole(double x, double low, double high) {
   return is_nan(x) ? 0 : (std::clamp)(std::nearbyint(x), low, high);
 }
 
+/// Nothing is added to the numbers of the codes, see storage::corrected.
+struct no_correction {
+  struct canonical {
+    template <class F>
+    constexpr void visit(index, index, F&&) const {}
+  };
+  static constexpr index bytes(index, index) { return 0; }
+};
+
+/// Scales are floats, not codes of a second level, see mean_levels.
+struct no_levels {
+  struct canonical {};
+};
+
 /// Base of all storage types; a type overrides what differs.
 struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
+  using levels = no_levels;                  ///< how scales are rounded
+  using correction = no_correction;          ///< what is added to the numbers of the codes
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
@@ -7868,13 +8422,23 @@ template <class S, class A>
 struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
-  static_assert(!std::is_same_v<A, linnet::compute::int8> || keeps<S>(simd::code::u8) ||
-                    keeps<S>(simd::code::u4),
-                "linnet: compute::int8 multiplies weights stored as integers of 8 or 4 bits");
+  static_assert(!std::is_same_v<A, linnet::compute::int8> ||
+                    ((keeps<S>(simd::code::u8) || keeps<S>(simd::code::u4) ||
+                      keeps<S>(simd::code::u2)) &&
+                     std::is_same_v<typename S::levels, no_levels>),
+                "linnet: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits");
   using compute = A;
 };
 
 }  // namespace storage
+
+/// Whether the scales of storage `S` are rounded, see storage::mean_levels.
+template <class S>
+inline constexpr bool has_levels = !std::is_same_v<typename S::levels, storage::no_levels>;
+/// Whether storage `S` adds numbers to those of its codes, see storage::corrected.
+template <class S>
+inline constexpr bool is_corrected =
+    !std::is_same_v<typename S::correction, storage::no_correction>;
 
 namespace detail {
 
@@ -7894,27 +8458,251 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-namespace storage {
+/// Whether a number is scale * code + minimum, with minima in place of zero points.
+template <class S>
+inline constexpr bool has_minima = (S::ggml && S::centred);
 
-/// IEEE single precision: exact master weights.
-struct f32 : real<float> {
-  static constexpr const char* name = "f32";
-  static value encode(double x) { return static_cast<float>(x); }
-  static double decode(value x) { return x; }
-};
-/// IEEE double precision, for checks.
-struct f64 : real<double> {
-  static constexpr const char* name = "f64";
-  static value encode(double x) { return x; }
-  static double decode(value x) { return x; }
+namespace detail {
+
+/// Scale (and zero point) for numbers between `low` and `high`; 1 if all are zero.
+template <class S>
+void fit_range(double low, double high, float& scale, float* zero) {
+  using numbers = std::numeric_limits<float>;
+  const double range = S::centred ? (std::max)(high, 0.0) - (std::min)(low, 0.0)
+                                  : (std::max)(std::abs(low), std::abs(high));
+  scale = static_cast<float>(range / S::largest);
+  // Rounding moves a subnormal scale far, and the largest one beyond what a float holds.
+  const double reached = static_cast<double>(scale) * S::largest;
+  if (scale < (numbers::min)() && reached < range) scale = std::nextafter(scale, 1.0f);
+  if (!S::centred && reached > static_cast<double>((numbers::max)()))
+    scale = std::nextafter(scale, 0.0f);
+  if (!(scale > 0)) scale = 1;
+  if constexpr (S::centred)
+    *zero = static_cast<float>((std::clamp)(
+        std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
+}
+
+/// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
+template <class S>
+struct code_grid {
+  using value = typename S::value;
+  float scale = 1, zero = 0;
+
+  /// The grid that rounding to nearest gives `n` finite numbers; the one there is without scales.
+  template <class T>
+  static code_grid fit(index n, const T* x) {
+    code_grid g;
+    if constexpr (S::ggml) {
+      float numbers[S::group] = {};
+      value codes[S::group] = {};
+      for (index j = 0; j < n; ++j) numbers[j] = static_cast<float>(x[j]);
+      S::round_block(n, numbers, codes, g.scale, g.zero);
+    } else if constexpr (requires { S::fit_scale(n, x); }) {
+      g.scale = S::fit_scale(n, x);
+    } else if constexpr (S::scaled) {
+      double low = 0, high = 0;
+      for (index j = 0; j < n; ++j) {
+        low = (std::min)(low, static_cast<double>(x[j]));
+        high = (std::max)(high, static_cast<double>(x[j]));
+      }
+      fit_range<S>(low, high, g.scale, &g.zero);
+    }
+    return g;
+  }
+  /// The code whose number is nearest to `x`.
+  value nearest(double x) const {
+    const auto step = static_cast<double>(scale), origin = static_cast<double>(zero);
+    if constexpr (S::ggml) {
+      return S::encode(scale != 0 ? (x - origin) / step : 0);
+    } else if constexpr (S::centred) {
+      // No further than a float reaches.
+      const double most =
+          std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / step);
+      return S::encode(storage::nearest_whole(x / step, -most, most) + origin);
+    } else if constexpr (S::scaled) {
+      return S::encode(x / step);
+    } else {
+      return S::encode(x);
+    }
+  }
+  /// The number of a code.
+  double at(value code) const {
+    double x = S::decode(code);
+    if constexpr (S::scaled) {
+      if constexpr (S::centred && !S::ggml) x -= static_cast<double>(zero);
+      x *= static_cast<double>(scale);
+      if constexpr (has_minima<S>) x += static_cast<double>(zero);
+    }
+    return x;
+  }
 };
 
-}  // namespace storage
+}  // namespace detail
 
 LINNET_NAMESPACE_END
-/// @file
-/// Storage in ggml's blocks, which GGUF files hold: what is loaded has the file's codes and scales.
 
+LINNET_NAMESPACE_BEGIN
+
+/// Values that hold one canonical row of `columns` codes.
+template <class S>
+constexpr index row_values(index columns) {
+  constexpr index bits = S::shared_bits;
+  return bits ? (columns * bits + 7) / 8 : columns;
+}
+/// Scales (and zero points) of one row of `columns` inputs.
+template <class S>
+constexpr index row_scales(index columns) {
+  if constexpr (S::group > 0)
+    return (columns + S::group - 1) / S::group;
+  else
+    return S::scaled ? 1 : 0;
+}
+/// Which of a row's scales belongs to column `j`.
+template <class S>
+constexpr index group_of(index j) {
+  return S::group == 0 ? 0 : j / S::group;
+}
+/// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points and corrections included.
+template <class S>
+constexpr index matrix_bytes(index rows, index columns) {
+  const index codes = rows * row_values<S>(columns) * static_cast<index>(sizeof(typename S::value));
+  index scales =
+      rows * row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1);
+  if constexpr (has_levels<S>) scales = S::levels::bytes(rows, row_scales<S>(columns));
+  return codes + scales + S::correction::bytes(rows, columns);
+}
+
+/// Bits for one weight in rows of `columns` inputs, scales and zero points included.
+template <class S>
+constexpr double bits_per_weight(index columns) {
+  return 8 * static_cast<double>(matrix_bytes<S>(1, columns)) / static_cast<double>(columns);
+}
+
+/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
+/// see.
+template <class S>
+struct matrix_ref {
+  using storage = S;
+  typename S::value* data = nullptr;  ///< [rows, row_values]
+  float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
+  float* zeros = nullptr;             ///< likewise where it is centred: zero points or minima
+  /// Codes of the scales; `scales` and `zeros` are the numbers that they stand for.
+  [[no_unique_address]] typename S::levels::canonical levels{};
+  [[no_unique_address]] typename S::correction::canonical correction{};  ///< see storage::corrected
+
+  /// The code at row `r`, column `j`, in the low bits.
+  typename S::value code(index r, index j, index columns) const {
+    const typename S::value* const row = data + r * row_values<S>(columns);
+    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
+      const index first = j * bits % 8;
+      unsigned x = static_cast<unsigned>(row[j * bits / 8]) >> first;
+      if (first + bits > 8) x |= static_cast<unsigned>(row[j * bits / 8 + 1]) << (8 - first);
+      return static_cast<typename S::value>(x & ((1u << bits) - 1));
+    } else {
+      return row[j];
+    }
+  }
+  /// Stores a code; the codes of a row come in ascending order.
+  void set_code(index r, index j, index columns, typename S::value code) const {
+    typename S::value* const row = data + r * row_values<S>(columns);
+    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
+      const index first = j * bits % 8;
+      typename S::value& x = row[j * bits / 8];
+      x = static_cast<typename S::value>((first ? x : 0u) | static_cast<unsigned>(code) << first);
+      if (first + bits > 8)
+        row[j * bits / 8 + 1] = static_cast<typename S::value>(code >> (8 - first));
+    } else {
+      row[j] = code;
+    }
+  }
+  /// Scale and zero point (or minimum) of group `g` of row `r`; those that say nothing where the
+  /// storage has none.
+  detail::code_grid<S> grid(index r, index g, index columns) const {
+    detail::code_grid<S> one;
+    if constexpr (S::scaled) one.scale = scales[r * row_scales<S>(columns) + g];
+    if constexpr (S::centred) one.zero = zeros[r * row_scales<S>(columns) + g];
+    return one;
+  }
+  /// Stores what grid() returns.
+  void set_grid(index r, index g, index columns, const detail::code_grid<S>& one) const {
+    if constexpr (S::scaled) scales[r * row_scales<S>(columns) + g] = one.scale;
+    if constexpr (S::centred) zeros[r * row_scales<S>(columns) + g] = one.zero;
+  }
+  /// Rounds the scales where the storage rounds them, in place: the end of filling in a matrix.
+  void seal(index rows, index columns) const {
+    if constexpr (has_levels<S>) levels.seal(rows, row_scales<S>(columns), scales, zeros);
+  }
+  /// Fills in the scales that are stored as codes, after these were read.
+  void open(index rows, index columns) const {
+    if constexpr (has_levels<S>) levels.open(rows, row_scales<S>(columns), scales, zeros);
+  }
+  /// The number at row `r`, column `j`.
+  double at(index r, index j, index columns) const {
+    const double x = grid(r, group_of<S>(j), columns).at(code(r, j, columns));
+    if constexpr (is_corrected<S>) return x + correction.at(r, j, columns);
+    return x;
+  }
+};
+
+namespace detail {
+
+/// Rounds `x`[rows, columns] to storage `S`, to nearest. What shares a scale with a number that is
+/// not finite gets the scale NaN.
+template <class S, class T>
+requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
+                                                          const matrix_ref<S>& to) {
+  [[maybe_unused]] const auto fit = [&](const T* from, index n, index r, index g) {
+    const bool finite = std::all_of(from, from + n, [](T v) { return is_finite(v); });
+    if (finite)
+      to.set_grid(r, g, columns, code_grid<S>::fit(n, from));
+    else
+      to.scales[r * row_scales<S>(columns) + g] = std::numeric_limits<float>::quiet_NaN();
+  };
+  const index group = S::group ? S::group : columns;
+  if constexpr (S::per_tensor) fit(x, rows * columns, 0, 0);
+  const auto fit_row = [&](index r) {
+    if constexpr (S::per_tensor) to.set_grid(r, 0, columns, to.grid(0, 0, columns));
+    if constexpr (S::scaled && !S::per_tensor)
+      for (index first = 0; first < columns; first += group)
+        fit(x + r * columns + first, (std::min)(group, columns - first), r, first / group);
+  };
+  if constexpr (has_levels<S>) {
+    for (index r = 0; r < rows; ++r) fit_row(r);
+    to.seal(rows, columns);
+  }
+  for (index r = 0; r < rows; ++r) {
+    const T* const row = x + r * columns;
+    if constexpr (!has_levels<S>) fit_row(r);
+    for (index j = 0; j < columns; ++j)
+      to.set_code(r, j, columns,
+                  to.grid(r, group_of<S>(j), columns).nearest(static_cast<double>(row[j])));
+  }
+}
+
+/// Rounds `x`[rows, columns] to ggml's blocks, of which a row's last may be shorter. A block
+/// with a number that is not finite gets the scale NaN.
+template <class S, class T>
+requires(S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
+                                                         const matrix_ref<S>& to) {
+  for (index r = 0; r < rows; ++r)
+    for (index j0 = 0; j0 < columns; j0 += S::group) {
+      const index n = (std::min)(S::group, columns - j0);
+      float numbers[S::group] = {}, scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
+      typename S::value codes[S::group] = {};
+      bool usable = true;
+      for (index j = 0; j < n; ++j) {
+        numbers[j] = static_cast<float>(x[r * columns + j0 + j]);
+        usable = usable && is_finite(numbers[j]);
+      }
+      if (usable) S::round_block(n, numbers, codes, scale, minimum);
+      to.set_grid(r, j0 / S::group, columns, {scale, minimum});
+      for (index j = 0; j < n; ++j) to.set_code(r, j0 + j, columns, codes[j]);
+    }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 /// @file
 /// Storage in small floating-point numbers: bf16, f16 and two of 8 bits.
 
@@ -8009,450 +8797,283 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// Base of the storages in ggml's blocks: codes of 32 inputs with a scale, and in some a minimum,
-/// in half precision. Scales have either sign, or are 0. They lie in memory as floats, which hold
-/// them exactly.
-template <class Value, simd::code Code>
-struct ggml_block : coded<Value, Code> {
-  using value = Value;
-  static constexpr bool scaled = true, ggml = true;
-  static constexpr index group = 32;
+/// The number of an input of a matrix that a correction keeps.
+enum class input_number : std::uint16_t {};
 
- protected:
-  /// A scale as a block holds it; infinite beyond what a half reaches.
-  static float half(float x) {
-    return static_cast<float>(f16::decode(f16::encode(static_cast<double>(x))));
+/// Some inputs of a matrix, the same in all rows: W = codes + values at these inputs.
+template <index Count, class V>
+struct column_correction {
+  using value = V;
+  static constexpr const char* name = "outlier_columns";
+  static constexpr bool keeps_columns = true;
+  static constexpr index number = Count;
+  /// Inputs of a matrix that are kept. Their numbers have 16 bits; wider matrices keep none.
+  static constexpr index width(index columns) {
+    return columns > 65536 ? 0 : (std::min)(Count, columns);
   }
-  /// 1 / d; 0 for a scale that is too small, whose codes are all the same.
-  static float inverse(float d) { return d != 0 && is_finite(1 / d) ? 1 / d : 0.0f; }
-  /// x * y rounded to a float, also where the compiler would join it with a sum.
-  static float product(float x, float y) {
-    return static_cast<float>(static_cast<double>(x) * static_cast<double>(y));
+  static constexpr index bytes(index rows, index columns) {
+    return width(columns) * (rows * index{sizeof(typename V::value)} + 2);
   }
-  /// A number from 0 on, rounded down to a code of 4 bits.
-  static int nibble(float x) { return x < 15 ? static_cast<int>(x) : 15; }
-  /// The number farthest from 0, of several the first.
-  static float farthest(index n, const float* x) {
-    float most = 0;
-    for (index i = 0; i < n; ++i)
-      if (std::abs(x[i]) > std::abs(most)) most = x[i];
-    return most;
-  }
-};
 
-/// ggml's Q8_0: 8-bit integers, x = scale * code, with one scale for each 32 inputs of a row.
-struct q8_0 : ggml_block<std::int8_t, simd::code::u8> {
-  static constexpr const char* name = "q8_0";
-  static constexpr double largest = 127;
-  static constexpr int origin = 128;
-  static value encode(double x) { return static_cast<value>(nearest_whole(x, -127, 127)); }
-  static double decode(value x) { return x; }
-  /// Rounds one block of finite numbers as llama.cpp's reference code does.
-  static void round_block(index n, const float* x, value* codes, float& scale, float&) {
-    const float d = std::abs(farthest(n, x)) / 127, steps = inverse(d);
-    scale = half(d);
-    for (index i = 0; i < n; ++i) codes[i] = static_cast<value>(std::round(product(x[i], steps)));
-  }
-};
+  struct canonical {
+    matrix_ref<V> values;            ///< [rows, width]
+    input_number* inputs = nullptr;  ///< [width]
 
-/// ggml's Q4_0: 4-bit integers from -8 to 7, x = scale * code, with one scale for each 32 inputs of
-/// a row. Two codes share a byte, the first in the low half.
-struct q4_0 : ggml_block<std::uint8_t, simd::code::u4> {
-  static constexpr const char* name = "q4_0";
-  static constexpr double largest = 8;
-  static constexpr int origin = 8;
-  static value encode(double x) {
-    return static_cast<value>(static_cast<int>(nearest_whole(x, -8, 7)) & 15);
-  }
-  static double decode(value x) { return x < 8 ? x : x - 16; }
-  /// Rounds one block of finite numbers as llama.cpp's reference code does.
-  static void round_block(index n, const float* x, value* codes, float& scale, float&) {
-    const float d = farthest(n, x) / -8, steps = inverse(d);
-    scale = half(d);
-    for (index i = 0; i < n; ++i)
-      codes[i] = static_cast<value>(nibble(product(x[i], steps) + 8.5f) ^ 8);
-  }
-};
-
-/// ggml's Q4_1: 4-bit integers from 0 to 15, x = scale * code + minimum, with one scale and minimum
-/// for each 32 inputs of a row. Two codes share a byte, the first in the low half.
-struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
-  static constexpr const char* name = "q4_1";
-  static constexpr bool centred = true;
-  static constexpr double largest = 15;
-  static value encode(double x) { return static_cast<value>(nearest_whole(x, 0, 15)); }
-  static double decode(value x) { return x; }
-  /// Rounds one block of finite numbers as llama.cpp's reference code does.
-  static void round_block(index n, const float* x, value* codes, float& scale, float& minimum) {
-    float least = x[0], most = x[0];
-    for (index i = 0; i < n; ++i) {
-      if (x[i] < least) least = x[i];
-      if (x[i] > most) most = x[i];
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".outliers", values.data, rows, width(columns));
+      f(".outlier_inputs", inputs, index{1}, width(columns));
     }
-    const float d = (most - least) / 15, steps = inverse(d);
-    scale = half(d);
-    minimum = half(least);
-    for (index i = 0; i < n; ++i)
-      codes[i] = static_cast<value>(nibble(product(x[i] - least, steps) + 0.5f));
-  }
-};
-
-}  // namespace storage
-
-LINNET_NAMESPACE_END
-/// @file
-/// Storage in integers of few bits.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace storage {
-
-/// Symmetric integers of 2 to 6 bits with one scale for each `Group` inputs of a row. Where `Group`
-/// is 0 a row has one scale. |code| <= 2^(Bits - 1) - 1, round half to even. The codes of a row
-/// follow each other bit by bit, the first in the lowest bits.
-template <int Bits, index Group = 32>
-struct grouped : coded<std::uint8_t, simd::integer_code(Bits)> {
-  static_assert(Bits >= 2 && Bits <= 6,
-                "linnet::storage::grouped: codes have 2, 3, 4, 5 or 6 bits; those of 8 are "
-                "storage::int8_per");
-  static_assert(Group >= 0 && Group % grouped::block == 0,
-                "linnet::storage::grouped: groups are a multiple of 8 inputs with 4 bits, of 16 "
-                "with 2, of 32 with 3, 5 or 6; 0 is a whole row");
-  using value = std::uint8_t;
-  static constexpr const char* name = Bits == 2   ? "int2"
-                                      : Bits == 3 ? "int3"
-                                      : Bits == 4 ? "int4"
-                                      : Bits == 5 ? "int5"
-                                                  : "int6";
-  static constexpr bool scaled = true;
-  static constexpr index group = Group;
-  static constexpr int origin = 1 << (Bits - 1);
-  static constexpr double largest = origin - 1;
-  /// One code, in the low bits of the byte.
-  static value encode(double x) {
-    constexpr int mask = 2 * origin - 1;
-    return static_cast<value>(static_cast<int>(nearest_whole(x, -largest, largest)) & mask);
-  }
-  static double decode(value x) { return x < origin ? x : x - 2 * origin; }
-};
-
-/// 2-bit integers, -1 to 1.
-template <index Group = 32>
-using int2 = grouped<2, Group>;
-/// 3-bit integers, -3 to 3.
-template <index Group = 32>
-using int3 = grouped<3, Group>;
-/// 4-bit integers, -7 to 7.
-template <index Group = 32>
-using int4 = grouped<4, Group>;
-/// 5-bit integers, -15 to 15.
-template <index Group = 32>
-using int5 = grouped<5, Group>;
-/// 6-bit integers, -31 to 31.
-template <index Group = 32>
-using int6 = grouped<6, Group>;
-
-}  // namespace storage
-
-LINNET_NAMESPACE_END
-/// @file
-/// Storage in 8-bit integers.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace storage {
-
-/// 8-bit integers (Jacob et al. 2018), round half to even. Symmetric: |code| <= 127, scale = max|x|
-/// / 127. Asymmetric: codes 0 to 255 and a zero point. `Group` counts the inputs that share a
-/// scale.
-template <granularity G, symmetry Y = symmetry::symmetric, index Group = 64>
-struct int8_per : coded<std::conditional_t<Y == symmetry::symmetric, std::int8_t, std::uint8_t>,
-                        simd::code::u8> {
-  static_assert(Group > 0 && Group % 8 == 0,
-                "linnet::storage::int8_per: groups are a multiple of 8 inputs");
-  static constexpr bool scaled = true, centred = Y == symmetry::asymmetric,
-                        per_tensor = G == granularity::tensor;
-  static constexpr index group = G == granularity::group ? Group : 0;
-  static constexpr double largest = centred ? 255 : 127;
-  static constexpr int origin = centred ? 0 : 128;
-  using value = typename int8_per::coded::value;
-  static constexpr const char* name = centred ? (per_tensor ? "int8_tensor_asymmetric"
-                                                 : group    ? "int8_group_asymmetric"
-                                                            : "int8_asymmetric")
-                                              : (per_tensor ? "int8_tensor"
-                                                 : group    ? "int8_group"
-                                                            : "int8");
-  static value encode(double x) {
-    return static_cast<value>(nearest_whole(x, centred ? 0.0 : -127.0, largest));
-  }
-  static double decode(value x) { return x; }
-};
-/// 8-bit integers, symmetric, one scale per output row.
-struct int8 : int8_per<granularity::row> {};
-
-}  // namespace storage
-
-LINNET_NAMESPACE_END
-/// @file
-/// A matrix as it is stored, and rounding to a storage type.
-
-/// @file
-/// The numbers that codes with one scale stand for.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Whether a number is scale * code + minimum, with minima in place of zero points.
-template <class S>
-inline constexpr bool has_minima = (S::ggml && S::centred);
-
-namespace detail {
-
-/// Scale (and zero point) for numbers between `low` and `high`; 1 if all are zero.
-template <class S>
-void fit_range(double low, double high, float& scale, float* zero) {
-  using numbers = std::numeric_limits<float>;
-  const double range = S::centred ? (std::max)(high, 0.0) - (std::min)(low, 0.0)
-                                  : (std::max)(std::abs(low), std::abs(high));
-  scale = static_cast<float>(range / S::largest);
-  // Rounding moves a subnormal scale far, and the largest one beyond what a float holds.
-  const double reached = static_cast<double>(scale) * S::largest;
-  if (scale < (numbers::min)() && reached < range) scale = std::nextafter(scale, 1.0f);
-  if (!S::centred && reached > static_cast<double>((numbers::max)()))
-    scale = std::nextafter(scale, 0.0f);
-  if (!(scale > 0)) scale = 1;
-  if constexpr (S::centred)
-    *zero = static_cast<float>((std::clamp)(
-        std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
-}
-
-/// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
-template <class S>
-struct code_grid {
-  using value = typename S::value;
-  float scale = 1, zero = 0;
-
-  /// The grid that rounding to nearest gives `n` finite numbers; the one there is without scales.
-  template <class T>
-  static code_grid fit(index n, const T* x) {
-    code_grid g;
-    if constexpr (S::ggml) {
-      float numbers[S::group] = {};
-      value codes[S::group] = {};
-      for (index j = 0; j < n; ++j) numbers[j] = static_cast<float>(x[j]);
-      S::round_block(n, numbers, codes, g.scale, g.zero);
-    } else if constexpr (S::scaled) {
-      double low = 0, high = 0;
-      for (index j = 0; j < n; ++j) {
-        low = (std::min)(low, static_cast<double>(x[j]));
-        high = (std::max)(high, static_cast<double>(x[j]));
+    /// Calls f(c, j) for each value c of row `r`, which is added to input j.
+    template <class F>
+    void each(index, index columns, F&& f) const {
+      for (index c = 0; c < width(columns); ++c) f(c, static_cast<index>(inputs[c]));
+    }
+    double at(index r, index j, index columns) const {
+      for (index c = 0; c < width(columns); ++c)
+        if (static_cast<index>(inputs[c]) == j) return values.at(r, c, width(columns));
+      return 0;
+    }
+    /// Chooses the inputs with the largest norms, before the rows of x[rows, columns] are rounded.
+    template <class T>
+    void choose(index rows, index columns, const T* x) const {
+      double last = std::numeric_limits<double>::max();
+      index behind = -1;  // among inputs of norm `last`
+      for (index c = 0; c < width(columns); ++c) {
+        double most = -1;
+        index best = 0;
+        for (index j = 0; j < columns; ++j) {
+          double sum = 0;
+          for (index r = 0; r < rows; ++r)
+            sum +=
+                static_cast<double>(x[r * columns + j]) * static_cast<double>(x[r * columns + j]);
+          if (sum > most && (sum < last || (!(sum > last) && j > behind))) {
+            most = sum;
+            best = j;
+          }
+        }
+        last = most;
+        behind = best;
+        inputs[c] = static_cast<input_number>(best);
       }
-      fit_range<S>(low, high, g.scale, &g.zero);
+      std::sort(inputs, inputs + width(columns));
     }
-    return g;
-  }
-  /// The code whose number is nearest to `x`.
-  value nearest(double x) const {
-    const auto step = static_cast<double>(scale), origin = static_cast<double>(zero);
-    if constexpr (S::ggml) {
-      return S::encode(scale != 0 ? (x - origin) / step : 0);
-    } else if constexpr (S::centred) {
-      // No further than a float reaches.
-      const double most =
-          std::floor(static_cast<double>((std::numeric_limits<float>::max)()) / step);
-      return S::encode(storage::nearest_whole(x / step, -most, most) + origin);
-    } else if constexpr (S::scaled) {
-      return S::encode(x / step);
-    } else {
-      return S::encode(x);
-    }
-  }
-  /// The number of a code.
-  double at(value code) const {
-    double x = S::decode(code);
-    if constexpr (S::scaled) {
-      if constexpr (S::centred && !S::ggml) x -= static_cast<double>(zero);
-      x *= static_cast<double>(scale);
-      if constexpr (has_minima<S>) x += static_cast<double>(zero);
-    }
-    return x;
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Values that hold one canonical row of `columns` codes.
-template <class S>
-constexpr index row_values(index columns) {
-  constexpr index bits = S::shared_bits;
-  return bits ? (columns * bits + 7) / 8 : columns;
-}
-/// Scales (and zero points) of one row of `columns` inputs.
-template <class S>
-constexpr index row_scales(index columns) {
-  if constexpr (S::group > 0)
-    return (columns + S::group - 1) / S::group;
-  else
-    return S::scaled ? 1 : 0;
-}
-/// Which of a row's scales belongs to column `j`.
-template <class S>
-constexpr index group_of(index j) {
-  return S::group == 0 ? 0 : j / S::group;
-}
-/// Bytes of an [rows, columns] matrix in storage `S`, scales and zero points included.
-template <class S>
-constexpr index matrix_bytes(index rows, index columns) {
-  return rows * (row_values<S>(columns) * static_cast<index>(sizeof(typename S::value)) +
-                 row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1));
-}
-
-/// Bits for one weight in rows of `columns` inputs, scales and zero points included.
-template <class S>
-constexpr double bits_per_weight(index columns) {
-  return 8 * static_cast<double>(matrix_bytes<S>(1, columns)) / static_cast<double>(columns);
-}
-
-/// A canonical matrix [rows, columns] in storage `S`: what files, optimizers and transformations
-/// see.
-template <class S>
-struct matrix_ref {
-  using storage = S;
-  typename S::value* data = nullptr;  ///< [rows, row_values]
-  float* scales = nullptr;            ///< [rows, row_scales] where the storage is scaled
-  float* zeros = nullptr;             ///< likewise where it is centred: zero points or minima
-
-  /// The code at row `r`, column `j`, in the low bits.
-  typename S::value code(index r, index j, index columns) const {
-    const typename S::value* const row = data + r * row_values<S>(columns);
-    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
-      const index first = j * bits % 8;
-      unsigned x = static_cast<unsigned>(row[j * bits / 8]) >> first;
-      if (first + bits > 8) x |= static_cast<unsigned>(row[j * bits / 8 + 1]) << (8 - first);
-      return static_cast<typename S::value>(x & ((1u << bits) - 1));
-    } else {
-      return row[j];
-    }
-  }
-  /// Stores a code; the codes of a row come in ascending order.
-  void set_code(index r, index j, index columns, typename S::value code) const {
-    typename S::value* const row = data + r * row_values<S>(columns);
-    if constexpr (constexpr index bits = S::shared_bits; bits > 0) {
-      const index first = j * bits % 8;
-      typename S::value& x = row[j * bits / 8];
-      x = static_cast<typename S::value>((first ? x : 0u) | static_cast<unsigned>(code) << first);
-      if (first + bits > 8)
-        row[j * bits / 8 + 1] = static_cast<typename S::value>(code >> (8 - first));
-    } else {
-      row[j] = code;
-    }
-  }
-  /// Scale and zero point (or minimum) of group `g` of row `r`; those that say nothing where the
-  /// storage has none.
-  detail::code_grid<S> grid(index r, index g, index columns) const {
-    detail::code_grid<S> one;
-    if constexpr (S::scaled) one.scale = scales[r * row_scales<S>(columns) + g];
-    if constexpr (S::centred) one.zero = zeros[r * row_scales<S>(columns) + g];
-    return one;
-  }
-  /// Stores what grid() returns.
-  void set_grid(index r, index g, index columns, const detail::code_grid<S>& one) const {
-    if constexpr (S::scaled) scales[r * row_scales<S>(columns) + g] = one.scale;
-    if constexpr (S::centred) zeros[r * row_scales<S>(columns) + g] = one.zero;
-  }
-  /// The number at row `r`, column `j`.
-  double at(index r, index j, index columns) const {
-    return grid(r, group_of<S>(j), columns).at(code(r, j, columns));
-  }
-};
-
-namespace detail {
-
-/// Rounds `x`[rows, columns] to storage `S`. What shares a scale with a number that is not finite
-/// gets the scale NaN.
-template <class S, class T>
-void encode_matrix(index rows, index columns, const T* x, const matrix_ref<S>& to) {
-  [[maybe_unused]] const auto fit = [&](const T* from, index n, index r, index g) {
-    const bool finite = std::all_of(from, from + n, [](T v) { return is_finite(v); });
-    if (finite)
-      to.set_grid(r, g, columns, code_grid<S>::fit(n, from));
-    else
-      to.scales[r * row_scales<S>(columns) + g] = std::numeric_limits<float>::quiet_NaN();
+    template <class T>
+    void choose_of_row(index, index, const T*, T*) const {}
   };
-  const index group = S::group ? S::group : columns;
-  if constexpr (S::per_tensor) fit(x, rows * columns, 0, 0);
-  for (index r = 0; r < rows; ++r) {
-    const T* const row = x + r * columns;
-    if constexpr (S::per_tensor) to.set_grid(r, 0, columns, to.grid(0, 0, columns));
-    if constexpr (S::scaled && !S::per_tensor)
-      for (index first = 0; first < columns; first += group)
-        fit(row + first, (std::min)(group, columns - first), r, first / group);
-    for (index j = 0; j < columns; ++j)
-      to.set_code(r, j, columns,
-                  to.grid(r, group_of<S>(j), columns).nearest(static_cast<double>(row[j])));
+};
+
+/// Some inputs of each row: W = codes + values at these inputs. Rows with fewer name the last
+/// one again, with the value 0.
+template <index Capacity, class V>
+struct sparse_correction {
+  using value = V;
+  static constexpr const char* name = "sparse_outliers";
+  static constexpr bool keeps_columns = false;
+  static constexpr index number = Capacity;
+  /// Inputs of a row that are kept. Their numbers have 16 bits; wider matrices keep none.
+  static constexpr index width(index columns) {
+    return columns > 65536 ? 0 : (std::min)(Capacity, columns);
   }
+  static constexpr index bytes(index rows, index columns) {
+    return rows * width(columns) * index{sizeof(typename V::value) + 2};
+  }
+
+  struct canonical {
+    matrix_ref<V> values;            ///< [rows, width]
+    input_number* inputs = nullptr;  ///< [rows, width]
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".outliers", values.data, rows, width(columns));
+      f(".outlier_inputs", inputs, rows, width(columns));
+    }
+    /// Calls f(c, j) for each value c of row `r`, which is added to input j.
+    template <class F>
+    void each(index r, index columns, F&& f) const {
+      for (index c = 0; c < width(columns); ++c)
+        f(c, static_cast<index>(inputs[r * width(columns) + c]));
+    }
+    double at(index r, index j, index columns) const {
+      double sum = 0;
+      each(r, columns, [&](index c, index input) {
+        if (input == j) sum += values.at(r, c, width(columns));
+      });
+      return sum;
+    }
+    template <class T>
+    void choose(index, index, const T*) const {}
+    /// Chooses the largest magnitudes of a row; `rest`, a copy of it, is 0 there afterwards.
+    template <class T>
+    void choose_of_row(index r, index columns, const T* row, T* rest) const {
+      const auto size = [](T x) { return std::abs(static_cast<double>(x)); };
+      for (index c = 0; c < width(columns); ++c)
+        *std::max_element(rest, rest + columns, [&](T a, T b) { return size(a) < size(b); }) = 0;
+      index c = 0;
+      for (index j = 0; j < columns; ++j)
+        if (row[j] != 0 && rest[j] == 0)
+          inputs[r * width(columns) + c++] = static_cast<input_number>(j);
+      input_number* const all = inputs + r * width(columns);
+      std::fill(all + c, all + width(columns), c > 0 ? all[c - 1] : input_number{0});
+    }
+  };
+};
+
+/// A matrix of low rank: W = codes + left right. quantize() without a method leaves it 0, see lorc.
+template <index Rank, class V>
+struct low_rank_factors {
+  using value = V;
+  static constexpr const char* name = "low_rank";
+  static constexpr bool keeps_columns = false;
+  static constexpr index number = Rank;
+  static constexpr index width(index columns) { return (std::min)(Rank, columns); }
+  static constexpr index bytes(index rows, index columns) {
+    return width(columns) * (rows + columns) * index{sizeof(typename V::value)};
+  }
+
+  struct canonical {
+    matrix_ref<V> left;   ///< [rows, width]
+    matrix_ref<V> right;  ///< [width, columns]
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".left", left.data, rows, width(columns));
+      f(".right", right.data, width(columns), columns);
+    }
+    template <class F>
+    void each(index, index, F&&) const {}
+    double at(index r, index j, index columns) const {
+      double sum = 0;
+      for (index c = 0; c < width(columns); ++c)
+        sum += left.at(r, c, width(columns)) * right.at(c, j, columns);
+      return sum;
+    }
+    template <class T>
+    void choose(index, index, const T*) const {}
+    template <class T>
+    void choose_of_row(index, index, const T*, T*) const {}
+  };
+};
+
+/// The name of storage::corrected in files and errors: int4_outlier_columns_8_f16.
+constexpr std::array<char, 96> corrected_name(std::string_view codes, std::string_view correction,
+                                              index number, std::string_view values) {
+  std::array<char, 96> all{};
+  std::size_t at = 0;
+  const auto add = [&](std::string_view word) {
+    for (const char c : word)
+      if (at + 1 < all.size()) all[at++] = c;
+  };
+  char digits[20]{};
+  std::size_t first = 20;
+  for (index n = number; n > 0 || first == 20; n /= 10)
+    digits[--first] = static_cast<char>('0' + n % 10);
+  add(codes);
+  add("_");
+  add(correction);
+  add("_");
+  add({digits + first, 20 - first});
+  add("_");
+  add(values);
+  return all;
 }
 
-/// Rounds `x`[rows, columns] to ggml's blocks, of which a row's last may be shorter. A block
-/// with a number that is not finite gets the scale NaN.
+/// Storage `S` of codes, and a correction `C` that is added to their numbers: see outlier_columns,
+/// sparse_outliers and low_rank_correction. Kernels multiply both as they are stored.
+template <class S, class C>
+struct corrected : S {
+  static_assert(S::scaled && !S::per_tensor && !is_corrected<S>,
+                "linnet::storage: corrections are added to codes with scales of rows or groups, "
+                "such as storage::int4<64>, and one of them to a matrix");
+  static_assert(std::is_base_of_v<policy, typename C::value> && !C::value::scaled,
+                "linnet::storage: corrections are numbers without scales: f16, bf16 or f32");
+  static_assert(C::number >= 0, "linnet::storage: a correction keeps 0 inputs or more");
+  using base = S;  ///< storage of the codes
+  using correction = C;
+  static constexpr auto text = corrected_name(S::name, C::name, C::number, C::value::name);
+  static constexpr const char* name = text.data();
+};
+
+/// Codes of storage `S`, and `Count` inputs of a matrix in `V`, the same in all rows (Lee et al.
+/// 2023). Rounding to nearest keeps the inputs with the largest norms, owq those that matter most.
+template <class S, index Count, class V = f16>
+using outlier_columns = corrected<S, column_correction<Count, V>>;
+/// Codes of storage `S`, and up to `Capacity` inputs of each row in `V` (Dettmers et al. 2023,
+/// SpQR). Rounding to nearest keeps the largest magnitudes.
+template <class S, index Capacity, class V = f16>
+using sparse_outliers = corrected<S, sparse_correction<Capacity, V>>;
+/// Codes of storage `S`, and a matrix of rank `Rank` in factors of `V` (Yao et al. 2023), which
+/// lorc fills in. Other methods leave it 0.
+template <class S, index Rank, class V = f16>
+using low_rank_correction = corrected<S, low_rank_factors<Rank, V>>;
+
+}  // namespace storage
+
+namespace detail {
+
+/// Rounds `x`[rows, columns] to a corrected storage: what the correction keeps counts as 0 for the
+/// codes and their scales. Where memory is lacking, scales become NaN.
 template <class S, class T>
-requires(S::ggml) void encode_matrix(index rows, index columns, const T* x,
-                                     const matrix_ref<S>& to) {
-  for (index r = 0; r < rows; ++r)
-    for (index j0 = 0; j0 < columns; j0 += S::group) {
-      const index n = (std::min)(S::group, columns - j0);
-      float numbers[S::group] = {}, scale = std::numeric_limits<float>::quiet_NaN(), minimum = 0;
-      typename S::value codes[S::group] = {};
-      bool usable = true;
-      for (index j = 0; j < n; ++j) {
-        numbers[j] = static_cast<float>(x[r * columns + j0 + j]);
-        usable = usable && is_finite(numbers[j]);
+requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
+                                             const matrix_ref<S>& to) {
+  using V = typename S::correction::value;
+  const memory_block memory(rows * columns * index{sizeof(T)});
+  auto* const rest = static_cast<T*>(memory.data());
+  if (rest == nullptr) {
+    to.scales[0] = std::numeric_limits<float>::quiet_NaN();
+    return;
+  }
+  const auto& kept = to.correction;
+  std::copy_n(x, rows * columns, rest);
+  kept.choose(rows, columns, x);
+  for (index r = 0; r < rows; ++r) {
+    T* const row = rest + r * columns;
+    kept.choose_of_row(r, columns, x + r * columns, row);
+    kept.each(r, columns, [&](index, index j) { row[j] = 0; });
+  }
+  const matrix_ref<typename S::base> codes{to.data, to.scales, to.zeros, to.levels};
+  encode_matrix(rows, columns, rest, codes);
+  for (index r = 0; r < rows; ++r) {
+    [[maybe_unused]] index before = -1;
+    kept.each(r, columns, [&](index c, index j) {
+      if constexpr (requires { kept.values; }) {
+        const bool again = j <= before;  // padding
+        before = j;
+        const double left = static_cast<double>(x[r * columns + j]) - codes.at(r, j, columns);
+        kept.values.set_code(r, c, S::correction::width(columns), V::encode(again ? 0 : left));
       }
-      if (usable) S::round_block(n, numbers, codes, scale, minimum);
-      to.set_grid(r, j0 / S::group, columns, {scale, minimum});
-      for (index j = 0; j < n; ++j) to.set_code(r, j0 + j, columns, codes[j]);
-    }
+    });
+  }
 }
 
 }  // namespace detail
 
 LINNET_NAMESPACE_END
 /// @file
-/// Storage in 4-bit codes of normal quantiles.
+/// Plain numbers on the grid of another storage, which training computes in.
+
+/// @file
+/// Storage without rounding: float and double.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// 4-bit codes of normal quantiles with one scale for each `Group` inputs of a row (Dettmers et al.
-/// 2023). Where `Group` is 0 a row has one scale. Two codes share a byte, the first in the low
-/// half.
-template <index Group>
-struct nf4_per : coded<std::uint8_t, simd::code::nf4> {
-  static_assert(Group >= 0 && Group % 8 == 0,
-                "linnet::storage::nf4_per: groups are a multiple of 8 inputs; 0 is a whole row");
-  using value = std::uint8_t;
-  static constexpr const char* name = "nf4";
-  static constexpr bool scaled = true;
-  static constexpr index group = Group;
-  static constexpr double largest = 1;
-  /// The nearest of the 16 values; that of 0 for a NaN.
-  static value encode(double x) {
-    if (!is_finite(x)) return static_cast<value>(is_nan(x) ? 7 : x > 0 ? 15 : 0);
-    int best = 0;
-    for (int i = 1; i < 16; ++i)
-      if (std::abs(x - decode(static_cast<value>(i))) <
-          std::abs(x - decode(static_cast<value>(best))))
-        best = i;
-    return static_cast<value>(best);
-  }
-  static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
+/// IEEE single precision: exact master weights.
+struct f32 : real<float> {
+  static constexpr const char* name = "f32";
+  static value encode(double x) { return static_cast<float>(x); }
+  static double decode(value x) { return x; }
 };
-/// 4-bit codes of normal quantiles, one scale for each 64 inputs of a row.
-struct nf4 : nf4_per<64> {};
+/// IEEE double precision, for checks.
+struct f64 : real<double> {
+  static constexpr const char* name = "f64";
+  static value encode(double x) { return x; }
+  static double decode(value x) { return x; }
+};
 
 }  // namespace storage
 
@@ -8708,11 +9329,764 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace storage {
+
+/// f32 numbers that codes of storage `S` stand for, for training: products read them as numbers.
+/// Where `S` rounds the inputs of its products, theirs are rounded to the same grid.
+template <class S>
+struct fake_quantized : f32 {
+  static_assert(std::is_same_v<typename S::compute, linnet::compute::f32> ||
+                    std::is_same_v<typename S::compute, linnet::compute::int8>,
+                "linnet::compute::fake_quantized: inputs of products stay in compute::f32 or are "
+                "rounded to compute::int8");
+  using grid = S;
+  using compute = typename S::compute;
+  static constexpr const char* name = "fake-quantized";
+};
+
+}  // namespace storage
+
+namespace detail {
+
+/// Fake-quantized storage `S`, or each of a mixed one.
+template <class S>
+struct faked_storage {
+  using type = storage::fake_quantized<S>;
+};
+template <class Rest, class... Parts>
+struct faked_storage<storage::mixed<Rest, Parts...>> {
+  using type = storage::mixed<storage::fake_quantized<Rest>, storage::fake_quantized<Parts>...>;
+};
+
+/// Whether matrices of storage `S` are fake-quantized.
+template <class S>
+inline constexpr bool is_fake = requires {
+  typename S::grid;
+};
+template <class Rest, class... Parts>
+inline constexpr bool is_fake<storage::mixed<Rest, Parts...>> = is_fake<Rest>;
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage in ggml's blocks, which GGUF files hold: what is loaded has the file's codes and scales.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Base of the storages in ggml's blocks: codes of 32 inputs with a scale, and in some a minimum,
+/// in half precision. Scales have either sign, or are 0. Canonical weights have them as floats,
+/// which hold them exactly, and packed ones as halves.
+template <class Value, simd::code Code>
+struct ggml_block : coded<Value, Code> {
+  using value = Value;
+  static constexpr bool scaled = true, ggml = true;
+  static constexpr index group = 32;
+
+ protected:
+  /// A scale as a block holds it; infinite beyond what a half reaches.
+  static float half(float x) {
+    return static_cast<float>(f16::decode(f16::encode(static_cast<double>(x))));
+  }
+  /// 1 / d; 0 for a scale that is too small, whose codes are all the same.
+  static float inverse(float d) { return d != 0 && is_finite(1 / d) ? 1 / d : 0.0f; }
+  /// x * y rounded to a float, also where the compiler would join it with a sum.
+  static float product(float x, float y) {
+    return static_cast<float>(static_cast<double>(x) * static_cast<double>(y));
+  }
+  /// A number from 0 on, rounded down to a code of 4 bits.
+  static int nibble(float x) { return x < 15 ? static_cast<int>(x) : 15; }
+  /// The number farthest from 0, of several the first.
+  static float farthest(index n, const float* x) {
+    float most = 0;
+    for (index i = 0; i < n; ++i)
+      if (std::abs(x[i]) > std::abs(most)) most = x[i];
+    return most;
+  }
+};
+
+/// ggml's Q8_0: 8-bit integers, x = scale * code, with one scale for each 32 inputs of a row.
+struct q8_0 : ggml_block<std::int8_t, simd::code::u8> {
+  static constexpr const char* name = "q8_0";
+  static constexpr double largest = 127;
+  static constexpr int origin = 128;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, -127, 127)); }
+  static double decode(value x) { return x; }
+  /// Rounds one block of finite numbers as llama.cpp's reference code does.
+  static void round_block(index n, const float* x, value* codes, float& scale, float&) {
+    const float d = std::abs(farthest(n, x)) / 127, steps = inverse(d);
+    scale = half(d);
+    for (index i = 0; i < n; ++i) codes[i] = static_cast<value>(std::round(product(x[i], steps)));
+  }
+};
+
+/// ggml's Q4_0: 4-bit integers from -8 to 7, x = scale * code, with one scale for each 32 inputs of
+/// a row. Two codes share a byte, the first in the low half.
+struct q4_0 : ggml_block<std::uint8_t, simd::code::u4> {
+  static constexpr const char* name = "q4_0";
+  static constexpr double largest = 8;
+  static constexpr int origin = 8;
+  static value encode(double x) {
+    return static_cast<value>(static_cast<int>(nearest_whole(x, -8, 7)) & 15);
+  }
+  static double decode(value x) { return x < 8 ? x : x - 16; }
+  /// Rounds one block of finite numbers as llama.cpp's reference code does.
+  static void round_block(index n, const float* x, value* codes, float& scale, float&) {
+    const float d = farthest(n, x) / -8, steps = inverse(d);
+    scale = half(d);
+    for (index i = 0; i < n; ++i)
+      codes[i] = static_cast<value>(nibble(product(x[i], steps) + 8.5f) ^ 8);
+  }
+};
+
+/// ggml's Q4_1: 4-bit integers from 0 to 15, x = scale * code + minimum, with one scale and minimum
+/// for each 32 inputs of a row. Two codes share a byte, the first in the low half.
+struct q4_1 : ggml_block<std::uint8_t, simd::code::u4> {
+  static constexpr const char* name = "q4_1";
+  static constexpr bool centred = true;
+  static constexpr double largest = 15;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, 0, 15)); }
+  static double decode(value x) { return x; }
+  /// Rounds one block of finite numbers as llama.cpp's reference code does.
+  static void round_block(index n, const float* x, value* codes, float& scale, float& minimum) {
+    float least = x[0], most = x[0];
+    for (index i = 0; i < n; ++i) {
+      if (x[i] < least) least = x[i];
+      if (x[i] > most) most = x[i];
+    }
+    const float d = (most - least) / 15, steps = inverse(d);
+    scale = half(d);
+    minimum = half(least);
+    for (index i = 0; i < n; ++i)
+      codes[i] = static_cast<value>(nibble(product(x[i] - least, steps) + 0.5f));
+  }
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage in integers of few bits.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {}  // namespace storage
+
+namespace detail {
+/// `Group`, or one that serves where an error is said: groups end where the words of codes end.
+template <int Bits, index Group>
+consteval index whole_group() {
+  constexpr index block = simd::codes_of_block(simd::integer_code(Bits));
+  constexpr bool fits = Group >= 0 && Group % block == 0;
+  static_assert(fits,
+                "linnet::storage::grouped: groups are a multiple of 8 inputs with 4 bits, of 16 "
+                "with 2, of 32 with 3, 5 or 6; 0 is a whole row");
+  return fits ? Group : 0;
+}
+}  // namespace detail
+
+namespace storage {
+
+/// The name of storage::grouped in files and errors.
+constexpr const char* grouped_name(int bits, bool centred) {
+  constexpr const char* names[][2] = {{"int2", "int2_asymmetric"},
+                                      {"int3", "int3_asymmetric"},
+                                      {"int4", "int4_asymmetric"},
+                                      {"int5", "int5_asymmetric"},
+                                      {"int6", "int6_asymmetric"}};
+  return names[bits - 2][centred];
+}
+
+/// Integers of 2 to 6 bits with one scale for each `Group` inputs of a row. Where `Group` is 0 a
+/// row has one scale. Symmetric: |code| <= 2^(Bits - 1) - 1. Asymmetric: codes 0 to 2^Bits - 1 and
+/// a zero point. Round half to even. The codes of a row follow each other bit by bit, the first in
+/// the lowest bits.
+template <int Bits, index Group = 32, symmetry Y = symmetry::symmetric>
+struct grouped : coded<std::uint8_t, simd::integer_code(Bits)> {
+  static_assert(Bits >= 2 && Bits <= 6,
+                "linnet::storage::grouped: codes have 2, 3, 4, 5 or 6 bits; those of 8 are "
+                "storage::int8_per");
+  static_assert(detail::whole_group<Bits, Group>() == Group);
+  using value = std::uint8_t;
+  static constexpr bool scaled = true, centred = Y == symmetry::asymmetric;
+  static constexpr index group = Group;
+  static constexpr int origin = centred ? 0 : 1 << (Bits - 1);
+  static constexpr double largest = centred ? (1 << Bits) - 1 : origin - 1;
+  /// One code, in the low bits of the byte.
+  static value encode(double x) {
+    constexpr int mask = (1 << Bits) - 1;
+    return static_cast<value>(
+        static_cast<int>(nearest_whole(x, centred ? 0.0 : -largest, largest)) & mask);
+  }
+  static double decode(value x) { return centred || x < origin ? x : x - 2 * origin; }
+
+  static constexpr const char* name = grouped_name(Bits, centred);
+};
+
+/// 2-bit integers, -1 to 1, or 0 to 3 with zero points.
+template <index Group = 32, symmetry Y = symmetry::symmetric>
+using int2 = grouped<2, detail::whole_group<2, Group>(), Y>;
+/// 3-bit integers, -3 to 3, or 0 to 7 with zero points.
+template <index Group = 32, symmetry Y = symmetry::symmetric>
+using int3 = grouped<3, detail::whole_group<3, Group>(), Y>;
+/// 4-bit integers, -7 to 7, or 0 to 15 with zero points.
+template <index Group = 32, symmetry Y = symmetry::symmetric>
+using int4 = grouped<4, detail::whole_group<4, Group>(), Y>;
+/// 5-bit integers, -15 to 15, or 0 to 31 with zero points.
+template <index Group = 32, symmetry Y = symmetry::symmetric>
+using int5 = grouped<5, detail::whole_group<5, Group>(), Y>;
+/// 6-bit integers, -31 to 31, or 0 to 63 with zero points.
+template <index Group = 32, symmetry Y = symmetry::symmetric>
+using int6 = grouped<6, detail::whole_group<6, Group>(), Y>;
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage in 8-bit integers.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// 8-bit integers (Jacob et al. 2018), round half to even. Symmetric: |code| <= 127, scale = max|x|
+/// / 127. Asymmetric: codes 0 to 255 and a zero point. `Group` counts the inputs that share a
+/// scale.
+template <granularity G, symmetry Y = symmetry::symmetric, index Group = 64>
+struct int8_per : coded<std::conditional_t<Y == symmetry::symmetric, std::int8_t, std::uint8_t>,
+                        simd::code::u8> {
+  static_assert(Group > 0 && Group % 8 == 0,
+                "linnet::storage::int8_per: groups are a multiple of 8 inputs");
+  static constexpr bool scaled = true, centred = Y == symmetry::asymmetric,
+                        per_tensor = G == granularity::tensor;
+  static constexpr index group = G == granularity::group ? Group : 0;
+  static constexpr double largest = centred ? 255 : 127;
+  static constexpr int origin = centred ? 0 : 128;
+  using value = typename int8_per::coded::value;
+  static constexpr const char* name = centred ? (per_tensor ? "int8_tensor_asymmetric"
+                                                 : group    ? "int8_group_asymmetric"
+                                                            : "int8_asymmetric")
+                                              : (per_tensor ? "int8_tensor"
+                                                 : group    ? "int8_group"
+                                                            : "int8");
+  static value encode(double x) {
+    return static_cast<value>(nearest_whole(x, centred ? 0.0 : -127.0, largest));
+  }
+  static double decode(value x) { return x; }
+};
+/// 8-bit integers, symmetric, one scale per output row.
+struct int8 : int8_per<granularity::row> {};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage in 4-bit codes of normal quantiles.
+
+/// @file
+/// Scales of codes that are themselves rounded: a second level of codes and scales.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Double quantization (Dettmers et al. 2023, QLoRA): scale = mean + step * code. The mean is that
+/// of a matrix, codes have 8 bits, and `Block` of them in the order of rows share a step.
+template <index Block>
+struct mean_levels {
+  static constexpr index steps(index rows, index groups) {
+    return (rows * groups + Block - 1) / Block;
+  }
+  static constexpr index bytes(index rows, index groups) {
+    return rows * groups + 4 * steps(rows, groups) + 4;
+  }
+  /// A scale. The product is exact, so it is the same number everywhere.
+  static float number(float mean, float step, std::int8_t code) {
+    return static_cast<float>(static_cast<double>(mean) +
+                              static_cast<double>(step) * static_cast<double>(code));
+  }
+
+  struct canonical {
+    std::int8_t* codes = nullptr;  ///< [rows, groups]
+    float* step = nullptr;         ///< [steps]
+    float* mean = nullptr;         ///< [1]
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index groups, F&& f) {
+      f(".scale_codes", codes, rows, groups);
+      f(".scale_steps", step, index{1}, steps(rows, groups));
+      f(".scale_mean", mean, index{1}, index{1});
+    }
+    /// Rounds scales[rows, groups], in place.
+    void seal(index rows, index groups, float* scales, float* zeros) const {
+      const index count = rows * groups;
+      double sum = 0;
+      for (index i = 0; i < count; ++i) sum += static_cast<double>(scales[i]);
+      *mean = static_cast<float>(sum / static_cast<double>(count));
+      for (index b = 0; b < steps(rows, groups); ++b) {
+        const index first = b * Block, last = (std::min)(count, first + Block);
+        double most = 0;
+        for (index i = first; i < last; ++i)
+          most = (std::max)(most,
+                            std::abs(static_cast<double>(scales[i]) - static_cast<double>(*mean)));
+        step[b] = static_cast<float>(most / 127);
+        for (index i = first; i < last; ++i) {
+          const double x = static_cast<double>(scales[i]) - static_cast<double>(*mean);
+          auto code = static_cast<std::int8_t>(
+              step[b] > 0 ? nearest_whole(x / static_cast<double>(step[b]), -127, 127) : 0);
+          while (code < 127 && !(number(*mean, step[b], code) > 0)) ++code;  // none is 0 or less
+          codes[i] = code;
+        }
+      }
+      open(rows, groups, scales, zeros);
+    }
+    /// The scales that the codes stand for.
+    void open(index rows, index groups, float* scales, float*) const {
+      for (index i = 0; i < rows * groups; ++i)
+        scales[i] = number(*mean, step[i / Block], codes[i]);
+    }
+  };
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// 4-bit codes of normal quantiles with one scale for each `Group` inputs of a row (Dettmers et al.
+/// 2023). Where `Group` is 0 a row has one scale. Two codes share a byte, the first in the low
+/// half.
+template <index Group>
+struct nf4_per : coded<std::uint8_t, simd::code::nf4> {
+  static_assert(Group >= 0 && Group % 8 == 0,
+                "linnet::storage::nf4_per: groups are a multiple of 8 inputs; 0 is a whole row");
+  using value = std::uint8_t;
+  static constexpr const char* name = "nf4";
+  static constexpr bool scaled = true;
+  static constexpr index group = Group;
+  static constexpr double largest = 1;
+  /// The nearest of the 16 values; that of 0 for a NaN.
+  static value encode(double x) {
+    if (!is_finite(x)) return static_cast<value>(is_nan(x) ? 7 : x > 0 ? 15 : 0);
+    int best = 0;
+    for (int i = 1; i < 16; ++i)
+      if (std::abs(x - decode(static_cast<value>(i))) <
+          std::abs(x - decode(static_cast<value>(best))))
+        best = i;
+    return static_cast<value>(best);
+  }
+  static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
+};
+/// 4-bit codes of normal quantiles, one scale for each 64 inputs of a row.
+struct nf4 : nf4_per<64> {};
+/// 4-bit codes of normal quantiles whose scales are rounded to 8 bits: double quantization. Blocks
+/// of 256 scales share a step, and all of a matrix share their mean.
+template <index Group>
+struct nf4_double_per : nf4_per<Group> {
+  static_assert(Group > 0, "linnet::storage::nf4_double_per: scales are those of groups, not rows");
+  static constexpr const char* name = "nf4_double";
+  using levels = mean_levels<256>;
+};
+/// Double quantization with one scale for each 64 inputs of a row, as QLoRA has it.
+struct nf4_double : nf4_double_per<64> {};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage in the numbers -1, 0 and 1 times one scale.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// -1, 0 or 1 times one scale for the whole matrix, its mean magnitude (BitNet b1.58, Ma et al.
+/// 2024). Four codes share a byte. Weights that were trained so keep what they learned; others lose
+/// nearly all of it.
+struct ternary : grouped<2, 0> {
+  static constexpr const char* name = "ternary";
+  static constexpr bool per_tensor = true;
+  /// The scale of `n` numbers: their mean magnitude, at least 1e-5.
+  template <class T>
+  static float fit_scale(index n, const T* x) {
+    double sum = 0;
+    for (index i = 0; i < n; ++i) sum += std::abs(static_cast<double>(x[i]));
+    return static_cast<float>((std::max)(1e-5, sum / static_cast<double>(n)));
+  }
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+template <class T, class S>
+struct packed_matrix;
+template <class T, class S>
+void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
+          const packed_matrix<T, S>& to);
+template <class T, class S>
+void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<S>& to);
+
+namespace detail {
+
+/// Columns of a correction that are multiplied at a time.
+inline constexpr index corrected_columns = 32;
+
+/// The panels of a matrix [n, k] in another's memory.
+template <class T, class S>
+constexpr void place_panels(arena& memory, index n, index k, packed_matrix<T, S>& to) {
+  to.panels = memory.take<typename S::word>(to.size(n, k));
+}
+/// Columns [first, last) of panel `p` of W[N, k] as numbers, rows of 32: in place, or in `room`.
+template <class Kernels, class T, class V>
+const T* panel_numbers(Kernels, index p, index k, index first, index last,
+                       const packed_matrix<T, V>& w, T* room) {
+  using matrix = packed_matrix<T, V>;
+  const auto* const words =
+      w.panels + (p * matrix::depth(k) + matrix::depth(first)) * simd::panel_width;
+  if constexpr (V::per_word == 1) {
+    return words;
+  } else {
+    Kernels::template decode_panel<V::code>((last - first + V::block - 1) / V::block, words,
+                                            nullptr, nullptr, 0.0f, room);
+    return room;
+  }
+}
+/// A block of outputs of a product y[M, n] = alpha x[M, k] W^T: rows [i0, i1) of panel `p`.
+template <class T>
+struct corrected_block {
+  const T* x;
+  index k;
+  T* y;
+  index n;
+  T alpha;
+  index i0, i1, p;
+
+  index columns() const { return (std::min)(simd::panel_width, n - p * simd::panel_width); }
+  T* first() const { return y + i0 * n + p * simd::panel_width; }
+};
+/// y += alpha z V^T in a block, for columns [first, last) of V[n, width].
+template <class Kernels, class T, class V>
+void add_product(Kernels kernels, const corrected_block<T>& b, const simd::rows_operand<T>& z,
+                 index width, index first, index last, const packed_matrix<T, V>& v) {
+  alignas(64) T room[corrected_columns * simd::panel_width];
+  const T* const numbers = panel_numbers(kernels, b.p, width, first, last, v, room);
+  Kernels::template multiply<T>(b.i1 - b.i0, b.columns(), last - first, z,
+                                {numbers, simd::panel_width, 0}, b.first(), b.n,
+                                {nullptr, b.alpha, true}, simd::panel_width - b.columns());
+}
+
+}  // namespace detail
+
+/// A correction `C` of a matrix [N, K] packed for products; this one is none.
+template <class T, class C>
+struct packed_correction {
+  constexpr void place(arena&, index, index) {}
+};
+
+/// Some inputs of a matrix, the same in all rows.
+template <class T, index Count, class V>
+struct packed_correction<T, storage::column_correction<Count, V>> {
+  using kind = storage::column_correction<Count, V>;
+  packed_matrix<T, V> values;                     ///< [N, width]
+  const storage::input_number* inputs = nullptr;  ///< [width]
+
+  constexpr void place(arena& memory, index n, index k) {
+    detail::place_panels(memory, n, kind::width(k), values);
+    inputs = memory.take<storage::input_number>(kind::width(k));
+  }
+  void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
+    ops::pack(on, n, kind::width(k), from.values, values);
+    auto* const to = const_cast<storage::input_number*>(inputs);
+    on.threads.each(kind::width(k), [&](index c) { to[c] = from.inputs[c]; });
+  }
+  void unpack(index n, index k, const typename kind::canonical& to) const {
+    ops::unpack(n, kind::width(k), values, to.values);
+    std::copy_n(inputs, kind::width(k), to.inputs);
+  }
+  /// Whether inputs are those of a matrix.
+  bool fits(index, index k) const {
+    return std::all_of(inputs, inputs + kind::width(k),
+                       [k](storage::input_number j) { return static_cast<index>(j) < k; });
+  }
+  T at(index n, index j, index k) const {
+    for (index c = 0; c < kind::width(k); ++c)
+      if (static_cast<index>(inputs[c]) == j) return values.at(n, c, kind::width(k));
+    return T(0);
+  }
+  /// Adds to a block of outputs. An output's sum is the same in any block.
+  template <class Kernels>
+  void add(Kernels kernels, const detail::corrected_block<T>& b, const T*) const {
+    constexpr index some = detail::corrected_columns, rows = 96;
+    alignas(64) T gathered[rows * some];
+    const index width = kind::width(b.k);
+    for (index i = b.i0; i < b.i1; i += rows) {
+      detail::corrected_block<T> part = b;
+      part.i0 = i;
+      part.i1 = (std::min)(b.i1, i + rows);
+      for (index first = 0; first < width; first += some) {
+        const index last = (std::min)(width, first + some);
+        for (index r = i; r < part.i1; ++r)
+          for (index c = first; c < last; ++c)
+            gathered[(r - i) * some + c - first] = b.x[r * b.k + static_cast<index>(inputs[c])];
+        detail::add_product(kernels, part, {gathered, some, 1}, width, first, last, values);
+      }
+    }
+  }
+};
+
+/// Some inputs of each row.
+template <class T, index Capacity, class V>
+struct packed_correction<T, storage::sparse_correction<Capacity, V>> {
+  using kind = storage::sparse_correction<Capacity, V>;
+  packed_matrix<T, V> values;                     ///< [N, width]
+  const storage::input_number* inputs = nullptr;  ///< [panels, width, 32]
+
+  static constexpr index panels(index n) { return (n + simd::panel_width - 1) / simd::panel_width; }
+  constexpr void place(arena& memory, index n, index k) {
+    detail::place_panels(memory, n, kind::width(k), values);
+    inputs = memory.take<storage::input_number>(panels(n) * kind::width(k) * simd::panel_width);
+  }
+  /// Where the input of value `c` of row `n` is.
+  static constexpr index place_of(index n, index c, index width) {
+    return (n / simd::panel_width * width + c) * simd::panel_width + n % simd::panel_width;
+  }
+  void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
+    const index width = kind::width(k);
+    ops::pack(on, n, width, from.values, values);
+    auto* const to = const_cast<storage::input_number*>(inputs);
+    on.threads.each(n, [&](index i) {
+      for (index c = 0; c < width; ++c) to[place_of(i, c, width)] = from.inputs[i * width + c];
+    });
+  }
+  void unpack(index n, index k, const typename kind::canonical& to) const {
+    const index width = kind::width(k);
+    ops::unpack(n, width, values, to.values);
+    for (index i = 0; i < n; ++i)
+      for (index c = 0; c < width; ++c) to.inputs[i * width + c] = inputs[place_of(i, c, width)];
+  }
+  /// Whether inputs are those of a matrix.
+  bool fits(index n, index k) const {
+    return std::all_of(inputs, inputs + panels(n) * kind::width(k) * simd::panel_width,
+                       [k](storage::input_number j) { return static_cast<index>(j) < k; });
+  }
+  T at(index n, index j, index k) const {
+    const index width = kind::width(k);
+    T sum = 0;
+    for (index c = 0; c < width; ++c)
+      if (static_cast<index>(inputs[place_of(n, c, width)]) == j) sum += values.at(n, c, width);
+    return sum;
+  }
+  /// Adds to a block of outputs, one sum for each, in the order of a row's values.
+  template <class Kernels>
+  void add(Kernels kernels, const detail::corrected_block<T>& b, const T*) const {
+    constexpr index lanes = simd::panel_width, some = detail::corrected_columns;
+    alignas(64) T room[some * lanes];
+    const index width = kind::width(b.k);
+    for (index first = 0; first < width; first += some) {
+      const index last = (std::min)(width, first + some);
+      const T* const numbers =
+          detail::panel_numbers(kernels, b.p, width, first, last, values, room);
+      const storage::input_number* const from = inputs + (b.p * width + first) * lanes;
+      for (index i = b.i0; i < b.i1; ++i) {
+        const T* const x = b.x + i * b.k;
+        T sums[lanes] = {};
+        for (index c = 0; c < last - first; ++c)
+          for (index j = 0; j < lanes; ++j)
+            sums[j] += x[static_cast<index>(from[c * lanes + j])] * numbers[c * lanes + j];
+        T* const y = b.first() + (i - b.i0) * b.n;
+        for (index j = 0; j < b.columns(); ++j) y[j] += b.alpha * sums[j];
+      }
+    }
+  }
+};
+
+/// A matrix of low rank. Its products need z = x right^T first.
+template <class T, index Rank, class V>
+struct packed_correction<T, storage::low_rank_factors<Rank, V>> {
+  using kind = storage::low_rank_factors<Rank, V>;
+  packed_matrix<T, V> left;   ///< [N, width]
+  packed_matrix<T, V> right;  ///< [width, K]
+
+  constexpr void place(arena& memory, index n, index k) {
+    detail::place_panels(memory, n, kind::width(k), left);
+    detail::place_panels(memory, kind::width(k), k, right);
+  }
+  void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
+    ops::pack(on, n, kind::width(k), from.left, left);
+    ops::pack(on, kind::width(k), k, from.right, right);
+  }
+  void unpack(index n, index k, const typename kind::canonical& to) const {
+    ops::unpack(n, kind::width(k), left, to.left);
+    ops::unpack(kind::width(k), k, right, to.right);
+  }
+  T at(index n, index j, index k) const {
+    T sum = 0;
+    for (index c = 0; c < kind::width(k); ++c)
+      sum += left.at(n, c, kind::width(k)) * right.at(c, j, k);
+    return sum;
+  }
+  /// A block of z[M, width] = x right^T. A number of z is the same in any block.
+  template <class Kernels>
+  void reduce(Kernels kernels, const detail::corrected_block<T>& b) const {
+    for (index i = b.i0; i < b.i1; ++i)
+      std::fill_n(b.first() + (i - b.i0) * b.n, b.columns(), T(0));
+    for (index first = 0; first < b.k; first += detail::corrected_columns)
+      detail::add_product(kernels, b, {b.x + b.i0 * b.k + first, b.k, 1}, b.k, first,
+                          (std::min)(b.k, first + detail::corrected_columns), right);
+  }
+  /// Adds left z^T to a block of outputs, for z[M, width].
+  template <class Kernels>
+  void add(Kernels kernels, const detail::corrected_block<T>& b, const T* z) const {
+    const index width = kind::width(b.k);
+    for (index first = 0; first < width; first += detail::corrected_columns)
+      detail::add_product(kernels, b, {z + b.i0 * width + first, width, 1}, width, first,
+                          (std::min)(width, first + detail::corrected_columns), left);
+  }
+};
+
+/// Inputs of a product that corrections of storage `S` make of a row of `k` inputs, in scratch
+/// memory.
+template <class S>
+constexpr index reduced_inputs(index k) {
+  if constexpr (requires {
+                  typename S::correction::canonical;
+                  &S::correction::canonical::right;
+                })
+    return S::correction::width(k);
+  else
+    return 0;
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// Rounded scales of packed panels, which products read as they are stored.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Scales of a matrix [N, K] with `groups` of them in a row, packed for products; these are none.
+template <class L>
+struct packed_levels {};
+
+/// Scales by a mean and steps.
+template <index Block>
+struct packed_levels<storage::mean_levels<Block>> {
+  using kind = storage::mean_levels<Block>;
+  const std::int8_t* codes = nullptr;  ///< [panels, groups, 32]
+  const float* steps = nullptr;        ///< of the padded rows
+  const float* mean = nullptr;         ///< [1]
+
+  constexpr void place(arena& memory, index n, index groups) {
+    const index rows = round_up(n, simd::panel_width);
+    codes = memory.take<std::int8_t>(rows * groups);
+    steps = memory.take<float>(kind::steps(rows, groups));
+    mean = memory.take<float>(1);
+  }
+  static constexpr index place_of(index n, index g, index groups) {
+    return (n / simd::panel_width * groups + g) * simd::panel_width + n % simd::panel_width;
+  }
+  void pack(const execution& on, index n, index groups,
+            const typename kind::canonical& from) const {
+    on.threads.each(n, [&](index i) {
+      for (index g = 0; g < groups; ++g)
+        const_cast<std::int8_t*>(codes)[place_of(i, g, groups)] = from.codes[i * groups + g];
+    });
+    on.threads.each(kind::steps(n, groups),
+                    [&](index b) { const_cast<float*>(steps)[b] = from.step[b]; });
+    on.threads.once([&] { *const_cast<float*>(mean) = *from.mean; });
+  }
+  void unpack(index n, index groups, const typename kind::canonical& to) const {
+    for (index i = 0; i < n; ++i)
+      for (index g = 0; g < groups; ++g) to.codes[i * groups + g] = codes[place_of(i, g, groups)];
+    std::copy_n(steps, kind::steps(n, groups), to.step);
+    *to.mean = *mean;
+  }
+  float scale(index n, index g, index groups) const {
+    return kind::number(*mean, steps[(n * groups + g) / Block], codes[place_of(n, g, groups)]);
+  }
+  static float zero(index, index, index) { return 0; }
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
 /// Operations on plain arrays, value and derivative side by side. Called by every thread of a team
 /// with the same arguments; each computes its share of the outputs and all meet at the end.
 namespace ops {
 
 using simd::panel_width;
+
+namespace detail {
+
+/// A scale as a float, and the code of one that half precision holds.
+inline float float_of(float x) { return x; }
+inline float float_of(simd::f16_code x) {
+  return static_cast<float>(storage::f16::decode(static_cast<std::uint16_t>(x)));
+}
+/// Stores scales of the columns of a panel, which half precision holds where they become halves.
+inline void store_scales(const float (&x)[panel_width], float* to) {
+  std::copy_n(x, panel_width, to);
+}
+inline void store_scales(const float (&x)[panel_width], simd::f16_code* to) {
+  bool common = true;  // normal numbers and zeros, which need no rounding
+  for (index i = 0; i < panel_width; ++i) {
+    std::uint32_t bits = 0;
+    __builtin_memcpy(&bits, &x[i], sizeof bits);
+    const std::uint32_t size = bits & 0x7fffffff, base = size == 0 ? 0 : 0x38000000;
+    common &= size == 0 || (size - 0x38800000 < 0x0f000000 && (size & 0x1fff) == 0);
+    to[i] = static_cast<simd::f16_code>((bits >> 16 & 0x8000) | (size - base) >> 13);
+  }
+  for (index i = 0; i < panel_width && !common; ++i)
+    to[i] = static_cast<simd::f16_code>(storage::f16::encode(static_cast<double>(x[i])));
+}
+
+/// Whether words of panels are bytes of canonical rows, with the origin added to each code.
+template <class S>
+constexpr bool has_words_of_rows() {
+  if constexpr (S::per_word == 1)
+    return false;
+  else
+    return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && simd::spare_bits(S::code) == 0 &&
+           (S::origin == 0 || S::origin == 1 << (simd::bits_of(S::code) - 1));
+}
+/// Fills the whole words of a panel from `count` canonical rows of so many bytes; returns how many
+/// words of a row there are.
+template <class S>
+index copy_words(index k, index count, const void* rows, index bytes, simd::word* out) {
+  simd::word origins = 0;
+  for (int j = 0; j < S::per_word; ++j)
+    origins |= static_cast<simd::word>(S::origin) << j * simd::bits_of(S::code);
+  const index whole = k / S::per_word;
+  for (index d = 0; d < whole; ++d, out += panel_width) {
+    const auto* from = static_cast<const unsigned char*>(rows) + d * sizeof(simd::word);
+    for (index i = 0; i < count; ++i, from += bytes) {
+      simd::word codes;
+      __builtin_memcpy(&codes, from, sizeof codes);
+      out[i] = codes ^ origins;
+    }
+    std::fill_n(out + count, panel_width - count, simd::word{0});
+  }
+  return whole;
+}
+
+}  // namespace detail
 
 /// A weight matrix W[N, K] packed for products: panels of 32 output features, each K rows of
 /// numbers or of words of codes (see simd::word). The last panel is padded. The layout is the same
@@ -8721,10 +10095,16 @@ template <class T, class S>
 struct packed_matrix {
   using storage = S;
   using word = typename S::word;
+  /// Scales of ggml's blocks are halves in files, too.
+  using scale = std::conditional_t<S::ggml, simd::f16_code, float>;
   const word* panels = nullptr;
-  const float* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
-  const float* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
+  const scale* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
+  const scale* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
+  /// Codes of the scales, in place of `scales` and `zeros`.
+  [[no_unique_address]] packed_levels<typename S::levels> levels{};
+  /// Numbers that are added to those of the codes, see storage::corrected.
+  [[no_unique_address]] packed_correction<T, typename S::correction> correction{};
 
   /// Rows of words in a panel of `k` inputs.
   static constexpr index depth(index k) { return S::words(k); }
@@ -8752,12 +10132,17 @@ struct packed_matrix {
   /// W(n, j).
   T at(index n, index j, index k) const {
     auto x = static_cast<T>(S::decode(code(n, j, k)));
-    if constexpr (S::scaled) {
+    if constexpr (has_levels<S>) {
+      const index g = group_of<S>(j), groups = row_scales<S>(k);
+      if constexpr (S::centred) x -= static_cast<T>(levels.zero(n, g, groups));
+      x *= static_cast<T>(levels.scale(n, g, groups));
+    } else if constexpr (S::scaled) {
       const index g = scale_at(n, j, k);
       if constexpr (S::centred && !S::ggml) x -= static_cast<T>(zeros[g]);
-      x *= static_cast<T>(scales[g]);
-      if constexpr (has_minima<S>) x += static_cast<T>(zeros[g]);
+      x *= static_cast<T>(detail::float_of(scales[g]));
+      if constexpr (has_minima<S>) x += static_cast<T>(detail::float_of(zeros[g]));
     }
+    if constexpr (is_corrected<S>) x += correction.at(n, j, k);
     return x;
   }
 };
@@ -8773,8 +10158,14 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
   on.threads.each(round_up(n, panel_width) / panel_width, [&](index panel) {
     const index first = panel * panel_width, count = (std::min)(panel_width, n - first);
     word* const out = const_cast<word*>(to.panels) + first * depth;
+    index whole = 0;
+    if constexpr (detail::has_words_of_rows<S>()) {
+      const index bytes = row_values<S>(k) * static_cast<index>(sizeof(typename S::value));
+      const auto* const rows = from.data + first * row_values<S>(k);
+      whole = detail::copy_words<S>(k, count, rows, bytes, out);
+    }
     for (index i = 0; i < panel_width; ++i)
-      for (index d = 0; d < depth; d += step) {
+      for (index d = whole; d < depth; d += step) {
         word block[std::size_t{step}] = {};
         if constexpr (S::per_word == 1) {
           if (i < count) block[0] = from.data[(first + i) * k + d];
@@ -8788,15 +10179,19 @@ __attribute__((noinline)) void pack(const execution& on, index n, index k,
         }
         for (index b = 0; b < step; ++b) out[(d + b) * panel_width + i] = block[b];
       }
-    for (index i = 0; S::scaled && i < panel_width; ++i)
-      for (index g = 0; g < groups; ++g) {
-        const index at = (panel * groups + g) * panel_width + i;
-        const bool real = i < count;
-        const_cast<float*>(to.scales)[at] = real ? from.scales[(first + i) * groups + g] : 0.0f;
-        if constexpr (S::centred)
-          const_cast<float*>(to.zeros)[at] = real ? from.zeros[(first + i) * groups + g] : 0.0f;
-      }
+    for (index g = 0; S::scaled && !has_levels<S> && g < groups; ++g) {
+      const auto store = [&](const float* x, const typename matrix::scale* y) {
+        float some[panel_width] = {};
+        for (index i = 0; i < count; ++i) some[i] = x[(first + i) * groups + g];
+        detail::store_scales(
+            some, const_cast<typename matrix::scale*>(y) + (panel * groups + g) * panel_width);
+      };
+      store(from.scales, to.scales);
+      if constexpr (S::centred) store(from.zeros, to.zeros);
+    }
   });
+  if constexpr (has_levels<S>) to.levels.pack(on, n, groups, from.levels);
+  if constexpr (is_corrected<S>) to.correction.pack(on, n, k, from.correction);
 }
 
 /// Fills the panels of `to` from f32 master weights, for training in bf16. Also fills `rows`: pairs
@@ -8835,17 +10230,902 @@ void unpack(index n, index k, const packed_matrix<T, S>& from, const matrix_ref<
   const index groups = row_scales<S>(k);
   for (index i = 0; i < n; ++i) {
     for (index j = 0; j < k; ++j) to.set_code(i, j, k, from.code(i, j, k));
-    for (index g = 0; g < groups; ++g) {
+    for (index g = 0; g < groups && !has_levels<S>; ++g) {
       const index at = from.scale_at(i, g * S::group, k);
-      to.scales[i * groups + g] = from.scales[at];
-      if constexpr (S::centred) to.zeros[i * groups + g] = from.zeros[at];
+      to.scales[i * groups + g] = detail::float_of(from.scales[at]);
+      if constexpr (S::centred) to.zeros[i * groups + g] = detail::float_of(from.zeros[at]);
     }
   }
+  if constexpr (has_levels<S>) {
+    from.levels.unpack(n, groups, to.levels);
+    to.open(n, k);
+  }
+  if constexpr (is_corrected<S>) from.correction.unpack(n, k, to.correction);
 }
 
 }  // namespace ops
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops::detail {
+
+/// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
+inline constexpr index block_rows = 8 * 12;
+
+/// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
+/// [i0, i1) of panels [p0, p1). Each output is one sum, whatever block it falls into.
+template <class F>
+void each_block(const execution& on, index m, index n, F&& f) {
+  const index panels = round_up(n, panel_width) / panel_width;
+  const index blocks = round_up(m, block_rows) / block_rows;
+  const index height = round_up((m + blocks - 1) / blocks, 12);
+  const auto [first, last] = on.threads.range(panels * blocks);
+  // Many rows: every thread has its own, which it has in its caches from the last operation. Few
+  // rows: every thread has its own panels, so each reads only its part of the weights.
+  const bool many = blocks >= 4 * on.threads.size();
+  for (index unit = many ? first : 0, step = 1; unit < (many ? last : blocks); unit += step) {
+    index block = unit, p0 = first / blocks, p1 = last / blocks;
+    if (many) {
+      block = unit / panels;
+      p0 = unit % panels;
+      p1 = (std::min)(panels, p0 + (last - unit));
+      step = p1 - p0;
+    } else {
+      p0 += block < first % blocks;
+      p1 += block < last % blocks;
+    }
+    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
+    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);  // one call, so one copy of what it does
+  }
+}
+
+/// Epilogue without effect for a block of a product.
+struct as_it_is {
+  void operator()(index, index, index, index) const {}
+};
+
+/// A product C[m, n] = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer
+/// epilogue, of words of four int8.
+template <class Value, class T, class Epilogue>
+struct block_product {
+  index m, n, k;  ///< k counts what A and B hold
+  simd::rows_operand<Value> a;
+  simd::columns_operand<Value> b;
+  T* c;
+  index ldc;
+  Epilogue e;
+  index slack;  ///< columns behind the last that may be written
+
+  /// Computes it, by this thread alone.
+  void run(simd::level level) const {
+    const auto by = [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (std::is_same_v<Value, T>)
+        K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
+      else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
+        K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
+      else
+        K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
+    };
+    if constexpr (std::is_same_v<Value, T>)
+      simd::dispatch(level, by);
+    else
+      simd::dispatch_dot(level, by);
+  }
+  /// Splits it over the team. Each block is handed to `finish`.
+  template <class Finish = as_it_is>
+  void split(const execution& on, const Finish& finish = {}) const {
+    each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+      const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
+      const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
+      const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
+      T* const to = c + i0 * ldc + j0;
+      const block_product part{i1 - i0,        j1 - j0,       k, left, right, to, ldc,
+                               e.from(i0, j0), slack + n - j1};
+      part.run(on.level);
+      finish(i0, i1, j0, j1);
+    });
+  }
+};
+
+/// Steps of a sum whose operands are gathered at a time.
+inline constexpr index gathered_steps = 128;
+
+/// Splits C += alpha A B over the team, B[K, N] as it lies in memory, some steps of K at a time.
+/// What these steps read of B, and of A where it is a transpose, is copied side by side first.
+/// Lines that are far apart displace each other from the first-level cache.
+template <class Value, class T>
+void split_sum(const execution& on, index m, index n, index k, const simd::rows_operand<Value>& a,
+               const Value* b, T* c, T alpha) {
+  using product = block_product<Value, T, simd::epilogue<T>>;
+  const simd::epilogue<T> add{nullptr, alpha, true};
+  if (m < block_rows / 2)  // read once or twice, not worth a copy
+    return product{m, n, k, a, {b, n, panel_width}, c, n, add, 0}.split(on);
+  each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+    alignas(64) Value left[gathered_steps * block_rows];
+    alignas(64) Value right[gathered_steps * panel_width];
+    for (index k0 = 0; k0 < k; k0 += gathered_steps) {
+      const index steps = (std::min)(gathered_steps, k - k0);
+      simd::rows_operand<Value> rows{a.data + i0 * a.row + k0 * a.column, a.row, a.column};
+      if (a.row == 1) {
+        for (index s = 0; s < steps; ++s)
+          std::copy_n(rows.data + s * a.column, i1 - i0, left + s * block_rows);
+        rows = {left, 1, block_rows};
+      }
+      for (index p = p0; p < p1; ++p) {
+        const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+        for (index s = 0; s < steps; ++s) {
+          const Value* const from = b + (k0 + s) * n + j0;
+          Value* const to = right + s * panel_width;
+          if (columns == panel_width) {
+            std::copy_n(from, panel_width, to);  // without a call
+          } else {
+            std::copy_n(from, columns, to);
+            std::fill_n(to + columns, panel_width - columns, Value{});
+          }
+        }
+        const product part{i1 - i0,
+                           columns,
+                           steps,
+                           rows,
+                           {right, panel_width, 0},
+                           c + i0 * n + j0,
+                           n,
+                           add,
+                           panel_width - columns};
+        part.run(on.level);
+      }
+    }
+  });
+}
+
+}  // namespace ops::detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Whether products of storage `S` round their inputs first.
+template <class S>
+inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
+/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+template <class S>
+inline constexpr bool trainable =
+    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
+
+/// Rows up to which every thread converts for itself instead of waiting for the others.
+inline constexpr index own_rows = 4;
+
+/// Whether products of storage `S` round their inputs to int8.
+template <class S>
+inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
+template <class S>
+inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
+template <class S>
+constexpr index converted_words(index k) {
+  const index depth = packed_matrix<float, S>::depth(k);
+  return in_int8<S> ? depth * (S::per_word / 4) : depth;
+}
+/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
+template <class S>
+constexpr index converted_scales(index k) {
+  return in_int8<S> ? row_scales<S>(k) : 0;
+}
+
+/// Whether products of storage `S` read inputs that are rounded and read back, in training.
+template <class S>
+inline constexpr bool fakes_inputs = converts<S>&& linnet::detail::is_fake<S>;
+/// Scratch bytes for that: the numbers, then the codes of each row.
+template <class S>
+constexpr index faked_bytes(index rows, index in, index threads) {
+  const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
+  return all * (4 * in + round_up(in, 4));
+}
+
+/// Scratch bytes for the rounded inputs of products, see converted_bytes().
+template <class S>
+constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
+  if (!converts<S>) return 0;
+  if constexpr (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
+  using matrix = packed_matrix<float, S>;
+  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
+  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
+  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
+  return training ? (std::max)(forward, backward) : forward;
+}
+/// Whether products of storage `S` need scratch memory.
+template <class S>
+inline constexpr bool uses_scratch = converts<S> || reduced_inputs<S>(1) > 0;
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  const index rounded = rounded_bytes<S>(rows, in, out, threads, training);
+  if (reduced_inputs<S>(in) == 0) return rounded;
+  return round_up(rounded, alignment) +
+         rows * reduced_inputs<S>(in) * static_cast<index>(sizeof(float));
+}
+
+namespace detail {
+
+/// The inputs of a product as words of low precision.
+struct converted_rows {
+  simd::rows_operand<simd::word> codes{};
+  float* scales = nullptr;       ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
+};
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
+template <class S>
+std::int32_t group_extra(std::int32_t sum) {
+  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
+  const auto x = static_cast<float>(sum);
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
+/// each group of a row where weights have scales of groups.
+template <class S>
+converted_rows convert(const execution& on, index m, index k, const float* x) {
+  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
+  auto* words = static_cast<simd::word*>(on.converted);
+  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
+  converted_rows to{{words, width, 1}, nullptr, nullptr};
+  to.scales = reinterpret_cast<float*>(words + m * width);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (in_int8<S>) {
+        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
+        float* const scale = to.scales + i * scales;
+        std::int32_t* const sum = to.sums + i * scales;
+        if constexpr (in_int8_groups<S>) {
+          K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
+                                                     scale, sum);
+          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
+        } else {
+          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
+        }
+      } else {
+        K::template to_bf16<float>(k, x + i * k,
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+      }
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return to;
+}
+
+/// x[m, k] rounded as convert() does for the storage that `S` stands for, and read back; x itself
+/// without memory for it.
+template <class S>
+const float* fake_inputs(const execution& on, index m, index k, const float* x) {
+  if (!on.converted) return x;
+  const index group = S::grid::group ? S::grid::group : k, width = round_up(k, 4);
+  auto* numbers = static_cast<float*>(on.converted);
+  if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
+  auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      for (index j = 0; j < k; j += group) {
+        const index n = (std::min)(group, k - j);
+        std::int8_t* const q = codes + i * width;
+        std::int32_t sum = 0;
+        const float scale = decltype(kernels)::template to_int8<float>(n, x + i * k + j, q, sum);
+        for (index l = 0; l < n; ++l) numbers[i * k + j + l] = scale * static_cast<float>(q[l]);
+      }
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return numbers;
+}
+
+/// Inputs whose products with decoded weights are summed at a time.
+inline constexpr index decoded_rows = 128;
+
+/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
+/// scales in panel `p`. These are floats.
+template <class S, class Kernels, class F>
+void each_group(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
+                F&& f) {
+  using matrix = packed_matrix<float, S>;
+  alignas(64) float numbers[2][panel_width];
+  for (index at = k0; at < k1;) {
+    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
+    const simd::word* const words =
+        w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
+    const float *scales = nullptr, *zeros = nullptr;
+    if constexpr (has_levels<S>) {
+      const index groups = row_scales<S>(k);
+      for (index j = 0; j < panel_width; ++j) {
+        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
+        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
+      }
+      scales = numbers[0], zeros = numbers[1];
+    } else if constexpr (S::scaled) {
+      const index scale = matrix::scale_at(p * panel_width, at, k);
+      const auto floats = [&](const typename matrix::scale* some, int which) -> const float* {
+        if constexpr (S::ggml) {
+          Kernels::template from_halves<float>(panel_width, some, numbers[which]);
+          return numbers[which];
+        } else {
+          return some;
+        }
+      };
+      scales = floats(w.scales + scale, 0);
+      if constexpr (S::centred) zeros = floats(w.zeros + scale, 1);
+    }
+    f(at, end, words, scales, S::centred ? zeros : nullptr);
+    at = end;
+  }
+}
+
+}  // namespace detail
+
+/// Activation of `n` finished values of a product, in place; `gate` are values of another product.
+/// See activates() and gates().
+template <class T>
+using epilogue = void (*)(simd::level level, index n, const T* gate, T* y);
+
+/// y = f(y)
+template <activation_kind A, class T>
+void activates(simd::level level, index n, const T*, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
+}
+/// y = f(gate) y (Shazeer 2020)
+template <activation_kind A, class T>
+void gates(simd::level level, index n, const T* gate, T* y) {
+  simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
+}
+
+/// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
+/// or y += .... Then y = finish(y), then y = residual + y. A thread does these two on a block that
+/// it has just computed and has in its cache. They need no pass over memory and no barrier. They
+/// are the row kernels of the separate operations and give the same bits. In the register tiles
+/// they would multiply the code and compile time of every tile by the kinds of activations.
+template <class T, class S>
+struct product {
+  const packed_matrix<T, S>& w;
+  index n;
+  T* y;
+  const T* bias = nullptr;
+  bool accumulate = false;
+  T alpha = T(1);
+  epilogue<T> finish = nullptr;
+  /// [M, N], or null. It is finished before this call, or by a product of this width earlier in the
+  /// batch, whose blocks fall to the same threads.
+  const T* gate = nullptr;
+  const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
+
+  /// How a product is written, before `finish`.
+  constexpr simd::epilogue<T> write() const { return {bias, alpha, accumulate}; }
+  /// Work that remains for rows [i0, i1) of columns [j0, j1).
+  void complete(simd::level level, index i0, index i1, index j0, index j1) const {
+    if (finish == nullptr && residual == nullptr) return;
+    assert(residual != y && "linnet::ops: a residual is not where its sum goes");
+    for (index i = i0; i < i1; ++i) {
+      const index first = i * n + j0, count = j1 - j0;
+      if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
+      if (residual)
+        simd::dispatch(level, [&](auto k) {
+          decltype(k)::template add<T>(count, residual + first, y + first, y + first);
+        });
+    }
+  }
+};
+
+namespace detail {
+
+/// Shows the tap what a batch of products reads.
+template <class S>
+void show_inputs(const execution& on, index m, index k, const float* x,
+                 const product<float, S>* all, std::size_t count) {
+  const auto panels = [](const void* products, index i) -> const void* {
+    return static_cast<const product<float, S>*>(products)[i].w.panels;
+  };
+  on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
+}
+
+/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
+/// decode the weights to f32, some inputs at a time.
+template <class S, class Kernels>
+void decoded_product(Kernels kernels, index i0, index i1, index p, index k, const float* x,
+                     const product<float, S>& one) {
+  constexpr auto origin = static_cast<float>(S::origin);
+  const packed_matrix<float, S>& w = one.w;
+  const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  float* const y = one.y;
+  simd::epilogue<float> part = one.write().from(i0, j0);
+  if (i1 - i0 == 1) {
+    alignas(64) float sums[panel_width] = {};
+    each_group(kernels, p, k, 0, k, w,
+               [&](index first, index last, const simd::word* words, const float* scales,
+                   const float* zeros) {
+                 Kernels::template row_by_panel<S::code, has_minima<S>>(
+                     last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
+               });
+    float* const out = y + i0 * n + j0;
+    for (index j = 0; j < columns; ++j)
+      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
+               (part.bias ? part.bias[j] : 0.0f);
+    return;
+  }
+  alignas(64) float numbers[decoded_rows * panel_width];
+  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
+    const index k1 = (std::min)(k, k0 + decoded_rows);
+    each_group(kernels, p, k, k0, k1, w,
+               [&](index first, index last, const simd::word* words, const float* scales,
+                   const float* zeros) {
+                 Kernels::template decode_panel<S::code, has_minima<S>>(
+                     (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
+                     numbers + (first - k0) * panel_width);
+               });
+    Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
+                                      {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
+                                      panel_width - columns);
+    part.bias = nullptr;
+    part.accumulate = true;
+  }
+}
+
+/// Computes rows [i0, i1) of panel `p` of y = x W^T from int8 inputs and codes with scales of
+/// groups.
+template <class S, class Kernels>
+void grouped_product(Kernels, index i0, index i1, index p, index k, const converted_rows& x,
+                     const product<float, S>& one) {
+  using matrix = packed_matrix<float, S>;
+  const packed_matrix<float, S>& w = one.w;
+  const index n = one.n, j0 = p * panel_width, depth = matrix::depth(k);
+  const index groups = row_scales<S>(k), scale = p * groups * panel_width;
+  const simd::grouped_rows rows{x.codes.data + i0 * x.codes.row, x.codes.row,
+                                x.scales + i0 * groups,
+                                reinterpret_cast<const simd::word*>(x.sums + i0 * groups), groups};
+  const simd::grouped_panel<typename matrix::scale> panel{
+      w.panels + j0 * depth, depth, S::group ? S::group / S::per_word : depth, w.scales + scale,
+      S::centred ? w.zeros + scale : nullptr};
+  Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
+                                                           rows, panel, one.y + i0 * n + j0, n,
+                                                           one.write().from(i0, j0));
+}
+
+/// The first product of a correction of low rank, x[m, k] right^T, in scratch memory; null for
+/// others.
+template <class T, class S>
+const T* reduce(const execution& on, index m, index k, const T* x, const product<T, S>& one) {
+  if constexpr (reduced_inputs<S>(1) == 0) {
+    return nullptr;
+  } else {
+    assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+    const index width = reduced_inputs<S>(k);
+    const index before = rounded_bytes<S>(m, k, one.n, on.threads.size(), false);
+    auto* const z =
+        reinterpret_cast<T*>(static_cast<std::byte*>(on.converted) + round_up(before, alignment));
+    on.threads.wait();  // until no thread reads what an earlier product put there
+    each_block(on, m, width, [&](index i0, index i1, index p0, index p1) {
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index p = p0; p < p1; ++p)
+          one.w.correction.reduce(kernels, corrected_block<T>{x, k, z, width, T(1), i0, i1, p});
+      });
+    });
+    on.threads.wait();
+    return z;
+  }
+}
+
+}  // namespace detail
+
+/// All products of x[M, K], which is converted once.
+template <class T, class S>
+void gemm_batch(const execution& on, index m, index k, const T* x,
+                std::span<const product<T, S>> all) {
+  using matrix = packed_matrix<T, S>;
+  if constexpr (std::is_same_v<T, float>)
+    if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
+  detail::converted_rows inputs;
+  if constexpr (fakes_inputs<S>)
+    x = detail::fake_inputs<S>(on, m, k, x);
+  else if constexpr (converts<S>)
+    inputs = detail::convert<S>(on, m, k, x);
+  for (const product<T, S>& one : all) {
+    const auto& w = one.w;
+    const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
+    const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
+                                                         panel_width * depth};
+    [[maybe_unused]] const T* const reduced = detail::reduce(on, m, k, x, one);
+    const auto finish = [&](index i0, index i1, index j0, index j1) {
+      if constexpr (is_corrected<S>)
+        simd::dispatch(on.level, [&](auto kernels) {
+          for (index p = j0 / panel_width; p * panel_width < j1; ++p)
+            w.correction.add(
+                kernels, detail::corrected_block<T>{x, k, one.y, n, one.alpha, i0, i1, p}, reduced);
+        });
+      one.complete(on.level, i0, i1, j0, j1);
+    };
+    if constexpr (S::per_word == 1) {
+      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
+                                                     one.y, n, one.write(), padding}
+          .split(on, finish);
+    } else if constexpr (!converts<S> || in_int8_groups<S>) {
+      detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
+        const auto by = [&](auto kernels) {
+          for (index p = p0; p < p1; ++p) {
+            if constexpr (converts<S>)
+              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
+            else
+              detail::decoded_product(kernels, i0, i1, p, k, x, one);
+            finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
+          }
+        };
+        if constexpr (converts<S>)
+          simd::dispatch_dot(on.level, by);
+        else
+          simd::dispatch(on.level, by);
+      });
+    } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
+      detail::block_product<simd::word, T, simd::epilogue<T>>{
+          m, n, depth, inputs.codes, panels, one.y, n, one.write(), padding}
+          .split(on, finish);
+    } else {
+      const simd::integer_epilogue scaled{
+          one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
+          inputs.scales, inputs.sums};
+      detail::block_product<simd::word, T, simd::integer_epilogue>{
+          m, n, depth, inputs.codes, panels, one.y, n, scaled, padding}
+          .split(on, finish);
+    }
+  }
+  on.threads.wait();
+}
+
+/// @copydoc gemm_batch()
+template <class T, class S, std::size_t Count>
+void gemm_batch(const execution& on, index m, index k, const T* x,
+                const product<T, S> (&all)[Count]) {
+  gemm_batch(on, m, k, x, std::span<const product<T, S>>(all));
+}
+
+/// Products of x[M, K], one after the other; as one batch where all matrices are stored alike.
+template <class T, class First, class... Rest>
+void gemm_each(const execution& on, index m, index k, const T* x, const First& first,
+               const Rest&... rest) {
+  if constexpr ((std::is_same_v<First, Rest> && ...)) {
+    gemm_batch(on, m, k, x, {first, rest...});
+  } else {
+    gemm_batch(on, m, k, x, {first});
+    gemm_each(on, m, k, x, rest...);
+  }
+}
+
+/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ..., as `e` says: {bias, alpha, accumulate}.
+template <class T, class S>
+void matmul(const execution& on, index m, index n, index k, const T* x,
+            const packed_matrix<T, S>& w, T* y, const simd::epilogue<T>& e = {}) {
+  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, e.bias, e.accumulate, e.alpha}});
+}
+
+/// y[M, K] = x[M, N] W[N, K]: a product with W instead of its transpose, of any storage. For small
+/// matrices: it reads the panels value by value and keeps nothing in registers. Split over K.
+template <class T, class S>
+void matmul_transposed(const execution& on, index m, index n, index k, const T* x,
+                       const packed_matrix<T, S>& w, T* y) {
+  on.threads.each(k, [&](index j) {
+    for (index i = 0; i < m; ++i) y[i * k + j] = T(0);
+    for (index first = 0; first < n; first += panel_width) {
+      const index count = (std::min)(panel_width, n - first);
+      T decoded[panel_width];
+      const T* column = decoded;  // W(first ..., j)
+      if constexpr (std::is_same_v<typename S::word, T>)
+        column = w.panels + first * k + j * panel_width;
+      else
+        for (index r = 0; r < count; ++r) decoded[r] = w.at(first + r, j, k);
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index i = 0; i < m; ++i)
+          y[i * k + j] += decltype(kernels)::template dot<T>(count, x + i * n + first, column);
+      });
+    }
+  });
+}
+
+/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
+template <class T, class S>
+void matmul_dx(const execution& on, index m, index n, index k, const T* dy,
+               const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
+  static_assert(
+      S::per_word == 1,
+      "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
+  detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
+  on.threads.wait();
+}
+
+/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
+template <class T>
+void matmul_dw(const execution& on, index m, index n, index k, const T* dy, const T* x, T* dw,
+               T alpha = T(1)) {
+  detail::split_sum<T>(on, n, k, m, {dy, 1, n}, x, dw, alpha);
+  on.threads.wait();
+}
+
+/// Where the derivatives of matmul() are added.
+template <class T>
+struct matmul_gradient {
+  T* dw;           ///< [N, K]
+  T* dx;           ///< [M, K]
+  T alpha = T(1);  ///< of the product
+};
+
+/// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
+/// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
+/// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013).
+template <class T, class S>
+void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
+                     const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
+  const auto [dw, dx, alpha] = to;
+  if constexpr (S::per_word == 1) {
+    if constexpr (fakes_inputs<S>)
+      matmul_dw(on, m, n, k, dy, detail::fake_inputs<S>(on, m, k, x), dw, alpha);
+    else
+      matmul_dw(on, m, n, k, dy, x, dw, alpha);
+    matmul_dx(on, m, n, k, dy, w, dx, alpha);
+  } else {
+    static_assert(trainable<S>,
+                  "linnet: gradients flow through f32, f64 or bf16 with "
+                  "compute::bf16; train first, quantize afterwards");
+    const index pairs = (m + 1) / 2, depth = (n + 1) / 2;
+    auto* const x_pairs = static_cast<simd::word*>(on.converted);  // [pairs, k]
+    auto* const dy_pairs = x_pairs + pairs * k;                    // [pairs, n]
+    auto* const dy_rows = dy_pairs + pairs * n;                    // [m, depth]
+    on.threads.each(pairs, [&](index i) {
+      simd::dispatch(on.level, [&](auto kernels) {
+        using K = decltype(kernels);
+        const bool both = 2 * i + 1 < m;
+        const auto* const one = dy + 2 * i * n;
+        K::template to_bf16_pairs<T>(k, x + 2 * i * k, both ? x + (2 * i + 1) * k : nullptr,
+                                     x_pairs + i * k);
+        K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
+        for (index r = 2 * i; r <= 2 * i + both; ++r)
+          K::template to_bf16<T>(n, dy + r * n,
+                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
+      });
+    });
+    detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
+    detail::split_sum<simd::word>(on, m, k, depth, {dy_rows, depth, 1}, w.rows, dx, alpha);
+    on.threads.wait();
+  }
+}
+
+/// db[N] += column sums of dy[M, N], each sum in ascending row order.
+template <class T>
+void bias_gradient(const execution& on, index m, index n, const T* dy, T* db) {
+  const auto [first, last] = on.threads.range(n);
+  for (index i = 0; i < m; ++i)
+    for (index j = first; j < last; ++j) db[j] += dy[i * n + j];
+  on.threads.wait();
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Path of a parameter in the tree: a chain of names from the leaf to the root, on the stack.
+struct parameter_path {
+  const parameter_path* parent = nullptr;
+  std::string_view name{};
+  index number = -1;  ///< the index of an array element instead of a name
+  index count = 0;    ///< elements of that array
+
+  /// Path of a named child.
+  constexpr parameter_path operator/(std::string_view child) const { return {this, child, -1, 0}; }
+  /// Path of a numbered child.
+  constexpr parameter_path operator/(index child) const { return {this, {}, child, 0}; }
+  /// Path of a numbered child, one of `of`.
+  constexpr parameter_path element(index child, index of) const { return {this, {}, child, of}; }
+  /// Path of the enclosing element: a layer, for parameters of a repeat; else the root.
+  constexpr const parameter_path& enclosing_element() const {
+    return number >= 0 || !parent ? *this : parent->enclosing_element();
+  }
+  /// The dotted name, such as `encoder.0.attention.q.weight`.
+  std::string str() const {
+    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
+                           ? parent->str()
+                           : "";
+    if (!text.empty()) text += '.';
+    if (number < 0) return text + std::string(name);
+    char digits[24];
+    return text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+  }
+};
+
+/// Role of a parameter, which decides its initial values and weight decay.
+enum class role {
+  matrix,    ///< a linear map [out, in]; may be stored quantized
+  table,     ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a
+             ///< token
+  position,  ///< a table of positions or relative-position buckets; always stored in full
+  scale,     ///< a norm's gamma, starts at one
+  bias,      ///< an additive vector, starts at zero
+  moving_average  ///< rows of unit length that follow running averages and have no derivative:
+                  ///< backward adds to their gradient what they are to follow, see
+                  ///< follow_averages()
+};
+
+/// Metadata of one parameter tensor.
+struct tensor_info {
+  index rows = 0;     ///< output features, or 1 for a vector
+  index columns = 0;  ///< input features
+  role kind = role::matrix;
+  double deviation = 0;  ///< standard deviation of the initial normal values
+  /// Replaces the normal initial values: called for value number `i`.
+  double (*start)(const parameter_path& at, index i, random_stream& random) = nullptr;
+
+  /// Number of values.
+  constexpr index size() const { return rows * columns; }
+  /// Whether the tensor takes the model's storage type; all others stay in the scalar type.
+  constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
+  /// Whether weight decay applies: every trained tensor with two dimensions.
+  constexpr bool decays() const {
+    return kind != role::scale && kind != role::bias && kind != role::moving_average;
+  }
+};
+
+/// Position of a parameter's layer in its stack, for initial values that depend on it.
+struct layer_position {
+  double layer = 0, layers = 1;
+
+  /// Finds the position for this parameter; a layer outside a stack is the only one.
+  constexpr explicit layer_position(const parameter_path& at) {
+    const parameter_path& element = at.enclosing_element();
+    if (element.number < 0) return;
+    layer = static_cast<double>(element.number);
+    layers =
+        static_cast<double>(element.count > element.number ? element.count : element.number + 1);
+  }
+  /// Position in the stack: 0 in the first layer, 1 in the last.
+  constexpr double fraction() const { return layers > 1 ? layer / (layers - 1) : 0; }
+  /// Remaining part of the stack: 1 in the first layer, 1 / layers in the last.
+  constexpr double rest() const { return 1 - layer / layers; }
+};
+
+/// The initial value 0, for tensor_info::start.
+inline double start_zero(const parameter_path&, index, random_stream&) { return 0; }
+
+/// The forms in which a layer's `params` can appear.
+namespace form {
+/// Canonical weights: matrices in storage `S`, vectors and position tables in `T`.
+template <class T, class S>
+struct canonical {
+  using matrix = matrix_ref<storage::single<S>>;
+  using vector = T*;
+};
+/// Gradients, in the scalar type.
+template <class T>
+struct gradient {
+  using matrix = T*;
+  using vector = T*;
+};
+/// Packed weights for kernels: packed panels, and while training also the canonical rows.
+template <class T, class S>
+struct packed {
+  using matrix = ops::packed_matrix<T, storage::single<S>>;
+  using vector = const T*;
+};
+
+/// The form of a part of the model that has storage of its own, see storage::per_role.
+template <class Form, storage::part P>
+struct part_of {
+  using type = Form;
+};
+template <class T, class S, storage::part P>
+struct part_of<canonical<T, S>, P> {
+  using type = canonical<T, storage::at<S, P>>;
+};
+template <class T, class S, storage::part P>
+struct part_of<packed<T, S>, P> {
+  using type = packed<T, storage::at<S, P>>;
+};
+template <class Form, storage::part P>
+using at = typename part_of<Form, P>::type;
+}  // namespace form
+
+/// A matrix that a layer keeps as others: base + scale F[N - 1] ... F[0]. visit() passes it beside
+/// the matrix itself, see nn/layer.hpp.
+template <class Leaf, std::size_t N>
+struct matrix_expression {
+  Leaf factors[N]{};      ///< the one that is applied first comes first
+  index widths[N + 1]{};  ///< factor k is [widths[k + 1], widths[k]]
+  Leaf base{};            ///< empty for a plain product
+  double scale = 1;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The ends of a layer's channels, what `channels(ends, p)` of a layer is given beside its
+/// parameters. Sets of channels have numbers; -1 is one that nobody asks for. `Map` keeps what
+/// layers say, see compress/channel_map.hpp.
+template <class Map>
+struct channel_ends {
+  Map* map = nullptr;
+  index in = -1;      ///< channels that the layer reads
+  index out = -1;     ///< channels that it writes
+  index memory = -1;  ///< channels of an encoder's output, which cross-attention reads
+
+  /// The ends of a layer inside of this one.
+  constexpr channel_ends between(index from, index to) const { return {map, from, to, memory}; }
+  /// A new set of `width` channels, of heads that are `head` wide if that is given.
+  index open(index width, index head = 0) const { return map->open(width, head); }
+  /// Columns of a tensor are multiplied by the channels `in`.
+  template <class Leaf>
+  void reads(const Leaf& leaf, const tensor_info& info) const {
+    map->read(in, leaf, info);
+  }
+  /// Rows of a tensor make the channels `out`; of a vector, its numbers do.
+  template <class Leaf>
+  void writes(const Leaf& leaf, const tensor_info& info) const {
+    map->write(out, leaf, info, false);
+  }
+  /// Rows of a table that are looked up are the channels `out`.
+  template <class Leaf>
+  void looks_up(const Leaf& leaf, const tensor_info& info) const {
+    map->write(out, leaf, info, true);
+  }
+  /// The channels `out` are `in`, or their sum with something else.
+  void passes() const { map->join(in, out); }
+  /// Something that is not linear, or unknown, reads channels or writes them: nothing folds there.
+  void fix(index channels, const char* why) const { map->fix(channels, why); }
+  /// Channels meet others one by one: they may be scaled, but not mixed.
+  void elementwise(index channels, const char* why) const { map->elementwise(channels, why); }
+  /// The channels `out` are `in` behind a Hadamard transform.
+  void transforms() const { map->transform(in, out); }
+  /// The channels `out` are `in` normalised. `why` says what keeps them from being rotated, null
+  /// where nothing does.
+  void normalises(const char* why) const { map->normalise(in, out, why); }
+};
+
+namespace detail {
+
+/// Asks a layer for its channels. At those of a layer that has no `channels` nothing folds.
+template <class Layer, class Ends, class P>
+void describe_channels(const Ends& c, P&& p) {
+  if constexpr (requires { Layer::channels(c, p); }) {
+    Layer::channels(c, p);
+  } else {
+    c.fix(c.in, "a layer that does not say which channels it reads");
+    c.fix(c.out, "a layer that does not say which channels it writes");
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Context of a call: sizes, tables and options that all its layers read.
+
+/// @file
+/// Dropout with masks that are computed, never stored. Whether a value is dropped depends on the
+/// seed, the step, the sample's index in the whole batch, the dropout id and the position alone.
+/// And layer dropout, which takes a whole layer away from a sample.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -8864,14 +11144,14 @@ namespace ops {
 /// Multiplies `n` values of one sample, from position `first` on, with 0 or 1 / (1 - rate). The
 /// values of `other`, unless it is null, are multiplied likewise.
 template <class Kernels, class T>
-void drop(Kernels, const dropout_key& key, index sample, int dropout_id, index first, index n, T* x,
-          T* other = nullptr) {
+void drop(const Kernels& kernels, const dropout_key& key, index sample, int dropout_id, index first,
+          index n, T* x, T* other = nullptr) {
   if (key.rate <= 0) return;
-  Kernels::template drop<T>(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
-                            static_cast<std::uint64_t>(key.sample + sample) << 24 ^
-                                static_cast<std::uint64_t>(dropout_id),
-                            static_cast<std::uint32_t>(key.rate * 4294967296.0),
-                            static_cast<T>(1.0 / (1.0 - key.rate)), first, n, x, other);
+  kernels.drop(key.seed ^ (key.step * 0x9E3779B97F4A7C15ull),
+               static_cast<std::uint64_t>(key.sample + sample) << 24 ^
+                   static_cast<std::uint64_t>(dropout_id),
+               static_cast<std::uint32_t>(key.rate * 4294967296.0),
+               static_cast<T>(1.0 / (1.0 - key.rate)), first, n, x, other);
 }
 
 /// x *= mask for [batch, length, width] values, in place; also its own derivative. `T` float or
@@ -9208,718 +11488,6 @@ struct context {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Names of parameters, and the forms a parameter takes: canonical weights, gradients, and the
-/// packed form that kernels read.
-
-/// @file
-/// The one boundary between layers and matrix kernels. Shapes stop here: M, N and K are run-time
-/// numbers, only the scalar and the storage type are part of the code.
-
-/// @file
-/// Products of matrices as they lie in memory, split over a team of threads.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops::detail {
-
-/// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
-inline constexpr index block_rows = 8 * 12;
-
-/// Calls f(i0, i1, p0, p1) for this thread's share of the outputs of an [M, N] product: rows
-/// [i0, i1) of panels [p0, p1). Each output is one sum, whatever block it falls into.
-template <class F>
-void each_block(const execution& on, index m, index n, F&& f) {
-  const index panels = round_up(n, panel_width) / panel_width;
-  const index blocks = round_up(m, block_rows) / block_rows;
-  const index height = round_up((m + blocks - 1) / blocks, 12);
-  const auto [first, last] = on.threads.range(panels * blocks);
-  // Many rows: every thread has its own, which it has in its caches from the last operation. Few
-  // rows: every thread has its own panels, so each reads only its part of the weights.
-  const bool many = blocks >= 4 * on.threads.size();
-  for (index unit = many ? first : 0, step = 1; unit < (many ? last : blocks); unit += step) {
-    index block = unit, p0 = first / blocks, p1 = last / blocks;
-    if (many) {
-      block = unit / panels;
-      p0 = unit % panels;
-      p1 = (std::min)(panels, p0 + (last - unit));
-      step = p1 - p0;
-    } else {
-      p0 += block < first % blocks;
-      p1 += block < last % blocks;
-    }
-    const index i0 = block * height, i1 = (std::min)(m, i0 + height);
-    if (i0 < i1 && p0 < p1) f(i0, i1, p0, p1);  // one call, so one copy of what it does
-  }
-}
-
-/// Epilogue without effect for a block of a product.
-struct as_it_is {
-  void operator()(index, index, index, index) const {}
-};
-
-/// A product C[m, n] = epilogue(A B) of numbers, of words of bf16 pairs, or, with an integer
-/// epilogue, of words of four int8.
-template <class Value, class T, class Epilogue>
-struct block_product {
-  index m, n, k;  ///< k counts what A and B hold
-  simd::rows_operand<Value> a;
-  simd::columns_operand<Value> b;
-  T* c;
-  index ldc;
-  Epilogue e;
-  index slack;  ///< columns behind the last that may be written
-
-  /// Computes it, by this thread alone.
-  void run(simd::level level) const {
-    const auto by = [&](auto kernels) {
-      using K = decltype(kernels);
-      if constexpr (std::is_same_v<Value, T>)
-        K::template multiply<T>(m, n, k, a, b, c, ldc, e, slack);
-      else if constexpr (std::is_same_v<Epilogue, simd::integer_epilogue>)
-        K::template multiply_int8<T>(m, n, k, a, b, c, ldc, e, slack);
-      else
-        K::template multiply_bf16<T>(m, n, k, a, b, c, ldc, e, slack);
-    };
-    if constexpr (std::is_same_v<Value, T>)
-      simd::dispatch(level, by);
-    else
-      simd::dispatch_dot(level, by);
-  }
-  /// Splits it over the team. Each block is handed to `finish`.
-  template <class Finish = as_it_is>
-  void split(const execution& on, const Finish& finish = {}) const {
-    each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-      const index j0 = p0 * panel_width, j1 = (std::min)(n, p1 * panel_width);
-      const simd::rows_operand<Value> left{a.data + i0 * a.row, a.row, a.column};
-      const simd::columns_operand<Value> right{b.data + p0 * b.panel, b.ld, b.panel};
-      T* const to = c + i0 * ldc + j0;
-      const block_product part{i1 - i0,        j1 - j0,       k, left, right, to, ldc,
-                               e.from(i0, j0), slack + n - j1};
-      part.run(on.level);
-      finish(i0, i1, j0, j1);
-    });
-  }
-};
-
-/// Steps of a sum whose operands are gathered at a time.
-inline constexpr index gathered_steps = 128;
-
-/// Splits C += alpha A B over the team, B[K, N] as it lies in memory, some steps of K at a time.
-/// What these steps read of B, and of A where it is a transpose, is copied side by side first.
-/// Lines that are far apart displace each other from the first-level cache.
-template <class Value, class T>
-void split_sum(const execution& on, index m, index n, index k, const simd::rows_operand<Value>& a,
-               const Value* b, T* c, T alpha) {
-  using product = block_product<Value, T, simd::epilogue<T>>;
-  const simd::epilogue<T> add{nullptr, alpha, true};
-  if (m < block_rows / 2)  // read once or twice, not worth a copy
-    return product{m, n, k, a, {b, n, panel_width}, c, n, add, 0}.split(on);
-  each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-    alignas(64) Value left[gathered_steps * block_rows];
-    alignas(64) Value right[gathered_steps * panel_width];
-    for (index k0 = 0; k0 < k; k0 += gathered_steps) {
-      const index steps = (std::min)(gathered_steps, k - k0);
-      simd::rows_operand<Value> rows{a.data + i0 * a.row + k0 * a.column, a.row, a.column};
-      if (a.row == 1) {
-        for (index s = 0; s < steps; ++s)
-          std::copy_n(rows.data + s * a.column, i1 - i0, left + s * block_rows);
-        rows = {left, 1, block_rows};
-      }
-      for (index p = p0; p < p1; ++p) {
-        const index j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
-        for (index s = 0; s < steps; ++s) {
-          const Value* const from = b + (k0 + s) * n + j0;
-          Value* const to = right + s * panel_width;
-          if (columns == panel_width) {
-            std::copy_n(from, panel_width, to);  // without a call
-          } else {
-            std::copy_n(from, columns, to);
-            std::fill_n(to + columns, panel_width - columns, Value{});
-          }
-        }
-        const product part{i1 - i0,
-                           columns,
-                           steps,
-                           rows,
-                           {right, panel_width, 0},
-                           c + i0 * n + j0,
-                           n,
-                           add,
-                           panel_width - columns};
-        part.run(on.level);
-      }
-    }
-  });
-}
-
-}  // namespace ops::detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// Whether products of storage `S` round their inputs first.
-template <class S>
-inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
-/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
-template <class S>
-inline constexpr bool trainable =
-    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
-
-/// Rows up to which every thread converts for itself instead of waiting for the others.
-inline constexpr index own_rows = 4;
-
-/// Whether products of storage `S` round their inputs to int8.
-template <class S>
-inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
-/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
-template <class S>
-inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
-/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
-template <class S>
-constexpr index converted_words(index k) {
-  const index depth = packed_matrix<float, S>::depth(k);
-  return in_int8<S> ? depth * (S::per_word / 4) : depth;
-}
-/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
-template <class S>
-constexpr index converted_scales(index k) {
-  return in_int8<S> ? row_scales<S>(k) : 0;
-}
-
-/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
-/// `threads` threads.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  if (!converts<S>) return 0;
-  using matrix = packed_matrix<float, S>;
-  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
-  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
-  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
-  return training ? (std::max)(forward, backward) : forward;
-}
-
-namespace detail {
-
-/// The inputs of a product as words of low precision.
-struct converted_rows {
-  simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;       ///< int8: one per row, or per row and group
-  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
-};
-/// How the codes of storage `S` become numbers.
-template <class S>
-inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
-                                               : S::ggml   ? simd::code_offset::minimum
-                                                           : simd::code_offset::zero;
-/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
-template <class S>
-std::int32_t group_extra(std::int32_t sum) {
-  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
-  const auto x = static_cast<float>(sum);
-  std::int32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  return bits;
-}
-/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
-/// each group of a row where weights have scales of groups.
-template <class S>
-converted_rows convert(const execution& on, index m, index k, const float* x) {
-  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
-  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
-  auto* words = static_cast<simd::word*>(on.converted);
-  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
-  converted_rows to{{words, width, 1}, nullptr, nullptr};
-  to.scales = reinterpret_cast<float*>(words + m * width);
-  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
-  const auto row = [&](index i) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      if constexpr (in_int8<S>) {
-        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
-        float* const scale = to.scales + i * scales;
-        std::int32_t* const sum = to.sums + i * scales;
-        if constexpr (in_int8_groups<S>) {
-          K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
-                                                     scale, sum);
-          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
-        } else {
-          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
-        }
-      } else {
-        K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
-      }
-    });
-  };
-  if (m <= own_rows)
-    for (index i = 0; i < m; ++i) row(i);
-  else
-    on.threads.each(m, row);
-  return to;
-}
-
-/// Inputs whose products with decoded weights are summed at a time.
-inline constexpr index decoded_rows = 128;
-
-/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`.
-template <class S, class F>
-void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
-  using matrix = packed_matrix<float, S>;
-  for (index at = k0; at < k1;) {
-    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
-    const index scale = matrix::scale_at(p * panel_width, at, k);
-    f(at, end, w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width,
-      S::scaled ? w.scales + scale : nullptr, S::centred ? w.zeros + scale : nullptr);
-    at = end;
-  }
-}
-
-}  // namespace detail
-
-/// Activation of `n` finished values of a product, in place; `gate` are values of another product.
-/// See activates() and gates().
-template <class T>
-using epilogue = void (*)(simd::level level, index n, const T* gate, T* y);
-
-/// y = f(y)
-template <activation_kind A, class T>
-void activates(simd::level level, index n, const T*, T* y) {
-  simd::dispatch(level, [&](auto k) { decltype(k)::template activation<A, T>(n, y, y); });
-}
-/// y = f(gate) y (Shazeer 2020)
-template <activation_kind A, class T>
-void gates(simd::level level, index n, const T* gate, T* y) {
-  simd::dispatch(level, [&](auto k) { decltype(k)::template gated<A, T>(n, gate, y, y); });
-}
-
-/// One product of a batch of products that read one input x[M, K]: y[M, N] = alpha x W^T (+ bias),
-/// or y += .... Then y = finish(y), then y = residual + y. A thread does these two on a block that
-/// it has just computed and has in its cache. They need no pass over memory and no barrier. They
-/// are the row kernels of the separate operations and give the same bits. In the register tiles
-/// they would multiply the code and compile time of every tile by the kinds of activations.
-template <class T, class S>
-struct product {
-  const packed_matrix<T, S>& w;
-  index n;
-  T* y;
-  const T* bias = nullptr;
-  bool accumulate = false;
-  T alpha = T(1);
-  epilogue<T> finish = nullptr;
-  /// [M, N], or null. It is finished before this call, or by a product of this width earlier in the
-  /// batch, whose blocks fall to the same threads.
-  const T* gate = nullptr;
-  const T* residual = nullptr;  ///< [M, N] finished before this call, or null; not y
-
-  /// How a product is written, before `finish`.
-  constexpr simd::epilogue<T> write() const { return {bias, alpha, accumulate}; }
-  /// Work that remains for rows [i0, i1) of columns [j0, j1).
-  void complete(simd::level level, index i0, index i1, index j0, index j1) const {
-    if (finish == nullptr && residual == nullptr) return;
-    assert(residual != y && "linnet::ops: a residual is not where its sum goes");
-    for (index i = i0; i < i1; ++i) {
-      const index first = i * n + j0, count = j1 - j0;
-      if (finish) finish(level, count, gate ? gate + first : nullptr, y + first);
-      if (residual)
-        simd::dispatch(level, [&](auto k) {
-          decltype(k)::template add<T>(count, residual + first, y + first, y + first);
-        });
-    }
-  }
-};
-
-namespace detail {
-
-/// Shows the tap what a batch of products reads.
-template <class S>
-void show_inputs(const execution& on, index m, index k, const float* x,
-                 const product<float, S>* all, std::size_t count) {
-  const auto panels = [](const void* products, index i) -> const void* {
-    return static_cast<const product<float, S>*>(products)[i].w.panels;
-  };
-  on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
-}
-
-/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
-/// decode the weights to f32, some inputs at a time.
-template <class S, class Kernels>
-void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
-                     const product<float, S>& one) {
-  constexpr auto origin = static_cast<float>(S::origin);
-  const packed_matrix<float, S>& w = one.w;
-  const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
-  float* const y = one.y;
-  simd::epilogue<float> part = one.write().from(i0, j0);
-  if (i1 - i0 == 1) {
-    alignas(64) float sums[panel_width] = {};
-    each_group(p, k, 0, k, w,
-               [&](index first, index last, const simd::word* words, const float* scales,
-                   const float* zeros) {
-                 Kernels::template row_by_panel<S::code, has_minima<S>>(
-                     last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
-               });
-    float* const out = y + i0 * n + j0;
-    for (index j = 0; j < columns; ++j)
-      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
-               (part.bias ? part.bias[j] : 0.0f);
-    return;
-  }
-  alignas(64) float numbers[decoded_rows * panel_width];
-  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
-    const index k1 = (std::min)(k, k0 + decoded_rows);
-    each_group(p, k, k0, k1, w,
-               [&](index first, index last, const simd::word* words, const float* scales,
-                   const float* zeros) {
-                 Kernels::template decode_panel<S::code, has_minima<S>>(
-                     (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
-                     numbers + (first - k0) * panel_width);
-               });
-    Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
-                                      {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
-                                      panel_width - columns);
-    part.bias = nullptr;
-    part.accumulate = true;
-  }
-}
-
-/// Computes rows [i0, i1) of panel `p` of y = x W^T from int8 inputs and codes with scales of
-/// groups.
-template <class S, class Kernels>
-void grouped_product(Kernels, index i0, index i1, index p, index k, const converted_rows& x,
-                     const product<float, S>& one) {
-  using matrix = packed_matrix<float, S>;
-  const packed_matrix<float, S>& w = one.w;
-  const index n = one.n, j0 = p * panel_width, depth = matrix::depth(k);
-  const index groups = row_scales<S>(k), scale = p * groups * panel_width;
-  const simd::grouped_rows rows{x.codes.data + i0 * x.codes.row, x.codes.row,
-                                x.scales + i0 * groups,
-                                reinterpret_cast<const simd::word*>(x.sums + i0 * groups), groups};
-  const simd::grouped_panel panel{w.panels + j0 * depth, depth,
-                                  S::group ? S::group / S::per_word : depth, w.scales + scale,
-                                  S::centred ? w.zeros + scale : nullptr};
-  Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
-                                                           rows, panel, one.y + i0 * n + j0, n,
-                                                           one.write().from(i0, j0));
-}
-
-}  // namespace detail
-
-/// All products of x[M, K], which is converted once.
-template <class T, class S>
-void gemm_batch(const execution& on, index m, index k, const T* x,
-                std::span<const product<T, S>> all) {
-  using matrix = packed_matrix<T, S>;
-  if constexpr (std::is_same_v<T, float>)
-    if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
-  detail::converted_rows inputs;
-  if constexpr (converts<S>) inputs = detail::convert<S>(on, m, k, x);
-  for (const product<T, S>& one : all) {
-    const auto& w = one.w;
-    const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
-    const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
-                                                         panel_width * depth};
-    const auto finish = [&](index i0, index i1, index j0, index j1) {
-      one.complete(on.level, i0, i1, j0, j1);
-    };
-    if constexpr (S::per_word == 1) {
-      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
-                                                     one.y, n, one.write(), padding}
-          .split(on, finish);
-    } else if constexpr (!converts<S> || in_int8_groups<S>) {
-      detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
-        const auto by = [&](auto kernels) {
-          for (index p = p0; p < p1; ++p) {
-            if constexpr (converts<S>)
-              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
-            else
-              detail::decoded_product(kernels, i0, i1, p, k, x, one);
-            finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
-          }
-        };
-        if constexpr (converts<S>)
-          simd::dispatch_dot(on.level, by);
-        else
-          simd::dispatch(on.level, by);
-      });
-    } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
-      detail::block_product<simd::word, T, simd::epilogue<T>>{
-          m, n, depth, inputs.codes, panels, one.y, n, one.write(), padding}
-          .split(on, finish);
-    } else {
-      const simd::integer_epilogue scaled{
-          one.bias,      one.alpha,  one.accumulate, w.scales, S::centred ? w.zeros : nullptr,
-          inputs.scales, inputs.sums};
-      detail::block_product<simd::word, T, simd::integer_epilogue>{
-          m, n, depth, inputs.codes, panels, one.y, n, scaled, padding}
-          .split(on, finish);
-    }
-  }
-  on.threads.wait();
-}
-
-/// @copydoc gemm_batch()
-template <class T, class S, std::size_t Count>
-void gemm_batch(const execution& on, index m, index k, const T* x,
-                const product<T, S> (&all)[Count]) {
-  gemm_batch(on, m, k, x, std::span<const product<T, S>>(all));
-}
-
-/// Products of x[M, K], one after the other; as one batch where all matrices are stored alike.
-template <class T, class First, class... Rest>
-void gemm_each(const execution& on, index m, index k, const T* x, const First& first,
-               const Rest&... rest) {
-  if constexpr ((std::is_same_v<First, Rest> && ...)) {
-    gemm_batch(on, m, k, x, {first, rest...});
-  } else {
-    gemm_batch(on, m, k, x, {first});
-    gemm_each(on, m, k, x, rest...);
-  }
-}
-
-/// y[M, N] = alpha x[M, K] W^T (+ bias), or y += ..., as `e` says: {bias, alpha, accumulate}.
-template <class T, class S>
-void matmul(const execution& on, index m, index n, index k, const T* x,
-            const packed_matrix<T, S>& w, T* y, const simd::epilogue<T>& e = {}) {
-  gemm_batch<T, S, 1>(on, m, k, x, {{w, n, y, e.bias, e.accumulate, e.alpha}});
-}
-
-/// y[M, K] = x[M, N] W[N, K]: a product with W instead of its transpose, of any storage. For small
-/// matrices: it reads the panels value by value and keeps nothing in registers. Split over K.
-template <class T, class S>
-void matmul_transposed(const execution& on, index m, index n, index k, const T* x,
-                       const packed_matrix<T, S>& w, T* y) {
-  on.threads.each(k, [&](index j) {
-    for (index i = 0; i < m; ++i) y[i * k + j] = T(0);
-    for (index first = 0; first < n; first += panel_width) {
-      const index count = (std::min)(panel_width, n - first);
-      T decoded[panel_width];
-      const T* column = decoded;  // W(first ..., j)
-      if constexpr (std::is_same_v<typename S::word, T>)
-        column = w.panels + first * k + j * panel_width;
-      else
-        for (index r = 0; r < count; ++r) decoded[r] = w.at(first + r, j, k);
-      simd::dispatch(on.level, [&](auto kernels) {
-        for (index i = 0; i < m; ++i)
-          y[i * k + j] += decltype(kernels)::template dot<T>(count, x + i * n + first, column);
-      });
-    }
-  });
-}
-
-/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
-template <class T, class S>
-void matmul_dx(const execution& on, index m, index n, index k, const T* dy,
-               const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
-  static_assert(
-      S::per_word == 1,
-      "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
-  on.threads.wait();
-}
-
-/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
-template <class T>
-void matmul_dw(const execution& on, index m, index n, index k, const T* dy, const T* x, T* dw,
-               T alpha = T(1)) {
-  detail::split_sum<T>(on, n, k, m, {dy, 1, n}, x, dw, alpha);
-  on.threads.wait();
-}
-
-/// Where the derivatives of matmul() are added.
-template <class T>
-struct matmul_gradient {
-  T* dw;           ///< [N, K]
-  T* dx;           ///< [M, K]
-  T alpha = T(1);  ///< of the product
-};
-
-/// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
-/// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W.
-template <class T, class S>
-void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
-                     const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
-  const auto [dw, dx, alpha] = to;
-  if constexpr (S::per_word == 1) {
-    matmul_dw(on, m, n, k, dy, x, dw, alpha);
-    matmul_dx(on, m, n, k, dy, w, dx, alpha);
-  } else {
-    static_assert(trainable<S>,
-                  "linnet: gradients flow through f32, f64 or bf16 with "
-                  "compute::bf16; train first, quantize afterwards");
-    const index pairs = (m + 1) / 2, depth = (n + 1) / 2;
-    auto* const x_pairs = static_cast<simd::word*>(on.converted);  // [pairs, k]
-    auto* const dy_pairs = x_pairs + pairs * k;                    // [pairs, n]
-    auto* const dy_rows = dy_pairs + pairs * n;                    // [m, depth]
-    on.threads.each(pairs, [&](index i) {
-      simd::dispatch(on.level, [&](auto kernels) {
-        using K = decltype(kernels);
-        const bool both = 2 * i + 1 < m;
-        const auto* const one = dy + 2 * i * n;
-        K::template to_bf16_pairs<T>(k, x + 2 * i * k, both ? x + (2 * i + 1) * k : nullptr,
-                                     x_pairs + i * k);
-        K::template to_bf16_pairs<T>(n, one, both ? one + n : nullptr, dy_pairs + i * n);
-        for (index r = 2 * i; r <= 2 * i + both; ++r)
-          K::template to_bf16<T>(n, dy + r * n,
-                                 reinterpret_cast<simd::bf16_code*>(dy_rows + r * depth));
-      });
-    });
-    detail::split_sum<simd::word>(on, n, k, pairs, {dy_pairs, 1, n}, x_pairs, dw, alpha);
-    detail::split_sum<simd::word>(on, m, k, depth, {dy_rows, depth, 1}, w.rows, dx, alpha);
-    on.threads.wait();
-  }
-}
-
-/// db[N] += column sums of dy[M, N], each sum in ascending row order.
-template <class T>
-void bias_gradient(const execution& on, index m, index n, const T* dy, T* db) {
-  const auto [first, last] = on.threads.range(n);
-  for (index i = 0; i < m; ++i)
-    for (index j = first; j < last; ++j) db[j] += dy[i * n + j];
-  on.threads.wait();
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Path of a parameter in the tree: a chain of names from the leaf to the root, on the stack.
-struct parameter_path {
-  const parameter_path* parent = nullptr;
-  std::string_view name{};
-  index number = -1;  ///< the index of an array element instead of a name
-  index count = 0;    ///< elements of that array
-
-  /// Path of a named child.
-  constexpr parameter_path operator/(std::string_view child) const { return {this, child, -1, 0}; }
-  /// Path of a numbered child.
-  constexpr parameter_path operator/(index child) const { return {this, {}, child, 0}; }
-  /// Path of a numbered child, one of `of`.
-  constexpr parameter_path element(index child, index of) const { return {this, {}, child, of}; }
-  /// Path of the enclosing element: a layer, for parameters of a repeat; else the root.
-  constexpr const parameter_path& enclosing_element() const {
-    return number >= 0 || !parent ? *this : parent->enclosing_element();
-  }
-  /// The dotted name, such as `encoder.0.attention.q.weight`.
-  std::string str() const {
-    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
-                           ? parent->str()
-                           : "";
-    if (!text.empty()) text += '.';
-    if (number < 0) return text + std::string(name);
-    char digits[24];
-    return text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
-  }
-};
-
-/// Role of a parameter, which decides its initial values and weight decay.
-enum class role {
-  matrix,    ///< a linear map [out, in]; may be stored quantized
-  table,     ///< rows looked up by index [rows, width]; may be stored quantized when `lookup` is a
-             ///< token
-  position,  ///< a table of positions or relative-position buckets; always stored in full
-  scale,     ///< a norm's gamma, starts at one
-  bias,      ///< an additive vector, starts at zero
-  moving_average  ///< rows of unit length that follow running averages and have no derivative:
-                  ///< backward adds to their gradient what they are to follow, see
-                  ///< follow_averages()
-};
-
-/// Metadata of one parameter tensor.
-struct tensor_info {
-  index rows = 0;     ///< output features, or 1 for a vector
-  index columns = 0;  ///< input features
-  role kind = role::matrix;
-  double deviation = 0;  ///< standard deviation of the initial normal values
-  /// Replaces the normal initial values: called for value number `i`.
-  double (*start)(const parameter_path& at, index i, random_stream& random) = nullptr;
-
-  /// Number of values.
-  constexpr index size() const { return rows * columns; }
-  /// Whether the tensor takes the model's storage type; all others stay in the scalar type.
-  constexpr bool stored() const { return kind == role::matrix || kind == role::table; }
-  /// Whether weight decay applies: every trained tensor with two dimensions.
-  constexpr bool decays() const {
-    return kind != role::scale && kind != role::bias && kind != role::moving_average;
-  }
-};
-
-/// Position of a parameter's layer in its stack, for initial values that depend on it.
-struct layer_position {
-  double layer = 0, layers = 1;
-
-  /// Finds the position for this parameter; a layer outside a stack is the only one.
-  constexpr explicit layer_position(const parameter_path& at) {
-    const parameter_path& element = at.enclosing_element();
-    if (element.number < 0) return;
-    layer = static_cast<double>(element.number);
-    layers =
-        static_cast<double>(element.count > element.number ? element.count : element.number + 1);
-  }
-  /// Position in the stack: 0 in the first layer, 1 in the last.
-  constexpr double fraction() const { return layers > 1 ? layer / (layers - 1) : 0; }
-  /// Remaining part of the stack: 1 in the first layer, 1 / layers in the last.
-  constexpr double rest() const { return 1 - layer / layers; }
-};
-
-/// The initial value 0, for tensor_info::start.
-inline double start_zero(const parameter_path&, index, random_stream&) { return 0; }
-
-/// The forms in which a layer's `params` can appear.
-namespace form {
-/// Canonical weights: matrices in storage `S`, vectors and position tables in `T`.
-template <class T, class S>
-struct canonical {
-  using matrix = matrix_ref<storage::single<S>>;
-  using vector = T*;
-};
-/// Gradients, in the scalar type.
-template <class T>
-struct gradient {
-  using matrix = T*;
-  using vector = T*;
-};
-/// Packed weights for kernels: packed panels, and while training also the canonical rows.
-template <class T, class S>
-struct packed {
-  using matrix = ops::packed_matrix<T, storage::single<S>>;
-  using vector = const T*;
-};
-
-/// The form of a part of the model that has storage of its own, see storage::per_role.
-template <class Form, storage::part P>
-struct part_of {
-  using type = Form;
-};
-template <class T, class S, storage::part P>
-struct part_of<canonical<T, S>, P> {
-  using type = canonical<T, storage::at<S, P>>;
-};
-template <class T, class S, storage::part P>
-struct part_of<packed<T, S>, P> {
-  using type = packed<T, storage::at<S, P>>;
-};
-template <class Form, storage::part P>
-using at = typename part_of<Form, P>::type;
-}  // namespace form
-
-/// A matrix that a layer keeps as others: base + scale F[N - 1] ... F[0]. visit() passes it beside
-/// the matrix itself, see nn/layer.hpp.
-template <class Leaf, std::size_t N>
-struct matrix_expression {
-  Leaf factors[N]{};      ///< the one that is applied first comes first
-  index widths[N + 1]{};  ///< factor k is [widths[k + 1], widths[k]]
-  Leaf base{};            ///< empty for a plain product
-  double scale = 1;
-};
-
-LINNET_NAMESPACE_END
-/// @file
 /// The size of a call, and the plan of the memory that it needs.
 
 LINNET_NAMESPACE_BEGIN
@@ -10223,13 +11791,24 @@ constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf
   const index scales = info.rows * row_scales<S>(info.columns);
   if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
   if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+  [[maybe_unused]] const auto take = [&](const char*, auto*& values, index rows, index columns) {
+    values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
+  };
+  if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
+  if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
 }
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
   leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
+  using scale = typename ops::packed_matrix<T, S>::scale;
   const index scales = leaf.scales_size(info.rows, info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+  if constexpr (has_levels<S>) {
+    leaf.levels.place(memory, info.rows, row_scales<S>(info.columns));
+  } else {
+    if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
+    if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
+  }
+  leaf.correction.place(memory, info.rows, info.columns);
 }
 template <class T>
 constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
@@ -10417,6 +11996,14 @@ std::string first_nonfinite(const weights<M, T>& w) {
       if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
       if (S::centred && found.empty())
         look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
+      [[maybe_unused]] auto more = leaf.correction;
+      if constexpr (is_corrected<S>)
+        more.visit(info.rows, info.columns,
+                   [&](const char* suffix, const auto* values, index rows, index columns) {
+                     using value = std::remove_cvref_t<decltype(*values)>;
+                     if constexpr (!std::is_same_v<value, storage::input_number>)
+                       look(typename S::correction::value{}, values, rows * columns, at, suffix);
+                   });
     }
   });
   return found;
@@ -10722,7 +12309,10 @@ struct leaf {
   float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
   float* zeros = nullptr;   ///< likewise of a centred one: zero points or minima
   index row_scales = 0;
-  bool ggml = false;  ///< whether codes and scales are those of ggml's blocks
+  bool ggml = false;            ///< whether codes and scales are those of ggml's blocks
+  index inputs = 0;             ///< of input numbers, how many inputs there are
+  bool beside_codes = false;    ///< an array of `more`, which has finite numbers
+  std::vector<leaf> more = {};  ///< codes of scales, and what is added to the numbers of the codes
 
   index size() const { return rows * columns; }
 };
@@ -10740,6 +12330,17 @@ constexpr dtype dtype_of() {
     return S::code == simd::code::f8_e4m3   ? dtype::f8_e4m3
            : S::code == simd::code::f8_e5m2 ? dtype::f8_e5m2
                                             : dtype::u8;
+}
+
+/// The element type that numbers beside the codes have in files.
+template <class Value>
+constexpr dtype dtype_of_value() {
+  if constexpr (std::is_same_v<Value, float>) return dtype::f32;
+  if constexpr (std::is_same_v<Value, ops::bf16_code>) return dtype::bf16;
+  if constexpr (std::is_same_v<Value, storage::f16::value>) return dtype::f16;
+  if constexpr (std::is_same_v<Value, storage::input_number>) return dtype::u16;
+  if constexpr (std::is_same_v<Value, std::int8_t>) return dtype::i8;
+  if constexpr (std::is_same_v<Value, std::uint8_t>) return dtype::u8;
 }
 
 /// A tensor without its elements.
@@ -10763,10 +12364,30 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       one.type = dtype_of<S>();
       one.columns = row_values<S>(info.columns);
       one.data = reinterpret_cast<std::byte*>(from.data);
-      one.scales = from.scales;
-      one.zeros = from.zeros;
+      if constexpr (!has_levels<S>) {
+        one.scales = from.scales;
+        one.zeros = from.zeros;
+      }
       one.row_scales = row_scales<S>(info.columns);
       one.ggml = S::ggml;
+      [[maybe_unused]] const auto add = [&](const char* suffix, auto* values, index rows,
+                                            index columns) {
+        using value = std::remove_cvref_t<decltype(*values)>;
+        leaf part{.name = one.name + suffix, .rows = rows, .columns = columns};
+        part.data = reinterpret_cast<std::byte*>(values);
+        part.type = dtype_of_value<value>();
+        part.beside_codes = true;
+        if constexpr (std::is_same_v<value, storage::input_number>) part.inputs = info.columns;
+        one.more.push_back(std::move(part));
+      };
+      if constexpr (has_levels<S>) {
+        auto levels = from.levels;
+        levels.visit(info.rows, one.row_scales, add);
+      }
+      if constexpr (is_corrected<S>) {
+        auto correction = from.correction;
+        correction.visit(info.rows, info.columns, add);
+      }
     }
   });
   return all;
@@ -11195,9 +12816,10 @@ struct encoder_shape {
 /// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
 /// See projection.
 struct projection_kind {
-  index rank = 0;      ///< width between the two factors; 0 for a plain matrix
-  bool delta = false;  ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
-  index alpha = 0;     ///< numerator of a delta's factor alpha / rank
+  index rank = 0;       ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;   ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;      ///< numerator of a delta's factor alpha / rank
+  bool normed = false;  ///< maps out of a branch normalise what they read
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }
@@ -11355,6 +12977,45 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
 
 namespace detail {
 
+/// The kernels of a level that attention calls. What calls them is compiled once for all levels.
+template <class T, class Code>
+struct attention_kernels {
+  void (*multiply)(index M, index N, index K, const simd::rows_operand<T>& a,
+                   const simd::columns_operand<T>& b, T* c, index ldc, const simd::epilogue<T>& e,
+                   index slack);
+  void (*dots)(index first, index last, index n, T scale, const T* x,
+               const simd::token_rows<Code>& k, T* y, const simd::head_rows& heads);
+  void (*mix)(index first, index last, index n, const T* p, const simd::token_rows<Code>& v, T* y,
+              bool accumulate, const simd::head_rows& heads);
+  bool (*all_finite)(index rows, index n, const T* x, index stride);
+  void (*add)(index n, const T* a, const T* b, T* y);
+  void (*scale)(index n, T a, T* x);
+  T (*maximum)(index n, const T* x);
+  T (*exp_sum)(index n, T most, T* x);
+  void (*softmax)(index n, T* x);
+  void (*drop)(std::uint64_t stream, std::uint64_t where, simd::word limit, T scale, index first,
+               index n, T* x, T* other);
+
+  static attention_kernels of(simd::level level) {
+    return simd::dispatch(level, [](auto kernels) {
+      using K = decltype(kernels);
+      attention_kernels k{K::template multiply<T>,
+                          nullptr,
+                          nullptr,
+                          K::template all_finite<T>,
+                          K::template add<T>,
+                          K::template scale<T>,
+                          K::template maximum<T>,
+                          K::template exp_sum<T>,
+                          K::template softmax<T>,
+                          K::template drop<T>};
+      if constexpr (!std::is_same_v<Code, int4_code>)
+        k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
+      return k;
+    });
+  }
+};
+
 /// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
 template <class T>
 struct value_mix {
@@ -11371,18 +13032,17 @@ struct value_mix {
   /// Computes it. A row ignores keys that it does not see, even if they are not finite:
   /// sees(row, key) is false.
   template <class Kernels, class Sees>
-  void run(Kernels, Sees&& sees) const {
+  void run(const Kernels& kernels, Sees&& sees) const {
     const auto finite = [&](index j, index count) {
-      return Kernels::template all_finite<T>(count, h, v + j * ldv, ldv);
+      return kernels.all_finite(count, h, v + j * ldv, ldv);
     };
     const bool clean = shared >= keys || finite(shared, keys - shared);
     bool add = accumulate;
     for (index from = 0, to = keys;; from = to + 1, add = true) {
       if (!clean)
         for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
-      Kernels::template multiply<T>(rows, h, to - from, {p + from, ldp, 1},
-                                    {v + from * ldv, ldv, panel_width}, out, ldo,
-                                    {nullptr, T(1), add});
+      kernels.multiply(rows, h, to - from, {p + from, ldp, 1}, {v + from * ldv, ldv, panel_width},
+                       out, ldo, {nullptr, T(1), add}, 0);
       if (to == keys) return;
       for (index i = 0; i < rows; ++i)
         for (index c = 0; c < h && sees(i, to); ++c)
@@ -11391,7 +13051,7 @@ struct value_mix {
   }
 };
 
-/// Everything about one (sequence, key-value head) that both directions share.
+/// Everything about a sequence and some of its key-value heads that both directions share.
 template <class T, class Code>
 struct attention_unit {
   /// Keys [first, last) whose scores begin at a column.
@@ -11410,15 +13070,21 @@ struct attention_unit {
   };
 
   const attention_call<T, Code>& call;
-  index b, g, n, valid, past, prefix, wide;
+  attention_kernels<T, Code> kernels;
+  index b, g, groups;  ///< sequence, first key-value head and how many that are read together
+  index n, valid, past, prefix, wide;
   bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
-  attention_unit(const attention_call<T, Code>& c, index unit, int rank)
+  /// The `together` heads from head `unit` of all sequences on.
+  attention_unit(const execution& on, const attention_call<T, Code>& c, index unit,
+                 index together = 1)
       : call(c),
+        kernels(attention_kernels<T, Code>::of(on.level)),
         b(unit / c.kv_heads),
         g(unit % c.kv_heads),
+        groups(together),
         n(c.heads * c.h),
         valid(c.key_lengths ? c.key_lengths[b] : c.keys),
         past(c.past ? c.past[b] : 0),
@@ -11427,7 +13093,7 @@ struct attention_unit {
         by_view(std::is_same_v<Code, int4_code> && c.past),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
-        scores(c.scratch + rank * c.scratch_size),
+        scores(c.scratch + on.threads.rank() * c.scratch_size),
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
     // What follows the last valid query of a causal sequence was never there.
@@ -11493,39 +13159,46 @@ struct attention_unit {
                     -1);
     }
   }
-  /// x[i] *= the scales of a stretch of codes.
+  /// x[i] *= the scales of a stretch of codes, in the row of each of `heads` heads.
   void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-               T* x) const {
-    for (index j = s.first; j < s.last && all.scales; ++j)
-      x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), g));
+               index heads, T* x) const {
+    for (index i = 0; i < heads && all.scales; ++i, x += wide)
+      for (index j = s.first, at = g + i / (heads / groups); j < s.last; ++j)
+        x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), at));
   }
 
   /// The queries that a stretch of keys is compared with.
   const T* queries(const block& some, const stretch& s) const {
     return &s == some.part && call.q_first ? call.q_first : call.q;
   }
-  /// scores[rows, wide] = softmax of some query rows of a head; zero where a row sees nothing.
-  /// Those of a single row are not divided by their sum, which is returned, if `Whole` is false.
-  template <bool Whole = true, class Kernels>
-  T probabilities(Kernels, index head, const block& some) const {
-    T sum = 1;
+  /// scores[rows, wide] = scale q k^T of some query rows of a head. Of a single row that kernels
+  /// read directly: a row for each of `heads` heads that follow each other.
+  void score(index head, index heads, const block& some) const {
     const index q_at = (b * call.queries + some.row) * n + head * call.h;
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
       const T* const q = queries(some, s) + q_at;
       if (direct(some)) {
         if constexpr (!std::is_same_v<Code, int4_code>) {
-          Kernels::template dots<T>(s.first, s.last, call.h, call.scale, q, key, scores + s.column);
-          rescale(s, key, call.k, scores + s.column);
+          kernels.dots(s.first, s.last, call.h, call.scale, q, key, scores + s.column,
+                       {groups, call.k.slot, heads / groups, call.h, wide});
+          rescale(s, key, call.k, heads, scores + s.column);
         }
       } else {
-        Kernels::template multiply<T>(some.rows, round_up(s.last - s.first, panel_width), call.h,
-                                      {q, n, 1}, {key_columns + s.column, wide, panel_width},
-                                      scores + s.column, wide, {nullptr, call.scale, false});
+        kernels.multiply(some.rows, round_up(s.last - s.first, panel_width), call.h, {q, n, 1},
+                         {key_columns + s.column, wide, panel_width}, scores + s.column, wide,
+                         {nullptr, call.scale, false}, 0);
       }
     }
+  }
+  /// scores[rows, wide] = softmax of the scores of some query rows of a head; zero where a row sees
+  /// nothing. Those of a single row are not divided by their sum, which is returned, if `Whole` is
+  /// false.
+  template <bool Whole = true>
+  T normalize(index head, const block& some, T* of_head) const {
+    T sum = 1;
     for (index i = 0; i < some.rows; ++i) {
-      T* const row = scores + i * wide;
+      T* const row = of_head + i * wide;
       index count = 0, seen = 0;  // columns in use, keys seen
       for (const stretch& s : some) {
         const index open = &s == some.part ? s.first : begin_of(some.row + i);
@@ -11534,16 +13207,15 @@ struct attention_unit {
         const index at = s.column + from - s.first;
         if (to == from) continue;
         if (call.bias)
-          Kernels::template add<T>(to - from, row + at,
-                                   bias_line(call.bias, head, some, s, i) + from, row + at);
+          kernels.add(to - from, row + at, bias_line(call.bias, head, some, s, i) + from, row + at);
         std::fill(row + count, row + (std::max)(count, at), T(-1e30));
         count = at + to - from;
         seen += to - from;
       }
       if (seen > 0 && (Whole || some.rows > 1))
-        Kernels::template softmax<T>(count, row);
+        kernels.softmax(count, row);
       else if (seen > 0)
-        sum = Kernels::template exp_sum<T>(count, Kernels::template maximum<T>(count, row), row);
+        sum = kernels.exp_sum(count, kernels.maximum(count, row), row);
       std::fill(row + count, row + some.used, T(0));
     }
     return sum;
@@ -11557,8 +13229,7 @@ struct attention_unit {
            (&s == some.part ? (std::min)(position, call.kept - 1) : position);
   }
   /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  template <class Kernels>
-  void drop(Kernels kernels, index head, const block& some, T* x) const {
+  void drop(index head, const block& some, T* x) const {
     for (index i = 0; i < some.rows; ++i)
       for (const stretch& s : some)
         ops::drop(kernels, call.dropout, b, call.dropout_id,
@@ -11573,55 +13244,67 @@ struct attention_unit {
 /// key.
 template <class T, class Code>
 void attention(const execution& on, const attention_call<T, Code>& call) {
-  on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      const detail::attention_unit<T, Code> u(call, item, on.threads.rank());
-      const index group = call.heads / call.kv_heads, h = call.h;
-      for (index row = 0, rows = 0; row < call.queries; row += rows) {
-        const auto some = u.at(row);
-        rows = some.rows;
-        u.prepare(some, nullptr);
-        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          const T sum = u.template probabilities<false>(kernels, head, some);
-          u.drop(kernels, head, some, u.scores);
-          T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
-          bool more = false;
-          for (const auto& s : some) {
-            if (s.first == s.last) continue;
-            T* const p = u.scores + s.column;
-            if (u.direct(some)) {
-              if constexpr (!std::is_same_v<Code, int4_code>) {
-                u.rescale(s, u.value, call.v, p);
-                K::template mix<T>(s.first, s.last, h, p, u.value, out, more);
-              }
-            } else {
-              const T* v = u.values + s.column * h;
-              index ldv = h;
-              if constexpr (std::is_same_v<T, Code>)
-                if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
-              const auto begin_of = [&](index i) {
-                return &s == some.part ? s.first : u.begin_of(row + i);
-              };
-              const index shared = begin_of(some.rows - 1) > s.first
-                                       ? 0
-                                       : (std::max)(u.end_of(row) - s.first, index{0});
-              const detail::value_mix<T> mix{
-                  some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
-              mix.run(kernels, [&](index i, index j) {
-                return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
-              });
-            }
-            more = true;
-          }
-          if (!more)
-            for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, h, T(0));
-          else if (some.rows == 1)
-            K::template scale<T>(h, T(1) / sum, out);
+  const index group = call.heads / call.kv_heads, h = call.h;
+  const auto [first, last] = on.threads.range(call.batch * call.kv_heads);
+  for (index item = first, groups = 1; item < last; item += groups) {
+    // One query reads the keys and values of all heads together, as they lie in memory.
+    if (call.queries == 1 && !std::is_same_v<Code, int4_code> && group < attention_rows)
+      groups =
+          (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
+    const detail::attention_unit<T, Code> u(on, call, item, groups);
+    for (index row = 0, rows = 0; row < call.queries; row += rows) {
+      const auto some = u.at(row);
+      rows = some.rows;
+      u.prepare(some, nullptr);
+      const index together = u.direct(some) ? (std::min)(group * groups, attention_rows) : 1;
+      const index end = (u.g + groups) * group;
+      for (index head = u.g * group, heads = 0; head < end; head += heads) {
+        heads = (std::min)(together, end - head);
+        u.score(head, heads, some);
+        T sums[attention_rows];
+        for (index i = 0; i < heads; ++i) {
+          T* const p = u.scores + i * u.wide;
+          sums[i] = u.template normalize<false>(head + i, some, p);
+          u.drop(head + i, some, p);
         }
+        T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
+        bool more = false;
+        for (const auto& s : some) {
+          if (s.first == s.last) continue;
+          T* const p = u.scores + s.column;
+          if (u.direct(some)) {
+            if constexpr (!std::is_same_v<Code, int4_code>) {
+              u.rescale(s, u.value, call.v, heads, p);
+              u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
+                            {u.groups, call.v.slot, heads / u.groups, u.wide, h});
+            }
+          } else {
+            const T* v = u.values + s.column * h;
+            index ldv = h;
+            if constexpr (std::is_same_v<T, Code>)
+              if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
+            const auto begin_of = [&](index i) {
+              return &s == some.part ? s.first : u.begin_of(row + i);
+            };
+            const index shared = begin_of(some.rows - 1) > s.first
+                                     ? 0
+                                     : (std::max)(u.end_of(row) - s.first, index{0});
+            const detail::value_mix<T> mix{
+                some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+            mix.run(u.kernels, [&](index i, index j) {
+              return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
+            });
+          }
+          more = true;
+        }
+        if (!more)
+          for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
+        else if (some.rows == 1)
+          for (index i = 0; i < heads; ++i) u.kernels.scale(h, T(1) / sums[i], out + i * h);
       }
-    });
-  });
+    }
+  }
+  on.threads.wait();
 }
 
 /// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
@@ -11629,64 +13312,63 @@ template <class T>
 void attention_backward(const execution& on, const attention_call<T>& call,
                         const attention_gradient<T>& grad) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      const detail::attention_unit<T, T> u(call, item, on.threads.rank());
-      const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
-      T* const value_columns = u.values;
-      T* const d_scores = value_columns + h * wide;
-      T* const dropped = d_scores + attention_rows * wide;
-      T* const dk = grad.dk + (u.key.data - call.k.data);
-      T* const dv = grad.dv + (u.value.data - call.v.data);
-      for (index row = 0; row < call.queries; row += attention_rows) {
-        const auto some = u.at(row);
-        u.prepare(some, value_columns);
-        for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-          u.probabilities(kernels, head, some);
-          const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
-          const T* const d_out = grad.d_out + at;
-          std::copy_n(u.scores, rows * wide, dropped);
-          u.drop(kernels, head, some, dropped);
-          // dv += P^T d_out, dP = d_out v^T
-          std::fill_n(d_scores, rows * wide, T(0));
-          for (const auto& s : some) {
-            const index keys = s.last - s.first;
-            K::template multiply<T>(keys, h, rows, {dropped + s.column, 1, wide},
-                                    {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
-                                    u.value.stride, {nullptr, T(1), true});
-            K::template multiply<T>(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
-                                    {value_columns + s.column, wide, panel_width},
-                                    d_scores + s.column, wide, {});
-          }
-          u.drop(kernels, head, some, d_scores);
-          for (index i = 0; i < rows; ++i) {
-            T* const d_row = d_scores + i * wide;
-            // Where the row sees nothing its probabilities are zero, and so is this.
-            K::template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
-            for (const auto& s : some)
-              if (grad.d_bias) {
-                T* const line = u.bias_line(
-                    grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
-                const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
-                if (count > 0)
-                  K::template add<T>(count, line + s.first, d_row + s.column, line + s.first);
-              }
-          }
-          // dq += scale dS k, dk += scale dS^T q
-          for (const auto& s : some) {
-            const index keys = s.last - s.first;
-            T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
-            K::template multiply<T>(rows, h, keys, {d_scores + s.column, wide, 1},
-                                    {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
-                                    {nullptr, call.scale, true});
-            K::template multiply<T>(keys, h, rows, {d_scores + s.column, 1, wide},
-                                    {u.queries(some, s) + at, u.n, panel_width},
-                                    dk + s.first * u.key.stride, u.key.stride,
-                                    {nullptr, call.scale, true});
-          }
+    const detail::attention_unit<T, T> u(on, call, item);
+    const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
+    T* const value_columns = u.values;
+    T* const d_scores = value_columns + h * wide;
+    T* const dropped = d_scores + attention_rows * wide;
+    T* const dk = grad.dk + (u.key.data - call.k.data);
+    T* const dv = grad.dv + (u.value.data - call.v.data);
+    for (index row = 0; row < call.queries; row += attention_rows) {
+      const auto some = u.at(row);
+      u.prepare(some, value_columns);
+      for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+        u.score(head, 1, some);
+        (void)u.normalize(head, some, u.scores);
+        const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
+        const T* const d_out = grad.d_out + at;
+        std::copy_n(u.scores, rows * wide, dropped);
+        u.drop(head, some, dropped);
+        // dv += P^T d_out, dP = d_out v^T
+        std::fill_n(d_scores, rows * wide, T(0));
+        for (const auto& s : some) {
+          const index keys = s.last - s.first;
+          u.kernels.multiply(keys, h, rows, {dropped + s.column, 1, wide},
+                             {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
+                             u.value.stride, {nullptr, T(1), true}, 0);
+          u.kernels.multiply(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
+                             {value_columns + s.column, wide, panel_width}, d_scores + s.column,
+                             wide, {}, 0);
+        }
+        u.drop(head, some, d_scores);
+        for (index i = 0; i < rows; ++i) {
+          T* const d_row = d_scores + i * wide;
+          // Where the row sees nothing its probabilities are zero, and so is this.
+          on.with_kernels([&](auto kernels) {
+            kernels.template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
+          });
+          for (const auto& s : some)
+            if (grad.d_bias) {
+              T* const line = u.bias_line(
+                  grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
+              const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
+              if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+            }
+        }
+        // dq += scale dS k, dk += scale dS^T q
+        for (const auto& s : some) {
+          const index keys = s.last - s.first;
+          T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
+          u.kernels.multiply(rows, h, keys, {d_scores + s.column, wide, 1},
+                             {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                             {nullptr, call.scale, true}, 0);
+          u.kernels.multiply(keys, h, rows, {d_scores + s.column, 1, wide},
+                             {u.queries(some, s) + at, u.n, panel_width},
+                             dk + s.first * u.key.stride, u.key.stride, {nullptr, call.scale, true},
+                             0);
         }
       }
-    });
+    }
   });
 }
 
@@ -11909,6 +13591,24 @@ struct kv_buffer {
         }
       });
     }
+  }
+  /// Rounds x[rows, Heads, H] as put() does and reads it back, for training.
+  static void fake(const ops::execution& on, index rows, T* x) {
+    if constexpr (!exact)
+      on.threads.each(rows * Heads, [&](index i) {
+        on.with_kernels([&](auto kernels) {
+          using K = decltype(kernels);
+          [[maybe_unused]] std::int32_t sum = 0;
+          code codes[std::size_t{slot}];
+          T *const head = x + i * H, scale = T(1);
+          if constexpr (scaled)
+            scale = K::template to_int8<T>(H, head, codes, sum);
+          else
+            K::template to_bf16<T>(H, head, codes);
+          for (index c = 0; c < H; ++c)
+            head[c] = scale * ops::kv_rows<code>::template number<T>(codes[c]);
+        });
+      });
   }
   /// Copies tokens [first, last) of sequence `from` to sequence `to`; paged ones are shared.
   void copy(index from, index to, index first, index last) const {
@@ -12194,6 +13894,8 @@ struct attention_shape {
   bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
+  bool hadamard = false;  ///< queries and keys are rotated, for policies that are
+                          ///< `supports_low_rank`
   projection_kind
       projections{};  ///< how the linear maps are made, for policies that are `supports_low_rank`
 
@@ -12336,6 +14038,11 @@ struct chain {
       visit_from<0>(f, at, p...);
   }
 
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    channels_from<0>(c, p);
+  }
+
   template <class T>
   struct cache {
     linnet::detail::pack<typename First::layer::template cache<T>,
@@ -12384,6 +14091,17 @@ struct chain {
     else
       at_layer<K>::visit(f, at / item<K>::name, linnet::detail::member<K>(p.items)...);
     if constexpr (K + 1 < count) visit_from<K + 1>(f, at, p...);
+  }
+  template <std::size_t K, class Ends, class P>
+  static void channels_from(const Ends& c, P& p) {
+    if constexpr (K + 1 == count) {
+      linnet::detail::describe_channels<at_layer<K>>(c, linnet::detail::member<K>(p.items));
+    } else {
+      const index between = c.open(at_layer<K>::out);
+      linnet::detail::describe_channels<at_layer<K>>(c.between(c.in, between),
+                                                     linnet::detail::member<K>(p.items));
+      channels_from<K + 1>(c.between(between, c.out), p);
+    }
   }
   template <std::size_t K, class T>
   static constexpr void plan_from(planner& m, const call_shape& e, cache<T>& c) {
@@ -12481,6 +14199,14 @@ struct linear : without_cache {
     }
   }
 
+  /// Its columns read, its rows and the bias write.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    c.reads(p.weight, weight_info);
+    c.writes(p.weight, weight_info);
+    if constexpr (Bias) c.writes(p.bias, tensor_info{Out, 1, role::bias});
+  }
+
   template <class T>
   static constexpr without_cache::cache<T> plan(planner& m, const call_shape& e) {
     m.product(e.rows(), In, Out, e);
@@ -12514,6 +14240,187 @@ struct linear : without_cache {
 
   static constexpr index flops(const call_shape& e) { return 2 * e.rows() * In * Out; }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// RMSNorm and LayerNorm: the policies that choose them and their layers.
+
+/// @file
+/// Normalisation of rows, forward and backward.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// RMSNorm (Zhang and Sennrich 2019): y = weight x / sqrt(mean(x^2) + eps), for x[rows, D]. Keeps
+/// 1 / sqrt(...) of each row in inverse[rows].
+template <class T, index D>
+void rms_norm(const execution& on, T eps, view<const T, D> x, const T* weight, view<T, D> y,
+              T* inverse) {
+  on.threads.each(x.rows(), [&](index i) {
+    on.with_kernels([&](auto k) {
+      inverse[i] = decltype(k)::template rms_norm<T>(D, eps, x.row(i), weight, y.row(i));
+    });
+  });
+}
+
+/// Adds the gradients of rms_norm() to d_weight[D] and dx[rows, D].
+template <class T, index D>
+void rms_norm_backward(const execution& on, view<const T, D> x, const T* weight, const T* inverse,
+                       view<const T, D> dy, T* d_weight, view<T, D> dx) {
+  const auto [first, last] = on.threads.range(D);
+  for (index i = 0; i < x.rows(); ++i)
+    for (index j = first; j < last; ++j) d_weight[j] += dy(i, j) * x(i, j) * inverse[i];
+  on.threads.each(x.rows(), [&](index i) {
+    on.with_kernels([&](auto k) {
+      decltype(k)::template rms_norm_backward<T>(D, inverse[i], x.row(i), weight, dy.row(i),
+                                                 dx.row(i));
+    });
+  });
+}
+
+/// LayerNorm (Ba et al. 2016): y = weight (x - mean) / sqrt(variance + eps) + bias, for x[rows, D].
+/// Keeps the mean and the inverse deviation of each row in statistics[rows, 2].
+template <class T, index D>
+void layer_norm(const execution& on, T eps, view<const T, D> x, const T* weight, const T* bias,
+                view<T, D> y, T* statistics) {
+  on.threads.each(x.rows(), [&](index i) {
+    on.with_kernels([&](auto k) {
+      decltype(k)::template layer_norm<T>(D, eps, x.row(i), weight, bias, y.row(i),
+                                          statistics + 2 * i);
+    });
+  });
+}
+
+/// Adds the gradients of layer_norm() to d_weight[D], d_bias[D] and dx[rows, D].
+template <class T, index D>
+void layer_norm_backward(const execution& on, view<const T, D> x, const T* weight,
+                         const T* statistics, view<const T, D> dy, T* d_weight, T* d_bias,
+                         view<T, D> dx) {
+  const auto [first, last] = on.threads.range(D);
+  for (index i = 0; i < x.rows(); ++i) {
+    const T mean = statistics[2 * i], r = statistics[2 * i + 1];
+    for (index j = first; j < last; ++j) {
+      d_weight[j] += dy(i, j) * (x(i, j) - mean) * r;
+      d_bias[j] += dy(i, j);
+    }
+  }
+  on.threads.each(x.rows(), [&](index i) {
+    on.with_kernels([&](auto k) {
+      decltype(k)::template layer_norm_backward<T>(D, statistics + 2 * i, x.row(i), weight,
+                                                   dy.row(i), dx.row(i));
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Normalisation policies: `layer<D, Eps>` normalises rows of width D.
+namespace norm {
+
+/// Base of every normalisation policy.
+struct policy {};
+
+/// RMSNorm (Zhang and Sennrich 2019): y = gamma x / sqrt(mean(x^2) + eps).
+struct rms : policy {
+  template <index D, real Eps>
+  struct layer {
+    static constexpr index in = D, out = D;
+
+    template <class Form>
+    struct params {
+      typename Form::vector weight{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+      f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
+    }
+    template <class Ends, class P>
+    static void channels(const Ends& c, P& p) {
+      c.normalises(nullptr);
+      c.writes(p.weight, tensor_info{D, 1, role::scale});
+    }
+
+    template <class T>
+    struct cache {
+      T* inverse = nullptr;  ///< [rows] 1 / sqrt(mean(x^2) + eps)
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
+      return {m.saved.take<T>(e.rows())};
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
+                        cache<T>& c, context<T>& ctx) {
+      ops::rms_norm(ctx.on, T(Eps.value), x, p.weight, y, c.inverse);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                         context<T>& ctx) {
+      ops::rms_norm_backward(ctx.on, x, p.weight, c.inverse, dy, dp.weight, dx);
+    }
+
+    static constexpr index flops(const call_shape&) { return 0; }
+  };
+};
+
+/// LayerNorm (Ba et al. 2016): y = gamma (x - mean) / sqrt(variance + eps) + beta.
+struct layer_norm : policy {
+  template <index D, real Eps>
+  struct layer {
+    static constexpr index in = D, out = D;
+
+    template <class Form>
+    struct params {
+      typename Form::vector weight{};
+      typename Form::vector bias{};
+    };
+    template <class F, class... P>
+    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+      f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
+      f(at / "bias", tensor_info{1, D, role::bias, 0}, p.bias...);
+    }
+    template <class Ends, class P>
+    static void channels(const Ends& c, P& p) {
+      c.normalises("a LayerNorm, which subtracts the mean of the channels");
+      c.writes(p.weight, tensor_info{D, 1, role::scale});
+      c.writes(p.bias, tensor_info{D, 1, role::bias});
+    }
+
+    template <class T>
+    struct cache {
+      T* statistics = nullptr;  ///< [rows, 2] mean and 1 / sqrt(variance + eps)
+    };
+    template <class T>
+    static constexpr cache<T> plan(planner& m, const call_shape& e) {
+      return {m.saved.take<T>(2 * e.rows())};
+    }
+
+    template <class T, class S>
+    static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
+                        cache<T>& c, context<T>& ctx) {
+      ops::layer_norm(ctx.on, T(Eps.value), x, p.weight, p.bias, y, c.statistics);
+    }
+
+    template <class T, class S>
+    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                         context<T>& ctx) {
+      ops::layer_norm_backward(ctx.on, x, p.weight, c.statistics, dy, dp.weight, dp.bias, dx);
+    }
+
+    static constexpr index flops(const call_shape&) { return 0; }
+  };
+};
+
+}  // namespace norm
 
 LINNET_NAMESPACE_END
 /// @file
@@ -12623,6 +14530,12 @@ struct repeat {
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Held::visit(f, at, p...);
   }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    for (std::size_t l = 0; l < count; ++l)
+      linnet::detail::describe_channels<Layer>(c, Held::of(p, l));
+    c.passes();
+  }
 
   template <class T>
   struct cache {
@@ -12696,6 +14609,13 @@ struct residual {
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Norm::visit(f, at / "norm", p.norm...);
     Sub::visit(f, at, p.sub...);
+  }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index normed = c.open(in);
+    linnet::detail::describe_channels<Norm>(c.between(c.in, normed), p.norm);
+    linnet::detail::describe_channels<Sub>(c.between(normed, c.out), p.sub);
+    c.passes();
   }
 
   template <class T>
@@ -12778,6 +14698,13 @@ struct post_norm_residual {
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     residual<Norm, Sub>::visit(f, at, p...);
+  }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index sum = c.open(in);
+    c.between(c.in, sum).passes();
+    linnet::detail::describe_channels<Sub>(c.between(c.in, sum), p.sub);
+    linnet::detail::describe_channels<Norm>(c.between(sum, c.out), p.norm);
   }
 
   template <class T>
@@ -12921,6 +14848,13 @@ struct lora_linear {
     };
     second::visit(zero, at / "lora_b", p.lora_b...);
   }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index inner = c.open(Rank);
+    whole::channels(c, p.whole_matrix);
+    first::channels(c.between(c.in, inner), p.lora_a);
+    second::channels(c.between(inner, c.out), p.lora_b);
+  }
   /// Beside the parameters `q` of the map with the delta added up.
   template <class F, class P, linnet::detail::one_matrix Q>
   static constexpr void visit(F&& f, const parameter_path& at, P& p, Q& q) {
@@ -12999,6 +14933,25 @@ requires(Kind.rank > 0 && Kind.delta) struct linear_map_of<In, Out, Bias, Kind> 
 template <index In, index Out, bool Bias = false, projection_kind Kind = projection_kind{}>
 using projection = typename detail::linear_map_of<In, Out, Bias, Kind>::type;
 
+/// RMSNorm with eps 1e-5 and then a linear map: y = W (gamma x / sqrt(mean(x^2) + eps)) (+ b).
+template <index In, index Out, bool Bias = false>
+using normed_linear =
+    chain<named<"norm", norm::rms::layer<In, real{1e-5}>>, named<"", linear<In, Out, Bias>>>;
+
+namespace detail {
+template <index In, index Out, bool Bias, projection_kind Kind>
+struct output_map_of : linear_map_of<In, Out, Bias, Kind> {};
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.normed) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain(), "linnet: a map that normalises its inputs is one matrix");
+  using type = normed_linear<In, Out, Bias>;
+};
+}  // namespace detail
+
+/// The linear map of a kind that ends a branch.
+template <index In, index Out, bool Bias = false, projection_kind Kind = projection_kind{}>
+using output_projection = typename detail::output_map_of<In, Out, Bias, Kind>::type;
+
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
@@ -13017,7 +14970,7 @@ struct attention_projections {
   static constexpr index in = A.d_model, out = A.d_model, n = A.n(), kv = A.kv(), h = A.d_kv;
   using to_query = projection<in, n, A.bias, A.projections>;
   using to_key = projection<in, kv, A.bias, A.projections>;
-  using to_output = projection<n, out, A.bias, A.projections>;
+  using to_output = output_projection<n, out, A.bias, A.projections>;
 
   /// Factor of the scores.
   template <class T>
@@ -13039,6 +14992,15 @@ struct attention_projections {
     if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
     to_key::visit(f, at / "v", p.v...);
     to_output::visit(f, at / "o", p.o...);
+  }
+  /// Mixing tokens multiplies all values of a head by one number.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index values = c.open(kv, h), source = A.cross ? c.memory : c.in;
+    to_query::channels(c.between(c.in, -1), p.q);
+    to_key::channels(c.between(source, -1), p.k);
+    to_key::channels(c.between(source, values), p.v);
+    to_output::channels(c.between(values, c.out), p.o);
   }
   /// Query projection: T5's small initial values replace the missing 1/sqrt(d_kv).
   template <class F, class... P>
@@ -13182,6 +15144,123 @@ struct attention_projections {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// Hadamard transforms: rotations by matrices of 1 and -1, at a cost of n log n.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+
+/// Whether `a` is a square modulo the prime q: 1, -1, or 0 for 0.
+constexpr int quadratic_character(index a, index q) {
+  a = (a % q + q) % q;
+  if (a == 0) return 0;
+  for (index i = 1; i < q; ++i)
+    if (i * i % q == a) return 1;
+  return -1;
+}
+/// Entry (i, j) of a Hadamard matrix of order m: Sylvester's for powers of two, Paley's first
+/// construction for 12 and 20, his second for 28 and 36 (Paley 1933).
+constexpr int hadamard_entry(index m, index i, index j) {
+  if (m % 4 != 0 || (m & (m - 1)) == 0) {
+    int sign = 1;
+    for (index common = i & j; common > 0; common /= 2)
+      if (common % 2) sign = -sign;
+    return sign;
+  }
+  if (m < 28) {  // I + S, S skew with q = m - 1
+    if (i == j) return 1;
+    if (i == 0) return 1;
+    if (j == 0) return -1;
+    return quadratic_character(i - j, m - 1);
+  }
+  const index q = m / 2 - 1, a = i / 2, b = j / 2;
+  const bool lower = i % 2 && j % 2;
+  if (a == b) return i % 2 == 0 && j % 2 == 0 ? 1 : -1;
+  const int s = a == 0 || b == 0 ? 1 : quadratic_character(a - b, q);
+  return lower ? -s : s;
+}
+template <class T, index M>
+constexpr std::array<T, static_cast<std::size_t>(M* M)> hadamard_table(bool transposed) {
+  std::array<T, static_cast<std::size_t>(M * M)> table{};
+  for (index i = 0; i < M; ++i)
+    for (index j = 0; j < M; ++j)
+      table[static_cast<std::size_t>(i * M + j)] =
+          T(transposed ? hadamard_entry(M, j, i) : hadamard_entry(M, i, j));
+  return table;
+}
+template <class T, index M, bool Transposed>
+inline constexpr auto hadamard_base = hadamard_table<T, M>(Transposed);
+
+template <class T, bool Transposed>
+const T* hadamard_base_of(index m) {
+  switch (m) {
+    case 36:
+      return hadamard_base<T, 36, Transposed>.data();
+    case 28:
+      return hadamard_base<T, 28, Transposed>.data();
+    case 20:
+      return hadamard_base<T, 20, Transposed>.data();
+    case 16:
+      return hadamard_base<T, 16, Transposed>.data();
+    case 12:
+      return hadamard_base<T, 12, Transposed>.data();
+    case 8:
+      return hadamard_base<T, 8, Transposed>.data();
+    case 4:
+      return hadamard_base<T, 4, Transposed>.data();
+    case 2:
+      return hadamard_base<T, 2, Transposed>.data();
+    default:
+      return hadamard_base<T, 1, Transposed>.data();
+  }
+}
+
+}  // namespace detail
+
+/// The Hadamard matrix for rows of n numbers: base (x) a power of two, on each block.
+struct hadamard_order {
+  index block = 1;  ///< numbers that are transformed together; all n where such an order is known
+  index base = 1;   ///< 12, 20, 28 or 36, or a power of two up to 16
+
+  /// The largest order that divides `n`.
+  static constexpr hadamard_order of(index n) {
+    hadamard_order best;
+    for (const index odd : {1, 12, 20, 28, 36}) {
+      if (n % odd != 0) continue;
+      index block = odd;
+      while (n % (2 * block) == 0) block *= 2;
+      if (block <= best.block) continue;
+      best = {block, odd > 1 ? odd : block < 16 ? block : 16};
+    }
+    return best;
+  }
+};
+
+/// x[n] = x H / sqrt(block), for H the Hadamard matrix of `n` numbers or its transpose. One thread.
+template <class T>
+void hadamard_row(simd::level level, index n, T* x, bool transposed) {
+  const hadamard_order order = hadamard_order::of(n);
+  const T* const base = transposed ? detail::hadamard_base_of<T, true>(order.base)
+                                   : detail::hadamard_base_of<T, false>(order.base);
+  const T factor = T(1) / std::sqrt(static_cast<T>(order.block));
+  simd::dispatch(level, [&](auto k) {
+    for (index first = 0; first < n; first += order.block)
+      decltype(k)::template hadamard<T>(order.base, order.block / order.base, base, factor,
+                                        x + first);
+  });
+}
+/// Rotates rows x[rows, n] in place. The gradient of a row is that of its result, `transposed`.
+template <class T>
+void hadamard(const execution& on, index rows, index n, T* x, bool transposed = false) {
+  on.threads.each(rows, [&](index i) { hadamard_row(on.level, n, x + i * n, transposed); });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -13199,6 +15278,8 @@ struct softmax_attention {
   /// Most tokens that are kept, and so the largest distance to the first ones.
   static constexpr index kept = Slots ? Window.first + Window.before + 1 : ops::any_distance;
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
+  /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
+  static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
@@ -13211,6 +15292,10 @@ struct softmax_attention {
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     projections::visit(f, at, p...);
+  }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    projections::channels(c, p);
   }
 
   template <class T>
@@ -13292,7 +15377,7 @@ struct softmax_attention {
         to_key::template forward<T>(p.k, x, {c.k, rows}, c.inner.k, ctx);
         to_key::template forward<T>(p.v, x, {c.v, rows}, c.inner.v, ctx);
       }
-      if constexpr (A.rope != rope_pairing::none)
+      if constexpr (rotates)
         ctx.on.threads.each(rows, [&](index row) {
           if (two_queries) {
             std::copy_n(c.q + row * n, n, c.q_first + row * n);
@@ -13310,6 +15395,11 @@ struct softmax_attention {
       ops::attention(ctx.on, call(c, ctx, keys, c.values.rows(ctx.pages)));
       if (!A.cross) linnet::detail::keep_newest(c.keys, keys, ctx);
     } else {
+      if constexpr (linnet::detail::is_fake<S> && A.cache != kv_code::int4) {
+        const index keys = ctx.batch * (A.cross ? ctx.memory.length : ctx.length);
+        buffer<T, true>::fake(ctx.on, keys, c.k);
+        buffer<T, false>::fake(ctx.on, keys, c.v);
+      }
       ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
     }
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
@@ -13331,7 +15421,7 @@ struct softmax_attention {
     ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
                             {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
                              A.relative ? ctx.bias.d_lines : nullptr});
-    if constexpr (!A.cross && A.rope != rope_pairing::none)
+    if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
         rotate_row(c.dk, A.kv_heads, row, ctx, true);
@@ -13415,17 +15505,26 @@ struct softmax_attention {
     a.dropout_id = c.dropout_id;
     return a;
   }
-  /// Applies rotary positions in place to one row of x[rows, heads * d_kv]; `limit` keeps positions
-  /// below it.
+  /// Applies rotary positions in place to one row of x[rows, heads * d_kv], then the Hadamard
+  /// transform, or the derivatives of both. `limit` keeps positions below it.
   template <class T>
   static void rotate_row(T* x, index heads, index row, const context<T>& ctx, bool inverse,
                          index limit = ops::any_distance) {
+    T* const from = x + row * heads * A.d_kv;
+    const auto mix = [&] {
+      for (index head = 0; head < heads; ++head)
+        ops::hadamard_row(ctx.on.level, A.d_kv, from + head * A.d_kv, inverse);
+    };
+    if constexpr (A.hadamard)
+      if (inverse) mix();
     if constexpr (A.rope != rope_pairing::none) {
       const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
       const T* const angles =
           position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope.table + (limit - 1) * A.d_kv;
-      ops::rope_row(A.rope, heads, A.d_kv, angles, x + row * heads * A.d_kv, inverse);
+      ops::rope_row(A.rope, heads, A.d_kv, angles, from, inverse);
     }
+    if constexpr (A.hadamard)
+      if (!inverse) mix();
   }
 };
 
@@ -13461,6 +15560,44 @@ struct low_rank : Kind {
   }
   template <attention_shape A>
   using layer = typename Kind::template layer<with_rank(A)>;
+};
+
+/// Attention `Kind` with queries and keys rotated by a Hadamard transform behind their positions
+/// (R3 of Liu et al. 2024, arXiv:2405.16406). Scores stay, and no channel of a key stands out when
+/// a cache rounds it. Weights are those of `Kind`.
+template <class Kind = full>
+struct hadamard : Kind {
+  static_assert(
+      Kind::supports_low_rank,
+      "linnet::attention::hadamard: this kind's keys are not of its making; full, prefix, "
+      "sliding_window and sinks are");
+  using plain = Kind;  ///< what it rotates
+  using kind = hadamard;
+  static std::string name() { return "hadamard " + Kind::name(); }
+  static constexpr attention_shape rotating(attention_shape a) {
+    a.hadamard = true;
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<rotating(A)>;
+};
+
+/// Attention `Kind` that normalises what its output projection reads, as BitNet does (Ma et al.
+/// 2024), with an RMSNorm over all heads.
+template <class Kind = full>
+struct sub_norm : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::sub_norm: this kind's maps are not of its making; full, "
+                "prefix, sliding_window and sinks are");
+  static constexpr bool supports_low_rank = false;
+  using kind = sub_norm;
+  static std::string name() { return "sub_norm " + Kind::name(); }
+  static constexpr attention_shape with_norm(attention_shape a) {
+    a.projections.normed = true;
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<with_norm(A)>;
 };
 
 /// Full attention in which all tokens see a prefix, such as a question, also its own tokens (Raffel
@@ -13636,7 +15773,9 @@ struct factorised_projection {
                             index n, const T* y, T* dy, const cache<T>& c,
                             const ops::execution& on) {
     if (!Tied) return;
-    ops::matmul(on, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
+    ops::execution exact = on;
+    if (ops::fakes_inputs<storage::single<S>>) exact.converted = nullptr;  // dz is not rounded
+    ops::matmul(exact, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
     ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
   }
   static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }
@@ -13677,6 +15816,59 @@ LINNET_NAMESPACE_END
 /// With a fourth parameter, a projection_kind that says how its projections are made, it also fits
 /// sharing::lora. A policy of your own derives from ffn::policy; nothing in the library needs
 /// editing.
+
+/// @file
+/// Layers with a Hadamard transform, which spreads outliers over all channels before they are
+/// rounded.
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = x H on rows of width D, with H / sqrt(D) orthogonal: see ops::hadamard().
+template <index D>
+struct hadamard_layer : without_parameters {
+  static constexpr index in = D, out = D;
+  template <class T>
+  struct cache {
+    T* scratch = nullptr;  ///< [rows, D] gradient on its way back
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index mark = m.scratch.mark();
+    const cache<T> c{e.training ? m.scratch.take<T>(e.rows() * D) : nullptr};
+    m.scratch.release(mark);
+    return c;
+  }
+  /// Weights may be rotated the other way behind it, see rotate_online().
+  template <class Ends, class P>
+  static void channels(const Ends& c, P&) {
+    c.transforms();
+  }
+
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>&, context<T>& ctx) {
+    ctx.on.threads.each(x.rows(), [&](index i) {
+      std::copy_n(x.data() + i * D, D, y.data() + i * D);
+      ops::hadamard_row(ctx.on.level, D, y.data() + i * D, false);
+    });
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx,
+                       cache<T>& c, context<T>& ctx) {
+    ctx.on.threads.each(dy.rows(), [&](index i) {
+      T *const d = c.scratch + i * D, *const to = dx.data() + i * D;
+      std::copy_n(dy.data() + i * D, D, d);
+      ops::hadamard_row(ctx.on.level, D, d, true);
+      for (index j = 0; j < D; ++j) to[j] += d[j];
+    });
+  }
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+/// A linear map that reads rotated inputs: y = W (x H) (+ b).
+template <index In, index Out, bool Bias = false>
+using rotated_linear = chain<named<"", hadamard_layer<In>>, named<"", linear<In, Out, Bias>>>;
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -13742,6 +15934,16 @@ struct activated_linear {
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     map::visit(f, at, p...);
   }
+  /// A positive scale passes a ReLU, and nothing else.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    constexpr bool homogeneous = A == activation_kind::relu;
+    map::channels(homogeneous ? c : c.between(c.in, -1), p);
+    if (homogeneous)
+      c.elementwise(c.out, "a ReLU");
+    else
+      c.fix(c.out, "an activation");
+  }
 
   template <class T>
   struct cache {
@@ -13799,14 +16001,16 @@ struct activated_linear {
   static constexpr index flops(const call_shape& e) { return map::flops(e); }
 };
 
-/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
+/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F. `Narrow` is the layer
+/// of `down`.
 template <index D, index F, activation_kind A, bool Bias,
-          projection_kind Projections = projection_kind{}>
+          projection_kind Projections = projection_kind{},
+          class Narrow = output_projection<F, D, Bias, Projections>>
 struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
   using wide = projection<D, F, Bias, Projections>;
-  using narrow = projection<F, D, Bias, Projections>;
+  using narrow = Narrow;
 
   template <class Form>
   struct params {
@@ -13819,6 +16023,15 @@ struct gated_layer {
     wide::visit(f, at / "gate", p.gate...);
     wide::visit(f, at / "up", p.up...);
     narrow::visit(f, at / "down", p.down...);
+  }
+  /// The hidden channels are linear in those of `up`.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index hidden = c.open(F);
+    c.elementwise(hidden, "a gate");
+    wide::channels(c.between(c.in, -1), p.gate);
+    wide::channels(c.between(c.in, hidden), p.up);
+    linnet::detail::describe_channels<narrow>(c.between(hidden, c.out), p.down);
   }
 
   template <class T>
@@ -13907,7 +16120,12 @@ struct standard : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer =
       chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
-            named<"wo", projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
+            named<"wo", output_projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
+  /// Layer whose hidden channels are rotated before the second matrix.
+  template <index D, index F, bool Bias>
+  using rotated_layer =
+      chain<named<"wi", activated_linear<D, F, A, Bias, true>, storage::part::ffn_up>,
+            named<"wo", rotated_linear<F, D, Bias>, storage::part::ffn_down>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -13918,6 +16136,9 @@ template <activation_kind A>
 struct gated : policy {
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer = gated_layer<D, F, A, Bias, Projections>;
+  /// Layer whose hidden channels are rotated before `down`.
+  template <index D, index F, bool Bias>
+  using rotated_layer = gated_layer<D, F, A, Bias, projection_kind{}, rotated_linear<F, D, Bias>>;
 };
 using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
 using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
@@ -13951,6 +16172,24 @@ struct low_rank : policy {
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.rank = Rank}>;
 };
 
+/// A standard or gated feed-forward `Of` with a Hadamard transform before its last matrix (R4 of
+/// Liu et al. 2024, arXiv:2405.16406). No hidden channel stands out when inputs are rounded.
+/// rotate_online() makes its weights from those of `Of`.
+template <class Of = swiglu>
+struct hadamard : policy {
+  using plain = Of;  ///< what it rotates
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template rotated_layer<D, F, Bias>;
+};
+
+/// A standard or gated feed-forward `Of` that normalises the hidden values before its last matrix,
+/// as BitNet does (Ma et al. 2024), with an RMSNorm.
+template <class Of = swiglu>
+struct sub_norm : policy {
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.normed = true}>;
+};
+
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.
 /// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>
@@ -13978,176 +16217,6 @@ struct reparam : policy {
 };
 
 }  // namespace ffn
-
-LINNET_NAMESPACE_END
-/// @file
-/// RMSNorm and LayerNorm: the policies that choose them and their layers.
-
-/// @file
-/// Normalisation of rows, forward and backward.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-/// RMSNorm (Zhang and Sennrich 2019): y = weight x / sqrt(mean(x^2) + eps), for x[rows, D]. Keeps
-/// 1 / sqrt(...) of each row in inverse[rows].
-template <class T, index D>
-void rms_norm(const execution& on, T eps, view<const T, D> x, const T* weight, view<T, D> y,
-              T* inverse) {
-  on.threads.each(x.rows(), [&](index i) {
-    on.with_kernels([&](auto k) {
-      inverse[i] = decltype(k)::template rms_norm<T>(D, eps, x.row(i), weight, y.row(i));
-    });
-  });
-}
-
-/// Adds the gradients of rms_norm() to d_weight[D] and dx[rows, D].
-template <class T, index D>
-void rms_norm_backward(const execution& on, view<const T, D> x, const T* weight, const T* inverse,
-                       view<const T, D> dy, T* d_weight, view<T, D> dx) {
-  const auto [first, last] = on.threads.range(D);
-  for (index i = 0; i < x.rows(); ++i)
-    for (index j = first; j < last; ++j) d_weight[j] += dy(i, j) * x(i, j) * inverse[i];
-  on.threads.each(x.rows(), [&](index i) {
-    on.with_kernels([&](auto k) {
-      decltype(k)::template rms_norm_backward<T>(D, inverse[i], x.row(i), weight, dy.row(i),
-                                                 dx.row(i));
-    });
-  });
-}
-
-/// LayerNorm (Ba et al. 2016): y = weight (x - mean) / sqrt(variance + eps) + bias, for x[rows, D].
-/// Keeps the mean and the inverse deviation of each row in statistics[rows, 2].
-template <class T, index D>
-void layer_norm(const execution& on, T eps, view<const T, D> x, const T* weight, const T* bias,
-                view<T, D> y, T* statistics) {
-  on.threads.each(x.rows(), [&](index i) {
-    on.with_kernels([&](auto k) {
-      decltype(k)::template layer_norm<T>(D, eps, x.row(i), weight, bias, y.row(i),
-                                          statistics + 2 * i);
-    });
-  });
-}
-
-/// Adds the gradients of layer_norm() to d_weight[D], d_bias[D] and dx[rows, D].
-template <class T, index D>
-void layer_norm_backward(const execution& on, view<const T, D> x, const T* weight,
-                         const T* statistics, view<const T, D> dy, T* d_weight, T* d_bias,
-                         view<T, D> dx) {
-  const auto [first, last] = on.threads.range(D);
-  for (index i = 0; i < x.rows(); ++i) {
-    const T mean = statistics[2 * i], r = statistics[2 * i + 1];
-    for (index j = first; j < last; ++j) {
-      d_weight[j] += dy(i, j) * (x(i, j) - mean) * r;
-      d_bias[j] += dy(i, j);
-    }
-  }
-  on.threads.each(x.rows(), [&](index i) {
-    on.with_kernels([&](auto k) {
-      decltype(k)::template layer_norm_backward<T>(D, statistics + 2 * i, x.row(i), weight,
-                                                   dy.row(i), dx.row(i));
-    });
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Normalisation policies: `layer<D, Eps>` normalises rows of width D.
-namespace norm {
-
-/// Base of every normalisation policy.
-struct policy {};
-
-/// RMSNorm (Zhang and Sennrich 2019): y = gamma x / sqrt(mean(x^2) + eps).
-struct rms : policy {
-  template <index D, real Eps>
-  struct layer {
-    static constexpr index in = D, out = D;
-
-    template <class Form>
-    struct params {
-      typename Form::vector weight{};
-    };
-    template <class F, class... P>
-    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-      f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
-    }
-
-    template <class T>
-    struct cache {
-      T* inverse = nullptr;  ///< [rows] 1 / sqrt(mean(x^2) + eps)
-    };
-    template <class T>
-    static constexpr cache<T> plan(planner& m, const call_shape& e) {
-      return {m.saved.take<T>(e.rows())};
-    }
-
-    template <class T, class S>
-    static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
-                        cache<T>& c, context<T>& ctx) {
-      ops::rms_norm(ctx.on, T(Eps.value), x, p.weight, y, c.inverse);
-    }
-
-    template <class T, class S>
-    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
-                         context<T>& ctx) {
-      ops::rms_norm_backward(ctx.on, x, p.weight, c.inverse, dy, dp.weight, dx);
-    }
-
-    static constexpr index flops(const call_shape&) { return 0; }
-  };
-};
-
-/// LayerNorm (Ba et al. 2016): y = gamma (x - mean) / sqrt(variance + eps) + beta.
-struct layer_norm : policy {
-  template <index D, real Eps>
-  struct layer {
-    static constexpr index in = D, out = D;
-
-    template <class Form>
-    struct params {
-      typename Form::vector weight{};
-      typename Form::vector bias{};
-    };
-    template <class F, class... P>
-    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-      f(at / "weight", tensor_info{1, D, role::scale, 0}, p.weight...);
-      f(at / "bias", tensor_info{1, D, role::bias, 0}, p.bias...);
-    }
-
-    template <class T>
-    struct cache {
-      T* statistics = nullptr;  ///< [rows, 2] mean and 1 / sqrt(variance + eps)
-    };
-    template <class T>
-    static constexpr cache<T> plan(planner& m, const call_shape& e) {
-      return {m.saved.take<T>(2 * e.rows())};
-    }
-
-    template <class T, class S>
-    static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
-                        cache<T>& c, context<T>& ctx) {
-      ops::layer_norm(ctx.on, T(Eps.value), x, p.weight, p.bias, y, c.statistics);
-    }
-
-    template <class T, class S>
-    static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                         view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
-                         context<T>& ctx) {
-      ops::layer_norm_backward(ctx.on, x, p.weight, c.statistics, dy, dp.weight, dp.bias, dx);
-    }
-
-    static constexpr index flops(const call_shape&) { return 0; }
-  };
-};
-
-}  // namespace norm
 
 LINNET_NAMESPACE_END
 /// @file
@@ -14185,6 +16254,17 @@ struct alternate {
             decltype(layer)::type::visit(f, at.element(static_cast<index>(l), N), item...);
           },
           p...);
+  }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    for (std::size_t l = 0; l < count; ++l)
+      take(
+          l,
+          [&](auto layer, auto& item) {
+            linnet::detail::describe_channels<typename decltype(layer)::type>(c, item);
+          },
+          p);
+    c.passes();
   }
 
   template <class T>
@@ -15901,7 +17981,13 @@ consteval bool check_language_model() {
 template <class M, class T, class S>
 consteval bool check_decoding_model() {
   static_assert(check_language_model<M, T, S>());
-  if constexpr (!has_state<M, T>)
+  if constexpr (!M::supports_cache)
+    static_assert(
+        never<M>,
+        "linnet::session: this kind of attention cannot continue cached sequences, so the model "
+        "cannot be run token by token; an evaluator scores whole sequences, an embedder runs "
+        "encoders");
+  else if constexpr (!has_state<M, T>)
     static_assert(
         never<M>,
         "linnet::session: the model does not run token by token: it lacks longest(limits), "
@@ -15991,6 +18077,17 @@ struct ffn_metadata<ffn::low_rank<Rank, Of>> : ffn_metadata<void> {
   static std::string name() {
     return "low_rank " + std::to_string(Rank) + " " + ffn_metadata<Of>::name();
   }
+};
+
+template <class Of>
+struct ffn_metadata<ffn::hadamard<Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() { return "hadamard " + ffn_metadata<Of>::name(); }
+};
+template <class Of>
+struct ffn_metadata<ffn::sub_norm<Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() { return "sub_norm " + ffn_metadata<Of>::name(); }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -16396,6 +18493,33 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     if constexpr (!tied)
       f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, head_deviation},
         p.head...);
+  }
+  /// Which tensors write the channels that others read, see nn/channels.hpp.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    constexpr index table = embedding_projection::table;
+    const index stream = c.open(d), looked_up = embedding_normed ? c.open(d) : stream,
+                normed = c.open(d), rows = factorised ? c.open(table) : looked_up;
+    const tensor_info info{vocabulary, table, role::table};
+    c.between(-1, rows).looks_up(p.embedding, info);
+    if constexpr (factorised)
+      embedding_projection::map::channels(c.between(rows, looked_up), p.projection);
+    if constexpr (learned)
+      c.between(-1, looked_up)
+          .looks_up(p.positions, tensor_info{context_length, d, role::position});
+    if (sinusoidal) c.fix(looked_up, "fixed sines and cosines");
+    if constexpr (embedding_normed)
+      norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
+    detail::describe_channels<blocks>(c.between(stream, stream), p.stack);
+    norm_layer::channels(c.between(stream, normed), p.norm);
+    if constexpr (!tied) {
+      c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
+    } else if constexpr (factorised) {
+      c.fix(rows, "a tied head that goes back through a factorised embedding");
+      c.fix(normed, "a tied head that goes back through a factorised embedding");
+    } else {
+      c.between(normed, -1).reads(p.embedding, info);
+    }
   }
   static constexpr double initial_deviation = 0.02;
   static constexpr double head_deviation =
@@ -16873,6 +18997,11 @@ class llama2c_tokenizer {
   std::vector<entry> pieces_;    ///< by id
   std::vector<token> by_piece_;  ///< ids sorted by piece, then id
 
+  /// Whether the piece of id `a` comes before that of `b`, or is the same with a lower id.
+  LINNET_COLD bool before(token a, token b) const {
+    const int order = piece(a).compare(piece(b));
+    return order != 0 ? order < 0 : a < b;
+  }
   /// Encodes into a sink; false where the heap has no room.
   bool write(std::string_view text, detail::token_sink to, bool with_begin, bool with_end) const;
   /// The id of the piece `a` + `b`, or -1.
@@ -16977,10 +19106,8 @@ LINNET_COLD inline result<llama2c_tokenizer> llama2c_tokenizer::parse(
   made.text_.assign(reinterpret_cast<const char*>(file.data()), file.size());
   made.by_piece_.resize(made.pieces_.size());
   for (std::size_t i = 0; i < made.by_piece_.size(); ++i) made.by_piece_[i] = static_cast<token>(i);
-  std::sort(made.by_piece_.begin(), made.by_piece_.end(), [&](token a, token b) {
-    const int order = made.piece(a).compare(made.piece(b));
-    return order != 0 ? order < 0 : a < b;
-  });
+  std::sort(made.by_piece_.begin(), made.by_piece_.end(),
+            [&](token a, token b) { return made.before(a, b); });
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY(where)
@@ -17455,7 +19582,7 @@ LINNET_NAMESPACE_BEGIN
 namespace detail {
 
 inline constexpr std::string_view packed_magic = "linnetPK";
-inline constexpr std::uint32_t packed_order = 0x01020304, packed_version = 1;
+inline constexpr std::uint32_t packed_order = 0x01020304, packed_version = 2;
 
 /// The first bytes of a packed file.
 struct packed_head {
@@ -17641,6 +19768,20 @@ inline result<void> check_panels(std::span<const std::byte> file, std::size_t he
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
+/// Checks the numbers of inputs that corrections name: products read there.
+template <class M, class T>
+result<void> check_inputs(std::span<const std::byte> panels, const std::string& where) {
+  bool fits = true;
+  const auto p = packed<M, T>::view(panels);
+  p.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+    if constexpr (requires { leaf.correction.inputs; })
+      fits = fits && leaf.correction.fits(info.rows, info.columns);
+  });
+  if (fits) return {};
+  return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",
+                 "another number");
+}
+
 /// Compares a packed file with a model type; where its panels begin.
 template <class M, class T>
 result<index> check_packed(std::span<const std::byte> file, const std::string& where) LINNET_TRY {
@@ -17655,6 +19796,7 @@ result<index> check_packed(std::span<const std::byte> file, const std::string& w
     const std::size_t header = sizeof(packed_head) + text->size();
     if (auto fit = check_panels(file, header, packed<M, T>::bytes(), where); !fit)
       return fit.error();
+    if (auto fit = check_inputs<M, T>(file.subspan(header), where); !fit) return fit.error();
     return static_cast<index>(header);
   }
 }
@@ -17757,7 +19899,7 @@ constexpr index converted_bytes(index rows, index in, index out, index threads, 
 template <class S>
 constexpr planner planner_for() {
   planner m;
-  if constexpr (ops::converts<S>) m.converted_bytes = &ops::converted_bytes<S>;
+  if constexpr (ops::uses_scratch<S>) m.converted_bytes = &ops::converted_bytes<S>;
   if constexpr (requires { S::mixes; }) m.converted_bytes = &converted_bytes<S>;
   return m;
 }
@@ -18317,6 +20459,32 @@ struct encoder_body {
     if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
   }
 
+  /// Which tensors write the channels that others read, see nn/channels.hpp. Heads and callers read
+  /// the hidden states as they are.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const char* const why = "what reads the hidden states";
+    const index summed = c.open(width), scaled = c.open(width),
+                stream = factorised ? c.open(d) : scaled;
+    const auto lookup = c.between(-1, summed);
+    lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
+    if constexpr (learned)
+      lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
+    if constexpr (Shape.types > 0)
+      lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
+    embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
+    if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
+    const index out = c.open(d);
+    detail::describe_channels<blocks>(c.between(stream, out), p.stack);
+    if constexpr (placement::first) {
+      const index hidden = c.open(d);
+      norm_layer::channels(c.between(out, hidden), p.norm);
+      c.fix(hidden, why);
+    } else {
+      c.fix(out, why);
+    }
+  }
+
   /// Buffers of one call.
   template <class T>
   struct workspace {
@@ -18712,6 +20880,11 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
              p.table...);
     if constexpr (labelled && biased)
       f(at / last / "bias", tensor_info{1, vocabulary, role::bias, 0}, p.bias...);
+  }
+  /// Which tensors write the channels that others read, see nn/channels.hpp.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    body::channels(c, p);
   }
   static constexpr double initial_deviation = 0.02;
   /// Width of what the logits are computed from.
@@ -19228,13 +21401,18 @@ struct ranked {
   token id;
   double sum;
 };
-/// The first token in that order at which `reached(sum)` holds, where each token adds
-/// `measure(weight)`. If there is none, the last token that adds anything. Weights are in [0, 1].
+/// A token adds this to a sum: its weight, or 1.
+enum class measured { weight, one };
+/// The first token in that order at which the sum is at least `enough`. If there is none, the last
+/// token that adds anything. Weights are in [0, 1].
 /// Looks at the first `count` ids in `room`, which it overwrites, or at all if they are as many as
 /// the weights. A radix select over the weights' bits: nothing is sorted.
-template <class T, class Measure, class Reached>
-ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, Measure&& measure,
-            Reached&& reached) {
+template <class T>
+ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count, measured what,
+            double enough) {
+  const auto measure = [what](T weight) {
+    return what == measured::one ? 1.0 : static_cast<double>(weight);
+  };
   using bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
   const auto key = [](T weight) {  // rises with the weight
     bits b = 0;
@@ -19265,7 +21443,7 @@ ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count
       const double more = sums[0][b] + sums[1][b];
       if (!(more > 0)) continue;
       chosen = static_cast<bits>(b), before = sum;
-      if (reached(sum + more)) break;
+      if (sum + more >= enough) break;
       sum += more;
     }
     sum = before;
@@ -19288,7 +21466,7 @@ ranked rank(std::span<const T> weights, std::span<token> room, std::size_t count
   std::size_t i = 0;
   for (;; ++i) {  // those that are left are equal
     sum += measure(weights[slot(room[i])]);
-    if (i + 1 == count || reached(sum)) return {room[i], sum};
+    if (i + 1 == count || sum >= enough) return {room[i], sum};
   }
 }
 
@@ -19332,15 +21510,16 @@ token most_likely(std::span<T> logits) {
   std::span<T> best;
   scalar most = 0;
   bool usable = !logits.empty();
-  ops::execution{{}, ops::best()}.with_kernels([&](auto kernels) {
-    using K = decltype(kernels);
-    for (std::size_t i = 0; i < logits.size(); i += stretch) {
-      const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
-      for (const scalar x : some) usable &= !is_nan(x);
-      const scalar m = K::template maximum<scalar>(std::ssize(some), some.data());
-      if (i == 0 || m > most) most = m, best = some;
-    }
-  });
+  const ops::execution on{{}, ops::best()};
+  for (std::size_t i = 0; i < logits.size(); i += stretch) {
+    const auto some = logits.subspan(i, (std::min)(stretch, logits.size() - i));
+    for (const scalar x : some) usable &= !is_nan(x);
+    scalar m = 0;
+    on.with_kernels([&](auto kernels) {
+      m = decltype(kernels)::template maximum<scalar>(std::ssize(some), some.data());
+    });
+    if (i == 0 || m > most) most = m, best = some;
+  }
   if (!usable || !is_finite(most)) return no_token;
   return static_cast<token>(std::find(best.begin(), best.end(), most) - logits.begin());
 }
@@ -19449,8 +21628,8 @@ class sampler {
     const distribution<T> l = warp(logits, order, logits[detail::slot(best)]);
     const double u = random_.uniform() * l.mass;
     if (l.ranked > 0)
-      return detail::rank(std::span<const T>(logits), order, l.ranked, itself,
-                          [&](double sum) { return u < sum; })
+      return detail::rank(std::span<const T>(logits), order, l.ranked, detail::measured::weight,
+                          std::nextafter(u, HUGE_VAL))  // above u
           .id;
     double sum = 0;
     token chosen = best;
@@ -19499,7 +21678,6 @@ class sampler {
       return weight > least || (weight == least && id <= last);
     }
   };
-  static constexpr auto itself = [](auto weight) { return static_cast<double>(weight); };
 
   /// Uniform in [0, 1), 53 random bits: rare tokens keep their probability.
   double fine_uniform() {
@@ -19539,10 +21717,7 @@ class sampler {
       left = l.ranked = detail::gather(weights, order, l.least, T(1), l.last, weights.size() / 16);
     };
     if (const index k = settings_.top_k; k > 0 && k < std::ssize(weights))
-      cut(detail::rank(
-              weights, order, left, [](T) { return 1.0; },
-              [&](double count) { return count >= static_cast<double>(k); })
-              .id);
+      cut(detail::rank(weights, order, left, detail::measured::one, static_cast<double>(k)).id);
     const auto kept_mass = [&] {
       return detail::sum_in_lanes(std::ssize(weights), [&](index i) {
         const auto id = static_cast<std::size_t>(i);
@@ -19550,12 +21725,11 @@ class sampler {
       });
     };
     l.mass = l.ranked > 0 ? kept_mass() : detail::sum_in_lanes(std::ssize(weights), [&](index i) {
-      return itself(weights[static_cast<std::size_t>(i)]);
+      return static_cast<double>(weights[static_cast<std::size_t>(i)]);
     });
     if (settings_.top_p < 1) {
       const double enough = settings_.top_p * l.mass;
-      const auto end =
-          detail::rank(weights, order, left, itself, [&](double sum) { return sum >= enough; });
+      const auto end = detail::rank(weights, order, left, detail::measured::weight, enough);
       cut(end.id);
       l.mass = end.sum;
     }
@@ -19908,9 +22082,6 @@ class session {
   using S = storage_of<M, T>;
   static_assert(detail::check_decoding_model<M, T, S>());
   static constexpr bool encodes = M::encodes;
-  static_assert(M::supports_cache,
-                "linnet::session: this kind of attention cannot continue cached sequences, so the "
-                "model cannot be run token by token; an evaluator scores whole sequences");
 
  public:
   using model = M;
@@ -22490,6 +24661,12 @@ struct t5_stack {
     blocks::visit(f, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
   }
+  /// From the stream to the normed output.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    detail::describe_channels<blocks>(c.between(c.in, c.in), p.stack);
+    norm_layer::channels(c, p.norm);
+  }
 
   template <class T>
   struct cache {
@@ -22657,6 +24834,23 @@ struct t5_model : model_defaults {
     decoder::visit(f, at / "decoder", p.decoder_stack...);
     if constexpr (!tied)
       f(at / "head" / "weight", tensor_info{vocabulary, d, role::matrix, 1}, p.head...);
+  }
+
+  /// Which tensors write the channels that others read, see nn/channels.hpp. Both stacks have the
+  /// channels of the one table.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const tensor_info info{vocabulary, d, role::table};
+    const index stream = c.open(d), memory = c.open(d), normed = c.open(d);
+    c.between(-1, stream).looks_up(p.embedding, info);
+    encoder::channels(c.between(stream, memory), p.encoder_stack);
+    Ends reader = c.between(stream, normed);
+    reader.memory = memory;
+    decoder::channels(reader, p.decoder_stack);
+    if constexpr (tied)
+      c.between(normed, -1).reads(p.embedding, info);
+    else
+      c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
   }
 
   /// Trainable parameters; shared ones count once.
@@ -23343,8 +25537,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Text as it is generated: whole characters only, and nothing that may be the start of a stop
 /// string.
-
-#include <initializer_list>
 
 /// @file
 /// UTF-8: where its sequences end.

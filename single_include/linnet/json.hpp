@@ -1540,6 +1540,8 @@ std::vector<file_part> parts_of(const weights<M, T>& w) {
       };
       add(tensor.scales, ".scales");
       add(tensor.zeros, tensor.ggml ? ".minima" : ".zeros");
+      for (const leaf& more : tensor.more)
+        parts.push_back({more, {more.name, more.rows, more.columns}});
       parts.push_back({tensor, {tensor.name, tensor.rows, tensor.columns, tensor.vector}});
     }
   }
@@ -1562,6 +1564,15 @@ inline std::string shape_text(const placement& at) {
 /// Fault in codes, scales, zero points or minima that no storage has: what they should be, or null.
 /// Asked before they are saved, and of what is loaded.
 inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
+  if (tensor.inputs > 0) {
+    for (index i = 0; i < tensor.size(); ++i) {
+      std::uint16_t input = 0;
+      __builtin_memcpy(&input, data + i * index{sizeof input}, sizeof input);
+      if (input >= tensor.inputs) return "numbers of the matrix's inputs";
+    }
+    return nullptr;
+  }
+  if (tensor.beside_codes && !all_finite(type, data, tensor.size())) return "finite numbers";
   if (tensor.ggml) {
     for (index i = 0; is_real(type) && i < tensor.size(); ++i) {
       double x = 0;
@@ -1748,13 +1759,17 @@ result<void> load_safetensors(weights<M, T>& w, const safetensors& file, Naming 
       return fits;
   }
   if constexpr (detail::fits_metadata<!detail::foreign<Naming>, M>() &&
-                detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>())
-    return detail::load_parts(
+                detail::fits_hugging_face<detail::foreign<Naming>, M, storage_of<M, T>>()) {
+    auto done = detail::load_parts(
         file, detail::parts_of<Naming>(w), prefix, values, [](std::string_view name) {
           return detail::foreign<Naming> && hugging_face_ignores(hf_kind_of<M>(), name);
         });
-  else
-    return {};
+    if (!done) return done;
+    w.visit([](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      if constexpr (requires { leaf.levels; }) leaf.open(info.rows, info.columns);
+    });
+  }
+  return {};
 }
 LINNET_OR_OUT_OF_MEMORY(file.where())
 /// Loads all weights from the bytes of a safetensors file, such as an array in the program. `where`

@@ -25,8 +25,11 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: low-rank models from dense ones. Takes Eigen's singular value decomposition, which is
+/// Opt-in: low-rank models from dense ones, and low-rank corrections of rounding. Takes Eigen's singular value decomposition, which is
 /// slow to compile.
+
+/// @file
+/// LoRC: a matrix of low rank makes up for the errors of rounding (Yao et al. 2023).
 
 /// @file
 /// Factorise: every matrix of a low-rank model from the best approximation of the dense one.
@@ -77,22 +80,32 @@ struct dense_policy<P> {
 };
 
 /// The best approximation U[out, rank] V[rank, in] of W[out, in] in Frobenius norm (Eckart and
-/// Young 1936), over the scale. It holds the largest singular values, the square root of each in
-/// either factor.
-template <class Leaf, class T>
-void split_matrix(const matrix_expression<Leaf, 2>& to, const T* w) {
+/// Young 1936). It holds the largest singular values, the square root of each in either factor.
+/// `number`(i, j) is W's; left(i, r, x) and right(r, j, x) take those of U and V.
+template <class Number, class Left, class Right>
+void split_numbers(index out, index in, index rank, Number&& number, Left&& left, Right&& right) {
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic>;
-  const auto [in, rank, out] = to.widths;
-  T *const v = to.factors[0].data, *const u = to.factors[1].data;
   matrix dense(out, in);
   for (index i = 0; i < out; ++i)
-    for (index j = 0; j < in; ++j) dense(i, j) = static_cast<double>(w[i * in + j]) / to.scale;
+    for (index j = 0; j < in; ++j) dense(i, j) = number(i, j);
   const Eigen::BDCSVD<matrix> svd(dense, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  for (index r = 0; r < rank; ++r) {
+  for (index r = 0; r < (std::min)({rank, out, in}); ++r) {
     const double root = std::sqrt(svd.singularValues()(r));
-    for (index i = 0; i < out; ++i) u[i * rank + r] = static_cast<T>(svd.matrixU()(i, r) * root);
-    for (index j = 0; j < in; ++j) v[r * in + j] = static_cast<T>(svd.matrixV()(j, r) * root);
+    for (index i = 0; i < out; ++i) left(i, r, svd.matrixU()(i, r) * root);
+    for (index j = 0; j < in; ++j) right(r, j, svd.matrixV()(j, r) * root);
   }
+}
+/// The two factors of a low-rank matrix from the dense one, over the scale.
+template <class Leaf, class T>
+void split_matrix(const matrix_expression<Leaf, 2>& to, const T* w) {
+  const auto [in, rank, out] = to.widths;
+  T *const v = to.factors[0].data, *const u = to.factors[1].data;
+  const index width = in, inner = rank;
+  split_numbers(
+      out, in, rank,
+      [&](index i, index j) { return static_cast<double>(w[i * width + j]) / to.scale; },
+      [&](index i, index r, double x) { u[i * inner + r] = static_cast<T>(x); },
+      [&](index r, index j, double x) { v[r * width + j] = static_cast<T>(x); });
 }
 
 }  // namespace detail
@@ -130,5 +143,640 @@ weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
       });
   return low;
 }
+
+LINNET_NAMESPACE_END
+/// @file
+/// Quantize by a method: the codes and scales of each matrix are those that the method finds.
+
+#include <concepts>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+/// @file
+/// Calibration: statistics of what each matrix of a model reads, gathered while it runs on text.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <vector>
+
+/// @file
+/// Statistics of inputs: what calibrate() gathers of each product.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Statistics of the inputs X[rows, width] of a matrix. Sums are in double.
+struct input_statistics {
+  index rows = 0;                      ///< rows that were read, 0 where no product reads the matrix
+  index width = 0;                     ///< inputs of the matrix
+  const double* squares = nullptr;     ///< [width] sums of x^2, the norms' squares
+  const double* sums = nullptr;        ///< [width] sums of x
+  const double* magnitudes = nullptr;  ///< [width] sums of |x|
+  const double* largest = nullptr;     ///< [width] the largest |x|
+  const double* moments = nullptr;     ///< [width, width] X^T X, or null where it was not asked for
+
+  /// Mean of input `j`.
+  double mean(index j) const { return sums[j] / static_cast<double>(rows); }
+  /// Mean magnitude of input `j`.
+  double mean_magnitude(index j) const { return magnitudes[j] / static_cast<double>(rows); }
+  /// Euclidean norm of column `j` of X.
+  double norm(index j) const { return std::sqrt(squares[j]); }
+};
+
+namespace detail {
+
+/// Refuses statistics without X^T X, which `method` needs.
+inline result<void> check_moments(const char* method, const input_statistics& x) {
+  if (x.moments != nullptr) return {};
+  return failure(errc::invalid, method, "", "calibration_options.moments to be true", "false");
+}
+
+/// The arrays of input_statistics.
+struct input_arrays {
+  double *squares = nullptr, *sums = nullptr, *magnitudes = nullptr, *largest = nullptr;
+  double* moments = nullptr;
+
+  constexpr input_arrays(arena& from, index width, bool with_moments)
+      : squares(from.take<double>(width)),
+        sums(from.take<double>(width)),
+        magnitudes(from.take<double>(width)),
+        largest(from.take<double>(width)),
+        moments(with_moments ? from.take<double>(width * width) : nullptr) {}
+  constexpr input_arrays() = default;
+  /// Bytes that they take.
+  static constexpr index bytes(index width, bool with_moments) {
+    arena counter;
+    (void)input_arrays(counter, width, with_moments);
+    return counter.peak();
+  }
+};
+/// Statistics of one X, in a block of memory. Matrices that read the same X share it.
+struct gathered_inputs : input_arrays {
+  memory_block memory;
+  index rows = 0, width = 0;
+
+  /// Takes memory of its own, all zero; false where there is none.
+  bool open(index inputs, bool with_moments) {
+    memory = memory_block(bytes(inputs, with_moments));
+    if (!memory.data()) return false;
+    width = inputs;
+    arena from(memory.data(), memory.size());
+    static_cast<input_arrays&>(*this) = input_arrays(from, inputs, with_moments);
+    return true;
+  }
+};
+
+/// The statistics of all matrices of a model.
+struct calibration_state {
+  std::vector<index> places;  ///< of each tensor in `inputs`, -1 where no product reads it
+  std::vector<gathered_inputs> inputs;  ///< those that are used first, as many as there are tensors
+  index batches = 0;                    ///< that were read
+
+  /// How many of `inputs` are used.
+  index used() const {
+    return std::count_if(inputs.begin(), inputs.end(),
+                         [](const gathered_inputs& one) { return one.memory.data() != nullptr; });
+  }
+};
+
+/// Gathers the statistics of all matrices of a model. Which matrices read the same inputs is seen
+/// as it runs: those that have been in the same products so far. They share one `gathered_inputs`
+/// until a product has some of them alone.
+class input_gatherer {
+ public:
+  /// Rows that are converted to double at a time.
+  static constexpr index chunk = 128;
+
+  /// Places for `count` tensors of up to `widest` inputs. All memory but that of the statistics.
+  input_gatherer(index count, index widest, bool moments)
+      : panels_(static_cast<std::size_t>(count)),
+        moments_(moments),
+        converted_(moments ? chunk * widest * static_cast<index>(sizeof(double)) : 0) {
+    state_.places.assign(static_cast<std::size_t>(count), -1);
+    state_.inputs.resize(static_cast<std::size_t>(count));
+    touched_.reserve(static_cast<std::size_t>(count));
+    seen_.reserve(static_cast<std::size_t>(count));  // a product has each matrix once
+  }
+  /// Says where the panels of tensor number `i` are.
+  void name(index i, const void* panels) { panels_[static_cast<std::size_t>(i)] = panels; }
+  /// The hook for ops::execution.
+  ops::input_tap tap() {
+    return {this, [](void* self, const ops::execution& on, const ops::product_inputs& x) {
+              static_cast<input_gatherer*>(self)->add(on, x);
+            }};
+  }
+  /// Whether there was memory for all of it.
+  bool complete() const { return converted_.data() != nullptr && !lacks_memory_; }
+  /// The statistics so far.
+  calibration_state& state() { return state_; }
+  /// Goes on from the statistics of earlier batches.
+  void resume(calibration_state from) {
+    state_ = std::move(from);
+    used_ = state_.used();
+  }
+
+ private:
+  void add(const ops::execution& on, const ops::product_inputs& x) {
+    on.threads.once([&] { choose(x); });
+    if (lacks_memory_) return;
+    for (const index place : touched_) {
+      gathered_inputs& to = state_.inputs[static_cast<std::size_t>(place)];
+      add_channels(on, x, to);
+      if (to.moments) add_moments(on, x, to.moments);
+      on.threads.once([&] { to.rows += x.rows; });
+    }
+  }
+  static void add_channels(const ops::execution& on, const ops::product_inputs& x,
+                           const gathered_inputs& to) {
+    const auto [first, last] = on.threads.range(x.width);
+    for (index i = 0; i < x.rows; ++i)
+      for (index j = first; j < last; ++j) {
+        const auto v = static_cast<double>(x.x[i * x.width + j]), size = std::abs(v);
+        to.squares[j] += v * v;
+        to.sums[j] += v;
+        to.magnitudes[j] += size;
+        if (size > to.largest[j]) to.largest[j] = size;
+      }
+  }
+  void add_moments(const ops::execution& on, const ops::product_inputs& x, double* moments) const {
+    auto* const rows = static_cast<double*>(converted_.data());
+    for (index i = 0; i < x.rows; i += chunk) {
+      const index some = (std::min)(chunk, x.rows - i), size = some * x.width;
+      const float* const from = x.x + i * x.width;
+      on.threads.each(size, [&](index v) { rows[v] = static_cast<double>(from[v]); });
+      ops::matmul_dw<double>(on, some, x.width, x.width, rows, rows, moments);
+    }
+  }
+
+  /// Finds what the matrices of a product share, or parts it. On one thread.
+  void choose(const ops::product_inputs& x) {
+    touched_.clear();
+    seen_.clear();
+    for (index i = 0; i < x.matrices; ++i) {
+      const auto found = std::find(panels_.begin(), panels_.end(), x.panels_of(i));
+      if (found != panels_.end()) seen_.push_back(found - panels_.begin());
+    }
+    for (const index tensor : seen_) {
+      index place = at(tensor);
+      if (place < 0 || parted(place)) {  // all of this place that are here move on together
+        const index before = place;
+        place = used_;
+        if (!open(before, x.width)) return;
+        for (const index other : seen_)
+          if (at(other) == before) at(other) = place;
+      }
+      if (std::find(touched_.begin(), touched_.end(), place) == touched_.end())
+        touched_.push_back(place);
+    }
+  }
+  index& at(index tensor) { return state_.places[static_cast<std::size_t>(tensor)]; }
+  /// Whether some tensors of a place are not in this product.
+  bool parted(index place) const {
+    index here = 0;
+    for (const index tensor : seen_)
+      here += state_.places[static_cast<std::size_t>(tensor)] == place;
+    return here < std::count(state_.places.begin(), state_.places.end(), place);
+  }
+  /// Makes the next place: a copy of another, or zeros. False without memory.
+  bool open(index copied, index width) {
+    gathered_inputs& to = state_.inputs[static_cast<std::size_t>(used_)];
+    if (!to.open(width, moments_)) {
+      lacks_memory_ = true;
+      return false;
+    }
+    ++used_;
+    if (copied < 0) return true;
+    const gathered_inputs& from = state_.inputs[static_cast<std::size_t>(copied)];
+    __builtin_memcpy(to.memory.data(), from.memory.data(),
+                     static_cast<std::size_t>(from.memory.size()));
+    to.rows = from.rows;
+    return true;
+  }
+
+  std::vector<const void*> panels_;  ///< of each tensor
+  calibration_state state_;
+  std::vector<index> seen_, touched_;  ///< tensors of a product, and their places
+  bool moments_;
+  memory_block converted_;  ///< [chunk, widest]
+  index used_ = 0;
+  bool lacks_memory_ = false;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of calibrate().
+struct calibration_options {
+  index batches = 128;        ///< batches that are read, unless the text ends before
+  bool moments = true;        ///< whether X^T X is gathered, which takes most of the memory
+  double rows_per_input = 1;  ///< least rows that a matrix must read, over the number of its
+                              ///< inputs; with fewer than 1 its X^T X is singular
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+    f("moments", self.moments, detail::one_of(detail::false_or_true));
+    f("rows_per_input", self.rows_per_input, detail::at_least(0, "0 takes any number"));
+  }
+};
+
+namespace detail {
+
+/// The lengths of a batch's sequences where they have their own, or null.
+template <class Batch>
+const index* lengths_of(const Batch& b) {
+  if constexpr (requires { b.source_lengths; })
+    return b.source_lengths;
+  else if constexpr (requires { b.lengths; })
+    return b.lengths;
+  else
+    return nullptr;
+}
+/// Sequence `i` of a batch whose sequences have lengths of their own, without its padding.
+template <class M>
+typename M::batch sequence_of(const typename M::batch& b, index i) {
+  typename M::batch one = b;
+  one.batch = 1;
+  index labels = 1;
+  if constexpr (requires { b.source_lengths; }) {
+    one.source += i * b.source_length;
+    one.source_lengths += i;
+    one.source_length = b.source_lengths[i];
+  }
+  if constexpr (requires { b.length; }) {
+    labels = b.length;
+    one.tokens += i * b.length;
+  }
+  if constexpr (requires { b.lengths; }) {
+    one.lengths += i;
+    one.length = b.lengths[i];
+  }
+  if constexpr (requires { b.types; })
+    if (b.types) one.types += i * b.length;
+  if constexpr (requires { b.target_length; }) labels = b.target_length;
+  if (one.labels) one.labels += i * (M::label_per_sequence ? 1 : labels);
+  if constexpr (requires { b.target_length; })  // labels are inputs, too: `ignored` ends them
+    while (one.target_length > 1 && one.labels[one.target_length - 1] == ignored)
+      --one.target_length;
+  return one;
+}
+
+/// Whether a model has no loss: an encoder without a head, of which calibrate() runs the rest.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
+
+}  // namespace detail
+
+/// Statistics of what the matrices of model `M` read on some text, made by calibrate(). A matrix is
+/// addressed by its number in M::visit(). Movable.
+template <class M>
+class calibration {
+  static constexpr index count = [] {
+    index n = 0;
+    M::visit([&](const parameter_path&, const tensor_info&) { ++n; }, parameter_path{});
+    return n;
+  }();
+
+ public:
+  using model = M;
+
+  /// Bytes of the statistics, at most: those of a model whose matrices share no inputs.
+  static constexpr index bytes(bool moments = true) {
+    index most = 0;
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info) {
+          if (info.stored())
+            most = add_sizes(most, detail::input_arrays::bytes(info.columns, moments));
+        },
+        parameter_path{});
+    return most;
+  }
+  /// Bytes that the statistics take.
+  index bytes_used() const {
+    index used = 0;
+    for (const auto& one : state_.inputs) used += one.memory.size();
+    return used;
+  }
+  /// The inputs of tensor number `ordinal`; `rows` is 0 for one that no product reads, such as a
+  /// norm or an embedding. Matrices that read the same inputs have the same pointers.
+  input_statistics of(index ordinal) const {
+    if (ordinal < 0 || ordinal >= std::ssize(state_.places)) return {};
+    const index place = state_.places[static_cast<std::size_t>(ordinal)];
+    if (place < 0) return {};
+    const auto& g = state_.inputs[static_cast<std::size_t>(place)];
+    return {g.rows, g.width, g.squares, g.sums, g.magnitudes, g.largest, g.moments};
+  }
+
+  /// Batches that were read.
+  index batches() const { return state_.batches; }
+  /// The statistics as they are gathered, kept in files and resumed.
+  detail::calibration_state& state() { return state_; }
+  /// @copydoc state()
+  const detail::calibration_state& state() const { return state_; }
+
+ private:
+  detail::calibration_state state_;
+};
+
+namespace detail {
+
+/// calibrate(), or of the tensors that `wanted` names alone, of which none need be read.
+template <class M, class Batches>
+result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, const limits& l,
+                                     const calibration_options& how, calibration<M> from,
+                                     const std::vector<bool>* wanted) LINNET_TRY {
+  using S = storage_of<M, float>;
+  constexpr bool headless = detail::headless<M>;
+  if constexpr (!headless) static_assert(detail::check_language_model<M, float, S>());
+  constexpr purpose use = headless ? purpose::decoding : purpose::scoring;
+  const auto plan = [](const limits& some) {
+    return detail::plan_for<M, float>(some, use).total();
+  };
+  const index needed = detail::bounded_bytes(l, plan);
+  if (auto fit = detail::acceptable<M>("calibrate", l, needed); !fit) return fit.error();
+  if (auto fit = detail::acceptable("calibrate", "calibration_options", how); !fit)
+    return fit.error();
+  if (auto fit = check_finite(w, "calibrate"); !fit) return fit.error();
+  const auto p = linnet::pack(w);
+  if (!p.valid()) return p.error();
+  const memory_block memory(needed);
+
+  index count = 0, widest = 0;
+  p.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
+    ++count;
+    if (info.stored()) widest = (std::max)(widest, info.columns);
+  });
+  detail::input_gatherer gatherer(count, widest, how.moments);
+  if (!memory.data() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
+  count = 0;
+  p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if constexpr (requires { leaf.panels; })
+      if (!wanted || (*wanted)[static_cast<std::size_t>(count)]) gatherer.name(count, leaf.panels);
+    ++count;
+  });
+  index i = from.batches();
+  if (!from.state().places.empty()) {
+    const auto& before = from.state().inputs;
+    if (std::any_of(before.begin(), before.end(), [&](const auto& one) {
+          return one.memory.data() && (one.moments != nullptr) != how.moments;
+        }))
+      return error{errc::invalid, "calibrate", "calibration_options.moments",
+                   "that of the statistics to go on from", how.moments ? "true" : "false"};
+    gatherer.resume(std::move(from.state()));
+  }
+  const ops::input_tap tap = gatherer.tap();
+  auto work = detail::place_workspace<M, float>(l, use, memory.data());
+  const auto read = [&](const typename M::batch& b) {
+    run(l, work.converted, [&](const ops::execution& on) {
+      ops::execution tapped = on;
+      tapped.tap = &tap;
+      if constexpr (headless) {
+        context<float> ctx = M::template context_of<float>(b, tapped);
+        M::template forward<float, S>(p.tree(), b, work.work, ctx);
+        if constexpr (requires { M::template pool<float, S>(p.tree(), work.work, ctx); })
+          M::template pool<float, S>(p.tree(), work.work, ctx);
+      } else {
+        (void)M::template loss<float, S>(p.tree(), nullptr, b, work.work, tapped, {});
+      }
+    });
+  };
+  for (; i < how.batches; ++i) {
+    const typename M::batch b = batches(i);
+    if (b.batch == 0) break;
+    refusal why = refusal::none;
+    if constexpr (headless)
+      why = M::refuses_texts(b, l);
+    else
+      why = detail::refusal_of<M>(b, l);
+    if (why != refusal::none)
+      return error{errc::invalid, "calibrate", "batch " + std::to_string(i),
+                   "one that the model and the limits take", std::string(to_string(why))};
+    if (detail::lengths_of(b))
+      for (index one = 0; one < b.batch; ++one) read(detail::sequence_of<M>(b, one));
+    else
+      read(b);
+    if (!gatherer.complete())
+      return detail::out_of_memory("calibrate", calibration<M>::bytes(how.moments));
+  }
+
+  calibration<M> made;
+  made.state() = std::move(gatherer.state());
+  made.state().batches = i;
+  error unfit{errc::invalid, "calibrate", {}, {}, {}};
+  index first = std::ssize(made.state().inputs);  // what is unfit and was read first
+  bool any = false;
+  count = 0;
+  p.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
+    const index ordinal = count++, place = made.state().places[static_cast<std::size_t>(ordinal)];
+    const input_statistics x = made.of(ordinal);
+    any = any || x.rows > 0;
+    if (x.rows == 0 || place >= first) return;
+    const double* const bad =
+        std::find_if(x.squares, x.squares + x.width, [](double s) { return !is_finite(s); });
+    const double least = std::ceil(how.rows_per_input * static_cast<double>(x.width));
+    if (bad != x.squares + x.width) {
+      unfit.expected = "finite inputs";
+      unfit.got = "a NaN or an infinity at input " + std::to_string(bad - x.squares);
+    } else if (static_cast<double>(x.rows) < least) {
+      unfit.expected = "at least " + detail::number_text(least) +
+                       " rows of inputs (calibration_options.rows_per_input): give more text";
+      unfit.got = std::to_string(x.rows);
+    } else {
+      return;
+    }
+    unfit.what = at.str();
+    first = place;
+  });
+  if (!any && (!wanted || i == 0))
+    return error{errc::invalid, "calibrate", "batches", "at least one with tokens", "none"};
+  if (!unfit.what.empty()) return unfit;
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("calibrate")
+
+}  // namespace detail
+
+/// Runs `w` on batches and gathers statistics of what its matrices read. `batches(i)` returns batch
+/// number i, a view that is read before the next call; an empty one ends the text. Padding of
+/// batches with lengths is left out: their sequences run one by one. Results are the same for any
+/// number of threads. `from`, earlier statistics of these weights, are gone on with: at batch
+/// number from.batches(), and with the bits of one call for all. Errors: errc::invalid for options,
+/// limits, weights or a batch that do not fit; inputs that are not finite or too few;
+/// errc::out_of_memory.
+template <class M, class Batches>
+result<calibration<M>> calibrate(const weights<M>& w, Batches&& batches, const limits& l,
+                                 const calibration_options& how = {}, calibration<M> from = {}) {
+  return detail::gather_inputs(w, batches, l, how, std::move(from), nullptr);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Rounding to nearest with scales from the largest magnitudes, a method of quantize().
+struct round_to_nearest {
+  static constexpr const char* name = "round_to_nearest";
+  static constexpr bool reads_inputs = false;  ///< needs no calibration
+
+  /// Rounds matrices.
+  struct rounder {
+    explicit rounder(const round_to_nearest&) {}
+    /// Rounds from[rows, columns] to storage `S`.
+    template <class S>
+    result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                       const input_statistics&) {
+      detail::encode_matrix(rows, columns, from, to);
+      return {};
+    }
+  };
+};
+
+/// A method of quantize(): `rounder`, made of it once for all matrices, rounds one matrix after the
+/// other. `name` stands in errors, `reads_inputs` says whether it needs what calibrate() gathers.
+template <class Method>
+concept rounding_method = requires {
+  { Method::name } -> std::convertible_to<const char*>;
+  { Method::reads_inputs } -> std::convertible_to<bool>;
+  requires std::is_constructible_v<typename Method::rounder, const Method&>;
+};
+
+namespace detail {
+
+/// Rounds one tensor by a method, or copies it. `x` are its inputs, if that is known.
+template <class Method, class To, class From>
+result<void> round_tensor(typename Method::rounder& rounder, const parameter_path& at,
+                          const tensor_info& info, To& to, const From& from,
+                          const input_statistics& x) {
+  result<void> done;
+  if constexpr (std::is_pointer_v<From>) {
+    std::copy_n(from, info.size(), to);
+  } else if (Method::reads_inputs && (info.kind == role::table || x.rows == 0)) {
+    encode_matrix(info.rows, info.columns, from.data, to);
+  } else {
+    done = rounder.round(info.rows, info.columns, from.data, to, x);
+    if (!done) {
+      error why = done.error();
+      why.what = at.str();
+      done = std::move(why);
+    }
+  }
+  return done;
+}
+
+/// `stats` is null, or has of(ordinal) as a calibration.
+template <class S, class A, class M, class Stats, class Method>
+result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stats,
+                                                const Method& how) LINNET_TRY {
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize: the source must be stored in f32");
+  if (auto fit = acceptable("quantize", Method::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
+  weights<quantized<M, S, A>> rounded;
+  if (!rounded.valid()) return rounded.error();
+  typename Method::rounder rounder(how);
+  result<void> done;
+  index ordinal = 0;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
+        const input_statistics x = stats ? stats->of(ordinal) : input_statistics{};
+        ++ordinal;
+        if (done) done = round_tensor<Method>(rounder, at, info, to, from, x);
+      },
+      parameter_path{}, rounded.tree(), w.tree());
+  if (!done) return done.error();
+  if (auto name = first_nonfinite(rounded); !name.empty())
+    return error{errc::invalid, "quantize", std::move(name),
+                 "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
+  return rounded;
+}
+LINNET_OR_OUT_OF_MEMORY("quantize")
+
+}  // namespace detail
+
+/// Rounds every matrix of `w` to storage `S` by a method, such as ln::gptq{}, with the statistics
+/// of calibrate() on the same weights. Token tables, which are looked up, and matrices that
+/// calibration saw in no product are rounded to nearest. Norms, biases and position tables stay in
+/// f32. Errors: errc::invalid for options of the method and weights that are not finite. Also for a
+/// matrix that the method cannot round, by name; the error of `w`; errc::out_of_memory.
+template <class S, class A = compute::f32, class M, class Method>
+requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize(
+    const weights<M>& w, const calibration<M>& stats, const Method& how) {
+  return detail::quantize_by<S, A>(w, &stats, how);
+}
+/// Rounds every matrix and token table of `w` to storage `S` by a method that needs no data, such
+/// as ln::hqq{}.
+template <class S, class A = compute::f32, class M, class Method>
+requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize(const weights<M>& w,
+                                                                              const Method& how) {
+  static_assert(!Method::reads_inputs,
+                "linnet::quantize: this method reads the inputs of each matrix; give it what "
+                "calibrate() returns: quantize<storage>(weights, statistics, method)");
+  return detail::quantize_by<S, A>(w, static_cast<const calibration<M>*>(nullptr), how);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Low-rank compensation (Yao et al. 2023, ZeroQuant-V2), a method of quantize() for
+/// storage::low_rank_correction. Another method rounds. The matrix of its rank that is nearest to
+/// W - Q, what rounding lost, is added.
+template <class Method = round_to_nearest>
+struct lorc {
+  Method by{};  ///< how codes are found
+
+  static constexpr const char* name = "lorc";
+  static constexpr bool reads_inputs = Method::reads_inputs;  ///< whether `by` needs calibration
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    if constexpr (requires { Method::visit_options(self.by, f); }) f("by", self.by);
+  }
+
+  /// Rounds matrices by one lorc.
+  class rounder {
+   public:
+    explicit rounder(const lorc& how) : by_(how.by) {}
+
+    /// Rounds from[rows, columns] to storage `S`. Errors: those of `by`.
+    template <class S>
+    result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                       const input_statistics& x) {
+      if (auto done = by_.round(rows, columns, from, to, x); !done) return done;
+      if constexpr (is_corrected<S>) {
+        static_assert(
+            requires { to.correction.left; },
+            "linnet::lorc: adds a matrix of low rank; give it storage::low_rank_correction");
+        using V = typename S::correction::value;
+        const index rank = S::correction::width(columns);
+        detail::split_numbers(
+            rows, columns, rank,
+            [&](index i, index j) {
+              const double code = to.grid(i, group_of<S>(j), columns).at(to.code(i, j, columns));
+              return static_cast<double>(from[i * columns + j]) - code;
+            },
+            [&](index i, index r, double v) {
+              to.correction.left.set_code(i, r, rank, V::encode(v));
+            },
+            [&](index r, index j, double v) {
+              to.correction.right.set_code(r, j, columns, V::encode(v));
+            });
+      }
+      return {};
+    }
+
+   private:
+    typename Method::rounder by_;
+  };
+};
 
 LINNET_NAMESPACE_END
