@@ -871,6 +871,9 @@ LINNET_NAMESPACE_END
 /// numbers, only the scalar and the storage type are part of the code.
 
 /// @file
+/// Inputs of products, rounded to the compute type of the weights' storage.
+
+/// @file
 /// Products of matrices as they lie in memory, split over a team of threads.
 
 /// @file
@@ -9828,10 +9831,6 @@ namespace ops {
 /// Whether products of storage `S` round their inputs first.
 template <class S>
 inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
-/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
-template <class S>
-inline constexpr bool trainable =
-    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
 
 /// Rows up to which every thread converts for itself instead of waiting for the others.
 inline constexpr index own_rows = 4;
@@ -9974,6 +9973,23 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
     on.threads.each(m, row);
   return numbers;
 }
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+template <class S>
+inline constexpr bool trainable =
+    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
+
+namespace detail {
 
 /// Inputs whose products with decoded weights are summed at a time.
 inline constexpr index decoded_rows = 128;

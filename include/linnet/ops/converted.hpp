@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Inputs of products, rounded to the compute type of the weights' storage.
+
+#include <cassert>
+
+#include <linnet/ops/team_product.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Whether products of storage `S` round their inputs first.
+template <class S>
+inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
+
+/// Rows up to which every thread converts for itself instead of waiting for the others.
+inline constexpr index own_rows = 4;
+
+/// Whether products of storage `S` round their inputs to int8.
+template <class S>
+inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
+template <class S>
+inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
+template <class S>
+constexpr index converted_words(index k) {
+  const index depth = packed_matrix<float, S>::depth(k);
+  return in_int8<S> ? depth * (S::per_word / 4) : depth;
+}
+/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
+template <class S>
+constexpr index converted_scales(index k) {
+  return in_int8<S> ? row_scales<S>(k) : 0;
+}
+
+/// Whether products of storage `S` read inputs that are rounded and read back, in training.
+template <class S>
+inline constexpr bool fakes_inputs = converts<S>&& linnet::detail::is_fake<S>;
+/// Scratch bytes for that: the numbers, then the codes of each row.
+template <class S>
+constexpr index faked_bytes(index rows, index in, index threads) {
+  const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
+  return all * (4 * in + round_up(in, 4));
+}
+
+/// Scratch bytes for the rounded inputs of products, see converted_bytes().
+template <class S>
+constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
+  if (!converts<S>) return 0;
+  if constexpr (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
+  using matrix = packed_matrix<float, S>;
+  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
+  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
+  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
+  return training ? (std::max)(forward, backward) : forward;
+}
+/// Whether products of storage `S` need scratch memory.
+template <class S>
+inline constexpr bool uses_scratch = converts<S> || reduced_inputs<S>(1) > 0;
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  const index rounded = rounded_bytes<S>(rows, in, out, threads, training);
+  if (reduced_inputs<S>(in) == 0) return rounded;
+  return round_up(rounded, alignment) +
+         rows * reduced_inputs<S>(in) * static_cast<index>(sizeof(float));
+}
+
+namespace detail {
+
+/// The inputs of a product as words of low precision.
+struct converted_rows {
+  simd::rows_operand<simd::word> codes{};
+  float* scales = nullptr;       ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
+};
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
+template <class S>
+std::int32_t group_extra(std::int32_t sum) {
+  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
+  const auto x = static_cast<float>(sum);
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
+/// each group of a row where weights have scales of groups.
+template <class S>
+converted_rows convert(const execution& on, index m, index k, const float* x) {
+  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
+  auto* words = static_cast<simd::word*>(on.converted);
+  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
+  converted_rows to{{words, width, 1}, nullptr, nullptr};
+  to.scales = reinterpret_cast<float*>(words + m * width);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (in_int8<S>) {
+        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
+        float* const scale = to.scales + i * scales;
+        std::int32_t* const sum = to.sums + i * scales;
+        if constexpr (in_int8_groups<S>) {
+          K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
+                                                     scale, sum);
+          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
+        } else {
+          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
+        }
+      } else {
+        K::template to_bf16<float>(k, x + i * k,
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+      }
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return to;
+}
+
+/// x[m, k] rounded as convert() does for the storage that `S` stands for, and read back; x itself
+/// without memory for it.
+template <class S>
+const float* fake_inputs(const execution& on, index m, index k, const float* x) {
+  if (!on.converted) return x;
+  const index group = S::grid::group ? S::grid::group : k, width = round_up(k, 4);
+  auto* numbers = static_cast<float*>(on.converted);
+  if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
+  auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      for (index j = 0; j < k; j += group) {
+        const index n = (std::min)(group, k - j);
+        std::int8_t* const q = codes + i * width;
+        std::int32_t sum = 0;
+        const float scale = decltype(kernels)::template to_int8<float>(n, x + i * k + j, q, sum);
+        for (index l = 0; l < n; ++l) numbers[i * k + j + l] = scale * static_cast<float>(q[l]);
+      }
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return numbers;
+}
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
