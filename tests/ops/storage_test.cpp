@@ -216,15 +216,14 @@ void check_blocks() {
   for_levels([&](auto kernels) {
     for (index p = 0; p < 2; ++p)
       for (index g = 0; g < groups; ++g) {
-        float out[32 * 32], scales[32], zeros[32];
+        float out[32 * 32];
         const index scale = packed_type::scale_at(32 * p, 32 * g, k);
         using K = decltype(kernels);
-        K::template from_halves<float>(32, w.scales.data() + scale, scales);
-        if (S::centred) K::template from_halves<float>(32, w.zeros.data() + scale, zeros);
-        K::template decode_panel<S::code, ln::has_minima<S>>(
+        K::template decode_panel<S::code, ln::has_minima<S>, typename packed_type::scale>(
             packed_type::depth(32),
-            w.panels.data() + (p * packed_type::depth(k) + g * packed_type::depth(32)) * 32, scales,
-            S::centred ? zeros : nullptr, static_cast<float>(S::origin), out);
+            w.panels.data() + (p * packed_type::depth(k) + g * packed_type::depth(32)) * 32,
+            w.scales.data() + scale, S::centred ? w.zeros.data() + scale : nullptr,
+            static_cast<float>(S::origin), out);
         for (index i = 32 * p; i < n && i < 32 * (p + 1); ++i)
           for (index j = 0; j < 32; ++j)
             of_vectors += bits_of(out[j * 32 + i % 32]) != bits_of(want(i, 32 * g + j));

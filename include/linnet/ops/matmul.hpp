@@ -24,17 +24,16 @@ namespace detail {
 inline constexpr index decoded_rows = 128;
 
 /// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`. These are floats.
-template <class S, class Kernels, class F>
-void each_group(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
-                F&& f) {
+/// scales in panel `p`.
+template <class S, class F>
+void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
   using matrix = packed_matrix<float, S>;
-  alignas(64) float numbers[2][panel_width];
+  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
   for (index at = k0; at < k1;) {
     const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
     const simd::word* const words =
         w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
-    const float *scales = nullptr, *zeros = nullptr;
+    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
     if constexpr (has_levels<S>) {
       const index groups = row_scales<S>(k);
       for (index j = 0; j < panel_width; ++j) {
@@ -44,16 +43,8 @@ void each_group(Kernels, index p, index k, index k0, index k1, const packed_matr
       scales = numbers[0], zeros = numbers[1];
     } else if constexpr (S::scaled) {
       const index scale = matrix::scale_at(p * panel_width, at, k);
-      const auto floats = [&](const typename matrix::scale* some, int which) -> const float* {
-        if constexpr (S::ggml) {
-          Kernels::template from_halves<float>(panel_width, some, numbers[which]);
-          return numbers[which];
-        } else {
-          return some;
-        }
-      };
-      scales = floats(w.scales + scale, 0);
-      if constexpr (S::centred) zeros = floats(w.zeros + scale, 1);
+      scales = w.scales + scale;
+      if constexpr (S::centred) zeros = w.zeros + scale;
     }
     f(at, end, words, scales, S::centred ? zeros : nullptr);
     at = end;
@@ -129,8 +120,9 @@ void show_inputs(const execution& on, index m, index k, const float* x,
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
 /// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
-void decoded_product(Kernels kernels, index i0, index i1, index p, index k, const float* x,
+void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
+  using scale = typename packed_matrix<float, S>::scale;
   constexpr auto origin = static_cast<float>(S::origin);
   const packed_matrix<float, S>& w = one.w;
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
@@ -138,10 +130,10 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   simd::epilogue<float> part = one.write().from(i0, j0);
   if (i1 - i0 == 1) {
     alignas(64) float sums[panel_width] = {};
-    each_group(kernels, p, k, 0, k, w,
-               [&](index first, index last, const simd::word* words, const float* scales,
-                   const float* zeros) {
-                 Kernels::template row_by_panel<S::code, has_minima<S>>(
+    each_group(p, k, 0, k, w,
+               [&](index first, index last, const simd::word* words, const scale* scales,
+                   const scale* zeros) {
+                 Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
                      last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
                });
     float* const out = y + i0 * n + j0;
@@ -153,10 +145,10 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   alignas(64) float numbers[decoded_rows * panel_width];
   for (index k0 = 0; k0 < k; k0 += decoded_rows) {
     const index k1 = (std::min)(k, k0 + decoded_rows);
-    each_group(kernels, p, k, k0, k1, w,
-               [&](index first, index last, const simd::word* words, const float* scales,
-                   const float* zeros) {
-                 Kernels::template decode_panel<S::code, has_minima<S>>(
+    each_group(p, k, k0, k1, w,
+               [&](index first, index last, const simd::word* words, const scale* scales,
+                   const scale* zeros) {
+                 Kernels::template decode_panel<S::code, has_minima<S>, scale>(
                      (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
                      numbers + (first - k0) * panel_width);
                });

@@ -62,7 +62,7 @@ index copy_words(index k, index count, const void* rows, index bytes, simd::word
     origins |= static_cast<simd::word>(S::origin) << j * simd::bits_of(S::code);
   const index whole = k / S::per_word;
   for (index d = 0; d < whole; ++d, out += panel_width) {
-    const auto* from = static_cast<const unsigned char*>(rows) + d * sizeof(simd::word);
+    const auto* from = static_cast<const unsigned char*>(rows) + d * index{sizeof(simd::word)};
     for (index i = 0; i < count; ++i, from += bytes) {
       simd::word codes;
       __builtin_memcpy(&codes, from, sizeof codes);

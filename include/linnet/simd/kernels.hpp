@@ -18,11 +18,11 @@
   LINNET_EXTERN void detail::L::multiply<T>(index, index, index, const rows_operand<T>&, \
                                             const columns_operand<T>&, T*, index,        \
                                             const epilogue<T>&, index);
-#define LINNET_DECODE(L, ...)                                                                     \
-  LINNET_EXTERN void detail::L::decode_panel<code::__VA_ARGS__>(index, const word*, const float*, \
-                                                                const float*, float, float*);     \
-  LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
-      index, const float*, const word*, const float*, const float*, float, float*);
+#define LINNET_DECODE(L, S, ...)                                                               \
+  LINNET_EXTERN void detail::L::decode_panel<__VA_ARGS__, S>(index, const word*, const S*,     \
+                                                             const S*, float, float*);         \
+  LINNET_EXTERN void detail::L::row_by_panel<__VA_ARGS__, S>(index, const float*, const word*, \
+                                                             const S*, const S*, float, float*);
 #define LINNET_GROUPS(L, C, O, S)                                                \
   LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(        \
       index, index, const grouped_rows&, const grouped_panel<S>&, float*, index, \
@@ -45,19 +45,20 @@
   LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
       index, index, const float*, std::int8_t*, float*, std::int32_t*);
 #define LINNET_CODES(L)                                                                            \
-  LINNET_DECODE(L, bf16)                                                                           \
-  LINNET_DECODE(L, f16)                                                                            \
-  LINNET_DECODE(L, f8_e4m3)                                                                        \
-  LINNET_DECODE(L, f8_e5m2)                                                                        \
-  LINNET_DECODE(L, u8)                                                                             \
-  LINNET_DECODE(L, u6)                                                                             \
-  LINNET_DECODE(L, u5)                                                                             \
-  LINNET_DECODE(L, u4)                                                                             \
-  LINNET_DECODE(L, u4, true)                                                                       \
-  LINNET_DECODE(L, u3)                                                                             \
-  LINNET_DECODE(L, u2)                                                                             \
-  LINNET_DECODE(L, nf4)                                                                            \
-  LINNET_EXTERN void detail::L::from_halves<float>(index, const f16_code*, float*);                \
+  LINNET_DECODE(L, float, code::bf16, false)                                                       \
+  LINNET_DECODE(L, float, code::f16, false)                                                        \
+  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                    \
+  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                    \
+  LINNET_DECODE(L, float, code::u8, false)                                                         \
+  LINNET_DECODE(L, float, code::u6, false)                                                         \
+  LINNET_DECODE(L, float, code::u5, false)                                                         \
+  LINNET_DECODE(L, float, code::u4, false)                                                         \
+  LINNET_DECODE(L, f16_code, code::u4, true)                                                       \
+  LINNET_DECODE(L, f16_code, code::u4, false)                                                      \
+  LINNET_DECODE(L, f16_code, code::u8, false)                                                      \
+  LINNET_DECODE(L, float, code::u3, false)                                                         \
+  LINNET_DECODE(L, float, code::u2, false)                                                         \
+  LINNET_DECODE(L, float, code::nf4, false)                                                        \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
   LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \

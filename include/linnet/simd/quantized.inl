@@ -61,12 +61,6 @@ LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
   return decode<code::f16>(__builtin_convertvector(u, words), 0);
 #endif
 }
-/// y[n] = x[n], n a multiple of a panel's columns
-template <class T>
-LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
-  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
-}
-
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
 LINNET_TARGET static inline void collect(words& spare, const words& w) {
@@ -99,15 +93,17 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
 /// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
 /// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
-template <code C, bool Minima = false>
-LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* out) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     float* y = out + at;
     for (index k = 0; k < n; ++k) {
       words spare = {};
@@ -141,9 +137,11 @@ LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scal
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
-template <code C, bool Minima = false>
-LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* sums) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
@@ -157,7 +155,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
   }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     vec<float> acc[std::size_t{chains}] = {};
     const index whole = k / block;
     const float* from = a;
@@ -193,7 +191,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < chains; ++i) x += acc[i];
-    if (scales) x *= load(scales + at);
+    if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
