@@ -8,3 +8,4 @@
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/quantize_by.hpp>
+#include <linnet/compress/spqr.hpp>

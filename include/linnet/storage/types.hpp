@@ -13,3 +13,4 @@
 #include <linnet/storage/nf4.hpp>
 #include <linnet/storage/per_role.hpp>
 #include <linnet/storage/small_float.hpp>
+#include <linnet/storage/spqr.hpp>
