@@ -15,3 +15,4 @@
 #include <linnet/compress/sequential.hpp>
 #include <linnet/compress/smooth.hpp>
 #include <linnet/compress/spinquant.hpp>
+#include <linnet/compress/spqr.hpp>

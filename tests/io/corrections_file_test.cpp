@@ -86,6 +86,8 @@ BOOST_AUTO_TEST_CASE(bytes_of_the_type) {
   check_bytes<columns>(round_trip<columns>());
   check_bytes<sparse>(round_trip<sparse>());
   check_bytes<low_rank>(round_trip<low_rank>());
+  using spqr = storage::sparse_outliers<storage::spqr<3>, 2>;
+  check_bytes<spqr>(round_trip<spqr>());
   check_bytes<storage::nf4_double_per<8>>(round_trip<storage::nf4_double_per<8>>());
 }
 

@@ -285,6 +285,10 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::owq>("owq", "owq", {.steps = 2, .group_steps = 2}, [&](const auto& o) {
     return complaint_of(ln::quantize<kept>(w, *statistics, o));
   });
+  using sparse = ln::storage::sparse_outliers<ln::storage::int4<8>, 1>;
+  check<ln::spqr>("spqr", "spqr", {}, [&](const auto& o) {
+    return complaint_of(ln::quantize<sparse>(w, *statistics, o));
+  });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::text_generation_options>(

@@ -122,6 +122,89 @@ BOOST_AUTO_TEST_CASE(owq_finds_planted_inputs) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(spqr_codes_of_the_reference) {
+  using S = storage::sparse_outliers<storage::spqr<3>, 28, storage::f32>;
+  for (const bool act_order : {false, true}) {
+    const auto in = fixture("inputs"), expected = fixture(act_order ? "spqr_act_order" : "spqr");
+    const std::vector<float> w(expected.at("weights").begin(), expected.at("weights").end());
+    const index k = 28, rows = std::ssize(w) / k;
+    const ln::input_statistics x{.rows = static_cast<index>(in.at("rows")[0]),
+                                 .width = k,
+                                 .moments = in.at("moments").data()};
+    ln::spqr_report report;
+    const auto got = rounded<S>(w, k, x, ln::spqr{.act_order = act_order, .report = &report});
+    index outliers = 0;
+    for (index i = 0; i < rows * k; ++i) {
+      BOOST_TEST(
+          static_cast<double>(got.canonical.code(i / k, i % k, k)) == expected.at("codes")[at(i)],
+          "code " << i);
+      const double outlier = got.canonical.correction.at(i / k, i % k, k);
+      BOOST_TEST(std::abs(outlier - expected.at("outliers")[at(i)]) < 1e-5, "outlier " << i);
+      outliers += expected.at("outliers")[at(i)] != 0;
+    }
+    for (std::size_t i = 0; i < got.row_scales.size(); ++i) {
+      BOOST_TEST(static_cast<double>(got.row_scales[i]) == expected.at("scales")[i]);
+      BOOST_TEST(static_cast<double>(got.row_zeros[i]) == expected.at("zeros")[i]);
+    }
+    BOOST_TEST(report.outliers == outliers);
+    BOOST_TEST(report.outliers > 3);
+    BOOST_TEST(report.dropped == 0);
+  }
+}
+
+/// Without outliers it is GPTQ with the storage's grids; where all are outliers nothing is lost.
+BOOST_AUTO_TEST_CASE(spqr_of_no_outliers_and_of_all) {
+  const index k = 45;
+  const auto x = alike(90, k);
+  const auto w = normal<float>(70 * k, 5);
+  using grouped = storage::int4<8, storage::symmetry::asymmetric>;
+  for (const bool act_order : {false, true}) {
+    const auto none = rounded<storage::sparse_outliers<grouped, 3>>(
+        w, k, x.statistics(), ln::spqr{.act_order = act_order, .damp = 0.01, .threshold = 1e30});
+    const auto by_gptq = rounded<grouped>(w, k, x.statistics(), ln::gptq{.act_order = act_order});
+    BOOST_TEST(same_bits(none.rows, by_gptq.rows));
+    BOOST_TEST(none.meaning == by_gptq.meaning, boost::test_tools::per_element());
+    const auto all = rounded<storage::sparse_outliers<storage::spqr<3>, 45, storage::f32>>(
+        w, k, x.statistics(), ln::spqr{.act_order = act_order, .threshold = 0});
+    for (std::size_t i = 0; i < w.size(); ++i)
+      BOOST_TEST(std::abs(all.meaning[i] - static_cast<double>(w[i])) < 1e-6);
+  }
+}
+
+/// A planted weight is found, and its group has the scale that it has without it. Of more outliers
+/// than there are places those that cost most win.
+BOOST_AUTO_TEST_CASE(spqr_finds_planted_weights) {
+  const index k = 32, rows = 40;
+  inputs x{100, k};
+  x.gather();
+  auto w = normal<float>(rows * k, 6, 0.1);
+  using S = storage::sparse_outliers<storage::int4<16, storage::symmetry::asymmetric>, 2>;
+  const ln::spqr how{.threshold = 0.5};
+  const auto before = rounded<S>(w, k, x.statistics(), how);
+  w[at(7 * k + 20)] = 5;
+  const auto got = rounded<S>(w, k, x.statistics(), how);
+  BOOST_TEST(static_cast<int>(got.canonical.correction.inputs[7 * 2]) == 20);
+  BOOST_TEST(std::abs(got.meaning[7 * k + 20] - 5) < 0.1);
+  double most = 0;
+  for (index j = 16; j < 32; ++j)
+    if (j != 20) most = (std::max)(most, std::abs(static_cast<double>(w[at(7 * k + j)])));
+  BOOST_TEST(static_cast<double>(got.row_scales[7 * 2 + 1]) < 2 * most / 15 * 1.5);
+  w[at(7 * k + 1)] = 4;
+  using one_place = storage::sparse_outliers<S::base, 1>;
+  ln::spqr_report report;
+  auto counted = how;
+  counted.report = &report;
+  const auto both = rounded<S>(w, k, x.statistics(), counted);
+  BOOST_TEST(static_cast<int>(both.canonical.correction.inputs[7 * 2]) == 1);
+  BOOST_TEST(static_cast<int>(both.canonical.correction.inputs[7 * 2 + 1]) == 20);
+  BOOST_TEST(report.outliers == 2);
+  BOOST_TEST(report.dropped == 0);
+  const auto few = rounded<one_place>(w, k, x.statistics(), counted);
+  BOOST_TEST(report.outliers == 3);
+  BOOST_TEST(report.dropped == 1);
+  BOOST_TEST(static_cast<int>(few.canonical.correction.inputs[7]) == 20);
+}
+
 /// The product of the factors against the reference; what is left is the tail of singular values.
 BOOST_AUTO_TEST_CASE(lorc_of_the_reference) {
   const auto in = fixture("inputs"), expected = fixture("lorc_int4");
@@ -245,6 +328,8 @@ BOOST_AUTO_TEST_CASE(models) {
                                 storage::embedding<storage::int8>>>(ln::owq{.group_steps = 5});
   check_model<storage::low_rank_correction<four, 3>>(ln::lorc<ln::gptq>{});
   check_model<storage::nf4_double_per<8>>(ln::gptq{});
+  check_model<storage::sparse_outliers<storage::spqr<3>, 2>>(ln::spqr{});
+  check_model<storage::spqr<2>>(ln::gptq{});
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -115,6 +115,8 @@ BOOST_AUTO_TEST_CASE(products) {
   check_products<storage::low_rank_correction<four, 4>>();
   check_products<storage::low_rank_correction<storage::int8, 37, storage::bf16>>();
   check_products<storage::nf4_double_per<8>>();
+  check_products<storage::spqr<2>>();
+  check_products<storage::sparse_outliers<storage::spqr<3>, 3>>();
   check_products<storage::outlier_columns<storage::nf4_double, 2>>();
 }
 
@@ -181,6 +183,10 @@ BOOST_AUTO_TEST_CASE(bytes_and_names) {
                 5 * (8 + 2 * 4 + 3 * (2 + 2)));
   static_assert(ln::matrix_bytes<storage::low_rank_correction<four, 3>>(5, 16) ==
                 5 * (8 + 2 * 4) + 3 * (5 + 16) * 2);
+  // 3 bits of a code, (3 + 3) / 16 of scale and zero point, 64 / 256 of their scales, 32 of an
+  // outlier.
+  static_assert(8 * ln::matrix_bytes<storage::sparse_outliers<storage::spqr<3>, 8>>(64, 1024) ==
+                64 * (1024 * 3 + 1024 * 6 / 16 + 1024 * 64 / 256 + 8 * 32));
   static_assert(ln::matrix_bytes<storage::nf4_double>(512, 2048) ==
                 512 * 1024 + 512 * 32 + 4 * 64 + 4);
   BOOST_TEST(std::string((storage::outlier_columns<four, 12>::name)) ==

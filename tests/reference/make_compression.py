@@ -238,6 +238,71 @@ def ternary(w):
     return np.clip(np.rint(w / scale), -1, 1) + 0, np.full((len(w), 1), scale)
 
 
+def fit_real(w, most, round_to=F32):
+    """Scale and real zero point of the numbers w, whether 0 is among them or not."""
+    low, high = float(w.min()), float(w.max())
+    if low == high:
+        return (1.0, 0.0) if low == 0 else (float(round_to(abs(low))), 0.0 if low > 0 else 1.0)
+    scale = (high - low) / most
+    return float(round_to(scale)), float(round_to(-low / scale))
+
+
+def second_level(v):
+    """Numbers of up to 16 rows in 3 bits, with a scale and a zero point in half precision."""
+    scale, zero = fit_real(v, 7, np.float16)
+    code = np.clip(np.rint(v / scale + zero), 0, 7)
+    return (F32(scale) * (code.astype(F32) - F32(zero))).astype(float)
+
+
+def spqr(w, x, bits, act_order, damp, tau):
+    rows, k = w.shape
+    group, most = 16, 2 ** bits - 1
+    w = w.astype(float)
+    h = 2 / len(x) * x.T @ x
+    dead = np.diag(h) == 0
+    h[dead, dead] = 1
+    order = np.argsort(-np.diag(h), kind="stable") if act_order else np.arange(k)
+    h = h[np.ix_(order, order)] + damp * np.mean(np.diag(h)) * np.eye(k)
+    upper = np.linalg.cholesky(np.linalg.inv(h)).T
+    pivot = np.empty(k)
+    pivot[order] = np.diag(upper)
+    limit = tau * np.mean(np.var(w, axis=0, ddof=1) / pivot ** 2)
+
+    def rounded(v, scale, zero):
+        return scale * (np.clip(np.rint(v / scale + zero), 0, most) - zero)
+
+    def fit_group(rows_of, inputs):
+        grids = []
+        for v in rows_of:
+            cost = lambda some: np.sum(((v - rounded(v, *fit_real(v[some], most))) / pivot[inputs])[some] ** 2)
+            every = np.arange(len(v))
+            likely = [cost(every) - cost(every[every != i]) > limit for i in every]
+            rest = v[~np.array(likely)]
+            grids.append(fit_real(rest if len(rest) else v, most))
+        grids = np.array(grids)
+        return np.stack([np.concatenate([second_level(grids[r:r + 16, i]) for r in range(0, rows, 16)])
+                         for i in range(2)], axis=1)
+
+    v, codes, outliers, grids = w[:, order], np.zeros((rows, k)), np.zeros((rows, k)), {}
+    if act_order:
+        for g in range(0, k, group):
+            grids[g // group] = fit_group(w[:, g:g + group], np.arange(g, min(k, g + group)))
+    for i in range(k):
+        j = order[i]
+        if j // group not in grids:
+            grids[j // group] = fit_group(v[:, i:min(k, i + group)], order[i:min(k, i + group)])
+        scale, zero = grids[j // group].T
+        codes[:, j] = np.clip(np.rint(v[:, i] / scale + zero), 0, most)
+        error = (v[:, i] - scale * (codes[:, j] - zero)) / upper[i, i]
+        kept = error ** 2 > limit
+        codes[kept, j] = np.clip(np.rint(zero[kept]), 0, most)
+        outliers[kept, j] = (v[:, i] - scale * (codes[:, j] - zero))[kept]
+        v[:, i + 1:] -= np.outer(np.where(kept, 0, error), upper[i, i + 1:])
+    scales = np.stack([grids[g][:, 0] for g in sorted(grids)], axis=1)
+    zeros = np.stack([grids[g][:, 1] for g in sorted(grids)], axis=1)
+    return codes, scales, zeros, outliers.astype(F32)
+
+
 def write(name, **tensors):
     lines = []
     for tensor, x in tensors.items():
@@ -284,6 +349,12 @@ def main():
     write("nf4_double", codes=codes, scale_codes=scales, step=step, mean=mean)
     codes, scales = ternary(w)
     write("ternary", codes=codes, scales=scales)
+    w2 = random.normal(size=(20, k)).astype(F32)
+    w2[3, 11], w2[17, 4], w2[17, 5] = 9, -7, 8
+    for act_order in [False, True]:
+        codes, scales, zeros, outliers = spqr(w2, x, 3, act_order, 1.0, .2)
+        write("spqr" + ("_act_order" if act_order else ""), weights=w2, codes=codes, scales=scales, zeros=zeros,
+              outliers=outliers)
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

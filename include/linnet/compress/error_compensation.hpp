@@ -42,7 +42,7 @@ struct group_of_rows {
 /// Rounding for error_compensation::round() in which every number takes the nearest code.
 template <class S>
 struct plain_rounding {
-  /// The code of a number at a position of the loop. Leaves what later inputs take over: the number
+  /// The code of the number of a row and input. Leaves what later inputs take over: the number
   /// minus that of the code.
   typename S::value round(index, index, double number, const code_grid<S>& g, double& left) const {
     const auto code = g.nearest(number);
@@ -179,8 +179,8 @@ class error_compensation {
             double* const row = numbers.data() + r * columns;
             for (index i = a; i < b; ++i) {
               double& error = errors[at(r * widest + i - first)];
-              codes[at(r * columns + order_[at(i)])] =
-                  how.round(r0 + r, i, row[i], grids[at(r * groups + group_at(i))], error);
+              codes[at(r * columns + order_[at(i)])] = how.round(
+                  r0 + r, order_[at(i)], row[i], grids[at(r * groups + group_at(i))], error);
               error /= factor_(i, i);
               subtract(i + 1, end, error, i, row);
             }

@@ -71,7 +71,7 @@ code_grid<S> fit_truncated(index n, const double* w, index steps) {
       error += std::pow(std::abs(w[j] - one.at(one.nearest(w[j]))), 2.4);
     return error;
   };
-  double least = std::numeric_limits<double>::max(), enough = least;
+  double least = (std::numeric_limits<double>::max)(), enough = least;
   if (!(made(1, 0).scale > 0)) return best;
   const double zero = S::centred ? std::nearbyint(-low / range * S::largest) : 0;
   for (index i = 1; i <= steps && S::centred; ++i)
@@ -140,12 +140,13 @@ class owq::rounder {
     }
     void finish([[maybe_unused]] index r, [[maybe_unused]] const double* numbers) const {
       if constexpr (kept<S>(1) > 0) {
-        using V = typename S::correction::value;
+        using Value = typename S::correction::value;
         const index weak = kept<S>(columns);
         for (index c = 0; c < weak; ++c) {
           const auto j = static_cast<index>(to.correction.inputs[c]);
           const double base = to.grid(r, group_of<S>(j), columns).at(to.code(r, j, columns));
-          to.correction.values.set_code(r, c, weak, V::encode(numbers[columns - weak + c] - base));
+          to.correction.values.set_code(r, c, weak,
+                                        Value::encode(numbers[columns - weak + c] - base));
         }
       }
     }

@@ -33,17 +33,17 @@ constexpr void place_panels(arena& memory, index n, index k, packed_matrix<T, S>
   to.panels = memory.take<typename S::word>(to.size(n, k));
 }
 /// Columns [first, last) of panel `p` of W[N, k] as numbers, rows of 32: in place, or in `room`.
-template <class Kernels, class T, class V>
+template <class Kernels, class T, class Value>
 const T* panel_numbers(Kernels, index p, index k, index first, index last,
-                       const packed_matrix<T, V>& w, T* room) {
-  using matrix = packed_matrix<T, V>;
+                       const packed_matrix<T, Value>& w, T* room) {
+  using matrix = packed_matrix<T, Value>;
   const auto* const words =
       w.panels + (p * matrix::depth(k) + matrix::depth(first)) * simd::panel_width;
-  if constexpr (V::per_word == 1) {
+  if constexpr (Value::per_word == 1) {
     return words;
   } else {
-    Kernels::template decode_panel<V::code>((last - first + V::block - 1) / V::block, words,
-                                            nullptr, nullptr, 0.0f, room);
+    Kernels::template decode_panel<Value::code>((last - first + Value::block - 1) / Value::block,
+                                                words, nullptr, nullptr, 0.0f, room);
     return room;
   }
 }
@@ -60,10 +60,10 @@ struct corrected_block {
   index columns() const { return (std::min)(simd::panel_width, n - p * simd::panel_width); }
   T* first() const { return y + i0 * n + p * simd::panel_width; }
 };
-/// y += alpha z V^T in a block, for columns [first, last) of V[n, width].
-template <class Kernels, class T, class V>
+/// y += alpha z Value^T in a block, for columns [first, last) of Value[n, width].
+template <class Kernels, class T, class Value>
 void add_product(Kernels kernels, const corrected_block<T>& b, const simd::rows_operand<T>& z,
-                 index width, index first, index last, const packed_matrix<T, V>& v) {
+                 index width, index first, index last, const packed_matrix<T, Value>& v) {
   alignas(64) T room[corrected_columns * simd::panel_width];
   const T* const numbers = panel_numbers(kernels, b.p, width, first, last, v, room);
   Kernels::template multiply<T>(b.i1 - b.i0, b.columns(), last - first, z,
@@ -80,10 +80,10 @@ struct packed_correction {
 };
 
 /// Some inputs of a matrix, the same in all rows.
-template <class T, index Count, class V>
-struct packed_correction<T, storage::column_correction<Count, V>> {
-  using kind = storage::column_correction<Count, V>;
-  packed_matrix<T, V> values;                     ///< [N, width]
+template <class T, index Count, class Value>
+struct packed_correction<T, storage::column_correction<Count, Value>> {
+  using kind = storage::column_correction<Count, Value>;
+  packed_matrix<T, Value> values;                 ///< [N, width]
   const storage::input_number* inputs = nullptr;  ///< [width]
 
   constexpr void place(arena& memory, index n, index k) {
@@ -131,10 +131,10 @@ struct packed_correction<T, storage::column_correction<Count, V>> {
 };
 
 /// Some inputs of each row.
-template <class T, index Capacity, class V>
-struct packed_correction<T, storage::sparse_correction<Capacity, V>> {
-  using kind = storage::sparse_correction<Capacity, V>;
-  packed_matrix<T, V> values;                     ///< [N, width]
+template <class T, index Capacity, class Value>
+struct packed_correction<T, storage::sparse_correction<Capacity, Value>> {
+  using kind = storage::sparse_correction<Capacity, Value>;
+  packed_matrix<T, Value> values;                 ///< [N, width]
   const storage::input_number* inputs = nullptr;  ///< [panels, width, 32]
 
   static constexpr index panels(index n) { return (n + simd::panel_width - 1) / simd::panel_width; }
@@ -197,11 +197,11 @@ struct packed_correction<T, storage::sparse_correction<Capacity, V>> {
 };
 
 /// A matrix of low rank. Its products need z = x right^T first.
-template <class T, index Rank, class V>
-struct packed_correction<T, storage::low_rank_factors<Rank, V>> {
-  using kind = storage::low_rank_factors<Rank, V>;
-  packed_matrix<T, V> left;   ///< [N, width]
-  packed_matrix<T, V> right;  ///< [width, K]
+template <class T, index Rank, class Value>
+struct packed_correction<T, storage::low_rank_factors<Rank, Value>> {
+  using kind = storage::low_rank_factors<Rank, Value>;
+  packed_matrix<T, Value> left;   ///< [N, width]
+  packed_matrix<T, Value> right;  ///< [width, K]
 
   constexpr void place(arena& memory, index n, index k) {
     detail::place_panels(memory, n, kind::width(k), left);

@@ -35,6 +35,18 @@ void fit_range(double low, double high, float& scale, float* zero) {
         std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
 }
 
+/// A scale and a zero point that is no code.
+struct real_grid_numbers {
+  double scale, zero;
+};
+/// The grid for numbers from `low` to `high` in codes from 0 to `most`; it need not hold 0.
+inline real_grid_numbers real_grid(double low, double high, double most) {
+  const double scale = (high - low) / most;
+  if (scale > 0) return {scale, -low / scale};
+  if (low == 0) return {1, 0};
+  return {std::abs(low), low > 0 ? 0.0 : 1.0};  // all are the same: code 1, or 0
+}
+
 /// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
 template <class S>
 struct code_grid {
@@ -52,6 +64,16 @@ struct code_grid {
       S::round_block(n, numbers, codes, g.scale, g.zero);
     } else if constexpr (requires { S::fit_scale(n, x); }) {
       g.scale = S::fit_scale(n, x);
+    } else if constexpr (S::real_zeros) {
+      double low = n > 0 ? static_cast<double>(x[0]) : 0, high = low;
+      for (index j = 1; j < n; ++j) {
+        low = (std::min)(low, static_cast<double>(x[j]));
+        high = (std::max)(high, static_cast<double>(x[j]));
+      }
+      const real_grid_numbers numbers = real_grid(low, high, S::largest);
+      g.scale = static_cast<float>(numbers.scale);
+      g.zero = static_cast<float>(numbers.zero);
+      if (!(g.scale > 0)) g = {1, 0};
     } else if constexpr (S::scaled) {
       double low = 0, high = 0;
       for (index j = 0; j < n; ++j) {
@@ -67,6 +89,8 @@ struct code_grid {
     const auto step = static_cast<double>(scale), origin = static_cast<double>(zero);
     if constexpr (S::ggml) {
       return S::encode(scale != 0 ? (x - origin) / step : 0);
+    } else if constexpr (S::real_zeros) {
+      return S::encode(x / step + origin);
     } else if constexpr (S::centred) {
       // No further than a float reaches.
       const double most =

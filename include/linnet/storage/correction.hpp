@@ -24,9 +24,9 @@ namespace storage {
 enum class input_number : std::uint16_t {};
 
 /// Some inputs of a matrix, the same in all rows: W = codes + values at these inputs.
-template <index Count, class V>
+template <index Count, class Value>
 struct column_correction {
-  using value = V;
+  using value = Value;
   static constexpr const char* name = "outlier_columns";
   static constexpr bool keeps_columns = true;
   static constexpr index number = Count;
@@ -35,11 +35,11 @@ struct column_correction {
     return columns > 65536 ? 0 : (std::min)(Count, columns);
   }
   static constexpr index bytes(index rows, index columns) {
-    return width(columns) * (rows * index{sizeof(typename V::value)} + 2);
+    return width(columns) * (rows * index{sizeof(typename Value::value)} + 2);
   }
 
   struct canonical {
-    matrix_ref<V> values;            ///< [rows, width]
+    matrix_ref<Value> values;        ///< [rows, width]
     input_number* inputs = nullptr;  ///< [width]
 
     /// Calls f(suffix, pointer, rows, columns) for each array.
@@ -61,7 +61,7 @@ struct column_correction {
     /// Chooses the inputs with the largest norms, before the rows of x[rows, columns] are rounded.
     template <class T>
     void choose(index rows, index columns, const T* x) const {
-      double last = std::numeric_limits<double>::max();
+      double last = (std::numeric_limits<double>::max)();
       index behind = -1;  // among inputs of norm `last`
       for (index c = 0; c < width(columns); ++c) {
         double most = -1;
@@ -89,9 +89,9 @@ struct column_correction {
 
 /// Some inputs of each row: W = codes + values at these inputs. Rows with fewer name the last
 /// one again, with the value 0.
-template <index Capacity, class V>
+template <index Capacity, class Value>
 struct sparse_correction {
-  using value = V;
+  using value = Value;
   static constexpr const char* name = "sparse_outliers";
   static constexpr bool keeps_columns = false;
   static constexpr index number = Capacity;
@@ -100,11 +100,11 @@ struct sparse_correction {
     return columns > 65536 ? 0 : (std::min)(Capacity, columns);
   }
   static constexpr index bytes(index rows, index columns) {
-    return rows * width(columns) * index{sizeof(typename V::value) + 2};
+    return rows * width(columns) * index{sizeof(typename Value::value) + 2};
   }
 
   struct canonical {
-    matrix_ref<V> values;            ///< [rows, width]
+    matrix_ref<Value> values;        ///< [rows, width]
     input_number* inputs = nullptr;  ///< [rows, width]
 
     /// Calls f(suffix, pointer, rows, columns) for each array.
@@ -145,20 +145,20 @@ struct sparse_correction {
 };
 
 /// A matrix of low rank: W = codes + left right. quantize() without a method leaves it 0, see lorc.
-template <index Rank, class V>
+template <index Rank, class Value>
 struct low_rank_factors {
-  using value = V;
+  using value = Value;
   static constexpr const char* name = "low_rank";
   static constexpr bool keeps_columns = false;
   static constexpr index number = Rank;
   static constexpr index width(index columns) { return (std::min)(Rank, columns); }
   static constexpr index bytes(index rows, index columns) {
-    return width(columns) * (rows + columns) * index{sizeof(typename V::value)};
+    return width(columns) * (rows + columns) * index{sizeof(typename Value::value)};
   }
 
   struct canonical {
-    matrix_ref<V> left;   ///< [rows, width]
-    matrix_ref<V> right;  ///< [width, columns]
+    matrix_ref<Value> left;   ///< [rows, width]
+    matrix_ref<Value> right;  ///< [width, columns]
 
     /// Calls f(suffix, pointer, rows, columns) for each array.
     template <class F>
@@ -220,18 +220,19 @@ struct corrected : S {
   static constexpr const char* name = text.data();
 };
 
-/// Codes of storage `S`, and `Count` inputs of a matrix in `V`, the same in all rows (Lee et al.
-/// 2023). Rounding to nearest keeps the inputs with the largest norms, owq those that matter most.
-template <class S, index Count, class V = f16>
-using outlier_columns = corrected<S, column_correction<Count, V>>;
-/// Codes of storage `S`, and up to `Capacity` inputs of each row in `V` (Dettmers et al. 2023,
+/// Codes of storage `S`, and `Count` inputs of a matrix in `Value`, the same in all rows (Lee et
+/// al. 2023). Rounding to nearest keeps the inputs with the largest norms, owq those that matter
+/// most.
+template <class S, index Count, class Value = f16>
+using outlier_columns = corrected<S, column_correction<Count, Value>>;
+/// Codes of storage `S`, and up to `Capacity` inputs of each row in `Value` (Dettmers et al. 2023,
 /// SpQR). Rounding to nearest keeps the largest magnitudes.
-template <class S, index Capacity, class V = f16>
-using sparse_outliers = corrected<S, sparse_correction<Capacity, V>>;
-/// Codes of storage `S`, and a matrix of rank `Rank` in factors of `V` (Yao et al. 2023), which
+template <class S, index Capacity, class Value = f16>
+using sparse_outliers = corrected<S, sparse_correction<Capacity, Value>>;
+/// Codes of storage `S`, and a matrix of rank `Rank` in factors of `Value` (Yao et al. 2023), which
 /// lorc fills in. Other methods leave it 0.
-template <class S, index Rank, class V = f16>
-using low_rank_correction = corrected<S, low_rank_factors<Rank, V>>;
+template <class S, index Rank, class Value = f16>
+using low_rank_correction = corrected<S, low_rank_factors<Rank, Value>>;
 
 }  // namespace storage
 
@@ -242,7 +243,7 @@ namespace detail {
 template <class S, class T>
 requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
                                              const matrix_ref<S>& to) {
-  using V = typename S::correction::value;
+  using Value = typename S::correction::value;
   const memory_block memory(rows * columns * index{sizeof(T)});
   auto* const rest = static_cast<T*>(memory.data());
   if (rest == nullptr) {
@@ -266,7 +267,7 @@ requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T*
         const bool again = j <= before;  // padding
         before = j;
         const double left = static_cast<double>(x[r * columns + j]) - codes.at(r, j, columns);
-        kept.values.set_code(r, c, S::correction::width(columns), V::encode(again ? 0 : left));
+        kept.values.set_code(r, c, S::correction::width(columns), Value::encode(again ? 0 : left));
       }
     });
   }

@@ -14,4 +14,5 @@
 #include <linnet/storage/nf4.hpp>
 #include <linnet/storage/per_role.hpp>
 #include <linnet/storage/small_float.hpp>
+#include <linnet/storage/spqr.hpp>
 #include <linnet/storage/ternary.hpp>
