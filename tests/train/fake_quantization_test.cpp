@@ -270,7 +270,8 @@ BOOST_AUTO_TEST_CASE(keys_and_values_are_rounded_as_in_the_cache) {
 BOOST_AUTO_TEST_CASE(threads_and_resumed_runs_change_no_bit) {
   using ln::compute::fake_quantized, ln::compute::f32;
   check_bits<fake_quantized<int4, ln::compute::int8>>();
-  check_bits<fake_quantized<int4, f32, ln::steps::learned>>();
+  using mixed = ln::storage::per_role<int4, ln::storage::embedding<ln::storage::f32>>;
+  check_bits<fake_quantized<mixed, f32, ln::steps::learned>>();
   check_bits<fake_quantized<int4, f32, ln::steps::alone>>();
 }
 

@@ -130,11 +130,33 @@ double learned_step_gradient(const code_grid<S>& grid, index n, const float* w, 
   return sum / std::sqrt(static_cast<double>(n) * S::largest);
 }
 
+/// Whether steps of this kind can be trained of storage `S`, or of each of a mixed one.
+template <class Steps, class S>
+constexpr bool steps_fit() {
+  const auto fits = []<class Q>(std::type_identity<Q>) {
+    if constexpr (Steps::trains_steps && Q::scaled) {
+      const bool integers = !Q::centred && (Q::largest > 1 || Q::shared_bits == 2);
+      return !Q::per_tensor && !Q::ggml && (integers || !Steps::trains_weights);
+    }
+    return true;
+  };
+  bool all = true;
+  if constexpr (requires { S::mixes; })
+    S::each([&](auto one) { all = all && fits(one); });
+  else
+    all = fits(std::type_identity<S>{});
+  return all;
+}
+
 /// Fake-quantized: codes and scales of the quantized model, and the numbers they stand for.
 template <class M, class S, class A, class Steps>
 class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
   using deployed = linnet::quantized<M, S, A>;
   using moments = tensor_block<M, step_form<typename deployed::storage>>;
+  static constexpr bool fits = steps_fit<Steps, typename deployed::storage>();
+  static_assert(fits,
+                "linnet::steps: steps are trained of storages with one scale in f32 for each row "
+                "or group, such as storage::int4<32>; steps::learned needs symmetric integers");
 
  public:
   using storage = typename faked_storage<typename deployed::storage>::type;
@@ -171,14 +193,15 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             ops::copy(on, info.size(), static_cast<const float*>(from), codes);
           } else if constexpr (trains_weights) {
-            each_group(on, info, codes, [&](index r, index g, index first, index n) {
-              const float* const x = from.data + r * info.columns + first;
-              double sum = 0;
-              for (index j = 0; j < n; ++j) sum += std::abs(static_cast<double>(x[j]));
-              const double step = 2 * sum / static_cast<double>(n) /
-                                  std::sqrt(storage_type<decltype(codes)>::largest);
-              codes.set_grid(r, g, info.columns, {step > least_step ? float(step) : 1.0f, 0});
-            });
+            using Q = storage_type<decltype(codes)>;
+            if constexpr (Q::scaled)
+              each_group(on, info, codes, [&](index r, index g, index first, index n) {
+                const float* const x = from.data + r * info.columns + first;
+                double sum = 0;
+                for (index j = 0; j < n; ++j) sum += std::abs(static_cast<double>(x[j]));
+                const double step = 2 * sum / static_cast<double>(n) / std::sqrt(Q::largest);
+                codes.set_grid(r, g, info.columns, {step > least_step ? float(step) : 1.0f, 0});
+              });
           } else {
             each_strip(on, info, codes, [&](index first, index count, const auto& part) {
               encode_matrix(count, info.columns, from.data + first * info.columns, part);
@@ -228,7 +251,7 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
     M::visit(
         [&](const parameter_path&, const tensor_info& info, const auto& codes, const auto& from,
             auto& gradient, auto& to) {
-          if constexpr (requires { to.first; }) {
+          if constexpr (trains<decltype(codes)>()) {
             using Q = storage_type<decltype(codes)>;
             each_group(on, info, codes, [&](index r, index group, index first, index n) {
               const index at = r * info.columns + first;
@@ -264,19 +287,18 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
     const double correct2 = std::sqrt(1 - std::pow(by.beta2, static_cast<double>(t)));
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& codes, auto& of) {
-          if constexpr (requires { of.first; }) {
+          if constexpr (trains<decltype(codes)>()) {
             using Q = storage_type<decltype(codes)>;
-            if constexpr (Q::scaled)
-              ops::detail::in_slices<float>(on, steps_of<Q>(info), [&](index at, index count) {
-                on.with_kernels([&](auto k) {
-                  decltype(k)::template adamw<float>(
-                      count, float(gradient_scale), float(by.beta1), float(by.beta2),
-                      float(by.rate.at(t) * correct2 / correct1), float(by.eps * correct2), 0.0f,
-                      of.gradient + at, of.first + at, of.second + at, codes.scales + at);
-                });
-                for (index i = at; i < at + count; ++i)
-                  codes.scales[i] = (std::max)(codes.scales[i], float(least_step));
+            ops::detail::in_slices<float>(on, steps_of<Q>(info), [&](index at, index count) {
+              on.with_kernels([&](auto k) {
+                decltype(k)::template adamw<float>(
+                    count, float(gradient_scale), float(by.beta1), float(by.beta2),
+                    float(by.rate.at(t) * correct2 / correct1), float(by.eps * correct2), 0.0f,
+                    of.gradient + at, of.first + at, of.second + at, codes.scales + at);
               });
+              for (index i = at; i < at + count; ++i)
+                codes.scales[i] = (std::max)(codes.scales[i], float(least_step));
+            });
           }
         },
         parameter_path{}, codes_.tree(), moments_.tree());
@@ -285,6 +307,12 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
  private:
   template <class Leaf>
   using storage_type = typename std::remove_cvref_t<Leaf>::storage;
+  /// Whether a tensor has steps.
+  template <class Leaf>
+  static constexpr bool trains() {
+    if constexpr (requires { typename storage_type<Leaf>; }) return storage_type<Leaf>::scaled;
+    return false;
+  }
 
   static constexpr double least_step = 1e-12;
 
@@ -310,18 +338,11 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
   template <class Q, class F>
   static void each_group(const ops::execution& on, const tensor_info& info, const matrix_ref<Q>&,
                          F&& f) {
-    if constexpr (Q::scaled) {
-      static_assert(!Q::per_tensor && !Q::ggml && (!trains_weights || !Q::centred) &&
-                        (!trains_weights || Q::largest > 1 || Q::shared_bits == 2),
-                    "linnet::steps: steps are trained of storages with one scale for each row or "
-                    "group in f32, such as storage::int4<32>; steps::learned needs symmetric "
-                    "integers");
-      const index size = Q::group ? Q::group : info.columns;
-      on.threads.each(info.rows, [&](index r) {
-        for (index first = 0; first < info.columns; first += size)
-          f(r, first / size, first, (std::min)(size, info.columns - first));
-      });
-    }
+    const index size = Q::group ? Q::group : info.columns;
+    on.threads.each(info.rows, [&](index r) {
+      for (index first = 0; first < info.columns; first += size)
+        f(r, first / size, first, (std::min)(size, info.columns - first));
+    });
   }
 
   weights<deployed> codes_;
