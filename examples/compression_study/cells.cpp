@@ -182,8 +182,13 @@ std::vector<summary> summarize(const std::vector<cell>& cells) {
     auto at = std::ranges::find_if(all, [&](const summary& s) {
       return s.model == c.model && s.storage == c.storage && s.method == c.method;
     });
-    if (at == all.end())
-      at = all.insert(at, {.model = c.model, .storage = c.storage, .method = c.method});
+    if (at == all.end()) {
+      summary fresh;
+      fresh.model = c.model;
+      fresh.storage = c.storage;
+      fresh.method = c.method;
+      at = all.insert(at, fresh);
+    }
     at->cells.push_back(&c);
   }
   for (summary& s : all) {

@@ -410,11 +410,10 @@ void compress(const compress_options& o) {
   end_if_asked();
   if (judged)
     after = score_of(*made, *judged, windows, s.what.model.vocabulary(), o.threads, "after");
-  made->save(o.out, {{std::string(storage_note), o.how.storage},
-                     {std::string(compute_note), o.how.compute},
-                     {std::string(method_note), o.method},
-                     {"compression.calibration_windows", std::to_string(c.windows)},
-                     {"compression.seed", std::to_string(o.seed)}});
+  file_notes notes = notes_of(s.what);
+  notes["compression.calibration_windows"] = std::to_string(c.windows);
+  notes["compression.seed"] = std::to_string(o.seed);
+  made->save(o.out, notes);
   const json r = results(o, s, *by, c, made->bytes(), before, after);
   if (o.json)
     put("{}\n", r.dump());

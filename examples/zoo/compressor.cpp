@@ -53,6 +53,26 @@ void check_combination(const compression& what, const method_row& row) {
         fmt::format("--method {}: gives --storage {}, not {}", row.name, row.storages, storage));
 }
 
+/// What a safetensors file says of its compression; empty for other files.
+file_notes notes_in(const std::string& path) {
+  file_notes notes;
+  std::ifstream file(path, std::ios::binary);
+  char size[8];
+  if (!file.read(size, sizeof size)) return notes;
+  std::uint64_t bytes = 0;
+  for (int i = 7; i >= 0; --i) bytes = bytes << 8 | static_cast<unsigned char>(size[i]);
+  if (bytes > 100'000'000) return notes;  // more than a header of safetensors may have
+  std::string header(bytes, ' ');
+  if (!file.read(header.data(), static_cast<std::streamsize>(bytes)) || !header.starts_with('{'))
+    return notes;
+  const json all = json::parse(header, nullptr, false);
+  if (!all.is_object() || !all.contains("__metadata__")) return notes;
+  for (const auto& [name, value] : all["__metadata__"].items())
+    if (value.is_string() && name.starts_with("compression."))
+      notes[name] = value.get<std::string>();
+  return notes;
+}
+
 }  // namespace
 
 std::vector<std::string_view> method_names() {
@@ -90,23 +110,28 @@ std::shared_ptr<compressor> find_compressor(const compression& what) {
   }
 }
 
-file_notes notes_of(const std::string& path) {
-  file_notes notes;
-  std::ifstream file(path, std::ios::binary);
-  char size[8];
-  if (!file.read(size, sizeof size)) return notes;
-  std::uint64_t bytes = 0;
-  for (int i = 7; i >= 0; --i) bytes = bytes << 8 | static_cast<unsigned char>(size[i]);
-  if (bytes > 100'000'000) return notes;  // more than a header of safetensors may have
-  std::string header(bytes, ' ');
-  if (!file.read(header.data(), static_cast<std::streamsize>(bytes)) || !header.starts_with('{'))
-    return notes;
-  const json all = json::parse(header, nullptr, false);
-  if (!all.is_object() || !all.contains("__metadata__")) return notes;
-  for (const auto& [name, value] : all["__metadata__"].items())
-    if (value.is_string() && name.starts_with("compression."))
-      notes[name] = value.get<std::string>();
-  return notes;
+file_notes notes_of(const compression& what) {
+  return {{"compression.model", what.model.name()},
+          {"compression.ffn", what.ffn},
+          {"compression.storage", what.to.storage},
+          {"compression.compute", what.to.compute},
+          {"compression.method", what.method}};
+}
+
+std::optional<compression> compression_of(const std::string& path) {
+  const file_notes notes = notes_in(path);
+  if (notes.empty()) return {};
+  const auto note = [&](const char* name) {
+    const auto at = notes.find(std::string("compression.") + name);
+    if (at == notes.end())
+      throw failure(fmt::format("{}: its metadata lack compression.{}, which zoo compress writes",
+                                path, name));
+    return at->second;
+  };
+  return compression{.model = parse_model("model", note("model")),
+                     .ffn = note("ffn"),
+                     .to = {note("storage"), note("compute")},
+                     .method = note("method")};
 }
 
 }  // namespace zoo

@@ -92,11 +92,9 @@ std::shared_ptr<compressor> find_compressor(const compression& what);
 /// The one that is built in: stories260k with int4-g64.
 compressor* make_stories260k_int4_g64();
 
-/// What a file of zoo compress says of itself; empty for other files.
-file_notes notes_of(const std::string& path);
-/// The notes that say how, in the words of the command line.
-inline constexpr std::string_view storage_note = "compression.storage";
-inline constexpr std::string_view compute_note = "compression.compute";
-inline constexpr std::string_view method_note = "compression.method";
+/// The notes of a file that was compressed to this.
+file_notes notes_of(const compression& what);
+/// What a file of zoo compress is of; nothing for other files.
+std::optional<compression> compression_of(const std::string& path);
 
 }  // namespace zoo

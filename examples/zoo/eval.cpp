@@ -83,7 +83,7 @@ judged open_model(const eval_options& o) {
   };
   if (std::find(byte_model_names.begin(), byte_model_names.end(), o.model) !=
           byte_model_names.end() ||
-      (o.model.empty() && !is_trained(o.weights))) {
+      (o.model.empty() && !knows_its_model(o.weights))) {
     if (!o.how.none()) throw failure("--storage and --compute go with a preset");
     const auto learned = load_learner(o.weights, o.model);
     const reading& how = learned->how_to_read();

@@ -169,7 +169,7 @@ void generate_bytes(const generate_options& o) {
 }  // namespace
 
 void generate(const generate_options& o) {
-  bool bytes = o.model.empty() && !is_trained(o.weights);
+  bool bytes = o.model.empty() && !knows_its_model(o.weights);
   for (const std::string_view name : byte_model_names) bytes = bytes || o.model == name;
   if (bytes && o.weights.empty()) throw failure("--weights is required");
   if (bytes && !o.how.none()) throw failure("--storage and --compute go with a preset");

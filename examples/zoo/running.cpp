@@ -51,18 +51,15 @@ std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std:
   static constexpr std::string_view computes[] = {"f32", "int8"};
   (void)storage_type(how.storage);
   check_name("compute", how.compute, computes);
-  if (const file_notes notes = notes_of(weights); notes.contains(storage_note)) {
-    compression what{.model = parse_model("model", preset.name),
-                     .to = {notes.find(storage_note)->second, how.compute}};
-    if (how.storage != "f32" && how.storage != what.to.storage)
+  if (auto what = compression_of(weights)) {
+    if (what->model.name() != preset.name)
       throw failure(
-          fmt::format("--storage {}: {} is stored as {}", how.storage, weights, what.to.storage));
-    const auto said = [&](std::string_view note, std::string& word) {
-      if (const auto at = notes.find(note); at != notes.end()) word = at->second;
-    };
-    said(method_note, what.method);
-    if (how.compute == "f32") said(compute_note, what.to.compute);
-    return find_compressor(what)->reopen(weights, l)->open(l);
+          fmt::format("{}: is of {}, not of {}", weights, what->model.name(), preset.name));
+    if (how.storage != "f32" && how.storage != what->to.storage)
+      throw failure(
+          fmt::format("--storage {}: {} is stored as {}", how.storage, weights, what->to.storage));
+    if (how.compute != "f32") what->to.compute = how.compute;
+    return find_compressor(*what)->reopen(weights, l)->open(l);
   }
   if (how.none()) return preset.open(weights, l);
   check_types("--compute", how.storage, how.compute);
@@ -70,10 +67,21 @@ std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std:
   return open_compiled(preset.name, weights, l, how);
 }
 
-runnable_preset find_runnable(const std::string& name, const std::string& weights) {
-  if (name.empty() && !is_trained(weights))
-    throw failure("--model is required, unless --weights is a folder that zoo train --text wrote");
-  if (name.empty()) return runnable_of(open_trained(weights));
+bool knows_its_model(const std::string& weights) {
+  return is_trained(weights) || compression_of(weights).has_value();
+}
+
+runnable_preset find_runnable(const std::string& given, const std::string& weights) {
+  std::string name = given;
+  if (name.empty() && is_trained(weights)) return runnable_of(open_trained(weights));
+  if (name.empty()) {
+    const auto what = compression_of(weights);
+    if (!what)
+      throw failure(
+          "--model is required, unless --weights is a folder that zoo train --text wrote or a file "
+          "of zoo compress");
+    name = what->model.name();
+  }
   std::vector<runnable_preset> table = runnable_t5_presets();
   for (const runnable_preset& preset : runnable_decoder_presets()) table.push_back(preset);
   std::vector<std::string_view> names;

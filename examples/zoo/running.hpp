@@ -96,8 +96,12 @@ std::unique_ptr<running> open_compiled(const std::string& model, const std::stri
 std::unique_ptr<running> open_smollm2_rounded(const std::string& weights, const ln::limits& l,
                                               const rounding& how);
 
-/// The runnable preset of that name, or a shape; refuses others with the list of names. Without,
-/// the model of a folder that zoo train wrote, compiled if it has to be.
-runnable_preset find_runnable(const std::string& name, const std::string& weights);
+/// Whether weights say which model they are of: a folder of zoo train --text, a file of zoo
+/// compress.
+bool knows_its_model(const std::string& weights);
+
+/// The runnable preset of that name, or a shape; refuses others with the list of names. Without a
+/// name, the model that the weights say, compiled if it has to be.
+runnable_preset find_runnable(const std::string& given, const std::string& weights);
 
 }  // namespace zoo

@@ -3050,12 +3050,6 @@ LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
   return decode<code::f16>(__builtin_convertvector(u, words), 0);
 #endif
 }
-/// y[n] = x[n], n a multiple of a panel's columns
-template <class T>
-LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
-  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
-}
-
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
 LINNET_TARGET static inline void collect(words& spare, const words& w) {
@@ -3088,15 +3082,17 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
 /// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
 /// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
-template <code C, bool Minima = false>
-LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* out) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     float* y = out + at;
     for (index k = 0; k < n; ++k) {
       words spare = {};
@@ -3130,9 +3126,11 @@ LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scal
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
-template <code C, bool Minima = false>
-LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* sums) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
@@ -3146,7 +3144,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
   }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     vec<float> acc[std::size_t{chains}] = {};
     const index whole = k / block;
     const float* from = a;
@@ -3182,7 +3180,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < chains; ++i) x += acc[i];
-    if (scales) x *= load(scales + at);
+    if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
@@ -4739,12 +4737,6 @@ LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
   return decode<code::f16>(__builtin_convertvector(u, words), 0);
 #endif
 }
-/// y[n] = x[n], n a multiple of a panel's columns
-template <class T>
-LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
-  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
-}
-
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
 LINNET_TARGET static inline void collect(words& spare, const words& w) {
@@ -4777,15 +4769,17 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
 /// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
 /// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
-template <code C, bool Minima = false>
-LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* out) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     float* y = out + at;
     for (index k = 0; k < n; ++k) {
       words spare = {};
@@ -4819,9 +4813,11 @@ LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scal
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
-template <code C, bool Minima = false>
-LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* sums) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
@@ -4835,7 +4831,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
   }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     vec<float> acc[std::size_t{chains}] = {};
     const index whole = k / block;
     const float* from = a;
@@ -4871,7 +4867,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < chains; ++i) x += acc[i];
-    if (scales) x *= load(scales + at);
+    if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
@@ -6431,12 +6427,6 @@ LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
   return decode<code::f16>(__builtin_convertvector(u, words), 0);
 #endif
 }
-/// y[n] = x[n], n a multiple of a panel's columns
-template <class T>
-LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
-  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
-}
-
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
 LINNET_TARGET static inline void collect(words& spare, const words& w) {
@@ -6469,15 +6459,17 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
 /// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
 /// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
-template <code C, bool Minima = false>
-LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* out) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     float* y = out + at;
     for (index k = 0; k < n; ++k) {
       words spare = {};
@@ -6511,9 +6503,11 @@ LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scal
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
-template <code C, bool Minima = false>
-LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* sums) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
@@ -6527,7 +6521,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
   }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     vec<float> acc[std::size_t{chains}] = {};
     const index whole = k / block;
     const float* from = a;
@@ -6563,7 +6557,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < chains; ++i) x += acc[i];
-    if (scales) x *= load(scales + at);
+    if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
@@ -7493,12 +7487,6 @@ LINNET_TARGET static inline vec<float> load_scales(const f16_code* p) {
   return decode<code::f16>(__builtin_convertvector(u, words), 0);
 #endif
 }
-/// y[n] = x[n], n a multiple of a panel's columns
-template <class T>
-LINNET_KERNEL static void from_halves(index n, const f16_code* x, T* y) {
-  for (index i = 0; i < n; i += lanes<T>) store(y + i, load_scales(x + i));
-}
-
 /// Collects the spare bits of a block's words, which come in order: they go on top of `spare`.
 template <code C>
 LINNET_TARGET static inline void collect(words& spare, const words& w) {
@@ -7531,15 +7519,17 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
 /// of numbers for each. Without `scales` the codes are the numbers. A constant `zero` serves all
 /// columns where `zeros` is null. `Minima` adds `zeros` after scaling: out = scale_j code + zero_j.
-template <code C, bool Minima = false>
-LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* out) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void decode_panel(index n, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* out) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> scale = scales ? load(scales + at) : vec<float>{} + 1.0f;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> scale = scales ? load_scales(scales + at) : vec<float>{} + 1.0f;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     float* y = out + at;
     for (index k = 0; k < n; ++k) {
       words spare = {};
@@ -7573,9 +7563,11 @@ LINNET_KERNEL static void decode_panel(index n, const word* w, const float* scal
 /// Adds to sums[32] scale_j (sum of a_k (code_kj - zero_j)): one row of `k` inputs with one panel
 /// whose scales they share. Decoded weights stay in registers. With `Minima` it adds scale_j (sum
 /// of a_k code_kj) + zero_j (sum of a_k).
-template <code C, bool Minima = false>
-LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, const float* scales,
-                                       const float* zeros, float zero, float* sums) {
+template <code C, bool Minima = false, class Scale = float>
+LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w,
+                                       const std::type_identity_t<Scale>* scales,
+                                       const std::type_identity_t<Scale>* zeros, float zero,
+                                       float* sums) {
   constexpr int per_word = codes_of_word(C), of_block = words_of_block(C),
                 block = codes_of_block(C), chains = per_word < 8 ? per_word : 8,
                 per_panel = static_cast<int>(panel_width) / lanes<float>;
@@ -7589,7 +7581,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
   }
   for (int v = 0; v < per_panel; ++v) {
     const int at = v * lanes<float>;
-    const vec<float> origin = zeros ? load(zeros + at) : vec<float>{} + zero;
+    const vec<float> origin = zeros ? load_scales(zeros + at) : vec<float>{} + zero;
     vec<float> acc[std::size_t{chains}] = {};
     const index whole = k / block;
     const float* from = a;
@@ -7625,7 +7617,7 @@ LINNET_KERNEL static void row_by_panel(index k, const float* a, const word* w, c
     vec<float> x = acc[0];
     LINNET_UNROLL
     for (int i = 1; i < chains; ++i) x += acc[i];
-    if (scales) x *= load(scales + at);
+    if (scales) x *= load_scales(scales + at);
     if constexpr (Minima) x += origin * total;
     store(sums + at, load(sums + at) + x);
   }
@@ -8122,11 +8114,11 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::multiply<T>(index, index, index, const rows_operand<T>&, \
                                             const columns_operand<T>&, T*, index,        \
                                             const epilogue<T>&, index);
-#define LINNET_DECODE(L, ...)                                                                     \
-  LINNET_EXTERN void detail::L::decode_panel<code::__VA_ARGS__>(index, const word*, const float*, \
-                                                                const float*, float, float*);     \
-  LINNET_EXTERN void detail::L::row_by_panel<code::__VA_ARGS__>(                                  \
-      index, const float*, const word*, const float*, const float*, float, float*);
+#define LINNET_DECODE(L, S, ...)                                                               \
+  LINNET_EXTERN void detail::L::decode_panel<__VA_ARGS__, S>(index, const word*, const S*,     \
+                                                             const S*, float, float*);         \
+  LINNET_EXTERN void detail::L::row_by_panel<__VA_ARGS__, S>(index, const float*, const word*, \
+                                                             const S*, const S*, float, float*);
 #define LINNET_GROUPS(L, C, O, S)                                                \
   LINNET_EXTERN void detail::L::multiply_groups<code::C, code_offset::O>(        \
       index, index, const grouped_rows&, const grouped_panel<S>&, float*, index, \
@@ -8149,19 +8141,20 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
       index, index, const float*, std::int8_t*, float*, std::int32_t*);
 #define LINNET_CODES(L)                                                                            \
-  LINNET_DECODE(L, bf16)                                                                           \
-  LINNET_DECODE(L, f16)                                                                            \
-  LINNET_DECODE(L, f8_e4m3)                                                                        \
-  LINNET_DECODE(L, f8_e5m2)                                                                        \
-  LINNET_DECODE(L, u8)                                                                             \
-  LINNET_DECODE(L, u6)                                                                             \
-  LINNET_DECODE(L, u5)                                                                             \
-  LINNET_DECODE(L, u4)                                                                             \
-  LINNET_DECODE(L, u4, true)                                                                       \
-  LINNET_DECODE(L, u3)                                                                             \
-  LINNET_DECODE(L, u2)                                                                             \
-  LINNET_DECODE(L, nf4)                                                                            \
-  LINNET_EXTERN void detail::L::from_halves<float>(index, const f16_code*, float*);                \
+  LINNET_DECODE(L, float, code::bf16, false)                                                       \
+  LINNET_DECODE(L, float, code::f16, false)                                                        \
+  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                    \
+  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                    \
+  LINNET_DECODE(L, float, code::u8, false)                                                         \
+  LINNET_DECODE(L, float, code::u6, false)                                                         \
+  LINNET_DECODE(L, float, code::u5, false)                                                         \
+  LINNET_DECODE(L, float, code::u4, false)                                                         \
+  LINNET_DECODE(L, f16_code, code::u4, true)                                                       \
+  LINNET_DECODE(L, f16_code, code::u4, false)                                                      \
+  LINNET_DECODE(L, f16_code, code::u8, false)                                                      \
+  LINNET_DECODE(L, float, code::u3, false)                                                         \
+  LINNET_DECODE(L, float, code::u2, false)                                                         \
+  LINNET_DECODE(L, float, code::nf4, false)                                                        \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
   LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
@@ -8376,6 +8369,7 @@ struct policy {
   using correction = no_correction;          ///< what is added to the numbers of the codes
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
+  static constexpr bool real_zeros = false;  ///< whether zero points are no codes but any numbers
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
@@ -8485,6 +8479,18 @@ void fit_range(double low, double high, float& scale, float* zero) {
         std::nearbyint(-(std::min)(low, 0.0) / static_cast<double>(scale)), 0.0, S::largest));
 }
 
+/// A scale and a zero point that is no code.
+struct real_grid_numbers {
+  double scale, zero;
+};
+/// The grid for numbers from `low` to `high` in codes from 0 to `most`; it need not hold 0.
+inline real_grid_numbers real_grid(double low, double high, double most) {
+  const double scale = (high - low) / most;
+  if (scale > 0) return {scale, -low / scale};
+  if (low == 0) return {1, 0};
+  return {std::abs(low), low > 0 ? 0.0 : 1.0};  // all are the same: code 1, or 0
+}
+
 /// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
 template <class S>
 struct code_grid {
@@ -8502,6 +8508,16 @@ struct code_grid {
       S::round_block(n, numbers, codes, g.scale, g.zero);
     } else if constexpr (requires { S::fit_scale(n, x); }) {
       g.scale = S::fit_scale(n, x);
+    } else if constexpr (S::real_zeros) {
+      double low = n > 0 ? static_cast<double>(x[0]) : 0, high = low;
+      for (index j = 1; j < n; ++j) {
+        low = (std::min)(low, static_cast<double>(x[j]));
+        high = (std::max)(high, static_cast<double>(x[j]));
+      }
+      const real_grid_numbers numbers = real_grid(low, high, S::largest);
+      g.scale = static_cast<float>(numbers.scale);
+      g.zero = static_cast<float>(numbers.zero);
+      if (!(g.scale > 0)) g = {1, 0};
     } else if constexpr (S::scaled) {
       double low = 0, high = 0;
       for (index j = 0; j < n; ++j) {
@@ -8517,6 +8533,8 @@ struct code_grid {
     const auto step = static_cast<double>(scale), origin = static_cast<double>(zero);
     if constexpr (S::ggml) {
       return S::encode(scale != 0 ? (x - origin) / step : 0);
+    } else if constexpr (S::real_zeros) {
+      return S::encode(x / step + origin);
     } else if constexpr (S::centred) {
       // No further than a float reaches.
       const double most =
@@ -8804,9 +8822,9 @@ namespace storage {
 enum class input_number : std::uint16_t {};
 
 /// Some inputs of a matrix, the same in all rows: W = codes + values at these inputs.
-template <index Count, class V>
+template <index Count, class Value>
 struct column_correction {
-  using value = V;
+  using value = Value;
   static constexpr const char* name = "outlier_columns";
   static constexpr bool keeps_columns = true;
   static constexpr index number = Count;
@@ -8815,11 +8833,11 @@ struct column_correction {
     return columns > 65536 ? 0 : (std::min)(Count, columns);
   }
   static constexpr index bytes(index rows, index columns) {
-    return width(columns) * (rows * index{sizeof(typename V::value)} + 2);
+    return width(columns) * (rows * index{sizeof(typename Value::value)} + 2);
   }
 
   struct canonical {
-    matrix_ref<V> values;            ///< [rows, width]
+    matrix_ref<Value> values;        ///< [rows, width]
     input_number* inputs = nullptr;  ///< [width]
 
     /// Calls f(suffix, pointer, rows, columns) for each array.
@@ -8841,7 +8859,7 @@ struct column_correction {
     /// Chooses the inputs with the largest norms, before the rows of x[rows, columns] are rounded.
     template <class T>
     void choose(index rows, index columns, const T* x) const {
-      double last = std::numeric_limits<double>::max();
+      double last = (std::numeric_limits<double>::max)();
       index behind = -1;  // among inputs of norm `last`
       for (index c = 0; c < width(columns); ++c) {
         double most = -1;
@@ -8869,9 +8887,9 @@ struct column_correction {
 
 /// Some inputs of each row: W = codes + values at these inputs. Rows with fewer name the last
 /// one again, with the value 0.
-template <index Capacity, class V>
+template <index Capacity, class Value>
 struct sparse_correction {
-  using value = V;
+  using value = Value;
   static constexpr const char* name = "sparse_outliers";
   static constexpr bool keeps_columns = false;
   static constexpr index number = Capacity;
@@ -8880,11 +8898,11 @@ struct sparse_correction {
     return columns > 65536 ? 0 : (std::min)(Capacity, columns);
   }
   static constexpr index bytes(index rows, index columns) {
-    return rows * width(columns) * index{sizeof(typename V::value) + 2};
+    return rows * width(columns) * index{sizeof(typename Value::value) + 2};
   }
 
   struct canonical {
-    matrix_ref<V> values;            ///< [rows, width]
+    matrix_ref<Value> values;        ///< [rows, width]
     input_number* inputs = nullptr;  ///< [rows, width]
 
     /// Calls f(suffix, pointer, rows, columns) for each array.
@@ -8925,20 +8943,20 @@ struct sparse_correction {
 };
 
 /// A matrix of low rank: W = codes + left right. quantize() without a method leaves it 0, see lorc.
-template <index Rank, class V>
+template <index Rank, class Value>
 struct low_rank_factors {
-  using value = V;
+  using value = Value;
   static constexpr const char* name = "low_rank";
   static constexpr bool keeps_columns = false;
   static constexpr index number = Rank;
   static constexpr index width(index columns) { return (std::min)(Rank, columns); }
   static constexpr index bytes(index rows, index columns) {
-    return width(columns) * (rows + columns) * index{sizeof(typename V::value)};
+    return width(columns) * (rows + columns) * index{sizeof(typename Value::value)};
   }
 
   struct canonical {
-    matrix_ref<V> left;   ///< [rows, width]
-    matrix_ref<V> right;  ///< [width, columns]
+    matrix_ref<Value> left;   ///< [rows, width]
+    matrix_ref<Value> right;  ///< [width, columns]
 
     /// Calls f(suffix, pointer, rows, columns) for each array.
     template <class F>
@@ -9000,18 +9018,19 @@ struct corrected : S {
   static constexpr const char* name = text.data();
 };
 
-/// Codes of storage `S`, and `Count` inputs of a matrix in `V`, the same in all rows (Lee et al.
-/// 2023). Rounding to nearest keeps the inputs with the largest norms, owq those that matter most.
-template <class S, index Count, class V = f16>
-using outlier_columns = corrected<S, column_correction<Count, V>>;
-/// Codes of storage `S`, and up to `Capacity` inputs of each row in `V` (Dettmers et al. 2023,
+/// Codes of storage `S`, and `Count` inputs of a matrix in `Value`, the same in all rows (Lee et
+/// al. 2023). Rounding to nearest keeps the inputs with the largest norms, owq those that matter
+/// most.
+template <class S, index Count, class Value = f16>
+using outlier_columns = corrected<S, column_correction<Count, Value>>;
+/// Codes of storage `S`, and up to `Capacity` inputs of each row in `Value` (Dettmers et al. 2023,
 /// SpQR). Rounding to nearest keeps the largest magnitudes.
-template <class S, index Capacity, class V = f16>
-using sparse_outliers = corrected<S, sparse_correction<Capacity, V>>;
-/// Codes of storage `S`, and a matrix of rank `Rank` in factors of `V` (Yao et al. 2023), which
+template <class S, index Capacity, class Value = f16>
+using sparse_outliers = corrected<S, sparse_correction<Capacity, Value>>;
+/// Codes of storage `S`, and a matrix of rank `Rank` in factors of `Value` (Yao et al. 2023), which
 /// lorc fills in. Other methods leave it 0.
-template <class S, index Rank, class V = f16>
-using low_rank_correction = corrected<S, low_rank_factors<Rank, V>>;
+template <class S, index Rank, class Value = f16>
+using low_rank_correction = corrected<S, low_rank_factors<Rank, Value>>;
 
 }  // namespace storage
 
@@ -9022,7 +9041,7 @@ namespace detail {
 template <class S, class T>
 requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
                                              const matrix_ref<S>& to) {
-  using V = typename S::correction::value;
+  using Value = typename S::correction::value;
   const memory_block memory(rows * columns * index{sizeof(T)});
   auto* const rest = static_cast<T*>(memory.data());
   if (rest == nullptr) {
@@ -9046,7 +9065,7 @@ requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T*
         const bool again = j <= before;  // padding
         before = j;
         const double left = static_cast<double>(x[r * columns + j]) - codes.at(r, j, columns);
-        kept.values.set_code(r, c, S::correction::width(columns), V::encode(again ? 0 : left));
+        kept.values.set_code(r, c, S::correction::width(columns), Value::encode(again ? 0 : left));
       }
     });
   }
@@ -9703,6 +9722,132 @@ struct nf4_double : nf4_double_per<64> {};
 
 LINNET_NAMESPACE_END
 /// @file
+/// Storage in small groups whose scales and zero points have few bits themselves.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Scales and zero points of `Rows` successive rows in one group of inputs, in codes of `Bits` bits
+/// (Dettmers et al. 2023, SpQR). Each such block has a scale and a zero point for the scales and
+/// another two for the zero points, in f16.
+template <int Bits, index Rows>
+struct block_levels {
+  using codes = grouped<Bits, 0, symmetry::asymmetric>;
+  static constexpr int most = (1 << Bits) - 1;
+
+  static constexpr index blocks(index rows) { return (rows + Rows - 1) / Rows; }
+  static constexpr index bytes(index rows, index groups) {
+    return 2 * rows * row_values<codes>(groups) + 8 * blocks(rows) * groups;
+  }
+  /// The number of a code: a scale or a zero point.
+  static float number(float scale, float zero, int code) {
+    return scale * (static_cast<float>(code) - zero);
+  }
+  /// Up to `Rows` numbers in codes.
+  struct rounded {
+    float scale = 1, zero = 0;
+    int code[Rows] = {};
+
+    float at(index r) const { return number(scale, zero, code[r]); }
+  };
+  /// Rounds x[0], x[step], ... to codes; `positive` numbers remain above 0.
+  static rounded round(index count, const float* x, index step, bool positive) {
+    double low = static_cast<double>(x[0]), high = low;
+    for (index r = 1; r < count; ++r) {
+      low = (std::min)(low, static_cast<double>(x[r * step]));
+      high = (std::max)(high, static_cast<double>(x[r * step]));
+    }
+    const auto half = [](double v) {
+      return static_cast<float>(f16::decode(f16::encode((std::clamp)(v, -65504.0, 65504.0))));
+    };
+    rounded to;
+    for (const bool equal : {false, true}) {
+      const auto grid = linnet::detail::real_grid(low, equal ? low : high, most);
+      to.scale = half(grid.scale);
+      to.zero = half(grid.zero);
+      if (!(to.scale > 0)) continue;
+      for (index r = 0; r < count; ++r) {
+        const double v = static_cast<double>(x[r * step]) / static_cast<double>(to.scale);
+        int code = static_cast<int>(nearest_whole(v + static_cast<double>(to.zero), 0, most));
+        while (positive && code < most && !(number(to.scale, to.zero, code) > 0)) ++code;
+        to.code[r] = code;
+      }
+      return to;
+    }
+    to = {1, 0, {}};  // all are smaller than what f16 holds
+    std::fill_n(to.code, count, positive ? 1 : 0);
+    return to;
+  }
+
+  struct canonical {
+    matrix_ref<codes> scale_codes, zero_codes;  ///< [rows, groups]
+    f16::value* steps = nullptr;  ///< [blocks, groups, 4]: scale, zero of scales; of zero points
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index groups, F&& f) {
+      f(".scale_codes", scale_codes.data, rows, row_values<codes>(groups));
+      f(".zero_codes", zero_codes.data, rows, row_values<codes>(groups));
+      f(".scale_steps", steps, blocks(rows), 4 * groups);
+    }
+    /// Rounds the scales and zero points of a block that begins at row `r0`, in place; row r's are
+    /// scales[r * step] and zeros[r * step]. The groups of a row come in ascending order.
+    void seal_block(index r0, index count, index g, index groups, float* scales, float* zeros,
+                    index step) const {
+      const rounded s = round(count, scales, step, true), z = round(count, zeros, step, false);
+      f16::value* const to = steps + (r0 / Rows * groups + g) * 4;
+      to[0] = f16::encode(static_cast<double>(s.scale));
+      to[1] = f16::encode(static_cast<double>(s.zero));
+      to[2] = f16::encode(static_cast<double>(z.scale));
+      to[3] = f16::encode(static_cast<double>(z.zero));
+      for (index r = 0; r < count; ++r) {
+        scale_codes.set_code(r0 + r, g, groups, static_cast<std::uint8_t>(s.code[r]));
+        zero_codes.set_code(r0 + r, g, groups, static_cast<std::uint8_t>(z.code[r]));
+        scales[r * step] = s.at(r);
+        zeros[r * step] = z.at(r);
+      }
+    }
+    /// Rounds all scales and zero points, in place.
+    void seal(index rows, index groups, float* scales, float* zeros) const {
+      for (index r0 = 0; r0 < rows; r0 += Rows)
+        for (index g = 0; g < groups; ++g)
+          seal_block(r0, (std::min)(Rows, rows - r0), g, groups, scales + r0 * groups + g,
+                     zeros + r0 * groups + g, groups);
+    }
+    /// The numbers that the codes stand for.
+    void open(index rows, index groups, float* scales, float* zeros) const {
+      for (index r = 0; r < rows; ++r)
+        for (index g = 0; g < groups; ++g) {
+          const f16::value* const from = steps + (r / Rows * groups + g) * 4;
+          const auto half = [&](int i) { return static_cast<float>(f16::decode(from[i])); };
+          scales[r * groups + g] = number(half(0), half(1), scale_codes.code(r, g, groups));
+          zeros[r * groups + g] = number(half(2), half(3), zero_codes.code(r, g, groups));
+        }
+    }
+  };
+};
+
+/// Integers of 2 to 4 bits with a scale and a zero point for each 16 inputs of a row (Dettmers et
+/// al. 2023, SpQR). Both are in codes of 3 bits. Zero points are any numbers, and groups need not
+/// hold 0. Packed panels keep codes of 3 bits in 4.
+template <int Bits>
+struct spqr : coded<std::uint8_t, Bits == 2 ? simd::code::u2 : simd::code::u4> {
+  static_assert(Bits >= 2 && Bits <= 4, "linnet::storage::spqr: codes have 2, 3 or 4 bits");
+  using value = std::uint8_t;
+  using levels = block_levels<3, 16>;
+  static constexpr const char* name = Bits == 2 ? "spqr2" : Bits == 3 ? "spqr3" : "spqr4";
+  static constexpr bool scaled = true, centred = true, real_zeros = true;
+  static constexpr index group = 16, shared_bits = Bits;
+  static constexpr double largest = (1 << Bits) - 1;
+  static value encode(double x) { return static_cast<value>(nearest_whole(x, 0, largest)); }
+  static double decode(value x) { return x; }
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
 /// Storage in the numbers -1, 0 and 1 times one scale.
 
 LINNET_NAMESPACE_BEGIN
@@ -9751,17 +9896,17 @@ constexpr void place_panels(arena& memory, index n, index k, packed_matrix<T, S>
   to.panels = memory.take<typename S::word>(to.size(n, k));
 }
 /// Columns [first, last) of panel `p` of W[N, k] as numbers, rows of 32: in place, or in `room`.
-template <class Kernels, class T, class V>
+template <class Kernels, class T, class Value>
 const T* panel_numbers(Kernels, index p, index k, index first, index last,
-                       const packed_matrix<T, V>& w, T* room) {
-  using matrix = packed_matrix<T, V>;
+                       const packed_matrix<T, Value>& w, T* room) {
+  using matrix = packed_matrix<T, Value>;
   const auto* const words =
       w.panels + (p * matrix::depth(k) + matrix::depth(first)) * simd::panel_width;
-  if constexpr (V::per_word == 1) {
+  if constexpr (Value::per_word == 1) {
     return words;
   } else {
-    Kernels::template decode_panel<V::code>((last - first + V::block - 1) / V::block, words,
-                                            nullptr, nullptr, 0.0f, room);
+    Kernels::template decode_panel<Value::code>((last - first + Value::block - 1) / Value::block,
+                                                words, nullptr, nullptr, 0.0f, room);
     return room;
   }
 }
@@ -9778,10 +9923,10 @@ struct corrected_block {
   index columns() const { return (std::min)(simd::panel_width, n - p * simd::panel_width); }
   T* first() const { return y + i0 * n + p * simd::panel_width; }
 };
-/// y += alpha z V^T in a block, for columns [first, last) of V[n, width].
-template <class Kernels, class T, class V>
+/// y += alpha z Value^T in a block, for columns [first, last) of Value[n, width].
+template <class Kernels, class T, class Value>
 void add_product(Kernels kernels, const corrected_block<T>& b, const simd::rows_operand<T>& z,
-                 index width, index first, index last, const packed_matrix<T, V>& v) {
+                 index width, index first, index last, const packed_matrix<T, Value>& v) {
   alignas(64) T room[corrected_columns * simd::panel_width];
   const T* const numbers = panel_numbers(kernels, b.p, width, first, last, v, room);
   Kernels::template multiply<T>(b.i1 - b.i0, b.columns(), last - first, z,
@@ -9798,10 +9943,10 @@ struct packed_correction {
 };
 
 /// Some inputs of a matrix, the same in all rows.
-template <class T, index Count, class V>
-struct packed_correction<T, storage::column_correction<Count, V>> {
-  using kind = storage::column_correction<Count, V>;
-  packed_matrix<T, V> values;                     ///< [N, width]
+template <class T, index Count, class Value>
+struct packed_correction<T, storage::column_correction<Count, Value>> {
+  using kind = storage::column_correction<Count, Value>;
+  packed_matrix<T, Value> values;                 ///< [N, width]
   const storage::input_number* inputs = nullptr;  ///< [width]
 
   constexpr void place(arena& memory, index n, index k) {
@@ -9849,10 +9994,10 @@ struct packed_correction<T, storage::column_correction<Count, V>> {
 };
 
 /// Some inputs of each row.
-template <class T, index Capacity, class V>
-struct packed_correction<T, storage::sparse_correction<Capacity, V>> {
-  using kind = storage::sparse_correction<Capacity, V>;
-  packed_matrix<T, V> values;                     ///< [N, width]
+template <class T, index Capacity, class Value>
+struct packed_correction<T, storage::sparse_correction<Capacity, Value>> {
+  using kind = storage::sparse_correction<Capacity, Value>;
+  packed_matrix<T, Value> values;                 ///< [N, width]
   const storage::input_number* inputs = nullptr;  ///< [panels, width, 32]
 
   static constexpr index panels(index n) { return (n + simd::panel_width - 1) / simd::panel_width; }
@@ -9915,11 +10060,11 @@ struct packed_correction<T, storage::sparse_correction<Capacity, V>> {
 };
 
 /// A matrix of low rank. Its products need z = x right^T first.
-template <class T, index Rank, class V>
-struct packed_correction<T, storage::low_rank_factors<Rank, V>> {
-  using kind = storage::low_rank_factors<Rank, V>;
-  packed_matrix<T, V> left;   ///< [N, width]
-  packed_matrix<T, V> right;  ///< [width, K]
+template <class T, index Rank, class Value>
+struct packed_correction<T, storage::low_rank_factors<Rank, Value>> {
+  using kind = storage::low_rank_factors<Rank, Value>;
+  packed_matrix<T, Value> left;   ///< [N, width]
+  packed_matrix<T, Value> right;  ///< [width, K]
 
   constexpr void place(arena& memory, index n, index k) {
     detail::place_panels(memory, n, kind::width(k), left);
@@ -10024,6 +10169,56 @@ struct packed_levels<storage::mean_levels<Block>> {
   static float zero(index, index, index) { return 0; }
 };
 
+/// Scales and zero points by blocks of rows.
+template <int Bits, index Rows>
+struct packed_levels<storage::block_levels<Bits, Rows>> {
+  static_assert(simd::panel_width % Rows == 0 && Bits <= 4);
+  using kind = storage::block_levels<Bits, Rows>;
+  const std::uint8_t* codes = nullptr;  ///< [panels, groups, 32]: a scale's, and 16 times a zero's
+  const float* steps = nullptr;         ///< [blocks, groups, 4] of the padded rows
+
+  constexpr void place(arena& memory, index n, index groups) {
+    const index rows = round_up(n, simd::panel_width);
+    codes = memory.take<std::uint8_t>(rows * groups);
+    steps = memory.take<float>(kind::blocks(rows) * groups * 4);
+  }
+  static constexpr index place_of(index n, index g, index groups) {
+    return (n / simd::panel_width * groups + g) * simd::panel_width + n % simd::panel_width;
+  }
+  void pack(const execution& on, index n, index groups,
+            const typename kind::canonical& from) const {
+    on.threads.each(n, [&](index i) {
+      for (index g = 0; g < groups; ++g)
+        const_cast<std::uint8_t*>(codes)[place_of(i, g, groups)] = static_cast<std::uint8_t>(
+            from.scale_codes.code(i, g, groups) | from.zero_codes.code(i, g, groups) << 4);
+    });
+    on.threads.each(kind::blocks(n) * groups * 4, [&](index i) {
+      const_cast<float*>(steps)[i] = static_cast<float>(storage::f16::decode(from.steps[i]));
+    });
+  }
+  void unpack(index n, index groups, const typename kind::canonical& to) const {
+    for (index i = 0; i < n; ++i)
+      for (index g = 0; g < groups; ++g) {
+        const std::uint8_t both = codes[place_of(i, g, groups)];
+        to.scale_codes.set_code(i, g, groups, both & 15);
+        to.zero_codes.set_code(i, g, groups, both >> 4);
+      }
+    for (index i = 0; i < kind::blocks(n) * groups * 4; ++i)
+      to.steps[i] = storage::f16::encode(static_cast<double>(steps[i]));
+  }
+  const float* steps_of(index n, index g, index groups) const {
+    return steps + (n / Rows * groups + g) * 4;
+  }
+  float scale(index n, index g, index groups) const {
+    const float* const by = steps_of(n, g, groups);
+    return kind::number(by[0], by[1], codes[place_of(n, g, groups)] & 15);
+  }
+  float zero(index n, index g, index groups) const {
+    const float* const by = steps_of(n, g, groups);
+    return kind::number(by[2], by[3], codes[place_of(n, g, groups)] >> 4);
+  }
+};
+
 }  // namespace ops
 
 LINNET_NAMESPACE_END
@@ -10078,7 +10273,7 @@ index copy_words(index k, index count, const void* rows, index bytes, simd::word
     origins |= static_cast<simd::word>(S::origin) << j * simd::bits_of(S::code);
   const index whole = k / S::per_word;
   for (index d = 0; d < whole; ++d, out += panel_width) {
-    const auto* from = static_cast<const unsigned char*>(rows) + d * sizeof(simd::word);
+    const auto* from = static_cast<const unsigned char*>(rows) + d * index{sizeof(simd::word)};
     for (index i = 0; i < count; ++i, from += bytes) {
       simd::word codes;
       __builtin_memcpy(&codes, from, sizeof codes);
@@ -10559,17 +10754,16 @@ namespace detail {
 inline constexpr index decoded_rows = 128;
 
 /// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`. These are floats.
-template <class S, class Kernels, class F>
-void each_group(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
-                F&& f) {
+/// scales in panel `p`.
+template <class S, class F>
+void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
   using matrix = packed_matrix<float, S>;
-  alignas(64) float numbers[2][panel_width];
+  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
   for (index at = k0; at < k1;) {
     const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
     const simd::word* const words =
         w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
-    const float *scales = nullptr, *zeros = nullptr;
+    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
     if constexpr (has_levels<S>) {
       const index groups = row_scales<S>(k);
       for (index j = 0; j < panel_width; ++j) {
@@ -10579,16 +10773,8 @@ void each_group(Kernels, index p, index k, index k0, index k1, const packed_matr
       scales = numbers[0], zeros = numbers[1];
     } else if constexpr (S::scaled) {
       const index scale = matrix::scale_at(p * panel_width, at, k);
-      const auto floats = [&](const typename matrix::scale* some, int which) -> const float* {
-        if constexpr (S::ggml) {
-          Kernels::template from_halves<float>(panel_width, some, numbers[which]);
-          return numbers[which];
-        } else {
-          return some;
-        }
-      };
-      scales = floats(w.scales + scale, 0);
-      if constexpr (S::centred) zeros = floats(w.zeros + scale, 1);
+      scales = w.scales + scale;
+      if constexpr (S::centred) zeros = w.zeros + scale;
     }
     f(at, end, words, scales, S::centred ? zeros : nullptr);
     at = end;
@@ -10664,8 +10850,9 @@ void show_inputs(const execution& on, index m, index k, const float* x,
 /// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
 /// decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
-void decoded_product(Kernels kernels, index i0, index i1, index p, index k, const float* x,
+void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
+  using scale = typename packed_matrix<float, S>::scale;
   constexpr auto origin = static_cast<float>(S::origin);
   const packed_matrix<float, S>& w = one.w;
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
@@ -10673,10 +10860,10 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   simd::epilogue<float> part = one.write().from(i0, j0);
   if (i1 - i0 == 1) {
     alignas(64) float sums[panel_width] = {};
-    each_group(kernels, p, k, 0, k, w,
-               [&](index first, index last, const simd::word* words, const float* scales,
-                   const float* zeros) {
-                 Kernels::template row_by_panel<S::code, has_minima<S>>(
+    each_group(p, k, 0, k, w,
+               [&](index first, index last, const simd::word* words, const scale* scales,
+                   const scale* zeros) {
+                 Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
                      last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
                });
     float* const out = y + i0 * n + j0;
@@ -10688,10 +10875,10 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   alignas(64) float numbers[decoded_rows * panel_width];
   for (index k0 = 0; k0 < k; k0 += decoded_rows) {
     const index k1 = (std::min)(k, k0 + decoded_rows);
-    each_group(kernels, p, k, k0, k1, w,
-               [&](index first, index last, const simd::word* words, const float* scales,
-                   const float* zeros) {
-                 Kernels::template decode_panel<S::code, has_minima<S>>(
+    each_group(p, k, k0, k1, w,
+               [&](index first, index last, const simd::word* words, const scale* scales,
+                   const scale* zeros) {
+                 Kernels::template decode_panel<S::code, has_minima<S>, scale>(
                      (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
                      numbers + (first - k0) * panel_width);
                });

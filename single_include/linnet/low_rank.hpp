@@ -756,7 +756,7 @@ struct lorc {
         static_assert(
             requires { to.correction.left; },
             "linnet::lorc: adds a matrix of low rank; give it storage::low_rank_correction");
-        using V = typename S::correction::value;
+        using Value = typename S::correction::value;
         const index rank = S::correction::width(columns);
         detail::split_numbers(
             rows, columns, rank,
@@ -765,10 +765,10 @@ struct lorc {
               return static_cast<double>(from[i * columns + j]) - code;
             },
             [&](index i, index r, double v) {
-              to.correction.left.set_code(i, r, rank, V::encode(v));
+              to.correction.left.set_code(i, r, rank, Value::encode(v));
             },
             [&](index r, index j, double v) {
-              to.correction.right.set_code(r, j, columns, V::encode(v));
+              to.correction.right.set_code(r, j, columns, Value::encode(v));
             });
       }
       return {};

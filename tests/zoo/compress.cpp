@@ -69,7 +69,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
   };
   check_refused({"compress", "--model", "stories260k"}, "--out");
   check_refused({"compress", "--out", out, "--weights", bin, "--method", "rtn"},
-                "--model is required");
+                "--model is required, unless");
   refused({"--method", "gtpq"}, "did you mean gptq?");
   refused({"--method", "magic"}, "known: rtn, gptq, clip, hqq");
   refused({"--method", "gptq"}, "give --calibrate TEXT");
@@ -154,6 +154,12 @@ BOOST_AUTO_TEST_CASE(stories260k_becomes_smaller_and_still_runs) {
   BOOST_TEST(words(rounded, {}) == words(weights(), {"--storage", "int4-g64"}));  // rounded there
   check_refused(stories("generate", {"--weights", better, "--storage", "nf4"}),
                 "is stored as int4-g64");
+  // It says which model it is of, too.
+  BOOST_TEST(test::zoo_prints({"generate", "--weights", better, "--tokenizer",
+                               test::data_file("stories260K/tok512.bin"), "--prompt", "Once",
+                               "--temperature", "0", "--tokens", "40"}) == text);
+  check_refused({"logits", "--model", "stlm-10m", "--weights", better, "--tokens", "1"},
+                "is of stories260k, not of stlm-10m");
   const std::string judged = test::zoo_prints(stories(
       "eval", {"--weights", better, "--text", held_out(), "--limit", "2", "--context", "128"}));
   BOOST_TEST(judged.find("bits/byte") != judged.npos, judged);
