@@ -12,7 +12,7 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_byte_pooled)
 
 BOOST_AUTO_TEST_CASE(model_09) {
-  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::int4, ln::storage::int4<>, ln::compute::int8>("byte_pooled: attention window, cache int4, weights int4 in int8");
+  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::int4, ln::storage::low_rank_correction<ln::storage::int4<8>, 2>, ln::compute::int8>("byte_pooled: attention window, cache int4, weights low rank in int8");
 }
 BOOST_AUTO_TEST_CASE(model_10) {
   check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::int8, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>, ln::compute::int8>("byte_pooled: attention window, cache int8, weights per role in int8");

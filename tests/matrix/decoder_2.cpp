@@ -18,7 +18,7 @@ BOOST_AUTO_TEST_CASE(model_10) {
   check<decoder, ln::attention::linear<>, ln::tie::untied, ln::sharing::all, ln::position::sinusoidal, ln::storage::bf16, ln::compute::bf16>("decoder: attention linear, ends untied, sharing all, position sinusoidal, weights bf16 in bf16");
 }
 BOOST_AUTO_TEST_CASE(model_11) {
-  check<decoder, ln::attention::linear<>, ln::ffn::rwkv4_channel_mix, ln::sharing::repeat<2>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>, ln::compute::int8>("decoder: attention linear, ffn channel mix, sharing repeat, weights per role in int8");
+  check<decoder, ln::attention::linear<>, ln::ffn::rwkv4_channel_mix, ln::sharing::repeat<2>, ln::storage::low_rank_correction<ln::storage::int4<8>, 2>, ln::compute::int8>("decoder: attention linear, ffn channel mix, sharing repeat, weights low rank in int8");
 }
 BOOST_AUTO_TEST_CASE(model_12) {
   check<decoder, ln::attention::linear<>, ln::ffn::skip, ln::sharing::all, ln::position::rope_half>("decoder: attention linear, ffn skip, sharing all, position rope_half");

@@ -12,7 +12,7 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_decoder)
 
 BOOST_AUTO_TEST_CASE(model_25) {
-  check<decoder, ln::mixer::mamba<3, 3>, ln::position::none, ln::ffn::reparam<2>, ln::storage::int8, ln::compute::int8>("decoder: attention mamba, position none, ffn reparam, weights int8 in int8");
+  check<decoder, ln::mixer::mamba<3, 3>, ln::position::none, ln::ffn::reparam<2>, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("decoder: attention mamba, position none, ffn reparam, weights int8 groups in int8");
 }
 BOOST_AUTO_TEST_CASE(model_26) {
   check<decoder, ln::mixer::mamba<3, 3>, ln::embedding::factorised<4>, ln::sharing::ffn, ln::position::none>("decoder: attention mamba, ends factorised, sharing ffn, position none");
@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_31) {
   check<decoder, ln::attention::prefix, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::tie::untied>("decoder: attention prefix, ffn gelu, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_32) {
-  check<decoder, ln::attention::prefix, ln::kv::int4, ln::sharing::ffn, ln::position::learned, ln::ffn::skip, ln::storage::int4<>, ln::compute::int8>("decoder: attention prefix, cache int4, sharing ffn, position learned, ffn skip, weights int4 in int8");
+  check<decoder, ln::attention::prefix, ln::kv::int4, ln::sharing::ffn, ln::position::learned, ln::ffn::skip, ln::storage::int8, ln::compute::int8>("decoder: attention prefix, cache int4, sharing ffn, position learned, ffn skip, weights int8 in int8");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

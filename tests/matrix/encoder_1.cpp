@@ -21,13 +21,13 @@ BOOST_AUTO_TEST_CASE(model_03) {
   check<encoder, ln::mixer::fnet, ln::sharing::all, ln::embedding::factorised<4>, ln::storage::q4_0, ln::compute::int8, ln::norm_placement::pre>("encoder: attention fnet, sharing all, head factorised, weights q4_0 in int8, norms pre");
 }
 BOOST_AUTO_TEST_CASE(model_04) {
-  check<encoder, ln::mixer::fnet, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::sequence_classification<3>, ln::storage::fp8_e5m2>("encoder: attention fnet, ffn skip, sharing repeat, head sequence, weights fp8_e5m2");
+  check<encoder, ln::mixer::fnet, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::sequence_classification<3>, ln::storage::int4<>>("encoder: attention fnet, ffn skip, sharing repeat, head sequence, weights int4");
 }
 BOOST_AUTO_TEST_CASE(model_05) {
   check<encoder, ln::mixer::fnet, ln::head::token_classification<3>, ln::storage::bf16, ln::compute::bf16, ln::position::none>("encoder: attention fnet, head token, weights bf16 in bf16, position none");
 }
 BOOST_AUTO_TEST_CASE(model_06) {
-  check<encoder, ln::ffn::rwkv4_channel_mix, ln::bias::none, ln::sharing::ffn, ln::embedding::factorised<4>, ln::storage::bf16, ln::position::rope>("encoder: ffn channel mix, sharing ffn, head factorised, weights bf16, position rope");
+  check<encoder, ln::ffn::rwkv4_channel_mix, ln::bias::none, ln::sharing::ffn, ln::embedding::factorised<4>, ln::storage::nf4, ln::position::rope>("encoder: ffn channel mix, sharing ffn, head factorised, weights nf4, position rope");
 }
 BOOST_AUTO_TEST_CASE(model_07) {
   check<encoder, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::head::sequence_classification<3>, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8, ln::position::rope, ln::norm_placement::pre>("encoder: ffn gated, head sequence, weights int8 groups in int8, position rope, norms pre");

@@ -30,7 +30,7 @@ BOOST_AUTO_TEST_CASE(model_14) {
   check<encoder, ln::attention::linear<>, ln::sharing::ffn, ln::storage::int8, ln::compute::int8>("encoder: attention linear, sharing ffn, weights int8 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_15) {
-  check<encoder, ln::attention::linear<>, ln::ffn::skip, ln::tie::untied, ln::storage::int4<>, ln::position::rope, ln::norm_placement::pre>("encoder: attention linear, ffn skip, head untied, weights int4, position rope, norms pre");
+  check<encoder, ln::attention::linear<>, ln::ffn::skip, ln::tie::untied, ln::storage::fp8_e4m3, ln::position::rope, ln::norm_placement::pre>("encoder: attention linear, ffn skip, head untied, weights fp8_e4m3, position rope, norms pre");
 }
 BOOST_AUTO_TEST_CASE(model_16) {
   check<encoder, ln::attention::linear<>, ln::head::token_classification<3>, ln::sharing::ffn, ln::ffn::skip, ln::position::rope, ln::norm_placement::pre>("encoder: attention linear, head token, sharing ffn, ffn skip, position rope, norms pre");
