@@ -36,10 +36,14 @@ ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "st
                            "storage::attention_v<storage::int3<>>, storage::ffn_down<storage::nf4>>",
                "ternary": "storage::ternary",
                "f16": "storage::f16", "int8": "storage::int8", "fp8_e5m2": "storage::fp8_e5m2",
-               "bf16": "storage::bf16"}
+               "bf16": "storage::bf16",
+               "outlier columns": "storage::outlier_columns<storage::int4<8>, 2>",
+               "sparse outliers": "storage::sparse_outliers<storage::spqr<3>, 2>",
+               "low rank": "storage::low_rank_correction<storage::nf4_double_per<8>, 2>"}
 ALSO_IN_INT8 = {
     "int8 in int8": "storage::int8, compute::int8",
     "int4 in int8": "storage::int4<>, compute::int8",
+    "low rank in int8": "storage::low_rank_correction<storage::int4<8>, 2>, compute::int8",
     "per role in int8": "storage::per_role<storage::q4_1, storage::embedding<storage::q8_0>>, "
                         "compute::int8",
     "q4_0 in int8": "storage::q4_0, compute::int8",

@@ -12,10 +12,10 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_byte_pooled)
 
 BOOST_AUTO_TEST_CASE(model_09) {
-  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::int4, ln::storage::ternary, ln::compute::int8>("byte_pooled: attention window, cache int4, weights ternary in int8");
+  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::int4, ln::storage::int8, ln::compute::int8>("byte_pooled: attention window, cache int4, weights int8 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_10) {
-  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::int8, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("byte_pooled: attention window, cache int8, weights int8 groups in int8");
+  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::int8, ln::storage::int4<>, ln::compute::int8>("byte_pooled: attention window, cache int8, weights int4 in int8");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -21,7 +21,7 @@ BOOST_AUTO_TEST_CASE(model_11) {
   check<decoder, ln::attention::hadamard<>, ln::kv::int4, ln::ffn::reparam<2>, ln::position::none, ln::storage::bf16, ln::compute::bf16, ln::tie::untied>("decoder: attention hadamard, cache int4, ffn reparam, position none, weights bf16 in bf16, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_12) {
-  check<decoder, ln::attention::hadamard<>, ln::kv::int8, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::sharing::ffn, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>, ln::compute::int8, ln::tie::untied>("decoder: attention hadamard, cache int8, ffn gelu, sharing ffn, weights per role in int8, ends untied");
+  check<decoder, ln::attention::hadamard<>, ln::kv::int8, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::sharing::ffn, ln::storage::low_rank_correction<ln::storage::int4<8>, 2>, ln::compute::int8, ln::tie::untied>("decoder: attention hadamard, cache int8, ffn gelu, sharing ffn, weights low rank in int8, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_13) {
   check<decoder, ln::attention::hadamard<>, ln::ffn::rwkv4_channel_mix, ln::sharing::ffn, ln::position::learned, ln::kv::bf16, ln::storage::bf16, ln::compute::bf16>("decoder: attention hadamard, ffn channel mix, sharing ffn, position learned, cache bf16, weights bf16 in bf16");

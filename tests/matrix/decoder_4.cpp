@@ -18,13 +18,13 @@ BOOST_AUTO_TEST_CASE(model_26) {
   check<decoder, ln::attention::lsh<4, 3>, ln::ffn::rwkv4_channel_mix, ln::kv::int4, ln::storage::bf16, ln::compute::bf16>("decoder: attention lsh, ffn channel mix, cache int4, weights bf16 in bf16");
 }
 BOOST_AUTO_TEST_CASE(model_27) {
-  check<decoder, ln::attention::lsh<4, 3>, ln::ffn::reparam<2>, ln::sharing::all, ln::position::learned, ln::kv::bf16, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("decoder: attention lsh, ffn reparam, sharing all, position learned, cache bf16, weights int8 groups in int8");
+  check<decoder, ln::attention::lsh<4, 3>, ln::ffn::reparam<2>, ln::sharing::all, ln::position::learned, ln::kv::bf16, ln::storage::ternary, ln::compute::int8>("decoder: attention lsh, ffn reparam, sharing all, position learned, cache bf16, weights ternary in int8");
 }
 BOOST_AUTO_TEST_CASE(model_28) {
   check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::bf16, ln::position::learned>("decoder: attention lsh online, cache bf16, position learned");
 }
 BOOST_AUTO_TEST_CASE(model_29) {
-  check<decoder, ln::attention::lsh<4, 3>::online, ln::ffn::skip, ln::sharing::ffn, ln::position::none, ln::storage::int8, ln::compute::int8, ln::tie::untied>("decoder: attention lsh online, ffn skip, sharing ffn, position none, weights int8 in int8, ends untied");
+  check<decoder, ln::attention::lsh<4, 3>::online, ln::ffn::skip, ln::sharing::ffn, ln::position::none, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8, ln::tie::untied>("decoder: attention lsh online, ffn skip, sharing ffn, position none, weights int8 groups in int8, ends untied");
 }
 BOOST_AUTO_TEST_CASE(model_30) {
   check<decoder, ln::attention::lsh<4, 3>::online, ln::kv::int4, ln::ffn::hadamard<>, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::storage::bf16, ln::compute::bf16, ln::embedding::factorised<4>>("decoder: attention lsh online, cache int4, ffn hadamard, sharing repeat, position sinusoidal, weights bf16 in bf16, ends factorised");

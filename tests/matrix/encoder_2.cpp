@@ -27,10 +27,10 @@ BOOST_AUTO_TEST_CASE(model_13) {
   check<encoder, ln::attention::linear<>, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::sharing::repeat<2>, ln::embedding::factorised<4>, ln::position::none>("encoder: attention linear, ffn gated, sharing repeat, head factorised, position none");
 }
 BOOST_AUTO_TEST_CASE(model_14) {
-  check<encoder, ln::attention::linear<>, ln::sharing::ffn, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>, ln::compute::int8>("encoder: attention linear, sharing ffn, weights per role in int8");
+  check<encoder, ln::attention::linear<>, ln::sharing::ffn, ln::storage::q4_0, ln::compute::int8>("encoder: attention linear, sharing ffn, weights q4_0 in int8");
 }
 BOOST_AUTO_TEST_CASE(model_15) {
-  check<encoder, ln::attention::linear<>, ln::ffn::skip, ln::tie::untied, ln::storage::fp8_e5m2, ln::position::rope, ln::norm_placement::pre>("encoder: attention linear, ffn skip, head untied, weights fp8_e5m2, position rope, norms pre");
+  check<encoder, ln::attention::linear<>, ln::ffn::skip, ln::tie::untied, ln::storage::nf4, ln::position::rope, ln::norm_placement::pre>("encoder: attention linear, ffn skip, head untied, weights nf4, position rope, norms pre");
 }
 BOOST_AUTO_TEST_CASE(model_16) {
   check<encoder, ln::attention::linear<>, ln::head::token_classification<3>, ln::sharing::ffn, ln::ffn::skip, ln::position::rope, ln::norm_placement::pre>("encoder: attention linear, head token, sharing ffn, ffn skip, position rope, norms pre");

@@ -114,6 +114,8 @@ BOOST_AUTO_TEST_CASE(products) {
   check_products<storage::sparse_outliers<four, 35, storage::f32>>();
   check_products<storage::low_rank_correction<four, 4>>();
   check_products<storage::low_rank_correction<storage::int8, 37, storage::bf16>>();
+  check_products<storage::int4<8, storage::symmetry::asymmetric>>();
+  check_products<storage::int3<0, storage::symmetry::asymmetric>>();
   check_products<storage::nf4_double_per<8>>();
   check_products<storage::spqr<2>>();
   check_products<storage::sparse_outliers<storage::spqr<3>, 3>>();
@@ -141,6 +143,7 @@ void check_alone() {
 BOOST_AUTO_TEST_CASE(a_token_alone) {
   check_alone<storage::outlier_columns<four, 3>>();
   check_alone<storage::sparse_outliers<four, 3>>();
+  check_alone<storage::outlier_columns<storage::int4<8, storage::symmetry::asymmetric>, 3>>();
   check_alone<storage::low_rank_correction<storage::int8, 5>>();
 }
 

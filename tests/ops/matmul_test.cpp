@@ -423,6 +423,7 @@ BOOST_AUTO_TEST_CASE(groups_int8_bit_for_bit) {
   check_group_sums<storage::q4_0>();
   check_group_sums<storage::q4_1>();
   check_group_sums<storage::int4<8>>();
+  check_group_sums<storage::int4<8, storage::symmetry::asymmetric>>();
   check_group_sums<storage::int4<128>>();
   check_group_sums<storage::int2<16>>();
   check_group_sums<storage::int2<128>>();
