@@ -2226,7 +2226,7 @@ LINNET_KERNEL static void dots(index first, index last, index n, T scale, const 
                                const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
   // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
   const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool far = many_bytes(last - first, k);
+  const bool fetch = many_bytes(last - first, k);
   for (index next = first; next < last; next += step) {
     const index j = next < last - step ? next : last - step;
     const bool together = k.run(j, j + step) == j + step;
@@ -2236,7 +2236,7 @@ LINNET_KERNEL static void dots(index first, index last, index n, T scale, const 
       LINNET_UNROLL
       for (int r = 1; r < lanes<T>; ++r)
         if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (far) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
       for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
         const T* const xr = x + r * heads.inputs;
         T* const yr = y + r * heads.outputs + (j - first);
@@ -2329,13 +2329,13 @@ template <class T, class Code>
 LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false,
                               const head_rows& heads = {}) {
-  const bool far = many_bytes(last - first, v);
+  const bool fetch = many_bytes(last - first, v);
   for (index j = first, end = 0; j < last; j = end, accumulate = true) {
     end = (j / token_block + 1) * token_block;
     end = end < last ? end : last;
     for (index g = 0; g < heads.groups; ++g) {
       const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (far) fetch_rows(end, end + token_block, n, rows, last);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
       const T* x = p + g * heads.size * heads.inputs + (j - first);
       T* out = y + g * heads.size * heads.outputs;
       index left = heads.size;
@@ -3913,7 +3913,7 @@ LINNET_KERNEL static void dots(index first, index last, index n, T scale, const 
                                const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
   // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
   const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool far = many_bytes(last - first, k);
+  const bool fetch = many_bytes(last - first, k);
   for (index next = first; next < last; next += step) {
     const index j = next < last - step ? next : last - step;
     const bool together = k.run(j, j + step) == j + step;
@@ -3923,7 +3923,7 @@ LINNET_KERNEL static void dots(index first, index last, index n, T scale, const 
       LINNET_UNROLL
       for (int r = 1; r < lanes<T>; ++r)
         if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (far) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
       for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
         const T* const xr = x + r * heads.inputs;
         T* const yr = y + r * heads.outputs + (j - first);
@@ -4016,13 +4016,13 @@ template <class T, class Code>
 LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false,
                               const head_rows& heads = {}) {
-  const bool far = many_bytes(last - first, v);
+  const bool fetch = many_bytes(last - first, v);
   for (index j = first, end = 0; j < last; j = end, accumulate = true) {
     end = (j / token_block + 1) * token_block;
     end = end < last ? end : last;
     for (index g = 0; g < heads.groups; ++g) {
       const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (far) fetch_rows(end, end + token_block, n, rows, last);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
       const T* x = p + g * heads.size * heads.inputs + (j - first);
       T* out = y + g * heads.size * heads.outputs;
       index left = heads.size;
@@ -5603,7 +5603,7 @@ LINNET_KERNEL static void dots(index first, index last, index n, T scale, const 
                                const token_rows<Code>& k, T* y, const head_rows& heads = {}) {
   // As many tokens at a time as a vector has lanes; the last ones may be computed twice.
   const index step = lanes<T> < 4 || last - first < lanes<T> ? 1 : lanes<T>;
-  const bool far = many_bytes(last - first, k);
+  const bool fetch = many_bytes(last - first, k);
   for (index next = first; next < last; next += step) {
     const index j = next < last - step ? next : last - step;
     const bool together = k.run(j, j + step) == j + step;
@@ -5613,7 +5613,7 @@ LINNET_KERNEL static void dots(index first, index last, index n, T scale, const 
       LINNET_UNROLL
       for (int r = 1; r < lanes<T>; ++r)
         if (step > 1) rows[r] = together ? rows[0] + r * k.stride : k.row(j + r) + g * heads.slot;
-      if (far) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
+      if (fetch) fetch_rows(j + step, j + 2 * step, n, rows_of(k, g * heads.slot), last);
       for (index r = g * heads.size; r < (g + 1) * heads.size; ++r) {
         const T* const xr = x + r * heads.inputs;
         T* const yr = y + r * heads.outputs + (j - first);
@@ -5706,13 +5706,13 @@ template <class T, class Code>
 LINNET_KERNEL static void mix(index first, index last, index n, const T* p,
                               const token_rows<Code>& v, T* y, bool accumulate = false,
                               const head_rows& heads = {}) {
-  const bool far = many_bytes(last - first, v);
+  const bool fetch = many_bytes(last - first, v);
   for (index j = first, end = 0; j < last; j = end, accumulate = true) {
     end = (j / token_block + 1) * token_block;
     end = end < last ? end : last;
     for (index g = 0; g < heads.groups; ++g) {
       const token_rows<Code> rows = rows_of(v, g * heads.slot);
-      if (far) fetch_rows(end, end + token_block, n, rows, last);
+      if (fetch) fetch_rows(end, end + token_block, n, rows, last);
       const T* x = p + g * heads.size * heads.inputs + (j - first);
       T* out = y + g * heads.size * heads.outputs;
       index left = heads.size;
@@ -9183,7 +9183,7 @@ struct block_levels {
   /// Up to `Rows` numbers in codes.
   struct rounded {
     float scale = 1, zero = 0;
-    int code[Rows] = {};
+    int code[std::size_t{Rows}] = {};
 
     float at(index r) const { return number(scale, zero, code[r]); }
   };

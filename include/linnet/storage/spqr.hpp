@@ -34,7 +34,7 @@ struct block_levels {
   /// Up to `Rows` numbers in codes.
   struct rounded {
     float scale = 1, zero = 0;
-    int code[Rows] = {};
+    int code[std::size_t{Rows}] = {};
 
     float at(index r) const { return number(scale, zero, code[r]); }
   };
