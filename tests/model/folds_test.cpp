@@ -288,6 +288,22 @@ BOOST_AUTO_TEST_CASE(awq_scales_are_exact_and_help) {
              "awq: expected calibration_options.moments to be true, got false");
 }
 
+/// Scales are searched with the codes, corrections and rounded scales that the storage has.
+template <class S>
+void check_awq_helps() {
+  const decoder_tokens data(3, 16, 19);
+  const auto w = with_outliers();
+  const auto exact = logits_of(ln::pack(w), data);
+  const auto rounded = ln::quantize<S>(w, statistics(w, data), ln::awq{});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(rounded), (rounded ? "" : rounded.error().message()));
+  BOOST_TEST(difference(exact, logits_of(ln::pack(*rounded), data)) <
+             difference(exact, logits_of(ln::pack(ln::quantize<S>(w)), data)));
+}
+BOOST_AUTO_TEST_CASE(awq_of_storages_with_more_than_codes) {
+  check_awq_helps<ln::storage::outlier_columns<ln::storage::int4<16>, 1>>();
+  check_awq_helps<ln::storage::nf4_double_per<16>>();
+}
+
 /// Rotates random weights in double: the same logits. Returns which tensors changed.
 template <class M, class Data>
 void check_rotate(const Data& data) {

@@ -177,6 +177,9 @@ BOOST_AUTO_TEST_CASE(weights_are_those_of_the_quantized_model) {
                 ln::storage::per_role<int4, ln::storage::embedding<ln::storage::f32>,
                                       ln::storage::head<ln::storage::int8>>>();
   check_weights<ln::t5<tiny_t5_shape>, ln::storage::nf4>();
+  check_weights<small, ln::storage::outlier_columns<int4, 1>>();
+  check_weights<small, ln::storage::sparse_outliers<ln::storage::spqr<3>, 1>>();
+  check_weights<small, ln::storage::nf4_double_per<8>>();
 }
 
 BOOST_AUTO_TEST_CASE(inputs_are_rounded_as_the_quantized_model_rounds_them) {

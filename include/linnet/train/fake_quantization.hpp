@@ -320,13 +320,15 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
   static constexpr index steps_of(const tensor_info& info) {
     return info.rows * row_scales<Q>(info.columns);
   }
-  /// Calls f(first row, rows, their codes) for strips of rows, each one thread's; where all rows
-  /// share a scale, for all of them.
+  /// Calls f(first row, rows, their codes) for strips of rows, each one thread's; for all of them
+  /// where rows share a scale or a correction.
   template <class Q, class F>
   static void each_strip(const ops::execution& on, const tensor_info& info,
                          const matrix_ref<Q>& codes, F&& f) {
-    const index strip = Q::per_tensor ? info.rows : 32;
+    constexpr bool whole = Q::per_tensor || has_levels<Q> || is_corrected<Q>;
+    const index strip = whole ? info.rows : 32;
     on.threads.each((info.rows + strip - 1) / strip, [&](index s) {
+      if (whole) return f(index{0}, info.rows, codes);
       const index first = s * strip, scales = first * row_scales<Q>(info.columns);
       f(first, (std::min)(strip, info.rows - first),
         matrix_ref<Q>{codes.data + first * row_values<Q>(info.columns),
