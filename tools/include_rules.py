@@ -51,7 +51,7 @@ STANDARD = {
     "iterator": "prev",
     "limits": "numeric_limits",
     "map": "map",
-    "memory": "make_unique unique_ptr",
+    "memory": "align make_unique unique_ptr",
     "new": "bad_alloc nothrow",
     "numeric": "accumulate iota",
     "optional": "nullopt optional",

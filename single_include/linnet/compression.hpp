@@ -34,6 +34,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <memory>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -41,7 +43,6 @@
 /// @file
 /// Clipped ranges: a group's largest numbers are cut where the others gain more (Lin et al. 2023).
 
-#include <cstddef>
 #include <numeric>
 
 #include <linnet/low_rank.hpp>
@@ -538,9 +539,16 @@ struct round_trip {
 /// Rounds from[rows, columns] to storage `S` and reads it back.
 template <class S>
 void run_round_trip(index rows, index columns, const float* from, double* to) {
-  std::vector<typename S::value> codes(static_cast<std::size_t>(rows * row_values<S>(columns)));
-  std::vector<float> scales(static_cast<std::size_t>(rows * row_scales<S>(columns))), zeros(scales);
-  const matrix_ref<S> stored{codes.data(), scales.data(), zeros.data()};
+  const tensor_info info{rows, columns};
+  matrix_ref<S> stored{};
+  arena count;
+  place(count, info, stored);
+  std::vector<std::byte> memory(static_cast<std::size_t>(count.peak() + alignment));
+  std::size_t room = memory.size();
+  void* first = memory.data();
+  (void)std::align(static_cast<std::size_t>(alignment), 1, first, room);
+  arena bytes(first, static_cast<index>(room));
+  place(bytes, info, stored);
   encode_matrix(rows, columns, from, stored);
   for (index r = 0; r < rows; ++r)
     for (index j = 0; j < columns; ++j) to[r * columns + j] = stored.at(r, j, columns);

@@ -10262,6 +10262,7 @@ constexpr bool has_words_of_rows() {
     return false;
   else
     return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && simd::spare_bits(S::code) == 0 &&
+           (S::shared_bits == 0 || S::shared_bits == simd::bits_of(S::code)) &&
            (S::origin == 0 || S::origin == 1 << (simd::bits_of(S::code) - 1));
 }
 /// Fills the whole words of a panel from `count` canonical rows of so many bytes; returns how many

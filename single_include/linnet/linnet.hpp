@@ -9698,6 +9698,7 @@ constexpr bool has_words_of_rows() {
     return false;
   else
     return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ && simd::spare_bits(S::code) == 0 &&
+           (S::shared_bits == 0 || S::shared_bits == simd::bits_of(S::code)) &&
            (S::origin == 0 || S::origin == 1 << (simd::bits_of(S::code) - 1));
 }
 /// Fills the whole words of a panel from `count` canonical rows of so many bytes; returns how many
@@ -42571,13 +42572,15 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
   static constexpr index steps_of(const tensor_info& info) {
     return info.rows * row_scales<Q>(info.columns);
   }
-  /// Calls f(first row, rows, their codes) for strips of rows, each one thread's; where all rows
-  /// share a scale, for all of them.
+  /// Calls f(first row, rows, their codes) for strips of rows, each one thread's; for all of them
+  /// where rows share a scale or a correction.
   template <class Q, class F>
   static void each_strip(const ops::execution& on, const tensor_info& info,
                          const matrix_ref<Q>& codes, F&& f) {
-    const index strip = Q::per_tensor ? info.rows : 32;
+    constexpr bool whole = Q::per_tensor || has_levels<Q> || is_corrected<Q>;
+    const index strip = whole ? info.rows : 32;
     on.threads.each((info.rows + strip - 1) / strip, [&](index s) {
+      if (whole) return f(index{0}, info.rows, codes);
       const index first = s * strip, scales = first * row_scales<Q>(info.columns);
       f(first, (std::min)(strip, info.rows - first),
         matrix_ref<Q>{codes.data + first * row_values<Q>(info.columns),

@@ -25,8 +25,8 @@
 // SOFTWARE.
 #pragma once
 /// @file
-/// Opt-in: low-rank models from dense ones, and low-rank corrections of rounding. Takes Eigen's singular value decomposition, which is
-/// slow to compile.
+/// Opt-in: low-rank models from dense ones, and low-rank corrections of rounding. Takes Eigen's
+/// singular value decomposition, which is slow to compile.
 
 /// @file
 /// LoRC: a matrix of low rank makes up for the errors of rounding (Yao et al. 2023).
