@@ -7,76 +7,12 @@
 
 #include <algorithm>
 
-#include <linnet/ops/dropout.hpp>
-#include <linnet/ops/kv_rows.hpp>
+#include <linnet/ops/attention_call.hpp>
 #include <linnet/ops/matmul.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace ops {
-
-/// Query rows that are worked on at a time.
-inline constexpr index attention_rows = 48;
-/// A distance that bounds nothing.
-inline constexpr index any_distance = index{1} << 48;
-
-/// Window of keys that a query at position p sees: those at [p - before, p + after], and the
-/// `first` ones. None of them comes after p + after.
-struct attention_window {
-  index before = any_distance;
-  index after = any_distance;
-  index first = 0;
-
-  /// Whether some query may not see a key that is earlier than another one it sees.
-  constexpr bool bounded() const { return before < any_distance; }
-  /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
-  constexpr index width(index keys, index rows) const {
-    const index recent =
-        bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
-    return round_up(recent, panel_width) + round_up(first, panel_width);
-  }
-};
-
-/// One attention call: q[batch, queries, heads*h] against `keys` keys and values.
-template <class T, class Code = T>
-struct attention_call {
-  index batch, queries, keys;  ///< padded lengths
-  index heads, kv_heads, h;
-  attention_window window;
-  T scale;  ///< of the scores
-  const T* q;
-  const T* q_first = nullptr;  ///< other queries for the `first` keys, or null for the same
-  kv_rows<Code> k, v;
-  T* out;                                ///< [batch, queries, heads*h]
-  const index* past = nullptr;           ///< position of each sequence's first query, or null for 0
-  const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
-  const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
-  const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
-  const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
-  index bias_origin = 0;
-  index kept = any_distance;  ///< queries stand no further than kept - 1 from the `first` keys
-  T* scratch = nullptr;       ///< per thread, attention_scratch() values
-  index scratch_size = 0;
-  dropout_key dropout{};
-  int dropout_id = 0;
-};
-
-/// Gradients of an attention call over plain keys and values; everything is added to.
-template <class T>
-struct attention_gradient {
-  const T* d_out;
-  T *dq, *dk, *dv;
-  T* dq_first = nullptr;  ///< of q_first, where that is given
-  T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
-};
-
-/// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
-/// unless keys and values are kv_rows::plain().
-constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
-                                  bool training, bool gathers = false) {
-  const index wide = seen.width(keys, (std::min)(queries, attention_rows));
-  return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
-}
 
 namespace detail {
 
