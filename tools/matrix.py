@@ -143,7 +143,7 @@ ENCODERS = {
             "channel mix": "ffn::rwkv4_channel_mix, bias::none"},
     "head": {"masked": "", "untied": "tie::untied", "factorised": "embedding::factorised<4>",
              "sequence": "head::sequence_classification<3>",
-             "token": "head::token_classification<3>"},
+             "token": "head::token_classification<3>", "contrastive": "head::contrastive<>"},
 }
 
 

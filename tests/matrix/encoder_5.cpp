@@ -12,28 +12,28 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_encoder)
 
 BOOST_AUTO_TEST_CASE(model_33) {
-  check<encoder, ln::attention::nystrom<4, 3>, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::sharing::ffn, ln::tie::untied, ln::storage::bf16, ln::compute::bf16, ln::position::rope, ln::norm_placement::pre>("encoder: attention nystrom, ffn gated, sharing ffn, head untied, weights bf16 in bf16, position rope, norms pre");
+  check<encoder, ln::attention::longformer<4, 1>, ln::head::token_classification<3>>("encoder: attention longformer, head token");
 }
 BOOST_AUTO_TEST_CASE(model_34) {
-  check<encoder, ln::attention::nystrom<4, 3>, ln::sharing::all, ln::embedding::factorised<4>, ln::storage::low_rank_correction<ln::storage::int4<8>, 2>, ln::compute::int8, ln::position::none>("encoder: attention nystrom, sharing all, head factorised, weights low rank in int8, position none");
+  check<encoder, ln::attention::lsh<4, 3>, ln::ffn::rwkv4_channel_mix, ln::bias::none>("encoder: attention lsh, ffn channel mix");
 }
 BOOST_AUTO_TEST_CASE(model_35) {
-  check<encoder, ln::attention::nystrom<4, 3>, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::sequence_classification<3>, ln::storage::f16>("encoder: attention nystrom, ffn skip, sharing repeat, head sequence, weights f16");
+  check<encoder, ln::attention::lsh<4, 3>, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::tie::untied, ln::sharing::ffn, ln::storage::bf16, ln::compute::bf16, ln::position::rope, ln::norm_placement::pre>("encoder: attention lsh, ffn gated, head untied, sharing ffn, weights bf16 in bf16, position rope, norms pre");
 }
 BOOST_AUTO_TEST_CASE(model_36) {
-  check<encoder, ln::attention::nystrom<4, 3>, ln::head::token_classification<3>>("encoder: attention nystrom, head token");
+  check<encoder, ln::attention::lsh<4, 3>, ln::embedding::factorised<4>, ln::sharing::all, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>, ln::compute::int8, ln::position::none>("encoder: attention lsh, head factorised, sharing all, weights per role in int8, position none");
 }
 BOOST_AUTO_TEST_CASE(model_37) {
-  check<encoder, ln::attention::routing<5, 6>, ln::ffn::rwkv4_channel_mix, ln::bias::none>("encoder: attention routing, ffn channel mix");
+  check<encoder, ln::attention::lsh<4, 3>, ln::ffn::skip, ln::head::sequence_classification<3>, ln::sharing::repeat<2>, ln::storage::int8>("encoder: attention lsh, ffn skip, head sequence, sharing repeat, weights int8");
 }
 BOOST_AUTO_TEST_CASE(model_38) {
-  check<encoder, ln::attention::routing<5, 6>, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::sharing::ffn, ln::tie::untied, ln::storage::bf16, ln::compute::bf16, ln::position::rope, ln::norm_placement::pre>("encoder: attention routing, ffn gated, sharing ffn, head untied, weights bf16 in bf16, position rope, norms pre");
+  check<encoder, ln::attention::lsh<4, 3>, ln::head::contrastive<>>("encoder: attention lsh, head contrastive");
 }
 BOOST_AUTO_TEST_CASE(model_39) {
-  check<encoder, ln::attention::routing<5, 6>, ln::sharing::all, ln::embedding::factorised<4>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>, ln::compute::int8, ln::position::none>("encoder: attention routing, sharing all, head factorised, weights per role in int8, position none");
+  check<encoder, ln::attention::lsh<4, 3>, ln::head::token_classification<3>>("encoder: attention lsh, head token");
 }
 BOOST_AUTO_TEST_CASE(model_40) {
-  check<encoder, ln::attention::routing<5, 6>, ln::ffn::skip, ln::sharing::repeat<2>, ln::head::sequence_classification<3>, ln::storage::int8>("encoder: attention routing, ffn skip, sharing repeat, head sequence, weights int8");
+  check<encoder, ln::attention::nystrom<4, 3>, ln::ffn::rwkv4_channel_mix, ln::bias::none>("encoder: attention nystrom, ffn channel mix");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// One truth for every way to run an encoder: the logits of each text alone, or a refusal.
+/// One truth for every way to run an encoder: the logits of each text alone, or a refusal. Of a
+/// contrastive head it is the vector.
+
+#include <numeric>
 
 #include "matrix/outcome.hpp"
 #include "support/encoders.hpp"
@@ -51,15 +54,24 @@ class encoder_ways {
     return l;
   }
   std::vector<float> logits(const ln::encoder_batch& b, int threads = 1) const {
-    return logits_of(p_, b, limits(threads));
+    if constexpr (M::head::contrasts)
+      return embed(b, threads);
+    else
+      return logits_of(p_, b, limits(threads));
+  }
+  std::vector<float> embed(const ln::encoder_batch& b, int threads = 1) const {
+    auto run = ln::embedder<M>::open(p_, limits(threads));
+    BOOST_REQUIRE(static_cast<bool>(run));
+    const auto all = run->embed(b);
+    return {all.begin(), all.end()};
   }
   /// Compares the logits of a padded batch with those of its texts alone.
   outcome compare(const std::vector<float>& got) const {
     outcome o;
     for (index b = 0; b < batch; ++b) {
       const auto& want = truth_[at(b)];
-      const index row = M::label_per_sequence ? M::vocabulary : length * M::vocabulary;
-      o.compare(std::span(got).subspan(at(b * row), want.size()), want);
+      const std::size_t row = M::label_per_sequence ? want.size() : at(length * M::vocabulary);
+      o.compare(std::span(got).subspan(at(b) * row, want.size()), want);
     }
     return o;
   }
@@ -86,20 +98,27 @@ class encoder_ways {
       auto w = ln::unpack(p_);
       auto train = ln::trainer<M>::open(w, limits());
       BOOST_REQUIRE(static_cast<bool>(train));
+      auto texts = data_.view();
+      if constexpr (M::head::contrasts) {  // the cosine of one pair
+        texts.batch = 2;
+        std::vector<float> got(2);
+        BOOST_TEST(ln::is_finite(train->evaluate(texts, got).nats));
+        const float want[] = {
+            std::inner_product(truth_[0].begin(), truth_[0].end(), truth_[1].begin(), 0.0F)};
+        outcome o;
+        o.compare(std::span(got).first(1), want);
+        return o;
+      }
       std::vector<float> got(truth_[0].size() * at(batch));
-      BOOST_TEST(ln::is_finite(train->evaluate(data_.view(), got).nats));
+      BOOST_TEST(ln::is_finite(train->evaluate(texts, got).nats));
       return compare(got);
     }
   }
   outcome embeddings() const {
-    auto run = ln::embedder<M>::open(p_, limits());
-    BOOST_REQUIRE(static_cast<bool>(run));
-    const auto all = run->embed(data_.view());
-    const std::vector<float> got(all.begin(), all.end());
+    const std::vector<float> got = embed(data_.view());
     outcome o;
     for (index b = 0; b < batch; ++b) {
-      const auto one = run->embed(data_.alone(b));
-      const std::vector<float> want(one.begin(), one.end());
+      const std::vector<float> want = embed(data_.alone(b));
       o.compare(std::span(got).subspan(at(b) * want.size(), want.size()), want);
     }
     return o;

@@ -152,6 +152,22 @@ BOOST_AUTO_TEST_CASE(right_layer_passes) {
     BOOST_TEST(r.passed(), r.message());
   check_layer<flawed<flaw::none>>({.lengths = {5, 3}});
 }
+// All checks at once give the report of the one that fails.
+BOOST_AUTO_TEST_CASE(all_at_once) {
+  const auto r = ln::check_layer<flawed<flaw::none>>();
+  BOOST_TEST(r.passed(), r.message());
+  BOOST_TEST(r.what == cached<flaw::none>().what);
+  const ln::layer_check how{.batch = 3, .length = 7, .lengths = {5, 7, 6}};
+  BOOST_TEST(fault(ln::check_layer<flawed<flaw::sees_the_next>>(how)) ==
+             fault(ln::check_layer_causality<flawed<flaw::sees_the_next>>(how)));
+  BOOST_TEST(fault(ln::check_layer<flawed<flaw::padding_in_weight>>(how)) ==
+             fault(ln::check_layer_padding<flawed<flaw::padding_in_weight>>(how)));
+  BOOST_TEST(fault(ln::check_layer<flawed<flaw::races>>(how)) ==
+             fault(ln::check_layer_threads<flawed<flaw::races>>(how)));
+  BOOST_TEST(fault(ln::check_layer<flawed<flaw::copies_nothing>>(how)) ==
+             fault(ln::check_layer_cache<flawed<flaw::copies_nothing>>(how)));
+  BOOST_TEST(!ln::check_layer<flawed<flaw::copies_nothing>>(how).passed());
+}
 BOOST_AUTO_TEST_CASE(later_tokens) {
   const auto r = causality<flaw::sees_the_next>();
   BOOST_TEST(!r.passed());

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+// Written by tools/matrix.py: run it again instead of changing this file.
+
+#include "matrix/ways.hpp"
+
+namespace test::encoder_8 {
+
+namespace {
+
+using namespace matrix;
+
+BOOST_AUTO_TEST_SUITE(matrix_of_encoder)
+
+BOOST_AUTO_TEST_CASE(model_57) {
+  check<encoder, ln::attention::sliding_window<3>, ln::head::token_classification<3>, ln::sharing::lora<2>>("encoder: attention window, head token, sharing lora");
+}
+BOOST_AUTO_TEST_CASE(model_58) {
+  check<encoder, ln::head::contrastive<>, ln::sharing::lora<2>, ln::storage::sparse_outliers<ln::storage::spqr<3>, 2>>("encoder: head contrastive, sharing lora, weights sparse outliers");
+}
+BOOST_AUTO_TEST_CASE(model_59) {
+  check<encoder, ln::sharing::lora<2>>("encoder: sharing lora");
+}
+BOOST_AUTO_TEST_CASE(model_60) {
+  check<encoder, ln::head::sequence_classification<3>, ln::sharing::lora<2>>("encoder: head sequence, sharing lora");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace
+
+}  // namespace test::encoder_8
