@@ -20,10 +20,14 @@ void add_compress(CLI::App& app, compress_options& o) {
                "as zoo generate takes it; without, the one that comes with the weights")
       ->type_name("TOKENIZER");
   c.add_option("--method", o.method,
-               "rtn (round to nearest), gptq, clip (clipped ranges), or hqq (q4_1 alone)")
+               "rtn (round to nearest), gptq, clip (clipped ranges), awq, hqq (q4_1 alone), "
+               "smoothquant (int8), owq (int4-row-out8), spqr (spqr3-out2), lorc (int4-g64-rank8), "
+               "or quarot (rotation, then gptq)")
       ->capture_default_str();
   c.add_option("--storage", o.how.storage,
-               "as of zoo bench: int4-row, int4-g64, nf4-g64, int3-g64, int8, q4_0, …; another one "
+               "as of zoo bench: int4-row, int4-g64, nf4-g64, nf4-double, int3-g64, int8, q4_0, "
+               "spqr3, …; -out8 keeps 8 inputs of each matrix, or of each row of spqr, -rank8 adds "
+               "a matrix of rank 8; another one "
                "for some matrices is behind a +, such as int4-row+q8_0 for the embedding or "
                "int3-g64+ffn_down=int4-g64")
       ->capture_default_str();

@@ -193,8 +193,8 @@ std::optional<json> kept_json(const char* option, const std::string& path, const
   json all = json::parse(bytes, bytes + file.size(), nullptr, false);
   if (!all.is_object() || !all.contains("of") || all["of"] != of)
     throw failure(
-        fmt::format("{}: {}: is of another model, other weights or another text; remove "
-                    "it, or name another file",
+        fmt::format("{}: {}: is of another model, other weights or another text, or of a "
+                    "method that changes the model first; remove it, or name another file",
                     option, path));
   return all;
 }
@@ -281,11 +281,12 @@ calibration_plan plan_of(const compress_options& o, text_windows& text) {
 /// Refuses statistics that are of something else, and says what those to come are of.
 void check_statistics(const compress_options& o, const subject& s) {
   if (o.statistics.empty()) return;
-  const json of{{"model", s.what.model.name()},
-                {"weights", mark_of(s.weights)},
-                {"text", mark_of(o.calibrate)},
-                {"length", s.length},
-                {"seed", o.seed}};
+  json of{{"model", s.what.model.name()},
+          {"weights", mark_of(s.weights)},
+          {"text", mark_of(o.calibrate)},
+          {"length", s.length},
+          {"seed", o.seed}};
+  if (changes_model(o.method)) of["method"] = o.method;
   const std::string about = o.statistics + ".json";
   if (!kept_json("--statistics", about, of) && fs::exists(o.statistics))
     throw failure(fmt::format("--statistics: {}: {} is missing, which says what they are of",
@@ -374,6 +375,9 @@ void compress(const compress_options& o) {
         fmt::format("--method {}: runs the model on text first; give --calibrate TEXT", o.method));
   if (!calibrates(o.method) && (!o.calibrate.empty() || !o.statistics.empty()))
     throw failure(fmt::format("--method {}: needs no text; leave --calibrate out", o.method));
+  if (o.sequential && !goes_in_blocks(o.method))
+    throw failure(fmt::format(
+        "--method {}: scales tensors of several blocks at once; leave --sequential out", o.method));
   for (const std::string& path : {o.out, o.reference, o.statistics})
     check_writable(path, {o.weights, o.calibrate, o.evaluate, o.tokenizer});
   const subject s = subject_of(o);

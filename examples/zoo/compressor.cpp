@@ -8,6 +8,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "compiled.hpp"
 #include "compress_methods.hpp"
@@ -22,16 +23,17 @@ using json = nlohmann::ordered_json;
 /// What zoo has to know of a method before it is compiled.
 struct method_row {
   std::string_view name;
-  bool calibrates;
-  std::string_view storages;  ///< that it gives, empty: all
-  std::string_view way;       ///< see each_method()
+  bool calibrates, in_blocks, changes_model;
+  std::string_view way;  ///< see each_method()
+  storage_words storages;
 };
 const std::vector<method_row>& method_rows() {
   static const std::vector<method_row> rows = [] {
     std::vector<method_row> all;
-    each_method([&](std::string_view name, const auto& how, auto way) {
-      using Method = std::remove_cvref_t<decltype(how)>;
-      all.push_back({name, Method::reads_inputs, given_storages<Method>, decltype(way)::name});
+    each_method([&]<class Method, class Way>(std::string_view name, const Method&, Way,
+                                             const storage_words& storages) {
+      all.push_back({name, Method::reads_inputs, ln::rounding_method<Method>, Way::changes_model,
+                     Way::name, storages});
     });
     return all;
   }();
@@ -48,9 +50,12 @@ void check_combination(const compression& what, const method_row& row) {
     throw failure(
         "--storage f32: is what the weights are in; give one of fewer bits, such as "
         "int4-g64");
-  if (!row.storages.empty() && storage != row.storages)
-    throw failure(
-        fmt::format("--method {}: gives --storage {}, not {}", row.name, row.storages, storage));
+  bool first = true, given = true;
+  for (const stored_part& part : parts_of(storage))
+    given &= (std::exchange(first, false) ? row.storages.first : row.storages.other)(part.storage);
+  if (!given)
+    throw failure(fmt::format("--method {}: gives --storage {}, not {}", row.name,
+                              row.storages.known, storage));
 }
 
 /// What a safetensors file says of its compression; empty for other files.
@@ -82,6 +87,8 @@ std::vector<std::string_view> method_names() {
 }
 
 bool calibrates(std::string_view method) { return row_of(method).calibrates; }
+bool goes_in_blocks(std::string_view method) { return row_of(method).in_blocks; }
+bool changes_model(std::string_view method) { return row_of(method).changes_model; }
 
 std::shared_ptr<compressor> find_compressor(const compression& what) {
   const method_row& row = row_of(what.method);

@@ -76,6 +76,10 @@ class compressor {
 std::vector<std::string_view> method_names();
 /// Whether a method runs the model on text first.
 bool calibrates(std::string_view method);
+/// Whether a method can round block by block.
+bool goes_in_blocks(std::string_view method);
+/// Whether a method begins with another model that computes the same.
+bool changes_model(std::string_view method);
 
 /// What is compressed to what.
 struct compression {

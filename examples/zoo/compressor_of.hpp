@@ -50,28 +50,30 @@ class stored_model_of final : public stored_model {
 template <class M, class S, class A, class Way>
 class compressor_of final : public compressor {
   using stored = typename Way::template of<S>;
-  using deployed = ln::quantized<M, stored, A>;
+  using source = typename Way::template model<M>;  // what the method begins with
+  using deployed = ln::quantized<source, stored, A>;
 
  public:
   ln::index parameters() const override { return M::parameters(); }
   void load(const std::string& path) override {
     weights_ = std::make_shared<const ln::weights<M>>(weights_at<M>(path));
+    source_.reset();
   }
   std::unique_ptr<stored_model> original(const ln::limits& l) const override {
     return std::make_unique<stored_model_of<M>>(weights_, l);
   }
   ln::index calibrate(const calibration_plan& p) override {
-    ln::calibration<M> before;
+    ln::calibration<source> before;
 #ifdef ZOO_KEEPS_STATISTICS
     if (!p.kept.empty() && std::filesystem::exists(p.kept))
-      before = take(ln::load_calibration<M>(p.kept));
+      before = take(ln::load_calibration<source>(p.kept));
 #else
     if (!p.kept.empty())
       throw failure(
           "--statistics: the module was compiled without xxhash.h (Debian: libxxhash-dev)");
 #endif
     const ln::index seen = before.batches();
-    statistics_ = take(ln::calibrate(*weights_, batches_of(p), p.limits, {.batches = p.batches},
+    statistics_ = take(ln::calibrate(begins(), batches_of(p), p.limits, {.batches = p.batches},
                                      std::move(before)));
 #ifdef ZOO_KEEPS_STATISTICS
     if (!p.kept.empty() && statistics_.batches() > seen)
@@ -81,8 +83,9 @@ class compressor_of final : public compressor {
   }
   std::unique_ptr<stored_model> compress(std::string_view method, const ln::limits& l,
                                          const calibration_plan* in_blocks) override {
+    (void)begins();
     std::unique_ptr<stored_model> made;
-    each_method([&](std::string_view name, const auto& how, auto way) {
+    each_method([&](std::string_view name, const auto& how, auto way, const storage_words&) {
       using Method = std::remove_cvref_t<decltype(how)>;
       if constexpr (std::is_same_v<decltype(way), Way> && gives<Method, S>)
         if (name == method) made = kept(compressed(how, in_blocks), l);
@@ -100,7 +103,19 @@ class compressor_of final : public compressor {
 
  private:
   std::shared_ptr<const ln::weights<M>> weights_;
-  ln::calibration<M> statistics_;
+  std::shared_ptr<const ln::weights<source>> source_;
+  ln::calibration<source> statistics_;
+
+  /// The weights that the method begins with.
+  const ln::weights<source>& begins() {
+    if constexpr (Way::changes_model) {
+      if (!source_)
+        source_ = std::make_shared<const ln::weights<source>>(take(Way::prepare(*weights_)));
+    } else {
+      source_ = weights_;
+    }
+    return *source_;
+  }
 
   static std::unique_ptr<stored_model> kept(ln::weights<deployed> w, const ln::limits& l) {
     return std::make_unique<stored_model_of<deployed>>(
@@ -114,14 +129,17 @@ class compressor_of final : public compressor {
   }
   template <class Method>
   ln::weights<deployed> compressed(const Method& how, const calibration_plan* in_blocks) const {
-    if constexpr (!Method::reads_inputs)
-      return take(ln::quantize<stored, A>(*weights_, how));
-    else if (in_blocks)
-      return take(ln::quantize_in_blocks<stored, A>(*weights_, batches_of(*in_blocks),
-                                                    in_blocks->limits, how,
-                                                    {.batches = in_blocks->batches}));
-    else
-      return take(ln::quantize<stored, A>(*weights_, statistics_, how));
+    using ln::quantize;
+    if constexpr (!Method::reads_inputs) {
+      return take(quantize<stored, A>(*source_, how));
+    } else {
+      if constexpr (ln::rounding_method<Method>)
+        if (in_blocks)
+          return take(ln::quantize_in_blocks<stored, A>(*source_, batches_of(*in_blocks),
+                                                        in_blocks->limits, how,
+                                                        {.batches = in_blocks->batches}));
+      return take(quantize<stored, A>(*source_, statistics_, how));
+    }
   }
 };
 

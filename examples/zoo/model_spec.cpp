@@ -86,7 +86,9 @@ constexpr spelling storages[] = {
     {"f16", "ln::storage::f16"},           {"fp8_e4m3", "ln::storage::fp8_e4m3"},
     {"fp8_e5m2", "ln::storage::fp8_e5m2"}, {"ternary", "ln::storage::ternary"},
     {"q8_0", "ln::storage::q8_0"},         {"q4_0", "ln::storage::q4_0"},
-    {"q4_1", "ln::storage::q4_1"}};
+    {"q4_1", "ln::storage::q4_1"},         {"nf4-double", "ln::storage::nf4_double"},
+    {"spqr2", "ln::storage::spqr<2>"},     {"spqr3", "ln::storage::spqr<3>"},
+    {"spqr4", "ln::storage::spqr<4>"}};
 /// What activations are rounded to before products.
 constexpr spelling activations[] = {
     {"f32", "ln::compute::f32"}, {"bf16", "ln::compute::bf16"}, {"int8", "ln::compute::int8"}};
@@ -100,33 +102,40 @@ std::string_view type_among(std::string_view what, std::string_view name,
       ->type;
 }
 
-/// A part of a model and how it is stored.
-struct stored_part {
-  std::string role;  ///< empty: all that no other part is
-  std::string_view storage;
-};
-/// The parts of "int4-row", "int4-row+q8_0", where the second is the embedding's, and
-/// "int3-g64+ffn_down=int4-g64".
-std::vector<stored_part> parts_of(std::string_view name) {
-  static constexpr std::string_view roles[] = {"embedding",   "head",        "attention_q",
-                                               "attention_k", "attention_v", "attention_o",
-                                               "ffn_gate",    "ffn_up",      "ffn_down"};
-  std::vector<stored_part> parts;
-  for (std::size_t at = 0; at <= name.size();) {
-    const std::size_t end = std::min(name.find('+', at), name.size());
-    const std::string_view part = name.substr(at, end - at);
-    const std::size_t equals = part.find('=');
-    if (parts.empty()) {
-      parts.push_back({"", part});
-    } else if (equals == part.npos) {
-      parts.push_back({"embedding", part});
-    } else {
-      parts.push_back({std::string(part.substr(0, equals)), part.substr(equals + 1)});
-      check_name("part of a model", parts.back().role, roles);
-    }
-    at = end + 1;
+/// The type of a storage without corrections.
+std::string codes_type(std::string_view word) {
+  std::string one = word == "nf4-double" ? "" : grouped_storage(word);
+  if (!one.empty()) return one;
+  std::vector<std::string_view> others;
+  for (const grouped_word& grouped : grouped_words) others.push_back(grouped.name);
+  return std::string(type_among("storage", word, storages, std::move(others)));
+}
+/// The type of "int4-g64", or with a correction behind it: "-out8" keeps 8 inputs of a matrix, or
+/// 8 places in each row of spqr3; "-rank8" adds a matrix of rank 8.
+std::string part_type(std::string_view word) {
+  for (const std::string_view mark : {"-out", "-rank"}) {
+    const std::size_t at = word.find(mark);
+    if (at == word.npos) continue;
+    const std::string_view codes = word.substr(0, at), tail = word.substr(at + mark.size());
+    int number = 0;
+    const auto [last, problem] = std::from_chars(tail.data(), tail.data() + tail.size(), number);
+    if (problem != std::errc() || last != tail.data() + tail.size() || number < 1 || number > 1024)
+      throw failure(
+          fmt::format("--storage {0}: a number from 1 to 1024 follows {1}, such as {2}{1}8", word,
+                      mark, codes));
+    const std::string type = codes_type(codes);
+    if (codes.find("fp8") != codes.npos || codes.ends_with("f32") || codes.ends_with("f16") ||
+        codes == "ternary")
+      throw failure(
+          fmt::format("--storage {}: {} goes with codes that have scales of rows or "
+                      "groups, such as int4-g64{}",
+                      word, mark, word.substr(at)));
+    const char* const way = mark == "-rank"             ? "low_rank_correction"
+                            : codes.starts_with("spqr") ? "sparse_outliers"
+                                                        : "outlier_columns";
+    return fmt::format("ln::storage::{}<{}, {}>", way, type, number);
   }
-  return parts;
+  return codes_type(word);
 }
 
 /// A preset's type in C++.
@@ -302,15 +311,32 @@ std::string_view variant_type(const model_spec& model, std::string_view ffn) {
   return type;
 }
 
+std::vector<stored_part> parts_of(std::string_view name) {
+  static constexpr std::string_view roles[] = {"embedding",   "head",        "attention_q",
+                                               "attention_k", "attention_v", "attention_o",
+                                               "ffn_gate",    "ffn_up",      "ffn_down"};
+  std::vector<stored_part> parts;
+  for (std::size_t at = 0; at <= name.size();) {
+    const std::size_t end = std::min(name.find('+', at), name.size());
+    const std::string_view part = name.substr(at, end - at);
+    const std::size_t equals = part.find('=');
+    if (parts.empty()) {
+      parts.push_back({"", part});
+    } else if (equals == part.npos) {
+      parts.push_back({"embedding", part});
+    } else {
+      parts.push_back({std::string(part.substr(0, equals)), part.substr(equals + 1)});
+      check_name("part of a model", parts.back().role, roles);
+    }
+    at = end + 1;
+  }
+  return parts;
+}
+
 std::string storage_type(std::string_view name) {
   std::string type;
   for (const stored_part& part : parts_of(name)) {
-    std::string one = grouped_storage(part.storage);
-    if (one.empty()) {
-      std::vector<std::string_view> others;
-      for (const grouped_word& word : grouped_words) others.push_back(word.name);
-      one = type_among("storage", part.storage, storages, std::move(others));
-    }
+    const std::string one = part_type(part.storage);
     type += part.role.empty() ? one : fmt::format(", ln::storage::{}<{}>", part.role, one);
   }
   return name.find('+') == name.npos ? type : fmt::format("ln::storage::per_role<{}>", type);

@@ -45,6 +45,15 @@ model_spec with_vocabulary(model_spec model, ln::index ids);
 /// The C++ of a feed-forward variant; refuses unknown ones and those that the model does not have.
 std::string_view variant_type(const model_spec& model, std::string_view ffn);
 
+/// A part of a model and how it is stored.
+struct stored_part {
+  std::string role;  ///< empty: all that no other part is
+  std::string_view storage;
+};
+/// The parts of "int4-row", "int4-row+q8_0", where the second is the embedding's, and
+/// "int3-g64+ffn_down=int4-g64". Refuses unknown roles.
+std::vector<stored_part> parts_of(std::string_view name);
+
 /// The C++ of a storage type, such as that of int4-g64 or int4-row+q8_0, and of what inputs of
 /// products are rounded to; refuse unknown names.
 std::string storage_type(std::string_view name);

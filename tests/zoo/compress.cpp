@@ -71,18 +71,39 @@ BOOST_AUTO_TEST_CASE(refusals) {
   check_refused({"compress", "--out", out, "--weights", bin, "--method", "rtn"},
                 "--model is required, unless");
   refused({"--method", "gtpq"}, "did you mean gptq?");
-  refused({"--method", "magic"}, "known: rtn, gptq, clip, hqq");
+  refused({"--method", "magic"},
+          "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, quarot");
   refused({"--method", "gptq"}, "give --calibrate TEXT");
   refused({"--method", "rtn", "--calibrate", text}, "--method rtn: needs no text");
-  refused({"--method", "rtn", "--storage", "int7"}, "did you mean int8?");
+  refused({"--method", "rtn", "--storage", "int7"}, "did you mean int2?");
   refused({"--method", "rtn", "--storage", "int3-g24"}, "a multiple of 32 inputs");
   refused({"--method", "rtn", "--storage", "f32"}, "give one of fewer bits");
   refused({"--method", "rtn", "--storage", "int4-g64+ffn_dwn=int8"}, "did you mean ffn_down?");
   refused({"--method", "rtn", "--storage", "int4-g64+q7"}, "unknown storage");
   refused({"--method", "rtn", "--storage", "nf4-g64", "--compute", "int8"},
-          "goes with --storage int8, int4, q8_0, q4_0 or q4_1, not with nf4-g64");
+          "goes with --storage int8, int4, ternary, q8_0, q4_0 or q4_1, not with nf4-g64");
   refused({"--method", "hqq", "--storage", "int4-g64"},
           "--method hqq: gives --storage q4_1, not int4-g64");
+  const auto other = [&](const std::string& method, const std::string& storage) {
+    refused({"--method", method, "--storage", storage, "--calibrate", text},
+            "--method " + method + ": gives --storage ");
+  };
+  other("gptq", "int4-g64-out8");
+  other("awq", "nf4-double");
+  other("awq", "int4-g64+spqr3");
+  other("smoothquant", "int4-g64");
+  other("owq", "int4-g64");
+  other("owq", "int4-g64-out8+head=int4-g64-rank8");
+  other("spqr", "int4-g64-out8");
+  other("lorc", "int4-g64");
+  other("quarot", "int4-g64-rank8");
+  refused({"--method", "rtn", "--storage", "int4-g64-rank8"},
+          "--method rtn: gives --storage int4-g64, int4-g64-out8 and the like, not int4-g64-rank8");
+  refused({"--method", "rtn", "--storage", "int4-g64-out0"},
+          "a number from 1 to 1024 follows -out");
+  refused({"--method", "rtn", "--storage", "bf16-out8"}, "scales of rows or groups");
+  refused({"--method", "awq", "--sequential", "--calibrate", text},
+          "--method awq: scales tensors of several blocks at once; leave --sequential out");
   refused({"--calibrate", text, "--length", "1000"}, "more than the model's context of 256");
   refused({"--calibrate", tiny}, "too short: 3 tokens, but a window has 256");
   refused({"--method", "rtn", "--windows", "5"}, "--windows");
@@ -133,6 +154,11 @@ BOOST_AUTO_TEST_CASE(stories260k_becomes_smaller_and_still_runs) {
   BOOST_TEST(rtn["windows"]["bytes"].size() == 8u);
   BOOST_TEST(rtn["windows"]["nats_before"] == gptq["windows"]["nats_before"]);  // kept
   BOOST_TEST((of(rtn["difference"], "low") < of(rtn["difference"], "high")));
+
+  // By scales that are folded, from the same statistics.
+  const auto folded = compress("awq", folder.path("awq"), calibrated);
+  BOOST_TEST(folded["bytes"] == rtn["bytes"]);
+  BOOST_TEST(of(folded, "bits_per_byte_after") < of(rtn, "bits_per_byte_after"));
 
   // From kept statistics, nothing is run and the file is the same.
   const std::string again = folder.path("again");
@@ -209,6 +235,28 @@ BOOST_AUTO_TEST_CASE(another_storage_is_compiled) {
   BOOST_TEST((r["bits_per_weight"] > 5.0 && r["bits_per_weight"] < 6.7));
   BOOST_TEST(test::zoo_prints({"logits", "--model", "stories260k", "--weights", out, "--tokens",
                                "1,2,3"}) != "");
+}
+
+// A model that is another one before it is rounded: the file says which, and its statistics are
+// those of no other method. With outliers in the storage of some matrices.
+BOOST_AUTO_TEST_CASE(a_rotated_model_is_compiled) {
+  if (weights().empty()) return;
+  const test::scratch_folder folder;
+  const with_variable cache("XDG_CACHE_HOME", folder.path()), quick("CXXFLAGS", "-O0");
+  const std::string out = folder.path("out"), statistics = folder.path("statistics");
+  const std::vector<std::string> calibrated{"--weights", weights(),  "--calibrate",  training(),
+                                            "--samples", "1",        "--out",        out,
+                                            "--storage", "int4-g64", "--statistics", statistics};
+  const auto r = nlohmann::json::parse(test::zoo_prints(
+      stories("compress", with(calibrated, {"--method", "quarot", "--json", "--evaluate",
+                                            held_out(), "--windows", "2", "--length", "256"}))));
+  const auto of = [&](const char* name) { return r[name].template get<double>(); };
+  BOOST_TEST(of("bits_per_byte_after") < of("bits_per_byte_before") + 0.1);
+  BOOST_TEST(of("bits_per_weight") > 8 * 145'000 / 260'032.0);  // the head is one of its own
+  BOOST_TEST(test::zoo_prints({"logits", "--weights", out, "--model", "stories260k", "--tokens",
+                               "1,2,3"}) != "");
+  check_refused(stories("compress", with(calibrated, {"--method", "gptq"})),
+                "of a method that changes the model first");
 }
 
 // The study with what is built in: one page, and a second call that runs nothing again.
