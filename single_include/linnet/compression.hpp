@@ -1662,10 +1662,14 @@ constexpr index sequential_bytes(bool moments = true) {
 /// that read no inputs. Results are the same for any number of threads. Errors: those of
 /// calibrate() and quantize().
 template <class S, class A = compute::f32, class M, class Batches, class Method>
-requires rounding_method<Method> result<weights<quantized<M, S, A>>> quantize_in_blocks(
+result<weights<quantized<M, S, A>>> quantize_in_blocks(
     const weights<M>& w, Batches&& batches, const limits& l, const Method& how,
-    const calibration_options& options = {})
-LINNET_TRY {
+    const calibration_options& options = {}) LINNET_TRY {
+  constexpr bool rounds = rounding_method<Method>;
+  static_assert(
+      rounds,
+      "linnet::quantize_in_blocks: the method must round each matrix alone, which awq does "
+      "not; scale by smooth<storage>(weights, statistics, awq) and give its clip_search");
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize_in_blocks: the source must be stored in f32");
   if (auto fit = detail::acceptable("quantize", Method::name, how); !fit) return fit.error();

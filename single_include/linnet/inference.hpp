@@ -13112,6 +13112,9 @@ LINNET_NAMESPACE_END
 /// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
 /// stored.
 
+/// @file
+/// What a call of attention reads and writes: windows, queries, keys and values, gradients.
+
 LINNET_NAMESPACE_BEGIN
 
 namespace ops {
@@ -13178,6 +13181,14 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
   const index wide = seen.width(keys, (std::min)(queries, attention_rows));
   return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
 }
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
 
 namespace detail {
 

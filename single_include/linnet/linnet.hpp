@@ -12309,6 +12309,9 @@ LINNET_NAMESPACE_END
 /// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
 /// stored.
 
+/// @file
+/// What a call of attention reads and writes: windows, queries, keys and values, gradients.
+
 LINNET_NAMESPACE_BEGIN
 
 namespace ops {
@@ -12375,6 +12378,14 @@ constexpr index attention_scratch(index queries, index keys, index h, const atte
   const index wide = seen.width(keys, (std::min)(queries, attention_rows));
   return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
 }
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
 
 namespace detail {
 
@@ -41734,10 +41745,8 @@ LINNET_NAMESPACE_END
 /// They make random parameters and inputs, and return a layer_report:
 /// @code
 /// using layer = mine::layer<shape>;  // an attention_shape with causal = true
-/// for (const linnet::layer_report& r :
-///      {linnet::check_layer_cache<layer>(), linnet::check_layer_causality<layer>(),
-///       linnet::check_layer_padding<layer>(), linnet::check_layer_threads<layer>()})
-///   if (!r.passed()) std::puts(r.message().c_str());
+/// const linnet::layer_report r = linnet::check_layer<layer>();  // all of them
+/// if (!r.passed()) std::puts(r.message().c_str());
 /// @endcode
 /// Layers with rotary positions, a position bias or cross-attention need the fields `d_kv`, `heads`
 /// or `memory` of layer_check.
@@ -42139,6 +42148,17 @@ layer_report check_layer_cache(const layer_check& how = {}) LINNET_TRY {
   return c.report;
 }
 LINNET_WITHOUT_MEMORY(return detail::refused("no memory"))
+
+/// Checks all that a layer of a decoder has to keep: causality, threads, padding and cache. Returns
+/// the report of the first check that does not pass, or else of the last.
+template <class Layer, class T = double>
+layer_report check_layer(const layer_check& how = {}) {
+  layer_report r = check_layer_causality<Layer, T>(how);
+  if (r.passed()) r = check_layer_threads<Layer, T>(how);
+  if (r.passed()) r = check_layer_padding<Layer, T>(how);
+  if (r.passed()) r = check_layer_cache<Layer, T>(how);
+  return r;
+}
 
 LINNET_NAMESPACE_END
 /// @file
