@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// What a call of attention reads and writes: windows, queries, keys and values, gradients.
+/// The arguments of attention: windows, queries, keys and values, gradients.
 
 #include <algorithm>
 
