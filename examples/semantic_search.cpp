@@ -49,10 +49,8 @@ std::vector<float> embed(ln::embedder<Model>& run, const ln::tokenizer& pieces,
     }
     const ln::index length = *std::max_element(lengths.begin(), lengths.end());
     std::vector<ln::token> ids;  // [batch, length], padded on the right
-    for (std::vector<ln::token>& one : rows) {
-      one.resize(static_cast<std::size_t>(length));
-      ids.insert(ids.end(), one.begin(), one.end());
-    }
+    for (std::vector<ln::token>& one : rows)
+      one.resize(std::size_t(length)), ids.insert(ids.end(), one.begin(), one.end());
     const auto vectors = run.embed({ids.data(), lengths.data(), nullptr, std::ssize(rows), length});
     all.insert(all.end(), vectors.begin(), vectors.end());
   }
@@ -60,16 +58,14 @@ std::vector<float> embed(ln::embedder<Model>& run, const ln::tokenizer& pieces,
 }
 
 Words paragraphs_of(const std::string& path) {
-  Words all;
+  Words all(1);
   std::ifstream file(path);
-  bool begins = true;
   for (std::string line; std::getline(file, line);) {
     if (line.ends_with('\r')) line.pop_back();
-    if (line.empty()) begins = true;
-    if (line.empty()) continue;
-    if (std::exchange(begins, false)) all.emplace_back();
+    if (line.empty()) all.emplace_back();
     all.back() += all.back().empty() ? line : ' ' + line;
   }
+  std::erase(all, "");
   return all;
 }
 
@@ -93,20 +89,21 @@ int main(int count, char** argument) {
   const auto start = std::chrono::steady_clock::now();
   const std::vector<float> vectors = embed(*run, *pieces, texts);
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-  std::printf("%zu paragraphs, %.0f a second\n", texts.size(),
-              double(texts.size()) / taken.count());
+  const double speed = double(texts.size()) / taken.count();
+  std::printf("%zu paragraphs, %.0f a second\n", texts.size(), speed);
 
   const auto answer = [&](const std::string& query) {
     const std::vector<float> asked = embed(*run, *pieces, {query});
-    std::vector<std::pair<float, std::size_t>> found;
-    for (std::size_t i = 0; i < texts.size(); ++i)
-      found.emplace_back(std::inner_product(asked.begin(), asked.end(),
-                                            vectors.begin() + std::ptrdiff_t(i) * Model::d, 0.0F),
-                         i);
+    std::vector<std::pair<float, std::string>> found;
+    for (const float* one = vectors.data(); const std::string& text : texts) {
+      found.emplace_back(std::inner_product(asked.begin(), asked.end(), one, 0.0F), text);
+      one += Model::d;
+    }
     std::sort(found.rbegin(), found.rend());
+    if (found.size() > 3) found.resize(3);
     std::printf("\n%s\n", query.c_str());
-    for (std::size_t i = 0; i < std::min<std::size_t>(3, found.size()); ++i)
-      std::printf("  %.3f  %s\n", double(found[i].first), texts[found[i].second].c_str());
+    for (const auto& [cosine, text] : found)
+      std::printf("  %.3f  %s\n", double(cosine), text.c_str());
   };
   Words queries{"Which bird is that?", "How do I bake a cake?"};
   if (!given.empty()) queries.assign(given.begin() + 1, given.end());
