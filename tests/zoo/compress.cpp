@@ -252,7 +252,7 @@ BOOST_AUTO_TEST_CASE(a_rotated_model_is_compiled) {
                                             held_out(), "--windows", "2", "--length", "256"}))));
   const auto of = [&](const char* name) { return r[name].template get<double>(); };
   BOOST_TEST(of("bits_per_byte_after") < of("bits_per_byte_before") + 0.1);
-  BOOST_TEST(of("bits_per_weight") > 8 * 145'000 / 260'032.0);  // the head is one of its own
+  BOOST_TEST(of("bits_per_weight") > 5);  // 4.6, and a head of its own
   BOOST_TEST(test::zoo_prints({"logits", "--weights", out, "--model", "stories260k", "--tokens",
                                "1,2,3"}) != "");
   check_refused(stories("compress", with(calibrated, {"--method", "gptq"})),
