@@ -23,7 +23,7 @@ struct method {
 };
 /// All methods that are compared; a new one is a row.
 inline const std::vector<method> methods{
-    {"rtn", false}, {"gptq", true}, {"clip", true}, {"hqq", false, "q4_1"}};
+    {"rtn", false}, {"gptq", true}, {"clip", true}, {"awq", true}, {"hqq", false, "q4_1"}};
 
 /// A model with its texts, and what is tried on it.
 struct subject {

@@ -21,7 +21,7 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-constexpr ln::index shortest = 2, longest = ln::index{1} << 20;
+constexpr ln::index least_length = 2, most_length = ln::index{1} << 20;
 
 /// The lengths of "128:16384": from the first on, doubling, up to the second.
 std::vector<ln::index> parse_lengths(const std::string& text) {
@@ -34,11 +34,11 @@ std::vector<ln::index> parse_lengths(const std::string& text) {
     good = good && problem == std::errc{} && (i == 0 ? next < last && *next == ':' : next == last);
     at = good ? next + 1 : last;
   }
-  if (!good || ends[0] < shortest || ends[1] < ends[0] || ends[1] > longest)
+  if (!good || ends[0] < least_length || ends[1] < ends[0] || ends[1] > most_length)
     throw failure(
         fmt::format("--lengths: '{}' is not two lengths from {} to {}, the smaller first "
                     "(write them as 128:16384)",
-                    text.substr(0, 40), shortest, grouped(longest)));
+                    text.substr(0, 40), least_length, grouped(most_length)));
   std::vector<ln::index> lengths;
   for (ln::index length = ends[0]; length <= ends[1]; length *= 2) lengths.push_back(length);
   return lengths;

@@ -34,7 +34,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr ln::index part = 64;                 // tokens whose logits exist at a time
+constexpr ln::index rows_at_once = 64;         // tokens whose logits exist at a time
 constexpr ln::index longest_unlimited = 1024;  // context of a model that has none of its own
 constexpr ln::index longest_answer = 256;      // tokens
 
@@ -73,7 +73,7 @@ judged open_model(const eval_options& o) {
     if (context > 0 && o.context > context)
       throw failure(fmt::format("--context: {} is more than the model's {}", o.context, context));
     j.who.context = o.context > 0 ? o.context : context > 0 ? context : longest_unlimited;
-    const ln::index most = std::min(part, j.who.context);
+    const ln::index most = std::min(rows_at_once, j.who.context);
     // One sequence more: it keeps what options begin with.
     return ln::limits{
         .batch = o.batch + 1, .target = j.who.context, .chunk = most, .max_logits = most};

@@ -13113,7 +13113,7 @@ LINNET_NAMESPACE_END
 /// stored.
 
 /// @file
-/// What a call of attention reads and writes: windows, queries, keys and values, gradients.
+/// The arguments of attention: windows, queries, keys and values, gradients.
 
 LINNET_NAMESPACE_BEGIN
 

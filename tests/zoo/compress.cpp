@@ -277,9 +277,9 @@ BOOST_AUTO_TEST_CASE(the_study_goes_on_where_it_stands) {
     return ran.out;
   };
   const std::string table = study({}), kept = test::contents(lines);
-  BOOST_TEST(std::count(kept.begin(), kept.end(), '\n') == 3);
+  BOOST_TEST(std::count(kept.begin(), kept.end(), '\n') == 4);
   for (const char* const word :
-       {"int4-g64   rtn", "int4-g64   gptq", "int4-g64   clip", "tokens/s"})
+       {"int4-g64   rtn", "int4-g64   gptq", "int4-g64   clip", "int4-g64   awq", "tokens/s"})
     BOOST_TEST(table.find(word) != table.npos, word);
   const std::string html = test::contents(out + "/report.html");
   BOOST_TEST((html.starts_with("<!doctype html>") && html.ends_with("</html>\n")));
@@ -291,7 +291,7 @@ BOOST_AUTO_TEST_CASE(the_study_goes_on_where_it_stands) {
   const std::string after = test::contents(lines);
   const auto last = [](const std::string& all) { return all.rfind('\n', all.size() - 2); };
   BOOST_TEST(after.substr(0, last(after)) == kept.substr(0, last(kept)));
-  BOOST_TEST(std::count(after.begin(), after.end(), '\n') == 3);
+  BOOST_TEST(std::count(after.begin(), after.end(), '\n') == 4);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
