@@ -19,7 +19,7 @@ struct grouped_word {
   int step;
 };
 inline constexpr grouped_word grouped_words[] = {
-    {"int2", 16}, {"int3", 32}, {"int4", 8}, {"int5", 32}, {"int6", 32}, {"int8", 8}, {"nf4", 8}};
+    {"int8", 8}, {"int4", 8}, {"int2", 16}, {"int3", 32}, {"int5", 32}, {"int6", 32}, {"nf4", 8}};
 
 /// The type of int2 to int6, nf4 or int8 with "-g" and the inputs of a group, or "-row", behind it.
 /// Empty for words that begin otherwise.

@@ -75,7 +75,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
           "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, quarot");
   refused({"--method", "gptq"}, "give --calibrate TEXT");
   refused({"--method", "rtn", "--calibrate", text}, "--method rtn: needs no text");
-  refused({"--method", "rtn", "--storage", "int7"}, "did you mean int2?");
+  refused({"--method", "rtn", "--storage", "int7"}, "did you mean int8?");
   refused({"--method", "rtn", "--storage", "int3-g24"}, "a multiple of 32 inputs");
   refused({"--method", "rtn", "--storage", "f32"}, "give one of fewer bits");
   refused({"--method", "rtn", "--storage", "int4-g64+ffn_dwn=int8"}, "did you mean ffn_down?");
