@@ -2916,8 +2916,9 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
-/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -3395,9 +3396,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);
@@ -4603,8 +4605,9 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
-/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -5082,9 +5085,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);
@@ -6293,8 +6297,9 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
-/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -6772,9 +6777,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);
@@ -7832,9 +7838,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);

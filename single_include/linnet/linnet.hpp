@@ -2352,8 +2352,9 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
-/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -2831,9 +2832,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);
@@ -4039,8 +4041,9 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
-/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -4518,9 +4521,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);
@@ -5729,8 +5733,9 @@ LINNET_KERNEL static void mix(index rows, index n, const T* p, const T* v, index
   mix<T, T>(0, rows, n, p, {v, stride}, y);
 }
 /// @file
-/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
-/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>
@@ -6208,9 +6213,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);
@@ -7268,9 +7274,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);

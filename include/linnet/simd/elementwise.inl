@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// @file
-/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level: included inside a struct by
-/// simd/levels.hpp. Every function handles any n; full vectors first, a masked vector at the end.
+/// Activations and AdamW, value by value, and Hadamard transforms, at one instruction-set level:
+/// included inside a struct by simd/levels.hpp. Every function handles any n; full vectors first, a
+/// masked vector at the end.
 
 /// y = f(x)
 template <activation_kind A, class T>

@@ -46,9 +46,10 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
                                          float* scales, std::int32_t* sums) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
-  if constexpr (input_words<C> > 1) {
+  constexpr auto words = input_words<C>;
+  if constexpr (words > 1) {
     for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
-    if constexpr (input_words<C> == 2)
+    if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
       split_every_fourth(n, y);
