@@ -2834,7 +2834,7 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
-    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
     if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
@@ -4523,7 +4523,7 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
-    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
     if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
@@ -6215,7 +6215,7 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
-    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
     if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
@@ -7276,7 +7276,7 @@ LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::
     scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
-    for (index i = n; i % (4 * input_words<C>); ++i) y[i] = 0;
+    for (index i = n; i % (4 * words); ++i) y[i] = 0;
     if constexpr (words == 2)
       split_even_and_odd(n, y);
     else
