@@ -217,6 +217,8 @@ class owner {
   explicit operator bool() const { return p_ != nullptr; }
   /// How it ends.
   const End& end() const { return end_; }
+  /// The pointer, which is owned no more.
+  T* release() { return std::exchange(p_, nullptr); }
   /// Ends what it owns and takes over another, or nothing.
   void reset(T* next = nullptr) {
     if (T* const last = std::exchange(p_, next)) end_(last);
