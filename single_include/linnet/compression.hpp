@@ -2078,14 +2078,14 @@ class spqr::rounder {
         some.grid(r) = grid::fit(std::ssize(rest), rest.data());
       }
       if constexpr (has_levels<S>) {
-        constexpr index block = 16;
+        constexpr index together = 16;
         std::vector<float> scales(at(some.count)), zeros(at(some.count));
         for (index r = 0; r < some.count; ++r) {
           scales[at(r)] = some.grid(r).scale;
           zeros[at(r)] = some.grid(r).zero;
         }
-        for (index r = 0; r < some.count; r += block)
-          to.levels.seal_block(some.first + r, (std::min)(block, some.count - r),
+        for (index r = 0; r < some.count; r += together)
+          to.levels.seal_block(some.first + r, (std::min)(together, some.count - r),
                                some.inputs[0] / S::group, row_scales<S>(columns), &scales[at(r)],
                                &zeros[at(r)], 1);
         for (index r = 0; r < some.count; ++r) some.grid(r) = {scales[at(r)], zeros[at(r)]};

@@ -47,8 +47,9 @@ struct matrix_of_magnitudes {
 /// y = alpha x W^T + bias, or added to what is there, for one row and many, one thread and many.
 template <class S>
 void check_products() {
-  for (const auto& [m, n, k] : std::initializer_list<std::array<index, 3>>{
+  for (const auto& size_of : std::initializer_list<std::array<index, 3>>{
            {1, 33, 40}, {1, 5, 3}, {7, 31, 129}, {13, 65, 40}, {230, 70, 65}}) {
+    const index m = size_of[0], n = size_of[1], k = size_of[2];
     matrix<float, S> w(n, k, 1);
     fill(w, n, k);
     const auto x = normal<float>(m * k, 2), bias = normal<float>(n, 3),
