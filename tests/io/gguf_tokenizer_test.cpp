@@ -190,6 +190,15 @@ BOOST_AUTO_TEST_CASE(byte_pairs_round_trip) {
     const auto [t, texts] = golden_kind(kind);
     check(t, texts, pre);
   }
+  // Tokens that no text becomes.
+  ln::ggml_vocabulary hidden;
+  hidden.model = "gpt2", hidden.pre = "smollm";
+  for (const char* const token : {"a", "b", "ab", "", "a"}) hidden.tokens.push_back(token);
+  hidden.types = {1, 1, 1, 5, 5};
+  hidden.merges.push_back("a b");
+  const auto few = ln::make_tokenizer(std::move(hidden));
+  LINNET_REQUIRE_OK(few);
+  check(*few, {"", "abba", "aab"}, "smollm");
   // RoBERTa's, which llama.cpp puts marks around.
   for (auto& c : nlohmann::ordered_json::parse(contents(golden("tokenizers/kinds.json")))) {
     if (c["kind"] != "roberta") continue;

@@ -144,7 +144,7 @@ LINNET_OR_OUT_OF_MEMORY(where)
 /// has not).
 inline result<ggml_vocabulary> make_ggml_vocabulary(
     const tokenizer& from, const std::string& where = "tokenizer") LINNET_TRY {
-  enum { normal = 1, unknown, control };
+  enum { normal = 1, unknown, control, user_defined, unused };
   const auto refuse = [&](std::string what, std::string expected, std::string got) {
     return error{errc::unsupported, where, std::move(what), std::move(expected), std::move(got)};
   };
@@ -173,8 +173,9 @@ inline result<ggml_vocabulary> make_ggml_vocabulary(
       const std::string_view text = from.piece(id);
       const bool special = from.is_special(id);
       if (!special && from.find_added(text) == id) return not_special(text);
-      made.tokens.push_back(special ? std::string(text) : letters_of(text));
-      made.types.push_back(special ? control : normal);
+      const bool read = !special && pairs->parts_.pieces.find(text) == id;
+      made.tokens.push_back(read ? letters_of(text) : std::string(text));
+      made.types.push_back(special ? control : read ? normal : unused);
     }
     for (std::size_t rank = 0; rank < pairs->merges_.size(); ++rank) {
       const detail::bpe_merge_ids& one = pairs->merges_[rank];
