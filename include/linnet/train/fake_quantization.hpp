@@ -148,15 +148,22 @@ constexpr bool steps_fit() {
   return all;
 }
 
+/// True, or a refusal that leaves the class that asks usable.
+template <class Steps, class S>
+consteval bool check_steps() {
+  constexpr bool fits = steps_fit<Steps, S>();
+  static_assert(fits,
+                "linnet::steps: steps are trained of storages with one scale in f32 for each row "
+                "or group, such as storage::int4<32>; steps::learned needs symmetric integers");
+  return true;
+}
+
 /// Fake-quantized: codes and scales of the quantized model, and the numbers they stand for.
 template <class M, class S, class A, class Steps>
 class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
   using deployed = linnet::quantized<M, S, A>;
   using moments = tensor_block<M, step_form<typename deployed::storage>>;
-  static constexpr bool fits = steps_fit<Steps, typename deployed::storage>();
-  static_assert(fits,
-                "linnet::steps: steps are trained of storages with one scale in f32 for each row "
-                "or group, such as storage::int4<32>; steps::learned needs symmetric integers");
+  static_assert(check_steps<Steps, typename deployed::storage>());
 
  public:
   using storage = typename faked_storage<typename deployed::storage>::type;
