@@ -42842,7 +42842,7 @@ class trainer {
       const auto block = [](index bytes) { return round_up(bytes, alignment); };
       return add_sizes(workspace_bytes(some),
                        block(packed<M, T, S>::bytes()) + block(gradients<M, T>::bytes()) +
-                           block(master_form::bytes()) + Optimizer::template state<M, T>::bytes());
+                           block(master_form::bytes()) + optimizer_state::bytes());
     });
   }
 

@@ -155,6 +155,11 @@ BOOST_AUTO_TEST_CASE(allocations_are_the_footprint) {
   check_footprint<ln::evaluator<decoder>>(q, 1);
   check_footprint<ln::trainer<t5>>(w, 5);  // workspace, packed weights, gradients, two moments
   check_footprint<ln::trainer<decoder>>(v, 5);
+  using int4 = ln::storage::int4<8>;
+  using ln::compute::f32, ln::compute::fake_quantized;
+  check_footprint<ln::trainer<decoder, ln::adamw, float, fake_quantized<int4>>>(v, 6);  // codes
+  using alone = fake_quantized<int4, f32, ln::steps::alone>;  // codes and steps, no moments
+  check_footprint<ln::trainer<decoder, ln::adamw, float, alone>>(v, 5);
   ln::weights<rwkv7> recurrent;
   ln::initialize(recurrent, ln::seed{1});
   const auto r = ln::pack(recurrent);
