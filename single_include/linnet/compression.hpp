@@ -177,22 +177,24 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// The numbers of one tensor.
+template <class Leaf>
+auto* numbers_in(const Leaf& leaf) {
+  if constexpr (std::is_pointer_v<Leaf>)
+    return leaf;
+  else
+    return leaf.data;
+}
 /// Pointers to the numbers of all tensors of weights or gradients, in order.
 template <class W>
 auto numbers_of(const W& w) {
-  constexpr auto data = [](const auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      return leaf;
-    else
-      return leaf.data;
-  };
   std::vector<float*> single;
   std::vector<double*> twice;
   w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    if constexpr (std::is_same_v<decltype(data(leaf)), double*>)
-      twice.push_back(data(leaf));
+    if constexpr (std::is_same_v<decltype(numbers_in(leaf)), double*>)
+      twice.push_back(numbers_in(leaf));
     else
-      single.push_back(data(leaf));
+      single.push_back(numbers_in(leaf));
   });
   if constexpr (requires { requires std::is_same_v<typename W::scalar, double>; })
     return twice;
@@ -252,15 +254,10 @@ class channel_map {
     unite();
     index ordinal = 0;
     w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      const T* data = nullptr;
-      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-        data = leaf;
-      else
-        data = leaf.data;
       for (auto& set : sets_)
         for (auto* const sides : {&set.writers, &set.readers})
           for (auto& side : *sides)
-            if (side.data == data) side.ordinal = ordinal;
+            if (side.data == numbers_in(leaf)) side.ordinal = ordinal;
       ++ordinal;
     });
   }
@@ -314,25 +311,18 @@ class channel_map {
   }
   template <class Leaf>
   void read(index set, const Leaf& leaf, const tensor_info& info) {
-    if (set >= 0 && data_of(leaf)) add(of(set).readers, side_of(leaf, info, true));
+    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
   }
   template <class Leaf>
   void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    if (set >= 0 && data_of(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
+    if (set >= 0 && numbers_in(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
   }
 
  private:
   static std::size_t at(index i) { return static_cast<std::size_t>(i); }
   template <class Leaf>
-  static T* data_of(const Leaf& leaf) {
-    if constexpr (std::is_pointer_v<Leaf>)
-      return leaf;
-    else
-      return leaf.data;
-  }
-  template <class Leaf>
   static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    return {data_of(leaf), info.rows, info.columns, info.kind, by_columns};
+    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
   }
   static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
     if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
@@ -533,8 +523,11 @@ namespace detail {
 
 /// How the matrices of one storage type round.
 struct round_trip {
-  bool whole = false;  ///< all rows share a scale
+  bool whole = false;  ///< rows are not rounded alone, see rows_share
   void (*run)(index rows, index columns, const float* from, double* to) = nullptr;
+
+  /// How many of a matrix' rows are rounded at a time.
+  index strip(index rows) const { return whole ? rows : (std::min)(rows, index{256}); }
 };
 /// Rounds from[rows, columns] to storage `S` and reads it back.
 template <class S>
@@ -562,12 +555,22 @@ std::vector<round_trip> round_trips() {
       [&](const parameter_path&, const tensor_info&, const auto& leaf) {
         if constexpr (requires { leaf.scales; }) {
           using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-          all.push_back({S::per_tensor, run_round_trip<S>});
+          all.push_back({rows_share<S>, run_round_trip<S>});
         } else {
           all.push_back({});
         }
       },
       parameter_path{}, tree);
+  return all;
+}
+
+/// The scale of each input of a matrix that reads a set with scales `s`.
+inline std::vector<double> scales_of_inputs(const channel_set<float>& set,
+                                            const channel_side<float>& side,
+                                            const std::vector<double>& s) {
+  std::vector<double> all;
+  for (index j = 0; j < side.columns; ++j)
+    all.push_back(s[static_cast<std::size_t>(set.channel_of(j, side.columns))]);
   return all;
 }
 
@@ -600,14 +603,13 @@ class awq_search {
   }
 
  private:
-  static constexpr index rows_at_a_time = 256;
-
   /// tr((W - Q) X^T X (W - Q)^T) for Q the rounded W diag(s), scaled back.
   double error_of(const channel_set<float>& set, const channel_side<float>& side,
                   const std::vector<double>& s, const input_statistics& x) {
     const index k = side.columns;
     const round_trip& trip = trips_[static_cast<std::size_t>(side.ordinal)];
-    const index some = trip.whole ? side.rows : (std::min)(side.rows, rows_at_a_time);
+    const index some = trip.strip(side.rows);
+    const std::vector<double> by = scales_of_inputs(set, side, s);
     ops::packed_matrix<double, storage::f64> moments;
     moments.rows = x.moments;
     ops::execution on;
@@ -620,23 +622,21 @@ class awq_search {
       off_.resize(count);
       for (index r = 0; r < rows; ++r)
         for (index j = 0; j < k; ++j)
-          scaled_[static_cast<std::size_t>(r * k + j)] = static_cast<float>(
-              static_cast<double>(side.data[(first + r) * k + j]) * scale(set, side, s, j));
+          scaled_[static_cast<std::size_t>(r * k + j)] =
+              static_cast<float>(static_cast<double>(side.data[(first + r) * k + j]) *
+                                 by[static_cast<std::size_t>(j)]);
       trip.run(rows, k, scaled_.data(), off_.data());
       for (index r = 0; r < rows; ++r)
         for (index j = 0; j < k; ++j) {
           double& off = off_[static_cast<std::size_t>(r * k + j)];
-          off = off / scale(set, side, s, j) - static_cast<double>(side.data[(first + r) * k + j]);
+          off = off / by[static_cast<std::size_t>(j)] -
+                static_cast<double>(side.data[(first + r) * k + j]);
         }
       product_.assign(count, 0);
       ops::matmul_dx(on, rows, k, k, off_.data(), moments, product_.data());
       for (std::size_t i = 0; i < count; ++i) error += product_[i] * off_[i];
     }
     return error;
-  }
-  static double scale(const channel_set<float>& set, const channel_side<float>& side,
-                      const std::vector<double>& s, index j) {
-    return s[static_cast<std::size_t>(set.channel_of(j, side.columns))];
   }
 
   index ratios_;
@@ -694,11 +694,8 @@ result<std::vector<std::vector<double>>> scale_by_awq(weights<M>& w, const calib
       if (auto fit = check_moments(awq::name, stats.of(side.ordinal)); !fit) return fit.error();
     const auto s = search.best(set, c, stats);
     scale_channels(set, s);
-    for (const auto& side : set.readers) {
-      auto& inputs = all[static_cast<std::size_t>(side.ordinal)];
-      for (index j = 0; j < side.columns; ++j)
-        inputs.push_back(s[static_cast<std::size_t>(set.channel_of(j, side.columns))]);
-    }
+    for (const auto& side : set.readers)
+      all[static_cast<std::size_t>(side.ordinal)] = scales_of_inputs(set, side, s);
   }
   return all;
 }
@@ -1278,9 +1275,8 @@ class owq::rounder {
         const index weak = kept<S>(columns);
         for (index c = 0; c < weak; ++c) {
           const auto j = static_cast<index>(to.correction.inputs[c]);
-          const double base = to.grid(r, group_of<S>(j), columns).at(to.code(r, j, columns));
-          to.correction.values.set_code(r, c, weak,
-                                        Value::encode(numbers[columns - weak + c] - base));
+          const double left = numbers[columns - weak + c] - to.coded(r, j, columns);
+          to.correction.values.set_code(r, c, weak, Value::encode(left));
         }
       }
     }
@@ -1712,10 +1708,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks(
         parameter_path{}, rounded.tree(), w.tree(), current.tree());
     if (!done) return done.error();
   }
-  if (auto name = first_nonfinite(rounded); !name.empty())
-    return error{errc::invalid, "quantize", std::move(name),
-                 "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
-  return rounded;
+  return detail::if_held<S>(std::move(rounded));
 }
 LINNET_OR_OUT_OF_MEMORY("quantize")
 
@@ -1842,7 +1835,7 @@ void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
           std::copy_n(from, info.size(), rounded);
         } else {
-          const index some = trip.whole ? info.rows : (std::min)(info.rows, index{256});
+          const index some = trip.strip(info.rows);
           for (index first = 0; first < info.rows; first += some) {
             const index rows = (std::min)(some, info.rows - first), size = rows * info.columns;
             back.resize(static_cast<std::size_t>(size));
@@ -1995,7 +1988,7 @@ struct spqr {
                            ///< those of the weights as they were
   double damp = 1;         ///< added to the diagonal of X^T X, over its mean
   index block = 128;       ///< inputs rounded before the rest is updated; no number changes a code
-  double threshold = 0.2;  ///< of an outlier\'s cost, over the mean of var(w) / U^2; fewer above
+  double threshold = 0.2;  ///< of an outlier's cost, over the mean of var(w) / U^2; fewer above
   bool leave_one_out = true;      ///< whether groups are fitted without their likely outliers
   spqr_report* report = nullptr;  ///< where outliers are counted, or null
 
@@ -2037,12 +2030,13 @@ class spqr::rounder {
     for (index i = 0; i < columns; ++i) how.pivots[at(loop_.input(i))] = loop_.pivot(i);
     if constexpr (is_corrected<S>) how.most = threshold(rows, columns, from, how.pivots);
     loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
-    const bool again = how.dropped > 0;
-    how.choose_again = true;
-    how.outliers = 0;
-    if (again) loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
+    if (how.dropped > 0) {
+      how.choose_again = true;
+      how.outliers = 0;
+      loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
+    }
     if (how_.report != nullptr) {
-      how_.report->outliers += again ? how.outliers : how.found - how.dropped;
+      how_.report->outliers += how.outliers;
       how_.report->dropped += how.dropped;
     }
     return {};
@@ -2068,7 +2062,7 @@ class spqr::rounder {
     bool choose_again = false;                           ///< only those of `allowed` stay
     std::vector<std::vector<index>> allowed = {};        ///< inputs of each row
     std::vector<std::vector<outlier>> kept = {};         ///< of each row
-    index found = 0, dropped = 0, outliers = 0;
+    index dropped = 0, outliers = 0;
 
     void fit(const detail::group_of_rows<S>& some) const {
       std::vector<double> rest;
@@ -2077,8 +2071,7 @@ class spqr::rounder {
         if (is_corrected<S> && by.leave_one_out) leave_out(some.first + r, some.inputs, rest);
         some.grid(r) = grid::fit(std::ssize(rest), rest.data());
       }
-      if constexpr (has_levels<S>) {
-        constexpr index together = 16;
+      if constexpr (constexpr index together = S::levels::block_rows; together > 0) {
         std::vector<float> scales(at(some.count)), zeros(at(some.count));
         for (index r = 0; r < some.count; ++r) {
           scales[at(r)] = some.grid(r).scale;
@@ -2140,7 +2133,6 @@ class spqr::rounder {
         if (allowed.size() <= at(r)) allowed.resize(at(r) + 1);
         std::vector<outlier> all;
         all.swap(kept[at(r)]);
-        found += std::ssize(all);
         std::stable_sort(all.begin(), all.end(),
                          [](const outlier& a, const outlier& b) { return a.cost > b.cost; });
         if (std::ssize(all) > width) {
@@ -2154,8 +2146,7 @@ class spqr::rounder {
         for (index c = 0; c < width; ++c) {
           const bool padding = c >= std::ssize(all);
           const outlier one = !padding ? all[at(c)] : all.empty() ? outlier{0, 0, 0} : all.back();
-          const double base =
-              to.grid(r, group_of<S>(one.input), columns).at(to.code(r, one.input, columns));
+          const double base = to.coded(r, one.input, columns);
           to.correction.inputs[r * width + c] = static_cast<storage::input_number>(one.input);
           to.correction.values.set_code(r, c, width,
                                         Value::encode(padding ? 0 : one.number - base));
@@ -2163,8 +2154,10 @@ class spqr::rounder {
         }
       }
     }
-    /// Nothing: fit() has rounded the scales.
-    static void seal(index, index, const matrix_ref<S>&) {}
+    /// Rounds the scales, but those that fit() has rounded.
+    static void seal(index rows, index width, const matrix_ref<S>& all) {
+      if constexpr (S::levels::block_rows == 0) all.seal(rows, width);
+    }
   };
 
   /// The cost from which a weight is an outlier: a share of the mean of var(w_j) / U_jj^2.

@@ -1989,6 +1989,10 @@ enum class f16_code : std::uint16_t {};
 
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
+/// Where number `g` of row `n` is in panels whose rows have `width` numbers each.
+constexpr index place_in_panel(index n, index g, index width) {
+  return (n / panel_width * width + g) * panel_width + n % panel_width;
+}
 
 /// A 32-bit word of a packed panel: codes of one column for successive k, the first in the lowest
 /// bits. It holds 2 codes of 16 bits, 4 of 8, 8 of 4 or 16 of 2. Codes of 3, 5 and 6 bits fill
@@ -8368,6 +8372,7 @@ struct no_correction {
 
 /// Scales are floats, not codes of a second level, see mean_levels.
 struct no_levels {
+  static constexpr index block_rows = 0;
   struct canonical {};
 };
 
@@ -8445,6 +8450,10 @@ inline constexpr bool has_levels = !std::is_same_v<typename S::levels, storage::
 template <class S>
 inline constexpr bool is_corrected =
     !std::is_same_v<typename S::correction, storage::no_correction>;
+/// Whether rows of a matrix in storage `S` are not rounded alone: they share a scale, the codes of
+/// scales, or a correction.
+template <class S>
+inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S>;
 
 namespace detail {
 
@@ -8666,9 +8675,13 @@ struct matrix_ref {
   void open(index rows, index columns) const {
     if constexpr (has_levels<S>) levels.open(rows, row_scales<S>(columns), scales, zeros);
   }
+  /// The number that the code at row `r`, column `j` stands for, without a correction.
+  double coded(index r, index j, index columns) const {
+    return grid(r, group_of<S>(j), columns).at(code(r, j, columns));
+  }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
-    const double x = grid(r, group_of<S>(j), columns).at(code(r, j, columns));
+    const double x = coded(r, j, columns);
     if constexpr (is_corrected<S>) return x + correction.at(r, j, columns);
     return x;
   }
@@ -9627,6 +9640,7 @@ namespace storage {
 /// of a matrix, codes have 8 bits, and `Block` of them in the order of rows share a step.
 template <index Block>
 struct mean_levels {
+  static constexpr index block_rows = 0;  ///< rows whose scales are rounded together; 0 for all
   static constexpr index steps(index rows, index groups) {
     return (rows * groups + Block - 1) / Block;
   }
@@ -9744,6 +9758,7 @@ template <int Bits, index Rows>
 struct block_levels {
   using codes = grouped<Bits, 0, symmetry::asymmetric>;
   static constexpr int most = (1 << Bits) - 1;
+  static constexpr index block_rows = Rows;  ///< rows whose scales are rounded together
 
   static constexpr index blocks(index rows) { return (rows + Rows - 1) / Rows; }
   static constexpr index bytes(index rows, index groups) {
@@ -10014,23 +10029,21 @@ struct packed_correction<T, storage::sparse_correction<Capacity, Value>> {
     detail::place_panels(memory, n, kind::width(k), values);
     inputs = memory.take<storage::input_number>(panels(n) * kind::width(k) * simd::panel_width);
   }
-  /// Where the input of value `c` of row `n` is.
-  static constexpr index place_of(index n, index c, index width) {
-    return (n / simd::panel_width * width + c) * simd::panel_width + n % simd::panel_width;
-  }
   void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
     const index width = kind::width(k);
     ops::pack(on, n, width, from.values, values);
     auto* const to = const_cast<storage::input_number*>(inputs);
     on.threads.each(n, [&](index i) {
-      for (index c = 0; c < width; ++c) to[place_of(i, c, width)] = from.inputs[i * width + c];
+      for (index c = 0; c < width; ++c)
+        to[simd::place_in_panel(i, c, width)] = from.inputs[i * width + c];
     });
   }
   void unpack(index n, index k, const typename kind::canonical& to) const {
     const index width = kind::width(k);
     ops::unpack(n, width, values, to.values);
     for (index i = 0; i < n; ++i)
-      for (index c = 0; c < width; ++c) to.inputs[i * width + c] = inputs[place_of(i, c, width)];
+      for (index c = 0; c < width; ++c)
+        to.inputs[i * width + c] = inputs[simd::place_in_panel(i, c, width)];
   }
   /// Whether inputs are those of a matrix.
   bool fits(index n, index k) const {
@@ -10041,7 +10054,8 @@ struct packed_correction<T, storage::sparse_correction<Capacity, Value>> {
     const index width = kind::width(k);
     T sum = 0;
     for (index c = 0; c < width; ++c)
-      if (static_cast<index>(inputs[place_of(n, c, width)]) == j) sum += values.at(n, c, width);
+      if (static_cast<index>(inputs[simd::place_in_panel(n, c, width)]) == j)
+        sum += values.at(n, c, width);
     return sum;
   }
   /// Adds to a block of outputs, one sum for each, in the order of a row's values.
@@ -10153,14 +10167,12 @@ struct packed_levels<storage::mean_levels<Block>> {
     steps = memory.take<float>(kind::steps(rows, groups));
     mean = memory.take<float>(1);
   }
-  static constexpr index place_of(index n, index g, index groups) {
-    return (n / simd::panel_width * groups + g) * simd::panel_width + n % simd::panel_width;
-  }
   void pack(const execution& on, index n, index groups,
             const typename kind::canonical& from) const {
     on.threads.each(n, [&](index i) {
       for (index g = 0; g < groups; ++g)
-        const_cast<std::int8_t*>(codes)[place_of(i, g, groups)] = from.codes[i * groups + g];
+        const_cast<std::int8_t*>(codes)[simd::place_in_panel(i, g, groups)] =
+            from.codes[i * groups + g];
     });
     on.threads.each(kind::steps(n, groups),
                     [&](index b) { const_cast<float*>(steps)[b] = from.step[b]; });
@@ -10168,12 +10180,14 @@ struct packed_levels<storage::mean_levels<Block>> {
   }
   void unpack(index n, index groups, const typename kind::canonical& to) const {
     for (index i = 0; i < n; ++i)
-      for (index g = 0; g < groups; ++g) to.codes[i * groups + g] = codes[place_of(i, g, groups)];
+      for (index g = 0; g < groups; ++g)
+        to.codes[i * groups + g] = codes[simd::place_in_panel(i, g, groups)];
     std::copy_n(steps, kind::steps(n, groups), to.step);
     *to.mean = *mean;
   }
   float scale(index n, index g, index groups) const {
-    return kind::number(*mean, steps[(n * groups + g) / Block], codes[place_of(n, g, groups)]);
+    return kind::number(*mean, steps[(n * groups + g) / Block],
+                        codes[simd::place_in_panel(n, g, groups)]);
   }
   static float zero(index, index, index) { return 0; }
 };
@@ -10191,15 +10205,13 @@ struct packed_levels<storage::block_levels<Bits, Rows>> {
     codes = memory.take<std::uint8_t>(rows * groups);
     steps = memory.take<float>(kind::blocks(rows) * groups * 4);
   }
-  static constexpr index place_of(index n, index g, index groups) {
-    return (n / simd::panel_width * groups + g) * simd::panel_width + n % simd::panel_width;
-  }
   void pack(const execution& on, index n, index groups,
             const typename kind::canonical& from) const {
     on.threads.each(n, [&](index i) {
       for (index g = 0; g < groups; ++g)
-        const_cast<std::uint8_t*>(codes)[place_of(i, g, groups)] = static_cast<std::uint8_t>(
-            from.scale_codes.code(i, g, groups) | from.zero_codes.code(i, g, groups) << 4);
+        const_cast<std::uint8_t*>(codes)[simd::place_in_panel(i, g, groups)] =
+            static_cast<std::uint8_t>(from.scale_codes.code(i, g, groups) |
+                                      from.zero_codes.code(i, g, groups) << 4);
     });
     on.threads.each(kind::blocks(n) * groups * 4, [&](index i) {
       const_cast<float*>(steps)[i] = static_cast<float>(storage::f16::decode(from.steps[i]));
@@ -10208,7 +10220,7 @@ struct packed_levels<storage::block_levels<Bits, Rows>> {
   void unpack(index n, index groups, const typename kind::canonical& to) const {
     for (index i = 0; i < n; ++i)
       for (index g = 0; g < groups; ++g) {
-        const std::uint8_t both = codes[place_of(i, g, groups)];
+        const std::uint8_t both = codes[simd::place_in_panel(i, g, groups)];
         to.scale_codes.set_code(i, g, groups, both & 15);
         to.zero_codes.set_code(i, g, groups, both >> 4);
       }
@@ -10220,11 +10232,11 @@ struct packed_levels<storage::block_levels<Bits, Rows>> {
   }
   float scale(index n, index g, index groups) const {
     const float* const by = steps_of(n, g, groups);
-    return kind::number(by[0], by[1], codes[place_of(n, g, groups)] & 15);
+    return kind::number(by[0], by[1], codes[simd::place_in_panel(n, g, groups)] & 15);
   }
   float zero(index n, index g, index groups) const {
     const float* const by = steps_of(n, g, groups);
-    return kind::number(by[2], by[3], codes[place_of(n, g, groups)] >> 4);
+    return kind::number(by[2], by[3], codes[simd::place_in_panel(n, g, groups)] >> 4);
   }
 };
 
@@ -10324,7 +10336,7 @@ struct packed_matrix {
   }
   /// Where the scale of W(n, j) is.
   static constexpr index scale_at(index n, index j, index k) {
-    return (n / panel_width * row_scales<S>(k) + group_of<S>(j)) * panel_width + n % panel_width;
+    return simd::place_in_panel(n, group_of<S>(j), row_scales<S>(k));
   }
   /// The canonical code of W(n, j), in the low bits.
   typename S::value code(index n, index j, index k) const {

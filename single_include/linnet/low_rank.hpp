@@ -671,6 +671,15 @@ result<void> round_tensor(typename Method::rounder& rounder, const parameter_pat
   return done;
 }
 
+/// Rounded weights, unless their storage does not hold one of their numbers.
+template <class S, class Q>
+result<weights<Q>> if_held(weights<Q>&& rounded) {
+  if (auto name = first_nonfinite(rounded); !name.empty())
+    return error{errc::invalid, "quantize", std::move(name),
+                 "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
+  return std::move(rounded);
+}
+
 /// `stats` is null, or has of(ordinal) as a calibration.
 template <class S, class A, class M, class Stats, class Method>
 result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stats,
@@ -692,10 +701,7 @@ result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stat
       },
       parameter_path{}, rounded.tree(), w.tree());
   if (!done) return done.error();
-  if (auto name = first_nonfinite(rounded); !name.empty())
-    return error{errc::invalid, "quantize", std::move(name),
-                 "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
-  return rounded;
+  return if_held<S>(std::move(rounded));
 }
 LINNET_OR_OUT_OF_MEMORY("quantize")
 
@@ -761,8 +767,7 @@ struct lorc {
         detail::split_numbers(
             rows, columns, rank,
             [&](index i, index j) {
-              const double code = to.grid(i, group_of<S>(j), columns).at(to.code(i, j, columns));
-              return static_cast<double>(from[i * columns + j]) - code;
+              return static_cast<double>(from[i * columns + j]) - to.coded(i, j, columns);
             },
             [&](index i, index r, double v) {
               to.correction.left.set_code(i, r, rank, Value::encode(v));

@@ -2,12 +2,8 @@
 // Folds into neighbouring tensors: exact before rounding, refused where they would not be, and
 // better after rounding where inputs have outliers.
 
-#include <fstream>
-#include <linnet/compression.hpp>
-#include <map>
-
+#include "support/compression.hpp"
 #include "support/encoders.hpp"
-#include "support/scoring.hpp"
 
 namespace test::folds_test {
 
@@ -180,20 +176,6 @@ BOOST_AUTO_TEST_CASE(smooth_refuses_options) {
   const auto refused = ln::smooth(w, statistics(w, decoder_tokens(2, 9, 11)), {.alpha = 1.5});
   BOOST_REQUIRE(!refused);
   BOOST_TEST(refused.error().what == "smoothquant.alpha");
-}
-
-/// Tensors of a fixture, see tests/reference/make_compression.py.
-std::map<std::string, std::vector<double>> fixture(const std::string& name) {
-  std::ifstream in(std::string(LINNET_TEST_DIR) + "/golden/compression/" + name + ".txt");
-  std::map<std::string, std::vector<double>> all;
-  std::string tensor;
-  for (index rows = 0, columns = 0; in >> tensor >> rows >> columns;) {
-    auto& x = all[tensor];
-    x.resize(at(rows * columns));
-    for (double& v : x) in >> v;
-  }
-  BOOST_REQUIRE_MESSAGE(!all.empty() && in.eof(), name);
-  return all;
 }
 
 /// Has the matrices of a fixture as its gate and up.

@@ -164,6 +164,12 @@ BOOST_AUTO_TEST_CASE(spqr_of_no_outliers_and_of_all) {
     const auto by_gptq = rounded<grouped>(w, k, x.statistics(), ln::gptq{.act_order = act_order});
     BOOST_TEST(same_bits(none.rows, by_gptq.rows));
     BOOST_TEST(none.meaning == by_gptq.meaning, boost::test_tools::per_element());
+    // Scales that are rounded for the whole matrix, and no places at all.
+    using nf4 = storage::nf4_double_per<8>;
+    const auto plain = rounded<nf4>(w, k, x.statistics(), ln::spqr{.act_order = act_order});
+    const auto same =
+        rounded<nf4>(w, k, x.statistics(), ln::gptq{.act_order = act_order, .damp = 1});
+    BOOST_TEST(plain.meaning == same.meaning, boost::test_tools::per_element());
     const auto all = rounded<storage::sparse_outliers<storage::spqr<3>, 45, storage::f32>>(
         w, k, x.statistics(), ln::spqr{.act_order = act_order, .threshold = 0});
     for (std::size_t i = 0; i < w.size(); ++i)
@@ -277,21 +283,6 @@ BOOST_AUTO_TEST_CASE(lorc_behind_gptq) {
   BOOST_TEST(lost(both.meaning) < 0.8 * lost(by_gptq.meaning));
 }
 
-/// The logits after a prompt fed at once and after the same prompt token by token.
-template <class Q>
-std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
-  const auto prompt = tokens(7, Q::vocabulary, 3);
-  auto run = ln::session<Q>::open(p, {.target = 8,
-                                      .threads = threads,
-                                      .min_flops_per_thread = 0,
-                                      .run_on = threads > 1 ? std_threads() : ln::executor{}});
-  std::span<float> logits;
-  if (one_by_one)
-    for (const token t : prompt) logits = run->feed({&t, 1});
-  else
-    logits = run->feed(prompt);
-  return {logits.begin(), logits.end()};
-}
 /// A model that a method rounded runs as its decoded weights do, packs and unpacks, and holds no
 /// more bytes than the type says.
 template <class S, class Method>

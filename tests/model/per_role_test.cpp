@@ -59,25 +59,6 @@ std::map<std::string, std::string> storages_of(const ln::weights<Q>& q) {
   return all;
 }
 
-template <class Q>
-std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
-  const auto prompt = tokens(7, Q::vocabulary, 3);
-  auto run = ln::session<Q>::open(p, {.source = 8,
-                                      .target = 8,
-                                      .threads = threads,
-                                      .min_flops_per_thread = 0,
-                                      .run_on = threads > 1 ? std_threads() : ln::executor{}});
-  LINNET_REQUIRE_OK(run);
-  if constexpr (Q::encodes) (void)run->reset_and_prefill(prompt);
-  std::span<float> logits;
-  if (one_by_one)
-    for (const token t : prompt) logits = run->feed({&t, 1});
-  else
-    logits = run->feed(prompt);
-  BOOST_REQUIRE(!logits.empty());
-  return {logits.begin(), logits.end()};
-}
-
 template <class M, class S>
 void check_model() {
   using Q = ln::quantized<M, S>;

@@ -14,22 +14,6 @@ namespace compute = ln::compute;
 using t5 = ln::t5<tiny_t5_shape>;
 using llama = ln::decoder<tiny_decoder_shape>;
 
-/// The logits after a prompt fed at once and after the same prompt token by token.
-template <class Q>
-std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
-  const auto prompt = tokens(7, Q::vocabulary, 3);
-  auto run = ln::session<Q>::open(p, {.target = 8,
-                                      .threads = threads,
-                                      .min_flops_per_thread = 0,
-                                      .run_on = threads > 1 ? std_threads() : ln::executor{}});
-  std::span<float> logits;
-  if (one_by_one)
-    for (const token t : prompt) logits = run->feed({&t, 1});
-  else
-    logits = run->feed(prompt);
-  return {logits.begin(), logits.end()};
-}
-
 /// `rounding` is what rounding the inputs of products may change in the logits.
 template <class S, class A = compute::f32>
 void check_model(double rounding) {

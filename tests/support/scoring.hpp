@@ -45,4 +45,24 @@ ln::packed<M, T> random_packed(std::uint64_t seed = 1) {
   return ln::pack(w);
 }
 
+/// The logits after a prompt, or a source, fed at once or token by token.
+template <class Q>
+std::vector<float> prompt_logits(const ln::packed<Q>& p, int threads, bool one_by_one) {
+  const auto prompt = tokens(7, Q::vocabulary, 3);
+  auto run = ln::session<Q>::open(p, {.source = 8,
+                                      .target = 8,
+                                      .threads = threads,
+                                      .min_flops_per_thread = 0,
+                                      .run_on = threads > 1 ? std_threads() : ln::executor{}});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(run), (run ? "" : run.error().message()));
+  if constexpr (Q::encodes) (void)run->reset_and_prefill(prompt);
+  std::span<float> logits;
+  if (one_by_one)
+    for (const token t : prompt) logits = run->feed({&t, 1});
+  else
+    logits = run->feed(prompt);
+  BOOST_REQUIRE(!logits.empty());
+  return {logits.begin(), logits.end()};
+}
+
 }  // namespace test

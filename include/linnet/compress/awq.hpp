@@ -41,8 +41,11 @@ namespace detail {
 
 /// How the matrices of one storage type round.
 struct round_trip {
-  bool whole = false;  ///< all rows share a scale
+  bool whole = false;  ///< rows are not rounded alone, see rows_share
   void (*run)(index rows, index columns, const float* from, double* to) = nullptr;
+
+  /// How many of a matrix' rows are rounded at a time.
+  index strip(index rows) const { return whole ? rows : (std::min)(rows, index{256}); }
 };
 /// Rounds from[rows, columns] to storage `S` and reads it back.
 template <class S>
@@ -70,12 +73,22 @@ std::vector<round_trip> round_trips() {
       [&](const parameter_path&, const tensor_info&, const auto& leaf) {
         if constexpr (requires { leaf.scales; }) {
           using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-          all.push_back({S::per_tensor, run_round_trip<S>});
+          all.push_back({rows_share<S>, run_round_trip<S>});
         } else {
           all.push_back({});
         }
       },
       parameter_path{}, tree);
+  return all;
+}
+
+/// The scale of each input of a matrix that reads a set with scales `s`.
+inline std::vector<double> scales_of_inputs(const channel_set<float>& set,
+                                            const channel_side<float>& side,
+                                            const std::vector<double>& s) {
+  std::vector<double> all;
+  for (index j = 0; j < side.columns; ++j)
+    all.push_back(s[static_cast<std::size_t>(set.channel_of(j, side.columns))]);
   return all;
 }
 
@@ -108,14 +121,13 @@ class awq_search {
   }
 
  private:
-  static constexpr index rows_at_a_time = 256;
-
   /// tr((W - Q) X^T X (W - Q)^T) for Q the rounded W diag(s), scaled back.
   double error_of(const channel_set<float>& set, const channel_side<float>& side,
                   const std::vector<double>& s, const input_statistics& x) {
     const index k = side.columns;
     const round_trip& trip = trips_[static_cast<std::size_t>(side.ordinal)];
-    const index some = trip.whole ? side.rows : (std::min)(side.rows, rows_at_a_time);
+    const index some = trip.strip(side.rows);
+    const std::vector<double> by = scales_of_inputs(set, side, s);
     ops::packed_matrix<double, storage::f64> moments;
     moments.rows = x.moments;
     ops::execution on;
@@ -128,23 +140,21 @@ class awq_search {
       off_.resize(count);
       for (index r = 0; r < rows; ++r)
         for (index j = 0; j < k; ++j)
-          scaled_[static_cast<std::size_t>(r * k + j)] = static_cast<float>(
-              static_cast<double>(side.data[(first + r) * k + j]) * scale(set, side, s, j));
+          scaled_[static_cast<std::size_t>(r * k + j)] =
+              static_cast<float>(static_cast<double>(side.data[(first + r) * k + j]) *
+                                 by[static_cast<std::size_t>(j)]);
       trip.run(rows, k, scaled_.data(), off_.data());
       for (index r = 0; r < rows; ++r)
         for (index j = 0; j < k; ++j) {
           double& off = off_[static_cast<std::size_t>(r * k + j)];
-          off = off / scale(set, side, s, j) - static_cast<double>(side.data[(first + r) * k + j]);
+          off = off / by[static_cast<std::size_t>(j)] -
+                static_cast<double>(side.data[(first + r) * k + j]);
         }
       product_.assign(count, 0);
       ops::matmul_dx(on, rows, k, k, off_.data(), moments, product_.data());
       for (std::size_t i = 0; i < count; ++i) error += product_[i] * off_[i];
     }
     return error;
-  }
-  static double scale(const channel_set<float>& set, const channel_side<float>& side,
-                      const std::vector<double>& s, index j) {
-    return s[static_cast<std::size_t>(set.channel_of(j, side.columns))];
   }
 
   index ratios_;
@@ -202,11 +212,8 @@ result<std::vector<std::vector<double>>> scale_by_awq(weights<M>& w, const calib
       if (auto fit = check_moments(awq::name, stats.of(side.ordinal)); !fit) return fit.error();
     const auto s = search.best(set, c, stats);
     scale_channels(set, s);
-    for (const auto& side : set.readers) {
-      auto& inputs = all[static_cast<std::size_t>(side.ordinal)];
-      for (index j = 0; j < side.columns; ++j)
-        inputs.push_back(s[static_cast<std::size_t>(set.channel_of(j, side.columns))]);
-    }
+    for (const auto& side : set.readers)
+      all[static_cast<std::size_t>(side.ordinal)] = scales_of_inputs(set, side, s);
   }
   return all;
 }

@@ -14,22 +14,24 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// The numbers of one tensor.
+template <class Leaf>
+auto* numbers_in(const Leaf& leaf) {
+  if constexpr (std::is_pointer_v<Leaf>)
+    return leaf;
+  else
+    return leaf.data;
+}
 /// Pointers to the numbers of all tensors of weights or gradients, in order.
 template <class W>
 auto numbers_of(const W& w) {
-  constexpr auto data = [](const auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      return leaf;
-    else
-      return leaf.data;
-  };
   std::vector<float*> single;
   std::vector<double*> twice;
   w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    if constexpr (std::is_same_v<decltype(data(leaf)), double*>)
-      twice.push_back(data(leaf));
+    if constexpr (std::is_same_v<decltype(numbers_in(leaf)), double*>)
+      twice.push_back(numbers_in(leaf));
     else
-      single.push_back(data(leaf));
+      single.push_back(numbers_in(leaf));
   });
   if constexpr (requires { requires std::is_same_v<typename W::scalar, double>; })
     return twice;
@@ -89,15 +91,10 @@ class channel_map {
     unite();
     index ordinal = 0;
     w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      const T* data = nullptr;
-      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-        data = leaf;
-      else
-        data = leaf.data;
       for (auto& set : sets_)
         for (auto* const sides : {&set.writers, &set.readers})
           for (auto& side : *sides)
-            if (side.data == data) side.ordinal = ordinal;
+            if (side.data == numbers_in(leaf)) side.ordinal = ordinal;
       ++ordinal;
     });
   }
@@ -151,25 +148,18 @@ class channel_map {
   }
   template <class Leaf>
   void read(index set, const Leaf& leaf, const tensor_info& info) {
-    if (set >= 0 && data_of(leaf)) add(of(set).readers, side_of(leaf, info, true));
+    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
   }
   template <class Leaf>
   void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    if (set >= 0 && data_of(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
+    if (set >= 0 && numbers_in(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
   }
 
  private:
   static std::size_t at(index i) { return static_cast<std::size_t>(i); }
   template <class Leaf>
-  static T* data_of(const Leaf& leaf) {
-    if constexpr (std::is_pointer_v<Leaf>)
-      return leaf;
-    else
-      return leaf.data;
-  }
-  template <class Leaf>
   static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    return {data_of(leaf), info.rows, info.columns, info.kind, by_columns};
+    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
   }
   static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
     if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))

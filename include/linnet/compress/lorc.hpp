@@ -43,8 +43,7 @@ struct lorc {
         detail::split_numbers(
             rows, columns, rank,
             [&](index i, index j) {
-              const double code = to.grid(i, group_of<S>(j), columns).at(to.code(i, j, columns));
-              return static_cast<double>(from[i * columns + j]) - code;
+              return static_cast<double>(from[i * columns + j]) - to.coded(i, j, columns);
             },
             [&](index i, index r, double v) {
               to.correction.left.set_code(i, r, rank, Value::encode(v));

@@ -144,9 +144,8 @@ class owq::rounder {
         const index weak = kept<S>(columns);
         for (index c = 0; c < weak; ++c) {
           const auto j = static_cast<index>(to.correction.inputs[c]);
-          const double base = to.grid(r, group_of<S>(j), columns).at(to.code(r, j, columns));
-          to.correction.values.set_code(r, c, weak,
-                                        Value::encode(numbers[columns - weak + c] - base));
+          const double left = numbers[columns - weak + c] - to.coded(r, j, columns);
+          to.correction.values.set_code(r, c, weak, Value::encode(left));
         }
       }
     }

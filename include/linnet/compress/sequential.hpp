@@ -119,10 +119,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks(
         parameter_path{}, rounded.tree(), w.tree(), current.tree());
     if (!done) return done.error();
   }
-  if (auto name = first_nonfinite(rounded); !name.empty())
-    return error{errc::invalid, "quantize", std::move(name),
-                 "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
-  return rounded;
+  return detail::if_held<S>(std::move(rounded));
 }
 LINNET_OR_OUT_OF_MEMORY("quantize")
 

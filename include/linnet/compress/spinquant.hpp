@@ -113,7 +113,7 @@ void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
           std::copy_n(from, info.size(), rounded);
         } else {
-          const index some = trip.whole ? info.rows : (std::min)(info.rows, index{256});
+          const index some = trip.strip(info.rows);
           for (index first = 0; first < info.rows; first += some) {
             const index rows = (std::min)(some, info.rows - first), size = rows * info.columns;
             back.resize(static_cast<std::size_t>(size));

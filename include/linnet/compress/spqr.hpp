@@ -29,7 +29,7 @@ struct spqr {
                            ///< those of the weights as they were
   double damp = 1;         ///< added to the diagonal of X^T X, over its mean
   index block = 128;       ///< inputs rounded before the rest is updated; no number changes a code
-  double threshold = 0.2;  ///< of an outlier\'s cost, over the mean of var(w) / U^2; fewer above
+  double threshold = 0.2;  ///< of an outlier's cost, over the mean of var(w) / U^2; fewer above
   bool leave_one_out = true;      ///< whether groups are fitted without their likely outliers
   spqr_report* report = nullptr;  ///< where outliers are counted, or null
 
@@ -71,12 +71,13 @@ class spqr::rounder {
     for (index i = 0; i < columns; ++i) how.pivots[at(loop_.input(i))] = loop_.pivot(i);
     if constexpr (is_corrected<S>) how.most = threshold(rows, columns, from, how.pivots);
     loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
-    const bool again = how.dropped > 0;
-    how.choose_again = true;
-    how.outliers = 0;
-    if (again) loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
+    if (how.dropped > 0) {
+      how.choose_again = true;
+      how.outliers = 0;
+      loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
+    }
     if (how_.report != nullptr) {
-      how_.report->outliers += again ? how.outliers : how.found - how.dropped;
+      how_.report->outliers += how.outliers;
       how_.report->dropped += how.dropped;
     }
     return {};
@@ -102,7 +103,7 @@ class spqr::rounder {
     bool choose_again = false;                           ///< only those of `allowed` stay
     std::vector<std::vector<index>> allowed = {};        ///< inputs of each row
     std::vector<std::vector<outlier>> kept = {};         ///< of each row
-    index found = 0, dropped = 0, outliers = 0;
+    index dropped = 0, outliers = 0;
 
     void fit(const detail::group_of_rows<S>& some) const {
       std::vector<double> rest;
@@ -111,8 +112,7 @@ class spqr::rounder {
         if (is_corrected<S> && by.leave_one_out) leave_out(some.first + r, some.inputs, rest);
         some.grid(r) = grid::fit(std::ssize(rest), rest.data());
       }
-      if constexpr (has_levels<S>) {
-        constexpr index together = 16;
+      if constexpr (constexpr index together = S::levels::block_rows; together > 0) {
         std::vector<float> scales(at(some.count)), zeros(at(some.count));
         for (index r = 0; r < some.count; ++r) {
           scales[at(r)] = some.grid(r).scale;
@@ -174,7 +174,6 @@ class spqr::rounder {
         if (allowed.size() <= at(r)) allowed.resize(at(r) + 1);
         std::vector<outlier> all;
         all.swap(kept[at(r)]);
-        found += std::ssize(all);
         std::stable_sort(all.begin(), all.end(),
                          [](const outlier& a, const outlier& b) { return a.cost > b.cost; });
         if (std::ssize(all) > width) {
@@ -188,8 +187,7 @@ class spqr::rounder {
         for (index c = 0; c < width; ++c) {
           const bool padding = c >= std::ssize(all);
           const outlier one = !padding ? all[at(c)] : all.empty() ? outlier{0, 0, 0} : all.back();
-          const double base =
-              to.grid(r, group_of<S>(one.input), columns).at(to.code(r, one.input, columns));
+          const double base = to.coded(r, one.input, columns);
           to.correction.inputs[r * width + c] = static_cast<storage::input_number>(one.input);
           to.correction.values.set_code(r, c, width,
                                         Value::encode(padding ? 0 : one.number - base));
@@ -197,8 +195,10 @@ class spqr::rounder {
         }
       }
     }
-    /// Nothing: fit() has rounded the scales.
-    static void seal(index, index, const matrix_ref<S>&) {}
+    /// Rounds the scales, but those that fit() has rounded.
+    static void seal(index rows, index width, const matrix_ref<S>& all) {
+      if constexpr (S::levels::block_rows == 0) all.seal(rows, width);
+    }
   };
 
   /// The cost from which a weight is an outlier: a share of the mean of var(w_j) / U_jj^2.

@@ -142,23 +142,21 @@ struct packed_correction<T, storage::sparse_correction<Capacity, Value>> {
     detail::place_panels(memory, n, kind::width(k), values);
     inputs = memory.take<storage::input_number>(panels(n) * kind::width(k) * simd::panel_width);
   }
-  /// Where the input of value `c` of row `n` is.
-  static constexpr index place_of(index n, index c, index width) {
-    return (n / simd::panel_width * width + c) * simd::panel_width + n % simd::panel_width;
-  }
   void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
     const index width = kind::width(k);
     ops::pack(on, n, width, from.values, values);
     auto* const to = const_cast<storage::input_number*>(inputs);
     on.threads.each(n, [&](index i) {
-      for (index c = 0; c < width; ++c) to[place_of(i, c, width)] = from.inputs[i * width + c];
+      for (index c = 0; c < width; ++c)
+        to[simd::place_in_panel(i, c, width)] = from.inputs[i * width + c];
     });
   }
   void unpack(index n, index k, const typename kind::canonical& to) const {
     const index width = kind::width(k);
     ops::unpack(n, width, values, to.values);
     for (index i = 0; i < n; ++i)
-      for (index c = 0; c < width; ++c) to.inputs[i * width + c] = inputs[place_of(i, c, width)];
+      for (index c = 0; c < width; ++c)
+        to.inputs[i * width + c] = inputs[simd::place_in_panel(i, c, width)];
   }
   /// Whether inputs are those of a matrix.
   bool fits(index n, index k) const {
@@ -169,7 +167,8 @@ struct packed_correction<T, storage::sparse_correction<Capacity, Value>> {
     const index width = kind::width(k);
     T sum = 0;
     for (index c = 0; c < width; ++c)
-      if (static_cast<index>(inputs[place_of(n, c, width)]) == j) sum += values.at(n, c, width);
+      if (static_cast<index>(inputs[simd::place_in_panel(n, c, width)]) == j)
+        sum += values.at(n, c, width);
     return sum;
   }
   /// Adds to a block of outputs, one sum for each, in the order of a row's values.

@@ -32,14 +32,12 @@ struct packed_levels<storage::mean_levels<Block>> {
     steps = memory.take<float>(kind::steps(rows, groups));
     mean = memory.take<float>(1);
   }
-  static constexpr index place_of(index n, index g, index groups) {
-    return (n / simd::panel_width * groups + g) * simd::panel_width + n % simd::panel_width;
-  }
   void pack(const execution& on, index n, index groups,
             const typename kind::canonical& from) const {
     on.threads.each(n, [&](index i) {
       for (index g = 0; g < groups; ++g)
-        const_cast<std::int8_t*>(codes)[place_of(i, g, groups)] = from.codes[i * groups + g];
+        const_cast<std::int8_t*>(codes)[simd::place_in_panel(i, g, groups)] =
+            from.codes[i * groups + g];
     });
     on.threads.each(kind::steps(n, groups),
                     [&](index b) { const_cast<float*>(steps)[b] = from.step[b]; });
@@ -47,12 +45,14 @@ struct packed_levels<storage::mean_levels<Block>> {
   }
   void unpack(index n, index groups, const typename kind::canonical& to) const {
     for (index i = 0; i < n; ++i)
-      for (index g = 0; g < groups; ++g) to.codes[i * groups + g] = codes[place_of(i, g, groups)];
+      for (index g = 0; g < groups; ++g)
+        to.codes[i * groups + g] = codes[simd::place_in_panel(i, g, groups)];
     std::copy_n(steps, kind::steps(n, groups), to.step);
     *to.mean = *mean;
   }
   float scale(index n, index g, index groups) const {
-    return kind::number(*mean, steps[(n * groups + g) / Block], codes[place_of(n, g, groups)]);
+    return kind::number(*mean, steps[(n * groups + g) / Block],
+                        codes[simd::place_in_panel(n, g, groups)]);
   }
   static float zero(index, index, index) { return 0; }
 };
@@ -70,15 +70,13 @@ struct packed_levels<storage::block_levels<Bits, Rows>> {
     codes = memory.take<std::uint8_t>(rows * groups);
     steps = memory.take<float>(kind::blocks(rows) * groups * 4);
   }
-  static constexpr index place_of(index n, index g, index groups) {
-    return (n / simd::panel_width * groups + g) * simd::panel_width + n % simd::panel_width;
-  }
   void pack(const execution& on, index n, index groups,
             const typename kind::canonical& from) const {
     on.threads.each(n, [&](index i) {
       for (index g = 0; g < groups; ++g)
-        const_cast<std::uint8_t*>(codes)[place_of(i, g, groups)] = static_cast<std::uint8_t>(
-            from.scale_codes.code(i, g, groups) | from.zero_codes.code(i, g, groups) << 4);
+        const_cast<std::uint8_t*>(codes)[simd::place_in_panel(i, g, groups)] =
+            static_cast<std::uint8_t>(from.scale_codes.code(i, g, groups) |
+                                      from.zero_codes.code(i, g, groups) << 4);
     });
     on.threads.each(kind::blocks(n) * groups * 4, [&](index i) {
       const_cast<float*>(steps)[i] = static_cast<float>(storage::f16::decode(from.steps[i]));
@@ -87,7 +85,7 @@ struct packed_levels<storage::block_levels<Bits, Rows>> {
   void unpack(index n, index groups, const typename kind::canonical& to) const {
     for (index i = 0; i < n; ++i)
       for (index g = 0; g < groups; ++g) {
-        const std::uint8_t both = codes[place_of(i, g, groups)];
+        const std::uint8_t both = codes[simd::place_in_panel(i, g, groups)];
         to.scale_codes.set_code(i, g, groups, both & 15);
         to.zero_codes.set_code(i, g, groups, both >> 4);
       }
@@ -99,11 +97,11 @@ struct packed_levels<storage::block_levels<Bits, Rows>> {
   }
   float scale(index n, index g, index groups) const {
     const float* const by = steps_of(n, g, groups);
-    return kind::number(by[0], by[1], codes[place_of(n, g, groups)] & 15);
+    return kind::number(by[0], by[1], codes[simd::place_in_panel(n, g, groups)] & 15);
   }
   float zero(index n, index g, index groups) const {
     const float* const by = steps_of(n, g, groups);
-    return kind::number(by[2], by[3], codes[place_of(n, g, groups)] >> 4);
+    return kind::number(by[2], by[3], codes[simd::place_in_panel(n, g, groups)] >> 4);
   }
 };
 

@@ -104,7 +104,7 @@ struct packed_matrix {
   }
   /// Where the scale of W(n, j) is.
   static constexpr index scale_at(index n, index j, index k) {
-    return (n / panel_width * row_scales<S>(k) + group_of<S>(j)) * panel_width + n % panel_width;
+    return simd::place_in_panel(n, group_of<S>(j), row_scales<S>(k));
   }
   /// The canonical code of W(n, j), in the low bits.
   typename S::value code(index n, index j, index k) const {

@@ -25,6 +25,10 @@ enum class f16_code : std::uint16_t {};
 
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
+/// Where number `g` of row `n` is in panels whose rows have `width` numbers each.
+constexpr index place_in_panel(index n, index g, index width) {
+  return (n / panel_width * width + g) * panel_width + n % panel_width;
+}
 
 /// A 32-bit word of a packed panel: codes of one column for successive k, the first in the lowest
 /// bits. It holds 2 codes of 16 bits, 4 of 8, 8 of 4 or 16 of 2. Codes of 3, 5 and 6 bits fill

@@ -17,6 +17,7 @@ namespace storage {
 /// of a matrix, codes have 8 bits, and `Block` of them in the order of rows share a step.
 template <index Block>
 struct mean_levels {
+  static constexpr index block_rows = 0;  ///< rows whose scales are rounded together; 0 for all
   static constexpr index steps(index rows, index groups) {
     return (rows * groups + Block - 1) / Block;
   }

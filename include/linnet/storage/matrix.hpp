@@ -104,9 +104,13 @@ struct matrix_ref {
   void open(index rows, index columns) const {
     if constexpr (has_levels<S>) levels.open(rows, row_scales<S>(columns), scales, zeros);
   }
+  /// The number that the code at row `r`, column `j` stands for, without a correction.
+  double coded(index r, index j, index columns) const {
+    return grid(r, group_of<S>(j), columns).at(code(r, j, columns));
+  }
   /// The number at row `r`, column `j`.
   double at(index r, index j, index columns) const {
-    const double x = grid(r, group_of<S>(j), columns).at(code(r, j, columns));
+    const double x = coded(r, j, columns);
     if constexpr (is_corrected<S>) return x + correction.at(r, j, columns);
     return x;
   }

@@ -64,6 +64,7 @@ struct no_correction {
 
 /// Scales are floats, not codes of a second level, see mean_levels.
 struct no_levels {
+  static constexpr index block_rows = 0;
   struct canonical {};
 };
 
@@ -141,6 +142,10 @@ inline constexpr bool has_levels = !std::is_same_v<typename S::levels, storage::
 template <class S>
 inline constexpr bool is_corrected =
     !std::is_same_v<typename S::correction, storage::no_correction>;
+/// Whether rows of a matrix in storage `S` are not rounded alone: they share a scale, the codes of
+/// scales, or a correction.
+template <class S>
+inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S>;
 
 namespace detail {
 

@@ -22,6 +22,7 @@ template <int Bits, index Rows>
 struct block_levels {
   using codes = grouped<Bits, 0, symmetry::asymmetric>;
   static constexpr int most = (1 << Bits) - 1;
+  static constexpr index block_rows = Rows;  ///< rows whose scales are rounded together
 
   static constexpr index blocks(index rows) { return (rows + Rows - 1) / Rows; }
   static constexpr index bytes(index rows, index groups) {

@@ -332,10 +332,9 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
   template <class Q, class F>
   static void each_strip(const ops::execution& on, const tensor_info& info,
                          const matrix_ref<Q>& codes, F&& f) {
-    constexpr bool whole = Q::per_tensor || has_levels<Q> || is_corrected<Q>;
-    const index strip = whole ? info.rows : 32;
+    const index strip = rows_share<Q> ? info.rows : 32;
     on.threads.each((info.rows + strip - 1) / strip, [&](index s) {
-      if (whole) return f(index{0}, info.rows, codes);
+      if (rows_share<Q>) return f(index{0}, info.rows, codes);
       const index first = s * strip, scales = first * row_scales<Q>(info.columns);
       f(first, (std::min)(strip, info.rows - first),
         matrix_ref<Q>{codes.data + first * row_values<Q>(info.columns),
