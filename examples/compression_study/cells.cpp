@@ -21,20 +21,9 @@
 namespace study {
 
 namespace fs = std::filesystem;
-using support::failure, support::say, support::take;
+using support::failure, support::quoted, support::file_text, support::say, support::take;
 
 namespace {
-
-std::string quoted(const std::string& word) {
-  std::string safe = "'";
-  for (const char c : word) safe += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return safe + "'";
-}
-
-std::string contents(const std::string& path) {
-  const ln::file_bytes file = take(ln::read_file(path));
-  return {reinterpret_cast<const char*>(file.data()), file.size()};
-}
 
 /// What zoo prints.
 std::string zoo(const options& o, const std::vector<std::string>& words) {
@@ -45,7 +34,7 @@ std::string zoo(const options& o, const std::vector<std::string>& words) {
   if (WIFSIGNALED(status) || (WIFEXITED(status) && WEXITSTATUS(status) > 128))
     throw failure("ended by a signal; a later call goes on");
   if (status != 0) throw failure("failed: " + command);
-  return contents(out);
+  return file_text(out);
 }
 
 /// One run of zoo compress.
@@ -144,7 +133,7 @@ std::vector<cell> run_cells(const options& o, const std::vector<subject>& all) {
   std::map<std::string, json, std::less<>> known;
   std::string kept;
   if (fs::exists(path)) {
-    const std::string text = contents(path);
+    const std::string text = file_text(path);
     for (std::size_t at = 0, end; (end = text.find('\n', at)) != text.npos; at = end + 1) {
       json line = json::parse(text.begin() + static_cast<std::ptrdiff_t>(at),
                               text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <linnet/core/processors.hpp>
+#include <linnet/file/file.hpp>
 #include <numeric>
 
 namespace support {
@@ -149,6 +150,17 @@ std::vector<ln::token> parse_tokens(std::string_view text, std::string_view opti
     at = end + 1;
   }
   return tokens;
+}
+
+std::string file_text(const std::string& path) {
+  const ln::file_bytes file = take(ln::read_file(path));
+  return {reinterpret_cast<const char*>(file.data()), file.size()};
+}
+
+std::string quoted(const std::string& word) {
+  std::string safe = "'";
+  for (const char c : word) safe += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return safe + "'";
 }
 
 void check_writable(const std::string& path, const std::vector<std::string>& read) {

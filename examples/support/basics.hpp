@@ -39,6 +39,12 @@ std::string human_bytes(ln::index bytes);
 /// A time as "42 s" or "3:05 min".
 std::string duration(double seconds);
 
+/// The bytes of a file. Refuses one that cannot be read.
+std::string file_text(const std::string& path);
+
+/// A word for a shell, in quotes.
+std::string quoted(const std::string& word);
+
 /// An environment variable, or nothing.
 std::string variable(const char* name);
 

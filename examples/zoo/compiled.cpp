@@ -85,12 +85,6 @@ program_folder::~program_folder() {
   if (temporary_) fs::remove_all(path_, ignored);
 }
 
-std::string quoted(const std::string& word) {
-  std::string safe = "'";
-  for (const char c : word) safe += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return safe + "'";
-}
-
 bool succeeds(const std::string& command, const fs::path& file) {
   for (const char* const end : {".out", ".err"}) fs::remove(file.string() + end);
   const std::string to =

@@ -42,9 +42,6 @@ void* function_of(const std::string& begins, const std::string& text, const std:
 /// All bytes of a file; none if there is no such file.
 std::string contents(const std::filesystem::path& file);
 
-/// One word for the shell.
-std::string quoted(const std::string& word);
-
 /// Runs a command; its output goes to FILE.out and FILE.err. Whether it succeeded.
 bool succeeds(const std::string& command, const std::filesystem::path& file);
 

@@ -188,9 +188,7 @@ std::uint64_t mark_of(const std::string& path) {
 /// something else.
 std::optional<json> kept_json(const char* option, const std::string& path, const json& of) {
   if (path.empty() || !fs::exists(path)) return {};
-  const ln::file_bytes file = take(ln::read_file(path));
-  const char* const bytes = reinterpret_cast<const char*>(file.data());
-  json all = json::parse(bytes, bytes + file.size(), nullptr, false);
+  json all = json::parse(file_text(path), nullptr, false);
   if (!all.is_object() || !all.contains("of") || all["of"] != of)
     throw failure(
         fmt::format("{}: {}: is of another model, other weights or another text, or of a "
@@ -207,9 +205,11 @@ void keep_json(const std::string& path, const json& all) {
 /// The model as it was, measured, or as it was measured before.
 score score_before(const compress_options& o, const subject& s, const compressor& by,
                    text_windows& text, ln::index windows) {
-  const json of{{"model", s.what.model.name()}, {"weights", mark_of(s.weights)},
-                {"text", mark_of(o.evaluate)},  {"windows", windows},
-                {"length", s.length},           {"threads", o.threads}};
+  json of;
+  if (!o.reference.empty())
+    of = {{"model", s.what.model.name()}, {"weights", mark_of(s.weights)},
+          {"text", mark_of(o.evaluate)},  {"windows", windows},
+          {"length", s.length},           {"threads", o.threads}};
   if (const auto kept = kept_json("--reference", o.reference, of)) try {
       const json& all = kept->at("score");
       return {all.at("nats"),

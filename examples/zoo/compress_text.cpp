@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/text_source.hpp>
-#include <linnet/file/file.hpp>
 
 #include "support.hpp"
 
@@ -102,9 +101,7 @@ std::span<const ln::token> labels_of(const any_batch& b) {
 std::unique_ptr<text_windows> open_windows(const std::string& option, const std::string& path,
                                            const tokenizing& by, const tokenizing_for& model,
                                            ln::index length) {
-  const ln::file_bytes file = take(ln::read_file(path));
-  std::vector<ln::token> tokens =
-      by.encode({reinterpret_cast<const char*>(file.data()), file.size()});
+  std::vector<ln::token> tokens = by.encode(file_text(path));
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || tokens[i] >= model.vocabulary)
       throw failure(

@@ -4,10 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
-#include <fstream>
-#include <nlohmann/json.hpp>
+#include <linnet/file/mapped_file.hpp>
+#include <linnet/json.hpp>
 #include <utility>
 
 #include "compiled.hpp"
@@ -17,8 +15,6 @@
 namespace zoo {
 
 namespace {
-
-using json = nlohmann::ordered_json;
 
 /// What zoo has to know of a method before it is compiled.
 struct method_row {
@@ -61,20 +57,14 @@ void check_combination(const compression& what, const method_row& row) {
 /// What a safetensors file says of its compression; empty for other files.
 file_notes notes_in(const std::string& path) {
   file_notes notes;
-  std::ifstream file(path, std::ios::binary);
-  char size[8];
-  if (!file.read(size, sizeof size)) return notes;
-  std::uint64_t bytes = 0;
-  for (int i = 7; i >= 0; --i) bytes = bytes << 8 | static_cast<unsigned char>(size[i]);
-  if (bytes > 100'000'000) return notes;  // more than a header of safetensors may have
-  std::string header(bytes, ' ');
-  if (!file.read(header.data(), static_cast<std::streamsize>(bytes)) || !header.starts_with('{'))
-    return notes;
-  const json all = json::parse(header, nullptr, false);
-  if (!all.is_object() || !all.contains("__metadata__")) return notes;
-  for (const auto& [name, value] : all["__metadata__"].items())
-    if (value.is_string() && name.starts_with("compression."))
-      notes[name] = value.get<std::string>();
+  const auto file = ln::map_file(path);
+  if (!file) return notes;
+  const std::span bytes(static_cast<const std::byte*>(file->data()),
+                        static_cast<std::size_t>(file->size()));
+  const auto parsed = ln::parse_safetensors(bytes, path);
+  if (!parsed) return notes;
+  for (const auto& [name, value] : parsed->metadata())
+    if (name.starts_with("compression.")) notes[name] = value;
   return notes;
 }
 

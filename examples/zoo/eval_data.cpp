@@ -17,15 +17,10 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t stretch = 4000;  // bytes of text that are scored as one document, at least
 
-std::string contents(const std::string& path) {
-  const ln::file_bytes file = take(ln::read_file(path));
-  return {reinterpret_cast<const char*>(file.data()), file.size()};
-}
-
 /// The items of one file by one of the library's readers.
 template <class Read>
 std::vector<ln::eval_item> items_in(const std::string& path, Read read) {
-  return take(read(contents(path), path));
+  return take(read(file_text(path), path));
 }
 
 /// The files of a folder whose names begin and end so, sorted.
@@ -145,10 +140,10 @@ const std::vector<entry>& table() {
       {"gsm8k", test_kind::number,
        [](const std::string& f) { return items_in(f + "/test.jsonl", ln::read_gsm8k); }, nullptr},
       {"wikitext2", test_kind::text, nullptr,
-       [](const std::string& f) { return articles_of(contents(f + "/test.txt")); }},
+       [](const std::string& f) { return articles_of(file_text(f + "/test.txt")); }},
       {"tinystories", test_kind::text, nullptr,
        [](const std::string& f) {
-         return stretches_of(contents(f + "/tinystories_valid_slice.txt"));
+         return stretches_of(file_text(f + "/tinystories_valid_slice.txt"));
        }},
   };
   return all;
@@ -204,7 +199,7 @@ eval_test read_text(const std::string& path, long limit) {
   return checked({.name = fs::path(path).filename().string(),
                   .kind = test_kind::text,
                   .items = {},
-                  .documents = stretches_of(contents(path)),
+                  .documents = stretches_of(file_text(path)),
                   .note = {}},
                  path, limit);
 }
