@@ -1533,18 +1533,18 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-template <class Ffn>
-concept can_rotate_hidden = requires {
-  typename Ffn::template rotated_layer<8, 8, false>;
-};
-
 template <class M>
 struct online_model {
   static_assert(is_decoder<M>, "linnet::rotate_online: only decoders have such policies");
-  using ffn =
-      typename std::conditional_t<can_rotate_hidden<typename M::ffn>,
-                                  std::type_identity<linnet::ffn::hadamard<typename M::ffn>>,
-                                  std::type_identity<typename M::ffn>>::type;
+  template <class Ffn>
+  struct rotated_ffn {
+    using type = Ffn;
+  };
+  template <class Ffn>
+  requires(Ffn::has_output_map) struct rotated_ffn<Ffn> {
+    using type = linnet::ffn::hadamard<Ffn>;
+  };
+  using ffn = typename rotated_ffn<typename M::ffn>::type;
   template <class Attention>
   struct rotated_attention {
     using type = Attention;

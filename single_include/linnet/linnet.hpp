@@ -771,9 +771,8 @@ LINNET_NAMESPACE_END
 ///  - `in` and `out`: the widths of x and y;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
 ///  continues where another is;
-///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: says
-///  which
-///    of them read the channels ends.in and which write ends.out, see nn/channels.hpp;
+///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
+///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
 ///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
 ///    multiply-add counted as 2; elementwise work is not counted.
 ///
@@ -12238,10 +12237,11 @@ struct encoder_shape {
 /// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
 /// See projection.
 struct projection_kind {
-  index rank = 0;       ///< width between the two factors; 0 for a plain matrix
-  bool delta = false;   ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
-  index alpha = 0;      ///< numerator of a delta's factor alpha / rank
-  bool normed = false;  ///< maps out of a branch normalise what they read
+  index rank = 0;        ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;    ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;       ///< numerator of a delta's factor alpha / rank
+  bool normed = false;   ///< maps out of a branch normalise what they read
+  bool rotated = false;  ///< they rotate it by a Hadamard transform
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }
@@ -13594,6 +13594,10 @@ struct chain {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Layers with a Hadamard transform, which spreads outliers over all channels before they are
+/// rounded.
+
+/// @file
 /// The linear map and its building blocks: y = x W^T + b.
 
 LINNET_NAMESPACE_BEGIN
@@ -13673,6 +13677,172 @@ struct linear : without_cache {
 
   static constexpr index flops(const call_shape& e) { return 2 * e.rows() * In * Out; }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Hadamard transforms: rotations by matrices of 1 and -1, at a cost of n log n.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+
+/// Whether `a` is a square modulo the prime q: 1, -1, or 0 for 0.
+constexpr int quadratic_character(index a, index q) {
+  a = (a % q + q) % q;
+  if (a == 0) return 0;
+  for (index i = 1; i < q; ++i)
+    if (i * i % q == a) return 1;
+  return -1;
+}
+/// Entry (i, j) of a Hadamard matrix of order m: Sylvester's for powers of two, Paley's first
+/// construction for 12 and 20, his second for 28 and 36 (Paley 1933).
+constexpr int hadamard_entry(index m, index i, index j) {
+  if (m % 4 != 0 || (m & (m - 1)) == 0) {
+    int sign = 1;
+    for (index common = i & j; common > 0; common /= 2)
+      if (common % 2) sign = -sign;
+    return sign;
+  }
+  if (m < 28) {  // I + S, S skew with q = m - 1
+    if (i == j) return 1;
+    if (i == 0) return 1;
+    if (j == 0) return -1;
+    return quadratic_character(i - j, m - 1);
+  }
+  const index q = m / 2 - 1, a = i / 2, b = j / 2;
+  const bool lower = i % 2 && j % 2;
+  if (a == b) return i % 2 == 0 && j % 2 == 0 ? 1 : -1;
+  const int s = a == 0 || b == 0 ? 1 : quadratic_character(a - b, q);
+  return lower ? -s : s;
+}
+template <class T, index M>
+constexpr std::array<T, static_cast<std::size_t>(M* M)> hadamard_table(bool transposed) {
+  std::array<T, static_cast<std::size_t>(M * M)> table{};
+  for (index i = 0; i < M; ++i)
+    for (index j = 0; j < M; ++j)
+      table[static_cast<std::size_t>(i * M + j)] =
+          T(transposed ? hadamard_entry(M, j, i) : hadamard_entry(M, i, j));
+  return table;
+}
+template <class T, index M, bool Transposed>
+inline constexpr auto hadamard_base = hadamard_table<T, M>(Transposed);
+
+template <class T, bool Transposed>
+const T* hadamard_base_of(index m) {
+  switch (m) {
+    case 36:
+      return hadamard_base<T, 36, Transposed>.data();
+    case 28:
+      return hadamard_base<T, 28, Transposed>.data();
+    case 20:
+      return hadamard_base<T, 20, Transposed>.data();
+    case 16:
+      return hadamard_base<T, 16, Transposed>.data();
+    case 12:
+      return hadamard_base<T, 12, Transposed>.data();
+    case 8:
+      return hadamard_base<T, 8, Transposed>.data();
+    case 4:
+      return hadamard_base<T, 4, Transposed>.data();
+    case 2:
+      return hadamard_base<T, 2, Transposed>.data();
+    default:
+      return hadamard_base<T, 1, Transposed>.data();
+  }
+}
+
+}  // namespace detail
+
+/// The Hadamard matrix for rows of n numbers: base (x) a power of two, on each block.
+struct hadamard_order {
+  index block = 1;  ///< numbers that are transformed together; all n where such an order is known
+  index base = 1;   ///< 12, 20, 28 or 36, or a power of two up to 16
+
+  /// The largest order that divides `n`.
+  static constexpr hadamard_order of(index n) {
+    hadamard_order best;
+    for (const index odd : {1, 12, 20, 28, 36}) {
+      if (n % odd != 0) continue;
+      index block = odd;
+      while (n % (2 * block) == 0) block *= 2;
+      if (block <= best.block) continue;
+      best = {block, odd > 1 ? odd : block < 16 ? block : 16};
+    }
+    return best;
+  }
+};
+
+/// x[n] = x H / sqrt(block), for H the Hadamard matrix of `n` numbers or its transpose. One thread.
+template <class T>
+void hadamard_row(simd::level level, index n, T* x, bool transposed) {
+  const hadamard_order order = hadamard_order::of(n);
+  const T* const base = transposed ? detail::hadamard_base_of<T, true>(order.base)
+                                   : detail::hadamard_base_of<T, false>(order.base);
+  const T factor = T(1) / std::sqrt(static_cast<T>(order.block));
+  simd::dispatch(level, [&](auto k) {
+    for (index first = 0; first < n; first += order.block)
+      decltype(k)::template hadamard<T>(order.base, order.block / order.base, base, factor,
+                                        x + first);
+  });
+}
+/// Rotates rows x[rows, n] in place. The gradient of a row is that of its result, `transposed`.
+template <class T>
+void hadamard(const execution& on, index rows, index n, T* x, bool transposed = false) {
+  on.threads.each(rows, [&](index i) { hadamard_row(on.level, n, x + i * n, transposed); });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = x H on rows of width D, with H / sqrt(D) orthogonal: see ops::hadamard().
+template <index D>
+struct hadamard_layer : without_parameters {
+  static constexpr index in = D, out = D;
+  template <class T>
+  struct cache {
+    T* scratch = nullptr;  ///< [rows, D] gradient on its way back
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index mark = m.scratch.mark();
+    const cache<T> c{e.training ? m.scratch.take<T>(e.rows() * D) : nullptr};
+    m.scratch.release(mark);
+    return c;
+  }
+  /// Weights may be rotated the other way behind it, see rotate_online().
+  template <class Ends, class P>
+  static void channels(const Ends& c, P&) {
+    c.transforms();
+  }
+
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>&, context<T>& ctx) {
+    ctx.on.threads.each(x.rows(), [&](index i) {
+      std::copy_n(x.data() + i * D, D, y.data() + i * D);
+      ops::hadamard_row(ctx.on.level, D, y.data() + i * D, false);
+    });
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx,
+                       cache<T>& c, context<T>& ctx) {
+    ctx.on.threads.each(dy.rows(), [&](index i) {
+      T *const d = c.scratch + i * D, *const to = dx.data() + i * D;
+      std::copy_n(dy.data() + i * D, D, d);
+      ops::hadamard_row(ctx.on.level, D, d, true);
+      for (index j = 0; j < D; ++j) to[j] += d[j];
+    });
+  }
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+/// A linear map that reads rotated inputs: y = W (x H) (+ b).
+template <index In, index Out, bool Bias = false>
+using rotated_linear = chain<named<"", hadamard_layer<In>>, named<"", linear<In, Out, Bias>>>;
 
 LINNET_NAMESPACE_END
 /// @file
@@ -14379,6 +14549,12 @@ requires(Kind.normed) struct output_map_of<In, Out, Bias, Kind> {
   static_assert(Kind.plain(), "linnet: a map that normalises its inputs is one matrix");
   using type = normed_linear<In, Out, Bias>;
 };
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.rotated) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain() && !Kind.normed,
+                "linnet: a map that rotates its inputs is one matrix");
+  using type = rotated_linear<In, Out, Bias>;
+};
 }  // namespace detail
 
 /// The linear map of a kind that ends a branch.
@@ -14575,123 +14751,6 @@ struct attention_projections {
 };
 
 }  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Hadamard transforms: rotations by matrices of 1 and -1, at a cost of n log n.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-namespace detail {
-
-/// Whether `a` is a square modulo the prime q: 1, -1, or 0 for 0.
-constexpr int quadratic_character(index a, index q) {
-  a = (a % q + q) % q;
-  if (a == 0) return 0;
-  for (index i = 1; i < q; ++i)
-    if (i * i % q == a) return 1;
-  return -1;
-}
-/// Entry (i, j) of a Hadamard matrix of order m: Sylvester's for powers of two, Paley's first
-/// construction for 12 and 20, his second for 28 and 36 (Paley 1933).
-constexpr int hadamard_entry(index m, index i, index j) {
-  if (m % 4 != 0 || (m & (m - 1)) == 0) {
-    int sign = 1;
-    for (index common = i & j; common > 0; common /= 2)
-      if (common % 2) sign = -sign;
-    return sign;
-  }
-  if (m < 28) {  // I + S, S skew with q = m - 1
-    if (i == j) return 1;
-    if (i == 0) return 1;
-    if (j == 0) return -1;
-    return quadratic_character(i - j, m - 1);
-  }
-  const index q = m / 2 - 1, a = i / 2, b = j / 2;
-  const bool lower = i % 2 && j % 2;
-  if (a == b) return i % 2 == 0 && j % 2 == 0 ? 1 : -1;
-  const int s = a == 0 || b == 0 ? 1 : quadratic_character(a - b, q);
-  return lower ? -s : s;
-}
-template <class T, index M>
-constexpr std::array<T, static_cast<std::size_t>(M* M)> hadamard_table(bool transposed) {
-  std::array<T, static_cast<std::size_t>(M * M)> table{};
-  for (index i = 0; i < M; ++i)
-    for (index j = 0; j < M; ++j)
-      table[static_cast<std::size_t>(i * M + j)] =
-          T(transposed ? hadamard_entry(M, j, i) : hadamard_entry(M, i, j));
-  return table;
-}
-template <class T, index M, bool Transposed>
-inline constexpr auto hadamard_base = hadamard_table<T, M>(Transposed);
-
-template <class T, bool Transposed>
-const T* hadamard_base_of(index m) {
-  switch (m) {
-    case 36:
-      return hadamard_base<T, 36, Transposed>.data();
-    case 28:
-      return hadamard_base<T, 28, Transposed>.data();
-    case 20:
-      return hadamard_base<T, 20, Transposed>.data();
-    case 16:
-      return hadamard_base<T, 16, Transposed>.data();
-    case 12:
-      return hadamard_base<T, 12, Transposed>.data();
-    case 8:
-      return hadamard_base<T, 8, Transposed>.data();
-    case 4:
-      return hadamard_base<T, 4, Transposed>.data();
-    case 2:
-      return hadamard_base<T, 2, Transposed>.data();
-    default:
-      return hadamard_base<T, 1, Transposed>.data();
-  }
-}
-
-}  // namespace detail
-
-/// The Hadamard matrix for rows of n numbers: base (x) a power of two, on each block.
-struct hadamard_order {
-  index block = 1;  ///< numbers that are transformed together; all n where such an order is known
-  index base = 1;   ///< 12, 20, 28 or 36, or a power of two up to 16
-
-  /// The largest order that divides `n`.
-  static constexpr hadamard_order of(index n) {
-    hadamard_order best;
-    for (const index odd : {1, 12, 20, 28, 36}) {
-      if (n % odd != 0) continue;
-      index block = odd;
-      while (n % (2 * block) == 0) block *= 2;
-      if (block <= best.block) continue;
-      best = {block, odd > 1 ? odd : block < 16 ? block : 16};
-    }
-    return best;
-  }
-};
-
-/// x[n] = x H / sqrt(block), for H the Hadamard matrix of `n` numbers or its transpose. One thread.
-template <class T>
-void hadamard_row(simd::level level, index n, T* x, bool transposed) {
-  const hadamard_order order = hadamard_order::of(n);
-  const T* const base = transposed ? detail::hadamard_base_of<T, true>(order.base)
-                                   : detail::hadamard_base_of<T, false>(order.base);
-  const T factor = T(1) / std::sqrt(static_cast<T>(order.block));
-  simd::dispatch(level, [&](auto k) {
-    for (index first = 0; first < n; first += order.block)
-      decltype(k)::template hadamard<T>(order.base, order.block / order.base, base, factor,
-                                        x + first);
-  });
-}
-/// Rotates rows x[rows, n] in place. The gradient of a row is that of its result, `transposed`.
-template <class T>
-void hadamard(const execution& on, index rows, index n, T* x, bool transposed = false) {
-  on.threads.each(rows, [&](index i) { hadamard_row(on.level, n, x + i * n, transposed); });
-}
-
-}  // namespace ops
 
 LINNET_NAMESPACE_END
 
@@ -15250,59 +15309,6 @@ LINNET_NAMESPACE_END
 /// sharing::lora. A policy of your own derives from ffn::policy; nothing in the library needs
 /// editing.
 
-/// @file
-/// Layers with a Hadamard transform, which spreads outliers over all channels before they are
-/// rounded.
-
-LINNET_NAMESPACE_BEGIN
-
-/// y = x H on rows of width D, with H / sqrt(D) orthogonal: see ops::hadamard().
-template <index D>
-struct hadamard_layer : without_parameters {
-  static constexpr index in = D, out = D;
-  template <class T>
-  struct cache {
-    T* scratch = nullptr;  ///< [rows, D] gradient on its way back
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
-    const index mark = m.scratch.mark();
-    const cache<T> c{e.training ? m.scratch.take<T>(e.rows() * D) : nullptr};
-    m.scratch.release(mark);
-    return c;
-  }
-  /// Weights may be rotated the other way behind it, see rotate_online().
-  template <class Ends, class P>
-  static void channels(const Ends& c, P&) {
-    c.transforms();
-  }
-
-  template <class T, class S, class P>
-  static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>&, context<T>& ctx) {
-    ctx.on.threads.each(x.rows(), [&](index i) {
-      std::copy_n(x.data() + i * D, D, y.data() + i * D);
-      ops::hadamard_row(ctx.on.level, D, y.data() + i * D, false);
-    });
-  }
-  template <class T, class S, class P, class G>
-  static void backward(const P&, G&, view<const T, D>, view<const T, D> dy, view<T, D> dx,
-                       cache<T>& c, context<T>& ctx) {
-    ctx.on.threads.each(dy.rows(), [&](index i) {
-      T *const d = c.scratch + i * D, *const to = dx.data() + i * D;
-      std::copy_n(dy.data() + i * D, D, d);
-      ops::hadamard_row(ctx.on.level, D, d, true);
-      for (index j = 0; j < D; ++j) to[j] += d[j];
-    });
-  }
-  static constexpr index flops(const call_shape&) { return 0; }
-};
-
-/// A linear map that reads rotated inputs: y = W (x H) (+ b).
-template <index In, index Out, bool Bias = false>
-using rotated_linear = chain<named<"", hadamard_layer<In>>, named<"", linear<In, Out, Bias>>>;
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 /// y = f(x), elementwise, on rows of width D.
@@ -15434,16 +15440,14 @@ struct activated_linear {
   static constexpr index flops(const call_shape& e) { return map::flops(e); }
 };
 
-/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F. `Narrow` is the layer
-/// of `down`.
+/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
 template <index D, index F, activation_kind A, bool Bias,
-          projection_kind Projections = projection_kind{},
-          class Narrow = output_projection<F, D, Bias, Projections>>
+          projection_kind Projections = projection_kind{}>
 struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
   using wide = projection<D, F, Bias, Projections>;
-  using narrow = Narrow;
+  using narrow = output_projection<F, D, Bias, Projections>;
 
   template <class Form>
   struct params {
@@ -15544,21 +15548,18 @@ namespace ffn {
 /// Base of every feed-forward policy.
 struct policy {
   static constexpr bool skipped = false;
-  static constexpr bool can_truncate = true;  ///< keeps no summary of past tokens while decoding
+  static constexpr bool has_output_map = false;  ///< its last matrix is an output_projection
+  static constexpr bool can_truncate = true;     ///< keeps no summary of past tokens while decoding
 };
 
 /// The standard feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU): wo(Drop(f(wi x))).
 template <activation_kind A>
 struct standard : policy {
+  static constexpr bool has_output_map = true;
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer =
       chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
             named<"wo", output_projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
-  /// Layer whose hidden channels are rotated before the second matrix.
-  template <index D, index F, bool Bias>
-  using rotated_layer =
-      chain<named<"wi", activated_linear<D, F, A, Bias, true>, storage::part::ffn_up>,
-            named<"wo", rotated_linear<F, D, Bias>, storage::part::ffn_down>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -15567,11 +15568,9 @@ using gelu_tanh = standard<activation_kind::gelu_tanh>;  ///< GPT-2
 /// The gated feed-forward (Shazeer 2020): down(Drop(f(gate x) * up x)).
 template <activation_kind A>
 struct gated : policy {
+  static constexpr bool has_output_map = true;
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer = gated_layer<D, F, A, Bias, Projections>;
-  /// Layer whose hidden channels are rotated before `down`.
-  template <index D, index F, bool Bias>
-  using rotated_layer = gated_layer<D, F, A, Bias, projection_kind{}, rotated_linear<F, D, Bias>>;
 };
 using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
 using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
@@ -15610,15 +15609,19 @@ struct low_rank : policy {
 /// rotate_online() makes its weights from those of `Of`.
 template <class Of = swiglu>
 struct hadamard : policy {
+  static_assert(Of::has_output_map,
+                "linnet::ffn::hadamard: is of a standard or gated feed-forward");
   using plain = Of;  ///< what it rotates
   template <index D, index F, bool Bias>
-  using layer = typename Of::template rotated_layer<D, F, Bias>;
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.rotated = true}>;
 };
 
 /// A standard or gated feed-forward `Of` that normalises the hidden values before its last matrix,
 /// as BitNet does (Ma et al. 2024), with an RMSNorm.
 template <class Of = swiglu>
 struct sub_norm : policy {
+  static_assert(Of::has_output_map,
+                "linnet::ffn::sub_norm: is of a standard or gated feed-forward");
   template <index D, index F, bool Bias>
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.normed = true}>;
 };

@@ -79,10 +79,11 @@ struct encoder_shape {
 /// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
 /// See projection.
 struct projection_kind {
-  index rank = 0;       ///< width between the two factors; 0 for a plain matrix
-  bool delta = false;   ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
-  index alpha = 0;      ///< numerator of a delta's factor alpha / rank
-  bool normed = false;  ///< maps out of a branch normalise what they read
+  index rank = 0;        ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;    ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;       ///< numerator of a delta's factor alpha / rank
+  bool normed = false;   ///< maps out of a branch normalise what they read
+  bool rotated = false;  ///< they rotate it by a Hadamard transform
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }

@@ -10,7 +10,6 @@
 
 #include <linnet/core/shapes.hpp>
 #include <linnet/nn/chain.hpp>
-#include <linnet/nn/hadamard.hpp>
 #include <linnet/nn/projection.hpp>
 #include <linnet/nn/repeat.hpp>
 #include <linnet/nn/residual.hpp>
@@ -146,16 +145,14 @@ struct activated_linear {
   static constexpr index flops(const call_shape& e) { return map::flops(e); }
 };
 
-/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F. `Narrow` is the layer
-/// of `down`.
+/// y = down(f(gate(x)) * up(x)): the gated feed-forward, with hidden width F.
 template <index D, index F, activation_kind A, bool Bias,
-          projection_kind Projections = projection_kind{},
-          class Narrow = output_projection<F, D, Bias, Projections>>
+          projection_kind Projections = projection_kind{}>
 struct gated_layer {
   static constexpr index in = D, out = D;
   static constexpr bool adds_residual = true;
   using wide = projection<D, F, Bias, Projections>;
-  using narrow = Narrow;
+  using narrow = output_projection<F, D, Bias, Projections>;
 
   template <class Form>
   struct params {
@@ -256,21 +253,18 @@ namespace ffn {
 /// Base of every feed-forward policy.
 struct policy {
   static constexpr bool skipped = false;
-  static constexpr bool can_truncate = true;  ///< keeps no summary of past tokens while decoding
+  static constexpr bool has_output_map = false;  ///< its last matrix is an output_projection
+  static constexpr bool can_truncate = true;     ///< keeps no summary of past tokens while decoding
 };
 
 /// The standard feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU): wo(Drop(f(wi x))).
 template <activation_kind A>
 struct standard : policy {
+  static constexpr bool has_output_map = true;
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer =
       chain<named<"wi", activated_linear<D, F, A, Bias, true, Projections>, storage::part::ffn_up>,
             named<"wo", output_projection<F, D, Bias, Projections>, storage::part::ffn_down>>;
-  /// Layer whose hidden channels are rotated before the second matrix.
-  template <index D, index F, bool Bias>
-  using rotated_layer =
-      chain<named<"wi", activated_linear<D, F, A, Bias, true>, storage::part::ffn_up>,
-            named<"wo", rotated_linear<F, D, Bias>, storage::part::ffn_down>>;
 };
 using relu = standard<activation_kind::relu>;            ///< T5 v1.0
 using gelu = standard<activation_kind::gelu>;            ///< exact GELU
@@ -279,11 +273,9 @@ using gelu_tanh = standard<activation_kind::gelu_tanh>;  ///< GPT-2
 /// The gated feed-forward (Shazeer 2020): down(Drop(f(gate x) * up x)).
 template <activation_kind A>
 struct gated : policy {
+  static constexpr bool has_output_map = true;
   template <index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
   using layer = gated_layer<D, F, A, Bias, Projections>;
-  /// Layer whose hidden channels are rotated before `down`.
-  template <index D, index F, bool Bias>
-  using rotated_layer = gated_layer<D, F, A, Bias, projection_kind{}, rotated_linear<F, D, Bias>>;
 };
 using gated_gelu = gated<activation_kind::gelu_tanh>;  ///< T5 v1.1
 using swiglu = gated<activation_kind::silu>;           ///< Llama, STLM
@@ -322,15 +314,19 @@ struct low_rank : policy {
 /// rotate_online() makes its weights from those of `Of`.
 template <class Of = swiglu>
 struct hadamard : policy {
+  static_assert(Of::has_output_map,
+                "linnet::ffn::hadamard: is of a standard or gated feed-forward");
   using plain = Of;  ///< what it rotates
   template <index D, index F, bool Bias>
-  using layer = typename Of::template rotated_layer<D, F, Bias>;
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.rotated = true}>;
 };
 
 /// A standard or gated feed-forward `Of` that normalises the hidden values before its last matrix,
 /// as BitNet does (Ma et al. 2024), with an RMSNorm.
 template <class Of = swiglu>
 struct sub_norm : policy {
+  static_assert(Of::has_output_map,
+                "linnet::ffn::sub_norm: is of a standard or gated feed-forward");
   template <index D, index F, bool Bias>
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.normed = true}>;
 };

@@ -22,9 +22,8 @@
 ///  - `in` and `out`: the widths of x and y;
 ///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
 ///  continues where another is;
-///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: says
-///  which
-///    of them read the channels ends.in and which write ends.out, see nn/channels.hpp;
+///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
+///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
 ///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
 ///    multiply-add counted as 2; elementwise work is not counted.
 ///

@@ -6,6 +6,7 @@
 
 #include <linnet/core/shapes.hpp>
 #include <linnet/nn/chain.hpp>
+#include <linnet/nn/hadamard.hpp>
 #include <linnet/nn/linear.hpp>
 #include <linnet/nn/norm.hpp>
 #include <linnet/nn/repeat.hpp>
@@ -192,6 +193,12 @@ template <index In, index Out, bool Bias, projection_kind Kind>
 requires(Kind.normed) struct output_map_of<In, Out, Bias, Kind> {
   static_assert(Kind.plain(), "linnet: a map that normalises its inputs is one matrix");
   using type = normed_linear<In, Out, Bias>;
+};
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.rotated) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain() && !Kind.normed,
+                "linnet: a map that rotates its inputs is one matrix");
+  using type = rotated_linear<In, Out, Bias>;
 };
 }  // namespace detail
 
