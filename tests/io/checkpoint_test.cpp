@@ -2,6 +2,7 @@
 // Checkpoints: a run that is resumed at any moment gives the bits of one that never stopped; damage
 // of any kind is seen; whatever happens while one is written, the old or the new can be loaded.
 
+#include "support/child.hpp"
 #include "support/data.hpp"
 #include "support/models.hpp"
 #include "system_calls.hpp"
@@ -9,7 +10,6 @@
 #if __has_include(<xxhash.h>)
 
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <linnet/checkpoint.hpp>
 
 #include <csignal>
@@ -116,16 +116,12 @@ std::string refusal(const std::string& file) {
 /// it.
 template <class F, class Until>
 int in_child(F&& f, Until&& until) {
-  const pid_t child = fork();
-  if (child == 0) {
+  const pid_t child = start_child([&] {
     f();
-    _exit(0);
-  }
-  BOOST_REQUIRE(child > 0);
+    return 0;
+  });
   until(child);
-  int status = 0;
-  BOOST_REQUIRE(waitpid(child, &status, 0) == child);
-  return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+  return end_of_child(child);
 }
 
 }  // namespace
@@ -461,7 +457,7 @@ BOOST_AUTO_TEST_CASE(two_processes_save) {
       if (!ln::save_checkpoint(path, *one.train)) _exit(1);
   };
   const auto look = [&](pid_t child) {
-    while (waitpid(child, nullptr, WNOHANG | WNOWAIT) == 0 || looks == 0) {
+    while (runs(child) || looks == 0) {
       LINNET_REQUIRE_OK(
           ln::load_checkpoint(bytes(contents(path)), *reader.train, "while it is written"));
       BOOST_TEST((reader.state() == r.state() || reader.state() == other.state()));

@@ -2,6 +2,7 @@
 // Whole files: what is read, what is refused, that a failed write leaves nothing behind, and what
 // becomes of links, modes, pipes and of writers that are killed or many.
 
+#include "support/child.hpp"
 #include "support/data.hpp"
 #include "system_calls.hpp"
 
@@ -9,7 +10,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -23,7 +23,9 @@ namespace ln = linnet;
 namespace fs = std::filesystem;
 using test::bytes;
 using test::contents;
+using test::end_of_child;
 using test::message;
+using test::start_child;
 
 namespace {
 
@@ -32,20 +34,6 @@ std::ptrdiff_t count(const std::string& folder) {
   return std::distance(fs::directory_iterator(folder), fs::directory_iterator());
 }
 
-/// Starts a process that ends with what f returns.
-template <class F>
-pid_t start(F&& f) {
-  const pid_t child = fork();
-  if (child == 0) _exit(f());
-  BOOST_REQUIRE(child > 0);
-  return child;
-}
-/// The exit status of a process, or minus the signal that ended it.
-int end(pid_t child) {
-  int status = 0;
-  BOOST_REQUIRE(waitpid(child, &status, 0) == child);
-  return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
-}
 /// Owner, group and mode.
 std::array<unsigned, 3> facts(const std::string& path) {
   struct stat s {};
@@ -114,7 +102,7 @@ BOOST_AUTO_TEST_CASE(a_pipe_as_input) {
   BOOST_TEST(message(ln::mapped_file::open(pipe)) ==
              pipe + ": expected a regular file, got a pipe");
   // Somebody who writes into it goes on waiting.
-  const pid_t writer = start([&] {
+  const pid_t writer = start_child([&] {
     alarm(60);
     return open(pipe.c_str(), O_WRONLY) < 0;
   });
@@ -123,7 +111,7 @@ BOOST_AUTO_TEST_CASE(a_pipe_as_input) {
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   BOOST_TEST(waitpid(writer, nullptr, WNOHANG) == 0);
   kill(writer, SIGKILL);
-  (void)end(writer);
+  (void)end_of_child(writer);
   BOOST_TEST(message(ln::corpus::open("/dev/null")) ==
              "/dev/null: expected a regular file, got a device");
 }
@@ -134,14 +122,14 @@ BOOST_AUTO_TEST_CASE(pipes_and_devices_are_written) {
   BOOST_REQUIRE(mkfifo(pipe.c_str(), 0666) == 0);
   BOOST_TEST(message(ln::write_file(pipe, bytes("x"))) ==
              pipe + ": expected a file that can be written, got a pipe that nobody reads");
-  const pid_t writer = start([&] { return ln::write_file(pipe, bytes(long_text)) ? 0 : 1; });
+  const pid_t writer = start_child([&] { return ln::write_file(pipe, bytes(long_text)) ? 0 : 1; });
   std::string got(long_text.size() + 1, '\0');
   {
     std::FILE* const from = std::fopen(pipe.c_str(), "rb");
     got.resize(std::fread(got.data(), 1, got.size(), from));
     std::fclose(from);
   }
-  BOOST_TEST(end(writer) == 0);
+  BOOST_TEST(end_of_child(writer) == 0);
   BOOST_TEST((got == long_text));
   BOOST_TEST(fs::is_fifo(pipe));
 
@@ -155,7 +143,7 @@ BOOST_AUTO_TEST_CASE(pipes_and_devices_are_written) {
 
   // An open file is written where it stands, and what is there stays.
   const std::string out = folder.path("out");
-  BOOST_TEST(end(start([&] {
+  BOOST_TEST(end_of_child(start_child([&] {
                const int file = open(out.c_str(), O_WRONLY | O_CREAT, 0666);
                if (dup2(file, 1) != 1 || write(1, "a", 1) != 1) return 1;
                if (!ln::write_file("/dev/stdout", bytes("b"))) return 2;
@@ -172,7 +160,7 @@ BOOST_AUTO_TEST_CASE(a_slow_pipe_gets_all) {
   int ends[2];
   BOOST_REQUIRE(pipe(ends) == 0);
   for (const bool refuses : {false, true}) {
-    const pid_t writer = start([&] {
+    const pid_t writer = start_child([&] {
       struct sigaction nothing {};
       nothing.sa_handler = [](int) {};
       sigaction(SIGALRM, &nothing, nullptr);
@@ -186,7 +174,7 @@ BOOST_AUTO_TEST_CASE(a_slow_pipe_gets_all) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
       n += static_cast<std::size_t>(read(ends[0], got.data() + n, got.size() - n));
     }
-    BOOST_TEST(end(writer) == 0);
+    BOOST_TEST(end_of_child(writer) == 0);
     BOOST_TEST((got == long_text));
   }
   close(ends[0]);
@@ -234,7 +222,7 @@ BOOST_AUTO_TEST_CASE(mode_and_owner_stay) {
   BOOST_REQUIRE(chmod(folder.path().c_str(), 0777) == 0);
   BOOST_REQUIRE(chmod(path.c_str(), 04662) == 0);
   const auto by_another = [&] {
-    return end(start([&] {
+    return end_of_child(start_child([&] {
       if (setgid(777) != 0 || setuid(777) != 0) return 2;
       return ln::write_file(path, bytes("x")) ? 0 : 1;
     }));
@@ -256,7 +244,7 @@ BOOST_AUTO_TEST_CASE(a_full_disk_keeps_the_old_file) {
   const std::string path = folder.path("a"), long_text(10'000, 'x');
   LINNET_REQUIRE_OK(ln::write_file(path, bytes("old")));
   for (const std::size_t most : {0u, 1u, 4095u, 4096u, 9'999u, 10'000u}) {
-    const int status = end(start([&] {
+    const int status = end_of_child(start_child([&] {
       std::signal(SIGXFSZ, SIG_IGN);
       const rlimit limit{most, most};
       setrlimit(RLIMIT_FSIZE, &limit);
@@ -295,7 +283,7 @@ BOOST_AUTO_TEST_CASE(several_writers_of_one_path) {
   LINNET_REQUIRE_OK(ln::write_file(path, bytes(text('a'))));
   std::vector<pid_t> writers;
   for (const char c : {'a', 'b', 'c'})
-    writers.push_back(start([&] {
+    writers.push_back(start_child([&] {
       const std::string mine = text(c);
       for (int i = 0; i < 40; ++i)
         if (!ln::write_file(path, bytes(mine))) return 1;
@@ -308,8 +296,8 @@ BOOST_AUTO_TEST_CASE(several_writers_of_one_path) {
     ++looks;
   };
   while (waitpid(writers[0], nullptr, WNOHANG) == 0) look();
-  BOOST_TEST(end(writers[1]) == 0);
-  BOOST_TEST(end(writers[2]) == 0);
+  BOOST_TEST(end_of_child(writers[1]) == 0);
+  BOOST_TEST(end_of_child(writers[2]) == 0);
   look();
   BOOST_TEST(torn == 0);
   BOOST_TEST(looks > 2);
@@ -322,7 +310,7 @@ BOOST_AUTO_TEST_CASE(killed_writers_leave_no_heap) {
   const test::scratch_folder folder;
   const std::string path = folder.path("a");
   const auto begin = [&](bool live) {
-    const pid_t child = start([&] {
+    const pid_t child = start_child([&] {
       alarm(60);  // outlives no failed test
       ln::detail::file_writer writer(path);
       writer.write(bytes("half"));
@@ -331,11 +319,11 @@ BOOST_AUTO_TEST_CASE(killed_writers_leave_no_heap) {
       pause();
       return 0;
     });
-    while (!fs::exists(folder.path("ready"))) std::this_thread::yield();
+    while (!fs::exists(folder.path("ready")) && test::runs(child)) std::this_thread::yield();
     fs::remove(folder.path("ready"));
     if (!live) {
       kill(child, SIGKILL);
-      BOOST_TEST(end(child) == -SIGKILL);
+      BOOST_TEST(end_of_child(child) == -SIGKILL);
     }
     return child;
   };
@@ -351,8 +339,8 @@ BOOST_AUTO_TEST_CASE(killed_writers_leave_no_heap) {
   BOOST_TEST(contents(path + ".partial") == "half");
   kill(alive, SIGKILL);
   kill(other, SIGKILL);
-  (void)end(alive);
-  (void)end(other);
+  (void)end_of_child(alive);
+  (void)end_of_child(other);
   LINNET_REQUIRE_OK(ln::write_file(path, bytes("again")));
   BOOST_TEST(count(folder.path()) == 1);
 
@@ -385,7 +373,7 @@ BOOST_AUTO_TEST_CASE(killed_while_writing) {
   LINNET_REQUIRE_OK(ln::write_file(path, bytes(old)));
   ln::random_stream random(ln::seed{3});
   for (int i = 0; i < 20; ++i) {
-    const pid_t child = start([&] {
+    const pid_t child = start_child([&] {
       alarm(60);
       for (;;)
         for (const std::string* text : {&fresh, &old})
@@ -393,7 +381,7 @@ BOOST_AUTO_TEST_CASE(killed_while_writing) {
     });
     std::this_thread::sleep_for(std::chrono::microseconds(random.below(20'000)));
     kill(child, SIGKILL);
-    BOOST_REQUIRE(end(child) == -SIGKILL);
+    BOOST_REQUIRE(end_of_child(child) == -SIGKILL);
     const std::string got = contents(path);
     BOOST_REQUIRE((got == old || got == fresh));
     BOOST_REQUIRE(count(folder.path()) <= 2);
