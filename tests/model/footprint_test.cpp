@@ -182,6 +182,19 @@ BOOST_AUTO_TEST_CASE(allocations_are_the_footprint) {
              ln::round_up(ln::packed<t5_int8>::bytes(), 64));
 }
 
+// Inputs that storages keep are chosen anew in each step.
+BOOST_AUTO_TEST_CASE(steps_of_corrected_codes_allocate_nothing) {
+  using small = ln::decoder<tiny_decoder_shape>;
+  const auto data = data_for<small>(2, 0, 5);
+  ln::weights<small> w;
+  ln::initialize(w, ln::seed{1});
+  using S = ln::storage::outlier_columns<ln::storage::int4<8>, 1>;
+  using trainer = ln::trainer<small, ln::adamw, float, ln::compute::fake_quantized<S>>;
+  auto train = trainer::open(w, data.limits());
+  LINNET_REQUIRE_OK(train);
+  BOOST_TEST(heap_use_of([&] { (void)train->step(data.view()); }).calls == 0);
+}
+
 // A session in memory of the caller allocates nothing, needs no more than its footprint (the
 // sanitizer sees it if it does), and computes the same.
 BOOST_AUTO_TEST_CASE(session_in_the_callers_memory) {

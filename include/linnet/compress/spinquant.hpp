@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <string>
 #include <utility>
 #include <vector>
@@ -231,7 +232,7 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
     if (step == how.steps) break;
     const double share = 1 / static_cast<double>(sum.tokens),
                  rate = how.rate / 2 *
-                        (1 + std::cos(3.141592653589793 * static_cast<double>(step) /
+                        (1 + std::cos(std::numbers::pi * static_cast<double>(step) /
                                       static_cast<double>(how.steps)));
     for (std::size_t i = 0; i < turns->size(); ++i) {
       for (const auto& side : (*turns)[i].sides)

@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cmath>
+#include <numbers>
 #include <utility>
 
 #include <linnet/ops/matmul.hpp>
@@ -155,7 +156,7 @@ void fourier_stages(const fourier_table<T>& t, index width, fourier_buffers<T>& 
 /// `buffers` are for width 1.
 template <class T>
 fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffers) {
-  constexpr double pi = 3.14159265358979323846;
+  constexpr double pi = std::numbers::pi;
   fourier_table<T> t;
   t.n = n;
   t.points = fourier_direct(n) ? n : fourier_padded(n);

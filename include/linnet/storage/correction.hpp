@@ -239,17 +239,11 @@ using low_rank_correction = corrected<S, low_rank_factors<Rank, Value>>;
 namespace detail {
 
 /// Rounds `x`[rows, columns] to a corrected storage: what the correction keeps counts as 0 for the
-/// codes and their scales. Where memory is lacking, scales become NaN.
+/// codes and their scales. `rest` has room for a copy of `x`.
 template <class S, class T>
 requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                             const matrix_ref<S>& to) {
+                                             const matrix_ref<S>& to, T* rest) {
   using Value = typename S::correction::value;
-  const memory_block memory(rows * columns * index{sizeof(T)});
-  auto* const rest = static_cast<T*>(memory.data());
-  if (rest == nullptr) {
-    to.scales[0] = std::numeric_limits<float>::quiet_NaN();
-    return;
-  }
   const auto& kept = to.correction;
   std::copy_n(x, rows * columns, rest);
   kept.choose(rows, columns, x);
@@ -271,6 +265,16 @@ requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T*
       }
     });
   }
+}
+/// Where memory is lacking, scales become NaN.
+template <class S, class T>
+requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
+                                             const matrix_ref<S>& to) {
+  const memory_block memory(rows * columns * index{sizeof(T)});
+  if (memory.data() == nullptr)
+    to.scales[0] = std::numeric_limits<float>::quiet_NaN();
+  else
+    encode_matrix(rows, columns, x, to, static_cast<T*>(memory.data()));
 }
 
 }  // namespace detail

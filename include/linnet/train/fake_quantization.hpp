@@ -136,7 +136,8 @@ constexpr bool steps_fit() {
   const auto fits = []<class Q>(std::type_identity<Q>) {
     if constexpr (Steps::trains_steps && Q::scaled) {
       const bool integers = !Q::centred && (Q::largest > 1 || Q::shared_bits == 2);
-      return !Q::per_tensor && !Q::ggml && (integers || !Steps::trains_weights);
+      return !Q::per_tensor && !Q::ggml &&
+             ((integers && !is_corrected<Q>) || !Steps::trains_weights);
     }
     return true;
   };
@@ -152,9 +153,11 @@ constexpr bool steps_fit() {
 template <class Steps, class S>
 consteval bool check_steps() {
   constexpr bool fits = steps_fit<Steps, S>();
-  static_assert(fits,
-                "linnet::steps: steps are trained of storages with one scale in f32 for each row "
-                "or group, such as storage::int4<32>; steps::learned needs symmetric integers");
+  static_assert(
+      fits,
+      "linnet::steps: steps are trained of storages with one scale in f32 for each row "
+      "or group, such as storage::int4<32>; steps::learned needs symmetric integers without a "
+      "correction");
   return true;
 }
 
@@ -233,7 +236,9 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
             const index columns = info.columns;
             each_strip(on, info, codes, [&](index first, index count, const auto& part) {
               const float* const x = from.data + first * columns;
-              if constexpr (!learns_steps || (trains_weights && !Q::scaled)) {
+              if constexpr (is_corrected<Q> && !learns_steps) {
+                encode_matrix(count, columns, x, part, numbers + first * columns);
+              } else if constexpr (!learns_steps || (trains_weights && !Q::scaled)) {
                 encode_matrix(count, columns, x, part);
               } else if constexpr (trains_weights) {
                 for (index r = 0; r < count; ++r)

@@ -4,6 +4,7 @@
 /// Learning rate and dropout as functions of the step.
 
 #include <cmath>
+#include <numbers>
 
 #include <linnet/core/options.hpp>
 
@@ -63,7 +64,7 @@ struct schedule {
         if (t < warmup) return peak * now / w;
         if (t >= steps) return floor;
         const double progress = (now - w) / (static_cast<double>(steps) - w);
-        return floor + 0.5 * (peak - floor) * (1 + std::cos(3.14159265358979323846 * progress));
+        return floor + 0.5 * (peak - floor) * (1 + std::cos(std::numbers::pi * progress));
       }
       case kind::inverse_sqrt:
         return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
