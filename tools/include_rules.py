@@ -54,6 +54,7 @@ STANDARD = {
     "memory": "align make_unique unique_ptr",
     "new": "bad_alloc nothrow",
     "numeric": "accumulate iota",
+    "numbers": "numbers",
     "optional": "nullopt optional",
     "queue": "priority_queue",
     "set": "set",
