@@ -12,6 +12,7 @@
 #include <fstream>
 #include <iostream>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,25 +35,15 @@ std::string folder() {
 }
 
 // One vector of length 1 for each text, so that products are cosines.
-std::vector<float> embed(ln::embedder<Model>& run, const ln::tokenizer& pieces,
-                         const Words& texts) {
+std::vector<float> embed(ln::embedder<Model>& run, ln::encoder_texts& read, const Words& texts) {
   std::vector<float> all;
-  for (std::size_t i = 0; i < texts.size();) {
-    std::vector<std::vector<ln::token>> rows;
-    std::vector<ln::index> lengths;
-    for (; i < texts.size() && std::ssize(rows) < batch; ++i) {
-      std::vector<ln::token>& one = rows.emplace_back(1, pieces.find("[CLS]"));
-      pieces.encode(texts[i], one);
-      one.resize(std::min(one.size(), std::size_t{longest - 1}));
-      one.push_back(pieces.find("[SEP]"));
-      lengths.push_back(std::ssize(one));
+  for (std::span<const std::string> rest = texts; !rest.empty();) {
+    const auto some = rest.first(std::min(rest.size(), std::size_t{batch}));
+    if (const auto b = read.batch(some)) {
+      const auto vectors = run.embed(*b);
+      all.insert(all.end(), vectors.begin(), vectors.end());
     }
-    const ln::index length = *std::max_element(lengths.begin(), lengths.end());
-    std::vector<ln::token> ids;  // [batch, length], padded on the right
-    for (std::vector<ln::token>& one : rows)
-      one.resize(std::size_t(length)), ids.insert(ids.end(), one.begin(), one.end());
-    const auto vectors = run.embed({ids.data(), lengths.data(), nullptr, std::ssize(rows), length});
-    all.insert(all.end(), vectors.begin(), vectors.end());
+    rest = rest.subspan(some.size());
   }
   return all;
 }
@@ -78,7 +69,9 @@ int main(int count, char** argument) {
   const auto pieces = ln::read_hf_tokenizer(folder() + "/tokenizer.json");
   const auto packed = ln::pack(w);
   auto run = ln::embedder<Model>::open(packed, {.batch = batch, .target = longest});
-  for (const auto* why : {loaded ? nullptr : &loaded.error(), pieces ? nullptr : &pieces.error(),
+  using Reader = ln::result<ln::encoder_texts>;
+  auto read = pieces ? ln::encoder_texts::open(*pieces, longest) : Reader(pieces.error());
+  for (const auto* why : {loaded ? nullptr : &loaded.error(), read ? nullptr : &read.error(),
                           run ? nullptr : &run.error()})
     if (why) return std::fprintf(stderr, "%s\n", why->message().c_str()), 1;
 
@@ -87,13 +80,13 @@ int main(int count, char** argument) {
   if (!given.empty()) texts = paragraphs_of(given[0]);
   if (texts.empty()) return std::fprintf(stderr, "%s: no text\n", given[0].c_str()), 1;
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<float> vectors = embed(*run, *pieces, texts);
+  const std::vector<float> vectors = embed(*run, *read, texts);
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-  const double speed = double(texts.size()) / taken.count();
-  std::printf("%zu paragraphs, %.0f a second\n", texts.size(), speed);
+  std::printf("%zu paragraphs, %.0f a second\n", texts.size(),
+              double(texts.size()) / taken.count());
 
   const auto answer = [&](const std::string& query) {
-    const std::vector<float> asked = embed(*run, *pieces, {query});
+    const std::vector<float> asked = embed(*run, *read, {query});
     std::vector<std::pair<float, std::string>> found;
     for (const float* one = vectors.data(); const std::string& text : texts) {
       found.emplace_back(std::inner_product(asked.begin(), asked.end(), one, 0.0F), text);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <iostream>
 #include <linnet/compress/quantize.hpp>
+#include <linnet/data/encoder_texts.hpp>
 #include <linnet/formats/hugging_face.hpp>
 #include <linnet/generate/embedder.hpp>
 #include <linnet/model/presets.hpp>
@@ -31,35 +32,15 @@ ln::packed<minilm> load(const std::string& directory) {
   return ln::pack(w);
 }
 
-/// Ids with the marks around them that BERT reads.
-class reader {
- public:
-  explicit reader(const std::string& path)
-      : pieces_(take(ln::read_hf_tokenizer(path))),
-        begin_(mark(path, "[CLS]")),
-        end_(mark(path, "[SEP]")) {
-    if (pieces_.vocabulary() > minilm::shape.vocabulary)
-      throw failure(fmt::format("{}: {} tokens, but the model's vocabulary is {}", path,
-                                pieces_.vocabulary(), minilm::shape.vocabulary));
-  }
-  std::vector<ln::token> operator()(std::string_view text) const {
-    std::vector<ln::token> ids{begin_};
-    if (!pieces_.encode(text, ids)) throw failure("not enough memory for a text");
-    ids.resize(std::min(ids.size(), static_cast<std::size_t>(longest - 1)));
-    ids.push_back(end_);
-    return ids;
-  }
-
- private:
-  ln::tokenizer pieces_;
-  ln::token begin_, end_;
-
-  ln::token mark(const std::string& path, const char* name) const {
-    const ln::token id = pieces_.find(name);
-    if (id < 0) throw failure(fmt::format("{}: no token {}", path, name));
-    return id;
-  }
-};
+/// The tokenizer beside the weights.
+ln::tokenizer pieces_of(const std::string& directory) {
+  const std::string path = directory + "/tokenizer.json";
+  ln::tokenizer pieces = take(ln::read_hf_tokenizer(path));
+  if (pieces.vocabulary() > minilm::shape.vocabulary)
+    throw failure(fmt::format("{}: {} tokens, but the model's vocabulary is {}", path,
+                              pieces.vocabulary(), minilm::shape.vocabulary));
+  return pieces;
+}
 
 void print(std::span<const float> vector, bool json) {
   std::string line = json ? "{\"embedding\":[" : "";
@@ -74,30 +55,15 @@ void embed(const embed_options& o) {
   static constexpr std::string_view known[] = {"minilm"};
   check_name("model", o.model, known);
   const std::string directory = weights_of(o.model, o.weights);
-  const reader read(directory + "/tokenizer.json");
+  const ln::tokenizer pieces = pieces_of(directory);
+  auto read = take(ln::encoder_texts::open(pieces, longest));
   const ln::packed<minilm> weights = load(directory);
   const ln::index most = o.texts.empty() ? 1 : std::min<ln::index>(o.batch, std::ssize(o.texts));
   auto run = take(ln::embedder<minilm>::open(
       weights, {.batch = most, .target = longest, .threads = o.threads}));
 
   const auto embed_some = [&](std::span<const std::string> texts) {
-    std::vector<std::vector<ln::token>> all;
-    std::vector<ln::index> lengths;
-    ln::index length = 0;
-    for (const std::string& text : texts) {
-      all.push_back(read(text));
-      lengths.push_back(std::ssize(all.back()));
-      length = std::max(length, lengths.back());
-    }
-    std::vector<ln::token> ids;  // padded on the right
-    for (std::vector<ln::token>& one : all) {
-      one.resize(static_cast<std::size_t>(length));
-      ids.insert(ids.end(), one.begin(), one.end());
-    }
-    const auto vectors = run.embed({.tokens = ids.data(),
-                                    .lengths = lengths.data(),
-                                    .batch = std::ssize(texts),
-                                    .length = length});
+    const auto vectors = run.embed(take(read.batch(texts)));
     if (vectors.empty())
       throw failure("the model gives nothing: " + std::string(run.last_refusal()));
     for (std::size_t i = 0; i < texts.size(); ++i)

@@ -9,6 +9,7 @@
 #include <linnet/compress/collapse.hpp>
 #include <linnet/compress/quantize.hpp>
 #include <linnet/compress/unshare.hpp>
+#include <linnet/data/encoder_texts.hpp>
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/language.hpp>
