@@ -16,3 +16,4 @@
 #include <linnet/compress/smooth.hpp>
 #include <linnet/compress/spinquant.hpp>
 #include <linnet/compress/spqr.hpp>
+#include <linnet/compress/steps.hpp>

@@ -3,6 +3,7 @@
 
 #include <linnet/low_rank.hpp>
 
+#include "support/data.hpp"
 #include "support/scoring.hpp"
 
 namespace test::low_rank_test {
@@ -158,6 +159,32 @@ BOOST_AUTO_TEST_CASE(full_rank_is_the_same_function) {
                            tensor(f, "blocks.1.attention.k.v.weight"), 4, 8, 4) < 1e-26);
   BOOST_TEST(tensor(f, "blocks.1.attention.v.u.bias") == tensor(w, "blocks.1.attention.v.bias"));
   BOOST_TEST(same(f) > 1e-3);
+}
+
+// The step of a pipeline: the type spelled in full, and the weights of factorise().
+BOOST_AUTO_TEST_CASE(as_a_step) {
+  namespace step = ln::step;
+  using both = ln::decoder<tiny_decoder_shape, ln::bias::all, ln::ffn::low_rank<3>,
+                           ln::attention::low_rank<4>>;
+  static_assert(std::is_same_v<ln::pipeline<dense, step::low_rank<3>>::type, low<3>>);
+  static_assert(std::is_same_v<ln::pipeline<dense, step::low_rank<3, 4>>::type, both>);
+  static_assert(
+      std::is_same_v<ln::pipeline<dense, step::low_rank<0, 4>, step::low_rank<3>>::type, both>);
+  static_assert(!ln::composes<dense, step::low_rank<3>, step::low_rank<2>>);
+  static_assert(!ln::composes<dense, step::low_rank<8>>);
+  static_assert(!ln::composes<dense, step::low_rank<0, 5>>);
+  using deltas = ln::decoder<tiny_decoder_shape, ln::sharing::lora<2>>;
+  static_assert(!ln::composes<deltas, step::low_rank<3>>);
+  ln::weights<dense> w;
+  randomize(w);
+  const auto f = ln::apply(w, step::low_rank<3>{});
+  LINNET_REQUIRE_OK(f);
+  BOOST_TEST(same_bytes(*f, ln::factorise<low<3>>(w)));
+  w.visit([](const ln::parameter_path&, const ln::tensor_info&, auto& leaf) {
+    values_of(leaf)[0] = std::numeric_limits<float>::infinity();
+  });
+  BOOST_TEST(message(ln::apply(w, step::low_rank<3>{})) ==
+             "factorise: embedding.weight: expected finite numbers, got a NaN or an infinity");
 }
 
 // Fresh factors multiply to entries that deviate as those of the matrix they stand for.

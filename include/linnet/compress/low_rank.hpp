@@ -9,7 +9,11 @@
 
 #include <linnet/compress/after_eigen.inl>
 
+#include <algorithm>
+#include <type_traits>
+
 #include <linnet/compress/counterpart.hpp>
+#include <linnet/compress/pipeline.hpp>
 #include <linnet/model/decoder.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -91,5 +95,61 @@ weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
       });
   return low;
 }
+
+namespace detail {
+
+/// The decoder `M` with its feed-forward and attention factored; a rank of 0 leaves them.
+template <class M, index Ffn, index Attention>
+struct factored_model {
+  using feed_forward = linnet::ffn::low_rank<Ffn, typename M::ffn>;
+  using mixing = linnet::attention::low_rank<Attention, typename M::attention>;
+  using type =
+      typename M::template with<linnet::ffn::policy,
+                                std::conditional_t<Ffn == 0, typename M::ffn, feed_forward>>::
+          template with<
+              linnet::attention::policy,
+              typename std::conditional_t<Attention == 0, std::type_identity<typename M::attention>,
+                                          std::type_identity<mixing>>::type>;
+};
+/// Whether it can be factored.
+template <class M, index Ffn, index Attention>
+constexpr bool factors() {
+  if constexpr (is_decoder<M>)
+    return (Ffn > 0 || Attention > 0) && M::sharing::projections.plain() &&
+           (Ffn == 0 ||
+            (M::ffn::has_output_map && Ffn > 0 && Ffn <= M::d && Ffn <= M::shape.d_ff)) &&
+           (Attention == 0 || (M::attention::supports_low_rank && Attention > 0 &&
+                               Attention <= (std::min)(M::d, M::self.kv())));
+  return false;
+}
+
+}  // namespace detail
+
+namespace step {
+
+/// factorise(): matrices of feed-forwards become products of two through `Ffn`, those of attention
+/// through `Attention`; a rank of 0 leaves them.
+template <index Ffn, index Attention = 0>
+struct low_rank {
+  template <class M>
+  static constexpr bool accepts =
+      linnet::detail::factors<M, Ffn, Attention>() && linnet::detail::stored_in_full<M>;
+  template <class M>
+  using type = typename linnet::detail::factored_model<M, Ffn, Attention>::type;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::low_rank factors decoders' standard and gated "
+                  "feed-forwards and softmax attention, by ranks up to their widths, before "
+                  "step::rotate_online and without deltas (step::unshare adds those up)");
+    return true;
+  }
+  template <class M, class T>
+  auto apply(const weights<M, T>& w) const {
+    return linnet::factorise<type<M>>(w);
+  }
+};
+
+}  // namespace step
 
 LINNET_NAMESPACE_END

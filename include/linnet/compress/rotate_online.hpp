@@ -28,7 +28,9 @@ struct online_model {
     using type = Attention;
   };
   template <class Attention>
-  requires(Attention::supports_low_rank) struct rotated_attention<Attention> {
+  requires(Attention::supports_low_rank && !requires {
+    typename Attention::plain;  // it rotates already
+  }) struct rotated_attention<Attention> {
     using type = attention::hadamard<Attention>;
   };
   using type = typename M::template with<linnet::ffn::policy, ffn>::template with<
