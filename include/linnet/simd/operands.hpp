@@ -200,6 +200,22 @@ struct integer_epilogue {
   }
 };
 
+/// How a row is rounded to int8. Numbers whose magnitudes have the bits `outliers` or more stay out
+/// of it: they become 0. Infinities and NaN are no outliers.
+struct int8_rounding {
+  static constexpr std::int32_t infinity = 0x7f800000;
+  float largest = 127;               ///< the code of the largest magnitude, at most 127
+  std::int32_t outliers = infinity;  ///< infinity where there are none
+
+  /// Whether `x` is an outlier.
+  bool keeps(float x) const {
+    std::int32_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    bits &= 0x7fffffff;
+    return bits >= outliers && bits < infinity;
+  }
+};
+
 /// How codes with scales for groups of inputs become numbers.
 enum class code_offset {
   origin,  ///< scale * (code - a constant)
