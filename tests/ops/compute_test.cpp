@@ -194,7 +194,7 @@ BOOST_AUTO_TEST_CASE(four_bits) {
 }
 BOOST_AUTO_TEST_CASE(floats_of_eight_bits) {
   check<compute::fp8, storage::int4<32>>();
-  check<compute::fp8, storage::nf4_per<0>>();
+  check<compute::fp8, storage::fp4<8, storage::fp4_scales::power_of_two>>();
 }
 
 // Outliers cost all inputs of a token their precision, unless they are kept.

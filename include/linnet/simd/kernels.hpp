@@ -58,6 +58,7 @@
   LINNET_DECODE(L, f16_code, code::u8, false)                                                     \
   LINNET_DECODE(L, float, code::u3, false)                                                        \
   LINNET_DECODE(L, float, code::u2, false)                                                        \
+  LINNET_DECODE(L, float, code::f4_e2m1, false)                                                   \
   LINNET_DECODE(L, float, code::nf4, false)                                                       \
   LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                  \
   LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);   \

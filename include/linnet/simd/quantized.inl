@@ -23,14 +23,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {

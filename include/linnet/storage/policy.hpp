@@ -108,8 +108,9 @@ struct policy {
   static constexpr bool real_zeros = false;  ///< whether zero points are no codes but any numbers
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
-  static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
-  static constexpr index shared_bits = 0;    ///< of a code that shares its `value` with others
+  static constexpr bool fixed_scales = false;  ///< whether some numbers are no scales
+  static constexpr index group = 0;            ///< inputs that share a scale; 0 for a whole row
+  static constexpr index shared_bits = 0;      ///< of a code that shares its `value` with others
 };
 /// Storage of plain numbers, which kernels read as they are.
 template <class Real>
