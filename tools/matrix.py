@@ -35,7 +35,7 @@ ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "st
                "per role": "storage::per_role<storage::q4_1, storage::embedding<storage::q8_0>, "
                            "storage::attention_v<storage::int3<>>, storage::ffn_down<storage::nf4>>",
                "ternary": "storage::ternary",
-               "f16": "storage::f16", "int8": "storage::int8", "fp8_e5m2": "storage::fp8_e5m2",
+               "fp4": "storage::fp4<8>", "f16": "storage::f16", "int8": "storage::int8", "fp8_e5m2": "storage::fp8_e5m2",
                "bf16": "storage::bf16",
                "outlier columns": "storage::outlier_columns<storage::int4<8>, 2>",
                "sparse outliers": "storage::sparse_outliers<storage::spqr<3>, 2>",
@@ -50,6 +50,9 @@ ALSO_IN_INT8 = {
     "ternary in int8": "storage::ternary, compute::int8",
     "int8 groups in int8": "storage::int8_per<storage::granularity::group, "
                            "storage::symmetry::asymmetric>, compute::int8",
+    "int8 in mixed int8": "storage::int8, compute::mixed_int8<1.0>",
+    "int4 in int4": "storage::int4<8>, compute::int4",
+    "fp4 in fp8": "storage::fp4<8, storage::fp4_scales::power_of_two>, compute::fp8",
 }
 
 DECODERS = {

@@ -141,6 +141,7 @@ BOOST_AUTO_TEST_CASE(bytes_of_matrices) {
   static_assert(ln::matrix_bytes<storage::int6<>>(3, 33) == 3 * (25 + 2 * 4));
   static_assert(ln::matrix_bytes<storage::nf4>(3, 65) == 3 * (33 + 2 * 4));
   static_assert(ln::matrix_bytes<storage::nf4_per<0>>(3, 65) == 3 * (33 + 4));
+  static_assert(ln::matrix_bytes<storage::fp4<>>(3, 65) == 3 * (33 + 3 * 4));
   static_assert(ln::bits_per_weight<storage::int3<64>>(640) == 3.5);
   static_assert(ln::bits_per_weight<storage::int4<0>>(64) == 4.5);
   static_assert(ln::bits_per_weight<storage::q4_1>(64) == 6);

@@ -134,6 +134,7 @@ BOOST_AUTO_TEST_CASE(storage_types_round_trip) {
   BOOST_TEST(four->find("embedding.weight.scales")->description() == "F32 [41, 3]");
   (void)round_trip(ln::quantize<ln::storage::f16>(w));
   (void)round_trip(ln::quantize<ln::storage::nf4>(w));
+  (void)round_trip(ln::quantize<ln::storage::fp4<8>>(w));
   (void)round_trip(ln::quantize<ln::storage::ternary>(w));
   const auto three =
       ln::parse_safetensors(test::bytes(round_trip(ln::quantize<ln::storage::int3<0>>(w))));

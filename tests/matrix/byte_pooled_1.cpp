@@ -15,7 +15,7 @@ BOOST_AUTO_TEST_CASE(model_01) {
   check<byte_pooled, ln::kv::bf16>("byte_pooled: cache bf16");
 }
 BOOST_AUTO_TEST_CASE(model_02) {
-  check<byte_pooled, ln::storage::q4_0, ln::compute::int8>("byte_pooled: weights q4_0 in int8");
+  check<byte_pooled, ln::storage::ternary, ln::compute::int8>("byte_pooled: weights ternary in int8");
 }
 BOOST_AUTO_TEST_CASE(model_03) {
   check<byte_pooled, ln::kv::int4>("byte_pooled: cache int4");
@@ -27,10 +27,10 @@ BOOST_AUTO_TEST_CASE(model_05) {
   check<byte_pooled, ln::attention::linear<>>("byte_pooled: attention linear");
 }
 BOOST_AUTO_TEST_CASE(model_06) {
-  check<byte_pooled, ln::attention::linear<>, ln::storage::ternary, ln::compute::int8>("byte_pooled: attention linear, weights ternary in int8");
+  check<byte_pooled, ln::attention::linear<>, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("byte_pooled: attention linear, weights int8 groups in int8");
 }
 BOOST_AUTO_TEST_CASE(model_07) {
-  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::bf16, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("byte_pooled: attention window, cache bf16, weights int8 groups in int8");
+  check<byte_pooled, ln::attention::sliding_window<7>, ln::kv::bf16, ln::storage::int8, ln::compute::mixed_int8<1.0>>("byte_pooled: attention window, cache bf16, weights int8 in mixed int8");
 }
 BOOST_AUTO_TEST_CASE(model_08) {
   check<byte_pooled, ln::attention::sliding_window<7>>("byte_pooled: attention window");

@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_87) {
   check<decoder, ln::kv::int8, ln::depths::mixture_of_depths<0.5>, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::position::sinusoidal>("decoder: cache int8, depths mixture, ffn gelu, position sinusoidal");
 }
 BOOST_AUTO_TEST_CASE(model_88) {
-  check<decoder, ln::kv::int8, ln::ffn::sub_norm<>, ln::attention::sub_norm<>, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::storage::low_rank_correction<ln::storage::int4<8>, 2>, ln::compute::int8>("decoder: cache int8, ffn sub norm, sharing repeat, position sinusoidal, weights low rank in int8");
+  check<decoder, ln::kv::int8, ln::ffn::sub_norm<>, ln::attention::sub_norm<>, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("decoder: cache int8, ffn sub norm, sharing repeat, position sinusoidal, weights int8 groups in int8");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -27,7 +27,7 @@ BOOST_AUTO_TEST_CASE(model_21) {
   check<decoder, ln::attention::linear<>, ln::ffn::skip, ln::position::learned>("decoder: attention linear, ffn skip, position learned");
 }
 BOOST_AUTO_TEST_CASE(model_22) {
-  check<decoder, ln::attention::lsh<4, 3>, ln::kv::bf16, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::sharing::repeat<2>, ln::position::none, ln::storage::f16>("decoder: attention lsh, cache bf16, ffn gelu, sharing repeat, position none, weights f16");
+  check<decoder, ln::attention::lsh<4, 3>, ln::kv::bf16, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::sharing::repeat<2>, ln::position::none, ln::storage::fp4<8>>("decoder: attention lsh, cache bf16, ffn gelu, sharing repeat, position none, weights fp4");
 }
 BOOST_AUTO_TEST_CASE(model_23) {
   check<decoder, ln::attention::lsh<4, 3>, ln::sharing::ffn, ln::position::sinusoidal, ln::storage::q4_0, ln::compute::int8, ln::embedding::factorised<4>>("decoder: attention lsh, sharing ffn, position sinusoidal, weights q4_0 in int8, ends factorised");

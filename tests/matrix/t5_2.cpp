@@ -24,7 +24,7 @@ BOOST_AUTO_TEST_CASE(model_12) {
   check<t5, ln::decoder_stack<ln::attention::sliding_window<4>>, ln::ffn::rwkv4_channel_mix, ln::encoder_stack<ln::attention::lsh<4, 3>>>("t5: decoder window, ffn channel mix, encoder lsh");
 }
 BOOST_AUTO_TEST_CASE(model_13) {
-  check<t5, ln::storage::ternary, ln::compute::int8, ln::ffn::reparam<3>, ln::encoder_stack<ln::attention::longformer<4, 1>>>("t5: weights ternary in int8, ffn reparam, encoder longformer");
+  check<t5, ln::storage::fp4<8, ln::storage::fp4_scales::power_of_two>, ln::compute::fp8, ln::ffn::reparam<3>, ln::encoder_stack<ln::attention::longformer<4, 1>>>("t5: weights fp4 in fp8, ffn reparam, encoder longformer");
 }
 BOOST_AUTO_TEST_CASE(model_14) {
   check<t5, ln::kv::int4, ln::ffn::gated_gelu, ln::encoder_stack<ln::attention::linear<>>, ln::storage::bf16, ln::compute::bf16, ln::tie::untied>("t5: cache int4, ffn gated, encoder linear, weights bf16 in bf16, ends untied");
@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_15) {
   check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::linear<>>, ln::ffn::reparam<3>, ln::encoder_stack<ln::attention::lsh<4, 3>>>("t5: cache int4, decoder linear, ffn reparam, encoder lsh");
 }
 BOOST_AUTO_TEST_CASE(model_16) {
-  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::lsh<4, 3>>, ln::encoder_stack<ln::attention::longformer<4, 1>>, ln::storage::int8>("t5: cache int4, decoder lsh, encoder longformer, weights int8");
+  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::lsh<4, 3>>, ln::encoder_stack<ln::attention::longformer<4, 1>>, ln::storage::fp4<8>>("t5: cache int4, decoder lsh, encoder longformer, weights fp4");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -623,14 +623,18 @@ struct byte_pooled {
 
 /// What sums in another order may do to a logit of model `M`, as a share of the largest: where
 /// numbers are rounded to codes on their way, a sum may take the code beside its own in each of the
-/// two layers. That is 1/256 away in bfloat16 and less in int8. A state that every token changes
-/// carries each difference on.
+/// two layers. That is 1/256 away in bfloat16 and less in int8, and 1/14 where inputs of products
+/// have 4 bits or are 8-bit floats. A state that every token changes carries each difference on.
 template <class M>
 constexpr double bound() {
   if constexpr (requires { requires std::is_same_v<typename M::attention, ln::mixer::rwkv7>; })
     return 1e-4;
-  constexpr bool rounds = M::cache::code != ln::kv_code::exact ||
-                          !std::is_same_v<typename M::storage::compute, ln::compute::f32>;
+  using inputs = typename M::storage::compute;
+  if constexpr (std::is_same_v<inputs, ln::compute::int4> ||
+                std::is_same_v<inputs, ln::compute::fp8>)
+    return 2.0 / 14;
+  constexpr bool rounds =
+      M::cache::code != ln::kv_code::exact || !std::is_same_v<inputs, ln::compute::f32>;
   return rounds ? 2.0 / 256 : 1e-5;
 }
 

@@ -385,6 +385,7 @@ BOOST_AUTO_TEST_CASE(forward_ggml) {
   check_forward<float, storage::q4_1>();
 }
 BOOST_AUTO_TEST_CASE(forward_nf4) { check_forward<float, storage::nf4>(); }
+BOOST_AUTO_TEST_CASE(forward_fp4) { check_forward<float, storage::fp4<64>>(); }
 BOOST_AUTO_TEST_CASE(forward_f16) { check_forward<float, storage::f16>(); }
 BOOST_AUTO_TEST_CASE(forward_fp8) {
   check_forward<float, storage::fp8_e4m3>();

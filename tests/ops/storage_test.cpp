@@ -21,16 +21,18 @@ std::uint32_t bits_of(float x) {
 bool is_nan(double x) { return !ln::is_finite(x) && !(std::abs(x) > 1); }
 
 /// A small float by the definition: sign, exponent, fraction, bias (Micikevicius et al. 2022).
-double by_definition(unsigned code, int exponent_bits, int fraction_bits, bool finite) {
+double by_definition(unsigned code, int exponent_bits, int fraction_bits,
+                     storage::specials specials) {
   const int bias = (1 << (exponent_bits - 1)) - 1, top = (1 << exponent_bits) - 1;
   const unsigned fraction = code & ((1u << fraction_bits) - 1);
   const int exponent = static_cast<int>(code >> fraction_bits) & top;
   const double sign = code >> (exponent_bits + fraction_bits) & 1u ? -1 : 1;
   const double part = fraction / std::pow(2.0, fraction_bits);
-  if (exponent == top && !finite)
+  if (exponent == top && specials == storage::specials::ieee)
     return fraction ? std::numeric_limits<double>::quiet_NaN()
                     : sign * std::numeric_limits<double>::infinity();
-  if (exponent == top && fraction == (1u << fraction_bits) - 1)
+  if (exponent == top && fraction == (1u << fraction_bits) - 1 &&
+      specials == storage::specials::nan)
     return std::numeric_limits<double>::quiet_NaN();
   return sign *
          (exponent ? std::pow(2.0, exponent - bias) * (1 + part) : std::pow(2.0, 1 - bias) * part);
@@ -38,11 +40,11 @@ double by_definition(unsigned code, int exponent_bits, int fraction_bits, bool f
 
 /// All codes: the value, its encoding, and both roundings around the midpoint to the next code.
 template <class S>
-void check_small_float(int exponent_bits, int fraction_bits, bool finite) {
+void check_small_float(int exponent_bits, int fraction_bits, storage::specials specials) {
   const unsigned codes = 1u << (1 + exponent_bits + fraction_bits);
   int wrong_value = 0, wrong_code = 0, wrong_middle = 0;
   for (unsigned c = 0; c < codes; ++c) {
-    const double want = by_definition(c, exponent_bits, fraction_bits, finite);
+    const double want = by_definition(c, exponent_bits, fraction_bits, specials);
     const double got = S::decode(static_cast<typename S::value>(c));
     if (is_nan(want)) {
       wrong_value += !is_nan(got);
@@ -51,7 +53,7 @@ void check_small_float(int exponent_bits, int fraction_bits, bool finite) {
     }
     wrong_value += got != want;
     wrong_code += static_cast<unsigned>(S::encode(got)) != c;
-    const double next = by_definition(c + 1, exponent_bits, fraction_bits, finite);
+    const double next = by_definition(c + 1, exponent_bits, fraction_bits, specials);
     if ((c & (codes / 2 - 1)) + 1 >= codes / 2 || !ln::is_finite(next)) continue;
     const double middle = 0.5 * (want + next), beyond = std::nextafter(middle, next);
     const unsigned even = c % 2 ? c + 1 : c;
@@ -379,6 +381,8 @@ BOOST_AUTO_TEST_CASE(extreme_rows_in_every_storage) {
   check_extremes<storage::int5<>>(0.5 / 15);
   check_extremes<storage::int6<>>(0.5 / 31);
   check_extremes<storage::nf4>(0.16);
+  check_extremes<storage::fp4<8>>(1.0 / 6);
+  check_extremes<storage::fp4<8, storage::fp4_scales::power_of_two>>(1.0 / 3);
   // Scales in half precision: what is tiny becomes 0.
   check_extremes<storage::q8_0>(0.5 / 127, 6e4, 1e-35);
   check_extremes<storage::q4_0>(0.5 / 7, 6e4, 1e-35);
@@ -425,14 +429,19 @@ BOOST_AUTO_TEST_CASE(codes_of_special_numbers) {
   BOOST_TEST(storage::nf4::encode(nan) == 7);
   BOOST_TEST(storage::nf4::encode(infinity) == 15);
   BOOST_TEST(storage::nf4::encode(-infinity) == 0);
+  BOOST_TEST(storage::fp4<>::encode(nan) == 0);
+  BOOST_TEST(storage::fp4<>::encode(infinity) == 7);
+  BOOST_TEST(storage::fp4<>::encode(-infinity) == 15);
 }
 
 #if !defined(__FAST_MATH__)
 BOOST_AUTO_TEST_CASE(small_floats) {
-  check_small_float<storage::bf16>(8, 7, false);
-  check_small_float<storage::f16>(5, 10, false);
-  check_small_float<storage::fp8_e4m3>(4, 3, true);
-  check_small_float<storage::fp8_e5m2>(5, 2, false);
+  using enum storage::specials;
+  check_small_float<storage::bf16>(8, 7, ieee);
+  check_small_float<storage::f16>(5, 10, ieee);
+  check_small_float<storage::fp8_e4m3>(4, 3, nan);
+  check_small_float<storage::fp8_e5m2>(5, 2, ieee);
+  check_small_float<storage::fp4<>>(2, 1, none);
   const auto e4m3 = [](double x) {
     return storage::fp8_e4m3::decode(storage::fp8_e4m3::encode(x));
   };
@@ -455,6 +464,7 @@ BOOST_AUTO_TEST_CASE(vectors_decode_every_code) {
   check_vectors<storage::int5<>>();
   check_vectors<storage::int6<>>();
   check_vectors<storage::nf4>();
+  check_vectors<storage::fp4<>>();
 }
 #endif
 
@@ -474,7 +484,9 @@ BOOST_AUTO_TEST_CASE(half_a_step_at_most) {
   check_rounding<storage::q4_0>(2.01);  // 8 of the other sign becomes 7
   check_rounding<storage::q4_1>(1.02);
   check_rounding<storage::nf4_per<0>>(0.3039);
-  check_rounding<storage::nf4>(0.3039);   // between the codes -1 and -0.69619
+  check_rounding<storage::nf4>(0.3039);  // between the codes -1 and -0.69619
+  check_rounding<storage::fp4<32>>(2);   // from 4 to 6
+  check_rounding<storage::fp4<0>>(2);
   check_rounding<storage::fp8_e4m3>(32);  // from 416 to 448
   check_rounding<storage::fp8_e5m2>(8192);
 }
@@ -485,6 +497,27 @@ BOOST_AUTO_TEST_CASE(nf4_table) {
                              .07958, .16093,  .24611,  .33792,  .44071,  .56262,  .72296,  1};
   for (unsigned c = 0; c < 16; ++c)
     BOOST_TEST(distance_of(storage::nf4::decode(static_cast<std::uint8_t>(c)), want[c]) < 6e-6);
+}
+
+// All 16 values of fp4, and scales that are powers of two: the least by which no number is cut.
+BOOST_AUTO_TEST_CASE(floats_of_four_bits) {
+  constexpr double want[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+  for (unsigned c = 0; c < 16; ++c)
+    BOOST_TEST(storage::fp4<>::decode(static_cast<std::uint8_t>(c)) ==
+               (c < 8 ? want[c] : -want[c - 8]));
+  using powers = storage::fp4<8, storage::fp4_scales::power_of_two>;
+  for (const auto& [most, scale] : {std::pair{6.0, 1.0},
+                                    {6.0001, 2.0},
+                                    {5.9, 1.0},
+                                    {3.0, 0.5},
+                                    {2.9, 0.5},
+                                    {-0.0751, 0.015625},
+                                    {-768.0, 128.0},
+                                    {0.0, 1.0}}) {
+    const matrix<float, powers> w(1, 8, {0, most, most / 3, 0, 0, 0, 0, 0});
+    BOOST_TEST(static_cast<double>(w.row_scales[0]) == scale, most);
+    BOOST_TEST(distance_of(w.meaning[1], most) <= scale);
+  }
 }
 
 // Inputs as bf16 and int8: what the kernels of each level make is what the storage type makes.

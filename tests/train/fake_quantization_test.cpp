@@ -167,6 +167,53 @@ void check_scales(double rate) {
   BOOST_TEST(distance(got, expected) < 0.01 * largest);
 }
 
+/// Products of inputs that compute type A rounds, in training.
+template <class A>
+void check_straight_through() {
+  using S = ln::storage::fake_quantized<ln::storage::with_compute<int4, A>>;
+  constexpr index n = 5, k = 19;
+  constexpr auto Q = static_cast<float>(A::largest);
+  const auto outlier = [](float v) { return static_cast<double>(std::abs(v)) >= A::threshold; };
+  for (const index m : {index{3}, index{6}}) {  // each thread for itself, and shared
+    const auto x = normal<float>(m * k, 1), w = normal<float>(n * k, 2),
+               dy = normal<float>(m * n, 3);
+    std::vector<float> panels(at(32 * k)), rounded = x;
+    for (index i = 0; i < m; ++i)  // of groups of 8, by the definition
+      for (index j = 0; j < k; j += 8) {
+        float most = 0;
+        for (index l = j; l < (std::min)(k, j + 8); ++l)
+          if (!outlier(x[at(i * k + l)])) most = (std::max)(most, std::abs(x[at(i * k + l)]));
+        for (index l = j; l < (std::min)(k, j + 8); ++l)
+          if (!outlier(x[at(i * k + l)]))
+            rounded[at(i * k + l)] =
+                most / Q * static_cast<float>(std::nearbyint(x[at(i * k + l)] * (Q / most)));
+      }
+    BOOST_TEST(distance(rounded, x) > 1e-3);
+    ln::ops::packed_matrix<float, S> p{panels.data(), nullptr, nullptr, w.data()};
+    ln::memory_block scratch(ln::ops::converted_bytes<S>(m, k, n, 1, true));
+    const ln::ops::execution on{{}, ln::simd::best(), scratch.data()};
+    ln::ops::pack(on, n, k, ln::matrix_ref<S>{const_cast<float*>(w.data())}, p);
+    std::vector<float> y(at(m * n)), dx(at(m * k), 0.5f), dw(at(n * k), 0.5f);
+    std::vector<double> y_expected(y.size()), dx_expected(dx.size(), 0.5),
+        dw_expected(dw.size(), 0.5);
+    for (index i = 0; i < m; ++i)
+      for (index c = 0; c < n; ++c)
+        for (index j = 0; j < k; ++j) {
+          const double d = static_cast<double>(dy[at(i * n + c)]),
+                       read = static_cast<double>(rounded[at(i * k + j)]),
+                       weight = static_cast<double>(w[at(c * k + j)]);
+          y_expected[at(i * n + c)] += read * weight;
+          dx_expected[at(i * k + j)] += d * weight;
+          dw_expected[at(c * k + j)] += d * read;
+        }
+    ln::ops::matmul(on, m, n, k, x.data(), p, y.data());
+    ln::ops::matmul_backward<float>(on, m, n, k, dy.data(), x.data(), p, {dw.data(), dx.data()});
+    BOOST_TEST(distance(y, y_expected) < 1e-5);
+    BOOST_TEST(distance(dx, dx_expected) < 1e-5);
+    BOOST_TEST(distance(dw, dw_expected) < 1e-5);
+  }
+}
+
 BOOST_AUTO_TEST_SUITE(fake_quantization)
 
 BOOST_AUTO_TEST_CASE(weights_are_those_of_the_quantized_model) {
@@ -204,45 +251,9 @@ BOOST_AUTO_TEST_CASE(inputs_are_rounded_as_the_quantized_model_rounds_them) {
 }
 
 BOOST_AUTO_TEST_CASE(gradients_pass_straight_through) {
-  using S = ln::storage::fake_quantized<ln::storage::with_compute<int4, ln::compute::int8>>;
-  constexpr index n = 5, k = 19;
-  for (const index m : {index{3}, index{6}}) {  // each thread for itself, and shared
-    const auto x = normal<float>(m * k, 1), w = normal<float>(n * k, 2),
-               dy = normal<float>(m * n, 3);
-    std::vector<float> panels(at(32 * k)), rounded = x;
-    for (index i = 0; i < m; ++i)  // of groups of 8, by the definition
-      for (index j = 0; j < k; j += 8) {
-        float most = 0;
-        for (index l = j; l < (std::min)(k, j + 8); ++l)
-          most = (std::max)(most, std::abs(x[at(i * k + l)]));
-        for (index l = j; l < (std::min)(k, j + 8); ++l)
-          rounded[at(i * k + l)] =
-              most / 127 * static_cast<float>(std::nearbyint(x[at(i * k + l)] * (127 / most)));
-      }
-    BOOST_TEST(distance(rounded, x) > 1e-3);
-    ln::ops::packed_matrix<float, S> p{panels.data(), nullptr, nullptr, w.data()};
-    ln::memory_block scratch(ln::ops::converted_bytes<S>(m, k, n, 1, true));
-    const ln::ops::execution on{{}, ln::simd::best(), scratch.data()};
-    ln::ops::pack(on, n, k, ln::matrix_ref<S>{const_cast<float*>(w.data())}, p);
-    std::vector<float> y(at(m * n)), dx(at(m * k), 0.5f), dw(at(n * k), 0.5f);
-    std::vector<double> y_expected(y.size()), dx_expected(dx.size(), 0.5),
-        dw_expected(dw.size(), 0.5);
-    for (index i = 0; i < m; ++i)
-      for (index c = 0; c < n; ++c)
-        for (index j = 0; j < k; ++j) {
-          const double d = static_cast<double>(dy[at(i * n + c)]),
-                       read = static_cast<double>(rounded[at(i * k + j)]),
-                       weight = static_cast<double>(w[at(c * k + j)]);
-          y_expected[at(i * n + c)] += read * weight;
-          dx_expected[at(i * k + j)] += d * weight;
-          dw_expected[at(c * k + j)] += d * read;
-        }
-    ln::ops::matmul(on, m, n, k, x.data(), p, y.data());
-    ln::ops::matmul_backward<float>(on, m, n, k, dy.data(), x.data(), p, {dw.data(), dx.data()});
-    BOOST_TEST(distance(y, y_expected) < 1e-5);
-    BOOST_TEST(distance(dx, dx_expected) < 1e-5);
-    BOOST_TEST(distance(dw, dw_expected) < 1e-5);
-  }
+  check_straight_through<ln::compute::int8>();
+  check_straight_through<ln::compute::mixed_int8<1.0>>();
+  check_straight_through<ln::compute::int4>();
 }
 
 BOOST_AUTO_TEST_CASE(keys_and_values_are_rounded_as_in_the_cache) {

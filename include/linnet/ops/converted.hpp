@@ -3,7 +3,9 @@
 /// @file
 /// Inputs of products, rounded to the compute type of the weights' storage.
 
+#include <algorithm>
 #include <cassert>
+#include <limits>
 
 #include <linnet/ops/team_product.hpp>
 
@@ -15,15 +17,37 @@ namespace ops {
 template <class S>
 inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
 
+/// Whether these are read back as numbers: in training, and in 8-bit floats.
+template <class S>
+inline constexpr bool fakes_inputs = converts<S> &&
+                                     (linnet::detail::is_fake<S> ||
+                                      std::is_same_v<typename S::compute, compute::fp8>);
+/// Whether products of storage `S` multiply numbers, rounded or not.
+template <class S>
+inline constexpr bool multiplies_numbers = !converts<S> || fakes_inputs<S>;
+
 /// Rows up to which every thread converts for itself instead of waiting for the others.
 inline constexpr index own_rows = 4;
 
 /// Whether products of storage `S` round their inputs to int8.
 template <class S>
-inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+inline constexpr bool in_int8 = compute::rounds_to_integers<typename S::compute>;
 /// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
 template <class S>
 inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// How rows of such inputs are rounded.
+template <class S>
+inline constexpr simd::int8_rounding int8_rounding_of{
+    static_cast<float>(S::compute::largest),
+    __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
+/// Whether products of storage `S` read some inputs as they are, beside those in int8.
+template <class S>
+constexpr bool keeps_outliers() {
+  if constexpr (in_int8<S> && !fakes_inputs<S>)
+    return int8_rounding_of<S>.outliers < simd::int8_rounding::infinity;
+  else
+    return false;
+}
 /// Words of a row of `k` rounded inputs, to the end of its last word of codes.
 template <class S>
 constexpr index converted_words(index k) {
@@ -35,10 +59,20 @@ template <class S>
 constexpr index converted_scales(index k) {
   return in_int8<S> ? row_scales<S>(k) : 0;
 }
-
-/// Whether products of storage `S` read inputs that are rounded and read back, in training.
+/// Words for the outliers of a row of `k` inputs: the inputs, their number of blocks, the blocks.
 template <class S>
-inline constexpr bool fakes_inputs = converts<S>&& linnet::detail::is_fake<S>;
+constexpr index outlier_words(index k) {
+  if constexpr (keeps_outliers<S>())
+    return k + 1 + (k + S::block - 1) / S::block;
+  else
+    return 0;
+}
+/// Words of scratch memory for a row of `k` rounded inputs.
+template <class S>
+constexpr index row_words(index k) {
+  return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
+}
+
 /// Scratch bytes for that: the numbers, then the codes of each row.
 template <class S>
 constexpr index faked_bytes(index rows, index in, index threads) {
@@ -50,9 +84,9 @@ constexpr index faked_bytes(index rows, index in, index threads) {
 template <class S>
 constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
-  if constexpr (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
+  if (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
   using matrix = packed_matrix<float, S>;
-  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
+  const index row = 4 * row_words<S>(in);
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
   const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
   return training ? (std::max)(forward, backward) : forward;
@@ -75,8 +109,10 @@ namespace detail {
 /// The inputs of a product as words of low precision.
 struct converted_rows {
   simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;       ///< int8: one per row, or per row and group
-  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
+  float* scales = nullptr;         ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;    ///< int8: of the codes that share a scale
+  float* outliers = nullptr;       ///< [rows, k]: zeros in place of the inputs that are codes
+  std::int32_t* blocks = nullptr;  ///< of each row: how many blocks hold outliers, and which
 };
 /// How the codes of storage `S` become numbers.
 template <class S>
@@ -99,10 +135,12 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   assert(on.converted && "linnet::ops: this storage type needs machine::converted");
   const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
-  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
-  converted_rows to{{words, width, 1}, nullptr, nullptr};
+  if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
+  converted_rows to{{words, width, 1}};
   to.scales = reinterpret_cast<float*>(words + m * width);
   to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
+  to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
+  to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
   const auto row = [&](index i) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
@@ -110,12 +148,18 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
         auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
         float* const scale = to.scales + i * scales;
         std::int32_t* const sum = to.sums + i * scales;
+        constexpr simd::int8_rounding by = int8_rounding_of<S>;
+        if constexpr (keeps_outliers<S>()) {
+          std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
+          *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
+                                                     to.outliers + i * k, blocks + 1);
+        }
         if constexpr (in_int8_groups<S>) {
           K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
-                                                     scale, sum);
+                                                     scale, sum, by);
           for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
         } else {
-          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
+          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum, by);
         }
       } else {
         K::template to_bf16<float>(k, x + i * k,
@@ -130,25 +174,43 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   return to;
 }
 
-/// x[m, k] rounded as convert() does for the storage that `S` stands for, and read back; x itself
-/// without memory for it.
+/// y[n] = x[n] rounded to storage `Q` with one scale; all NaN where one is not finite.
+template <class Q>
+void round_row(index n, const float* x, float* y) {
+  linnet::detail::code_grid<Q> grid;
+  if (std::all_of(x, x + n, [](float v) { return is_finite(v); }))
+    grid = grid.fit(n, x);
+  else
+    grid.scale = std::numeric_limits<float>::quiet_NaN();
+  for (index j = 0; j < n; ++j)
+    y[j] = static_cast<float>(grid.at(grid.nearest(static_cast<double>(x[j]))));
+}
+/// x[m, k] rounded as the compute type of `S` says, and read back; x itself without memory for it.
 template <class S>
 const float* fake_inputs(const execution& on, index m, index k, const float* x) {
   if (!on.converted) return x;
-  const index group = S::grid::group ? S::grid::group : k, width = round_up(k, 4);
+  const index width = round_up(k, 4);
   auto* numbers = static_cast<float*>(on.converted);
   if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
-  auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
+  [[maybe_unused]] auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
   const auto row = [&](index i) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      for (index j = 0; j < k; j += group) {
-        const index n = (std::min)(group, k - j);
-        std::int8_t* const q = codes + i * width;
-        std::int32_t sum = 0;
-        const float scale = decltype(kernels)::template to_int8<float>(n, x + i * k + j, q, sum);
-        for (index l = 0; l < n; ++l) numbers[i * k + j + l] = scale * static_cast<float>(q[l]);
-      }
-    });
+    if constexpr (in_int8<S>) {
+      const index group = S::grid::group ? S::grid::group : k;
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index j = 0; j < k; j += group) {
+          const index n = (std::min)(group, k - j);
+          std::int8_t* const q = codes + i * width;
+          std::int32_t sum = 0;
+          constexpr simd::int8_rounding by = int8_rounding_of<S>;
+          const float* const from = x + i * k + j;
+          const float scale = decltype(kernels)::template to_int8<float>(n, from, q, sum, by);
+          for (index l = 0; l < n; ++l)
+            numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
+        }
+      });
+    } else {
+      round_row<storage::fp8_e4m3>(k, x + i * k, numbers + i * k);
+    }
   };
   if (m <= own_rows)
     for (index i = 0; i < m; ++i) row(i);

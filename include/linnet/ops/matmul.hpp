@@ -180,6 +180,36 @@ void grouped_product(Kernels, index i0, index i1, index p, index k, const conver
                                                            one.write().from(i0, j0));
 }
 
+/// Adds x W^T of the outliers of rows [i0, i1) to panel `p` of y. An output's sum is the same in
+/// any block.
+template <class S, class Kernels>
+void add_outliers(Kernels, index i0, index i1, index p, index k, const converted_rows& x,
+                  const product<float, S>& one) {
+  using scale = typename packed_matrix<float, S>::scale;
+  const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  for (index i = i0; i < i1; ++i) {
+    const float* const row = x.outliers + i * k;
+    const std::int32_t* const blocks = x.blocks + i * (outlier_words<S>(k) - k);
+    const std::int32_t count = *blocks;
+    if (count == 0) continue;
+    alignas(64) float sums[panel_width] = {};
+    for (std::int32_t b = 1, next = 1; b <= count; b = next) {
+      while (++next <= count && blocks[next] == blocks[next - 1] + 1) {
+      }
+      const index from = blocks[b] * S::block, to = (blocks[next - 1] + 1) * S::block;
+      each_group(p, k, from, (std::min)(k, to), one.w,
+                 [&](index first, index last, const simd::word* words, const scale* scales,
+                     const scale* zeros) {
+                   Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                       last - first, row + first, words, scales, zeros,
+                       static_cast<float>(S::origin), sums);
+                 });
+    }
+    float* const y = one.y + i * n + j0;
+    for (index j = 0; j < columns; ++j) y[j] += one.alpha * sums[j];
+  }
+}
+
 /// The first product of a correction of low rank, x[m, k] right^T, in scratch memory; null for
 /// others.
 template <class T, class S>
@@ -214,8 +244,9 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
   if constexpr (std::is_same_v<T, float>)
     if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
+  const T* seen = x;
   if constexpr (fakes_inputs<S>)
-    x = detail::fake_inputs<S>(on, m, k, x);
+    seen = detail::fake_inputs<S>(on, m, k, x);
   else if constexpr (converts<S>)
     inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
@@ -225,6 +256,11 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
                                                          panel_width * depth};
     [[maybe_unused]] const T* const reduced = detail::reduce(on, m, k, x, one);
     const auto finish = [&](index i0, index i1, index j0, index j1) {
+      if constexpr (keeps_outliers<S>())
+        simd::dispatch(on.level, [&](auto kernels) {
+          for (index p = j0 / panel_width; p * panel_width < j1; ++p)
+            detail::add_outliers(kernels, i0, i1, p, k, inputs, one);
+        });
       if constexpr (is_corrected<S>)
         simd::dispatch(on.level, [&](auto kernels) {
           for (index p = j0 / panel_width; p * panel_width < j1; ++p)
@@ -234,24 +270,24 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       one.complete(on.level, i0, i1, j0, j1);
     };
     if constexpr (S::per_word == 1) {
-      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
+      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {seen, k, 1}, panels,
                                                      one.y, n, one.write(), padding}
           .split(on, finish);
-    } else if constexpr (!converts<S> || in_int8_groups<S>) {
+    } else if constexpr (multiplies_numbers<S> || in_int8_groups<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         const auto by = [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            if constexpr (converts<S>)
-              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
+            if constexpr (multiplies_numbers<S>)
+              detail::decoded_product(kernels, i0, i1, p, k, seen, one);
             else
-              detail::decoded_product(kernels, i0, i1, p, k, x, one);
+              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
         };
-        if constexpr (converts<S>)
-          simd::dispatch_dot(on.level, by);
-        else
+        if constexpr (multiplies_numbers<S>)
           simd::dispatch(on.level, by);
+        else
+          simd::dispatch_dot(on.level, by);
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
       detail::block_product<simd::word, T, simd::epilogue<T>>{

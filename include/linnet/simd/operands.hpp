@@ -47,6 +47,7 @@ enum class code {
   u4,       ///< 0 to 15
   u3,       ///< 0 to 7
   u2,       ///< 0 to 3
+  f4_e2m1,  ///< 4 bits: 2 of exponent, bias 1, no infinities and no NaN
   nf4       ///< 16 normal quantiles
 };
 /// Bits of one code.
@@ -60,6 +61,7 @@ constexpr int bits_of(code c) {
     case code::u5:
       return 5;
     case code::u4:
+    case code::f4_e2m1:
     case code::nf4:
       return 4;
     case code::u3:
@@ -117,6 +119,13 @@ inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305
                                          -0.28444138f, -0.18477343f, -0.09105004f, 0.0f,
                                          0.0795803f,   0.1609302f,   0.2461123f,   0.33791524f,
                                          0.44070983f,  0.562617f,    0.72295684f,  1.0f};
+/// The values of 4-bit floats.
+inline constexpr float f4_values[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                        -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+/// The values of codes that are looked up, or null.
+constexpr const float* values_of(code c) {
+  return c == code::nf4 ? nf4_values : c == code::f4_e2m1 ? f4_values : nullptr;
+}
 
 /// Left factor A of a product, addressed as a(i, k) = data[i*row + k*column]. Transposed and sliced
 /// matrices so need no copy.
@@ -197,6 +206,22 @@ struct integer_epilogue {
   constexpr integer_epilogue from(index row, index column) const {
     return {bias ? bias + column : nullptr, alpha,           accumulate,   scale + column,
             zero ? zero + column : nullptr, row_scale + row, row_sum + row};
+  }
+};
+
+/// How a row is rounded to int8. Numbers whose magnitudes have the bits `outliers` or more stay out
+/// of it: they become 0. Infinities and NaN are no outliers.
+struct int8_rounding {
+  static constexpr std::int32_t infinity = 0x7f800000;
+  float largest = 127;               ///< the code of the largest magnitude, at most 127
+  std::int32_t outliers = infinity;  ///< infinity where there are none
+
+  /// Whether `x` is an outlier.
+  bool keeps(float x) const {
+    std::int32_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    bits &= 0x7fffffff;
+    return bits >= outliers && bits < infinity;
   }
 };
 

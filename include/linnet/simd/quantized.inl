@@ -23,14 +23,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -239,17 +240,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -260,11 +298,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;

@@ -14,10 +14,9 @@ namespace storage {
 /// Where `S` rounds the inputs of its products, theirs are rounded to the same grid.
 template <class S>
 struct fake_quantized : f32 {
-  static_assert(std::is_same_v<typename S::compute, linnet::compute::f32> ||
-                    std::is_same_v<typename S::compute, linnet::compute::int8>,
+  static_assert(!std::is_same_v<typename S::compute, linnet::compute::bf16>,
                 "linnet::compute::fake_quantized: inputs of products stay in compute::f32 or are "
-                "rounded to compute::int8");
+                "rounded to compute::int8, mixed_int8, int4 or fp8");
   using grid = S;
   using compute = typename S::compute;
   static constexpr const char* name = "fake-quantized";

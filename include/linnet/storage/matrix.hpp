@@ -27,8 +27,11 @@ constexpr index row_scales(index columns) {
 }
 /// Which of a row's scales belongs to column `j`.
 template <class S>
-constexpr index group_of(index j) {
-  return S::group == 0 ? 0 : j / S::group;
+constexpr index group_of([[maybe_unused]] index j) {
+  if constexpr (S::group == 0)
+    return 0;
+  else
+    return j / S::group;
 }
 /// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points and corrections included.
 template <class S>

@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include <linnet/core/finite.hpp>
+#include <linnet/core/shapes.hpp>
 #include <linnet/simd/operands.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -24,7 +26,35 @@ struct bf16 : policy {};
 /// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8, 4 or 2
 /// bits. A token has one scale, or one for each group of inputs where weights have scales of
 /// groups. Sums of what shares a scale are exact, in int32; those of the groups are in f32.
-struct int8 : policy {};
+struct int8 : policy {
+  static constexpr int largest = 127;  ///< code of the largest magnitude
+  /// Magnitude from which an input is not rounded.
+  static constexpr double threshold = std::numeric_limits<double>::infinity();
+};
+/// int8 for all inputs of a token but its outliers, which have a magnitude of `Threshold` or more
+/// (Dettmers et al. 2022, LLM.int8). Outliers meet the numbers of the weights in f32; the scale of
+/// the others is that of what is left. With the threshold 0 no input is rounded. The paper keeps an
+/// input of all tokens where it is an outlier of one. Here each token has its own outliers, so that
+/// its result is the same in any batch and any split of a prompt.
+template <real Threshold = 6.0>
+struct mixed_int8 : int8 {
+  static constexpr double threshold = Threshold.value;
+  static_assert(threshold >= 0, "linnet::compute::mixed_int8: the threshold is a magnitude");
+};
+/// Inputs of 4 bits, codes from -7 to 7 with scales as compute::int8 has them (W4A4). Kernels
+/// multiply them as bytes, so it costs what compute::int8 does: it shows what 4 bits lose.
+struct int4 : int8 {
+  static constexpr int largest = 7;
+};
+
+/// 8-bit floats, e4m3, with one scale for each token, which maps its largest magnitude to 448 (Wu
+/// et al. 2023, ZeroQuant-FP). Weights may be any codes. Processors multiply no such numbers: they
+/// are read back as f32, so it costs more than compute::f32 and shows what the rounding loses.
+struct fp8 : policy {};
+
+/// Whether compute type `A` rounds inputs to integers.
+template <class A>
+inline constexpr bool rounds_to_integers = std::is_base_of_v<int8, A>;
 }  // namespace compute
 
 /// The ways a weight matrix [out, in] can be stored.
@@ -78,8 +108,9 @@ struct policy {
   static constexpr bool real_zeros = false;  ///< whether zero points are no codes but any numbers
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
-  static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
-  static constexpr index shared_bits = 0;    ///< of a code that shares its `value` with others
+  static constexpr bool fixed_scales = false;  ///< whether some numbers are no scales
+  static constexpr index group = 0;            ///< inputs that share a scale; 0 for a whole row
+  static constexpr index shared_bits = 0;      ///< of a code that shares its `value` with others
 };
 /// Storage of plain numbers, which kernels read as they are.
 template <class Real>
@@ -125,11 +156,14 @@ template <class S, class A>
 struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
-  static_assert(!std::is_same_v<A, linnet::compute::int8> ||
+  static_assert(!linnet::compute::rounds_to_integers<A> ||
                     ((keeps<S>(simd::code::u8) || keeps<S>(simd::code::u4) ||
                       keeps<S>(simd::code::u2)) &&
                      std::is_same_v<typename S::levels, no_levels>),
-                "linnet: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits");
+                "linnet: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits; so "
+                "do mixed_int8 and int4");
+  static_assert(!std::is_same_v<A, linnet::compute::fp8> || S::per_word > 1,
+                "linnet: compute::fp8 multiplies weights stored as codes");
   using compute = A;
 };
 

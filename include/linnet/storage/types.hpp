@@ -7,6 +7,7 @@
 #include <linnet/storage/correction.hpp>
 #include <linnet/storage/fake_quantized.hpp>
 #include <linnet/storage/float.hpp>
+#include <linnet/storage/fp4.hpp>
 #include <linnet/storage/ggml.hpp>
 #include <linnet/storage/grouped.hpp>
 #include <linnet/storage/int8.hpp>

@@ -136,7 +136,7 @@ constexpr bool steps_fit() {
   const auto fits = []<class Q>(std::type_identity<Q>) {
     if constexpr (Steps::trains_steps && Q::scaled) {
       const bool integers = !Q::centred && (Q::largest > 1 || Q::shared_bits == 2);
-      return !Q::per_tensor && !Q::ggml &&
+      return !Q::per_tensor && !Q::fixed_scales && !Q::ggml &&
              ((integers && !is_corrected<Q>) || !Steps::trains_weights);
     }
     return true;
