@@ -56,6 +56,7 @@ STANDARD = {
     "numeric": "accumulate iota",
     "optional": "nullopt optional",
     "queue": "priority_queue",
+    "ratio": "ratio",
     "set": "set",
     "span": "as_bytes as_writable_bytes span",
     "stdexcept": "length_error",
