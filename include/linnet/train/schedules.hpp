@@ -147,7 +147,7 @@ struct sparsity_schedule {
     f("start", self.start, shares);
     f("end", self.end, shares);
     f("first", self.first, detail::count(0));
-    f("last", self.last, detail::count(static_cast<double>(self.first), "at least `first`"));
+    f("last", self.last, detail::count(static_cast<double>(self.first)));
   }
 
   /// The share at step `t` >= 0: end + (start - end) (1 - (t - first) / (last - first))^3.
