@@ -57,6 +57,7 @@ STANDARD = {
     "numbers": "numbers",
     "optional": "nullopt optional",
     "queue": "priority_queue",
+    "ratio": "ratio",
     "set": "set",
     "span": "as_bytes as_writable_bytes span",
     "stdexcept": "length_error",

@@ -9,11 +9,14 @@
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/owq.hpp>
+#include <linnet/compress/prune.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/sequential.hpp>
 #include <linnet/compress/smooth.hpp>
+#include <linnet/compress/sparsegpt.hpp>
 #include <linnet/compress/spinquant.hpp>
 #include <linnet/compress/spqr.hpp>
 #include <linnet/compress/steps.hpp>
+#include <linnet/train/gradual_pruning.hpp>

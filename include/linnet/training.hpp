@@ -19,4 +19,5 @@
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/layer_checks.hpp>
+#include <linnet/train/sr_ste.hpp>
 #include <linnet/train/trainer.hpp>

@@ -289,6 +289,24 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::spqr>("spqr", "spqr", {}, [&](const auto& o) {
     return complaint_of(ln::quantize<sparse>(w, *statistics, o));
   });
+  check<ln::magnitude>("magnitude", "magnitude", {},
+                       [&](const auto& o) { return complaint_of(ln::prune(w, o)); });
+  check<ln::wanda>("wanda", "wanda", {},
+                   [&](const auto& o) { return complaint_of(ln::prune(w, *statistics, o)); });
+  check<ln::sparsegpt>("sparsegpt", "sparsegpt", {},
+                       [&](const auto& o) { return complaint_of(ln::prune(w, *statistics, o)); });
+  check<ln::n_of_m>("n_of_m", "magnitude.pattern", {.kept = 1}, [&](const auto& o) {
+    return complaint_of(ln::prune(w, ln::magnitude{.pattern = o}));
+  });
+  auto sparse_trainer = ln::trainer<M>::open(w, l, {}, {.keep_zeros = true});
+  BOOST_REQUIRE(static_cast<bool>(sparse_trainer));
+  check<ln::gradual_pruning<>>("gradual_pruning", "", {}, [&](const auto& o) {
+    return complaint_of(o.before_step(*sparse_trainer, w));
+  });
+  check<ln::sparsity_schedule>(
+      "sparsity_schedule", "ramp", {.last = 1000000000000000}, [&](const auto& o) {
+        return complaint_of(ln::gradual_pruning<>{o}.before_step(*sparse_trainer, w));
+      });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::text_generation_options>(

@@ -3,7 +3,8 @@
 """Writes tests/golden/compression/*.txt: tiny matrices, the moments of their inputs, and the codes and
 scales that GPTQ (Frantar et al. 2022), HQQ (Badri and Shaji 2023), AWQ with its search of
 clipped ranges (Lin et al. 2023) and OWQ (Lee et al. 2023) give them;
-also what LoRC (Yao et al. 2023) adds.
+also what LoRC (Yao et al. 2023) adds, and what magnitude pruning, Wanda (Sun et al. 2023) and
+SparseGPT (Frantar and Alistarh 2023) leave.
 
 Written from the papers' formulas with numpy alone, in double precision: GPTQ column by column with
 the inverse of H and its Cholesky factor, without blocks. Scales are rounded to f32, as linnet
@@ -303,6 +304,56 @@ def spqr(w, x, bits, act_order, damp, tau):
     return codes, scales, zeros, outliers.astype(F32)
 
 
+def least(scores, count):
+    """Marks the `count` least scores, of equals the first."""
+    marks = np.zeros(scores.size, bool)
+    marks[np.argsort(scores.ravel(), kind="stable")[:count]] = True
+    return marks.reshape(scores.shape)
+
+
+def pruned(w, scores, fraction=None, pattern=None):
+    """w with the least scores of each row, or of each few inputs (kept, of), 0."""
+    out = w.astype(float).copy()
+    rows, k = w.shape
+    for r in range(rows):
+        if pattern:
+            kept, of = pattern
+            for g in range(0, k, of):
+                out[r, g:g + of][least(scores[r, g:g + of], of - kept)] = 0
+        else:
+            out[r, least(scores[r], int(fraction * k))] = 0
+    return out
+
+
+def sparsegpt(w, x, fraction, pattern, mask_block, damp, most=None, group=None):
+    """Column by column; `most` and `group` round what is left, to symmetric codes."""
+    rows, k = w.shape
+    h = 2 / len(x) * x.T @ x
+    dead = np.diag(h) == 0
+    h[dead, dead] = 1
+    h += damp * np.mean(np.diag(h)) * np.eye(k)
+    upper = np.linalg.cholesky(np.linalg.inv(h)).T
+    v, q, mask = w.astype(float).copy(), np.zeros((rows, k)), np.zeros((rows, k), bool)
+    for i in range(k):
+        unit = pattern[1] if pattern else mask_block
+        if i % unit == 0:
+            part = slice(i, min(k, i + unit))
+            scores = v[:, part] ** 2 / np.diag(upper)[part] ** 2
+            scores[:, dead[part]] = 0  # costs nothing; the paper's code sets these weights to 0 as well
+            if pattern:
+                for r in range(rows):
+                    mask[r, part] = least(scores[r], pattern[1] - pattern[0])
+            else:
+                mask[:, part] = least(scores, int(fraction * scores.size))
+        if most and i % group == 0:
+            scales = [fit(v[r, i:i + group], most, False)[0] for r in range(rows)]
+        q[:, i] = np.where(mask[:, i], 0, v[:, i])
+        if most:
+            q[:, i] = scales * nearest(q[:, i], scales, 0, most, False)
+        v[:, i + 1:] -= np.outer((v[:, i] - q[:, i]) / upper[i, i], upper[i, i + 1:])
+    return q
+
+
 def write(name, **tensors):
     lines = []
     for tensor, x in tensors.items():
@@ -355,6 +406,16 @@ def main():
         codes, scales, zeros, outliers = spqr(w2, x, 3, act_order, 1.0, .2)
         write("spqr" + ("_act_order" if act_order else ""), weights=w2, codes=codes, scales=scales, zeros=zeros,
               outliers=outliers)
+    norms = np.sqrt(np.sum(x ** 2, axis=0))
+    size = np.abs(w.astype(float))
+    layer = np.where(least(size, int(.3 * size.size)), 0, w.astype(float))
+    write("pruned", norms=norms[None], magnitude_layer=layer,
+          magnitude_row=pruned(w, size, .6), magnitude_2_of_4=pruned(w, size, pattern=(2, 4)),
+          wanda=pruned(w, size * norms, .5), wanda_4_of_7=pruned(w, size * norms, pattern=(4, 7)),
+          sparsegpt=sparsegpt(w, x, .5, None, 128, .01), sparsegpt_blocks=sparsegpt(w, x, .7, None, 10, .01),
+          sparsegpt_2_of_4=sparsegpt(w, x, None, (2, 4), None, .01),
+          sparsegpt_int4=sparsegpt(w, x, .5, None, 16, .01, 7, 8),
+          sparsegpt_2_of_4_int4=sparsegpt(w, x, None, (2, 4), None, .01, 7, 8))
     w = (np.sign(w) * np.abs(w) ** 3).astype(F32)  # more large ones
     codes, scales, zeros = hqq(w, 255, 16)
     write("hqq_int8_group_asymmetric", weights=w, codes=codes, scales=scales, zeros=zeros)

@@ -39,6 +39,12 @@ struct group_of_rows {
   const double* row(index r) const { return w + r * stride; }
   code_grid<S>& grid(index r) const { return grids[r * step]; }
 };
+/// A method that leaves inputs out: unit() inputs together, of which choose() sees the numbers
+/// before the first of them is rounded.
+template <class How>
+concept chooses_inputs = requires(How& how) {
+  how.unit();
+};
 /// Rounding for error_compensation::round() in which every number takes the nearest code.
 template <class S>
 struct plain_rounding {
@@ -133,7 +139,12 @@ class error_compensation {
              How& how) const {
     using grid = code_grid<S>;
     const index group = S::group > 0 ? S::group : columns;
-    const index groups = (columns + group - 1) / group, strip = (std::min)(rows, rows_at_a_time);
+    const index groups = (columns + group - 1) / group;
+    index strip = (std::min)(rows, rows_at_a_time), unit = 0;
+    if constexpr (chooses_inputs<How>) {
+      unit = how.unit();
+      if (how.sees_all_rows()) strip = rows;
+    }
     const index rounded = columns - std::ssize(last_);
     const bool ahead = S::group == 0 || by.act_order;  // scales of the weights as they were
     grid whole;
@@ -141,7 +152,8 @@ class error_compensation {
       const std::vector<double> all(from, from + rows * columns);
       whole = grid::fit(rows * columns, all.data());
     }
-    const index widest = (std::min)(columns, by.block + (ahead ? 0 : group));
+    const index wider = ahead ? unit : unit > 0 ? columns : group;  // than by.block
+    const index widest = (std::min)(columns, by.block + wider);
     std::vector<double> numbers(at(strip * columns)), errors(at(strip * widest)), members;
     std::vector<typename S::value> codes(at(strip * columns));
     std::vector<index> inputs;
@@ -166,15 +178,26 @@ class error_compensation {
                                    grids.data() + g, groups});
       }
       const auto group_at = [&](index i) { return order_[at(i)] / group; };
+      const auto new_group = [&](index i) { return i == 0 || group_at(i) != group_at(i - 1); };
+      const auto new_unit = [&](index i) { return unit > 0 && i % unit == 0; };
+      const auto rows_of = [&](index first, index size, code_grid<S>* g) {
+        return group_of_rows<S>{
+            r0, count, size, numbers.data() + first, columns, order_.data() + first, g, groups};
+      };
       for (index first = 0, end = 0; first < rounded; first = end) {
-        // A block ends where a group does, so that a group's scale sees no weight that is behind.
+        // A block ends where a group and a unit do, so that none sees a weight that is behind.
         end = (std::min)(rounded, first + by.block);
-        while (!ahead && end < rounded && group_at(end) == group_at(end - 1)) ++end;
+        while (end < rounded && ((!ahead && !new_group(end)) || (unit > 0 && !new_unit(end))))
+          ++end;
         for (index a = first, b = end; a < end; a = b) {
-          for (b = ahead ? end : a + 1; b < end && group_at(b) == group_at(a);) ++b;
-          if (!ahead)
-            how.fit(group_of_rows<S>{r0, count, b - a, numbers.data() + a, columns,
-                                     order_.data() + a, grids.data() + group_at(a), groups});
+          for (b = a + 1; b < end && (ahead || !new_group(b)) && !new_unit(b);) ++b;
+          if (!ahead && new_group(a)) {
+            index last = a + 1;
+            while (last < end && !new_group(last)) ++last;
+            how.fit(rows_of(a, last - a, grids.data() + group_at(a)));
+          }
+          if constexpr (chooses_inputs<How>)
+            if (new_unit(a)) how.choose(rows_of(a, (std::min)(unit, rounded - a), nullptr));
           for (index r = 0; r < count; ++r) {
             double* const row = numbers.data() + r * columns;
             for (index i = a; i < b; ++i) {

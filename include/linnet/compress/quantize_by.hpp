@@ -42,6 +42,12 @@ concept rounding_method = requires {
 
 namespace detail {
 
+/// Whether a method treats a tensor: all, unless its rounder says which by takes().
+template <class Rounder>
+bool takes(const Rounder& rounder, const tensor_info& info) {
+  if constexpr (requires { rounder.takes(info); }) return rounder.takes(info);
+  return true;
+}
 /// Rounds one tensor by a method, or copies it. `x` are its inputs, if that is known.
 template <class Method, class To, class From>
 result<void> round_tensor(typename Method::rounder& rounder, const parameter_path& at,
@@ -50,7 +56,8 @@ result<void> round_tensor(typename Method::rounder& rounder, const parameter_pat
   result<void> done;
   if constexpr (std::is_pointer_v<From>) {
     std::copy_n(from, info.size(), to);
-  } else if (Method::reads_inputs && (info.kind == role::table || x.rows == 0)) {
+  } else if ((Method::reads_inputs && (info.kind == role::table || x.rows == 0)) ||
+             !takes(rounder, info)) {
     encode_matrix(info.rows, info.columns, from.data, to);
   } else {
     done = rounder.round(info.rows, info.columns, from.data, to, x);
@@ -65,24 +72,27 @@ result<void> round_tensor(typename Method::rounder& rounder, const parameter_pat
 
 /// Rounded weights, unless their storage does not hold one of their numbers.
 template <class S, class Q>
-result<weights<Q>> if_held(weights<Q>&& rounded) {
+result<weights<Q>> if_held(weights<Q>&& rounded, const char* where) {
   if (auto name = first_nonfinite(rounded); !name.empty())
-    return error{errc::invalid, "quantize", std::move(name),
+    return error{errc::invalid, where, std::move(name),
                  "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
   return std::move(rounded);
 }
 
-/// `stats` is null, or has of(ordinal) as a calibration.
+/// `stats` is null, or has of(ordinal) as a calibration; `where` begins errors.
 template <class S, class A, class M, class Stats, class Method>
 result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stats,
-                                                const Method& how) LINNET_TRY {
+                                                const Method& how,
+                                                const char* where = "quantize") LINNET_TRY {
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize: the source must be stored in f32");
-  if (auto fit = acceptable("quantize", Method::name, how); !fit) return fit.error();
-  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
+  if (auto fit = acceptable(where, Method::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, where); !fit) return fit.error();
   weights<quantized<M, S, A>> rounded;
   if (!rounded.valid()) return rounded.error();
   typename Method::rounder rounder(how);
+  if constexpr (requires { rounder.prepare(w); })
+    if (auto ready = rounder.prepare(w); !ready) return ready.error();
   result<void> done;
   index ordinal = 0;
   M::visit(
@@ -93,9 +103,9 @@ result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stat
       },
       parameter_path{}, rounded.tree(), w.tree());
   if (!done) return done.error();
-  return if_held<S>(std::move(rounded));
+  return if_held<S>(std::move(rounded), where);
 }
-LINNET_OR_OUT_OF_MEMORY("quantize")
+LINNET_OR_OUT_OF_MEMORY(where)
 
 }  // namespace detail
 

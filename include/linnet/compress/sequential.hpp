@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <linnet/compress/quantize_by.hpp>
+#include <linnet/compress/prune.hpp>
 #include <linnet/core/random.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -61,26 +61,17 @@ constexpr index sequential_bytes(bool moments = true) {
   return add_sizes(detail::largest_block_bytes<M>(moments), weights<M>::bytes());
 }
 
-/// Rounds the matrices of `w` to storage `S` by a method, block by block in the order of
-/// M::visit(). A block, such as a layer, is calibrated behind what is rounded before it, the token
-/// table included (Frantar et al. 2022, section 4). So it makes up for those errors as well.
-/// Batches are read once for each block: `batches(i)` returns the same each time. The first layer
-/// behind a table that is not rounded is what calibrate() and quantize() give. So is all by methods
-/// that read no inputs. Results are the same for any number of threads. Errors: those of
-/// calibrate() and quantize().
-template <class S, class A = compute::f32, class M, class Batches, class Method>
-result<weights<quantized<M, S, A>>> quantize_in_blocks(
-    const weights<M>& w, Batches&& batches, const limits& l, const Method& how,
-    const calibration_options& options = {}) LINNET_TRY {
-  constexpr bool rounds = rounding_method<Method>;
-  static_assert(
-      rounds,
-      "linnet::quantize_in_blocks: the method must round each matrix alone, which awq does "
-      "not; scale by smooth<storage>(weights, statistics, awq) and give its clip_search");
-  static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::quantize_in_blocks: the source must be stored in f32");
-  if (auto fit = detail::acceptable("quantize", Method::name, how); !fit) return fit.error();
-  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
+namespace detail {
+
+/// quantize_in_blocks(), with errors that begin with `where`.
+template <class S, class A, class M, class Batches, class Method>
+result<weights<quantized<M, S, A>>> quantize_in_blocks_as(
+    const char* where, const weights<M>& w, Batches& batches, const limits& l, const Method& how,
+    const calibration_options& options) LINNET_TRY {
+  if constexpr (!Method::reads_inputs)
+    return quantize_by<S, A>(w, static_cast<const calibration<M>*>(nullptr), how, where);
+  if (auto fit = acceptable(where, Method::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, where); !fit) return fit.error();
   weights<quantized<M, S, A>> rounded;
   weights<M> current = w.clone();  // what is rounded already is that here
   if (!rounded.valid()) return rounded.error();
@@ -88,17 +79,17 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks(
 
   std::vector<index> block_of;
   std::vector<bool> reads;  // of each block
-  detail::each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
+  each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
     if (starts) reads.push_back(false);
     block_of.push_back(std::ssize(reads) - 1);
-    if (info.kind == role::matrix && Method::reads_inputs) reads.back() = true;
+    if (info.kind == role::matrix) reads.back() = true;
   });
   for (index block = 0; block < std::ssize(reads); ++block) {
     calibration<M> stats;
     if (reads[static_cast<std::size_t>(block)]) {
       std::vector<bool> wanted;
       for (const index of : block_of) wanted.push_back(of == block);
-      auto seen = detail::gather_inputs(current, batches, l, options, {}, &wanted);
+      auto seen = gather_inputs(current, batches, l, options, {}, &wanted);
       if (!seen) return seen.error();
       stats = std::move(*seen);
     }
@@ -110,7 +101,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks(
             auto& now) {
           const index i = ordinal++;
           if (!done || block_of[static_cast<std::size_t>(i)] != block) return;
-          done = detail::round_tensor<Method>(rounder, at, info, to, from, stats.of(i));
+          done = round_tensor<Method>(rounder, at, info, to, from, stats.of(i));
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
             for (index r = 0; r < info.rows; ++r)
               for (index j = 0; j < info.columns; ++j)
@@ -119,8 +110,42 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks(
         parameter_path{}, rounded.tree(), w.tree(), current.tree());
     if (!done) return done.error();
   }
-  return detail::if_held<S>(std::move(rounded));
+  return if_held<S>(std::move(rounded), where);
 }
-LINNET_OR_OUT_OF_MEMORY("quantize")
+LINNET_OR_OUT_OF_MEMORY(where)
+
+}  // namespace detail
+
+/// Rounds the matrices of `w` to storage `S` by a method, block by block in the order of
+/// M::visit(). A block, such as a layer, is calibrated behind what is rounded before it, the token
+/// table included (Frantar et al. 2022, section 4). So it makes up for those errors as well.
+/// Batches are read once for each block: `batches(i)` returns the same each time. The first layer
+/// behind a table that is not rounded is what calibrate() and quantize() give. So is all by methods
+/// that read no inputs. Results are the same for any number of threads. Errors: those of
+/// calibrate() and quantize().
+template <class S, class A = compute::f32, class M, class Batches, class Method>
+result<weights<quantized<M, S, A>>> quantize_in_blocks(const weights<M>& w, Batches&& batches,
+                                                       const limits& l, const Method& how,
+                                                       const calibration_options& options = {}) {
+  constexpr bool rounds = rounding_method<Method>;
+  static_assert(
+      rounds,
+      "linnet::quantize_in_blocks: the method must round each matrix alone, which awq does "
+      "not; scale by smooth<storage>(weights, statistics, awq) and give its clip_search");
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize_in_blocks: the source must be stored in f32");
+  return detail::quantize_in_blocks_as<S, A>("quantize", w, batches, l, how, options);
+}
+
+/// Prunes the matrices of `w` by a method, block by block as quantize_in_blocks() rounds them. A
+/// block is calibrated behind what is pruned before it (Sun et al. 2023; Frantar and Alistarh
+/// 2023). Errors: those of calibrate() and prune().
+template <class M, class Batches, class Method>
+requires pruning_method<Method> result<weights<M>> prune_in_blocks(
+    const weights<M>& w, Batches&& batches, const limits& l, const Method& how,
+    const calibration_options& options = {}) {
+  return detail::quantize_in_blocks_as<storage::f32, compute::f32>("prune", w, batches, l, how,
+                                                                   options);
+}
 
 LINNET_NAMESPACE_END

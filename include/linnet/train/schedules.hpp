@@ -133,4 +133,31 @@ class dropout_schedule {
   index cycle_ = 0;             ///< steps of a triangle
 };
 
+/// The share of weights that are pruned at each step (Zhu and Gupta 2017, arXiv:1710.01878). It
+/// rises fast at first, while there is much to prune.
+struct sparsity_schedule {
+  double start = 0;  ///< up to step `first`
+  double end = 0.5;  ///< from step `last` on
+  index first = 0;
+  index last = 1000;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    const detail::option_range shares{.least = 0, .most = 1, .below = true};
+    f("start", self.start, shares);
+    f("end", self.end, shares);
+    f("first", self.first, detail::count(0));
+    f("last", self.last, detail::count(static_cast<double>(self.first)));
+  }
+
+  /// The share at step `t` >= 0: end + (start - end) (1 - (t - first) / (last - first))^3.
+  constexpr double at(index t) const {
+    if (t >= last) return end;
+    if (t <= first) return start;
+    const double left = static_cast<double>(last - t) / static_cast<double>(last - first);
+    return end + (start - end) * left * left * left;
+  }
+};
+
 LINNET_NAMESPACE_END

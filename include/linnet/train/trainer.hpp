@@ -13,6 +13,7 @@
 #include <linnet/train/averages.hpp>
 #include <linnet/train/fake_quantization.hpp>
 #include <linnet/train/layer_skip.hpp>
+#include <linnet/train/zeros.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -30,8 +31,10 @@ struct training_options {
   std::uint64_t seed = 0;        ///< seed of the dropout masks
   double average = 0.999;        ///< share of a running average that a step keeps (Roy et al. 2021)
   bad_step if_not_finite = bad_step::skip;
-  index patience = 10;  ///< calls in a row that were refused or led to no step, after which a
-                        ///< trainer stops, so that no loop over its steps runs for ever
+  index patience = 10;      ///< calls in a row that were refused or led to no step, after which a
+                            ///< trainer stops, so that no loop over its steps runs for ever
+  bool keep_zeros = false;  ///< weights of matrices and tables that are exactly 0, as pruned ones
+                            ///< are, stay so
   linnet::layer_dropout layer_dropout{};  ///< off
   linnet::early_exits early_exits{};      ///< none but the last; for decoders
 
@@ -44,6 +47,7 @@ struct training_options {
     f("average", self.average, detail::between(0, 1));
     f("if_not_finite", self.if_not_finite, detail::one_of(reactions));
     f("patience", self.patience, detail::count(1));
+    f("keep_zeros", self.keep_zeros, detail::one_of(detail::false_or_true));
     f("layer_dropout", self.layer_dropout);
     f("early_exits", self.early_exits);
   }
@@ -332,6 +336,8 @@ class trainer {
     return {};
   }
   LINNET_OR_OUT_OF_MEMORY("trainer::resume")
+  /// The options that it was opened with.
+  const training_options& options() const { return how_; }
   /// The optimizer, whose settings may be changed between steps.
   Optimizer& optimizer() { return optimizer_; }
 
@@ -395,9 +401,13 @@ class trainer {
   /// `nats` their loss.
   void apply(const ops::execution& on, index tokens, double nats) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
+    const bool keeps_zeros = how_.keep_zeros && master_form::trains_weights;
     double squares = 0;
+    if constexpr (requires { form_.add_decay(on, tokens, *weights_, gradients_); })
+      form_.add_decay(on, tokens, *weights_, gradients_);
     if constexpr (master_form::learns_steps)
       squares = form_.find_gradients(on, *weights_, gradients_);
+    if (keeps_zeros) detail::mark_zeros(on, *weights_, gradients_);
     if (master_form::trains_weights) squares += detail::sum_of_squares(on, gradients_, partial_);
     const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
@@ -407,6 +417,7 @@ class trainer {
         follow_averages(on, how_.average, gradients_, *weights_);
         optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
       }
+      if (keeps_zeros) detail::restore_zeros(on, gradients_, *weights_);
       if constexpr (master_form::learns_steps)
         form_.update(on, progress_.steps + 1, share * clip, optimizer_);
       form_.pack(on, *weights_, packed_);
