@@ -12,6 +12,7 @@
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/rotate_online.hpp>
+#include <linnet/compress/sensitivities.hpp>
 #include <linnet/compress/sequential.hpp>
 #include <linnet/compress/smooth.hpp>
 #include <linnet/compress/spinquant.hpp>

@@ -260,6 +260,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::calibration_options>(
       "calibration_options", "calibration_options", {},
       [&](const auto& o) { return complaint_of(ln::calibrate(w, text, l, o)); });
+  check<ln::sensitivity_options>(
+      "sensitivity_options", "sensitivity_options", {},
+      [&](const auto& o) { return complaint_of(ln::sensitivities(w, text, l, o)); });
   const auto statistics = ln::calibrate(w, text, l, {.batches = 1, .rows_per_input = 0});
   BOOST_REQUIRE(static_cast<bool>(statistics));
   using centred =
