@@ -4,9 +4,11 @@
 /// Opt-in: calibration and the methods that round with it, or prepare for it. Takes Eigen's
 /// Cholesky decomposition.
 
+#include <linnet/compress/allocate_storages.hpp>
 #include <linnet/compress/awq.hpp>
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/gptq.hpp>
+#include <linnet/compress/hessian.hpp>
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/quantize_by.hpp>
