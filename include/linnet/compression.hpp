@@ -4,15 +4,18 @@
 /// Opt-in: calibration and the methods that round with it, or prepare for it. Takes Eigen's
 /// Cholesky decomposition.
 
+#include <linnet/compress/allocate_storages.hpp>
 #include <linnet/compress/awq.hpp>
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/gptq.hpp>
+#include <linnet/compress/hessian.hpp>
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/prune.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/rotate_online.hpp>
+#include <linnet/compress/sensitivities.hpp>
 #include <linnet/compress/sequential.hpp>
 #include <linnet/compress/smooth.hpp>
 #include <linnet/compress/sparsegpt.hpp>

@@ -260,6 +260,16 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::calibration_options>(
       "calibration_options", "calibration_options", {},
       [&](const auto& o) { return complaint_of(ln::calibrate(w, text, l, o)); });
+  check<ln::sensitivity_options>(
+      "sensitivity_options", "sensitivity_options", {},
+      [&](const auto& o) { return complaint_of(ln::sensitivities(w, text, l, o)); });
+  check<ln::hessian_options>(
+      "hessian_options", "hessian_options", {.subsets = 1, .eigenvalue = {.iterations = 1}},
+      [&](const auto& o) { return complaint_of(ln::hessian_sensitivities(w, text, l, o)); });
+  check<ln::power_iteration>(
+      "power_iteration", "hessian_options.eigenvalue", {.iterations = 1}, [&](const auto& o) {
+        return complaint_of(ln::hessian_sensitivities(w, text, l, {.subsets = 1, .eigenvalue = o}));
+      });
   const auto statistics = ln::calibrate(w, text, l, {.batches = 1, .rows_per_input = 0});
   BOOST_REQUIRE(static_cast<bool>(statistics));
   using centred =

@@ -44,7 +44,7 @@ const index* lengths_of(const Batch& b) {
   else
     return nullptr;
 }
-/// Sequence `i` of a batch whose sequences have lengths of their own, without its padding.
+/// Sequence `i` of a batch, without its padding.
 template <class M>
 typename M::batch sequence_of(const typename M::batch& b, index i) {
   typename M::batch one = b;
@@ -52,17 +52,22 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
   index labels = 1;
   if constexpr (requires { b.source_lengths; }) {
     one.source += i * b.source_length;
-    one.source_lengths += i;
-    one.source_length = b.source_lengths[i];
+    if (b.source_lengths) {
+      one.source_lengths += i;
+      one.source_length = b.source_lengths[i];
+    }
   }
   if constexpr (requires { b.length; }) {
     labels = b.length;
     one.tokens += i * b.length;
   }
-  if constexpr (requires { b.lengths; }) {
-    one.lengths += i;
-    one.length = b.lengths[i];
-  }
+  if constexpr (requires { b.lengths; })
+    if (b.lengths) {
+      one.lengths += i;
+      one.length = b.lengths[i];
+    }
+  if constexpr (requires { b.prefixes; })
+    if (b.prefixes) one.prefixes += i;
   if constexpr (requires { b.types; })
     if (b.types) one.types += i * b.length;
   if constexpr (requires { b.target_length; }) labels = b.target_length;

@@ -18,8 +18,8 @@
 #include <vector>
 
 #include <linnet/compress/awq.hpp>
+#include <linnet/compress/gradient_pass.hpp>
 #include <linnet/compress/rotate.hpp>
-#include <linnet/model/buffers.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -128,35 +128,6 @@ void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
       parameter_path{}, to.tree(), w.tree());
 }
 
-/// Weights, gradients and buffers for learning rotations.
-template <class R>
-struct rotation_trial {
-  weights<R> turned{}, rounded{};
-  packed<R> panels{};
-  gradients<R> slopes{};
-  memory_block memory;
-  placed_workspace<R, float> work{};
-
-  rotation_trial(const limits& l, index bytes) : memory(bytes) {
-    if (!valid()) return;
-    attach_rows<R>(rounded, panels);
-    work = place_workspace<R, float>(l, purpose::training, memory.data());
-  }
-  bool valid() const {
-    return turned.valid() && rounded.valid() && panels.valid() && slopes.valid() && memory.data();
-  }
-  /// Loss of the rounded weights; adds to the gradients.
-  loss_sum loss(const typename R::batch& b, const limits& l) {
-    loss_sum sum;
-    run(l, work.converted, [&](const ops::execution& on) {
-      const loss_sum one = R::template loss<float, storage::f32>(panels.tree(), &slopes.tree(), b,
-                                                                 work.work, on, {});
-      if (on.threads.rank() == 0) sum = one;
-    });
-    return sum;
-  }
-};
-
 }  // namespace detail
 
 /// Rotates `w` as rotate(w, quarot) does, by rotations that are learned for rounding to storage
@@ -169,11 +140,8 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   using R = rotated<M>;
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::rotate: rotate first, quantize afterwards");
-  static_assert(detail::check_language_model<R, float, storage::f32>());
   if (auto fit = detail::acceptable("rotate", spinquant::name, how); !fit) return fit.error();
-  const index needed = detail::bounded_bytes(l, [](const limits& some) {
-    return detail::plan_for<R, float>(some, purpose::training).total();
-  });
+  const index needed = detail::gradient_pass<R>::footprint(l);
   if (auto fit = detail::acceptable<R>("rotate", l, needed); !fit) return fit.error();
   if (auto fit = check_finite(w, "rotate"); !fit) return fit.error();
   auto base = detail::untie(w);
@@ -181,9 +149,11 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   const detail::channel_map<float> map(base);
   const auto turns = detail::prepare_turns(map, how.heads);
   if (!turns) return turns.error();
-  detail::rotation_trial<R> trial(l, needed);
-  if (!trial.valid()) return detail::out_of_memory("rotate", needed);
-  const auto numbers = detail::numbers_of(trial.turned), slopes = detail::numbers_of(trial.slopes);
+  weights<R> trial, rounded;
+  if (!trial.valid() || !rounded.valid()) return (trial.valid() ? rounded : trial).error();
+  detail::gradient_pass<R> pass(rounded, l);
+  if (!pass.valid()) return detail::out_of_memory("rotate", needed);
+  const auto numbers = detail::numbers_of(trial), slopes = detail::numbers_of(pass.gradient());
   const auto trips = detail::round_trips<quantized<R, S>>();
 
   const quarot start{how.seed, how.heads};
@@ -196,7 +166,7 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
     return side;
   };
   const auto apply = [&](const std::vector<detail::learned_rotation>& some) {
-    __builtin_memcpy(trial.turned.data(), base.data(), static_cast<std::size_t>(base.bytes()));
+    __builtin_memcpy(trial.data(), base.data(), static_cast<std::size_t>(base.bytes()));
     for (std::size_t i = 0; i < turns->size(); ++i)
       for (const auto& side : (*turns)[i].sides)
         detail::rotate_side(turned(side), (*turns)[i].block, some[i]);
@@ -204,19 +174,15 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   double least = 0;
   for (index step = 0; step <= how.steps; ++step) {
     apply(rotations);
-    detail::round_weights(trips, trial.turned, trial.rounded);
-    detail::pack_into(ops::execution{}, trial.rounded, trial.panels);
-    trial.slopes.visit([](const parameter_path&, const tensor_info& info, auto& leaf) {
-      std::fill_n(leaf, info.size(), 0.0f);
-    });
+    detail::round_weights(trips, trial, rounded);
+    pass.pack();
+    pass.clear();
     loss_sum sum;
     for (index i = 0; i < how.batches; ++i) {
       const typename R::batch b = batches(i);
       if (b.batch == 0) break;
-      if (const refusal why = detail::refusal_of<R>(b, l); why != refusal::none)
-        return error{errc::invalid, "rotate", "batch " + std::to_string(i),
-                     "one that the model and the limits take", std::string(to_string(why))};
-      const loss_sum one = trial.loss(b, l);
+      if (auto fit = pass.refused("rotate", i, b); !fit) return fit.error();
+      const loss_sum one = pass.add(b);
       sum.nats += one.nats;
       sum.tokens += one.tokens;
     }
@@ -241,7 +207,7 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
     }
   }
   apply(kept);
-  return std::move(trial.turned);
+  return trial;
 }
 LINNET_OR_OUT_OF_MEMORY("rotate")
 

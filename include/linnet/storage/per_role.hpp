@@ -29,6 +29,14 @@ enum class part {
   ffn_down
 };
 
+/// The name of a part, that of its argument of per_role<>; "rest" of part::any.
+constexpr const char* part_name(part p) {
+  constexpr const char* names[] = {"rest",        "embedding",   "head",        "attention_q",
+                                   "attention_k", "attention_v", "attention_o", "ffn_gate",
+                                   "ffn_up",      "ffn_down"};
+  return names[static_cast<std::size_t>(p)];
+}
+
 /// Storage `S` for some parts of a model; an argument of per_role<>.
 template <class S, part... Parts>
 struct of_parts {
@@ -96,12 +104,10 @@ struct mixed : policy {
   static std::string name() {
     std::string all = described<Rest>();
     const std::string parts[] = {described<Parts>()...};
-    constexpr const char* words[] = {"embedding",   "head",        "attention_q",
-                                     "attention_k", "attention_v", "attention_o",
-                                     "ffn_gate",    "ffn_up",      "ffn_down"};
     constexpr bool differs[] = {!std::is_same_v<Rest, Parts>...};
     for (std::size_t i = 0; i < sizeof...(Parts); ++i)
-      if (differs[i]) all += std::string(", ") + words[i] + ' ' + parts[i];
+      if (differs[i])
+        all += std::string(", ") + part_name(static_cast<part>(i + 1)) + ' ' + parts[i];
     return all;
   }
 
