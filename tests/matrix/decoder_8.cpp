@@ -30,7 +30,7 @@ BOOST_AUTO_TEST_CASE(model_62) {
   check<decoder, ln::mixer::rwkv4, ln::tie::untied, ln::ffn::reparam<2>, ln::sharing::all, ln::position::none, ln::storage::ternary, ln::compute::int8>("decoder: attention rwkv4, ends untied, ffn reparam, sharing all, position none, weights ternary in int8");
 }
 BOOST_AUTO_TEST_CASE(model_63) {
-  check<decoder, ln::mixer::rwkv4, ln::ffn::rwkv4_channel_mix, ln::sharing::repeat<2>, ln::position::none, ln::storage::int4<>>("decoder: attention rwkv4, ffn channel mix, sharing repeat, position none, weights int4");
+  check<decoder, ln::mixer::rwkv4, ln::ffn::rwkv4_channel_mix, ln::sharing::repeat<2>, ln::position::none, ln::storage::n_of_m<ln::storage::int4<8>, 2, 4>>("decoder: attention rwkv4, ffn channel mix, sharing repeat, position none, weights 2:4");
 }
 BOOST_AUTO_TEST_CASE(model_64) {
   check<decoder, ln::mixer::rwkv4, ln::ffn::hadamard<>, ln::position::none>("decoder: attention rwkv4, ffn hadamard, position none");
