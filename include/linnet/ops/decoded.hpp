@@ -41,10 +41,16 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   }
 }
 
-/// Adds to sums[32] the products of a row of `k` inputs with panel `p`.
+/// Rows of inputs whose products are computed from the codes together, at most; more than 1 where
+/// any number of them is.
 template <class Kernels, class S>
-void add_row(Kernels, index p, index k, const float* x, const packed_matrix<float, S>& w,
-             float* sums) {
+inline constexpr index summed_rows = 1;
+
+/// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
+/// rows these are.
+template <class Kernels, class S>
+index add_rows(Kernels, index, index p, index k, const float* x, const packed_matrix<float, S>& w,
+               float* sums) {
   using scale = typename packed_matrix<float, S>::scale;
   constexpr auto origin = static_cast<float>(S::origin);
   each_group(p, k, 0, k, w,
@@ -53,6 +59,7 @@ void add_row(Kernels, index p, index k, const float* x, const packed_matrix<floa
                Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
                    last - first, x + first, words, scales, zeros, origin, sums);
              });
+  return 1;
 }
 /// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers. Those that share words with the last
 /// ones follow. k0 is the first of a block of codes.

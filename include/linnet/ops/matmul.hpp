@@ -83,21 +83,25 @@ void show_inputs(const execution& on, index m, index k, const float* x,
   on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
 }
 
-/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
-/// decode the weights to f32, some inputs at a time.
+/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes, and of
+/// some storages several; else more rows decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
 void decoded_product(Kernels kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
   float* const y = one.y;
   simd::epilogue<float> part = one.write().from(i0, j0);
-  if (i1 - i0 == 1) {
-    alignas(64) float sums[panel_width] = {};
-    add_row(kernels, p, k, x + i0 * k, one.w, sums);
-    float* const out = y + i0 * n + j0;
-    for (index j = 0; j < columns; ++j)
-      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
-               (part.bias ? part.bias[j] : 0.0f);
+  if (constexpr index all = summed_rows<Kernels, S>; all > 1 || i1 - i0 == 1) {
+    for (index i = i0; i < i1;) {
+      alignas(64) float sums[all * panel_width] = {};
+      const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
+      for (index r = 0; r < rows; ++r, ++i) {
+        float* const out = y + i * n + j0;
+        for (index j = 0; j < columns; ++j)
+          out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[r * panel_width + j] +
+                   (part.bias ? part.bias[j] : 0.0f);
+      }
+    }
     return;
   }
   constexpr index step = decoded_step<S>();

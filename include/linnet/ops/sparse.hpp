@@ -48,24 +48,23 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
   const simd::word* panel(index p, index k) const {
     return places.panels + p * places.size(panel_width, kind::kept(k));
   }
-  /// Adds to sums[32] the products of a row of `k` inputs with panel `p` of W, whose numbers are
-  /// `w`.
-  template <class Kernels, class S>
-  void add_row(Kernels, index p, index k, const float* x, const packed_matrix<float, S>& w,
-               float* sums) const {
-    constexpr bool plain = S::per_word == 1;
+  /// Adds to sums[R][32] the products of `R` rows of `k` inputs with panel `p` of W, whose numbers
+  /// are `w`.
+  template <int R, class Kernels, class S>
+  void add(Kernels, index p, index k, const float* x, const packed_matrix<float, S>& w,
+           float* sums) const {
+    using steps = simd::kept_steps<kind::codes::code, N, M>;
     const index width = kind::kept(k);
     detail::each_group(
         p, width, 0, width, w,
         [&](index first, index last, const auto* words, const auto* scales, const auto* zeros) {
-          using steps = simd::kept_steps<kind::codes::code, N, M>;
-          if constexpr (plain)
-            Kernels::template row_by_kept<steps, simd::code::bf16, false>(
-                {first, last, k, x}, words, panel(p, k), scales, zeros, 0.0f, sums);
+          const simd::kept_rows rows{first, last, k, x, k};
+          if constexpr (S::per_word == 1)
+            Kernels::template rows_by_kept<steps, simd::code::bf16, false, R>(
+                rows, words, panel(p, k), scales, zeros, 0.0f, sums);
           else
-            Kernels::template row_by_kept<steps, S::code, has_minima<S>>(
-                {first, last, k, x}, words, panel(p, k), scales, zeros,
-                static_cast<float>(S::origin), sums);
+            Kernels::template rows_by_kept<steps, S::code, has_minima<S>, R>(
+                rows, words, panel(p, k), scales, zeros, static_cast<float>(S::origin), sums);
         });
   }
   /// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers, and the rest of the last group;
@@ -123,11 +122,24 @@ requires(is_sparse<S>) void unpack(index n, index k, const packed_matrix<T, S>& 
 
 namespace detail {
 
-/// @copydoc add_row()
 template <class Kernels, class S>
-requires(is_sparse<S>) void add_row(Kernels kernels, index p, index k, const float* x,
-                                    const packed_matrix<float, S>& w, float* sums) {
-  w.kept.add_row(kernels, p, k, x, w.numbers(), sums);
+requires(is_sparse<S>) inline constexpr index summed_rows<Kernels, S> = Kernels::kept_rows_together;
+/// @copydoc add_rows()
+template <class Kernels, class S>
+requires(is_sparse<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                                      const packed_matrix<float, S>& w, float* sums) {
+  if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
+    if (rows >= all) {
+      w.kept.template add<all>(kernels, p, k, x, w.numbers(), sums);
+      return all;
+    }
+    if (rows >= 4) {
+      w.kept.template add<4>(kernels, p, k, x, w.numbers(), sums);
+      return 4;
+    }
+  }
+  w.kept.template add<1>(kernels, p, k, x, w.numbers(), sums);
+  return 1;
 }
 /// @copydoc decode_rows()
 template <class Kernels, class S>

@@ -42,25 +42,30 @@ LINNET_TARGET static inline vec<float> kept_number(const word* w, int i) {
   return decode_any<C>(w + i / block * words_of_block(C) * panel_width, i % block);
 }
 
-/// row_by_panel() for a panel of the numbers that are kept of each few inputs. `w` and the scales
-/// are those of numbers [first, last) and of all columns, `places` those of the whole panel.
-template <class Steps, code C, bool Minima, class Word, class Scale>
-LINNET_KERNEL static void row_by_kept(const kept_row& a, const Word* w, const word* places,
-                                      const Scale* scales, const Scale* zeros, float zero,
-                                      float* sums) {
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, bool Minima, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, integer = coded && is_integer(C) && !Minima;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
-                per_panel = static_cast<int>(panel_width) / lanes<float>,
-                together = per_panel < 2 ? 1 : 2, chains = 4,
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
                 step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
   constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
   // Numbers whose groups are followed by as many inputs as a register is to hold.
   const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
   const index safe = within < a.last ? within : a.last;
   for (int v = 0; v < per_panel; v += together) {
-    vec<float> acc[std::size_t{together}][std::size_t{chains}] = {},
-               total[std::size_t{together}] = {}, origin[std::size_t{together}];
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
     for (int t = 0; t < together; ++t)
       origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
     for (index c = a.first; c < a.last;) {
@@ -79,43 +84,67 @@ LINNET_KERNEL static void row_by_kept(const kept_row& a, const Word* w, const wo
             // Where steps end with groups, the compiler knows how far a group is from the first.
             const float* const x =
                 step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
             LINNET_UNROLL
             for (int t = 0; t < together; ++t) {
-              const vec<float> input = numbers_at<bits_of(P)>(
-                  x,
-                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block));
-              vec<float> y = kept_number<C>(values + t * lanes<float>, i);
-              if constexpr (integer) y = y - origin[t];
-              acc[t][i % chains] += input * y;
-              if constexpr (Minima) total[t] += input;
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C>(values + t * lanes<float>, i);
+              if constexpr (integer) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (Minima) total[r][t] += input;
+              }
             }
           }
         }
         c += step;
       } else {
         const index first = c / kept * of;
-        float x[std::size_t{table}] = {};
-        for (index j = 0; j < table && first + j < a.k; ++j) x[j] = a.x[first + j];
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
         for (int t = 0; t < together; ++t) {
-          const vec<float> input = numbers_at<bits_of(P)>(
-              x, any_code<P>(here + t * lanes<float>, static_cast<int>(c % block)));
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
           vec<float> y = kept_number<C>(w + (v + t) * lanes<float>, static_cast<int>(c - a.first));
           if constexpr (integer) y = y - origin[t];
-          acc[t][0] += input * y;
-          if constexpr (Minima) total[t] += input;
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (Minima) total[r][t] += input;
+          }
         }
         ++c;
       }
     }
     for (int t = 0; t < together; ++t) {
       const int at = (v + t) * lanes<float>;
-      vec<float> x = (acc[t][0] + acc[t][1]) + (acc[t][2] + acc[t][3]);
-      if (scales) x *= load_scales(scales + at);
-      if constexpr (Minima) x += origin[t] * total[t];
-      store(sums + at, load(sums + at) + x);
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (Minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
     }
   }
 }
+#if defined(LINNET_LOOK_UP)
+/// Rows of inputs that rows_by_kept() takes at a time, at most.
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+#else
+static constexpr int kept_rows_together = 1;  // place_kept() serves several
+#endif
 
 /// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
 template <int Kept, int Count>
