@@ -41,10 +41,13 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   }
 }
 
-/// Rows of inputs whose products are computed from the codes together, at most; more than 1 where
-/// any number of them is.
+/// How many rows of inputs are multiplied with the codes themselves.
+struct summed_rows {
+  index together = 1;  ///< at a time, at most
+  index most = 1;      ///< more are multiplied with decoded weights
+};
 template <class Kernels, class S>
-inline constexpr index summed_rows = 1;
+inline constexpr summed_rows rows_summed{};
 
 /// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
 /// rows these are.

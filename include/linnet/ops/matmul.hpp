@@ -91,9 +91,9 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
   float* const y = one.y;
   simd::epilogue<float> part = one.write().from(i0, j0);
-  if (constexpr index all = summed_rows<Kernels, S>; all > 1 || i1 - i0 == 1) {
+  if (constexpr summed_rows codes = rows_summed<Kernels, S>; i1 - i0 <= codes.most) {
     for (index i = i0; i < i1;) {
-      alignas(64) float sums[all * panel_width] = {};
+      alignas(64) float sums[codes.together * panel_width] = {};
       const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
       for (index r = 0; r < rows; ++r, ++i) {
         float* const out = y + i * n + j0;

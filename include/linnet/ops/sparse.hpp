@@ -123,7 +123,8 @@ requires(is_sparse<S>) void unpack(index n, index k, const packed_matrix<T, S>& 
 namespace detail {
 
 template <class Kernels, class S>
-requires(is_sparse<S>) inline constexpr index summed_rows<Kernels, S> = Kernels::kept_rows_together;
+requires(is_sparse<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
+    Kernels::kept_rows_together, Kernels::most_kept_rows};
 /// @copydoc add_rows()
 template <class Kernels, class S>
 requires(is_sparse<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
