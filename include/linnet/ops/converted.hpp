@@ -5,6 +5,7 @@
 
 #include <cassert>
 
+#include <linnet/ops/decoded.hpp>
 #include <linnet/ops/team_product.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -78,11 +79,6 @@ struct converted_rows {
   float* scales = nullptr;       ///< int8: one per row, or per row and group
   std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
 };
-/// How the codes of storage `S` become numbers.
-template <class S>
-inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
-                                               : S::ggml   ? simd::code_offset::minimum
-                                                           : simd::code_offset::zero;
 /// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
 template <class S>
 std::int32_t group_extra(std::int32_t sum) {

@@ -41,6 +41,11 @@ void each_group(index p, index k, index k0, index k1, const packed_matrix<float,
   }
 }
 
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
 /// How many rows of inputs are multiplied with the codes themselves.
 struct summed_rows {
   index together = 1;  ///< at a time, at most

@@ -60,10 +60,10 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
         [&](index first, index last, const auto* words, const auto* scales, const auto* zeros) {
           const simd::kept_rows rows{first, last, k, x, k};
           if constexpr (S::per_word == 1)
-            Kernels::template rows_by_kept<steps, simd::code::bf16, false, R>(
+            Kernels::template rows_by_kept<steps, simd::code::bf16, simd::code_offset::origin, R>(
                 rows, words, panel(p, k), scales, zeros, 0.0f, sums);
           else
-            Kernels::template rows_by_kept<steps, S::code, has_minima<S>, R>(
+            Kernels::template rows_by_kept<steps, S::code, detail::offset_of<S>, R>(
                 rows, words, panel(p, k), scales, zeros, static_cast<float>(S::origin), sums);
         });
   }

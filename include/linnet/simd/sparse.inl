@@ -30,28 +30,37 @@ static constexpr index number_row(index i) {
   else
     return i;
 }
-/// Number `i` of a row of plain numbers, or of codes that words hold.
-template <code C>
-LINNET_TARGET static inline vec<float> kept_number(const float* w, int i) {
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
   return load(w + i * panel_width);
 }
 /// @copydoc kept_number()
-template <code C>
-LINNET_TARGET static inline vec<float> kept_number(const word* w, int i) {
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
   constexpr int block = codes_of_block(C);
-  return decode_any<C>(w + i / block * words_of_block(C) * panel_width, i % block);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
 }
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide = LINNET_WIDTH > 32;
 
 /// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
 /// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
 /// `places` those of the whole panel.
-template <class Steps, code C, bool Minima, int R, class Word, class Scale>
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
 // NOLINTNEXTLINE(readability-function-size)
 LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
                                        const Scale* scales, const Scale* zeros, float zero,
                                        float* sums) {
   constexpr code P = Steps::places;
-  constexpr bool coded = std::is_same_v<Word, word>, integer = coded && is_integer(C) && !Minima;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
                 chains = R == 1 ? 4 : 1,
@@ -61,6 +70,9 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
   // Numbers whose groups are followed by as many inputs as a register is to hold.
   const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
   const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
   for (int v = 0; v < per_panel; v += together) {
     vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
                                                           total[std::size_t{R}]
@@ -90,8 +102,8 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
             for (int t = 0; t < together; ++t) {
               place[t] =
                   any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
-              y[t] = kept_number<C>(values + t * lanes<float>, i);
-              if constexpr (integer) y[t] = y[t] - origin[t];
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
             }
             LINNET_UNROLL
             for (int r = 0; r < R; ++r) {
@@ -99,7 +111,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
               for (int t = 0; t < together; ++t) {
                 const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
                 acc[r][i % chains * together + t] += input * y[t];
-                if constexpr (Minima) total[r][t] += input;
+                if constexpr (minima) total[r][t] += input;
               }
             }
           }
@@ -113,12 +125,13 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
             x[r * table + j] = a.x[r * a.row + first + j];
         for (int t = 0; t < together; ++t) {
           const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
-          vec<float> y = kept_number<C>(w + (v + t) * lanes<float>, static_cast<int>(c - a.first));
-          if constexpr (integer) y = y - origin[t];
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
           for (int r = 0; r < R; ++r) {
             const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
             acc[r][t] += input * y;
-            if constexpr (Minima) total[r][t] += input;
+            if constexpr (minima) total[r][t] += input;
           }
         }
         ++c;
@@ -132,7 +145,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
         LINNET_UNROLL
         for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
         if (scales) x *= load_scales(scales + at);
-        if constexpr (Minima) x += origin[t] * total[r][t];
+        if constexpr (minima) x += origin[t] * total[r][t];
         float* const sum = sums + r * panel_width + at;
         store(sum, load(sum) + x);
       }
@@ -143,7 +156,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() with a product of numbers: registers of 64 bytes find inputs at no cost.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = LINNET_WIDTH > 32 ? index{1} << 62 : 16;
+static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
