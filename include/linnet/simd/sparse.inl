@@ -152,8 +152,8 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
     }
   }
 }
-/// Rows of inputs that rows_by_kept() takes at a time, and up to how many it is faster than
-/// place_kept() with a product of numbers: registers of 64 bytes find inputs at no cost.
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
 static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
