@@ -20,7 +20,17 @@ void product(benchmark::State& state) {
   const std::vector<typename S::word> panels(static_cast<std::size_t>(matrix::size(n, k)), 1);
   const std::vector<float> scales = numbers(matrix::scales_size(n, k)), x = numbers(m * k);
   std::vector<float> y = numbers(m * n);
-  const matrix w{panels.data(), scales.data(), scales.data()};
+  matrix w;
+  w.panels = panels.data();
+  w.scales = w.zeros = scales.data();
+  ln::memory_block places;  // zeros: any place costs the same
+  if constexpr (ln::is_sparse<S>) {
+    ln::arena count;
+    w.kept.place(count, n, k);
+    places = ln::memory_block(count.peak());
+    ln::arena memory(places.data(), places.size());
+    w.kept.place(memory, n, k);
+  }
   std::vector<std::byte> converted(
       static_cast<std::size_t>(ln::ops::converted_bytes<S>(m, k, n, 1, false)));
   const ln::ops::execution on{{}, ln::simd::best(), converted.data()};
@@ -62,6 +72,11 @@ void shapes(benchmark::internal::Benchmark* b) {
   }
   b->Args({512, 1536, 512})->Args({1, 32128, 384});
 }
+/// Matrices beyond the last cache, for one token and a few.
+void large_shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"M", "N", "K"})->UseRealTime();
+  for (const long m : {1, 8, 96}) b->Args({m, 2048, 8192})->Args({m, 8192, 8192});
+}
 void trained_shapes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"M", "N", "K"})->UseRealTime();
   b->Args({1024, 256, 384})->Args({1024, 1536, 384})->Args({1024, 384, 1536});
@@ -69,6 +84,8 @@ void trained_shapes(benchmark::internal::Benchmark* b) {
 }
 
 using bf16_bf16 = ln::storage::with_compute<ln::storage::bf16, ln::compute::bf16>;
+template <class S>
+using two_of_four = ln::storage::n_of_m<S, 2, 4>;
 using int8_int8 = ln::storage::with_compute<ln::storage::int8, ln::compute::int8>;
 
 }  // namespace
@@ -82,6 +99,15 @@ BENCHMARK(product<ln::storage::f16>)->Apply(shapes);
 BENCHMARK(product<ln::storage::fp8_e4m3>)->Apply(shapes);
 BENCHMARK(product<ln::storage::int4<32>>)->Apply(shapes);
 BENCHMARK(product<ln::storage::nf4>)->Apply(shapes);
+// Side by side: dense and 2:4.
+BENCHMARK(product<ln::storage::f32>)->Apply(large_shapes);
+BENCHMARK(product<two_of_four<ln::storage::f32>>)->Apply(large_shapes);
+BENCHMARK(product<ln::storage::bf16>)->Apply(large_shapes);
+BENCHMARK(product<two_of_four<ln::storage::bf16>>)->Apply(large_shapes);
+BENCHMARK(product<ln::storage::int8>)->Apply(large_shapes);
+BENCHMARK(product<two_of_four<ln::storage::int8>>)->Apply(large_shapes);
+BENCHMARK(product<ln::storage::int4<32>>)->Apply(large_shapes);
+BENCHMARK(product<two_of_four<ln::storage::int4<32>>>)->Apply(large_shapes);
 BENCHMARK(derivatives)->Apply(trained_shapes);
 
 }  // namespace bench::kernels

@@ -21,7 +21,7 @@ BOOST_AUTO_TEST_CASE(model_67) {
   check<decoder, ln::mixer::rwkv7, ln::tie::untied, ln::ffn::reparam<2>, ln::position::none, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>>, ln::compute::int8>("decoder: attention rwkv7, ends untied, ffn reparam, position none, weights per role in int8");
 }
 BOOST_AUTO_TEST_CASE(model_68) {
-  check<decoder, ln::mixer::rwkv7, ln::ffn::rwkv4_channel_mix, ln::position::none, ln::storage::int4<>>("decoder: attention rwkv7, ffn channel mix, position none, weights int4");
+  check<decoder, ln::mixer::rwkv7, ln::ffn::rwkv4_channel_mix, ln::position::none, ln::storage::n_of_m<ln::storage::int4<8>, 2, 4>>("decoder: attention rwkv7, ffn channel mix, position none, weights 2:4");
 }
 BOOST_AUTO_TEST_CASE(model_69) {
   check<decoder, ln::mixer::rwkv7, ln::ffn::hadamard<>, ln::position::none>("decoder: attention rwkv7, ffn hadamard, position none");

@@ -18,7 +18,7 @@ struct matrix {
   std::vector<typename ln::ops::packed_matrix<T, S>::scale> scales, zeros;
   std::vector<double> meaning;  ///< [n, k]
   packed_type packed;
-  ln::memory_block corrections[2];  ///< canonical and packed
+  ln::memory_block corrections[2];  ///< what stands beside the codes: canonical and packed
 
   matrix(index n, index k, std::uint64_t stream, double deviation = 1)
       : matrix(n, k, normal<double>(n * k, stream, deviation)) {}
@@ -26,12 +26,16 @@ struct matrix {
       : rows(at(n * ln::row_values<S>(k))),
         row_scales(at(n * ln::row_scales<S>(k))),
         row_zeros(S::centred ? row_scales.size() : 0),
-        canonical{rows.data(), row_scales.data(), row_zeros.data()},
         panels(at(packed_type::size(n, k))),
         scales(at(packed_type::scales_size(n, k))),
-        zeros(S::centred ? scales.size() : 0),
-        packed{panels.data(), scales.data(), zeros.data()} {
-    if constexpr (ln::is_corrected<S> || ln::has_levels<S>)
+        zeros(S::centred ? scales.size() : 0) {
+    canonical.data = rows.data();
+    canonical.scales = row_scales.data();
+    canonical.zeros = row_zeros.data();
+    packed.panels = panels.data();
+    packed.scales = scales.data();
+    packed.zeros = zeros.data();
+    if constexpr (ln::is_corrected<S> || ln::has_levels<S> || ln::is_sparse<S>)
       for (const bool placing : {false, true}) {
         for (auto& block : corrections)
           if (placing) block = ln::memory_block(sizes[&block - corrections]);
@@ -46,6 +50,10 @@ struct matrix {
         }
         canonical.correction.visit(n, k, take);
         packed.correction.place(panels_of, n, k);
+        if constexpr (ln::is_sparse<S>) {
+          canonical.kept.visit(n, k, take);
+          packed.kept.place(panels_of, n, k);
+        }
         sizes[0] = all.peak();
         sizes[1] = panels_of.peak();
       }

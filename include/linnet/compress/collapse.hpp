@@ -87,7 +87,7 @@ using collapsed = typename detail::collapse_model<M>::type;
 /// of your own tells the factors of one matrix apart (errc::invalid).
 template <class M, class T>
 weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::collapse: collapse first, quantize afterwards");
   auto shipped = detail::made_of<weights<collapsed<M>, T>>(w);
   if (!shipped.valid()) return shipped;

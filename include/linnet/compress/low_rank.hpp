@@ -78,7 +78,7 @@ template <class Low, class T>
 weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
   static_assert(!std::is_same_v<Low, dense_counterpart<Low>>,
                 "linnet::factorise: the target has neither ffn::low_rank nor attention::low_rank");
-  static_assert(std::is_floating_point_v<typename weights<Low, T>::storage::value>,
+  static_assert(weights<Low, T>::storage::per_word == 1,
                 "linnet::factorise: factorise first, quantize afterwards");
   auto low = detail::made_of<weights<Low, T>>(w);
   if (!low.valid()) return low;

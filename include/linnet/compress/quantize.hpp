@@ -45,6 +45,25 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
   return rounded;
 }
 
+/// Nonzero numbers of `w` for which `S` has no place: where more are nonzero than a sparse storage
+/// keeps, quantize<S>(w) sets the smallest to 0. It is 0 for weights that were pruned to the
+/// pattern, and for storages that keep all.
+template <class S, class M>
+index dropped_by(const weights<M>& w) {
+  index count = 0;
+  if (!w.valid()) return count;
+  const typename quantized<M, S>::template params<form::canonical<float, S>> tree{};
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, const auto& to, const auto& from) {
+        if constexpr (requires { to.kept; })
+          for (index r = 0; r < info.rows; ++r)
+            count += std::remove_cvref_t<decltype(to)>::storage::pattern::dropped(
+                info.columns, from.data + r * info.columns);
+      },
+      parameter_path{}, tree, w.tree());
+  return count;
+}
+
 /// Bytes of the weights of model `M` stored as `S`, scales included, norms and position tables in
 /// f32.
 template <class M, class S = typename M::storage>

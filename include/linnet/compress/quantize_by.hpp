@@ -60,7 +60,18 @@ result<void> round_tensor(typename Method::rounder& rounder, const parameter_pat
              !takes(rounder, info)) {
     encode_matrix(info.rows, info.columns, from.data, to);
   } else {
-    done = rounder.round(info.rows, info.columns, from.data, to, x);
+    if constexpr (is_sparse<typename To::storage>) {
+      static_assert(
+          !Method::reads_inputs,
+          "linnet::quantize: methods that read inputs round whole rows; prune first, then "
+          "round what is left to a sparse storage without them: quantize<storage>(weights)");
+      encode_kept(info.rows, info.columns, from.data, to,
+                  [&](index width, const float* numbers, const auto& kept) {
+                    done = rounder.round(info.rows, width, numbers, kept, x);
+                  });
+    } else {
+      done = rounder.round(info.rows, info.columns, from.data, to, x);
+    }
     if (!done) {
       error why = done.error();
       why.what = at.str();

@@ -201,7 +201,7 @@ using rotated = typename detail::untied_model<M>::type;
 /// and RMSNorms, which is named; the error of `w`; errc::out_of_memory.
 template <class M, class T>
 result<weights<rotated<M>, T>> rotate(const weights<M, T>& w, const quarot& how = {}) LINNET_TRY {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::rotate: rotate first, quantize afterwards");
   static_assert(detail::has_channels<M>,
                 "linnet::rotate: this model does not say which channels its tensors share: it "

@@ -53,7 +53,7 @@ result<weights<online_rotated<M>, T>> rotate_online(const weights<M, T>& w) LINN
   static_assert(!std::is_same_v<online_rotated<M>, M>,
                 "linnet::rotate_online: this decoder has neither softmax attention nor a standard "
                 "or gated feed-forward");
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::rotate_online: rotate first, quantize afterwards");
   if (auto fit = check_finite(w, "rotate_online"); !fit) return fit.error();
   weights<online_rotated<M>, T> turned;

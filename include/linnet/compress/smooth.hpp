@@ -81,7 +81,7 @@ channel_statistics statistics_of(const channel_set<T>& set, const Stats& stats) 
 template <class M, class T>
 result<weights<M, T>> smooth(const weights<M, T>& w, const calibration<M>& stats,
                              const smoothquant& how = {}) LINNET_TRY {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::smooth: smooth first, quantize afterwards");
   static_assert(detail::has_channels<M>,
                 "linnet::smooth: this model does not say which channels its tensors share: it "

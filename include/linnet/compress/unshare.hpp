@@ -35,7 +35,7 @@ void add_product(const matrix_expression<Leaf, 2>& w, T* to) {
 /// their matrices. The result computes the function of `w`.
 template <class M, class T>
 weights<unshared<M>, T> unshare(const weights<M, T>& w) {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::unshare: unshare first, quantize afterwards");
   auto apart = detail::made_of<weights<unshared<M>, T>>(w);
   if (!apart.valid()) return apart;

@@ -122,7 +122,7 @@ constexpr bool fits_hugging_face() {
         never<M>,
         "linnet: Hugging Face's layout joins matrices of several roles in one tensor; keep "
         "a model of storage::per_role with naming::canonical");
-  else if constexpr (Foreign && Storage::scaled)
+  else if constexpr (Foreign && (Storage::scaled || is_sparse<Storage>))
     static_assert(never<M>,
                   "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
                   "model and quantize() it, or use naming::canonical");

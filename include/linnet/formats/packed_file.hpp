@@ -219,15 +219,20 @@ inline result<void> check_panels(std::span<const std::byte> file, std::size_t he
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// Checks the numbers of inputs that corrections name: products read there.
+/// Checks the numbers of inputs that corrections name, and places of numbers: products read there.
 template <class M, class T>
 result<void> check_inputs(std::span<const std::byte> panels, const std::string& where) {
-  bool fits = true;
+  bool fits = true, placed = true;
   const auto p = packed<M, T>::view(panels);
   p.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
     if constexpr (requires { leaf.correction.inputs; })
       fits = fits && leaf.correction.fits(info.rows, info.columns);
+    if constexpr (requires { leaf.kept; })
+      placed = placed && leaf.kept.fits(info.rows, info.columns);
   });
+  if (!placed)
+    return failure(errc::malformed, where, "panels", "places of numbers in their groups",
+                   "other places");
   if (fits) return {};
   return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",
                  "another number");

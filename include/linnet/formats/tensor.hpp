@@ -141,8 +141,10 @@ struct leaf {
   float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
   float* zeros = nullptr;   ///< likewise of a centred one: zero points or minima
   index row_scales = 0;
-  bool ggml = false;            ///< whether codes and scales are those of ggml's blocks
-  index inputs = 0;             ///< of input numbers, how many inputs there are
+  bool ggml = false;  ///< whether codes and scales are those of ggml's blocks
+  index inputs = 0;   ///< of input numbers and places, how many inputs there are
+  /// Of places of a sparse matrix, whether they are some: called with its rows and inputs.
+  bool (*places)(index rows, index inputs, const std::byte* data) = nullptr;
   bool beside_codes = false;    ///< an array of `more`, which has finite numbers
   std::vector<leaf> more = {};  ///< codes of scales, and what is added to the numbers of the codes
 
@@ -219,6 +221,14 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       if constexpr (is_corrected<S>) {
         auto correction = from.correction;
         correction.visit(info.rows, info.columns, add);
+      }
+      if constexpr (is_sparse<S>) {
+        auto kept = from.kept;
+        kept.visit(info.rows, info.columns, add);
+        one.more.back().inputs = info.columns;
+        one.more.back().places = [](index rows, index inputs, const std::byte* data) {
+          return S::pattern::fits(rows, inputs, reinterpret_cast<const std::uint8_t*>(data));
+        };
       }
     }
   });

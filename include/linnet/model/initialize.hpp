@@ -14,7 +14,7 @@ LINNET_NAMESPACE_BEGIN
 /// name. Weights that are not valid() stay so.
 template <class M, class T, class S>
 void initialize(tensor_block<M, form::canonical<T, S>>& w, seed s) {
-  constexpr bool trainable = std::is_floating_point_v<typename S::value>;
+  constexpr bool trainable = S::per_word == 1;
   static_assert(trainable,
                 "linnet::initialize: quantized weights are made by quantize() from trained ones");
   if constexpr (trainable) {

@@ -36,6 +36,7 @@ constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf
   };
   if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
   if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
+  if constexpr (is_sparse<S>) leaf.kept.visit(info.rows, info.columns, take);
 }
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
@@ -49,6 +50,7 @@ constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<
     if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
   }
   leaf.correction.place(memory, info.rows, info.columns);
+  if constexpr (is_sparse<S>) leaf.kept.place(memory, info.rows, info.columns);
 }
 template <class T>
 constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {

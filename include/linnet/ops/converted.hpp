@@ -7,6 +7,7 @@
 #include <cassert>
 #include <limits>
 
+#include <linnet/ops/decoded.hpp>
 #include <linnet/ops/team_product.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -114,11 +115,6 @@ struct converted_rows {
   float* outliers = nullptr;       ///< [rows, k]: zeros in place of the inputs that are codes
   std::int32_t* blocks = nullptr;  ///< of each row: how many blocks hold outliers, and which
 };
-/// How the codes of storage `S` become numbers.
-template <class S>
-inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
-                                               : S::ggml   ? simd::code_offset::minimum
-                                                           : simd::code_offset::zero;
 /// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
 template <class S>
 std::int32_t group_extra(std::int32_t sum) {

@@ -8,6 +8,7 @@
 #include <span>
 
 #include <linnet/ops/converted.hpp>
+#include <linnet/ops/sparse.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -17,41 +18,6 @@ namespace ops {
 template <class S>
 inline constexpr bool trainable =
     S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
-
-namespace detail {
-
-/// Inputs whose products with decoded weights are summed at a time.
-inline constexpr index decoded_rows = 128;
-
-/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`.
-template <class S, class F>
-void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
-  using matrix = packed_matrix<float, S>;
-  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
-  for (index at = k0; at < k1;) {
-    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
-    const simd::word* const words =
-        w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
-    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
-    if constexpr (has_levels<S>) {
-      const index groups = row_scales<S>(k);
-      for (index j = 0; j < panel_width; ++j) {
-        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
-        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
-      }
-      scales = numbers[0], zeros = numbers[1];
-    } else if constexpr (S::scaled) {
-      const index scale = matrix::scale_at(p * panel_width, at, k);
-      scales = w.scales + scale;
-      if constexpr (S::centred) zeros = w.zeros + scale;
-    }
-    f(at, end, words, scales, S::centred ? zeros : nullptr);
-    at = end;
-  }
-}
-
-}  // namespace detail
 
 /// Activation of `n` finished values of a product, in place; `gate` are values of another product.
 /// See activates() and gates().
@@ -117,41 +83,32 @@ void show_inputs(const execution& on, index m, index k, const float* x,
   on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
 }
 
-/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
-/// decode the weights to f32, some inputs at a time.
+/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes, and of
+/// some storages several; else more rows decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
-void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
+void decoded_product(Kernels kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
-  using scale = typename packed_matrix<float, S>::scale;
-  constexpr auto origin = static_cast<float>(S::origin);
-  const packed_matrix<float, S>& w = one.w;
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
   float* const y = one.y;
   simd::epilogue<float> part = one.write().from(i0, j0);
-  if (i1 - i0 == 1) {
-    alignas(64) float sums[panel_width] = {};
-    each_group(p, k, 0, k, w,
-               [&](index first, index last, const simd::word* words, const scale* scales,
-                   const scale* zeros) {
-                 Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
-                     last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
-               });
-    float* const out = y + i0 * n + j0;
-    for (index j = 0; j < columns; ++j)
-      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
-               (part.bias ? part.bias[j] : 0.0f);
+  if (constexpr summed_rows codes = rows_summed<Kernels, S>; i1 - i0 <= codes.most) {
+    for (index i = i0; i < i1;) {
+      alignas(64) float sums[codes.together * panel_width] = {};
+      const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
+      for (index r = 0; r < rows; ++r, ++i) {
+        float* const out = y + i * n + j0;
+        for (index j = 0; j < columns; ++j)
+          out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[r * panel_width + j] +
+                   (part.bias ? part.bias[j] : 0.0f);
+      }
+    }
     return;
   }
-  alignas(64) float numbers[decoded_rows * panel_width];
-  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
-    const index k1 = (std::min)(k, k0 + decoded_rows);
-    each_group(p, k, k0, k1, w,
-               [&](index first, index last, const simd::word* words, const scale* scales,
-                   const scale* zeros) {
-                 Kernels::template decode_panel<S::code, has_minima<S>, scale>(
-                     (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
-                     numbers + (first - k0) * panel_width);
-               });
+  constexpr index step = decoded_step<S>();
+  alignas(64) float numbers[step * panel_width];
+  for (index k0 = 0; k0 < k; k0 += step) {
+    const index k1 = (std::min)(k, k0 + step);
+    decode_rows(kernels, p, k, k0, k1, one.w, numbers);
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                       {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
                                       panel_width - columns);
@@ -342,7 +299,7 @@ void matmul_transposed(const execution& on, index m, index n, index k, const T* 
       const index count = (std::min)(panel_width, n - first);
       T decoded[panel_width];
       const T* column = decoded;  // W(first ..., j)
-      if constexpr (std::is_same_v<typename S::word, T>)
+      if constexpr (S::per_word == 1)
         column = w.panels + first * k + j * panel_width;
       else
         for (index r = 0; r < count; ++r) decoded[r] = w.at(first + r, j, k);

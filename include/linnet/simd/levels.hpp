@@ -86,6 +86,8 @@ struct portable {
 #include <linnet/simd/scan.inl>
 #include <linnet/simd/softmax_norm.inl>
 
+#include <linnet/simd/sparse.inl>
+
 #include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
@@ -112,6 +114,12 @@ struct portable {
       _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)),       \
       _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), reinterpret_cast<__m256i>(i)), \
       reinterpret_cast<__m256>((i) << 28)))
+#define LINNET_LOOK_UP_8(table, i) \
+  reinterpret_cast<vec<float>>(    \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)))
+#define LINNET_LOOK_UP_4(table, i)                   \
+  reinterpret_cast<vec<float>>(_mm256_permutevar_ps( \
+      _mm256_broadcast_ps(reinterpret_cast<const __m128*>(table)), reinterpret_cast<__m256i>(i)))
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
@@ -144,6 +152,8 @@ struct avx2 {
 #include <linnet/simd/scan.inl>
 #include <linnet/simd/softmax_norm.inl>
 
+#include <linnet/simd/sparse.inl>
+
 #include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
@@ -155,6 +165,8 @@ struct avx2 {
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#undef LINNET_LOOK_UP_8
+#undef LINNET_LOOK_UP_4
 #undef LINNET_DOT_PAIRS
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
@@ -172,6 +184,16 @@ struct avx2 {
 #define LINNET_LOOK_UP(table, i)                            \
   reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps( \
       static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), _mm512_loadu_ps(table)))
+// Twice the table: the bit above those that count makes no difference.
+#define LINNET_LOOK_UP_8(table, i)                              \
+  reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps(     \
+      static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), \
+      _mm512_maskz_broadcast_f32x8(static_cast<__mmask16>(-1), _mm256_loadu_ps(table))))
+#define LINNET_LOOK_UP_4(table, i)                                                   \
+  reinterpret_cast<vec<float>>(_mm512_maskz_permutevar_ps(                           \
+      static_cast<__mmask16>(-1),                                                    \
+      _mm512_maskz_broadcast_f32x4(static_cast<__mmask16>(-1), _mm_loadu_ps(table)), \
+      reinterpret_cast<__m512i>(i)))
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
@@ -205,6 +227,8 @@ struct avx512 {
 #include <linnet/simd/scan.inl>
 #include <linnet/simd/softmax_norm.inl>
 
+#include <linnet/simd/sparse.inl>
+
 #include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
@@ -237,6 +261,8 @@ struct avx512dot : avx512 {
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#undef LINNET_LOOK_UP_8
+#undef LINNET_LOOK_UP_4
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES

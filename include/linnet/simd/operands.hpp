@@ -250,6 +250,19 @@ struct grouped_panel {
   const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
 };
 
+/// Rows of `k` inputs for the numbers [first, last) that a panel keeps of each few of them.
+struct kept_rows {
+  index first, last, k;
+  const float* x;
+  index row;  ///< from row to row
+};
+/// `Kept` numbers of each `Group` inputs, whose places are codes `Places`.
+template <code Places, index Kept, index Group>
+struct kept_steps {
+  static constexpr code places = Places;
+  static constexpr index kept = Kept, group = Group;
+};
+
 }  // namespace simd
 
 LINNET_SIMD_NAMESPACE_END

@@ -73,9 +73,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -85,10 +85,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows

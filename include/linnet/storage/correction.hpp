@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <string_view>
 #include <type_traits>
@@ -181,26 +182,29 @@ struct low_rank_factors {
   };
 };
 
-/// The name of storage::corrected in files and errors: int4_outlier_columns_8_f16.
-constexpr std::array<char, 96> corrected_name(std::string_view codes, std::string_view correction,
-                                              index number, std::string_view values) {
+/// A word or a number from 0 on in the name of a storage.
+struct name_part {
+  std::string_view word;
+  index number = 0;
+
+  constexpr name_part(const char* text) : word(text) {}
+  constexpr name_part(index n) : number(n) {}
+};
+/// The name of a storage in files and errors, as static text: int4_outlier_columns_8_f16.
+constexpr std::array<char, 96> joined_name(std::initializer_list<name_part> parts) {
   std::array<char, 96> all{};
   std::size_t at = 0;
   const auto add = [&](std::string_view word) {
     for (const char c : word)
       if (at + 1 < all.size()) all[at++] = c;
   };
-  char digits[20]{};
-  std::size_t first = 20;
-  for (index n = number; n > 0 || first == 20; n /= 10)
-    digits[--first] = static_cast<char>('0' + n % 10);
-  add(codes);
-  add("_");
-  add(correction);
-  add("_");
-  add({digits + first, 20 - first});
-  add("_");
-  add(values);
+  for (const name_part& part : parts) {
+    char digits[20]{};
+    std::size_t first = 20;
+    for (index n = part.number; n > 0 || first == 20; n /= 10)
+      digits[--first] = static_cast<char>('0' + n % 10);
+    add(part.word.empty() ? std::string_view(digits + first, 20 - first) : part.word);
+  }
   return all;
 }
 
@@ -208,7 +212,7 @@ constexpr std::array<char, 96> corrected_name(std::string_view codes, std::strin
 /// sparse_outliers and low_rank_correction. Kernels multiply both as they are stored.
 template <class S, class C>
 struct corrected : S {
-  static_assert(S::scaled && !S::per_tensor && !is_corrected<S>,
+  static_assert(S::scaled && !S::per_tensor && !is_corrected<S> && !is_sparse<S>,
                 "linnet::storage: corrections are added to codes with scales of rows or groups, "
                 "such as storage::int4<64>, and one of them to a matrix");
   static_assert(std::is_base_of_v<policy, typename C::value> && !C::value::scaled,
@@ -216,7 +220,8 @@ struct corrected : S {
   static_assert(C::number >= 0, "linnet::storage: a correction keeps 0 inputs or more");
   using base = S;  ///< storage of the codes
   using correction = C;
-  static constexpr auto text = corrected_name(S::name, C::name, C::number, C::value::name);
+  static constexpr auto text =
+      joined_name({S::name, "_", C::name, "_", C::number, "_", C::value::name});
   static constexpr const char* name = text.data();
 };
 

@@ -17,6 +17,9 @@ struct fake_quantized : f32 {
   static_assert(!std::is_same_v<typename S::compute, linnet::compute::bf16>,
                 "linnet::compute::fake_quantized: inputs of products stay in compute::f32 or are "
                 "rounded to compute::int8, mixed_int8, int4 or fp8");
+  static_assert(!is_sparse<S>,
+                "linnet::compute::fake_quantized: a sparse storage is no grid to round to; prune, "
+                "train what is left and quantize() it afterwards");
   using grid = S;
   using compute = typename S::compute;
   static constexpr const char* name = "fake-quantized";

@@ -15,13 +15,14 @@ LINNET_NAMESPACE_BEGIN
 template <class S>
 constexpr index row_values(index columns) {
   constexpr index bits = S::shared_bits;
-  return bits ? (columns * bits + 7) / 8 : columns;
+  const index numbers = S::pattern::kept(columns);
+  return bits ? (numbers * bits + 7) / 8 : numbers;
 }
 /// Scales (and zero points) of one row of `columns` inputs.
 template <class S>
 constexpr index row_scales(index columns) {
   if constexpr (S::group > 0)
-    return (columns + S::group - 1) / S::group;
+    return (S::pattern::kept(columns) + S::group - 1) / S::group;
   else
     return S::scaled ? 1 : 0;
 }
@@ -33,14 +34,15 @@ constexpr index group_of([[maybe_unused]] index j) {
   else
     return j / S::group;
 }
-/// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points and corrections included.
+/// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points, corrections and places
+/// included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
   const index codes = rows * row_values<S>(columns) * static_cast<index>(sizeof(typename S::value));
   index scales =
       rows * row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1);
   if constexpr (has_levels<S>) scales = S::levels::bytes(rows, row_scales<S>(columns));
-  return codes + scales + S::correction::bytes(rows, columns);
+  return codes + scales + S::correction::bytes(rows, columns) + S::pattern::bytes(rows, columns);
 }
 
 /// Bits for one weight in rows of `columns` inputs, scales and zero points included.
@@ -124,8 +126,9 @@ namespace detail {
 /// Rounds `x`[rows, columns] to storage `S`, to nearest. What shares a scale with a number that is
 /// not finite gets the scale NaN.
 template <class S, class T>
-requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                                          const matrix_ref<S>& to) {
+requires(!S::ggml && !is_corrected<S> &&
+         !is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
+                                           const matrix_ref<S>& to) {
   [[maybe_unused]] const auto fit = [&](const T* from, index n, index r, index g) {
     const bool finite = std::all_of(from, from + n, [](T v) { return is_finite(v); });
     if (finite)
@@ -157,8 +160,9 @@ requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index colu
 /// Rounds `x`[rows, columns] to ggml's blocks, of which a row's last may be shorter. A block
 /// with a number that is not finite gets the scale NaN.
 template <class S, class T>
-requires(S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                                         const matrix_ref<S>& to) {
+requires(S::ggml && !is_corrected<S> && !is_sparse<S>) void encode_matrix(index rows, index columns,
+                                                                          const T* x,
+                                                                          const matrix_ref<S>& to) {
   for (index r = 0; r < rows; ++r)
     for (index j0 = 0; j0 < columns; j0 += S::group) {
       const index n = (std::min)(S::group, columns - j0);

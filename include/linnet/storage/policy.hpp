@@ -92,6 +92,12 @@ struct no_correction {
   static constexpr index bytes(index, index) { return 0; }
 };
 
+/// Every input of a row has a number, see storage::sparse.
+struct every_input {
+  static constexpr index kept(index columns) { return columns; }
+  static constexpr index bytes(index, index) { return 0; }
+};
+
 /// Scales are floats, not codes of a second level, see mean_levels.
 struct no_levels {
   static constexpr index block_rows = 0;
@@ -103,6 +109,7 @@ struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
   using levels = no_levels;                  ///< how scales are rounded
   using correction = no_correction;          ///< what is added to the numbers of the codes
+  using pattern = every_input;               ///< which inputs have numbers
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
   static constexpr bool real_zeros = false;  ///< whether zero points are no codes but any numbers
@@ -164,6 +171,9 @@ struct with_compute : S {
                 "do mixed_int8 and int4");
   static_assert(!std::is_same_v<A, linnet::compute::fp8> || S::per_word > 1,
                 "linnet: compute::fp8 multiplies weights stored as codes");
+  static_assert(std::is_same_v<typename S::pattern, every_input>,
+                "linnet: products with sparse weights read their inputs as they are, in "
+                "compute::f32");
   using compute = A;
 };
 
@@ -176,6 +186,9 @@ inline constexpr bool has_levels = !std::is_same_v<typename S::levels, storage::
 template <class S>
 inline constexpr bool is_corrected =
     !std::is_same_v<typename S::correction, storage::no_correction>;
+/// Whether storage `S` leaves out numbers, which are 0, see storage::n_of_m.
+template <class S>
+inline constexpr bool is_sparse = !std::is_same_v<typename S::pattern, storage::every_input>;
 /// Whether rows of a matrix in storage `S` are not rounded alone: they share a scale, the codes of
 /// scales, or a correction.
 template <class S>

@@ -15,5 +15,6 @@
 #include <linnet/storage/nf4.hpp>
 #include <linnet/storage/per_role.hpp>
 #include <linnet/storage/small_float.hpp>
+#include <linnet/storage/sparse.hpp>
 #include <linnet/storage/spqr.hpp>
 #include <linnet/storage/ternary.hpp>

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+// Models in sparse storages: pruned weights lose nothing, and what runs is the model of the numbers
+// and zeros that they stand for.
+
+#include "support/compression.hpp"
+#include "support/models.hpp"
+
+namespace test::sparse_weights_test {
+
+namespace {
+
+namespace storage = ln::storage;
+using small = ln::decoder<tiny_decoder_shape>;
+using two = storage::n_of_m<storage::f32, 2, 4>;
+
+/// Random weights of which at least 2 of each 4 inputs are 0.
+ln::weights<small> pruned() {
+  ln::weights<small> w;
+  randomize(w);
+  w.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+    if constexpr (requires { leaf.scales; })
+      for (index i = 0; i < info.size(); ++i) {
+        const index j = i % info.columns;
+        if ((j % 4 == 1) != (i / info.columns % 3 == 0) || j % 4 == 3) leaf.data[i] = 0;
+      }
+  });
+  return w;
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(sparse_weights)
+
+BOOST_AUTO_TEST_CASE(pruned_weights_lose_nothing) {
+  auto w = pruned();
+  const auto sparse = ln::quantize<two>(w);
+  BOOST_TEST(same_bytes(decoded<small>(sparse), w));
+  BOOST_TEST(ln::dropped_by<two>(w) == 0);
+  w.tree().embedding.data[3] = 5;
+  w.tree().embedding.data[1] = w.tree().embedding.data[0] = w.tree().embedding.data[2] = 1;
+  BOOST_TEST(ln::dropped_by<two>(w) == 2);
+  BOOST_TEST(ln::dropped_by<storage::int4<>>(w) == 0);
+  using mixed = storage::per_role<storage::int8, storage::embedding<two>>;
+  BOOST_TEST(ln::dropped_by<mixed>(w) == 2);
+  using other = storage::per_role<two, storage::embedding<storage::int8>>;
+  BOOST_TEST(ln::dropped_by<other>(w) == 0);
+}
+
+/// A model runs as its decoded weights do, packs and unpacks, and holds no more bytes than the type
+/// says.
+template <class S>
+void check_model() {
+  using Q = ln::quantized<small, S>;
+  const auto q = ln::quantize<S>(pruned());
+  const auto p = ln::pack(q);
+  const auto whole = prompt_logits(p, 1, false);
+  BOOST_TEST(distance(whole, prompt_logits(ln::pack(decoded<small>(q)), 1, false)) <= 1e-5,
+             storage::name_of<S>());
+  BOOST_TEST(distance(prompt_logits(p, 1, true), whole) <= 1e-5);
+  BOOST_TEST(same_bits(prompt_logits(p, 2, false), whole));
+  BOOST_TEST(same_bytes(ln::unpack(p), q));
+  index tensors = 0;
+  small::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
+               ln::parameter_path{});
+  BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
+  BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 3 * 64 * tensors);
+}
+BOOST_AUTO_TEST_CASE(models) {
+  check_model<two>();
+  check_model<storage::per_role<storage::n_of_m<storage::int4<8>, 4, 8>,
+                                storage::embedding<storage::int8>>>();
+}
+
+/// A method without data rounds what is kept as it rounds a matrix of these numbers.
+BOOST_AUTO_TEST_CASE(methods_round_what_is_kept) {
+  using base = storage::int4<8, storage::symmetry::asymmetric>;
+  const auto w = pruned();
+  const auto nearest = ln::quantize<storage::n_of_m<base, 2, 4>>(w);
+  const auto by_hqq = ln::quantize<storage::n_of_m<base, 2, 4>>(w, ln::hqq{});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(by_hqq), (by_hqq ? "" : by_hqq.error().message()));
+  // HQQ's errors are no larger; so zeros stayed zeros, which alone would cost more.
+  const auto error = [&](const auto& q) {
+    double sum = 0;
+    const auto back = decoded<small>(q);
+    for (index i = 0; i < 11 * 8; ++i)
+      sum += std::pow(
+          std::abs(static_cast<double>(back.tree().embedding.data[i] - w.tree().embedding.data[i])),
+          0.7);
+    return sum;
+  };
+  BOOST_TEST(error(*by_hqq) < error(nearest));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::sparse_weights_test

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+// Sparse storages: what rounding keeps, and products with it at every level.
+
+#include "support/matrix.hpp"
+
+namespace test::sparse_storage_test {
+
+namespace {
+
+namespace storage = ln::storage;
+using storage::n_of_m;
+using four = storage::int4<8>;
+
+/// y = alpha x W^T + bias, or added to what is there, for one row and many, one thread and many:
+/// equal to the product with the matrix that the numbers and zeros stand for.
+template <class S>
+void check_products() {
+  for (const auto& size_of : std::initializer_list<std::array<index, 3>>{
+           {1, 33, 200}, {1, 5, 3}, {7, 31, 131}, {101, 40, 261}}) {
+    const index m = size_of[0], n = size_of[1], k = size_of[2];
+    const matrix<float, S> w(n, k, 1);
+    const auto x = normal<float>(m * k, 2), bias = normal<float>(n, 3),
+               start = normal<float>(m * n, 4);
+    for (const auto level : levels())
+      for (const bool accumulate : {false, true}) {
+        std::vector<float> first;
+        for (int threads = 1; threads <= 3; threads += 2) {
+          auto y = start;
+          on_machine(threads, level, [&](ln::ops::execution on) {
+            ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data(),
+                            {bias.data(), -0.375f, accumulate});
+          });
+          if (threads == 1) first = y;
+          BOOST_TEST(same_bits(y, first), S::name << " threads " << threads);
+        }
+        double worst = 0;
+        for (index i = 0; i < m; ++i)
+          for (index j = 0; j < n; ++j) {
+            double sum = static_cast<double>(bias[at(j)]), terms = std::abs(sum);
+            if (accumulate) sum += static_cast<double>(start[at(i * n + j)]);
+            terms += std::abs(sum);
+            for (index l = 0; l < k; ++l) {
+              const auto v = static_cast<double>(x[at(i * k + l)]);
+              sum -= 0.375 * v * w.meaning[at(j * k + l)];
+              terms += std::abs(v) * (std::abs(w.meaning[at(j * k + l)]) + 1);
+            }
+            const double allowed = (static_cast<double>(k) + 8) * epsilon<float> * terms;
+            worst = (std::max)(worst, distance_of(first[at(i * n + j)], sum) / allowed);
+          }
+        BOOST_TEST(worst <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n
+                                       << " k " << k << ": " << worst << " of the bound");
+      }
+    std::vector<float> back(at(m * k)), dy = normal<float>(m * n, 5);
+    ln::ops::matmul_transposed({}, m, n, k, dy.data(), w.packed, back.data());
+    double worst = 0;
+    for (index i = 0; i < m; ++i)
+      for (index l = 0; l < k; ++l) {
+        double sum = 0, terms = 0;
+        for (index j = 0; j < n; ++j) {
+          const double one = static_cast<double>(dy[at(i * n + j)]) * w.meaning[at(j * k + l)];
+          sum += one;
+          terms += std::abs(one);
+        }
+        const double allowed = (static_cast<double>(n) + 8) * epsilon<float> * terms + 1e-30;
+        worst = (std::max)(worst, distance_of(back[at(i * k + l)], sum) / allowed);
+      }
+    BOOST_TEST(worst <= 1, S::name << " transposed: " << worst << " of the bound");
+    matrix<float, S> back_to(n, k, 9);
+    ln::ops::unpack(n, k, w.packed, back_to.canonical);
+    for (index i = 0; i < n; ++i)
+      for (index j = 0; j < k; ++j)
+        BOOST_TEST(back_to.canonical.at(i, j, k) == w.meaning[at(i * k + j)]);
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(sparse_storage)
+
+BOOST_AUTO_TEST_CASE(products) {
+  check_products<n_of_m<storage::f32, 2, 4>>();
+  check_products<n_of_m<storage::f32, 4, 8>>();
+  check_products<n_of_m<storage::bf16, 2, 4>>();
+  check_products<n_of_m<storage::int8, 4, 8>>();
+  check_products<n_of_m<four, 2, 4>>();
+  check_products<n_of_m<storage::int4<64>, 1, 4>>();
+  check_products<n_of_m<storage::int3<>, 3, 16>>();
+  check_products<n_of_m<storage::q4_1, 2, 3>>();
+  check_products<n_of_m<storage::nf4_double_per<8>, 5, 7>>();
+  check_products<n_of_m<storage::spqr<3>, 1, 2>>();
+}
+
+/// A matrix that is n:m already keeps every number; of others the largest of each group stay.
+BOOST_AUTO_TEST_CASE(rounding_keeps_the_largest) {
+  constexpr index n = 6, k = 22;
+  auto values = normal<double>(n * k, 7);
+  for (double& v : values) v = static_cast<double>(static_cast<float>(v));
+  using two = n_of_m<storage::f32, 2, 4>;
+  const matrix<float, two> some(n, k, values);
+  index dropped = 0;
+  for (index i = 0; i < n; ++i)
+    for (index first = 0; first < k; first += 4) {
+      const index size = (std::min)(index{4}, k - first);
+      for (index j = first; j < first + size; ++j) {
+        index larger = 0;
+        for (index l = first; l < first + size; ++l)
+          larger += std::abs(values[at(i * k + l)]) > std::abs(values[at(i * k + j)]);
+        BOOST_TEST(some.meaning[at(i * k + j)] == (larger < 2 ? values[at(i * k + j)] : 0.0));
+      }
+      dropped += size - 2;
+    }
+  index counted = 0;
+  for (index i = 0; i < n; ++i) {
+    counted += two::pattern::dropped(k, values.data() + i * k);
+    BOOST_TEST(two::pattern::dropped(k, some.meaning.data() + i * k) == 0);
+  }
+  BOOST_TEST(counted == dropped);
+  const matrix<float, two> again(n, k, some.meaning);
+  BOOST_TEST(again.meaning == some.meaning, boost::test_tools::per_element());
+  BOOST_TEST(same_bits(again.rows, some.rows));
+  // Scales are those of what is kept.
+  const matrix<float, n_of_m<four, 2, 4>> rounded(n, k, values);
+  std::vector<double> kept;
+  for (index i = 0; i < n; ++i)
+    for (index j = 0; j < k; ++j)
+      if (some.canonical.kept.find(i, j, k) >= 0) kept.push_back(values[at(i * k + j)]);
+  const matrix<float, four> dense(n, 12, kept);
+  BOOST_TEST(same_bits(rounded.rows, dense.rows));
+  BOOST_TEST(same_bits(rounded.row_scales, dense.row_scales));
+}
+
+BOOST_AUTO_TEST_CASE(bytes_and_names) {
+  static_assert(ln::matrix_bytes<n_of_m<storage::f32, 2, 4>>(5, 16) == 5 * (8 * 4 + 2));
+  static_assert(ln::matrix_bytes<n_of_m<storage::bf16, 4, 8>>(5, 18) == 5 * (10 * 2 + 4));
+  static_assert(ln::matrix_bytes<n_of_m<storage::int8, 2, 4>>(5, 17) == 5 * (9 + 4 + 3));
+  static_assert(ln::matrix_bytes<n_of_m<storage::int4<32>, 2, 4>>(5, 128) == 5 * (32 + 2 * 4 + 16));
+  BOOST_TEST((ln::bits_per_weight<n_of_m<storage::int4<32>, 2, 4>>(1536)) == 3.5);
+  BOOST_TEST(std::string(n_of_m<four, 2, 4>::name) == "int4_2_of_4");
+  BOOST_TEST(std::string(n_of_m<storage::bf16, 10, 16>::name) == "bf16_10_of_16");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::sparse_storage_test
