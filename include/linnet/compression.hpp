@@ -5,9 +5,11 @@
 /// Cholesky decomposition.
 
 #include <linnet/compress/awq.hpp>
+#include <linnet/compress/block_influence.hpp>
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hqq.hpp>
+#include <linnet/compress/narrow.hpp>
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate.hpp>
