@@ -6,10 +6,12 @@
 
 #include <linnet/compress/allocate_storages.hpp>
 #include <linnet/compress/awq.hpp>
+#include <linnet/compress/block_influence.hpp>
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hessian.hpp>
 #include <linnet/compress/hqq.hpp>
+#include <linnet/compress/narrow.hpp>
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/prune.hpp>
 #include <linnet/compress/quantize_by.hpp>

@@ -126,6 +126,17 @@ complaint complaint_of(const Result& r) {
 
 std::map<std::string, row> rows;  // of the document
 
+/// Sums of gradients that are all 1.
+struct sums_of_gradients {
+  struct one {
+    index samples = 1;
+    bool squares = true;
+    double mean(index) const { return 1; }
+    double mean_square(index) const { return 1; }
+  };
+  one of(index) const { return {}; }
+};
+
 /// Each field of a struct: its row, its default; values within are accepted by the check of the
 /// struct, values beyond are refused by `open`, which names the field behind `prefix`.
 template <class Options>
@@ -317,6 +328,17 @@ BOOST_AUTO_TEST_CASE(the_document) {
       "sparsity_schedule", "ramp", {.last = 1000000000000000}, [&](const auto& o) {
         return complaint_of(ln::gradual_pruning<>{o}.before_step(*sparse_trainer, w));
       });
+  check<ln::magnitude_score>("magnitude_score", "magnitude_score", {},
+                             [&](const auto& o) { return complaint_of(ln::importance_of(w, o)); });
+  check<ln::taylor_score>("taylor_score", "taylor_score", {}, [&](const auto& o) {
+    return complaint_of(ln::importance_of(w, sums_of_gradients{}, o));
+  });
+  check<ln::activation_score>("activation_score", "activation_score", {}, [&](const auto& o) {
+    return complaint_of(ln::importance_of(w, *statistics, o));
+  });
+  check<ln::influence_options>("influence_options", "influence_options", {}, [&](const auto& o) {
+    return complaint_of(ln::block_influence(w, text, l, o));
+  });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::text_generation_options>(

@@ -334,7 +334,7 @@ BOOST_AUTO_TEST_CASE(rotate_refuses_what_is_no_rotation) {
   BOOST_TEST(refusal<small<ln::norm::layer_norm>>() ==
              rule + "a LayerNorm, which subtracts the mean of the channels");
   BOOST_TEST((refusal<ln::encoder<tiny_encoder_shape, ln::norm::rms>>()) ==
-             rule + "the norms of unlike streams");
+             rule + "a norm that writes it");
   BOOST_TEST(refusal<small<ln::sharing::ffn>>() ==
              rule + "norms of unlike weights before a matrix that they share");
   using mamba = small<ln::mixer::mamba<2, 2>, ln::position::none>;

@@ -85,6 +85,75 @@ inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
   M::refuses_texts(b, l);
 };
 
+/// Runs a model on batches for what watches it.
+template <class M>
+class watched_model {
+ public:
+  using S = storage_of<M, float>;
+  static constexpr purpose use = headless<M> ? purpose::decoding : purpose::scoring;
+
+  /// Bytes of the buffers.
+  static index bytes(const limits& l) {
+    return bounded_bytes(l,
+                         [](const limits& some) { return plan_for<M, float>(some, use).total(); });
+  }
+  /// `p` and `l` must outlive it.
+  watched_model(const packed<M>& p, const limits& l) : packed_(p), limits_(l), memory_(bytes(l)) {
+    if constexpr (!headless<M>) static_assert(check_language_model<M, float, S>());
+    if (valid()) work_ = place_workspace<M, float>(l, use, memory_.data());
+  }
+  /// Whether memory was there.
+  bool valid() const { return memory_.data() != nullptr; }
+  /// Runs batches from number `first` on, up to `most` or the text's end. Those with lengths run
+  /// sequence by sequence. `watched` is told the execution of each run, to put its hooks there, and
+  /// `done` is asked after each batch. Returns the number of the next batch. Errors: errc::invalid
+  /// for a batch that does not fit; that of `done`.
+  template <class Batches, class Watched, class Done>
+  result<index> run_all(const char* where, Batches&& batches, index first, index most,
+                        const Watched& watched, const Done& done) {
+    for (index i = first; i < most; ++i) {
+      const typename M::batch b = batches(i);
+      if (b.batch == 0) return i;
+      refusal why = refusal::none;
+      if constexpr (headless<M>)
+        why = M::refuses_texts(b, limits_);
+      else
+        why = refusal_of<M>(b, limits_);
+      if (why != refusal::none)
+        return error{errc::invalid, where, "batch " + std::to_string(i),
+                     "one that the model and the limits take", std::string(to_string(why))};
+      if (lengths_of(b))
+        for (index one = 0; one < b.batch; ++one) run_one(sequence_of<M>(b, one), watched);
+      else
+        run_one(b, watched);
+      if (auto fit = done(); !fit) return fit.error();
+    }
+    return (std::max)(first, most);
+  }
+
+ private:
+  template <class Watched>
+  void run_one(const typename M::batch& b, const Watched& watched) {
+    run(limits_, work_.converted, [&](const ops::execution& on) {
+      ops::execution hooked = on;
+      watched(hooked);
+      if constexpr (headless<M>) {
+        context<float> ctx = M::template context_of<float>(b, hooked);
+        M::template forward<float, S>(packed_.tree(), b, work_.work, ctx);
+        if constexpr (requires { M::template pool<float, S>(packed_.tree(), work_.work, ctx); })
+          M::template pool<float, S>(packed_.tree(), work_.work, ctx);
+      } else {
+        (void)M::template loss<float, S>(packed_.tree(), nullptr, b, work_.work, hooked, {});
+      }
+    });
+  }
+
+  const packed<M>& packed_;
+  const limits& limits_;
+  memory_block memory_;
+  placed_workspace<M, float> work_{};
+};
+
 }  // namespace detail
 
 /// Statistics of what the matrices of model `M` read on some text, made by calibrate(). A matrix is
@@ -145,21 +214,14 @@ template <class M, class Batches>
 result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, const limits& l,
                                      const calibration_options& how, calibration<M> from,
                                      const std::vector<bool>* wanted) LINNET_TRY {
-  using S = storage_of<M, float>;
-  constexpr bool headless = detail::headless<M>;
-  if constexpr (!headless) static_assert(detail::check_language_model<M, float, S>());
-  constexpr purpose use = headless ? purpose::decoding : purpose::scoring;
-  const auto plan = [](const limits& some) {
-    return detail::plan_for<M, float>(some, use).total();
-  };
-  const index needed = detail::bounded_bytes(l, plan);
+  const index needed = watched_model<M>::bytes(l);
   if (auto fit = detail::acceptable<M>("calibrate", l, needed); !fit) return fit.error();
   if (auto fit = detail::acceptable("calibrate", "calibration_options", how); !fit)
     return fit.error();
   if (auto fit = check_finite(w, "calibrate"); !fit) return fit.error();
   const auto p = linnet::pack(w);
   if (!p.valid()) return p.error();
-  const memory_block memory(needed);
+  watched_model<M> model(p, l);
 
   index count = 0, widest = 0;
   p.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
@@ -167,14 +229,14 @@ result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, con
     if (info.stored()) widest = (std::max)(widest, info.columns);
   });
   detail::input_gatherer gatherer(count, widest, how.moments);
-  if (!memory.data() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
+  if (!model.valid() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
   count = 0;
   p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
     if constexpr (requires { leaf.panels; })
       if (!wanted || (*wanted)[static_cast<std::size_t>(count)]) gatherer.name(count, leaf.panels);
     ++count;
   });
-  index i = from.batches();
+  const index first_batch = from.batches();
   if (!from.state().places.empty()) {
     const auto& before = from.state().inputs;
     if (std::any_of(before.begin(), before.end(), [&](const auto& one) {
@@ -185,43 +247,17 @@ result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, con
     gatherer.resume(std::move(from.state()));
   }
   const ops::input_tap tap = gatherer.tap();
-  auto work = detail::place_workspace<M, float>(l, use, memory.data());
-  const auto read = [&](const typename M::batch& b) {
-    run(l, work.converted, [&](const ops::execution& on) {
-      ops::execution tapped = on;
-      tapped.tap = &tap;
-      if constexpr (headless) {
-        context<float> ctx = M::template context_of<float>(b, tapped);
-        M::template forward<float, S>(p.tree(), b, work.work, ctx);
-        if constexpr (requires { M::template pool<float, S>(p.tree(), work.work, ctx); })
-          M::template pool<float, S>(p.tree(), work.work, ctx);
-      } else {
-        (void)M::template loss<float, S>(p.tree(), nullptr, b, work.work, tapped, {});
-      }
-    });
-  };
-  for (; i < how.batches; ++i) {
-    const typename M::batch b = batches(i);
-    if (b.batch == 0) break;
-    refusal why = refusal::none;
-    if constexpr (headless)
-      why = M::refuses_texts(b, l);
-    else
-      why = detail::refusal_of<M>(b, l);
-    if (why != refusal::none)
-      return error{errc::invalid, "calibrate", "batch " + std::to_string(i),
-                   "one that the model and the limits take", std::string(to_string(why))};
-    if (detail::lengths_of(b))
-      for (index one = 0; one < b.batch; ++one) read(detail::sequence_of<M>(b, one));
-    else
-      read(b);
-    if (!gatherer.complete())
-      return detail::out_of_memory("calibrate", calibration<M>::bytes(how.moments));
-  }
+  const auto next = model.run_all(
+      "calibrate", batches, first_batch, how.batches, [&](ops::execution& on) { on.tap = &tap; },
+      [&]() -> result<void> {
+        if (gatherer.complete()) return {};
+        return detail::out_of_memory("calibrate", calibration<M>::bytes(how.moments));
+      });
+  if (!next) return next.error();
 
   calibration<M> made;
   made.state() = std::move(gatherer.state());
-  made.state().batches = i;
+  made.state().batches = *next;
   error unfit{errc::invalid, "calibrate", {}, {}, {}};
   index first = std::ssize(made.state().inputs);  // what is unfit and was read first
   bool any = false;
@@ -247,7 +283,7 @@ result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, con
     unfit.what = at.str();
     first = place;
   });
-  if (!any && (!wanted || i == 0))
+  if (!any && (!wanted || *next == 0))
     return error{errc::invalid, "calibrate", "batches", "at least one with tokens", "none"};
   if (!unfit.what.empty()) return unfit;
   return made;

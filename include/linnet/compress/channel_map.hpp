@@ -133,6 +133,9 @@ class channel_map {
   void elementwise(index set, const char* why) {
     if (set >= 0 && !of(set).unmixed) of(set).unmixed = why;
   }
+  void accompany(index, index) {}  // says nothing of scales
+  void keep_whole(index, const char*) {}
+  void divide_by_root(index) {}
   void transform(index from, index to) {
     fix(from, "a Hadamard transform");
     fix(to, "a Hadamard transform");

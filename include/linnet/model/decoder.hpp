@@ -52,6 +52,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   template <class Slot, class Other>
   using with =
       typename detail::decoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model of another shape.
+  template <decoder_shape Other>
+  using with_shape = typename detail::decoder_of<Other, Policies>::type;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
                          context_length = Shape.context;
@@ -148,7 +151,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     if constexpr (learned)
       c.between(-1, looked_up)
           .looks_up(p.positions, tensor_info{context_length, d, role::position});
-    if (sinusoidal) c.fix(looked_up, "fixed sines and cosines");
+    if (sinusoidal) c.keeps_whole(looked_up, "fixed sines and cosines");
     if constexpr (embedding_normed)
       norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
     detail::describe_channels<blocks>(c.between(stream, stream), p.stack);

@@ -46,6 +46,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class Slot, class Other>
   using with =
       typename detail::encoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model of another shape.
+  template <encoder_shape Other>
+  using with_shape = typename detail::encoder_of<Other, Policies>::type;
   /// This model with another head.
   template <class Other>
   using with_head = with<linnet::head::policy, Other>;
@@ -96,7 +99,16 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Which tensors write the channels that others read, see nn/channels.hpp.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    body::channels(c, p);
+    const index hidden = body::channels(c, p), read = reads ? c.open(read_width) : hidden;
+    if constexpr (reads) {
+      reader::channels(c.between(hidden, read), p.read);
+      c.fix(read, "what reads the hidden states");
+    }
+    const Ends last = c.between(read, -1);
+    if constexpr (masked && tied)
+      last.reads(p.embedding, tensor_info{vocabulary, read_width, role::table});
+    else if constexpr (Head::classes > 0 || masked)
+      last.reads(p.table, tensor_info{vocabulary, read_width, role::matrix});
   }
   static constexpr double initial_deviation = 0.02;
   /// Width of what the logits are computed from.

@@ -103,9 +103,9 @@ struct encoder_body {
   }
 
   /// Which tensors write the channels that others read, see nn/channels.hpp. Heads and callers read
-  /// the hidden states as they are.
+  /// the hidden states as they are; returns their channels.
   template <class Ends, class P>
-  static void channels(const Ends& c, P& p) {
+  static index channels(const Ends& c, P& p) {
     const char* const why = "what reads the hidden states";
     const index summed = c.open(width), scaled = c.open(width),
                 stream = factorised ? c.open(d) : scaled;
@@ -115,6 +115,7 @@ struct encoder_body {
       lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
     if constexpr (Shape.types > 0)
       lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
+    if (sinusoidal) c.keeps_whole(summed, "fixed sines and cosines");
     embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
     if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
     const index out = c.open(d);
@@ -123,8 +124,10 @@ struct encoder_body {
       const index hidden = c.open(d);
       norm_layer::channels(c.between(out, hidden), p.norm);
       c.fix(hidden, why);
+      return hidden;
     } else {
       c.fix(out, why);
+      return out;
     }
   }
 

@@ -53,6 +53,10 @@ struct t5_model : model_defaults {
   template <class Other>
   using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
                               Norm, Tie, Storage, Other>;
+  /// This model of another shape.
+  template <t5_shape Other>
+  using with_shape = t5_model<Other, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
+                              Norm, Tie, Storage, Cache>;
   /// This model with another storage type.
   template <class Other>
   using with_storage =
@@ -102,10 +106,12 @@ struct t5_model : model_defaults {
     Ends reader = c.between(stream, normed);
     reader.memory = memory;
     decoder::channels(reader, p.decoder_stack);
-    if constexpr (tied)
+    if constexpr (tied) {
       c.between(normed, -1).reads(p.embedding, info);
-    else
+      c.divides_by_root(normed);
+    } else {
       c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
+    }
   }
 
   /// Trainable parameters; shared ones count once.

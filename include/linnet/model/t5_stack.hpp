@@ -72,7 +72,12 @@ struct t5_stack {
   /// From the stream to the normed output.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    detail::describe_channels<blocks>(c.between(c.in, c.in), p.stack);
+    Ends inner = c.between(c.in, c.in);
+    inner.heads = c.open(heads);
+    c.fix(inner.heads, "scores of attention");
+    c.between(-1, inner.heads)
+        .looks_up(p.relative_bias, tensor_info{Shape.buckets, heads, role::position});
+    detail::describe_channels<blocks>(inner, p.stack);
     norm_layer::channels(c, p.norm);
   }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Channels: layers say which rows write what which columns read, so that methods can fold scales
-/// and rotations into neighbouring tensors.
+/// Channels: layers say which rows write what which columns read. Methods then fold scales and
+/// rotations into neighbouring tensors, or cut channels out of all of them.
 
 #include <linnet/nn/parameters.hpp>
 
@@ -17,9 +17,12 @@ struct channel_ends {
   index in = -1;      ///< channels that the layer reads
   index out = -1;     ///< channels that it writes
   index memory = -1;  ///< channels of an encoder's output, which cross-attention reads
+  index heads = -1;   ///< heads of a table that all layers of a stack read
 
   /// The ends of a layer inside of this one.
-  constexpr channel_ends between(index from, index to) const { return {map, from, to, memory}; }
+  constexpr channel_ends between(index from, index to) const {
+    return {map, from, to, memory, heads};
+  }
   /// A new set of `width` channels, of heads that are `head` wide if that is given.
   index open(index width, index head = 0) const { return map->open(width, head); }
   /// Columns of a tensor are multiplied by the channels `in`.
@@ -43,10 +46,20 @@ struct channel_ends {
   void fix(index channels, const char* why) const { map->fix(channels, why); }
   /// Channels meet others one by one: they may be scaled, but not mixed.
   void elementwise(index channels, const char* why) const { map->elementwise(channels, why); }
+  /// Channels of two sets, or heads of theirs, stand and fall together, as those of a gate and what
+  /// it gates.
+  void accompanies(index a, index b) const { map->accompany(a, b); }
+  /// Channels of which none can be left out; nothing folds there, either.
+  void keeps_whole(index channels, const char* why) const {
+    map->fix(channels, why);
+    map->keep_whole(channels, why);
+  }
+  /// Channels are read over the square root of their number.
+  void divides_by_root(index channels) const { map->divide_by_root(channels); }
   /// The channels `out` are `in` behind a Hadamard transform.
   void transforms() const { map->transform(in, out); }
   /// The channels `out` are `in` normalised. `why` says what keeps them from being rotated, null
-  /// where nothing does.
+  /// where nothing does: they are divided by the root of their mean square.
   void normalises(const char* why) const { map->normalise(in, out, why); }
 };
 
@@ -58,8 +71,8 @@ void describe_channels(const Ends& c, P&& p) {
   if constexpr (requires { Layer::channels(c, p); }) {
     Layer::channels(c, p);
   } else {
-    c.fix(c.in, "a layer that does not say which channels it reads");
-    c.fix(c.out, "a layer that does not say which channels it writes");
+    c.keeps_whole(c.in, "a layer that does not say which channels it reads");
+    c.keeps_whole(c.out, "a layer that does not say which channels it writes");
   }
 }
 

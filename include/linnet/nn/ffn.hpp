@@ -82,7 +82,7 @@ struct activated_linear {
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
     constexpr bool homogeneous = A == activation_kind::relu;
-    map::channels(homogeneous ? c : c.between(c.in, -1), p);
+    map::channels(c, p);
     if (homogeneous)
       c.elementwise(c.out, "a ReLU");
     else
@@ -169,9 +169,11 @@ struct gated_layer {
   /// The hidden channels are linear in those of `up`.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    const index hidden = c.open(F);
+    const index hidden = c.open(F), gates = c.open(F);
     c.elementwise(hidden, "a gate");
-    wide::channels(c.between(c.in, -1), p.gate);
+    c.fix(gates, "an activation");
+    c.accompanies(gates, hidden);
+    wide::channels(c.between(c.in, gates), p.gate);
     wide::channels(c.between(c.in, hidden), p.up);
     linnet::detail::describe_channels<narrow>(c.between(hidden, c.out), p.down);
   }

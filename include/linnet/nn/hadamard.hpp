@@ -31,6 +31,8 @@ struct hadamard_layer : without_parameters {
   template <class Ends, class P>
   static void channels(const Ends& c, P&) {
     c.transforms();
+    c.keeps_whole(c.in, "a Hadamard transform");
+    c.keeps_whole(c.out, "a Hadamard transform");
   }
 
   template <class T, class S, class P>

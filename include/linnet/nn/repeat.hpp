@@ -64,6 +64,9 @@ struct layer_loop {
       if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
       ctx.stack.mask = nullptr;
       if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
+      if constexpr (std::is_same_v<T, float>)
+        if (ctx.on.layers)
+          ctx.on.layers->call(ctx.on.layers->object, ctx.on, {x.rows(), D, x.data(), next.data()});
       x = next;
     }
     if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run

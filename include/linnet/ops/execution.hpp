@@ -19,6 +19,7 @@ using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
 
 struct input_tap;
+struct layer_tap;
 
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.
@@ -26,7 +27,8 @@ struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
-  const input_tap* tap = nullptr;  ///< is shown what products read, or null
+  const input_tap* tap = nullptr;     ///< is shown what products read, or null
+  const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -51,6 +53,18 @@ struct product_inputs {
 struct input_tap {
   void* object = nullptr;
   void (*call)(void* object, const execution& on, const product_inputs& inputs) = nullptr;
+};
+
+/// The rows that a layer of a stack read and wrote, [rows, width].
+struct layer_values {
+  index rows, width;
+  const float *x, *y;
+};
+/// A hook that is shown what each layer of a stack makes, in order, see block_influence(). Called
+/// by every thread; all have returned before the values change.
+struct layer_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const layer_values& values) = nullptr;
 };
 
 }  // namespace ops

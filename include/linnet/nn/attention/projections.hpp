@@ -51,9 +51,15 @@ struct attention_projections {
   /// Mixing tokens multiplies all values of a head by one number.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    const index values = c.open(kv, h), source = A.cross ? c.memory : c.in;
-    to_query::channels(c.between(c.in, -1), p.q);
-    to_key::channels(c.between(source, -1), p.k);
+    const index values = c.open(kv, h), queries = c.open(n, h), keys = c.open(kv, h),
+                source = A.cross ? c.memory : c.in;
+    for (const index channels : {queries, keys}) {
+      c.fix(channels, "scores of attention");
+      c.accompanies(channels, values);
+    }
+    if (A.relative) c.accompanies(c.heads, values);
+    to_query::channels(c.between(c.in, queries), p.q);
+    to_key::channels(c.between(source, keys), p.k);
     to_key::channels(c.between(source, values), p.v);
     to_output::channels(c.between(values, c.out), p.o);
   }
