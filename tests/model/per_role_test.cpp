@@ -3,10 +3,9 @@
 // the decoded weights, and files that come back as they were.
 
 #include <linnet/json.hpp>
-#include <map>
 
 #include "support/data.hpp"
-#include "support/scoring.hpp"
+#include "support/mixed.hpp"
 
 namespace test::per_role_test {
 
@@ -48,40 +47,6 @@ static_assert(
     std::is_same_v<ln::form::at<ln::form::packed<float, storage::int8>, storage::part::ffn_up>,
                    ln::form::packed<float, storage::int8>>);
 
-/// Tensors by their storage, as words of names.
-template <class Q>
-std::map<std::string, std::string> storages_of(const ln::weights<Q>& q) {
-  std::map<std::string, std::string> all;
-  q.visit([&](const ln::parameter_path& at, const ln::tensor_info&, const auto& leaf) {
-    if constexpr (requires { leaf.scales; })
-      all[at.str()] = std::remove_cvref_t<decltype(leaf)>::storage::name;
-  });
-  return all;
-}
-
-template <class M, class S>
-void check_model() {
-  using Q = ln::quantized<M, S>;
-  ln::weights<M> w;
-  randomize(w);
-  const auto q = ln::quantize<S>(w);
-  BOOST_REQUIRE(q.valid());
-  const auto p = ln::pack(q);
-  const auto rounded = ln::pack(decoded<M>(q));
-  const auto data = data_for<M>();
-  BOOST_TEST(distance(logits_of(p, data), logits_of(rounded, data)) <= 1e-5);
-  const auto whole = prompt_logits(p, 1, false);
-  BOOST_TEST(distance(whole, prompt_logits(rounded, 1, false)) <= 1e-5);
-  BOOST_TEST(distance(prompt_logits(p, 1, true), whole) <= 1e-5);
-  BOOST_TEST(same_bits(prompt_logits(p, 3, false), whole));
-  BOOST_TEST(same_bytes(ln::unpack(p), q));
-  index tensors = 0;
-  M::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
-           ln::parameter_path{});
-  BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
-  BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 3 * 64 * tensors);
-}
-
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(per_role_storage)
@@ -107,10 +72,10 @@ BOOST_AUTO_TEST_CASE(each_role_as_it_says) {
 }
 
 BOOST_AUTO_TEST_CASE(computes_what_the_decoded_weights_do) {
-  check_model<llama, ends>();
-  check_model<untied, every>();
-  check_model<gpt2, every>();
-  check_model<t5, every>();
+  check_mixed_model<llama, ends>();
+  check_mixed_model<untied, every>();
+  check_mixed_model<gpt2, every>();
+  check_mixed_model<t5, every>();
 }
 
 // Inputs of the head alone are rounded: nearer to the plain model than 8 bits are, and not the

@@ -121,7 +121,7 @@ constexpr bool fits_hugging_face() {
     static_assert(
         never<M>,
         "linnet: Hugging Face's layout joins matrices of several roles in one tensor; keep "
-        "a model of storage::per_role with naming::canonical");
+        "a model of storage::per_role or storage::layers with naming::canonical");
   else if constexpr (Foreign && (Storage::scaled || is_sparse<Storage>))
     static_assert(never<M>,
                   "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "

@@ -131,27 +131,34 @@ struct make_decoder {
           pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
           pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
           pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-          typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
-          pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+          typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
+          pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
+          pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>>>;
 };
 /// Stands in for a decoder that was refused, so that nothing is said of it again.
 template <decoder_shape Shape, class... Ps>
-struct make_decoder<false, Shape, Ps...> : make_decoder<true,
-                                                        decoder_shape{.d_model = 2,
-                                                                      .d_ff = 1,
-                                                                      .heads = 1,
-                                                                      .kv_heads = 1,
-                                                                      .layers = 1,
-                                                                      .vocabulary = 1,
-                                                                      .context = 1},
-                                                        typename pick_storage<Ps...>::stored> {};
+struct make_decoder<false, Shape, Ps...>
+    : make_decoder<true,
+                   decoder_shape{.d_model = 2,
+                                 .d_ff = 1,
+                                 .heads = 1,
+                                 .kv_heads = 1,
+                                 .layers = 1,
+                                 .vocabulary = 1,
+                                 .context = 1},
+                   typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
 /// The decoder of a shape and policies, or what stands in for it where they do not fit.
 template <decoder_shape Shape, class... Ps>
 struct checked_decoder {
+  /// Whether layers have nothing of their own that storage could tell apart.
+  static constexpr bool alike =
+      !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
+      pick<depths::policy, depths::all, Ps...>::routes;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
-      ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>();
+      ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_decoder<fits, Shape, Ps...>::type;
 };
 /// The decoder of choices.

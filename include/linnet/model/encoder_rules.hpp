@@ -129,7 +129,8 @@ struct make_encoder {
           pick<norm::policy, norm::layer_norm, Ps...>,
           pick<norm_placement::policy, norm_placement::post, Ps...>,
           pick<position::policy, position::learned, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-          pick<bias::policy, bias::all, Ps...>, typename pick_model_storage<Ps...>::type,
+          pick<bias::policy, bias::all, Ps...>,
+          typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
           pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>,
           pick<head::policy, head::masked_lm, Ps...>>>;
@@ -141,13 +142,16 @@ struct make_encoder<false, Shape, Ps...>
           true,
           encoder_shape{
               .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
-          typename pick_storage<Ps...>::stored> {};
+          typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
 /// The encoder of a shape and policies, or what stands in for it where they do not fit.
 template <encoder_shape Shape, class... Ps>
 struct checked_encoder {
+  static constexpr bool alike =
+      !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none>;
   static constexpr bool fits =
       policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
-      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>();
+      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_encoder<fits, Shape, Ps...>::type;
 };
 /// The encoder of choices.

@@ -162,6 +162,10 @@ struct next_thought : model_defaults {
                 "linnet::next_thought: the shape is incomplete or inconsistent: every number must "
                 "be positive, heads a multiple of kv_heads, widths multiples of their heads, and "
                 "0 <= dropped < 1");
+  static_assert(
+      !detail::by_layer<Storage>,
+      "linnet::next_thought: its stacks differ, so ranges of layers (storage::layers) are "
+      "not supported; give storage::per_role");
   static constexpr thought_shape shape = Shape;
   static constexpr bool learned = true, tied = false, biased = false;
   using storage = Storage;

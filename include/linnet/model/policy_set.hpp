@@ -58,6 +58,38 @@ using pick_model_storage =
     model_storage<std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>,
                   typename pick_storage<Ps...>::type>;
 
+/// Words for storage that differs between layers where a stack of so many does not take it; true
+/// for others. Layers are `Alike` where they have shared parameters, or are routed.
+template <class S, index Layers, bool Alike>
+constexpr bool layers_fit() {
+  if constexpr (!by_layer<S> || Layers <= 0) {
+    return true;
+  } else {
+    constexpr bool ranges = layers_of<S, Layers>::fits;
+    constexpr bool few = layers_of<S, Layers>::template kinds<Layers>.count <= 4;
+    static_assert(!Alike,
+                  "linnet::storage::layers: layers that share parameters, or that "
+                  "depths::mixture_of_depths routes, are stored alike; take sharing::none and "
+                  "depths::all, or one storage");
+    static_assert(ranges,
+                  "linnet::storage::layers: a range names layers that the model does not have; "
+                  "they count from 0, or from the end where negative");
+    static_assert(few,
+                  "linnet::storage::layers: at most four kinds of layers in one stack; each has "
+                  "code of its own");
+    return !Alike && ranges && few;
+  }
+}
+/// Storage `S` without ranges of layers, for what stands in for a model that was refused.
+template <class S>
+struct storage_of_rest {
+  using type = S;
+};
+template <class Rest, class... Ranges>
+struct storage_of_rest<storage::layered<Rest, Ranges...>> {
+  using type = Rest;
+};
+
 /// The policy inside a wrapper such as encoder_stack<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {

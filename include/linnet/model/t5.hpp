@@ -61,7 +61,9 @@ struct t5_model : model_defaults {
   template <class Other>
   using with_storage =
       t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
-               typename detail::pick_model_storage<Tie, Other>::type, Cache>;
+               typename detail::t5_storage<
+                   Shape, typename detail::pick_model_storage<Tie, Other>::type>::type,
+               Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -441,33 +443,37 @@ constexpr ffn_fault t5_ffn_fault() {
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type =
-      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
-               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
-               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-               typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
+  using type = t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+                        pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+                        typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
+                        pick<kv::policy, kv::exact, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
-struct make_t5<false, Shape, Ps...> : make_t5<true,
-                                              t5_shape{.d_model = 1,
-                                                       .d_ff = 1,
-                                                       .d_kv = 1,
-                                                       .heads = 1,
-                                                       .encoder_layers = 1,
-                                                       .decoder_layers = 1,
-                                                       .vocabulary = 1},
-                                              typename pick_storage<Ps...>::stored> {};
+struct make_t5<false, Shape, Ps...>
+    : make_t5<true,
+              t5_shape{.d_model = 1,
+                       .d_ff = 1,
+                       .d_kv = 1,
+                       .heads = 1,
+                       .encoder_layers = 1,
+                       .decoder_layers = 1,
+                       .vocabulary = 1},
+              typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
 /// The T5 of a shape and policies, or what stands in for it where they do not fit.
 template <t5_shape Shape, class... Ps>
 struct checked_t5 {
-  static constexpr bool fits = policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
-                               ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
-                                        pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
-                               ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
-                                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>();
+  static constexpr bool fits =
+      policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+      ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
+               pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
+      ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.encoder_layers, false>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.decoder_layers, false>();
   using type = typename make_t5<fits, Shape, Ps...>::type;
 };
 

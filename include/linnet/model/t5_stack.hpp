@@ -12,6 +12,19 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+/// The storage of a T5 that is spelled `S`: ranges of layers are those of either stack.
+template <t5_shape Shape, class S>
+struct t5_storage {
+  static constexpr bool fits =
+      layers_fit<S, Shape.encoder_layers, false>() && layers_fit<S, Shape.decoder_layers, false>();
+  using type = typename std::conditional_t<
+      fits,
+      stack_storage<S, Shape.encoder_layers == Shape.decoder_layers ? Shape.encoder_layers : 0>,
+      storage_of_rest<S>>::type;
+};
+}  // namespace detail
+
 /// One stack of a T5 model: relative-position bias, blocks, final norm.
 template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm,
           class Cache>

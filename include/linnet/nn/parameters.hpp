@@ -117,18 +117,32 @@ struct packed {
   using vector = const T*;
 };
 
+/// The storage of a form, void where it has none, and the form with another storage.
+template <class Form>
+struct stored {
+  using storage = void;
+};
+template <class T, class S>
+struct stored<canonical<T, S>> {
+  using storage = S;
+  template <class Other>
+  using with = canonical<T, Other>;
+};
+template <class T, class S>
+struct stored<packed<T, S>> {
+  using storage = S;
+  template <class Other>
+  using with = packed<T, Other>;
+};
+
 /// The form of a part of the model that has storage of its own, see storage::per_role.
-template <class Form, storage::part P>
+template <class Form, storage::part P, class S = typename stored<Form>::storage>
 struct part_of {
+  using type = typename stored<Form>::template with<storage::at<S, P>>;
+};
+template <class Form, storage::part P>
+struct part_of<Form, P, void> {
   using type = Form;
-};
-template <class T, class S, storage::part P>
-struct part_of<canonical<T, S>, P> {
-  using type = canonical<T, storage::at<S, P>>;
-};
-template <class T, class S, storage::part P>
-struct part_of<packed<T, S>, P> {
-  using type = packed<T, storage::at<S, P>>;
 };
 template <class Form, storage::part P>
 using at = typename part_of<Form, P>::type;

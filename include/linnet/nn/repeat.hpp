@@ -5,8 +5,7 @@
 
 #include <utility>
 
-#include <linnet/nn/layer.hpp>
-#include <linnet/ops/elementwise.hpp>
+#include <linnet/nn/unlike_layers.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -18,10 +17,23 @@ struct own_parameters {
   struct params {
     typename Layer::template params<Form> items[count]{};
   };
+  /// Of layers that are stored in several ways, see storage::layers.
+  template <class Form>
+  requires(linnet::detail::by_layer<typename form::stored<Form>::storage>) struct params<Form>
+      : linnet::detail::unlike_layers<Layer, typename form::stored<Form>::storage, N, First,
+                                      All>::template params<Form> {
+  };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    for (std::size_t l = 0; l < count; ++l)
-      Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
+    using unlike = typename linnet::detail::unlike_of<P...>::type;
+    for (std::size_t l = 0; l < count; ++l) {
+      const parameter_path place = at.element(First + static_cast<index>(l), All);
+      if constexpr (std::is_void_v<unlike>)
+        Layer::visit(f, place, p.items[l]...);
+      else
+        unlike::take(
+            l, [&](auto, auto&... item) { Layer::visit(f, place, item...); }, p...);
+    }
   }
   /// Parameters of layer `l`.
   template <class P>
@@ -146,7 +158,16 @@ struct repeat {
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
     c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+      if constexpr (linnet::detail::by_layer<S>)
+        params<form::packed<T, S>>::unlike::take(
+            l,
+            [&](auto stored, const auto& item) {
+              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
+                                                                          ctx);
+            },
+            p);
+      else
+        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
     });
   }
   template <class T, class S>
@@ -156,8 +177,17 @@ struct repeat {
     c.loop.backward(x, dy, dx, ctx, First, All,
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       auto&& gradients = Held::of(dp, l);
-                      Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
-                                                     c.items[l], ctx);
+                      if constexpr (linnet::detail::by_layer<S>)
+                        params<form::packed<T, S>>::unlike::take(
+                            l,
+                            [&](auto stored, const auto& item) {
+                              Layer::template backward<T, typename decltype(stored)::type>(
+                                  item, gradients, u, dv, du, c.items[l], ctx);
+                            },
+                            p);
+                      else
+                        Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
+                                                       c.items[l], ctx);
                     });
   }
 

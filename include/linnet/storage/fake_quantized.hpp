@@ -4,7 +4,7 @@
 /// Plain numbers on the grid of another storage, which training computes in.
 
 #include <linnet/storage/float.hpp>
-#include <linnet/storage/per_role.hpp>
+#include <linnet/storage/layers.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -38,14 +38,21 @@ template <class Rest, class... Parts>
 struct faked_storage<storage::mixed<Rest, Parts...>> {
   using type = storage::mixed<storage::fake_quantized<Rest>, storage::fake_quantized<Parts>...>;
 };
+template <class Rest, class... Ranges>
+struct faked_storage<storage::layered<Rest, Ranges...>> {
+  using type = storage::layered<
+      typename faked_storage<Rest>::type,
+      typename Ranges::template with<typename faked_storage<typename Ranges::stored>::type>...>;
+};
 
 /// Whether matrices of storage `S` are fake-quantized.
 template <class S>
 inline constexpr bool is_fake = requires {
   typename S::grid;
 };
-template <class Rest, class... Parts>
-inline constexpr bool is_fake<storage::mixed<Rest, Parts...>> = is_fake<Rest>;
+template <class S>
+requires requires { S::mixes; }
+inline constexpr bool is_fake<S> = is_fake<storage::single<S>>;
 
 }  // namespace detail
 

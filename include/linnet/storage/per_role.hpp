@@ -84,22 +84,40 @@ std::string name_of() {
     return S::name;
 }
 
+/// A storage type in words, with the inputs that share a scale.
+template <class S>
+std::string described() {
+  const std::string name = name_of<S>();
+  return S::group > 0 ? name + " group " + std::to_string(S::group) : name;
+}
+
+/// Base of storage that is made of several types, of which the first is that of the rest.
+template <class Rest, class... Others>
+struct several : policy {
+  static constexpr bool mixes = true;
+  /// Calls f(std::type_identity<S>{}) for each type.
+  template <class F>
+  static constexpr void each(F&& f) {
+    const auto pass = [&]<class S>(std::type_identity<S> one) {
+      if constexpr (requires { S::mixes; })
+        S::each(f);
+      else
+        f(one);
+    };
+    pass(std::type_identity<Rest>{});
+    (pass(std::type_identity<Others>{}), ...);
+  }
+  // Of all of them, the answer that asks for more care.
+  static constexpr bool scaled = (Rest::scaled || ... || Others::scaled);
+  static constexpr index per_word = (std::max)({Rest::per_word, Others::per_word...});
+  using value = std::conditional_t<per_word == 1, typename Rest::value, void>;
+};
+
 /// Storage of a model whose parts are stored in several ways: that of the rest, then of each part
 /// in order. It is spelled per_role<>.
 template <class Rest, class... Parts>
-struct mixed : policy {
-  static constexpr bool mixes = true;
+struct mixed : several<Rest, Parts...> {
   using rest = Rest;
-  /// Calls f(std::type_identity<S>{}) for the storage of the rest and of each part.
-  template <class F>
-  static constexpr void each(F&& f) {
-    f(std::type_identity<Rest>{});
-    (f(std::type_identity<Parts>{}), ...);
-  }
-  // Of all of them, the answer that asks for more care.
-  static constexpr bool scaled = (Rest::scaled || ... || Parts::scaled);
-  static constexpr index per_word = (std::max)({Rest::per_word, Parts::per_word...});
-  using value = std::conditional_t<per_word == 1, typename Rest::value, void>;
   /// The storage of the rest, then the parts that are stored otherwise.
   static std::string name() {
     std::string all = described<Rest>();
@@ -109,12 +127,6 @@ struct mixed : policy {
       if (differs[i])
         all += std::string(", ") + part_name(static_cast<part>(i + 1)) + ' ' + parts[i];
     return all;
-  }
-
- private:
-  template <class S>
-  static std::string described() {
-    return S::group > 0 ? S::name + (" group " + std::to_string(S::group)) : S::name;
   }
 };
 
@@ -184,7 +196,12 @@ struct mix_roles {
 /// Words for arguments of per_role<> that do not fit; true for others.
 template <class Default, class... Entries>
 constexpr bool per_role_fits() {
-  if constexpr (!(is_role<Entries> && ...)) {
+  if constexpr (requires { requires Default::mixes; }) {
+    static_assert(never<Default>,
+                  "linnet::storage::per_role: the first argument is one storage type; ranges of "
+                  "layers go around it: storage::layers<storage::per_role<...>, ...>");
+    return false;
+  } else if constexpr (!(is_role<Entries> && ...)) {
     static_assert(
         never<Default, Entries...>,
         "linnet::storage::per_role: what follows the first argument says which role it is "

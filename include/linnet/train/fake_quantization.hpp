@@ -365,9 +365,11 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
 }  // namespace detail
 
 namespace form {
-template <class S, linnet::storage::part P>
-struct part_of<linnet::detail::step_form<S>, P> {
-  using type = linnet::detail::step_form<linnet::storage::at<S, P>>;
+template <class S>
+struct stored<linnet::detail::step_form<S>> {
+  using storage = S;
+  template <class Other>
+  using with = linnet::detail::step_form<Other>;
 };
 }  // namespace form
 
