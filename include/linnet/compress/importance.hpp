@@ -133,7 +133,8 @@ inline layer_place layer_of(const parameter_path& at) {
   return {};
 }
 /// The scores of a stack's layers, all 0 where there were none.
-inline std::vector<double>& layers_of(std::vector<unit_scores>& all, const layer_place& place) {
+inline std::vector<double>& scores_of_layers(std::vector<unit_scores>& all,
+                                             const layer_place& place) {
   for (auto& one : all)
     if (one.place == place.stack) return one.scores;
   all.push_back({place.stack, std::vector<double>(static_cast<std::size_t>(place.count))});
@@ -185,7 +186,7 @@ importance<M> scores_of_numbers(const weights<M, T>& w, aggregate how, Salience&
     if (place.count == 0 || !has_scores(info.kind)) return;
     double sum = 0;
     for (index i = 0; i < info.size(); ++i) sum += fold.term(salience(tensor, i));
-    layers_of(made.layers, place)[static_cast<std::size_t>(place.layer)] += fold.score(sum);
+    scores_of_layers(made.layers, place)[static_cast<std::size_t>(place.layer)] += fold.score(sum);
   });
   return made;
 }

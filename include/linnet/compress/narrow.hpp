@@ -412,7 +412,7 @@ result<weights<narrowed<M, detail::shape_of_layers<M, Keep...>()>, T>> drop_laye
   w.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
     const detail::layer_place place = detail::layer_of(at);
     if (place.count == 0) return;
-    auto& all = detail::layers_of(scores.layers, place);
+    auto& all = detail::scores_of_layers(scores.layers, place);
     for (const index layer : {Keep...})
       if (layer < place.count) all[static_cast<std::size_t>(layer)] = 1;
   });
