@@ -16,3 +16,5 @@
 #include <linnet/compress/smooth.hpp>
 #include <linnet/compress/spinquant.hpp>
 #include <linnet/compress/spqr.hpp>
+#include <linnet/train/omniquant.hpp>
+#include <linnet/train/zeroquant.hpp>
