@@ -475,6 +475,28 @@ BOOST_AUTO_TEST_CASE(better_than_nearest_on_other_text) {
   check(st::per_role<st::int3<32>, st::embedding<st::bf16>>{});
 }
 
+BOOST_AUTO_TEST_CASE(memory_is_known_before) {
+  ln::weights<small> w;
+  randomize(w);
+  const auto some = tokens(18, small::vocabulary, 5);
+  const auto batches = [&](index) { return ln::decoder_batch{some.data(), some.data(), 2, 9}; };
+  const auto check = [&]<class Method>(Method how) {
+    how.batches = 50;
+    how.epochs = 0;
+    const auto used =
+        heap_use_of([&] { LINNET_REQUIRE_OK(ln::quantize_in_blocks<S>(w, batches, limits, how)); });
+    const index known = ln::block_training_bytes<S, small, Method>(limits, 50),
+                result = ln::weights<ln::quantized<small, S>>::bytes(), own = 50 * 200 + 4096;
+    const index looked_up = ln::packed<small>::bytes() + 20'000;  // counted twice by the heap
+    BOOST_TEST(used.bytes <= known + result + own + looked_up);
+    BOOST_TEST(used.bytes >= known);
+    BOOST_TEST(
+        (ln::block_training_bytes<S, small, Method>(limits, 100) - known == 50 * 18 * 8 * 3 * 4));
+  };
+  check(ln::omniquant{});
+  check(ln::zeroquant{});
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace

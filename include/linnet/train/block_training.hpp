@@ -208,6 +208,8 @@ class block_trial {
            exact_.valid() && fake_.valid() && best.valid();
   }
 
+  index batches() const { return std::ssize(batches_); }
+
   /// Fills one of the streams with what the first block reads in packed weights `p`. Errors:
   /// errc::invalid for batches that are others than before; errc::out_of_memory.
   template <class W, class Batches>
@@ -406,6 +408,25 @@ consteval bool check_block_training() {
   return lone;
 }
 
+}  // namespace detail
+
+/// Bytes that quantize_in_blocks() takes beside its result by a method that trains, such as
+/// zeroquant, at most. `batches` is the number of batches, each of the largest size. Most of it are
+/// the streams between blocks, or the packed model that tokens are looked up in.
+template <class S, class M, class Method, class A = compute::f32>
+index block_training_bytes(const limits& l, index batches) {
+  using Q = quantized<M, S, A>;
+  using trial = detail::block_trial<M, typename Q::storage>;
+  constexpr purpose use = detail::headless<M> ? purpose::decoding : purpose::scoring;
+  const index rows = batches * l.batch * M::longest(l), packs = packed<M>::bytes(),
+              looking = (std::max)(packs + detail::plan_for<M, float>(l, use).total(),
+                                   packed<Q>::bytes() + detail::plan_for<Q, float>(l, use).total());
+  return add_sizes(add_sizes(trial::bytes(l, rows), looking),
+                   trial::block_bytes() + Method::template trainer<trial>::bytes());
+}
+
+namespace detail {
+
 /// Rounds `w` to nearest, then trains its blocks by a method, one after the other.
 template <class S, class A, class M, class Batches, class Method>
 result<weights<quantized<M, S, A>>> train_in_blocks(const weights<M>& w, Batches& batches,
@@ -414,12 +435,10 @@ result<weights<quantized<M, S, A>>> train_in_blocks(const weights<M>& w, Batches
   using trial_type = block_trial<M, typename Q::storage>;
   using trainer = typename Method::template trainer<trial_type>;
   static_assert(ops::trainable<typename faked_storage<typename Q::storage>::type>);
-  const index needed = bounded_bytes(l, [](const limits& some) {
-    const index rows = some.batch * M::longest(some);
-    return add_sizes(trial_type::bytes(some, rows), trial_type::block_bytes());
-  });
-  if (auto fit = acceptable<M>("quantize", l, needed); !fit) return fit.error();
   if (auto fit = acceptable("quantize", Method::name, how); !fit) return fit.error();
+  const index one = bounded_bytes(
+      l, [](const limits& some) { return block_training_bytes<S, M, Method, A>(some, 1); });
+  if (auto fit = acceptable<M>("quantize", l, one); !fit) return fit.error();
   if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
   auto kept = read_batches<M>(batches, l, how.batches);
   if (!kept) return kept.error();
@@ -427,7 +446,8 @@ result<weights<quantized<M, S, A>>> train_in_blocks(const weights<M>& w, Batches
   if (!rounded.valid()) return rounded.error();
   trial_type trial(l, std::move(*kept));
   trainer by(how);
-  if (!trial.valid() || !by.valid()) return out_of_memory("quantize", needed);
+  if (!trial.valid() || !by.valid())
+    return out_of_memory("quantize", block_training_bytes<S, M, Method, A>(l, trial.batches()));
   if (auto done = trial.embed(linnet::pack(w), batches, false); !done) return done.error();
   if (auto done = trial.embed(linnet::pack(rounded), batches, true); !done) return done.error();
   index number = 0;
