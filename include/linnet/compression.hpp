@@ -25,3 +25,5 @@
 #include <linnet/compress/spqr.hpp>
 #include <linnet/compress/steps.hpp>
 #include <linnet/train/gradual_pruning.hpp>
+#include <linnet/train/omniquant.hpp>
+#include <linnet/train/zeroquant.hpp>

@@ -300,6 +300,12 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::spinquant>("spinquant", "spinquant", {}, [&](const auto& o) {
     return complaint_of(ln::rotate<ln::storage::f32>(w, text, l, o));
   });
+  check<ln::zeroquant>("zeroquant", "zeroquant", {.epochs = 1}, [&](const auto& o) {
+    return complaint_of(ln::quantize_in_blocks<centred>(w, text, l, o));
+  });
+  check<ln::omniquant>("omniquant", "omniquant", {.epochs = 1}, [&](const auto& o) {
+    return complaint_of(ln::quantize_in_blocks<centred>(w, text, l, o));
+  });
   check<ln::quarot>("quarot", "quarot", {},
                     [&](const auto& o) { return complaint_of(ln::rotate(w, o)); });
   using kept = ln::storage::outlier_columns<ln::storage::int4<8>, 1>;

@@ -286,8 +286,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
                                                  const ops::execution& on) {
-    context<T> ctx = batch_context<T>(b, on);
-    embed<T, S>(p, b.tokens, w, ctx);
+    context<T> ctx = context_of<T>(b, on);
+    embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
     final_norm<T, S>(p, w, ctx);
     return head<T, S>(p, b, w, ctx);
@@ -301,7 +301,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                        const batch& b, workspace<T>& w, const ops::execution& on,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     const exit_calls& at = call.exits;
-    context<T> ctx = batch_context<T>(b, on);
+    context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     loss_sum sum;
@@ -332,7 +332,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       sum.nats += weight * one.nats;
       sum.tokens = one.tokens;
     };
-    embed<T, S>(p, b.tokens, w, ctx);
+    embed<T, S>(p, b, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
     const auto hook = layer_hook<T>::of(take_exit);
     if (at.weights && !dp) ctx.stack.hook = hook;
@@ -381,7 +381,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       });
       ctx.prefix = w.prefix;
     }
-    if (call.layers.first == 0) embed<T, S>(p, call.tokens, w, ctx);
+    if (call.layers.first == 0) embed<T, S>(p, {.tokens = call.tokens}, w, ctx);
     run_layers<T, S>(p, w, ctx);
     if (!call.layers.head) return;
     final_norm<T, S>(p, w, ctx);
@@ -403,9 +403,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     linnet::copy_state<blocks, T>(w.stack, from, to, part);
   }
 
- private:
+  /// The context of a training or scoring call.
   template <class T>
-  static context<T> batch_context(const batch& b, const ops::execution& on) {
+  static context<T> context_of(const batch& b, const ops::execution& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
@@ -413,6 +413,30 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     return ctx;
   }
+  /// Tokens -> w.embedded[batch * length, d], which the first block reads.
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, embedding_projection::table, b.tokens, p.embedding,
+               embedding_projection::template rows<T>(w.projected, w.looked_up));
+    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
+                                                              w.projected, ctx);
+    const T* table = nullptr;
+    if constexpr (learned) table = p.positions;
+    if constexpr (sinusoidal) table = w.positions.table;
+    if (table)
+      ctx.on.threads.each(rows, [&](index i) {
+        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
+        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
+      });
+    if constexpr (embedding_normed)
+      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
+                                         w.embedding_norm, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.embedded);
+  }
+
+ private:
   /// The head on w.normed.
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> head(const params<form::packed<T, S>>& p,
@@ -444,28 +468,6 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       return dp.embedding;
     else
       return dp.head;
-  }
-  /// tokens -> w.embedded
-  template <class T, class S>
-  static void embed(const params<form::packed<T, S>>& p, const token* tokens, workspace<T>& w,
-                    context<T>& ctx) {
-    const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, embedding_projection::table, tokens, p.embedding,
-               embedding_projection::template rows<T>(w.projected, w.looked_up));
-    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
-                                                              w.projected, ctx);
-    const T* table = nullptr;
-    if constexpr (learned) table = p.positions;
-    if constexpr (sinusoidal) table = w.positions.table;
-    if (table)
-      ctx.on.threads.each(rows, [&](index i) {
-        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-      });
-    if constexpr (embedding_normed)
-      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
-                                         w.embedding_norm, ctx);
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.embedded);
   }
   /// w.embedded -> w.out
   template <class T, class S>

@@ -17,10 +17,11 @@ LINNET_NAMESPACE_BEGIN
 template <encoder_shape Shape, class Policies>
 struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
  private:
-  using body = encoder_body<Shape, Policies>;
   using Head = typename Policies::template of<linnet::head::policy>;
 
  public:
+  /// The encoder without its head.
+  using body = encoder_body<Shape, Policies>;
   static constexpr encoder_shape shape = Shape;
   static constexpr bool tied =
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;

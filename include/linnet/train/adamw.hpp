@@ -51,9 +51,6 @@ struct adamw {
   template <class M, class T>
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
-    const double lr = rate.at(t);
-    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
-    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
             auto& m, auto& v) {
@@ -62,17 +59,33 @@ struct adamw {
             data = values;
           else
             data = values.data;
-          ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
-            on.with_kernels([&](auto k) {
-              // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
-              decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
-                                             T(lr * correct2 / correct1), T(eps * correct2),
-                                             info.decays() ? T(lr * decay) : T(0), gradient + at,
-                                             m + at, v + at, data + at);
-            });
-          });
+          move(on, t, gradient_scale, info.decays(), info.size(), {gradient, m, v}, data);
         },
         parameter_path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
+  }
+
+  /// A gradient and its moving averages.
+  template <class T>
+  struct averaged {
+    const T* gradient;
+    T *first, *second;
+  };
+  /// Step `t` >= 1 of x[n]. Called by every thread of a team.
+  template <class T>
+  void move(const ops::execution& on, index t, double gradient_scale, bool decays, index n,
+            const averaged<T>& by, T* x) const {
+    const double lr = rate.at(t);
+    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
+    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
+    ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+      on.with_kernels([&](auto k) {
+        // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
+        decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
+                                       T(lr * correct2 / correct1), T(eps * correct2),
+                                       decays ? T(lr * decay) : T(0), by.gradient + at,
+                                       by.first + at, by.second + at, x + at);
+      });
+    });
   }
 };
 

@@ -295,19 +295,13 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
       by = how;
     else
       by.rate = how.rate;
-    const double correct1 = 1 - std::pow(by.beta1, static_cast<double>(t));
-    const double correct2 = std::sqrt(1 - std::pow(by.beta2, static_cast<double>(t)));
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& codes, auto& of) {
           if constexpr (trains<decltype(codes)>()) {
             using Q = storage_type<decltype(codes)>;
+            by.move(on, t, gradient_scale, false, steps_of<Q>(info),
+                    {of.gradient, of.first, of.second}, codes.scales);
             ops::detail::in_slices<float>(on, steps_of<Q>(info), [&](index at, index count) {
-              on.with_kernels([&](auto k) {
-                decltype(k)::template adamw<float>(
-                    count, float(gradient_scale), float(by.beta1), float(by.beta2),
-                    float(by.rate.at(t) * correct2 / correct1), float(by.eps * correct2), 0.0f,
-                    of.gradient + at, of.first + at, of.second + at, codes.scales + at);
-              });
               for (index i = at; i < at + count; ++i)
                 codes.scales[i] = (std::max)(codes.scales[i], float(least_step));
             });
