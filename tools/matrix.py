@@ -51,6 +51,9 @@ ALSO_IN_INT8 = {
     "int8 groups in int8": "storage::int8_per<storage::granularity::group, "
                            "storage::symmetry::asymmetric>, compute::int8",
 }
+# Storage that goes with few other choices: one model of each family beside the pairs.
+ALONE = {"layers": "storage::layers<storage::first<1, storage::int8>, storage::int4<>>"}
+BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
     "attention": {
@@ -205,7 +208,7 @@ def completes(axes, row, fits):
 
 
 def policies(axes, row):
-    words = [axes[name].get(value) or (ALSO_STORED | ALSO_IN_INT8).get(value)
+    words = [axes[name].get(value) or (ALSO_STORED | ALSO_IN_INT8 | ALONE).get(value)
              if name == "weights" else axes[name][value] for name, value in row.items()]
     return "".join(", " + part for word in words if word for part in split(word))
 
@@ -267,6 +270,8 @@ def sources():
         for row in rows:
             if row.get("weights") in by_turns:
                 row["weights"] = next(by_turns[row["weights"]])
+        if family in BY_LAYERS:
+            rows += [{"weights": name} for name in ALONE]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -295,7 +300,7 @@ def tables(file):
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
-            shown = list(values) + [v for v in ALSO_STORED | ALSO_IN_INT8 if axis == "weights"
+            shown = list(values) + [v for v in ALSO_STORED | ALSO_IN_INT8 | ALONE if axis == "weights"
                                     and v not in values]
             for value in shown:
                 cells = []
