@@ -55,6 +55,9 @@ ALSO_IN_INT8 = {
     "int4 in int4": "storage::int4<8>, compute::int4",
     "fp4 in fp8": "storage::fp4<8, storage::fp4_scales::power_of_two>, compute::fp8",
 }
+# Storage that goes with few other choices: one model of each family beside the pairs.
+ALONE = {"layers": "storage::layers<storage::first<1, storage::int8>, storage::int4<>>"}
+BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
     "attention": {
@@ -209,7 +212,7 @@ def completes(axes, row, fits):
 
 
 def policies(axes, row):
-    words = [axes[name].get(value) or (ALSO_STORED | ALSO_IN_INT8).get(value)
+    words = [axes[name].get(value) or (ALSO_STORED | ALSO_IN_INT8 | ALONE).get(value)
              if name == "weights" else axes[name][value] for name, value in row.items()]
     return "".join(", " + part for word in words if word for part in split(word))
 
@@ -271,6 +274,8 @@ def sources():
         for row in rows:
             if row.get("weights") in by_turns:
                 row["weights"] = next(by_turns[row["weights"]])
+        if family in BY_LAYERS:
+            rows += [{"weights": name} for name in ALONE]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -299,7 +304,7 @@ def tables(file):
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
-            shown = list(values) + [v for v in ALSO_STORED | ALSO_IN_INT8 if axis == "weights"
+            shown = list(values) + [v for v in ALSO_STORED | ALSO_IN_INT8 | ALONE if axis == "weights"
                                     and v not in values]
             for value in shown:
                 cells = []

@@ -17,6 +17,9 @@ BOOST_AUTO_TEST_CASE(model_89) {
 BOOST_AUTO_TEST_CASE(model_90) {
   check<decoder, ln::ffn::sub_norm<>, ln::attention::sub_norm<>, ln::position::none>("decoder: ffn sub norm, position none");
 }
+BOOST_AUTO_TEST_CASE(model_91) {
+  check<decoder, ln::storage::layers<ln::storage::first<1, ln::storage::int8>, ln::storage::int4<>>>("decoder: weights layers");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -23,6 +23,9 @@ BOOST_AUTO_TEST_CASE(model_59) {
 BOOST_AUTO_TEST_CASE(model_60) {
   check<encoder, ln::head::sequence_classification<3>, ln::sharing::lora<2>>("encoder: head sequence, sharing lora");
 }
+BOOST_AUTO_TEST_CASE(model_61) {
+  check<encoder, ln::storage::layers<ln::storage::first<1, ln::storage::int8>, ln::storage::int4<>>>("encoder: weights layers");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

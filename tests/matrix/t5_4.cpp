@@ -32,6 +32,9 @@ BOOST_AUTO_TEST_CASE(model_30) {
 BOOST_AUTO_TEST_CASE(model_31) {
   check<t5, ln::decoder_stack<ln::attention::sliding_window<4>>, ln::ffn::reparam<3>>("t5: decoder window, ffn reparam");
 }
+BOOST_AUTO_TEST_CASE(model_32) {
+  check<t5, ln::storage::layers<ln::storage::first<1, ln::storage::int8>, ln::storage::int4<>>>("t5: weights layers");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -148,6 +148,20 @@ BOOST_AUTO_TEST_CASE(computes_what_the_decoded_weights_do) {
   check_mixed_model<t5, layers<first<1, storage::int8>, int4, last<1, storage::f16>>>();
 }
 
+// Inputs of every layer are rounded: near to the plain model, and not the same.
+BOOST_AUTO_TEST_CASE(rounded_inputs) {
+  ln::weights<untied> w;
+  randomize(w);
+  using S = layers<first<1, storage::q8_0>, per_role<int4, storage::ffn_up<storage::q4_1>>>;
+  const auto q = ln::quantize<S, ln::compute::int8>(w);
+  const auto p = ln::pack(q);
+  const auto got = prompt_logits(p, 1, false),
+             want = prompt_logits(ln::pack(decoded<untied>(q)), 1, false);
+  BOOST_TEST(distance(got, want) <= 0.05);
+  BOOST_TEST(distance(got, want) > 1e-6);
+  BOOST_TEST(same_bits(prompt_logits(p, 3, false), got));
+}
+
 BOOST_AUTO_TEST_CASE(encoders) {
   using S = layers<first<1, storage::int8>, int4>;
   ln::weights<bert> w;
@@ -244,9 +258,10 @@ BOOST_AUTO_TEST_CASE(files) {
                  "type), got int4 group 8, layer 0 int8, layer 4 int8");
   ln::weights<llama<int4>> plain;
   BOOST_TEST(!ln::load_safetensors(plain, path));
-  BOOST_TEST(storage::name_of<untied::with_storage<four>::storage>() ==
-             "int4 group 8, embedding f16, ffn_down nf4 group 64, layer 0 int8, layer 2 (f16, attention_v "
-             "int4 group 8), layer 4 nf4 group 64");
+  BOOST_TEST(
+      storage::name_of<untied::with_storage<four>::storage>() ==
+      "int4 group 8, embedding f16, ffn_down nf4 group 64, layer 0 int8, layer 2 (f16, attention_v "
+      "int4 group 8), layer 4 nf4 group 64");
   const std::string panels = folder.path("layers.packed");
   LINNET_REQUIRE_OK(ln::save_packed(ln::pack(q), panels));
   const auto loaded = ln::map_packed<llama<ends>>(panels);

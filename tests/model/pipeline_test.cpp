@@ -49,6 +49,10 @@ static_assert(refused<model<>, round, step::rotate_online>);
 static_assert(refused<model<>, round, step::unshare>);
 static_assert(refused<model<>, round, step::train<>>);
 static_assert(refused<model<>, round, round>);
+// Some of its numbers are in full, others are not.
+static_assert(
+    refused<model<>, step::quantize<storage::layers<storage::f32, storage::last<1, int4>>>,
+            step::rotate>);
 static_assert(refused<model<ln::ffn::reparam<2>>, round, step::collapse>);
 static_assert(refused<model<>, step::collapse>);
 static_assert(refused<t5, step::unshare>);

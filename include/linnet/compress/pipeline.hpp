@@ -24,7 +24,10 @@ namespace detail {
 
 /// Whether the numbers of a model are there to be changed.
 template <class M>
-inline constexpr bool stored_in_full = std::is_floating_point_v<typename M::storage::value>;
+inline constexpr bool stored_in_full =
+    std::is_floating_point_v<typename M::storage::value> && !requires {
+  M::storage::mixes;
+};
 
 /// Whether step `S` accepts model `M`; false for what is no step.
 template <class S, class M>

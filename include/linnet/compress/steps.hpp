@@ -4,6 +4,7 @@
 /// Steps of a pipeline, see compress/pipeline.hpp: the functions of compression as types, and as
 /// values that hold their methods.
 
+#include <concepts>
 #include <type_traits>
 #include <utility>
 
