@@ -16,6 +16,7 @@
 #include <linnet/file/corpus.hpp>
 #include <linnet/inference.hpp>
 #include <linnet/model/initialize.hpp>
+#include <linnet/ops/attention_match.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/layer_checks.hpp>

@@ -60,9 +60,9 @@ inline std::string spell_per_role(const std::vector<allocated_storage>& ranking)
 }  // namespace detail
 
 /// Chooses a storage for each block of a model within `budget` bytes for all weights (Q-BERT, Shen
-/// et al. 2020). No block is stored smaller than a less sensitive one. All begin with the smallest
-/// candidate; then, from the most sensitive block on, each takes the next larger one, until one
-/// does not fit. So goes the next round with those that have it. Storage types are fixed when a
+/// et al. 2020). All begin with the smallest candidate. Then, from the most sensitive block on,
+/// each takes the next larger one if it fits; so on with the one after. So a block is stored
+/// smaller than a less sensitive one only where more does not fit. Storage types are fixed when a
 /// program is compiled, so the result is advice. Errors: errc::invalid for statistics without
 /// blocks, for no candidates or more than four, and for a budget below the smallest;
 /// errc::out_of_memory.
@@ -122,7 +122,7 @@ result<storage_allocation> allocate_storages(const hessian_statistics<M>& stats,
     for (std::size_t i = 0; i < ranked.size(); ++i) {
       allocated_storage& one = made.ranking[i];
       const index bytes = bytes_of(*ranked[i], sorted[round]);
-      if (made.bytes - one.bytes + bytes > budget) break;
+      if (made.bytes - one.bytes + bytes > budget) continue;
       made.bytes += bytes - one.bytes;
       one.bytes = bytes;
       one.storage = sorted[round].name;
