@@ -40,15 +40,17 @@ std::string zoo(const options& o, const std::vector<std::string>& words) {
 /// One run of zoo compress.
 struct run {
   const subject* of;
-  std::string storage;
-  const method* by;
+  stored to;
+  const zoo::method_words* by;
   long seed;
 
   std::string key(const options& o) const {
     return fmt::format("{} {} {} seed {}, {} windows of {} for calibration, {} for evaluation",
-                       of->name, storage, by->name, seed, by->calibrates ? o.size.samples : 0,
-                       o.size.length, o.size.windows);
+                       of->name, to.name(), by->name, seed, by->calibrates ? samples(o) : 0,
+                       o.size.length, windows(o));
   }
+  long samples(const options& o) const { return of->times * o.size.samples; }
+  long windows(const options& o) const { return of->times * o.size.windows; }
   std::vector<std::string> words(const options& o) const {
     const std::string kept = fmt::format("{}/{}", o.runs(), of->name);
     std::vector<std::string> all{"compress"};
@@ -56,19 +58,21 @@ struct run {
     const auto add = [&](const char* name, const std::string& value) {
       all.insert(all.end(), {name, value});
     };
-    add("--method", by->name);
-    add("--storage", storage);
+    add("--method", std::string(by->name));
+    add("--storage", to.storage);
+    add("--compute", to.compute);
     add("--evaluate", of->evaluate);
-    add("--windows", std::to_string(o.size.windows));
+    add("--windows", std::to_string(windows(o)));
     add("--length", std::to_string(o.size.length));
-    add("--reference", fmt::format("{}.{}.before", kept, o.size.windows));
+    add("--reference", fmt::format("{}.{}.before", kept, windows(o)));
     add("--threads", std::to_string(o.threads));
     add("--out", o.runs() + "/model.safetensors");
     if (by->calibrates) {
       add("--calibrate", of->calibrate);
-      add("--samples", std::to_string(o.size.samples));
+      add("--samples", std::to_string(samples(o)));
       add("--seed", std::to_string(seed));
-      add("--statistics", fmt::format("{}.{}.{}.statistics", kept, o.size.samples, seed));
+      if (!by->changes_model)
+        add("--statistics", fmt::format("{}.{}.{}.statistics", kept, samples(o), seed));
     }
     all.emplace_back("--json");
     return all;
@@ -79,10 +83,11 @@ std::vector<run> runs_of(const options& o, const std::vector<subject>& all) {
   std::vector<run> runs;
   for (const subject& s : all)
     for (long seed = 1; seed <= o.size.seeds; ++seed)
-      for (const std::string& storage : s.storages)
-        for (const method& by : methods)
-          if ((by.storage.empty() || by.storage == storage) && (by.calibrates || seed == 1))
-            runs.push_back({&s, storage, &by, seed});
+      for (const stored& to : s.storages)
+        for (const zoo::method_words& by : methods)
+          if (zoo::gives(by.storages, to.storage) && (by.calibrates || seed == 1) &&
+              (s.methods.empty() || std::ranges::find(s.methods, by.name) != s.methods.end()))
+            runs.push_back({&s, to, &by, seed});
   return runs;
 }
 
@@ -99,16 +104,27 @@ std::vector<subject> subjects_of(const options& o) {
                   "--tokenizer", data("stories260K/tok512.bin")},
                  stories,
                  held_out,
-                 small ? std::vector<std::string>{"int4-g64"}
-                       : std::vector<std::string>{"int4-row", "int4-g64", "nf4-g64", "int3-g64",
-                                                  "q4_1", "int8"}});
+                 small ? std::vector<stored>{{"int4-g64"}}
+                       : std::vector<stored>{{"int4-row"},
+                                             {"int4-row-out2"},
+                                             {"int4-g64"},
+                                             {"int4-g64-rank4"},
+                                             {"nf4-g64"},
+                                             {"nf4-double"},
+                                             {"int3-g64"},
+                                             {"spqr3-out2"},
+                                             {"q4_1"},
+                                             {"int8", "int8"}},
+                 small ? std::vector<std::string>{"rtn", "gptq", "clip", "awq"}  // built in
+                       : std::vector<std::string>{}});
   if (!small) {
     const std::string trained = o.out + "/t5";
     all.push_back({"t5",
                    {"--weights", trained},
                    stories,
                    held_out,
-                   {"int4-row", "int4-g64", "int3-g64", "q4_1"},
+                   {{"int4-row"}, {"int4-g64"}, {"int3-g64"}, {"q4_1"}},
+                   {},
                    {"train", "--text", stories, "--model",
                     "t5:d_model=128,d_ff=512,heads=4,encoder_layers=3,decoder_layers=3",
                     "--tokenizer", "bytes", "--minutes", "20", "--out", trained},
@@ -119,7 +135,23 @@ std::vector<subject> subjects_of(const options& o) {
                    {"--model", "smollm2-135m"},
                    data("wikitext2/valid.txt"),
                    data("wikitext2/test.txt"),
-                   {"int4-row+q8_0", "int4-g64+q8_0", "int3-g64+q8_0"}});
+                   {{"int4-row+q8_0"},
+                    {"int4-row-out8+q8_0"},
+                    {"int4-g64+q8_0"},
+                    {"int4-g64-rank8+q8_0"},
+                    {"int3-g64+q8_0"},
+                    {"spqr3-out2+q8_0"},
+                    {"int8+q8_0", "int8"}}});
+    // Its rotations do not fit: norms behind the sum, which subtract the mean.
+    all.push_back({"minilm",
+                   {"--model", "minilm"},
+                   data("wikitext2/valid.txt"),
+                   data("wikitext2/test.txt"),
+                   {{"int8"}, {"int8", "int8"}, {"int4-row"}, {"int4-g64"}, {"int3-g64"}, {"q4_1"}},
+                   {"rtn", "gptq", "clip", "awq", "smoothquant", "hqq"},
+                   {},
+                   {},
+                   4});
   }
   std::erase_if(all, [&](const subject& s) {
     return !o.models.empty() && std::ranges::find(o.models, s.name) == o.models.end();
@@ -160,9 +192,24 @@ std::vector<cell> run_cells(const options& o, const std::vector<subject>& all) {
       take(file.sync());
       at = known.emplace(key, found).first;
     }
-    cells.push_back({r.of->name, r.storage, r.by->name, r.seed, at->second});
+    cells.push_back({r.of->name, r.to.name(), std::string(r.by->name), r.seed, at->second});
   }
   return cells;
+}
+
+judgement judge(const json& found) {
+  const auto& windows = found.at("windows");
+  judgement all;
+  if (of_encoder(found)) {
+    all.loss = 1 - found.at("cosine_after").get<double>();
+    for (const json& cosine : windows.at("cosine")) all.windows.push_back(1 - cosine.get<double>());
+  } else {
+    all.loss = found.at("bits_per_byte_after").get<double>();
+    for (std::size_t i = 0; i < windows.at("bytes").size(); ++i)
+      all.windows.push_back(windows.at("nats_after")[i].get<double>() / std::numbers::ln2 /
+                            windows.at("bytes")[i].get<double>());
+  }
+  return all;
 }
 
 std::vector<summary> summarize(const std::vector<cell>& cells) {
@@ -181,24 +228,22 @@ std::vector<summary> summarize(const std::vector<cell>& cells) {
     at->cells.push_back(&c);
   }
   for (summary& s : all) {
-    s.least_bits = s.low = HUGE_VAL;
-    s.most_bits = s.high = -HUGE_VAL;
+    s.least = s.low = HUGE_VAL;
+    s.most = s.high = -HUGE_VAL;
     const auto nearest = std::ranges::find_if(all, [&](const summary& other) {
       return other.model == s.model && other.storage == s.storage && other.method == "rtn";
     });
     for (const cell* c : s.cells) {
-      const double bits = c->found.at("bits_per_byte_after").get<double>(),
-                   share = 1 / static_cast<double>(s.cells.size());
-      s.bits += share * bits;
-      s.least_bits = std::min(s.least_bits, bits);
-      s.most_bits = std::max(s.most_bits, bits);
+      const judgement own = judge(c->found);
+      const double share = 1 / static_cast<double>(s.cells.size());
+      s.loss += share * own.loss;
+      s.least = std::min(s.least, own.loss);
+      s.most = std::max(s.most, own.loss);
       if (nearest == all.end() || &*nearest == &s) continue;
-      const auto& a = c->found.at("windows");
-      const auto& b = nearest->found().at("windows");
+      const judgement other = judge(nearest->found());
       std::vector<double> more;
-      for (std::size_t i = 0; i < a.at("bytes").size(); ++i)
-        more.push_back((a.at("nats_after")[i].get<double>() - b.at("nats_after")[i].get<double>()) /
-                       std::numbers::ln2 / a.at("bytes")[i].get<double>());
+      for (std::size_t i = 0; i < own.windows.size(); ++i)
+        more.push_back(own.windows[i] - other.windows[i]);
       const ln::estimate mean = ln::mean_estimate(more);
       s.more += share * mean.value;
       s.low = std::min(s.low, mean.value - 1.96 * mean.error);
@@ -209,15 +254,16 @@ std::vector<summary> summarize(const std::vector<cell>& cells) {
   for (summary& s : all) {
     const auto best = [&](auto&& less_than) {
       return std::ranges::none_of(all, [&](const summary& other) {
-        return other.model == s.model && &other != &s && other.bits <= s.bits && less_than(other);
+        return other.model == s.model && &other != &s && other.loss <= s.loss && less_than(other);
       });
     };
     s.frontier_bytes = best([&](const summary& other) {
       const double a = other.number("bytes"), b = s.number("bytes");
-      return a < b || (a == b && other.bits < s.bits);
+      return a < b || (a == b && other.loss < s.loss);
     });
     s.frontier_speed = best([&](const summary& other) {
-      return other.number("tokens_per_second_after") > s.number("tokens_per_second_after");
+      const std::string speed = speed_name(s.found()) + "_after";
+      return other.number(speed.c_str()) > s.number(speed.c_str());
     });
   }
   return all;

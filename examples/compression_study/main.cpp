@@ -27,9 +27,9 @@ int main(int argc, char** argv) {
                     "folder with stories260K, tinystories and wikitext2; without, LINNET_DATA");
   app.get_option("--threads")->description("threads of each run");
   app.add_option("--zoo", o.zoo, "the program zoo")->capture_default_str()->type_name("PROGRAM");
-  app.add_option("--models", o.models, "some of stories260k, smollm2-135m, t5, by commas")
+  app.add_option("--models", o.models, "some of stories260k, smollm2-135m, minilm, t5, by commas")
       ->delimiter(',')
-      ->check(CLI::IsMember({"stories260k", "smollm2-135m", "t5"}));
+      ->check(CLI::IsMember({"stories260k", "smollm2-135m", "minilm", "t5"}));
   const auto count = [&](const char* name, long& value, const char* what) {
     app.add_option(name, value, what)->transform(support::whole_in(1L, 1'000'000L));
   };

@@ -26,7 +26,7 @@ td.better { font-weight: 650; } section > svg { max-width: 620px; }
 )css";
 
 std::string style_of(const std::string& name) {
-  const auto at = std::ranges::find(methods, name, &method::name) - methods.begin();
+  const auto at = &zoo::words_of(name) - methods;
   return fmt::format("m{}", at % 7);
 }
 
@@ -40,16 +40,28 @@ std::string frontier(const std::vector<summary>& all, const std::string& model, 
     for (const summary& s : all)
       if (s.model == model && s.*best == on)
         points.push_back(
-            {s.storage + " " + s.method, style_of(s.method), on ? 0 : ++group, x(s), s.bits});
+            {s.storage + " " + s.method, style_of(s.method), on ? 0 : ++group, x(s), s.loss});
   std::ranges::stable_sort(points, [](const plot_point& a, const plot_point& b) {
     return std::pair(a.group, a.x) < std::pair(b.group, b.x);
   });
-  return support::scatter_plot(points, title, "bits per byte", text);
+  const auto first = std::ranges::find(all, model, &summary::model);
+  return support::scatter_plot(points, title, loss_name(first->found()), text);
 }
 
-const std::vector<const char*> columns{
-    "storage",   "method",   "bytes",       "bits per weight", "bits per byte", "more than rtn",
-    "agreement", "tokens/s", "calibration", "method itself",   "memory"};
+/// The titles of a model's table.
+std::vector<std::string> columns_of(const json& found) {
+  return {"storage",
+          "method",
+          "bytes",
+          "bits per weight",
+          loss_name(found),
+          "more than rtn",
+          of_encoder(found) ? "least cosine" : "agreement",
+          of_encoder(found) ? "texts/s" : "tokens/s",
+          "calibration",
+          "method itself",
+          "memory"};
+}
 
 std::vector<std::string> row_of(const summary& s) {
   const bool ranged = s.cells.size() > 1;
@@ -58,21 +70,23 @@ std::vector<std::string> row_of(const summary& s) {
       s.method,
       human_bytes(std::lround(s.number("bytes"))),
       fmt::format("{:.2f}", s.number("bits_per_weight")),
-      ranged ? fmt::format("{:.4f} – {:.4f}", s.least_bits, s.most_bits)
-             : fmt::format("{:.4f}", s.bits),
+      ranged ? fmt::format("{:.4f} – {:.4f}", s.least, s.most) : fmt::format("{:.4f}", s.loss),
       std::isnan(s.more) ? "–" : fmt::format("{:+.4f} [{:+.4f}, {:+.4f}]", s.more, s.low, s.high),
-      fmt::format("{:.1f}%", 100 * s.number("greedy_agreement")),
-      fmt::format("{:.1f}", s.number("tokens_per_second_after")),
+      of_encoder(s.found()) ? fmt::format("{:.4f}", s.number("cosine_least"))
+                            : fmt::format("{:.1f}%", 100 * s.number("greedy_agreement")),
+      fmt::format("{:.1f}", s.number((speed_name(s.found()) + "_after").c_str())),
       s.number("calibration_windows") > 0
           ? fmt::format("{:.0f} windows", s.number("calibration_windows"))
           : "–",
       support::duration(s.number("method_seconds")),
-      human_bytes(std::lround(s.number("peak_bytes")))};
+      human_bytes(std::lround(s.number("method_peak_bytes")))};
 }
 
 std::string table_of(const std::vector<summary>& all, const std::string& model) {
   std::string html = "<div class=\"scroll\"><table><thead><tr>";
-  for (const char* const name : columns) html += fmt::format("<th>{}</th>", name);
+  const auto first = std::ranges::find(all, model, &summary::model);
+  for (const std::string& name : columns_of(first->found()))
+    html += fmt::format("<th>{}</th>", name);
   html += "</tr></thead>\n<tbody>\n";
   for (const summary& s : all) {
     if (s.model != model) continue;
@@ -104,10 +118,14 @@ void report(const options& o, const std::vector<summary>& all) {
       o.size.windows, o.size.length, o.size.seeds);
   for (const std::string& model : models) {
     const auto first = std::ranges::find(all, model, &summary::model);
-    const std::string before = fmt::format("As it was: {}, {:.4f} bits per byte, {:.1f} tokens/s.",
-                                           human_bytes(std::lround(first->number("bytes_before"))),
-                                           first->number("bits_per_byte_before"),
-                                           first->number("tokens_per_second_before"));
+    const std::string bytes = human_bytes(std::lround(first->number("bytes_before"))),
+                      before =
+                          of_encoder(first->found())
+                              ? fmt::format("As it was: {}, {:.1f} texts/s.", bytes,
+                                            first->number("texts_per_second_before"))
+                              : fmt::format("As it was: {}, {:.4f} bits per byte, {:.1f} tokens/s.",
+                                            bytes, first->number("bits_per_byte_before"),
+                                            first->number("tokens_per_second_before"));
     body += support::section(
         escaped(model), before + " The line joins what nothing beats in both.",
         frontier(
@@ -116,19 +134,24 @@ void report(const options& o, const std::vector<summary>& all) {
             bytes_text) +
             frontier(
                 all, model, &summary::frontier_speed,
-                [](const summary& s) { return s.number("tokens_per_second_after"); },
-                "tokens per second, decoded one by one (logarithmic)", speed_text) +
+                [](const summary& s) {
+                  return s.number((speed_name(s.found()) + "_after").c_str());
+                },
+                of_encoder(first->found()) ? "texts per second, one by one (logarithmic)"
+                                           : "tokens per second, decoded one by one (logarithmic)",
+                speed_text) +
             table_of(all, model));
-    std::vector<support::text_row> rows{{columns.begin(), columns.end()}};
+    std::vector<support::text_row> rows{columns_of(first->found())};
     for (const summary& s : all)
       if (s.model == model) rows.push_back(row_of(s));
     support::put("{}: {}\n\n{}\n", model, before, support::aligned(rows, 2));
   }
   body += fmt::format(
-      "<footer><p>More than rtn: bits per byte above rounding to nearest in the same storage, as a "
+      "<footer><p>More than rtn: loss above that of rounding to nearest in the same storage, as a "
       "difference paired by window, with the widest 95% interval of any seed; bold where it is "
       "below zero in all of them. Agreement: tokens for which the model as it was finds the same "
-      "one likeliest. Memory is that of the whole run.</p><p>Scale {}, {} windows for calibration "
+      "one likeliest. Memory is the most from calibration "
+      "to the stored weights.</p><p>Scale {}, {} windows for calibration "
       "at most. Made by compression_study of linnet {}.</p></footer>\n",
       escaped(o.size.name), o.size.samples, LINNET_VERSION);
   const std::string page = support::html_page("Methods of compression", style, body),

@@ -9,30 +9,33 @@
 
 #include "support/basics.hpp"
 #include "support/study.hpp"
+#include "zoo/compress_words.hpp"
 
 namespace study {
 
 namespace ln = linnet;
 using json = nlohmann::ordered_json;
 
-/// A method of zoo compress.
-struct method {
-  std::string name;
-  bool calibrates;
-  std::string storage{};  ///< the only one that it gives; empty: all
+using zoo::methods;
+
+/// How weights are stored, and what inputs of products are rounded to.
+struct stored {
+  std::string storage;
+  std::string compute = "f32";
+
+  std::string name() const { return compute == "f32" ? storage : storage + ", inputs " + compute; }
 };
-/// All methods that are compared; a new one is a row.
-inline const std::vector<method> methods{
-    {"rtn", false}, {"gptq", true}, {"clip", true}, {"awq", true}, {"hqq", false, "q4_1"}};
 
 /// A model with its texts, and what is tried on it.
 struct subject {
   std::string name;                     ///< in the report
   std::vector<std::string> model;       ///< options of zoo compress that name it
   std::string calibrate, evaluate;      ///< files of text
-  std::vector<std::string> storages;    ///< as zoo compress spells them
+  std::vector<stored> storages;         ///< as zoo compress spells them
+  std::vector<std::string> methods{};   ///< that are tried where they give a storage; none: all
   std::vector<std::string> training{};  ///< the call of zoo that makes the model, or nothing
   std::string made{};                   ///< file that is there once it is made
+  long times = 1;  ///< its windows for one of the scale; an encoder's are lines
 };
 
 /// How much is run.
@@ -60,13 +63,29 @@ std::vector<subject> subjects_of(const options& o);
 /// Runs what is not in DIR/results.jsonl yet, and adds a line for each; all that is there.
 std::vector<cell> run_cells(const options& o, const std::vector<subject>& all);
 
+/// What a model is judged by: bits per byte, or of an encoder how far its vectors turn, 1 - cosine.
+/// The less, the better.
+struct judgement {
+  double loss;
+  std::vector<double> windows;  ///< of each window
+};
+judgement judge(const json& found);
+/// How it is called in tables, and what runs how often a second.
+inline bool of_encoder(const json& found) { return found.contains("cosine_after"); }
+inline const char* loss_name(const json& found) {
+  return of_encoder(found) ? "1 - cosine" : "bits per byte";
+}
+inline std::string speed_name(const json& found) {
+  return of_encoder(found) ? "texts_per_second" : "tokens_per_second";
+}
+
 /// All seeds of one model, storage and method.
 struct summary {
   std::string model, storage, method;
   std::vector<const cell*> cells;
-  double bits = 0, least_bits = 0, most_bits = 0;  ///< per byte: the mean over seeds, and the range
-  /// Bits per byte more than rounding to nearest in the same storage: over all seeds, the mean, and
-  /// the ends of the 95% intervals (paired by window) that are furthest out. NaN for itself.
+  double loss = 0, least = 0, most = 0;  ///< the mean over seeds, and the range; see judgement
+  /// Loss above that of rounding to nearest in the same storage: over all seeds, the mean, and the
+  /// ends of the 95% intervals (paired by window) that are furthest out. NaN for itself.
   double more = 0, low = 0, high = 0;
   bool frontier_bytes = false, frontier_speed = false;  ///< nothing is better in both
 

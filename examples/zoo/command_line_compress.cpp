@@ -10,8 +10,10 @@ namespace zoo {
 void add_compress(CLI::App& app, compress_options& o) {
   CLI::App& c = *app.add_subcommand("compress",
                                     "Store a trained model in fewer bits, and say what that costs");
-  c.add_option("--model", o.model,
-               "preset, or a shape as zoo train takes it; a folder of zoo train knows its own");
+  c.add_option(
+      "--model", o.model,
+      "preset, an encoder's such as minilm among them, or a shape as zoo train takes it; a "
+      "folder of zoo train knows its own");
   c.add_option("--weights", o.weights,
                "GGUF or safetensors file, Hugging Face directory, llama2.c .bin, or a folder of "
                "zoo train; without, what zoo fetch got")
@@ -22,7 +24,7 @@ void add_compress(CLI::App& app, compress_options& o) {
   c.add_option("--method", o.method,
                "rtn (round to nearest), gptq, clip (clipped ranges), awq, hqq (q4_1 alone), "
                "smoothquant (int8), owq (int4-row-out8), spqr (spqr3-out2), lorc (int4-g64-rank8), "
-               "or quarot (rotation, then gptq)")
+               "quarot (rotation, then gptq) or spinquant (learned rotation, then gptq)")
       ->capture_default_str();
   c.add_option("--storage", o.how.storage,
                "as of zoo bench: int4-row, int4-g64, nf4-g64, nf4-double, int3-g64, int8, q4_0, "
@@ -47,15 +49,22 @@ void add_compress(CLI::App& app, compress_options& o) {
     if (needs) added->needs(needs);
     if (value > 0) added->capture_default_str();
   };
-  count("--samples", o.samples, "most windows of calibration", calibrate);
+  count("--samples", o.samples,
+        "most windows of calibration; without, 128, or 512 lines of an encoder's text", calibrate);
   count("--windows", o.windows, "most windows of evaluation, evenly spread", evaluate);
-  count("--length", o.length, "tokens of a window; without, 512 or the model's context", nullptr);
+  count("--length", o.length,
+        "tokens of a window; without, 512 or the model's context. An encoder reads each line of a "
+        "text, cut there; without, 256",
+        nullptr);
+  count("--steps", o.steps, "most steps of spinquant, of four windows each", calibrate);
   auto* const sequential =
       c.add_flag("--sequential", o.sequential,
                  "calibrate each block on what the blocks before it give once they are rounded; "
                  "the text is run once for each block")
           ->needs(calibrate);
-  c.add_option("--minutes", o.minutes, "after which calibration takes the windows that it has read")
+  c.add_option(
+       "--minutes", o.minutes,
+       "after which calibration takes the windows that it has read, and spinquant the steps")
       ->check(number_in(0, 1e6))
       ->capture_default_str()
       ->needs(calibrate)
@@ -71,8 +80,8 @@ void add_compress(CLI::App& app, compress_options& o) {
       ->type_name("FILE")
       ->needs(evaluate);
   c.add_option("--out", o.out,
-               "safetensors file to write, which knows its storage: zoo eval, generate, chat and "
-               "logits take it as --weights")
+               "safetensors file to write, which knows its storage: zoo eval, generate, chat, "
+               "logits and embed take it as --weights")
       ->required()
       ->type_name("FILE");
   c.add_flag("--json", o.json, "print JSON");

@@ -87,6 +87,7 @@ struct chat_options {
 struct embed_options {
   std::string model = "minilm";
   std::string weights;
+  std::string tokenizer;
   std::vector<std::string> texts;  ///< none: the lines of standard input
   long batch = 32;
   int threads = 1;
@@ -125,10 +126,11 @@ struct compress_options {
   std::string method = "gptq";
   std::string calibrate;    ///< text that the model runs on first
   std::string evaluate;     ///< text that it is judged by, or none
-  long samples = 128;       ///< most windows of calibration
+  long samples = 0;         ///< most windows of calibration; 0: 128, or 512 lines of an encoder's
   long windows = 64;        ///< most windows of evaluation
   long length = 0;          ///< tokens of a window; 0: 512, or the model's context
-  double minutes = 15;      ///< after which calibration takes what it has
+  double minutes = 15;      ///< after which calibration takes what it has, and learning ends
+  long steps = 100;         ///< of a method that learns, at most
   bool sequential = false;  ///< each block is calibrated on what rounded ones give
   std::string statistics;   ///< file of what calibration gathered, or none
   std::string reference;    ///< file of the figures before, or none

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <linnet/core/random.hpp>
 #include <linnet/data/epoch_sampler.hpp>
@@ -30,7 +31,8 @@ namespace {
 namespace fs = std::filesystem;
 using json = nlohmann::ordered_json;
 
-constexpr ln::index longest_window = 512;  // tokens, unless --length says how many
+constexpr ln::index longest_window = 512,  // tokens, unless --length says how many
+    lesson_windows = 4;                    // that each step of a method that learns reads
 
 void end_if_asked() {
   if (const int signal = stop_requests::received(); signal != 0)
@@ -45,7 +47,8 @@ struct subject {
   ln::index length = 0;
 
   tokenizing_for reader() const {
-    return {what.model.name(), what.model.encodes(), what.model.vocabulary()};
+    const model_spec& m = what.model;
+    return {m.name(), m.encodes(), m.vocabulary(), m.embeds()};
   }
 };
 
@@ -62,16 +65,17 @@ subject subject_of(const compress_options& o) {
     s.weights = trained.weights();
     if (tokenizer.empty()) tokenizer = trained.tokenizer_path();
   } else {
-    s.what.model = parse_model("model", o.model);
+    s.what.model = parse_model("model", o.model, true);
     s.weights = weights_of(o.model, o.weights);
   }
   const model_spec& m = s.what.model;
   if (m.vocabulary() == 0) throw failure(m.name() + ": vocabulary=N is missing");
-  const ln::index context = m.encodes() ? longest_window : m.context();
+  const ln::index context = m.encodes() ? longest_window : m.context(),
+                  usual = m.embeds() ? longest_text : longest_window;
   if (o.length > 0 && !m.encodes() && o.length > context)
     throw failure(
         fmt::format("--length: {} is more than the model's context of {}", o.length, context));
-  s.length = o.length > 0 ? o.length : std::min(longest_window, context);
+  s.length = o.length > 0 ? o.length : std::min(usual, context);
   if (!o.calibrate.empty() || !o.evaluate.empty())
     s.text = find_tokenizer(tokenizer, s.weights,
                             {.name = m.name(),
@@ -88,7 +92,8 @@ subject subject_of(const compress_options& o) {
 struct score {
   std::vector<double> nats, labels, bytes;   ///< of each window
   std::vector<std::vector<ln::token>> best;  ///< the likeliest token for each label
-  double tokens_per_second = 0;              ///< decoded one after the other
+  std::vector<std::vector<float>> vectors;   ///< of an encoder's windows, in place of all above
+  double per_second = 0;                     ///< tokens decoded one after the other, or texts
   ln::index weight_bytes = 0;
 
   static double sum(const std::vector<double>& x) {
@@ -105,6 +110,22 @@ struct score {
 /// Windows evenly spread over a text, at most so many.
 ln::index spread(ln::index i, ln::index windows, const text_windows& text) {
   return i * text.count() / windows;
+}
+
+/// Texts per second, one after the other, at its best.
+double text_speed_of(stored_model& model, text_windows& text, ln::index windows) {
+  constexpr ln::index most = 64, runs = 3;
+  const ln::index count = std::min(most, windows);
+  double least = std::numeric_limits<double>::infinity();
+  for (ln::index run = 0; run < runs; ++run) {
+    const double before = now();
+    for (ln::index i = 0; i < count; ++i) {
+      (void)model.embed(std::get<ln::encoder_batch>(text.at(spread(i, count, text))));
+      end_if_asked();
+    }
+    least = std::min(least, (now() - before) / static_cast<double>(count));
+  }
+  return 1 / least;
 }
 
 /// Tokens per second of one session that writes what it finds likeliest, at its best.
@@ -137,27 +158,36 @@ double speed_of(const stored_model& model, const any_batch& b, int threads) {
   return 1 / least;
 }
 
+/// Adds what a model says of one window.
+void judge(score& s, stored_model& model, const text_windows& text, const any_batch& b,
+           ln::index vocabulary) {
+  if (const auto* const one = std::get_if<ln::encoder_batch>(&b)) {
+    const auto vector = model.embed(*one);
+    s.vectors.emplace_back(vector.begin(), vector.end());
+    return;
+  }
+  const auto labels = labels_of(b);
+  std::vector<float> logits(labels.size() * static_cast<std::size_t>(vocabulary));
+  const ln::loss_sum sum = model.loss(b, logits);
+  s.nats.push_back(sum.nats);
+  s.labels.push_back(static_cast<double>(sum.tokens));
+  s.bytes.push_back(text.bytes(b));
+  auto& best = s.best.emplace_back();
+  for (std::size_t t = 0; t < labels.size(); ++t) {
+    if (labels[t] == ln::ignored) continue;
+    const auto from = logits.begin() + static_cast<std::ptrdiff_t>(t) * vocabulary;
+    best.push_back(static_cast<ln::token>(std::max_element(from, from + vocabulary) - from));
+  }
+}
+
 score score_of(stored_model& model, text_windows& text, ln::index windows, ln::index vocabulary,
                int threads, std::string_view name) {
   score s;
   s.weight_bytes = model.bytes();
-  std::vector<float> logits;
   progress shown;
   const double start = now();
   for (ln::index i = 0; i < windows; ++i) {
-    const any_batch b = text.at(spread(i, windows, text));
-    const auto labels = labels_of(b);
-    logits.resize(labels.size() * static_cast<std::size_t>(vocabulary));
-    const ln::loss_sum sum = model.loss(b, logits);
-    s.nats.push_back(sum.nats);
-    s.labels.push_back(static_cast<double>(sum.tokens));
-    s.bytes.push_back(text.bytes(b));
-    auto& best = s.best.emplace_back();
-    for (std::size_t t = 0; t < labels.size(); ++t) {
-      if (labels[t] == ln::ignored) continue;
-      const auto from = logits.begin() + static_cast<std::ptrdiff_t>(t) * vocabulary;
-      best.push_back(static_cast<ln::token>(std::max_element(from, from + vocabulary) - from));
-    }
+    judge(s, model, text, text.at(spread(i, windows, text)), vocabulary);
     end_if_asked();
     if (shown.due())
       shown.show(
@@ -165,7 +195,8 @@ score score_of(stored_model& model, text_windows& text, ln::index windows, ln::i
           (now() - start) * static_cast<double>(windows - i - 1) / static_cast<double>(i + 1),
           {{"evaluating", std::string(name)}});
   }
-  s.tokens_per_second = speed_of(model, text.at(spread(0, windows, text)), threads);
+  s.per_second = s.vectors.empty() ? speed_of(model, text.at(spread(0, windows, text)), threads)
+                                   : text_speed_of(model, text, windows);
   return s;
 }
 
@@ -174,7 +205,8 @@ json json_of(const score& s) {
           {"labels", s.labels},
           {"bytes", s.bytes},
           {"best", s.best},
-          {"tokens_per_second", s.tokens_per_second},
+          {"vectors", s.vectors},
+          {"per_second", s.per_second},
           {"weight_bytes", s.weight_bytes}};
 }
 
@@ -212,12 +244,8 @@ score score_before(const compress_options& o, const subject& s, const compressor
           {"length", s.length},           {"threads", o.threads}};
   if (const auto kept = kept_json("--reference", o.reference, of)) try {
       const json& all = kept->at("score");
-      return {all.at("nats"),
-              all.at("labels"),
-              all.at("bytes"),
-              all.at("best"),
-              all.at("tokens_per_second"),
-              all.at("weight_bytes")};
+      return {all.at("nats"),    all.at("labels"),     all.at("bytes"),       all.at("best"),
+              all.at("vectors"), all.at("per_second"), all.at("weight_bytes")};
     } catch (const json::exception&) {
       throw failure("--reference: " + o.reference + ": not what zoo compress writes");
     }
@@ -235,6 +263,23 @@ double agreement(const score& a, const score& b) {
   return same / all;
 }
 
+/// Cosines of the vectors before and after, of each text.
+std::vector<double> cosines(const score& before, const score& after) {
+  std::vector<double> all;
+  for (std::size_t i = 0; i < before.vectors.size(); ++i) {
+    const auto &a = before.vectors[i], &b = after.vectors[i];
+    double both = 0, of_a = 0, of_b = 0;
+    for (std::size_t j = 0; j < a.size(); ++j) {
+      const auto x = static_cast<double>(a[j]), y = static_cast<double>(b[j]);
+      both += x * y;
+      of_a += x * x;
+      of_b += y * y;
+    }
+    all.push_back(both / std::sqrt(of_a * of_b));
+  }
+  return all;
+}
+
 /// Bits per byte that `after` has more than `before`, of each window.
 std::vector<double> differences(const score& before, const score& after) {
   std::vector<double> all;
@@ -245,37 +290,75 @@ std::vector<double> differences(const score& before, const score& after) {
   return all;
 }
 
+/// Most memory that the process has taken since it began, or since forget_memory_peak() where the
+/// system can do that.
+ln::index memory_peak() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;)
+    if (ln::index kilobytes = 0; word == "VmHWM:" && status >> kilobytes) return 1024 * kilobytes;
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  return 1024 * static_cast<ln::index>(used.ru_maxrss);
+}
+void forget_memory_peak() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
 /// What it took.
 struct costs {
   ln::index windows = 0;  ///< of calibration
+  ln::index steps = 0;    ///< of a method that learns
   double calibrating = 0, compressing = 0;
+  ln::index peak = 0, peak_before = 0;  ///< of memory, from calibration on and before it
 };
 
 /// The windows that calibration reads, drawn by the seed, for as long as there is time.
-calibration_plan plan_of(const compress_options& o, text_windows& text) {
+calibration_plan plan_of(const compress_options& o, text_windows& text, costs& c) {
   const ln::index count = std::min<ln::index>(o.samples, text.count());
   const ln::permutation order(static_cast<std::uint64_t>(text.count()), ln::seed{o.seed}, 0);
-  return {.limits = text.limits(o.threads),
-          .batches = count,
-          .batch = [&o, &text, order, count, shown = std::make_shared<progress>(), start = now(),
-                    read = 0.0, first = ln::index{-1},
-                    pass = 0](ln::index i) mutable -> std::optional<any_batch> {
-            end_if_asked();
-            if (first < 0) first = i;
-            pass += i == first;
-            const double spent = now() - start, left = static_cast<double>(count - i),
-                         limit = o.sequential ? HUGE_VAL : 60 * o.minutes;
-            if (read > 0 && spent * (read + 1) / read > limit) return {};
-            if (read > 0 && shown->due())
-              shown->show(static_cast<double>(i) / static_cast<double>(count),
-                          std::min(spent * left / read, limit - spent),
-                          {{o.sequential ? fmt::format("calibrating block {}", pass)
-                                         : std::string("calibrating"),
-                            fmt::format("window {} of {}", i + 1, count)}});
-            ++read;
-            return text.at(static_cast<ln::index>(order(static_cast<std::uint64_t>(i))));
-          },
-          .kept = o.statistics};
+  const auto window = [&text, order](ln::index i) {
+    return text.at(static_cast<ln::index>(order(static_cast<std::uint64_t>(i))));
+  };
+  return {
+      .limits = text.limits(o.threads),
+      .batches = count,
+      .batch = [&o, window, count, shown = std::make_shared<progress>(), start = now(), read = 0.0,
+                first = ln::index{-1}, pass = 0](ln::index i) mutable -> std::optional<any_batch> {
+        end_if_asked();
+        if (first < 0) {
+          first = i;
+          start = now();
+        }
+        pass += i == first;
+        const double spent = now() - start, left = static_cast<double>(count - i),
+                     limit = o.sequential ? HUGE_VAL : 60 * o.minutes;
+        if (read > 0 && spent * (read + 1) / read > limit) return {};
+        if (read > 0 && shown->due())
+          shown->show(static_cast<double>(i) / static_cast<double>(count),
+                      std::min(spent * left / read, limit - spent),
+                      {{o.sequential ? fmt::format("calibrating block {}", pass)
+                                     : std::string("calibrating"),
+                        fmt::format("window {} of {}", i + 1, count)}});
+        ++read;
+        return window(i);
+      },
+      // The last pass over the windows takes no step.
+      .lesson = [&o, &c, window, shown = std::make_shared<progress>(), start = now(),
+                 passes = ln::index{0}](ln::index i) mutable -> std::optional<any_batch> {
+        end_if_asked();
+        if (i > 0) return window(i);
+        if (passes == 0) start = now();
+        const double spent = now() - start, each = spent / std::max(1.0, double(passes)),
+                     limit = 60 * o.minutes;
+        if (passes > 0 && spent + each > limit) return {};
+        if (passes > 0 && shown->due())
+          shown->show(double(passes) / double(o.steps),
+                      std::min(each * double(o.steps - passes), limit - spent),
+                      {{"learning", fmt::format("step {} of {}", passes, o.steps)}});
+        c.steps = passes++;
+        return window(0);
+      },
+      .steps = o.steps,
+      .windows = std::min(count, lesson_windows),
+      .kept = o.statistics};
 }
 
 /// Refuses statistics that are of something else, and says what those to come are of.
@@ -287,6 +370,7 @@ void check_statistics(const compress_options& o, const subject& s) {
           {"length", s.length},
           {"seed", o.seed}};
   if (changes_model(o.method)) of["method"] = o.method;
+  if (learns(o.method)) of["steps"] = o.steps;
   const std::string about = o.statistics + ".json";
   if (!kept_json("--statistics", about, of) && fs::exists(o.statistics))
     throw failure(fmt::format("--statistics: {}: {} is missing, which says what they are of",
@@ -312,26 +396,40 @@ json results(const compress_options& o, const subject& s, const compressor& by, 
     all[std::string(name) + "_after"] = after ? json(figure(*after)) : json();
   };
   pair("bytes", [](const score& x) { return static_cast<double>(x.weight_bytes); });
-  pair("bits_per_byte", [](const score& x) { return x.bits_per_byte(); });
-  pair("perplexity", [](const score& x) { return x.perplexity(); });
-  pair("tokens_per_second", [](const score& x) { return x.tokens_per_second; });
-  if (before && after) {
-    const std::vector<double> more = differences(*before, *after);
-    const ln::estimate mean = ln::mean_estimate(more);
+  const bool embeds = s.what.model.embeds();
+  pair(embeds ? "texts_per_second" : "tokens_per_second",
+       [](const score& x) { return x.per_second; });
+  // The mean over windows, with its interval.
+  const auto judged = [&](const char* what, const std::vector<double>& of_windows) {
+    const ln::estimate mean = ln::mean_estimate(of_windows);
     const auto number = [](double x) { return ln::is_finite(x) ? json(x) : json(); };
-    all["difference"] = {{"bits_per_byte", number(mean.value)},
+    all["difference"] = {{what, number(mean.value)},
                          {"low", number(mean.value - 1.96 * mean.error)},
                          {"high", number(mean.value + 1.96 * mean.error)}};
+  };
+  if (!embeds) {
+    pair("bits_per_byte", [](const score& x) { return x.bits_per_byte(); });
+    pair("perplexity", [](const score& x) { return x.perplexity(); });
+  }
+  if (before && after && embeds) {
+    const std::vector<double> all_cosines = cosines(*before, *after);
+    judged("cosine", all_cosines);
+    all["cosine_before"] = 1;
+    all["cosine_after"] = all["difference"]["cosine"];
+    all["cosine_least"] = *std::ranges::min_element(all_cosines);
+    all["windows"] = {{"cosine", all_cosines}};
+  } else if (before && after) {
+    judged("bits_per_byte", differences(*before, *after));
     all["greedy_agreement"] = agreement(*before, *after);
     all["windows"] = {
         {"nats_before", before->nats}, {"nats_after", after->nats}, {"bytes", before->bytes}};
   }
   all["calibration_windows"] = c.windows;
   all["calibration_seconds"] = c.calibrating;
+  all["method_steps"] = c.steps;
   all["method_seconds"] = c.compressing;
-  rusage used{};
-  getrusage(RUSAGE_SELF, &used);
-  all["peak_bytes"] = static_cast<std::int64_t>(used.ru_maxrss) * 1024;
+  all["method_peak_bytes"] = c.peak;
+  all["peak_bytes"] = std::max(c.peak_before, memory_peak());
   return all;
 }
 
@@ -343,6 +441,8 @@ void print_results(const compress_options& o, const json& r) {
   if (r.at("calibration_windows").get<ln::index>() > 0)
     put("calibration: {} windows in {}; ", r.at("calibration_windows").get<ln::index>(),
         duration(number("calibration_seconds")));
+  if (const auto steps = r.at("method_steps").get<ln::index>(); steps > 0)
+    put("{} steps of learning; ", steps);
   put("rounding: {}; at most {} of memory\n", duration(number("method_seconds")),
       human_bytes(r.at("peak_bytes").get<ln::index>()));
   if (!r.contains("difference")) return;
@@ -353,11 +453,21 @@ void print_results(const compress_options& o, const json& r) {
   };
   const auto bytes = [](double x) { return human_bytes(std::lround(x)); };
   row("bytes", "bytes", bytes);
+  const auto speed = [](double x) { return fmt::format("{:.1f}", x); };
+  const json& d = r.at("difference");
+  if (d.contains("cosine")) {
+    row("texts/s", "texts_per_second", speed);
+    put("\n{}\ncosine to the vectors before: {:.5f} over {} texts, {:.5f} at least", aligned(rows),
+        number("cosine_after"), r.at("windows").at("cosine").size(), number("cosine_least"));
+    if (!d.at("low").is_null())
+      put(", 95% interval {:.5f} to {:.5f}", d.at("low").get<double>(), d.at("high").get<double>());
+    put("\n");
+    return;
+  }
   row("bits per byte", "bits_per_byte", [](double x) { return fmt::format("{:.4f}", x); });
   row("perplexity", "perplexity", [](double x) { return fmt::format("{:.3f}", x); });
-  row("tokens/s", "tokens_per_second", [](double x) { return fmt::format("{:.1f}", x); });
+  row("tokens/s", "tokens_per_second", speed);
   put("\n{}", aligned(rows));
-  const json& d = r.at("difference");
   if (!d.at("low").is_null())
     put("\n{:+.4f} bits per byte, 95% interval {:+.4f} to {:+.4f} over {} windows\n",
         d.at("bits_per_byte").get<double>(), d.at("low").get<double>(), d.at("high").get<double>(),
@@ -367,8 +477,9 @@ void print_results(const compress_options& o, const json& r) {
 
 }  // namespace
 
-void compress(const compress_options& o) {
+void compress(const compress_options& asked) {
   const stop_requests stop;
+  compress_options o = asked;
   check_name("method", o.method, method_names());
   if (calibrates(o.method) && o.calibrate.empty())
     throw failure(
@@ -381,6 +492,7 @@ void compress(const compress_options& o) {
   for (const std::string& path : {o.out, o.reference, o.statistics})
     check_writable(path, {o.weights, o.calibrate, o.evaluate, o.tokenizer});
   const subject s = subject_of(o);
+  if (o.samples == 0) o.samples = s.what.model.embeds() ? 512 : 128;  // a pooler reads one row each
   const auto windows_of = [&](const char* option, const std::string& path) {
     return path.empty() ? nullptr : open_windows(option, path, s.text, s.reader(), s.length);
   };
@@ -393,12 +505,13 @@ void compress(const compress_options& o) {
   const ln::index windows = judged ? std::min<ln::index>(o.windows, judged->count()) : 0;
   if (judged) before = score_before(o, s, *by, *judged, windows);
 
-  costs c;
+  costs c{.peak_before = memory_peak()};
+  forget_memory_peak();
   std::optional<calibration_plan> plan;
   double start = now();
   if (learned) {
     check_statistics(o, s);
-    plan = plan_of(o, *learned);
+    plan = plan_of(o, *learned, c);
     c.windows = o.sequential ? plan->batches : by->calibrate(*plan);
     c.calibrating = now() - start;
     if (c.windows < o.samples)
@@ -411,6 +524,7 @@ void compress(const compress_options& o) {
       by->compress(o.method, judged ? judged->limits(o.threads) : ln::limits{.threads = o.threads},
                    o.sequential ? &*plan : nullptr);
   c.compressing = now() - start;
+  c.peak = memory_peak();
   end_if_asked();
   if (judged)
     after = score_of(*made, *judged, windows, s.what.model.vocabulary(), o.threads, "after");

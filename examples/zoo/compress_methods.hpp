@@ -2,12 +2,13 @@
 #pragma once
 // The methods of zoo compress. A new one is a row of each_method().
 
-#include <algorithm>
 #include <string_view>
 #include <type_traits>
 
 #include <linnet/compression.hpp>
 #include <linnet/low_rank.hpp>
+
+#include "compress_words.hpp"
 
 namespace zoo {
 
@@ -20,7 +21,7 @@ struct as_asked {
   template <class S>
   using of = S;
   static constexpr std::string_view name = "zoo::as_asked";
-  static constexpr bool changes_model = false;
+  static constexpr bool changes_model = false, learns = false;
 };
 /// Methods that do not compile with every storage have modules of their own.
 struct with_columns : as_asked {
@@ -38,10 +39,23 @@ struct turned : as_asked {
   using model = ln::rotated<M>;
   static constexpr std::string_view name = "zoo::turned";
   static constexpr bool changes_model = true;
-  /// The weights that the method begins with.
-  template <class M>
-  static ln::result<ln::weights<model<M>>> prepare(const ln::weights<M>& w) {
+  /// The weights that the method begins with, to be stored as `S`. `batches` and a plan are of
+  /// those that learn.
+  template <class S, class M, class Batches, class Plan>
+  static ln::result<ln::weights<model<M>>> prepare(const ln::weights<M>& w, Batches&&,
+                                                   const Plan&) {
     return ln::rotate(w, ln::quarot{});
+  }
+};
+/// The model as spinquant rotates it.
+struct turned_by_learning : turned {
+  static constexpr std::string_view name = "zoo::turned_by_learning";
+  static constexpr bool learns = true;
+  template <class S, class M, class Batches, class Plan>
+  static ln::result<ln::weights<model<M>>> prepare(const ln::weights<M>& w, Batches&& batches,
+                                                   const Plan& p) {
+    return ln::rotate<S>(w, batches, p.limits,
+                         ln::spinquant{.steps = p.steps, .batches = p.windows});
   }
 };
 
@@ -58,70 +72,29 @@ ln::result<ln::weights<ln::quantized<M, S, A>>> quantize(const ln::weights<M>& w
   return ln::quantize<S, A>(*smooth, ln::round_to_nearest{});
 }
 
-/// The storages that a method gives, by their spelling.
-struct storage_words {
-  std::string_view known;                ///< for who asks for another one
-  bool (*first)(std::string_view part);  ///< whether most matrices can be stored so
-  bool (*other)(std::string_view part);  ///< whether the others can
-};
-namespace words {
-
-inline bool has(std::string_view part, std::string_view word) {
-  return part.find(word) != part.npos;
-}
-inline bool of_spqr(std::string_view part) { return part.starts_with("spqr"); }
-inline bool uncorrected(std::string_view part) { return !has(part, "-out") && !has(part, "-rank"); }
-
-inline bool without_rank(std::string_view part) { return !has(part, "-rank"); }
-/// With scales that are numbers of their own.
-inline bool plain_scales(std::string_view part) {
-  return uncorrected(part) && !of_spqr(part) && part != "nf4-double";
-}
-
-inline constexpr storage_words nearest{"int4-g64, int4-g64-out8 and the like", without_rank,
-                                       without_rank};
-inline constexpr storage_words codes{"int4-g64, nf4-double and the like", uncorrected, uncorrected};
-inline constexpr storage_words plain{"int4-g64, q4_0 and the like", plain_scales, plain_scales};
-inline constexpr storage_words minima{"q4_1", [](std::string_view p) { return p == "q4_1"; },
-                                      [](std::string_view) { return false; }};
-inline constexpr storage_words integers{
-    "int8", [](std::string_view p) { return p.starts_with("int8") && uncorrected(p); },
-    uncorrected};
-inline constexpr storage_words columns{
-    "int4-row-out8 and the like", [](std::string_view p) { return has(p, "-out") && !of_spqr(p); },
-    [](std::string_view p) { return without_rank(p) && !(has(p, "-out") && of_spqr(p)); }};
-inline constexpr storage_words places{
-    "spqr3, spqr3-out2 and the like",
-    [](std::string_view p) { return of_spqr(p) && without_rank(p); },
-    [](std::string_view p) { return without_rank(p) && (of_spqr(p) || !has(p, "-out")); }};
-inline constexpr storage_words rank{"int4-g64-rank8 and the like",
-                                    [](std::string_view p) { return has(p, "-rank"); },
-                                    [](std::string_view p) { return !has(p, "-out"); }};
-
-}  // namespace words
-
-/// Calls f(name, method, way, words) for every method. A method that begins with another model, or
-/// whose result is stored in another way than was asked for, has a way like `turned`: `model<M>`
-/// and `of<S>` say how.
+/// Calls f(name, method, way) for every method; compress_words.hpp has the storages of each. A
+/// method that begins with another model, or whose result is stored in another way than was asked
+/// for, has a way like `turned`: `model<M>` and `of<S>` say how.
 template <class F>
 void each_method(F&& f) {
   constexpr ln::gptq gptq{.act_order = true};
-  f("rtn", ln::round_to_nearest{}, as_asked{}, words::nearest);
-  f("gptq", gptq, as_asked{}, words::codes);
-  f("clip", ln::clip_search{}, as_asked{}, words::codes);
-  f("hqq", ln::hqq{}, as_asked{}, words::minima);
-  f("awq", ln::awq{}, as_asked{}, words::plain);
-  f("smoothquant", smoothed{}, as_asked{}, words::integers);
-  f("owq", ln::owq{}, with_columns{}, words::columns);
-  f("spqr", ln::spqr{}, with_places{}, words::places);
-  f("lorc", ln::lorc<ln::gptq>{gptq}, with_rank{}, words::rank);
-  f("quarot", gptq, turned{}, words::codes);
+  f("rtn", ln::round_to_nearest{}, as_asked{});
+  f("gptq", gptq, as_asked{});
+  f("clip", ln::clip_search{}, as_asked{});
+  f("hqq", ln::hqq{}, as_asked{});
+  f("awq", ln::awq{}, as_asked{});
+  f("smoothquant", smoothed{}, as_asked{});
+  f("owq", ln::owq{}, with_columns{});
+  f("spqr", ln::spqr{}, with_places{});
+  f("lorc", ln::lorc<ln::gptq>{gptq}, with_rank{});
+  f("quarot", gptq, turned{});
+  f("spinquant", gptq, turned_by_learning{});
 }
 
 /// Whether a method compiles with storage `S`.
 template <class Method, class S>
-inline constexpr bool gives = true;
+inline constexpr bool compiles = true;
 template <class S>
-inline constexpr bool gives<ln::hqq, S> = S::scaled&& S::centred && !S::per_tensor;
+inline constexpr bool compiles<ln::hqq, S> = S::scaled&& S::centred && !S::per_tensor;
 
 }  // namespace zoo

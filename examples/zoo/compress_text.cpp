@@ -83,6 +83,33 @@ class denoised_windows final : public text_windows {
   stream stream_;
 };
 
+/// The lines of a text that are not blank, each a window of its own for an encoder.
+class lines_of_text final : public text_windows {
+ public:
+  lines_of_text(std::string_view text, const tokenizing& by, ln::index length) : length_(length) {
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t end = std::min(text.find('\n', at), text.size());
+      const std::string_view line = text.substr(at, end - at);
+      if (line.find_first_not_of(" \t\r") != line.npos)
+        lines_.push_back(marked_text(by, line, length));
+      at = end + 1;
+    }
+  }
+  ln::index count() const override { return std::ssize(lines_); }
+  any_batch at(ln::index i) override {
+    const auto& line = lines_[static_cast<std::size_t>(i)];
+    return ln::encoder_batch{.tokens = line.data(), .batch = 1, .length = std::ssize(line)};
+  }
+  double bytes(const any_batch&) const override { return 0; }
+  ln::limits limits(int threads) const override {
+    return {.batch = 1, .target = length_, .threads = threads};
+  }
+
+ private:
+  std::vector<std::vector<ln::token>> lines_;
+  ln::index length_;
+};
+
 }  // namespace
 
 std::span<const ln::token> labels_of(const any_batch& b) {
@@ -101,6 +128,13 @@ std::span<const ln::token> labels_of(const any_batch& b) {
 std::unique_ptr<text_windows> open_windows(const std::string& option, const std::string& path,
                                            const tokenizing& by, const tokenizing_for& model,
                                            ln::index length) {
+  if (model.embeds) {
+    auto lines = std::make_unique<lines_of_text>(file_text(path), by, length);
+    if (lines->count() == 0)
+      throw failure(
+          fmt::format("{}: {}: every line is blank; an encoder reads lines", option, path));
+    return lines;
+  }
   std::vector<ln::token> tokens = by.encode(file_text(path));
   for (std::size_t i = 0; i < tokens.size(); ++i)
     if (tokens[i] < 0 || tokens[i] >= model.vocabulary)

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <linnet/file/mapped_file.hpp>
 #include <linnet/json.hpp>
-#include <utility>
 
 #include "compiled.hpp"
 #include "compress_methods.hpp"
@@ -19,17 +18,14 @@ namespace {
 /// What zoo has to know of a method before it is compiled.
 struct method_row {
   std::string_view name;
-  bool calibrates, in_blocks, changes_model;
+  bool in_blocks, learns;
   std::string_view way;  ///< see each_method()
-  storage_words storages;
 };
 const std::vector<method_row>& method_rows() {
   static const std::vector<method_row> rows = [] {
     std::vector<method_row> all;
-    each_method([&]<class Method, class Way>(std::string_view name, const Method&, Way,
-                                             const storage_words& storages) {
-      all.push_back({name, Method::reads_inputs, ln::rounding_method<Method>, Way::changes_model,
-                     Way::name, storages});
+    each_method([&]<class Method, class Way>(std::string_view name, const Method&, Way) {
+      all.push_back({name, ln::rounding_method<Method>, Way::learns, Way::name});
     });
     return all;
   }();
@@ -46,12 +42,15 @@ void check_combination(const compression& what, const method_row& row) {
     throw failure(
         "--storage f32: is what the weights are in; give one of fewer bits, such as "
         "int4-g64");
-  bool first = true, given = true;
-  for (const stored_part& part : parts_of(storage))
-    given &= (std::exchange(first, false) ? row.storages.first : row.storages.other)(part.storage);
-  if (!given)
+  const method_words& words = words_of(row.name);
+  if (!gives(words.storages, storage))
     throw failure(fmt::format("--method {}: gives --storage {}, not {}", row.name,
-                              row.storages.known, storage));
+                              words.storages.known, storage));
+  if (words.changes_model && what.model.embeds())
+    throw failure(
+        fmt::format("--method {}: rotates what RMSNorms read, but {} has LayerNorms, which see "
+                    "rotations",
+                    row.name, what.model.name()));
 }
 
 /// What a safetensors file says of its compression; empty for other files.
@@ -76,9 +75,10 @@ std::vector<std::string_view> method_names() {
   return names;
 }
 
-bool calibrates(std::string_view method) { return row_of(method).calibrates; }
+bool calibrates(std::string_view method) { return words_of(row_of(method).name).calibrates; }
 bool goes_in_blocks(std::string_view method) { return row_of(method).in_blocks; }
-bool changes_model(std::string_view method) { return row_of(method).changes_model; }
+bool changes_model(std::string_view method) { return words_of(row_of(method).name).changes_model; }
+bool learns(std::string_view method) { return row_of(method).learns; }
 
 std::shared_ptr<compressor> find_compressor(const compression& what) {
   const method_row& row = row_of(what.method);
@@ -125,7 +125,7 @@ std::optional<compression> compression_of(const std::string& path) {
                                 path, name));
     return at->second;
   };
-  return compression{.model = parse_model("model", note("model")),
+  return compression{.model = parse_model("model", note("model"), true),
                      .ffn = note("ffn"),
                      .to = {note("storage"), note("compute")},
                      .method = note("method")};

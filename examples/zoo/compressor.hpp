@@ -16,7 +16,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int compressor_interface = 1;
+inline constexpr int compressor_interface = 2;
 
 /// What a file of weights says of itself, beside its model.
 using file_notes = std::map<std::string, std::string, std::less<>>;
@@ -31,9 +31,11 @@ class stored_model {
 
   /// Bytes of the weights, scales included.
   virtual ln::index bytes() const = 0;
-  /// Summed loss of a batch in nats; `logits` receives those of all labels.
+  /// Summed loss of a batch in nats; `logits` receives those of all labels. Not of encoders.
   virtual ln::loss_sum loss(const any_batch& b, std::span<float> logits) = 0;
-  /// A session.
+  /// Vectors of texts, one after the other, valid until the next call. Of encoders alone.
+  virtual std::span<const float> embed(const ln::encoder_batch& b) = 0;
+  /// A session. Not of encoders.
   virtual std::unique_ptr<running> open(const ln::limits& l) const = 0;
   /// Writes the weights as they are stored, whole or not at all.
   virtual void save(const std::string& path, const file_notes& notes) const = 0;
@@ -45,6 +47,10 @@ struct calibration_plan {
   ln::index batches = 0;
   /// Batch `i`, valid until the next call; nothing ends the text.
   std::function<std::optional<any_batch>(ln::index i)> batch;
+  /// The same windows for a method that learns before: `steps` times `windows` of them at most.
+  /// Nothing for the first one of a step ends it.
+  std::function<std::optional<any_batch>(ln::index i)> lesson;
+  ln::index steps = 0, windows = 0;
   std::string kept;  ///< file that they are read from, as far as they go, and written to; or empty
 };
 
@@ -80,6 +86,8 @@ bool calibrates(std::string_view method);
 bool goes_in_blocks(std::string_view method);
 /// Whether a method begins with another model that computes the same.
 bool changes_model(std::string_view method);
+/// Whether that model is learned in steps.
+bool learns(std::string_view method);
 
 /// What is compressed to what.
 struct compression {

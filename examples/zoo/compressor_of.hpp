@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/formats/weights_file.hpp>
+#include <linnet/generate/embedder.hpp>
 #include <vector>
 
 #if __has_include(<xxhash.h>)  // of files of statistics
@@ -18,22 +19,51 @@
 
 namespace zoo {
 
+/// What gives the vectors or the losses of a model.
+template <class M>
+struct runner_of {
+  using type = ln::evaluator<M>;
+};
+template <class M>
+requires ln::detail::is_encoder<M>
+struct runner_of<M> {
+  using type = ln::embedder<M>;
+};
+
 template <class M>
 class stored_model_of final : public stored_model {
+  static constexpr bool embeds = ln::detail::is_encoder<M>;
+
  public:
   stored_model_of(std::shared_ptr<const ln::weights<M>> weights, const ln::limits& l)
       : weights_(std::move(weights)), packed_(packed_of(*weights_)), limits_(l) {}
 
   ln::index bytes() const override { return ln::weight_bytes<M>(); }
   ln::loss_sum loss(const any_batch& b, std::span<float> logits) override {
-    if (!evaluator_) evaluator_.emplace(take(ln::evaluator<M>::open(*packed_, limits_)));
-    const ln::loss_sum sum = evaluator_->loss(std::get<typename M::batch>(b), logits);
-    if (const auto why = evaluator_->last_refusal(); !why.empty())
-      throw failure("the model refuses a batch: " + std::string(why));
-    return sum;
+    if constexpr (embeds) {
+      throw failure("an encoder alone has no loss");
+    } else {
+      const ln::loss_sum sum = runner().loss(std::get<typename M::batch>(b), logits);
+      if (const auto why = runner().last_refusal(); !why.empty())
+        throw failure("the model refuses a batch: " + std::string(why));
+      return sum;
+    }
+  }
+  std::span<const float> embed(const ln::encoder_batch& b) override {
+    if constexpr (embeds) {
+      const auto vectors = runner().embed(b);
+      if (vectors.empty())
+        throw failure("the model gives nothing: " + std::string(runner().last_refusal()));
+      return vectors;
+    } else {
+      throw failure("only an encoder gives vectors of texts");
+    }
   }
   std::unique_ptr<running> open(const ln::limits& l) const override {
-    return std::make_unique<running_of<M>>(packed_, l);
+    if constexpr (embeds)
+      throw failure("an encoder alone writes no text");
+    else
+      return std::make_unique<running_of<M>>(packed_, l);
   }
   void save(const std::string& path, const file_notes& notes) const override {
     take(ln::save_safetensors(*weights_, path, {}, notes));
@@ -43,7 +73,12 @@ class stored_model_of final : public stored_model {
   std::shared_ptr<const ln::weights<M>> weights_;
   std::shared_ptr<const ln::packed<M>> packed_;
   ln::limits limits_;
-  std::optional<ln::evaluator<M>> evaluator_;
+  std::optional<typename runner_of<M>::type> runner_;
+
+  typename runner_of<M>::type& runner() {
+    if (!runner_) runner_.emplace(take(runner_of<M>::type::open(*packed_, limits_)));
+    return *runner_;
+  }
 };
 
 /// Model `M` in storage `S`, products in `A`, by those methods that store it as `Way` says.
@@ -73,8 +108,8 @@ class compressor_of final : public compressor {
           "--statistics: the module was compiled without xxhash.h (Debian: libxxhash-dev)");
 #endif
     const ln::index seen = before.batches();
-    statistics_ = take(ln::calibrate(begins(), batches_of(p), p.limits, {.batches = p.batches},
-                                     std::move(before)));
+    statistics_ = take(ln::calibrate(begins(&p), batches_of(p.batch), p.limits,
+                                     {.batches = p.batches}, std::move(before)));
 #ifdef ZOO_KEEPS_STATISTICS
     if (!p.kept.empty() && statistics_.batches() > seen)
       take(ln::save_calibration(p.kept, statistics_));
@@ -83,11 +118,11 @@ class compressor_of final : public compressor {
   }
   std::unique_ptr<stored_model> compress(std::string_view method, const ln::limits& l,
                                          const calibration_plan* in_blocks) override {
-    (void)begins();
+    (void)begins(in_blocks);
     std::unique_ptr<stored_model> made;
-    each_method([&](std::string_view name, const auto& how, auto way, const storage_words&) {
+    each_method([&](std::string_view name, const auto& how, auto way) {
       using Method = std::remove_cvref_t<decltype(how)>;
-      if constexpr (std::is_same_v<decltype(way), Way> && gives<Method, S>)
+      if constexpr (std::is_same_v<decltype(way), Way> && compiles<Method, S>)
         if (name == method) made = kept(compressed(how, in_blocks), l);
     });
     if (!made) throw failure(std::string(method) + " does not give this storage");
@@ -106,11 +141,13 @@ class compressor_of final : public compressor {
   std::shared_ptr<const ln::weights<source>> source_;
   ln::calibration<source> statistics_;
 
-  /// The weights that the method begins with.
-  const ln::weights<source>& begins() {
+  /// The weights that the method begins with. A model that it changes is learned on the text of the
+  /// first call.
+  const ln::weights<source>& begins(const calibration_plan* p) {
     if constexpr (Way::changes_model) {
       if (!source_)
-        source_ = std::make_shared<const ln::weights<source>>(take(Way::prepare(*weights_)));
+        source_ = std::make_shared<const ln::weights<source>>(
+            take(Way::template prepare<stored>(*weights_, batches_of(p->lesson), *p)));
     } else {
       source_ = weights_;
     }
@@ -121,9 +158,9 @@ class compressor_of final : public compressor {
     return std::make_unique<stored_model_of<deployed>>(
         std::make_shared<const ln::weights<deployed>>(std::move(w)), l);
   }
-  static auto batches_of(const calibration_plan& p) {
-    return [&p](ln::index i) {
-      const std::optional<any_batch> b = p.batch(i);
+  static auto batches_of(const std::function<std::optional<any_batch>(ln::index)>& text) {
+    return [&text](ln::index i) {
+      const std::optional<any_batch> b = text(i);
       return b ? std::get<typename M::batch>(*b) : typename M::batch{};
     };
   }
@@ -135,7 +172,7 @@ class compressor_of final : public compressor {
     } else {
       if constexpr (ln::rounding_method<Method>)
         if (in_blocks)
-          return take(ln::quantize_in_blocks<stored, A>(*source_, batches_of(*in_blocks),
+          return take(ln::quantize_in_blocks<stored, A>(*source_, batches_of(in_blocks->batch),
                                                         in_blocks->limits, how,
                                                         {.batches = in_blocks->batches}));
       return take(quantize<stored, A>(*source_, statistics_, how));

@@ -16,6 +16,7 @@ namespace {
 
 using decoder_shape = ln::decoder_shape;
 using t5_shape = ln::t5_shape;
+using encoder_shape = ln::encoder_shape;
 
 constexpr ln::index most = 10'000'000;  // of any number of a shape
 
@@ -52,6 +53,20 @@ void each_number(t5_shape& s, F&& f) {
   f("max_distance", s.max_distance);
   f("eps", s.eps);
 }
+template <class F>
+void each_number(encoder_shape& s, F&& f) {
+  f("d_model", s.d_model);
+  f("d_ff", s.d_ff);
+  f("heads", s.heads);
+  f("layers", s.layers);
+  f("vocabulary", s.vocabulary);
+  f("context", s.context);
+  f("types", s.types);
+  f("position_offset", s.position_offset);
+  f("d_kv", s.d_kv);
+  f("eps", s.eps);
+  f("rope_theta", s.rope_theta);
+}
 
 /// Fills in what follows from the other numbers: as wide as Llama's and T5's.
 void complete(decoder_shape& s) {
@@ -62,6 +77,7 @@ void complete(t5_shape& s) {
   if (s.d_kv == 0) s.d_kv = s.heads > 0 ? s.d_model / s.heads : 0;
   if (s.d_ff == 0) s.d_ff = 4 * s.d_model;
 }
+void complete(encoder_shape&) {}  // presets alone, whose numbers are all there
 
 /// A slot of a decoder's policies and what can stand there.
 struct slot {
@@ -156,6 +172,10 @@ std::vector<model_spec> known_models() {
   };
   each_t5_preset(add_preset);
   each_decoder_preset(add_preset);
+  each_encoder_preset([&]<class M, bool Runs>(preset<M, Runs>, std::string name) {
+    add("ln::zoo::", std::type_identity<M>(), name == "minilm" ? "minilm-l6" : name);
+    all.back().base = name;
+  });
   add("zoo::", std::type_identity<byte_decoder>(), "byte-decoder");
   add("zoo::", std::type_identity<byte_t5>(), "byte-t5");
   return all;
@@ -229,7 +249,14 @@ ln::index model_spec::vocabulary() const {
 }
 
 ln::index model_spec::context() const {
-  return encodes() ? 0 : std::get<decoder_shape>(shape).context;
+  return std::visit(
+      [](auto& s) {
+        if constexpr (requires { s.context; })
+          return s.context;
+        else
+          return ln::index{0};
+      },
+      shape);
 }
 
 std::string model_spec::name() const {
@@ -250,8 +277,8 @@ std::string model_spec::declarations() const {
         });
       },
       copy);
-  return fmt::format("inline constexpr ln::{}_shape shape{{{}}};\n", encodes() ? "t5" : "decoder",
-                     numbers);
+  static constexpr const char* kinds[] = {"decoder", "t5", "encoder"};
+  return fmt::format("inline constexpr ln::{}_shape shape{{{}}};\n", kinds[shape.index()], numbers);
 }
 
 std::string model_spec::type(std::string_view ffn) const {
@@ -264,10 +291,11 @@ std::string model_spec::type(std::string_view ffn) const {
   return fmt::format("zoo::with_variant<{}, zoo::variant::{}>::type", whole, other);
 }
 
-model_spec parse_model(std::string_view what, const std::string& text) {
+model_spec parse_model(std::string_view what, const std::string& text, bool encoders) {
   const std::size_t colon = text.find(':');
   const std::string name = text.substr(0, colon);
   std::vector<model_spec> all = known_models();
+  if (!encoders) std::erase_if(all, [](const model_spec& m) { return m.embeds(); });
   std::vector<std::string_view> names;
   for (const model_spec& m : all) names.push_back(m.base);
   names.insert(names.end(), {"decoder", "t5"});

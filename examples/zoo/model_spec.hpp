@@ -17,11 +17,13 @@ namespace zoo {
 struct model_spec {
   std::string base;                                          ///< a preset, "decoder" or "t5"
   std::vector<std::pair<std::string, std::string>> changes;  ///< in the order in which they came
-  std::variant<ln::decoder_shape, ln::t5_shape> shape;       ///< with the changes
-  std::string preset_type;                                   ///< in C++; empty for a shape
-  std::string policies;                                      ///< in C++, each behind a comma
+  std::variant<ln::decoder_shape, ln::t5_shape, ln::encoder_shape> shape;  ///< with the changes
+  std::string preset_type;  ///< in C++; empty for a shape
+  std::string policies;     ///< in C++, each behind a comma
 
   bool encodes() const { return shape.index() == 1; }
+  /// Whether it is an encoder alone, which gives vectors of texts.
+  bool embeds() const { return shape.index() == 2; }
   ln::index vocabulary() const;
   /// The longest sequence; 0 for an encoder-decoder, which has none.
   ln::index context() const;
@@ -37,7 +39,8 @@ struct model_spec {
 
 /// Reads NAME or NAME:field=value,…, where NAME is a preset, `decoder` or `t5`. Refuses what is
 /// unknown or does not fit; `what` names it in refusals. The vocabulary of a shape may be missing.
-model_spec parse_model(std::string_view what, const std::string& text);
+/// Presets of encoders are known only where `encoders` says so.
+model_spec parse_model(std::string_view what, const std::string& text, bool encoders = false);
 
 /// The model for so many ids. One that was given a vocabulary has room for them or is refused.
 model_spec with_vocabulary(model_spec model, ln::index ids);

@@ -9,6 +9,7 @@
 #include <string>
 #include <variant>
 
+#include <linnet/model/encoder.hpp>
 #include <linnet/model/t5.hpp>
 #include <linnet/train/schedules.hpp>
 
@@ -17,10 +18,10 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 1;
+inline constexpr int module_interface = 2;
 
-/// Examples of either family.
-using any_batch = std::variant<ln::decoder_batch, ln::t5_batch>;
+/// Examples of any family.
+using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
 
 /// How a model is trained.
 struct training_plan {

@@ -119,5 +119,8 @@ template <ln::t5_shape Old, class... Policies, ln::t5_shape Shape>
 struct with_shape<ln::t5_model<Old, Policies...>, Shape> {
   using type = ln::t5_model<Shape, Policies...>;
 };
+template <ln::encoder_shape Old, class Policies, ln::encoder_shape Shape>
+struct with_shape<ln::encoder_model<Old, Policies>, Shape>
+    : ln::detail::encoder_of<Shape, Policies> {};
 
 }  // namespace zoo

@@ -80,6 +80,8 @@ runnable_preset find_runnable(const std::string& given, const std::string& weigh
       throw failure(
           "--model is required, unless --weights is a folder that zoo train --text wrote or a file "
           "of zoo compress");
+    if (what->model.embeds())
+      throw failure(fmt::format("{}: is of {}, which zoo embed runs", weights, what->model.name()));
     name = what->model.name();
   }
   std::vector<runnable_preset> table = runnable_t5_presets();

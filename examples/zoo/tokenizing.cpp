@@ -216,4 +216,20 @@ tokenizing find_tokenizer(const std::string& given, const std::string& weights,
   return read_tokenizer(path, {preset.name, preset.encodes, preset.vocabulary});
 }
 
+std::vector<ln::token> marked_text(const tokenizing& by, std::string_view text, ln::index most) {
+  const auto mark = [&](const char* name) {
+    const ln::token id = by.pieces ? by.pieces->find(name) : -1;
+    if (id < 0)
+      throw failure(
+          fmt::format("{}: no token {}; give the tokenizer.json of an encoder", by.name, name));
+    return id;
+  };
+  std::vector<ln::token> ids{mark("[CLS]")};
+  const std::vector<ln::token> words = by.encode(text);
+  ids.insert(ids.end(), words.begin(), words.end());
+  ids.resize(std::min(ids.size(), static_cast<std::size_t>(most - 1)));
+  ids.push_back(mark("[SEP]"));
+  return ids;
+}
+
 }  // namespace zoo

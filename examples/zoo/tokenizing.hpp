@@ -38,6 +38,7 @@ struct tokenizing_for {
   std::string model;
   bool encodes = false;
   ln::index vocabulary = 0;  ///< 0: not known yet, so any will do
+  bool embeds = false;       ///< an encoder alone
 };
 
 /// Reads a tokenizer: `bytes`, `gpt2:` and a folder or file with merges, `sentencepiece:` and a
@@ -54,5 +55,13 @@ tokenizing learned_tokenizer(std::string merges, const tokenizing_for& model);
 /// model for which there is none.
 tokenizing find_tokenizer(const std::string& given, const std::string& weights,
                           const runnable_preset& preset);
+
+/// Texts of more tokens than this are cut before they are embedded, as the sentence-transformers
+/// package does.
+inline constexpr ln::index longest_text = 256;
+
+/// Ids of a text between [CLS] and [SEP], as BERT reads it, `most` with these. Refuses a tokenizer
+/// without them.
+std::vector<ln::token> marked_text(const tokenizing& by, std::string_view text, ln::index most);
 
 }  // namespace zoo

@@ -437,6 +437,15 @@ BOOST_AUTO_TEST_CASE(learned_rotations_lose_less) {
     return std::move(*turned);
   };
   const auto start = learn(S{}, 0), learned = learn(S{}, 12);
+  // A step without batches ends it: of two steps whose text ends behind the start, the start is
+  // left.
+  index reads = 0;
+  const auto once = [&](index i) {
+    return i == 0 && reads++ == 0 ? data.view() : ln::decoder_batch{};
+  };
+  const auto ended = ln::rotate<S>(w, once, data.limits(), ln::spinquant{.seed = 3, .steps = 2});
+  BOOST_REQUIRE(static_cast<bool>(ended));
+  BOOST_TEST(test::same_bytes(*ended, start));
   // The same function: rotations stay orthogonal.
   const auto exact = logits_of(ln::pack(w), data);
   BOOST_TEST(difference(exact, logits_of(ln::pack(learned), data)) < 1e-4);

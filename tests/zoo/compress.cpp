@@ -72,7 +72,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
                 "--model is required, unless");
   refused({"--method", "gtpq"}, "did you mean gptq?");
   refused({"--method", "magic"},
-          "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, quarot");
+          "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, quarot, spinquant");
   refused({"--method", "gptq"}, "give --calibrate TEXT");
   refused({"--method", "rtn", "--calibrate", text}, "--method rtn: needs no text");
   refused({"--method", "rtn", "--storage", "int7"}, "did you mean int8?");
@@ -97,6 +97,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
   other("spqr", "int4-g64-out8");
   other("lorc", "int4-g64");
   other("quarot", "int4-g64-rank8");
+  other("spinquant", "int4-g64-out8");
   refused({"--method", "rtn", "--storage", "int4-g64-rank8"},
           "--method rtn: gives --storage int4-g64, int4-g64-out8 and the like, not int4-g64-rank8");
   refused({"--method", "rtn", "--storage", "int4-g64-out0"},
@@ -237,8 +238,8 @@ BOOST_AUTO_TEST_CASE(another_storage_is_compiled) {
                                "1,2,3"}) != "");
 }
 
-// A model that is another one before it is rounded: the file says which, and its statistics are
-// those of no other method. With outliers in the storage of some matrices.
+// A model that is another one before it is rounded, and learned: the file says which, and its
+// statistics are those of no other method. With outliers in the storage of some matrices.
 BOOST_AUTO_TEST_CASE(a_rotated_model_is_compiled) {
   if (weights().empty()) return;
   const test::scratch_folder folder;
@@ -251,8 +252,10 @@ BOOST_AUTO_TEST_CASE(a_rotated_model_is_compiled) {
       with(common, {"--calibrate", training(), "--samples", "16", "--statistics", statistics});
   const auto rtn = nlohmann::json::parse(
       test::zoo_prints(stories("compress", with(with(common, judged), {"--method", "rtn"}))));
-  const auto r = nlohmann::json::parse(test::zoo_prints(
-      stories("compress", with(with(calibrated, judged), {"--method", "quarot"}))));
+  const auto r = nlohmann::json::parse(test::zoo_prints(stories(
+      "compress", with(with(calibrated, judged), {"--method", "spinquant", "--steps", "2"}))));
+  BOOST_TEST(r["method_steps"] == 2);
+  BOOST_TEST((r["method_peak_bytes"] > 0 && r["method_peak_bytes"] <= r["peak_bytes"]));
   const auto of = [&](const char* name) { return r[name].template get<double>(); };
   BOOST_TEST(of("bits_per_byte_after") < rtn["bits_per_byte_after"].get<double>());
   BOOST_TEST(of("bits_per_weight") > 5);  // 4.6, and a head of its own

@@ -132,8 +132,9 @@ void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
 
 /// Rotates `w` as rotate(w, quarot) does, by rotations that are learned for rounding to storage
 /// `S`. `batches(i)` returns batch number i; an empty one ends the text. Every step reads the same
-/// ones. Takes the memory of a trainer. Errors: those of rotate(), and errc::invalid for limits or
-/// batches that do not fit, and a loss that is not finite.
+/// ones; where a later one finds none at all, learning ends with the best rotations so far. Takes
+/// the memory of a trainer. Errors: those of rotate(), and errc::invalid for limits or batches that
+/// do not fit, and a loss that is not finite.
 template <class S, class M, class Batches>
 result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const limits& l,
                                    const spinquant& how) LINNET_TRY {
@@ -186,6 +187,7 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
       sum.nats += one.nats;
       sum.tokens += one.tokens;
     }
+    if (sum.tokens == 0 && step > 0) break;
     if (sum.tokens == 0)
       return error{errc::invalid, "rotate", "batches", "at least one with tokens", "none"};
     if (!is_finite(sum.nats))
