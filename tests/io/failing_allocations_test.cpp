@@ -490,6 +490,10 @@ BOOST_AUTO_TEST_CASE(what_computes, *boost::unit_test::label("numbers")) {
   const auto statistics = calibrated();
   check_failing_allocations(
       "gptq", [&] { return ln::quantize<ln::storage::int4<>>(w, *statistics, ln::gptq{}); });
+  check_failing_allocations("sparsegpt",
+                            [&] { return ln::prune(w, *statistics, ln::sparsegpt{}); });
+  check_failing_allocations(
+      "magnitude", [&] { return ln::prune(w, ln::magnitude{.scope = ln::pruning_scope::global}); });
   check_failing_allocations("hqq", [&] { return ln::quantize<ln::storage::q4_1>(w, ln::hqq{}); });
   auto session = ln::session<model>::open(p, l), draft = ln::session<model>::open(p, l);
   check_failing_allocations("beam_search",

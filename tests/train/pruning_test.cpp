@@ -238,6 +238,10 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(why(*open, {}) ==
              "gradual_pruning: training_options.keep_zeros: expected true, or pruned weights come "
              "back, got false");
+  auto other = w.clone();
+  const auto others = ln::gradual_pruning<>{}.before_step(*train, other);
+  BOOST_TEST(others.error().message() ==
+             "gradual_pruning: weights: expected those that the trainer trains, got others");
   BOOST_TEST(why(*train, {.ramp = {.end = 1}}) ==
              "gradual_pruning: ramp.end: expected 0 <= end < 1, got 1");
   BOOST_TEST(why(*train, {.ramp = {.first = 5, .last = 4}}).find("ramp.last") != std::string::npos);

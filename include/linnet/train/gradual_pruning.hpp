@@ -4,7 +4,10 @@
 /// Pruning while a trainer trains: a little more every so many steps.
 
 #include <algorithm>
+#include <cstddef>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include <linnet/compress/prune.hpp>
 #include <linnet/train/trainer.hpp>
@@ -36,13 +39,22 @@ struct gradual_pruning {
   /// Prunes `w`, which `train` trains, if that is due before its next step; says whether it was.
   /// `statistics` are nothing, or a function that returns result<calibration<M>> for a method that
   /// reads inputs; it is called where pruning is due. Errors: those of the function and of prune();
-  /// errc::invalid for a trainer without keep_zeros, and a method with a pattern.
-  template <class Trainer, class M, class... Statistics>
-  result<bool> before_step(Trainer& train, weights<M>& w, Statistics&&... statistics) const {
+  /// errc::invalid for a trainer without keep_zeros or of other weights, and a method with a
+  /// pattern.
+  template <class Trainer, class... Statistics>
+  result<bool> before_step(Trainer& train, weights<typename Trainer::model>& w,
+                           Statistics&&... statistics) const {
     if (auto fit = detail::acceptable(where, "", *this); !fit) return fit.error();
     if (!train.options().keep_zeros)
       return detail::failure(errc::invalid, where, "training_options.keep_zeros",
                              "true, or pruned weights come back", "false");
+    bool trained = false;
+    train.visit_state([&](std::string_view name, std::span<std::byte> block) {
+      if (name == "weights") trained = block.data() == w.block().data();
+    });
+    if (!trained)
+      return detail::failure(errc::invalid, where, "weights", "those that the trainer trains",
+                             "others");
     if (method.pattern)
       return detail::failure(errc::invalid, where, "method.pattern.of",
                              "0, as a ramp is of fractions", std::to_string(method.pattern.of));
