@@ -386,6 +386,12 @@ BOOST_AUTO_TEST_CASE(what_does_not_fit_is_refused) {
              "narrow: rows of blocks.0.ffn.key.weight: expected channels that a layer names, see "
              "nn/channels.hpp, got a layer that does not say which channels it shares");
   BOOST_TEST(value(ln::drop_layers<0, 2>(r)).valid());
+  // Values of the first layer are read by the others.
+  ln::weights<ln::rwkv7<tiny_rwkv7_shape>> seven;
+  BOOST_TEST(value(ln::drop_layers<0>(seven)).valid());
+  BOOST_TEST(refusal(ln::drop_layers<1>(seven)) ==
+             "narrow: blocks.1.attention.v0: expected layers that stay in a place of their kind, "
+             "got a layer that moves to one of another kind");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -4,7 +4,6 @@
 /// Narrow: structured pruning, which makes weights of a smaller model of the same family.
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <string>
@@ -13,120 +12,11 @@
 #include <vector>
 
 #include <linnet/compress/importance.hpp>
-#include <linnet/model/t5.hpp>
+#include <linnet/compress/narrowed.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// The widths and counts of a shape that narrow() may make smaller.
-constexpr auto cut_numbers(const decoder_shape& s) {
-  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.kv_heads, s.layers};
-}
-constexpr auto cut_numbers(const encoder_shape& s) {
-  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.heads, s.layers};
-}
-constexpr auto cut_numbers(const t5_shape& s) {
-  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.encoder_layers, s.decoder_layers};
-}
-/// Query heads of each head of keys and values.
-constexpr index group_of(const decoder_shape& s) {
-  return s.kv_heads > 0 && s.heads % s.kv_heads == 0 ? s.heads / s.kv_heads : 0;
-}
-template <class Shape>
-constexpr index group_of(const Shape&) {
-  return 1;
-}
-constexpr index head_width_of(const t5_shape& s) { return s.d_kv; }
-template <class Shape>
-constexpr index head_width_of(const Shape& s) {
-  return s.head_width();
-}
-/// Whether shapes have all other numbers in common, but for eps and d_kv.
-constexpr bool same_rest(const decoder_shape& a, const decoder_shape& b) {
-  return a.vocabulary == b.vocabulary && a.context == b.context && a.rope_theta == b.rope_theta;
-}
-constexpr bool same_rest(const encoder_shape& a, const encoder_shape& b) {
-  return a.vocabulary == b.vocabulary && a.context == b.context && a.types == b.types &&
-         a.position_offset == b.position_offset && a.rope_theta == b.rope_theta;
-}
-constexpr bool same_rest(const t5_shape& a, const t5_shape& b) {
-  return a.vocabulary == b.vocabulary && a.buckets == b.buckets && a.max_distance == b.max_distance;
-}
-
-/// Whether a model has narrower shapes, of this type.
-template <class M, auto Shape>
-concept takes_shape = requires {
-  typename M::template with_shape<M::shape>;
-  requires std::is_same_v<std::remove_cvref_t<decltype(Shape)>,
-                          std::remove_cvref_t<decltype(M::shape)>>;
-};
-
-/// The eps that means for `d` channels of model `M` what its own means. The mean square of an
-/// RMSNorm is of fewer numbers, and grows.
-template <class M>
-constexpr double narrowed_eps(index d) {
-  if (!std::is_same_v<typename M::norm, norm::rms> || d < 1) return M::shape.eps;
-  return M::shape.eps * (static_cast<double>(M::shape.d_model) / static_cast<double>(d));
-}
-/// The shape that narrow() gives model `M`: heads keep their width.
-template <class M, auto Shape>
-constexpr auto narrowed_shape() {
-  auto s = Shape;
-  if (s.d_kv == 0 && head_width_of(s) != head_width_of(M::shape)) s.d_kv = head_width_of(M::shape);
-  if (s.eps == M::shape.eps) s.eps = narrowed_eps<M>(s.d_model);
-  return s;
-}
-/// Words for what keeps `Shape` from being a smaller one of model `M`; true where nothing does.
-template <class M, auto Shape>
-constexpr bool narrows() {
-  if constexpr (!takes_shape<M, Shape>) {
-    static_assert(never<M>,
-                  "linnet::narrow: the shape must be of the model's family, a decoder_shape, "
-                  "encoder_shape or t5_shape; other families have no narrower shape");
-  } else {
-    constexpr auto from = cut_numbers(M::shape), to = cut_numbers(Shape);
-    constexpr bool fewer = [](auto a, auto b) {
-      for (std::size_t i = 0; i < a.size(); ++i)
-        if (b[i] > a[i] || b[i] < 1) return false;
-      return true;
-    }(from, to);
-    constexpr auto made = narrowed_shape<M, Shape>();
-    if constexpr (!fewer)
-      static_assert(never<M>,
-                    "linnet::narrow: d_model, d_ff, heads and layers must be given, and none may "
-                    "be larger than the model's");
-    else if constexpr (from == to)
-      static_assert(never<M>,
-                    "linnet::narrow: the shape is no narrower than the model's; make d_model, "
-                    "d_ff, heads or layers smaller");
-    else if constexpr (!same_rest(M::shape, Shape))
-      static_assert(never<M>,
-                    "linnet::narrow: vocabulary, context and the numbers of positions must be the "
-                    "model's");
-    else if constexpr (group_of(M::shape) != group_of(Shape))
-      static_assert(never<M>,
-                    "linnet::narrow: heads go in whole groups: heads / kv_heads must be the "
-                    "model's");
-    else if constexpr (head_width_of(made) != head_width_of(M::shape))
-      static_assert(never<M>,
-                    "linnet::narrow: heads keep their width: give d_kv of the model, or 0");
-    else if constexpr (made.eps != narrowed_eps<M>(made.d_model))
-      static_assert(never<M>, "linnet::narrow: eps must be the model's");
-    else
-      return true;
-  }
-  return false;
-}
-template <class M, auto Shape, bool Fits = narrows<M, Shape>()>
-struct narrowed_model {
-  using type = typename M::template with_shape<narrowed_shape<M, Shape>()>;
-};
-/// Stands in for what was refused, so that nothing is said of it again.
-template <class M, auto Shape>
-struct narrowed_model<M, Shape, false> {
-  using type = M;
-};
 
 /// The path of a parameter with other numbers of layers.
 template <class F>
@@ -149,8 +39,8 @@ class cutter {
  public:
   cutter(const weights<M, T>& w, const importance<M>& scores) : map_(w), scores_(scores) {
     w.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
-      const layer_place place = layer_of(at);
-      if (place.count > 0) counts_of(place, true);
+      places_.push_back(layer_of(at));
+      if (places_.back().count > 0) counts_of(places_.back(), true);
     });
   }
   /// Fills the weights of `N`. Errors: errc::invalid.
@@ -234,7 +124,7 @@ class cutter {
       const auto found =
           std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.name == name; });
       if (found == all.end()) {
-        why = unfit(at.str(), "layers that all have this tensor", "layers of unlike kinds");
+        why = unlike(at.str());
         fits = false;
         return;
       }
@@ -243,7 +133,19 @@ class cutter {
         if (fits) fits = match_axis(*found, columns, columns ? info.columns : info.rows, why);
     });
     if (!fits) return why;
+    for (index i = 0; i < std::ssize(places_); ++i) {  // a first layer may have fewer tensors
+      const layer_place& place = places_[static_cast<std::size_t>(i)];
+      const stack* const of = place.count > 0 ? counts_of(place, false) : nullptr;
+      const bool stays =
+          !of || std::find(of->kept.begin(), of->kept.end(), place.layer) != of->kept.end();
+      if (stays && std::find(sources_.begin(), sources_.end(), i) == sources_.end())
+        return unlike(map_.tensors()[static_cast<std::size_t>(i)].name);
+    }
     return {};
+  }
+  static error unlike(std::string tensor) {
+    return unfit(std::move(tensor), "layers that stay in a place of their kind",
+                 "a layer that moves to one of another kind");
   }
   /// Whether an axis of a tensor can have `size` numbers.
   bool match_axis(const cut_tensor<T>& from, bool by_columns, index size, error& why) {
@@ -332,6 +234,7 @@ class cutter {
 
   cut_map<T> map_;
   const importance<M>& scores_;
+  std::vector<layer_place> places_;  ///< of each of M's tensors
   std::vector<stack> stacks_;
   std::vector<index> sources_;            ///< the tensor that each of N's is cut from
   std::vector<index> left_;               ///< units of each set
@@ -354,12 +257,6 @@ result<weights<N, T>> cut_weights(const weights<M, T>& w, const importance<M>& s
 
 }  // namespace detail
 
-/// The model type that narrow() makes: M of a smaller shape, with the same policies. Its
-/// vocabulary, positions and heads' width are those of M: a `d_kv` of 0 stands for that width. With
-/// RMSNorm, `eps` is that of M times the ratio of d_model.
-template <class M, auto Shape>
-using narrowed = typename detail::narrowed_model<M, Shape>::type;
-
 /// Leaves out what `scores` says is least important: layers, feed-forward neurons, heads with all
 /// queries of their keys and values, and channels of the stream. Of equal scores the first stay.
 /// All tensors that share a channel lose it. The result computes what `w` computes with zeros for
@@ -374,40 +271,11 @@ result<weights<narrowed<M, Shape>, T>> narrow(const weights<M, T>& w,
 }
 LINNET_OR_OUT_OF_MEMORY("narrow")
 
-namespace detail {
-
-/// Shape of model `M` with some of its layers.
-template <class M, index... Keep>
-constexpr auto shape_of_layers() {
-  constexpr index kept[] = {Keep..., -1};
-  constexpr bool ordered = [](const auto& all) {
-    for (std::size_t i = 0; i < sizeof...(Keep); ++i)
-      if (all[i] < 0 || all[i] >= M::shape.layers || (i > 0 && all[i] <= all[i - 1])) return false;
-    return true;
-  }(kept);
-  constexpr bool once = [] {
-    if constexpr (requires { M::sharing::repeats; }) return M::sharing::repeats == 1;
-    return true;
-  }();
-  static_assert(once,
-                "linnet::drop_layers: blocks of sharing::repeat<n> run several times; narrow() by "
-                "scores in importance.layers instead");
-  static_assert(ordered && sizeof...(Keep) > 0,
-                "linnet::drop_layers: give the layers that stay, in order, from 0 on and below the "
-                "model's");
-  auto s = M::shape;
-  if (ordered && sizeof...(Keep) > 0) s.layers = sizeof...(Keep);
-  return s;
-}
-
-}  // namespace detail
-
 /// Weights of the layers `Keep` alone, which are numbered from 0. The others are skipped in the
 /// result, and nothing else changes. Errors: errc::invalid where the layers left are of another
 /// kind than those in their places; the error of `w`; errc::out_of_memory.
 template <index... Keep, class M, class T>
-result<weights<narrowed<M, detail::shape_of_layers<M, Keep...>()>, T>> drop_layers(
-    const weights<M, T>& w) LINNET_TRY {
+result<weights<with_layers<M, Keep...>, T>> drop_layers(const weights<M, T>& w) LINNET_TRY {
   importance<M> scores;
   w.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
     const detail::layer_place place = detail::layer_of(at);
@@ -416,7 +284,7 @@ result<weights<narrowed<M, detail::shape_of_layers<M, Keep...>()>, T>> drop_laye
     for (const index layer : {Keep...})
       if (layer < place.count) all[static_cast<std::size_t>(layer)] = 1;
   });
-  return detail::cut_weights<narrowed<M, detail::shape_of_layers<M, Keep...>()>>(w, scores);
+  return detail::cut_weights<with_layers<M, Keep...>>(w, scores);
 }
 LINNET_OR_OUT_OF_MEMORY("drop_layers")
 

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// The types that narrow() makes, and the rules that their shapes keep.
+
+#include <array>
+#include <cstddef>
+#include <type_traits>
+
+#include <linnet/model/decoder.hpp>
+#include <linnet/model/encoder.hpp>
+#include <linnet/model/t5.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The widths and counts of a shape that narrow() may make smaller.
+constexpr auto cut_numbers(const decoder_shape& s) {
+  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.kv_heads, s.layers};
+}
+constexpr auto cut_numbers(const encoder_shape& s) {
+  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.heads, s.layers};
+}
+constexpr auto cut_numbers(const t5_shape& s) {
+  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.encoder_layers, s.decoder_layers};
+}
+/// Query heads of each head of keys and values.
+constexpr index group_of(const decoder_shape& s) {
+  return s.kv_heads > 0 && s.heads % s.kv_heads == 0 ? s.heads / s.kv_heads : 0;
+}
+template <class Shape>
+constexpr index group_of(const Shape&) {
+  return 1;
+}
+constexpr index head_width_of(const t5_shape& s) { return s.d_kv; }
+template <class Shape>
+constexpr index head_width_of(const Shape& s) {
+  return s.head_width();
+}
+/// Whether shapes have all other numbers in common, but for eps and d_kv.
+constexpr bool same_rest(const decoder_shape& a, const decoder_shape& b) {
+  return a.vocabulary == b.vocabulary && a.context == b.context && a.rope_theta == b.rope_theta;
+}
+constexpr bool same_rest(const encoder_shape& a, const encoder_shape& b) {
+  return a.vocabulary == b.vocabulary && a.context == b.context && a.types == b.types &&
+         a.position_offset == b.position_offset && a.rope_theta == b.rope_theta;
+}
+constexpr bool same_rest(const t5_shape& a, const t5_shape& b) {
+  return a.vocabulary == b.vocabulary && a.buckets == b.buckets && a.max_distance == b.max_distance;
+}
+
+/// Whether a model has narrower shapes, of this type.
+template <class M, auto Shape>
+concept takes_shape = requires {
+  typename M::template with_shape<M::shape>;
+  requires std::is_same_v<std::remove_cvref_t<decltype(Shape)>,
+                          std::remove_cvref_t<decltype(M::shape)>>;
+};
+
+/// The eps that means for `d` channels of model `M` what its own means. The mean square of an
+/// RMSNorm is of fewer numbers, and grows.
+template <class M>
+constexpr double narrowed_eps(index d) {
+  if (!std::is_same_v<typename M::norm, norm::rms> || d < 1) return M::shape.eps;
+  return M::shape.eps * (static_cast<double>(M::shape.d_model) / static_cast<double>(d));
+}
+/// The shape that narrow() gives model `M`: heads keep their width.
+template <class M, auto Shape>
+constexpr auto narrowed_shape() {
+  auto s = Shape;
+  if (s.d_kv == 0 && head_width_of(s) != head_width_of(M::shape)) s.d_kv = head_width_of(M::shape);
+  if (s.eps == M::shape.eps) s.eps = narrowed_eps<M>(s.d_model);
+  return s;
+}
+/// Words for what keeps `Shape` from being a smaller one of model `M`; true where nothing does.
+template <class M, auto Shape>
+constexpr bool narrows() {
+  if constexpr (!takes_shape<M, Shape>) {
+    static_assert(never<M>,
+                  "linnet::narrow: the shape must be of the model's family, a decoder_shape, "
+                  "encoder_shape or t5_shape; other families have no narrower shape");
+  } else {
+    constexpr auto from = cut_numbers(M::shape), to = cut_numbers(Shape);
+    constexpr bool fewer = [](auto a, auto b) {
+      for (std::size_t i = 0; i < a.size(); ++i)
+        if (b[i] > a[i] || b[i] < 1) return false;
+      return true;
+    }(from, to);
+    constexpr auto made = narrowed_shape<M, Shape>();
+    if constexpr (!fewer)
+      static_assert(never<M>,
+                    "linnet::narrow: d_model, d_ff, heads and layers must be given, and none may "
+                    "be larger than the model's");
+    else if constexpr (from == to)
+      static_assert(never<M>,
+                    "linnet::narrow: the shape is no narrower than the model's; make d_model, "
+                    "d_ff, heads or layers smaller");
+    else if constexpr (!same_rest(M::shape, Shape))
+      static_assert(never<M>,
+                    "linnet::narrow: vocabulary, context and the numbers of positions must be the "
+                    "model's");
+    else if constexpr (group_of(M::shape) != group_of(Shape))
+      static_assert(never<M>,
+                    "linnet::narrow: heads go in whole groups: heads / kv_heads must be the "
+                    "model's");
+    else if constexpr (head_width_of(made) != head_width_of(M::shape))
+      static_assert(never<M>,
+                    "linnet::narrow: heads keep their width: give d_kv of the model, or 0");
+    else if constexpr (made.eps != narrowed_eps<M>(made.d_model))
+      static_assert(never<M>, "linnet::narrow: eps must be the model's");
+    else
+      return true;
+  }
+  return false;
+}
+template <class M, auto Shape, bool Fits = narrows<M, Shape>()>
+struct narrowed_model {
+  using type = typename M::template with_shape<narrowed_shape<M, Shape>()>;
+};
+/// Stands in for what was refused, so that nothing is said of it again.
+template <class M, auto Shape>
+struct narrowed_model<M, Shape, false> {
+  using type = M;
+};
+
+}  // namespace detail
+
+/// The model type that narrow() makes: M of a smaller shape, with the same policies. Its
+/// vocabulary, positions and heads' width are those of M: a `d_kv` of 0 stands for that width. With
+/// RMSNorm, `eps` is that of M times the ratio of d_model.
+template <class M, auto Shape>
+using narrowed = typename detail::narrowed_model<M, Shape>::type;
+
+namespace detail {
+
+/// Words for layers that cannot be the ones that stay; true for others.
+template <class M, index... Keep>
+constexpr bool fit_layers() {
+  constexpr bool once = [] {
+    if constexpr (requires { M::sharing::repeats; }) return M::sharing::repeats == 1;
+    return true;
+  }();
+  constexpr bool ordered = [] {
+    index before = -1;
+    for (const index layer : {Keep..., M::shape.layers}) {
+      if (layer <= before) return false;
+      before = layer;
+    }
+    return sizeof...(Keep) > 0;
+  }();
+  static_assert(once,
+                "linnet::drop_layers: blocks of sharing::repeat<n> run several times; narrow() by "
+                "scores in importance.layers instead");
+  static_assert(ordered,
+                "linnet::drop_layers: give the layers that stay, in order, from 0 on and below the "
+                "model's");
+  return once && ordered;
+}
+/// The model with some of its layers.
+template <class M, index... Keep>
+struct some_layers {
+  static constexpr auto shape = [] {
+    auto s = M::shape;
+    s.layers = sizeof...(Keep);
+    return s;
+  }();
+  using type = narrowed<M, shape>;
+};
+/// M itself stands in for what was refused.
+template <class M, bool Fits, index... Keep>
+struct layers_of_model : some_layers<M, Keep...> {};
+template <class M, index... Keep>
+struct layers_of_model<M, false, Keep...> {
+  using type = M;
+};
+
+}  // namespace detail
+
+/// The model type that drop_layers() makes.
+template <class M, index... Keep>
+using with_layers =
+    typename detail::layers_of_model<M, detail::fit_layers<M, Keep...>(), Keep...>::type;
+
+LINNET_NAMESPACE_END
