@@ -8,6 +8,7 @@
 #include <functional>
 #include <iostream>
 #include <linnet/compress/quantize.hpp>
+#include <linnet/data/encoder_texts.hpp>
 #include <linnet/formats/hugging_face.hpp>
 #include <linnet/generate/embedder.hpp>
 #include <linnet/model/presets.hpp>
@@ -81,26 +82,12 @@ void embed(const embed_options& o) {
       read_tokenizer(tokenizer, {what->model.name(), false, what->model.vocabulary(), true});
   const ln::index longest = std::min(longest_text, what->model.context());
   const ln::limits l{.batch = most, .target = longest, .threads = o.threads};
+  if (!by.pieces) throw failure(tokenizer + ": expected the tokenizer.json of an encoder");
+  auto read = take(ln::encoder_texts::open(*by.pieces, longest));
   const embedding run = whole ? open_directory(weights, l) : open_compressed(*what, weights, l);
 
   const auto embed_some = [&](std::span<const std::string> texts) {
-    std::vector<std::vector<ln::token>> all;
-    std::vector<ln::index> lengths;
-    ln::index length = 0;
-    for (const std::string& text : texts) {
-      all.push_back(marked_text(by, text, longest));
-      lengths.push_back(std::ssize(all.back()));
-      length = std::max(length, lengths.back());
-    }
-    std::vector<ln::token> ids;  // padded on the right
-    for (std::vector<ln::token>& one : all) {
-      one.resize(static_cast<std::size_t>(length));
-      ids.insert(ids.end(), one.begin(), one.end());
-    }
-    const auto vectors = run({.tokens = ids.data(),
-                              .lengths = lengths.data(),
-                              .batch = std::ssize(texts),
-                              .length = length});
+    const auto vectors = run(take(read.batch(texts)));
     const std::size_t width = vectors.size() / texts.size();
     for (std::size_t i = 0; i < texts.size(); ++i) print(vectors.subspan(i * width, width), o.json);
   };
