@@ -29,149 +29,28 @@
 /// Cholesky decomposition.
 
 /// @file
-/// AWQ: channels that matter most are scaled up before rounding, and back in the tensor before (Lin
-/// et al. 2023).
+/// Mixed storage by sensitivity: which parts of a model get more bits within a number of bytes.
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
-#include <memory>
+#include <span>
+#include <string>
 #include <type_traits>
-#include <utility>
 #include <vector>
 
 /// @file
-/// Clipped ranges: a group's largest numbers are cut where the others gain more (Lin et al. 2023).
+/// Curvature of the loss: top eigenvalues of blocks of its Hessian, which say where rounding costs
+/// most (Q-BERT).
 
-#include <numeric>
-
-#include <linnet/low_rank.hpp>
-/// @file
-/// Rounding of a matrix group by group, each on a grid of its own.
-
-#include <linnet/linnet.hpp>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Rounds from[rows, columns] to storage `S`, the inputs that share a scale at a time. The caller's
-/// round(first, numbers, codes) fills in the codes of inputs [first, first + numbers.size()). It
-/// returns their grid.
-template <class S, class Round>
-void round_groups(index rows, index columns, const float* from, const matrix_ref<S>& to,
-                  Round&& round) {
-  const index group = S::group > 0 ? S::group : columns;
-  std::vector<double> numbers;
-  std::vector<typename S::value> codes(static_cast<std::size_t>(group));
-  for (index r = 0; r < rows; ++r)
-    for (index first = 0; first < columns; first += group) {
-      const index n = (std::min)(group, columns - first);
-      const float* const w = from + r * columns + first;
-      numbers.assign(w, w + n);
-      to.set_grid(r, first / group, columns, round(first, numbers, codes));
-      for (index j = 0; j < n; ++j)
-        to.set_code(r, first + j, columns, codes[static_cast<std::size_t>(j)]);
-    }
-  to.seal(rows, columns);
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// AWQ's search of clipped ranges (Lin et al. 2023, arXiv:2306.00978), a method of quantize() and a
-/// part of gptq. The range of each group shrinks by steps, as long as it is above `least`. The
-/// group keeps the range with the least error in the outputs, by its own block of X^T X. That of
-/// rounding to nearest is among them, so no group's error grows.
-struct clip_search {
-  index steps = 20;    ///< ranges from 0 to the whole one
-  double least = 0.5;  ///< smallest range, over the whole one; 1 searches nothing
-
-  static constexpr const char* name = "clip_search";
-  static constexpr bool reads_inputs = true;  ///< needs calibration
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("steps", self.steps, detail::option_range{.least = 1, .most = 1000});
-    f("least", self.least, detail::option_range{.least = 0, .most = 1, .above = true});
-  }
-
-  /// The grid for inputs [first, first + n) of a row, `w`, that are numbers order[first + i] of X.
-  template <class S>
-  detail::code_grid<S> fit(index n, const double* w, const index* order,
-                           const input_statistics& x) const {
-    using grid = detail::code_grid<S>;
-    grid best = grid::fit(n, w);
-    if (!S::scaled || S::per_tensor || least == 1) return best;
-    std::vector<double> cut(w, w + n), off(cut);
-    double least_error = 0;
-    for (index i = 0; i < steps; ++i) {
-      const double share = 1 - static_cast<double>(i) / static_cast<double>(steps);
-      if (share < least) break;
-      for (index j = 0; j < n; ++j) cut[at(j)] = w[j] * share;
-      const grid one = grid::fit(n, cut.data());
-      for (index j = 0; j < n; ++j) off[at(j)] = w[j] - one.at(one.nearest(w[j]));
-      double error = 0;
-      for (index j = 0; j < n; ++j) {
-        const double* const row = x.moments + order[j] * x.width;
-        double sum = 0;
-        for (index c = 0; c < n; ++c) sum += row[order[c]] * off[at(c)];
-        error += sum * off[at(j)];
-      }
-      if (i > 0 && !(error < least_error)) continue;
-      best = one;
-      least_error = error;
-    }
-    return best;
-  }
-
-  class rounder;
-
- private:
-  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
-};
-
-/// Rounds matrices by one clip_search.
-class clip_search::rounder {
- public:
-  explicit rounder(const clip_search& how) : how_(how) {}
-
-  /// Rounds from[rows, columns] to storage `S`. Errors: errc::invalid for X^T X that was not
-  /// gathered; the caller says of which matrix.
-  template <class S>
-  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
-                     const input_statistics& x) {
-    if (auto fit = detail::check_moments(name, x); !fit) return fit;
-    if constexpr (!S::scaled || S::per_tensor) {
-      detail::encode_matrix(rows, columns, from, to);
-    } else {
-      std::vector<index> order(at(columns));
-      std::iota(order.begin(), order.end(), index{0});
-      detail::round_groups(
-          rows, columns, from, to, [&](index first, const std::vector<double>& w, auto& codes) {
-            const auto grid = how_.fit<S>(std::ssize(w), w.data(), order.data() + first, x);
-            for (std::size_t j = 0; j < w.size(); ++j) codes[j] = grid.nearest(w[j]);
-            return grid;
-          });
-    }
-    return {};
-  }
-
- private:
-  clip_search how_;
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// SmoothQuant: outliers of inputs move into the weights, by scales that are folded into norms
-/// (Xiao et al. 2022).
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
 
 /// @file
 /// The channels of a model: what its layers say of them, put together.
+
+#include <linnet/linnet.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -296,6 +175,9 @@ class channel_map {
   void elementwise(index set, const char* why) {
     if (set >= 0 && !of(set).unmixed) of(set).unmixed = why;
   }
+  void accompany(index, index) {}  // says nothing of scales
+  void keep_whole(index, const char*) {}
+  void divide_by_root(index) {}
   void transform(index from, index to) {
     fix(from, "a Hadamard transform");
     fix(to, "a Hadamard transform");
@@ -393,6 +275,1061 @@ concept has_channels =
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// The loss of a model with its gradient, for methods that read derivatives by weights.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The objective of model `M` where none is said.
+template <class M>
+struct default_objective {
+  using type = cross_entropy_objective;
+};
+template <class M>
+requires requires { requires M::head::contrasts; }
+struct default_objective<M> {
+  using type = contrastive_objective;
+};
+
+/// The loss of some weights with its gradient, in memory that is taken once. The weights are the
+/// caller's, who packs them again after each change.
+template <class M, class T = float>
+class gradient_pass {
+  using S = storage_of<M, T>;
+  static_assert(check_language_model<M, T, S>());
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet: gradients need weights in f32 (or double); quantize afterwards");
+
+ public:
+  using batch = typename M::batch;
+
+  /// Bytes that it takes.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(workspace_bytes(l), round_up(packed<M, T>::bytes(), alignment) +
+                                             round_up(gradients<M, T>::bytes(), alignment));
+  }
+  /// A pass through `w` for batches up to these limits, which acceptable() has taken.
+  gradient_pass(const weights<M, T>& w, const limits& l)
+      : weights_(&w), limits_(l), memory_(workspace_bytes(l)) {
+    if (!valid()) return;
+    attach_rows<M>(w, panels_);
+    work_ = place_workspace<M, T>(limits_, purpose::training, memory_.data());
+    pack();
+  }
+  /// Whether there was memory for all of it.
+  bool valid() const { return memory_.data() && panels_.valid() && gradient_.valid(); }
+
+  /// Packs the weights after they were changed.
+  void pack() {
+    on_threads([&](const ops::execution& on) { pack_into(on, *weights_, panels_); });
+  }
+  /// Sets the gradient to zero.
+  void clear() {
+    on_threads([&](const ops::execution& on) {
+      gradient_.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
+        ops::fill(on, info.size(), T(0), leaf);
+      });
+    });
+  }
+  /// Summed loss of a batch that refused() takes, in nats; adds its gradient.
+  loss_sum add(const batch& b) {
+    loss_sum loss;
+    on_threads([&](const ops::execution& on) {
+      const loss_sum sum = M::template loss<T, S>(panels_.tree(), &gradient_.tree(), b, work_.work,
+                                                  on, {}, objective_.token_loss(on, b));
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
+  }
+  /// The error of `where` for batch number `i` if the model or the limits do not take it.
+  result<void> refused(const char* where, index i, const batch& b) {
+    const refusal why = refusal_of<M>(b, limits_, objective_, std::span<T>());
+    if (why == refusal::none) return {};
+    return failure(errc::invalid, where, "batch " + std::to_string(i),
+                   "one that the model and the limits take", to_string(why));
+  }
+  /// The gradient: sums over the tokens of all batches since clear().
+  gradients<M, T>& gradient() { return gradient_; }
+  /// Calls f(execution) on the threads of the limits.
+  template <class F>
+  void on_threads(F&& f) const {
+    run(limits_, work_.converted, f);
+  }
+
+ private:
+  static constexpr index workspace_bytes(const limits& l) {
+    return bounded_bytes(
+        l, [](const limits& some) { return plan_for<M, T>(some, purpose::training).total(); });
+  }
+
+  const weights<M, T>* weights_;
+  limits limits_;
+  memory_block memory_;
+  packed<M, T> panels_;
+  gradients<M, T> gradient_;
+  placed_workspace<M, T> work_{};
+  [[no_unique_address]] typename default_objective<M>::type objective_{};
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Quantize block by block: each block is calibrated on what the blocks before it give once they
+/// are rounded.
+
+/// @file
+/// Prune by a method: weights that matter least become exactly 0. The model's type stays.
+
+#include <linnet/low_rank.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// The weights among which magnitude pruning finds the smallest.
+enum class pruning_scope {
+  global,  ///< all matrices together
+  layer,   ///< each matrix
+  row      ///< each output of a matrix
+};
+
+namespace detail {
+
+/// Rounds a matrix whose marked weights are 0 first. `mark(row, marks)` marks those of a row.
+template <class S, class Mark>
+result<void> round_pruned(const char* method, index rows, index columns, const float* from,
+                          const matrix_ref<S>& to, Mark&& mark) {
+  if (!has_memory(array_bytes(rows, columns, sizeof(float)))) return out_of_memory(method);
+  std::vector<float> pruned(from, from + rows * columns);
+  std::vector<char> marks(static_cast<std::size_t>(columns));
+  for (index r = 0; r < rows; ++r) {
+    mark(r, marks.data());
+    for (index j = 0; j < columns; ++j)
+      if (marks[static_cast<std::size_t>(j)]) pruned[static_cast<std::size_t>(r * columns + j)] = 0;
+  }
+  encode_matrix(rows, columns, pruned.data(), to);
+  return {};
+}
+
+}  // namespace detail
+
+/// Magnitude pruning, a method of prune(): the weights with the least |w| become 0. A fraction is
+/// rounded down to whole weights, and of equals the first are pruned.
+struct magnitude {
+  double fraction = 0.5;                       ///< of the weights in `scope`
+  pruning_scope scope = pruning_scope::layer;  ///< what the weights are compared with
+  n_of_m pattern{};                            ///< instead of `fraction` and `scope`
+  bool tables = false;                         ///< whether token tables are pruned as well
+
+  static constexpr const char* name = "magnitude";
+  static constexpr bool reads_inputs = false;  ///< needs no calibration
+  static constexpr bool prunes = true;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("fraction", self.fraction, detail::pruned_fraction);
+    f("scope", self.scope, detail::one_of(scopes));
+    f("pattern", self.pattern);
+    f("tables", self.tables, detail::one_of(detail::false_or_true));
+  }
+
+  class rounder;
+
+ private:
+  static constexpr const char* scopes[] = {"global", "layer", "row"};
+};
+
+/// Prunes matrices by one magnitude.
+class magnitude::rounder {
+ public:
+  explicit rounder(const magnitude& how) : how_(how) {}
+
+  /// Whether a tensor is pruned.
+  bool takes(const tensor_info& info) const { return info.kind == role::matrix || how_.tables; }
+  /// Finds the limit that all matrices share, where they do.
+  template <class M>
+  result<void> prepare(const weights<M>& w) {
+    ready_ = true;
+    if (how_.scope != pruning_scope::global || how_.pattern) return {};
+    const auto each = [&](auto&& f) {
+      w.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+          if (takes(info)) f(info.size(), leaf.data);
+      });
+    };
+    index n = 0;
+    each([&](index size, const float*) { n += size; });
+    if (n == 0) return {};
+    if (!detail::has_memory(detail::array_bytes(n, 1, sizeof(float))))
+      return detail::out_of_memory(name);
+    std::vector<float> sizes;
+    sizes.reserve(static_cast<std::size_t>(n));
+    each([&](index size, const float* x) {
+      for (index i = 0; i < size; ++i) sizes.push_back(std::abs(x[i]));
+    });
+    find_limit(sizes);
+    return {};
+  }
+  /// Prunes from[rows, columns] and rounds what is left to storage `S`. Errors: errc::invalid for
+  /// inputs that the pattern does not divide; the caller says of which matrix.
+  template <class S>
+  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                     const input_statistics&) {
+    if (auto fit = detail::check_pattern(name, how_.pattern, columns); !fit) return fit;
+    if (how_.pattern || how_.scope == pruning_scope::row) {
+      std::vector<double> scores(static_cast<std::size_t>(columns));
+      std::vector<index> order;
+      return detail::round_pruned(name, rows, columns, from, to, [&](index r, char* marks) {
+        for (index j = 0; j < columns; ++j)
+          scores[static_cast<std::size_t>(j)] =
+              std::abs(static_cast<double>(from[r * columns + j]));
+        detail::mark_row(columns, how_.pattern, how_.fraction, scores.data(), order, marks);
+      });
+    }
+    if (how_.scope == pruning_scope::layer) {
+      if (!detail::has_memory(detail::array_bytes(rows, columns, sizeof(float))))
+        return detail::out_of_memory(name);
+      std::vector<float> sizes(from, from + rows * columns);
+      for (float& x : sizes) x = std::abs(x);
+      find_limit(sizes);
+    } else if (!ready_) {
+      return detail::failure(errc::invalid, name, "magnitude.scope",
+                             "layer or row within another method", "global");
+    }
+    return detail::round_pruned(name, rows, columns, from, to, [&](index r, char* marks) {
+      for (index j = 0; j < columns; ++j) {
+        const float size = std::abs(from[r * columns + j]);
+        marks[j] = size < limit_ || (size == limit_ && equals_ > 0);
+        if (size == limit_ && equals_ > 0) --equals_;
+      }
+    });
+  }
+
+ private:
+  /// Below limit_ all is pruned, and equals_ of those that are as large.
+  void find_limit(std::vector<float>& sizes) {
+    const index count = detail::fraction_of(how_.fraction, std::ssize(sizes));
+    const auto nth = sizes.begin() + count;
+    std::nth_element(sizes.begin(), nth, sizes.end());
+    limit_ = *nth;
+    equals_ = count - std::count_if(sizes.begin(), nth, [&](float x) { return x < limit_; });
+  }
+
+  magnitude how_;
+  float limit_ = 0;
+  index equals_ = 0;
+  bool ready_ = false;
+};
+
+/// Wanda (Sun et al. 2023, arXiv:2306.11695), a method of prune(). In each row the weights with the
+/// least |w| times the norm of their input become 0. Others do not change.
+struct wanda {
+  double fraction = 0.5;  ///< of each row
+  n_of_m pattern{};       ///< instead of `fraction`
+
+  static constexpr const char* name = "wanda";
+  static constexpr bool reads_inputs = true;  ///< needs calibration, without moments
+  static constexpr bool prunes = true;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("fraction", self.fraction, detail::pruned_fraction);
+    f("pattern", self.pattern);
+  }
+
+  class rounder;
+};
+
+/// Prunes matrices by one wanda.
+class wanda::rounder {
+ public:
+  explicit rounder(const wanda& how) : how_(how) {}
+
+  /// Prunes from[rows, columns] and rounds what is left to storage `S`. Errors: errc::invalid for
+  /// inputs that the pattern does not divide; the caller says of which matrix.
+  template <class S>
+  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                     const input_statistics& x) const {
+    if (auto fit = detail::check_pattern(name, how_.pattern, columns); !fit) return fit;
+    std::vector<double> scores(static_cast<std::size_t>(columns));
+    std::vector<index> order;
+    return detail::round_pruned(name, rows, columns, from, to, [&](index r, char* marks) {
+      for (index j = 0; j < columns; ++j) {
+        // What is 0 already comes before a weight whose input was always 0.
+        const auto w = static_cast<double>(from[r * columns + j]);
+        scores[static_cast<std::size_t>(j)] = w == 0 ? -1 : std::abs(w) * x.norm(j);
+      }
+      detail::mark_row(columns, how_.pattern, how_.fraction, scores.data(), order, marks);
+    });
+  }
+
+ private:
+  wanda how_;
+};
+
+/// A method of prune(): a rounding_method that makes weights 0. Given to quantize() it does so
+/// before it rounds, or as it rounds.
+template <class Method>
+concept pruning_method = rounding_method<Method> && requires {
+  requires Method::prunes;
+};
+
+/// Prunes every matrix of `w` by a method, such as ln::wanda{}, with the statistics of calibrate()
+/// on the same weights. Pruned weights are exactly 0, those that were 0 before among them. Token
+/// tables, norms and biases stay, and matrices that calibration saw in no product. Errors:
+/// errc::invalid for options of the method and weights that are not finite. Also for a matrix that
+/// the method cannot prune, by name; the error of `w`; errc::out_of_memory.
+template <class M, class Method>
+requires pruning_method<Method> result<weights<M>> prune(const weights<M>& w,
+                                                         const calibration<M>& stats,
+                                                         const Method& how) {
+  return detail::quantize_by<storage::f32, compute::f32>(w, &stats, how, "prune");
+}
+/// Prunes every matrix of `w` by a method that needs no data, such as ln::magnitude{}.
+template <class M, class Method>
+requires pruning_method<Method> result<weights<M>> prune(const weights<M>& w, const Method& how) {
+  static_assert(!Method::reads_inputs,
+                "linnet::prune: this method reads the inputs of each matrix; give it what "
+                "calibrate() returns: prune(weights, statistics, method)");
+  return detail::quantize_by<storage::f32, compute::f32>(
+      w, static_cast<const calibration<M>*>(nullptr), how, "prune");
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A number that two paths share if they are the same, but by chance.
+constexpr std::uint64_t path_key(const parameter_path& at) {
+  const std::uint64_t above = at.parent ? path_key(*at.parent) : 1;
+  return (above ^ stream_of(at.name) ^ static_cast<std::uint64_t>(at.number + 1)) *
+         0x9e3779b97f4a7c15u;
+}
+/// The block that a parameter is of: the outermost element of an array on its path, else the root.
+constexpr const parameter_path& outermost_element(const parameter_path& at) {
+  const parameter_path *block = nullptr, *root = &at;
+  for (const parameter_path* p = &at; p; root = p, p = p->parent)
+    if (p->number >= 0) block = p;
+  return block ? *block : *root;
+}
+/// Calls f(path, info, starts) for the tensors of `M`; `starts` says whether a block begins.
+template <class M, class F>
+constexpr void each_in_blocks(F&& f) {
+  std::uint64_t block = 0;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        const std::uint64_t before = std::exchange(block, path_key(outermost_element(at)));
+        f(at, info, before != block);
+      },
+      parameter_path{});
+}
+/// Bytes of the statistics of one block of `M`, at most.
+template <class M>
+constexpr index largest_block_bytes(bool moments) {
+  index most = 0, block = 0;
+  each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
+    if (starts) block = 0;
+    if (info.stored()) block = add_sizes(block, input_arrays::bytes(info.columns, moments));
+    most = (std::max)(most, block);
+  });
+  return most;
+}
+
+}  // namespace detail
+
+/// Bytes that quantize_in_blocks() takes beside its result, at most: the statistics of one block
+/// and a copy of the weights in f32. To that comes what calibrate() runs the model in.
+template <class M>
+constexpr index sequential_bytes(bool moments = true) {
+  return add_sizes(detail::largest_block_bytes<M>(moments), weights<M>::bytes());
+}
+
+namespace detail {
+
+/// quantize_in_blocks(), with errors that begin with `where`.
+template <class S, class A, class M, class Batches, class Method>
+result<weights<quantized<M, S, A>>> quantize_in_blocks_as(
+    const char* where, const weights<M>& w, Batches& batches, const limits& l, const Method& how,
+    const calibration_options& options) LINNET_TRY {
+  if constexpr (!Method::reads_inputs)
+    return quantize_by<S, A>(w, static_cast<const calibration<M>*>(nullptr), how, where);
+  if (auto fit = acceptable(where, Method::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, where); !fit) return fit.error();
+  weights<quantized<M, S, A>> rounded;
+  weights<M> current = w.clone();  // what is rounded already is that here
+  if (!rounded.valid()) return rounded.error();
+  if (!current.valid()) return current.error();
+
+  std::vector<index> block_of;
+  std::vector<bool> reads;  // of each block
+  each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
+    if (starts) reads.push_back(false);
+    block_of.push_back(std::ssize(reads) - 1);
+    if (info.kind == role::matrix) reads.back() = true;
+  });
+  for (index block = 0; block < std::ssize(reads); ++block) {
+    calibration<M> stats;
+    if (reads[static_cast<std::size_t>(block)]) {
+      std::vector<bool> wanted;
+      for (const index of : block_of) wanted.push_back(of == block);
+      auto seen = gather_inputs(current, batches, l, options, {}, &wanted);
+      if (!seen) return seen.error();
+      stats = std::move(*seen);
+    }
+    typename Method::rounder rounder(how);  // it keeps what it computed of these statistics
+    result<void> done;
+    index ordinal = 0;
+    M::visit(
+        [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from,
+            auto& now) {
+          const index i = ordinal++;
+          if (!done || block_of[static_cast<std::size_t>(i)] != block) return;
+          done = round_tensor<Method>(rounder, at, info, to, from, stats.of(i));
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+            for (index r = 0; r < info.rows; ++r)
+              for (index j = 0; j < info.columns; ++j)
+                now.data[r * info.columns + j] = static_cast<float>(to.at(r, j, info.columns));
+        },
+        parameter_path{}, rounded.tree(), w.tree(), current.tree());
+    if (!done) return done.error();
+  }
+  return if_held<S>(std::move(rounded), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+}  // namespace detail
+
+/// Rounds the matrices of `w` to storage `S` by a method, block by block in the order of
+/// M::visit(). A block, such as a layer, is calibrated behind what is rounded before it, the token
+/// table included (Frantar et al. 2022, section 4). So it makes up for those errors as well.
+/// Batches are read once for each block: `batches(i)` returns the same each time. The first layer
+/// behind a table that is not rounded is what calibrate() and quantize() give. So is all by methods
+/// that read no inputs. Results are the same for any number of threads. Errors: those of
+/// calibrate() and quantize().
+template <class S, class A = compute::f32, class M, class Batches, class Method>
+result<weights<quantized<M, S, A>>> quantize_in_blocks(const weights<M>& w, Batches&& batches,
+                                                       const limits& l, const Method& how,
+                                                       const calibration_options& options = {}) {
+  constexpr bool rounds = rounding_method<Method>;
+  static_assert(
+      rounds,
+      "linnet::quantize_in_blocks: the method must round each matrix alone, which awq does "
+      "not; scale by smooth<storage>(weights, statistics, awq) and give its clip_search");
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize_in_blocks: the source must be stored in f32");
+  return detail::quantize_in_blocks_as<S, A>("quantize", w, batches, l, how, options);
+}
+
+/// Prunes the matrices of `w` by a method, block by block as quantize_in_blocks() rounds them. A
+/// block is calibrated behind what is pruned before it (Sun et al. 2023; Frantar and Alistarh
+/// 2023). Errors: those of calibrate() and prune().
+template <class M, class Batches, class Method>
+requires pruning_method<Method> result<weights<M>> prune_in_blocks(
+    const weights<M>& w, Batches&& batches, const limits& l, const Method& how,
+    const calibration_options& options = {}) {
+  return detail::quantize_in_blocks_as<storage::f32, compute::f32>("prune", w, batches, l, how,
+                                                                   options);
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// How top_eigenvalue() searches.
+struct power_iteration {
+  index iterations = 50;    ///< products at most
+  double tolerance = 1e-2;  ///< it ends where an iteration changes the eigenvalue by less, relative
+  std::uint64_t seed = 0;   ///< of the vector at the start
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("iterations", self.iterations, detail::count(1));
+    f("tolerance", self.tolerance, detail::at_least(0, "0 takes all iterations"));
+  }
+};
+
+/// The eigenvalue of largest magnitude that top_eigenvalue() found.
+struct eigenvalue_estimate {
+  double value = 0;      ///< v^T A v of the last vector v of unit length; NaN if a product was not
+                         ///< finite
+  double residual = 0;   ///< |A v - value v|: some eigenvalue is at most this far from `value`
+  index iterations = 0;  ///< products that were taken
+  bool converged = false;  ///< whether power_iteration::tolerance was reached
+};
+
+/// Finds the eigenvalue of largest magnitude of a symmetric matrix A[n, n] by power iteration.
+/// `product(v, to)` writes A v to `to`; both are spans of n doubles. Takes two vectors of memory.
+template <class Product>
+eigenvalue_estimate top_eigenvalue(index n, Product&& product, const power_iteration& how = {}) {
+  std::vector<double> v(static_cast<std::size_t>(n)), to(v.size());
+  random_stream random(seed{how.seed}, stream_of("power_iteration"));
+  double squares = 0;
+  for (double& x : to) {
+    x = random.normal();
+    squares += x * x;
+  }
+  eigenvalue_estimate found;
+  while (found.iterations < how.iterations && squares > 0 && !found.converged) {
+    const double before = found.value, length = std::sqrt(squares);
+    for (std::size_t i = 0; i < v.size(); ++i) v[i] = to[i] / length;
+    product(std::span<const double>(v), std::span<double>(to));
+    ++found.iterations;
+    found.value = squares = 0;
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      found.value += v[i] * to[i];
+      squares += to[i] * to[i];
+    }
+    if (!is_finite(squares)) {
+      found.value = found.residual = std::numeric_limits<double>::quiet_NaN();
+      return found;
+    }
+    double rest = 0;  // by its definition: a difference of squares would lose it
+    for (std::size_t i = 0; i < v.size(); ++i) {
+      const double apart = to[i] - found.value * v[i];
+      rest += apart * apart;
+    }
+    found.residual = std::sqrt(rest);
+    found.converged =
+        squares == 0 || (found.iterations > 1 &&
+                         std::abs(found.value - before) <= how.tolerance * std::abs(found.value));
+  }
+  return found;
+}
+
+/// Matrices and token tables that vary together, and so share a block of the Hessian.
+enum class hessian_blocks {
+  layers,   ///< each layer, and each matrix and token table outside of layers
+  roles,    ///< each role of storage::per_role, over all layers
+  matrices  ///< each matrix and token table
+};
+
+/// Options of hessian_sensitivities().
+struct hessian_options {
+  hessian_blocks blocks = hessian_blocks::layers;
+  index subsets = 10;  ///< parts of the text, each of which gives an eigenvalue
+  index batches = 1;   ///< batches of a subset
+  power_iteration eigenvalue{};
+  double step = 0;  ///< length of the step of differences, over the norm of the block's weights; 0
+                    ///< for a third of the square root of the scalar's epsilon, 1e-4 of float
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("blocks", self.blocks, detail::one_of(names));
+    f("subsets", self.subsets, detail::count(1));
+    f("batches", self.batches, detail::count(1));
+    f("eigenvalue", self.eigenvalue);
+    f("step", self.step, detail::at_least(0, "0 for one that suits the scalar"));
+  }
+
+ private:
+  static constexpr const char* names[] = {"layers", "roles", "matrices"};
+};
+
+/// A block of a model's matrices and token tables, and the top eigenvalues of its Hessian.
+struct hessian_block {
+  std::string name;  ///< such as "blocks.3", "ffn_down" or "blocks.3.ffn.down.weight"
+  storage::part role = storage::part::any;  ///< what all its tensors are for, of blocks by roles
+  std::vector<index> tensors{};             ///< their numbers in M::visit()
+  index weights = 0;                        ///< how many there are
+  std::vector<double> eigenvalues{};        ///< of each subset, per label in nats
+
+  /// Mean of the eigenvalues.
+  double mean() const {
+    double sum = 0;
+    for (const double x : eigenvalues) sum += x;
+    return sum / static_cast<double>(eigenvalues.size());
+  }
+  /// Their standard deviation over the subsets, whose squares are divided by the number of them.
+  double deviation() const {
+    double squares = 0;
+    for (const double x : eigenvalues) squares += (x - mean()) * (x - mean());
+    return std::sqrt(squares / static_cast<double>(eigenvalues.size()));
+  }
+  /// Q-BERT's measure of what rounding costs: |mean| + deviation (Shen et al. 2020).
+  double sensitivity() const { return std::abs(mean()) + deviation(); }
+};
+
+/// Sensitivities of the blocks of model `M`, made by hessian_sensitivities().
+template <class M>
+struct hessian_statistics {
+  using model = M;
+  hessian_blocks by = hessian_blocks::layers;
+  std::vector<hessian_block> blocks{};  ///< in the order of M::visit()
+};
+
+namespace detail {
+
+/// A form whose leaves say which part of the model they are.
+template <storage::part P>
+struct part_tag {
+  static constexpr storage::part part = P;
+};
+template <storage::part P>
+struct part_form {
+  using matrix = part_tag<P>;
+  using vector = part_tag<P>;
+};
+
+}  // namespace detail
+
+namespace form {
+template <linnet::storage::part Outer, linnet::storage::part P>
+struct part_of<linnet::detail::part_form<Outer>, P> {
+  using type = linnet::detail::part_form<P == linnet::storage::part::any ? Outer : P>;
+};
+}  // namespace form
+
+namespace detail {
+
+/// The blocks of a model, without eigenvalues.
+template <class M>
+std::vector<hessian_block> blocks_of(hessian_blocks by) {
+  std::vector<hessian_block> all;
+  index ordinal = 0;
+  typename M::template params<part_form<storage::part::any>> tree{};
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+        const index tensor = ordinal++;
+        if (!info.stored()) return;
+        constexpr storage::part role = std::remove_cvref_t<decltype(leaf)>::part;
+        const parameter_path& layer = outermost_element(at);
+        const std::string name = by == hessian_blocks::roles ? storage::part_name(role)
+                                 : by == hessian_blocks::layers && layer.number >= 0 ? layer.str()
+                                                                                     : at.str();
+        auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const hessian_block& one) { return one.name == name; });
+        if (found == all.end()) {
+          all.push_back({name, by == hessian_blocks::layers ? storage::part::any : role});
+          found = all.end() - 1;
+        }
+        found->tensors.push_back(tensor);
+        found->weights += info.size();
+      },
+      parameter_path{}, tree);
+  return all;
+}
+
+/// Products of the Hessian of the mean loss of some batches with vectors: a block of it, by central
+/// differences of gradients.
+template <class M, class T>
+class hessian_products {
+ public:
+  hessian_products(const weights<M, T>& w, const limits& l) : moved_(w.clone()), pass_(moved_, l) {
+    if (!valid()) return;
+    w.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      sizes_.push_back(info.size());
+      weights_.push_back(numbers_in(leaf));
+    });
+    moved_.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+      places_.push_back(numbers_in(leaf));
+    });
+    pass_.gradient().visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+      slopes_.push_back(numbers_in(leaf));
+    });
+  }
+  bool valid() const { return moved_.valid() && pass_.valid(); }
+
+  /// Top eigenvalue of a block over the mean loss of batches [first, first + count). NaN if
+  /// something is not finite; then, and where batches are missing or unfit, it fails.
+  template <class Batches>
+  result<double> top(const hessian_block& block, Batches& batches, index first,
+                     const hessian_options& how) {
+    double squares = 0;
+    for (const index tensor : block.tensors)
+      for (index i = 0; i < size(tensor); ++i) {
+        const auto x = static_cast<double>(weights_[at(tensor)][i]);
+        squares += x * x;
+      }
+    const double length = squares > 0 ? std::sqrt(squares) : 1;
+    const double step =
+        length * (how.step > 0
+                      ? how.step
+                      : std::sqrt(static_cast<double>(std::numeric_limits<T>::epsilon())) / 3);
+    result<void> fit;
+    const auto found = top_eigenvalue(
+        block.weights,
+        [&](std::span<const double> v, std::span<double> to) {
+          std::fill(to.begin(), to.end(), 0.0);
+          for (const double way : {step, -step}) {
+            move(block, v, way);
+            if (fit) fit = add(block, batches, first, how, way, to);
+          }
+        },
+        how.eigenvalue);
+    move(block, {}, 0);
+    if (!fit) return fit.error();
+    if (!is_finite(found.value))
+      return failure(errc::invalid, where, block.name, "a finite gradient", "a NaN or an infinity");
+    return found.value;
+  }
+
+  static constexpr const char* where = "hessian_sensitivities";
+
+ private:
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+  index size(index tensor) const { return sizes_[at(tensor)]; }
+
+  /// Moves the weights of a block to w + way v, or back to w.
+  void move(const hessian_block& block, std::span<const double> v, double way) {
+    pass_.on_threads([&](const ops::execution& on) {
+      index begin = 0;
+      for (const index tensor : block.tensors) {
+        const T* const from = weights_[at(tensor)];
+        T* const to = places_[at(tensor)];
+        const auto [first, last] = on.threads.range(size(tensor));
+        for (index i = first; i < last; ++i)
+          to[i] = way == 0 ? from[i]
+                           : static_cast<T>(static_cast<double>(from[i]) + way * v[at(begin + i)]);
+        begin += size(tensor);
+      }
+    });
+    pass_.pack();
+  }
+  /// Adds the gradient of the mean loss, over twice the way.
+  template <class Batches>
+  result<void> add(const hessian_block& block, Batches& batches, index first,
+                   const hessian_options& how, double way, std::span<double> to) {
+    pass_.clear();
+    index tokens = 0;
+    for (index i = first; i < first + how.batches; ++i) {
+      const typename M::batch b = batches(i);
+      if (b.batch == 0)
+        return failure(errc::invalid, where, "batches",
+                       std::to_string(how.subsets * how.batches) +
+                           " (hessian_options.subsets times hessian_options.batches)",
+                       std::to_string(i));
+      if (auto fit = pass_.refused(where, i, b); !fit) return fit;
+      tokens += pass_.add(b).tokens;
+    }
+    if (tokens == 0)
+      return failure(errc::invalid, where, "batch " + std::to_string(first), "a label", "none");
+    const double share = 1 / (2 * way * static_cast<double>(tokens));
+    pass_.on_threads([&](const ops::execution& on) {
+      index begin = 0;
+      for (const index tensor : block.tensors) {
+        const T* const g = slopes_[at(tensor)];
+        const auto [start, end] = on.threads.range(size(tensor));
+        for (index i = start; i < end; ++i) to[at(begin + i)] += static_cast<double>(g[i]) * share;
+        begin += size(tensor);
+      }
+    });
+    return {};
+  }
+
+  weights<M, T> moved_;
+  gradient_pass<M, T> pass_;
+  std::vector<index> sizes_;
+  std::vector<const T*> weights_;
+  std::vector<T*> places_, slopes_;
+};
+
+}  // namespace detail
+
+/// Bytes that hessian_sensitivities() takes at a time, but for a few names. They are a trainer's
+/// panels, gradients and buffers, a copy of the weights, and two doubles for each weight of the
+/// largest block.
+template <class M, class T = float>
+index hessian_footprint(const limits& l, const hessian_options& how = {}) {
+  index most = 0;
+  for (const hessian_block& one : detail::blocks_of<M>(how.blocks))
+    most = (std::max)(most, one.weights);
+  return add_sizes(detail::gradient_pass<M, T>::footprint(l),
+                   add_sizes(weights<M, T>::bytes(), multiply_sizes(most, 2 * sizeof(double))));
+}
+
+/// Finds the top eigenvalues of the Hessian of each block of `w`, on several subsets of a text
+/// (Q-BERT, Shen et al. 2020). It takes them by power iteration. Norms, biases and position tables
+/// are in no block. The loss is the mean over labels, without dropout. Products of the Hessian are
+/// central differences of gradients, in the scalar of `w`: each takes two training passes over a
+/// subset. `batches(i)` returns batch number i, and the same each time; subset s has batches [s, s
+/// + 1) * hessian_options::batches. Results are the same for any number of threads. Errors:
+/// errc::invalid for options, limits, weights or a batch that do not fit, for too few batches, and
+/// for gradients that are not finite; errc::out_of_memory.
+template <class M, class T, class Batches>
+result<hessian_statistics<M>> hessian_sensitivities(const weights<M, T>& w, Batches&& batches,
+                                                    const limits& l,
+                                                    const hessian_options& how = {}) LINNET_TRY {
+  using products = detail::hessian_products<M, T>;
+  if (auto fit = detail::acceptable(products::where, "hessian_options", how); !fit)
+    return fit.error();
+  const index needed = hessian_footprint<M, T>(l, how);
+  if (auto fit = detail::acceptable<M>(products::where, l, needed); !fit) return fit.error();
+  if (auto fit = check_finite(w, products::where); !fit) return fit.error();
+  products hessian(w, l);
+  if (!hessian.valid()) return detail::out_of_memory(products::where, needed);
+  hessian_statistics<M> made{how.blocks, detail::blocks_of<M>(how.blocks)};
+  for (hessian_block& block : made.blocks)
+    for (index subset = 0; subset < how.subsets; ++subset) {
+      const auto top = hessian.top(block, batches, subset * how.batches, how);
+      if (!top) return top.error();
+      block.eigenvalues.push_back(*top);
+    }
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("hessian_sensitivities")
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A storage that allocate_storages() may give, made by storage_candidate_of().
+struct storage_candidate {
+  const char* name = "";                                ///< its C++ type, such as "storage::int8"
+  index (*bytes)(index rows, index columns) = nullptr;  ///< of a matrix [rows, columns]
+};
+/// Storage `S` as a candidate. `name` is how its type is spelled: storage_allocation::per_role has
+/// it in.
+template <class S>
+constexpr storage_candidate storage_candidate_of(const char* name) {
+  return {name, [](index rows, index columns) { return matrix_bytes<S>(rows, columns); }};
+}
+
+/// The storage of one block.
+struct allocated_storage {
+  std::string block;                        ///< its name, see hessian_block
+  storage::part role = storage::part::any;  ///< of blocks by roles
+  double sensitivity = 0;                   ///< hessian_block::sensitivity()
+  const char* storage = "";                 ///< storage_candidate::name
+  index bytes = 0;                          ///< of its tensors
+};
+/// Storages of all blocks of a model, made by allocate_storages().
+struct storage_allocation {
+  std::vector<allocated_storage> ranking{};  ///< the most sensitive block first
+  index bytes = 0;  ///< of all weights, as weight_bytes<M, Storage>() counts them: norms, biases
+                    ///< and position tables in f32
+  std::string per_role{};  ///< the type as C++, such as "storage::per_role<storage::int4<64>,
+                           ///< storage::ffn_down<storage::int8>>"; empty unless blocks are roles
+};
+
+namespace detail {
+
+/// The C++ of a mixed storage of roles.
+inline std::string spell_per_role(const std::vector<allocated_storage>& ranking) {
+  const auto rest = std::find_if(ranking.begin(), ranking.end(), [](const allocated_storage& one) {
+    return one.role == storage::part::any;
+  });
+  const std::string usual = rest != ranking.end() ? rest->storage : ranking.back().storage;
+  std::string all = "storage::per_role<" + usual;
+  for (const allocated_storage& one : ranking)
+    if (one.storage != usual) all += ", storage::" + one.block + '<' + one.storage + '>';
+  return all + '>';
+}
+
+}  // namespace detail
+
+/// Chooses a storage for each block of a model within `budget` bytes for all weights (Q-BERT, Shen
+/// et al. 2020). All begin with the smallest candidate. Then, from the most sensitive block on,
+/// each takes the next larger one if it fits; so on with the one after. So a block is stored
+/// smaller than a less sensitive one only where more does not fit. Storage types are fixed when a
+/// program is compiled, so the result is advice. Errors: errc::invalid for statistics without
+/// blocks, for no candidates or more than four, and for a budget below the smallest;
+/// errc::out_of_memory.
+template <class M>
+result<storage_allocation> allocate_storages(const hessian_statistics<M>& stats,
+                                             std::span<const storage_candidate> candidates,
+                                             index budget) LINNET_TRY {
+  constexpr const char* where = "allocate_storages";
+  if (stats.blocks.empty())
+    return detail::failure(errc::invalid, where, "blocks", "what hessian_sensitivities() returns",
+                           "none");
+  if (candidates.empty() || candidates.size() > 4)
+    return detail::failure(errc::invalid, where, "candidates",
+                           "1 to 4 storages, as many as a per_role<> takes",
+                           std::to_string(candidates.size()));
+  std::vector<index> rows, columns;
+  index rest = 0;
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info) {
+        rows.push_back(info.rows);
+        columns.push_back(info.columns);
+        if (!info.stored()) rest += info.size() * static_cast<index>(sizeof(float));
+      },
+      parameter_path{});
+  const auto bytes_of = [&](const hessian_block& block, const storage_candidate& by) {
+    index bytes = 0;
+    for (const index tensor : block.tensors)
+      bytes += by.bytes(rows[static_cast<std::size_t>(tensor)],
+                        columns[static_cast<std::size_t>(tensor)]);
+    return bytes;
+  };
+  const auto total = [&](const storage_candidate& by) {
+    index bytes = rest;
+    for (const hessian_block& block : stats.blocks) bytes += bytes_of(block, by);
+    return bytes;
+  };
+  std::vector<storage_candidate> sorted(candidates.begin(), candidates.end());
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](const auto& a, const auto& b) { return total(a) < total(b); });
+  std::vector<const hessian_block*> ranked;
+  for (const hessian_block& block : stats.blocks) ranked.push_back(&block);
+  std::stable_sort(ranked.begin(), ranked.end(), [](const auto* a, const auto* b) {
+    return a->sensitivity() > b->sensitivity();
+  });
+
+  storage_allocation made;
+  made.bytes = total(sorted.front());
+  if (made.bytes > budget)
+    return detail::failure(
+        errc::invalid, where, "budget",
+        "at least " + std::to_string(made.bytes) + " bytes, those of " + sorted.front().name,
+        std::to_string(budget));
+  for (const hessian_block* const block : ranked)
+    made.ranking.push_back({block->name, block->role, block->sensitivity(), sorted.front().name,
+                            bytes_of(*block, sorted.front())});
+  for (std::size_t round = 1; round < sorted.size(); ++round)
+    for (std::size_t i = 0; i < ranked.size(); ++i) {
+      allocated_storage& one = made.ranking[i];
+      const index bytes = bytes_of(*ranked[i], sorted[round]);
+      if (made.bytes - one.bytes + bytes > budget) continue;
+      made.bytes += bytes - one.bytes;
+      one.bytes = bytes;
+      one.storage = sorted[round].name;
+    }
+  if (stats.by == hessian_blocks::roles) made.per_role = detail::spell_per_role(made.ranking);
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("allocate_storages")
+
+LINNET_NAMESPACE_END
+/// @file
+/// AWQ: channels that matter most are scaled up before rounding, and back in the tensor before (Lin
+/// et al. 2023).
+
+#include <memory>
+
+/// @file
+/// Clipped ranges: a group's largest numbers are cut where the others gain more (Lin et al. 2023).
+
+#include <numeric>
+
+/// @file
+/// Rounding of a matrix group by group, each on a grid of its own.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Rounds from[rows, columns] to storage `S`, the inputs that share a scale at a time. The caller's
+/// round(first, numbers, codes) fills in the codes of inputs [first, first + numbers.size()). It
+/// returns their grid.
+template <class S, class Round>
+void round_groups(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                  Round&& round) {
+  const index group = S::group > 0 ? S::group : columns;
+  std::vector<double> numbers;
+  std::vector<typename S::value> codes(static_cast<std::size_t>(group));
+  for (index r = 0; r < rows; ++r)
+    for (index first = 0; first < columns; first += group) {
+      const index n = (std::min)(group, columns - first);
+      const float* const w = from + r * columns + first;
+      numbers.assign(w, w + n);
+      to.set_grid(r, first / group, columns, round(first, numbers, codes));
+      for (index j = 0; j < n; ++j)
+        to.set_code(r, first + j, columns, codes[static_cast<std::size_t>(j)]);
+    }
+  to.seal(rows, columns);
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// AWQ's search of clipped ranges (Lin et al. 2023, arXiv:2306.00978), a method of quantize() and a
+/// part of gptq. The range of each group shrinks by steps, as long as it is above `least`. The
+/// group keeps the range with the least error in the outputs, by its own block of X^T X. That of
+/// rounding to nearest is among them, so no group's error grows.
+struct clip_search {
+  index steps = 20;    ///< ranges from 0 to the whole one
+  double least = 0.5;  ///< smallest range, over the whole one; 1 searches nothing
+
+  static constexpr const char* name = "clip_search";
+  static constexpr bool reads_inputs = true;  ///< needs calibration
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("steps", self.steps, detail::option_range{.least = 1, .most = 1000});
+    f("least", self.least, detail::option_range{.least = 0, .most = 1, .above = true});
+  }
+
+  /// The grid for inputs [first, first + n) of a row, `w`, that are numbers order[first + i] of X.
+  template <class S>
+  detail::code_grid<S> fit(index n, const double* w, const index* order,
+                           const input_statistics& x) const {
+    using grid = detail::code_grid<S>;
+    grid best = grid::fit(n, w);
+    if (!S::scaled || S::per_tensor || least == 1) return best;
+    std::vector<double> cut(w, w + n), off(cut);
+    double least_error = 0;
+    for (index i = 0; i < steps; ++i) {
+      const double share = 1 - static_cast<double>(i) / static_cast<double>(steps);
+      if (share < least) break;
+      for (index j = 0; j < n; ++j) cut[at(j)] = w[j] * share;
+      const grid one = grid::fit(n, cut.data());
+      for (index j = 0; j < n; ++j) off[at(j)] = w[j] - one.at(one.nearest(w[j]));
+      double error = 0;
+      for (index j = 0; j < n; ++j) {
+        const double* const row = x.moments + order[j] * x.width;
+        double sum = 0;
+        for (index c = 0; c < n; ++c) sum += row[order[c]] * off[at(c)];
+        error += sum * off[at(j)];
+      }
+      if (i > 0 && !(error < least_error)) continue;
+      best = one;
+      least_error = error;
+    }
+    return best;
+  }
+
+  class rounder;
+
+ private:
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+};
+
+/// Rounds matrices by one clip_search.
+class clip_search::rounder {
+ public:
+  explicit rounder(const clip_search& how) : how_(how) {}
+
+  /// Rounds from[rows, columns] to storage `S`. Errors: errc::invalid for X^T X that was not
+  /// gathered; the caller says of which matrix.
+  template <class S>
+  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                     const input_statistics& x) {
+    if (auto fit = detail::check_moments(name, x); !fit) return fit;
+    if constexpr (!S::scaled || S::per_tensor) {
+      detail::encode_matrix(rows, columns, from, to);
+    } else {
+      std::vector<index> order(at(columns));
+      std::iota(order.begin(), order.end(), index{0});
+      detail::round_groups(
+          rows, columns, from, to, [&](index first, const std::vector<double>& w, auto& codes) {
+            const auto grid = how_.fit<S>(std::ssize(w), w.data(), order.data() + first, x);
+            for (std::size_t j = 0; j < w.size(); ++j) codes[j] = grid.nearest(w[j]);
+            return grid;
+          });
+    }
+    return {};
+  }
+
+ private:
+  clip_search how_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// SmoothQuant: outliers of inputs move into the weights, by scales that are folded into norms
+/// (Xiao et al. 2022).
 
 LINNET_NAMESPACE_BEGIN
 
@@ -464,7 +1401,7 @@ channel_statistics statistics_of(const channel_set<T>& set, const Stats& stats) 
 template <class M, class T>
 result<weights<M, T>> smooth(const weights<M, T>& w, const calibration<M>& stats,
                              const smoothquant& how = {}) LINNET_TRY {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::smooth: smooth first, quantize afterwards");
   static_assert(detail::has_channels<M>,
                 "linnet::smooth: this model does not say which channels its tensors share: it "
@@ -738,6 +1675,668 @@ LINNET_OR_OUT_OF_MEMORY("quantize")
 
 LINNET_NAMESPACE_END
 /// @file
+/// Block influence: how far each layer turns the residual stream (Men et al. 2024, ShortGPT).
+
+/// @file
+/// Importance: scores of what narrow() can leave out, from magnitudes, gradients or calibration.
+
+/// @file
+/// Channels, neurons and heads that stand and fall together: what is cut out of all of their
+/// tensors at once.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Units of which each has as many numbers in a row of each side: heads, or single channels.
+template <class T>
+struct cut_set {
+  index units = 0;              ///< 0 where a set was joined to another
+  index width = 0;              ///< channels of a unit
+  const char* whole = nullptr;  ///< why none can be left out, or null
+  std::string place{};          ///< the first tensor that has a side here
+  std::vector<channel_side<T>> writers{}, readers{};
+
+  /// Numbers of a unit along a side.
+  index span(index length) const { return length / units; }
+};
+
+/// One tensor, with the sets of its two axes, -1 where an axis is nobody's.
+template <class T>
+struct cut_tensor {
+  std::string name{};
+  tensor_info info{};
+  const T* data = nullptr;
+  index rows = -1, columns = -1;
+  bool by_mean_square = false;  ///< weights of a norm that divides by the root of a mean square
+  bool by_root = false;         ///< they make what is read over the root of the channels' number
+
+  /// The set of an axis.
+  index& axis(bool by_columns) { return by_columns ? columns : rows; }
+};
+
+/// All that stands and falls together in a model: its layers' `channels`, read for cutting.
+/// Normalised channels are those of the stream, and heads of queries those of the values that they
+/// share.
+template <class T>
+class cut_map {
+ public:
+  /// Asks model `M` for the channels of `w`, which must outlive the map.
+  template <class M>
+  explicit cut_map(const weights<M, T>& w) {
+    M::channels(channel_ends<cut_map>{this}, w.tree());
+    unite();
+    w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+      add(at.str(), info, numbers_in(leaf));
+    });
+  }
+  /// The sets that have sides.
+  const std::vector<cut_set<T>>& sets() const { return sets_; }
+  /// The tensors in the order of visit().
+  const std::vector<cut_tensor<T>>& tensors() const { return tensors_; }
+
+  // What layers say.
+  index open(index width, index head) {
+    sets_.push_back({head > 0 ? width / head : width, head > 0 ? head : 1});
+    parents_.push_back(std::ssize(parents_));
+    marks_.emplace_back();
+    return std::ssize(sets_) - 1;
+  }
+  void join(index a, index b) {
+    if (a < 0 || b < 0 || root(a) == root(b)) return;
+    a = root(a);
+    b = root(b);
+    parents_[at(b)] = a;
+    auto &to = sets_[at(a)], &from = sets_[at(b)];
+    if (!to.whole) to.whole = from.whole;
+    const index few = (std::min)(to.units, from.units), many = (std::max)(to.units, from.units);
+    if (many % few != 0) to.whole = "heads of unlike numbers";
+    to.width = to.units < from.units ? to.width : from.width;
+    to.units = few;
+    for (const auto& side : from.writers) add(to.writers, side);
+    for (const auto& side : from.readers) add(to.readers, side);
+    from = {};
+  }
+  void accompany(index a, index b) { join(a, b); }
+  void keep_whole(index set, const char* why) {
+    if (set >= 0 && !of(set).whole) of(set).whole = why;
+  }
+  void divide_by_root(index set) {
+    if (set >= 0) marks_[at(set)].by_root = true;
+  }
+  void fix(index, const char*) {}  // what keeps channels from being scaled or mixed
+  void elementwise(index, const char*) {}
+  void transform(index from, index to) { join(from, to); }
+  void normalise(index from, index to, const char* why) {
+    join(from, to);
+    if (to >= 0 && !why) marks_[at(to)].by_mean_square = true;
+  }
+  template <class Leaf>
+  void read(index set, const Leaf& leaf, const tensor_info& info) {
+    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
+  }
+  template <class Leaf>
+  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    if (set < 0 || !numbers_in(leaf)) return;
+    add(of(set).writers, side_of(leaf, info, by_columns));
+    if (is_vector(info.kind)) made_.push_back({numbers_in(leaf), set});
+  }
+
+ private:
+  struct mark {
+    bool by_mean_square = false, by_root = false;
+  };
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+  static bool is_vector(role kind) { return kind == role::scale || kind == role::bias; }
+  template <class Leaf>
+  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
+  }
+  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
+    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
+      to.push_back(one);
+  }
+  index root(index set) const {
+    while (parents_[at(set)] != set) set = parents_[at(set)];
+    return set;
+  }
+  cut_set<T>& of(index set) { return sets_[at(root(set))]; }
+
+  /// Joins sets that have a side of a tensor in common.
+  void unite() {
+    std::vector<std::pair<channel_side<T>, index>> seen;
+    for (index i = 0; i < std::ssize(sets_); ++i)
+      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
+        for (const auto& side : *sides) seen.push_back({side, i});
+    const auto before = [](const auto& a, const auto& b) {
+      return std::pair(a.first.data, a.first.by_columns) <
+             std::pair(b.first.data, b.first.by_columns);
+    };
+    std::stable_sort(seen.begin(), seen.end(), before);
+    for (std::size_t i = 1; i < seen.size(); ++i)
+      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
+  }
+  /// Adds a tensor of the model, and tells its sets of it. The first one names them.
+  void add(std::string name, const tensor_info& info, const T* data) {
+    cut_tensor<T> one{std::move(name), info, data};
+    for (index s = 0; s < std::ssize(sets_); ++s)
+      for (auto* const sides : {&sets_[at(s)].writers, &sets_[at(s)].readers})
+        for (auto& side : *sides)
+          if (side.data == data) {
+            side.ordinal = std::ssize(tensors_);
+            // A vector is a row here, and a column to the layer that made it.
+            one.axis(side.by_columns || is_vector(info.kind)) = s;
+            if (sets_[at(s)].place.empty()) sets_[at(s)].place = one.name;
+          }
+    for (const auto& [vector, set] : made_)
+      if (vector == data) {
+        one.by_mean_square = info.kind == role::scale && marks_[at(set)].by_mean_square;
+        one.by_root = one.by_root || marks_[at(set)].by_root;
+      }
+    tensors_.push_back(std::move(one));
+  }
+
+  std::vector<cut_set<T>> sets_;
+  std::vector<index> parents_;                      ///< of joined sets, themselves at the root
+  std::vector<mark> marks_;                         ///< of sets as they were opened
+  std::vector<std::pair<const T*, index>> made_{};  ///< vectors that write them
+  std::vector<cut_tensor<T>> tensors_;
+};
+
+/// The numbers of an axis that belong to some units, in order.
+inline std::vector<index> kept_numbers(const std::vector<index>& units, index span) {
+  std::vector<index> all;
+  for (const index unit : units)
+    for (index i = 0; i < span; ++i) all.push_back(unit * span + i);
+  return all;
+}
+/// The units with the highest scores, in order; of equal ones the first.
+inline std::vector<index> best_units(const std::vector<double>& scores, index count) {
+  std::vector<index> order(scores.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<index>(i);
+  const auto score = [&](index i) { return scores[static_cast<std::size_t>(i)]; };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](index a, index b) { return score(a) > score(b); });
+  order.resize(static_cast<std::size_t>(count));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Scores of neurons, heads, channels or layers, of which narrow() leaves out the lowest.
+struct unit_scores {
+  std::string place{};  ///< the first tensor that has them, or what stands before a layer's
+                        ///< number
+  std::vector<double> scores{};  ///< one for each, such as each head of keys and values
+};
+
+/// Scores of all that narrow() can leave out of model `M`: values, which may be changed or put
+/// together. `units` has neurons and heads of each layer, and channels of the stream.
+template <class M>
+struct importance {
+  std::vector<unit_scores> units{};   ///< as importance_of() finds them
+  std::vector<unit_scores> layers{};  ///< of each stack, see block_influence()
+};
+
+/// How the scores of the matrices that have a unit become one (Ma et al. 2023, LLM-Pruner).
+enum class aggregate {
+  sum,      ///< of all of them
+  product,  ///< their geometric mean: 0 where one of them is 0
+  largest,  ///< the largest one
+  readers   ///< sum of those that read it, such as `down` and `o`
+};
+
+namespace detail {
+
+inline constexpr const char* aggregate_names[] = {"sum", "product", "largest", "readers"};
+inline constexpr const char* taylor_terms[] = {"first", "second", "both"};
+
+}  // namespace detail
+
+/// Importance from the weights alone: the Euclidean norm of a unit's rows or columns in each
+/// matrix. Of a layer, the sum of the norms of its matrices.
+struct magnitude_score {
+  aggregate members = aggregate::sum;
+
+  static constexpr const char* name = "magnitude_score";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("members", self.members, detail::one_of(detail::aggregate_names));
+  }
+};
+
+/// Importance by a Taylor expansion of the loss (Molchanov et al. 2017; Ma et al. 2023,
+/// arXiv:2305.11627): what leaving out a unit changes the loss by, s = g w in first order. With
+/// squares of gradients s = w^2 g^2, or both: s = g w - w^2 g^2 / 2.
+struct taylor_score {
+  /// Which terms of the expansion are taken.
+  enum class terms { first, second, both };
+
+  terms order = terms::first;
+  bool signs = false;  ///< |sum of s| of a unit in a matrix instead of the sum of |s|
+  aggregate members = aggregate::sum;
+
+  static constexpr const char* name = "taylor_score";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("order", self.order, detail::one_of(detail::taylor_terms));
+    f("signs", self.signs, detail::one_of(detail::false_or_true));
+    f("members", self.members, detail::one_of(detail::aggregate_names));
+  }
+};
+
+/// Importance from what matrices read (Muralidharan et al. 2024, Minitron, arXiv:2407.14679).
+/// Neurons are scored by the inputs of `down`, heads by those of `o`. Channels of the stream are
+/// scored by what norms write, summed over the layers. Layers have no scores.
+struct activation_score {
+  bool squares = true;  ///< root of the mean square of inputs; else the mean of their magnitudes
+
+  static constexpr const char* name = "activation_score";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("squares", self.squares, detail::one_of(detail::false_or_true));
+  }
+};
+
+namespace detail {
+
+/// Folds the scores that a unit has in several matrices, one after the other.
+class member_scores {
+ public:
+  explicit member_scores(aggregate how) : how_(how) {}
+  void add(double score) {
+    ++members_;
+    sum_ += how_ == aggregate::product ? std::log(score) : score;
+    largest_ = (std::max)(largest_, score);
+  }
+  double score() const {
+    if (how_ == aggregate::product && members_ > 0) return std::exp(sum_ / members_);
+    return how_ == aggregate::largest ? largest_ : sum_;
+  }
+
+ private:
+  aggregate how_;
+  double sum_ = 0, largest_ = 0;
+  int members_ = 0;
+};
+
+/// Whether a tensor's numbers count in scores: norms, biases and tables of positions do not.
+inline bool has_scores(role kind) { return kind == role::matrix || kind == role::table; }
+
+/// The place before the first layer's number in a path, with that number and how many there are.
+struct layer_place {
+  std::string stack{};
+  index layer = -1, count = 0;
+};
+inline layer_place layer_of(const parameter_path& at) {
+  for (const parameter_path* p = &at; p; p = p->parent)
+    if (p->count > 0) return {p->parent ? p->parent->str() : std::string(), p->number, p->count};
+  return {};
+}
+/// The scores of a stack's layers, all 0 where there were none.
+inline std::vector<double>& scores_of_layers(std::vector<unit_scores>& all,
+                                             const layer_place& place) {
+  for (auto& one : all)
+    if (one.place == place.stack) return one.scores;
+  all.push_back({place.stack, std::vector<double>(static_cast<std::size_t>(place.count))});
+  return all.back().scores;
+}
+
+/// Scores of units: `member(side, first, count)` is that of some numbers along a side.
+template <class M, class T, class Member>
+importance<M> scores_of_units(const cut_map<T>& map, aggregate how, Member&& member) {
+  importance<M> made;
+  for (const auto& set : map.sets()) {
+    if (set.place.empty() || set.whole) continue;
+    unit_scores one{set.place, {}};
+    for (index unit = 0; unit < set.units; ++unit) {
+      member_scores all(how);
+      const auto look = [&](const std::vector<channel_side<T>>& sides) {
+        for (const auto& side : sides) {
+          const index span = set.span(side.length());
+          if (has_scores(side.kind)) all.add(member(side, unit * span, span));
+        }
+      };
+      if (how != aggregate::readers) look(set.writers);
+      look(set.readers);
+      one.scores.push_back(all.score());
+    }
+    made.units.push_back(std::move(one));
+  }
+  return made;
+}
+
+/// Scores from numbers: `salience(tensor, i)` of number i of a tensor, `fold` of those of a unit.
+template <class M, class T, class Salience, class Fold>
+importance<M> scores_of_numbers(const weights<M, T>& w, aggregate how, Salience&& salience,
+                                Fold&& fold) {
+  const cut_map<T> map(w);
+  auto made =
+      scores_of_units<M>(map, how, [&](const channel_side<T>& side, index first, index count) {
+        double sum = 0;
+        for (index j = first; j < first + count; ++j)
+          for (index i = 0; i < side.depth(); ++i)
+            sum += fold.term(
+                salience(static_cast<std::size_t>(side.ordinal), &side.at(j, i) - side.data));
+        return fold.score(sum);
+      });
+  std::size_t ordinal = 0;
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto&) {
+    const std::size_t tensor = ordinal++;
+    const layer_place place = layer_of(at);
+    if (place.count == 0 || !has_scores(info.kind)) return;
+    double sum = 0;
+    for (index i = 0; i < info.size(); ++i) sum += fold.term(salience(tensor, i));
+    scores_of_layers(made.layers, place)[static_cast<std::size_t>(place.layer)] += fold.score(sum);
+  });
+  return made;
+}
+
+struct euclidean {
+  static double term(double x) { return x * x; }
+  static double score(double sum) { return std::sqrt(sum); }
+};
+struct absolute {
+  bool signs = false;
+  double term(double x) const { return signs ? x : std::abs(x); }
+  static double score(double sum) { return std::abs(sum); }
+};
+
+template <class M, class T>
+result<void> fit_for_scores(const char* where, const weights<M, T>& w) {
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::importance_of: find scores first, quantize afterwards");
+  static_assert(has_channels<M>,
+                "linnet::importance_of: this model does not say which channels its tensors share: "
+                "it lacks channels(ends, p), see nn/channels.hpp");
+  return check_finite(w, where);
+}
+/// Sums of gradients, as those of sensitivities().
+template <class G>
+concept gradient_sums = requires(const G& g) {
+  g.of(index{}).mean(index{});
+  g.of(index{}).mean_square(index{});
+};
+/// Numbers of all tensors of weights or gradients, in the order of visit().
+template <class T, class W>
+std::vector<const T*> leaves_of(const W& w) {
+  std::vector<const T*> all;
+  w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    all.push_back(numbers_in(leaf));
+  });
+  return all;
+}
+inline error no_squares(const taylor_score& how) {
+  return {errc::invalid, taylor_score::name, "taylor_score.order",
+          "first, or sums of squares beside those of gradients",
+          taylor_terms[(std::min)(2, (std::max)(0, static_cast<int>(how.order)))]};
+}
+
+/// Refuses scores that are no numbers.
+template <class M>
+result<importance<M>> checked_scores(importance<M> made, const char* method) {
+  for (const auto* const all : {&made.units, &made.layers})
+    for (const auto& one : *all)
+      for (const double score : one.scores)
+        if (!is_finite(score))
+          return failure(errc::invalid, method, one.place, "finite scores", "a NaN or an infinity");
+  return made;
+}
+
+/// Scores by taylor_score: `first(tensor, i)` is the gradient, `second` its mean square.
+template <class M, class T, class First, class Second>
+result<importance<M>> taylor_scores(const weights<M, T>& w, const taylor_score& how, First&& first,
+                                    Second&& second) {
+  constexpr const char* name = taylor_score::name;
+  if (auto fit = acceptable("importance_of", name, how); !fit) return fit.error();
+  if (auto fit = fit_for_scores(name, w); !fit) return fit.error();
+  const auto numbers = leaves_of<T>(w);
+  const auto salience = [&](std::size_t tensor, index i) {
+    const auto x = static_cast<double>(numbers[tensor][i]);
+    switch (how.order) {
+      case taylor_score::terms::second:
+        return x * x * second(tensor, i);
+      case taylor_score::terms::both:
+        return x * first(tensor, i) - x * x * second(tensor, i) / 2;
+      default:
+        return x * first(tensor, i);
+    }
+  };
+  return checked_scores(scores_of_numbers(w, how.members, salience, absolute{how.signs}), name);
+}
+
+}  // namespace detail
+
+/// Scores by magnitude_score. Errors: errc::invalid for options and for weights that are not
+/// finite; the error of `w`; errc::out_of_memory.
+template <class M, class T>
+result<importance<M>> importance_of(const weights<M, T>& w,
+                                    const magnitude_score& how = {}) LINNET_TRY {
+  constexpr const char* name = magnitude_score::name;
+  if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
+  if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
+  const auto numbers = detail::leaves_of<T>(w);
+  const auto weight = [&](std::size_t tensor, index i) {
+    return static_cast<double>(numbers[tensor][i]);
+  };
+  return detail::checked_scores(
+      detail::scores_of_numbers(w, how.members, weight, detail::euclidean{}), name);
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+/// Scores by taylor_score in first order, from gradients of the loss by `w`, such as
+/// trainer::gradient() after accumulate(). Errors: errc::invalid for options, for weights and
+/// gradients that are not finite, and for an `order` that asks for squares; the error of `w`;
+/// errc::out_of_memory.
+template <class M, class T>
+result<importance<M>> importance_of(const weights<M, T>& w, const gradients<M, T>& gradient,
+                                    const taylor_score& how) LINNET_TRY {
+  if (how.order != taylor_score::terms::first) return detail::no_squares(how);
+  const auto slopes = detail::leaves_of<T>(gradient);
+  return detail::taylor_scores(
+      w, how, [&](std::size_t tensor, index i) { return static_cast<double>(slopes[tensor][i]); },
+      [](std::size_t, index) { return 0.0; });
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+/// Scores by taylor_score from sums over samples, those of sensitivities() or others for which
+/// `of(ordinal)` has mean(i) and mean_square(i) of each weight's gradient. Errors: errc::invalid
+/// for options, and for weights and gradients that are not finite. Also for sums of no samples, and
+/// without the squares that `order` asks for; the error of `w`; errc::out_of_memory.
+template <class M, class T, detail::gradient_sums G>
+result<importance<M>> importance_of(const weights<M, T>& w, const G& gradient,
+                                    const taylor_score& how) LINNET_TRY {
+  std::vector<decltype(gradient.of(index{}))> sums;
+  w.visit([&](const parameter_path&, const tensor_info&, const auto&) {
+    sums.push_back(gradient.of(std::ssize(sums)));
+  });
+  for (const auto& one : sums) {
+    if (one.samples == 0)
+      return error{errc::invalid, taylor_score::name, "gradient", "sums of at least one sample",
+                   "of none"};
+    if (how.order != taylor_score::terms::first && !one.squares) return detail::no_squares(how);
+  }
+  return detail::taylor_scores(
+      w, how, [&](std::size_t tensor, index i) { return sums[tensor].mean(i); },
+      [&](std::size_t tensor, index i) { return sums[tensor].mean_square(i); });
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+/// Scores by activation_score from statistics of calibrate() on these weights; moments are not
+/// needed. Units whose readers it did not see have no scores. Errors: errc::invalid for options and
+/// for weights that are not finite; the error of `w`; errc::out_of_memory.
+template <class M, class T>
+result<importance<M>> importance_of(const weights<M, T>& w, const calibration<M>& stats,
+                                    const activation_score& how) LINNET_TRY {
+  constexpr const char* name = activation_score::name;
+  if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
+  if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
+  const detail::cut_map<T> map(w);
+  importance<M> made;
+  for (const auto& set : map.sets()) {
+    if (set.place.empty() || set.whole) continue;
+    unit_scores one{set.place, std::vector<double>(static_cast<std::size_t>(set.units))};
+    std::vector<const double*> seen;
+    for (const auto* const sides : {&set.writers, &set.readers})  // a tied table is in both
+      for (const auto& side : *sides) {
+        const input_statistics x = stats.of(side.ordinal);
+        if (!side.by_columns || x.rows == 0 || x.width != side.length() ||
+            std::find(seen.begin(), seen.end(), x.magnitudes) != seen.end())
+          continue;
+        seen.push_back(x.magnitudes);
+        const index span = set.span(side.length());
+        for (index unit = 0; unit < set.units; ++unit) {
+          double sum = 0;
+          for (index j = unit * span; j < (unit + 1) * span; ++j)
+            sum += (how.squares ? x.squares[j] : x.magnitudes[j]) / static_cast<double>(x.rows);
+          one.scores[static_cast<std::size_t>(unit)] += how.squares ? std::sqrt(sum) : sum;
+        }
+      }
+    if (seen.empty()) one.scores.clear();
+    made.units.push_back(std::move(one));
+  }
+  return detail::checked_scores(std::move(made), name);
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of block_influence().
+struct influence_options {
+  index batches = 128;  ///< batches that are read, unless the text ends before
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+  }
+};
+
+namespace detail {
+
+/// Sums up the cosines between what each layer reads and writes.
+class cosine_gatherer {
+ public:
+  /// The cosines of one layer, one for each row.
+  struct layer_cosines {
+    double sum = 0;
+    index rows = 0;
+  };
+  explicit cosine_gatherer(index layers) : layers_(static_cast<std::size_t>(layers)) {}
+  /// The hook for ops::execution.
+  ops::layer_tap tap() {
+    return {this, [](void* self, const ops::execution& on, const ops::layer_values& x) {
+              on.threads.once([&] { static_cast<cosine_gatherer*>(self)->add(x); });
+            }};
+  }
+  /// All layers, in the order in which they run.
+  const std::vector<layer_cosines>& layers() const { return layers_; }
+
+ private:
+  void add(const ops::layer_values& v) {
+    layer_cosines& layer = layers_[next_++ % layers_.size()];
+    layer.rows += v.rows;
+    for (index i = 0; i < v.rows; ++i) {
+      const float *const x = v.x + i * v.width, *const y = v.y + i * v.width;
+      double xx = 0, yy = 0, xy = 0;
+      for (index j = 0; j < v.width; ++j) {
+        const auto a = static_cast<double>(x[j]), b = static_cast<double>(y[j]);
+        xx += a * a;
+        yy += b * b;
+        xy += a * b;
+      }
+      // A row of zeros has no direction: its cosine is 0. One that is passed on has exactly 1.
+      if (const double lengths = std::sqrt(xx * yy); lengths != 0) layer.sum += xy / lengths;
+    }
+  }
+  std::vector<layer_cosines> layers_;
+  std::size_t next_ = 0;  ///< layers that ran so far
+};
+
+/// The stacks of model `M` in the order in which they run, each with its layers' scores, all 0.
+template <class M>
+std::vector<unit_scores> stacks_of() {
+  std::vector<std::string> places;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info&) {
+        const layer_place place = layer_of(at);
+        if (place.count > 0 && (places.empty() || places.back() != place.stack))
+          places.push_back(place.stack);
+      },
+      parameter_path{});
+  std::vector<index> counts;
+  if constexpr (requires { M::shape.encoder_layers; })
+    counts = {M::shape.encoder_layers, M::shape.decoder_layers};
+  else
+    counts = {M::shape.layers};
+  places.resize(counts.size(), "blocks");  // blocks that share all of it have no places
+  std::vector<unit_scores> made;
+  for (std::size_t i = 0; i < counts.size(); ++i)
+    made.push_back({places[i], std::vector<double>(static_cast<std::size_t>(counts[i]))});
+  return made;
+}
+
+}  // namespace detail
+
+/// Runs `w` on batches and scores each layer by how far it turns the residual stream, for
+/// `importance::layers`: 1 minus the mean cosine of a token's states before and behind it. A layer
+/// that changes nothing has 0. `batches(i)` returns batch number i, a view that is read before the
+/// next call; an empty one ends the text. Padding of batches with lengths is left out. Results are
+/// the same for any number of threads. Errors: errc::invalid for options, limits, weights or a
+/// batch that do not fit. Also for no batch at all, and states that are not finite;
+/// errc::out_of_memory.
+template <class M, class Batches>
+result<std::vector<unit_scores>> block_influence(const weights<M>& w, Batches&& batches,
+                                                 const limits& l,
+                                                 const influence_options& how = {}) LINNET_TRY {
+  constexpr const char* where = "block_influence";
+  const index needed = detail::watched_model<M>::bytes(l);
+  if (auto fit = detail::acceptable<M>(where, l, needed); !fit) return fit.error();
+  if (auto fit = detail::acceptable(where, "influence_options", how); !fit) return fit.error();
+  if (auto fit = check_finite(w, where); !fit) return fit.error();
+  const auto p = linnet::pack(w);
+  if (!p.valid()) return p.error();
+  detail::watched_model<M> model(p, l);
+  if (!model.valid()) return detail::out_of_memory(where, needed);
+  auto made = detail::stacks_of<M>();
+  index count = 0;
+  for (const auto& stack : made) count += std::ssize(stack.scores);
+  detail::cosine_gatherer gatherer(count);
+  const ops::layer_tap tap = gatherer.tap();
+  const auto read = model.run_all(
+      where, batches, 0, how.batches, [&](ops::execution& on) { on.layers = &tap; },
+      []() -> result<void> { return {}; });
+  if (!read) return read.error();
+  if (*read == 0) return error{errc::invalid, where, "batches", "at least one", "none"};
+  std::size_t next = 0;
+  for (auto& stack : made)
+    for (double& score : stack.scores) {
+      const auto& layer = gatherer.layers()[next++];
+      score = 1 - layer.sum / static_cast<double>(layer.rows);
+      if (!is_finite(score))
+        return error{errc::invalid, where,
+                     "layer " + std::to_string(&score - stack.scores.data()) + " of " + stack.place,
+                     "finite states", "a NaN or an infinity"};
+    }
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("block_influence")
+
+LINNET_NAMESPACE_END
+/// @file
 /// GPTQ: rounds a matrix input by input, and lets later inputs make up for the error (Frantar et
 /// al. 2022).
 
@@ -773,8 +2372,6 @@ LINNET_NAMESPACE_END
 #pragma pop_macro("max")
 #pragma pop_macro("min")
 
-#include <string>
-
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
@@ -793,6 +2390,12 @@ struct group_of_rows {
 
   const double* row(index r) const { return w + r * stride; }
   code_grid<S>& grid(index r) const { return grids[r * step]; }
+};
+/// A method that leaves inputs out: unit() inputs together, of which choose() sees the numbers
+/// before the first of them is rounded.
+template <class How>
+concept chooses_inputs = requires(How& how) {
+  how.unit();
 };
 /// Rounding for error_compensation::round() in which every number takes the nearest code.
 template <class S>
@@ -888,7 +2491,12 @@ class error_compensation {
              How& how) const {
     using grid = code_grid<S>;
     const index group = S::group > 0 ? S::group : columns;
-    const index groups = (columns + group - 1) / group, strip = (std::min)(rows, rows_at_a_time);
+    const index groups = (columns + group - 1) / group;
+    index strip = (std::min)(rows, rows_at_a_time), unit = 0;
+    if constexpr (chooses_inputs<How>) {
+      unit = how.unit();
+      if (how.sees_all_rows()) strip = rows;
+    }
     const index rounded = columns - std::ssize(last_);
     const bool ahead = S::group == 0 || by.act_order;  // scales of the weights as they were
     grid whole;
@@ -896,7 +2504,8 @@ class error_compensation {
       const std::vector<double> all(from, from + rows * columns);
       whole = grid::fit(rows * columns, all.data());
     }
-    const index widest = (std::min)(columns, by.block + (ahead ? 0 : group));
+    const index wider = ahead ? unit : unit > 0 ? columns : group;  // than by.block
+    const index widest = (std::min)(columns, by.block + wider);
     std::vector<double> numbers(at(strip * columns)), errors(at(strip * widest)), members;
     std::vector<typename S::value> codes(at(strip * columns));
     std::vector<index> inputs;
@@ -921,15 +2530,26 @@ class error_compensation {
                                    grids.data() + g, groups});
       }
       const auto group_at = [&](index i) { return order_[at(i)] / group; };
+      const auto new_group = [&](index i) { return i == 0 || group_at(i) != group_at(i - 1); };
+      const auto new_unit = [&](index i) { return unit > 0 && i % unit == 0; };
+      const auto rows_of = [&](index first, index size, code_grid<S>* g) {
+        return group_of_rows<S>{
+            r0, count, size, numbers.data() + first, columns, order_.data() + first, g, groups};
+      };
       for (index first = 0, end = 0; first < rounded; first = end) {
-        // A block ends where a group does, so that a group's scale sees no weight that is behind.
+        // A block ends where a group and a unit do, so that none sees a weight that is behind.
         end = (std::min)(rounded, first + by.block);
-        while (!ahead && end < rounded && group_at(end) == group_at(end - 1)) ++end;
+        while (end < rounded && ((!ahead && !new_group(end)) || (unit > 0 && !new_unit(end))))
+          ++end;
         for (index a = first, b = end; a < end; a = b) {
-          for (b = ahead ? end : a + 1; b < end && group_at(b) == group_at(a);) ++b;
-          if (!ahead)
-            how.fit(group_of_rows<S>{r0, count, b - a, numbers.data() + a, columns,
-                                     order_.data() + a, grids.data() + group_at(a), groups});
+          for (b = a + 1; b < end && (ahead || !new_group(b)) && !new_unit(b);) ++b;
+          if (!ahead && new_group(a)) {
+            index last = a + 1;
+            while (last < end && !new_group(last)) ++last;
+            how.fit(rows_of(a, last - a, grids.data() + group_at(a)));
+          }
+          if constexpr (chooses_inputs<How>)
+            if (new_unit(a)) how.choose(rows_of(a, (std::min)(unit, rounded - a), nullptr));
           for (index r = 0; r < count; ++r) {
             double* const row = numbers.data() + r * columns;
             for (index i = a; i < b; ++i) {
@@ -1140,9 +2760,463 @@ class hqq::rounder {
 
 LINNET_NAMESPACE_END
 /// @file
-/// OWQ: the inputs whose rounding would cost most stay in higher precision (Lee et al. 2023).
+/// Narrow: structured pruning, which makes weights of a smaller model of the same family.
 
-#include <limits>
+/// @file
+/// The types that narrow() makes, and the rules that their shapes keep.
+
+#include <array>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The widths and counts of a shape that narrow() may make smaller.
+constexpr auto cut_numbers(const decoder_shape& s) {
+  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.kv_heads, s.layers};
+}
+constexpr auto cut_numbers(const encoder_shape& s) {
+  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.heads, s.layers};
+}
+constexpr auto cut_numbers(const t5_shape& s) {
+  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.encoder_layers, s.decoder_layers};
+}
+/// Query heads of each head of keys and values.
+constexpr index group_of(const decoder_shape& s) {
+  return s.kv_heads > 0 && s.heads % s.kv_heads == 0 ? s.heads / s.kv_heads : 0;
+}
+template <class Shape>
+constexpr index group_of(const Shape&) {
+  return 1;
+}
+constexpr index head_width_of(const t5_shape& s) { return s.d_kv; }
+template <class Shape>
+constexpr index head_width_of(const Shape& s) {
+  return s.head_width();
+}
+/// Whether shapes have all other numbers in common, but for eps and d_kv.
+constexpr bool same_rest(const decoder_shape& a, const decoder_shape& b) {
+  return a.vocabulary == b.vocabulary && a.context == b.context && a.rope_theta == b.rope_theta;
+}
+constexpr bool same_rest(const encoder_shape& a, const encoder_shape& b) {
+  return a.vocabulary == b.vocabulary && a.context == b.context && a.types == b.types &&
+         a.position_offset == b.position_offset && a.rope_theta == b.rope_theta;
+}
+constexpr bool same_rest(const t5_shape& a, const t5_shape& b) {
+  return a.vocabulary == b.vocabulary && a.buckets == b.buckets && a.max_distance == b.max_distance;
+}
+
+/// Whether a model has narrower shapes, of this type.
+template <class M, auto Shape>
+concept takes_shape = requires {
+  typename M::template with_shape<M::shape>;
+  requires std::is_same_v<std::remove_cvref_t<decltype(Shape)>,
+                          std::remove_cvref_t<decltype(M::shape)>>;
+};
+
+/// The eps that means for `d` channels of model `M` what its own means. The mean square of an
+/// RMSNorm is of fewer numbers, and grows.
+template <class M>
+constexpr double narrowed_eps(index d) {
+  if (!std::is_same_v<typename M::norm, norm::rms> || d < 1) return M::shape.eps;
+  return M::shape.eps * (static_cast<double>(M::shape.d_model) / static_cast<double>(d));
+}
+/// The shape that narrow() gives model `M`: heads keep their width.
+template <class M, auto Shape>
+constexpr auto narrowed_shape() {
+  auto s = Shape;
+  if (s.d_kv == 0 && head_width_of(s) != head_width_of(M::shape)) s.d_kv = head_width_of(M::shape);
+  if (s.eps == M::shape.eps) s.eps = narrowed_eps<M>(s.d_model);
+  return s;
+}
+/// Words for what keeps `Shape` from being a smaller one of model `M`; true where nothing does.
+template <class M, auto Shape>
+constexpr bool narrows() {
+  if constexpr (!takes_shape<M, Shape>) {
+    static_assert(never<M>,
+                  "linnet::narrow: the shape must be of the model's family, a decoder_shape, "
+                  "encoder_shape or t5_shape; other families have no narrower shape");
+  } else {
+    constexpr auto from = cut_numbers(M::shape), to = cut_numbers(Shape);
+    constexpr bool fewer = [](auto a, auto b) {
+      for (std::size_t i = 0; i < a.size(); ++i)
+        if (b[i] > a[i] || b[i] < 1) return false;
+      return true;
+    }(from, to);
+    constexpr auto made = narrowed_shape<M, Shape>();
+    if constexpr (!fewer)
+      static_assert(never<M>,
+                    "linnet::narrow: d_model, d_ff, heads and layers must be given, and none may "
+                    "be larger than the model's");
+    else if constexpr (from == to)
+      static_assert(never<M>,
+                    "linnet::narrow: the shape is no narrower than the model's; make d_model, "
+                    "d_ff, heads or layers smaller");
+    else if constexpr (!same_rest(M::shape, Shape))
+      static_assert(never<M>,
+                    "linnet::narrow: vocabulary, context and the numbers of positions must be the "
+                    "model's");
+    else if constexpr (group_of(M::shape) != group_of(Shape))
+      static_assert(never<M>,
+                    "linnet::narrow: heads go in whole groups: heads / kv_heads must be the "
+                    "model's");
+    else if constexpr (head_width_of(made) != head_width_of(M::shape))
+      static_assert(never<M>,
+                    "linnet::narrow: heads keep their width: give d_kv of the model, or 0");
+    else if constexpr (made.eps != narrowed_eps<M>(made.d_model))
+      static_assert(never<M>, "linnet::narrow: eps must be the model's");
+    else
+      return true;
+  }
+  return false;
+}
+template <class M, auto Shape, bool Fits = narrows<M, Shape>()>
+struct narrowed_model {
+  using type = typename M::template with_shape<narrowed_shape<M, Shape>()>;
+};
+/// Stands in for what was refused, so that nothing is said of it again.
+template <class M, auto Shape>
+struct narrowed_model<M, Shape, false> {
+  using type = M;
+};
+
+}  // namespace detail
+
+/// The model type that narrow() makes: M of a smaller shape, with the same policies. Its
+/// vocabulary, positions and heads' width are those of M: a `d_kv` of 0 stands for that width. With
+/// RMSNorm, `eps` is that of M times the ratio of d_model.
+template <class M, auto Shape>
+using narrowed = typename detail::narrowed_model<M, Shape>::type;
+
+namespace detail {
+
+/// Words for layers that cannot be the ones that stay; true for others.
+template <class M, index... Keep>
+constexpr bool fit_layers() {
+  constexpr bool once = [] {
+    if constexpr (requires { M::sharing::repeats; }) return M::sharing::repeats == 1;
+    return true;
+  }();
+  constexpr bool ordered = [] {
+    index before = -1;
+    for (const index layer : {Keep..., M::shape.layers}) {
+      if (layer <= before) return false;
+      before = layer;
+    }
+    return sizeof...(Keep) > 0;
+  }();
+  static_assert(once,
+                "linnet::drop_layers: blocks of sharing::repeat<n> run several times; narrow() by "
+                "scores in importance.layers instead");
+  static_assert(ordered,
+                "linnet::drop_layers: give the layers that stay, in order, from 0 on and below the "
+                "model's");
+  return once && ordered;
+}
+/// The model with some of its layers.
+template <class M, index... Keep>
+struct some_layers {
+  static constexpr auto shape = [] {
+    auto s = M::shape;
+    s.layers = sizeof...(Keep);
+    return s;
+  }();
+  using type = narrowed<M, shape>;
+};
+/// M itself stands in for what was refused.
+template <class M, bool Fits, index... Keep>
+struct layers_of_model : some_layers<M, Keep...> {};
+template <class M, index... Keep>
+struct layers_of_model<M, false, Keep...> {
+  using type = M;
+};
+
+}  // namespace detail
+
+/// The model type that drop_layers() makes.
+template <class M, index... Keep>
+using with_layers =
+    typename detail::layers_of_model<M, detail::fit_layers<M, Keep...>(), Keep...>::type;
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The path of a parameter with other numbers of layers.
+template <class F>
+std::string renumbered(const parameter_path& at, F&& f) {
+  if (at.count > 0) {
+    parameter_path one = at;
+    one.number = f(layer_of(at));
+    return one.str();
+  }
+  if (!at.parent) return at.str();
+  std::string text = renumbered(*at.parent, f);
+  if (at.name.empty() && at.number < 0) return text;
+  const std::string last = parameter_path{nullptr, at.name, at.number, 0}.str();
+  return text.empty() ? last : text + '.' + last;
+}
+
+/// Cuts weights of model `M` down to those of `N`.
+template <class M, class N, class T>
+class cutter {
+ public:
+  cutter(const weights<M, T>& w, const importance<M>& scores) : map_(w), scores_(scores) {
+    w.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
+      places_.push_back(layer_of(at));
+      if (places_.back().count > 0) counts_of(places_.back(), true);
+    });
+  }
+  /// Fills the weights of `N`. Errors: errc::invalid.
+  result<void> cut(weights<N, T>& to) {
+    if (auto fit = choose_layers(to); !fit) return fit.error();
+    if (auto fit = match(to); !fit) return fit.error();
+    if (auto fit = choose_units(); !fit) return fit.error();
+    copy(to);
+    return {};
+  }
+
+ private:
+  /// A stack of layers: how many it had, and which are left.
+  struct stack {
+    std::string place{};
+    index count = 0;
+    std::vector<index> kept{};
+  };
+  static error unfit(std::string what, std::string expected, std::string got) {
+    return {errc::invalid, "narrow", std::move(what), std::move(expected), std::move(got)};
+  }
+  stack* counts_of(const layer_place& place, bool add) {
+    for (auto& one : stacks_)
+      if (one.place == place.stack) return &one;
+    if (!add) return nullptr;
+    stacks_.push_back({place.stack, place.count, {}});
+    return &stacks_.back();
+  }
+
+  /// Which layers are left of each stack.
+  result<void> choose_layers(const weights<N, T>& to) {
+    std::vector<layer_place> places;
+    to.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
+      const layer_place place = layer_of(at);
+      if (place.count > 0 && (places.empty() || places.back().stack != place.stack))
+        places.push_back(place);
+    });
+    for (const auto& place : places) {
+      stack* const from = counts_of(place, false);
+      if (!from || !from->kept.empty()) continue;
+      std::vector<double> scores(static_cast<std::size_t>(from->count));
+      if (place.count < from->count) {
+        const unit_scores* found = nullptr;
+        for (const auto& one : scores_.layers)
+          if (one.place == place.stack) found = &one;
+        const index given = found ? std::ssize(found->scores) : 0;
+        if (given == 0 || given % from->count != 0)
+          return unfit("layers of " + place.stack,
+                       std::to_string(from->count) +
+                           " scores in importance.layers, such as those of block_influence()",
+                       std::to_string(given));
+        if (auto fit = check_scores(*found); !fit) return fit.error();
+        const index times = given / from->count;  // that a block runs in a row
+        for (index i = 0; i < given; ++i)
+          scores[static_cast<std::size_t>(i / times)] += found->scores[static_cast<std::size_t>(i)];
+      }
+      from->kept = best_units(scores, place.count);
+    }
+    return {};
+  }
+  static result<void> check_scores(const unit_scores& one) {
+    for (std::size_t i = 0; i < one.scores.size(); ++i)
+      if (!is_finite(one.scores[i]))
+        return unfit("score " + std::to_string(i) + " of " + one.place, "a finite number",
+                     "a NaN or an infinity");
+    return {};
+  }
+
+  /// Finds what each tensor of `N` is cut from, and how many units of each set are left.
+  result<void> match(const weights<N, T>& to) {
+    left_.assign(map_.sets().size(), 0);
+    error why{};
+    bool fits = true;
+    to.visit([&](const parameter_path& at, const tensor_info& info, const auto&) {
+      if (!fits) return;
+      const std::string name = renumbered(at, [&](const layer_place& place) {
+        const stack* const from = counts_of(place, false);
+        return from ? from->kept[static_cast<std::size_t>(place.layer)] : place.layer;
+      });
+      const auto& all = map_.tensors();
+      const auto found =
+          std::find_if(all.begin(), all.end(), [&](const auto& one) { return one.name == name; });
+      if (found == all.end()) {
+        why = unlike(at.str());
+        fits = false;
+        return;
+      }
+      sources_.push_back(found - all.begin());
+      for (const bool columns : {false, true})
+        if (fits) fits = match_axis(*found, columns, columns ? info.columns : info.rows, why);
+    });
+    if (!fits) return why;
+    for (index i = 0; i < std::ssize(places_); ++i) {  // a first layer may have fewer tensors
+      const layer_place& place = places_[static_cast<std::size_t>(i)];
+      const stack* const of = place.count > 0 ? counts_of(place, false) : nullptr;
+      const bool stays =
+          !of || std::find(of->kept.begin(), of->kept.end(), place.layer) != of->kept.end();
+      if (stays && std::find(sources_.begin(), sources_.end(), i) == sources_.end())
+        return unlike(map_.tensors()[static_cast<std::size_t>(i)].name);
+    }
+    return {};
+  }
+  static error unlike(std::string tensor) {
+    return unfit(std::move(tensor), "layers that stay in a place of their kind",
+                 "a layer that moves to one of another kind");
+  }
+  /// Whether an axis of a tensor can have `size` numbers.
+  bool match_axis(const cut_tensor<T>& from, bool by_columns, index size, error& why) {
+    const index set = by_columns ? from.columns : from.rows,
+                whole = by_columns ? from.info.columns : from.info.rows;
+    const std::string side = (by_columns ? "columns of " : "rows of ") + from.name;
+    if (set < 0) {
+      if (size == whole) return true;
+      why = unfit(side, "channels that a layer names, see nn/channels.hpp",
+                  "a layer that does not say which channels it shares");
+      return false;
+    }
+    const auto& units = map_.sets()[static_cast<std::size_t>(set)];
+    index& left = left_[static_cast<std::size_t>(set)];
+    const index span = units.span(whole);
+    if (size != whole && units.whole) {
+      why = unfit(side, "channels that can be left out", units.whole);
+      return false;
+    }
+    if (size % span != 0 || (left > 0 && left != size / span)) {
+      why = unfit(side,
+                  left > 0 ? std::to_string(left * span) + " as its neighbours have"
+                           : "a multiple of " + std::to_string(span),
+                  std::to_string(size));
+      return false;
+    }
+    left = size / span;
+    return true;
+  }
+
+  /// Which units are left of each set.
+  result<void> choose_units() {
+    kept_.resize(left_.size());
+    std::size_t given = 0;
+    for (std::size_t s = 0; s < left_.size(); ++s) {
+      const auto& set = map_.sets()[s];
+      const bool scored = !set.place.empty() && !set.whole;
+      const unit_scores* const found =
+          scored && given < scores_.units.size() ? &scores_.units[given++] : nullptr;
+      if (left_[s] == 0) continue;
+      std::vector<double> scores(static_cast<std::size_t>(set.units));
+      if (left_[s] < set.units) {
+        if (!found || found->place != set.place || std::ssize(found->scores) != set.units)
+          return unfit("units of " + set.place,
+                       std::to_string(set.units) +
+                           " scores in importance.units, as importance_of() gives them",
+                       found ? std::to_string(found->scores.size()) + " of " + found->place
+                             : std::string("none"));
+        if (auto fit = check_scores(*found); !fit) return fit.error();
+        scores = found->scores;
+      }
+      kept_[s] = best_units(scores, left_[s]);
+    }
+    return {};
+  }
+
+  std::vector<index> numbers(index set, index size) const {
+    if (set >= 0)
+      return kept_numbers(kept_[static_cast<std::size_t>(set)],
+                          map_.sets()[static_cast<std::size_t>(set)].span(size));
+    std::vector<index> all(static_cast<std::size_t>(size));
+    for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<index>(i);
+    return all;
+  }
+  void copy(weights<N, T>& to) const {
+    std::size_t next = 0;
+    to.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      const auto& from = map_.tensors()[static_cast<std::size_t>(sources_[next++])];
+      const auto rows = numbers(from.rows, from.info.rows),
+                 columns = numbers(from.columns, from.info.columns);
+      const double factor = gain(from, info);
+      T* y = numbers_in(leaf);
+      for (const index i : rows)
+        for (const index j : columns) {
+          const T x = from.data[i * from.info.columns + j];
+          *y++ = factor == 1 ? x : static_cast<T>(static_cast<double>(x) * factor);
+        }
+    });
+  }
+  /// The factor of a norm's weights, so that fewer channels mean what they meant.
+  static double gain(const cut_tensor<T>& from, const tensor_info& to) {
+    const double ratio = static_cast<double>(from.info.columns) / static_cast<double>(to.columns);
+    const int power = (from.by_mean_square ? 1 : 0) - (from.by_root ? 1 : 0);
+    return power == 0 ? 1 : power > 0 ? std::sqrt(ratio) : 1 / std::sqrt(ratio);
+  }
+
+  cut_map<T> map_;
+  const importance<M>& scores_;
+  std::vector<layer_place> places_;  ///< of each of M's tensors
+  std::vector<stack> stacks_;
+  std::vector<index> sources_;            ///< the tensor that each of N's is cut from
+  std::vector<index> left_;               ///< units of each set
+  std::vector<std::vector<index>> kept_;  ///< which they are
+};
+
+template <class N, class M, class T>
+result<weights<N, T>> cut_weights(const weights<M, T>& w, const importance<M>& scores) {
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::narrow: narrow first, quantize afterwards");
+  static_assert(has_channels<M>,
+                "linnet::narrow: this model does not say which channels its tensors share: it "
+                "lacks channels(ends, p), see nn/channels.hpp");
+  if (!w.valid()) return w.error();
+  weights<N, T> made;
+  if (!made.valid()) return made.error();
+  if (auto fit = cutter<M, N, T>(w, scores).cut(made); !fit) return fit.error();
+  return made;
+}
+
+}  // namespace detail
+
+/// Leaves out what `scores` says is least important: layers, feed-forward neurons, heads with all
+/// queries of their keys and values, and channels of the stream. Of equal scores the first stay.
+/// All tensors that share a channel lose it. The result computes what `w` computes with zeros for
+/// what is left out, up to rounding. A LayerNorm of fewer channels has another mean, though, and so
+/// has a post-norm model of fewer layers. Errors: errc::invalid for scores that are missing or not
+/// finite, and for widths whose layers do not say what they share. Also the error of `w`;
+/// errc::out_of_memory.
+template <auto Shape, class M, class T>
+result<weights<narrowed<M, Shape>, T>> narrow(const weights<M, T>& w,
+                                              const importance<M>& scores) LINNET_TRY {
+  return detail::cut_weights<narrowed<M, Shape>>(w, scores);
+}
+LINNET_OR_OUT_OF_MEMORY("narrow")
+
+/// Weights of the layers `Keep` alone, which are numbered from 0. The others are skipped in the
+/// result, and nothing else changes. Errors: errc::invalid where the layers left are of another
+/// kind than those in their places; the error of `w`; errc::out_of_memory.
+template <index... Keep, class M, class T>
+result<weights<with_layers<M, Keep...>, T>> drop_layers(const weights<M, T>& w) LINNET_TRY {
+  importance<M> scores;
+  w.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
+    const detail::layer_place place = detail::layer_of(at);
+    if (place.count == 0) return;
+    auto& all = detail::scores_of_layers(scores.layers, place);
+    for (const index layer : {Keep...})
+      if (layer < place.count) all[static_cast<std::size_t>(layer)] = 1;
+  });
+  return detail::cut_weights<with_layers<M, Keep...>>(w, scores);
+}
+LINNET_OR_OUT_OF_MEMORY("drop_layers")
+
+LINNET_NAMESPACE_END
+/// @file
+/// OWQ: the inputs whose rounding would cost most stay in higher precision (Lee et al. 2023).
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1318,8 +3392,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Rotations of the residual stream and of values that spread outliers over all channels, folded
 /// into the weights (Ashkboos et al. 2024).
-
-#include <cstdint>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1505,7 +3577,7 @@ using rotated = typename detail::untied_model<M>::type;
 /// and RMSNorms, which is named; the error of `w`; errc::out_of_memory.
 template <class M, class T>
 result<weights<rotated<M>, T>> rotate(const weights<M, T>& w, const quarot& how = {}) LINNET_TRY {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::rotate: rotate first, quantize afterwards");
   static_assert(detail::has_channels<M>,
                 "linnet::rotate: this model does not say which channels its tensors share: it "
@@ -1550,7 +3622,9 @@ struct online_model {
     using type = Attention;
   };
   template <class Attention>
-  requires(Attention::supports_low_rank) struct rotated_attention<Attention> {
+  requires(Attention::supports_low_rank && !requires {
+    typename Attention::plain;  // it rotates already
+  }) struct rotated_attention<Attention> {
     using type = attention::hadamard<Attention>;
   };
   using type = typename M::template with<linnet::ffn::policy, ffn>::template with<
@@ -1573,7 +3647,7 @@ result<weights<online_rotated<M>, T>> rotate_online(const weights<M, T>& w) LINN
   static_assert(!std::is_same_v<online_rotated<M>, M>,
                 "linnet::rotate_online: this decoder has neither softmax attention nor a standard "
                 "or gated feed-forward");
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::rotate_online: rotate first, quantize afterwards");
   if (auto fit = check_finite(w, "rotate_online"); !fit) return fit.error();
   weights<online_rotated<M>, T> turned;
@@ -1598,119 +3672,305 @@ LINNET_OR_OUT_OF_MEMORY("rotate_online")
 
 LINNET_NAMESPACE_END
 /// @file
-/// Quantize block by block: each block is calibrated on what the blocks before it give once they
-/// are rounded.
+/// Sensitivities: sums of the loss's gradient and of its square for each weight, over samples.
+
+#include <optional>
 
 LINNET_NAMESPACE_BEGIN
 
-namespace detail {
+/// Options of sensitivities().
+struct sensitivity_options {
+  index batches = 128;    ///< batches that are read, unless the text ends before
+  bool sequences = true;  ///< whether each sequence is a sample, else each batch is one
+  bool squares = true;    ///< whether squares of gradients are summed, which takes half the memory
 
-/// A number that two paths share if they are the same, but by chance.
-constexpr std::uint64_t path_key(const parameter_path& at) {
-  const std::uint64_t above = at.parent ? path_key(*at.parent) : 1;
-  return (above ^ stream_of(at.name) ^ static_cast<std::uint64_t>(at.number + 1)) *
-         0x9e3779b97f4a7c15u;
-}
-/// The block that a parameter is of: the outermost element of an array on its path, else the root.
-constexpr const parameter_path& outermost_element(const parameter_path& at) {
-  const parameter_path *block = nullptr, *root = &at;
-  for (const parameter_path* p = &at; p; root = p, p = p->parent)
-    if (p->number >= 0) block = p;
-  return block ? *block : *root;
-}
-/// Calls f(path, info, starts) for the tensors of `M`; `starts` says whether a block begins.
-template <class M, class F>
-constexpr void each_in_blocks(F&& f) {
-  std::uint64_t block = 0;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        const std::uint64_t before = std::exchange(block, path_key(outermost_element(at)));
-        f(at, info, before != block);
-      },
-      parameter_path{});
-}
-/// Bytes of the statistics of one block of `M`, at most.
-template <class M>
-constexpr index largest_block_bytes(bool moments) {
-  index most = 0, block = 0;
-  each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
-    if (starts) block = 0;
-    if (info.stored()) block = add_sizes(block, input_arrays::bytes(info.columns, moments));
-    most = (std::max)(most, block);
-  });
-  return most;
-}
-
-}  // namespace detail
-
-/// Bytes that quantize_in_blocks() takes beside its result, at most: the statistics of one block
-/// and a copy of the weights in f32. To that comes what calibrate() runs the model in.
-template <class M>
-constexpr index sequential_bytes(bool moments = true) {
-  return add_sizes(detail::largest_block_bytes<M>(moments), weights<M>::bytes());
-}
-
-/// Rounds the matrices of `w` to storage `S` by a method, block by block in the order of
-/// M::visit(). A block, such as a layer, is calibrated behind what is rounded before it, the token
-/// table included (Frantar et al. 2022, section 4). So it makes up for those errors as well.
-/// Batches are read once for each block: `batches(i)` returns the same each time. The first layer
-/// behind a table that is not rounded is what calibrate() and quantize() give. So is all by methods
-/// that read no inputs. Results are the same for any number of threads. Errors: those of
-/// calibrate() and quantize().
-template <class S, class A = compute::f32, class M, class Batches, class Method>
-result<weights<quantized<M, S, A>>> quantize_in_blocks(
-    const weights<M>& w, Batches&& batches, const limits& l, const Method& how,
-    const calibration_options& options = {}) LINNET_TRY {
-  constexpr bool rounds = rounding_method<Method>;
-  static_assert(
-      rounds,
-      "linnet::quantize_in_blocks: the method must round each matrix alone, which awq does "
-      "not; scale by smooth<storage>(weights, statistics, awq) and give its clip_search");
-  static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet::quantize_in_blocks: the source must be stored in f32");
-  if (auto fit = detail::acceptable("quantize", Method::name, how); !fit) return fit.error();
-  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
-  weights<quantized<M, S, A>> rounded;
-  weights<M> current = w.clone();  // what is rounded already is that here
-  if (!rounded.valid()) return rounded.error();
-  if (!current.valid()) return current.error();
-
-  std::vector<index> block_of;
-  std::vector<bool> reads;  // of each block
-  detail::each_in_blocks<M>([&](const parameter_path&, const tensor_info& info, bool starts) {
-    if (starts) reads.push_back(false);
-    block_of.push_back(std::ssize(reads) - 1);
-    if (info.kind == role::matrix && Method::reads_inputs) reads.back() = true;
-  });
-  for (index block = 0; block < std::ssize(reads); ++block) {
-    calibration<M> stats;
-    if (reads[static_cast<std::size_t>(block)]) {
-      std::vector<bool> wanted;
-      for (const index of : block_of) wanted.push_back(of == block);
-      auto seen = detail::gather_inputs(current, batches, l, options, {}, &wanted);
-      if (!seen) return seen.error();
-      stats = std::move(*seen);
-    }
-    typename Method::rounder rounder(how);  // it keeps what it computed of these statistics
-    result<void> done;
-    index ordinal = 0;
-    M::visit(
-        [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from,
-            auto& now) {
-          const index i = ordinal++;
-          if (!done || block_of[static_cast<std::size_t>(i)] != block) return;
-          done = detail::round_tensor<Method>(rounder, at, info, to, from, stats.of(i));
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
-            for (index r = 0; r < info.rows; ++r)
-              for (index j = 0; j < info.columns; ++j)
-                now.data[r * info.columns + j] = static_cast<float>(to.at(r, j, info.columns));
-        },
-        parameter_path{}, rounded.tree(), w.tree(), current.tree());
-    if (!done) return done.error();
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+    f("sequences", self.sequences, detail::one_of(detail::false_or_true));
+    f("squares", self.squares, detail::one_of(detail::false_or_true));
   }
-  return detail::if_held<S>(std::move(rounded));
+};
+
+/// Sums over samples of the gradient g of each weight of a tensor. A sample's g is that of its
+/// summed loss in nats. Sums are in double.
+struct gradient_sums {
+  index samples = 0;                ///< samples that were summed
+  index size = 0;                   ///< weights of the tensor
+  const double* sums = nullptr;     ///< [size] sums of g
+  const double* squares = nullptr;  ///< [size] sums of g^2, or null where they were not asked for
+
+  /// Mean gradient of weight `i`.
+  double mean(index i) const { return sums[i] / static_cast<double>(samples); }
+  /// Mean squared gradient of weight `i`: the diagonal of the empirical Fisher information.
+  double mean_square(index i) const { return squares[i] / static_cast<double>(samples); }
+};
+
+/// Sums of gradients of model `M` on some text, made by sensitivities(). Movable.
+template <class M>
+class gradient_statistics {
+ public:
+  using model = M;
+
+  /// Bytes of the sums.
+  static constexpr index bytes(bool squares = true) {
+    return gradients<M, double>::bytes() * (squares ? 2 : 1);
+  }
+  /// The sums of tensor number `ordinal` of M::visit(); `samples` is 0 where nothing was read.
+  gradient_sums of(index ordinal) const {
+    gradient_sums found;
+    if (!sums_) return found;
+    index i = 0;
+    sums_->visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      if (i++ == ordinal) found = {samples_, info.size(), leaf, nullptr};
+    });
+    i = 0;
+    if (squares_)
+      squares_->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+        if (i++ == ordinal) found.squares = leaf;
+      });
+    return found;
+  }
+
+  /// Batches that were read.
+  index batches() const { return batches_; }
+  /// Samples that were summed: sequences or batches.
+  index samples() const { return samples_; }
+  /// Their loss: summed nats and labels.
+  loss_sum loss() const { return loss_; }
+
+ private:
+  template <class Model, class T, class Batches>
+  friend result<gradient_statistics<Model>> sensitivities(const weights<Model, T>&, Batches&&,
+                                                          const limits&, const sensitivity_options&,
+                                                          gradient_statistics<Model>);
+
+  std::optional<gradients<M, double>> sums_, squares_;
+  index batches_ = 0, samples_ = 0;
+  loss_sum loss_;
+};
+
+/// Bytes that sensitivities() allocates, but for a few names: the sums, and a trainer's panels,
+/// gradients and buffers. It keeps no other weights than the caller's.
+template <class M, class T = float>
+constexpr index sensitivities_footprint(const limits& l, const sensitivity_options& how = {}) {
+  return add_sizes(gradient_statistics<M>::bytes(how.squares),
+                   detail::gradient_pass<M, T>::footprint(l));
 }
-LINNET_OR_OUT_OF_MEMORY("quantize")
+
+/// Sums up each weight's gradient and its square, over samples of text. A sample is a sequence of a
+/// batch without its padding, or a batch. Batches of head::contrastive are samples, as their texts
+/// see each other. There is no dropout. `batches(i)` returns batch number i, a view that is read
+/// before the next call; an empty one ends the text. Results are the same for any number of
+/// threads. `from`, earlier sums of these weights, are gone on with: at batch number
+/// from.batches(), and with the bits of one call for all. Moving averages have no gradient, their
+/// sums are 0. Errors: errc::invalid for options, limits, weights or a batch that do not fit, and
+/// for a loss or a gradient that is not finite; errc::out_of_memory.
+template <class M, class T, class Batches>
+result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& batches,
+                                             const limits& l, const sensitivity_options& how = {},
+                                             gradient_statistics<M> from = {}) LINNET_TRY {
+  constexpr const char* where = "sensitivities";
+  constexpr bool alone =
+      std::is_same_v<typename detail::default_objective<M>::type, cross_entropy_objective>;
+  const index needed = sensitivities_footprint<M, T>(l, how);
+  if (auto fit = detail::acceptable<M>(where, l, needed); !fit) return fit.error();
+  if (auto fit = detail::acceptable(where, "sensitivity_options", how); !fit) return fit.error();
+  if (auto fit = check_finite(w, where); !fit) return fit.error();
+  if (from.sums_ && from.squares_.has_value() != how.squares)
+    return error{errc::invalid, where, "sensitivity_options.squares",
+                 "that of the sums to go on from", how.squares ? "true" : "false"};
+  gradient_statistics<M> made = std::move(from);
+  if (!made.sums_) {
+    made.sums_.emplace();
+    if (how.squares) made.squares_.emplace();
+  }
+  detail::gradient_pass<M, T> pass(w, l);
+  if (!pass.valid() || !made.sums_->valid() || (made.squares_ && !made.squares_->valid()))
+    return detail::out_of_memory(where, needed);
+
+  const auto fold = [&](auto* squares) {
+    pass.on_threads([&](const ops::execution& on) {
+      const auto add = [&](const tensor_info& info, T* g, double* sum, double* square) {
+        const auto [first, last] = on.threads.range(info.size());
+        const bool derived = info.kind != role::moving_average;
+        for (index i = first; i < last && derived; ++i) {
+          const auto slope = static_cast<double>(g[i]);
+          sum[i] += slope;
+          if (square) square[i] += slope * slope;
+        }
+        std::fill(g + first, g + last, T(0));
+      };
+      if (squares)
+        M::visit([&](const parameter_path&, const tensor_info& info, auto& g, auto& sum,
+                     auto& square) { add(info, g, sum, square); },
+                 parameter_path{}, pass.gradient().tree(), made.sums_->tree(), squares->tree());
+      else
+        M::visit([&](const parameter_path&, const tensor_info& info, auto& g,
+                     auto& sum) { add(info, g, sum, nullptr); },
+                 parameter_path{}, pass.gradient().tree(), made.sums_->tree());
+    });
+  };
+  index& i = made.batches_;
+  for (; i < how.batches; ++i) {
+    const typename M::batch b = batches(i);
+    if (b.batch == 0) break;
+    if (auto fit = pass.refused(where, i, b); !fit) return fit.error();
+    const bool each = alone && how.sequences;
+    for (index one = 0; one < (each ? b.batch : 1); ++one) {
+      const loss_sum loss = pass.add(each ? detail::sequence_of<M>(b, one) : b);
+      if (!is_finite(loss.nats))
+        return error{errc::invalid, where, "the loss of batch " + std::to_string(i),
+                     "a finite number", "another"};
+      fold(made.squares_ ? &*made.squares_ : nullptr);
+      made.loss_.nats += loss.nats;
+      made.loss_.tokens += loss.tokens;
+      ++made.samples_;
+    }
+  }
+  if (made.loss_.tokens == 0)
+    return error{errc::invalid, where, "batches", "at least one with labels", "none"};
+  std::string unfit;
+  const auto& last = made.squares_ ? *made.squares_ : *made.sums_;  // a square overflows first
+  last.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+    if (unfit.empty() &&
+        !std::all_of(leaf, leaf + info.size(), [](double x) { return is_finite(x); }))
+      unfit = at.str();
+  });
+  if (!unfit.empty())
+    return error{errc::invalid, where, std::move(unfit), "a finite gradient",
+                 "a NaN or an infinity"};
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("sensitivities")
+
+LINNET_NAMESPACE_END
+/// @file
+/// SparseGPT: prunes a matrix input by input, and lets later inputs make up for the error (Frantar
+/// and Alistarh 2023).
+
+LINNET_NAMESPACE_BEGIN
+
+/// SparseGPT (Frantar and Alistarh 2023, arXiv:2301.00774), a method of prune(). It is gptq with
+/// weights that become 0 instead of the nearest code. The mask of some inputs is chosen when the
+/// first of them is reached, from the weights as they are then. Given to quantize() it prunes and
+/// rounds in one pass.
+struct sparsegpt {
+  double fraction = 0.5;   ///< of all outputs' weights of `mask_block` inputs
+  n_of_m pattern{};        ///< instead of `fraction`
+  double damp = 0.01;      ///< added to the diagonal of X^T X, over its mean
+  index mask_block = 128;  ///< inputs whose mask is chosen together, where there is no pattern
+  index block = 128;  ///< inputs treated before the rest is updated; no number changes a weight
+
+  static constexpr const char* name = "sparsegpt";
+  static constexpr bool reads_inputs = true;  ///< needs calibration with moments
+  static constexpr bool prunes = true;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("fraction", self.fraction, detail::pruned_fraction);
+    f("pattern", self.pattern);
+    f("damp", self.damp, detail::at_least(0, "0 needs more rows of inputs than inputs"));
+    f("mask_block", self.mask_block, detail::count(1));
+    f("block", self.block, detail::count(1));
+  }
+
+  class rounder;
+};
+
+/// Prunes matrices by one sparsegpt. It keeps what it computed of the last X^T X, for matrices that
+/// share it.
+class sparsegpt::rounder {
+ public:
+  explicit rounder(const sparsegpt& how) : how_(how) {}
+
+  /// Prunes from[rows, columns] and rounds it to storage `S`. Errors: errc::invalid for inputs that
+  /// the pattern does not divide, and for X^T X that was not gathered. Also for one that is
+  /// singular even with `damp`; the caller says of which matrix. errc::out_of_memory.
+  template <class S>
+  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+                     const input_statistics& x) {
+    if (auto fit = detail::check_pattern(name, how_.pattern, columns); !fit) return fit;
+    if (auto fit = loop_.factor(name, x, {false, how_.damp}); !fit) return fit;
+    if (!detail::has_memory(detail::array_bytes(rows, columns, 4 * sizeof(double))))
+      return detail::out_of_memory(name);
+    masked<S> how(how_, loop_, from, columns, x);
+    loop_.round(rows, columns, from, to, {false, how_.block}, how);
+    return {};
+  }
+
+ private:
+  /// Marked weights take the code of 0, others the nearest.
+  template <class S>
+  class masked : public detail::plain_rounding<S> {
+   public:
+    masked(const sparsegpt& by, const detail::error_compensation& loop, const float* from,
+           index columns, const input_statistics& x)
+        : by_(by), loop_(loop), from_(from), columns_(columns), x_(x) {}
+
+    index unit() const {
+      return by_.pattern ? by_.pattern.of : (std::min)(by_.mask_block, columns_);
+    }
+    bool sees_all_rows() const { return !by_.pattern; }
+    void fit(const detail::group_of_rows<S>& some) const {
+      for (index r = 0; r < some.count; ++r)
+        some.grid(r) = detail::code_grid<S>::fit(some.size, some.row(r));
+    }
+    /// Chooses the mask of some inputs, which are at their places in the loop.
+    void choose(const detail::group_of_rows<S>& some) {
+      first_row_ = some.first;
+      first_ = some.inputs[0];
+      size_ = some.size;
+      const index n = some.count * some.size;
+      scores_.resize(static_cast<std::size_t>(n));
+      marks_.resize(static_cast<std::size_t>(n));
+      for (index r = 0; r < some.count; ++r)
+        for (index i = 0; i < some.size; ++i)
+          scores_[static_cast<std::size_t>(r * some.size + i)] =
+              score(some.first + r, first_ + i, some.row(r)[i]);
+      if (by_.pattern)
+        detail::mark_row(n, by_.pattern, 0, scores_.data(), order_, marks_.data());
+      else
+        detail::mark_least(n, detail::fraction_of(by_.fraction, n), scores_.data(), order_,
+                           marks_.data());
+      for (index i = 0; i < n; ++i)
+        if (scores_[static_cast<std::size_t>(i)] < 0) marks_[static_cast<std::size_t>(i)] = 1;
+    }
+    typename S::value round(index r, index j, double number, const detail::code_grid<S>& g,
+                            double& left) const {
+      const bool pruned =
+          marks_[static_cast<std::size_t>((r - first_row_) * size_ + j - first_)] != 0;
+      const auto code = g.nearest(pruned ? 0 : number);
+      left = number - g.at(code);
+      return code;
+    }
+
+   private:
+    /// The cost of pruning a weight. Weights that were 0 stay so; those whose input was always 0 cost
+    /// nothing.
+    double score(index r, index j, double number) const {
+      if (from_[r * columns_ + j] == 0) return -1;
+      if (!(x_.moments[j * columns_ + j] > 0)) return 0;
+      const double error = number / loop_.pivot(j);
+      return error * error;
+    }
+
+    const sparsegpt& by_;
+    const detail::error_compensation& loop_;
+    const float* from_;
+    index columns_;
+    const input_statistics& x_;
+    index first_row_ = 0, first_ = 0, size_ = 1;  ///< of what is marked
+    std::vector<double> scores_;
+    std::vector<index> order_;
+    std::vector<char> marks_;
+  };
+
+  sparsegpt how_;
+  detail::error_compensation loop_;
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -1741,6 +4001,8 @@ LINNET_NAMESPACE_END
 #pragma pop_macro("I")
 #pragma pop_macro("max")
 #pragma pop_macro("min")
+
+#include <numbers>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1849,52 +4111,21 @@ void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
       parameter_path{}, to.tree(), w.tree());
 }
 
-/// Weights, gradients and buffers for learning rotations.
-template <class R>
-struct rotation_trial {
-  weights<R> turned{}, rounded{};
-  packed<R> panels{};
-  gradients<R> slopes{};
-  memory_block memory;
-  placed_workspace<R, float> work{};
-
-  rotation_trial(const limits& l, index bytes) : memory(bytes) {
-    if (!valid()) return;
-    attach_rows<R>(rounded, panels);
-    work = place_workspace<R, float>(l, purpose::training, memory.data());
-  }
-  bool valid() const {
-    return turned.valid() && rounded.valid() && panels.valid() && slopes.valid() && memory.data();
-  }
-  /// Loss of the rounded weights; adds to the gradients.
-  loss_sum loss(const typename R::batch& b, const limits& l) {
-    loss_sum sum;
-    run(l, work.converted, [&](const ops::execution& on) {
-      const loss_sum one = R::template loss<float, storage::f32>(panels.tree(), &slopes.tree(), b,
-                                                                 work.work, on, {});
-      if (on.threads.rank() == 0) sum = one;
-    });
-    return sum;
-  }
-};
-
 }  // namespace detail
 
 /// Rotates `w` as rotate(w, quarot) does, by rotations that are learned for rounding to storage
 /// `S`. `batches(i)` returns batch number i; an empty one ends the text. Every step reads the same
-/// ones. Takes the memory of a trainer. Errors: those of rotate(), and errc::invalid for limits or
-/// batches that do not fit, and a loss that is not finite.
+/// ones; where a later one finds none at all, learning ends with the best rotations so far. Takes
+/// the memory of a trainer. Errors: those of rotate(), and errc::invalid for limits or batches that
+/// do not fit, and a loss that is not finite.
 template <class S, class M, class Batches>
 result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const limits& l,
                                    const spinquant& how) LINNET_TRY {
   using R = rotated<M>;
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::rotate: rotate first, quantize afterwards");
-  static_assert(detail::check_language_model<R, float, storage::f32>());
   if (auto fit = detail::acceptable("rotate", spinquant::name, how); !fit) return fit.error();
-  const index needed = detail::bounded_bytes(l, [](const limits& some) {
-    return detail::plan_for<R, float>(some, purpose::training).total();
-  });
+  const index needed = detail::gradient_pass<R>::footprint(l);
   if (auto fit = detail::acceptable<R>("rotate", l, needed); !fit) return fit.error();
   if (auto fit = check_finite(w, "rotate"); !fit) return fit.error();
   auto base = detail::untie(w);
@@ -1902,9 +4133,11 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   const detail::channel_map<float> map(base);
   const auto turns = detail::prepare_turns(map, how.heads);
   if (!turns) return turns.error();
-  detail::rotation_trial<R> trial(l, needed);
-  if (!trial.valid()) return detail::out_of_memory("rotate", needed);
-  const auto numbers = detail::numbers_of(trial.turned), slopes = detail::numbers_of(trial.slopes);
+  weights<R> trial, rounded;
+  if (!trial.valid() || !rounded.valid()) return (trial.valid() ? rounded : trial).error();
+  detail::gradient_pass<R> pass(rounded, l);
+  if (!pass.valid()) return detail::out_of_memory("rotate", needed);
+  const auto numbers = detail::numbers_of(trial), slopes = detail::numbers_of(pass.gradient());
   const auto trips = detail::round_trips<quantized<R, S>>();
 
   const quarot start{how.seed, how.heads};
@@ -1917,7 +4150,7 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
     return side;
   };
   const auto apply = [&](const std::vector<detail::learned_rotation>& some) {
-    __builtin_memcpy(trial.turned.data(), base.data(), static_cast<std::size_t>(base.bytes()));
+    __builtin_memcpy(trial.data(), base.data(), static_cast<std::size_t>(base.bytes()));
     for (std::size_t i = 0; i < turns->size(); ++i)
       for (const auto& side : (*turns)[i].sides)
         detail::rotate_side(turned(side), (*turns)[i].block, some[i]);
@@ -1925,22 +4158,19 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   double least = 0;
   for (index step = 0; step <= how.steps; ++step) {
     apply(rotations);
-    detail::round_weights(trips, trial.turned, trial.rounded);
-    detail::pack_into(ops::execution{}, trial.rounded, trial.panels);
-    trial.slopes.visit([](const parameter_path&, const tensor_info& info, auto& leaf) {
-      std::fill_n(leaf, info.size(), 0.0f);
-    });
+    detail::round_weights(trips, trial, rounded);
+    pass.pack();
+    pass.clear();
     loss_sum sum;
     for (index i = 0; i < how.batches; ++i) {
       const typename R::batch b = batches(i);
       if (b.batch == 0) break;
-      if (const refusal why = detail::refusal_of<R>(b, l); why != refusal::none)
-        return error{errc::invalid, "rotate", "batch " + std::to_string(i),
-                     "one that the model and the limits take", std::string(to_string(why))};
-      const loss_sum one = trial.loss(b, l);
+      if (auto fit = pass.refused("rotate", i, b); !fit) return fit.error();
+      const loss_sum one = pass.add(b);
       sum.nats += one.nats;
       sum.tokens += one.tokens;
     }
+    if (sum.tokens == 0 && step > 0) break;
     if (sum.tokens == 0)
       return error{errc::invalid, "rotate", "batches", "at least one with tokens", "none"};
     if (!is_finite(sum.nats))
@@ -1953,7 +4183,7 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
     if (step == how.steps) break;
     const double share = 1 / static_cast<double>(sum.tokens),
                  rate = how.rate / 2 *
-                        (1 + std::cos(3.141592653589793 * static_cast<double>(step) /
+                        (1 + std::cos(std::numbers::pi * static_cast<double>(step) /
                                       static_cast<double>(how.steps)));
     for (std::size_t i = 0; i < turns->size(); ++i) {
       for (const auto& side : (*turns)[i].sides)
@@ -1962,7 +4192,7 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
     }
   }
   apply(kept);
-  return std::move(trial.turned);
+  return trial;
 }
 LINNET_OR_OUT_OF_MEMORY("rotate")
 
@@ -2181,5 +4411,1159 @@ class spqr::rounder {
   spqr how_;
   detail::error_compensation loop_;
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Steps of a pipeline, see compress/pipeline.hpp: the functions of compression as types, and as
+/// values that hold their methods.
+
+#include <concepts>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Text that steps of a pipeline calibrate on, each on the model that it is given: arguments of
+/// calibrate().
+template <class Batches>
+struct calibration_text {
+  Batches batches;  ///< batches(i) is batch number i
+  linnet::limits limits{};
+  calibration_options options{};
+};
+template <class Batches>
+calibration_text(Batches, limits) -> calibration_text<Batches>;
+template <class Batches>
+calibration_text(Batches, limits, calibration_options) -> calibration_text<Batches>;
+
+namespace detail {
+
+/// Step `Step`, run by `Run`.
+template <class Step, class Run>
+struct step_by : Step {
+  Run run;
+  constexpr step_by(const Step& step, Run how) : Step(step), run(std::move(how)) {}
+  template <class M, class T>
+  auto apply(const weights<M, T>& w) const {
+    return run(w);
+  }
+};
+
+/// next(w, statistics of `w`), or why there are none.
+template <class M, class Batches, class Next>
+auto on_statistics(const weights<M>& w, const calibration_text<Batches>& text, Next&& next)
+    -> decltype(next(w, std::declval<const calibration<M>&>())) {
+  const auto stats = calibrate(w, text.batches, text.limits, text.options);
+  if (!stats) return stats.error();
+  return next(w, *stats);
+}
+
+/// Whether collapse() has something to multiply.
+template <class M>
+constexpr bool collapses() {
+  if constexpr (requires { typename M::encoder_ffn; })
+    return collapse_ffn<typename M::encoder_ffn>::linear ||
+           collapse_ffn<typename M::decoder_ffn>::linear;
+  else if constexpr (requires { typename M::template with_ffn<typename M::ffn>; })
+    return collapse_ffn<typename M::ffn>::linear;
+  return false;
+}
+/// Whether scales and rotations can be folded into the tensors of a model.
+template <class M>
+constexpr bool folds() {
+  if constexpr (stored_in_full<M>) return has_channels<M>;
+  return false;
+}
+/// Whether a model has a head of its own, or can get one.
+template <class M>
+constexpr bool unties() {
+  if constexpr (is_decoder<M>) return !(M::tied && M::factorised);
+  return true;
+}
+/// Whether rotate_online() has something to rotate.
+template <class M>
+constexpr bool rotates_online() {
+  if constexpr (is_decoder<M>) return !std::is_same_v<online_rotated<M>, M>;
+  return false;
+}
+
+/// Stands for training of which only the type is asked.
+struct no_training {};
+
+}  // namespace detail
+
+/// Steps of a pipeline, see compress/pipeline.hpp.
+namespace step {
+
+/// collapse(): re-parameterised feed-forwards become one matrix.
+struct collapse {
+  template <class M>
+  static constexpr bool accepts =
+      linnet::detail::collapses<M>() && linnet::detail::stored_in_full<M>;
+  template <class M>
+  using type = collapsed<M>;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::collapse multiplies matrices without a nonlinearity "
+                  "between them: of ffn::reparam<2, e> and ffn::reparam<3, e>");
+    return true;
+  }
+  template <class M, class T>
+  auto apply(const weights<M, T>& w) const {
+    return linnet::collapse(w);
+  }
+};
+
+/// unshare(): each block gets parameters of its own.
+struct unshare {
+  template <class M>
+  static constexpr bool accepts = requires {
+    typename M::template with<sharing::policy, sharing::none>;
+    requires linnet::detail::stored_in_full<M>;
+  };
+  template <class M>
+  using type = unshared<M>;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::unshare is for decoders and encoders, which have "
+                  "sharing:: policies");
+    return true;
+  }
+  template <class M, class T>
+  auto apply(const weights<M, T>& w) const {
+    return linnet::unshare(w);
+  }
+};
+
+/// rotate(): by random rotations, or what by() says. A tied head gets a matrix of its own.
+struct rotate {
+  quarot how{};  ///< seed and options of random rotations
+
+  template <class M>
+  static constexpr bool accepts = linnet::detail::unties<M>() && linnet::detail::folds<M>();
+  template <class M>
+  using type = rotated<M>;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::rotate needs a model that says which channels its "
+                  "tensors share (nn/channels.hpp), and tie::untied where its embedding is "
+                  "factorised");
+    return true;
+  }
+  template <class M, class T>
+  auto apply(const weights<M, T>& w) const {
+    return linnet::rotate(w, how);
+  }
+  /// Rotations learned for rounding to storage `S` on a text.
+  template <class S, class Batches>
+  auto by(const spinquant& learned, calibration_text<Batches> text) const {
+    return linnet::detail::step_by(*this, [learned, text]<class M>(const weights<M>& w) {
+      return linnet::rotate<S>(w, text.batches, text.limits, learned);
+    });
+  }
+};
+
+/// rotate_online(): Hadamard transforms while the model runs.
+struct rotate_online {
+  template <class M>
+  static constexpr bool accepts =
+      linnet::detail::rotates_online<M>() && linnet::detail::stored_in_full<M>;
+  template <class M>
+  using type = online_rotated<M>;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::rotate_online needs a decoder with softmax attention, "
+                  "or a standard or gated feed-forward, that is not rotated yet");
+    return true;
+  }
+  template <class M, class T>
+  auto apply(const weights<M, T>& w) const {
+    return linnet::rotate_online(w);
+  }
+};
+
+/// smooth(): scales that are folded into neighbours, the type stays. by() says which and gives the
+/// text.
+struct smooth {
+  template <class M>
+  static constexpr bool accepts = linnet::detail::folds<M>();
+  template <class M>
+  using type = M;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::smooth needs a model that says which channels its "
+                  "tensors share (nn/channels.hpp)");
+    return true;
+  }
+  /// Outliers of inputs move into the weights.
+  template <class Batches>
+  auto by(const smoothquant& how, calibration_text<Batches> text) const {
+    return linnet::detail::step_by(*this, [how, text]<class M>(const weights<M>& w) {
+      return linnet::detail::on_statistics(
+          w, text, [&](const auto& v, const auto& stats) { return linnet::smooth(v, stats, how); });
+    });
+  }
+  /// Channels that matter most are scaled up for rounding to storage `S`.
+  template <class S, class A = compute::f32, class Batches>
+  auto by(const awq& how, calibration_text<Batches> text) const {
+    return linnet::detail::step_by(*this, [how, text]<class M>(const weights<M>& w) {
+      return linnet::detail::on_statistics(w, text, [&](const auto& v, const auto& stats) {
+        return linnet::smooth<S, A>(v, stats, how);
+      });
+    });
+  }
+};
+
+/// Training in between, the type stays: `run` changes weights in place and returns a result<void>.
+/// Quantization-aware training is such a step, by a trainer with compute::fake_quantized.
+template <class Run = linnet::detail::no_training>
+struct train {
+  Run run{};
+
+  template <class M>
+  static constexpr bool accepts = linnet::detail::stored_in_full<M>;
+  template <class M>
+  using type = M;
+  template <class M, class T>
+  result<weights<M, T>> apply(const weights<M, T>& w) const requires(requires(weights<M, T>& v) {
+    { run(v) } -> std::same_as<result<void>>;
+  }) {
+    auto trained = w.clone();
+    if (!trained.valid()) return trained.error();
+    if (auto done = run(trained); !done) return done.error();
+    return trained;
+  }
+};
+template <class Run>
+train(Run) -> train<Run>;
+
+/// quantize(): matrices and tables in storage `S`, a uniform one or one per role, with corrections
+/// or without. Inputs of products are rounded to `A`. Rounds to nearest, or as by() says.
+template <class S, class A = compute::f32>
+struct quantize {
+  template <class M>
+  static constexpr bool accepts = requires {
+    typename M::template with_storage<S>;
+    requires std::is_same_v<typename M::storage, storage::f32>;
+  };
+  template <class M>
+  using type = quantized<M, S, A>;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::quantize reads a model that is stored in f32 and has "
+                  "with_storage<S>");
+    return true;
+  }
+  template <class M>
+  auto apply(const weights<M>& w) const {
+    return linnet::quantize<S, A>(w);
+  }
+  /// By a method that needs no data.
+  template <class Method>
+  auto by(const Method& how) const {
+    return linnet::detail::step_by(
+        *this, [how]<class M>(const weights<M>& w) { return linnet::quantize<S, A>(w, how); });
+  }
+  /// By a method with statistics of a text.
+  template <class Method, class Batches>
+  auto by(const Method& how, calibration_text<Batches> text) const {
+    return linnet::detail::step_by(*this, [how, text]<class M>(const weights<M>& w) {
+      return linnet::detail::on_statistics(w, text, [&](const auto& v, const auto& stats) {
+        return linnet::quantize<S, A>(v, stats, how);
+      });
+    });
+  }
+};
+
+}  // namespace step
+
+LINNET_NAMESPACE_END
+/// @file
+/// Pruning while a trainer trains: a little more every so many steps.
+
+#include <string_view>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Prunes by `method` every so many steps of a trainer, to the fraction of a ramp (Zhu and Gupta
+/// 2017). Between them the trainer recovers what was lost; its training_options::keep_zeros holds
+/// the pruned weights at 0. It keeps nothing, so a run that was resumed goes on with the same bits.
+template <class Method = magnitude>
+struct gradual_pruning {
+  sparsity_schedule ramp{};
+  index every = 100;  ///< steps
+  Method method{};    ///< its `fraction` is that of the ramp
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("ramp", self.ramp);
+    f("every", self.every, detail::count(1));
+    f("method", self.method);
+  }
+
+  /// Whether weights are pruned after so many steps: at multiples of `every` from ramp.first to the
+  /// first one at or behind ramp.last.
+  constexpr bool due(index steps) const {
+    return steps % every == 0 && steps >= ramp.first && steps - every < ramp.last;
+  }
+  /// Prunes `w`, which `train` trains, if that is due before its next step; says whether it was.
+  /// `statistics` are nothing, or a function that returns result<calibration<M>> for a method that
+  /// reads inputs; it is called where pruning is due. Errors: those of the function and of prune();
+  /// errc::invalid for a trainer without keep_zeros or of other weights, and a method with a
+  /// pattern.
+  template <class Trainer, class... Statistics>
+  result<bool> before_step(Trainer& train, weights<typename Trainer::model>& w,
+                           Statistics&&... statistics) const {
+    if (auto fit = detail::acceptable(where, "", *this); !fit) return fit.error();
+    if (!train.options().keep_zeros)
+      return detail::failure(errc::invalid, where, "training_options.keep_zeros",
+                             "true, or pruned weights come back", "false");
+    bool trained = false;
+    train.visit_state([&](std::string_view name, std::span<std::byte> block) {
+      if (name == "weights") trained = block.data() == w.block().data();
+    });
+    if (!trained)
+      return detail::failure(errc::invalid, where, "weights", "those that the trainer trains",
+                             "others");
+    if (method.pattern)
+      return detail::failure(errc::invalid, where, "method.pattern.of",
+                             "0, as a ramp is of fractions", std::to_string(method.pattern.of));
+    if (!due(train.steps())) return false;
+    Method now = method;
+    now.fraction = ramp.at(train.steps());
+    auto pruned = pruned_by(w, now, statistics...);
+    if (!pruned) return pruned.error();
+    std::ranges::copy(pruned->block(), w.block().begin());
+    train.refresh();
+    return true;
+  }
+
+ private:
+  static constexpr const char* where = "gradual_pruning";
+
+  template <class M>
+  static result<weights<M>> pruned_by(const weights<M>& w, const Method& how) {
+    return prune(w, how);
+  }
+  template <class M, class Statistics>
+  static result<weights<M>> pruned_by(const weights<M>& w, const Method& how,
+                                      Statistics& statistics) {
+    const result<calibration<M>> stats = statistics();
+    return stats ? prune(w, *stats, how) : result<weights<M>>(stats.error());
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// OmniQuant: learned ranges of what shares a scale (Shao et al. 2023).
+
+/// @file
+/// Quantized blocks of a model that are trained one after the other, so that each gives what the
+/// full-precision one gives.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Losses of one block that was trained: mean squared differences between its outputs and those of
+/// the block in full precision.
+struct block_loss {
+  double nearest = 0;  ///< rounded to nearest
+  double start = 0;    ///< as training began
+  double kept = 0;     ///< of what was kept, never above the two others
+};
+
+namespace detail {
+
+/// One block as a model, of which weights, gradients and optimizers can be.
+template <class Layer, class Storage = storage::f32>
+struct block_model {
+  using storage = Storage;
+  template <class Other>
+  using with_storage = block_model<Layer, Other>;
+  template <class Form>
+  using params = typename Layer::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    Layer::visit(f, at, p...);
+  }
+};
+
+/// The layer of a stack whose blocks are of one type and have parameters of their own.
+template <class Stack>
+struct block_of_stack {};
+template <class Layer, index N, index First, index All>
+struct block_of_stack<repeat<Layer, N, First, All, own_parameters<Layer, N, First, All>>> {
+  using type = Layer;
+};
+/// The part of a model that has its blocks.
+template <class M>
+struct body_of {
+  using type = M;
+};
+template <class M>
+requires requires { typename M::body; }
+struct body_of<M> {
+  using type = typename M::body;
+};
+template <class M>
+concept has_lone_blocks = requires {
+  typename block_of_stack<typename body_of<M>::type::blocks>::type;
+};
+
+/// Copies a tensor as it is stored.
+template <class Leaf>
+void copy_stored(const tensor_info& info, const Leaf& from, const Leaf& to) {
+  if constexpr (std::is_pointer_v<Leaf>) {
+    std::copy_n(from, info.size(), to);
+  } else {
+    using S = typename Leaf::storage;
+    const index groups = row_scales<S>(info.columns);
+    std::copy_n(from.data, info.rows * row_values<S>(info.columns), to.data);
+    if constexpr (S::scaled) std::copy_n(from.scales, info.rows * groups, to.scales);
+    if constexpr (S::centred) std::copy_n(from.zeros, info.rows * groups, to.zeros);
+    [[maybe_unused]] const auto copy = [](auto source, auto target, index rows, index columns) {
+      const void* parts[8] = {};
+      std::size_t i = 0;
+      source.visit(rows, columns,
+                   [&](const char*, auto*& values, index, index) { parts[i++] = values; });
+      i = 0;
+      target.visit(rows, columns, [&](const char*, auto*& values, index r, index c) {
+        __builtin_memcpy(values, parts[i++], static_cast<std::size_t>(r * c) * sizeof *values);
+      });
+    };
+    if constexpr (has_levels<S>) copy(from.levels, to.levels, info.rows, groups);
+    if constexpr (is_corrected<S>) copy(from.correction, to.correction, info.rows, info.columns);
+  }
+}
+
+/// Packs what the codes of a block stand for, as numbers.
+template <class Layer, class Codes, class Packed>
+void pack_codes(const ops::execution& on, const Codes& codes, Packed& to) {
+  Layer::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& panels, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+          ops::copy(on, info.size(), static_cast<const float*>(from), const_cast<float*>(panels));
+        } else {
+          using fake = typename std::remove_cvref_t<decltype(panels)>::storage;
+          auto* const numbers = const_cast<float*>(panels.rows);
+          on.threads.each(info.rows, [&](index r) {
+            for (index j = 0; j < info.columns; ++j)
+              numbers[r * info.columns + j] = static_cast<float>(from.at(r, j, info.columns));
+          });
+          ops::pack(on, info.rows, info.columns, matrix_ref<fake>{numbers}, panels);
+        }
+      },
+      parameter_path{}, to, codes);
+}
+
+/// A batch whose tokens are in the streams: its sizes, and lengths or prefixes of its own.
+template <class M>
+struct kept_batch {
+  typename M::batch batch{};
+  std::vector<index> numbers{};
+  index first = 0;  ///< row of the streams
+
+  kept_batch(const typename M::batch& b, index row) : batch(b), first(row) {
+    const auto keep = [&](const index*& of) {
+      if (!of) return;
+      numbers.assign(of, of + b.batch);
+      of = numbers.data();
+    };
+    if constexpr (requires { b.lengths; }) keep(batch.lengths);
+    if constexpr (requires { b.prefixes; }) keep(batch.prefixes);
+  }
+  kept_batch(kept_batch&&) noexcept = default;
+  index rows() const { return batch.batch * batch.length; }
+  /// Whether a row is none of padding.
+  bool counts(index row) const {
+    if constexpr (requires { batch.lengths; })
+      return !batch.lengths || row % batch.length < batch.lengths[row / batch.length];
+    return true;
+  }
+};
+
+/// Reads the batches once, so that their memory is known. Errors: errc::invalid.
+template <class M, class Batches>
+result<std::vector<kept_batch<M>>> read_batches(Batches& batches, const limits& l, index most) {
+  std::vector<kept_batch<M>> kept;
+  index rows = 0;
+  for (index i = 0; i < most; ++i) {
+    const typename M::batch b = batches(i);
+    if (b.batch == 0) break;
+    refusal why = refusal::none;
+    if constexpr (headless<M>)
+      why = M::refuses_texts(b, l);
+    else
+      why = refusal_of<M>(b, l);
+    if (why != refusal::none)
+      return error{errc::invalid, "quantize", "batch " + std::to_string(i),
+                   "one that the model and the limits take", std::string(to_string(why))};
+    kept.emplace_back(b, rows);
+    rows += kept.back().rows();
+  }
+  if (kept.empty())
+    return error{errc::invalid, "quantize", "batches", "at least one with tokens", "none"};
+  return kept;
+}
+
+/// The streams between the blocks of model `M`, in full precision and behind quantized blocks, and
+/// one block of storage `S` to train.
+template <class M, class S>
+class block_trial {
+  using body = typename body_of<M>::type;
+  using layer = typename block_of_stack<typename body::blocks>::type;
+  using fake = typename faked_storage<S>::type;
+  static constexpr index d = layer::in;
+
+ public:
+  using exact = block_model<layer>;
+  using deployed = block_model<layer, S>;
+
+  /// Bytes of the streams of so many rows, and of the buffers.
+  static constexpr index bytes(const limits& l, index rows) {
+    const planner m = planned(l, rows);
+    return add_sizes(add_sizes(m.state.peak(), m.saved.peak()),
+                     add_sizes(m.scratch.peak(), round_up(m.converted, alignment)));
+  }
+  /// Bytes of a block in all its forms.
+  static constexpr index block_bytes() {
+    return 2 * weights<exact>::bytes() + gradients<exact>::bytes() + packed<exact>::bytes() +
+           packed<exact, float, fake>::bytes() + weights<deployed>::bytes();
+  }
+
+  block_trial(const limits& l, std::vector<kept_batch<M>>&& batches)
+      : batches_(std::move(batches)),
+        limits_(l),
+        rows_(batches_.back().first + batches_.back().rows()),
+        memory_(bytes(l, rows_)) {
+    for (const auto& one : batches_)
+      for (index i = 0; i < one.rows(); ++i) counted_ += one.counts(i);
+    if (!valid()) return;
+    const planner sizes = planned(l, rows_);
+    auto* at = static_cast<std::byte*>(memory_.data());
+    planner m = planner_for<fake>();
+    m.state = arena(at, sizes.state.peak());
+    m.saved = arena(at += sizes.state.peak(), sizes.saved.peak());
+    m.scratch = arena(at += sizes.saved.peak(), sizes.scratch.peak());
+    converted_ = at + sizes.scratch.peak();
+    buffers_ = plan(m, l, rows_);
+    body::positional::prepare(buffers_.positions, M::longest(l));
+    attach_rows<exact>(numbers_, fake_);
+  }
+  bool valid() const {
+    return memory_.data() && master.valid() && numbers_.valid() && gradients_.valid() &&
+           exact_.valid() && fake_.valid() && best.valid();
+  }
+
+  index batches() const { return std::ssize(batches_); }
+
+  /// Fills one of the streams with what the first block reads in packed weights `p`. Errors:
+  /// errc::invalid for batches that are others than before; errc::out_of_memory.
+  template <class W, class Batches>
+  result<void> embed(const packed<W>& p, Batches& batches, bool quantized) {
+    constexpr purpose use = headless<M> ? purpose::decoding : purpose::scoring;
+    const memory_block memory(plan_for<W, float>(limits_, use).total());
+    if (!p.valid()) return p.error();
+    if (!memory.data()) return out_of_memory("quantize", plan_for<W, float>(limits_, use).total());
+    auto work = place_workspace<W, float>(limits_, use, memory.data());
+    using Body = typename body_of<W>::type;
+    for (index i = 0; i < std::ssize(batches_); ++i) {
+      const auto& kept = batches_[static_cast<std::size_t>(i)];
+      const typename M::batch b = batches(i);
+      if (b.batch != kept.batch.batch || b.length != kept.batch.length)
+        return error{errc::invalid, "quantize", "batch " + std::to_string(i),
+                     "the same one in each call", "one of another size"};
+      run(limits_, work.converted, [&](const ops::execution& on) {
+        context<float> ctx = Body::template context_of<float>(b, on);
+        Body::template embed<float, storage_of<W, float>>(p.tree(), b, work.work, ctx);
+        ops::copy(on, kept.rows() * d, static_cast<const float*>(work.work.embedded),
+                  (quantized ? buffers_.read : buffers_.exact) + kept.first * d);
+      });
+    }
+    return {};
+  }
+
+  /// Takes up the next block: its weights, and its codes rounded to nearest.
+  template <class Weights, class Codes>
+  void load(index number, const Weights& w, const Codes& rounded) {
+    block_ = number;
+    const auto copy = [](const parameter_path&, const tensor_info& info, auto& to,
+                         const auto& from) { copy_stored(info, from, to); };
+    layer::visit(copy, parameter_path{}, master.tree(), w);
+    layer::visit(copy, parameter_path{}, best.tree(), rounded);
+    run(limits_, converted_, [&](const ops::execution& on) {
+      pack_tree<exact>(on, master, exact_);
+      for (const auto& one : batches_)
+        forward<storage::f32>(on, exact_.tree(), one, buffers_.exact, buffers_.wanted);
+    });
+  }
+  /// Trains the block by `by` for so many epochs, a step for each batch. It reads what quantized
+  /// blocks before it give, or what those in full precision give. `best` has the codes with the
+  /// least loss.
+  template <class Trainer>
+  block_loss train(Trainer& by, index epochs, bool reads_quantized) {
+    block_loss loss;
+    const float* const read = reads_quantized ? buffers_.read : buffers_.exact;
+    run(limits_, converted_, [&](const ops::execution& on) {
+      pack_codes<layer>(on, best.tree(), fake_.tree());
+      const double nearest = evaluate(on, read);
+      double start = nearest, least = nearest;
+      by.start(on, master, epochs * std::ssize(batches_));
+      for (index epoch = 0, step = 0;; ++epoch) {
+        by.pack(on, master, fake_);
+        const double now = evaluate(on, read);
+        if (epoch == 0) start = now;
+        if (now < least)
+          on.threads.once([&] {
+            __builtin_memcpy(best.data(), by.codes().data(),
+                             static_cast<std::size_t>(best.bytes()));
+          });
+        if (!is_finite(now) || now < least) least = now;
+        if (epoch == epochs || !is_finite(now)) break;
+        for (const auto& one : batches_) {
+          find_gradients(on, one, read);
+          by.step(on, ++step, master, gradients_);
+          by.pack(on, master, fake_);
+        }
+      }
+      on.threads.once([&] { loss = {nearest, start, least}; });
+    });
+    return loss;
+  }
+  /// Goes on behind the block with the codes `best`.
+  void pass() {
+    run(limits_, converted_, [&](const ops::execution& on) {
+      pack_codes<layer>(on, best.tree(), fake_.tree());
+      for (const auto& one : batches_)
+        forward<fake>(on, fake_.tree(), one, buffers_.read, buffers_.read);
+    });
+    std::swap(buffers_.exact, buffers_.wanted);
+  }
+
+  weights<exact> master;   ///< the block in full precision, which training may change
+  weights<deployed> best;  ///< its codes
+
+ private:
+  struct placed {
+    typename layer::template cache<float> cache{};
+    typename body::positional::template cache<float> positions{};
+    float *exact = nullptr, *read = nullptr, *wanted = nullptr;  ///< [rows, d] of all batches
+    float *y = nullptr, *dy = nullptr, *dx = nullptr;            ///< [rows, d] of one
+    double* losses = nullptr;                                    ///< [rows]
+  };
+  static constexpr placed plan(planner& m, const limits& l, index rows) {
+    const call_shape e = call_shape_for(l, purpose::training, M::longest(l));
+    placed p;
+    for (float** one : {&p.exact, &p.read, &p.wanted}) *one = m.state.take<float>(rows * d);
+    for (float** one : {&p.y, &p.dy, &p.dx}) *one = m.saved.take<float>(e.rows() * d);
+    p.losses = m.saved.take<double>(e.rows());
+    p.positions = body::positional::template plan<float>(m, e, M::longest(l));
+    p.cache = layer::template plan<float>(m, e);
+    return p;
+  }
+  static constexpr planner planned(const limits& l, index rows) {
+    planner m = planner_for<fake>();
+    (void)plan(m, l, rows);
+    return m;
+  }
+
+  context<float> context_of(const ops::execution& on, const kept_batch<M>& one) {
+    context<float> ctx = body::template context_of<float>(one.batch, on);
+    ctx.stack.layer = block_;
+    body::positional::angles(buffers_.positions, ctx);
+    return ctx;
+  }
+  /// to = the block of `from`, streams of all batches; they may be the same.
+  template <class Stored, class P>
+  void forward(const ops::execution& on, const P& p, const kept_batch<M>& one, const float* from,
+               float* to) {
+    context<float> ctx = context_of(on, one);
+    const index rows = one.rows(), at = one.first * d;
+    layer::template forward<float, Stored>(p, {from + at, rows}, {buffers_.y, rows}, buffers_.cache,
+                                           ctx);
+    ops::copy(on, rows * d, static_cast<const float*>(buffers_.y), to + at);
+  }
+  /// Squared differences of the outputs y of a batch from those wanted, summed up; with `dy` also
+  /// the derivative of their mean.
+  double compare(const ops::execution& on, const kept_batch<M>& one, float* dy) {
+    const float* const wanted = buffers_.wanted + one.first * d;
+    index counted = 0;
+    for (index i = 0; i < one.rows(); ++i) counted += one.counts(i);
+    const double share = 2 / static_cast<double>(counted * d);
+    on.threads.each(one.rows(), [&](index i) {
+      double sum = 0;
+      for (index j = i * d; j < (i + 1) * d; ++j) {
+        const double off =
+            one.counts(i) ? static_cast<double>(buffers_.y[j]) - static_cast<double>(wanted[j]) : 0;
+        sum += off * off;
+        if (dy) dy[j] = static_cast<float>(share * off);
+      }
+      buffers_.losses[i] = sum;
+    });
+    double sum = 0;
+    for (index i = 0; i < one.rows(); ++i) sum += buffers_.losses[i];
+    on.threads.wait();
+    return sum;
+  }
+  /// Mean squared difference over all batches, the same on each thread.
+  double evaluate(const ops::execution& on, const float* read) {
+    double sum = 0;
+    for (const auto& one : batches_) {
+      context<float> ctx = context_of(on, one);
+      layer::template forward<float, fake>(fake_.tree(), {read + one.first * d, one.rows()},
+                                           {buffers_.y, one.rows()}, buffers_.cache, ctx);
+      sum += compare(on, one, nullptr);
+    }
+    return sum / static_cast<double>(counted_ * d);
+  }
+  /// Gradients of the loss on one batch by the numbers of the block.
+  void find_gradients(const ops::execution& on, const kept_batch<M>& one, const float* read) {
+    context<float> ctx = context_of(on, one);
+    const index rows = one.rows();
+    const view<const float, d> x(read + one.first * d, rows);
+    layer::template forward<float, fake>(fake_.tree(), x, {buffers_.y, rows}, buffers_.cache, ctx);
+    (void)compare(on, one, buffers_.dy);
+    ops::fill(on, rows * d, 0.0f, buffers_.dx);
+    ops::fill(on, gradients<exact>::bytes() / static_cast<index>(sizeof(float)), 0.0f,
+              static_cast<float*>(gradients_.data()));
+    layer::template backward<float, fake>(fake_.tree(), gradients_.tree(), x, {buffers_.dy, rows},
+                                          {buffers_.dx, rows}, buffers_.cache, ctx);
+  }
+
+  std::vector<kept_batch<M>> batches_;
+  limits limits_;
+  index rows_ = 0, counted_ = 0, block_ = 0;
+  memory_block memory_;
+  void* converted_ = nullptr;
+  placed buffers_{};
+  weights<exact> numbers_;
+  gradients<exact> gradients_;
+  packed<exact> exact_;
+  packed<exact, float, fake> fake_;
+};
+
+/// True, or words for a model or storage whose blocks cannot be trained alone.
+template <class M>
+consteval bool check_block_training() {
+  constexpr bool lone = has_lone_blocks<M>;
+  static_assert(lone,
+                "linnet::quantize_in_blocks: this method trains block by block; it goes with "
+                "decoders and encoders whose blocks are of one type and share nothing. Give "
+                "another model a method that rounds each matrix alone, such as gptq");
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::quantize_in_blocks: the source must be stored in f32");
+  return lone;
+}
+
+}  // namespace detail
+
+/// Bytes that quantize_in_blocks() takes beside its result by a method that trains, such as
+/// zeroquant, at most. `batches` is the number of batches, each of the largest size. Most of it are
+/// the streams between blocks, or the packed model that tokens are looked up in.
+template <class S, class M, class Method, class A = compute::f32>
+index block_training_bytes(const limits& l, index batches) {
+  using Q = quantized<M, S, A>;
+  using trial = detail::block_trial<M, typename Q::storage>;
+  constexpr purpose use = detail::headless<M> ? purpose::decoding : purpose::scoring;
+  const index rows = batches * l.batch * M::longest(l), packs = packed<M>::bytes(),
+              looking = (std::max)(packs + detail::plan_for<M, float>(l, use).total(),
+                                   packed<Q>::bytes() + detail::plan_for<Q, float>(l, use).total());
+  return add_sizes(add_sizes(trial::bytes(l, rows), looking),
+                   trial::block_bytes() + Method::template trainer<trial>::bytes());
+}
+
+namespace detail {
+
+/// Rounds `w` to nearest, then trains its blocks by a method, one after the other.
+template <class S, class A, class M, class Batches, class Method>
+result<weights<quantized<M, S, A>>> train_in_blocks(const weights<M>& w, Batches& batches,
+                                                    const limits& l, const Method& how) LINNET_TRY {
+  using Q = quantized<M, S, A>;
+  using trial_type = block_trial<M, typename Q::storage>;
+  using trainer = typename Method::template trainer<trial_type>;
+  static_assert(ops::trainable<typename faked_storage<typename Q::storage>::type>);
+  if (auto fit = acceptable("quantize", Method::name, how); !fit) return fit.error();
+  const index one = bounded_bytes(
+      l, [](const limits& some) { return block_training_bytes<S, M, Method, A>(some, 1); });
+  if (auto fit = acceptable<M>("quantize", l, one); !fit) return fit.error();
+  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
+  auto kept = read_batches<M>(batches, l, how.batches);
+  if (!kept) return kept.error();
+  auto rounded = quantize<S, A>(w);
+  if (!rounded.valid()) return rounded.error();
+  trial_type trial(l, std::move(*kept));
+  trainer by(how);
+  if (!trial.valid() || !by.valid())
+    return out_of_memory("quantize", block_training_bytes<S, M, Method, A>(l, trial.batches()));
+  if (auto done = trial.embed(linnet::pack(w), batches, false); !done) return done.error();
+  if (auto done = trial.embed(linnet::pack(rounded), batches, true); !done) return done.error();
+  index number = 0;
+  for (auto& block : rounded.tree().stack.items) {
+    trial.load(number, w.tree().stack.items[number], block);
+    const block_loss loss = trial.train(by, how.epochs, how.reads_quantized);
+    if (!is_finite(loss.start) || !is_finite(loss.kept))
+      return error{errc::invalid, "quantize",
+                   "the loss of block " + std::to_string(number) + " by " + Method::name,
+                   "a finite number, as with a smaller rate", "another"};
+    if (how.report) how.report->push_back(loss);
+    block_of_stack<typename body_of<M>::type::blocks>::type::visit(
+        [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
+          copy_stored(info, from, to);
+        },
+        parameter_path{}, block, trial.best.tree());
+    trial.pass();
+    ++number;
+  }
+  return if_held<S>(std::move(rounded));
+}
+LINNET_OR_OUT_OF_MEMORY("quantize")
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// OmniQuant's learned weight clipping (Shao et al. 2023, arXiv:2308.13137, section 3.2), a method
+/// of quantize_in_blocks(). The largest and the smallest weight of each row or group are multiplied
+/// by sigmoids that are learned, which begin at 0.982. Weights beyond are cut. Gradients pass
+/// straight through rounding. A block keeps the codes with the least loss, so it is never worse
+/// than at its start, nor than rounded to nearest.
+struct omniquant {
+  index batches = 128;          ///< batches that are read, unless the text ends before
+  index epochs = 20;            ///< passes over them, with a step for each batch
+  double rate = 1e-2;           ///< of AdamW, without decay
+  bool reads_quantized = true;  ///< whether a block is trained on what the quantized blocks before
+                                ///< it give; else on what those in full precision give
+  std::vector<block_loss>* report = nullptr;  ///< where a block's losses are added, or null
+
+  static constexpr const char* name = "omniquant";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+    f("epochs", self.epochs, detail::count(0));
+    f("rate", self.rate, detail::above(0));
+    f("reads_quantized", self.reads_quantized, detail::one_of(detail::false_or_true));
+  }
+
+  template <class Trial>
+  class trainer;
+};
+
+namespace detail {
+
+/// Whether ranges of storage `S` can be learned: rows or groups have a scale that follows from
+/// their largest numbers.
+template <class S>
+constexpr bool clips() {
+  if constexpr (!S::scaled || S::per_tensor || S::ggml || has_levels<S> || is_corrected<S>)
+    return false;
+  else
+    return !requires(const double* x) { S::fit_scale(index{}, x); };
+}
+/// Whether those of some matrices of a storage, mixed or not, can be.
+template <class S>
+constexpr bool clips_any() {
+  if constexpr (requires { S::mixes; }) {
+    bool any = false;
+    S::each([&](auto one) { any = any || clips<typename decltype(one)::type>(); });
+    return any;
+  } else {
+    return clips<S>();
+  }
+}
+
+/// The range of `n` weights that share a scale: parts of the largest and of the smallest are kept.
+template <class S>
+struct learned_range {
+  index n;
+  const float* w;
+  double high, low;  ///< the parts, sigmoids of what is learned
+  double largest, smallest;
+
+  learned_range(index count, const float* numbers, float high_logit, float low_logit)
+      : n(count), w(numbers), high(sigmoid(high_logit)), low(sigmoid(low_logit)) {
+    largest = static_cast<double>(*std::max_element(w, w + n));
+    smallest = static_cast<double>(*std::min_element(w, w + n));
+  }
+  /// The scale, and the zero point where the storage has one.
+  code_grid<S> grid() const {
+    code_grid<S> g;
+    fit_range<S>(low * smallest, high * largest, g.scale, &g.zero);
+    return g;
+  }
+  /// Derivatives of a loss by the logits of `high` and `low`, from those by the numbers that the
+  /// weights become. Rounding counts as the identity; weights beyond the last code are cut.
+  std::array<double, 2> gradient(const float* by_number) const {
+    const code_grid<S> on = grid();
+    const auto scale = static_cast<double>(on.scale), zero = static_cast<double>(on.zero);
+    const double most = S::largest, least = S::centred ? 0 : -most;
+    const double below = (std::min)(low * smallest, 0.0), above = (std::max)(high * largest, 0.0);
+    double by_scale = 0, by_low = 0, by_high = 0;
+    for (index j = 0; j < n; ++j) {
+      const double x = static_cast<double>(w[j]) / scale, by = static_cast<double>(by_number[j]);
+      const double steps = S::decode(on.nearest(static_cast<double>(w[j]))) - zero;
+      if (x + zero >= least && x + zero <= most) {
+        by_scale += by * (steps - x);
+      } else {
+        by_scale += by * steps;
+        if (S::centred) by_scale -= by * below / scale;  // the zero point moves with the scale
+        if (S::centred) by_low += by;
+      }
+    }
+    by_scale /= most;
+    if constexpr (S::centred) {
+      by_low = below < 0 ? by_low - by_scale : 0;
+      by_high = above > 0 ? by_scale : 0;
+    } else if (std::abs(high * largest) >= std::abs(low * smallest)) {
+      by_high = largest < 0 ? -by_scale : by_scale;
+    } else {
+      by_low = smallest < 0 ? -by_scale : by_scale;
+    }
+    return {by_high * largest * high * (1 - high), by_low * smallest * low * (1 - low)};
+  }
+
+ private:
+  static double sigmoid(float x) { return 1 / (1 + std::exp(-static_cast<double>(x))); }
+};
+
+/// Ranges of one matrix in storage `S`: two logits for each scale, those of `high` first.
+template <class S>
+struct range_leaf {
+  float *logits = nullptr, *gradient = nullptr, *first = nullptr, *second = nullptr;
+
+  /// Scales of a matrix.
+  static constexpr index count(const tensor_info& info) {
+    return clips<S>() ? info.rows * row_scales<S>(info.columns) : 0;
+  }
+  /// Calls f(row, group, first column, number of the scale, range) for each; a row is one thread's.
+  template <class F>
+  void each(const ops::execution& on, const tensor_info& info, const float* w, F&& f) const {
+    const index size = S::group ? S::group : info.columns;
+    on.threads.each(info.rows, [&](index r) {
+      for (index at = 0; at < info.columns; at += size) {
+        const index scale = r * row_scales<S>(info.columns) + at / size;
+        f(r, at, scale,
+          learned_range<S>((std::min)(size, info.columns - at), w + r * info.columns + at,
+                           logits[scale], logits[count(info) + scale]));
+      }
+    });
+  }
+};
+template <class S>
+struct range_form {
+  using matrix = range_leaf<storage::single<S>>;
+  using vector = no_steps;
+};
+template <class S>
+constexpr void place(arena& memory, const tensor_info& info, range_leaf<S>& leaf) {
+  for (float** one : {&leaf.logits, &leaf.gradient, &leaf.first, &leaf.second})
+    if (clips<S>()) *one = memory.take<float>(2 * leaf.count(info));
+}
+
+}  // namespace detail
+
+namespace form {
+template <class S, linnet::storage::part P>
+struct part_of<linnet::detail::range_form<S>, P> {
+  using type = linnet::detail::range_form<linnet::storage::at<S, P>>;
+};
+}  // namespace form
+
+/// Learns the ranges of blocks, one after the other.
+template <class Trial>
+class omniquant::trainer {
+  using exact = typename Trial::exact;
+  using deployed = typename Trial::deployed;
+  using ranges = tensor_block<exact, detail::range_form<typename deployed::storage>>;
+
+ public:
+  explicit trainer(const omniquant& how) : by_{.rate = schedule::constant(how.rate)} {}
+  static constexpr index bytes() { return ranges::bytes() + weights<deployed>::bytes(); }
+  bool valid() const { return ranges_.valid() && codes_.valid(); }
+  /// Begins with a block, whose matrices without ranges are rounded to nearest.
+  void start(const ops::execution& on, const weights<exact>& w, index) {
+    exact::visit(
+        [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from,
+            auto& range) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(codes)>>) {
+            ops::copy(on, info.size(), static_cast<const float*>(from), codes);
+          } else if constexpr (detail::clips<storage_type<decltype(codes)>>()) {
+            const index count = 2 * range.count(info);
+            ops::fill(on, count, 4.0f, range.logits);
+            for (float* const one : {range.first, range.second}) ops::fill(on, count, 0.0f, one);
+          } else {
+            on.threads.once(
+                [&] { detail::encode_matrix(info.rows, info.columns, from.data, codes); });
+          }
+        },
+        parameter_path{}, codes_.tree(), w.tree(), ranges_.tree());
+  }
+  /// Rounds the block within its ranges and packs what the codes stand for.
+  template <class Packed>
+  void pack(const ops::execution& on, const weights<exact>& w, Packed& to) {
+    exact::visit(
+        [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from,
+            const auto& range) {
+          if constexpr (trains<decltype(codes)>())
+            range.each(on, info, from.data, [&](index r, index first, index, const auto& one) {
+              const auto grid = one.grid();
+              codes.set_grid(r, group_of<storage_type<decltype(codes)>>(first), info.columns, grid);
+              for (index j = 0; j < one.n; ++j)
+                codes.set_code(r, first + j, info.columns,
+                               grid.nearest(static_cast<double>(one.w[j])));
+            });
+        },
+        parameter_path{}, codes_.tree(), w.tree(), ranges_.tree());
+    detail::pack_codes<exact>(on, codes_.tree(), to.tree());
+  }
+  /// Takes step number `t`: ranges move, weights stay.
+  void step(const ops::execution& on, index t, const weights<exact>& w, const gradients<exact>& g) {
+    exact::visit(
+        [&](const parameter_path&, const tensor_info& info, const auto& codes, const auto& from,
+            auto& range, const auto& by_number) {
+          if constexpr (trains<decltype(codes)>()) {
+            const index count = range.count(info);
+            range.each(
+                on, info, from.data, [&](index r, index first, index scale, const auto& one) {
+                  const auto [high, low] = one.gradient(by_number + r * info.columns + first);
+                  range.gradient[scale] = static_cast<float>(high);
+                  range.gradient[count + scale] = static_cast<float>(low);
+                });
+            by_.move(on, t, 1, false, 2 * count, {range.gradient, range.first, range.second},
+                     range.logits);
+          }
+        },
+        parameter_path{}, codes_.tree(), w.tree(), ranges_.tree(), g.tree());
+  }
+  const weights<deployed>& codes() const { return codes_; }
+
+ private:
+  template <class Leaf>
+  using storage_type = typename std::remove_cvref_t<Leaf>::storage;
+  /// Whether ranges of a tensor are learned.
+  template <class Leaf>
+  static constexpr bool trains() {
+    if constexpr (requires { typename storage_type<Leaf>; })
+      return detail::clips<storage_type<Leaf>>();
+    return false;
+  }
+
+  weights<deployed> codes_;
+  ranges ranges_;
+  adamw by_;
+};
+
+/// Rounds `w` to storage `S` and learns the ranges of its blocks by omniquant, one after the other.
+/// What stands before and behind the blocks, and matrices whose storage has other scales than those
+/// of rows or groups, are rounded to nearest. `batches(i)` returns the same batch number i each
+/// time; an empty one ends the text. Memory, determinism and errors are those of zeroquant.
+template <class S, class A = compute::f32, class M, class Batches>
+result<weights<quantized<M, S, A>>> quantize_in_blocks(const weights<M>& w, Batches&& batches,
+                                                       const limits& l, const omniquant& how) {
+  constexpr bool clips = detail::clips_any<typename quantized<M, S, A>::storage>();
+  static_assert(clips,
+                "linnet::omniquant: learns ranges of what shares a scale; give it a storage with "
+                "scales of rows or groups, such as storage::int4<64>");
+  if constexpr (detail::check_block_training<M>() && clips)
+    return detail::train_in_blocks<S, A>(w, batches, l, how);
+  else
+    return error{};
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// ZeroQuant: the weights of each quantized block are trained to give what the block in full
+/// precision gives (Yao et al. 2022).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Layer-by-layer distillation (Yao et al. 2022, arXiv:2206.01861, section 3.3), a method of
+/// quantize_in_blocks(). Weights, norms and biases of a block are trained by AdamW, with gradients
+/// that pass straight through rounding. The block in full precision is the teacher. A block keeps
+/// the codes with the least loss, so it is never worse than rounded to nearest.
+struct zeroquant {
+  index batches = 128;          ///< batches that are read, unless the text ends before
+  index epochs = 10;            ///< passes over them, with a step for each batch
+  double rate = 3e-4;           ///< of AdamW at first; falls by a cosine
+  bool reads_quantized = true;  ///< whether a block is trained on what the quantized blocks before
+                                ///< it give; else on what those in full precision give
+  std::vector<block_loss>* report = nullptr;  ///< where a block's losses are added, or null
+
+  static constexpr const char* name = "zeroquant";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+    f("epochs", self.epochs, detail::count(0));
+    f("rate", self.rate, detail::above(0));
+    f("reads_quantized", self.reads_quantized, detail::one_of(detail::false_or_true));
+  }
+
+  template <class Trial>
+  class trainer;
+};
+
+/// Trains the weights of blocks, one after the other.
+template <class Trial>
+class zeroquant::trainer {
+  using exact = typename Trial::exact;
+  using deployed = typename Trial::deployed;
+  using rounding =
+      detail::master_form<exact, float, compute::fake_quantized<typename deployed::storage>>;
+
+ public:
+  explicit trainer(const zeroquant& how) : rate_(how.rate) { by_.decay = 0; }
+  static constexpr index bytes() { return rounding::bytes() + adamw::state<exact, float>::bytes(); }
+  bool valid() const { return rounding_.valid() && moments_.valid(); }
+  /// Begins with a block that gets so many steps.
+  void start(const ops::execution& on, const weights<exact>&, index steps) {
+    on.threads.once([&] { by_.rate = schedule::cosine(rate_, 0, (std::max)(steps, index{1})); });
+    moments_.visit([&](std::string_view, std::span<std::byte> bytes) {
+      ops::fill(on, std::ssize(bytes), std::byte{0}, bytes.data());
+    });
+  }
+  /// Rounds the block and packs what the codes stand for.
+  template <class Packed>
+  void pack(const ops::execution& on, const weights<exact>& w, Packed& to) {
+    rounding_.pack(on, w, to);
+  }
+  /// Takes step number `t`.
+  void step(const ops::execution& on, index t, weights<exact>& w, gradients<exact>& g) {
+    g.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
+      if (info.kind == role::moving_average) ops::fill(on, info.size(), 0.0f, leaf);
+    });
+    by_.update(on, t, 1, g, moments_, w);
+  }
+  const weights<deployed>& codes() const { return rounding_.quantized(); }
+
+ private:
+  rounding rounding_;
+  adamw::state<exact, float> moments_;
+  adamw by_;
+  double rate_;
+};
+
+/// Rounds `w` to storage `S` and trains its blocks by zeroquant, one after the other. What stands
+/// before and behind the blocks is rounded to nearest. `batches(i)` returns the same batch number i
+/// each time; an empty one ends the text. Memory is that of one block as a trainer has it, and
+/// three streams between blocks for all batches; no step allocates. Results are the same for any
+/// number of threads. Errors: errc::invalid for options, limits and batches that do not fit.
+/// Also for weights and a loss that are not finite; the error of `w`; errc::out_of_memory.
+template <class S, class A = compute::f32, class M, class Batches>
+result<weights<quantized<M, S, A>>> quantize_in_blocks(const weights<M>& w, Batches&& batches,
+                                                       const limits& l, const zeroquant& how) {
+  if constexpr (detail::check_block_training<M>())
+    return detail::train_in_blocks<S, A>(w, batches, l, how);
+  else
+    return error{};
+}
 
 LINNET_NAMESPACE_END

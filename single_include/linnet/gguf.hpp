@@ -904,7 +904,7 @@ consteval gguf_storage gguf_storage_of() {
       [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
         if constexpr (requires { leaf.scales; }) {
           using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-          found.known = found.known && (S::ggml || !S::scaled) && !is_corrected<S>;
+          found.known = found.known && (S::ggml || !S::scaled) && !is_corrected<S> && !is_sparse<S>;
           if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
         }
       },

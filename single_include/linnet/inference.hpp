@@ -1348,8 +1348,8 @@ LINNET_NAMESPACE_END
 #include <concepts>
 
 /// @file
-/// Channels: layers say which rows write what which columns read, so that methods can fold scales
-/// and rotations into neighbouring tensors.
+/// Channels: layers say which rows write what which columns read. Methods then fold scales and
+/// rotations into neighbouring tensors, or cut channels out of all of them.
 
 /// @file
 /// Names of parameters, and the forms a parameter takes: canonical weights, gradients, and the
@@ -1439,7 +1439,7 @@ LINNET_NAMESPACE_END
 /// Inputs of products, rounded to the compute type of the weights' storage.
 
 /// @file
-/// Products of matrices as they lie in memory, split over a team of threads.
+/// Panels of codes as numbers: a row of inputs times a panel, and parts of a panel decoded.
 
 /// @file
 /// A weight matrix in the form that products read: panels of 32 output features.
@@ -2010,6 +2010,7 @@ enum class code {
   u4,       ///< 0 to 15
   u3,       ///< 0 to 7
   u2,       ///< 0 to 3
+  f4_e2m1,  ///< 4 bits: 2 of exponent, bias 1, no infinities and no NaN
   nf4       ///< 16 normal quantiles
 };
 /// Bits of one code.
@@ -2023,6 +2024,7 @@ constexpr int bits_of(code c) {
     case code::u5:
       return 5;
     case code::u4:
+    case code::f4_e2m1:
     case code::nf4:
       return 4;
     case code::u3:
@@ -2080,6 +2082,13 @@ inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305
                                          -0.28444138f, -0.18477343f, -0.09105004f, 0.0f,
                                          0.0795803f,   0.1609302f,   0.2461123f,   0.33791524f,
                                          0.44070983f,  0.562617f,    0.72295684f,  1.0f};
+/// The values of 4-bit floats.
+inline constexpr float f4_values[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                        -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+/// The values of codes that are looked up, or null.
+constexpr const float* values_of(code c) {
+  return c == code::nf4 ? nf4_values : c == code::f4_e2m1 ? f4_values : nullptr;
+}
 
 /// Left factor A of a product, addressed as a(i, k) = data[i*row + k*column]. Transposed and sliced
 /// matrices so need no copy.
@@ -2163,6 +2172,22 @@ struct integer_epilogue {
   }
 };
 
+/// How a row is rounded to int8. Numbers whose magnitudes have the bits `outliers` or more stay out
+/// of it: they become 0. Infinities and NaN are no outliers.
+struct int8_rounding {
+  static constexpr std::int32_t infinity = 0x7f800000;
+  float largest = 127;               ///< the code of the largest magnitude, at most 127
+  std::int32_t outliers = infinity;  ///< infinity where there are none
+
+  /// Whether `x` is an outlier.
+  bool keeps(float x) const {
+    std::int32_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    bits &= 0x7fffffff;
+    return bits >= outliers && bits < infinity;
+  }
+};
+
 /// How codes with scales for groups of inputs become numbers.
 enum class code_offset {
   origin,  ///< scale * (code - a constant)
@@ -2186,6 +2211,19 @@ struct grouped_panel {
   index depth, per_group;  ///< rows of words in it, and in a group
   const Scale* scales;     ///< [groups, 32]
   const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
+};
+
+/// Rows of `k` inputs for the numbers [first, last) that a panel keeps of each few of them.
+struct kept_rows {
+  index first, last, k;
+  const float* x;
+  index row;  ///< from row to row
+};
+/// `Kept` numbers of each `Group` inputs, whose places are codes `Places`.
+template <code Places, index Kept, index Group>
+struct kept_steps {
+  static constexpr code places = Places;
+  static constexpr index kept = Kept, group = Group;
 };
 
 }  // namespace simd
@@ -3018,14 +3056,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -3067,9 +3106,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -3079,10 +3118,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
@@ -3234,17 +3278,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -3255,11 +3336,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -3398,9 +3482,10 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
-                                         float* scales, std::int32_t* sums) {
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -3823,6 +3908,223 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 }
 
 /// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
 /// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
@@ -3918,6 +4220,12 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
       _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)),       \
       _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), reinterpret_cast<__m256i>(i)), \
       reinterpret_cast<__m256>((i) << 28)))
+#define LINNET_LOOK_UP_8(table, i) \
+  reinterpret_cast<vec<float>>(    \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)))
+#define LINNET_LOOK_UP_4(table, i)                   \
+  reinterpret_cast<vec<float>>(_mm256_permutevar_ps( \
+      _mm256_broadcast_ps(reinterpret_cast<const __m128*>(table)), reinterpret_cast<__m256i>(i)))
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
@@ -4707,14 +5015,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -4756,9 +5065,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -4768,10 +5077,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
@@ -4923,17 +5237,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -4944,11 +5295,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -5087,9 +5441,10 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
-                                         float* scales, std::int32_t* sums) {
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -5512,6 +5867,223 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 }
 
 /// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
 /// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
@@ -5592,6 +6164,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#undef LINNET_LOOK_UP_8
+#undef LINNET_LOOK_UP_4
 #undef LINNET_DOT_PAIRS
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
@@ -5609,6 +6183,16 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_LOOK_UP(table, i)                            \
   reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps( \
       static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), _mm512_loadu_ps(table)))
+// Twice the table: the bit above those that count makes no difference.
+#define LINNET_LOOK_UP_8(table, i)                              \
+  reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps(     \
+      static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), \
+      _mm512_maskz_broadcast_f32x8(static_cast<__mmask16>(-1), _mm256_loadu_ps(table))))
+#define LINNET_LOOK_UP_4(table, i)                                                   \
+  reinterpret_cast<vec<float>>(_mm512_maskz_permutevar_ps(                           \
+      static_cast<__mmask16>(-1),                                                    \
+      _mm512_maskz_broadcast_f32x4(static_cast<__mmask16>(-1), _mm_loadu_ps(table)), \
+      reinterpret_cast<__m512i>(i)))
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
@@ -6399,14 +6983,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -6448,9 +7033,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -6460,10 +7045,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
@@ -6615,17 +7205,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -6636,11 +7263,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -6779,9 +7409,10 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
-                                         float* scales, std::int32_t* sums) {
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -7204,6 +7835,223 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 }
 
 /// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
 /// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
@@ -7460,14 +8308,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -7509,9 +8358,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -7521,10 +8370,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
@@ -7676,17 +8530,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -7697,11 +8588,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -7840,9 +8734,10 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
-                                         float* scales, std::int32_t* sums) {
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -8034,6 +8929,8 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#undef LINNET_LOOK_UP_8
+#undef LINNET_LOOK_UP_4
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
@@ -8151,28 +9048,32 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_GROUPS(L, u2, origin, float)
 #define LINNET_TO_GROUPS(L, C)                                  \
   LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
-      index, index, const float*, std::int8_t*, float*, std::int32_t*);
-#define LINNET_CODES(L)                                                                            \
-  LINNET_DECODE(L, float, code::bf16, false)                                                       \
-  LINNET_DECODE(L, float, code::f16, false)                                                        \
-  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                    \
-  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                    \
-  LINNET_DECODE(L, float, code::u8, false)                                                         \
-  LINNET_DECODE(L, float, code::u6, false)                                                         \
-  LINNET_DECODE(L, float, code::u5, false)                                                         \
-  LINNET_DECODE(L, float, code::u4, false)                                                         \
-  LINNET_DECODE(L, f16_code, code::u4, true)                                                       \
-  LINNET_DECODE(L, f16_code, code::u4, false)                                                      \
-  LINNET_DECODE(L, f16_code, code::u8, false)                                                      \
-  LINNET_DECODE(L, float, code::u3, false)                                                         \
-  LINNET_DECODE(L, float, code::u2, false)                                                         \
-  LINNET_DECODE(L, float, code::nf4, false)                                                        \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
-  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
-  LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
-  LINNET_TO_GROUPS(L, u8)                                                                          \
-  LINNET_TO_GROUPS(L, u4)                                                                          \
-  LINNET_TO_GROUPS(L, u2)                                                                          \
+      index, index, const float*, std::int8_t*, float*, std::int32_t*, const int8_rounding&);
+#define LINNET_CODES(L)                                                                           \
+  LINNET_DECODE(L, float, code::bf16, false)                                                      \
+  LINNET_DECODE(L, float, code::f16, false)                                                       \
+  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                   \
+  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                   \
+  LINNET_DECODE(L, float, code::u8, false)                                                        \
+  LINNET_DECODE(L, float, code::u6, false)                                                        \
+  LINNET_DECODE(L, float, code::u5, false)                                                        \
+  LINNET_DECODE(L, float, code::u4, false)                                                        \
+  LINNET_DECODE(L, f16_code, code::u4, true)                                                      \
+  LINNET_DECODE(L, f16_code, code::u4, false)                                                     \
+  LINNET_DECODE(L, f16_code, code::u8, false)                                                     \
+  LINNET_DECODE(L, float, code::u3, false)                                                        \
+  LINNET_DECODE(L, float, code::u2, false)                                                        \
+  LINNET_DECODE(L, float, code::f4_e2m1, false)                                                   \
+  LINNET_DECODE(L, float, code::nf4, false)                                                       \
+  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                  \
+  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);   \
+  LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                     \
+      index, const float*, const int8_rounding&, index, float*, std::int32_t*);                   \
+  LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&, \
+                                                const int8_rounding&);                            \
+  LINNET_TO_GROUPS(L, u8)                                                                         \
+  LINNET_TO_GROUPS(L, u4)                                                                         \
+  LINNET_TO_GROUPS(L, u2)                                                                         \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
@@ -8265,6 +9166,7 @@ using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
 
 struct input_tap;
+struct layer_tap;
 
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.
@@ -8272,7 +9174,8 @@ struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
-  const input_tap* tap = nullptr;  ///< is shown what products read, or null
+  const input_tap* tap = nullptr;     ///< is shown what products read, or null
+  const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -8299,6 +9202,18 @@ struct input_tap {
   void (*call)(void* object, const execution& on, const product_inputs& inputs) = nullptr;
 };
 
+/// The rows that a layer of a stack read and wrote, [rows, width].
+struct layer_values {
+  index rows, width;
+  const float *x, *y;
+};
+/// A hook that is shown what each layer of a stack makes, in order, see block_influence(). Called
+/// by every thread; all have returned before the values change.
+struct layer_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const layer_values& values) = nullptr;
+};
+
 }  // namespace ops
 
 LINNET_NAMESPACE_END
@@ -8318,6 +9233,166 @@ LINNET_NAMESPACE_END
 /// @file
 /// Base of all storage types, and the types that products compute in.
 
+/// @file
+/// Shapes: the numbers of a model, as aggregates that can be template arguments.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
+struct t5_shape {
+  index d_model = 0;         ///< width of the residual stream
+  index d_ff = 0;            ///< hidden width of the feed-forward
+  index d_kv = 0;            ///< width of one attention head
+  index heads = 0;           ///< attention heads
+  index encoder_layers = 0;  ///< encoder blocks
+  index decoder_layers = 0;  ///< decoder blocks
+  index vocabulary = 0;      ///< rows of the embedding
+  index buckets = 32;        ///< relative position buckets
+  index max_distance = 128;  ///< distance from which all positions share the last bucket
+  double eps = 1e-6;         ///< added under the root of the norm
+
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
+           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
+           max_distance > buckets / 2 && eps > 0;
+  }
+};
+
+/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
+struct decoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< query heads
+  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;          ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// Numbers of an encoder that stands alone: BERT (Devlin et al. 2019), DistilBERT, ALBERT.
+struct encoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< attention heads
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index types = 2;            ///< token types, such as first and second text; 0 for no such table
+  index position_offset = 0;  ///< rows of a learned position table before the first token's;
+                              ///< RoBERTa has 2, one of them the padding's
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-12;         ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
+           types >= 0 && position_offset >= 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
+/// See projection.
+struct projection_kind {
+  index rank = 0;        ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;    ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;       ///< numerator of a delta's factor alpha / rank
+  bool normed = false;   ///< maps out of a branch normalise what they read
+  bool rotated = false;  ///< they rotate it by a Hadamard transform
+
+  /// Whether a map is one matrix.
+  constexpr bool plain() const { return rank == 0; }
+};
+
+/// Values of a byte slot behind the bytes 0 to 255: `byte_pad` fills slots behind a token's bytes.
+/// `byte_end` is the end of a text, which is a token of its own (Hillier et al. 2024).
+inline constexpr token byte_pad = 256, byte_end = 257;
+inline constexpr index byte_values = 258;  ///< how many there are
+
+/// Rules for padding, and for the wiring of blocks, in a model of bytes (Hillier et al. 2024).
+enum class byte_rules {
+  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
+              ///< mark in the loss and the others have none; feed-forwards that keep the width have
+              ///< a residual, and the head adds its positions once
+  repository  ///< as the published code computes: padding is a byte like others, is averaged and
+              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
+};
+
+/// Numbers of a byte_pooled model's two ends. The embedder makes one vector of a token's bytes; the
+/// head predicts the bytes of the next token.
+struct byte_pooling {
+  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
+  index width = 128;  ///< width of a byte's vector, before the embedder's blocks and in the head
+  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
+                                       ///< the last block goes to d_model
+  index head_blocks = 7;               ///< blocks of the head, all `width` wide
+  index heads = 8;                     ///< attention heads of every block
+  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
+  byte_rules rules = byte_rules::corrected;
+
+  /// Number of blocks of the embedder.
+  constexpr index blocks() const {
+    index n = 1;
+    while (n <= 7 && between[n - 1] > 0) ++n;
+    return n;
+  }
+  /// Width of the input of the embedder's block `k`.
+  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    for (index k = 0; k < blocks(); ++k)
+      if (heads <= 0 || width_before(k) % heads != 0) return false;
+    for (index k = blocks() - 1; k < 7; ++k)
+      if (between[k] != 0) return false;
+    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+  }
+  /// These numbers under other rules.
+  constexpr byte_pooling under(byte_rules other) const {
+    byte_pooling same = *this;
+    same.rules = other;
+    return same;
+  }
+  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
+  static constexpr byte_pooling repository() { return {}; }
+  /// The paper: bytes of width 64 and two blocks; numbers that it does not state are taken from the
+  /// code.
+  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
+};
+
+/// A real number as a template argument (clang 14 does not take a plain double).
+struct real {
+  double value;
+  /// From a plain number.
+  constexpr real(double x) : value(x) {}
+};
+
+/// A positive factor as a template argument, such as `expansion{1.5}`; kept to 1/1000.
+struct expansion {
+  index thousandths;
+  /// From a plain number.
+  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
+  /// `width` times the factor, rounded to the nearest whole number.
+  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
+};
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Compute types: the type that inputs of a matrix product are rounded to before it.
@@ -8331,7 +9406,35 @@ struct bf16 : policy {};
 /// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8, 4 or 2
 /// bits. A token has one scale, or one for each group of inputs where weights have scales of
 /// groups. Sums of what shares a scale are exact, in int32; those of the groups are in f32.
-struct int8 : policy {};
+struct int8 : policy {
+  static constexpr int largest = 127;  ///< code of the largest magnitude
+  /// Magnitude from which an input is not rounded.
+  static constexpr double threshold = std::numeric_limits<double>::infinity();
+};
+/// int8 for all inputs of a token but its outliers, which have a magnitude of `Threshold` or more
+/// (Dettmers et al. 2022, LLM.int8). Outliers meet the numbers of the weights in f32; the scale of
+/// the others is that of what is left. With the threshold 0 no input is rounded. The paper keeps an
+/// input of all tokens where it is an outlier of one. Here each token has its own outliers, so that
+/// its result is the same in any batch and any split of a prompt.
+template <real Threshold = 6.0>
+struct mixed_int8 : int8 {
+  static constexpr double threshold = Threshold.value;
+  static_assert(threshold >= 0, "linnet::compute::mixed_int8: the threshold is a magnitude");
+};
+/// Inputs of 4 bits, codes from -7 to 7 with scales as compute::int8 has them (W4A4). Kernels
+/// multiply them as bytes, so it costs what compute::int8 does: it shows what 4 bits lose.
+struct int4 : int8 {
+  static constexpr int largest = 7;
+};
+
+/// 8-bit floats, e4m3, with one scale for each token, which maps its largest magnitude to 448 (Wu
+/// et al. 2023, ZeroQuant-FP). Weights may be any codes. Processors multiply no such numbers: they
+/// are read back as f32, so it costs more than compute::f32 and shows what the rounding loses.
+struct fp8 : policy {};
+
+/// Whether compute type `A` rounds inputs to integers.
+template <class A>
+inline constexpr bool rounds_to_integers = std::is_base_of_v<int8, A>;
 }  // namespace compute
 
 /// The ways a weight matrix [out, in] can be stored.
@@ -8369,6 +9472,12 @@ struct no_correction {
   static constexpr index bytes(index, index) { return 0; }
 };
 
+/// Every input of a row has a number, see storage::sparse.
+struct every_input {
+  static constexpr index kept(index columns) { return columns; }
+  static constexpr index bytes(index, index) { return 0; }
+};
+
 /// Scales are floats, not codes of a second level, see mean_levels.
 struct no_levels {
   static constexpr index block_rows = 0;
@@ -8380,13 +9489,15 @@ struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
   using levels = no_levels;                  ///< how scales are rounded
   using correction = no_correction;          ///< what is added to the numbers of the codes
+  using pattern = every_input;               ///< which inputs have numbers
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
   static constexpr bool real_zeros = false;  ///< whether zero points are no codes but any numbers
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
-  static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
-  static constexpr index shared_bits = 0;    ///< of a code that shares its `value` with others
+  static constexpr bool fixed_scales = false;  ///< whether some numbers are no scales
+  static constexpr index group = 0;            ///< inputs that share a scale; 0 for a whole row
+  static constexpr index shared_bits = 0;      ///< of a code that shares its `value` with others
 };
 /// Storage of plain numbers, which kernels read as they are.
 template <class Real>
@@ -8432,11 +9543,17 @@ template <class S, class A>
 struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
-  static_assert(!std::is_same_v<A, linnet::compute::int8> ||
+  static_assert(!linnet::compute::rounds_to_integers<A> ||
                     ((keeps<S>(simd::code::u8) || keeps<S>(simd::code::u4) ||
                       keeps<S>(simd::code::u2)) &&
                      std::is_same_v<typename S::levels, no_levels>),
-                "linnet: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits");
+                "linnet: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits; so "
+                "do mixed_int8 and int4");
+  static_assert(!std::is_same_v<A, linnet::compute::fp8> || S::per_word > 1,
+                "linnet: compute::fp8 multiplies weights stored as codes");
+  static_assert(std::is_same_v<typename S::pattern, every_input>,
+                "linnet: products with sparse weights read their inputs as they are, in "
+                "compute::f32");
   using compute = A;
 };
 
@@ -8449,6 +9566,9 @@ inline constexpr bool has_levels = !std::is_same_v<typename S::levels, storage::
 template <class S>
 inline constexpr bool is_corrected =
     !std::is_same_v<typename S::correction, storage::no_correction>;
+/// Whether storage `S` leaves out numbers, which are 0, see storage::n_of_m.
+template <class S>
+inline constexpr bool is_sparse = !std::is_same_v<typename S::pattern, storage::every_input>;
 /// Whether rows of a matrix in storage `S` are not rounded alone: they share a scale, the codes of
 /// scales, or a correction.
 template <class S>
@@ -8585,29 +9705,34 @@ LINNET_NAMESPACE_BEGIN
 template <class S>
 constexpr index row_values(index columns) {
   constexpr index bits = S::shared_bits;
-  return bits ? (columns * bits + 7) / 8 : columns;
+  const index numbers = S::pattern::kept(columns);
+  return bits ? (numbers * bits + 7) / 8 : numbers;
 }
 /// Scales (and zero points) of one row of `columns` inputs.
 template <class S>
 constexpr index row_scales(index columns) {
   if constexpr (S::group > 0)
-    return (columns + S::group - 1) / S::group;
+    return (S::pattern::kept(columns) + S::group - 1) / S::group;
   else
     return S::scaled ? 1 : 0;
 }
 /// Which of a row's scales belongs to column `j`.
 template <class S>
-constexpr index group_of(index j) {
-  return S::group == 0 ? 0 : j / S::group;
+constexpr index group_of([[maybe_unused]] index j) {
+  if constexpr (S::group == 0)
+    return 0;
+  else
+    return j / S::group;
 }
-/// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points and corrections included.
+/// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points, corrections and places
+/// included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
   const index codes = rows * row_values<S>(columns) * static_cast<index>(sizeof(typename S::value));
   index scales =
       rows * row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1);
   if constexpr (has_levels<S>) scales = S::levels::bytes(rows, row_scales<S>(columns));
-  return codes + scales + S::correction::bytes(rows, columns);
+  return codes + scales + S::correction::bytes(rows, columns) + S::pattern::bytes(rows, columns);
 }
 
 /// Bits for one weight in rows of `columns` inputs, scales and zero points included.
@@ -8691,8 +9816,9 @@ namespace detail {
 /// Rounds `x`[rows, columns] to storage `S`, to nearest. What shares a scale with a number that is
 /// not finite gets the scale NaN.
 template <class S, class T>
-requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                                          const matrix_ref<S>& to) {
+requires(!S::ggml && !is_corrected<S> &&
+         !is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
+                                           const matrix_ref<S>& to) {
   [[maybe_unused]] const auto fit = [&](const T* from, index n, index r, index g) {
     const bool finite = std::all_of(from, from + n, [](T v) { return is_finite(v); });
     if (finite)
@@ -8724,8 +9850,9 @@ requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index colu
 /// Rounds `x`[rows, columns] to ggml's blocks, of which a row's last may be shorter. A block
 /// with a number that is not finite gets the scale NaN.
 template <class S, class T>
-requires(S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                                         const matrix_ref<S>& to) {
+requires(S::ggml && !is_corrected<S> && !is_sparse<S>) void encode_matrix(index rows, index columns,
+                                                                          const T* x,
+                                                                          const matrix_ref<S>& to) {
   for (index r = 0; r < rows; ++r)
     for (index j0 = 0; j0 < columns; j0 += S::group) {
       const index n = (std::min)(S::group, columns - j0);
@@ -8752,43 +9879,56 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
+/// Which codes of a small float are no numbers.
+enum class specials {
+  ieee,  ///< those with the largest exponent: infinities and NaN
+  nan,   ///< one of each sign, a NaN: the OCP e4m3
+  none   ///< all are numbers
+};
+
 /// Small binary floating-point numbers; `Exponent` and `Fraction` count bits. Round to nearest,
-/// ties to even; what is too large saturates if `Finite` (no infinities: the OCP e4m3), else
-/// becomes infinite.
-template <simd::code Code, class Value, int Exponent, int Fraction, bool Finite>
+/// ties to even. What is too large becomes infinite, or the largest number where there are no
+/// infinities. A NaN becomes 0 where there is none.
+template <simd::code Code, class Value, int Exponent, int Fraction, specials Specials>
 struct small_float : coded<Value, Code> {
   using value = Value;
   static value encode(double x) {
     constexpr int bias = (1 << (Exponent - 1)) - 1;
     constexpr unsigned sign_bit = 1u << (Exponent + Fraction);
     constexpr unsigned all_ones = sign_bit - 1, infinity = ((1u << Exponent) - 1) << Fraction;
-    constexpr unsigned largest = Finite ? all_ones - 1 : infinity - 1;
+    constexpr unsigned largest = Specials == specials::none  ? all_ones
+                                 : Specials == specials::nan ? all_ones - 1
+                                                             : infinity - 1;
+    constexpr bool saturates = Specials != specials::ieee;
     std::uint64_t bits = 0;
     __builtin_memcpy(&bits, &x, sizeof bits);
     const unsigned sign = bits >> 63 ? sign_bit : 0u;
     const std::uint64_t magnitude = bits & ~(std::uint64_t{1} << 63);
     constexpr std::uint64_t not_finite = std::uint64_t{0x7ff} << 52;
     if (magnitude > not_finite) {  // a NaN, made quiet
+      if (Specials == specials::none) return value{};
       const auto payload =
           static_cast<unsigned>(magnitude >> (52 - Fraction)) & ((1u << Fraction) - 1);
       return static_cast<value>(sign |
-                                (Finite ? all_ones : infinity | 1u << (Fraction - 1) | payload));
+                                (saturates ? all_ones : infinity | 1u << (Fraction - 1) | payload));
     }
-    if (magnitude == not_finite) return static_cast<value>(sign | (Finite ? largest : infinity));
+    if (magnitude == not_finite) return static_cast<value>(sign | (saturates ? largest : infinity));
     // The exponent of the last place that the code has, no lower than a subnormal's.
     const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
     const double steps = std::nearbyint(std::ldexp(std::abs(x), Fraction - exponent));
     // Steps beyond the fraction carry into the exponent by themselves.
     const double code = steps + static_cast<double>(exponent + bias - 1) * (1 << Fraction);
     const bool fits = code <= static_cast<double>(largest);
-    return static_cast<value>(sign | (fits     ? static_cast<unsigned>(code)
-                                      : Finite ? largest
-                                               : infinity));
+    return static_cast<value>(sign | (fits        ? static_cast<unsigned>(code)
+                                      : saturates ? largest
+                                                  : infinity));
   }
   static constexpr bool finite(value x) {
+    if (Specials == specials::none) return true;
     constexpr unsigned all_ones = (1u << (Exponent + Fraction)) - 1;
     constexpr unsigned infinity = ((1u << Exponent) - 1) << Fraction;
-    return (static_cast<unsigned>(x) & all_ones) < (Finite ? all_ones : infinity);
+    return (static_cast<unsigned>(x) & all_ones) <
+           (Specials == specials::nan ? all_ones : infinity);
   }
   static double decode(value x) {
     constexpr int bias = (1 << (Exponent - 1)) - 1;
@@ -8797,7 +9937,8 @@ struct small_float : coded<Value, Code> {
     const auto exponent = static_cast<int>(bits >> Fraction & ((1u << Exponent) - 1));
     const double sign = bits >> (Exponent + Fraction) & 1u ? -1 : 1;
     constexpr int top = (1 << Exponent) - 1, all_ones = (1 << Fraction) - 1;
-    if (exponent == top && (!Finite || fraction == all_ones)) {
+    if (exponent == top &&
+        (Specials == specials::ieee || (Specials == specials::nan && fraction == all_ones))) {
       // Assembled from bits, so that it survives -ffast-math.
       const std::uint64_t wide = std::uint64_t{0x7ff} << 52 | std::uint64_t{sign < 0} << 63 |
                                  std::uint64_t{fraction} << (52 - Fraction);
@@ -8810,22 +9951,22 @@ struct small_float : coded<Value, Code> {
   }
 };
 /// bfloat16: the upper half of a float; range of float, 8 bits of precision.
-struct bf16 : small_float<simd::code::bf16, simd::bf16_code, 8, 7, false> {
+struct bf16 : small_float<simd::code::bf16, simd::bf16_code, 8, 7, specials::ieee> {
   static constexpr const char* name = "bf16";
 };
 /// IEEE half precision: 11 bits of precision up to 65504.
-struct f16 : small_float<simd::code::f16, std::uint16_t, 5, 10, false> {
+struct f16 : small_float<simd::code::f16, std::uint16_t, 5, 10, specials::ieee> {
   static constexpr const char* name = "f16";
 };
 /// 8-bit floats of 4 bits precision, up to 448, with one scale per row that maps its largest
 /// magnitude to 448 (Micikevicius et al. 2022).
-struct fp8_e4m3 : small_float<simd::code::f8_e4m3, std::uint8_t, 4, 3, true> {
+struct fp8_e4m3 : small_float<simd::code::f8_e4m3, std::uint8_t, 4, 3, specials::nan> {
   static constexpr const char* name = "fp8_e4m3";
   static constexpr bool scaled = true;
   static constexpr double largest = 448;
 };
 /// 8-bit floats of 3 bits precision, up to 57344, with one scale per row likewise.
-struct fp8_e5m2 : small_float<simd::code::f8_e5m2, std::uint8_t, 5, 2, false> {
+struct fp8_e5m2 : small_float<simd::code::f8_e5m2, std::uint8_t, 5, 2, specials::ieee> {
   static constexpr const char* name = "fp8_e5m2";
   static constexpr bool scaled = true;
   static constexpr double largest = 57344;
@@ -9000,26 +10141,29 @@ struct low_rank_factors {
   };
 };
 
-/// The name of storage::corrected in files and errors: int4_outlier_columns_8_f16.
-constexpr std::array<char, 96> corrected_name(std::string_view codes, std::string_view correction,
-                                              index number, std::string_view values) {
+/// A word or a number from 0 on in the name of a storage.
+struct name_part {
+  std::string_view word;
+  index number = 0;
+
+  constexpr name_part(const char* text) : word(text) {}
+  constexpr name_part(index n) : number(n) {}
+};
+/// The name of a storage in files and errors, as static text: int4_outlier_columns_8_f16.
+constexpr std::array<char, 96> joined_name(std::initializer_list<name_part> parts) {
   std::array<char, 96> all{};
   std::size_t at = 0;
   const auto add = [&](std::string_view word) {
     for (const char c : word)
       if (at + 1 < all.size()) all[at++] = c;
   };
-  char digits[20]{};
-  std::size_t first = 20;
-  for (index n = number; n > 0 || first == 20; n /= 10)
-    digits[--first] = static_cast<char>('0' + n % 10);
-  add(codes);
-  add("_");
-  add(correction);
-  add("_");
-  add({digits + first, 20 - first});
-  add("_");
-  add(values);
+  for (const name_part& part : parts) {
+    char digits[20]{};
+    std::size_t first = 20;
+    for (index n = part.number; n > 0 || first == 20; n /= 10)
+      digits[--first] = static_cast<char>('0' + n % 10);
+    add(part.word.empty() ? std::string_view(digits + first, 20 - first) : part.word);
+  }
   return all;
 }
 
@@ -9027,7 +10171,7 @@ constexpr std::array<char, 96> corrected_name(std::string_view codes, std::strin
 /// sparse_outliers and low_rank_correction. Kernels multiply both as they are stored.
 template <class S, class C>
 struct corrected : S {
-  static_assert(S::scaled && !S::per_tensor && !is_corrected<S>,
+  static_assert(S::scaled && !S::per_tensor && !is_corrected<S> && !is_sparse<S>,
                 "linnet::storage: corrections are added to codes with scales of rows or groups, "
                 "such as storage::int4<64>, and one of them to a matrix");
   static_assert(std::is_base_of_v<policy, typename C::value> && !C::value::scaled,
@@ -9035,7 +10179,8 @@ struct corrected : S {
   static_assert(C::number >= 0, "linnet::storage: a correction keeps 0 inputs or more");
   using base = S;  ///< storage of the codes
   using correction = C;
-  static constexpr auto text = corrected_name(S::name, C::name, C::number, C::value::name);
+  static constexpr auto text =
+      joined_name({S::name, "_", C::name, "_", C::number, "_", C::value::name});
   static constexpr const char* name = text.data();
 };
 
@@ -9058,17 +10203,11 @@ using low_rank_correction = corrected<S, low_rank_factors<Rank, Value>>;
 namespace detail {
 
 /// Rounds `x`[rows, columns] to a corrected storage: what the correction keeps counts as 0 for the
-/// codes and their scales. Where memory is lacking, scales become NaN.
+/// codes and their scales. `rest` has room for a copy of `x`.
 template <class S, class T>
 requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                             const matrix_ref<S>& to) {
+                                             const matrix_ref<S>& to, T* rest) {
   using Value = typename S::correction::value;
-  const memory_block memory(rows * columns * index{sizeof(T)});
-  auto* const rest = static_cast<T*>(memory.data());
-  if (rest == nullptr) {
-    to.scales[0] = std::numeric_limits<float>::quiet_NaN();
-    return;
-  }
   const auto& kept = to.correction;
   std::copy_n(x, rows * columns, rest);
   kept.choose(rows, columns, x);
@@ -9090,6 +10229,16 @@ requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T*
       }
     });
   }
+}
+/// Where memory is lacking, scales become NaN.
+template <class S, class T>
+requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
+                                             const matrix_ref<S>& to) {
+  const memory_block memory(rows * columns * index{sizeof(T)});
+  if (memory.data() == nullptr)
+    to.scales[0] = std::numeric_limits<float>::quiet_NaN();
+  else
+    encode_matrix(rows, columns, x, to, static_cast<T*>(memory.data()));
 }
 
 }  // namespace detail
@@ -9122,9 +10271,12 @@ struct f64 : real<double> {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Storage that differs between the matrices of a model, by what each is for.
+/// Storage that differs between the layers of a stack.
 
 #include <tuple>
+
+/// @file
+/// Storage that differs between the matrices of a model, by what each is for.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -9143,6 +10295,14 @@ enum class part {
   ffn_up,
   ffn_down
 };
+
+/// The name of a part, that of its argument of per_role<>; "rest" of part::any.
+constexpr const char* part_name(part p) {
+  constexpr const char* names[] = {"rest",        "embedding",   "head",        "attention_q",
+                                   "attention_k", "attention_v", "attention_o", "ffn_gate",
+                                   "ffn_up",      "ffn_down"};
+  return names[static_cast<std::size_t>(p)];
+}
 
 /// Storage `S` for some parts of a model; an argument of per_role<>.
 template <class S, part... Parts>
@@ -9191,39 +10351,49 @@ std::string name_of() {
     return S::name;
 }
 
+/// A storage type in words, with the inputs that share a scale.
+template <class S>
+std::string described() {
+  const std::string name = name_of<S>();
+  return S::group > 0 ? name + " group " + std::to_string(S::group) : name;
+}
+
+/// Base of storage that is made of several types, of which the first is that of the rest.
+template <class Rest, class... Others>
+struct several : policy {
+  static constexpr bool mixes = true;
+  /// Calls f(std::type_identity<S>{}) for each type.
+  template <class F>
+  static constexpr void each(F&& f) {
+    const auto pass = [&]<class S>(std::type_identity<S> one) {
+      if constexpr (requires { S::mixes; })
+        S::each(f);
+      else
+        f(one);
+    };
+    pass(std::type_identity<Rest>{});
+    (pass(std::type_identity<Others>{}), ...);
+  }
+  // Of all of them, the answer that asks for more care.
+  static constexpr bool scaled = (Rest::scaled || ... || Others::scaled);
+  static constexpr index per_word = (std::max)({Rest::per_word, Others::per_word...});
+  using value = std::conditional_t<per_word == 1, typename Rest::value, void>;
+};
+
 /// Storage of a model whose parts are stored in several ways: that of the rest, then of each part
 /// in order. It is spelled per_role<>.
 template <class Rest, class... Parts>
-struct mixed : policy {
-  static constexpr bool mixes = true;
+struct mixed : several<Rest, Parts...> {
   using rest = Rest;
-  /// Calls f(std::type_identity<S>{}) for the storage of the rest and of each part.
-  template <class F>
-  static constexpr void each(F&& f) {
-    f(std::type_identity<Rest>{});
-    (f(std::type_identity<Parts>{}), ...);
-  }
-  // Of all of them, the answer that asks for more care.
-  static constexpr bool scaled = (Rest::scaled || ... || Parts::scaled);
-  static constexpr index per_word = (std::max)({Rest::per_word, Parts::per_word...});
-  using value = std::conditional_t<per_word == 1, typename Rest::value, void>;
   /// The storage of the rest, then the parts that are stored otherwise.
   static std::string name() {
     std::string all = described<Rest>();
     const std::string parts[] = {described<Parts>()...};
-    constexpr const char* words[] = {"embedding",   "head",        "attention_q",
-                                     "attention_k", "attention_v", "attention_o",
-                                     "ffn_gate",    "ffn_up",      "ffn_down"};
     constexpr bool differs[] = {!std::is_same_v<Rest, Parts>...};
     for (std::size_t i = 0; i < sizeof...(Parts); ++i)
-      if (differs[i]) all += std::string(", ") + words[i] + ' ' + parts[i];
+      if (differs[i])
+        all += std::string(", ") + part_name(static_cast<part>(i + 1)) + ' ' + parts[i];
     return all;
-  }
-
- private:
-  template <class S>
-  static std::string described() {
-    return S::group > 0 ? S::name + (" group " + std::to_string(S::group)) : S::name;
   }
 };
 
@@ -9293,7 +10463,12 @@ struct mix_roles {
 /// Words for arguments of per_role<> that do not fit; true for others.
 template <class Default, class... Entries>
 constexpr bool per_role_fits() {
-  if constexpr (!(is_role<Entries> && ...)) {
+  if constexpr (requires { requires Default::mixes; }) {
+    static_assert(never<Default>,
+                  "linnet::storage::per_role: the first argument is one storage type; ranges of "
+                  "layers go around it: storage::layers<storage::per_role<...>, ...>");
+    return false;
+  } else if constexpr (!(is_role<Entries> && ...)) {
     static_assert(
         never<Default, Entries...>,
         "linnet::storage::per_role: what follows the first argument says which role it is "
@@ -9374,14 +10549,277 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
+/// Storage `S` for layers `From` up to but not including `To`; an argument of layers<>. Negative
+/// numbers count from the end of the stack, as an end of 0 does.
+template <index From, index To, class S>
+struct range {
+  using stored = S;
+  template <class Other>
+  using with = range<From, To, Other>;
+  /// The first layer, and the one behind the last, in a stack of so many.
+  static constexpr index begin(index layers) { return From < 0 ? layers + From : From; }
+  static constexpr index end(index layers) { return To <= 0 ? layers + To : To; }
+  /// Whether a stack has these layers.
+  static constexpr bool fits(index layers) {
+    return begin(layers) >= 0 && begin(layers) < end(layers) && end(layers) <= layers;
+  }
+  /// The layers and their storage, in words.
+  static std::string name() {
+    constexpr index last = To - 1;
+    std::string words = From == last ? "layer " : "layers ";
+    words += std::to_string(From);
+    if (From != last) words += " to " + std::to_string(last);
+    if constexpr (requires { S::mixes; })
+      return words + " (" + S::name() + ')';
+    else
+      return words + ' ' + described<S>();
+  }
+};
+/// Storage `S` for the first `Count` layers of a stack.
+template <index Count, class S>
+using first = range<0, Count, S>;
+/// Storage `S` for the last `Count` layers of a stack.
+template <index Count, class S>
+using last = range<-Count, 0, S>;
+
+/// Storage of a model whose layers are stored in several ways: that of the rest, and ranges of
+/// layers. It is spelled layers<>.
+template <class Rest, class... Ranges>
+struct layered : several<Rest, typename Ranges::stored...> {
+  using rest = single<Rest>;
+  /// The storage of the rest, then the layers that are stored otherwise.
+  static std::string name() {
+    std::string all = described<Rest>();
+    ((all += ", " + Ranges::name()), ...);
+    return all;
+  }
+};
+
+}  // namespace storage
+
+namespace detail {
+
+template <class>
+inline constexpr bool is_layer_range = false;
+template <index From, index To, class S>
+inline constexpr bool is_layer_range<storage::range<From, To, S>> = true;
+
+/// Whether storage `S` differs between the layers of a stack.
+template <class S>
+inline constexpr bool by_layer = false;
+template <class Rest, class... Ranges>
+inline constexpr bool by_layer<storage::layered<Rest, Ranges...>> = true;
+
+/// Parts of a model outside of its layers are stored as the rest.
+template <storage::part P, class Rest, class... Ranges>
+requires(P != storage::part::any) struct part_storage<storage::layered<Rest, Ranges...>, P> {
+  using type = storage::at<Rest, P>;
+};
+template <class Rest, class... Ranges, class A>
+requires(!std::is_same_v<A, compute::f32>) struct computed_storage<
+    storage::layered<Rest, Ranges...>, A> {
+  using type =
+      storage::layered<typename computed_storage<Rest, A>::type,
+                       typename Ranges::template with<
+                           typename computed_storage<typename Ranges::stored, A>::type>...>;
+};
+template <bool Tied, class Rest, class... Ranges>
+struct model_storage<Tied, storage::layered<Rest, Ranges...>> {
+  using type = storage::layered<typename model_storage<Tied, Rest>::type, Ranges...>;
+  static constexpr bool fits = model_storage<Tied, Rest>::fits;
+};
+
+/// Storage `S` as a block sees it, which has no embedding and no head.
+template <class S>
+struct block_storage {
+  using type = S;
+};
+template <class Rest, class Embedding, class Head, class... Parts>
+struct block_storage<storage::mixed<Rest, Embedding, Head, Parts...>> {
+  using type = typename mix_storage<Rest, Rest, Rest, Parts...>::type;
+};
+
+/// Layers of a stack that are stored alike, or stand beside each other.
+template <index Count>
+struct layer_kinds {
+  static constexpr auto size = static_cast<std::size_t>(Count > 0 ? Count : 1);
+  index count = 0;                   ///< different ones
+  std::array<index, size> number{};  ///< of each kind: its storage
+  std::array<index, size> length{};  ///< of each kind: its layers
+  std::array<index, size> kind{};    ///< of each layer
+  std::array<index, size> place{};   ///< of each layer among those of its kind
+};
+
+/// The number of the first type in a list that is `One`.
+template <class One, class... All>
+constexpr index first_like() {
+  index at = 0, found = -1;
+  const auto look = [&](bool same) {
+    if (same && found < 0) found = at;
+    ++at;
+  };
+  (look(std::is_same_v<One, All>), ...);
+  return found;
+}
+/// Likewise of each type of the list.
+template <class... All>
+constexpr std::array<index, sizeof...(All)> first_likes() {
+  return {first_like<All, All...>()...};
+}
+
+/// How each layer of a stack of `Layers` is stored.
+template <class S, index Layers>
+struct layers_of;
+template <class Rest, class... Ranges, index Layers>
+struct layers_of<storage::layered<Rest, Ranges...>, Layers> {
+  /// Storage of the rest and of each range, by number.
+  using stored = std::tuple<typename block_storage<Rest>::type,
+                            typename block_storage<typename Ranges::stored>::type...>;
+  static constexpr bool fits = (Ranges::fits(Layers) && ...);
+  /// The number of each layer's storage, the least of equal ones. Of two ranges the last counts.
+  static constexpr std::array<index, static_cast<std::size_t>(Layers)> numbers = [] {
+    constexpr auto same = first_likes<typename block_storage<Rest>::type,
+                                      typename block_storage<typename Ranges::stored>::type...>();
+    std::array<index, static_cast<std::size_t>(Layers)> of{};
+    std::size_t next = 1;
+    const auto fill = [&](index begin, index end) {
+      for (index l = begin; l < end; ++l) of[static_cast<std::size_t>(l)] = same[next];
+      ++next;
+    };
+    if (fits) (fill(Ranges::begin(Layers), Ranges::end(Layers)), ...);
+    return of;
+  }();
+  /// Layers from `First` on that are stored alike.
+  template <index Count, index First = 0>
+  static constexpr layer_kinds<Count> kinds = [] {
+    layer_kinds<Count> all;
+    for (std::size_t l = 0; l < all.size; ++l) {
+      const index number = numbers[l + static_cast<std::size_t>(First)];
+      std::size_t k = 0;
+      while (k < static_cast<std::size_t>(all.count) && all.number[k] != number) ++k;
+      if (k == static_cast<std::size_t>(all.count)) all.number[k] = number, ++all.count;
+      all.kind[l] = static_cast<index>(k);
+      all.place[l] = all.length[k]++;
+    }
+    return all;
+  }();
+  /// Where runs of layers that are stored otherwise than the rest begin and end.
+  struct run {
+    index begin, end, number;
+  };
+  static constexpr auto size = static_cast<std::size_t>(Layers);
+  static constexpr std::array<run, size + 1> runs = [] {  // one of no layers ends them
+    std::array<run, size + 1> all{};
+    std::size_t count = 0;
+    for (std::size_t l = 0; l < size; ++l) {
+      if (numbers[l] == 0) continue;
+      if (l == 0 || numbers[l] != numbers[l - 1])
+        all[count++] = {static_cast<index>(l), 0, numbers[l]};
+      all[count - 1].end = static_cast<index>(l) + 1;
+    }
+    return all;
+  }();
+  static constexpr std::size_t run_count = [] {
+    std::size_t count = 0;
+    while (runs[count].end > 0) ++count;
+    return count;
+  }();
+};
+
+/// Storage `S` in a stack of `Layers`: ranges in order, none of them stored as the rest. Equal ones
+/// are the same type, and that of the rest where no layer differs. With 0 layers it is as spelled.
+template <class S, index Layers>
+struct stack_storage {
+  using type = S;
+};
+template <class Rest, class... Ranges, index Layers>
+requires(Layers > 0) struct stack_storage<storage::layered<Rest, Ranges...>, Layers> {
+  using of = layers_of<storage::layered<Rest, Ranges...>, Layers>;
+  template <class Numbers>
+  struct in_order;
+  template <std::size_t... K>
+  struct in_order<std::index_sequence<K...>> {
+    using type = storage::layered<
+        Rest, storage::range<of::runs[K].begin, of::runs[K].end,
+                             std::tuple_element_t<static_cast<std::size_t>(of::runs[K].number),
+                                                  typename of::stored>>...>;
+  };
+  using type = typename std::conditional_t<of::run_count == 0, std::type_identity<Rest>,
+                                           in_order<std::make_index_sequence<of::run_count>>>::type;
+};
+
+/// Words for arguments of layers<> that do not fit; true for others.
+template <class... Args>
+constexpr bool layers_fit() {
+  constexpr auto plain = []<class S>(std::type_identity<S>) {
+    if constexpr (is_layer_range<S>)
+      return std::is_base_of_v<storage::policy, typename S::stored> &&
+             !by_layer<typename S::stored>;
+    else
+      return std::is_base_of_v<storage::policy, S> && !by_layer<S>;
+  };
+  constexpr bool fits = (0 + ... + static_cast<int>(!is_layer_range<Args>)) == 1 &&
+                        (plain(std::type_identity<Args>{}) && ...);
+  static_assert(fits,
+                "linnet::storage::layers: the arguments are one storage type for the rest and "
+                "ranges of layers, such as storage::first<1, storage::int8>");
+  return fits;
+}
+/// The storage of layers<>: that of the rest, found among the arguments, then the ranges.
+template <class Rest, class Ranges, class... Args>
+struct make_layers {
+  using type = Rest;
+};
+template <class Rest, class... Ranges>
+requires(sizeof...(Ranges) > 0) struct make_layers<Rest, std::tuple<Ranges...>> {
+  using type = typename std::conditional_t<
+      (std::is_same_v<typename block_storage<Rest>::type,
+                      typename block_storage<typename Ranges::stored>::type> &&
+       ...),
+      std::type_identity<Rest>, std::type_identity<storage::layered<Rest, Ranges...>>>::type;
+};
+template <class Rest, class... Ranges, class Arg, class... Args>
+struct make_layers<Rest, std::tuple<Ranges...>, Arg, Args...>
+    : std::conditional_t<is_layer_range<Arg>,
+                         make_layers<Rest, std::tuple<Ranges..., Arg>, Args...>,
+                         make_layers<Arg, std::tuple<Ranges...>, Args...>> {};
+template <bool Fits, class... Args>
+struct checked_layers : make_layers<storage::f32, std::tuple<>, Args...> {};
+template <class... Args>
+struct checked_layers<false, Args...> {
+  using type = storage::f32;
+};
+
+}  // namespace detail
+
+namespace storage {
+
+/// Storage that differs between the layers of each stack of a model, such as layers<first<1, int8>,
+/// int4<64>, last<1, int8>>. What is no range is the storage of the rest: other layers, and all
+/// outside of layers. It and the ranges may be per_role<>. Of two ranges of a layer the last
+/// counts. A stack has at most four kinds of layers. Where all are the same it is that type itself.
+template <class... Args>
+using layers =
+    typename linnet::detail::checked_layers<linnet::detail::layers_fit<Args...>(), Args...>::type;
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
 /// f32 numbers that codes of storage `S` stand for, for training: products read them as numbers.
 /// Where `S` rounds the inputs of its products, theirs are rounded to the same grid.
 template <class S>
 struct fake_quantized : f32 {
-  static_assert(std::is_same_v<typename S::compute, linnet::compute::f32> ||
-                    std::is_same_v<typename S::compute, linnet::compute::int8>,
+  static_assert(!std::is_same_v<typename S::compute, linnet::compute::bf16>,
                 "linnet::compute::fake_quantized: inputs of products stay in compute::f32 or are "
-                "rounded to compute::int8");
+                "rounded to compute::int8, mixed_int8, int4 or fp8");
+  static_assert(!is_sparse<S>,
+                "linnet::compute::fake_quantized: a sparse storage is no grid to round to; prune, "
+                "train what is left and quantize() it afterwards");
   using grid = S;
   using compute = typename S::compute;
   static constexpr const char* name = "fake-quantized";
@@ -9400,16 +10838,71 @@ template <class Rest, class... Parts>
 struct faked_storage<storage::mixed<Rest, Parts...>> {
   using type = storage::mixed<storage::fake_quantized<Rest>, storage::fake_quantized<Parts>...>;
 };
+template <class Rest, class... Ranges>
+struct faked_storage<storage::layered<Rest, Ranges...>> {
+  using type = storage::layered<
+      typename faked_storage<Rest>::type,
+      typename Ranges::template with<typename faked_storage<typename Ranges::stored>::type>...>;
+};
 
 /// Whether matrices of storage `S` are fake-quantized.
 template <class S>
 inline constexpr bool is_fake = requires {
   typename S::grid;
 };
-template <class Rest, class... Parts>
-inline constexpr bool is_fake<storage::mixed<Rest, Parts...>> = is_fake<Rest>;
+template <class S>
+requires requires { S::mixes; }
+inline constexpr bool is_fake<S> = is_fake<storage::single<S>>;
 
 }  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage in 4-bit floats.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Which numbers are scales of fp4.
+enum class fp4_scales {
+  any,          ///< the largest magnitude over 6
+  power_of_two  ///< the least power of two that is no smaller
+};
+
+/// 4-bit floats, e2m1, with one scale for each `Group` inputs of a row (Wu et al. 2023,
+/// ZeroQuant-FP). Where `Group` is 0 a row has one scale. The numbers are 0, 0.5, 1, 1.5, 2, 3, 4
+/// and 6, and their negatives. Two codes share a byte, the first in the low half.
+template <index Group = 32, fp4_scales Scales = fp4_scales::any>
+struct fp4 : small_float<simd::code::f4_e2m1, std::uint8_t, 2, 1, specials::none> {
+  static_assert(Group >= 0 && Group % 8 == 0,
+                "linnet::storage::fp4: groups are a multiple of 8 inputs; 0 is a whole row");
+  static constexpr const char* name = "fp4";
+  static constexpr bool scaled = true;
+  static constexpr index group = Group;
+  static constexpr double largest = 6;
+};
+/// 4-bit floats with scales that are powers of two: the paper's constraint M1, by which products
+/// with inputs in 8-bit floats need shifts alone. Groups of 32 have the numbers of the OCP's MXFP4.
+template <index Group>
+struct fp4<Group, fp4_scales::power_of_two> : fp4<Group> {
+  static constexpr const char* name = "fp4_power_of_two";
+  static constexpr bool fixed_scales = true;
+  /// The scale of `n` numbers, by which none is cut but those beyond 6 * 2^125: 8 * 2^125 is no
+  /// float.
+  template <class T>
+  static float fit_scale(index n, const T* x) {
+    double most = 0;
+    for (index i = 0; i < n; ++i) most = (std::max)(most, std::abs(static_cast<double>(x[i])));
+    float scale = 1;
+    linnet::detail::fit_range<fp4<Group>>(-most, most, scale, nullptr);
+    int exponent = 0;
+    const bool power = std::frexp(scale, &exponent) == 0.5f;
+    return std::ldexp(1.0f, (std::min)(125, exponent - (power ? 1 : 0)));
+  }
+};
+
+}  // namespace storage
 
 LINNET_NAMESPACE_END
 /// @file
@@ -9739,6 +11232,210 @@ struct nf4_double_per : nf4_per<Group> {
 };
 /// Double quantization with one scale for each 64 inputs of a row, as QLoRA has it.
 struct nf4_double : nf4_double_per<64> {};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage without most of the zeros: the numbers that are kept, and where each stands.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Whole numbers of `Bits` bits one after the other: places of numbers that are kept.
+template <int Bits>
+struct place_codes : coded<std::uint8_t, simd::integer_code(Bits)> {};
+
+/// The size of a number by which the largest are kept; of a NaN it is infinite.
+template <class T>
+double kept_size(T x) {
+  const auto size = std::abs(static_cast<double>(x));
+  return is_nan(size) ? std::numeric_limits<double>::infinity() : size;
+}
+
+/// `N` of each `M` inputs that follow each other are kept. A row's last group may be shorter.
+template <index N, index M>
+struct inputs_of_groups {
+  static_assert(N > 0 && N < M && M <= 16,
+                "linnet::storage::n_of_m: 1 or more of up to 16 inputs are kept, but not all");
+  static constexpr index kept_of_group = N, group = M;
+  static constexpr int bits = M <= 4 ? 2 : M <= 8 ? 3 : 4;
+  using codes = place_codes<bits>;
+  /// Numbers that a row of so many inputs keeps.
+  static constexpr index kept(index columns) {
+    return columns / M * N + (std::min)(N, columns % M);
+  }
+  static constexpr index bytes(index rows, index columns) {
+    return rows * row_values<codes>(kept(columns));
+  }
+  /// Nonzero numbers of a row that find no place.
+  template <class T>
+  static index dropped(index columns, const T* row) {
+    index count = 0;
+    for (index first = 0; first < columns; first += M) {
+      const index size = (std::min)(M, columns - first);
+      const index nonzero = size - std::count(row + first, row + first + size, T(0));
+      count += (std::max)(index{0}, nonzero - N);
+    }
+    return count;
+  }
+
+  struct canonical {
+    /// [rows, kept]: the input of each number, counted from where its group begins. They ascend
+    /// within a group.
+    matrix_ref<codes> places;
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".places", places.data, rows, row_values<codes>(kept(columns)));
+    }
+    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
+    /// at input j.
+    template <class T, class F>
+    void choose(index r, index columns, const T* row, double*, F&& put) const {
+      for (index first = 0, c = 0; first < columns; first += M) {
+        const index size = (std::min)(M, columns - first);
+        bool taken[std::size_t{M}] = {};
+        for (index i = 0; i < (std::min)(N, size); ++i) {
+          index best = -1;
+          for (index j = 0; j < size; ++j)
+            if (!taken[j] && (best < 0 || kept_size(row[first + j]) > kept_size(row[first + best])))
+              best = j;
+          taken[best] = true;
+        }
+        for (index j = 0; j < size; ++j)
+          if (taken[j]) {
+            places.set_code(r, c, kept(columns), static_cast<std::uint8_t>(j));
+            put(c++, first + j);
+          }
+      }
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      return inputs_of_groups::find(j, columns, of_row(r, columns));
+    }
+    /// The places of row `r`, by number.
+    auto of_row(index r, index columns) const {
+      return [=, this](index c) { return index{places.code(r, c, kept(columns))}; };
+    }
+  };
+  /// The number of input `j` among those of a row, whose number c has the place place(c); -1 if it
+  /// is none.
+  template <class F>
+  static index find(index j, index columns, const F& place) {
+    const index first = j / M * N, last = (std::min)(first + N, kept(columns));
+    for (index c = first; c < last; ++c)
+      if (place(c) == j % M) return c;
+    return -1;
+  }
+  /// Whether such places are those of a row.
+  template <class F>
+  static bool fits(index columns, const F& place) {
+    for (index c = 0; c < kept(columns); ++c)
+      if (place(c) >= (std::min)(M, columns - c / N * M) || (c % N > 0 && place(c) <= place(c - 1)))
+        return false;
+    return true;
+  }
+  /// Whether `data` are the places of a matrix.
+  static bool fits(index rows, index columns, const std::uint8_t* data) {
+    const canonical those{{const_cast<std::uint8_t*>(data)}};
+    for (index r = 0; r < rows; ++r)
+      if (!fits(columns, those.of_row(r, columns))) return false;
+    return true;
+  }
+};
+
+/// The numbers that a `Pattern` keeps in storage `S`, as a matrix of fewer inputs, and where they
+/// stand: see n_of_m. Inputs that share a scale are those that are kept.
+template <class S, class Pattern, class Name>
+struct sparse : S {
+  static_assert(std::is_base_of_v<policy, S> && !is_corrected<S> && !is_sparse<S> &&
+                    !std::is_same_v<typename S::value, double>,
+                "linnet::storage: what a sparse storage keeps is in a storage of its own, such as "
+                "storage::f32, bf16, int8 or int4<32>, without corrections");
+  using base = S;  ///< storage of the numbers that are kept
+  using pattern = Pattern;
+  static constexpr index per_word = (std::max)(index{2}, index{S::per_word});  ///< not plain
+  static constexpr auto text = Name::template of<S>();
+  static constexpr const char* name = text.data();
+};
+
+}  // namespace storage
+
+/// A canonical matrix [rows, columns] in a sparse storage: the numbers that are kept, as a matrix
+/// of their own, and where they stand.
+template <class S>
+requires(is_sparse<S>) struct matrix_ref<S> : matrix_ref<typename S::base> {
+  using storage = S;
+  using base = matrix_ref<typename S::base>;
+  typename S::pattern::canonical kept{};
+
+  static constexpr index width(index columns) { return S::pattern::kept(columns); }
+  /// The matrix of the numbers that are kept, [rows, width].
+  const base& numbers() const { return *this; }
+  void seal(index rows, index columns) const { base::seal(rows, width(columns)); }
+  void open(index rows, index columns) const { base::open(rows, width(columns)); }
+  /// The number at row `r`, column `j`.
+  double at(index r, index j, index columns) const {
+    const index c = kept.find(r, j, columns);
+    return c < 0 ? 0 : base::at(r, c, width(columns));
+  }
+};
+
+namespace detail {
+
+/// Chooses what a sparse storage keeps of `x`[rows, columns], and calls round(width, numbers, to)
+/// for the matrix of these. Without memory the result is NaN.
+template <class S, class T, class F>
+void encode_kept(index rows, index columns, const T* x, const matrix_ref<S>& to, F&& round) {
+  const index width = to.width(columns);
+  const memory_block memory(rows * width * index{sizeof(T)}),
+      sizes(columns * index{sizeof(double)});
+  auto* const numbers = static_cast<T*>(memory.data());
+  if (memory.data() == nullptr || sizes.data() == nullptr) {
+    constexpr auto nan = std::numeric_limits<float>::quiet_NaN();
+    if constexpr (S::scaled)
+      to.scales[0] = nan;
+    else
+      to.data[0] = S::encode(static_cast<double>(nan));
+    return;
+  }
+  for (index r = 0; r < rows; ++r)
+    to.kept.choose(r, columns, x + r * columns, static_cast<double*>(sizes.data()),
+                   [&](index c, index j) { numbers[r * width + c] = x[r * columns + j]; });
+  round(width, numbers, to.numbers());
+}
+
+/// Rounds `x`[rows, columns] to a sparse storage: of more nonzero numbers than it keeps, the
+/// largest.
+template <class S, class T>
+requires(is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
+                                          const matrix_ref<S>& to) {
+  encode_kept(rows, columns, x, to, [&](index width, const T* numbers, const auto& rest) {
+    encode_matrix(rows, width, numbers, rest);
+  });
+}
+
+}  // namespace detail
+
+namespace storage {
+
+/// The name of storage::n_of_m in files and errors: int4_2_of_4.
+template <index N, index M>
+struct n_of_m_name {
+  template <class S>
+  static constexpr auto of() {
+    return joined_name({S::name, "_", N, "_of_", M});
+  }
+};
+
+/// Storage `S` of `N` of each `M` inputs that follow each other (Zhou et al. 2021): 2:4 is
+/// n_of_m<S, 2, 4>. Rounding keeps the largest magnitudes; weights that were pruned so lose
+/// nothing. Each number has its place in its group beside it, in 2 to 4 bits.
+template <class S, index N, index M>
+using n_of_m = sparse<S, inputs_of_groups<N, M>, n_of_m_name<N, M>>;
 
 }  // namespace storage
 
@@ -10470,6 +12167,90 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops::detail {
 
+/// Inputs whose products with decoded weights are summed at a time, at most.
+inline constexpr index decoded_rows = 128;
+
+/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
+/// scales in panel `p`.
+template <class S, class F>
+void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
+  using matrix = packed_matrix<float, S>;
+  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
+  for (index at = k0; at < k1;) {
+    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
+    const auto* const words = w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
+    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
+    if constexpr (has_levels<S>) {
+      const index groups = row_scales<S>(k);
+      for (index j = 0; j < panel_width; ++j) {
+        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
+        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
+      }
+      scales = numbers[0], zeros = numbers[1];
+    } else if constexpr (S::scaled) {
+      const index scale = matrix::scale_at(p * panel_width, at, k);
+      scales = w.scales + scale;
+      if constexpr (S::centred) zeros = w.zeros + scale;
+    }
+    f(at, end, words, scales, S::centred ? zeros : nullptr);
+    at = end;
+  }
+}
+
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// How many rows of inputs are multiplied with the codes themselves.
+struct summed_rows {
+  index together = 1;  ///< at a time, at most
+  index most = 1;      ///< more are multiplied with decoded weights
+};
+template <class Kernels, class S>
+inline constexpr summed_rows rows_summed{};
+
+/// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
+/// rows these are.
+template <class Kernels, class S>
+index add_rows(Kernels, index, index p, index k, const float* x, const packed_matrix<float, S>& w,
+               float* sums) {
+  using scale = typename packed_matrix<float, S>::scale;
+  constexpr auto origin = static_cast<float>(S::origin);
+  each_group(p, k, 0, k, w,
+             [&](index first, index last, const simd::word* words, const scale* scales,
+                 const scale* zeros) {
+               Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                   last - first, x + first, words, scales, zeros, origin, sums);
+             });
+  return 1;
+}
+/// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers. Those that share words with the last
+/// ones follow. k0 is the first of a block of codes.
+template <class Kernels, class S>
+void decode_rows(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
+                 float* numbers) {
+  using scale = typename packed_matrix<float, S>::scale;
+  constexpr auto origin = static_cast<float>(S::origin);
+  each_group(p, k, k0, k1, w,
+             [&](index first, index last, const simd::word* words, const scale* scales,
+                 const scale* zeros) {
+               Kernels::template decode_panel<S::code, has_minima<S>, scale>(
+                   (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
+                   numbers + (first - k0) * panel_width);
+             });
+}
+
+}  // namespace ops::detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Products of matrices as they lie in memory, split over a team of threads.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops::detail {
+
 /// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
 inline constexpr index block_rows = 8 * 12;
 
@@ -10612,15 +12393,37 @@ namespace ops {
 template <class S>
 inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
 
+/// Whether these are read back as numbers: in training, and in 8-bit floats.
+template <class S>
+inline constexpr bool fakes_inputs = converts<S> &&
+                                     (linnet::detail::is_fake<S> ||
+                                      std::is_same_v<typename S::compute, compute::fp8>);
+/// Whether products of storage `S` multiply numbers, rounded or not.
+template <class S>
+inline constexpr bool multiplies_numbers = !converts<S> || fakes_inputs<S>;
+
 /// Rows up to which every thread converts for itself instead of waiting for the others.
 inline constexpr index own_rows = 4;
 
 /// Whether products of storage `S` round their inputs to int8.
 template <class S>
-inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+inline constexpr bool in_int8 = compute::rounds_to_integers<typename S::compute>;
 /// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
 template <class S>
 inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// How rows of such inputs are rounded.
+template <class S>
+inline constexpr simd::int8_rounding int8_rounding_of{
+    static_cast<float>(S::compute::largest),
+    __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
+/// Whether products of storage `S` read some inputs as they are, beside those in int8.
+template <class S>
+constexpr bool keeps_outliers() {
+  if constexpr (in_int8<S> && !fakes_inputs<S>)
+    return int8_rounding_of<S>.outliers < simd::int8_rounding::infinity;
+  else
+    return false;
+}
 /// Words of a row of `k` rounded inputs, to the end of its last word of codes.
 template <class S>
 constexpr index converted_words(index k) {
@@ -10632,10 +12435,20 @@ template <class S>
 constexpr index converted_scales(index k) {
   return in_int8<S> ? row_scales<S>(k) : 0;
 }
-
-/// Whether products of storage `S` read inputs that are rounded and read back, in training.
+/// Words for the outliers of a row of `k` inputs: the inputs, their number of blocks, the blocks.
 template <class S>
-inline constexpr bool fakes_inputs = converts<S>&& linnet::detail::is_fake<S>;
+constexpr index outlier_words(index k) {
+  if constexpr (keeps_outliers<S>())
+    return k + 1 + (k + S::block - 1) / S::block;
+  else
+    return 0;
+}
+/// Words of scratch memory for a row of `k` rounded inputs.
+template <class S>
+constexpr index row_words(index k) {
+  return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
+}
+
 /// Scratch bytes for that: the numbers, then the codes of each row.
 template <class S>
 constexpr index faked_bytes(index rows, index in, index threads) {
@@ -10647,9 +12460,9 @@ constexpr index faked_bytes(index rows, index in, index threads) {
 template <class S>
 constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
-  if constexpr (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
+  if (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
   using matrix = packed_matrix<float, S>;
-  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
+  const index row = 4 * row_words<S>(in);
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
   const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
   return training ? (std::max)(forward, backward) : forward;
@@ -10672,14 +12485,11 @@ namespace detail {
 /// The inputs of a product as words of low precision.
 struct converted_rows {
   simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;       ///< int8: one per row, or per row and group
-  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
+  float* scales = nullptr;         ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;    ///< int8: of the codes that share a scale
+  float* outliers = nullptr;       ///< [rows, k]: zeros in place of the inputs that are codes
+  std::int32_t* blocks = nullptr;  ///< of each row: how many blocks hold outliers, and which
 };
-/// How the codes of storage `S` become numbers.
-template <class S>
-inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
-                                               : S::ggml   ? simd::code_offset::minimum
-                                                           : simd::code_offset::zero;
 /// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
 template <class S>
 std::int32_t group_extra(std::int32_t sum) {
@@ -10696,10 +12506,12 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   assert(on.converted && "linnet::ops: this storage type needs machine::converted");
   const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
-  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
-  converted_rows to{{words, width, 1}, nullptr, nullptr};
+  if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
+  converted_rows to{{words, width, 1}};
   to.scales = reinterpret_cast<float*>(words + m * width);
   to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
+  to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
+  to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
   const auto row = [&](index i) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
@@ -10707,12 +12519,18 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
         auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
         float* const scale = to.scales + i * scales;
         std::int32_t* const sum = to.sums + i * scales;
+        constexpr simd::int8_rounding by = int8_rounding_of<S>;
+        if constexpr (keeps_outliers<S>()) {
+          std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
+          *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
+                                                     to.outliers + i * k, blocks + 1);
+        }
         if constexpr (in_int8_groups<S>) {
           K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
-                                                     scale, sum);
+                                                     scale, sum, by);
           for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
         } else {
-          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
+          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum, by);
         }
       } else {
         K::template to_bf16<float>(k, x + i * k,
@@ -10727,31 +12545,207 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   return to;
 }
 
-/// x[m, k] rounded as convert() does for the storage that `S` stands for, and read back; x itself
-/// without memory for it.
+/// y[n] = x[n] rounded to storage `Q` with one scale; all NaN where one is not finite.
+template <class Q>
+void round_row(index n, const float* x, float* y) {
+  linnet::detail::code_grid<Q> grid;
+  if (std::all_of(x, x + n, [](float v) { return is_finite(v); }))
+    grid = grid.fit(n, x);
+  else
+    grid.scale = std::numeric_limits<float>::quiet_NaN();
+  for (index j = 0; j < n; ++j)
+    y[j] = static_cast<float>(grid.at(grid.nearest(static_cast<double>(x[j]))));
+}
+/// x[m, k] rounded as the compute type of `S` says, and read back; x itself without memory for it.
 template <class S>
 const float* fake_inputs(const execution& on, index m, index k, const float* x) {
   if (!on.converted) return x;
-  const index group = S::grid::group ? S::grid::group : k, width = round_up(k, 4);
+  const index width = round_up(k, 4);
   auto* numbers = static_cast<float*>(on.converted);
   if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
-  auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
+  [[maybe_unused]] auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
   const auto row = [&](index i) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      for (index j = 0; j < k; j += group) {
-        const index n = (std::min)(group, k - j);
-        std::int8_t* const q = codes + i * width;
-        std::int32_t sum = 0;
-        const float scale = decltype(kernels)::template to_int8<float>(n, x + i * k + j, q, sum);
-        for (index l = 0; l < n; ++l) numbers[i * k + j + l] = scale * static_cast<float>(q[l]);
-      }
-    });
+    if constexpr (in_int8<S>) {
+      const index group = S::grid::group ? S::grid::group : k;
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index j = 0; j < k; j += group) {
+          const index n = (std::min)(group, k - j);
+          std::int8_t* const q = codes + i * width;
+          std::int32_t sum = 0;
+          constexpr simd::int8_rounding by = int8_rounding_of<S>;
+          const float* const from = x + i * k + j;
+          const float scale = decltype(kernels)::template to_int8<float>(n, from, q, sum, by);
+          for (index l = 0; l < n; ++l)
+            numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
+        }
+      });
+    } else {
+      round_row<storage::fp8_e4m3>(k, x + i * k, numbers + i * k);
+    }
   };
   if (m <= own_rows)
     for (index i = 0; i < m; ++i) row(i);
   else
     on.threads.each(m, row);
   return numbers;
+}
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// Matrices of sparse storages in the form that products read: a packed matrix of the numbers that
+/// are kept, and where these stand.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// A pattern of a matrix [N, K] packed for products: where the numbers that are kept stand.
+template <class T, class Pattern>
+struct packed_pattern;
+
+/// Some of each few inputs.
+template <class T, index N, index M>
+struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
+  using kind = storage::inputs_of_groups<N, M>;
+  packed_matrix<T, typename kind::codes> places;  ///< [N, kept]
+
+  constexpr void place(arena& memory, index n, index k) {
+    detail::place_panels(memory, n, kind::kept(k), places);
+  }
+  void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
+    ops::pack(on, n, kind::kept(k), from.places, places);
+  }
+  void unpack(index n, index k, const typename kind::canonical& to) const {
+    ops::unpack(n, kind::kept(k), places, to.places);
+  }
+  /// Whether places are those of a matrix.
+  bool fits(index n, index k) const {
+    for (index i = 0; i < n; ++i)
+      if (!kind::fits(k, [&](index c) { return index{places.code(i, c, kind::kept(k))}; }))
+        return false;
+    return true;
+  }
+  /// The number of input `j` among those that row `n` keeps; -1 if it is none.
+  index find(index n, index j, index k) const {
+    return kind::find(j, k, [&](index c) { return index{places.code(n, c, kind::kept(k))}; });
+  }
+
+  /// Inputs of a panel that decode() takes at a time.
+  static constexpr index step = detail::decoded_rows / M * M;
+  const simd::word* panel(index p, index k) const {
+    return places.panels + p * places.size(panel_width, kind::kept(k));
+  }
+  /// Adds to sums[R][32] the products of `R` rows of `k` inputs with panel `p` of W, whose numbers
+  /// are `w`.
+  template <int R, class Kernels, class S>
+  void add(Kernels, index p, index k, const float* x, const packed_matrix<float, S>& w,
+           float* sums) const {
+    using steps = simd::kept_steps<kind::codes::code, N, M>;
+    const index width = kind::kept(k);
+    detail::each_group(
+        p, width, 0, width, w,
+        [&](index first, index last, const auto* words, const auto* scales, const auto* zeros) {
+          const simd::kept_rows rows{first, last, k, x, k};
+          if constexpr (S::per_word == 1)
+            Kernels::template rows_by_kept<steps, simd::code::bf16, simd::code_offset::origin, R>(
+                rows, words, panel(p, k), scales, zeros, 0.0f, sums);
+          else
+            Kernels::template rows_by_kept<steps, S::code, detail::offset_of<S>, R>(
+                rows, words, panel(p, k), scales, zeros, static_cast<float>(S::origin), sums);
+        });
+  }
+  /// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers, and the rest of the last group;
+  /// k0 is the first of one.
+  template <class Kernels, class S>
+  void decode(Kernels kernels, index p, index k, index k0, index k1,
+              const packed_matrix<float, S>& w, float* numbers) const {
+    constexpr index block = 32;  // of codes of any storage
+    [[maybe_unused]] alignas(64) float room[(step + 2 * block) * panel_width];
+    const index width = kind::kept(k), c0 = k0 / M * N, c1 = kind::kept(k1);
+    const float* kept = room + c0 % block * panel_width;
+    if constexpr (S::per_word == 1)
+      kept = w.panels + (p * width + c0) * panel_width;
+    else
+      detail::decode_rows(kernels, p, width, c0 / block * block, c1, w, room);
+    Kernels::template place_kept<simd::kept_steps<kind::codes::code, N, M>>(c0, c1, kept,
+                                                                            panel(p, k), numbers);
+  }
+};
+
+/// A weight matrix in a sparse storage, packed for products.
+template <class T, class S>
+requires(is_sparse<S>) struct packed_matrix<T, S> : packed_matrix<T, typename S::base> {
+  using storage = S;
+  using base = packed_matrix<T, typename S::base>;
+  packed_pattern<T, typename S::pattern> kept{};
+
+  static constexpr index width(index k) { return S::pattern::kept(k); }
+  /// The matrix of the numbers that are kept, [n, width].
+  const base& numbers() const { return *this; }
+  static constexpr index depth(index k) { return base::depth(width(k)); }
+  static constexpr index size(index n, index k) { return base::size(n, width(k)); }
+  static constexpr index scales_size(index n, index k) { return base::scales_size(n, width(k)); }
+  /// W(n, j).
+  T at(index n, index j, index k) const {
+    const index c = kept.find(n, j, k);
+    return c < 0 ? T(0) : base::at(n, c, width(k));
+  }
+};
+
+/// Fills `to` from W[n, k], this thread's share of the team.
+template <class T, class S>
+requires(is_sparse<S>) void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
+                                 const packed_matrix<T, S>& to) {
+  pack(on, n, to.width(k), from.numbers(), to.numbers());
+  to.kept.pack(on, n, k, from.kept);
+}
+/// The canonical matrix that `from` was packed from.
+template <class T, class S>
+requires(is_sparse<S>) void unpack(index n, index k, const packed_matrix<T, S>& from,
+                                   const matrix_ref<S>& to) {
+  unpack(n, from.width(k), from.numbers(), to.numbers());
+  from.kept.unpack(n, k, to.kept);
+}
+
+namespace detail {
+
+template <class Kernels, class S>
+requires(is_sparse<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
+    Kernels::kept_rows_together, Kernels::most_kept_rows};
+/// @copydoc add_rows()
+template <class Kernels, class S>
+requires(is_sparse<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                                      const packed_matrix<float, S>& w, float* sums) {
+  if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
+    if (rows >= all) {
+      w.kept.template add<all>(kernels, p, k, x, w.numbers(), sums);
+      return all;
+    }
+    if (rows >= 4) {
+      w.kept.template add<4>(kernels, p, k, x, w.numbers(), sums);
+      return 4;
+    }
+  }
+  w.kept.template add<1>(kernels, p, k, x, w.numbers(), sums);
+  return 1;
+}
+/// @copydoc decode_rows()
+template <class Kernels, class S>
+requires(is_sparse<S>) void decode_rows(Kernels kernels, index p, index k, index k0, index k1,
+                                        const packed_matrix<float, S>& w, float* numbers) {
+  w.kept.decode(kernels, p, k, k0, k1, w.numbers(), numbers);
+}
+/// Inputs of a panel that are decoded at a time.
+template <class S>
+constexpr index decoded_step() {
+  if constexpr (is_sparse<S>)
+    return packed_pattern<float, typename S::pattern>::step;
+  else
+    return decoded_rows;
 }
 
 }  // namespace detail
@@ -10768,41 +12762,6 @@ namespace ops {
 template <class S>
 inline constexpr bool trainable =
     S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
-
-namespace detail {
-
-/// Inputs whose products with decoded weights are summed at a time.
-inline constexpr index decoded_rows = 128;
-
-/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`.
-template <class S, class F>
-void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
-  using matrix = packed_matrix<float, S>;
-  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
-  for (index at = k0; at < k1;) {
-    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
-    const simd::word* const words =
-        w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
-    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
-    if constexpr (has_levels<S>) {
-      const index groups = row_scales<S>(k);
-      for (index j = 0; j < panel_width; ++j) {
-        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
-        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
-      }
-      scales = numbers[0], zeros = numbers[1];
-    } else if constexpr (S::scaled) {
-      const index scale = matrix::scale_at(p * panel_width, at, k);
-      scales = w.scales + scale;
-      if constexpr (S::centred) zeros = w.zeros + scale;
-    }
-    f(at, end, words, scales, S::centred ? zeros : nullptr);
-    at = end;
-  }
-}
-
-}  // namespace detail
 
 /// Activation of `n` finished values of a product, in place; `gate` are values of another product.
 /// See activates() and gates().
@@ -10868,41 +12827,32 @@ void show_inputs(const execution& on, index m, index k, const float* x,
   on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
 }
 
-/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
-/// decode the weights to f32, some inputs at a time.
+/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes, and of
+/// some storages several; else more rows decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
-void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
+void decoded_product(Kernels kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
-  using scale = typename packed_matrix<float, S>::scale;
-  constexpr auto origin = static_cast<float>(S::origin);
-  const packed_matrix<float, S>& w = one.w;
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
   float* const y = one.y;
   simd::epilogue<float> part = one.write().from(i0, j0);
-  if (i1 - i0 == 1) {
-    alignas(64) float sums[panel_width] = {};
-    each_group(p, k, 0, k, w,
-               [&](index first, index last, const simd::word* words, const scale* scales,
-                   const scale* zeros) {
-                 Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
-                     last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
-               });
-    float* const out = y + i0 * n + j0;
-    for (index j = 0; j < columns; ++j)
-      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
-               (part.bias ? part.bias[j] : 0.0f);
+  if (constexpr summed_rows codes = rows_summed<Kernels, S>; i1 - i0 <= codes.most) {
+    for (index i = i0; i < i1;) {
+      alignas(64) float sums[codes.together * panel_width] = {};
+      const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
+      for (index r = 0; r < rows; ++r, ++i) {
+        float* const out = y + i * n + j0;
+        for (index j = 0; j < columns; ++j)
+          out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[r * panel_width + j] +
+                   (part.bias ? part.bias[j] : 0.0f);
+      }
+    }
     return;
   }
-  alignas(64) float numbers[decoded_rows * panel_width];
-  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
-    const index k1 = (std::min)(k, k0 + decoded_rows);
-    each_group(p, k, k0, k1, w,
-               [&](index first, index last, const simd::word* words, const scale* scales,
-                   const scale* zeros) {
-                 Kernels::template decode_panel<S::code, has_minima<S>, scale>(
-                     (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
-                     numbers + (first - k0) * panel_width);
-               });
+  constexpr index step = decoded_step<S>();
+  alignas(64) float numbers[step * panel_width];
+  for (index k0 = 0; k0 < k; k0 += step) {
+    const index k1 = (std::min)(k, k0 + step);
+    decode_rows(kernels, p, k, k0, k1, one.w, numbers);
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                       {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
                                       panel_width - columns);
@@ -10929,6 +12879,36 @@ void grouped_product(Kernels, index i0, index i1, index p, index k, const conver
   Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
                                                            rows, panel, one.y + i0 * n + j0, n,
                                                            one.write().from(i0, j0));
+}
+
+/// Adds x W^T of the outliers of rows [i0, i1) to panel `p` of y. An output's sum is the same in
+/// any block.
+template <class S, class Kernels>
+void add_outliers(Kernels, index i0, index i1, index p, index k, const converted_rows& x,
+                  const product<float, S>& one) {
+  using scale = typename packed_matrix<float, S>::scale;
+  const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  for (index i = i0; i < i1; ++i) {
+    const float* const row = x.outliers + i * k;
+    const std::int32_t* const blocks = x.blocks + i * (outlier_words<S>(k) - k);
+    const std::int32_t count = *blocks;
+    if (count == 0) continue;
+    alignas(64) float sums[panel_width] = {};
+    for (std::int32_t b = 1, next = 1; b <= count; b = next) {
+      while (++next <= count && blocks[next] == blocks[next - 1] + 1) {
+      }
+      const index from = blocks[b] * S::block, to = (blocks[next - 1] + 1) * S::block;
+      each_group(p, k, from, (std::min)(k, to), one.w,
+                 [&](index first, index last, const simd::word* words, const scale* scales,
+                     const scale* zeros) {
+                   Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                       last - first, row + first, words, scales, zeros,
+                       static_cast<float>(S::origin), sums);
+                 });
+    }
+    float* const y = one.y + i * n + j0;
+    for (index j = 0; j < columns; ++j) y[j] += one.alpha * sums[j];
+  }
 }
 
 /// The first product of a correction of low rank, x[m, k] right^T, in scratch memory; null for
@@ -10965,8 +12945,9 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
   if constexpr (std::is_same_v<T, float>)
     if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
+  const T* seen = x;
   if constexpr (fakes_inputs<S>)
-    x = detail::fake_inputs<S>(on, m, k, x);
+    seen = detail::fake_inputs<S>(on, m, k, x);
   else if constexpr (converts<S>)
     inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
@@ -10976,6 +12957,11 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
                                                          panel_width * depth};
     [[maybe_unused]] const T* const reduced = detail::reduce(on, m, k, x, one);
     const auto finish = [&](index i0, index i1, index j0, index j1) {
+      if constexpr (keeps_outliers<S>())
+        simd::dispatch(on.level, [&](auto kernels) {
+          for (index p = j0 / panel_width; p * panel_width < j1; ++p)
+            detail::add_outliers(kernels, i0, i1, p, k, inputs, one);
+        });
       if constexpr (is_corrected<S>)
         simd::dispatch(on.level, [&](auto kernels) {
           for (index p = j0 / panel_width; p * panel_width < j1; ++p)
@@ -10985,24 +12971,24 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       one.complete(on.level, i0, i1, j0, j1);
     };
     if constexpr (S::per_word == 1) {
-      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
+      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {seen, k, 1}, panels,
                                                      one.y, n, one.write(), padding}
           .split(on, finish);
-    } else if constexpr (!converts<S> || in_int8_groups<S>) {
+    } else if constexpr (multiplies_numbers<S> || in_int8_groups<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         const auto by = [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            if constexpr (converts<S>)
-              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
+            if constexpr (multiplies_numbers<S>)
+              detail::decoded_product(kernels, i0, i1, p, k, seen, one);
             else
-              detail::decoded_product(kernels, i0, i1, p, k, x, one);
+              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
         };
-        if constexpr (converts<S>)
-          simd::dispatch_dot(on.level, by);
-        else
+        if constexpr (multiplies_numbers<S>)
           simd::dispatch(on.level, by);
+        else
+          simd::dispatch_dot(on.level, by);
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
       detail::block_product<simd::word, T, simd::epilogue<T>>{
@@ -11057,7 +13043,7 @@ void matmul_transposed(const execution& on, index m, index n, index k, const T* 
       const index count = (std::min)(panel_width, n - first);
       T decoded[panel_width];
       const T* column = decoded;  // W(first ..., j)
-      if constexpr (std::is_same_v<typename S::word, T>)
+      if constexpr (S::per_word == 1)
         column = w.panels + first * k + j * panel_width;
       else
         for (index r = 0; r < count; ++r) decoded[r] = w.at(first + r, j, k);
@@ -11254,18 +13240,32 @@ struct packed {
   using vector = const T*;
 };
 
+/// The storage of a form, void where it has none, and the form with another storage.
+template <class Form>
+struct stored {
+  using storage = void;
+};
+template <class T, class S>
+struct stored<canonical<T, S>> {
+  using storage = S;
+  template <class Other>
+  using with = canonical<T, Other>;
+};
+template <class T, class S>
+struct stored<packed<T, S>> {
+  using storage = S;
+  template <class Other>
+  using with = packed<T, Other>;
+};
+
 /// The form of a part of the model that has storage of its own, see storage::per_role.
-template <class Form, storage::part P>
+template <class Form, storage::part P, class S = typename stored<Form>::storage>
 struct part_of {
+  using type = typename stored<Form>::template with<storage::at<S, P>>;
+};
+template <class Form, storage::part P>
+struct part_of<Form, P, void> {
   using type = Form;
-};
-template <class T, class S, storage::part P>
-struct part_of<canonical<T, S>, P> {
-  using type = canonical<T, storage::at<S, P>>;
-};
-template <class T, class S, storage::part P>
-struct part_of<packed<T, S>, P> {
-  using type = packed<T, storage::at<S, P>>;
 };
 template <class Form, storage::part P>
 using at = typename part_of<Form, P>::type;
@@ -11294,9 +13294,12 @@ struct channel_ends {
   index in = -1;      ///< channels that the layer reads
   index out = -1;     ///< channels that it writes
   index memory = -1;  ///< channels of an encoder's output, which cross-attention reads
+  index heads = -1;   ///< heads of a table that all layers of a stack read
 
   /// The ends of a layer inside of this one.
-  constexpr channel_ends between(index from, index to) const { return {map, from, to, memory}; }
+  constexpr channel_ends between(index from, index to) const {
+    return {map, from, to, memory, heads};
+  }
   /// A new set of `width` channels, of heads that are `head` wide if that is given.
   index open(index width, index head = 0) const { return map->open(width, head); }
   /// Columns of a tensor are multiplied by the channels `in`.
@@ -11320,10 +13323,20 @@ struct channel_ends {
   void fix(index channels, const char* why) const { map->fix(channels, why); }
   /// Channels meet others one by one: they may be scaled, but not mixed.
   void elementwise(index channels, const char* why) const { map->elementwise(channels, why); }
+  /// Channels of two sets, or heads of theirs, stand and fall together, as those of a gate and what
+  /// it gates.
+  void accompanies(index a, index b) const { map->accompany(a, b); }
+  /// Channels of which none can be left out; nothing folds there, either.
+  void keeps_whole(index channels, const char* why) const {
+    map->fix(channels, why);
+    map->keep_whole(channels, why);
+  }
+  /// Channels are read over the square root of their number.
+  void divides_by_root(index channels) const { map->divide_by_root(channels); }
   /// The channels `out` are `in` behind a Hadamard transform.
   void transforms() const { map->transform(in, out); }
   /// The channels `out` are `in` normalised. `why` says what keeps them from being rotated, null
-  /// where nothing does.
+  /// where nothing does: they are divided by the root of their mean square.
   void normalises(const char* why) const { map->normalise(in, out, why); }
 };
 
@@ -11335,8 +13348,8 @@ void describe_channels(const Ends& c, P&& p) {
   if constexpr (requires { Layer::channels(c, p); }) {
     Layer::channels(c, p);
   } else {
-    c.fix(c.in, "a layer that does not say which channels it reads");
-    c.fix(c.out, "a layer that does not say which channels it writes");
+    c.keeps_whole(c.in, "a layer that does not say which channels it reads");
+    c.keeps_whole(c.out, "a layer that does not say which channels it writes");
   }
 }
 
@@ -12020,6 +14033,7 @@ constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf
   };
   if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
   if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
+  if constexpr (is_sparse<S>) leaf.kept.visit(info.rows, info.columns, take);
 }
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
@@ -12033,6 +14047,7 @@ constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<
     if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
   }
   leaf.correction.place(memory, info.rows, info.columns);
+  if constexpr (is_sparse<S>) leaf.kept.place(memory, info.rows, info.columns);
 }
 template <class T>
 constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
@@ -12533,8 +14548,10 @@ struct leaf {
   float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
   float* zeros = nullptr;   ///< likewise of a centred one: zero points or minima
   index row_scales = 0;
-  bool ggml = false;            ///< whether codes and scales are those of ggml's blocks
-  index inputs = 0;             ///< of input numbers, how many inputs there are
+  bool ggml = false;  ///< whether codes and scales are those of ggml's blocks
+  index inputs = 0;   ///< of input numbers and places, how many inputs there are
+  /// Of places of a sparse matrix, whether they are some: called with its rows and inputs.
+  bool (*places)(index rows, index inputs, const std::byte* data) = nullptr;
   bool beside_codes = false;    ///< an array of `more`, which has finite numbers
   std::vector<leaf> more = {};  ///< codes of scales, and what is added to the numbers of the codes
 
@@ -12611,6 +14628,14 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       if constexpr (is_corrected<S>) {
         auto correction = from.correction;
         correction.visit(info.rows, info.columns, add);
+      }
+      if constexpr (is_sparse<S>) {
+        auto kept = from.kept;
+        kept.visit(info.rows, info.columns, add);
+        one.more.back().inputs = info.columns;
+        one.more.back().places = [](index rows, index inputs, const std::byte* data) {
+          return S::pattern::fits(rows, inputs, reinterpret_cast<const std::uint8_t*>(data));
+        };
       }
     }
   });
@@ -12963,165 +14988,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Attention policies: the numbers of one attention layer, and the traits that every kind states.
 
-/// @file
-/// Shapes: the numbers of a model, as aggregates that can be template arguments.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
-struct t5_shape {
-  index d_model = 0;         ///< width of the residual stream
-  index d_ff = 0;            ///< hidden width of the feed-forward
-  index d_kv = 0;            ///< width of one attention head
-  index heads = 0;           ///< attention heads
-  index encoder_layers = 0;  ///< encoder blocks
-  index decoder_layers = 0;  ///< decoder blocks
-  index vocabulary = 0;      ///< rows of the embedding
-  index buckets = 32;        ///< relative position buckets
-  index max_distance = 128;  ///< distance from which all positions share the last bucket
-  double eps = 1e-6;         ///< added under the root of the norm
-
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
-           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
-           max_distance > buckets / 2 && eps > 0;
-  }
-};
-
-/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
-struct decoder_shape {
-  index d_model = 0;          ///< width of the residual stream
-  index d_ff = 0;             ///< hidden width of the feed-forward
-  index heads = 0;            ///< query heads
-  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
-  index layers = 0;           ///< blocks
-  index vocabulary = 0;       ///< rows of the embedding
-  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
-  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
-  double eps = 1e-5;          ///< added under the root of the norm
-  double rope_theta = 10000;  ///< base of the rotary frequencies
-
-  /// Width of one head.
-  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
-           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
-           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
-  }
-};
-
-/// Numbers of an encoder that stands alone: BERT (Devlin et al. 2019), DistilBERT, ALBERT.
-struct encoder_shape {
-  index d_model = 0;          ///< width of the residual stream
-  index d_ff = 0;             ///< hidden width of the feed-forward
-  index heads = 0;            ///< attention heads
-  index layers = 0;           ///< blocks
-  index vocabulary = 0;       ///< rows of the embedding
-  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
-  index types = 2;            ///< token types, such as first and second text; 0 for no such table
-  index position_offset = 0;  ///< rows of a learned position table before the first token's;
-                              ///< RoBERTa has 2, one of them the padding's
-  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
-  double eps = 1e-12;         ///< added under the root of the norm
-  double rope_theta = 10000;  ///< base of the rotary frequencies
-
-  /// Width of one head.
-  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
-           types >= 0 && position_offset >= 0 && head_width() > 0 &&
-           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
-  }
-};
-
-/// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
-/// See projection.
-struct projection_kind {
-  index rank = 0;        ///< width between the two factors; 0 for a plain matrix
-  bool delta = false;    ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
-  index alpha = 0;       ///< numerator of a delta's factor alpha / rank
-  bool normed = false;   ///< maps out of a branch normalise what they read
-  bool rotated = false;  ///< they rotate it by a Hadamard transform
-
-  /// Whether a map is one matrix.
-  constexpr bool plain() const { return rank == 0; }
-};
-
-/// Values of a byte slot behind the bytes 0 to 255: `byte_pad` fills slots behind a token's bytes.
-/// `byte_end` is the end of a text, which is a token of its own (Hillier et al. 2024).
-inline constexpr token byte_pad = 256, byte_end = 257;
-inline constexpr index byte_values = 258;  ///< how many there are
-
-/// Rules for padding, and for the wiring of blocks, in a model of bytes (Hillier et al. 2024).
-enum class byte_rules {
-  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
-              ///< mark in the loss and the others have none; feed-forwards that keep the width have
-              ///< a residual, and the head adds its positions once
-  repository  ///< as the published code computes: padding is a byte like others, is averaged and
-              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
-};
-
-/// Numbers of a byte_pooled model's two ends. The embedder makes one vector of a token's bytes; the
-/// head predicts the bytes of the next token.
-struct byte_pooling {
-  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
-  index width = 128;  ///< width of a byte's vector, before the embedder's blocks and in the head
-  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
-                                       ///< the last block goes to d_model
-  index head_blocks = 7;               ///< blocks of the head, all `width` wide
-  index heads = 8;                     ///< attention heads of every block
-  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
-  byte_rules rules = byte_rules::corrected;
-
-  /// Number of blocks of the embedder.
-  constexpr index blocks() const {
-    index n = 1;
-    while (n <= 7 && between[n - 1] > 0) ++n;
-    return n;
-  }
-  /// Width of the input of the embedder's block `k`.
-  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    for (index k = 0; k < blocks(); ++k)
-      if (heads <= 0 || width_before(k) % heads != 0) return false;
-    for (index k = blocks() - 1; k < 7; ++k)
-      if (between[k] != 0) return false;
-    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
-  }
-  /// These numbers under other rules.
-  constexpr byte_pooling under(byte_rules other) const {
-    byte_pooling same = *this;
-    same.rules = other;
-    return same;
-  }
-  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
-  static constexpr byte_pooling repository() { return {}; }
-  /// The paper: bytes of width 64 and two blocks; numbers that it does not state are taken from the
-  /// code.
-  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
-};
-
-/// A real number as a template argument (clang 14 does not take a plain double).
-struct real {
-  double value;
-  /// From a plain number.
-  constexpr real(double x) : value(x) {}
-};
-
-/// A positive factor as a template argument, such as `expansion{1.5}`; kept to 1/1000.
-struct expansion {
-  index thousandths;
-  /// From a plain number.
-  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
-  /// `width` times the factor, rounded to the nearest whole number.
-  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
-};
-
-LINNET_NAMESPACE_END
 /// @file
 /// The key-value cache: storage of the keys and values of the tokens that a session was fed.
 
@@ -14621,6 +16487,8 @@ struct hadamard_layer : without_parameters {
   template <class Ends, class P>
   static void channels(const Ends& c, P&) {
     c.transforms();
+    c.keeps_whole(c.in, "a Hadamard transform");
+    c.keeps_whole(c.out, "a Hadamard transform");
   }
 
   template <class T, class S, class P>
@@ -14832,6 +16700,77 @@ LINNET_NAMESPACE_END
 /// @file
 /// A stack of layers of one type.
 
+/// @file
+/// Parameters of layers of one type that are stored in several ways, see storage::layers.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// `N` layers, numbered from `First` in a stack of `All`, with storage `S` that differs between
+/// them. Those that are stored alike stand beside each other.
+template <class Layer, class S, index N, index First, index All>
+struct unlike_layers {
+  using stack = layers_of<S, All>;
+  static_assert(stack::fits,
+                "linnet::storage::layers: a range reaches beyond the layers of the stack");
+  static constexpr layer_kinds<N> kinds = stack::template kinds<N, First>;
+  static constexpr auto count = static_cast<std::size_t>(kinds.count);
+  static_assert(count <= 4,
+                "linnet::storage::layers: at most four kinds of layers in one stack; each has code "
+                "of its own");
+  /// Storage of layers of a kind.
+  template <std::size_t K>
+  using stored =
+      std::tuple_element_t<static_cast<std::size_t>(kinds.number[K]), typename stack::stored>;
+
+  template <class Form, class Kinds = std::make_index_sequence<count>>
+  struct params;
+  template <class Form, std::size_t... K>
+  struct params<Form, std::index_sequence<K...>> {
+    using unlike = unlike_layers;
+    pack<std::array<
+        typename Layer::template params<typename form::stored<Form>::template with<stored<K>>>,
+        static_cast<std::size_t>(kinds.length[K])>...>
+        items{};
+  };
+
+  /// Calls f(std::type_identity of its storage, its parameters of each of `p`...) for layer `l`.
+  template <std::size_t K = 0, class F, class... P>
+  static constexpr void take(std::size_t l, F&& f, P&... p) {
+    if (kinds.kind[l] == static_cast<index>(K))
+      f(std::type_identity<stored<K>>{}, item<K>(p, l)...);
+    else if constexpr (K + 1 < count)
+      take<K + 1>(l, f, p...);
+  }
+
+ private:
+  template <std::size_t K, class P>
+  static constexpr auto& item(P& p, std::size_t l) {
+    if constexpr (requires { typename P::unlike; })
+      return member<K>(p.items)[static_cast<std::size_t>(kinds.place[l])];
+    else
+      return p.items[l];
+  }
+};
+
+/// How the layers are stored that some of `P` are parameters of; void where all are alike.
+template <class... P>
+struct unlike_of {
+  using type = void;
+};
+template <class First, class... Rest>
+struct unlike_of<First, Rest...> : unlike_of<Rest...> {};
+template <class First, class... Rest>
+requires requires { typename First::unlike; }
+struct unlike_of<First, Rest...> {
+  using type = typename First::unlike;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Parameters of `N` layers of one type, with nothing shared.
@@ -14842,10 +16781,23 @@ struct own_parameters {
   struct params {
     typename Layer::template params<Form> items[count]{};
   };
+  /// Of layers that are stored in several ways, see storage::layers.
+  template <class Form>
+  requires(linnet::detail::by_layer<typename form::stored<Form>::storage>) struct params<Form>
+      : linnet::detail::unlike_layers<Layer, typename form::stored<Form>::storage, N, First,
+                                      All>::template params<Form> {
+  };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    for (std::size_t l = 0; l < count; ++l)
-      Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
+    using unlike = typename linnet::detail::unlike_of<P...>::type;
+    for (std::size_t l = 0; l < count; ++l) {
+      const parameter_path place = at.element(First + static_cast<index>(l), All);
+      if constexpr (std::is_void_v<unlike>)
+        Layer::visit(f, place, p.items[l]...);
+      else
+        unlike::take(
+            l, [&](auto, auto&... item) { Layer::visit(f, place, item...); }, p...);
+    }
   }
   /// Parameters of layer `l`.
   template <class P>
@@ -14888,6 +16840,9 @@ struct layer_loop {
       if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
       ctx.stack.mask = nullptr;
       if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
+      if constexpr (std::is_same_v<T, float>)
+        if (ctx.on.layers)
+          ctx.on.layers->call(ctx.on.layers->object, ctx.on, {x.rows(), D, x.data(), next.data()});
       x = next;
     }
     if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
@@ -14967,7 +16922,16 @@ struct repeat {
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
     c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+      if constexpr (linnet::detail::by_layer<S>)
+        params<form::packed<T, S>>::unlike::take(
+            l,
+            [&](auto stored, const auto& item) {
+              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
+                                                                          ctx);
+            },
+            p);
+      else
+        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
     });
   }
   template <class T, class S>
@@ -14977,8 +16941,17 @@ struct repeat {
     c.loop.backward(x, dy, dx, ctx, First, All,
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       auto&& gradients = Held::of(dp, l);
-                      Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
-                                                     c.items[l], ctx);
+                      if constexpr (linnet::detail::by_layer<S>)
+                        params<form::packed<T, S>>::unlike::take(
+                            l,
+                            [&](auto stored, const auto& item) {
+                              Layer::template backward<T, typename decltype(stored)::type>(
+                                  item, gradients, u, dv, du, c.items[l], ctx);
+                            },
+                            p);
+                      else
+                        Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
+                                                       c.items[l], ctx);
                     });
   }
 
@@ -15408,9 +17381,15 @@ struct attention_projections {
   /// Mixing tokens multiplies all values of a head by one number.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    const index values = c.open(kv, h), source = A.cross ? c.memory : c.in;
-    to_query::channels(c.between(c.in, -1), p.q);
-    to_key::channels(c.between(source, -1), p.k);
+    const index values = c.open(kv, h), queries = c.open(n, h), keys = c.open(kv, h),
+                source = A.cross ? c.memory : c.in;
+    for (const index channels : {queries, keys}) {
+      c.fix(channels, "scores of attention");
+      c.accompanies(channels, values);
+    }
+    if (A.relative) c.accompanies(c.heads, values);
+    to_query::channels(c.between(c.in, queries), p.q);
+    to_key::channels(c.between(source, keys), p.k);
     to_key::channels(c.between(source, values), p.v);
     to_output::channels(c.between(values, c.out), p.o);
   }
@@ -16180,7 +18159,7 @@ struct activated_linear {
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
     constexpr bool homogeneous = A == activation_kind::relu;
-    map::channels(homogeneous ? c : c.between(c.in, -1), p);
+    map::channels(c, p);
     if (homogeneous)
       c.elementwise(c.out, "a ReLU");
     else
@@ -16267,9 +18246,11 @@ struct gated_layer {
   /// The hidden channels are linear in those of `up`.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    const index hidden = c.open(F);
+    const index hidden = c.open(F), gates = c.open(F);
     c.elementwise(hidden, "a gate");
-    wide::channels(c.between(c.in, -1), p.gate);
+    c.fix(gates, "an activation");
+    c.accompanies(gates, hidden);
+    wide::channels(c.between(c.in, gates), p.gate);
     wide::channels(c.between(c.in, hidden), p.up);
     linnet::detail::describe_channels<narrow>(c.between(hidden, c.out), p.down);
   }
@@ -17157,6 +19138,38 @@ using pick_model_storage =
     model_storage<std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>,
                   typename pick_storage<Ps...>::type>;
 
+/// Words for storage that differs between layers where a stack of so many does not take it; true
+/// for others. Layers are `Alike` where they have shared parameters, or are routed.
+template <class S, index Layers, bool Alike>
+constexpr bool layers_fit() {
+  if constexpr (!by_layer<S> || Layers <= 0) {
+    return true;
+  } else {
+    constexpr bool ranges = layers_of<S, Layers>::fits;
+    constexpr bool few = layers_of<S, Layers>::template kinds<Layers>.count <= 4;
+    static_assert(!Alike,
+                  "linnet::storage::layers: layers that share parameters, or that "
+                  "depths::mixture_of_depths routes, are stored alike; take sharing::none and "
+                  "depths::all, or one storage");
+    static_assert(ranges,
+                  "linnet::storage::layers: a range names layers that the model does not have; "
+                  "they count from 0, or from the end where negative");
+    static_assert(few,
+                  "linnet::storage::layers: at most four kinds of layers in one stack; each has "
+                  "code of its own");
+    return !Alike && ranges && few;
+  }
+}
+/// Storage `S` without ranges of layers, for what stands in for a model that was refused.
+template <class S>
+struct storage_of_rest {
+  using type = S;
+};
+template <class Rest, class... Ranges>
+struct storage_of_rest<storage::layered<Rest, Ranges...>> {
+  using type = Rest;
+};
+
 /// The policy inside a wrapper such as encoder_stack<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {
@@ -17474,27 +19487,34 @@ struct make_decoder {
           pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
           pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
           pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-          typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
-          pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+          typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
+          pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
+          pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>>>;
 };
 /// Stands in for a decoder that was refused, so that nothing is said of it again.
 template <decoder_shape Shape, class... Ps>
-struct make_decoder<false, Shape, Ps...> : make_decoder<true,
-                                                        decoder_shape{.d_model = 2,
-                                                                      .d_ff = 1,
-                                                                      .heads = 1,
-                                                                      .kv_heads = 1,
-                                                                      .layers = 1,
-                                                                      .vocabulary = 1,
-                                                                      .context = 1},
-                                                        typename pick_storage<Ps...>::stored> {};
+struct make_decoder<false, Shape, Ps...>
+    : make_decoder<true,
+                   decoder_shape{.d_model = 2,
+                                 .d_ff = 1,
+                                 .heads = 1,
+                                 .kv_heads = 1,
+                                 .layers = 1,
+                                 .vocabulary = 1,
+                                 .context = 1},
+                   typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
 /// The decoder of a shape and policies, or what stands in for it where they do not fit.
 template <decoder_shape Shape, class... Ps>
 struct checked_decoder {
+  /// Whether layers have nothing of their own that storage could tell apart.
+  static constexpr bool alike =
+      !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
+      pick<depths::policy, depths::all, Ps...>::routes;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
-      ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>();
+      ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_decoder<fits, Shape, Ps...>::type;
 };
 /// The decoder of choices.
@@ -18650,6 +20670,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   template <class Slot, class Other>
   using with =
       typename detail::decoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model of another shape.
+  template <decoder_shape Other>
+  using with_shape = typename detail::decoder_of<Other, Policies>::type;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
                          context_length = Shape.context;
@@ -18746,7 +20769,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     if constexpr (learned)
       c.between(-1, looked_up)
           .looks_up(p.positions, tensor_info{context_length, d, role::position});
-    if (sinusoidal) c.fix(looked_up, "fixed sines and cosines");
+    if (sinusoidal) c.keeps_whole(looked_up, "fixed sines and cosines");
     if constexpr (embedding_normed)
       norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
     detail::describe_channels<blocks>(c.between(stream, stream), p.stack);
@@ -18881,8 +20904,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
                                                  const ops::execution& on) {
-    context<T> ctx = batch_context<T>(b, on);
-    embed<T, S>(p, b.tokens, w, ctx);
+    context<T> ctx = context_of<T>(b, on);
+    embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
     final_norm<T, S>(p, w, ctx);
     return head<T, S>(p, b, w, ctx);
@@ -18896,7 +20919,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                        const batch& b, workspace<T>& w, const ops::execution& on,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     const exit_calls& at = call.exits;
-    context<T> ctx = batch_context<T>(b, on);
+    context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     loss_sum sum;
@@ -18927,7 +20950,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       sum.nats += weight * one.nats;
       sum.tokens = one.tokens;
     };
-    embed<T, S>(p, b.tokens, w, ctx);
+    embed<T, S>(p, b, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
     const auto hook = layer_hook<T>::of(take_exit);
     if (at.weights && !dp) ctx.stack.hook = hook;
@@ -18976,7 +20999,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       });
       ctx.prefix = w.prefix;
     }
-    if (call.layers.first == 0) embed<T, S>(p, call.tokens, w, ctx);
+    if (call.layers.first == 0) embed<T, S>(p, {.tokens = call.tokens}, w, ctx);
     run_layers<T, S>(p, w, ctx);
     if (!call.layers.head) return;
     final_norm<T, S>(p, w, ctx);
@@ -18998,9 +21021,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     linnet::copy_state<blocks, T>(w.stack, from, to, part);
   }
 
- private:
+  /// The context of a training or scoring call.
   template <class T>
-  static context<T> batch_context(const batch& b, const ops::execution& on) {
+  static context<T> context_of(const batch& b, const ops::execution& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
@@ -19008,6 +21031,30 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     return ctx;
   }
+  /// Tokens -> w.embedded[batch * length, d], which the first block reads.
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, embedding_projection::table, b.tokens, p.embedding,
+               embedding_projection::template rows<T>(w.projected, w.looked_up));
+    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
+                                                              w.projected, ctx);
+    const T* table = nullptr;
+    if constexpr (learned) table = p.positions;
+    if constexpr (sinusoidal) table = w.positions.table;
+    if (table)
+      ctx.on.threads.each(rows, [&](index i) {
+        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
+        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
+      });
+    if constexpr (embedding_normed)
+      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
+                                         w.embedding_norm, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.embedded);
+  }
+
+ private:
   /// The head on w.normed.
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> head(const params<form::packed<T, S>>& p,
@@ -19039,28 +21086,6 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       return dp.embedding;
     else
       return dp.head;
-  }
-  /// tokens -> w.embedded
-  template <class T, class S>
-  static void embed(const params<form::packed<T, S>>& p, const token* tokens, workspace<T>& w,
-                    context<T>& ctx) {
-    const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, embedding_projection::table, tokens, p.embedding,
-               embedding_projection::template rows<T>(w.projected, w.looked_up));
-    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
-                                                              w.projected, ctx);
-    const T* table = nullptr;
-    if constexpr (learned) table = p.positions;
-    if constexpr (sinusoidal) table = w.positions.table;
-    if (table)
-      ctx.on.threads.each(rows, [&](index i) {
-        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-      });
-    if constexpr (embedding_normed)
-      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
-                                         w.embedding_norm, ctx);
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.embedded);
   }
   /// w.embedded -> w.out
   template <class T, class S>
@@ -20007,15 +22032,20 @@ inline result<void> check_panels(std::span<const std::byte> file, std::size_t he
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// Checks the numbers of inputs that corrections name: products read there.
+/// Checks the numbers of inputs that corrections name, and places of numbers: products read there.
 template <class M, class T>
 result<void> check_inputs(std::span<const std::byte> panels, const std::string& where) {
-  bool fits = true;
+  bool fits = true, placed = true;
   const auto p = packed<M, T>::view(panels);
   p.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
     if constexpr (requires { leaf.correction.inputs; })
       fits = fits && leaf.correction.fits(info.rows, info.columns);
+    if constexpr (requires { leaf.kept; })
+      placed = placed && leaf.kept.fits(info.rows, info.columns);
   });
+  if (!placed)
+    return failure(errc::malformed, where, "panels", "places of numbers in their groups",
+                   "other places");
   if (fits) return {};
   return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",
                  "another number");
@@ -20573,7 +22603,8 @@ struct make_encoder {
           pick<norm::policy, norm::layer_norm, Ps...>,
           pick<norm_placement::policy, norm_placement::post, Ps...>,
           pick<position::policy, position::learned, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-          pick<bias::policy, bias::all, Ps...>, typename pick_model_storage<Ps...>::type,
+          pick<bias::policy, bias::all, Ps...>,
+          typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
           pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>,
           pick<head::policy, head::masked_lm, Ps...>>>;
@@ -20585,13 +22616,16 @@ struct make_encoder<false, Shape, Ps...>
           true,
           encoder_shape{
               .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
-          typename pick_storage<Ps...>::stored> {};
+          typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
 /// The encoder of a shape and policies, or what stands in for it where they do not fit.
 template <encoder_shape Shape, class... Ps>
 struct checked_encoder {
+  static constexpr bool alike =
+      !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none>;
   static constexpr bool fits =
       policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
-      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>();
+      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_encoder<fits, Shape, Ps...>::type;
 };
 /// The encoder of choices.
@@ -20699,9 +22733,9 @@ struct encoder_body {
   }
 
   /// Which tensors write the channels that others read, see nn/channels.hpp. Heads and callers read
-  /// the hidden states as they are.
+  /// the hidden states as they are; returns their channels.
   template <class Ends, class P>
-  static void channels(const Ends& c, P& p) {
+  static index channels(const Ends& c, P& p) {
     const char* const why = "what reads the hidden states";
     const index summed = c.open(width), scaled = c.open(width),
                 stream = factorised ? c.open(d) : scaled;
@@ -20711,6 +22745,7 @@ struct encoder_body {
       lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
     if constexpr (Shape.types > 0)
       lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
+    if (sinusoidal) c.keeps_whole(summed, "fixed sines and cosines");
     embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
     if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
     const index out = c.open(d);
@@ -20719,8 +22754,10 @@ struct encoder_body {
       const index hidden = c.open(d);
       norm_layer::channels(c.between(out, hidden), p.norm);
       c.fix(hidden, why);
+      return hidden;
     } else {
       c.fix(out, why);
+      return out;
     }
   }
 
@@ -21044,10 +23081,11 @@ LINNET_NAMESPACE_BEGIN
 template <encoder_shape Shape, class Policies>
 struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
  private:
-  using body = encoder_body<Shape, Policies>;
   using Head = typename Policies::template of<linnet::head::policy>;
 
  public:
+  /// The encoder without its head.
+  using body = encoder_body<Shape, Policies>;
   static constexpr encoder_shape shape = Shape;
   static constexpr bool tied =
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
@@ -21073,6 +23111,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class Slot, class Other>
   using with =
       typename detail::encoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model of another shape.
+  template <encoder_shape Other>
+  using with_shape = typename detail::encoder_of<Other, Policies>::type;
   /// This model with another head.
   template <class Other>
   using with_head = with<linnet::head::policy, Other>;
@@ -21123,7 +23164,16 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Which tensors write the channels that others read, see nn/channels.hpp.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    body::channels(c, p);
+    const index hidden = body::channels(c, p), read = reads ? c.open(read_width) : hidden;
+    if constexpr (reads) {
+      reader::channels(c.between(hidden, read), p.read);
+      c.fix(read, "what reads the hidden states");
+    }
+    const Ends last = c.between(read, -1);
+    if constexpr (masked && tied)
+      last.reads(p.embedding, tensor_info{vocabulary, read_width, role::table});
+    else if constexpr (Head::classes > 0 || masked)
+      last.reads(p.table, tensor_info{vocabulary, read_width, role::matrix});
   }
   static constexpr double initial_deviation = 0.02;
   /// Width of what the logits are computed from.
@@ -23126,6 +25176,9 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "policies out");
   static_assert(!Core::attention::takes_prefix,
                 "linnet::byte_pooled: attention::prefix is not supported");
+  static_assert(!detail::by_layer<typename Core::storage>,
+                "linnet::byte_pooled: the ends have layers of their own, so ranges of layers "
+                "(storage::layers) are not supported; give storage::per_role");
 
   using core = Core;
   static constexpr byte_pooling pooling = Numbers;
@@ -24843,6 +26896,19 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+/// The storage of a T5 that is spelled `S`: ranges of layers are those of either stack.
+template <t5_shape Shape, class S>
+struct t5_storage {
+  static constexpr bool fits =
+      layers_fit<S, Shape.encoder_layers, false>() && layers_fit<S, Shape.decoder_layers, false>();
+  using type = typename std::conditional_t<
+      fits,
+      stack_storage<S, Shape.encoder_layers == Shape.decoder_layers ? Shape.encoder_layers : 0>,
+      storage_of_rest<S>>::type;
+};
+}  // namespace detail
+
 /// One stack of a T5 model: relative-position bias, blocks, final norm.
 template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm,
           class Cache>
@@ -24903,7 +26969,12 @@ struct t5_stack {
   /// From the stream to the normed output.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    detail::describe_channels<blocks>(c.between(c.in, c.in), p.stack);
+    Ends inner = c.between(c.in, c.in);
+    inner.heads = c.open(heads);
+    c.fix(inner.heads, "scores of attention");
+    c.between(-1, inner.heads)
+        .looks_up(p.relative_bias, tensor_info{Shape.buckets, heads, role::position});
+    detail::describe_channels<blocks>(inner, p.stack);
     norm_layer::channels(c, p.norm);
   }
 
@@ -25037,11 +27108,17 @@ struct t5_model : model_defaults {
   template <class Other>
   using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
                               Norm, Tie, Storage, Other>;
+  /// This model of another shape.
+  template <t5_shape Other>
+  using with_shape = t5_model<Other, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
+                              Norm, Tie, Storage, Cache>;
   /// This model with another storage type.
   template <class Other>
   using with_storage =
       t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
-               typename detail::pick_model_storage<Tie, Other>::type, Cache>;
+               typename detail::t5_storage<
+                   Shape, typename detail::pick_model_storage<Tie, Other>::type>::type,
+               Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -25086,10 +27163,12 @@ struct t5_model : model_defaults {
     Ends reader = c.between(stream, normed);
     reader.memory = memory;
     decoder::channels(reader, p.decoder_stack);
-    if constexpr (tied)
+    if constexpr (tied) {
       c.between(normed, -1).reads(p.embedding, info);
-    else
+      c.divides_by_root(normed);
+    } else {
       c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
+    }
   }
 
   /// Trainable parameters; shared ones count once.
@@ -25419,33 +27498,37 @@ constexpr ffn_fault t5_ffn_fault() {
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type =
-      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
-               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
-               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-               typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
+  using type = t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+                        pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+                        typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
+                        pick<kv::policy, kv::exact, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
-struct make_t5<false, Shape, Ps...> : make_t5<true,
-                                              t5_shape{.d_model = 1,
-                                                       .d_ff = 1,
-                                                       .d_kv = 1,
-                                                       .heads = 1,
-                                                       .encoder_layers = 1,
-                                                       .decoder_layers = 1,
-                                                       .vocabulary = 1},
-                                              typename pick_storage<Ps...>::stored> {};
+struct make_t5<false, Shape, Ps...>
+    : make_t5<true,
+              t5_shape{.d_model = 1,
+                       .d_ff = 1,
+                       .d_kv = 1,
+                       .heads = 1,
+                       .encoder_layers = 1,
+                       .decoder_layers = 1,
+                       .vocabulary = 1},
+              typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
 /// The T5 of a shape and policies, or what stands in for it where they do not fit.
 template <t5_shape Shape, class... Ps>
 struct checked_t5 {
-  static constexpr bool fits = policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
-                               ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
-                                        pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
-                               ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
-                                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>();
+  static constexpr bool fits =
+      policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+      ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
+               pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
+      ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.encoder_layers, false>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.decoder_layers, false>();
   using type = typename make_t5<fits, Shape, Ps...>::type;
 };
 

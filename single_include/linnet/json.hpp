@@ -1564,6 +1564,9 @@ inline std::string shape_text(const placement& at) {
 /// Fault in codes, scales, zero points or minima that no storage has: what they should be, or null.
 /// Asked before they are saved, and of what is loaded.
 inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
+  if (tensor.places)
+    return tensor.places(tensor.rows, tensor.inputs, data) ? nullptr
+                                                           : "places of numbers in their groups";
   if (tensor.inputs > 0) {
     for (index i = 0; i < tensor.size(); ++i) {
       std::uint16_t input = 0;

@@ -782,8 +782,8 @@ LINNET_NAMESPACE_END
 #include <concepts>
 
 /// @file
-/// Channels: layers say which rows write what which columns read, so that methods can fold scales
-/// and rotations into neighbouring tensors.
+/// Channels: layers say which rows write what which columns read. Methods then fold scales and
+/// rotations into neighbouring tensors, or cut channels out of all of them.
 
 /// @file
 /// Names of parameters, and the forms a parameter takes: canonical weights, gradients, and the
@@ -875,7 +875,7 @@ LINNET_NAMESPACE_END
 /// Inputs of products, rounded to the compute type of the weights' storage.
 
 /// @file
-/// Products of matrices as they lie in memory, split over a team of threads.
+/// Panels of codes as numbers: a row of inputs times a panel, and parts of a panel decoded.
 
 /// @file
 /// A weight matrix in the form that products read: panels of 32 output features.
@@ -1446,6 +1446,7 @@ enum class code {
   u4,       ///< 0 to 15
   u3,       ///< 0 to 7
   u2,       ///< 0 to 3
+  f4_e2m1,  ///< 4 bits: 2 of exponent, bias 1, no infinities and no NaN
   nf4       ///< 16 normal quantiles
 };
 /// Bits of one code.
@@ -1459,6 +1460,7 @@ constexpr int bits_of(code c) {
     case code::u5:
       return 5;
     case code::u4:
+    case code::f4_e2m1:
     case code::nf4:
       return 4;
     case code::u3:
@@ -1516,6 +1518,13 @@ inline constexpr float nf4_values[16] = {-1.0f,        -0.6961928f,  -0.52507305
                                          -0.28444138f, -0.18477343f, -0.09105004f, 0.0f,
                                          0.0795803f,   0.1609302f,   0.2461123f,   0.33791524f,
                                          0.44070983f,  0.562617f,    0.72295684f,  1.0f};
+/// The values of 4-bit floats.
+inline constexpr float f4_values[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                        -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+/// The values of codes that are looked up, or null.
+constexpr const float* values_of(code c) {
+  return c == code::nf4 ? nf4_values : c == code::f4_e2m1 ? f4_values : nullptr;
+}
 
 /// Left factor A of a product, addressed as a(i, k) = data[i*row + k*column]. Transposed and sliced
 /// matrices so need no copy.
@@ -1599,6 +1608,22 @@ struct integer_epilogue {
   }
 };
 
+/// How a row is rounded to int8. Numbers whose magnitudes have the bits `outliers` or more stay out
+/// of it: they become 0. Infinities and NaN are no outliers.
+struct int8_rounding {
+  static constexpr std::int32_t infinity = 0x7f800000;
+  float largest = 127;               ///< the code of the largest magnitude, at most 127
+  std::int32_t outliers = infinity;  ///< infinity where there are none
+
+  /// Whether `x` is an outlier.
+  bool keeps(float x) const {
+    std::int32_t bits = 0;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    bits &= 0x7fffffff;
+    return bits >= outliers && bits < infinity;
+  }
+};
+
 /// How codes with scales for groups of inputs become numbers.
 enum class code_offset {
   origin,  ///< scale * (code - a constant)
@@ -1622,6 +1647,19 @@ struct grouped_panel {
   index depth, per_group;  ///< rows of words in it, and in a group
   const Scale* scales;     ///< [groups, 32]
   const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
+};
+
+/// Rows of `k` inputs for the numbers [first, last) that a panel keeps of each few of them.
+struct kept_rows {
+  index first, last, k;
+  const float* x;
+  index row;  ///< from row to row
+};
+/// `Kept` numbers of each `Group` inputs, whose places are codes `Places`.
+template <code Places, index Kept, index Group>
+struct kept_steps {
+  static constexpr code places = Places;
+  static constexpr index kept = Kept, group = Group;
 };
 
 }  // namespace simd
@@ -2454,14 +2492,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -2503,9 +2542,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -2515,10 +2554,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
@@ -2670,17 +2714,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -2691,11 +2772,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -2834,9 +2918,10 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
-                                         float* scales, std::int32_t* sums) {
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -3259,6 +3344,223 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 }
 
 /// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
 /// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
@@ -3354,6 +3656,12 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
       _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)),       \
       _mm256_permutevar8x32_ps(_mm256_loadu_ps((table) + 8), reinterpret_cast<__m256i>(i)), \
       reinterpret_cast<__m256>((i) << 28)))
+#define LINNET_LOOK_UP_8(table, i) \
+  reinterpret_cast<vec<float>>(    \
+      _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), reinterpret_cast<__m256i>(i)))
+#define LINNET_LOOK_UP_4(table, i)                   \
+  reinterpret_cast<vec<float>>(_mm256_permutevar_ps( \
+      _mm256_broadcast_ps(reinterpret_cast<const __m128*>(table)), reinterpret_cast<__m256i>(i)))
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
@@ -4143,14 +4451,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -4192,9 +4501,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -4204,10 +4513,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
@@ -4359,17 +4673,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -4380,11 +4731,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -4523,9 +4877,10 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
-                                         float* scales, std::int32_t* sums) {
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -4948,6 +5303,223 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 }
 
 /// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
 /// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
@@ -5028,6 +5600,8 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#undef LINNET_LOOK_UP_8
+#undef LINNET_LOOK_UP_4
 #undef LINNET_DOT_PAIRS
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
@@ -5045,6 +5619,16 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_LOOK_UP(table, i)                            \
   reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps( \
       static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), _mm512_loadu_ps(table)))
+// Twice the table: the bit above those that count makes no difference.
+#define LINNET_LOOK_UP_8(table, i)                              \
+  reinterpret_cast<vec<float>>(_mm512_maskz_permutexvar_ps(     \
+      static_cast<__mmask16>(-1), reinterpret_cast<__m512i>(i), \
+      _mm512_maskz_broadcast_f32x8(static_cast<__mmask16>(-1), _mm256_loadu_ps(table))))
+#define LINNET_LOOK_UP_4(table, i)                                                   \
+  reinterpret_cast<vec<float>>(_mm512_maskz_permutevar_ps(                           \
+      static_cast<__mmask16>(-1),                                                    \
+      _mm512_maskz_broadcast_f32x4(static_cast<__mmask16>(-1), _mm_loadu_ps(table)), \
+      reinterpret_cast<__m512i>(i)))
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
@@ -5835,14 +6419,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -5884,9 +6469,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -5896,10 +6481,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
@@ -6051,17 +6641,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -6072,11 +6699,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -6215,9 +6845,10 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
-                                         float* scales, std::int32_t* sums) {
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -6640,6 +7271,223 @@ LINNET_KERNEL static void layer_norm_backward(index n, const T* statistics, cons
 }
 
 /// @file
+/// Products with matrices that keep some of each few inputs, of one instruction-set level: included
+/// inside a struct by simd/levels.hpp. Numbers and the places of their inputs are read as they are
+/// stored. The inputs of a group fit a register, from which each column takes its own.
+
+/// One of the numbers from `p` on for each lane: the low `Bits` bits of `i` say which.
+template <int Bits>
+LINNET_TARGET static inline vec<float> numbers_at(const float* p, const words& i) {
+#if defined(LINNET_LOOK_UP)
+  if constexpr (Bits == 2)
+    return LINNET_LOOK_UP_4(p, i);
+  else if constexpr (Bits == 3)
+    return LINNET_LOOK_UP_8(p, i);
+  else
+    return LINNET_LOOK_UP(p, i);
+#else
+  word u[lanes<float>];
+  float x[lanes<float>];
+  __builtin_memcpy(u, &i, sizeof u);
+  for (int l = 0; l < lanes<float>; ++l) x[l] = p[u[l] & ((1u << Bits) - 1)];
+  return load(x);
+#endif
+}
+/// Rows of a panel of plain numbers, or of words of codes, before number `i` of a column.
+template <class Word, code C>
+static constexpr index number_row(index i) {
+  if constexpr (std::is_same_v<Word, word>)
+    return i / codes_of_block(C) * words_of_block(C);
+  else
+    return i;
+}
+/// Number `i` of a row of plain numbers, or of codes that words hold: `numbers` has those of 16
+/// codes where they are looked up.
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const float* w, int i, const float*) {
+  return load(w + i * panel_width);
+}
+/// @copydoc kept_number()
+template <code C, bool LookedUp>
+LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const float* numbers) {
+  constexpr int block = codes_of_block(C);
+  const word* const from = w + i / block * words_of_block(C) * panel_width;
+  if constexpr (LookedUp)
+    return numbers_at<4>(numbers, any_code<C>(from, i % block));
+  else
+    return decode_any<C>(from, i % block);
+}
+/// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
+static constexpr bool wide = LINNET_WIDTH > 32;
+
+/// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
+/// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
+/// `places` those of the whole panel.
+template <class Steps, code C, code_offset Offset, int R, class Word, class Scale>
+// NOLINTNEXTLINE(readability-function-size)
+LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const word* places,
+                                       const Scale* scales, const Scale* zeros, float zero,
+                                       float* sums) {
+  constexpr code P = Steps::places;
+  constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
+  constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
+                per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
+                chains = R == 1 ? 4 : 1,
+                step = coded && codes_of_block(C) > block ? codes_of_block(C) : block;
+  constexpr index of = Steps::group, kept = Steps::kept;
+  static_assert(per_panel % together == 0);
+  // Numbers whose groups are followed by as many inputs as a register is to hold.
+  const index within = a.k < table ? 0 : ((a.k - table) / of + 1) * kept;
+  const index safe = within < a.last ? within : a.last;
+  alignas(64) float numbers[16];  // of codes, where finding them is faster than computing
+  if constexpr (looked_up)
+    for (int i = 0; i < 16; ++i) numbers[i] = static_cast<float>(i) - zero;
+  for (int v = 0; v < per_panel; v += together) {
+    vec<float> acc[std::size_t{R}][std::size_t{together * chains}] = {},
+                                                          total[std::size_t{R}]
+                                                               [std::size_t{together}] = {},
+                                                          origin[std::size_t{together}];
+    for (int t = 0; t < together; ++t)
+      origin[t] = zeros ? load_scales(zeros + (v + t) * lanes<float>) : vec<float>{} + zero;
+    for (index c = a.first; c < a.last;) {
+      const word* const here = places + c / block * rows * panel_width + v * lanes<float>;
+      if (c % step == 0 && c + step <= safe) {
+        const Word* const values =
+            w + number_row<Word, C>(c - a.first) * panel_width + v * lanes<float>;
+        const float* const from = a.x + c / kept * of;
+        // One row waits for memory, in which the next panels follow.
+        __builtin_prefetch(here + 1024);
+        LINNET_UNROLL
+        for (int h = 0; h < step; h += 8) {
+          __builtin_prefetch(values + number_row<Word, C>(h) * panel_width + 1024);
+          LINNET_UNROLL
+          for (int i = h; i < h + 8; ++i) {
+            // Where steps end with groups, the compiler knows how far a group is from the first.
+            const float* const x =
+                step % kept == 0 ? from + i / kept * of : a.x + (c + i) / kept * of;
+            words place[std::size_t{together}];
+            vec<float> y[std::size_t{together}];
+            LINNET_UNROLL
+            for (int t = 0; t < together; ++t) {
+              place[t] =
+                  any_code<P>(here + i / block * rows * panel_width + t * lanes<float>, i % block);
+              y[t] = kept_number<C, looked_up>(values + t * lanes<float>, i, numbers);
+              if constexpr (centred) y[t] = y[t] - origin[t];
+            }
+            LINNET_UNROLL
+            for (int r = 0; r < R; ++r) {
+              LINNET_UNROLL
+              for (int t = 0; t < together; ++t) {
+                const vec<float> input = numbers_at<bits_of(P)>(x + r * a.row, place[t]);
+                acc[r][i % chains * together + t] += input * y[t];
+                if constexpr (minima) total[r][t] += input;
+              }
+            }
+          }
+        }
+        c += step;
+      } else {
+        const index first = c / kept * of;
+        float x[std::size_t{R * table}] = {};
+        for (int r = 0; r < R; ++r)
+          for (index j = 0; j < table && first + j < a.k; ++j)
+            x[r * table + j] = a.x[r * a.row + first + j];
+        for (int t = 0; t < together; ++t) {
+          const words place = any_code<P>(here + t * lanes<float>, static_cast<int>(c % block));
+          vec<float> y = kept_number<C, looked_up>(w + (v + t) * lanes<float>,
+                                                   static_cast<int>(c - a.first), numbers);
+          if constexpr (centred) y = y - origin[t];
+          for (int r = 0; r < R; ++r) {
+            const vec<float> input = numbers_at<bits_of(P)>(x + r * table, place);
+            acc[r][t] += input * y;
+            if constexpr (minima) total[r][t] += input;
+          }
+        }
+        ++c;
+      }
+    }
+    for (int t = 0; t < together; ++t) {
+      const int at = (v + t) * lanes<float>;
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        vec<float> x = acc[r][t];
+        LINNET_UNROLL
+        for (int i = 1; i < chains; ++i) x += acc[r][i * together + t];
+        if (scales) x *= load_scales(scales + at);
+        if constexpr (minima) x += origin[t] * total[r][t];
+        float* const sum = sums + r * panel_width + at;
+        store(sum, load(sum) + x);
+      }
+    }
+  }
+}
+/// Rows of inputs that rows_by_kept() takes at a time, at most. Of more than the second number
+/// place_kept() and a product of numbers are faster.
+#if defined(LINNET_LOOK_UP)
+static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
+static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+#else
+static constexpr int kept_rows_together = 1;
+static constexpr index most_kept_rows = 1;
+#endif
+
+/// Numbers of one group of a vector's columns where they stand, `Count` rows of a panel.
+template <int Kept, int Count>
+LINNET_TARGET static inline void place_group(const words* places, const vec<float>* x, float* out) {
+  LINNET_UNROLL
+  for (int j = 0; j < Count; ++j) {
+    vec<float> y = {};
+    LINNET_UNROLL
+    for (int i = 0; i < Kept; ++i) y = places[i] == static_cast<word>(j) ? x[i] : y;
+    store(out + j * panel_width, y);
+  }
+}
+/// out[k][32]: the numbers [first, last) that are kept of each few inputs where they stand, zeros
+/// elsewhere, whole groups. `first` begins one; `numbers` are those from it on.
+template <class Steps>
+LINNET_KERNEL static void place_kept(index first, index last, const float* numbers,
+                                     const word* places, float* out) {
+  constexpr code P = Steps::places;
+  constexpr int block = codes_of_block(P), kept = static_cast<int>(Steps::kept),
+                of = static_cast<int>(Steps::group);
+  constexpr word mask = (1u << bits_of(P)) - 1;
+  for (int at = 0; at < panel_width; at += lanes<float>) {
+    words place[std::size_t{kept}];
+    vec<float> x[std::size_t{kept}];
+    const float* from = numbers + at;
+    float* to = out + at;
+    for (index c = first; c < last;) {
+      const word* const here = places + c / block * words_of_block(P) * panel_width + at;
+      if (block % kept == 0 && c % block == 0 && c + block <= last) {
+        LINNET_UNROLL
+        for (int g = 0; g < block / kept; ++g) {
+          LINNET_UNROLL
+          for (int i = 0; i < kept; ++i) {
+            place[i] = any_code<P>(here, g * kept + i) & mask;
+            x[i] = load(from + (g * kept + i) * panel_width);
+          }
+          place_group<kept, of>(place, x, to + g * of * panel_width);
+        }
+        c += block, from += block * panel_width, to += block / kept * of * panel_width;
+      } else {
+        const int count = last - c < kept ? static_cast<int>(last - c) : kept;
+        for (int i = 0; i < kept; ++i) {
+          const index n = c + (i < count ? i : 0);  // the first once more, of a group that is short
+          place[i] = any_code<P>(places + n / block * words_of_block(P) * panel_width + at,
+                                 static_cast<int>(n % block)) &
+                     mask;
+          x[i] = load(from + (n - c) * panel_width);
+        }
+        place_group<kept, of>(place, x, to);
+        c += count, from += kept * panel_width, to += of * panel_width;
+      }
+    }
+  }
+}
+
+/// @file
 /// Dropout masks of one instruction-set level: included inside a struct by simd/levels.hpp.
 
 /// Products of the lower halves of 64-bit lanes.
@@ -6896,14 +7744,15 @@ LINNET_TARGET static inline vec<float> decode(const words& w, int i) {
   } else if constexpr (is_integer(C)) {
     const words u = (w >> shift) & ((1u << bits_of(C)) - 1);
     return __builtin_convertvector(bits_as<vec_int<float>>(u), vec<float>);
-  } else if constexpr (C == code::nf4) {
+  } else if constexpr (values_of(C) != nullptr) {
+    constexpr const float* values = values_of(C);
 #if defined(LINNET_LOOK_UP)
-    return LINNET_LOOK_UP(nf4_values, w >> shift);
+    return LINNET_LOOK_UP(values, w >> shift);
 #else
     word u[lanes<float>];
     float x[lanes<float>];
     __builtin_memcpy(u, &w, sizeof u);
-    for (int l = 0; l < lanes<float>; ++l) x[l] = nf4_values[(u[l] >> shift) & 15u];
+    for (int l = 0; l < lanes<float>; ++l) x[l] = values[(u[l] >> shift) & 15u];
     return load(x);
 #endif
   } else {
@@ -6945,9 +7794,9 @@ template <code C>
 LINNET_TARGET static inline words collected(const words& spare) {
   return spare >> static_cast<word>(32 - bits_of(C) * spare_bits(C));
 }
-/// Number `i` of a block of each column, with any `i`.
+/// The bits from which code `i` of a block of each column begins, with any `i`.
 template <code C>
-LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+LINNET_TARGET static inline words any_code(const word* block, int i) {
   constexpr int per_word = codes_of_word(C), whole = words_of_block(C) * per_word;
   words u;
   if constexpr (spare_bits(C) > 0)
@@ -6957,10 +7806,15 @@ LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
         __builtin_memcpy(&u, block + j * panel_width, sizeof u);
         collect<C>(spare, u);
       }
-      return decode<C>(collected<C>(spare), i - whole);
+      return collected<C>(spare) >> static_cast<word>((i - whole) * bits_of(C));
     }
   __builtin_memcpy(&u, block + i / per_word * panel_width, sizeof u);
-  return decode<C>(u, i % per_word);
+  return u >> static_cast<word>(i % per_word * bits_of(C));
+}
+/// Number `i` of a block of each column, with any `i`.
+template <code C>
+LINNET_TARGET static inline vec<float> decode_any(const word* block, int i) {
+  return decode<C>(any_code<C>(block, i), 0);
 }
 
 /// out[k][32] = scale_j (code - zero_j) for `n` blocks of words of one panel: codes_of_block() rows
@@ -7112,17 +7966,54 @@ LINNET_KERNEL static void to_bf16_pairs(index n, const T* first, const T* second
   }
 }
 
-/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / 127.
+/// The bits of the outliers among numbers, and zeros in place of the others.
+LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rounding& by,
+                                             vec_int<float>& y) {
+  const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
+  y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
+}
+/// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
+/// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
+template <class T>
+LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_rounding& by,
+                                                index stretch, T* kept, std::int32_t* numbers) {
+  constexpr index wide = 16;  // a multiple of every stretch and of every vector
+  std::int32_t count = 0;
+  for (index first = 0; first < n; first += wide) {
+    const index last = n - first < wide ? n : first + wide;
+    vec_int<float> any = {};
+    for (index i = first; i < last; i += lanes<float>) {
+      const index some = n - i < lanes<float> ? n - i : lanes<float>;
+      vec_int<float> y;
+      outliers_of(get(x + i, some), by, y);
+      put(kept + i, bits_as<vec<float>>(y), some);
+      any |= y & 0x7fffffff;
+    }
+    if (largest<std::int32_t>(any) == 0) continue;
+    for (index i = first; i < last; i += stretch)
+      for (index j = i; j < last && j < i + stretch; ++j)
+        if (kept[j] != 0) {
+          numbers[count++] = static_cast<std::int32_t>(i / stretch);
+          break;
+        }
+  }
+  return count;
+}
+
+/// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
 /// whatever is made of it is NaN.
 template <class T>
-LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum) {
+LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
+                                   const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
     const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
+    vec_int<float> out;
+    outliers_of(v, by, out);
+    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -7133,11 +8024,14 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   }
   const float top = bits_as<float>(top_bits);
   const bool tiny = top < 0x1p-119f;  // 127 / top might be infinite
-  const float scale = tiny ? 1.0f : top / 127.0f, inverse = tiny ? 0.0f : 127.0f / top;
+  const float scale = tiny ? 1.0f : top / by.largest, inverse = tiny ? 0.0f : by.largest / top;
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> v = get(x + i, count);
+    const vec<float> all = get(x + i, count);
+    vec_int<float> out;
+    outliers_of(all, by, out);
+    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -7276,9 +8170,10 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
 template <code C, class T>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
-                                         float* scales, std::int32_t* sums) {
+                                         float* scales, std::int32_t* sums,
+                                         const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g]);
+    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -7470,6 +8365,8 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_ROOT_FLOAT
 #undef LINNET_ROOT_DOUBLE
 #undef LINNET_LOOK_UP
+#undef LINNET_LOOK_UP_8
+#undef LINNET_LOOK_UP_4
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
@@ -7587,28 +8484,32 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_GROUPS(L, u2, origin, float)
 #define LINNET_TO_GROUPS(L, C)                                  \
   LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
-      index, index, const float*, std::int8_t*, float*, std::int32_t*);
-#define LINNET_CODES(L)                                                                            \
-  LINNET_DECODE(L, float, code::bf16, false)                                                       \
-  LINNET_DECODE(L, float, code::f16, false)                                                        \
-  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                    \
-  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                    \
-  LINNET_DECODE(L, float, code::u8, false)                                                         \
-  LINNET_DECODE(L, float, code::u6, false)                                                         \
-  LINNET_DECODE(L, float, code::u5, false)                                                         \
-  LINNET_DECODE(L, float, code::u4, false)                                                         \
-  LINNET_DECODE(L, f16_code, code::u4, true)                                                       \
-  LINNET_DECODE(L, f16_code, code::u4, false)                                                      \
-  LINNET_DECODE(L, f16_code, code::u8, false)                                                      \
-  LINNET_DECODE(L, float, code::u3, false)                                                         \
-  LINNET_DECODE(L, float, code::u2, false)                                                         \
-  LINNET_DECODE(L, float, code::nf4, false)                                                        \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                   \
-  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);    \
-  LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&); \
-  LINNET_TO_GROUPS(L, u8)                                                                          \
-  LINNET_TO_GROUPS(L, u4)                                                                          \
-  LINNET_TO_GROUPS(L, u2)                                                                          \
+      index, index, const float*, std::int8_t*, float*, std::int32_t*, const int8_rounding&);
+#define LINNET_CODES(L)                                                                           \
+  LINNET_DECODE(L, float, code::bf16, false)                                                      \
+  LINNET_DECODE(L, float, code::f16, false)                                                       \
+  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                   \
+  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                   \
+  LINNET_DECODE(L, float, code::u8, false)                                                        \
+  LINNET_DECODE(L, float, code::u6, false)                                                        \
+  LINNET_DECODE(L, float, code::u5, false)                                                        \
+  LINNET_DECODE(L, float, code::u4, false)                                                        \
+  LINNET_DECODE(L, f16_code, code::u4, true)                                                      \
+  LINNET_DECODE(L, f16_code, code::u4, false)                                                     \
+  LINNET_DECODE(L, f16_code, code::u8, false)                                                     \
+  LINNET_DECODE(L, float, code::u3, false)                                                        \
+  LINNET_DECODE(L, float, code::u2, false)                                                        \
+  LINNET_DECODE(L, float, code::f4_e2m1, false)                                                   \
+  LINNET_DECODE(L, float, code::nf4, false)                                                       \
+  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                  \
+  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);   \
+  LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                     \
+      index, const float*, const int8_rounding&, index, float*, std::int32_t*);                   \
+  LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&, \
+                                                const int8_rounding&);                            \
+  LINNET_TO_GROUPS(L, u8)                                                                         \
+  LINNET_TO_GROUPS(L, u4)                                                                         \
+  LINNET_TO_GROUPS(L, u2)                                                                         \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
@@ -7701,6 +8602,7 @@ using simd::token_block;
 using packed_word = simd::word;  ///< what packed panels of codes are made of
 
 struct input_tap;
+struct layer_tap;
 
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.
@@ -7708,7 +8610,8 @@ struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
-  const input_tap* tap = nullptr;  ///< is shown what products read, or null
+  const input_tap* tap = nullptr;     ///< is shown what products read, or null
+  const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -7735,6 +8638,18 @@ struct input_tap {
   void (*call)(void* object, const execution& on, const product_inputs& inputs) = nullptr;
 };
 
+/// The rows that a layer of a stack read and wrote, [rows, width].
+struct layer_values {
+  index rows, width;
+  const float *x, *y;
+};
+/// A hook that is shown what each layer of a stack makes, in order, see block_influence(). Called
+/// by every thread; all have returned before the values change.
+struct layer_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const layer_values& values) = nullptr;
+};
+
 }  // namespace ops
 
 LINNET_NAMESPACE_END
@@ -7754,6 +8669,166 @@ LINNET_NAMESPACE_END
 /// @file
 /// Base of all storage types, and the types that products compute in.
 
+/// @file
+/// Shapes: the numbers of a model, as aggregates that can be template arguments.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
+struct t5_shape {
+  index d_model = 0;         ///< width of the residual stream
+  index d_ff = 0;            ///< hidden width of the feed-forward
+  index d_kv = 0;            ///< width of one attention head
+  index heads = 0;           ///< attention heads
+  index encoder_layers = 0;  ///< encoder blocks
+  index decoder_layers = 0;  ///< decoder blocks
+  index vocabulary = 0;      ///< rows of the embedding
+  index buckets = 32;        ///< relative position buckets
+  index max_distance = 128;  ///< distance from which all positions share the last bucket
+  double eps = 1e-6;         ///< added under the root of the norm
+
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
+           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
+           max_distance > buckets / 2 && eps > 0;
+  }
+};
+
+/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
+struct decoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< query heads
+  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-5;          ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
+           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// Numbers of an encoder that stands alone: BERT (Devlin et al. 2019), DistilBERT, ALBERT.
+struct encoder_shape {
+  index d_model = 0;          ///< width of the residual stream
+  index d_ff = 0;             ///< hidden width of the feed-forward
+  index heads = 0;            ///< attention heads
+  index layers = 0;           ///< blocks
+  index vocabulary = 0;       ///< rows of the embedding
+  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
+  index types = 2;            ///< token types, such as first and second text; 0 for no such table
+  index position_offset = 0;  ///< rows of a learned position table before the first token's;
+                              ///< RoBERTa has 2, one of them the padding's
+  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
+  double eps = 1e-12;         ///< added under the root of the norm
+  double rope_theta = 10000;  ///< base of the rotary frequencies
+
+  /// Width of one head.
+  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
+           types >= 0 && position_offset >= 0 && head_width() > 0 &&
+           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
+  }
+};
+
+/// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
+/// See projection.
+struct projection_kind {
+  index rank = 0;        ///< width between the two factors; 0 for a plain matrix
+  bool delta = false;    ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
+  index alpha = 0;       ///< numerator of a delta's factor alpha / rank
+  bool normed = false;   ///< maps out of a branch normalise what they read
+  bool rotated = false;  ///< they rotate it by a Hadamard transform
+
+  /// Whether a map is one matrix.
+  constexpr bool plain() const { return rank == 0; }
+};
+
+/// Values of a byte slot behind the bytes 0 to 255: `byte_pad` fills slots behind a token's bytes.
+/// `byte_end` is the end of a text, which is a token of its own (Hillier et al. 2024).
+inline constexpr token byte_pad = 256, byte_end = 257;
+inline constexpr index byte_values = 258;  ///< how many there are
+
+/// Rules for padding, and for the wiring of blocks, in a model of bytes (Hillier et al. 2024).
+enum class byte_rules {
+  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
+              ///< mark in the loss and the others have none; feed-forwards that keep the width have
+              ///< a residual, and the head adds its positions once
+  repository  ///< as the published code computes: padding is a byte like others, is averaged and
+              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
+};
+
+/// Numbers of a byte_pooled model's two ends. The embedder makes one vector of a token's bytes; the
+/// head predicts the bytes of the next token.
+struct byte_pooling {
+  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
+  index width = 128;  ///< width of a byte's vector, before the embedder's blocks and in the head
+  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
+                                       ///< the last block goes to d_model
+  index head_blocks = 7;               ///< blocks of the head, all `width` wide
+  index heads = 8;                     ///< attention heads of every block
+  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
+  byte_rules rules = byte_rules::corrected;
+
+  /// Number of blocks of the embedder.
+  constexpr index blocks() const {
+    index n = 1;
+    while (n <= 7 && between[n - 1] > 0) ++n;
+    return n;
+  }
+  /// Width of the input of the embedder's block `k`.
+  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
+  /// Whether every number is usable.
+  constexpr bool valid() const {
+    for (index k = 0; k < blocks(); ++k)
+      if (heads <= 0 || width_before(k) % heads != 0) return false;
+    for (index k = blocks() - 1; k < 7; ++k)
+      if (between[k] != 0) return false;
+    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
+  }
+  /// These numbers under other rules.
+  constexpr byte_pooling under(byte_rules other) const {
+    byte_pooling same = *this;
+    same.rules = other;
+    return same;
+  }
+  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
+  static constexpr byte_pooling repository() { return {}; }
+  /// The paper: bytes of width 64 and two blocks; numbers that it does not state are taken from the
+  /// code.
+  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
+};
+
+/// A real number as a template argument (clang 14 does not take a plain double).
+struct real {
+  double value;
+  /// From a plain number.
+  constexpr real(double x) : value(x) {}
+};
+
+/// A positive factor as a template argument, such as `expansion{1.5}`; kept to 1/1000.
+struct expansion {
+  index thousandths;
+  /// From a plain number.
+  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
+  /// `width` times the factor, rounded to the nearest whole number.
+  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
+};
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Compute types: the type that inputs of a matrix product are rounded to before it.
@@ -7767,7 +8842,35 @@ struct bf16 : policy {};
 /// int8 with scales found at run time (W8A8, W4A8). Weights must be stored as integers of 8, 4 or 2
 /// bits. A token has one scale, or one for each group of inputs where weights have scales of
 /// groups. Sums of what shares a scale are exact, in int32; those of the groups are in f32.
-struct int8 : policy {};
+struct int8 : policy {
+  static constexpr int largest = 127;  ///< code of the largest magnitude
+  /// Magnitude from which an input is not rounded.
+  static constexpr double threshold = std::numeric_limits<double>::infinity();
+};
+/// int8 for all inputs of a token but its outliers, which have a magnitude of `Threshold` or more
+/// (Dettmers et al. 2022, LLM.int8). Outliers meet the numbers of the weights in f32; the scale of
+/// the others is that of what is left. With the threshold 0 no input is rounded. The paper keeps an
+/// input of all tokens where it is an outlier of one. Here each token has its own outliers, so that
+/// its result is the same in any batch and any split of a prompt.
+template <real Threshold = 6.0>
+struct mixed_int8 : int8 {
+  static constexpr double threshold = Threshold.value;
+  static_assert(threshold >= 0, "linnet::compute::mixed_int8: the threshold is a magnitude");
+};
+/// Inputs of 4 bits, codes from -7 to 7 with scales as compute::int8 has them (W4A4). Kernels
+/// multiply them as bytes, so it costs what compute::int8 does: it shows what 4 bits lose.
+struct int4 : int8 {
+  static constexpr int largest = 7;
+};
+
+/// 8-bit floats, e4m3, with one scale for each token, which maps its largest magnitude to 448 (Wu
+/// et al. 2023, ZeroQuant-FP). Weights may be any codes. Processors multiply no such numbers: they
+/// are read back as f32, so it costs more than compute::f32 and shows what the rounding loses.
+struct fp8 : policy {};
+
+/// Whether compute type `A` rounds inputs to integers.
+template <class A>
+inline constexpr bool rounds_to_integers = std::is_base_of_v<int8, A>;
 }  // namespace compute
 
 /// The ways a weight matrix [out, in] can be stored.
@@ -7805,6 +8908,12 @@ struct no_correction {
   static constexpr index bytes(index, index) { return 0; }
 };
 
+/// Every input of a row has a number, see storage::sparse.
+struct every_input {
+  static constexpr index kept(index columns) { return columns; }
+  static constexpr index bytes(index, index) { return 0; }
+};
+
 /// Scales are floats, not codes of a second level, see mean_levels.
 struct no_levels {
   static constexpr index block_rows = 0;
@@ -7816,13 +8925,15 @@ struct policy {
   using compute = linnet::compute::f32;      ///< see with_compute
   using levels = no_levels;                  ///< how scales are rounded
   using correction = no_correction;          ///< what is added to the numbers of the codes
+  using pattern = every_input;               ///< which inputs have numbers
   static constexpr bool scaled = false;      ///< whether codes come with scales
   static constexpr bool centred = false;     ///< whether they also come with zero points
   static constexpr bool real_zeros = false;  ///< whether zero points are no codes but any numbers
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
-  static constexpr index group = 0;          ///< inputs that share a scale; 0 for a whole row
-  static constexpr index shared_bits = 0;    ///< of a code that shares its `value` with others
+  static constexpr bool fixed_scales = false;  ///< whether some numbers are no scales
+  static constexpr index group = 0;            ///< inputs that share a scale; 0 for a whole row
+  static constexpr index shared_bits = 0;      ///< of a code that shares its `value` with others
 };
 /// Storage of plain numbers, which kernels read as they are.
 template <class Real>
@@ -7868,11 +8979,17 @@ template <class S, class A>
 struct with_compute : S {
   static_assert(!std::is_same_v<A, linnet::compute::bf16> || keeps<S>(simd::code::bf16),
                 "linnet: compute::bf16 multiplies weights stored as storage::bf16");
-  static_assert(!std::is_same_v<A, linnet::compute::int8> ||
+  static_assert(!linnet::compute::rounds_to_integers<A> ||
                     ((keeps<S>(simd::code::u8) || keeps<S>(simd::code::u4) ||
                       keeps<S>(simd::code::u2)) &&
                      std::is_same_v<typename S::levels, no_levels>),
-                "linnet: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits");
+                "linnet: compute::int8 multiplies weights stored as integers of 8, 4 or 2 bits; so "
+                "do mixed_int8 and int4");
+  static_assert(!std::is_same_v<A, linnet::compute::fp8> || S::per_word > 1,
+                "linnet: compute::fp8 multiplies weights stored as codes");
+  static_assert(std::is_same_v<typename S::pattern, every_input>,
+                "linnet: products with sparse weights read their inputs as they are, in "
+                "compute::f32");
   using compute = A;
 };
 
@@ -7885,6 +9002,9 @@ inline constexpr bool has_levels = !std::is_same_v<typename S::levels, storage::
 template <class S>
 inline constexpr bool is_corrected =
     !std::is_same_v<typename S::correction, storage::no_correction>;
+/// Whether storage `S` leaves out numbers, which are 0, see storage::n_of_m.
+template <class S>
+inline constexpr bool is_sparse = !std::is_same_v<typename S::pattern, storage::every_input>;
 /// Whether rows of a matrix in storage `S` are not rounded alone: they share a scale, the codes of
 /// scales, or a correction.
 template <class S>
@@ -8021,29 +9141,34 @@ LINNET_NAMESPACE_BEGIN
 template <class S>
 constexpr index row_values(index columns) {
   constexpr index bits = S::shared_bits;
-  return bits ? (columns * bits + 7) / 8 : columns;
+  const index numbers = S::pattern::kept(columns);
+  return bits ? (numbers * bits + 7) / 8 : numbers;
 }
 /// Scales (and zero points) of one row of `columns` inputs.
 template <class S>
 constexpr index row_scales(index columns) {
   if constexpr (S::group > 0)
-    return (columns + S::group - 1) / S::group;
+    return (S::pattern::kept(columns) + S::group - 1) / S::group;
   else
     return S::scaled ? 1 : 0;
 }
 /// Which of a row's scales belongs to column `j`.
 template <class S>
-constexpr index group_of(index j) {
-  return S::group == 0 ? 0 : j / S::group;
+constexpr index group_of([[maybe_unused]] index j) {
+  if constexpr (S::group == 0)
+    return 0;
+  else
+    return j / S::group;
 }
-/// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points and corrections included.
+/// Bytes of an [rows, columns] matrix in storage `S`, scales, zero points, corrections and places
+/// included.
 template <class S>
 constexpr index matrix_bytes(index rows, index columns) {
   const index codes = rows * row_values<S>(columns) * static_cast<index>(sizeof(typename S::value));
   index scales =
       rows * row_scales<S>(columns) * static_cast<index>(sizeof(float)) * (S::centred ? 2 : 1);
   if constexpr (has_levels<S>) scales = S::levels::bytes(rows, row_scales<S>(columns));
-  return codes + scales + S::correction::bytes(rows, columns);
+  return codes + scales + S::correction::bytes(rows, columns) + S::pattern::bytes(rows, columns);
 }
 
 /// Bits for one weight in rows of `columns` inputs, scales and zero points included.
@@ -8127,8 +9252,9 @@ namespace detail {
 /// Rounds `x`[rows, columns] to storage `S`, to nearest. What shares a scale with a number that is
 /// not finite gets the scale NaN.
 template <class S, class T>
-requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                                          const matrix_ref<S>& to) {
+requires(!S::ggml && !is_corrected<S> &&
+         !is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
+                                           const matrix_ref<S>& to) {
   [[maybe_unused]] const auto fit = [&](const T* from, index n, index r, index g) {
     const bool finite = std::all_of(from, from + n, [](T v) { return is_finite(v); });
     if (finite)
@@ -8160,8 +9286,9 @@ requires(!S::ggml && !is_corrected<S>) void encode_matrix(index rows, index colu
 /// Rounds `x`[rows, columns] to ggml's blocks, of which a row's last may be shorter. A block
 /// with a number that is not finite gets the scale NaN.
 template <class S, class T>
-requires(S::ggml && !is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                                         const matrix_ref<S>& to) {
+requires(S::ggml && !is_corrected<S> && !is_sparse<S>) void encode_matrix(index rows, index columns,
+                                                                          const T* x,
+                                                                          const matrix_ref<S>& to) {
   for (index r = 0; r < rows; ++r)
     for (index j0 = 0; j0 < columns; j0 += S::group) {
       const index n = (std::min)(S::group, columns - j0);
@@ -8188,43 +9315,56 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
+/// Which codes of a small float are no numbers.
+enum class specials {
+  ieee,  ///< those with the largest exponent: infinities and NaN
+  nan,   ///< one of each sign, a NaN: the OCP e4m3
+  none   ///< all are numbers
+};
+
 /// Small binary floating-point numbers; `Exponent` and `Fraction` count bits. Round to nearest,
-/// ties to even; what is too large saturates if `Finite` (no infinities: the OCP e4m3), else
-/// becomes infinite.
-template <simd::code Code, class Value, int Exponent, int Fraction, bool Finite>
+/// ties to even. What is too large becomes infinite, or the largest number where there are no
+/// infinities. A NaN becomes 0 where there is none.
+template <simd::code Code, class Value, int Exponent, int Fraction, specials Specials>
 struct small_float : coded<Value, Code> {
   using value = Value;
   static value encode(double x) {
     constexpr int bias = (1 << (Exponent - 1)) - 1;
     constexpr unsigned sign_bit = 1u << (Exponent + Fraction);
     constexpr unsigned all_ones = sign_bit - 1, infinity = ((1u << Exponent) - 1) << Fraction;
-    constexpr unsigned largest = Finite ? all_ones - 1 : infinity - 1;
+    constexpr unsigned largest = Specials == specials::none  ? all_ones
+                                 : Specials == specials::nan ? all_ones - 1
+                                                             : infinity - 1;
+    constexpr bool saturates = Specials != specials::ieee;
     std::uint64_t bits = 0;
     __builtin_memcpy(&bits, &x, sizeof bits);
     const unsigned sign = bits >> 63 ? sign_bit : 0u;
     const std::uint64_t magnitude = bits & ~(std::uint64_t{1} << 63);
     constexpr std::uint64_t not_finite = std::uint64_t{0x7ff} << 52;
     if (magnitude > not_finite) {  // a NaN, made quiet
+      if (Specials == specials::none) return value{};
       const auto payload =
           static_cast<unsigned>(magnitude >> (52 - Fraction)) & ((1u << Fraction) - 1);
       return static_cast<value>(sign |
-                                (Finite ? all_ones : infinity | 1u << (Fraction - 1) | payload));
+                                (saturates ? all_ones : infinity | 1u << (Fraction - 1) | payload));
     }
-    if (magnitude == not_finite) return static_cast<value>(sign | (Finite ? largest : infinity));
+    if (magnitude == not_finite) return static_cast<value>(sign | (saturates ? largest : infinity));
     // The exponent of the last place that the code has, no lower than a subnormal's.
     const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
     const double steps = std::nearbyint(std::ldexp(std::abs(x), Fraction - exponent));
     // Steps beyond the fraction carry into the exponent by themselves.
     const double code = steps + static_cast<double>(exponent + bias - 1) * (1 << Fraction);
     const bool fits = code <= static_cast<double>(largest);
-    return static_cast<value>(sign | (fits     ? static_cast<unsigned>(code)
-                                      : Finite ? largest
-                                               : infinity));
+    return static_cast<value>(sign | (fits        ? static_cast<unsigned>(code)
+                                      : saturates ? largest
+                                                  : infinity));
   }
   static constexpr bool finite(value x) {
+    if (Specials == specials::none) return true;
     constexpr unsigned all_ones = (1u << (Exponent + Fraction)) - 1;
     constexpr unsigned infinity = ((1u << Exponent) - 1) << Fraction;
-    return (static_cast<unsigned>(x) & all_ones) < (Finite ? all_ones : infinity);
+    return (static_cast<unsigned>(x) & all_ones) <
+           (Specials == specials::nan ? all_ones : infinity);
   }
   static double decode(value x) {
     constexpr int bias = (1 << (Exponent - 1)) - 1;
@@ -8233,7 +9373,8 @@ struct small_float : coded<Value, Code> {
     const auto exponent = static_cast<int>(bits >> Fraction & ((1u << Exponent) - 1));
     const double sign = bits >> (Exponent + Fraction) & 1u ? -1 : 1;
     constexpr int top = (1 << Exponent) - 1, all_ones = (1 << Fraction) - 1;
-    if (exponent == top && (!Finite || fraction == all_ones)) {
+    if (exponent == top &&
+        (Specials == specials::ieee || (Specials == specials::nan && fraction == all_ones))) {
       // Assembled from bits, so that it survives -ffast-math.
       const std::uint64_t wide = std::uint64_t{0x7ff} << 52 | std::uint64_t{sign < 0} << 63 |
                                  std::uint64_t{fraction} << (52 - Fraction);
@@ -8246,22 +9387,22 @@ struct small_float : coded<Value, Code> {
   }
 };
 /// bfloat16: the upper half of a float; range of float, 8 bits of precision.
-struct bf16 : small_float<simd::code::bf16, simd::bf16_code, 8, 7, false> {
+struct bf16 : small_float<simd::code::bf16, simd::bf16_code, 8, 7, specials::ieee> {
   static constexpr const char* name = "bf16";
 };
 /// IEEE half precision: 11 bits of precision up to 65504.
-struct f16 : small_float<simd::code::f16, std::uint16_t, 5, 10, false> {
+struct f16 : small_float<simd::code::f16, std::uint16_t, 5, 10, specials::ieee> {
   static constexpr const char* name = "f16";
 };
 /// 8-bit floats of 4 bits precision, up to 448, with one scale per row that maps its largest
 /// magnitude to 448 (Micikevicius et al. 2022).
-struct fp8_e4m3 : small_float<simd::code::f8_e4m3, std::uint8_t, 4, 3, true> {
+struct fp8_e4m3 : small_float<simd::code::f8_e4m3, std::uint8_t, 4, 3, specials::nan> {
   static constexpr const char* name = "fp8_e4m3";
   static constexpr bool scaled = true;
   static constexpr double largest = 448;
 };
 /// 8-bit floats of 3 bits precision, up to 57344, with one scale per row likewise.
-struct fp8_e5m2 : small_float<simd::code::f8_e5m2, std::uint8_t, 5, 2, false> {
+struct fp8_e5m2 : small_float<simd::code::f8_e5m2, std::uint8_t, 5, 2, specials::ieee> {
   static constexpr const char* name = "fp8_e5m2";
   static constexpr bool scaled = true;
   static constexpr double largest = 57344;
@@ -8436,26 +9577,29 @@ struct low_rank_factors {
   };
 };
 
-/// The name of storage::corrected in files and errors: int4_outlier_columns_8_f16.
-constexpr std::array<char, 96> corrected_name(std::string_view codes, std::string_view correction,
-                                              index number, std::string_view values) {
+/// A word or a number from 0 on in the name of a storage.
+struct name_part {
+  std::string_view word;
+  index number = 0;
+
+  constexpr name_part(const char* text) : word(text) {}
+  constexpr name_part(index n) : number(n) {}
+};
+/// The name of a storage in files and errors, as static text: int4_outlier_columns_8_f16.
+constexpr std::array<char, 96> joined_name(std::initializer_list<name_part> parts) {
   std::array<char, 96> all{};
   std::size_t at = 0;
   const auto add = [&](std::string_view word) {
     for (const char c : word)
       if (at + 1 < all.size()) all[at++] = c;
   };
-  char digits[20]{};
-  std::size_t first = 20;
-  for (index n = number; n > 0 || first == 20; n /= 10)
-    digits[--first] = static_cast<char>('0' + n % 10);
-  add(codes);
-  add("_");
-  add(correction);
-  add("_");
-  add({digits + first, 20 - first});
-  add("_");
-  add(values);
+  for (const name_part& part : parts) {
+    char digits[20]{};
+    std::size_t first = 20;
+    for (index n = part.number; n > 0 || first == 20; n /= 10)
+      digits[--first] = static_cast<char>('0' + n % 10);
+    add(part.word.empty() ? std::string_view(digits + first, 20 - first) : part.word);
+  }
   return all;
 }
 
@@ -8463,7 +9607,7 @@ constexpr std::array<char, 96> corrected_name(std::string_view codes, std::strin
 /// sparse_outliers and low_rank_correction. Kernels multiply both as they are stored.
 template <class S, class C>
 struct corrected : S {
-  static_assert(S::scaled && !S::per_tensor && !is_corrected<S>,
+  static_assert(S::scaled && !S::per_tensor && !is_corrected<S> && !is_sparse<S>,
                 "linnet::storage: corrections are added to codes with scales of rows or groups, "
                 "such as storage::int4<64>, and one of them to a matrix");
   static_assert(std::is_base_of_v<policy, typename C::value> && !C::value::scaled,
@@ -8471,7 +9615,8 @@ struct corrected : S {
   static_assert(C::number >= 0, "linnet::storage: a correction keeps 0 inputs or more");
   using base = S;  ///< storage of the codes
   using correction = C;
-  static constexpr auto text = corrected_name(S::name, C::name, C::number, C::value::name);
+  static constexpr auto text =
+      joined_name({S::name, "_", C::name, "_", C::number, "_", C::value::name});
   static constexpr const char* name = text.data();
 };
 
@@ -8494,17 +9639,11 @@ using low_rank_correction = corrected<S, low_rank_factors<Rank, Value>>;
 namespace detail {
 
 /// Rounds `x`[rows, columns] to a corrected storage: what the correction keeps counts as 0 for the
-/// codes and their scales. Where memory is lacking, scales become NaN.
+/// codes and their scales. `rest` has room for a copy of `x`.
 template <class S, class T>
 requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
-                                             const matrix_ref<S>& to) {
+                                             const matrix_ref<S>& to, T* rest) {
   using Value = typename S::correction::value;
-  const memory_block memory(rows * columns * index{sizeof(T)});
-  auto* const rest = static_cast<T*>(memory.data());
-  if (rest == nullptr) {
-    to.scales[0] = std::numeric_limits<float>::quiet_NaN();
-    return;
-  }
   const auto& kept = to.correction;
   std::copy_n(x, rows * columns, rest);
   kept.choose(rows, columns, x);
@@ -8526,6 +9665,16 @@ requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T*
       }
     });
   }
+}
+/// Where memory is lacking, scales become NaN.
+template <class S, class T>
+requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T* x,
+                                             const matrix_ref<S>& to) {
+  const memory_block memory(rows * columns * index{sizeof(T)});
+  if (memory.data() == nullptr)
+    to.scales[0] = std::numeric_limits<float>::quiet_NaN();
+  else
+    encode_matrix(rows, columns, x, to, static_cast<T*>(memory.data()));
 }
 
 }  // namespace detail
@@ -8558,9 +9707,12 @@ struct f64 : real<double> {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Storage that differs between the matrices of a model, by what each is for.
+/// Storage that differs between the layers of a stack.
 
 #include <tuple>
+
+/// @file
+/// Storage that differs between the matrices of a model, by what each is for.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -8579,6 +9731,14 @@ enum class part {
   ffn_up,
   ffn_down
 };
+
+/// The name of a part, that of its argument of per_role<>; "rest" of part::any.
+constexpr const char* part_name(part p) {
+  constexpr const char* names[] = {"rest",        "embedding",   "head",        "attention_q",
+                                   "attention_k", "attention_v", "attention_o", "ffn_gate",
+                                   "ffn_up",      "ffn_down"};
+  return names[static_cast<std::size_t>(p)];
+}
 
 /// Storage `S` for some parts of a model; an argument of per_role<>.
 template <class S, part... Parts>
@@ -8627,39 +9787,49 @@ std::string name_of() {
     return S::name;
 }
 
+/// A storage type in words, with the inputs that share a scale.
+template <class S>
+std::string described() {
+  const std::string name = name_of<S>();
+  return S::group > 0 ? name + " group " + std::to_string(S::group) : name;
+}
+
+/// Base of storage that is made of several types, of which the first is that of the rest.
+template <class Rest, class... Others>
+struct several : policy {
+  static constexpr bool mixes = true;
+  /// Calls f(std::type_identity<S>{}) for each type.
+  template <class F>
+  static constexpr void each(F&& f) {
+    const auto pass = [&]<class S>(std::type_identity<S> one) {
+      if constexpr (requires { S::mixes; })
+        S::each(f);
+      else
+        f(one);
+    };
+    pass(std::type_identity<Rest>{});
+    (pass(std::type_identity<Others>{}), ...);
+  }
+  // Of all of them, the answer that asks for more care.
+  static constexpr bool scaled = (Rest::scaled || ... || Others::scaled);
+  static constexpr index per_word = (std::max)({Rest::per_word, Others::per_word...});
+  using value = std::conditional_t<per_word == 1, typename Rest::value, void>;
+};
+
 /// Storage of a model whose parts are stored in several ways: that of the rest, then of each part
 /// in order. It is spelled per_role<>.
 template <class Rest, class... Parts>
-struct mixed : policy {
-  static constexpr bool mixes = true;
+struct mixed : several<Rest, Parts...> {
   using rest = Rest;
-  /// Calls f(std::type_identity<S>{}) for the storage of the rest and of each part.
-  template <class F>
-  static constexpr void each(F&& f) {
-    f(std::type_identity<Rest>{});
-    (f(std::type_identity<Parts>{}), ...);
-  }
-  // Of all of them, the answer that asks for more care.
-  static constexpr bool scaled = (Rest::scaled || ... || Parts::scaled);
-  static constexpr index per_word = (std::max)({Rest::per_word, Parts::per_word...});
-  using value = std::conditional_t<per_word == 1, typename Rest::value, void>;
   /// The storage of the rest, then the parts that are stored otherwise.
   static std::string name() {
     std::string all = described<Rest>();
     const std::string parts[] = {described<Parts>()...};
-    constexpr const char* words[] = {"embedding",   "head",        "attention_q",
-                                     "attention_k", "attention_v", "attention_o",
-                                     "ffn_gate",    "ffn_up",      "ffn_down"};
     constexpr bool differs[] = {!std::is_same_v<Rest, Parts>...};
     for (std::size_t i = 0; i < sizeof...(Parts); ++i)
-      if (differs[i]) all += std::string(", ") + words[i] + ' ' + parts[i];
+      if (differs[i])
+        all += std::string(", ") + part_name(static_cast<part>(i + 1)) + ' ' + parts[i];
     return all;
-  }
-
- private:
-  template <class S>
-  static std::string described() {
-    return S::group > 0 ? S::name + (" group " + std::to_string(S::group)) : S::name;
   }
 };
 
@@ -8729,7 +9899,12 @@ struct mix_roles {
 /// Words for arguments of per_role<> that do not fit; true for others.
 template <class Default, class... Entries>
 constexpr bool per_role_fits() {
-  if constexpr (!(is_role<Entries> && ...)) {
+  if constexpr (requires { requires Default::mixes; }) {
+    static_assert(never<Default>,
+                  "linnet::storage::per_role: the first argument is one storage type; ranges of "
+                  "layers go around it: storage::layers<storage::per_role<...>, ...>");
+    return false;
+  } else if constexpr (!(is_role<Entries> && ...)) {
     static_assert(
         never<Default, Entries...>,
         "linnet::storage::per_role: what follows the first argument says which role it is "
@@ -8810,14 +9985,277 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
+/// Storage `S` for layers `From` up to but not including `To`; an argument of layers<>. Negative
+/// numbers count from the end of the stack, as an end of 0 does.
+template <index From, index To, class S>
+struct range {
+  using stored = S;
+  template <class Other>
+  using with = range<From, To, Other>;
+  /// The first layer, and the one behind the last, in a stack of so many.
+  static constexpr index begin(index layers) { return From < 0 ? layers + From : From; }
+  static constexpr index end(index layers) { return To <= 0 ? layers + To : To; }
+  /// Whether a stack has these layers.
+  static constexpr bool fits(index layers) {
+    return begin(layers) >= 0 && begin(layers) < end(layers) && end(layers) <= layers;
+  }
+  /// The layers and their storage, in words.
+  static std::string name() {
+    constexpr index last = To - 1;
+    std::string words = From == last ? "layer " : "layers ";
+    words += std::to_string(From);
+    if (From != last) words += " to " + std::to_string(last);
+    if constexpr (requires { S::mixes; })
+      return words + " (" + S::name() + ')';
+    else
+      return words + ' ' + described<S>();
+  }
+};
+/// Storage `S` for the first `Count` layers of a stack.
+template <index Count, class S>
+using first = range<0, Count, S>;
+/// Storage `S` for the last `Count` layers of a stack.
+template <index Count, class S>
+using last = range<-Count, 0, S>;
+
+/// Storage of a model whose layers are stored in several ways: that of the rest, and ranges of
+/// layers. It is spelled layers<>.
+template <class Rest, class... Ranges>
+struct layered : several<Rest, typename Ranges::stored...> {
+  using rest = single<Rest>;
+  /// The storage of the rest, then the layers that are stored otherwise.
+  static std::string name() {
+    std::string all = described<Rest>();
+    ((all += ", " + Ranges::name()), ...);
+    return all;
+  }
+};
+
+}  // namespace storage
+
+namespace detail {
+
+template <class>
+inline constexpr bool is_layer_range = false;
+template <index From, index To, class S>
+inline constexpr bool is_layer_range<storage::range<From, To, S>> = true;
+
+/// Whether storage `S` differs between the layers of a stack.
+template <class S>
+inline constexpr bool by_layer = false;
+template <class Rest, class... Ranges>
+inline constexpr bool by_layer<storage::layered<Rest, Ranges...>> = true;
+
+/// Parts of a model outside of its layers are stored as the rest.
+template <storage::part P, class Rest, class... Ranges>
+requires(P != storage::part::any) struct part_storage<storage::layered<Rest, Ranges...>, P> {
+  using type = storage::at<Rest, P>;
+};
+template <class Rest, class... Ranges, class A>
+requires(!std::is_same_v<A, compute::f32>) struct computed_storage<
+    storage::layered<Rest, Ranges...>, A> {
+  using type =
+      storage::layered<typename computed_storage<Rest, A>::type,
+                       typename Ranges::template with<
+                           typename computed_storage<typename Ranges::stored, A>::type>...>;
+};
+template <bool Tied, class Rest, class... Ranges>
+struct model_storage<Tied, storage::layered<Rest, Ranges...>> {
+  using type = storage::layered<typename model_storage<Tied, Rest>::type, Ranges...>;
+  static constexpr bool fits = model_storage<Tied, Rest>::fits;
+};
+
+/// Storage `S` as a block sees it, which has no embedding and no head.
+template <class S>
+struct block_storage {
+  using type = S;
+};
+template <class Rest, class Embedding, class Head, class... Parts>
+struct block_storage<storage::mixed<Rest, Embedding, Head, Parts...>> {
+  using type = typename mix_storage<Rest, Rest, Rest, Parts...>::type;
+};
+
+/// Layers of a stack that are stored alike, or stand beside each other.
+template <index Count>
+struct layer_kinds {
+  static constexpr auto size = static_cast<std::size_t>(Count > 0 ? Count : 1);
+  index count = 0;                   ///< different ones
+  std::array<index, size> number{};  ///< of each kind: its storage
+  std::array<index, size> length{};  ///< of each kind: its layers
+  std::array<index, size> kind{};    ///< of each layer
+  std::array<index, size> place{};   ///< of each layer among those of its kind
+};
+
+/// The number of the first type in a list that is `One`.
+template <class One, class... All>
+constexpr index first_like() {
+  index at = 0, found = -1;
+  const auto look = [&](bool same) {
+    if (same && found < 0) found = at;
+    ++at;
+  };
+  (look(std::is_same_v<One, All>), ...);
+  return found;
+}
+/// Likewise of each type of the list.
+template <class... All>
+constexpr std::array<index, sizeof...(All)> first_likes() {
+  return {first_like<All, All...>()...};
+}
+
+/// How each layer of a stack of `Layers` is stored.
+template <class S, index Layers>
+struct layers_of;
+template <class Rest, class... Ranges, index Layers>
+struct layers_of<storage::layered<Rest, Ranges...>, Layers> {
+  /// Storage of the rest and of each range, by number.
+  using stored = std::tuple<typename block_storage<Rest>::type,
+                            typename block_storage<typename Ranges::stored>::type...>;
+  static constexpr bool fits = (Ranges::fits(Layers) && ...);
+  /// The number of each layer's storage, the least of equal ones. Of two ranges the last counts.
+  static constexpr std::array<index, static_cast<std::size_t>(Layers)> numbers = [] {
+    constexpr auto same = first_likes<typename block_storage<Rest>::type,
+                                      typename block_storage<typename Ranges::stored>::type...>();
+    std::array<index, static_cast<std::size_t>(Layers)> of{};
+    std::size_t next = 1;
+    const auto fill = [&](index begin, index end) {
+      for (index l = begin; l < end; ++l) of[static_cast<std::size_t>(l)] = same[next];
+      ++next;
+    };
+    if (fits) (fill(Ranges::begin(Layers), Ranges::end(Layers)), ...);
+    return of;
+  }();
+  /// Layers from `First` on that are stored alike.
+  template <index Count, index First = 0>
+  static constexpr layer_kinds<Count> kinds = [] {
+    layer_kinds<Count> all;
+    for (std::size_t l = 0; l < all.size; ++l) {
+      const index number = numbers[l + static_cast<std::size_t>(First)];
+      std::size_t k = 0;
+      while (k < static_cast<std::size_t>(all.count) && all.number[k] != number) ++k;
+      if (k == static_cast<std::size_t>(all.count)) all.number[k] = number, ++all.count;
+      all.kind[l] = static_cast<index>(k);
+      all.place[l] = all.length[k]++;
+    }
+    return all;
+  }();
+  /// Where runs of layers that are stored otherwise than the rest begin and end.
+  struct run {
+    index begin, end, number;
+  };
+  static constexpr auto size = static_cast<std::size_t>(Layers);
+  static constexpr std::array<run, size + 1> runs = [] {  // one of no layers ends them
+    std::array<run, size + 1> all{};
+    std::size_t count = 0;
+    for (std::size_t l = 0; l < size; ++l) {
+      if (numbers[l] == 0) continue;
+      if (l == 0 || numbers[l] != numbers[l - 1])
+        all[count++] = {static_cast<index>(l), 0, numbers[l]};
+      all[count - 1].end = static_cast<index>(l) + 1;
+    }
+    return all;
+  }();
+  static constexpr std::size_t run_count = [] {
+    std::size_t count = 0;
+    while (runs[count].end > 0) ++count;
+    return count;
+  }();
+};
+
+/// Storage `S` in a stack of `Layers`: ranges in order, none of them stored as the rest. Equal ones
+/// are the same type, and that of the rest where no layer differs. With 0 layers it is as spelled.
+template <class S, index Layers>
+struct stack_storage {
+  using type = S;
+};
+template <class Rest, class... Ranges, index Layers>
+requires(Layers > 0) struct stack_storage<storage::layered<Rest, Ranges...>, Layers> {
+  using of = layers_of<storage::layered<Rest, Ranges...>, Layers>;
+  template <class Numbers>
+  struct in_order;
+  template <std::size_t... K>
+  struct in_order<std::index_sequence<K...>> {
+    using type = storage::layered<
+        Rest, storage::range<of::runs[K].begin, of::runs[K].end,
+                             std::tuple_element_t<static_cast<std::size_t>(of::runs[K].number),
+                                                  typename of::stored>>...>;
+  };
+  using type = typename std::conditional_t<of::run_count == 0, std::type_identity<Rest>,
+                                           in_order<std::make_index_sequence<of::run_count>>>::type;
+};
+
+/// Words for arguments of layers<> that do not fit; true for others.
+template <class... Args>
+constexpr bool layers_fit() {
+  constexpr auto plain = []<class S>(std::type_identity<S>) {
+    if constexpr (is_layer_range<S>)
+      return std::is_base_of_v<storage::policy, typename S::stored> &&
+             !by_layer<typename S::stored>;
+    else
+      return std::is_base_of_v<storage::policy, S> && !by_layer<S>;
+  };
+  constexpr bool fits = (0 + ... + static_cast<int>(!is_layer_range<Args>)) == 1 &&
+                        (plain(std::type_identity<Args>{}) && ...);
+  static_assert(fits,
+                "linnet::storage::layers: the arguments are one storage type for the rest and "
+                "ranges of layers, such as storage::first<1, storage::int8>");
+  return fits;
+}
+/// The storage of layers<>: that of the rest, found among the arguments, then the ranges.
+template <class Rest, class Ranges, class... Args>
+struct make_layers {
+  using type = Rest;
+};
+template <class Rest, class... Ranges>
+requires(sizeof...(Ranges) > 0) struct make_layers<Rest, std::tuple<Ranges...>> {
+  using type = typename std::conditional_t<
+      (std::is_same_v<typename block_storage<Rest>::type,
+                      typename block_storage<typename Ranges::stored>::type> &&
+       ...),
+      std::type_identity<Rest>, std::type_identity<storage::layered<Rest, Ranges...>>>::type;
+};
+template <class Rest, class... Ranges, class Arg, class... Args>
+struct make_layers<Rest, std::tuple<Ranges...>, Arg, Args...>
+    : std::conditional_t<is_layer_range<Arg>,
+                         make_layers<Rest, std::tuple<Ranges..., Arg>, Args...>,
+                         make_layers<Arg, std::tuple<Ranges...>, Args...>> {};
+template <bool Fits, class... Args>
+struct checked_layers : make_layers<storage::f32, std::tuple<>, Args...> {};
+template <class... Args>
+struct checked_layers<false, Args...> {
+  using type = storage::f32;
+};
+
+}  // namespace detail
+
+namespace storage {
+
+/// Storage that differs between the layers of each stack of a model, such as layers<first<1, int8>,
+/// int4<64>, last<1, int8>>. What is no range is the storage of the rest: other layers, and all
+/// outside of layers. It and the ranges may be per_role<>. Of two ranges of a layer the last
+/// counts. A stack has at most four kinds of layers. Where all are the same it is that type itself.
+template <class... Args>
+using layers =
+    typename linnet::detail::checked_layers<linnet::detail::layers_fit<Args...>(), Args...>::type;
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
 /// f32 numbers that codes of storage `S` stand for, for training: products read them as numbers.
 /// Where `S` rounds the inputs of its products, theirs are rounded to the same grid.
 template <class S>
 struct fake_quantized : f32 {
-  static_assert(std::is_same_v<typename S::compute, linnet::compute::f32> ||
-                    std::is_same_v<typename S::compute, linnet::compute::int8>,
+  static_assert(!std::is_same_v<typename S::compute, linnet::compute::bf16>,
                 "linnet::compute::fake_quantized: inputs of products stay in compute::f32 or are "
-                "rounded to compute::int8");
+                "rounded to compute::int8, mixed_int8, int4 or fp8");
+  static_assert(!is_sparse<S>,
+                "linnet::compute::fake_quantized: a sparse storage is no grid to round to; prune, "
+                "train what is left and quantize() it afterwards");
   using grid = S;
   using compute = typename S::compute;
   static constexpr const char* name = "fake-quantized";
@@ -8836,16 +10274,71 @@ template <class Rest, class... Parts>
 struct faked_storage<storage::mixed<Rest, Parts...>> {
   using type = storage::mixed<storage::fake_quantized<Rest>, storage::fake_quantized<Parts>...>;
 };
+template <class Rest, class... Ranges>
+struct faked_storage<storage::layered<Rest, Ranges...>> {
+  using type = storage::layered<
+      typename faked_storage<Rest>::type,
+      typename Ranges::template with<typename faked_storage<typename Ranges::stored>::type>...>;
+};
 
 /// Whether matrices of storage `S` are fake-quantized.
 template <class S>
 inline constexpr bool is_fake = requires {
   typename S::grid;
 };
-template <class Rest, class... Parts>
-inline constexpr bool is_fake<storage::mixed<Rest, Parts...>> = is_fake<Rest>;
+template <class S>
+requires requires { S::mixes; }
+inline constexpr bool is_fake<S> = is_fake<storage::single<S>>;
 
 }  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage in 4-bit floats.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Which numbers are scales of fp4.
+enum class fp4_scales {
+  any,          ///< the largest magnitude over 6
+  power_of_two  ///< the least power of two that is no smaller
+};
+
+/// 4-bit floats, e2m1, with one scale for each `Group` inputs of a row (Wu et al. 2023,
+/// ZeroQuant-FP). Where `Group` is 0 a row has one scale. The numbers are 0, 0.5, 1, 1.5, 2, 3, 4
+/// and 6, and their negatives. Two codes share a byte, the first in the low half.
+template <index Group = 32, fp4_scales Scales = fp4_scales::any>
+struct fp4 : small_float<simd::code::f4_e2m1, std::uint8_t, 2, 1, specials::none> {
+  static_assert(Group >= 0 && Group % 8 == 0,
+                "linnet::storage::fp4: groups are a multiple of 8 inputs; 0 is a whole row");
+  static constexpr const char* name = "fp4";
+  static constexpr bool scaled = true;
+  static constexpr index group = Group;
+  static constexpr double largest = 6;
+};
+/// 4-bit floats with scales that are powers of two: the paper's constraint M1, by which products
+/// with inputs in 8-bit floats need shifts alone. Groups of 32 have the numbers of the OCP's MXFP4.
+template <index Group>
+struct fp4<Group, fp4_scales::power_of_two> : fp4<Group> {
+  static constexpr const char* name = "fp4_power_of_two";
+  static constexpr bool fixed_scales = true;
+  /// The scale of `n` numbers, by which none is cut but those beyond 6 * 2^125: 8 * 2^125 is no
+  /// float.
+  template <class T>
+  static float fit_scale(index n, const T* x) {
+    double most = 0;
+    for (index i = 0; i < n; ++i) most = (std::max)(most, std::abs(static_cast<double>(x[i])));
+    float scale = 1;
+    linnet::detail::fit_range<fp4<Group>>(-most, most, scale, nullptr);
+    int exponent = 0;
+    const bool power = std::frexp(scale, &exponent) == 0.5f;
+    return std::ldexp(1.0f, (std::min)(125, exponent - (power ? 1 : 0)));
+  }
+};
+
+}  // namespace storage
 
 LINNET_NAMESPACE_END
 /// @file
@@ -9175,6 +10668,210 @@ struct nf4_double_per : nf4_per<Group> {
 };
 /// Double quantization with one scale for each 64 inputs of a row, as QLoRA has it.
 struct nf4_double : nf4_double_per<64> {};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+/// @file
+/// Storage without most of the zeros: the numbers that are kept, and where each stands.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Whole numbers of `Bits` bits one after the other: places of numbers that are kept.
+template <int Bits>
+struct place_codes : coded<std::uint8_t, simd::integer_code(Bits)> {};
+
+/// The size of a number by which the largest are kept; of a NaN it is infinite.
+template <class T>
+double kept_size(T x) {
+  const auto size = std::abs(static_cast<double>(x));
+  return is_nan(size) ? std::numeric_limits<double>::infinity() : size;
+}
+
+/// `N` of each `M` inputs that follow each other are kept. A row's last group may be shorter.
+template <index N, index M>
+struct inputs_of_groups {
+  static_assert(N > 0 && N < M && M <= 16,
+                "linnet::storage::n_of_m: 1 or more of up to 16 inputs are kept, but not all");
+  static constexpr index kept_of_group = N, group = M;
+  static constexpr int bits = M <= 4 ? 2 : M <= 8 ? 3 : 4;
+  using codes = place_codes<bits>;
+  /// Numbers that a row of so many inputs keeps.
+  static constexpr index kept(index columns) {
+    return columns / M * N + (std::min)(N, columns % M);
+  }
+  static constexpr index bytes(index rows, index columns) {
+    return rows * row_values<codes>(kept(columns));
+  }
+  /// Nonzero numbers of a row that find no place.
+  template <class T>
+  static index dropped(index columns, const T* row) {
+    index count = 0;
+    for (index first = 0; first < columns; first += M) {
+      const index size = (std::min)(M, columns - first);
+      const index nonzero = size - std::count(row + first, row + first + size, T(0));
+      count += (std::max)(index{0}, nonzero - N);
+    }
+    return count;
+  }
+
+  struct canonical {
+    /// [rows, kept]: the input of each number, counted from where its group begins. They ascend
+    /// within a group.
+    matrix_ref<codes> places;
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".places", places.data, rows, row_values<codes>(kept(columns)));
+    }
+    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
+    /// at input j.
+    template <class T, class F>
+    void choose(index r, index columns, const T* row, double*, F&& put) const {
+      for (index first = 0, c = 0; first < columns; first += M) {
+        const index size = (std::min)(M, columns - first);
+        bool taken[std::size_t{M}] = {};
+        for (index i = 0; i < (std::min)(N, size); ++i) {
+          index best = -1;
+          for (index j = 0; j < size; ++j)
+            if (!taken[j] && (best < 0 || kept_size(row[first + j]) > kept_size(row[first + best])))
+              best = j;
+          taken[best] = true;
+        }
+        for (index j = 0; j < size; ++j)
+          if (taken[j]) {
+            places.set_code(r, c, kept(columns), static_cast<std::uint8_t>(j));
+            put(c++, first + j);
+          }
+      }
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      return inputs_of_groups::find(j, columns, of_row(r, columns));
+    }
+    /// The places of row `r`, by number.
+    auto of_row(index r, index columns) const {
+      return [=, this](index c) { return index{places.code(r, c, kept(columns))}; };
+    }
+  };
+  /// The number of input `j` among those of a row, whose number c has the place place(c); -1 if it
+  /// is none.
+  template <class F>
+  static index find(index j, index columns, const F& place) {
+    const index first = j / M * N, last = (std::min)(first + N, kept(columns));
+    for (index c = first; c < last; ++c)
+      if (place(c) == j % M) return c;
+    return -1;
+  }
+  /// Whether such places are those of a row.
+  template <class F>
+  static bool fits(index columns, const F& place) {
+    for (index c = 0; c < kept(columns); ++c)
+      if (place(c) >= (std::min)(M, columns - c / N * M) || (c % N > 0 && place(c) <= place(c - 1)))
+        return false;
+    return true;
+  }
+  /// Whether `data` are the places of a matrix.
+  static bool fits(index rows, index columns, const std::uint8_t* data) {
+    const canonical those{{const_cast<std::uint8_t*>(data)}};
+    for (index r = 0; r < rows; ++r)
+      if (!fits(columns, those.of_row(r, columns))) return false;
+    return true;
+  }
+};
+
+/// The numbers that a `Pattern` keeps in storage `S`, as a matrix of fewer inputs, and where they
+/// stand: see n_of_m. Inputs that share a scale are those that are kept.
+template <class S, class Pattern, class Name>
+struct sparse : S {
+  static_assert(std::is_base_of_v<policy, S> && !is_corrected<S> && !is_sparse<S> &&
+                    !std::is_same_v<typename S::value, double>,
+                "linnet::storage: what a sparse storage keeps is in a storage of its own, such as "
+                "storage::f32, bf16, int8 or int4<32>, without corrections");
+  using base = S;  ///< storage of the numbers that are kept
+  using pattern = Pattern;
+  static constexpr index per_word = (std::max)(index{2}, index{S::per_word});  ///< not plain
+  static constexpr auto text = Name::template of<S>();
+  static constexpr const char* name = text.data();
+};
+
+}  // namespace storage
+
+/// A canonical matrix [rows, columns] in a sparse storage: the numbers that are kept, as a matrix
+/// of their own, and where they stand.
+template <class S>
+requires(is_sparse<S>) struct matrix_ref<S> : matrix_ref<typename S::base> {
+  using storage = S;
+  using base = matrix_ref<typename S::base>;
+  typename S::pattern::canonical kept{};
+
+  static constexpr index width(index columns) { return S::pattern::kept(columns); }
+  /// The matrix of the numbers that are kept, [rows, width].
+  const base& numbers() const { return *this; }
+  void seal(index rows, index columns) const { base::seal(rows, width(columns)); }
+  void open(index rows, index columns) const { base::open(rows, width(columns)); }
+  /// The number at row `r`, column `j`.
+  double at(index r, index j, index columns) const {
+    const index c = kept.find(r, j, columns);
+    return c < 0 ? 0 : base::at(r, c, width(columns));
+  }
+};
+
+namespace detail {
+
+/// Chooses what a sparse storage keeps of `x`[rows, columns], and calls round(width, numbers, to)
+/// for the matrix of these. Without memory the result is NaN.
+template <class S, class T, class F>
+void encode_kept(index rows, index columns, const T* x, const matrix_ref<S>& to, F&& round) {
+  const index width = to.width(columns);
+  const memory_block memory(rows * width * index{sizeof(T)}),
+      sizes(columns * index{sizeof(double)});
+  auto* const numbers = static_cast<T*>(memory.data());
+  if (memory.data() == nullptr || sizes.data() == nullptr) {
+    constexpr auto nan = std::numeric_limits<float>::quiet_NaN();
+    if constexpr (S::scaled)
+      to.scales[0] = nan;
+    else
+      to.data[0] = S::encode(static_cast<double>(nan));
+    return;
+  }
+  for (index r = 0; r < rows; ++r)
+    to.kept.choose(r, columns, x + r * columns, static_cast<double*>(sizes.data()),
+                   [&](index c, index j) { numbers[r * width + c] = x[r * columns + j]; });
+  round(width, numbers, to.numbers());
+}
+
+/// Rounds `x`[rows, columns] to a sparse storage: of more nonzero numbers than it keeps, the
+/// largest.
+template <class S, class T>
+requires(is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
+                                          const matrix_ref<S>& to) {
+  encode_kept(rows, columns, x, to, [&](index width, const T* numbers, const auto& rest) {
+    encode_matrix(rows, width, numbers, rest);
+  });
+}
+
+}  // namespace detail
+
+namespace storage {
+
+/// The name of storage::n_of_m in files and errors: int4_2_of_4.
+template <index N, index M>
+struct n_of_m_name {
+  template <class S>
+  static constexpr auto of() {
+    return joined_name({S::name, "_", N, "_of_", M});
+  }
+};
+
+/// Storage `S` of `N` of each `M` inputs that follow each other (Zhou et al. 2021): 2:4 is
+/// n_of_m<S, 2, 4>. Rounding keeps the largest magnitudes; weights that were pruned so lose
+/// nothing. Each number has its place in its group beside it, in 2 to 4 bits.
+template <class S, index N, index M>
+using n_of_m = sparse<S, inputs_of_groups<N, M>, n_of_m_name<N, M>>;
 
 }  // namespace storage
 
@@ -9906,6 +11603,90 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops::detail {
 
+/// Inputs whose products with decoded weights are summed at a time, at most.
+inline constexpr index decoded_rows = 128;
+
+/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
+/// scales in panel `p`.
+template <class S, class F>
+void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
+  using matrix = packed_matrix<float, S>;
+  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
+  for (index at = k0; at < k1;) {
+    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
+    const auto* const words = w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
+    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
+    if constexpr (has_levels<S>) {
+      const index groups = row_scales<S>(k);
+      for (index j = 0; j < panel_width; ++j) {
+        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
+        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
+      }
+      scales = numbers[0], zeros = numbers[1];
+    } else if constexpr (S::scaled) {
+      const index scale = matrix::scale_at(p * panel_width, at, k);
+      scales = w.scales + scale;
+      if constexpr (S::centred) zeros = w.zeros + scale;
+    }
+    f(at, end, words, scales, S::centred ? zeros : nullptr);
+    at = end;
+  }
+}
+
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// How many rows of inputs are multiplied with the codes themselves.
+struct summed_rows {
+  index together = 1;  ///< at a time, at most
+  index most = 1;      ///< more are multiplied with decoded weights
+};
+template <class Kernels, class S>
+inline constexpr summed_rows rows_summed{};
+
+/// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
+/// rows these are.
+template <class Kernels, class S>
+index add_rows(Kernels, index, index p, index k, const float* x, const packed_matrix<float, S>& w,
+               float* sums) {
+  using scale = typename packed_matrix<float, S>::scale;
+  constexpr auto origin = static_cast<float>(S::origin);
+  each_group(p, k, 0, k, w,
+             [&](index first, index last, const simd::word* words, const scale* scales,
+                 const scale* zeros) {
+               Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                   last - first, x + first, words, scales, zeros, origin, sums);
+             });
+  return 1;
+}
+/// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers. Those that share words with the last
+/// ones follow. k0 is the first of a block of codes.
+template <class Kernels, class S>
+void decode_rows(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
+                 float* numbers) {
+  using scale = typename packed_matrix<float, S>::scale;
+  constexpr auto origin = static_cast<float>(S::origin);
+  each_group(p, k, k0, k1, w,
+             [&](index first, index last, const simd::word* words, const scale* scales,
+                 const scale* zeros) {
+               Kernels::template decode_panel<S::code, has_minima<S>, scale>(
+                   (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
+                   numbers + (first - k0) * panel_width);
+             });
+}
+
+}  // namespace ops::detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Products of matrices as they lie in memory, split over a team of threads.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops::detail {
+
 /// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
 inline constexpr index block_rows = 8 * 12;
 
@@ -10048,15 +11829,37 @@ namespace ops {
 template <class S>
 inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
 
+/// Whether these are read back as numbers: in training, and in 8-bit floats.
+template <class S>
+inline constexpr bool fakes_inputs = converts<S> &&
+                                     (linnet::detail::is_fake<S> ||
+                                      std::is_same_v<typename S::compute, compute::fp8>);
+/// Whether products of storage `S` multiply numbers, rounded or not.
+template <class S>
+inline constexpr bool multiplies_numbers = !converts<S> || fakes_inputs<S>;
+
 /// Rows up to which every thread converts for itself instead of waiting for the others.
 inline constexpr index own_rows = 4;
 
 /// Whether products of storage `S` round their inputs to int8.
 template <class S>
-inline constexpr bool in_int8 = std::is_same_v<typename S::compute, compute::int8>;
+inline constexpr bool in_int8 = compute::rounds_to_integers<typename S::compute>;
 /// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
 template <class S>
 inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// How rows of such inputs are rounded.
+template <class S>
+inline constexpr simd::int8_rounding int8_rounding_of{
+    static_cast<float>(S::compute::largest),
+    __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
+/// Whether products of storage `S` read some inputs as they are, beside those in int8.
+template <class S>
+constexpr bool keeps_outliers() {
+  if constexpr (in_int8<S> && !fakes_inputs<S>)
+    return int8_rounding_of<S>.outliers < simd::int8_rounding::infinity;
+  else
+    return false;
+}
 /// Words of a row of `k` rounded inputs, to the end of its last word of codes.
 template <class S>
 constexpr index converted_words(index k) {
@@ -10068,10 +11871,20 @@ template <class S>
 constexpr index converted_scales(index k) {
   return in_int8<S> ? row_scales<S>(k) : 0;
 }
-
-/// Whether products of storage `S` read inputs that are rounded and read back, in training.
+/// Words for the outliers of a row of `k` inputs: the inputs, their number of blocks, the blocks.
 template <class S>
-inline constexpr bool fakes_inputs = converts<S>&& linnet::detail::is_fake<S>;
+constexpr index outlier_words(index k) {
+  if constexpr (keeps_outliers<S>())
+    return k + 1 + (k + S::block - 1) / S::block;
+  else
+    return 0;
+}
+/// Words of scratch memory for a row of `k` rounded inputs.
+template <class S>
+constexpr index row_words(index k) {
+  return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
+}
+
 /// Scratch bytes for that: the numbers, then the codes of each row.
 template <class S>
 constexpr index faked_bytes(index rows, index in, index threads) {
@@ -10083,9 +11896,9 @@ constexpr index faked_bytes(index rows, index in, index threads) {
 template <class S>
 constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
-  if constexpr (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
+  if (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
   using matrix = packed_matrix<float, S>;
-  const index row = 4 * (converted_words<S>(in) + 2 * converted_scales<S>(in));
+  const index row = 4 * row_words<S>(in);
   const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
   const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
   return training ? (std::max)(forward, backward) : forward;
@@ -10108,14 +11921,11 @@ namespace detail {
 /// The inputs of a product as words of low precision.
 struct converted_rows {
   simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;       ///< int8: one per row, or per row and group
-  std::int32_t* sums = nullptr;  ///< int8: of the codes that share a scale
+  float* scales = nullptr;         ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;    ///< int8: of the codes that share a scale
+  float* outliers = nullptr;       ///< [rows, k]: zeros in place of the inputs that are codes
+  std::int32_t* blocks = nullptr;  ///< of each row: how many blocks hold outliers, and which
 };
-/// How the codes of storage `S` become numbers.
-template <class S>
-inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
-                                               : S::ggml   ? simd::code_offset::minimum
-                                                           : simd::code_offset::zero;
 /// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
 template <class S>
 std::int32_t group_extra(std::int32_t sum) {
@@ -10132,10 +11942,12 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   assert(on.converted && "linnet::ops: this storage type needs machine::converted");
   const index width = converted_words<S>(k), scales = converted_scales<S>(k);
   auto* words = static_cast<simd::word*>(on.converted);
-  if (m <= own_rows) words += on.threads.rank() * m * (width + 2 * scales);
-  converted_rows to{{words, width, 1}, nullptr, nullptr};
+  if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
+  converted_rows to{{words, width, 1}};
   to.scales = reinterpret_cast<float*>(words + m * width);
   to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
+  to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
+  to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
   const auto row = [&](index i) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
@@ -10143,12 +11955,18 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
         auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
         float* const scale = to.scales + i * scales;
         std::int32_t* const sum = to.sums + i * scales;
+        constexpr simd::int8_rounding by = int8_rounding_of<S>;
+        if constexpr (keeps_outliers<S>()) {
+          std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
+          *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
+                                                     to.outliers + i * k, blocks + 1);
+        }
         if constexpr (in_int8_groups<S>) {
           K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
-                                                     scale, sum);
+                                                     scale, sum, by);
           for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
         } else {
-          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum);
+          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum, by);
         }
       } else {
         K::template to_bf16<float>(k, x + i * k,
@@ -10163,31 +11981,207 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   return to;
 }
 
-/// x[m, k] rounded as convert() does for the storage that `S` stands for, and read back; x itself
-/// without memory for it.
+/// y[n] = x[n] rounded to storage `Q` with one scale; all NaN where one is not finite.
+template <class Q>
+void round_row(index n, const float* x, float* y) {
+  linnet::detail::code_grid<Q> grid;
+  if (std::all_of(x, x + n, [](float v) { return is_finite(v); }))
+    grid = grid.fit(n, x);
+  else
+    grid.scale = std::numeric_limits<float>::quiet_NaN();
+  for (index j = 0; j < n; ++j)
+    y[j] = static_cast<float>(grid.at(grid.nearest(static_cast<double>(x[j]))));
+}
+/// x[m, k] rounded as the compute type of `S` says, and read back; x itself without memory for it.
 template <class S>
 const float* fake_inputs(const execution& on, index m, index k, const float* x) {
   if (!on.converted) return x;
-  const index group = S::grid::group ? S::grid::group : k, width = round_up(k, 4);
+  const index width = round_up(k, 4);
   auto* numbers = static_cast<float*>(on.converted);
   if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
-  auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
+  [[maybe_unused]] auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
   const auto row = [&](index i) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      for (index j = 0; j < k; j += group) {
-        const index n = (std::min)(group, k - j);
-        std::int8_t* const q = codes + i * width;
-        std::int32_t sum = 0;
-        const float scale = decltype(kernels)::template to_int8<float>(n, x + i * k + j, q, sum);
-        for (index l = 0; l < n; ++l) numbers[i * k + j + l] = scale * static_cast<float>(q[l]);
-      }
-    });
+    if constexpr (in_int8<S>) {
+      const index group = S::grid::group ? S::grid::group : k;
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index j = 0; j < k; j += group) {
+          const index n = (std::min)(group, k - j);
+          std::int8_t* const q = codes + i * width;
+          std::int32_t sum = 0;
+          constexpr simd::int8_rounding by = int8_rounding_of<S>;
+          const float* const from = x + i * k + j;
+          const float scale = decltype(kernels)::template to_int8<float>(n, from, q, sum, by);
+          for (index l = 0; l < n; ++l)
+            numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
+        }
+      });
+    } else {
+      round_row<storage::fp8_e4m3>(k, x + i * k, numbers + i * k);
+    }
   };
   if (m <= own_rows)
     for (index i = 0; i < m; ++i) row(i);
   else
     on.threads.each(m, row);
   return numbers;
+}
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// Matrices of sparse storages in the form that products read: a packed matrix of the numbers that
+/// are kept, and where these stand.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// A pattern of a matrix [N, K] packed for products: where the numbers that are kept stand.
+template <class T, class Pattern>
+struct packed_pattern;
+
+/// Some of each few inputs.
+template <class T, index N, index M>
+struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
+  using kind = storage::inputs_of_groups<N, M>;
+  packed_matrix<T, typename kind::codes> places;  ///< [N, kept]
+
+  constexpr void place(arena& memory, index n, index k) {
+    detail::place_panels(memory, n, kind::kept(k), places);
+  }
+  void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
+    ops::pack(on, n, kind::kept(k), from.places, places);
+  }
+  void unpack(index n, index k, const typename kind::canonical& to) const {
+    ops::unpack(n, kind::kept(k), places, to.places);
+  }
+  /// Whether places are those of a matrix.
+  bool fits(index n, index k) const {
+    for (index i = 0; i < n; ++i)
+      if (!kind::fits(k, [&](index c) { return index{places.code(i, c, kind::kept(k))}; }))
+        return false;
+    return true;
+  }
+  /// The number of input `j` among those that row `n` keeps; -1 if it is none.
+  index find(index n, index j, index k) const {
+    return kind::find(j, k, [&](index c) { return index{places.code(n, c, kind::kept(k))}; });
+  }
+
+  /// Inputs of a panel that decode() takes at a time.
+  static constexpr index step = detail::decoded_rows / M * M;
+  const simd::word* panel(index p, index k) const {
+    return places.panels + p * places.size(panel_width, kind::kept(k));
+  }
+  /// Adds to sums[R][32] the products of `R` rows of `k` inputs with panel `p` of W, whose numbers
+  /// are `w`.
+  template <int R, class Kernels, class S>
+  void add(Kernels, index p, index k, const float* x, const packed_matrix<float, S>& w,
+           float* sums) const {
+    using steps = simd::kept_steps<kind::codes::code, N, M>;
+    const index width = kind::kept(k);
+    detail::each_group(
+        p, width, 0, width, w,
+        [&](index first, index last, const auto* words, const auto* scales, const auto* zeros) {
+          const simd::kept_rows rows{first, last, k, x, k};
+          if constexpr (S::per_word == 1)
+            Kernels::template rows_by_kept<steps, simd::code::bf16, simd::code_offset::origin, R>(
+                rows, words, panel(p, k), scales, zeros, 0.0f, sums);
+          else
+            Kernels::template rows_by_kept<steps, S::code, detail::offset_of<S>, R>(
+                rows, words, panel(p, k), scales, zeros, static_cast<float>(S::origin), sums);
+        });
+  }
+  /// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers, and the rest of the last group;
+  /// k0 is the first of one.
+  template <class Kernels, class S>
+  void decode(Kernels kernels, index p, index k, index k0, index k1,
+              const packed_matrix<float, S>& w, float* numbers) const {
+    constexpr index block = 32;  // of codes of any storage
+    [[maybe_unused]] alignas(64) float room[(step + 2 * block) * panel_width];
+    const index width = kind::kept(k), c0 = k0 / M * N, c1 = kind::kept(k1);
+    const float* kept = room + c0 % block * panel_width;
+    if constexpr (S::per_word == 1)
+      kept = w.panels + (p * width + c0) * panel_width;
+    else
+      detail::decode_rows(kernels, p, width, c0 / block * block, c1, w, room);
+    Kernels::template place_kept<simd::kept_steps<kind::codes::code, N, M>>(c0, c1, kept,
+                                                                            panel(p, k), numbers);
+  }
+};
+
+/// A weight matrix in a sparse storage, packed for products.
+template <class T, class S>
+requires(is_sparse<S>) struct packed_matrix<T, S> : packed_matrix<T, typename S::base> {
+  using storage = S;
+  using base = packed_matrix<T, typename S::base>;
+  packed_pattern<T, typename S::pattern> kept{};
+
+  static constexpr index width(index k) { return S::pattern::kept(k); }
+  /// The matrix of the numbers that are kept, [n, width].
+  const base& numbers() const { return *this; }
+  static constexpr index depth(index k) { return base::depth(width(k)); }
+  static constexpr index size(index n, index k) { return base::size(n, width(k)); }
+  static constexpr index scales_size(index n, index k) { return base::scales_size(n, width(k)); }
+  /// W(n, j).
+  T at(index n, index j, index k) const {
+    const index c = kept.find(n, j, k);
+    return c < 0 ? T(0) : base::at(n, c, width(k));
+  }
+};
+
+/// Fills `to` from W[n, k], this thread's share of the team.
+template <class T, class S>
+requires(is_sparse<S>) void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
+                                 const packed_matrix<T, S>& to) {
+  pack(on, n, to.width(k), from.numbers(), to.numbers());
+  to.kept.pack(on, n, k, from.kept);
+}
+/// The canonical matrix that `from` was packed from.
+template <class T, class S>
+requires(is_sparse<S>) void unpack(index n, index k, const packed_matrix<T, S>& from,
+                                   const matrix_ref<S>& to) {
+  unpack(n, from.width(k), from.numbers(), to.numbers());
+  from.kept.unpack(n, k, to.kept);
+}
+
+namespace detail {
+
+template <class Kernels, class S>
+requires(is_sparse<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
+    Kernels::kept_rows_together, Kernels::most_kept_rows};
+/// @copydoc add_rows()
+template <class Kernels, class S>
+requires(is_sparse<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                                      const packed_matrix<float, S>& w, float* sums) {
+  if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
+    if (rows >= all) {
+      w.kept.template add<all>(kernels, p, k, x, w.numbers(), sums);
+      return all;
+    }
+    if (rows >= 4) {
+      w.kept.template add<4>(kernels, p, k, x, w.numbers(), sums);
+      return 4;
+    }
+  }
+  w.kept.template add<1>(kernels, p, k, x, w.numbers(), sums);
+  return 1;
+}
+/// @copydoc decode_rows()
+template <class Kernels, class S>
+requires(is_sparse<S>) void decode_rows(Kernels kernels, index p, index k, index k0, index k1,
+                                        const packed_matrix<float, S>& w, float* numbers) {
+  w.kept.decode(kernels, p, k, k0, k1, w.numbers(), numbers);
+}
+/// Inputs of a panel that are decoded at a time.
+template <class S>
+constexpr index decoded_step() {
+  if constexpr (is_sparse<S>)
+    return packed_pattern<float, typename S::pattern>::step;
+  else
+    return decoded_rows;
 }
 
 }  // namespace detail
@@ -10204,41 +12198,6 @@ namespace ops {
 template <class S>
 inline constexpr bool trainable =
     S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
-
-namespace detail {
-
-/// Inputs whose products with decoded weights are summed at a time.
-inline constexpr index decoded_rows = 128;
-
-/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`.
-template <class S, class F>
-void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
-  using matrix = packed_matrix<float, S>;
-  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
-  for (index at = k0; at < k1;) {
-    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
-    const simd::word* const words =
-        w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
-    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
-    if constexpr (has_levels<S>) {
-      const index groups = row_scales<S>(k);
-      for (index j = 0; j < panel_width; ++j) {
-        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
-        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
-      }
-      scales = numbers[0], zeros = numbers[1];
-    } else if constexpr (S::scaled) {
-      const index scale = matrix::scale_at(p * panel_width, at, k);
-      scales = w.scales + scale;
-      if constexpr (S::centred) zeros = w.zeros + scale;
-    }
-    f(at, end, words, scales, S::centred ? zeros : nullptr);
-    at = end;
-  }
-}
-
-}  // namespace detail
 
 /// Activation of `n` finished values of a product, in place; `gate` are values of another product.
 /// See activates() and gates().
@@ -10304,41 +12263,32 @@ void show_inputs(const execution& on, index m, index k, const float* x,
   on.tap->call(on.tap->object, on, {m, k, x, static_cast<index>(count), all, panels});
 }
 
-/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes; more rows
-/// decode the weights to f32, some inputs at a time.
+/// Computes rows [i0, i1) of panel `p` of y = x W^T. One row is computed from the codes, and of
+/// some storages several; else more rows decode the weights to f32, some inputs at a time.
 template <class S, class Kernels>
-void decoded_product(Kernels, index i0, index i1, index p, index k, const float* x,
+void decoded_product(Kernels kernels, index i0, index i1, index p, index k, const float* x,
                      const product<float, S>& one) {
-  using scale = typename packed_matrix<float, S>::scale;
-  constexpr auto origin = static_cast<float>(S::origin);
-  const packed_matrix<float, S>& w = one.w;
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
   float* const y = one.y;
   simd::epilogue<float> part = one.write().from(i0, j0);
-  if (i1 - i0 == 1) {
-    alignas(64) float sums[panel_width] = {};
-    each_group(p, k, 0, k, w,
-               [&](index first, index last, const simd::word* words, const scale* scales,
-                   const scale* zeros) {
-                 Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
-                     last - first, x + i0 * k + first, words, scales, zeros, origin, sums);
-               });
-    float* const out = y + i0 * n + j0;
-    for (index j = 0; j < columns; ++j)
-      out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[j] +
-               (part.bias ? part.bias[j] : 0.0f);
+  if (constexpr summed_rows codes = rows_summed<Kernels, S>; i1 - i0 <= codes.most) {
+    for (index i = i0; i < i1;) {
+      alignas(64) float sums[codes.together * panel_width] = {};
+      const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
+      for (index r = 0; r < rows; ++r, ++i) {
+        float* const out = y + i * n + j0;
+        for (index j = 0; j < columns; ++j)
+          out[j] = (part.accumulate ? out[j] : 0.0f) + part.alpha * sums[r * panel_width + j] +
+                   (part.bias ? part.bias[j] : 0.0f);
+      }
+    }
     return;
   }
-  alignas(64) float numbers[decoded_rows * panel_width];
-  for (index k0 = 0; k0 < k; k0 += decoded_rows) {
-    const index k1 = (std::min)(k, k0 + decoded_rows);
-    each_group(p, k, k0, k1, w,
-               [&](index first, index last, const simd::word* words, const scale* scales,
-                   const scale* zeros) {
-                 Kernels::template decode_panel<S::code, has_minima<S>, scale>(
-                     (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
-                     numbers + (first - k0) * panel_width);
-               });
+  constexpr index step = decoded_step<S>();
+  alignas(64) float numbers[step * panel_width];
+  for (index k0 = 0; k0 < k; k0 += step) {
+    const index k1 = (std::min)(k, k0 + step);
+    decode_rows(kernels, p, k, k0, k1, one.w, numbers);
     Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                       {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
                                       panel_width - columns);
@@ -10365,6 +12315,36 @@ void grouped_product(Kernels, index i0, index i1, index p, index k, const conver
   Kernels::template multiply_groups<S::code, offset_of<S>>(i1 - i0, (std::min)(panel_width, n - j0),
                                                            rows, panel, one.y + i0 * n + j0, n,
                                                            one.write().from(i0, j0));
+}
+
+/// Adds x W^T of the outliers of rows [i0, i1) to panel `p` of y. An output's sum is the same in
+/// any block.
+template <class S, class Kernels>
+void add_outliers(Kernels, index i0, index i1, index p, index k, const converted_rows& x,
+                  const product<float, S>& one) {
+  using scale = typename packed_matrix<float, S>::scale;
+  const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
+  for (index i = i0; i < i1; ++i) {
+    const float* const row = x.outliers + i * k;
+    const std::int32_t* const blocks = x.blocks + i * (outlier_words<S>(k) - k);
+    const std::int32_t count = *blocks;
+    if (count == 0) continue;
+    alignas(64) float sums[panel_width] = {};
+    for (std::int32_t b = 1, next = 1; b <= count; b = next) {
+      while (++next <= count && blocks[next] == blocks[next - 1] + 1) {
+      }
+      const index from = blocks[b] * S::block, to = (blocks[next - 1] + 1) * S::block;
+      each_group(p, k, from, (std::min)(k, to), one.w,
+                 [&](index first, index last, const simd::word* words, const scale* scales,
+                     const scale* zeros) {
+                   Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                       last - first, row + first, words, scales, zeros,
+                       static_cast<float>(S::origin), sums);
+                 });
+    }
+    float* const y = one.y + i * n + j0;
+    for (index j = 0; j < columns; ++j) y[j] += one.alpha * sums[j];
+  }
 }
 
 /// The first product of a correction of low rank, x[m, k] right^T, in scratch memory; null for
@@ -10401,8 +12381,9 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
   if constexpr (std::is_same_v<T, float>)
     if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
+  const T* seen = x;
   if constexpr (fakes_inputs<S>)
-    x = detail::fake_inputs<S>(on, m, k, x);
+    seen = detail::fake_inputs<S>(on, m, k, x);
   else if constexpr (converts<S>)
     inputs = detail::convert<S>(on, m, k, x);
   for (const product<T, S>& one : all) {
@@ -10412,6 +12393,11 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
                                                          panel_width * depth};
     [[maybe_unused]] const T* const reduced = detail::reduce(on, m, k, x, one);
     const auto finish = [&](index i0, index i1, index j0, index j1) {
+      if constexpr (keeps_outliers<S>())
+        simd::dispatch(on.level, [&](auto kernels) {
+          for (index p = j0 / panel_width; p * panel_width < j1; ++p)
+            detail::add_outliers(kernels, i0, i1, p, k, inputs, one);
+        });
       if constexpr (is_corrected<S>)
         simd::dispatch(on.level, [&](auto kernels) {
           for (index p = j0 / panel_width; p * panel_width < j1; ++p)
@@ -10421,24 +12407,24 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
       one.complete(on.level, i0, i1, j0, j1);
     };
     if constexpr (S::per_word == 1) {
-      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {x, k, 1}, panels,
+      detail::block_product<T, T, simd::epilogue<T>>{m,     n, k,           {seen, k, 1}, panels,
                                                      one.y, n, one.write(), padding}
           .split(on, finish);
-    } else if constexpr (!converts<S> || in_int8_groups<S>) {
+    } else if constexpr (multiplies_numbers<S> || in_int8_groups<S>) {
       detail::each_block(on, m, n, [&](index i0, index i1, index p0, index p1) {
         const auto by = [&](auto kernels) {
           for (index p = p0; p < p1; ++p) {
-            if constexpr (converts<S>)
-              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
+            if constexpr (multiplies_numbers<S>)
+              detail::decoded_product(kernels, i0, i1, p, k, seen, one);
             else
-              detail::decoded_product(kernels, i0, i1, p, k, x, one);
+              detail::grouped_product(kernels, i0, i1, p, k, inputs, one);
             finish(i0, i1, p * panel_width, (std::min)(n, (p + 1) * panel_width));
           }
         };
-        if constexpr (converts<S>)
-          simd::dispatch_dot(on.level, by);
-        else
+        if constexpr (multiplies_numbers<S>)
           simd::dispatch(on.level, by);
+        else
+          simd::dispatch_dot(on.level, by);
       });
     } else if constexpr (std::is_same_v<typename S::compute, compute::bf16>) {
       detail::block_product<simd::word, T, simd::epilogue<T>>{
@@ -10493,7 +12479,7 @@ void matmul_transposed(const execution& on, index m, index n, index k, const T* 
       const index count = (std::min)(panel_width, n - first);
       T decoded[panel_width];
       const T* column = decoded;  // W(first ..., j)
-      if constexpr (std::is_same_v<typename S::word, T>)
+      if constexpr (S::per_word == 1)
         column = w.panels + first * k + j * panel_width;
       else
         for (index r = 0; r < count; ++r) decoded[r] = w.at(first + r, j, k);
@@ -10690,18 +12676,32 @@ struct packed {
   using vector = const T*;
 };
 
+/// The storage of a form, void where it has none, and the form with another storage.
+template <class Form>
+struct stored {
+  using storage = void;
+};
+template <class T, class S>
+struct stored<canonical<T, S>> {
+  using storage = S;
+  template <class Other>
+  using with = canonical<T, Other>;
+};
+template <class T, class S>
+struct stored<packed<T, S>> {
+  using storage = S;
+  template <class Other>
+  using with = packed<T, Other>;
+};
+
 /// The form of a part of the model that has storage of its own, see storage::per_role.
-template <class Form, storage::part P>
+template <class Form, storage::part P, class S = typename stored<Form>::storage>
 struct part_of {
+  using type = typename stored<Form>::template with<storage::at<S, P>>;
+};
+template <class Form, storage::part P>
+struct part_of<Form, P, void> {
   using type = Form;
-};
-template <class T, class S, storage::part P>
-struct part_of<canonical<T, S>, P> {
-  using type = canonical<T, storage::at<S, P>>;
-};
-template <class T, class S, storage::part P>
-struct part_of<packed<T, S>, P> {
-  using type = packed<T, storage::at<S, P>>;
 };
 template <class Form, storage::part P>
 using at = typename part_of<Form, P>::type;
@@ -10730,9 +12730,12 @@ struct channel_ends {
   index in = -1;      ///< channels that the layer reads
   index out = -1;     ///< channels that it writes
   index memory = -1;  ///< channels of an encoder's output, which cross-attention reads
+  index heads = -1;   ///< heads of a table that all layers of a stack read
 
   /// The ends of a layer inside of this one.
-  constexpr channel_ends between(index from, index to) const { return {map, from, to, memory}; }
+  constexpr channel_ends between(index from, index to) const {
+    return {map, from, to, memory, heads};
+  }
   /// A new set of `width` channels, of heads that are `head` wide if that is given.
   index open(index width, index head = 0) const { return map->open(width, head); }
   /// Columns of a tensor are multiplied by the channels `in`.
@@ -10756,10 +12759,20 @@ struct channel_ends {
   void fix(index channels, const char* why) const { map->fix(channels, why); }
   /// Channels meet others one by one: they may be scaled, but not mixed.
   void elementwise(index channels, const char* why) const { map->elementwise(channels, why); }
+  /// Channels of two sets, or heads of theirs, stand and fall together, as those of a gate and what
+  /// it gates.
+  void accompanies(index a, index b) const { map->accompany(a, b); }
+  /// Channels of which none can be left out; nothing folds there, either.
+  void keeps_whole(index channels, const char* why) const {
+    map->fix(channels, why);
+    map->keep_whole(channels, why);
+  }
+  /// Channels are read over the square root of their number.
+  void divides_by_root(index channels) const { map->divide_by_root(channels); }
   /// The channels `out` are `in` behind a Hadamard transform.
   void transforms() const { map->transform(in, out); }
   /// The channels `out` are `in` normalised. `why` says what keeps them from being rotated, null
-  /// where nothing does.
+  /// where nothing does: they are divided by the root of their mean square.
   void normalises(const char* why) const { map->normalise(in, out, why); }
 };
 
@@ -10771,8 +12784,8 @@ void describe_channels(const Ends& c, P&& p) {
   if constexpr (requires { Layer::channels(c, p); }) {
     Layer::channels(c, p);
   } else {
-    c.fix(c.in, "a layer that does not say which channels it reads");
-    c.fix(c.out, "a layer that does not say which channels it writes");
+    c.keeps_whole(c.in, "a layer that does not say which channels it reads");
+    c.keeps_whole(c.out, "a layer that does not say which channels it writes");
   }
 }
 
@@ -11456,6 +13469,7 @@ constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf
   };
   if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
   if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
+  if constexpr (is_sparse<S>) leaf.kept.visit(info.rows, info.columns, take);
 }
 template <class T, class S>
 constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
@@ -11469,6 +13483,7 @@ constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<
     if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
   }
   leaf.correction.place(memory, info.rows, info.columns);
+  if constexpr (is_sparse<S>) leaf.kept.place(memory, info.rows, info.columns);
 }
 template <class T>
 constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
@@ -12160,165 +14175,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Attention policies: the numbers of one attention layer, and the traits that every kind states.
 
-/// @file
-/// Shapes: the numbers of a model, as aggregates that can be template arguments.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Numbers of a T5 encoder-decoder (Raffel et al. 2020). `heads * d_kv` need not equal `d_model`.
-struct t5_shape {
-  index d_model = 0;         ///< width of the residual stream
-  index d_ff = 0;            ///< hidden width of the feed-forward
-  index d_kv = 0;            ///< width of one attention head
-  index heads = 0;           ///< attention heads
-  index encoder_layers = 0;  ///< encoder blocks
-  index decoder_layers = 0;  ///< decoder blocks
-  index vocabulary = 0;      ///< rows of the embedding
-  index buckets = 32;        ///< relative position buckets
-  index max_distance = 128;  ///< distance from which all positions share the last bucket
-  double eps = 1e-6;         ///< added under the root of the norm
-
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
-           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
-           max_distance > buckets / 2 && eps > 0;
-  }
-};
-
-/// Numbers of a decoder-only model: Llama, GPT-2, STLM.
-struct decoder_shape {
-  index d_model = 0;          ///< width of the residual stream
-  index d_ff = 0;             ///< hidden width of the feed-forward
-  index heads = 0;            ///< query heads
-  index kv_heads = 0;         ///< key and value heads; heads % kv_heads == 0; 1 is multi-query
-  index layers = 0;           ///< blocks
-  index vocabulary = 0;       ///< rows of the embedding
-  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
-  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
-  double eps = 1e-5;          ///< added under the root of the norm
-  double rope_theta = 10000;  ///< base of the rotary frequencies
-
-  /// Width of one head.
-  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && kv_heads > 0 && heads % kv_heads == 0 &&
-           layers > 0 && vocabulary > 0 && context > 0 && head_width() > 0 &&
-           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
-  }
-};
-
-/// Numbers of an encoder that stands alone: BERT (Devlin et al. 2019), DistilBERT, ALBERT.
-struct encoder_shape {
-  index d_model = 0;          ///< width of the residual stream
-  index d_ff = 0;             ///< hidden width of the feed-forward
-  index heads = 0;            ///< attention heads
-  index layers = 0;           ///< blocks
-  index vocabulary = 0;       ///< rows of the embedding
-  index context = 0;          ///< longest sequence in tokens (the size of a learned position table)
-  index types = 2;            ///< token types, such as first and second text; 0 for no such table
-  index position_offset = 0;  ///< rows of a learned position table before the first token's;
-                              ///< RoBERTa has 2, one of them the padding's
-  index d_kv = 0;             ///< width of one head; 0 means d_model / heads
-  double eps = 1e-12;         ///< added under the root of the norm
-  double rope_theta = 10000;  ///< base of the rotary frequencies
-
-  /// Width of one head.
-  constexpr index head_width() const { return d_kv > 0 ? d_kv : heads > 0 ? d_model / heads : 0; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && heads > 0 && layers > 0 && vocabulary > 0 && context > 0 &&
-           types >= 0 && position_offset >= 0 && head_width() > 0 &&
-           (d_kv > 0 || d_model % heads == 0) && eps > 0 && rope_theta > 0;
-  }
-};
-
-/// Kind of a layer's linear maps: one matrix each, two factors, or one matrix and a low-rank delta.
-/// See projection.
-struct projection_kind {
-  index rank = 0;        ///< width between the two factors; 0 for a plain matrix
-  bool delta = false;    ///< the factors are added to a matrix: W + alpha / rank B A (LoRA)
-  index alpha = 0;       ///< numerator of a delta's factor alpha / rank
-  bool normed = false;   ///< maps out of a branch normalise what they read
-  bool rotated = false;  ///< they rotate it by a Hadamard transform
-
-  /// Whether a map is one matrix.
-  constexpr bool plain() const { return rank == 0; }
-};
-
-/// Values of a byte slot behind the bytes 0 to 255: `byte_pad` fills slots behind a token's bytes.
-/// `byte_end` is the end of a text, which is a token of its own (Hillier et al. 2024).
-inline constexpr token byte_pad = 256, byte_end = 257;
-inline constexpr index byte_values = 258;  ///< how many there are
-
-/// Rules for padding, and for the wiring of blocks, in a model of bytes (Hillier et al. 2024).
-enum class byte_rules {
-  corrected,  ///< padding is seen by nobody and not averaged; its first slot is the token's end
-              ///< mark in the loss and the others have none; feed-forwards that keep the width have
-              ///< a residual, and the head adds its positions once
-  repository  ///< as the published code computes: padding is a byte like others, is averaged and
-              ///< trained on in every slot, byte_end is not; no residual; 2x + position in the head
-};
-
-/// Numbers of a byte_pooled model's two ends. The embedder makes one vector of a token's bytes; the
-/// head predicts the bytes of the next token.
-struct byte_pooling {
-  index bytes_per_token = 12;  ///< bytes of a token that are kept; shorter ones are padded
-  index width = 128;  ///< width of a byte's vector, before the embedder's blocks and in the head
-  index between[7] = {256, 256, 256};  ///< widths between the embedder's blocks, up to the first 0;
-                                       ///< the last block goes to d_model
-  index head_blocks = 7;               ///< blocks of the head, all `width` wide
-  index heads = 8;                     ///< attention heads of every block
-  index expansion = 4;                 ///< hidden width of a feed-forward, times its input's width
-  byte_rules rules = byte_rules::corrected;
-
-  /// Number of blocks of the embedder.
-  constexpr index blocks() const {
-    index n = 1;
-    while (n <= 7 && between[n - 1] > 0) ++n;
-    return n;
-  }
-  /// Width of the input of the embedder's block `k`.
-  constexpr index width_before(index k) const { return k == 0 ? width : between[k - 1]; }
-  /// Whether every number is usable.
-  constexpr bool valid() const {
-    for (index k = 0; k < blocks(); ++k)
-      if (heads <= 0 || width_before(k) % heads != 0) return false;
-    for (index k = blocks() - 1; k < 7; ++k)
-      if (between[k] != 0) return false;
-    return bytes_per_token > 0 && width > 0 && head_blocks > 0 && expansion > 0;
-  }
-  /// These numbers under other rules.
-  constexpr byte_pooling under(byte_rules other) const {
-    byte_pooling same = *this;
-    same.rules = other;
-    return same;
-  }
-  /// The published code: four blocks 128-256-256-256-d in the embedder, seven in the head.
-  static constexpr byte_pooling repository() { return {}; }
-  /// The paper: bytes of width 64 and two blocks; numbers that it does not state are taken from the
-  /// code.
-  static constexpr byte_pooling paper() { return {.width = 64, .between = {64}, .head_blocks = 2}; }
-};
-
-/// A real number as a template argument (clang 14 does not take a plain double).
-struct real {
-  double value;
-  /// From a plain number.
-  constexpr real(double x) : value(x) {}
-};
-
-/// A positive factor as a template argument, such as `expansion{1.5}`; kept to 1/1000.
-struct expansion {
-  index thousandths;
-  /// From a plain number.
-  constexpr expansion(double factor) : thousandths(static_cast<index>(factor * 1000 + 0.5)) {}
-  /// `width` times the factor, rounded to the nearest whole number.
-  constexpr index of(index width) const { return (width * thousandths + 500) / 1000; }
-};
-
-LINNET_NAMESPACE_END
 /// @file
 /// The key-value cache: storage of the keys and values of the tokens that a session was fed.
 
@@ -13818,6 +15674,8 @@ struct hadamard_layer : without_parameters {
   template <class Ends, class P>
   static void channels(const Ends& c, P&) {
     c.transforms();
+    c.keeps_whole(c.in, "a Hadamard transform");
+    c.keeps_whole(c.out, "a Hadamard transform");
   }
 
   template <class T, class S, class P>
@@ -14029,6 +15887,77 @@ LINNET_NAMESPACE_END
 /// @file
 /// A stack of layers of one type.
 
+/// @file
+/// Parameters of layers of one type that are stored in several ways, see storage::layers.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// `N` layers, numbered from `First` in a stack of `All`, with storage `S` that differs between
+/// them. Those that are stored alike stand beside each other.
+template <class Layer, class S, index N, index First, index All>
+struct unlike_layers {
+  using stack = layers_of<S, All>;
+  static_assert(stack::fits,
+                "linnet::storage::layers: a range reaches beyond the layers of the stack");
+  static constexpr layer_kinds<N> kinds = stack::template kinds<N, First>;
+  static constexpr auto count = static_cast<std::size_t>(kinds.count);
+  static_assert(count <= 4,
+                "linnet::storage::layers: at most four kinds of layers in one stack; each has code "
+                "of its own");
+  /// Storage of layers of a kind.
+  template <std::size_t K>
+  using stored =
+      std::tuple_element_t<static_cast<std::size_t>(kinds.number[K]), typename stack::stored>;
+
+  template <class Form, class Kinds = std::make_index_sequence<count>>
+  struct params;
+  template <class Form, std::size_t... K>
+  struct params<Form, std::index_sequence<K...>> {
+    using unlike = unlike_layers;
+    pack<std::array<
+        typename Layer::template params<typename form::stored<Form>::template with<stored<K>>>,
+        static_cast<std::size_t>(kinds.length[K])>...>
+        items{};
+  };
+
+  /// Calls f(std::type_identity of its storage, its parameters of each of `p`...) for layer `l`.
+  template <std::size_t K = 0, class F, class... P>
+  static constexpr void take(std::size_t l, F&& f, P&... p) {
+    if (kinds.kind[l] == static_cast<index>(K))
+      f(std::type_identity<stored<K>>{}, item<K>(p, l)...);
+    else if constexpr (K + 1 < count)
+      take<K + 1>(l, f, p...);
+  }
+
+ private:
+  template <std::size_t K, class P>
+  static constexpr auto& item(P& p, std::size_t l) {
+    if constexpr (requires { typename P::unlike; })
+      return member<K>(p.items)[static_cast<std::size_t>(kinds.place[l])];
+    else
+      return p.items[l];
+  }
+};
+
+/// How the layers are stored that some of `P` are parameters of; void where all are alike.
+template <class... P>
+struct unlike_of {
+  using type = void;
+};
+template <class First, class... Rest>
+struct unlike_of<First, Rest...> : unlike_of<Rest...> {};
+template <class First, class... Rest>
+requires requires { typename First::unlike; }
+struct unlike_of<First, Rest...> {
+  using type = typename First::unlike;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// Parameters of `N` layers of one type, with nothing shared.
@@ -14039,10 +15968,23 @@ struct own_parameters {
   struct params {
     typename Layer::template params<Form> items[count]{};
   };
+  /// Of layers that are stored in several ways, see storage::layers.
+  template <class Form>
+  requires(linnet::detail::by_layer<typename form::stored<Form>::storage>) struct params<Form>
+      : linnet::detail::unlike_layers<Layer, typename form::stored<Form>::storage, N, First,
+                                      All>::template params<Form> {
+  };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    for (std::size_t l = 0; l < count; ++l)
-      Layer::visit(f, at.element(First + static_cast<index>(l), All), p.items[l]...);
+    using unlike = typename linnet::detail::unlike_of<P...>::type;
+    for (std::size_t l = 0; l < count; ++l) {
+      const parameter_path place = at.element(First + static_cast<index>(l), All);
+      if constexpr (std::is_void_v<unlike>)
+        Layer::visit(f, place, p.items[l]...);
+      else
+        unlike::take(
+            l, [&](auto, auto&... item) { Layer::visit(f, place, item...); }, p...);
+    }
   }
   /// Parameters of layer `l`.
   template <class P>
@@ -14085,6 +16027,9 @@ struct layer_loop {
       if (!mask || !mask.drops_all(ctx.batch)) run(l, x, next);
       ctx.stack.mask = nullptr;
       if (mask) mask.pass(ctx.on.threads, ctx.batch, ctx.length, D, x.data(), next.data());
+      if constexpr (std::is_same_v<T, float>)
+        if (ctx.on.layers)
+          ctx.on.layers->call(ctx.on.layers->object, ctx.on, {x.rows(), D, x.data(), next.data()});
       x = next;
     }
     if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
@@ -14164,7 +16109,16 @@ struct repeat {
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
     c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+      if constexpr (linnet::detail::by_layer<S>)
+        params<form::packed<T, S>>::unlike::take(
+            l,
+            [&](auto stored, const auto& item) {
+              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
+                                                                          ctx);
+            },
+            p);
+      else
+        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
     });
   }
   template <class T, class S>
@@ -14174,8 +16128,17 @@ struct repeat {
     c.loop.backward(x, dy, dx, ctx, First, All,
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       auto&& gradients = Held::of(dp, l);
-                      Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
-                                                     c.items[l], ctx);
+                      if constexpr (linnet::detail::by_layer<S>)
+                        params<form::packed<T, S>>::unlike::take(
+                            l,
+                            [&](auto stored, const auto& item) {
+                              Layer::template backward<T, typename decltype(stored)::type>(
+                                  item, gradients, u, dv, du, c.items[l], ctx);
+                            },
+                            p);
+                      else
+                        Layer::template backward<T, S>(Held::of(p, l), gradients, u, dv, du,
+                                                       c.items[l], ctx);
                     });
   }
 
@@ -14605,9 +16568,15 @@ struct attention_projections {
   /// Mixing tokens multiplies all values of a head by one number.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    const index values = c.open(kv, h), source = A.cross ? c.memory : c.in;
-    to_query::channels(c.between(c.in, -1), p.q);
-    to_key::channels(c.between(source, -1), p.k);
+    const index values = c.open(kv, h), queries = c.open(n, h), keys = c.open(kv, h),
+                source = A.cross ? c.memory : c.in;
+    for (const index channels : {queries, keys}) {
+      c.fix(channels, "scores of attention");
+      c.accompanies(channels, values);
+    }
+    if (A.relative) c.accompanies(c.heads, values);
+    to_query::channels(c.between(c.in, queries), p.q);
+    to_key::channels(c.between(source, keys), p.k);
     to_key::channels(c.between(source, values), p.v);
     to_output::channels(c.between(values, c.out), p.o);
   }
@@ -15377,7 +17346,7 @@ struct activated_linear {
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
     constexpr bool homogeneous = A == activation_kind::relu;
-    map::channels(homogeneous ? c : c.between(c.in, -1), p);
+    map::channels(c, p);
     if (homogeneous)
       c.elementwise(c.out, "a ReLU");
     else
@@ -15464,9 +17433,11 @@ struct gated_layer {
   /// The hidden channels are linear in those of `up`.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    const index hidden = c.open(F);
+    const index hidden = c.open(F), gates = c.open(F);
     c.elementwise(hidden, "a gate");
-    wide::channels(c.between(c.in, -1), p.gate);
+    c.fix(gates, "an activation");
+    c.accompanies(gates, hidden);
+    wide::channels(c.between(c.in, gates), p.gate);
     wide::channels(c.between(c.in, hidden), p.up);
     linnet::detail::describe_channels<narrow>(c.between(hidden, c.out), p.down);
   }
@@ -16354,6 +18325,38 @@ using pick_model_storage =
     model_storage<std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>,
                   typename pick_storage<Ps...>::type>;
 
+/// Words for storage that differs between layers where a stack of so many does not take it; true
+/// for others. Layers are `Alike` where they have shared parameters, or are routed.
+template <class S, index Layers, bool Alike>
+constexpr bool layers_fit() {
+  if constexpr (!by_layer<S> || Layers <= 0) {
+    return true;
+  } else {
+    constexpr bool ranges = layers_of<S, Layers>::fits;
+    constexpr bool few = layers_of<S, Layers>::template kinds<Layers>.count <= 4;
+    static_assert(!Alike,
+                  "linnet::storage::layers: layers that share parameters, or that "
+                  "depths::mixture_of_depths routes, are stored alike; take sharing::none and "
+                  "depths::all, or one storage");
+    static_assert(ranges,
+                  "linnet::storage::layers: a range names layers that the model does not have; "
+                  "they count from 0, or from the end where negative");
+    static_assert(few,
+                  "linnet::storage::layers: at most four kinds of layers in one stack; each has "
+                  "code of its own");
+    return !Alike && ranges && few;
+  }
+}
+/// Storage `S` without ranges of layers, for what stands in for a model that was refused.
+template <class S>
+struct storage_of_rest {
+  using type = S;
+};
+template <class Rest, class... Ranges>
+struct storage_of_rest<storage::layered<Rest, Ranges...>> {
+  using type = Rest;
+};
+
 /// The policy inside a wrapper such as encoder_stack<P>, or void if `P` is no such wrapper.
 template <template <class> class Wrapper, class P>
 struct unwrap {
@@ -16671,27 +18674,34 @@ struct make_decoder {
           pick<ffn::policy, ffn::swiglu, Ps...>, pick<attention::policy, attention::full, Ps...>,
           pick<norm::policy, norm::rms, Ps...>, pick<position::policy, position::rope, Ps...>,
           pick<tie::policy, tie::tied, Ps...>, pick<bias::policy, bias::none, Ps...>,
-          typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>,
-          pick<depths::policy, depths::all, Ps...>, pick<sharing::policy, sharing::none, Ps...>,
+          typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
+          pick<kv::policy, kv::exact, Ps...>, pick<depths::policy, depths::all, Ps...>,
+          pick<sharing::policy, sharing::none, Ps...>,
           pick<embedding::policy, embedding::full, Ps...>>>;
 };
 /// Stands in for a decoder that was refused, so that nothing is said of it again.
 template <decoder_shape Shape, class... Ps>
-struct make_decoder<false, Shape, Ps...> : make_decoder<true,
-                                                        decoder_shape{.d_model = 2,
-                                                                      .d_ff = 1,
-                                                                      .heads = 1,
-                                                                      .kv_heads = 1,
-                                                                      .layers = 1,
-                                                                      .vocabulary = 1,
-                                                                      .context = 1},
-                                                        typename pick_storage<Ps...>::stored> {};
+struct make_decoder<false, Shape, Ps...>
+    : make_decoder<true,
+                   decoder_shape{.d_model = 2,
+                                 .d_ff = 1,
+                                 .heads = 1,
+                                 .kv_heads = 1,
+                                 .layers = 1,
+                                 .vocabulary = 1,
+                                 .context = 1},
+                   typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
 /// The decoder of a shape and policies, or what stands in for it where they do not fit.
 template <decoder_shape Shape, class... Ps>
 struct checked_decoder {
+  /// Whether layers have nothing of their own that storage could tell apart.
+  static constexpr bool alike =
+      !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
+      pick<depths::policy, depths::all, Ps...>::routes;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
-      ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>();
+      ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
   using type = typename make_decoder<fits, Shape, Ps...>::type;
 };
 /// The decoder of choices.
@@ -17849,6 +19859,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   template <class Slot, class Other>
   using with =
       typename detail::decoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model of another shape.
+  template <decoder_shape Other>
+  using with_shape = typename detail::decoder_of<Other, Policies>::type;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary,
                          context_length = Shape.context;
@@ -17945,7 +19958,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     if constexpr (learned)
       c.between(-1, looked_up)
           .looks_up(p.positions, tensor_info{context_length, d, role::position});
-    if (sinusoidal) c.fix(looked_up, "fixed sines and cosines");
+    if (sinusoidal) c.keeps_whole(looked_up, "fixed sines and cosines");
     if constexpr (embedding_normed)
       norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
     detail::describe_channels<blocks>(c.between(stream, stream), p.stack);
@@ -18080,8 +20093,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
                                                  const ops::execution& on) {
-    context<T> ctx = batch_context<T>(b, on);
-    embed<T, S>(p, b.tokens, w, ctx);
+    context<T> ctx = context_of<T>(b, on);
+    embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
     final_norm<T, S>(p, w, ctx);
     return head<T, S>(p, b, w, ctx);
@@ -18095,7 +20108,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                        const batch& b, workspace<T>& w, const ops::execution& on,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
     const exit_calls& at = call.exits;
-    context<T> ctx = batch_context<T>(b, on);
+    context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
     const index rows = ctx.rows();
     loss_sum sum;
@@ -18126,7 +20139,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       sum.nats += weight * one.nats;
       sum.tokens = one.tokens;
     };
-    embed<T, S>(p, b.tokens, w, ctx);
+    embed<T, S>(p, b, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
     const auto hook = layer_hook<T>::of(take_exit);
     if (at.weights && !dp) ctx.stack.hook = hook;
@@ -18175,7 +20188,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       });
       ctx.prefix = w.prefix;
     }
-    if (call.layers.first == 0) embed<T, S>(p, call.tokens, w, ctx);
+    if (call.layers.first == 0) embed<T, S>(p, {.tokens = call.tokens}, w, ctx);
     run_layers<T, S>(p, w, ctx);
     if (!call.layers.head) return;
     final_norm<T, S>(p, w, ctx);
@@ -18197,9 +20210,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     linnet::copy_state<blocks, T>(w.stack, from, to, part);
   }
 
- private:
+  /// The context of a training or scoring call.
   template <class T>
-  static context<T> batch_context(const batch& b, const ops::execution& on) {
+  static context<T> context_of(const batch& b, const ops::execution& on) {
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
@@ -18207,6 +20220,30 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     return ctx;
   }
+  /// Tokens -> w.embedded[batch * length, d], which the first block reads.
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, embedding_projection::table, b.tokens, p.embedding,
+               embedding_projection::template rows<T>(w.projected, w.looked_up));
+    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
+                                                              w.projected, ctx);
+    const T* table = nullptr;
+    if constexpr (learned) table = p.positions;
+    if constexpr (sinusoidal) table = w.positions.table;
+    if (table)
+      ctx.on.threads.each(rows, [&](index i) {
+        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
+        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
+      });
+    if constexpr (embedding_normed)
+      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
+                                         w.embedding_norm, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.embedded);
+  }
+
+ private:
   /// The head on w.normed.
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> head(const params<form::packed<T, S>>& p,
@@ -18238,28 +20275,6 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       return dp.embedding;
     else
       return dp.head;
-  }
-  /// tokens -> w.embedded
-  template <class T, class S>
-  static void embed(const params<form::packed<T, S>>& p, const token* tokens, workspace<T>& w,
-                    context<T>& ctx) {
-    const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, embedding_projection::table, tokens, p.embedding,
-               embedding_projection::template rows<T>(w.projected, w.looked_up));
-    embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
-                                                              w.projected, ctx);
-    const T* table = nullptr;
-    if constexpr (learned) table = p.positions;
-    if constexpr (sinusoidal) table = w.positions.table;
-    if (table)
-      ctx.on.threads.each(rows, [&](index i) {
-        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-      });
-    if constexpr (embedding_normed)
-      norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
-                                         w.embedding_norm, ctx);
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, d, w.embedded);
   }
   /// w.embedded -> w.out
   template <class T, class S>
@@ -18299,6 +20314,19 @@ LINNET_NAMESPACE_END
 /// section 2.1).
 
 LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+/// The storage of a T5 that is spelled `S`: ranges of layers are those of either stack.
+template <t5_shape Shape, class S>
+struct t5_storage {
+  static constexpr bool fits =
+      layers_fit<S, Shape.encoder_layers, false>() && layers_fit<S, Shape.decoder_layers, false>();
+  using type = typename std::conditional_t<
+      fits,
+      stack_storage<S, Shape.encoder_layers == Shape.decoder_layers ? Shape.encoder_layers : 0>,
+      storage_of_rest<S>>::type;
+};
+}  // namespace detail
 
 /// One stack of a T5 model: relative-position bias, blocks, final norm.
 template <t5_shape Shape, index Layers, bool IsDecoder, class Ffn, class Attention, class Norm,
@@ -18360,7 +20388,12 @@ struct t5_stack {
   /// From the stream to the normed output.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    detail::describe_channels<blocks>(c.between(c.in, c.in), p.stack);
+    Ends inner = c.between(c.in, c.in);
+    inner.heads = c.open(heads);
+    c.fix(inner.heads, "scores of attention");
+    c.between(-1, inner.heads)
+        .looks_up(p.relative_bias, tensor_info{Shape.buckets, heads, role::position});
+    detail::describe_channels<blocks>(inner, p.stack);
     norm_layer::channels(c, p.norm);
   }
 
@@ -18494,11 +20527,17 @@ struct t5_model : model_defaults {
   template <class Other>
   using with_cache = t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
                               Norm, Tie, Storage, Other>;
+  /// This model of another shape.
+  template <t5_shape Other>
+  using with_shape = t5_model<Other, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention,
+                              Norm, Tie, Storage, Cache>;
   /// This model with another storage type.
   template <class Other>
   using with_storage =
       t5_model<Shape, EncoderFfn, DecoderFfn, EncoderAttention, DecoderAttention, Norm, Tie,
-               typename detail::pick_model_storage<Tie, Other>::type, Cache>;
+               typename detail::t5_storage<
+                   Shape, typename detail::pick_model_storage<Tie, Other>::type>::type,
+               Cache>;
 
   static constexpr index d = Shape.d_model, vocabulary = Shape.vocabulary;
   /// The token that starts every target, and pads (Raffel et al. 2020).
@@ -18543,10 +20582,12 @@ struct t5_model : model_defaults {
     Ends reader = c.between(stream, normed);
     reader.memory = memory;
     decoder::channels(reader, p.decoder_stack);
-    if constexpr (tied)
+    if constexpr (tied) {
       c.between(normed, -1).reads(p.embedding, info);
-    else
+      c.divides_by_root(normed);
+    } else {
       c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
+    }
   }
 
   /// Trainable parameters; shared ones count once.
@@ -18876,33 +20917,37 @@ constexpr ffn_fault t5_ffn_fault() {
 /// The T5 of a list of policies that fit.
 template <bool Fits, t5_shape Shape, class... Ps>
 struct make_t5 {
-  using type =
-      t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
-               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
-               pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
-               pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
-               pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-               typename pick_model_storage<Ps...>::type, pick<kv::policy, kv::exact, Ps...>>;
+  using type = t5_model<Shape, pick_for<linnet::encoder_stack, ffn::policy, ffn::relu, Ps...>,
+                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>,
+                        pick_for<linnet::encoder_stack, attention::policy, attention::full, Ps...>,
+                        pick_for<decoder_stack, attention::policy, attention::full, Ps...>,
+                        pick<norm::policy, norm::rms, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+                        typename t5_storage<Shape, typename pick_model_storage<Ps...>::type>::type,
+                        pick<kv::policy, kv::exact, Ps...>>;
 };
 /// Stands in for a T5 that was refused, so that nothing is said of it again.
 template <t5_shape Shape, class... Ps>
-struct make_t5<false, Shape, Ps...> : make_t5<true,
-                                              t5_shape{.d_model = 1,
-                                                       .d_ff = 1,
-                                                       .d_kv = 1,
-                                                       .heads = 1,
-                                                       .encoder_layers = 1,
-                                                       .decoder_layers = 1,
-                                                       .vocabulary = 1},
-                                              typename pick_storage<Ps...>::stored> {};
+struct make_t5<false, Shape, Ps...>
+    : make_t5<true,
+              t5_shape{.d_model = 1,
+                       .d_ff = 1,
+                       .d_kv = 1,
+                       .heads = 1,
+                       .encoder_layers = 1,
+                       .decoder_layers = 1,
+                       .vocabulary = 1},
+              typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
 /// The T5 of a shape and policies, or what stands in for it where they do not fit.
 template <t5_shape Shape, class... Ps>
 struct checked_t5 {
-  static constexpr bool fits = policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
-                               ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
-                                        pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
-                               ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
-                                        pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>();
+  static constexpr bool fits =
+      policies_fit<Ps...>() && t5_fits<Shape, Ps...>() &&
+      ffn_fits<t5_ffn_fault<encoder_stack, Shape, Ps...>(),
+               pick_for<encoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
+      ffn_fits<t5_ffn_fault<decoder_stack, Shape, Ps...>(),
+               pick_for<decoder_stack, ffn::policy, ffn::relu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.encoder_layers, false>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.decoder_layers, false>();
   using type = typename make_t5<fits, Shape, Ps...>::type;
 };
 
@@ -18989,7 +21034,7 @@ using collapsed = typename detail::collapse_model<M>::type;
 /// of your own tells the factors of one matrix apart (errc::invalid).
 template <class M, class T>
 weights<collapsed<M>, T> collapse(const weights<M, T>& w) {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::collapse: collapse first, quantize afterwards");
   auto shipped = detail::made_of<weights<collapsed<M>, T>>(w);
   if (!shipped.valid()) return shipped;
@@ -19047,6 +21092,25 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
     rounded.fail({errc::invalid, "quantize", std::move(name),
                   "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"});
   return rounded;
+}
+
+/// Nonzero numbers of `w` for which `S` has no place: where more are nonzero than a sparse storage
+/// keeps, quantize<S>(w) sets the smallest to 0. It is 0 for weights that were pruned to the
+/// pattern, and for storages that keep all.
+template <class S, class M>
+index dropped_by(const weights<M>& w) {
+  index count = 0;
+  if (!w.valid()) return count;
+  const typename quantized<M, S>::template params<form::canonical<float, S>> tree{};
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, const auto& to, const auto& from) {
+        if constexpr (requires { to.kept; })
+          for (index r = 0; r < info.rows; ++r)
+            count += std::remove_cvref_t<decltype(to)>::storage::pattern::dropped(
+                info.columns, from.data + r * info.columns);
+      },
+      parameter_path{}, tree, w.tree());
+  return count;
 }
 
 /// Bytes of the weights of model `M` stored as `S`, scales included, norms and position tables in
@@ -19110,7 +21174,7 @@ void add_product(const matrix_expression<Leaf, 2>& w, T* to) {
 /// their matrices. The result computes the function of `w`.
 template <class M, class T>
 weights<unshared<M>, T> unshare(const weights<M, T>& w) {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+  static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::unshare: unshare first, quantize afterwards");
   auto apart = detail::made_of<weights<unshared<M>, T>>(w);
   if (!apart.valid()) return apart;
@@ -19126,6 +21190,5128 @@ weights<unshared<M>, T> unshare(const weights<M, T>& w) {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Texts as batches of an encoder.
+
+/// @file
+/// An encoder without its head: texts to hidden states, and back.
+
+/// @file
+/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
+
+/// @file
+/// Heads of encoders: what is read from the hidden states, and what is trained.
+
+/// @file
+/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
+/// one.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
+enum class sentence_pooling {
+  mean,   ///< of all valid tokens
+  first,  ///< the first token's, "CLS"
+  max     ///< of all valid tokens, column by column
+};
+
+namespace ops {
+
+/// Sequences of rows that are pooled.
+struct pooled_rows {
+  index batch = 0, length = 0;     ///< sequences, and their padded rows
+  const index* lengths = nullptr;  ///< [batch] valid rows of each, or null for all
+  index d = 0;                     ///< width of a row
+};
+
+/// y[batch, d] of x[batch, length, d].
+template <class T>
+void pool_rows(const execution& on, sentence_pooling how, const pooled_rows& all, const T* x,
+               T* y) {
+  const index d = all.d;
+  on.threads.each(all.batch, [&](index b) {
+    const T* const rows = x + b * all.length * d;
+    T* const to = y + b * d;
+    const index n = all.lengths ? all.lengths[b] : all.length;
+    std::copy_n(rows, d, to);
+    if (how == sentence_pooling::first) return;
+    for (index t = 1; t < n; ++t)
+      for (index j = 0; j < d; ++j) {
+        const T v = rows[t * d + j];
+        if (how == sentence_pooling::mean)
+          to[j] += v;
+        else
+          to[j] = to[j] > v ? to[j] : v;
+      }
+    if (how == sentence_pooling::mean)
+      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
+  });
+}
+/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
+/// row that has it.
+template <class T>
+void pool_rows_backward(const execution& on, sentence_pooling how, const pooled_rows& all,
+                        const T* x, const T* dy, T* dx) {
+  const index d = all.d;
+  on.threads.each(all.batch, [&](index b) {
+    const T* const rows = x + b * all.length * d;
+    const T* const from = dy + b * d;
+    T* const to = dx + b * all.length * d;
+    const index n = all.lengths ? all.lengths[b] : all.length;
+    for (index j = 0; j < d; ++j) {
+      if (how == sentence_pooling::mean) {
+        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
+        continue;
+      }
+      index best = 0;
+      if (how == sentence_pooling::max)
+        for (index t = 1; t < n; ++t)
+          if (rows[t * d + j] > rows[best * d + j]) best = t;
+      to[best * d + j] += from[j];
+    }
+  });
+}
+
+namespace detail {
+/// The length of a row, at least 1e-12.
+template <class T>
+T row_length(index d, const T* x) {
+  T sum = 0;
+  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
+  return (std::max)(std::sqrt(sum), T(1e-12));
+}
+}  // namespace detail
+
+/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
+template <class T>
+void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
+  on.threads.each(rows, [&](index i) {
+    lengths[i] = detail::row_length(d, x + i * d);
+    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
+  });
+}
+/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
+template <class T>
+void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
+                          T* dx) {
+  on.threads.each(rows, [&](index i) {
+    T along = 0;
+    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
+    for (index j = 0; j < d; ++j)
+      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Stands for a layer between the hidden states and the logits where there is none.
+template <index D>
+struct no_reader : without_parameters, without_cache {
+  static constexpr index in = D, out = D;
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+}  // namespace detail
+
+/// Heads of encoders. A head has a `reader`, the layer between the hidden states of width D and the
+/// logits, or `detail::no_reader`. `Width` is the embedding's, `A` the feed-forward's activation.
+namespace head {
+
+/// Base of the heads; a head overrides what differs.
+struct policy {
+  static constexpr bool trains = true;         ///< has logits, labels and a loss
+  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
+  static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
+  static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
+  static constexpr std::string_view place = "head";  ///< name of the reader's parameters
+};
+
+/// No head: the hidden states are the output, see embedder.
+struct none : policy {
+  static constexpr bool trains = false;
+  static std::string name() { return "none"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+/// BERT's pooler: tanh(W h + b) of the first token. A model with nothing behind it is Hugging
+/// Face's BertModel.
+struct pooler : policy {
+  static constexpr bool trains = false, per_sequence = true;
+  static constexpr std::string_view place = "pooler";
+  static std::string name() { return "pooler"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = activated_linear<D, D, activation_kind::tanh, Bias, false>;
+};
+
+/// Predicts masked tokens (Devlin et al. 2019): logits = E norm(f(W h + b)) + bias, with the
+/// embedding's table E where the model is tied.
+struct masked_lm : policy {
+  static std::string name() { return "masked_lm"; }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = chain<named<"dense", activated_linear<D, Width, A, Bias, false>>,
+                       named<"norm", typename Norm::template layer<Width, Eps>>>;
+};
+
+/// One of `Classes` labels for a sequence: a linear map of the pooled first token. The pooler's
+/// activation is BERT's tanh; DistilBERT has `activation_kind::relu`.
+template <index Classes, activation_kind Pooler = activation_kind::tanh>
+struct sequence_classification : policy {
+  static_assert(Classes > 0, "linnet::head::sequence_classification: at least one class");
+  static constexpr bool per_sequence = true;
+  static constexpr index classes = Classes;
+  static constexpr activation_kind activation = Pooler;
+  static constexpr std::string_view place = "pooler";
+  static std::string name() {
+    return "sequence_classification " + std::to_string(Classes) +
+           (Pooler == activation_kind::tanh   ? " tanh"
+            : Pooler == activation_kind::relu ? " relu"
+            : Pooler == activation_kind::gelu ? " gelu"
+            : Pooler == activation_kind::silu ? " silu"
+                                              : " gelu_tanh");
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = activated_linear<D, D, Pooler, Bias, false>;
+};
+
+/// Vectors of texts, trained by pairs: each batch is anchors, then their positives, then more
+/// negatives, see contrastive_options. There are no labels and no parameters; an embedder gives the
+/// vectors.
+template <sentence_pooling Pooling = sentence_pooling::mean>
+struct contrastive : policy {
+  static constexpr bool per_sequence = true, contrasts = true;
+  static constexpr sentence_pooling pooling = Pooling;
+  static std::string name() {
+    return Pooling == sentence_pooling::mean    ? "contrastive mean"
+           : Pooling == sentence_pooling::first ? "contrastive first"
+                                                : "contrastive max";
+  }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+/// One of `Classes` labels for each token: a linear map of the hidden states.
+template <index Classes>
+struct token_classification : policy {
+  static_assert(Classes > 0, "linnet::head::token_classification: at least one class");
+  static constexpr index classes = Classes;
+  static std::string name() { return "token_classification " + std::to_string(Classes); }
+  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
+  using reader = linnet::detail::no_reader<D>;
+};
+
+}  // namespace head
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+template <encoder_shape Shape, class Policies>
+struct encoder_model;
+
+namespace detail {
+
+/// Words for the first rule that an encoder's policies or shape break; true where they keep all.
+template <encoder_shape S, class... Ps>
+constexpr bool encoder_fits() {
+  using Attention = pick<attention::policy, attention::full, Ps...>;
+  using Position = pick<position::policy, position::learned, Ps...>;
+  using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
+                   std::is_base_of_v<head::policy, Ps>)&&...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
+                  "own from ffn::policy, attention::policy or norm::policy");
+  else if constexpr (twice<norm_placement::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two norm_placement:: policies; give one");
+  else if constexpr (twice<head::policy, Ps...>)
+    static_assert(never<Ps...>, "linnet::encoder: two head:: policies; give one");
+  else if constexpr ((std::is_base_of_v<kv::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: an encoder keeps no keys and values; kv:: policies are for "
+                  "decoder<> and t5<>");
+  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
+    static_assert(never<Ps...>,
+                  "linnet::encoder: every token goes through every block; depths:: policies are "
+                  "for decoder<>");
+  else if constexpr (S.d_model <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model, the width of the stream, must be given and "
+                  "positive");
+  else if constexpr (S.d_ff <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_ff, the hidden width of the feed-forward, must be "
+                  "given and positive");
+  else if constexpr (S.heads <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.layers <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
+  else if constexpr (S.vocabulary <= 0)
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
+  else if constexpr (S.context <= 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: context, the longest sequence in tokens, must be given "
+                  "and positive");
+  else if constexpr (S.types < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
+  else if constexpr (S.position_offset < 0 ||
+                     (S.position_offset > 0 && !std::is_base_of_v<position::learned, Position>))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: position_offset, the rows before the first token's, must "
+                  "be 0, or positive with position::learned");
+  else if constexpr (S.d_kv < 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
+                  "d_model / heads");
+  else if constexpr (S.d_kv == 0 && S.d_model % S.heads != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: d_model must be a multiple of heads; or give d_kv, the "
+                  "width of a head");
+  else if constexpr (!(S.eps > 0))
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: eps, added under the root of the norm, must be positive");
+  else if constexpr (!(S.rope_theta > 0))
+    static_assert(
+        never<Ps...>,
+        "linnet::encoder_shape: rope_theta, the base of the rotary frequencies, must be positive");
+  else if constexpr (Position::pairing != rope_pairing::none && S.head_width() % 2 != 0)
+    static_assert(never<Ps...>,
+                  "linnet::encoder_shape: rotary positions need an even head width: d_kv, or "
+                  "d_model / heads");
+  else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of mixing has no rotary positions; take "
+                  "position::learned, sinusoidal or none");
+  else if constexpr (!Attention::bidirectional)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
+  else if constexpr (Attention::takes_prefix)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: all tokens see each other already; attention::prefix is for "
+                  "decoders");
+  else if constexpr (S.layers % Sharing::repeats != 0)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
+                  "n");
+  else if constexpr (!Sharing::projections.plain() && !Attention::supports_low_rank)
+    static_assert(never<Ps...>,
+                  "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
+                  "full and sliding_window do");
+  else
+    return true;
+  return false;
+}
+/// The fault of the feed-forward of an encoder that fits otherwise.
+template <encoder_shape S, class... Ps>
+constexpr ffn_fault encoder_ffn_fault() {
+  if constexpr (encoder_fits<S, Ps...>())
+    return fault_of_ffn<pick<ffn::policy, ffn::gelu, Ps...>, S.d_model, S.d_ff,
+                        std::is_same_v<pick<bias::policy, bias::all, Ps...>, bias::all>,
+                        pick<sharing::policy, sharing::none, Ps...>::projections>();
+  else
+    return ffn_fault::none;
+}
+/// The encoder of a list of policies that fit.
+template <bool Fits, encoder_shape Shape, class... Ps>
+struct make_encoder {
+  using type = encoder_model<
+      Shape,
+      policy_set<
+          pick<ffn::policy, ffn::gelu, Ps...>, pick<attention::policy, attention::full, Ps...>,
+          pick<norm::policy, norm::layer_norm, Ps...>,
+          pick<norm_placement::policy, norm_placement::post, Ps...>,
+          pick<position::policy, position::learned, Ps...>, pick<tie::policy, tie::tied, Ps...>,
+          pick<bias::policy, bias::all, Ps...>,
+          typename stack_storage<typename pick_model_storage<Ps...>::type, Shape.layers>::type,
+          pick<sharing::policy, sharing::none, Ps...>,
+          pick<embedding::policy, embedding::full, Ps...>,
+          pick<head::policy, head::masked_lm, Ps...>>>;
+};
+/// Stands in for an encoder that was refused, so that nothing is said of it again.
+template <encoder_shape Shape, class... Ps>
+struct make_encoder<false, Shape, Ps...>
+    : make_encoder<
+          true,
+          encoder_shape{
+              .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
+          typename storage_of_rest<typename pick_storage<Ps...>::stored>::type> {};
+/// The encoder of a shape and policies, or what stands in for it where they do not fit.
+template <encoder_shape Shape, class... Ps>
+struct checked_encoder {
+  static constexpr bool alike =
+      !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none>;
+  static constexpr bool fits =
+      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
+      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>() &&
+      layers_fit<typename pick_model_storage<Ps...>::type, Shape.layers, alike>();
+  using type = typename make_encoder<fits, Shape, Ps...>::type;
+};
+/// The encoder of choices.
+template <encoder_shape Shape, class Policies>
+struct encoder_of;
+template <encoder_shape Shape, class... Ps>
+struct encoder_of<Shape, policy_set<Ps...>> : checked_encoder<Shape, Ps...> {};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Texts of an encoder's call, row-major.
+struct encoder_batch {
+  const token* tokens = nullptr;   ///< [batch, length], padded on the right
+  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
+  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
+                                   ///< sequence; `ignored` on padding and where none counts
+  index batch = 0;                 ///< sequences
+  index length = 0;                ///< padded tokens per sequence
+  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
+};
+
+/// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
+template <encoder_shape Shape, class Policies>
+struct encoder_body {
+  using ffn = typename Policies::template of<linnet::ffn::policy>;
+  using attention = typename Policies::template of<linnet::attention::policy>;
+  using norm = typename Policies::template of<linnet::norm::policy>;
+  using placement = typename Policies::template of<linnet::norm_placement::policy>;
+  using position = typename Policies::template of<linnet::position::policy>;
+  using sharing = typename Policies::template of<linnet::sharing::policy>;
+  using embedding = typename Policies::template of<linnet::embedding::policy>;
+  static constexpr bool biased =
+      std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
+  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
+  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
+  static constexpr bool rotary = position::pairing != rope_pairing::none;
+  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+
+  static constexpr index d = Shape.d_model, context_length = Shape.context;
+  /// Rows of a learned table of positions, and the row of the first token.
+  static constexpr index position_offset = Shape.position_offset,
+                         position_rows = context_length + position_offset;
+  /// Width of the embedding and of its norm.
+  static constexpr index width = embedding::template projection<d, true>::table;
+  static constexpr real eps{Shape.eps};
+  static constexpr attention_shape self{.d_model = d,
+                                        .heads = Shape.heads,
+                                        .kv_heads = Shape.heads,
+                                        .d_kv = Shape.head_width(),
+                                        .bias = biased,
+                                        .rope = position::pairing,
+                                        .projections = sharing::projections};
+  using norm_layer = typename norm::template layer<d, eps>;
+  using embedding_norm = typename norm::template layer<width, eps>;
+  /// The map from a factorised embedding to the stream.
+  using projection = linear<width, d, biased>;
+  template <class N, class Sub>
+  using branch = std::conditional_t<placement::first, residual<N, Sub>, post_norm_residual<N, Sub>>;
+  using block = typename detail::block_of<
+      norm, ffn, named<"attention", branch<norm_layer, typename attention::template layer<self>>>>::
+      template make<d, Shape.d_ff, biased, eps, sharing::projections, branch>::type;
+  using blocks = typename detail::stack_of<block, std::type_identity<block>, Shape.layers, false,
+                                           sharing>::type;
+  using positional = detail::position_tables<position, width, self.d_kv,
+                                             (std::max)(context_length, attention::min_positions),
+                                             real{Shape.rope_theta}>;
+
+  template <class Form>
+  struct params {
+    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
+    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
+        positions{};
+    [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
+                                             std::nullptr_t>
+        types{};
+    typename embedding_norm::template params<Form> embedding_scale{};
+    [[no_unique_address]] std::conditional_t<
+        factorised,
+        typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
+        std::nullptr_t>
+        widen{};
+    typename blocks::template params<Form> stack{};
+    [[no_unique_address]] std::conditional_t<
+        placement::first, typename norm_layer::template params<Form>, std::nullptr_t>
+        norm{};
+  };
+  /// Named visit of all parameters, once each, in canonical order.
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
+      p.embedding...);
+    if constexpr (learned)
+      f(at / "position" / "weight", tensor_info{position_rows, width, role::position, 1},
+        p.positions...);
+    if constexpr (Shape.types > 0)
+      f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
+    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
+    if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
+    blocks::visit(f, at / "blocks", p.stack...);
+    if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
+  }
+
+  /// Which tensors write the channels that others read, see nn/channels.hpp. Heads and callers read
+  /// the hidden states as they are; returns their channels.
+  template <class Ends, class P>
+  static index channels(const Ends& c, P& p) {
+    const char* const why = "what reads the hidden states";
+    const index summed = c.open(width), scaled = c.open(width),
+                stream = factorised ? c.open(d) : scaled;
+    const auto lookup = c.between(-1, summed);
+    lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
+    if constexpr (learned)
+      lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
+    if constexpr (Shape.types > 0)
+      lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
+    if (sinusoidal) c.keeps_whole(summed, "fixed sines and cosines");
+    embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
+    if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
+    const index out = c.open(d);
+    detail::describe_channels<blocks>(c.between(stream, out), p.stack);
+    if constexpr (placement::first) {
+      const index hidden = c.open(d);
+      norm_layer::channels(c.between(out, hidden), p.norm);
+      c.fix(hidden, why);
+      return hidden;
+    } else {
+      c.fix(out, why);
+      return out;
+    }
+  }
+
+  /// Buffers of one call.
+  template <class T>
+  struct workspace {
+    typename blocks::template cache<T> stack{};
+    typename norm_layer::template cache<T> norm{};
+    typename embedding_norm::template cache<T> embedding_scale{};
+    typename positional::template cache<T> positions{};
+    T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
+    T* embedded = nullptr;                   ///< [rows, d] that the first block reads
+    T *out = nullptr, *hidden = nullptr;     ///< [rows, d] of the last block, and of the model
+    T *d_summed = nullptr, *d_scaled = nullptr, *d_embedded = nullptr, *d_out = nullptr,
+      *d_hidden = nullptr;  ///< gradients
+    int dropout_id = 0;
+  };
+  /// Plans the buffers for calls up to `e`, of sequences of at most `longest` tokens.
+  template <class T>
+  static constexpr void plan(planner& m, const call_shape& e, index longest, workspace<T>& w) {
+    const index size = e.rows() * d, narrow = e.rows() * width;
+    w.dropout_id = m.dropout_ids++;
+    w.positions = positional::template plan<T>(m, e, longest);
+    w.summed = m.saved.take<T>(narrow);
+    w.scaled = m.saved.take<T>(narrow);
+    w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
+    w.hidden = m.saved.take<T>(size);
+    w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
+    if (e.training) {
+      w.d_summed = m.saved.take<T>(narrow);
+      w.d_scaled = m.saved.take<T>(narrow);
+      w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
+      w.d_hidden = m.saved.take<T>(size);
+      w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
+    }
+    if (factorised) (void)projection::template plan<T>(m, e);
+    w.embedding_scale = embedding_norm::template plan<T>(m, e);
+    w.norm = norm_layer::template plan<T>(m, e);
+    w.stack = blocks::template plan<T>(m, e);
+  }
+
+  /// The context of a call.
+  template <class T>
+  static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
+    context<T> ctx;
+    ctx.on = on;
+    ctx.batch = b.batch;
+    ctx.length = b.length;
+    ctx.lengths = b.lengths;
+    return ctx;
+  }
+  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                      context<T>& ctx) {
+    embed<T, S>(p, b, w, ctx);
+    run_layers<T, S>(p, w, ctx);
+  }
+  /// The first half of forward(): texts -> w.embedded[batch * length, d].
+  template <class T, class S>
+  static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
+                    context<T>& ctx) {
+    const index rows = ctx.rows();
+    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
+    ctx.on.threads.each(rows, [&](index i) {
+      T* const x = w.summed + i * width;
+      const auto add = [&](const T* table, index at) {
+        for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
+      };
+      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
+      if constexpr (learned) add(p.positions, position_offset + i % ctx.length);
+      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
+    });
+    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
+                                           w.embedding_scale, ctx);
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      projection::template forward<T>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
+    }
+  }
+  /// The second half of forward(): w.embedded -> w.hidden.
+  template <class T, class S>
+  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    positional::angles(w.positions, ctx);
+    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
+    if constexpr (placement::first)
+      norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
+  }
+  /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
+  /// the head's. After forward() of the same batch, called by every thread.
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const encoder_batch& b, workspace<T>& w, context<T>& ctx) {
+    const index rows = ctx.rows();
+    if constexpr (placement::first) {
+      ops::fill(ctx.on, rows * d, T(0), w.d_out);
+      norm_layer::template backward<T, S>(p.norm, dp.norm, {w.out, rows}, {w.d_hidden, rows},
+                                          {w.d_out, rows}, w.norm, ctx);
+    }
+    ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
+    blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
+                                    {w.d_embedded, rows}, w.stack, ctx);
+    if constexpr (factorised) {
+      without_cache::cache<T> none;
+      ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
+      projection::template backward<T>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
+                                       {w.d_scaled, rows}, none, ctx);
+    }
+    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
+    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
+    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
+                                            {w.d_scaled, rows}, {w.d_summed, rows},
+                                            w.embedding_scale, ctx);
+    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
+    if constexpr (learned)
+      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
+                             dp.positions + position_offset * width);
+    if constexpr (Shape.types > 0) {
+      if (b.types)
+        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
+      else
+        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
+    }
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Any tokenizer of a file: normalization, cutting into words, a model of pieces, and back.
+
+#include <variant>
+
+/// @file
+/// Byte-level byte-pair encoding as in GPT-2: no unknown words, and every text comes back exactly.
+
+#include <functional>
+#include <set>
+
+/// @file
+/// Texts that a tokenizer cuts out of others and gives an id of their own.
+
+/// @file
+/// UTF-8: where its sequences end.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Bytes of the well-formed UTF-8 sequence that `text` begins with; 1 for a byte that begins
+/// none, 0 if more bytes are needed to tell. `text` must not be empty.
+constexpr std::size_t utf8_sequence(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  const unsigned lead = byte(0);
+  const std::size_t length = lead < 0xc2 || lead > 0xf4 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
+  if (length == 1) return 1;
+  for (std::size_t i = 1; i < length; ++i) {
+    if (i == text.size()) return 0;
+    // The second byte has a narrower range behind some leads: no overlong forms, surrogates or
+    // numbers above U+10FFFF.
+    const unsigned low = i > 1 ? 0x80 : lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+    const unsigned high = i > 1 ? 0xbf : lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+    if (byte(i) < low || byte(i) > high) return 1;
+  }
+  return length;
+}
+
+namespace detail {
+
+/// A character at the front of a text: its code point and its bytes.
+struct utf8_character {
+  char32_t code;  ///< no_code for a byte that belongs to no well-formed sequence
+  std::size_t size;
+};
+inline constexpr char32_t no_code = 0xffffffff;
+
+/// The character at the front of a text that is not empty.
+constexpr utf8_character utf8_front(std::string_view text) {
+  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(0) < 0x80) return {byte(0), 1};
+  const std::size_t n = utf8_sequence(text.substr(0, 4));
+  if (n < 2) return {no_code, 1};
+  char32_t code = byte(0) & (0xffu >> (n + 1));
+  for (std::size_t i = 1; i < n; ++i) code = code << 6 | (byte(i) & 0x3fu);
+  return {code, n};
+}
+/// Appends a code point to a text.
+inline void append_utf8(char32_t code, std::string& to) {
+  const auto put = [&](char32_t byte) {
+    to += static_cast<char>(static_cast<unsigned char>(byte));
+  };
+  if (code < 0x80) return put(code);
+  const int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+  put((0xff00u >> (more + 1) & 0xffu) | code >> 6 * more);
+  for (int i = more; i-- > 0;) put(0x80 | (code >> 6 * i & 0x3f));
+}
+
+/// Whether a text is UTF-8 throughout.
+inline bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const std::size_t n = utf8_sequence(text);
+    if (n == 0 || (n == 1 && static_cast<unsigned char>(text[0]) >= 0x80)) return false;
+    text.remove_prefix(n);
+  }
+  return true;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Finding the texts of a set in another text.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Finds where texts of a set begin, in one pass whatever they are: an automaton of Aho and
+/// Corasick (1975) that reads backwards. Its state is the longest end of a text of the set that
+/// begins here.
+class text_matcher {
+ public:
+  /// Largest number of states, which are the distinct suffixes of texts. One takes 13 bytes.
+  static constexpr std::size_t most_states = std::size_t{1} << 20;
+
+  /// Makes the set of texts text(0) to text(count - 1), none empty; of equal ones the first counts.
+  /// False, and an empty set, if they have too many different ends.
+  template <class Text>
+  bool assign(std::uint32_t count, Text&& text);
+
+  /// Calls f(place, number) wherever texts of the set begin, with the longest one; the last place
+  /// first.
+  template <class F>
+  void each(std::string_view text, F&& f) const {
+    std::uint32_t state = 0;
+    for (std::size_t at = text.size(); at-- > 0;) {
+      state = next(state, static_cast<unsigned char>(text[at]));
+      if (longest_[state] != none) f(at, longest_[state]);
+    }
+  }
+
+ private:
+  static constexpr std::uint32_t none = UINT32_MAX;
+  // By state, in the order of their lengths; state 0 is the empty end.
+  std::vector<std::uint32_t> first_child_ = {1, 1};  ///< and one more
+  std::vector<std::uint32_t> fallback_ = {0};        ///< the longest other state that begins here
+  std::vector<std::uint32_t> longest_ = {none};      ///< number of the longest text that does
+  std::vector<unsigned char> byte_ = {0};            ///< that a state has before its parent
+  std::uint32_t roots_[256] = {};                    ///< children of state 0, by byte
+
+  /// The state with a byte before, or 0.
+  std::uint32_t child(std::uint32_t state, unsigned char byte) const {
+    if (state == 0) return roots_[byte];
+    const auto first = byte_.begin() + first_child_[state],
+               end = byte_.begin() + first_child_[state + 1];
+    const auto found = std::lower_bound(first, end, byte);
+    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.begin()) : 0;
+  }
+  /// The state at the place before one of this state.
+  std::uint32_t next(std::uint32_t state, unsigned char byte) const {
+    for (;; state = fallback_[state])
+      if (const std::uint32_t found = child(state, byte); found != 0 || state == 0) return found;
+  }
+};
+
+template <class Text>
+bool text_matcher::assign(std::uint32_t count, Text&& text) {
+  *this = {};
+  const auto from_end = [&](std::uint32_t number, std::size_t i) {
+    const std::string_view t = text(number);
+    return static_cast<unsigned char>(t[t.size() - 1 - i]);
+  };
+  const auto common_end = [&](std::uint32_t a, std::uint32_t b) {
+    const std::string_view s = text(a), t = text(b);
+    return static_cast<std::size_t>(
+        std::mismatch(s.rbegin(), s.rend(), t.rbegin(), t.rend()).first - s.rbegin());
+  };
+  std::vector<std::uint32_t> order(count);
+  for (std::uint32_t i = 0; i < count; ++i) order[i] = i;
+  std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+    const std::size_t same = common_end(a, b), m = text(a).size(), n = text(b).size();
+    if (same == m || same == n) return m != n ? m < n : a < b;
+    return from_end(a, same) < from_end(b, same);
+  });
+  std::size_t states = 1;
+  for (std::size_t i = 0; i < order.size(); ++i)
+    states += text(order[i]).size() - (i > 0 ? common_end(order[i - 1], order[i]) : 0);
+  if (states > most_states) return false;
+
+  first_child_.reserve(states + 1);
+  fallback_.reserve(states);
+  longest_.reserve(states);
+  byte_.reserve(states);
+  first_child_.clear();
+  // Level by level: the texts of `order` that end with each state.
+  using range = std::pair<std::size_t, std::size_t>;
+  std::vector<range> level{{0, order.size()}}, deeper;
+  std::uint32_t state = 0;
+  for (std::size_t length = 0; !level.empty(); ++length, std::swap(level, deeper)) {
+    deeper.clear();
+    for (auto [at, end] : level) {
+      first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
+      longest_[state] = longest_[fallback_[state]];
+      if (length > 0 && text(order[at]).size() == length) {
+        longest_[state] = order[at];
+        while (at < end && text(order[at]).size() == length) ++at;
+      }
+      while (at < end) {
+        const std::size_t first = at;
+        const unsigned char byte = from_end(order[at], length);
+        while (at < end && from_end(order[at], length) == byte) ++at;
+        const auto made = static_cast<std::uint32_t>(byte_.size());
+        fallback_.push_back(state == 0 ? 0 : next(fallback_[state], byte));
+        longest_.push_back(none);
+        byte_.push_back(byte);
+        if (state == 0) roots_[byte] = made;
+        deeper.emplace_back(first, at);
+      }
+      ++state;
+    }
+  }
+  first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
+  return true;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Unicode's normal forms (Unicode Standard Annex 15), lower case, and classes of marks.
+
+#include <iterator>
+
+/// @file
+/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_tables.py.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Class of a character in a tokenizer's patterns: letter (general category L*), number (N*), white
+/// space (White_Space) or other. Marks and unassigned code points are other.
+enum class character_class : std::uint8_t { other, letter, number, space };
+
+namespace detail {
+
+/// Where runs of code points of one class begin: 4 x the first code point + the class.
+inline constexpr std::uint32_t class_starts[] = {
+    // clang-format off
+    0x0, 0x27, 0x38, 0x83, 0x84, 0xc2, 0xe8, 0x105, 0x16c, 0x185, 0x1ec, 0x217, 0x218, 0x283, 0x284,
+    0x2a9, 0x2ac, 0x2ca, 0x2d0, 0x2d5, 0x2d8, 0x2e6, 0x2e9, 0x2ec, 0x2f2, 0x2fc, 0x301, 0x35c,
+    0x361, 0x3dc, 0x3e1, 0xb08, 0xb19, 0xb48, 0xb81, 0xb94, 0xbb1, 0xbb4, 0xbb9, 0xbbc, 0xdc1,
+    0xdd4, 0xdd9, 0xde0, 0xde9, 0xdf8, 0xdfd, 0xe00, 0xe19, 0xe1c, 0xe21, 0xe2c, 0xe31, 0xe34,
+    0xe39, 0xe88, 0xe8d, 0xfd8, 0xfdd, 0x1208, 0x1229, 0x14c0, 0x14c5, 0x155c, 0x1565, 0x1568,
+    0x1581, 0x1624, 0x1741, 0x17ac, 0x17bd, 0x17cc, 0x1881, 0x192c, 0x1982, 0x19a8, 0x19b9, 0x19c0,
+    0x19c5, 0x1b50, 0x1b55, 0x1b58, 0x1b95, 0x1b9c, 0x1bb9, 0x1bc2, 0x1be9, 0x1bf4, 0x1bfd, 0x1c00,
+    0x1c41, 0x1c44, 0x1c49, 0x1cc0, 0x1d35, 0x1e98, 0x1ec5, 0x1ec8, 0x1f02, 0x1f29, 0x1fac, 0x1fd1,
+    0x1fd8, 0x1fe9, 0x1fec, 0x2001, 0x2058, 0x2069, 0x206c, 0x2091, 0x2094, 0x20a1, 0x20a4, 0x2101,
+    0x2164, 0x2181, 0x21ac, 0x21c1, 0x2220, 0x2225, 0x223c, 0x2281, 0x2328, 0x2411, 0x24e8, 0x24f5,
+    0x24f8, 0x2541, 0x2544, 0x2561, 0x2588, 0x259a, 0x25c0, 0x25c5, 0x2604, 0x2615, 0x2634, 0x263d,
+    0x2644, 0x264d, 0x26a4, 0x26a9, 0x26c4, 0x26c9, 0x26cc, 0x26d9, 0x26e8, 0x26f5, 0x26f8, 0x2739,
+    0x273c, 0x2771, 0x2778, 0x277d, 0x2788, 0x279a, 0x27c1, 0x27c8, 0x27d2, 0x27e8, 0x27f1, 0x27f4,
+    0x2815, 0x282c, 0x283d, 0x2844, 0x284d, 0x28a4, 0x28a9, 0x28c4, 0x28c9, 0x28d0, 0x28d5, 0x28dc,
+    0x28e1, 0x28e8, 0x2965, 0x2974, 0x2979, 0x297c, 0x299a, 0x29c0, 0x29c9, 0x29d4, 0x2a15, 0x2a38,
+    0x2a3d, 0x2a48, 0x2a4d, 0x2aa4, 0x2aa9, 0x2ac4, 0x2ac9, 0x2ad0, 0x2ad5, 0x2ae8, 0x2af5, 0x2af8,
+    0x2b41, 0x2b44, 0x2b81, 0x2b88, 0x2b9a, 0x2bc0, 0x2be5, 0x2be8, 0x2c15, 0x2c34, 0x2c3d, 0x2c44,
+    0x2c4d, 0x2ca4, 0x2ca9, 0x2cc4, 0x2cc9, 0x2cd0, 0x2cd5, 0x2ce8, 0x2cf5, 0x2cf8, 0x2d71, 0x2d78,
+    0x2d7d, 0x2d88, 0x2d9a, 0x2dc0, 0x2dc5, 0x2dca, 0x2de0, 0x2e0d, 0x2e10, 0x2e15, 0x2e2c, 0x2e39,
+    0x2e44, 0x2e49, 0x2e58, 0x2e65, 0x2e6c, 0x2e71, 0x2e74, 0x2e79, 0x2e80, 0x2e8d, 0x2e94, 0x2ea1,
+    0x2eac, 0x2eb9, 0x2ee8, 0x2f41, 0x2f44, 0x2f9a, 0x2fcc, 0x3015, 0x3034, 0x3039, 0x3044, 0x3049,
+    0x30a4, 0x30a9, 0x30e8, 0x30f5, 0x30f8, 0x3161, 0x316c, 0x3175, 0x3178, 0x3181, 0x3188, 0x319a,
+    0x31c0, 0x31e2, 0x31fc, 0x3201, 0x3204, 0x3215, 0x3234, 0x3239, 0x3244, 0x3249, 0x32a4, 0x32a9,
+    0x32d0, 0x32d5, 0x32e8, 0x32f5, 0x32f8, 0x3375, 0x337c, 0x3381, 0x3388, 0x339a, 0x33c0, 0x33c5,
+    0x33cc, 0x3411, 0x3434, 0x3439, 0x3444, 0x3449, 0x34ec, 0x34f5, 0x34f8, 0x3539, 0x353c, 0x3551,
+    0x355c, 0x3562, 0x357d, 0x3588, 0x359a, 0x35e4, 0x35e9, 0x3600, 0x3615, 0x365c, 0x3669, 0x36c8,
+    0x36cd, 0x36f0, 0x36f5, 0x36f8, 0x3701, 0x371c, 0x379a, 0x37c0, 0x3805, 0x38c4, 0x38c9, 0x38d0,
+    0x3901, 0x391c, 0x3942, 0x3968, 0x3a05, 0x3a0c, 0x3a11, 0x3a14, 0x3a19, 0x3a2c, 0x3a31, 0x3a90,
+    0x3a95, 0x3a98, 0x3a9d, 0x3ac4, 0x3ac9, 0x3ad0, 0x3af5, 0x3af8, 0x3b01, 0x3b14, 0x3b19, 0x3b1c,
+    0x3b42, 0x3b68, 0x3b71, 0x3b80, 0x3c01, 0x3c04, 0x3c82, 0x3cd0, 0x3d01, 0x3d20, 0x3d25, 0x3db4,
+    0x3e21, 0x3e34, 0x4001, 0x40ac, 0x40fd, 0x4102, 0x4128, 0x4141, 0x4158, 0x4169, 0x4178, 0x4185,
+    0x4188, 0x4195, 0x419c, 0x41b9, 0x41c4, 0x41d5, 0x4208, 0x4239, 0x423c, 0x4242, 0x4268, 0x4281,
+    0x4318, 0x431d, 0x4320, 0x4335, 0x4338, 0x4341, 0x43ec, 0x43f1, 0x4924, 0x4929, 0x4938, 0x4941,
+    0x495c, 0x4961, 0x4964, 0x4969, 0x4978, 0x4981, 0x4a24, 0x4a29, 0x4a38, 0x4a41, 0x4ac4, 0x4ac9,
+    0x4ad8, 0x4ae1, 0x4afc, 0x4b01, 0x4b04, 0x4b09, 0x4b18, 0x4b21, 0x4b5c, 0x4b61, 0x4c44, 0x4c49,
+    0x4c58, 0x4c61, 0x4d6c, 0x4da6, 0x4df4, 0x4e01, 0x4e40, 0x4e81, 0x4fd8, 0x4fe1, 0x4ff8, 0x5005,
+    0x59b4, 0x59bd, 0x5a03, 0x5a05, 0x5a6c, 0x5a81, 0x5bac, 0x5bba, 0x5bc5, 0x5be4, 0x5c01, 0x5c48,
+    0x5c7d, 0x5cc8, 0x5d01, 0x5d48, 0x5d81, 0x5db4, 0x5db9, 0x5dc4, 0x5e01, 0x5ed0, 0x5f5d, 0x5f60,
+    0x5f71, 0x5f74, 0x5f82, 0x5fa8, 0x5fc2, 0x5fe8, 0x6042, 0x6068, 0x6081, 0x61e4, 0x6201, 0x6214,
+    0x621d, 0x62a4, 0x62a9, 0x62ac, 0x62c1, 0x63d8, 0x6401, 0x647c, 0x651a, 0x6541, 0x65b8, 0x65c1,
+    0x65d4, 0x6601, 0x66b0, 0x66c1, 0x6728, 0x6742, 0x676c, 0x6801, 0x685c, 0x6881, 0x6954, 0x6a02,
+    0x6a28, 0x6a42, 0x6a68, 0x6a9d, 0x6aa0, 0x6c15, 0x6cd0, 0x6d15, 0x6d34, 0x6d42, 0x6d68, 0x6e0d,
+    0x6e84, 0x6eb9, 0x6ec2, 0x6ee9, 0x6f98, 0x7001, 0x7090, 0x7102, 0x7128, 0x7135, 0x7142, 0x7169,
+    0x71f8, 0x7201, 0x7224, 0x7241, 0x72ec, 0x72f5, 0x7300, 0x73a5, 0x73b4, 0x73b9, 0x73d0, 0x73d5,
+    0x73dc, 0x73e9, 0x73ec, 0x7401, 0x7700, 0x7801, 0x7c58, 0x7c61, 0x7c78, 0x7c81, 0x7d18, 0x7d21,
+    0x7d38, 0x7d41, 0x7d60, 0x7d65, 0x7d68, 0x7d6d, 0x7d70, 0x7d75, 0x7d78, 0x7d7d, 0x7df8, 0x7e01,
+    0x7ed4, 0x7ed9, 0x7ef4, 0x7ef9, 0x7efc, 0x7f09, 0x7f14, 0x7f19, 0x7f34, 0x7f41, 0x7f50, 0x7f59,
+    0x7f70, 0x7f81, 0x7fb4, 0x7fc9, 0x7fd4, 0x7fd9, 0x7ff4, 0x8003, 0x802c, 0x80a3, 0x80a8, 0x80bf,
+    0x80c0, 0x817f, 0x8180, 0x81c2, 0x81c5, 0x81c8, 0x81d2, 0x81e8, 0x81fd, 0x8202, 0x8228, 0x8241,
+    0x8274, 0x8409, 0x840c, 0x841d, 0x8420, 0x8429, 0x8450, 0x8455, 0x8458, 0x8465, 0x8478, 0x8491,
+    0x8494, 0x8499, 0x849c, 0x84a1, 0x84a4, 0x84a9, 0x84b8, 0x84bd, 0x84e8, 0x84f1, 0x8500, 0x8515,
+    0x8528, 0x8539, 0x853c, 0x8542, 0x860d, 0x8616, 0x8628, 0x9182, 0x9270, 0x93aa, 0x9400, 0x9dda,
+    0x9e50, 0xb001, 0xb394, 0xb3ad, 0xb3bc, 0xb3c9, 0xb3d0, 0xb3f6, 0xb3f8, 0xb401, 0xb498, 0xb49d,
+    0xb4a0, 0xb4b5, 0xb4b8, 0xb4c1, 0xb5a0, 0xb5bd, 0xb5c0, 0xb601, 0xb65c, 0xb681, 0xb69c, 0xb6a1,
+    0xb6bc, 0xb6c1, 0xb6dc, 0xb6e1, 0xb6fc, 0xb701, 0xb71c, 0xb721, 0xb73c, 0xb741, 0xb75c, 0xb761,
+    0xb77c, 0xb8bd, 0xb8c0, 0xc003, 0xc004, 0xc015, 0xc01e, 0xc020, 0xc086, 0xc0a8, 0xc0c5, 0xc0d8,
+    0xc0e2, 0xc0ed, 0xc0f4, 0xc105, 0xc25c, 0xc275, 0xc280, 0xc285, 0xc3ec, 0xc3f1, 0xc400, 0xc415,
+    0xc4c0, 0xc4c5, 0xc63c, 0xc64a, 0xc658, 0xc681, 0xc700, 0xc7c1, 0xc800, 0xc882, 0xc8a8, 0xc922,
+    0xc940, 0xc946, 0xc980, 0xca02, 0xca28, 0xcac6, 0xcb00, 0xd001, 0x13700, 0x13801, 0x29234,
+    0x29341, 0x293f8, 0x29401, 0x29834, 0x29841, 0x29882, 0x298a9, 0x298b0, 0x29901, 0x299bc,
+    0x299fd, 0x29a78, 0x29a81, 0x29b9a, 0x29bc0, 0x29c5d, 0x29c80, 0x29c89, 0x29e24, 0x29e2d,
+    0x29f2c, 0x29f41, 0x29f48, 0x29f4d, 0x29f50, 0x29f55, 0x29f68, 0x29fc9, 0x2a008, 0x2a00d,
+    0x2a018, 0x2a01d, 0x2a02c, 0x2a031, 0x2a08c, 0x2a0c2, 0x2a0d8, 0x2a101, 0x2a1d0, 0x2a209,
+    0x2a2d0, 0x2a342, 0x2a368, 0x2a3c9, 0x2a3e0, 0x2a3ed, 0x2a3f0, 0x2a3f5, 0x2a3fc, 0x2a402,
+    0x2a429, 0x2a498, 0x2a4c1, 0x2a51c, 0x2a581, 0x2a5f4, 0x2a611, 0x2a6cc, 0x2a73d, 0x2a742,
+    0x2a768, 0x2a781, 0x2a794, 0x2a799, 0x2a7c2, 0x2a7e9, 0x2a7fc, 0x2a801, 0x2a8a4, 0x2a901,
+    0x2a90c, 0x2a911, 0x2a930, 0x2a942, 0x2a968, 0x2a981, 0x2a9dc, 0x2a9e9, 0x2a9ec, 0x2a9f9,
+    0x2aac0, 0x2aac5, 0x2aac8, 0x2aad5, 0x2aadc, 0x2aae5, 0x2aaf8, 0x2ab01, 0x2ab04, 0x2ab09,
+    0x2ab0c, 0x2ab6d, 0x2ab78, 0x2ab81, 0x2abac, 0x2abc9, 0x2abd4, 0x2ac05, 0x2ac1c, 0x2ac25,
+    0x2ac3c, 0x2ac45, 0x2ac5c, 0x2ac81, 0x2ac9c, 0x2aca1, 0x2acbc, 0x2acc1, 0x2ad6c, 0x2ad71,
+    0x2ada8, 0x2adc1, 0x2af8c, 0x2afc2, 0x2afe8, 0x2b001, 0x35e90, 0x35ec1, 0x35f1c, 0x35f2d,
+    0x35ff0, 0x3e401, 0x3e9b8, 0x3e9c1, 0x3eb68, 0x3ec01, 0x3ec1c, 0x3ec4d, 0x3ec60, 0x3ec75,
+    0x3ec78, 0x3ec7d, 0x3eca4, 0x3eca9, 0x3ecdc, 0x3ece1, 0x3ecf4, 0x3ecf9, 0x3ecfc, 0x3ed01,
+    0x3ed08, 0x3ed0d, 0x3ed14, 0x3ed19, 0x3eec8, 0x3ef4d, 0x3f4f8, 0x3f541, 0x3f640, 0x3f649,
+    0x3f720, 0x3f7c1, 0x3f7f0, 0x3f9c1, 0x3f9d4, 0x3f9d9, 0x3fbf4, 0x3fc42, 0x3fc68, 0x3fc85,
+    0x3fcec, 0x3fd05, 0x3fd6c, 0x3fd99, 0x3fefc, 0x3ff09, 0x3ff20, 0x3ff29, 0x3ff40, 0x3ff49,
+    0x3ff60, 0x3ff69, 0x3ff74, 0x40001, 0x40030, 0x40035, 0x4009c, 0x400a1, 0x400ec, 0x400f1,
+    0x400f8, 0x400fd, 0x40138, 0x40141, 0x40178, 0x40201, 0x403ec, 0x4041e, 0x404d0, 0x40502,
+    0x405e4, 0x4062a, 0x40630, 0x40a01, 0x40a74, 0x40a81, 0x40b44, 0x40b86, 0x40bf0, 0x40c01,
+    0x40c82, 0x40c90, 0x40cb5, 0x40d06, 0x40d09, 0x40d2a, 0x40d2c, 0x40d41, 0x40dd8, 0x40e01,
+    0x40e78, 0x40e81, 0x40f10, 0x40f21, 0x40f40, 0x40f46, 0x40f58, 0x41001, 0x41278, 0x41282,
+    0x412a8, 0x412c1, 0x41350, 0x41361, 0x413f0, 0x41401, 0x414a0, 0x414c1, 0x41590, 0x415c1,
+    0x415ec, 0x415f1, 0x4162c, 0x41631, 0x4164c, 0x41651, 0x41658, 0x4165d, 0x41688, 0x4168d,
+    0x416c8, 0x416cd, 0x416e8, 0x416ed, 0x416f4, 0x41801, 0x41cdc, 0x41d01, 0x41d58, 0x41d81,
+    0x41da0, 0x41e01, 0x41e18, 0x41e1d, 0x41ec4, 0x41ec9, 0x41eec, 0x42001, 0x42018, 0x42021,
+    0x42024, 0x42029, 0x420d8, 0x420dd, 0x420e4, 0x420f1, 0x420f4, 0x420fd, 0x42158, 0x42162,
+    0x42181, 0x421dc, 0x421e6, 0x42201, 0x4227c, 0x4229e, 0x422c0, 0x42381, 0x423cc, 0x423d1,
+    0x423d8, 0x423ee, 0x42401, 0x4245a, 0x42470, 0x42481, 0x424e8, 0x42601, 0x426e0, 0x426f2,
+    0x426f9, 0x42702, 0x42740, 0x4274a, 0x42801, 0x42804, 0x42841, 0x42850, 0x42855, 0x42860,
+    0x42865, 0x428d8, 0x42902, 0x42924, 0x42981, 0x429f6, 0x429fc, 0x42a01, 0x42a76, 0x42a80,
+    0x42b01, 0x42b20, 0x42b25, 0x42b94, 0x42bae, 0x42bc0, 0x42c01, 0x42cd8, 0x42d01, 0x42d58,
+    0x42d62, 0x42d81, 0x42dcc, 0x42de2, 0x42e01, 0x42e48, 0x42ea6, 0x42ec0, 0x43001, 0x43124,
+    0x43201, 0x432cc, 0x43301, 0x433cc, 0x433ea, 0x43401, 0x43490, 0x434c2, 0x434e8, 0x43982,
+    0x439fc, 0x43a01, 0x43aa8, 0x43ac1, 0x43ac8, 0x43c01, 0x43c76, 0x43c9d, 0x43ca0, 0x43cc1,
+    0x43d18, 0x43d46, 0x43d54, 0x43dc1, 0x43e08, 0x43ec1, 0x43f16, 0x43f30, 0x43f81, 0x43fdc,
+    0x4400d, 0x440e0, 0x4414a, 0x441c0, 0x441c5, 0x441cc, 0x441d5, 0x441d8, 0x4420d, 0x442c0,
+    0x44341, 0x443a4, 0x443c2, 0x443e8, 0x4440d, 0x4449c, 0x444da, 0x44500, 0x44511, 0x44514,
+    0x4451d, 0x44520, 0x44541, 0x445cc, 0x445d9, 0x445dc, 0x4460d, 0x446cc, 0x44705, 0x44714,
+    0x44742, 0x44769, 0x4476c, 0x44771, 0x44774, 0x44786, 0x447d4, 0x44801, 0x44848, 0x4484d,
+    0x448b0, 0x44a01, 0x44a1c, 0x44a21, 0x44a24, 0x44a29, 0x44a38, 0x44a3d, 0x44a78, 0x44a7d,
+    0x44aa4, 0x44ac1, 0x44b7c, 0x44bc2, 0x44be8, 0x44c15, 0x44c34, 0x44c3d, 0x44c44, 0x44c4d,
+    0x44ca4, 0x44ca9, 0x44cc4, 0x44cc9, 0x44cd0, 0x44cd5, 0x44ce8, 0x44cf5, 0x44cf8, 0x44d41,
+    0x44d44, 0x44d75, 0x44d88, 0x45001, 0x450d4, 0x4511d, 0x4512c, 0x45142, 0x45168, 0x4517d,
+    0x45188, 0x45201, 0x452c0, 0x45311, 0x45318, 0x4531d, 0x45320, 0x45342, 0x45368, 0x45601,
+    0x456bc, 0x45761, 0x45770, 0x45801, 0x458c0, 0x45911, 0x45914, 0x45942, 0x45968, 0x45a01,
+    0x45aac, 0x45ae1, 0x45ae4, 0x45b02, 0x45b28, 0x45c01, 0x45c6c, 0x45cc2, 0x45cf0, 0x45d01,
+    0x45d1c, 0x46001, 0x460b0, 0x46281, 0x46382, 0x463cc, 0x463fd, 0x4641c, 0x46425, 0x46428,
+    0x46431, 0x46450, 0x46455, 0x4645c, 0x46461, 0x464c0, 0x464fd, 0x46500, 0x46505, 0x46508,
+    0x46542, 0x46568, 0x46681, 0x466a0, 0x466a9, 0x46744, 0x46785, 0x46788, 0x4678d, 0x46790,
+    0x46801, 0x46804, 0x4682d, 0x468cc, 0x468e9, 0x468ec, 0x46941, 0x46944, 0x46971, 0x46a28,
+    0x46a75, 0x46a78, 0x46ac1, 0x46be4, 0x47001, 0x47024, 0x47029, 0x470bc, 0x47101, 0x47104,
+    0x47142, 0x471b4, 0x471c9, 0x47240, 0x47401, 0x4741c, 0x47421, 0x47428, 0x4742d, 0x474c4,
+    0x47519, 0x4751c, 0x47542, 0x47568, 0x47581, 0x47598, 0x4759d, 0x475a4, 0x475a9, 0x47628,
+    0x47661, 0x47664, 0x47682, 0x476a8, 0x47b81, 0x47bcc, 0x47ec1, 0x47ec4, 0x47f02, 0x47f54,
+    0x48001, 0x48e68, 0x49002, 0x491bc, 0x49201, 0x49510, 0x4be41, 0x4bfc4, 0x4c001, 0x4d0bc,
+    0x51001, 0x5191c, 0x5a001, 0x5a8e4, 0x5a901, 0x5a97c, 0x5a982, 0x5a9a8, 0x5a9c1, 0x5aafc,
+    0x5ab02, 0x5ab28, 0x5ab41, 0x5abb8, 0x5ac01, 0x5acc0, 0x5ad01, 0x5ad10, 0x5ad42, 0x5ad68,
+    0x5ad6e, 0x5ad88, 0x5ad8d, 0x5ade0, 0x5adf5, 0x5ae40, 0x5b901, 0x5ba02, 0x5ba5c, 0x5bc01,
+    0x5bd2c, 0x5bd41, 0x5bd44, 0x5be4d, 0x5be80, 0x5bf81, 0x5bf88, 0x5bf8d, 0x5bf90, 0x5c001,
+    0x61fe0, 0x62001, 0x63358, 0x63401, 0x63424, 0x6bfc1, 0x6bfd0, 0x6bfd5, 0x6bff0, 0x6bff5,
+    0x6bffc, 0x6c001, 0x6c48c, 0x6c541, 0x6c54c, 0x6c591, 0x6c5a0, 0x6c5c1, 0x6cbf0, 0x6f001,
+    0x6f1ac, 0x6f1c1, 0x6f1f4, 0x6f201, 0x6f224, 0x6f241, 0x6f268, 0x74b82, 0x74bd0, 0x74d82,
+    0x74de4, 0x75001, 0x75154, 0x75159, 0x75274, 0x75279, 0x75280, 0x75289, 0x7528c, 0x75295,
+    0x7529c, 0x752a5, 0x752b4, 0x752b9, 0x752e8, 0x752ed, 0x752f0, 0x752f5, 0x75310, 0x75315,
+    0x75418, 0x7541d, 0x7542c, 0x75435, 0x75454, 0x75459, 0x75474, 0x75479, 0x754e8, 0x754ed,
+    0x754fc, 0x75501, 0x75514, 0x75519, 0x7551c, 0x75529, 0x75544, 0x75549, 0x75a98, 0x75aa1,
+    0x75b04, 0x75b09, 0x75b6c, 0x75b71, 0x75bec, 0x75bf1, 0x75c54, 0x75c59, 0x75cd4, 0x75cd9,
+    0x75d3c, 0x75d41, 0x75dbc, 0x75dc1, 0x75e24, 0x75e29, 0x75ea4, 0x75ea9, 0x75f0c, 0x75f11,
+    0x75f30, 0x75f3a, 0x76000, 0x77c01, 0x77c7c, 0x78401, 0x784b4, 0x784dd, 0x784f8, 0x78502,
+    0x78528, 0x78539, 0x7853c, 0x78a41, 0x78ab8, 0x78b01, 0x78bb0, 0x78bc2, 0x78be8, 0x79f81,
+    0x79f9c, 0x79fa1, 0x79fb0, 0x79fb5, 0x79fbc, 0x79fc1, 0x79ffc, 0x7a001, 0x7a314, 0x7a31e,
+    0x7a340, 0x7a401, 0x7a510, 0x7a52d, 0x7a530, 0x7a542, 0x7a568, 0x7b1c6, 0x7b2b0, 0x7b2b6,
+    0x7b2c0, 0x7b2c6, 0x7b2d4, 0x7b406, 0x7b4b8, 0x7b4be, 0x7b4f8, 0x7b801, 0x7b810, 0x7b815,
+    0x7b880, 0x7b885, 0x7b88c, 0x7b891, 0x7b894, 0x7b89d, 0x7b8a0, 0x7b8a5, 0x7b8cc, 0x7b8d1,
+    0x7b8e0, 0x7b8e5, 0x7b8e8, 0x7b8ed, 0x7b8f0, 0x7b909, 0x7b90c, 0x7b91d, 0x7b920, 0x7b925,
+    0x7b928, 0x7b92d, 0x7b930, 0x7b935, 0x7b940, 0x7b945, 0x7b94c, 0x7b951, 0x7b954, 0x7b95d,
+    0x7b960, 0x7b965, 0x7b968, 0x7b96d, 0x7b970, 0x7b975, 0x7b978, 0x7b97d, 0x7b980, 0x7b985,
+    0x7b98c, 0x7b991, 0x7b994, 0x7b99d, 0x7b9ac, 0x7b9b1, 0x7b9cc, 0x7b9d1, 0x7b9e0, 0x7b9e5,
+    0x7b9f4, 0x7b9f9, 0x7b9fc, 0x7ba01, 0x7ba28, 0x7ba2d, 0x7ba70, 0x7ba85, 0x7ba90, 0x7ba95,
+    0x7baa8, 0x7baad, 0x7baf0, 0x7c402, 0x7c434, 0x7efc2, 0x7efe8, 0x80001, 0xa9b80, 0xa9c01,
+    0xadce4, 0xadd01, 0xae078, 0xae081, 0xb3a88, 0xb3ac1, 0xbaf84, 0xbe001, 0xbe878, 0xc0001,
+    0xc4d2c,
+    // clang-format on
+};
+
+}  // namespace detail
+
+/// The class of a code point; other for numbers that are none.
+constexpr character_class class_of(char32_t c) {
+  if (c > 0x10ffff) return character_class::other;
+  const auto code = static_cast<std::uint32_t>(c);
+  const auto next = std::upper_bound(std::begin(detail::class_starts),
+                                     std::end(detail::class_starts), 4 * code + 3);
+  return static_cast<character_class>(*std::prev(next) & 3);
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Normal forms, lower case and general categories of Unicode 14.0.0. Written by
+/// tools/unicode_tables.py. They take 71 KB in programs that normalize text.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Decompositions of one level, by code point: 64 x the code point, + 32 if the meaning is not kept
+/// (compatibility), + how many code points it has.
+inline constexpr std::uint32_t decompositions[] = {
+    // clang-format off
+    0x2821, 0x2a22, 0x2aa1, 0x2be2, 0x2ca1, 0x2ce1, 0x2d22, 0x2d61, 0x2e22, 0x2e61, 0x2ea1, 0x2f23,
+    0x2f63, 0x2fa3, 0x3002, 0x3042, 0x3082, 0x30c2, 0x3102, 0x3142, 0x31c2, 0x3202, 0x3242, 0x3282,
+    0x32c2, 0x3302, 0x3342, 0x3382, 0x33c2, 0x3442, 0x3482, 0x34c2, 0x3502, 0x3542, 0x3582, 0x3642,
+    0x3682, 0x36c2, 0x3702, 0x3742, 0x3802, 0x3842, 0x3882, 0x38c2, 0x3902, 0x3942, 0x39c2, 0x3a02,
+    0x3a42, 0x3a82, 0x3ac2, 0x3b02, 0x3b42, 0x3b82, 0x3bc2, 0x3c42, 0x3c82, 0x3cc2, 0x3d02, 0x3d42,
+    0x3d82, 0x3e42, 0x3e82, 0x3ec2, 0x3f02, 0x3f42, 0x3fc2, 0x4002, 0x4042, 0x4082, 0x40c2, 0x4102,
+    0x4142, 0x4182, 0x41c2, 0x4202, 0x4242, 0x4282, 0x42c2, 0x4302, 0x4342, 0x4382, 0x43c2, 0x4482,
+    0x44c2, 0x4502, 0x4542, 0x4582, 0x45c2, 0x4602, 0x4642, 0x4682, 0x46c2, 0x4702, 0x4742, 0x4782,
+    0x47c2, 0x4802, 0x4842, 0x4882, 0x48c2, 0x4902, 0x4942, 0x4a02, 0x4a42, 0x4a82, 0x4ac2, 0x4b02,
+    0x4b42, 0x4b82, 0x4bc2, 0x4c02, 0x4ca2, 0x4ce2, 0x4d02, 0x4d42, 0x4d82, 0x4dc2, 0x4e42, 0x4e82,
+    0x4ec2, 0x4f02, 0x4f42, 0x4f82, 0x4fe2, 0x5022, 0x50c2, 0x5102, 0x5142, 0x5182, 0x51c2, 0x5202,
+    0x5262, 0x5302, 0x5342, 0x5382, 0x53c2, 0x5402, 0x5442, 0x5502, 0x5542, 0x5582, 0x55c2, 0x5602,
+    0x5642, 0x5682, 0x56c2, 0x5702, 0x5742, 0x5782, 0x57c2, 0x5802, 0x5842, 0x5882, 0x58c2, 0x5902,
+    0x5942, 0x5a02, 0x5a42, 0x5a82, 0x5ac2, 0x5b02, 0x5b42, 0x5b82, 0x5bc2, 0x5c02, 0x5c42, 0x5c82,
+    0x5cc2, 0x5d02, 0x5d42, 0x5d82, 0x5dc2, 0x5e02, 0x5e42, 0x5e82, 0x5ec2, 0x5f02, 0x5f42, 0x5f82,
+    0x5fe1, 0x6802, 0x6842, 0x6bc2, 0x6c02, 0x7122, 0x7162, 0x71a2, 0x71e2, 0x7222, 0x7262, 0x72a2,
+    0x72e2, 0x7322, 0x7342, 0x7382, 0x73c2, 0x7402, 0x7442, 0x7482, 0x74c2, 0x7502, 0x7542, 0x7582,
+    0x75c2, 0x7602, 0x7642, 0x7682, 0x76c2, 0x7702, 0x7782, 0x77c2, 0x7802, 0x7842, 0x7882, 0x78c2,
+    0x7982, 0x79c2, 0x7a02, 0x7a42, 0x7a82, 0x7ac2, 0x7b02, 0x7b42, 0x7b82, 0x7bc2, 0x7c02, 0x7c62,
+    0x7ca2, 0x7ce2, 0x7d02, 0x7d42, 0x7e02, 0x7e42, 0x7e82, 0x7ec2, 0x7f02, 0x7f42, 0x7f82, 0x7fc2,
+    0x8002, 0x8042, 0x8082, 0x80c2, 0x8102, 0x8142, 0x8182, 0x81c2, 0x8202, 0x8242, 0x8282, 0x82c2,
+    0x8302, 0x8342, 0x8382, 0x83c2, 0x8402, 0x8442, 0x8482, 0x84c2, 0x8502, 0x8542, 0x8582, 0x85c2,
+    0x8602, 0x8642, 0x8682, 0x86c2, 0x8782, 0x87c2, 0x8982, 0x89c2, 0x8a02, 0x8a42, 0x8a82, 0x8ac2,
+    0x8b02, 0x8b42, 0x8b82, 0x8bc2, 0x8c02, 0x8c42, 0x8c82, 0x8cc2, 0xac21, 0xac61, 0xaca1, 0xace1,
+    0xad21, 0xad61, 0xada1, 0xade1, 0xae21, 0xb622, 0xb662, 0xb6a2, 0xb6e2, 0xb722, 0xb762, 0xb821,
+    0xb861, 0xb8a1, 0xb8e1, 0xb921, 0xd001, 0xd041, 0xd0c1, 0xd102, 0xdd01, 0xdea2, 0xdf81, 0xe122,
+    0xe142, 0xe182, 0xe1c1, 0xe202, 0xe242, 0xe282, 0xe302, 0xe382, 0xe3c2, 0xe402, 0xea82, 0xeac2,
+    0xeb02, 0xeb42, 0xeb82, 0xebc2, 0xec02, 0xf282, 0xf2c2, 0xf302, 0xf342, 0xf382, 0xf421, 0xf461,
+    0xf4a1, 0xf4c2, 0xf502, 0xf561, 0xf5a1, 0xfc21, 0xfc61, 0xfca1, 0xfd21, 0xfd61, 0xfe61, 0x10002,
+    0x10042, 0x100c2, 0x101c2, 0x10302, 0x10342, 0x10382, 0x10642, 0x10e42, 0x11402, 0x11442,
+    0x114c2, 0x115c2, 0x11702, 0x11742, 0x11782, 0x11d82, 0x11dc2, 0x13042, 0x13082, 0x13402,
+    0x13442, 0x13482, 0x134c2, 0x13582, 0x135c2, 0x13682, 0x136c2, 0x13702, 0x13742, 0x13782,
+    0x137c2, 0x13882, 0x138c2, 0x13902, 0x13942, 0x13982, 0x139c2, 0x13a82, 0x13ac2, 0x13b02,
+    0x13b42, 0x13b82, 0x13bc2, 0x13c02, 0x13c42, 0x13c82, 0x13cc2, 0x13d02, 0x13d42, 0x13e02,
+    0x13e42, 0x161e2, 0x18882, 0x188c2, 0x18902, 0x18942, 0x18982, 0x19d62, 0x19da2, 0x19de2,
+    0x19e22, 0x1b002, 0x1b082, 0x1b4c2, 0x24a42, 0x24c42, 0x24d02, 0x25602, 0x25642, 0x25682,
+    0x256c2, 0x25702, 0x25742, 0x25782, 0x257c2, 0x272c2, 0x27302, 0x27702, 0x27742, 0x277c2,
+    0x28cc2, 0x28d82, 0x29642, 0x29682, 0x296c2, 0x29782, 0x2d202, 0x2d2c2, 0x2d302, 0x2d702,
+    0x2d742, 0x2e502, 0x2f282, 0x2f2c2, 0x2f302, 0x31202, 0x33002, 0x331c2, 0x33202, 0x33282,
+    0x332c2, 0x35282, 0x352c2, 0x35302, 0x37682, 0x37702, 0x37742, 0x37782, 0x38ce2, 0x3ace2,
+    0x3b722, 0x3b762, 0x3c321, 0x3d0c2, 0x3d342, 0x3d482, 0x3d5c2, 0x3d702, 0x3da42, 0x3dcc2,
+    0x3dd42, 0x3dd82, 0x3dde2, 0x3de02, 0x3de62, 0x3e042, 0x3e4c2, 0x3e742, 0x3e882, 0x3e9c2,
+    0x3eb02, 0x3ee42, 0x40982, 0x43f21, 0x6c182, 0x6c202, 0x6c282, 0x6c302, 0x6c382, 0x6c482,
+    0x6cec2, 0x6cf42, 0x6d002, 0x6d042, 0x6d0c2, 0x74b21, 0x74b61, 0x74ba1, 0x74c21, 0x74c61,
+    0x74ca1, 0x74ce1, 0x74d21, 0x74d61, 0x74da1, 0x74de1, 0x74e21, 0x74e61, 0x74ea1, 0x74f21,
+    0x74f61, 0x74fa1, 0x74fe1, 0x75021, 0x75061, 0x750a1, 0x750e1, 0x75121, 0x75161, 0x751a1,
+    0x751e1, 0x75221, 0x75261, 0x752a1, 0x752e1, 0x75321, 0x75361, 0x753e1, 0x75421, 0x75461,
+    0x754a1, 0x754e1, 0x75521, 0x75561, 0x755a1, 0x755e1, 0x75621, 0x75661, 0x756a1, 0x756e1,
+    0x75721, 0x75761, 0x757a1, 0x757e1, 0x75821, 0x75861, 0x758a1, 0x758e1, 0x75921, 0x75961,
+    0x759a1, 0x759e1, 0x75a21, 0x75a61, 0x75aa1, 0x75e21, 0x766e1, 0x76721, 0x76761, 0x767a1,
+    0x767e1, 0x76821, 0x76861, 0x768a1, 0x768e1, 0x76921, 0x76961, 0x769a1, 0x769e1, 0x76a21,
+    0x76a61, 0x76aa1, 0x76ae1, 0x76b21, 0x76b61, 0x76ba1, 0x76be1, 0x76c21, 0x76c61, 0x76ca1,
+    0x76ce1, 0x76d21, 0x76d61, 0x76da1, 0x76de1, 0x76e21, 0x76e61, 0x76ea1, 0x76ee1, 0x76f21,
+    0x76f61, 0x76fa1, 0x76fe1, 0x78002, 0x78042, 0x78082, 0x780c2, 0x78102, 0x78142, 0x78182,
+    0x781c2, 0x78202, 0x78242, 0x78282, 0x782c2, 0x78302, 0x78342, 0x78382, 0x783c2, 0x78402,
+    0x78442, 0x78482, 0x784c2, 0x78502, 0x78542, 0x78582, 0x785c2, 0x78602, 0x78642, 0x78682,
+    0x786c2, 0x78702, 0x78742, 0x78782, 0x787c2, 0x78802, 0x78842, 0x78882, 0x788c2, 0x78902,
+    0x78942, 0x78982, 0x789c2, 0x78a02, 0x78a42, 0x78a82, 0x78ac2, 0x78b02, 0x78b42, 0x78b82,
+    0x78bc2, 0x78c02, 0x78c42, 0x78c82, 0x78cc2, 0x78d02, 0x78d42, 0x78d82, 0x78dc2, 0x78e02,
+    0x78e42, 0x78e82, 0x78ec2, 0x78f02, 0x78f42, 0x78f82, 0x78fc2, 0x79002, 0x79042, 0x79082,
+    0x790c2, 0x79102, 0x79142, 0x79182, 0x791c2, 0x79202, 0x79242, 0x79282, 0x792c2, 0x79302,
+    0x79342, 0x79382, 0x793c2, 0x79402, 0x79442, 0x79482, 0x794c2, 0x79502, 0x79542, 0x79582,
+    0x795c2, 0x79602, 0x79642, 0x79682, 0x796c2, 0x79702, 0x79742, 0x79782, 0x797c2, 0x79802,
+    0x79842, 0x79882, 0x798c2, 0x79902, 0x79942, 0x79982, 0x799c2, 0x79a02, 0x79a42, 0x79a82,
+    0x79ac2, 0x79b02, 0x79b42, 0x79b82, 0x79bc2, 0x79c02, 0x79c42, 0x79c82, 0x79cc2, 0x79d02,
+    0x79d42, 0x79d82, 0x79dc2, 0x79e02, 0x79e42, 0x79e82, 0x79ec2, 0x79f02, 0x79f42, 0x79f82,
+    0x79fc2, 0x7a002, 0x7a042, 0x7a082, 0x7a0c2, 0x7a102, 0x7a142, 0x7a182, 0x7a1c2, 0x7a202,
+    0x7a242, 0x7a282, 0x7a2c2, 0x7a302, 0x7a342, 0x7a382, 0x7a3c2, 0x7a402, 0x7a442, 0x7a482,
+    0x7a4c2, 0x7a502, 0x7a542, 0x7a582, 0x7a5c2, 0x7a602, 0x7a642, 0x7a6a2, 0x7a6c2, 0x7a802,
+    0x7a842, 0x7a882, 0x7a8c2, 0x7a902, 0x7a942, 0x7a982, 0x7a9c2, 0x7aa02, 0x7aa42, 0x7aa82,
+    0x7aac2, 0x7ab02, 0x7ab42, 0x7ab82, 0x7abc2, 0x7ac02, 0x7ac42, 0x7ac82, 0x7acc2, 0x7ad02,
+    0x7ad42, 0x7ad82, 0x7adc2, 0x7ae02, 0x7ae42, 0x7ae82, 0x7aec2, 0x7af02, 0x7af42, 0x7af82,
+    0x7afc2, 0x7b002, 0x7b042, 0x7b082, 0x7b0c2, 0x7b102, 0x7b142, 0x7b182, 0x7b1c2, 0x7b202,
+    0x7b242, 0x7b282, 0x7b2c2, 0x7b302, 0x7b342, 0x7b382, 0x7b3c2, 0x7b402, 0x7b442, 0x7b482,
+    0x7b4c2, 0x7b502, 0x7b542, 0x7b582, 0x7b5c2, 0x7b602, 0x7b642, 0x7b682, 0x7b6c2, 0x7b702,
+    0x7b742, 0x7b782, 0x7b7c2, 0x7b802, 0x7b842, 0x7b882, 0x7b8c2, 0x7b902, 0x7b942, 0x7b982,
+    0x7b9c2, 0x7ba02, 0x7ba42, 0x7ba82, 0x7bac2, 0x7bb02, 0x7bb42, 0x7bb82, 0x7bbc2, 0x7bc02,
+    0x7bc42, 0x7bc82, 0x7bcc2, 0x7bd02, 0x7bd42, 0x7bd82, 0x7bdc2, 0x7be02, 0x7be42, 0x7c002,
+    0x7c042, 0x7c082, 0x7c0c2, 0x7c102, 0x7c142, 0x7c182, 0x7c1c2, 0x7c202, 0x7c242, 0x7c282,
+    0x7c2c2, 0x7c302, 0x7c342, 0x7c382, 0x7c3c2, 0x7c402, 0x7c442, 0x7c482, 0x7c4c2, 0x7c502,
+    0x7c542, 0x7c602, 0x7c642, 0x7c682, 0x7c6c2, 0x7c702, 0x7c742, 0x7c802, 0x7c842, 0x7c882,
+    0x7c8c2, 0x7c902, 0x7c942, 0x7c982, 0x7c9c2, 0x7ca02, 0x7ca42, 0x7ca82, 0x7cac2, 0x7cb02,
+    0x7cb42, 0x7cb82, 0x7cbc2, 0x7cc02, 0x7cc42, 0x7cc82, 0x7ccc2, 0x7cd02, 0x7cd42, 0x7cd82,
+    0x7cdc2, 0x7ce02, 0x7ce42, 0x7ce82, 0x7cec2, 0x7cf02, 0x7cf42, 0x7cf82, 0x7cfc2, 0x7d002,
+    0x7d042, 0x7d082, 0x7d0c2, 0x7d102, 0x7d142, 0x7d202, 0x7d242, 0x7d282, 0x7d2c2, 0x7d302,
+    0x7d342, 0x7d402, 0x7d442, 0x7d482, 0x7d4c2, 0x7d502, 0x7d542, 0x7d582, 0x7d5c2, 0x7d642,
+    0x7d6c2, 0x7d742, 0x7d7c2, 0x7d802, 0x7d842, 0x7d882, 0x7d8c2, 0x7d902, 0x7d942, 0x7d982,
+    0x7d9c2, 0x7da02, 0x7da42, 0x7da82, 0x7dac2, 0x7db02, 0x7db42, 0x7db82, 0x7dbc2, 0x7dc02,
+    0x7dc41, 0x7dc82, 0x7dcc1, 0x7dd02, 0x7dd41, 0x7dd82, 0x7ddc1, 0x7de02, 0x7de41, 0x7de82,
+    0x7dec1, 0x7df02, 0x7df41, 0x7e002, 0x7e042, 0x7e082, 0x7e0c2, 0x7e102, 0x7e142, 0x7e182,
+    0x7e1c2, 0x7e202, 0x7e242, 0x7e282, 0x7e2c2, 0x7e302, 0x7e342, 0x7e382, 0x7e3c2, 0x7e402,
+    0x7e442, 0x7e482, 0x7e4c2, 0x7e502, 0x7e542, 0x7e582, 0x7e5c2, 0x7e602, 0x7e642, 0x7e682,
+    0x7e6c2, 0x7e702, 0x7e742, 0x7e782, 0x7e7c2, 0x7e802, 0x7e842, 0x7e882, 0x7e8c2, 0x7e902,
+    0x7e942, 0x7e982, 0x7e9c2, 0x7ea02, 0x7ea42, 0x7ea82, 0x7eac2, 0x7eb02, 0x7eb42, 0x7eb82,
+    0x7ebc2, 0x7ec02, 0x7ec42, 0x7ec82, 0x7ecc2, 0x7ed02, 0x7ed82, 0x7edc2, 0x7ee02, 0x7ee42,
+    0x7ee82, 0x7eec1, 0x7ef02, 0x7ef62, 0x7ef81, 0x7efe2, 0x7f022, 0x7f042, 0x7f082, 0x7f0c2,
+    0x7f102, 0x7f182, 0x7f1c2, 0x7f202, 0x7f241, 0x7f282, 0x7f2c1, 0x7f302, 0x7f342, 0x7f382,
+    0x7f3c2, 0x7f402, 0x7f442, 0x7f482, 0x7f4c1, 0x7f582, 0x7f5c2, 0x7f602, 0x7f642, 0x7f682,
+    0x7f6c1, 0x7f742, 0x7f782, 0x7f7c2, 0x7f802, 0x7f842, 0x7f882, 0x7f8c1, 0x7f902, 0x7f942,
+    0x7f982, 0x7f9c2, 0x7fa02, 0x7fa42, 0x7fa82, 0x7fac1, 0x7fb02, 0x7fb42, 0x7fb81, 0x7fbc1,
+    0x7fc82, 0x7fcc2, 0x7fd02, 0x7fd82, 0x7fdc2, 0x7fe02, 0x7fe41, 0x7fe82, 0x7fec1, 0x7ff02,
+    0x7ff41, 0x7ffa2, 0x80001, 0x80041, 0x800a1, 0x800e1, 0x80121, 0x80161, 0x801a1, 0x801e1,
+    0x80221, 0x80261, 0x802a1, 0x80461, 0x805e2, 0x80921, 0x80962, 0x809a3, 0x80be1, 0x80ce2,
+    0x80d23, 0x80da2, 0x80de3, 0x80f22, 0x80fa2, 0x811e2, 0x81222, 0x81262, 0x815e4, 0x817e1,
+    0x81c21, 0x81c61, 0x81d21, 0x81d61, 0x81da1, 0x81de1, 0x81e21, 0x81e61, 0x81ea1, 0x81ee1,
+    0x81f21, 0x81f61, 0x81fa1, 0x81fe1, 0x82021, 0x82061, 0x820a1, 0x820e1, 0x82121, 0x82161,
+    0x821a1, 0x821e1, 0x82221, 0x82261, 0x822a1, 0x822e1, 0x82321, 0x82361, 0x823a1, 0x82421,
+    0x82461, 0x824a1, 0x824e1, 0x82521, 0x82561, 0x825a1, 0x825e1, 0x82621, 0x82661, 0x826a1,
+    0x826e1, 0x82721, 0x82a22, 0x84023, 0x84063, 0x840a1, 0x840e2, 0x84163, 0x841a3, 0x841e1,
+    0x84262, 0x842a1, 0x842e1, 0x84321, 0x84361, 0x843a1, 0x843e1, 0x84421, 0x84461, 0x844a1,
+    0x844e1, 0x84561, 0x845a2, 0x84661, 0x846a1, 0x846e1, 0x84721, 0x84761, 0x84822, 0x84863,
+    0x848a2, 0x84921, 0x84981, 0x84a21, 0x84a81, 0x84ac1, 0x84b21, 0x84b61, 0x84be1, 0x84c21,
+    0x84c61, 0x84ce1, 0x84d21, 0x84d61, 0x84da1, 0x84de1, 0x84e21, 0x84e61, 0x84ee3, 0x84f21,
+    0x84f61, 0x84fa1, 0x84fe1, 0x85021, 0x85161, 0x851a1, 0x851e1, 0x85221, 0x85261, 0x85423,
+    0x85463, 0x854a4, 0x854e3, 0x85523, 0x85563, 0x855a3, 0x855e3, 0x85623, 0x85663, 0x856a3,
+    0x856e3, 0x85723, 0x85763, 0x857a3, 0x857e2, 0x85821, 0x85862, 0x858a3, 0x858e2, 0x85921,
+    0x85962, 0x859a3, 0x859e4, 0x85a22, 0x85a61, 0x85aa2, 0x85ae3, 0x85b21, 0x85b61, 0x85ba1,
+    0x85be1, 0x85c21, 0x85c62, 0x85ca3, 0x85ce2, 0x85d21, 0x85d62, 0x85da3, 0x85de4, 0x85e22,
+    0x85e61, 0x85ea2, 0x85ee3, 0x85f21, 0x85f61, 0x85fa1, 0x85fe1, 0x86263, 0x86682, 0x866c2,
+    0x86b82, 0x87342, 0x87382, 0x873c2, 0x88102, 0x88242, 0x88302, 0x88902, 0x88982, 0x88b22,
+    0x88b63, 0x88be2, 0x88c23, 0x89042, 0x89102, 0x891c2, 0x89242, 0x89802, 0x89882, 0x89b42,
+    0x89b82, 0x89bc2, 0x89c02, 0x89c42, 0x89d02, 0x89d42, 0x89e02, 0x89e42, 0x8a002, 0x8a042,
+    0x8a102, 0x8a142, 0x8a202, 0x8a242, 0x8ab02, 0x8ab42, 0x8ab82, 0x8abc2, 0x8b802, 0x8b842,
+    0x8b882, 0x8b8c2, 0x8ba82, 0x8bac2, 0x8bb02, 0x8bb42, 0x8ca41, 0x8ca81, 0x91821, 0x91861,
+    0x918a1, 0x918e1, 0x91921, 0x91961, 0x919a1, 0x919e1, 0x91a21, 0x91a62, 0x91aa2, 0x91ae2,
+    0x91b22, 0x91b62, 0x91ba2, 0x91be2, 0x91c22, 0x91c62, 0x91ca2, 0x91ce2, 0x91d23, 0x91d63,
+    0x91da3, 0x91de3, 0x91e23, 0x91e63, 0x91ea3, 0x91ee3, 0x91f23, 0x91f64, 0x91fa4, 0x91fe4,
+    0x92024, 0x92064, 0x920a4, 0x920e4, 0x92124, 0x92164, 0x921a4, 0x921e4, 0x92222, 0x92262,
+    0x922a2, 0x922e2, 0x92322, 0x92362, 0x923a2, 0x923e2, 0x92422, 0x92463, 0x924a3, 0x924e3,
+    0x92523, 0x92563, 0x925a3, 0x925e3, 0x92623, 0x92663, 0x926a3, 0x926e3, 0x92723, 0x92763,
+    0x927a3, 0x927e3, 0x92823, 0x92863, 0x928a3, 0x928e3, 0x92923, 0x92963, 0x929a3, 0x929e3,
+    0x92a23, 0x92a63, 0x92aa3, 0x92ae3, 0x92b23, 0x92b63, 0x92ba3, 0x92be3, 0x92c23, 0x92c63,
+    0x92ca3, 0x92ce3, 0x92d23, 0x92d63, 0x92da1, 0x92de1, 0x92e21, 0x92e61, 0x92ea1, 0x92ee1,
+    0x92f21, 0x92f61, 0x92fa1, 0x92fe1, 0x93021, 0x93061, 0x930a1, 0x930e1, 0x93121, 0x93161,
+    0x931a1, 0x931e1, 0x93221, 0x93261, 0x932a1, 0x932e1, 0x93321, 0x93361, 0x933a1, 0x933e1,
+    0x93421, 0x93461, 0x934a1, 0x934e1, 0x93521, 0x93561, 0x935a1, 0x935e1, 0x93621, 0x93661,
+    0x936a1, 0x936e1, 0x93721, 0x93761, 0x937a1, 0x937e1, 0x93821, 0x93861, 0x938a1, 0x938e1,
+    0x93921, 0x93961, 0x939a1, 0x939e1, 0x93a21, 0x93a61, 0x93aa1, 0xa8324, 0xa9d23, 0xa9d62,
+    0xa9da3, 0xab702, 0xb1f21, 0xb1f61, 0xb5be1, 0xba7e1, 0xbbce1, 0xbc021, 0xbc061, 0xbc0a1,
+    0xbc0e1, 0xbc121, 0xbc161, 0xbc1a1, 0xbc1e1, 0xbc221, 0xbc261, 0xbc2a1, 0xbc2e1, 0xbc321,
+    0xbc361, 0xbc3a1, 0xbc3e1, 0xbc421, 0xbc461, 0xbc4a1, 0xbc4e1, 0xbc521, 0xbc561, 0xbc5a1,
+    0xbc5e1, 0xbc621, 0xbc661, 0xbc6a1, 0xbc6e1, 0xbc721, 0xbc761, 0xbc7a1, 0xbc7e1, 0xbc821,
+    0xbc861, 0xbc8a1, 0xbc8e1, 0xbc921, 0xbc961, 0xbc9a1, 0xbc9e1, 0xbca21, 0xbca61, 0xbcaa1,
+    0xbcae1, 0xbcb21, 0xbcb61, 0xbcba1, 0xbcbe1, 0xbcc21, 0xbcc61, 0xbcca1, 0xbcce1, 0xbcd21,
+    0xbcd61, 0xbcda1, 0xbcde1, 0xbce21, 0xbce61, 0xbcea1, 0xbcee1, 0xbcf21, 0xbcf61, 0xbcfa1,
+    0xbcfe1, 0xbd021, 0xbd061, 0xbd0a1, 0xbd0e1, 0xbd121, 0xbd161, 0xbd1a1, 0xbd1e1, 0xbd221,
+    0xbd261, 0xbd2a1, 0xbd2e1, 0xbd321, 0xbd361, 0xbd3a1, 0xbd3e1, 0xbd421, 0xbd461, 0xbd4a1,
+    0xbd4e1, 0xbd521, 0xbd561, 0xbd5a1, 0xbd5e1, 0xbd621, 0xbd661, 0xbd6a1, 0xbd6e1, 0xbd721,
+    0xbd761, 0xbd7a1, 0xbd7e1, 0xbd821, 0xbd861, 0xbd8a1, 0xbd8e1, 0xbd921, 0xbd961, 0xbd9a1,
+    0xbd9e1, 0xbda21, 0xbda61, 0xbdaa1, 0xbdae1, 0xbdb21, 0xbdb61, 0xbdba1, 0xbdbe1, 0xbdc21,
+    0xbdc61, 0xbdca1, 0xbdce1, 0xbdd21, 0xbdd61, 0xbdda1, 0xbdde1, 0xbde21, 0xbde61, 0xbdea1,
+    0xbdee1, 0xbdf21, 0xbdf61, 0xbdfa1, 0xbdfe1, 0xbe021, 0xbe061, 0xbe0a1, 0xbe0e1, 0xbe121,
+    0xbe161, 0xbe1a1, 0xbe1e1, 0xbe221, 0xbe261, 0xbe2a1, 0xbe2e1, 0xbe321, 0xbe361, 0xbe3a1,
+    0xbe3e1, 0xbe421, 0xbe461, 0xbe4a1, 0xbe4e1, 0xbe521, 0xbe561, 0xbe5a1, 0xbe5e1, 0xbe621,
+    0xbe661, 0xbe6a1, 0xbe6e1, 0xbe721, 0xbe761, 0xbe7a1, 0xbe7e1, 0xbe821, 0xbe861, 0xbe8a1,
+    0xbe8e1, 0xbe921, 0xbe961, 0xbe9a1, 0xbe9e1, 0xbea21, 0xbea61, 0xbeaa1, 0xbeae1, 0xbeb21,
+    0xbeb61, 0xbeba1, 0xbebe1, 0xbec21, 0xbec61, 0xbeca1, 0xbece1, 0xbed21, 0xbed61, 0xbeda1,
+    0xbede1, 0xbee21, 0xbee61, 0xbeea1, 0xbeee1, 0xbef21, 0xbef61, 0xbefa1, 0xbefe1, 0xbf021,
+    0xbf061, 0xbf0a1, 0xbf0e1, 0xbf121, 0xbf161, 0xbf1a1, 0xbf1e1, 0xbf221, 0xbf261, 0xbf2a1,
+    0xbf2e1, 0xbf321, 0xbf361, 0xbf3a1, 0xbf3e1, 0xbf421, 0xbf461, 0xbf4a1, 0xbf4e1, 0xbf521,
+    0xbf561, 0xc0021, 0xc0da1, 0xc0e21, 0xc0e61, 0xc0ea1, 0xc1302, 0xc1382, 0xc1402, 0xc1482,
+    0xc1502, 0xc1582, 0xc1602, 0xc1682, 0xc1702, 0xc1782, 0xc1802, 0xc1882, 0xc1942, 0xc19c2,
+    0xc1a42, 0xc1c02, 0xc1c42, 0xc1cc2, 0xc1d02, 0xc1d82, 0xc1dc2, 0xc1e42, 0xc1e82, 0xc1f02,
+    0xc1f42, 0xc2502, 0xc26e2, 0xc2722, 0xc2782, 0xc27e2, 0xc2b02, 0xc2b82, 0xc2c02, 0xc2c82,
+    0xc2d02, 0xc2d82, 0xc2e02, 0xc2e82, 0xc2f02, 0xc2f82, 0xc3002, 0xc3082, 0xc3142, 0xc31c2,
+    0xc3242, 0xc3402, 0xc3442, 0xc34c2, 0xc3502, 0xc3582, 0xc35c2, 0xc3642, 0xc3682, 0xc3702,
+    0xc3742, 0xc3d02, 0xc3dc2, 0xc3e02, 0xc3e42, 0xc3e82, 0xc3f82, 0xc3fe2, 0xc4c61, 0xc4ca1,
+    0xc4ce1, 0xc4d21, 0xc4d61, 0xc4da1, 0xc4de1, 0xc4e21, 0xc4e61, 0xc4ea1, 0xc4ee1, 0xc4f21,
+    0xc4f61, 0xc4fa1, 0xc4fe1, 0xc5021, 0xc5061, 0xc50a1, 0xc50e1, 0xc5121, 0xc5161, 0xc51a1,
+    0xc51e1, 0xc5221, 0xc5261, 0xc52a1, 0xc52e1, 0xc5321, 0xc5361, 0xc53a1, 0xc53e1, 0xc5421,
+    0xc5461, 0xc54a1, 0xc54e1, 0xc5521, 0xc5561, 0xc55a1, 0xc55e1, 0xc5621, 0xc5661, 0xc56a1,
+    0xc56e1, 0xc5721, 0xc5761, 0xc57a1, 0xc57e1, 0xc5821, 0xc5861, 0xc58a1, 0xc58e1, 0xc5921,
+    0xc5961, 0xc59a1, 0xc59e1, 0xc5a21, 0xc5a61, 0xc5aa1, 0xc5ae1, 0xc5b21, 0xc5b61, 0xc5ba1,
+    0xc5be1, 0xc5c21, 0xc5c61, 0xc5ca1, 0xc5ce1, 0xc5d21, 0xc5d61, 0xc5da1, 0xc5de1, 0xc5e21,
+    0xc5e61, 0xc5ea1, 0xc5ee1, 0xc5f21, 0xc5f61, 0xc5fa1, 0xc5fe1, 0xc6021, 0xc6061, 0xc60a1,
+    0xc60e1, 0xc6121, 0xc6161, 0xc61a1, 0xc61e1, 0xc6221, 0xc6261, 0xc62a1, 0xc62e1, 0xc6321,
+    0xc6361, 0xc63a1, 0xc64a1, 0xc64e1, 0xc6521, 0xc6561, 0xc65a1, 0xc65e1, 0xc6621, 0xc6661,
+    0xc66a1, 0xc66e1, 0xc6721, 0xc6761, 0xc67a1, 0xc67e1, 0xc8023, 0xc8063, 0xc80a3, 0xc80e3,
+    0xc8123, 0xc8163, 0xc81a3, 0xc81e3, 0xc8223, 0xc8263, 0xc82a3, 0xc82e3, 0xc8323, 0xc8363,
+    0xc83a4, 0xc83e4, 0xc8424, 0xc8464, 0xc84a4, 0xc84e4, 0xc8524, 0xc8564, 0xc85a4, 0xc85e4,
+    0xc8624, 0xc8664, 0xc86a4, 0xc86e4, 0xc8724, 0xc8767, 0xc87a6, 0xc8823, 0xc8863, 0xc88a3,
+    0xc88e3, 0xc8923, 0xc8963, 0xc89a3, 0xc89e3, 0xc8a23, 0xc8a63, 0xc8aa3, 0xc8ae3, 0xc8b23,
+    0xc8b63, 0xc8ba3, 0xc8be3, 0xc8c23, 0xc8c63, 0xc8ca3, 0xc8ce3, 0xc8d23, 0xc8d63, 0xc8da3,
+    0xc8de3, 0xc8e23, 0xc8e63, 0xc8ea3, 0xc8ee3, 0xc8f23, 0xc8f63, 0xc8fa3, 0xc8fe3, 0xc9023,
+    0xc9063, 0xc90a3, 0xc90e3, 0xc9121, 0xc9161, 0xc91a1, 0xc91e1, 0xc9423, 0xc9462, 0xc94a2,
+    0xc94e2, 0xc9522, 0xc9562, 0xc95a2, 0xc95e2, 0xc9622, 0xc9662, 0xc96a2, 0xc96e2, 0xc9722,
+    0xc9762, 0xc97a2, 0xc97e2, 0xc9821, 0xc9861, 0xc98a1, 0xc98e1, 0xc9921, 0xc9961, 0xc99a1,
+    0xc99e1, 0xc9a21, 0xc9a61, 0xc9aa1, 0xc9ae1, 0xc9b21, 0xc9b61, 0xc9ba2, 0xc9be2, 0xc9c22,
+    0xc9c62, 0xc9ca2, 0xc9ce2, 0xc9d22, 0xc9d62, 0xc9da2, 0xc9de2, 0xc9e22, 0xc9e62, 0xc9ea2,
+    0xc9ee2, 0xc9f25, 0xc9f64, 0xc9fa2, 0xca021, 0xca061, 0xca0a1, 0xca0e1, 0xca121, 0xca161,
+    0xca1a1, 0xca1e1, 0xca221, 0xca261, 0xca2a1, 0xca2e1, 0xca321, 0xca361, 0xca3a1, 0xca3e1,
+    0xca421, 0xca461, 0xca4a1, 0xca4e1, 0xca521, 0xca561, 0xca5a1, 0xca5e1, 0xca621, 0xca661,
+    0xca6a1, 0xca6e1, 0xca721, 0xca761, 0xca7a1, 0xca7e1, 0xca821, 0xca861, 0xca8a1, 0xca8e1,
+    0xca921, 0xca961, 0xca9a1, 0xca9e1, 0xcaa21, 0xcaa61, 0xcaaa1, 0xcaae1, 0xcab21, 0xcab61,
+    0xcaba1, 0xcabe1, 0xcac21, 0xcac62, 0xcaca2, 0xcace2, 0xcad22, 0xcad62, 0xcada2, 0xcade2,
+    0xcae22, 0xcae62, 0xcaea2, 0xcaee2, 0xcaf22, 0xcaf62, 0xcafa2, 0xcafe2, 0xcb022, 0xcb062,
+    0xcb0a2, 0xcb0e2, 0xcb122, 0xcb162, 0xcb1a2, 0xcb1e2, 0xcb222, 0xcb263, 0xcb2a3, 0xcb2e3,
+    0xcb322, 0xcb363, 0xcb3a2, 0xcb3e3, 0xcb421, 0xcb461, 0xcb4a1, 0xcb4e1, 0xcb521, 0xcb561,
+    0xcb5a1, 0xcb5e1, 0xcb621, 0xcb661, 0xcb6a1, 0xcb6e1, 0xcb721, 0xcb761, 0xcb7a1, 0xcb7e1,
+    0xcb821, 0xcb861, 0xcb8a1, 0xcb8e1, 0xcb921, 0xcb961, 0xcb9a1, 0xcb9e1, 0xcba21, 0xcba61,
+    0xcbaa1, 0xcbae1, 0xcbb21, 0xcbb61, 0xcbba1, 0xcbbe1, 0xcbc21, 0xcbc61, 0xcbca1, 0xcbce1,
+    0xcbd21, 0xcbd61, 0xcbda1, 0xcbde1, 0xcbe21, 0xcbe61, 0xcbea1, 0xcbee1, 0xcbf21, 0xcbf61,
+    0xcbfa1, 0xcbfe2, 0xcc024, 0xcc064, 0xcc0a4, 0xcc0e3, 0xcc124, 0xcc163, 0xcc1a3, 0xcc1e5,
+    0xcc224, 0xcc263, 0xcc2a3, 0xcc2e3, 0xcc324, 0xcc364, 0xcc3a3, 0xcc3e3, 0xcc422, 0xcc463,
+    0xcc4a4, 0xcc4e4, 0xcc522, 0xcc565, 0xcc5a6, 0xcc5e5, 0xcc623, 0xcc665, 0xcc6a5, 0xcc6e4,
+    0xcc723, 0xcc763, 0xcc7a3, 0xcc7e4, 0xcc825, 0xcc864, 0xcc8a3, 0xcc8e3, 0xcc923, 0xcc962,
+    0xcc9a2, 0xcc9e2, 0xcca22, 0xcca63, 0xccaa3, 0xccae5, 0xccb23, 0xccb64, 0xccba5, 0xccbe3,
+    0xccc22, 0xccc62, 0xccca5, 0xccce4, 0xccd25, 0xccd63, 0xccda5, 0xccde2, 0xcce23, 0xcce63,
+    0xccea3, 0xccee3, 0xccf23, 0xccf64, 0xccfa3, 0xccfe2, 0xcd023, 0xcd063, 0xcd0a3, 0xcd0e4,
+    0xcd123, 0xcd163, 0xcd1a3, 0xcd1e5, 0xcd224, 0xcd262, 0xcd2a5, 0xcd2e2, 0xcd324, 0xcd364,
+    0xcd3a3, 0xcd3e3, 0xcd423, 0xcd464, 0xcd4a2, 0xcd4e3, 0xcd524, 0xcd562, 0xcd5a5, 0xcd5e3,
+    0xcd622, 0xcd662, 0xcd6a2, 0xcd6e2, 0xcd722, 0xcd762, 0xcd7a2, 0xcd7e2, 0xcd822, 0xcd862,
+    0xcd8a3, 0xcd8e3, 0xcd923, 0xcd963, 0xcd9a3, 0xcd9e3, 0xcda23, 0xcda63, 0xcdaa3, 0xcdae3,
+    0xcdb23, 0xcdb63, 0xcdba3, 0xcdbe3, 0xcdc23, 0xcdc63, 0xcdca2, 0xcdce2, 0xcdd23, 0xcdd62,
+    0xcdda2, 0xcdde2, 0xcde23, 0xcde63, 0xcdea2, 0xcdee2, 0xcdf22, 0xcdf62, 0xcdfa2, 0xcdfe4,
+    0xce022, 0xce062, 0xce0a2, 0xce0e2, 0xce122, 0xce162, 0xce1a2, 0xce1e2, 0xce223, 0xce264,
+    0xce2a2, 0xce2e2, 0xce322, 0xce362, 0xce3a2, 0xce3e2, 0xce422, 0xce463, 0xce4a3, 0xce4e3,
+    0xce523, 0xce562, 0xce5a2, 0xce5e2, 0xce622, 0xce662, 0xce6a2, 0xce6e2, 0xce722, 0xce762,
+    0xce7a2, 0xce7e3, 0xce823, 0xce862, 0xce8a3, 0xce8e3, 0xce923, 0xce962, 0xce9a3, 0xce9e3,
+    0xcea24, 0xcea62, 0xceaa3, 0xceae3, 0xceb23, 0xceb63, 0xceba5, 0xcebe6, 0xcec22, 0xcec62,
+    0xceca2, 0xcece2, 0xced22, 0xced62, 0xceda2, 0xcede2, 0xcee22, 0xcee62, 0xceea2, 0xceee2,
+    0xcef22, 0xcef62, 0xcefa2, 0xcefe2, 0xcf022, 0xcf062, 0xcf0a4, 0xcf0e2, 0xcf122, 0xcf162,
+    0xcf1a4, 0xcf1e3, 0xcf222, 0xcf262, 0xcf2a2, 0xcf2e2, 0xcf322, 0xcf362, 0xcf3a2, 0xcf3e2,
+    0xcf422, 0xcf462, 0xcf4a3, 0xcf4e2, 0xcf522, 0xcf563, 0xcf5a3, 0xcf5e2, 0xcf624, 0xcf663,
+    0xcf6a2, 0xcf6e2, 0xcf722, 0xcf762, 0xcf7a3, 0xcf7e3, 0xcf822, 0xcf862, 0xcf8a2, 0xcf8e2,
+    0xcf922, 0xcf962, 0xcf9a2, 0xcf9e2, 0xcfa22, 0xcfa63, 0xcfaa3, 0xcfae3, 0xcfb23, 0xcfb63,
+    0xcfba3, 0xcfbe3, 0xcfc23, 0xcfc63, 0xcfca3, 0xcfce3, 0xcfd23, 0xcfd63, 0xcfda3, 0xcfde3,
+    0xcfe23, 0xcfe63, 0xcfea3, 0xcfee3, 0xcff23, 0xcff63, 0xcffa3, 0xcffe3, 0x29a721, 0x29a761,
+    0x29dc21, 0x29fca1, 0x29fce1, 0x29fd21, 0x29fe21, 0x29fe61, 0x2ad721, 0x2ad761, 0x2ad7a1,
+    0x2ad7e1, 0x2ada61, 0x3e4001, 0x3e4041, 0x3e4081, 0x3e40c1, 0x3e4101, 0x3e4141, 0x3e4181,
+    0x3e41c1, 0x3e4201, 0x3e4241, 0x3e4281, 0x3e42c1, 0x3e4301, 0x3e4341, 0x3e4381, 0x3e43c1,
+    0x3e4401, 0x3e4441, 0x3e4481, 0x3e44c1, 0x3e4501, 0x3e4541, 0x3e4581, 0x3e45c1, 0x3e4601,
+    0x3e4641, 0x3e4681, 0x3e46c1, 0x3e4701, 0x3e4741, 0x3e4781, 0x3e47c1, 0x3e4801, 0x3e4841,
+    0x3e4881, 0x3e48c1, 0x3e4901, 0x3e4941, 0x3e4981, 0x3e49c1, 0x3e4a01, 0x3e4a41, 0x3e4a81,
+    0x3e4ac1, 0x3e4b01, 0x3e4b41, 0x3e4b81, 0x3e4bc1, 0x3e4c01, 0x3e4c41, 0x3e4c81, 0x3e4cc1,
+    0x3e4d01, 0x3e4d41, 0x3e4d81, 0x3e4dc1, 0x3e4e01, 0x3e4e41, 0x3e4e81, 0x3e4ec1, 0x3e4f01,
+    0x3e4f41, 0x3e4f81, 0x3e4fc1, 0x3e5001, 0x3e5041, 0x3e5081, 0x3e50c1, 0x3e5101, 0x3e5141,
+    0x3e5181, 0x3e51c1, 0x3e5201, 0x3e5241, 0x3e5281, 0x3e52c1, 0x3e5301, 0x3e5341, 0x3e5381,
+    0x3e53c1, 0x3e5401, 0x3e5441, 0x3e5481, 0x3e54c1, 0x3e5501, 0x3e5541, 0x3e5581, 0x3e55c1,
+    0x3e5601, 0x3e5641, 0x3e5681, 0x3e56c1, 0x3e5701, 0x3e5741, 0x3e5781, 0x3e57c1, 0x3e5801,
+    0x3e5841, 0x3e5881, 0x3e58c1, 0x3e5901, 0x3e5941, 0x3e5981, 0x3e59c1, 0x3e5a01, 0x3e5a41,
+    0x3e5a81, 0x3e5ac1, 0x3e5b01, 0x3e5b41, 0x3e5b81, 0x3e5bc1, 0x3e5c01, 0x3e5c41, 0x3e5c81,
+    0x3e5cc1, 0x3e5d01, 0x3e5d41, 0x3e5d81, 0x3e5dc1, 0x3e5e01, 0x3e5e41, 0x3e5e81, 0x3e5ec1,
+    0x3e5f01, 0x3e5f41, 0x3e5f81, 0x3e5fc1, 0x3e6001, 0x3e6041, 0x3e6081, 0x3e60c1, 0x3e6101,
+    0x3e6141, 0x3e6181, 0x3e61c1, 0x3e6201, 0x3e6241, 0x3e6281, 0x3e62c1, 0x3e6301, 0x3e6341,
+    0x3e6381, 0x3e63c1, 0x3e6401, 0x3e6441, 0x3e6481, 0x3e64c1, 0x3e6501, 0x3e6541, 0x3e6581,
+    0x3e65c1, 0x3e6601, 0x3e6641, 0x3e6681, 0x3e66c1, 0x3e6701, 0x3e6741, 0x3e6781, 0x3e67c1,
+    0x3e6801, 0x3e6841, 0x3e6881, 0x3e68c1, 0x3e6901, 0x3e6941, 0x3e6981, 0x3e69c1, 0x3e6a01,
+    0x3e6a41, 0x3e6a81, 0x3e6ac1, 0x3e6b01, 0x3e6b41, 0x3e6b81, 0x3e6bc1, 0x3e6c01, 0x3e6c41,
+    0x3e6c81, 0x3e6cc1, 0x3e6d01, 0x3e6d41, 0x3e6d81, 0x3e6dc1, 0x3e6e01, 0x3e6e41, 0x3e6e81,
+    0x3e6ec1, 0x3e6f01, 0x3e6f41, 0x3e6f81, 0x3e6fc1, 0x3e7001, 0x3e7041, 0x3e7081, 0x3e70c1,
+    0x3e7101, 0x3e7141, 0x3e7181, 0x3e71c1, 0x3e7201, 0x3e7241, 0x3e7281, 0x3e72c1, 0x3e7301,
+    0x3e7341, 0x3e7381, 0x3e73c1, 0x3e7401, 0x3e7441, 0x3e7481, 0x3e74c1, 0x3e7501, 0x3e7541,
+    0x3e7581, 0x3e75c1, 0x3e7601, 0x3e7641, 0x3e7681, 0x3e76c1, 0x3e7701, 0x3e7741, 0x3e7781,
+    0x3e77c1, 0x3e7801, 0x3e7841, 0x3e7881, 0x3e78c1, 0x3e7901, 0x3e7941, 0x3e7981, 0x3e79c1,
+    0x3e7a01, 0x3e7a41, 0x3e7a81, 0x3e7ac1, 0x3e7b01, 0x3e7b41, 0x3e7b81, 0x3e7bc1, 0x3e7c01,
+    0x3e7c41, 0x3e7c81, 0x3e7cc1, 0x3e7d01, 0x3e7d41, 0x3e7d81, 0x3e7dc1, 0x3e7e01, 0x3e7e41,
+    0x3e7e81, 0x3e7ec1, 0x3e7f01, 0x3e7f41, 0x3e7f81, 0x3e7fc1, 0x3e8001, 0x3e8041, 0x3e8081,
+    0x3e80c1, 0x3e8101, 0x3e8141, 0x3e8181, 0x3e81c1, 0x3e8201, 0x3e8241, 0x3e8281, 0x3e82c1,
+    0x3e8301, 0x3e8341, 0x3e8401, 0x3e8481, 0x3e8541, 0x3e8581, 0x3e85c1, 0x3e8601, 0x3e8641,
+    0x3e8681, 0x3e86c1, 0x3e8701, 0x3e8741, 0x3e8781, 0x3e8801, 0x3e8881, 0x3e8941, 0x3e8981,
+    0x3e8a81, 0x3e8ac1, 0x3e8b01, 0x3e8b41, 0x3e8b81, 0x3e8bc1, 0x3e8c01, 0x3e8c41, 0x3e8c81,
+    0x3e8cc1, 0x3e8d01, 0x3e8d41, 0x3e8d81, 0x3e8dc1, 0x3e8e01, 0x3e8e41, 0x3e8e81, 0x3e8ec1,
+    0x3e8f01, 0x3e8f41, 0x3e8f81, 0x3e8fc1, 0x3e9001, 0x3e9041, 0x3e9081, 0x3e90c1, 0x3e9101,
+    0x3e9141, 0x3e9181, 0x3e91c1, 0x3e9201, 0x3e9241, 0x3e9281, 0x3e92c1, 0x3e9301, 0x3e9341,
+    0x3e9381, 0x3e93c1, 0x3e9401, 0x3e9441, 0x3e9481, 0x3e94c1, 0x3e9501, 0x3e9541, 0x3e9581,
+    0x3e95c1, 0x3e9601, 0x3e9641, 0x3e9681, 0x3e96c1, 0x3e9701, 0x3e9741, 0x3e9781, 0x3e97c1,
+    0x3e9801, 0x3e9841, 0x3e9881, 0x3e98c1, 0x3e9901, 0x3e9941, 0x3e9981, 0x3e99c1, 0x3e9a01,
+    0x3e9a41, 0x3e9a81, 0x3e9ac1, 0x3e9b01, 0x3e9b41, 0x3e9c01, 0x3e9c41, 0x3e9c81, 0x3e9cc1,
+    0x3e9d01, 0x3e9d41, 0x3e9d81, 0x3e9dc1, 0x3e9e01, 0x3e9e41, 0x3e9e81, 0x3e9ec1, 0x3e9f01,
+    0x3e9f41, 0x3e9f81, 0x3e9fc1, 0x3ea001, 0x3ea041, 0x3ea081, 0x3ea0c1, 0x3ea101, 0x3ea141,
+    0x3ea181, 0x3ea1c1, 0x3ea201, 0x3ea241, 0x3ea281, 0x3ea2c1, 0x3ea301, 0x3ea341, 0x3ea381,
+    0x3ea3c1, 0x3ea401, 0x3ea441, 0x3ea481, 0x3ea4c1, 0x3ea501, 0x3ea541, 0x3ea581, 0x3ea5c1,
+    0x3ea601, 0x3ea641, 0x3ea681, 0x3ea6c1, 0x3ea701, 0x3ea741, 0x3ea781, 0x3ea7c1, 0x3ea801,
+    0x3ea841, 0x3ea881, 0x3ea8c1, 0x3ea901, 0x3ea941, 0x3ea981, 0x3ea9c1, 0x3eaa01, 0x3eaa41,
+    0x3eaa81, 0x3eaac1, 0x3eab01, 0x3eab41, 0x3eab81, 0x3eabc1, 0x3eac01, 0x3eac41, 0x3eac81,
+    0x3eacc1, 0x3ead01, 0x3ead41, 0x3ead81, 0x3eadc1, 0x3eae01, 0x3eae41, 0x3eae81, 0x3eaec1,
+    0x3eaf01, 0x3eaf41, 0x3eaf81, 0x3eafc1, 0x3eb001, 0x3eb041, 0x3eb081, 0x3eb0c1, 0x3eb101,
+    0x3eb141, 0x3eb181, 0x3eb1c1, 0x3eb201, 0x3eb241, 0x3eb281, 0x3eb2c1, 0x3eb301, 0x3eb341,
+    0x3eb381, 0x3eb3c1, 0x3eb401, 0x3eb441, 0x3eb481, 0x3eb4c1, 0x3eb501, 0x3eb541, 0x3eb581,
+    0x3eb5c1, 0x3eb601, 0x3eb641, 0x3ec022, 0x3ec062, 0x3ec0a2, 0x3ec0e3, 0x3ec123, 0x3ec162,
+    0x3ec1a2, 0x3ec4e2, 0x3ec522, 0x3ec562, 0x3ec5a2, 0x3ec5e2, 0x3ec742, 0x3ec7c2, 0x3ec821,
+    0x3ec861, 0x3ec8a1, 0x3ec8e1, 0x3ec921, 0x3ec961, 0x3ec9a1, 0x3ec9e1, 0x3eca21, 0x3eca61,
+    0x3eca82, 0x3ecac2, 0x3ecb02, 0x3ecb42, 0x3ecb82, 0x3ecbc2, 0x3ecc02, 0x3ecc42, 0x3ecc82,
+    0x3eccc2, 0x3ecd02, 0x3ecd42, 0x3ecd82, 0x3ece02, 0x3ece42, 0x3ece82, 0x3ecec2, 0x3ecf02,
+    0x3ecf82, 0x3ed002, 0x3ed042, 0x3ed0c2, 0x3ed102, 0x3ed182, 0x3ed1c2, 0x3ed202, 0x3ed242,
+    0x3ed282, 0x3ed2c2, 0x3ed302, 0x3ed342, 0x3ed382, 0x3ed3e2, 0x3ed421, 0x3ed461, 0x3ed4a1,
+    0x3ed4e1, 0x3ed521, 0x3ed561, 0x3ed5a1, 0x3ed5e1, 0x3ed621, 0x3ed661, 0x3ed6a1, 0x3ed6e1,
+    0x3ed721, 0x3ed761, 0x3ed7a1, 0x3ed7e1, 0x3ed821, 0x3ed861, 0x3ed8a1, 0x3ed8e1, 0x3ed921,
+    0x3ed961, 0x3ed9a1, 0x3ed9e1, 0x3eda21, 0x3eda61, 0x3edaa1, 0x3edae1, 0x3edb21, 0x3edb61,
+    0x3edba1, 0x3edbe1, 0x3edc21, 0x3edc61, 0x3edca1, 0x3edce1, 0x3edd21, 0x3edd61, 0x3edda1,
+    0x3edde1, 0x3ede21, 0x3ede61, 0x3edea1, 0x3edee1, 0x3edf21, 0x3edf61, 0x3edfa1, 0x3edfe1,
+    0x3ee021, 0x3ee061, 0x3ee0a1, 0x3ee0e1, 0x3ee121, 0x3ee161, 0x3ee1a1, 0x3ee1e1, 0x3ee221,
+    0x3ee261, 0x3ee2a1, 0x3ee2e1, 0x3ee321, 0x3ee361, 0x3ee3a1, 0x3ee3e1, 0x3ee421, 0x3ee461,
+    0x3ee4a1, 0x3ee4e1, 0x3ee521, 0x3ee561, 0x3ee5a1, 0x3ee5e1, 0x3ee621, 0x3ee661, 0x3ee6a1,
+    0x3ee6e1, 0x3ee721, 0x3ee761, 0x3ee7a1, 0x3ee7e1, 0x3ee821, 0x3ee861, 0x3ee8a1, 0x3ee8e1,
+    0x3ee921, 0x3ee961, 0x3ee9a1, 0x3ee9e1, 0x3eea21, 0x3eea61, 0x3eeaa1, 0x3eeae1, 0x3eeb21,
+    0x3eeb61, 0x3eeba1, 0x3eebe1, 0x3eec21, 0x3eec61, 0x3ef4e1, 0x3ef521, 0x3ef561, 0x3ef5a1,
+    0x3ef5e1, 0x3ef621, 0x3ef661, 0x3ef6a1, 0x3ef6e1, 0x3ef721, 0x3ef761, 0x3ef7a1, 0x3ef7e1,
+    0x3ef821, 0x3ef861, 0x3ef8a1, 0x3ef8e1, 0x3ef921, 0x3ef961, 0x3ef9a1, 0x3ef9e1, 0x3efa21,
+    0x3efa61, 0x3efaa2, 0x3efae2, 0x3efb22, 0x3efb62, 0x3efba2, 0x3efbe2, 0x3efc22, 0x3efc62,
+    0x3efca2, 0x3efce2, 0x3efd22, 0x3efd62, 0x3efda2, 0x3efde2, 0x3efe22, 0x3efe62, 0x3efea2,
+    0x3efee2, 0x3eff21, 0x3eff61, 0x3effa1, 0x3effe1, 0x3f0022, 0x3f0062, 0x3f00a2, 0x3f00e2,
+    0x3f0122, 0x3f0162, 0x3f01a2, 0x3f01e2, 0x3f0222, 0x3f0262, 0x3f02a2, 0x3f02e2, 0x3f0322,
+    0x3f0362, 0x3f03a2, 0x3f03e2, 0x3f0422, 0x3f0462, 0x3f04a2, 0x3f04e2, 0x3f0522, 0x3f0562,
+    0x3f05a2, 0x3f05e2, 0x3f0622, 0x3f0662, 0x3f06a2, 0x3f06e2, 0x3f0722, 0x3f0762, 0x3f07a2,
+    0x3f07e2, 0x3f0822, 0x3f0862, 0x3f08a2, 0x3f08e2, 0x3f0922, 0x3f0962, 0x3f09a2, 0x3f09e2,
+    0x3f0a22, 0x3f0a62, 0x3f0aa2, 0x3f0ae2, 0x3f0b22, 0x3f0b62, 0x3f0ba2, 0x3f0be2, 0x3f0c22,
+    0x3f0c62, 0x3f0ca2, 0x3f0ce2, 0x3f0d22, 0x3f0d62, 0x3f0da2, 0x3f0de2, 0x3f0e22, 0x3f0e62,
+    0x3f0ea2, 0x3f0ee2, 0x3f0f22, 0x3f0f62, 0x3f0fa2, 0x3f0fe2, 0x3f1022, 0x3f1062, 0x3f10a2,
+    0x3f10e2, 0x3f1122, 0x3f1162, 0x3f11a2, 0x3f11e2, 0x3f1222, 0x3f1262, 0x3f12a2, 0x3f12e2,
+    0x3f1322, 0x3f1362, 0x3f13a2, 0x3f13e2, 0x3f1422, 0x3f1462, 0x3f14a2, 0x3f14e2, 0x3f1522,
+    0x3f1562, 0x3f15a2, 0x3f15e2, 0x3f1622, 0x3f1662, 0x3f16a2, 0x3f16e2, 0x3f1722, 0x3f1762,
+    0x3f17a3, 0x3f17e3, 0x3f1823, 0x3f1863, 0x3f18a3, 0x3f18e3, 0x3f1922, 0x3f1962, 0x3f19a2,
+    0x3f19e2, 0x3f1a22, 0x3f1a62, 0x3f1aa2, 0x3f1ae2, 0x3f1b22, 0x3f1b62, 0x3f1ba2, 0x3f1be2,
+    0x3f1c22, 0x3f1c62, 0x3f1ca2, 0x3f1ce2, 0x3f1d22, 0x3f1d62, 0x3f1da2, 0x3f1de2, 0x3f1e22,
+    0x3f1e62, 0x3f1ea2, 0x3f1ee2, 0x3f1f22, 0x3f1f62, 0x3f1fa2, 0x3f1fe2, 0x3f2022, 0x3f2062,
+    0x3f20a2, 0x3f20e2, 0x3f2122, 0x3f2162, 0x3f21a2, 0x3f21e2, 0x3f2222, 0x3f2262, 0x3f22a2,
+    0x3f22e2, 0x3f2322, 0x3f2362, 0x3f23a2, 0x3f23e2, 0x3f2422, 0x3f2462, 0x3f24a2, 0x3f24e2,
+    0x3f2522, 0x3f2562, 0x3f25a2, 0x3f25e2, 0x3f2622, 0x3f2662, 0x3f26a2, 0x3f26e2, 0x3f2722,
+    0x3f2762, 0x3f27a2, 0x3f27e2, 0x3f2822, 0x3f2862, 0x3f28a2, 0x3f28e2, 0x3f2922, 0x3f2962,
+    0x3f29a2, 0x3f29e2, 0x3f2a22, 0x3f2a62, 0x3f2aa2, 0x3f2ae2, 0x3f2b22, 0x3f2b62, 0x3f2ba2,
+    0x3f2be2, 0x3f2c22, 0x3f2c62, 0x3f2ca2, 0x3f2ce2, 0x3f2d22, 0x3f2d62, 0x3f2da2, 0x3f2de2,
+    0x3f2e22, 0x3f2e62, 0x3f2ea2, 0x3f2ee2, 0x3f2f22, 0x3f2f62, 0x3f2fa2, 0x3f2fe2, 0x3f3022,
+    0x3f3062, 0x3f30a2, 0x3f30e2, 0x3f3122, 0x3f3162, 0x3f31a2, 0x3f31e2, 0x3f3222, 0x3f3262,
+    0x3f32a2, 0x3f32e2, 0x3f3322, 0x3f3362, 0x3f33a2, 0x3f33e2, 0x3f3422, 0x3f3462, 0x3f34a2,
+    0x3f34e2, 0x3f3522, 0x3f3562, 0x3f35a2, 0x3f35e2, 0x3f3622, 0x3f3662, 0x3f36a2, 0x3f36e2,
+    0x3f3722, 0x3f3762, 0x3f37a2, 0x3f37e2, 0x3f3822, 0x3f3862, 0x3f38a2, 0x3f38e2, 0x3f3922,
+    0x3f3962, 0x3f39a2, 0x3f39e2, 0x3f3a22, 0x3f3a62, 0x3f3aa2, 0x3f3ae2, 0x3f3b22, 0x3f3b62,
+    0x3f3ba2, 0x3f3be2, 0x3f3c22, 0x3f3c62, 0x3f3ca3, 0x3f3ce3, 0x3f3d23, 0x3f3d62, 0x3f3da2,
+    0x3f3de2, 0x3f3e22, 0x3f3e62, 0x3f3ea2, 0x3f3ee2, 0x3f3f22, 0x3f3f62, 0x3f3fa2, 0x3f3fe2,
+    0x3f4022, 0x3f4062, 0x3f40a2, 0x3f40e2, 0x3f4122, 0x3f4162, 0x3f41a2, 0x3f41e2, 0x3f4222,
+    0x3f4262, 0x3f42a2, 0x3f42e2, 0x3f4322, 0x3f4362, 0x3f43a2, 0x3f43e2, 0x3f4422, 0x3f4462,
+    0x3f44a2, 0x3f44e2, 0x3f4522, 0x3f4562, 0x3f45a2, 0x3f45e2, 0x3f4622, 0x3f4662, 0x3f46a2,
+    0x3f46e2, 0x3f4722, 0x3f4762, 0x3f47a2, 0x3f47e2, 0x3f4822, 0x3f4862, 0x3f48a2, 0x3f48e2,
+    0x3f4922, 0x3f4962, 0x3f49a2, 0x3f49e2, 0x3f4a22, 0x3f4a62, 0x3f4aa2, 0x3f4ae2, 0x3f4b22,
+    0x3f4b62, 0x3f4ba2, 0x3f4be2, 0x3f4c22, 0x3f4c62, 0x3f4ca2, 0x3f4ce2, 0x3f4d22, 0x3f4d62,
+    0x3f4da2, 0x3f4de2, 0x3f4e22, 0x3f4e62, 0x3f4ea2, 0x3f4ee2, 0x3f4f22, 0x3f4f62, 0x3f5423,
+    0x3f5463, 0x3f54a3, 0x3f54e3, 0x3f5523, 0x3f5563, 0x3f55a3, 0x3f55e3, 0x3f5623, 0x3f5663,
+    0x3f56a3, 0x3f56e3, 0x3f5723, 0x3f5763, 0x3f57a3, 0x3f57e3, 0x3f5823, 0x3f5863, 0x3f58a3,
+    0x3f58e3, 0x3f5923, 0x3f5963, 0x3f59a3, 0x3f59e3, 0x3f5a23, 0x3f5a63, 0x3f5aa3, 0x3f5ae3,
+    0x3f5b23, 0x3f5b63, 0x3f5ba3, 0x3f5be3, 0x3f5c23, 0x3f5c63, 0x3f5ca3, 0x3f5ce3, 0x3f5d23,
+    0x3f5d63, 0x3f5da3, 0x3f5de3, 0x3f5e23, 0x3f5e63, 0x3f5ea3, 0x3f5ee3, 0x3f5f23, 0x3f5f63,
+    0x3f5fa3, 0x3f5fe3, 0x3f6023, 0x3f6063, 0x3f60a3, 0x3f60e3, 0x3f6123, 0x3f6163, 0x3f61a3,
+    0x3f61e3, 0x3f6223, 0x3f6263, 0x3f62a3, 0x3f62e3, 0x3f6323, 0x3f6363, 0x3f63a3, 0x3f63e3,
+    0x3f64a3, 0x3f64e3, 0x3f6523, 0x3f6563, 0x3f65a3, 0x3f65e3, 0x3f6623, 0x3f6663, 0x3f66a3,
+    0x3f66e3, 0x3f6723, 0x3f6763, 0x3f67a3, 0x3f67e3, 0x3f6823, 0x3f6863, 0x3f68a3, 0x3f68e3,
+    0x3f6923, 0x3f6963, 0x3f69a3, 0x3f69e3, 0x3f6a23, 0x3f6a63, 0x3f6aa3, 0x3f6ae3, 0x3f6b23,
+    0x3f6b63, 0x3f6ba3, 0x3f6be3, 0x3f6c23, 0x3f6c63, 0x3f6ca3, 0x3f6ce3, 0x3f6d23, 0x3f6d63,
+    0x3f6da3, 0x3f6de3, 0x3f6e23, 0x3f6e63, 0x3f6ea3, 0x3f6ee3, 0x3f6f23, 0x3f6f63, 0x3f6fa3,
+    0x3f6fe3, 0x3f7023, 0x3f7063, 0x3f70a3, 0x3f70e3, 0x3f7123, 0x3f7163, 0x3f71a3, 0x3f71e3,
+    0x3f7c23, 0x3f7c63, 0x3f7ca4, 0x3f7ce4, 0x3f7d24, 0x3f7d64, 0x3f7da4, 0x3f7de4, 0x3f7e24,
+    0x3f7e63, 0x3f7eb2, 0x3f7ee8, 0x3f7f24, 0x3f8421, 0x3f8461, 0x3f84a1, 0x3f84e1, 0x3f8521,
+    0x3f8561, 0x3f85a1, 0x3f85e1, 0x3f8621, 0x3f8661, 0x3f8c21, 0x3f8c61, 0x3f8ca1, 0x3f8ce1,
+    0x3f8d21, 0x3f8d61, 0x3f8da1, 0x3f8de1, 0x3f8e21, 0x3f8e61, 0x3f8ea1, 0x3f8ee1, 0x3f8f21,
+    0x3f8f61, 0x3f8fa1, 0x3f8fe1, 0x3f9021, 0x3f9061, 0x3f90a1, 0x3f90e1, 0x3f9121, 0x3f91e1,
+    0x3f9221, 0x3f9261, 0x3f92a1, 0x3f92e1, 0x3f9321, 0x3f9361, 0x3f93a1, 0x3f93e1, 0x3f9421,
+    0x3f9461, 0x3f94a1, 0x3f9521, 0x3f9561, 0x3f95a1, 0x3f95e1, 0x3f9621, 0x3f9661, 0x3f96a1,
+    0x3f96e1, 0x3f9721, 0x3f9761, 0x3f97a1, 0x3f97e1, 0x3f9821, 0x3f9861, 0x3f98a1, 0x3f98e1,
+    0x3f9921, 0x3f9961, 0x3f99a1, 0x3f9a21, 0x3f9a61, 0x3f9aa1, 0x3f9ae1, 0x3f9c22, 0x3f9c62,
+    0x3f9ca2, 0x3f9d22, 0x3f9da2, 0x3f9de2, 0x3f9e22, 0x3f9e62, 0x3f9ea2, 0x3f9ee2, 0x3f9f22,
+    0x3f9f62, 0x3f9fa2, 0x3f9fe2, 0x3fa021, 0x3fa061, 0x3fa0a1, 0x3fa0e1, 0x3fa121, 0x3fa161,
+    0x3fa1a1, 0x3fa1e1, 0x3fa221, 0x3fa261, 0x3fa2a1, 0x3fa2e1, 0x3fa321, 0x3fa361, 0x3fa3a1,
+    0x3fa3e1, 0x3fa421, 0x3fa461, 0x3fa4a1, 0x3fa4e1, 0x3fa521, 0x3fa561, 0x3fa5a1, 0x3fa5e1,
+    0x3fa621, 0x3fa661, 0x3fa6a1, 0x3fa6e1, 0x3fa721, 0x3fa761, 0x3fa7a1, 0x3fa7e1, 0x3fa821,
+    0x3fa861, 0x3fa8a1, 0x3fa8e1, 0x3fa921, 0x3fa961, 0x3fa9a1, 0x3fa9e1, 0x3faa21, 0x3faa61,
+    0x3faaa1, 0x3faae1, 0x3fab21, 0x3fab61, 0x3faba1, 0x3fabe1, 0x3fac21, 0x3fac61, 0x3faca1,
+    0x3face1, 0x3fad21, 0x3fad61, 0x3fada1, 0x3fade1, 0x3fae21, 0x3fae61, 0x3faea1, 0x3faee1,
+    0x3faf21, 0x3faf61, 0x3fafa1, 0x3fafe1, 0x3fb021, 0x3fb061, 0x3fb0a1, 0x3fb0e1, 0x3fb121,
+    0x3fb161, 0x3fb1a1, 0x3fb1e1, 0x3fb221, 0x3fb261, 0x3fb2a1, 0x3fb2e1, 0x3fb321, 0x3fb361,
+    0x3fb3a1, 0x3fb3e1, 0x3fb421, 0x3fb461, 0x3fb4a1, 0x3fb4e1, 0x3fb521, 0x3fb561, 0x3fb5a1,
+    0x3fb5e1, 0x3fb621, 0x3fb661, 0x3fb6a1, 0x3fb6e1, 0x3fb721, 0x3fb761, 0x3fb7a1, 0x3fb7e1,
+    0x3fb821, 0x3fb861, 0x3fb8a1, 0x3fb8e1, 0x3fb921, 0x3fb961, 0x3fb9a1, 0x3fb9e1, 0x3fba21,
+    0x3fba61, 0x3fbaa1, 0x3fbae1, 0x3fbb21, 0x3fbb61, 0x3fbba1, 0x3fbbe1, 0x3fbc21, 0x3fbc61,
+    0x3fbca1, 0x3fbce1, 0x3fbd21, 0x3fbd62, 0x3fbda2, 0x3fbde2, 0x3fbe22, 0x3fbe62, 0x3fbea2,
+    0x3fbee2, 0x3fbf22, 0x3fc061, 0x3fc0a1, 0x3fc0e1, 0x3fc121, 0x3fc161, 0x3fc1a1, 0x3fc1e1,
+    0x3fc221, 0x3fc261, 0x3fc2a1, 0x3fc2e1, 0x3fc321, 0x3fc361, 0x3fc3a1, 0x3fc3e1, 0x3fc421,
+    0x3fc461, 0x3fc4a1, 0x3fc4e1, 0x3fc521, 0x3fc561, 0x3fc5a1, 0x3fc5e1, 0x3fc621, 0x3fc661,
+    0x3fc6a1, 0x3fc6e1, 0x3fc721, 0x3fc761, 0x3fc7a1, 0x3fc7e1, 0x3fc821, 0x3fc861, 0x3fc8a1,
+    0x3fc8e1, 0x3fc921, 0x3fc961, 0x3fc9a1, 0x3fc9e1, 0x3fca21, 0x3fca61, 0x3fcaa1, 0x3fcae1,
+    0x3fcb21, 0x3fcb61, 0x3fcba1, 0x3fcbe1, 0x3fcc21, 0x3fcc61, 0x3fcca1, 0x3fcce1, 0x3fcd21,
+    0x3fcd61, 0x3fcda1, 0x3fcde1, 0x3fce21, 0x3fce61, 0x3fcea1, 0x3fcee1, 0x3fcf21, 0x3fcf61,
+    0x3fcfa1, 0x3fcfe1, 0x3fd021, 0x3fd061, 0x3fd0a1, 0x3fd0e1, 0x3fd121, 0x3fd161, 0x3fd1a1,
+    0x3fd1e1, 0x3fd221, 0x3fd261, 0x3fd2a1, 0x3fd2e1, 0x3fd321, 0x3fd361, 0x3fd3a1, 0x3fd3e1,
+    0x3fd421, 0x3fd461, 0x3fd4a1, 0x3fd4e1, 0x3fd521, 0x3fd561, 0x3fd5a1, 0x3fd5e1, 0x3fd621,
+    0x3fd661, 0x3fd6a1, 0x3fd6e1, 0x3fd721, 0x3fd761, 0x3fd7a1, 0x3fd7e1, 0x3fd821, 0x3fd861,
+    0x3fd8a1, 0x3fd8e1, 0x3fd921, 0x3fd961, 0x3fd9a1, 0x3fd9e1, 0x3fda21, 0x3fda61, 0x3fdaa1,
+    0x3fdae1, 0x3fdb21, 0x3fdb61, 0x3fdba1, 0x3fdbe1, 0x3fdc21, 0x3fdc61, 0x3fdca1, 0x3fdce1,
+    0x3fdd21, 0x3fdd61, 0x3fdda1, 0x3fdde1, 0x3fde21, 0x3fde61, 0x3fdea1, 0x3fdee1, 0x3fdf21,
+    0x3fdf61, 0x3fdfa1, 0x3fdfe1, 0x3fe021, 0x3fe061, 0x3fe0a1, 0x3fe0e1, 0x3fe121, 0x3fe161,
+    0x3fe1a1, 0x3fe1e1, 0x3fe221, 0x3fe261, 0x3fe2a1, 0x3fe2e1, 0x3fe321, 0x3fe361, 0x3fe3a1,
+    0x3fe3e1, 0x3fe421, 0x3fe461, 0x3fe4a1, 0x3fe4e1, 0x3fe521, 0x3fe561, 0x3fe5a1, 0x3fe5e1,
+    0x3fe621, 0x3fe661, 0x3fe6a1, 0x3fe6e1, 0x3fe721, 0x3fe761, 0x3fe7a1, 0x3fe7e1, 0x3fe821,
+    0x3fe861, 0x3fe8a1, 0x3fe8e1, 0x3fe921, 0x3fe961, 0x3fe9a1, 0x3fe9e1, 0x3fea21, 0x3fea61,
+    0x3feaa1, 0x3feae1, 0x3feb21, 0x3feb61, 0x3feba1, 0x3febe1, 0x3fec21, 0x3fec61, 0x3feca1,
+    0x3fece1, 0x3fed21, 0x3fed61, 0x3feda1, 0x3fede1, 0x3fee21, 0x3fee61, 0x3feea1, 0x3feee1,
+    0x3fef21, 0x3fef61, 0x3fefa1, 0x3ff0a1, 0x3ff0e1, 0x3ff121, 0x3ff161, 0x3ff1a1, 0x3ff1e1,
+    0x3ff2a1, 0x3ff2e1, 0x3ff321, 0x3ff361, 0x3ff3a1, 0x3ff3e1, 0x3ff4a1, 0x3ff4e1, 0x3ff521,
+    0x3ff561, 0x3ff5a1, 0x3ff5e1, 0x3ff6a1, 0x3ff6e1, 0x3ff721, 0x3ff821, 0x3ff861, 0x3ff8a1,
+    0x3ff8e1, 0x3ff921, 0x3ff961, 0x3ff9a1, 0x3ffa21, 0x3ffa61, 0x3ffaa1, 0x3ffae1, 0x3ffb21,
+    0x3ffb61, 0x3ffba1, 0x41e061, 0x41e0a1, 0x41e0e1, 0x41e121, 0x41e161, 0x41e1e1, 0x41e221,
+    0x41e261, 0x41e2a1, 0x41e2e1, 0x41e321, 0x41e361, 0x41e3a1, 0x41e3e1, 0x41e421, 0x41e461,
+    0x41e4a1, 0x41e4e1, 0x41e521, 0x41e561, 0x41e5a1, 0x41e5e1, 0x41e621, 0x41e661, 0x41e6a1,
+    0x41e6e1, 0x41e721, 0x41e761, 0x41e7a1, 0x41e7e1, 0x41e821, 0x41e861, 0x41e8a1, 0x41e8e1,
+    0x41e921, 0x41e961, 0x41e9a1, 0x41e9e1, 0x41ea21, 0x41ea61, 0x41eaa1, 0x41eae1, 0x41eb21,
+    0x41eb61, 0x41eba1, 0x41ebe1, 0x41ec21, 0x41eca1, 0x41ece1, 0x41ed21, 0x41ed61, 0x41eda1,
+    0x41ede1, 0x41ee21, 0x41ee61, 0x41eea1, 0x442682, 0x442702, 0x442ac2, 0x444b82, 0x444bc2,
+    0x44d2c2, 0x44d302, 0x452ec2, 0x452f02, 0x452f82, 0x456e82, 0x456ec2, 0x464e02, 0x745782,
+    0x7457c2, 0x745802, 0x745842, 0x745882, 0x7458c2, 0x745902, 0x746ec2, 0x746f02, 0x746f42,
+    0x746f82, 0x746fc2, 0x747002, 0x750021, 0x750061, 0x7500a1, 0x7500e1, 0x750121, 0x750161,
+    0x7501a1, 0x7501e1, 0x750221, 0x750261, 0x7502a1, 0x7502e1, 0x750321, 0x750361, 0x7503a1,
+    0x7503e1, 0x750421, 0x750461, 0x7504a1, 0x7504e1, 0x750521, 0x750561, 0x7505a1, 0x7505e1,
+    0x750621, 0x750661, 0x7506a1, 0x7506e1, 0x750721, 0x750761, 0x7507a1, 0x7507e1, 0x750821,
+    0x750861, 0x7508a1, 0x7508e1, 0x750921, 0x750961, 0x7509a1, 0x7509e1, 0x750a21, 0x750a61,
+    0x750aa1, 0x750ae1, 0x750b21, 0x750b61, 0x750ba1, 0x750be1, 0x750c21, 0x750c61, 0x750ca1,
+    0x750ce1, 0x750d21, 0x750d61, 0x750da1, 0x750de1, 0x750e21, 0x750e61, 0x750ea1, 0x750ee1,
+    0x750f21, 0x750f61, 0x750fa1, 0x750fe1, 0x751021, 0x751061, 0x7510a1, 0x7510e1, 0x751121,
+    0x751161, 0x7511a1, 0x7511e1, 0x751221, 0x751261, 0x7512a1, 0x7512e1, 0x751321, 0x751361,
+    0x7513a1, 0x7513e1, 0x751421, 0x751461, 0x7514a1, 0x7514e1, 0x751521, 0x7515a1, 0x7515e1,
+    0x751621, 0x751661, 0x7516a1, 0x7516e1, 0x751721, 0x751761, 0x7517a1, 0x7517e1, 0x751821,
+    0x751861, 0x7518a1, 0x7518e1, 0x751921, 0x751961, 0x7519a1, 0x7519e1, 0x751a21, 0x751a61,
+    0x751aa1, 0x751ae1, 0x751b21, 0x751b61, 0x751ba1, 0x751be1, 0x751c21, 0x751c61, 0x751ca1,
+    0x751ce1, 0x751d21, 0x751d61, 0x751da1, 0x751de1, 0x751e21, 0x751e61, 0x751ea1, 0x751ee1,
+    0x751f21, 0x751f61, 0x751fa1, 0x751fe1, 0x752021, 0x752061, 0x7520a1, 0x7520e1, 0x752121,
+    0x752161, 0x7521a1, 0x7521e1, 0x752221, 0x752261, 0x7522a1, 0x7522e1, 0x752321, 0x752361,
+    0x7523a1, 0x7523e1, 0x752421, 0x752461, 0x7524a1, 0x7524e1, 0x752521, 0x752561, 0x7525a1,
+    0x7525e1, 0x752621, 0x752661, 0x7526a1, 0x7526e1, 0x752721, 0x7527a1, 0x7527e1, 0x7528a1,
+    0x752961, 0x7529a1, 0x752a61, 0x752aa1, 0x752ae1, 0x752b21, 0x752ba1, 0x752be1, 0x752c21,
+    0x752c61, 0x752ca1, 0x752ce1, 0x752d21, 0x752d61, 0x752da1, 0x752de1, 0x752e21, 0x752e61,
+    0x752ee1, 0x752f61, 0x752fa1, 0x752fe1, 0x753021, 0x753061, 0x7530a1, 0x7530e1, 0x753161,
+    0x7531a1, 0x7531e1, 0x753221, 0x753261, 0x7532a1, 0x7532e1, 0x753321, 0x753361, 0x7533a1,
+    0x7533e1, 0x753421, 0x753461, 0x7534a1, 0x7534e1, 0x753521, 0x753561, 0x7535a1, 0x7535e1,
+    0x753621, 0x753661, 0x7536a1, 0x7536e1, 0x753721, 0x753761, 0x7537a1, 0x7537e1, 0x753821,
+    0x753861, 0x7538a1, 0x7538e1, 0x753921, 0x753961, 0x7539a1, 0x7539e1, 0x753a21, 0x753a61,
+    0x753aa1, 0x753ae1, 0x753b21, 0x753b61, 0x753ba1, 0x753be1, 0x753c21, 0x753c61, 0x753ca1,
+    0x753ce1, 0x753d21, 0x753d61, 0x753da1, 0x753de1, 0x753e21, 0x753e61, 0x753ea1, 0x753ee1,
+    0x753f21, 0x753f61, 0x753fa1, 0x753fe1, 0x754021, 0x754061, 0x7540a1, 0x7540e1, 0x754121,
+    0x754161, 0x7541e1, 0x754221, 0x754261, 0x7542a1, 0x754361, 0x7543a1, 0x7543e1, 0x754421,
+    0x754461, 0x7544a1, 0x7544e1, 0x754521, 0x7545a1, 0x7545e1, 0x754621, 0x754661, 0x7546a1,
+    0x7546e1, 0x754721, 0x7547a1, 0x7547e1, 0x754821, 0x754861, 0x7548a1, 0x7548e1, 0x754921,
+    0x754961, 0x7549a1, 0x7549e1, 0x754a21, 0x754a61, 0x754aa1, 0x754ae1, 0x754b21, 0x754b61,
+    0x754ba1, 0x754be1, 0x754c21, 0x754c61, 0x754ca1, 0x754ce1, 0x754d21, 0x754d61, 0x754da1,
+    0x754de1, 0x754e21, 0x754e61, 0x754ee1, 0x754f21, 0x754f61, 0x754fa1, 0x755021, 0x755061,
+    0x7550a1, 0x7550e1, 0x755121, 0x7551a1, 0x7552a1, 0x7552e1, 0x755321, 0x755361, 0x7553a1,
+    0x7553e1, 0x755421, 0x7554a1, 0x7554e1, 0x755521, 0x755561, 0x7555a1, 0x7555e1, 0x755621,
+    0x755661, 0x7556a1, 0x7556e1, 0x755721, 0x755761, 0x7557a1, 0x7557e1, 0x755821, 0x755861,
+    0x7558a1, 0x7558e1, 0x755921, 0x755961, 0x7559a1, 0x7559e1, 0x755a21, 0x755a61, 0x755aa1,
+    0x755ae1, 0x755b21, 0x755b61, 0x755ba1, 0x755be1, 0x755c21, 0x755c61, 0x755ca1, 0x755ce1,
+    0x755d21, 0x755d61, 0x755da1, 0x755de1, 0x755e21, 0x755e61, 0x755ea1, 0x755ee1, 0x755f21,
+    0x755f61, 0x755fa1, 0x755fe1, 0x756021, 0x756061, 0x7560a1, 0x7560e1, 0x756121, 0x756161,
+    0x7561a1, 0x7561e1, 0x756221, 0x756261, 0x7562a1, 0x7562e1, 0x756321, 0x756361, 0x7563a1,
+    0x7563e1, 0x756421, 0x756461, 0x7564a1, 0x7564e1, 0x756521, 0x756561, 0x7565a1, 0x7565e1,
+    0x756621, 0x756661, 0x7566a1, 0x7566e1, 0x756721, 0x756761, 0x7567a1, 0x7567e1, 0x756821,
+    0x756861, 0x7568a1, 0x7568e1, 0x756921, 0x756961, 0x7569a1, 0x7569e1, 0x756a21, 0x756a61,
+    0x756aa1, 0x756ae1, 0x756b21, 0x756b61, 0x756ba1, 0x756be1, 0x756c21, 0x756c61, 0x756ca1,
+    0x756ce1, 0x756d21, 0x756d61, 0x756da1, 0x756de1, 0x756e21, 0x756e61, 0x756ea1, 0x756ee1,
+    0x756f21, 0x756f61, 0x756fa1, 0x756fe1, 0x757021, 0x757061, 0x7570a1, 0x7570e1, 0x757121,
+    0x757161, 0x7571a1, 0x7571e1, 0x757221, 0x757261, 0x7572a1, 0x7572e1, 0x757321, 0x757361,
+    0x7573a1, 0x7573e1, 0x757421, 0x757461, 0x7574a1, 0x7574e1, 0x757521, 0x757561, 0x7575a1,
+    0x7575e1, 0x757621, 0x757661, 0x7576a1, 0x7576e1, 0x757721, 0x757761, 0x7577a1, 0x7577e1,
+    0x757821, 0x757861, 0x7578a1, 0x7578e1, 0x757921, 0x757961, 0x7579a1, 0x7579e1, 0x757a21,
+    0x757a61, 0x757aa1, 0x757ae1, 0x757b21, 0x757b61, 0x757ba1, 0x757be1, 0x757c21, 0x757c61,
+    0x757ca1, 0x757ce1, 0x757d21, 0x757d61, 0x757da1, 0x757de1, 0x757e21, 0x757e61, 0x757ea1,
+    0x757ee1, 0x757f21, 0x757f61, 0x757fa1, 0x757fe1, 0x758021, 0x758061, 0x7580a1, 0x7580e1,
+    0x758121, 0x758161, 0x7581a1, 0x7581e1, 0x758221, 0x758261, 0x7582a1, 0x7582e1, 0x758321,
+    0x758361, 0x7583a1, 0x7583e1, 0x758421, 0x758461, 0x7584a1, 0x7584e1, 0x758521, 0x758561,
+    0x7585a1, 0x7585e1, 0x758621, 0x758661, 0x7586a1, 0x7586e1, 0x758721, 0x758761, 0x7587a1,
+    0x7587e1, 0x758821, 0x758861, 0x7588a1, 0x7588e1, 0x758921, 0x758961, 0x7589a1, 0x7589e1,
+    0x758a21, 0x758a61, 0x758aa1, 0x758ae1, 0x758b21, 0x758b61, 0x758ba1, 0x758be1, 0x758c21,
+    0x758c61, 0x758ca1, 0x758ce1, 0x758d21, 0x758d61, 0x758da1, 0x758de1, 0x758e21, 0x758e61,
+    0x758ea1, 0x758ee1, 0x758f21, 0x758f61, 0x758fa1, 0x758fe1, 0x759021, 0x759061, 0x7590a1,
+    0x7590e1, 0x759121, 0x759161, 0x7591a1, 0x7591e1, 0x759221, 0x759261, 0x7592a1, 0x7592e1,
+    0x759321, 0x759361, 0x7593a1, 0x7593e1, 0x759421, 0x759461, 0x7594a1, 0x7594e1, 0x759521,
+    0x759561, 0x7595a1, 0x7595e1, 0x759621, 0x759661, 0x7596a1, 0x7596e1, 0x759721, 0x759761,
+    0x7597a1, 0x7597e1, 0x759821, 0x759861, 0x7598a1, 0x7598e1, 0x759921, 0x759961, 0x7599a1,
+    0x7599e1, 0x759a21, 0x759a61, 0x759aa1, 0x759ae1, 0x759b21, 0x759b61, 0x759ba1, 0x759be1,
+    0x759c21, 0x759c61, 0x759ca1, 0x759ce1, 0x759d21, 0x759d61, 0x759da1, 0x759de1, 0x759e21,
+    0x759e61, 0x759ea1, 0x759ee1, 0x759f21, 0x759f61, 0x759fa1, 0x759fe1, 0x75a021, 0x75a061,
+    0x75a0a1, 0x75a0e1, 0x75a121, 0x75a161, 0x75a1a1, 0x75a1e1, 0x75a221, 0x75a261, 0x75a2a1,
+    0x75a2e1, 0x75a321, 0x75a361, 0x75a3a1, 0x75a3e1, 0x75a421, 0x75a461, 0x75a4a1, 0x75a4e1,
+    0x75a521, 0x75a561, 0x75a5a1, 0x75a5e1, 0x75a621, 0x75a661, 0x75a6a1, 0x75a6e1, 0x75a721,
+    0x75a761, 0x75a7a1, 0x75a7e1, 0x75a821, 0x75a861, 0x75a8a1, 0x75a8e1, 0x75a921, 0x75a961,
+    0x75aa21, 0x75aa61, 0x75aaa1, 0x75aae1, 0x75ab21, 0x75ab61, 0x75aba1, 0x75abe1, 0x75ac21,
+    0x75ac61, 0x75aca1, 0x75ace1, 0x75ad21, 0x75ad61, 0x75ada1, 0x75ade1, 0x75ae21, 0x75ae61,
+    0x75aea1, 0x75aee1, 0x75af21, 0x75af61, 0x75afa1, 0x75afe1, 0x75b021, 0x75b061, 0x75b0a1,
+    0x75b0e1, 0x75b121, 0x75b161, 0x75b1a1, 0x75b1e1, 0x75b221, 0x75b261, 0x75b2a1, 0x75b2e1,
+    0x75b321, 0x75b361, 0x75b3a1, 0x75b3e1, 0x75b421, 0x75b461, 0x75b4a1, 0x75b4e1, 0x75b521,
+    0x75b561, 0x75b5a1, 0x75b5e1, 0x75b621, 0x75b661, 0x75b6a1, 0x75b6e1, 0x75b721, 0x75b761,
+    0x75b7a1, 0x75b7e1, 0x75b821, 0x75b861, 0x75b8a1, 0x75b8e1, 0x75b921, 0x75b961, 0x75b9a1,
+    0x75b9e1, 0x75ba21, 0x75ba61, 0x75baa1, 0x75bae1, 0x75bb21, 0x75bb61, 0x75bba1, 0x75bbe1,
+    0x75bc21, 0x75bc61, 0x75bca1, 0x75bce1, 0x75bd21, 0x75bd61, 0x75bda1, 0x75bde1, 0x75be21,
+    0x75be61, 0x75bea1, 0x75bee1, 0x75bf21, 0x75bf61, 0x75bfa1, 0x75bfe1, 0x75c021, 0x75c061,
+    0x75c0a1, 0x75c0e1, 0x75c121, 0x75c161, 0x75c1a1, 0x75c1e1, 0x75c221, 0x75c261, 0x75c2a1,
+    0x75c2e1, 0x75c321, 0x75c361, 0x75c3a1, 0x75c3e1, 0x75c421, 0x75c461, 0x75c4a1, 0x75c4e1,
+    0x75c521, 0x75c561, 0x75c5a1, 0x75c5e1, 0x75c621, 0x75c661, 0x75c6a1, 0x75c6e1, 0x75c721,
+    0x75c761, 0x75c7a1, 0x75c7e1, 0x75c821, 0x75c861, 0x75c8a1, 0x75c8e1, 0x75c921, 0x75c961,
+    0x75c9a1, 0x75c9e1, 0x75ca21, 0x75ca61, 0x75caa1, 0x75cae1, 0x75cb21, 0x75cb61, 0x75cba1,
+    0x75cbe1, 0x75cc21, 0x75cc61, 0x75cca1, 0x75cce1, 0x75cd21, 0x75cd61, 0x75cda1, 0x75cde1,
+    0x75ce21, 0x75ce61, 0x75cea1, 0x75cee1, 0x75cf21, 0x75cf61, 0x75cfa1, 0x75cfe1, 0x75d021,
+    0x75d061, 0x75d0a1, 0x75d0e1, 0x75d121, 0x75d161, 0x75d1a1, 0x75d1e1, 0x75d221, 0x75d261,
+    0x75d2a1, 0x75d2e1, 0x75d321, 0x75d361, 0x75d3a1, 0x75d3e1, 0x75d421, 0x75d461, 0x75d4a1,
+    0x75d4e1, 0x75d521, 0x75d561, 0x75d5a1, 0x75d5e1, 0x75d621, 0x75d661, 0x75d6a1, 0x75d6e1,
+    0x75d721, 0x75d761, 0x75d7a1, 0x75d7e1, 0x75d821, 0x75d861, 0x75d8a1, 0x75d8e1, 0x75d921,
+    0x75d961, 0x75d9a1, 0x75d9e1, 0x75da21, 0x75da61, 0x75daa1, 0x75dae1, 0x75db21, 0x75db61,
+    0x75dba1, 0x75dbe1, 0x75dc21, 0x75dc61, 0x75dca1, 0x75dce1, 0x75dd21, 0x75dd61, 0x75dda1,
+    0x75dde1, 0x75de21, 0x75de61, 0x75dea1, 0x75dee1, 0x75df21, 0x75df61, 0x75dfa1, 0x75dfe1,
+    0x75e021, 0x75e061, 0x75e0a1, 0x75e0e1, 0x75e121, 0x75e161, 0x75e1a1, 0x75e1e1, 0x75e221,
+    0x75e261, 0x75e2a1, 0x75e2e1, 0x75e321, 0x75e361, 0x75e3a1, 0x75e3e1, 0x75e421, 0x75e461,
+    0x75e4a1, 0x75e4e1, 0x75e521, 0x75e561, 0x75e5a1, 0x75e5e1, 0x75e621, 0x75e661, 0x75e6a1,
+    0x75e6e1, 0x75e721, 0x75e761, 0x75e7a1, 0x75e7e1, 0x75e821, 0x75e861, 0x75e8a1, 0x75e8e1,
+    0x75e921, 0x75e961, 0x75e9a1, 0x75e9e1, 0x75ea21, 0x75ea61, 0x75eaa1, 0x75eae1, 0x75eb21,
+    0x75eb61, 0x75eba1, 0x75ebe1, 0x75ec21, 0x75ec61, 0x75eca1, 0x75ece1, 0x75ed21, 0x75ed61,
+    0x75eda1, 0x75ede1, 0x75ee21, 0x75ee61, 0x75eea1, 0x75eee1, 0x75ef21, 0x75ef61, 0x75efa1,
+    0x75efe1, 0x75f021, 0x75f061, 0x75f0a1, 0x75f0e1, 0x75f121, 0x75f161, 0x75f1a1, 0x75f1e1,
+    0x75f221, 0x75f261, 0x75f2a1, 0x75f2e1, 0x75f3a1, 0x75f3e1, 0x75f421, 0x75f461, 0x75f4a1,
+    0x75f4e1, 0x75f521, 0x75f561, 0x75f5a1, 0x75f5e1, 0x75f621, 0x75f661, 0x75f6a1, 0x75f6e1,
+    0x75f721, 0x75f761, 0x75f7a1, 0x75f7e1, 0x75f821, 0x75f861, 0x75f8a1, 0x75f8e1, 0x75f921,
+    0x75f961, 0x75f9a1, 0x75f9e1, 0x75fa21, 0x75fa61, 0x75faa1, 0x75fae1, 0x75fb21, 0x75fb61,
+    0x75fba1, 0x75fbe1, 0x75fc21, 0x75fc61, 0x75fca1, 0x75fce1, 0x75fd21, 0x75fd61, 0x75fda1,
+    0x75fde1, 0x75fe21, 0x75fe61, 0x75fea1, 0x75fee1, 0x75ff21, 0x75ff61, 0x75ffa1, 0x75ffe1,
+    0x7b8021, 0x7b8061, 0x7b80a1, 0x7b80e1, 0x7b8161, 0x7b81a1, 0x7b81e1, 0x7b8221, 0x7b8261,
+    0x7b82a1, 0x7b82e1, 0x7b8321, 0x7b8361, 0x7b83a1, 0x7b83e1, 0x7b8421, 0x7b8461, 0x7b84a1,
+    0x7b84e1, 0x7b8521, 0x7b8561, 0x7b85a1, 0x7b85e1, 0x7b8621, 0x7b8661, 0x7b86a1, 0x7b86e1,
+    0x7b8721, 0x7b8761, 0x7b87a1, 0x7b87e1, 0x7b8861, 0x7b88a1, 0x7b8921, 0x7b89e1, 0x7b8a61,
+    0x7b8aa1, 0x7b8ae1, 0x7b8b21, 0x7b8b61, 0x7b8ba1, 0x7b8be1, 0x7b8c21, 0x7b8c61, 0x7b8ca1,
+    0x7b8d21, 0x7b8d61, 0x7b8da1, 0x7b8de1, 0x7b8e61, 0x7b8ee1, 0x7b90a1, 0x7b91e1, 0x7b9261,
+    0x7b92e1, 0x7b9361, 0x7b93a1, 0x7b93e1, 0x7b9461, 0x7b94a1, 0x7b9521, 0x7b95e1, 0x7b9661,
+    0x7b96e1, 0x7b9761, 0x7b97e1, 0x7b9861, 0x7b98a1, 0x7b9921, 0x7b99e1, 0x7b9a21, 0x7b9a61,
+    0x7b9aa1, 0x7b9b21, 0x7b9b61, 0x7b9ba1, 0x7b9be1, 0x7b9c21, 0x7b9c61, 0x7b9ca1, 0x7b9d21,
+    0x7b9d61, 0x7b9da1, 0x7b9de1, 0x7b9e61, 0x7b9ea1, 0x7b9ee1, 0x7b9f21, 0x7b9fa1, 0x7ba021,
+    0x7ba061, 0x7ba0a1, 0x7ba0e1, 0x7ba121, 0x7ba161, 0x7ba1a1, 0x7ba1e1, 0x7ba221, 0x7ba261,
+    0x7ba2e1, 0x7ba321, 0x7ba361, 0x7ba3a1, 0x7ba3e1, 0x7ba421, 0x7ba461, 0x7ba4a1, 0x7ba4e1,
+    0x7ba521, 0x7ba561, 0x7ba5a1, 0x7ba5e1, 0x7ba621, 0x7ba661, 0x7ba6a1, 0x7ba6e1, 0x7ba861,
+    0x7ba8a1, 0x7ba8e1, 0x7ba961, 0x7ba9a1, 0x7ba9e1, 0x7baa21, 0x7baa61, 0x7baae1, 0x7bab21,
+    0x7bab61, 0x7baba1, 0x7babe1, 0x7bac21, 0x7bac61, 0x7baca1, 0x7bace1, 0x7bad21, 0x7bad61,
+    0x7bada1, 0x7bade1, 0x7bae21, 0x7bae61, 0x7baea1, 0x7baee1, 0x7c4022, 0x7c4062, 0x7c40a2,
+    0x7c40e2, 0x7c4122, 0x7c4162, 0x7c41a2, 0x7c41e2, 0x7c4222, 0x7c4262, 0x7c42a2, 0x7c4423,
+    0x7c4463, 0x7c44a3, 0x7c44e3, 0x7c4523, 0x7c4563, 0x7c45a3, 0x7c45e3, 0x7c4623, 0x7c4663,
+    0x7c46a3, 0x7c46e3, 0x7c4723, 0x7c4763, 0x7c47a3, 0x7c47e3, 0x7c4823, 0x7c4863, 0x7c48a3,
+    0x7c48e3, 0x7c4923, 0x7c4963, 0x7c49a3, 0x7c49e3, 0x7c4a23, 0x7c4a63, 0x7c4aa3, 0x7c4ae1,
+    0x7c4b21, 0x7c4b62, 0x7c4ba2, 0x7c4c21, 0x7c4c61, 0x7c4ca1, 0x7c4ce1, 0x7c4d21, 0x7c4d61,
+    0x7c4da1, 0x7c4de1, 0x7c4e21, 0x7c4e61, 0x7c4ea1, 0x7c4ee1, 0x7c4f21, 0x7c4f61, 0x7c4fa1,
+    0x7c4fe1, 0x7c5021, 0x7c5061, 0x7c50a1, 0x7c50e1, 0x7c5121, 0x7c5161, 0x7c51a1, 0x7c51e1,
+    0x7c5221, 0x7c5261, 0x7c52a2, 0x7c52e2, 0x7c5322, 0x7c5362, 0x7c53a3, 0x7c53e2, 0x7c5aa2,
+    0x7c5ae2, 0x7c5b22, 0x7c6422, 0x7c8022, 0x7c8062, 0x7c80a1, 0x7c8421, 0x7c8461, 0x7c84a1,
+    0x7c84e1, 0x7c8521, 0x7c8561, 0x7c85a1, 0x7c85e1, 0x7c8621, 0x7c8661, 0x7c86a1, 0x7c86e1,
+    0x7c8721, 0x7c8761, 0x7c87a1, 0x7c87e1, 0x7c8821, 0x7c8861, 0x7c88a1, 0x7c88e1, 0x7c8921,
+    0x7c8961, 0x7c89a1, 0x7c89e1, 0x7c8a21, 0x7c8a61, 0x7c8aa1, 0x7c8ae1, 0x7c8b21, 0x7c8b61,
+    0x7c8ba1, 0x7c8be1, 0x7c8c21, 0x7c8c61, 0x7c8ca1, 0x7c8ce1, 0x7c8d21, 0x7c8d61, 0x7c8da1,
+    0x7c8de1, 0x7c8e21, 0x7c8e61, 0x7c8ea1, 0x7c8ee1, 0x7c9023, 0x7c9063, 0x7c90a3, 0x7c90e3,
+    0x7c9123, 0x7c9163, 0x7c91a3, 0x7c91e3, 0x7c9223, 0x7c9421, 0x7c9461, 0x7efc21, 0x7efc61,
+    0x7efca1, 0x7efce1, 0x7efd21, 0x7efd61, 0x7efda1, 0x7efde1, 0x7efe21, 0x7efe61, 0xbe0001,
+    0xbe0041, 0xbe0081, 0xbe00c1, 0xbe0101, 0xbe0141, 0xbe0181, 0xbe01c1, 0xbe0201, 0xbe0241,
+    0xbe0281, 0xbe02c1, 0xbe0301, 0xbe0341, 0xbe0381, 0xbe03c1, 0xbe0401, 0xbe0441, 0xbe0481,
+    0xbe04c1, 0xbe0501, 0xbe0541, 0xbe0581, 0xbe05c1, 0xbe0601, 0xbe0641, 0xbe0681, 0xbe06c1,
+    0xbe0701, 0xbe0741, 0xbe0781, 0xbe07c1, 0xbe0801, 0xbe0841, 0xbe0881, 0xbe08c1, 0xbe0901,
+    0xbe0941, 0xbe0981, 0xbe09c1, 0xbe0a01, 0xbe0a41, 0xbe0a81, 0xbe0ac1, 0xbe0b01, 0xbe0b41,
+    0xbe0b81, 0xbe0bc1, 0xbe0c01, 0xbe0c41, 0xbe0c81, 0xbe0cc1, 0xbe0d01, 0xbe0d41, 0xbe0d81,
+    0xbe0dc1, 0xbe0e01, 0xbe0e41, 0xbe0e81, 0xbe0ec1, 0xbe0f01, 0xbe0f41, 0xbe0f81, 0xbe0fc1,
+    0xbe1001, 0xbe1041, 0xbe1081, 0xbe10c1, 0xbe1101, 0xbe1141, 0xbe1181, 0xbe11c1, 0xbe1201,
+    0xbe1241, 0xbe1281, 0xbe12c1, 0xbe1301, 0xbe1341, 0xbe1381, 0xbe13c1, 0xbe1401, 0xbe1441,
+    0xbe1481, 0xbe14c1, 0xbe1501, 0xbe1541, 0xbe1581, 0xbe15c1, 0xbe1601, 0xbe1641, 0xbe1681,
+    0xbe16c1, 0xbe1701, 0xbe1741, 0xbe1781, 0xbe17c1, 0xbe1801, 0xbe1841, 0xbe1881, 0xbe18c1,
+    0xbe1901, 0xbe1941, 0xbe1981, 0xbe19c1, 0xbe1a01, 0xbe1a41, 0xbe1a81, 0xbe1ac1, 0xbe1b01,
+    0xbe1b41, 0xbe1b81, 0xbe1bc1, 0xbe1c01, 0xbe1c41, 0xbe1c81, 0xbe1cc1, 0xbe1d01, 0xbe1d41,
+    0xbe1d81, 0xbe1dc1, 0xbe1e01, 0xbe1e41, 0xbe1e81, 0xbe1ec1, 0xbe1f01, 0xbe1f41, 0xbe1f81,
+    0xbe1fc1, 0xbe2001, 0xbe2041, 0xbe2081, 0xbe20c1, 0xbe2101, 0xbe2141, 0xbe2181, 0xbe21c1,
+    0xbe2201, 0xbe2241, 0xbe2281, 0xbe22c1, 0xbe2301, 0xbe2341, 0xbe2381, 0xbe23c1, 0xbe2401,
+    0xbe2441, 0xbe2481, 0xbe24c1, 0xbe2501, 0xbe2541, 0xbe2581, 0xbe25c1, 0xbe2601, 0xbe2641,
+    0xbe2681, 0xbe26c1, 0xbe2701, 0xbe2741, 0xbe2781, 0xbe27c1, 0xbe2801, 0xbe2841, 0xbe2881,
+    0xbe28c1, 0xbe2901, 0xbe2941, 0xbe2981, 0xbe29c1, 0xbe2a01, 0xbe2a41, 0xbe2a81, 0xbe2ac1,
+    0xbe2b01, 0xbe2b41, 0xbe2b81, 0xbe2bc1, 0xbe2c01, 0xbe2c41, 0xbe2c81, 0xbe2cc1, 0xbe2d01,
+    0xbe2d41, 0xbe2d81, 0xbe2dc1, 0xbe2e01, 0xbe2e41, 0xbe2e81, 0xbe2ec1, 0xbe2f01, 0xbe2f41,
+    0xbe2f81, 0xbe2fc1, 0xbe3001, 0xbe3041, 0xbe3081, 0xbe30c1, 0xbe3101, 0xbe3141, 0xbe3181,
+    0xbe31c1, 0xbe3201, 0xbe3241, 0xbe3281, 0xbe32c1, 0xbe3301, 0xbe3341, 0xbe3381, 0xbe33c1,
+    0xbe3401, 0xbe3441, 0xbe3481, 0xbe34c1, 0xbe3501, 0xbe3541, 0xbe3581, 0xbe35c1, 0xbe3601,
+    0xbe3641, 0xbe3681, 0xbe36c1, 0xbe3701, 0xbe3741, 0xbe3781, 0xbe37c1, 0xbe3801, 0xbe3841,
+    0xbe3881, 0xbe38c1, 0xbe3901, 0xbe3941, 0xbe3981, 0xbe39c1, 0xbe3a01, 0xbe3a41, 0xbe3a81,
+    0xbe3ac1, 0xbe3b01, 0xbe3b41, 0xbe3b81, 0xbe3bc1, 0xbe3c01, 0xbe3c41, 0xbe3c81, 0xbe3cc1,
+    0xbe3d01, 0xbe3d41, 0xbe3d81, 0xbe3dc1, 0xbe3e01, 0xbe3e41, 0xbe3e81, 0xbe3ec1, 0xbe3f01,
+    0xbe3f41, 0xbe3f81, 0xbe3fc1, 0xbe4001, 0xbe4041, 0xbe4081, 0xbe40c1, 0xbe4101, 0xbe4141,
+    0xbe4181, 0xbe41c1, 0xbe4201, 0xbe4241, 0xbe4281, 0xbe42c1, 0xbe4301, 0xbe4341, 0xbe4381,
+    0xbe43c1, 0xbe4401, 0xbe4441, 0xbe4481, 0xbe44c1, 0xbe4501, 0xbe4541, 0xbe4581, 0xbe45c1,
+    0xbe4601, 0xbe4641, 0xbe4681, 0xbe46c1, 0xbe4701, 0xbe4741, 0xbe4781, 0xbe47c1, 0xbe4801,
+    0xbe4841, 0xbe4881, 0xbe48c1, 0xbe4901, 0xbe4941, 0xbe4981, 0xbe49c1, 0xbe4a01, 0xbe4a41,
+    0xbe4a81, 0xbe4ac1, 0xbe4b01, 0xbe4b41, 0xbe4b81, 0xbe4bc1, 0xbe4c01, 0xbe4c41, 0xbe4c81,
+    0xbe4cc1, 0xbe4d01, 0xbe4d41, 0xbe4d81, 0xbe4dc1, 0xbe4e01, 0xbe4e41, 0xbe4e81, 0xbe4ec1,
+    0xbe4f01, 0xbe4f41, 0xbe4f81, 0xbe4fc1, 0xbe5001, 0xbe5041, 0xbe5081, 0xbe50c1, 0xbe5101,
+    0xbe5141, 0xbe5181, 0xbe51c1, 0xbe5201, 0xbe5241, 0xbe5281, 0xbe52c1, 0xbe5301, 0xbe5341,
+    0xbe5381, 0xbe53c1, 0xbe5401, 0xbe5441, 0xbe5481, 0xbe54c1, 0xbe5501, 0xbe5541, 0xbe5581,
+    0xbe55c1, 0xbe5601, 0xbe5641, 0xbe5681, 0xbe56c1, 0xbe5701, 0xbe5741, 0xbe5781, 0xbe57c1,
+    0xbe5801, 0xbe5841, 0xbe5881, 0xbe58c1, 0xbe5901, 0xbe5941, 0xbe5981, 0xbe59c1, 0xbe5a01,
+    0xbe5a41, 0xbe5a81, 0xbe5ac1, 0xbe5b01, 0xbe5b41, 0xbe5b81, 0xbe5bc1, 0xbe5c01, 0xbe5c41,
+    0xbe5c81, 0xbe5cc1, 0xbe5d01, 0xbe5d41, 0xbe5d81, 0xbe5dc1, 0xbe5e01, 0xbe5e41, 0xbe5e81,
+    0xbe5ec1, 0xbe5f01, 0xbe5f41, 0xbe5f81, 0xbe5fc1, 0xbe6001, 0xbe6041, 0xbe6081, 0xbe60c1,
+    0xbe6101, 0xbe6141, 0xbe6181, 0xbe61c1, 0xbe6201, 0xbe6241, 0xbe6281, 0xbe62c1, 0xbe6301,
+    0xbe6341, 0xbe6381, 0xbe63c1, 0xbe6401, 0xbe6441, 0xbe6481, 0xbe64c1, 0xbe6501, 0xbe6541,
+    0xbe6581, 0xbe65c1, 0xbe6601, 0xbe6641, 0xbe6681, 0xbe66c1, 0xbe6701, 0xbe6741, 0xbe6781,
+    0xbe67c1, 0xbe6801, 0xbe6841, 0xbe6881, 0xbe68c1, 0xbe6901, 0xbe6941, 0xbe6981, 0xbe69c1,
+    0xbe6a01, 0xbe6a41, 0xbe6a81, 0xbe6ac1, 0xbe6b01, 0xbe6b41, 0xbe6b81, 0xbe6bc1, 0xbe6c01,
+    0xbe6c41, 0xbe6c81, 0xbe6cc1, 0xbe6d01, 0xbe6d41, 0xbe6d81, 0xbe6dc1, 0xbe6e01, 0xbe6e41,
+    0xbe6e81, 0xbe6ec1, 0xbe6f01, 0xbe6f41, 0xbe6f81, 0xbe6fc1, 0xbe7001, 0xbe7041, 0xbe7081,
+    0xbe70c1, 0xbe7101, 0xbe7141, 0xbe7181, 0xbe71c1, 0xbe7201, 0xbe7241, 0xbe7281, 0xbe72c1,
+    0xbe7301, 0xbe7341, 0xbe7381, 0xbe73c1, 0xbe7401, 0xbe7441, 0xbe7481, 0xbe74c1, 0xbe7501,
+    0xbe7541, 0xbe7581, 0xbe75c1, 0xbe7601, 0xbe7641, 0xbe7681, 0xbe76c1, 0xbe7701, 0xbe7741,
+    0xbe7781, 0xbe77c1, 0xbe7801, 0xbe7841, 0xbe7881, 0xbe78c1, 0xbe7901, 0xbe7941, 0xbe7981,
+    0xbe79c1, 0xbe7a01, 0xbe7a41, 0xbe7a81, 0xbe7ac1, 0xbe7b01, 0xbe7b41, 0xbe7b81, 0xbe7bc1,
+    0xbe7c01, 0xbe7c41, 0xbe7c81, 0xbe7cc1, 0xbe7d01, 0xbe7d41, 0xbe7d81, 0xbe7dc1, 0xbe7e01,
+    0xbe7e41, 0xbe7e81, 0xbe7ec1, 0xbe7f01, 0xbe7f41, 0xbe7f81, 0xbe7fc1, 0xbe8001, 0xbe8041,
+    0xbe8081, 0xbe80c1, 0xbe8101, 0xbe8141, 0xbe8181, 0xbe81c1, 0xbe8201, 0xbe8241, 0xbe8281,
+    0xbe82c1, 0xbe8301, 0xbe8341, 0xbe8381, 0xbe83c1, 0xbe8401, 0xbe8441, 0xbe8481, 0xbe84c1,
+    0xbe8501, 0xbe8541, 0xbe8581, 0xbe85c1, 0xbe8601, 0xbe8641, 0xbe8681, 0xbe86c1, 0xbe8701,
+    0xbe8741,
+    // clang-format on
+};
+/// Where every 16th decomposition begins in decomposed_codes.
+inline constexpr std::uint16_t decomposition_starts[] = {
+    // clang-format off
+    0x0, 0x1c, 0x3c, 0x5c, 0x7c, 0x9c, 0xbc, 0xdc, 0xfc, 0x11c, 0x13c, 0x15c, 0x17b, 0x19b, 0x1bb,
+    0x1db, 0x1fb, 0x21b, 0x237, 0x24d, 0x267, 0x285, 0x29c, 0x2bc, 0x2dc, 0x2fc, 0x31c, 0x33c,
+    0x35c, 0x37b, 0x39b, 0x3b7, 0x3c7, 0x3d7, 0x3e7, 0x3f7, 0x407, 0x418, 0x438, 0x458, 0x478,
+    0x498, 0x4b8, 0x4d8, 0x4f8, 0x518, 0x538, 0x558, 0x578, 0x598, 0x5b8, 0x5d8, 0x5f8, 0x618,
+    0x638, 0x658, 0x678, 0x698, 0x6b8, 0x6d5, 0x6f1, 0x711, 0x731, 0x751, 0x76e, 0x78b, 0x7a9,
+    0x7c2, 0x7d7, 0x7f4, 0x804, 0x814, 0x82f, 0x843, 0x854, 0x86d, 0x899, 0x8b7, 0x8d6, 0x8f8,
+    0x918, 0x936, 0x94d, 0x97c, 0x9ac, 0x9db, 0xa0b, 0xa27, 0xa37, 0xa47, 0xa60, 0xa70, 0xa80,
+    0xa90, 0xaa0, 0xab0, 0xac0, 0xad0, 0xae0, 0xaf0, 0xb00, 0xb10, 0xb20, 0xb30, 0xb40, 0xb60,
+    0xb80, 0xba0, 0xbbe, 0xbce, 0xbde, 0xbee, 0xbfe, 0xc0e, 0xc1e, 0xc3a, 0xc72, 0xcb0, 0xce0,
+    0xd0a, 0xd2a, 0xd3c, 0xd61, 0xd71, 0xd81, 0xd91, 0xdb0, 0xdd5, 0xde5, 0xdf5, 0xe06, 0xe3f,
+    0xe7c, 0xeb0, 0xee4, 0xf1a, 0xf44, 0xf72, 0xf99, 0xfbc, 0xfe1, 0x1014, 0x1034, 0x1059, 0x1081,
+    0x10a8, 0x10d8, 0x10e8, 0x10f8, 0x1108, 0x1118, 0x1128, 0x1138, 0x1148, 0x1158, 0x1168, 0x1178,
+    0x1188, 0x1198, 0x11a8, 0x11b8, 0x11c8, 0x11d8, 0x11e8, 0x11f8, 0x1208, 0x1218, 0x1228, 0x1238,
+    0x1248, 0x1258, 0x1268, 0x1278, 0x1288, 0x1298, 0x12a8, 0x12c1, 0x12d8, 0x12f7, 0x1317, 0x1329,
+    0x1339, 0x1349, 0x1359, 0x1369, 0x1379, 0x1389, 0x139e, 0x13bb, 0x13da, 0x13fa, 0x141a, 0x143a,
+    0x145a, 0x147b, 0x14a0, 0x14c0, 0x14e0, 0x1500, 0x1520, 0x1540, 0x1560, 0x1580, 0x15a0, 0x15c3,
+    0x15e3, 0x1603, 0x1623, 0x1644, 0x1674, 0x16a4, 0x16d4, 0x1704, 0x1734, 0x1764, 0x1794, 0x17da,
+    0x17f4, 0x1804, 0x1814, 0x1824, 0x1840, 0x1852, 0x1862, 0x1872, 0x1882, 0x1892, 0x18a2, 0x18b2,
+    0x18ca, 0x18da, 0x18ea, 0x18fa, 0x190a, 0x191a, 0x192a, 0x193a, 0x194a, 0x195a, 0x196a, 0x197a,
+    0x198a, 0x199a, 0x19aa, 0x19ba, 0x19ca, 0x19da, 0x19f2, 0x1a12, 0x1a24, 0x1a34, 0x1a44, 0x1a54,
+    0x1a64, 0x1a74, 0x1a84, 0x1a94, 0x1aa4, 0x1ab4, 0x1ac4, 0x1ad4, 0x1ae4, 0x1af4, 0x1b04, 0x1b14,
+    0x1b24, 0x1b34, 0x1b44, 0x1b54, 0x1b64, 0x1b74, 0x1b84, 0x1b94, 0x1ba4, 0x1bb4, 0x1bc4, 0x1bd4,
+    0x1be4, 0x1bf4, 0x1c04, 0x1c14, 0x1c24, 0x1c34, 0x1c44, 0x1c54, 0x1c64, 0x1c74, 0x1c84, 0x1c94,
+    0x1ca4, 0x1cb4, 0x1cc4, 0x1cd4, 0x1ce4, 0x1cf4, 0x1d04, 0x1d14, 0x1d24, 0x1d34, 0x1d44, 0x1d54,
+    0x1d64, 0x1d74, 0x1d84, 0x1d94, 0x1da4, 0x1db4, 0x1dc4, 0x1dd4, 0x1de4, 0x1df4, 0x1e04, 0x1e14,
+    0x1e24, 0x1e34, 0x1e44, 0x1e54, 0x1e64, 0x1e74, 0x1e84, 0x1ea3, 0x1ed3, 0x1ef7, 0x1f07, 0x1f21,
+    0x1f34, 0x1f44, 0x1f54, 0x1f76, 0x1f86, 0x1f96, 0x1fa6, 0x1fb6, 0x1fc6, 0x1fd6, 0x1fe6, 0x1ff6,
+    0x2006, 0x2016, 0x2026, 0x2036, 0x2046, 0x2056, 0x2066, 0x2076, 0x2086, 0x2096, 0x20a6, 0x20b6,
+    0x20c6, 0x20d6, 0x20e6, 0x20f6, 0x2106, 0x2116, 0x2126, 0x2136, 0x2146, 0x2156, 0x2166, 0x2176,
+    0x2186, 0x2196,
+    // clang-format on
+};
+/// Code points that the decompositions consist of.
+inline constexpr std::uint32_t decomposed_codes[] = {
+    // clang-format off
+    0x20, 0x20, 0x308, 0x61, 0x20, 0x304, 0x32, 0x33, 0x20, 0x301, 0x3bc, 0x20, 0x327, 0x31, 0x6f,
+    0x31, 0x2044, 0x34, 0x31, 0x2044, 0x32, 0x33, 0x2044, 0x34, 0x41, 0x300, 0x41, 0x301, 0x41,
+    0x302, 0x41, 0x303, 0x41, 0x308, 0x41, 0x30a, 0x43, 0x327, 0x45, 0x300, 0x45, 0x301, 0x45,
+    0x302, 0x45, 0x308, 0x49, 0x300, 0x49, 0x301, 0x49, 0x302, 0x49, 0x308, 0x4e, 0x303, 0x4f,
+    0x300, 0x4f, 0x301, 0x4f, 0x302, 0x4f, 0x303, 0x4f, 0x308, 0x55, 0x300, 0x55, 0x301, 0x55,
+    0x302, 0x55, 0x308, 0x59, 0x301, 0x61, 0x300, 0x61, 0x301, 0x61, 0x302, 0x61, 0x303, 0x61,
+    0x308, 0x61, 0x30a, 0x63, 0x327, 0x65, 0x300, 0x65, 0x301, 0x65, 0x302, 0x65, 0x308, 0x69,
+    0x300, 0x69, 0x301, 0x69, 0x302, 0x69, 0x308, 0x6e, 0x303, 0x6f, 0x300, 0x6f, 0x301, 0x6f,
+    0x302, 0x6f, 0x303, 0x6f, 0x308, 0x75, 0x300, 0x75, 0x301, 0x75, 0x302, 0x75, 0x308, 0x79,
+    0x301, 0x79, 0x308, 0x41, 0x304, 0x61, 0x304, 0x41, 0x306, 0x61, 0x306, 0x41, 0x328, 0x61,
+    0x328, 0x43, 0x301, 0x63, 0x301, 0x43, 0x302, 0x63, 0x302, 0x43, 0x307, 0x63, 0x307, 0x43,
+    0x30c, 0x63, 0x30c, 0x44, 0x30c, 0x64, 0x30c, 0x45, 0x304, 0x65, 0x304, 0x45, 0x306, 0x65,
+    0x306, 0x45, 0x307, 0x65, 0x307, 0x45, 0x328, 0x65, 0x328, 0x45, 0x30c, 0x65, 0x30c, 0x47,
+    0x302, 0x67, 0x302, 0x47, 0x306, 0x67, 0x306, 0x47, 0x307, 0x67, 0x307, 0x47, 0x327, 0x67,
+    0x327, 0x48, 0x302, 0x68, 0x302, 0x49, 0x303, 0x69, 0x303, 0x49, 0x304, 0x69, 0x304, 0x49,
+    0x306, 0x69, 0x306, 0x49, 0x328, 0x69, 0x328, 0x49, 0x307, 0x49, 0x4a, 0x69, 0x6a, 0x4a, 0x302,
+    0x6a, 0x302, 0x4b, 0x327, 0x6b, 0x327, 0x4c, 0x301, 0x6c, 0x301, 0x4c, 0x327, 0x6c, 0x327, 0x4c,
+    0x30c, 0x6c, 0x30c, 0x4c, 0xb7, 0x6c, 0xb7, 0x4e, 0x301, 0x6e, 0x301, 0x4e, 0x327, 0x6e, 0x327,
+    0x4e, 0x30c, 0x6e, 0x30c, 0x2bc, 0x6e, 0x4f, 0x304, 0x6f, 0x304, 0x4f, 0x306, 0x6f, 0x306, 0x4f,
+    0x30b, 0x6f, 0x30b, 0x52, 0x301, 0x72, 0x301, 0x52, 0x327, 0x72, 0x327, 0x52, 0x30c, 0x72,
+    0x30c, 0x53, 0x301, 0x73, 0x301, 0x53, 0x302, 0x73, 0x302, 0x53, 0x327, 0x73, 0x327, 0x53,
+    0x30c, 0x73, 0x30c, 0x54, 0x327, 0x74, 0x327, 0x54, 0x30c, 0x74, 0x30c, 0x55, 0x303, 0x75,
+    0x303, 0x55, 0x304, 0x75, 0x304, 0x55, 0x306, 0x75, 0x306, 0x55, 0x30a, 0x75, 0x30a, 0x55,
+    0x30b, 0x75, 0x30b, 0x55, 0x328, 0x75, 0x328, 0x57, 0x302, 0x77, 0x302, 0x59, 0x302, 0x79,
+    0x302, 0x59, 0x308, 0x5a, 0x301, 0x7a, 0x301, 0x5a, 0x307, 0x7a, 0x307, 0x5a, 0x30c, 0x7a,
+    0x30c, 0x73, 0x4f, 0x31b, 0x6f, 0x31b, 0x55, 0x31b, 0x75, 0x31b, 0x44, 0x17d, 0x44, 0x17e, 0x64,
+    0x17e, 0x4c, 0x4a, 0x4c, 0x6a, 0x6c, 0x6a, 0x4e, 0x4a, 0x4e, 0x6a, 0x6e, 0x6a, 0x41, 0x30c,
+    0x61, 0x30c, 0x49, 0x30c, 0x69, 0x30c, 0x4f, 0x30c, 0x6f, 0x30c, 0x55, 0x30c, 0x75, 0x30c, 0xdc,
+    0x304, 0xfc, 0x304, 0xdc, 0x301, 0xfc, 0x301, 0xdc, 0x30c, 0xfc, 0x30c, 0xdc, 0x300, 0xfc,
+    0x300, 0xc4, 0x304, 0xe4, 0x304, 0x226, 0x304, 0x227, 0x304, 0xc6, 0x304, 0xe6, 0x304, 0x47,
+    0x30c, 0x67, 0x30c, 0x4b, 0x30c, 0x6b, 0x30c, 0x4f, 0x328, 0x6f, 0x328, 0x1ea, 0x304, 0x1eb,
+    0x304, 0x1b7, 0x30c, 0x292, 0x30c, 0x6a, 0x30c, 0x44, 0x5a, 0x44, 0x7a, 0x64, 0x7a, 0x47, 0x301,
+    0x67, 0x301, 0x4e, 0x300, 0x6e, 0x300, 0xc5, 0x301, 0xe5, 0x301, 0xc6, 0x301, 0xe6, 0x301, 0xd8,
+    0x301, 0xf8, 0x301, 0x41, 0x30f, 0x61, 0x30f, 0x41, 0x311, 0x61, 0x311, 0x45, 0x30f, 0x65,
+    0x30f, 0x45, 0x311, 0x65, 0x311, 0x49, 0x30f, 0x69, 0x30f, 0x49, 0x311, 0x69, 0x311, 0x4f,
+    0x30f, 0x6f, 0x30f, 0x4f, 0x311, 0x6f, 0x311, 0x52, 0x30f, 0x72, 0x30f, 0x52, 0x311, 0x72,
+    0x311, 0x55, 0x30f, 0x75, 0x30f, 0x55, 0x311, 0x75, 0x311, 0x53, 0x326, 0x73, 0x326, 0x54,
+    0x326, 0x74, 0x326, 0x48, 0x30c, 0x68, 0x30c, 0x41, 0x307, 0x61, 0x307, 0x45, 0x327, 0x65,
+    0x327, 0xd6, 0x304, 0xf6, 0x304, 0xd5, 0x304, 0xf5, 0x304, 0x4f, 0x307, 0x6f, 0x307, 0x22e,
+    0x304, 0x22f, 0x304, 0x59, 0x304, 0x79, 0x304, 0x68, 0x266, 0x6a, 0x72, 0x279, 0x27b, 0x281,
+    0x77, 0x79, 0x20, 0x306, 0x20, 0x307, 0x20, 0x30a, 0x20, 0x328, 0x20, 0x303, 0x20, 0x30b, 0x263,
+    0x6c, 0x73, 0x78, 0x295, 0x300, 0x301, 0x313, 0x308, 0x301, 0x2b9, 0x20, 0x345, 0x3b, 0x20,
+    0x301, 0xa8, 0x301, 0x391, 0x301, 0xb7, 0x395, 0x301, 0x397, 0x301, 0x399, 0x301, 0x39f, 0x301,
+    0x3a5, 0x301, 0x3a9, 0x301, 0x3ca, 0x301, 0x399, 0x308, 0x3a5, 0x308, 0x3b1, 0x301, 0x3b5,
+    0x301, 0x3b7, 0x301, 0x3b9, 0x301, 0x3cb, 0x301, 0x3b9, 0x308, 0x3c5, 0x308, 0x3bf, 0x301,
+    0x3c5, 0x301, 0x3c9, 0x301, 0x3b2, 0x3b8, 0x3a5, 0x3d2, 0x301, 0x3d2, 0x308, 0x3c6, 0x3c0,
+    0x3ba, 0x3c1, 0x3c2, 0x398, 0x3b5, 0x3a3, 0x415, 0x300, 0x415, 0x308, 0x413, 0x301, 0x406,
+    0x308, 0x41a, 0x301, 0x418, 0x300, 0x423, 0x306, 0x418, 0x306, 0x438, 0x306, 0x435, 0x300,
+    0x435, 0x308, 0x433, 0x301, 0x456, 0x308, 0x43a, 0x301, 0x438, 0x300, 0x443, 0x306, 0x474,
+    0x30f, 0x475, 0x30f, 0x416, 0x306, 0x436, 0x306, 0x410, 0x306, 0x430, 0x306, 0x410, 0x308,
+    0x430, 0x308, 0x415, 0x306, 0x435, 0x306, 0x4d8, 0x308, 0x4d9, 0x308, 0x416, 0x308, 0x436,
+    0x308, 0x417, 0x308, 0x437, 0x308, 0x418, 0x304, 0x438, 0x304, 0x418, 0x308, 0x438, 0x308,
+    0x41e, 0x308, 0x43e, 0x308, 0x4e8, 0x308, 0x4e9, 0x308, 0x42d, 0x308, 0x44d, 0x308, 0x423,
+    0x304, 0x443, 0x304, 0x423, 0x308, 0x443, 0x308, 0x423, 0x30b, 0x443, 0x30b, 0x427, 0x308,
+    0x447, 0x308, 0x42b, 0x308, 0x44b, 0x308, 0x565, 0x582, 0x627, 0x653, 0x627, 0x654, 0x648,
+    0x654, 0x627, 0x655, 0x64a, 0x654, 0x627, 0x674, 0x648, 0x674, 0x6c7, 0x674, 0x64a, 0x674,
+    0x6d5, 0x654, 0x6c1, 0x654, 0x6d2, 0x654, 0x928, 0x93c, 0x930, 0x93c, 0x933, 0x93c, 0x915,
+    0x93c, 0x916, 0x93c, 0x917, 0x93c, 0x91c, 0x93c, 0x921, 0x93c, 0x922, 0x93c, 0x92b, 0x93c,
+    0x92f, 0x93c, 0x9c7, 0x9be, 0x9c7, 0x9d7, 0x9a1, 0x9bc, 0x9a2, 0x9bc, 0x9af, 0x9bc, 0xa32,
+    0xa3c, 0xa38, 0xa3c, 0xa16, 0xa3c, 0xa17, 0xa3c, 0xa1c, 0xa3c, 0xa2b, 0xa3c, 0xb47, 0xb56,
+    0xb47, 0xb3e, 0xb47, 0xb57, 0xb21, 0xb3c, 0xb22, 0xb3c, 0xb92, 0xbd7, 0xbc6, 0xbbe, 0xbc7,
+    0xbbe, 0xbc6, 0xbd7, 0xc46, 0xc56, 0xcbf, 0xcd5, 0xcc6, 0xcd5, 0xcc6, 0xcd6, 0xcc6, 0xcc2,
+    0xcca, 0xcd5, 0xd46, 0xd3e, 0xd47, 0xd3e, 0xd46, 0xd57, 0xdd9, 0xdca, 0xdd9, 0xdcf, 0xddc,
+    0xdca, 0xdd9, 0xddf, 0xe4d, 0xe32, 0xecd, 0xeb2, 0xeab, 0xe99, 0xeab, 0xea1, 0xf0b, 0xf42,
+    0xfb7, 0xf4c, 0xfb7, 0xf51, 0xfb7, 0xf56, 0xfb7, 0xf5b, 0xfb7, 0xf40, 0xfb5, 0xf71, 0xf72,
+    0xf71, 0xf74, 0xfb2, 0xf80, 0xfb2, 0xf81, 0xfb3, 0xf80, 0xfb3, 0xf81, 0xf71, 0xf80, 0xf92,
+    0xfb7, 0xf9c, 0xfb7, 0xfa1, 0xfb7, 0xfa6, 0xfb7, 0xfab, 0xfb7, 0xf90, 0xfb5, 0x1025, 0x102e,
+    0x10dc, 0x1b05, 0x1b35, 0x1b07, 0x1b35, 0x1b09, 0x1b35, 0x1b0b, 0x1b35, 0x1b0d, 0x1b35, 0x1b11,
+    0x1b35, 0x1b3a, 0x1b35, 0x1b3c, 0x1b35, 0x1b3e, 0x1b35, 0x1b3f, 0x1b35, 0x1b42, 0x1b35, 0x41,
+    0xc6, 0x42, 0x44, 0x45, 0x18e, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x222,
+    0x50, 0x52, 0x54, 0x55, 0x57, 0x61, 0x250, 0x251, 0x1d02, 0x62, 0x64, 0x65, 0x259, 0x25b, 0x25c,
+    0x67, 0x6b, 0x6d, 0x14b, 0x6f, 0x254, 0x1d16, 0x1d17, 0x70, 0x74, 0x75, 0x1d1d, 0x26f, 0x76,
+    0x1d25, 0x3b2, 0x3b3, 0x3b4, 0x3c6, 0x3c7, 0x69, 0x72, 0x75, 0x76, 0x3b2, 0x3b3, 0x3c1, 0x3c6,
+    0x3c7, 0x43d, 0x252, 0x63, 0x255, 0xf0, 0x25c, 0x66, 0x25f, 0x261, 0x265, 0x268, 0x269, 0x26a,
+    0x1d7b, 0x29d, 0x26d, 0x1d85, 0x29f, 0x271, 0x270, 0x272, 0x273, 0x274, 0x275, 0x278, 0x282,
+    0x283, 0x1ab, 0x289, 0x28a, 0x1d1c, 0x28b, 0x28c, 0x7a, 0x290, 0x291, 0x292, 0x3b8, 0x41, 0x325,
+    0x61, 0x325, 0x42, 0x307, 0x62, 0x307, 0x42, 0x323, 0x62, 0x323, 0x42, 0x331, 0x62, 0x331, 0xc7,
+    0x301, 0xe7, 0x301, 0x44, 0x307, 0x64, 0x307, 0x44, 0x323, 0x64, 0x323, 0x44, 0x331, 0x64,
+    0x331, 0x44, 0x327, 0x64, 0x327, 0x44, 0x32d, 0x64, 0x32d, 0x112, 0x300, 0x113, 0x300, 0x112,
+    0x301, 0x113, 0x301, 0x45, 0x32d, 0x65, 0x32d, 0x45, 0x330, 0x65, 0x330, 0x228, 0x306, 0x229,
+    0x306, 0x46, 0x307, 0x66, 0x307, 0x47, 0x304, 0x67, 0x304, 0x48, 0x307, 0x68, 0x307, 0x48,
+    0x323, 0x68, 0x323, 0x48, 0x308, 0x68, 0x308, 0x48, 0x327, 0x68, 0x327, 0x48, 0x32e, 0x68,
+    0x32e, 0x49, 0x330, 0x69, 0x330, 0xcf, 0x301, 0xef, 0x301, 0x4b, 0x301, 0x6b, 0x301, 0x4b,
+    0x323, 0x6b, 0x323, 0x4b, 0x331, 0x6b, 0x331, 0x4c, 0x323, 0x6c, 0x323, 0x1e36, 0x304, 0x1e37,
+    0x304, 0x4c, 0x331, 0x6c, 0x331, 0x4c, 0x32d, 0x6c, 0x32d, 0x4d, 0x301, 0x6d, 0x301, 0x4d,
+    0x307, 0x6d, 0x307, 0x4d, 0x323, 0x6d, 0x323, 0x4e, 0x307, 0x6e, 0x307, 0x4e, 0x323, 0x6e,
+    0x323, 0x4e, 0x331, 0x6e, 0x331, 0x4e, 0x32d, 0x6e, 0x32d, 0xd5, 0x301, 0xf5, 0x301, 0xd5,
+    0x308, 0xf5, 0x308, 0x14c, 0x300, 0x14d, 0x300, 0x14c, 0x301, 0x14d, 0x301, 0x50, 0x301, 0x70,
+    0x301, 0x50, 0x307, 0x70, 0x307, 0x52, 0x307, 0x72, 0x307, 0x52, 0x323, 0x72, 0x323, 0x1e5a,
+    0x304, 0x1e5b, 0x304, 0x52, 0x331, 0x72, 0x331, 0x53, 0x307, 0x73, 0x307, 0x53, 0x323, 0x73,
+    0x323, 0x15a, 0x307, 0x15b, 0x307, 0x160, 0x307, 0x161, 0x307, 0x1e62, 0x307, 0x1e63, 0x307,
+    0x54, 0x307, 0x74, 0x307, 0x54, 0x323, 0x74, 0x323, 0x54, 0x331, 0x74, 0x331, 0x54, 0x32d, 0x74,
+    0x32d, 0x55, 0x324, 0x75, 0x324, 0x55, 0x330, 0x75, 0x330, 0x55, 0x32d, 0x75, 0x32d, 0x168,
+    0x301, 0x169, 0x301, 0x16a, 0x308, 0x16b, 0x308, 0x56, 0x303, 0x76, 0x303, 0x56, 0x323, 0x76,
+    0x323, 0x57, 0x300, 0x77, 0x300, 0x57, 0x301, 0x77, 0x301, 0x57, 0x308, 0x77, 0x308, 0x57,
+    0x307, 0x77, 0x307, 0x57, 0x323, 0x77, 0x323, 0x58, 0x307, 0x78, 0x307, 0x58, 0x308, 0x78,
+    0x308, 0x59, 0x307, 0x79, 0x307, 0x5a, 0x302, 0x7a, 0x302, 0x5a, 0x323, 0x7a, 0x323, 0x5a,
+    0x331, 0x7a, 0x331, 0x68, 0x331, 0x74, 0x308, 0x77, 0x30a, 0x79, 0x30a, 0x61, 0x2be, 0x17f,
+    0x307, 0x41, 0x323, 0x61, 0x323, 0x41, 0x309, 0x61, 0x309, 0xc2, 0x301, 0xe2, 0x301, 0xc2,
+    0x300, 0xe2, 0x300, 0xc2, 0x309, 0xe2, 0x309, 0xc2, 0x303, 0xe2, 0x303, 0x1ea0, 0x302, 0x1ea1,
+    0x302, 0x102, 0x301, 0x103, 0x301, 0x102, 0x300, 0x103, 0x300, 0x102, 0x309, 0x103, 0x309,
+    0x102, 0x303, 0x103, 0x303, 0x1ea0, 0x306, 0x1ea1, 0x306, 0x45, 0x323, 0x65, 0x323, 0x45, 0x309,
+    0x65, 0x309, 0x45, 0x303, 0x65, 0x303, 0xca, 0x301, 0xea, 0x301, 0xca, 0x300, 0xea, 0x300, 0xca,
+    0x309, 0xea, 0x309, 0xca, 0x303, 0xea, 0x303, 0x1eb8, 0x302, 0x1eb9, 0x302, 0x49, 0x309, 0x69,
+    0x309, 0x49, 0x323, 0x69, 0x323, 0x4f, 0x323, 0x6f, 0x323, 0x4f, 0x309, 0x6f, 0x309, 0xd4,
+    0x301, 0xf4, 0x301, 0xd4, 0x300, 0xf4, 0x300, 0xd4, 0x309, 0xf4, 0x309, 0xd4, 0x303, 0xf4,
+    0x303, 0x1ecc, 0x302, 0x1ecd, 0x302, 0x1a0, 0x301, 0x1a1, 0x301, 0x1a0, 0x300, 0x1a1, 0x300,
+    0x1a0, 0x309, 0x1a1, 0x309, 0x1a0, 0x303, 0x1a1, 0x303, 0x1a0, 0x323, 0x1a1, 0x323, 0x55, 0x323,
+    0x75, 0x323, 0x55, 0x309, 0x75, 0x309, 0x1af, 0x301, 0x1b0, 0x301, 0x1af, 0x300, 0x1b0, 0x300,
+    0x1af, 0x309, 0x1b0, 0x309, 0x1af, 0x303, 0x1b0, 0x303, 0x1af, 0x323, 0x1b0, 0x323, 0x59, 0x300,
+    0x79, 0x300, 0x59, 0x323, 0x79, 0x323, 0x59, 0x309, 0x79, 0x309, 0x59, 0x303, 0x79, 0x303,
+    0x3b1, 0x313, 0x3b1, 0x314, 0x1f00, 0x300, 0x1f01, 0x300, 0x1f00, 0x301, 0x1f01, 0x301, 0x1f00,
+    0x342, 0x1f01, 0x342, 0x391, 0x313, 0x391, 0x314, 0x1f08, 0x300, 0x1f09, 0x300, 0x1f08, 0x301,
+    0x1f09, 0x301, 0x1f08, 0x342, 0x1f09, 0x342, 0x3b5, 0x313, 0x3b5, 0x314, 0x1f10, 0x300, 0x1f11,
+    0x300, 0x1f10, 0x301, 0x1f11, 0x301, 0x395, 0x313, 0x395, 0x314, 0x1f18, 0x300, 0x1f19, 0x300,
+    0x1f18, 0x301, 0x1f19, 0x301, 0x3b7, 0x313, 0x3b7, 0x314, 0x1f20, 0x300, 0x1f21, 0x300, 0x1f20,
+    0x301, 0x1f21, 0x301, 0x1f20, 0x342, 0x1f21, 0x342, 0x397, 0x313, 0x397, 0x314, 0x1f28, 0x300,
+    0x1f29, 0x300, 0x1f28, 0x301, 0x1f29, 0x301, 0x1f28, 0x342, 0x1f29, 0x342, 0x3b9, 0x313, 0x3b9,
+    0x314, 0x1f30, 0x300, 0x1f31, 0x300, 0x1f30, 0x301, 0x1f31, 0x301, 0x1f30, 0x342, 0x1f31, 0x342,
+    0x399, 0x313, 0x399, 0x314, 0x1f38, 0x300, 0x1f39, 0x300, 0x1f38, 0x301, 0x1f39, 0x301, 0x1f38,
+    0x342, 0x1f39, 0x342, 0x3bf, 0x313, 0x3bf, 0x314, 0x1f40, 0x300, 0x1f41, 0x300, 0x1f40, 0x301,
+    0x1f41, 0x301, 0x39f, 0x313, 0x39f, 0x314, 0x1f48, 0x300, 0x1f49, 0x300, 0x1f48, 0x301, 0x1f49,
+    0x301, 0x3c5, 0x313, 0x3c5, 0x314, 0x1f50, 0x300, 0x1f51, 0x300, 0x1f50, 0x301, 0x1f51, 0x301,
+    0x1f50, 0x342, 0x1f51, 0x342, 0x3a5, 0x314, 0x1f59, 0x300, 0x1f59, 0x301, 0x1f59, 0x342, 0x3c9,
+    0x313, 0x3c9, 0x314, 0x1f60, 0x300, 0x1f61, 0x300, 0x1f60, 0x301, 0x1f61, 0x301, 0x1f60, 0x342,
+    0x1f61, 0x342, 0x3a9, 0x313, 0x3a9, 0x314, 0x1f68, 0x300, 0x1f69, 0x300, 0x1f68, 0x301, 0x1f69,
+    0x301, 0x1f68, 0x342, 0x1f69, 0x342, 0x3b1, 0x300, 0x3ac, 0x3b5, 0x300, 0x3ad, 0x3b7, 0x300,
+    0x3ae, 0x3b9, 0x300, 0x3af, 0x3bf, 0x300, 0x3cc, 0x3c5, 0x300, 0x3cd, 0x3c9, 0x300, 0x3ce,
+    0x1f00, 0x345, 0x1f01, 0x345, 0x1f02, 0x345, 0x1f03, 0x345, 0x1f04, 0x345, 0x1f05, 0x345,
+    0x1f06, 0x345, 0x1f07, 0x345, 0x1f08, 0x345, 0x1f09, 0x345, 0x1f0a, 0x345, 0x1f0b, 0x345,
+    0x1f0c, 0x345, 0x1f0d, 0x345, 0x1f0e, 0x345, 0x1f0f, 0x345, 0x1f20, 0x345, 0x1f21, 0x345,
+    0x1f22, 0x345, 0x1f23, 0x345, 0x1f24, 0x345, 0x1f25, 0x345, 0x1f26, 0x345, 0x1f27, 0x345,
+    0x1f28, 0x345, 0x1f29, 0x345, 0x1f2a, 0x345, 0x1f2b, 0x345, 0x1f2c, 0x345, 0x1f2d, 0x345,
+    0x1f2e, 0x345, 0x1f2f, 0x345, 0x1f60, 0x345, 0x1f61, 0x345, 0x1f62, 0x345, 0x1f63, 0x345,
+    0x1f64, 0x345, 0x1f65, 0x345, 0x1f66, 0x345, 0x1f67, 0x345, 0x1f68, 0x345, 0x1f69, 0x345,
+    0x1f6a, 0x345, 0x1f6b, 0x345, 0x1f6c, 0x345, 0x1f6d, 0x345, 0x1f6e, 0x345, 0x1f6f, 0x345, 0x3b1,
+    0x306, 0x3b1, 0x304, 0x1f70, 0x345, 0x3b1, 0x345, 0x3ac, 0x345, 0x3b1, 0x342, 0x1fb6, 0x345,
+    0x391, 0x306, 0x391, 0x304, 0x391, 0x300, 0x386, 0x391, 0x345, 0x20, 0x313, 0x3b9, 0x20, 0x313,
+    0x20, 0x342, 0xa8, 0x342, 0x1f74, 0x345, 0x3b7, 0x345, 0x3ae, 0x345, 0x3b7, 0x342, 0x1fc6,
+    0x345, 0x395, 0x300, 0x388, 0x397, 0x300, 0x389, 0x397, 0x345, 0x1fbf, 0x300, 0x1fbf, 0x301,
+    0x1fbf, 0x342, 0x3b9, 0x306, 0x3b9, 0x304, 0x3ca, 0x300, 0x390, 0x3b9, 0x342, 0x3ca, 0x342,
+    0x399, 0x306, 0x399, 0x304, 0x399, 0x300, 0x38a, 0x1ffe, 0x300, 0x1ffe, 0x301, 0x1ffe, 0x342,
+    0x3c5, 0x306, 0x3c5, 0x304, 0x3cb, 0x300, 0x3b0, 0x3c1, 0x313, 0x3c1, 0x314, 0x3c5, 0x342,
+    0x3cb, 0x342, 0x3a5, 0x306, 0x3a5, 0x304, 0x3a5, 0x300, 0x38e, 0x3a1, 0x314, 0xa8, 0x300, 0x385,
+    0x60, 0x1f7c, 0x345, 0x3c9, 0x345, 0x3ce, 0x345, 0x3c9, 0x342, 0x1ff6, 0x345, 0x39f, 0x300,
+    0x38c, 0x3a9, 0x300, 0x38f, 0x3a9, 0x345, 0xb4, 0x20, 0x314, 0x2002, 0x2003, 0x20, 0x20, 0x20,
+    0x20, 0x20, 0x20, 0x20, 0x20, 0x20, 0x2010, 0x20, 0x333, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e,
+    0x20, 0x2032, 0x2032, 0x2032, 0x2032, 0x2032, 0x2035, 0x2035, 0x2035, 0x2035, 0x2035, 0x21,
+    0x21, 0x20, 0x305, 0x3f, 0x3f, 0x3f, 0x21, 0x21, 0x3f, 0x2032, 0x2032, 0x2032, 0x2032, 0x20,
+    0x30, 0x69, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x2b, 0x2212, 0x3d, 0x28, 0x29, 0x6e, 0x30,
+    0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x2b, 0x2212, 0x3d, 0x28, 0x29, 0x61,
+    0x65, 0x6f, 0x78, 0x259, 0x68, 0x6b, 0x6c, 0x6d, 0x6e, 0x70, 0x73, 0x74, 0x52, 0x73, 0x61, 0x2f,
+    0x63, 0x61, 0x2f, 0x73, 0x43, 0xb0, 0x43, 0x63, 0x2f, 0x6f, 0x63, 0x2f, 0x75, 0x190, 0xb0, 0x46,
+    0x67, 0x48, 0x48, 0x48, 0x68, 0x127, 0x49, 0x49, 0x4c, 0x6c, 0x4e, 0x4e, 0x6f, 0x50, 0x51, 0x52,
+    0x52, 0x52, 0x53, 0x4d, 0x54, 0x45, 0x4c, 0x54, 0x4d, 0x5a, 0x3a9, 0x5a, 0x4b, 0xc5, 0x42, 0x43,
+    0x65, 0x45, 0x46, 0x4d, 0x6f, 0x5d0, 0x5d1, 0x5d2, 0x5d3, 0x69, 0x46, 0x41, 0x58, 0x3c0, 0x3b3,
+    0x393, 0x3a0, 0x2211, 0x44, 0x64, 0x65, 0x69, 0x6a, 0x31, 0x2044, 0x37, 0x31, 0x2044, 0x39,
+    0x31, 0x2044, 0x31, 0x30, 0x31, 0x2044, 0x33, 0x32, 0x2044, 0x33, 0x31, 0x2044, 0x35, 0x32,
+    0x2044, 0x35, 0x33, 0x2044, 0x35, 0x34, 0x2044, 0x35, 0x31, 0x2044, 0x36, 0x35, 0x2044, 0x36,
+    0x31, 0x2044, 0x38, 0x33, 0x2044, 0x38, 0x35, 0x2044, 0x38, 0x37, 0x2044, 0x38, 0x31, 0x2044,
+    0x49, 0x49, 0x49, 0x49, 0x49, 0x49, 0x49, 0x56, 0x56, 0x56, 0x49, 0x56, 0x49, 0x49, 0x56, 0x49,
+    0x49, 0x49, 0x49, 0x58, 0x58, 0x58, 0x49, 0x58, 0x49, 0x49, 0x4c, 0x43, 0x44, 0x4d, 0x69, 0x69,
+    0x69, 0x69, 0x69, 0x69, 0x69, 0x76, 0x76, 0x76, 0x69, 0x76, 0x69, 0x69, 0x76, 0x69, 0x69, 0x69,
+    0x69, 0x78, 0x78, 0x78, 0x69, 0x78, 0x69, 0x69, 0x6c, 0x63, 0x64, 0x6d, 0x30, 0x2044, 0x33,
+    0x2190, 0x338, 0x2192, 0x338, 0x2194, 0x338, 0x21d0, 0x338, 0x21d4, 0x338, 0x21d2, 0x338,
+    0x2203, 0x338, 0x2208, 0x338, 0x220b, 0x338, 0x2223, 0x338, 0x2225, 0x338, 0x222b, 0x222b,
+    0x222b, 0x222b, 0x222b, 0x222e, 0x222e, 0x222e, 0x222e, 0x222e, 0x223c, 0x338, 0x2243, 0x338,
+    0x2245, 0x338, 0x2248, 0x338, 0x3d, 0x338, 0x2261, 0x338, 0x224d, 0x338, 0x3c, 0x338, 0x3e,
+    0x338, 0x2264, 0x338, 0x2265, 0x338, 0x2272, 0x338, 0x2273, 0x338, 0x2276, 0x338, 0x2277, 0x338,
+    0x227a, 0x338, 0x227b, 0x338, 0x2282, 0x338, 0x2283, 0x338, 0x2286, 0x338, 0x2287, 0x338,
+    0x22a2, 0x338, 0x22a8, 0x338, 0x22a9, 0x338, 0x22ab, 0x338, 0x227c, 0x338, 0x227d, 0x338,
+    0x2291, 0x338, 0x2292, 0x338, 0x22b2, 0x338, 0x22b3, 0x338, 0x22b4, 0x338, 0x22b5, 0x338,
+    0x3008, 0x3009, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x31, 0x30, 0x31, 0x31,
+    0x31, 0x32, 0x31, 0x33, 0x31, 0x34, 0x31, 0x35, 0x31, 0x36, 0x31, 0x37, 0x31, 0x38, 0x31, 0x39,
+    0x32, 0x30, 0x28, 0x31, 0x29, 0x28, 0x32, 0x29, 0x28, 0x33, 0x29, 0x28, 0x34, 0x29, 0x28, 0x35,
+    0x29, 0x28, 0x36, 0x29, 0x28, 0x37, 0x29, 0x28, 0x38, 0x29, 0x28, 0x39, 0x29, 0x28, 0x31, 0x30,
+    0x29, 0x28, 0x31, 0x31, 0x29, 0x28, 0x31, 0x32, 0x29, 0x28, 0x31, 0x33, 0x29, 0x28, 0x31, 0x34,
+    0x29, 0x28, 0x31, 0x35, 0x29, 0x28, 0x31, 0x36, 0x29, 0x28, 0x31, 0x37, 0x29, 0x28, 0x31, 0x38,
+    0x29, 0x28, 0x31, 0x39, 0x29, 0x28, 0x32, 0x30, 0x29, 0x31, 0x2e, 0x32, 0x2e, 0x33, 0x2e, 0x34,
+    0x2e, 0x35, 0x2e, 0x36, 0x2e, 0x37, 0x2e, 0x38, 0x2e, 0x39, 0x2e, 0x31, 0x30, 0x2e, 0x31, 0x31,
+    0x2e, 0x31, 0x32, 0x2e, 0x31, 0x33, 0x2e, 0x31, 0x34, 0x2e, 0x31, 0x35, 0x2e, 0x31, 0x36, 0x2e,
+    0x31, 0x37, 0x2e, 0x31, 0x38, 0x2e, 0x31, 0x39, 0x2e, 0x32, 0x30, 0x2e, 0x28, 0x61, 0x29, 0x28,
+    0x62, 0x29, 0x28, 0x63, 0x29, 0x28, 0x64, 0x29, 0x28, 0x65, 0x29, 0x28, 0x66, 0x29, 0x28, 0x67,
+    0x29, 0x28, 0x68, 0x29, 0x28, 0x69, 0x29, 0x28, 0x6a, 0x29, 0x28, 0x6b, 0x29, 0x28, 0x6c, 0x29,
+    0x28, 0x6d, 0x29, 0x28, 0x6e, 0x29, 0x28, 0x6f, 0x29, 0x28, 0x70, 0x29, 0x28, 0x71, 0x29, 0x28,
+    0x72, 0x29, 0x28, 0x73, 0x29, 0x28, 0x74, 0x29, 0x28, 0x75, 0x29, 0x28, 0x76, 0x29, 0x28, 0x77,
+    0x29, 0x28, 0x78, 0x29, 0x28, 0x79, 0x29, 0x28, 0x7a, 0x29, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46,
+    0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56,
+    0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c,
+    0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x30,
+    0x222b, 0x222b, 0x222b, 0x222b, 0x3a, 0x3a, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x2add, 0x338,
+    0x6a, 0x56, 0x2d61, 0x6bcd, 0x9f9f, 0x4e00, 0x4e28, 0x4e36, 0x4e3f, 0x4e59, 0x4e85, 0x4e8c,
+    0x4ea0, 0x4eba, 0x513f, 0x5165, 0x516b, 0x5182, 0x5196, 0x51ab, 0x51e0, 0x51f5, 0x5200, 0x529b,
+    0x52f9, 0x5315, 0x531a, 0x5338, 0x5341, 0x535c, 0x5369, 0x5382, 0x53b6, 0x53c8, 0x53e3, 0x56d7,
+    0x571f, 0x58eb, 0x5902, 0x590a, 0x5915, 0x5927, 0x5973, 0x5b50, 0x5b80, 0x5bf8, 0x5c0f, 0x5c22,
+    0x5c38, 0x5c6e, 0x5c71, 0x5ddb, 0x5de5, 0x5df1, 0x5dfe, 0x5e72, 0x5e7a, 0x5e7f, 0x5ef4, 0x5efe,
+    0x5f0b, 0x5f13, 0x5f50, 0x5f61, 0x5f73, 0x5fc3, 0x6208, 0x6236, 0x624b, 0x652f, 0x6534, 0x6587,
+    0x6597, 0x65a4, 0x65b9, 0x65e0, 0x65e5, 0x66f0, 0x6708, 0x6728, 0x6b20, 0x6b62, 0x6b79, 0x6bb3,
+    0x6bcb, 0x6bd4, 0x6bdb, 0x6c0f, 0x6c14, 0x6c34, 0x706b, 0x722a, 0x7236, 0x723b, 0x723f, 0x7247,
+    0x7259, 0x725b, 0x72ac, 0x7384, 0x7389, 0x74dc, 0x74e6, 0x7518, 0x751f, 0x7528, 0x7530, 0x758b,
+    0x7592, 0x7676, 0x767d, 0x76ae, 0x76bf, 0x76ee, 0x77db, 0x77e2, 0x77f3, 0x793a, 0x79b8, 0x79be,
+    0x7a74, 0x7acb, 0x7af9, 0x7c73, 0x7cf8, 0x7f36, 0x7f51, 0x7f8a, 0x7fbd, 0x8001, 0x800c, 0x8012,
+    0x8033, 0x807f, 0x8089, 0x81e3, 0x81ea, 0x81f3, 0x81fc, 0x820c, 0x821b, 0x821f, 0x826e, 0x8272,
+    0x8278, 0x864d, 0x866b, 0x8840, 0x884c, 0x8863, 0x897e, 0x898b, 0x89d2, 0x8a00, 0x8c37, 0x8c46,
+    0x8c55, 0x8c78, 0x8c9d, 0x8d64, 0x8d70, 0x8db3, 0x8eab, 0x8eca, 0x8f9b, 0x8fb0, 0x8fb5, 0x9091,
+    0x9149, 0x91c6, 0x91cc, 0x91d1, 0x9577, 0x9580, 0x961c, 0x96b6, 0x96b9, 0x96e8, 0x9751, 0x975e,
+    0x9762, 0x9769, 0x97cb, 0x97ed, 0x97f3, 0x9801, 0x98a8, 0x98db, 0x98df, 0x9996, 0x9999, 0x99ac,
+    0x9aa8, 0x9ad8, 0x9adf, 0x9b25, 0x9b2f, 0x9b32, 0x9b3c, 0x9b5a, 0x9ce5, 0x9e75, 0x9e7f, 0x9ea5,
+    0x9ebb, 0x9ec3, 0x9ecd, 0x9ed1, 0x9ef9, 0x9efd, 0x9f0e, 0x9f13, 0x9f20, 0x9f3b, 0x9f4a, 0x9f52,
+    0x9f8d, 0x9f9c, 0x9fa0, 0x20, 0x3012, 0x5341, 0x5344, 0x5345, 0x304b, 0x3099, 0x304d, 0x3099,
+    0x304f, 0x3099, 0x3051, 0x3099, 0x3053, 0x3099, 0x3055, 0x3099, 0x3057, 0x3099, 0x3059, 0x3099,
+    0x305b, 0x3099, 0x305d, 0x3099, 0x305f, 0x3099, 0x3061, 0x3099, 0x3064, 0x3099, 0x3066, 0x3099,
+    0x3068, 0x3099, 0x306f, 0x3099, 0x306f, 0x309a, 0x3072, 0x3099, 0x3072, 0x309a, 0x3075, 0x3099,
+    0x3075, 0x309a, 0x3078, 0x3099, 0x3078, 0x309a, 0x307b, 0x3099, 0x307b, 0x309a, 0x3046, 0x3099,
+    0x20, 0x3099, 0x20, 0x309a, 0x309d, 0x3099, 0x3088, 0x308a, 0x30ab, 0x3099, 0x30ad, 0x3099,
+    0x30af, 0x3099, 0x30b1, 0x3099, 0x30b3, 0x3099, 0x30b5, 0x3099, 0x30b7, 0x3099, 0x30b9, 0x3099,
+    0x30bb, 0x3099, 0x30bd, 0x3099, 0x30bf, 0x3099, 0x30c1, 0x3099, 0x30c4, 0x3099, 0x30c6, 0x3099,
+    0x30c8, 0x3099, 0x30cf, 0x3099, 0x30cf, 0x309a, 0x30d2, 0x3099, 0x30d2, 0x309a, 0x30d5, 0x3099,
+    0x30d5, 0x309a, 0x30d8, 0x3099, 0x30d8, 0x309a, 0x30db, 0x3099, 0x30db, 0x309a, 0x30a6, 0x3099,
+    0x30ef, 0x3099, 0x30f0, 0x3099, 0x30f1, 0x3099, 0x30f2, 0x3099, 0x30fd, 0x3099, 0x30b3, 0x30c8,
+    0x1100, 0x1101, 0x11aa, 0x1102, 0x11ac, 0x11ad, 0x1103, 0x1104, 0x1105, 0x11b0, 0x11b1, 0x11b2,
+    0x11b3, 0x11b4, 0x11b5, 0x111a, 0x1106, 0x1107, 0x1108, 0x1121, 0x1109, 0x110a, 0x110b, 0x110c,
+    0x110d, 0x110e, 0x110f, 0x1110, 0x1111, 0x1112, 0x1161, 0x1162, 0x1163, 0x1164, 0x1165, 0x1166,
+    0x1167, 0x1168, 0x1169, 0x116a, 0x116b, 0x116c, 0x116d, 0x116e, 0x116f, 0x1170, 0x1171, 0x1172,
+    0x1173, 0x1174, 0x1175, 0x1160, 0x1114, 0x1115, 0x11c7, 0x11c8, 0x11cc, 0x11ce, 0x11d3, 0x11d7,
+    0x11d9, 0x111c, 0x11dd, 0x11df, 0x111d, 0x111e, 0x1120, 0x1122, 0x1123, 0x1127, 0x1129, 0x112b,
+    0x112c, 0x112d, 0x112e, 0x112f, 0x1132, 0x1136, 0x1140, 0x1147, 0x114c, 0x11f1, 0x11f2, 0x1157,
+    0x1158, 0x1159, 0x1184, 0x1185, 0x1188, 0x1191, 0x1192, 0x1194, 0x119e, 0x11a1, 0x4e00, 0x4e8c,
+    0x4e09, 0x56db, 0x4e0a, 0x4e2d, 0x4e0b, 0x7532, 0x4e59, 0x4e19, 0x4e01, 0x5929, 0x5730, 0x4eba,
+    0x28, 0x1100, 0x29, 0x28, 0x1102, 0x29, 0x28, 0x1103, 0x29, 0x28, 0x1105, 0x29, 0x28, 0x1106,
+    0x29, 0x28, 0x1107, 0x29, 0x28, 0x1109, 0x29, 0x28, 0x110b, 0x29, 0x28, 0x110c, 0x29, 0x28,
+    0x110e, 0x29, 0x28, 0x110f, 0x29, 0x28, 0x1110, 0x29, 0x28, 0x1111, 0x29, 0x28, 0x1112, 0x29,
+    0x28, 0x1100, 0x1161, 0x29, 0x28, 0x1102, 0x1161, 0x29, 0x28, 0x1103, 0x1161, 0x29, 0x28,
+    0x1105, 0x1161, 0x29, 0x28, 0x1106, 0x1161, 0x29, 0x28, 0x1107, 0x1161, 0x29, 0x28, 0x1109,
+    0x1161, 0x29, 0x28, 0x110b, 0x1161, 0x29, 0x28, 0x110c, 0x1161, 0x29, 0x28, 0x110e, 0x1161,
+    0x29, 0x28, 0x110f, 0x1161, 0x29, 0x28, 0x1110, 0x1161, 0x29, 0x28, 0x1111, 0x1161, 0x29, 0x28,
+    0x1112, 0x1161, 0x29, 0x28, 0x110c, 0x116e, 0x29, 0x28, 0x110b, 0x1169, 0x110c, 0x1165, 0x11ab,
+    0x29, 0x28, 0x110b, 0x1169, 0x1112, 0x116e, 0x29, 0x28, 0x4e00, 0x29, 0x28, 0x4e8c, 0x29, 0x28,
+    0x4e09, 0x29, 0x28, 0x56db, 0x29, 0x28, 0x4e94, 0x29, 0x28, 0x516d, 0x29, 0x28, 0x4e03, 0x29,
+    0x28, 0x516b, 0x29, 0x28, 0x4e5d, 0x29, 0x28, 0x5341, 0x29, 0x28, 0x6708, 0x29, 0x28, 0x706b,
+    0x29, 0x28, 0x6c34, 0x29, 0x28, 0x6728, 0x29, 0x28, 0x91d1, 0x29, 0x28, 0x571f, 0x29, 0x28,
+    0x65e5, 0x29, 0x28, 0x682a, 0x29, 0x28, 0x6709, 0x29, 0x28, 0x793e, 0x29, 0x28, 0x540d, 0x29,
+    0x28, 0x7279, 0x29, 0x28, 0x8ca1, 0x29, 0x28, 0x795d, 0x29, 0x28, 0x52b4, 0x29, 0x28, 0x4ee3,
+    0x29, 0x28, 0x547c, 0x29, 0x28, 0x5b66, 0x29, 0x28, 0x76e3, 0x29, 0x28, 0x4f01, 0x29, 0x28,
+    0x8cc7, 0x29, 0x28, 0x5354, 0x29, 0x28, 0x796d, 0x29, 0x28, 0x4f11, 0x29, 0x28, 0x81ea, 0x29,
+    0x28, 0x81f3, 0x29, 0x554f, 0x5e7c, 0x6587, 0x7b8f, 0x50, 0x54, 0x45, 0x32, 0x31, 0x32, 0x32,
+    0x32, 0x33, 0x32, 0x34, 0x32, 0x35, 0x32, 0x36, 0x32, 0x37, 0x32, 0x38, 0x32, 0x39, 0x33, 0x30,
+    0x33, 0x31, 0x33, 0x32, 0x33, 0x33, 0x33, 0x34, 0x33, 0x35, 0x1100, 0x1102, 0x1103, 0x1105,
+    0x1106, 0x1107, 0x1109, 0x110b, 0x110c, 0x110e, 0x110f, 0x1110, 0x1111, 0x1112, 0x1100, 0x1161,
+    0x1102, 0x1161, 0x1103, 0x1161, 0x1105, 0x1161, 0x1106, 0x1161, 0x1107, 0x1161, 0x1109, 0x1161,
+    0x110b, 0x1161, 0x110c, 0x1161, 0x110e, 0x1161, 0x110f, 0x1161, 0x1110, 0x1161, 0x1111, 0x1161,
+    0x1112, 0x1161, 0x110e, 0x1161, 0x11b7, 0x1100, 0x1169, 0x110c, 0x116e, 0x110b, 0x1174, 0x110b,
+    0x116e, 0x4e00, 0x4e8c, 0x4e09, 0x56db, 0x4e94, 0x516d, 0x4e03, 0x516b, 0x4e5d, 0x5341, 0x6708,
+    0x706b, 0x6c34, 0x6728, 0x91d1, 0x571f, 0x65e5, 0x682a, 0x6709, 0x793e, 0x540d, 0x7279, 0x8ca1,
+    0x795d, 0x52b4, 0x79d8, 0x7537, 0x5973, 0x9069, 0x512a, 0x5370, 0x6ce8, 0x9805, 0x4f11, 0x5199,
+    0x6b63, 0x4e0a, 0x4e2d, 0x4e0b, 0x5de6, 0x53f3, 0x533b, 0x5b97, 0x5b66, 0x76e3, 0x4f01, 0x8cc7,
+    0x5354, 0x591c, 0x33, 0x36, 0x33, 0x37, 0x33, 0x38, 0x33, 0x39, 0x34, 0x30, 0x34, 0x31, 0x34,
+    0x32, 0x34, 0x33, 0x34, 0x34, 0x34, 0x35, 0x34, 0x36, 0x34, 0x37, 0x34, 0x38, 0x34, 0x39, 0x35,
+    0x30, 0x31, 0x6708, 0x32, 0x6708, 0x33, 0x6708, 0x34, 0x6708, 0x35, 0x6708, 0x36, 0x6708, 0x37,
+    0x6708, 0x38, 0x6708, 0x39, 0x6708, 0x31, 0x30, 0x6708, 0x31, 0x31, 0x6708, 0x31, 0x32, 0x6708,
+    0x48, 0x67, 0x65, 0x72, 0x67, 0x65, 0x56, 0x4c, 0x54, 0x44, 0x30a2, 0x30a4, 0x30a6, 0x30a8,
+    0x30aa, 0x30ab, 0x30ad, 0x30af, 0x30b1, 0x30b3, 0x30b5, 0x30b7, 0x30b9, 0x30bb, 0x30bd, 0x30bf,
+    0x30c1, 0x30c4, 0x30c6, 0x30c8, 0x30ca, 0x30cb, 0x30cc, 0x30cd, 0x30ce, 0x30cf, 0x30d2, 0x30d5,
+    0x30d8, 0x30db, 0x30de, 0x30df, 0x30e0, 0x30e1, 0x30e2, 0x30e4, 0x30e6, 0x30e8, 0x30e9, 0x30ea,
+    0x30eb, 0x30ec, 0x30ed, 0x30ef, 0x30f0, 0x30f1, 0x30f2, 0x4ee4, 0x548c, 0x30a2, 0x30d1, 0x30fc,
+    0x30c8, 0x30a2, 0x30eb, 0x30d5, 0x30a1, 0x30a2, 0x30f3, 0x30da, 0x30a2, 0x30a2, 0x30fc, 0x30eb,
+    0x30a4, 0x30cb, 0x30f3, 0x30b0, 0x30a4, 0x30f3, 0x30c1, 0x30a6, 0x30a9, 0x30f3, 0x30a8, 0x30b9,
+    0x30af, 0x30fc, 0x30c9, 0x30a8, 0x30fc, 0x30ab, 0x30fc, 0x30aa, 0x30f3, 0x30b9, 0x30aa, 0x30fc,
+    0x30e0, 0x30ab, 0x30a4, 0x30ea, 0x30ab, 0x30e9, 0x30c3, 0x30c8, 0x30ab, 0x30ed, 0x30ea, 0x30fc,
+    0x30ac, 0x30ed, 0x30f3, 0x30ac, 0x30f3, 0x30de, 0x30ae, 0x30ac, 0x30ae, 0x30cb, 0x30fc, 0x30ad,
+    0x30e5, 0x30ea, 0x30fc, 0x30ae, 0x30eb, 0x30c0, 0x30fc, 0x30ad, 0x30ed, 0x30ad, 0x30ed, 0x30b0,
+    0x30e9, 0x30e0, 0x30ad, 0x30ed, 0x30e1, 0x30fc, 0x30c8, 0x30eb, 0x30ad, 0x30ed, 0x30ef, 0x30c3,
+    0x30c8, 0x30b0, 0x30e9, 0x30e0, 0x30b0, 0x30e9, 0x30e0, 0x30c8, 0x30f3, 0x30af, 0x30eb, 0x30bc,
+    0x30a4, 0x30ed, 0x30af, 0x30ed, 0x30fc, 0x30cd, 0x30b1, 0x30fc, 0x30b9, 0x30b3, 0x30eb, 0x30ca,
+    0x30b3, 0x30fc, 0x30dd, 0x30b5, 0x30a4, 0x30af, 0x30eb, 0x30b5, 0x30f3, 0x30c1, 0x30fc, 0x30e0,
+    0x30b7, 0x30ea, 0x30f3, 0x30b0, 0x30bb, 0x30f3, 0x30c1, 0x30bb, 0x30f3, 0x30c8, 0x30c0, 0x30fc,
+    0x30b9, 0x30c7, 0x30b7, 0x30c9, 0x30eb, 0x30c8, 0x30f3, 0x30ca, 0x30ce, 0x30ce, 0x30c3, 0x30c8,
+    0x30cf, 0x30a4, 0x30c4, 0x30d1, 0x30fc, 0x30bb, 0x30f3, 0x30c8, 0x30d1, 0x30fc, 0x30c4, 0x30d0,
+    0x30fc, 0x30ec, 0x30eb, 0x30d4, 0x30a2, 0x30b9, 0x30c8, 0x30eb, 0x30d4, 0x30af, 0x30eb, 0x30d4,
+    0x30b3, 0x30d3, 0x30eb, 0x30d5, 0x30a1, 0x30e9, 0x30c3, 0x30c9, 0x30d5, 0x30a3, 0x30fc, 0x30c8,
+    0x30d6, 0x30c3, 0x30b7, 0x30a7, 0x30eb, 0x30d5, 0x30e9, 0x30f3, 0x30d8, 0x30af, 0x30bf, 0x30fc,
+    0x30eb, 0x30da, 0x30bd, 0x30da, 0x30cb, 0x30d2, 0x30d8, 0x30eb, 0x30c4, 0x30da, 0x30f3, 0x30b9,
+    0x30da, 0x30fc, 0x30b8, 0x30d9, 0x30fc, 0x30bf, 0x30dd, 0x30a4, 0x30f3, 0x30c8, 0x30dc, 0x30eb,
+    0x30c8, 0x30db, 0x30f3, 0x30dd, 0x30f3, 0x30c9, 0x30db, 0x30fc, 0x30eb, 0x30db, 0x30fc, 0x30f3,
+    0x30de, 0x30a4, 0x30af, 0x30ed, 0x30de, 0x30a4, 0x30eb, 0x30de, 0x30c3, 0x30cf, 0x30de, 0x30eb,
+    0x30af, 0x30de, 0x30f3, 0x30b7, 0x30e7, 0x30f3, 0x30df, 0x30af, 0x30ed, 0x30f3, 0x30df, 0x30ea,
+    0x30df, 0x30ea, 0x30d0, 0x30fc, 0x30eb, 0x30e1, 0x30ac, 0x30e1, 0x30ac, 0x30c8, 0x30f3, 0x30e1,
+    0x30fc, 0x30c8, 0x30eb, 0x30e4, 0x30fc, 0x30c9, 0x30e4, 0x30fc, 0x30eb, 0x30e6, 0x30a2, 0x30f3,
+    0x30ea, 0x30c3, 0x30c8, 0x30eb, 0x30ea, 0x30e9, 0x30eb, 0x30d4, 0x30fc, 0x30eb, 0x30fc, 0x30d6,
+    0x30eb, 0x30ec, 0x30e0, 0x30ec, 0x30f3, 0x30c8, 0x30b2, 0x30f3, 0x30ef, 0x30c3, 0x30c8, 0x30,
+    0x70b9, 0x31, 0x70b9, 0x32, 0x70b9, 0x33, 0x70b9, 0x34, 0x70b9, 0x35, 0x70b9, 0x36, 0x70b9,
+    0x37, 0x70b9, 0x38, 0x70b9, 0x39, 0x70b9, 0x31, 0x30, 0x70b9, 0x31, 0x31, 0x70b9, 0x31, 0x32,
+    0x70b9, 0x31, 0x33, 0x70b9, 0x31, 0x34, 0x70b9, 0x31, 0x35, 0x70b9, 0x31, 0x36, 0x70b9, 0x31,
+    0x37, 0x70b9, 0x31, 0x38, 0x70b9, 0x31, 0x39, 0x70b9, 0x32, 0x30, 0x70b9, 0x32, 0x31, 0x70b9,
+    0x32, 0x32, 0x70b9, 0x32, 0x33, 0x70b9, 0x32, 0x34, 0x70b9, 0x68, 0x50, 0x61, 0x64, 0x61, 0x41,
+    0x55, 0x62, 0x61, 0x72, 0x6f, 0x56, 0x70, 0x63, 0x64, 0x6d, 0x64, 0x6d, 0xb2, 0x64, 0x6d, 0xb3,
+    0x49, 0x55, 0x5e73, 0x6210, 0x662d, 0x548c, 0x5927, 0x6b63, 0x660e, 0x6cbb, 0x682a, 0x5f0f,
+    0x4f1a, 0x793e, 0x70, 0x41, 0x6e, 0x41, 0x3bc, 0x41, 0x6d, 0x41, 0x6b, 0x41, 0x4b, 0x42, 0x4d,
+    0x42, 0x47, 0x42, 0x63, 0x61, 0x6c, 0x6b, 0x63, 0x61, 0x6c, 0x70, 0x46, 0x6e, 0x46, 0x3bc, 0x46,
+    0x3bc, 0x67, 0x6d, 0x67, 0x6b, 0x67, 0x48, 0x7a, 0x6b, 0x48, 0x7a, 0x4d, 0x48, 0x7a, 0x47, 0x48,
+    0x7a, 0x54, 0x48, 0x7a, 0x3bc, 0x2113, 0x6d, 0x2113, 0x64, 0x2113, 0x6b, 0x2113, 0x66, 0x6d,
+    0x6e, 0x6d, 0x3bc, 0x6d, 0x6d, 0x6d, 0x63, 0x6d, 0x6b, 0x6d, 0x6d, 0x6d, 0xb2, 0x63, 0x6d, 0xb2,
+    0x6d, 0xb2, 0x6b, 0x6d, 0xb2, 0x6d, 0x6d, 0xb3, 0x63, 0x6d, 0xb3, 0x6d, 0xb3, 0x6b, 0x6d, 0xb3,
+    0x6d, 0x2215, 0x73, 0x6d, 0x2215, 0x73, 0xb2, 0x50, 0x61, 0x6b, 0x50, 0x61, 0x4d, 0x50, 0x61,
+    0x47, 0x50, 0x61, 0x72, 0x61, 0x64, 0x72, 0x61, 0x64, 0x2215, 0x73, 0x72, 0x61, 0x64, 0x2215,
+    0x73, 0xb2, 0x70, 0x73, 0x6e, 0x73, 0x3bc, 0x73, 0x6d, 0x73, 0x70, 0x56, 0x6e, 0x56, 0x3bc,
+    0x56, 0x6d, 0x56, 0x6b, 0x56, 0x4d, 0x56, 0x70, 0x57, 0x6e, 0x57, 0x3bc, 0x57, 0x6d, 0x57, 0x6b,
+    0x57, 0x4d, 0x57, 0x6b, 0x3a9, 0x4d, 0x3a9, 0x61, 0x2e, 0x6d, 0x2e, 0x42, 0x71, 0x63, 0x63,
+    0x63, 0x64, 0x43, 0x2215, 0x6b, 0x67, 0x43, 0x6f, 0x2e, 0x64, 0x42, 0x47, 0x79, 0x68, 0x61,
+    0x48, 0x50, 0x69, 0x6e, 0x4b, 0x4b, 0x4b, 0x4d, 0x6b, 0x74, 0x6c, 0x6d, 0x6c, 0x6e, 0x6c, 0x6f,
+    0x67, 0x6c, 0x78, 0x6d, 0x62, 0x6d, 0x69, 0x6c, 0x6d, 0x6f, 0x6c, 0x50, 0x48, 0x70, 0x2e, 0x6d,
+    0x2e, 0x50, 0x50, 0x4d, 0x50, 0x52, 0x73, 0x72, 0x53, 0x76, 0x57, 0x62, 0x56, 0x2215, 0x6d,
+    0x41, 0x2215, 0x6d, 0x31, 0x65e5, 0x32, 0x65e5, 0x33, 0x65e5, 0x34, 0x65e5, 0x35, 0x65e5, 0x36,
+    0x65e5, 0x37, 0x65e5, 0x38, 0x65e5, 0x39, 0x65e5, 0x31, 0x30, 0x65e5, 0x31, 0x31, 0x65e5, 0x31,
+    0x32, 0x65e5, 0x31, 0x33, 0x65e5, 0x31, 0x34, 0x65e5, 0x31, 0x35, 0x65e5, 0x31, 0x36, 0x65e5,
+    0x31, 0x37, 0x65e5, 0x31, 0x38, 0x65e5, 0x31, 0x39, 0x65e5, 0x32, 0x30, 0x65e5, 0x32, 0x31,
+    0x65e5, 0x32, 0x32, 0x65e5, 0x32, 0x33, 0x65e5, 0x32, 0x34, 0x65e5, 0x32, 0x35, 0x65e5, 0x32,
+    0x36, 0x65e5, 0x32, 0x37, 0x65e5, 0x32, 0x38, 0x65e5, 0x32, 0x39, 0x65e5, 0x33, 0x30, 0x65e5,
+    0x33, 0x31, 0x65e5, 0x67, 0x61, 0x6c, 0x44a, 0x44c, 0xa76f, 0x43, 0x46, 0x51, 0x126, 0x153,
+    0xa727, 0xab37, 0x26b, 0xab52, 0x28d, 0x8c48, 0x66f4, 0x8eca, 0x8cc8, 0x6ed1, 0x4e32, 0x53e5,
+    0x9f9c, 0x9f9c, 0x5951, 0x91d1, 0x5587, 0x5948, 0x61f6, 0x7669, 0x7f85, 0x863f, 0x87ba, 0x88f8,
+    0x908f, 0x6a02, 0x6d1b, 0x70d9, 0x73de, 0x843d, 0x916a, 0x99f1, 0x4e82, 0x5375, 0x6b04, 0x721b,
+    0x862d, 0x9e1e, 0x5d50, 0x6feb, 0x85cd, 0x8964, 0x62c9, 0x81d8, 0x881f, 0x5eca, 0x6717, 0x6d6a,
+    0x72fc, 0x90ce, 0x4f86, 0x51b7, 0x52de, 0x64c4, 0x6ad3, 0x7210, 0x76e7, 0x8001, 0x8606, 0x865c,
+    0x8def, 0x9732, 0x9b6f, 0x9dfa, 0x788c, 0x797f, 0x7da0, 0x83c9, 0x9304, 0x9e7f, 0x8ad6, 0x58df,
+    0x5f04, 0x7c60, 0x807e, 0x7262, 0x78ca, 0x8cc2, 0x96f7, 0x58d8, 0x5c62, 0x6a13, 0x6dda, 0x6f0f,
+    0x7d2f, 0x7e37, 0x964b, 0x52d2, 0x808b, 0x51dc, 0x51cc, 0x7a1c, 0x7dbe, 0x83f1, 0x9675, 0x8b80,
+    0x62cf, 0x6a02, 0x8afe, 0x4e39, 0x5be7, 0x6012, 0x7387, 0x7570, 0x5317, 0x78fb, 0x4fbf, 0x5fa9,
+    0x4e0d, 0x6ccc, 0x6578, 0x7d22, 0x53c3, 0x585e, 0x7701, 0x8449, 0x8aaa, 0x6bba, 0x8fb0, 0x6c88,
+    0x62fe, 0x82e5, 0x63a0, 0x7565, 0x4eae, 0x5169, 0x51c9, 0x6881, 0x7ce7, 0x826f, 0x8ad2, 0x91cf,
+    0x52f5, 0x5442, 0x5973, 0x5eec, 0x65c5, 0x6ffe, 0x792a, 0x95ad, 0x9a6a, 0x9e97, 0x9ece, 0x529b,
+    0x66c6, 0x6b77, 0x8f62, 0x5e74, 0x6190, 0x6200, 0x649a, 0x6f23, 0x7149, 0x7489, 0x79ca, 0x7df4,
+    0x806f, 0x8f26, 0x84ee, 0x9023, 0x934a, 0x5217, 0x52a3, 0x54bd, 0x70c8, 0x88c2, 0x8aaa, 0x5ec9,
+    0x5ff5, 0x637b, 0x6bae, 0x7c3e, 0x7375, 0x4ee4, 0x56f9, 0x5be7, 0x5dba, 0x601c, 0x73b2, 0x7469,
+    0x7f9a, 0x8046, 0x9234, 0x96f6, 0x9748, 0x9818, 0x4f8b, 0x79ae, 0x91b4, 0x96b8, 0x60e1, 0x4e86,
+    0x50da, 0x5bee, 0x5c3f, 0x6599, 0x6a02, 0x71ce, 0x7642, 0x84fc, 0x907c, 0x9f8d, 0x6688, 0x962e,
+    0x5289, 0x677b, 0x67f3, 0x6d41, 0x6e9c, 0x7409, 0x7559, 0x786b, 0x7d10, 0x985e, 0x516d, 0x622e,
+    0x9678, 0x502b, 0x5d19, 0x6dea, 0x8f2a, 0x5f8b, 0x6144, 0x6817, 0x7387, 0x9686, 0x5229, 0x540f,
+    0x5c65, 0x6613, 0x674e, 0x68a8, 0x6ce5, 0x7406, 0x75e2, 0x7f79, 0x88cf, 0x88e1, 0x91cc, 0x96e2,
+    0x533f, 0x6eba, 0x541d, 0x71d0, 0x7498, 0x85fa, 0x96a3, 0x9c57, 0x9e9f, 0x6797, 0x6dcb, 0x81e8,
+    0x7acb, 0x7b20, 0x7c92, 0x72c0, 0x7099, 0x8b58, 0x4ec0, 0x8336, 0x523a, 0x5207, 0x5ea6, 0x62d3,
+    0x7cd6, 0x5b85, 0x6d1e, 0x66b4, 0x8f3b, 0x884c, 0x964d, 0x898b, 0x5ed3, 0x5140, 0x55c0, 0x585a,
+    0x6674, 0x51de, 0x732a, 0x76ca, 0x793c, 0x795e, 0x7965, 0x798f, 0x9756, 0x7cbe, 0x7fbd, 0x8612,
+    0x8af8, 0x9038, 0x90fd, 0x98ef, 0x98fc, 0x9928, 0x9db4, 0x90de, 0x96b7, 0x4fae, 0x50e7, 0x514d,
+    0x52c9, 0x52e4, 0x5351, 0x559d, 0x5606, 0x5668, 0x5840, 0x58a8, 0x5c64, 0x5c6e, 0x6094, 0x6168,
+    0x618e, 0x61f2, 0x654f, 0x65e2, 0x6691, 0x6885, 0x6d77, 0x6e1a, 0x6f22, 0x716e, 0x722b, 0x7422,
+    0x7891, 0x793e, 0x7949, 0x7948, 0x7950, 0x7956, 0x795d, 0x798d, 0x798e, 0x7a40, 0x7a81, 0x7bc0,
+    0x7df4, 0x7e09, 0x7e41, 0x7f72, 0x8005, 0x81ed, 0x8279, 0x8279, 0x8457, 0x8910, 0x8996, 0x8b01,
+    0x8b39, 0x8cd3, 0x8d08, 0x8fb6, 0x9038, 0x96e3, 0x97ff, 0x983b, 0x6075, 0x242ee, 0x8218, 0x4e26,
+    0x51b5, 0x5168, 0x4f80, 0x5145, 0x5180, 0x52c7, 0x52fa, 0x559d, 0x5555, 0x5599, 0x55e2, 0x585a,
+    0x58b3, 0x5944, 0x5954, 0x5a62, 0x5b28, 0x5ed2, 0x5ed9, 0x5f69, 0x5fad, 0x60d8, 0x614e, 0x6108,
+    0x618e, 0x6160, 0x61f2, 0x6234, 0x63c4, 0x641c, 0x6452, 0x6556, 0x6674, 0x6717, 0x671b, 0x6756,
+    0x6b79, 0x6bba, 0x6d41, 0x6edb, 0x6ecb, 0x6f22, 0x701e, 0x716e, 0x77a7, 0x7235, 0x72af, 0x732a,
+    0x7471, 0x7506, 0x753b, 0x761d, 0x761f, 0x76ca, 0x76db, 0x76f4, 0x774a, 0x7740, 0x78cc, 0x7ab1,
+    0x7bc0, 0x7c7b, 0x7d5b, 0x7df4, 0x7f3e, 0x8005, 0x8352, 0x83ef, 0x8779, 0x8941, 0x8986, 0x8996,
+    0x8abf, 0x8af8, 0x8acb, 0x8b01, 0x8afe, 0x8aed, 0x8b39, 0x8b8a, 0x8d08, 0x8f38, 0x9072, 0x9199,
+    0x9276, 0x967c, 0x96e3, 0x9756, 0x97db, 0x97ff, 0x980b, 0x983b, 0x9b12, 0x9f9c, 0x2284a,
+    0x22844, 0x233d5, 0x3b9d, 0x4018, 0x4039, 0x25249, 0x25cd0, 0x27ed3, 0x9f43, 0x9f8e, 0x66, 0x66,
+    0x66, 0x69, 0x66, 0x6c, 0x66, 0x66, 0x69, 0x66, 0x66, 0x6c, 0x17f, 0x74, 0x73, 0x74, 0x574,
+    0x576, 0x574, 0x565, 0x574, 0x56b, 0x57e, 0x576, 0x574, 0x56d, 0x5d9, 0x5b4, 0x5f2, 0x5b7,
+    0x5e2, 0x5d0, 0x5d3, 0x5d4, 0x5db, 0x5dc, 0x5dd, 0x5e8, 0x5ea, 0x2b, 0x5e9, 0x5c1, 0x5e9, 0x5c2,
+    0xfb49, 0x5c1, 0xfb49, 0x5c2, 0x5d0, 0x5b7, 0x5d0, 0x5b8, 0x5d0, 0x5bc, 0x5d1, 0x5bc, 0x5d2,
+    0x5bc, 0x5d3, 0x5bc, 0x5d4, 0x5bc, 0x5d5, 0x5bc, 0x5d6, 0x5bc, 0x5d8, 0x5bc, 0x5d9, 0x5bc,
+    0x5da, 0x5bc, 0x5db, 0x5bc, 0x5dc, 0x5bc, 0x5de, 0x5bc, 0x5e0, 0x5bc, 0x5e1, 0x5bc, 0x5e3,
+    0x5bc, 0x5e4, 0x5bc, 0x5e6, 0x5bc, 0x5e7, 0x5bc, 0x5e8, 0x5bc, 0x5e9, 0x5bc, 0x5ea, 0x5bc,
+    0x5d5, 0x5b9, 0x5d1, 0x5bf, 0x5db, 0x5bf, 0x5e4, 0x5bf, 0x5d0, 0x5dc, 0x671, 0x671, 0x67b,
+    0x67b, 0x67b, 0x67b, 0x67e, 0x67e, 0x67e, 0x67e, 0x680, 0x680, 0x680, 0x680, 0x67a, 0x67a,
+    0x67a, 0x67a, 0x67f, 0x67f, 0x67f, 0x67f, 0x679, 0x679, 0x679, 0x679, 0x6a4, 0x6a4, 0x6a4,
+    0x6a4, 0x6a6, 0x6a6, 0x6a6, 0x6a6, 0x684, 0x684, 0x684, 0x684, 0x683, 0x683, 0x683, 0x683,
+    0x686, 0x686, 0x686, 0x686, 0x687, 0x687, 0x687, 0x687, 0x68d, 0x68d, 0x68c, 0x68c, 0x68e,
+    0x68e, 0x688, 0x688, 0x698, 0x698, 0x691, 0x691, 0x6a9, 0x6a9, 0x6a9, 0x6a9, 0x6af, 0x6af,
+    0x6af, 0x6af, 0x6b3, 0x6b3, 0x6b3, 0x6b3, 0x6b1, 0x6b1, 0x6b1, 0x6b1, 0x6ba, 0x6ba, 0x6bb,
+    0x6bb, 0x6bb, 0x6bb, 0x6c0, 0x6c0, 0x6c1, 0x6c1, 0x6c1, 0x6c1, 0x6be, 0x6be, 0x6be, 0x6be,
+    0x6d2, 0x6d2, 0x6d3, 0x6d3, 0x6ad, 0x6ad, 0x6ad, 0x6ad, 0x6c7, 0x6c7, 0x6c6, 0x6c6, 0x6c8,
+    0x6c8, 0x677, 0x6cb, 0x6cb, 0x6c5, 0x6c5, 0x6c9, 0x6c9, 0x6d0, 0x6d0, 0x6d0, 0x6d0, 0x649,
+    0x649, 0x626, 0x627, 0x626, 0x627, 0x626, 0x6d5, 0x626, 0x6d5, 0x626, 0x648, 0x626, 0x648,
+    0x626, 0x6c7, 0x626, 0x6c7, 0x626, 0x6c6, 0x626, 0x6c6, 0x626, 0x6c8, 0x626, 0x6c8, 0x626,
+    0x6d0, 0x626, 0x6d0, 0x626, 0x6d0, 0x626, 0x649, 0x626, 0x649, 0x626, 0x649, 0x6cc, 0x6cc,
+    0x6cc, 0x6cc, 0x626, 0x62c, 0x626, 0x62d, 0x626, 0x645, 0x626, 0x649, 0x626, 0x64a, 0x628,
+    0x62c, 0x628, 0x62d, 0x628, 0x62e, 0x628, 0x645, 0x628, 0x649, 0x628, 0x64a, 0x62a, 0x62c,
+    0x62a, 0x62d, 0x62a, 0x62e, 0x62a, 0x645, 0x62a, 0x649, 0x62a, 0x64a, 0x62b, 0x62c, 0x62b,
+    0x645, 0x62b, 0x649, 0x62b, 0x64a, 0x62c, 0x62d, 0x62c, 0x645, 0x62d, 0x62c, 0x62d, 0x645,
+    0x62e, 0x62c, 0x62e, 0x62d, 0x62e, 0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x633,
+    0x645, 0x635, 0x62d, 0x635, 0x645, 0x636, 0x62c, 0x636, 0x62d, 0x636, 0x62e, 0x636, 0x645,
+    0x637, 0x62d, 0x637, 0x645, 0x638, 0x645, 0x639, 0x62c, 0x639, 0x645, 0x63a, 0x62c, 0x63a,
+    0x645, 0x641, 0x62c, 0x641, 0x62d, 0x641, 0x62e, 0x641, 0x645, 0x641, 0x649, 0x641, 0x64a,
+    0x642, 0x62d, 0x642, 0x645, 0x642, 0x649, 0x642, 0x64a, 0x643, 0x627, 0x643, 0x62c, 0x643,
+    0x62d, 0x643, 0x62e, 0x643, 0x644, 0x643, 0x645, 0x643, 0x649, 0x643, 0x64a, 0x644, 0x62c,
+    0x644, 0x62d, 0x644, 0x62e, 0x644, 0x645, 0x644, 0x649, 0x644, 0x64a, 0x645, 0x62c, 0x645,
+    0x62d, 0x645, 0x62e, 0x645, 0x645, 0x645, 0x649, 0x645, 0x64a, 0x646, 0x62c, 0x646, 0x62d,
+    0x646, 0x62e, 0x646, 0x645, 0x646, 0x649, 0x646, 0x64a, 0x647, 0x62c, 0x647, 0x645, 0x647,
+    0x649, 0x647, 0x64a, 0x64a, 0x62c, 0x64a, 0x62d, 0x64a, 0x62e, 0x64a, 0x645, 0x64a, 0x649,
+    0x64a, 0x64a, 0x630, 0x670, 0x631, 0x670, 0x649, 0x670, 0x20, 0x64c, 0x651, 0x20, 0x64d, 0x651,
+    0x20, 0x64e, 0x651, 0x20, 0x64f, 0x651, 0x20, 0x650, 0x651, 0x20, 0x651, 0x670, 0x626, 0x631,
+    0x626, 0x632, 0x626, 0x645, 0x626, 0x646, 0x626, 0x649, 0x626, 0x64a, 0x628, 0x631, 0x628,
+    0x632, 0x628, 0x645, 0x628, 0x646, 0x628, 0x649, 0x628, 0x64a, 0x62a, 0x631, 0x62a, 0x632,
+    0x62a, 0x645, 0x62a, 0x646, 0x62a, 0x649, 0x62a, 0x64a, 0x62b, 0x631, 0x62b, 0x632, 0x62b,
+    0x645, 0x62b, 0x646, 0x62b, 0x649, 0x62b, 0x64a, 0x641, 0x649, 0x641, 0x64a, 0x642, 0x649,
+    0x642, 0x64a, 0x643, 0x627, 0x643, 0x644, 0x643, 0x645, 0x643, 0x649, 0x643, 0x64a, 0x644,
+    0x645, 0x644, 0x649, 0x644, 0x64a, 0x645, 0x627, 0x645, 0x645, 0x646, 0x631, 0x646, 0x632,
+    0x646, 0x645, 0x646, 0x646, 0x646, 0x649, 0x646, 0x64a, 0x649, 0x670, 0x64a, 0x631, 0x64a,
+    0x632, 0x64a, 0x645, 0x64a, 0x646, 0x64a, 0x649, 0x64a, 0x64a, 0x626, 0x62c, 0x626, 0x62d,
+    0x626, 0x62e, 0x626, 0x645, 0x626, 0x647, 0x628, 0x62c, 0x628, 0x62d, 0x628, 0x62e, 0x628,
+    0x645, 0x628, 0x647, 0x62a, 0x62c, 0x62a, 0x62d, 0x62a, 0x62e, 0x62a, 0x645, 0x62a, 0x647,
+    0x62b, 0x645, 0x62c, 0x62d, 0x62c, 0x645, 0x62d, 0x62c, 0x62d, 0x645, 0x62e, 0x62c, 0x62e,
+    0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x633, 0x645, 0x635, 0x62d, 0x635, 0x62e,
+    0x635, 0x645, 0x636, 0x62c, 0x636, 0x62d, 0x636, 0x62e, 0x636, 0x645, 0x637, 0x62d, 0x638,
+    0x645, 0x639, 0x62c, 0x639, 0x645, 0x63a, 0x62c, 0x63a, 0x645, 0x641, 0x62c, 0x641, 0x62d,
+    0x641, 0x62e, 0x641, 0x645, 0x642, 0x62d, 0x642, 0x645, 0x643, 0x62c, 0x643, 0x62d, 0x643,
+    0x62e, 0x643, 0x644, 0x643, 0x645, 0x644, 0x62c, 0x644, 0x62d, 0x644, 0x62e, 0x644, 0x645,
+    0x644, 0x647, 0x645, 0x62c, 0x645, 0x62d, 0x645, 0x62e, 0x645, 0x645, 0x646, 0x62c, 0x646,
+    0x62d, 0x646, 0x62e, 0x646, 0x645, 0x646, 0x647, 0x647, 0x62c, 0x647, 0x645, 0x647, 0x670,
+    0x64a, 0x62c, 0x64a, 0x62d, 0x64a, 0x62e, 0x64a, 0x645, 0x64a, 0x647, 0x626, 0x645, 0x626,
+    0x647, 0x628, 0x645, 0x628, 0x647, 0x62a, 0x645, 0x62a, 0x647, 0x62b, 0x645, 0x62b, 0x647,
+    0x633, 0x645, 0x633, 0x647, 0x634, 0x645, 0x634, 0x647, 0x643, 0x644, 0x643, 0x645, 0x644,
+    0x645, 0x646, 0x645, 0x646, 0x647, 0x64a, 0x645, 0x64a, 0x647, 0x640, 0x64e, 0x651, 0x640,
+    0x64f, 0x651, 0x640, 0x650, 0x651, 0x637, 0x649, 0x637, 0x64a, 0x639, 0x649, 0x639, 0x64a,
+    0x63a, 0x649, 0x63a, 0x64a, 0x633, 0x649, 0x633, 0x64a, 0x634, 0x649, 0x634, 0x64a, 0x62d,
+    0x649, 0x62d, 0x64a, 0x62c, 0x649, 0x62c, 0x64a, 0x62e, 0x649, 0x62e, 0x64a, 0x635, 0x649,
+    0x635, 0x64a, 0x636, 0x649, 0x636, 0x64a, 0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e, 0x634,
+    0x645, 0x634, 0x631, 0x633, 0x631, 0x635, 0x631, 0x636, 0x631, 0x637, 0x649, 0x637, 0x64a,
+    0x639, 0x649, 0x639, 0x64a, 0x63a, 0x649, 0x63a, 0x64a, 0x633, 0x649, 0x633, 0x64a, 0x634,
+    0x649, 0x634, 0x64a, 0x62d, 0x649, 0x62d, 0x64a, 0x62c, 0x649, 0x62c, 0x64a, 0x62e, 0x649,
+    0x62e, 0x64a, 0x635, 0x649, 0x635, 0x64a, 0x636, 0x649, 0x636, 0x64a, 0x634, 0x62c, 0x634,
+    0x62d, 0x634, 0x62e, 0x634, 0x645, 0x634, 0x631, 0x633, 0x631, 0x635, 0x631, 0x636, 0x631,
+    0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e, 0x634, 0x645, 0x633, 0x647, 0x634, 0x647, 0x637,
+    0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e,
+    0x637, 0x645, 0x638, 0x645, 0x627, 0x64b, 0x627, 0x64b, 0x62a, 0x62c, 0x645, 0x62a, 0x62d,
+    0x62c, 0x62a, 0x62d, 0x62c, 0x62a, 0x62d, 0x645, 0x62a, 0x62e, 0x645, 0x62a, 0x645, 0x62c,
+    0x62a, 0x645, 0x62d, 0x62a, 0x645, 0x62e, 0x62c, 0x645, 0x62d, 0x62c, 0x645, 0x62d, 0x62d,
+    0x645, 0x64a, 0x62d, 0x645, 0x649, 0x633, 0x62d, 0x62c, 0x633, 0x62c, 0x62d, 0x633, 0x62c,
+    0x649, 0x633, 0x645, 0x62d, 0x633, 0x645, 0x62d, 0x633, 0x645, 0x62c, 0x633, 0x645, 0x645,
+    0x633, 0x645, 0x645, 0x635, 0x62d, 0x62d, 0x635, 0x62d, 0x62d, 0x635, 0x645, 0x645, 0x634,
+    0x62d, 0x645, 0x634, 0x62d, 0x645, 0x634, 0x62c, 0x64a, 0x634, 0x645, 0x62e, 0x634, 0x645,
+    0x62e, 0x634, 0x645, 0x645, 0x634, 0x645, 0x645, 0x636, 0x62d, 0x649, 0x636, 0x62e, 0x645,
+    0x636, 0x62e, 0x645, 0x637, 0x645, 0x62d, 0x637, 0x645, 0x62d, 0x637, 0x645, 0x645, 0x637,
+    0x645, 0x64a, 0x639, 0x62c, 0x645, 0x639, 0x645, 0x645, 0x639, 0x645, 0x645, 0x639, 0x645,
+    0x649, 0x63a, 0x645, 0x645, 0x63a, 0x645, 0x64a, 0x63a, 0x645, 0x649, 0x641, 0x62e, 0x645,
+    0x641, 0x62e, 0x645, 0x642, 0x645, 0x62d, 0x642, 0x645, 0x645, 0x644, 0x62d, 0x645, 0x644,
+    0x62d, 0x64a, 0x644, 0x62d, 0x649, 0x644, 0x62c, 0x62c, 0x644, 0x62c, 0x62c, 0x644, 0x62e,
+    0x645, 0x644, 0x62e, 0x645, 0x644, 0x645, 0x62d, 0x644, 0x645, 0x62d, 0x645, 0x62d, 0x62c,
+    0x645, 0x62d, 0x645, 0x645, 0x62d, 0x64a, 0x645, 0x62c, 0x62d, 0x645, 0x62c, 0x645, 0x645,
+    0x62e, 0x62c, 0x645, 0x62e, 0x645, 0x645, 0x62c, 0x62e, 0x647, 0x645, 0x62c, 0x647, 0x645,
+    0x645, 0x646, 0x62d, 0x645, 0x646, 0x62d, 0x649, 0x646, 0x62c, 0x645, 0x646, 0x62c, 0x645,
+    0x646, 0x62c, 0x649, 0x646, 0x645, 0x64a, 0x646, 0x645, 0x649, 0x64a, 0x645, 0x645, 0x64a,
+    0x645, 0x645, 0x628, 0x62e, 0x64a, 0x62a, 0x62c, 0x64a, 0x62a, 0x62c, 0x649, 0x62a, 0x62e,
+    0x64a, 0x62a, 0x62e, 0x649, 0x62a, 0x645, 0x64a, 0x62a, 0x645, 0x649, 0x62c, 0x645, 0x64a,
+    0x62c, 0x62d, 0x649, 0x62c, 0x645, 0x649, 0x633, 0x62e, 0x649, 0x635, 0x62d, 0x64a, 0x634,
+    0x62d, 0x64a, 0x636, 0x62d, 0x64a, 0x644, 0x62c, 0x64a, 0x644, 0x645, 0x64a, 0x64a, 0x62d,
+    0x64a, 0x64a, 0x62c, 0x64a, 0x64a, 0x645, 0x64a, 0x645, 0x645, 0x64a, 0x642, 0x645, 0x64a,
+    0x646, 0x62d, 0x64a, 0x642, 0x645, 0x62d, 0x644, 0x62d, 0x645, 0x639, 0x645, 0x64a, 0x643,
+    0x645, 0x64a, 0x646, 0x62c, 0x62d, 0x645, 0x62e, 0x64a, 0x644, 0x62c, 0x645, 0x643, 0x645,
+    0x645, 0x644, 0x62c, 0x645, 0x646, 0x62c, 0x62d, 0x62c, 0x62d, 0x64a, 0x62d, 0x62c, 0x64a,
+    0x645, 0x62c, 0x64a, 0x641, 0x645, 0x64a, 0x628, 0x62d, 0x64a, 0x643, 0x645, 0x645, 0x639,
+    0x62c, 0x645, 0x635, 0x645, 0x645, 0x633, 0x62e, 0x64a, 0x646, 0x62c, 0x64a, 0x635, 0x644,
+    0x6d2, 0x642, 0x644, 0x6d2, 0x627, 0x644, 0x644, 0x647, 0x627, 0x643, 0x628, 0x631, 0x645,
+    0x62d, 0x645, 0x62f, 0x635, 0x644, 0x639, 0x645, 0x631, 0x633, 0x648, 0x644, 0x639, 0x644,
+    0x64a, 0x647, 0x648, 0x633, 0x644, 0x645, 0x635, 0x644, 0x649, 0x635, 0x644, 0x649, 0x20, 0x627,
+    0x644, 0x644, 0x647, 0x20, 0x639, 0x644, 0x64a, 0x647, 0x20, 0x648, 0x633, 0x644, 0x645, 0x62c,
+    0x644, 0x20, 0x62c, 0x644, 0x627, 0x644, 0x647, 0x631, 0x6cc, 0x627, 0x644, 0x2c, 0x3001,
+    0x3002, 0x3a, 0x3b, 0x21, 0x3f, 0x3016, 0x3017, 0x2026, 0x2025, 0x2014, 0x2013, 0x5f, 0x5f,
+    0x28, 0x29, 0x7b, 0x7d, 0x3014, 0x3015, 0x3010, 0x3011, 0x300a, 0x300b, 0x3008, 0x3009, 0x300c,
+    0x300d, 0x300e, 0x300f, 0x5b, 0x5d, 0x203e, 0x203e, 0x203e, 0x203e, 0x5f, 0x5f, 0x5f, 0x2c,
+    0x3001, 0x2e, 0x3b, 0x3a, 0x3f, 0x21, 0x2014, 0x28, 0x29, 0x7b, 0x7d, 0x3014, 0x3015, 0x23,
+    0x26, 0x2a, 0x2b, 0x2d, 0x3c, 0x3e, 0x3d, 0x5c, 0x24, 0x25, 0x40, 0x20, 0x64b, 0x640, 0x64b,
+    0x20, 0x64c, 0x20, 0x64d, 0x20, 0x64e, 0x640, 0x64e, 0x20, 0x64f, 0x640, 0x64f, 0x20, 0x650,
+    0x640, 0x650, 0x20, 0x651, 0x640, 0x651, 0x20, 0x652, 0x640, 0x652, 0x621, 0x622, 0x622, 0x623,
+    0x623, 0x624, 0x624, 0x625, 0x625, 0x626, 0x626, 0x626, 0x626, 0x627, 0x627, 0x628, 0x628,
+    0x628, 0x628, 0x629, 0x629, 0x62a, 0x62a, 0x62a, 0x62a, 0x62b, 0x62b, 0x62b, 0x62b, 0x62c,
+    0x62c, 0x62c, 0x62c, 0x62d, 0x62d, 0x62d, 0x62d, 0x62e, 0x62e, 0x62e, 0x62e, 0x62f, 0x62f,
+    0x630, 0x630, 0x631, 0x631, 0x632, 0x632, 0x633, 0x633, 0x633, 0x633, 0x634, 0x634, 0x634,
+    0x634, 0x635, 0x635, 0x635, 0x635, 0x636, 0x636, 0x636, 0x636, 0x637, 0x637, 0x637, 0x637,
+    0x638, 0x638, 0x638, 0x638, 0x639, 0x639, 0x639, 0x639, 0x63a, 0x63a, 0x63a, 0x63a, 0x641,
+    0x641, 0x641, 0x641, 0x642, 0x642, 0x642, 0x642, 0x643, 0x643, 0x643, 0x643, 0x644, 0x644,
+    0x644, 0x644, 0x645, 0x645, 0x645, 0x645, 0x646, 0x646, 0x646, 0x646, 0x647, 0x647, 0x647,
+    0x647, 0x648, 0x648, 0x649, 0x649, 0x64a, 0x64a, 0x64a, 0x64a, 0x644, 0x622, 0x644, 0x622,
+    0x644, 0x623, 0x644, 0x623, 0x644, 0x625, 0x644, 0x625, 0x644, 0x627, 0x644, 0x627, 0x21, 0x22,
+    0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e, 0x2f, 0x30, 0x31, 0x32,
+    0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x40, 0x41, 0x42,
+    0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52,
+    0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x5b, 0x5c, 0x5d, 0x5e, 0x5f, 0x60, 0x61, 0x62,
+    0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72,
+    0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x7b, 0x7c, 0x7d, 0x7e, 0x2985, 0x2986, 0x3002,
+    0x300c, 0x300d, 0x3001, 0x30fb, 0x30f2, 0x30a1, 0x30a3, 0x30a5, 0x30a7, 0x30a9, 0x30e3, 0x30e5,
+    0x30e7, 0x30c3, 0x30fc, 0x30a2, 0x30a4, 0x30a6, 0x30a8, 0x30aa, 0x30ab, 0x30ad, 0x30af, 0x30b1,
+    0x30b3, 0x30b5, 0x30b7, 0x30b9, 0x30bb, 0x30bd, 0x30bf, 0x30c1, 0x30c4, 0x30c6, 0x30c8, 0x30ca,
+    0x30cb, 0x30cc, 0x30cd, 0x30ce, 0x30cf, 0x30d2, 0x30d5, 0x30d8, 0x30db, 0x30de, 0x30df, 0x30e0,
+    0x30e1, 0x30e2, 0x30e4, 0x30e6, 0x30e8, 0x30e9, 0x30ea, 0x30eb, 0x30ec, 0x30ed, 0x30ef, 0x30f3,
+    0x3099, 0x309a, 0x3164, 0x3131, 0x3132, 0x3133, 0x3134, 0x3135, 0x3136, 0x3137, 0x3138, 0x3139,
+    0x313a, 0x313b, 0x313c, 0x313d, 0x313e, 0x313f, 0x3140, 0x3141, 0x3142, 0x3143, 0x3144, 0x3145,
+    0x3146, 0x3147, 0x3148, 0x3149, 0x314a, 0x314b, 0x314c, 0x314d, 0x314e, 0x314f, 0x3150, 0x3151,
+    0x3152, 0x3153, 0x3154, 0x3155, 0x3156, 0x3157, 0x3158, 0x3159, 0x315a, 0x315b, 0x315c, 0x315d,
+    0x315e, 0x315f, 0x3160, 0x3161, 0x3162, 0x3163, 0xa2, 0xa3, 0xac, 0xaf, 0xa6, 0xa5, 0x20a9,
+    0x2502, 0x2190, 0x2191, 0x2192, 0x2193, 0x25a0, 0x25cb, 0x2d0, 0x2d1, 0xe6, 0x299, 0x253, 0x2a3,
+    0xab66, 0x2a5, 0x2a4, 0x256, 0x257, 0x1d91, 0x258, 0x25e, 0x2a9, 0x264, 0x262, 0x260, 0x29b,
+    0x127, 0x29c, 0x267, 0x284, 0x2aa, 0x2ab, 0x26c, 0x1df04, 0xa78e, 0x26e, 0x1df05, 0x28e,
+    0x1df06, 0xf8, 0x276, 0x277, 0x71, 0x27a, 0x1df08, 0x27d, 0x27e, 0x280, 0x2a8, 0x2a6, 0xab67,
+    0x2a7, 0x288, 0x2c71, 0x28f, 0x2a1, 0x2a2, 0x298, 0x1c0, 0x1c1, 0x1c2, 0x1df0a, 0x1df1e,
+    0x11099, 0x110ba, 0x1109b, 0x110ba, 0x110a5, 0x110ba, 0x11131, 0x11127, 0x11132, 0x11127,
+    0x11347, 0x1133e, 0x11347, 0x11357, 0x114b9, 0x114ba, 0x114b9, 0x114b0, 0x114b9, 0x114bd,
+    0x115b8, 0x115af, 0x115b9, 0x115af, 0x11935, 0x11930, 0x1d157, 0x1d165, 0x1d158, 0x1d165,
+    0x1d15f, 0x1d16e, 0x1d15f, 0x1d16f, 0x1d15f, 0x1d170, 0x1d15f, 0x1d171, 0x1d15f, 0x1d172,
+    0x1d1b9, 0x1d165, 0x1d1ba, 0x1d165, 0x1d1bb, 0x1d16e, 0x1d1bc, 0x1d16e, 0x1d1bb, 0x1d16f,
+    0x1d1bc, 0x1d16f, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d,
+    0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63,
+    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
+    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70,
+    0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46,
+    0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56,
+    0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c,
+    0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x43,
+    0x44, 0x47, 0x4a, 0x4b, 0x4e, 0x4f, 0x50, 0x51, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a,
+    0x61, 0x62, 0x63, 0x64, 0x66, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x70, 0x71, 0x72, 0x73,
+    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
+    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x44, 0x45, 0x46,
+    0x47, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70,
+    0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x44, 0x45, 0x46, 0x47,
+    0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4f, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x61, 0x62, 0x63,
+    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
+    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
+    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45,
+    0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55,
+    0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b,
+    0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41,
+    0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51,
+    0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67,
+    0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77,
+    0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d,
+    0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63,
+    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
+    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
+    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
+    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45,
+    0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55,
+    0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b,
+    0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x131,
+    0x237, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c,
+    0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9,
+    0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc,
+    0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9,
+    0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396,
+    0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3,
+    0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6,
+    0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3,
+    0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6,
+    0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d,
+    0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207,
+    0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd,
+    0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202,
+    0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397,
+    0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4,
+    0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7,
+    0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4,
+    0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391,
+    0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e,
+    0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1,
+    0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be,
+    0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5,
+    0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x3dc, 0x3dd, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37,
+    0x38, 0x39, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x30, 0x31, 0x32, 0x33,
+    0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39,
+    0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x627, 0x628, 0x62c, 0x62f, 0x648,
+    0x632, 0x62d, 0x637, 0x64a, 0x643, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642,
+    0x631, 0x634, 0x62a, 0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x66e, 0x6ba, 0x6a1, 0x66f,
+    0x628, 0x62c, 0x647, 0x62d, 0x64a, 0x643, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635,
+    0x642, 0x634, 0x62a, 0x62b, 0x62e, 0x636, 0x63a, 0x62c, 0x62d, 0x64a, 0x644, 0x646, 0x633,
+    0x639, 0x635, 0x642, 0x634, 0x62e, 0x636, 0x63a, 0x6ba, 0x66f, 0x628, 0x62c, 0x647, 0x62d,
+    0x637, 0x64a, 0x643, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x634, 0x62a, 0x62b,
+    0x62e, 0x636, 0x638, 0x63a, 0x66e, 0x6a1, 0x627, 0x628, 0x62c, 0x62f, 0x647, 0x648, 0x632,
+    0x62d, 0x637, 0x64a, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x631, 0x634,
+    0x62a, 0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x628, 0x62c, 0x62f, 0x648, 0x632, 0x62d,
+    0x637, 0x64a, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x631, 0x634, 0x62a,
+    0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x30, 0x2e, 0x30, 0x2c, 0x31, 0x2c, 0x32, 0x2c, 0x33,
+    0x2c, 0x34, 0x2c, 0x35, 0x2c, 0x36, 0x2c, 0x37, 0x2c, 0x38, 0x2c, 0x39, 0x2c, 0x28, 0x41, 0x29,
+    0x28, 0x42, 0x29, 0x28, 0x43, 0x29, 0x28, 0x44, 0x29, 0x28, 0x45, 0x29, 0x28, 0x46, 0x29, 0x28,
+    0x47, 0x29, 0x28, 0x48, 0x29, 0x28, 0x49, 0x29, 0x28, 0x4a, 0x29, 0x28, 0x4b, 0x29, 0x28, 0x4c,
+    0x29, 0x28, 0x4d, 0x29, 0x28, 0x4e, 0x29, 0x28, 0x4f, 0x29, 0x28, 0x50, 0x29, 0x28, 0x51, 0x29,
+    0x28, 0x52, 0x29, 0x28, 0x53, 0x29, 0x28, 0x54, 0x29, 0x28, 0x55, 0x29, 0x28, 0x56, 0x29, 0x28,
+    0x57, 0x29, 0x28, 0x58, 0x29, 0x28, 0x59, 0x29, 0x28, 0x5a, 0x29, 0x3014, 0x53, 0x3015, 0x43,
+    0x52, 0x43, 0x44, 0x57, 0x5a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b,
+    0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x48,
+    0x56, 0x4d, 0x56, 0x53, 0x44, 0x53, 0x53, 0x50, 0x50, 0x56, 0x57, 0x43, 0x4d, 0x43, 0x4d, 0x44,
+    0x4d, 0x52, 0x44, 0x4a, 0x307b, 0x304b, 0x30b3, 0x30b3, 0x30b5, 0x624b, 0x5b57, 0x53cc, 0x30c7,
+    0x4e8c, 0x591a, 0x89e3, 0x5929, 0x4ea4, 0x6620, 0x7121, 0x6599, 0x524d, 0x5f8c, 0x518d, 0x65b0,
+    0x521d, 0x7d42, 0x751f, 0x8ca9, 0x58f0, 0x5439, 0x6f14, 0x6295, 0x6355, 0x4e00, 0x4e09, 0x904a,
+    0x5de6, 0x4e2d, 0x53f3, 0x6307, 0x8d70, 0x6253, 0x7981, 0x7a7a, 0x5408, 0x6e80, 0x6709, 0x6708,
+    0x7533, 0x5272, 0x55b6, 0x914d, 0x3014, 0x672c, 0x3015, 0x3014, 0x4e09, 0x3015, 0x3014, 0x4e8c,
+    0x3015, 0x3014, 0x5b89, 0x3015, 0x3014, 0x70b9, 0x3015, 0x3014, 0x6253, 0x3015, 0x3014, 0x76d7,
+    0x3015, 0x3014, 0x52dd, 0x3015, 0x3014, 0x6557, 0x3015, 0x5f97, 0x53ef, 0x30, 0x31, 0x32, 0x33,
+    0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x4e3d, 0x4e38, 0x4e41, 0x20122, 0x4f60, 0x4fae, 0x4fbb,
+    0x5002, 0x507a, 0x5099, 0x50e7, 0x50cf, 0x349e, 0x2063a, 0x514d, 0x5154, 0x5164, 0x5177,
+    0x2051c, 0x34b9, 0x5167, 0x518d, 0x2054b, 0x5197, 0x51a4, 0x4ecc, 0x51ac, 0x51b5, 0x291df,
+    0x51f5, 0x5203, 0x34df, 0x523b, 0x5246, 0x5272, 0x5277, 0x3515, 0x52c7, 0x52c9, 0x52e4, 0x52fa,
+    0x5305, 0x5306, 0x5317, 0x5349, 0x5351, 0x535a, 0x5373, 0x537d, 0x537f, 0x537f, 0x537f, 0x20a2c,
+    0x7070, 0x53ca, 0x53df, 0x20b63, 0x53eb, 0x53f1, 0x5406, 0x549e, 0x5438, 0x5448, 0x5468, 0x54a2,
+    0x54f6, 0x5510, 0x5553, 0x5563, 0x5584, 0x5584, 0x5599, 0x55ab, 0x55b3, 0x55c2, 0x5716, 0x5606,
+    0x5717, 0x5651, 0x5674, 0x5207, 0x58ee, 0x57ce, 0x57f4, 0x580d, 0x578b, 0x5832, 0x5831, 0x58ac,
+    0x214e4, 0x58f2, 0x58f7, 0x5906, 0x591a, 0x5922, 0x5962, 0x216a8, 0x216ea, 0x59ec, 0x5a1b,
+    0x5a27, 0x59d8, 0x5a66, 0x36ee, 0x36fc, 0x5b08, 0x5b3e, 0x5b3e, 0x219c8, 0x5bc3, 0x5bd8, 0x5be7,
+    0x5bf3, 0x21b18, 0x5bff, 0x5c06, 0x5f53, 0x5c22, 0x3781, 0x5c60, 0x5c6e, 0x5cc0, 0x5c8d,
+    0x21de4, 0x5d43, 0x21de6, 0x5d6e, 0x5d6b, 0x5d7c, 0x5de1, 0x5de2, 0x382f, 0x5dfd, 0x5e28,
+    0x5e3d, 0x5e69, 0x3862, 0x22183, 0x387c, 0x5eb0, 0x5eb3, 0x5eb6, 0x5eca, 0x2a392, 0x5efe,
+    0x22331, 0x22331, 0x8201, 0x5f22, 0x5f22, 0x38c7, 0x232b8, 0x261da, 0x5f62, 0x5f6b, 0x38e3,
+    0x5f9a, 0x5fcd, 0x5fd7, 0x5ff9, 0x6081, 0x393a, 0x391c, 0x6094, 0x226d4, 0x60c7, 0x6148, 0x614c,
+    0x614e, 0x614c, 0x617a, 0x618e, 0x61b2, 0x61a4, 0x61af, 0x61de, 0x61f2, 0x61f6, 0x6210, 0x621b,
+    0x625d, 0x62b1, 0x62d4, 0x6350, 0x22b0c, 0x633d, 0x62fc, 0x6368, 0x6383, 0x63e4, 0x22bf1,
+    0x6422, 0x63c5, 0x63a9, 0x3a2e, 0x6469, 0x647e, 0x649d, 0x6477, 0x3a6c, 0x654f, 0x656c, 0x2300a,
+    0x65e3, 0x66f8, 0x6649, 0x3b19, 0x6691, 0x3b08, 0x3ae4, 0x5192, 0x5195, 0x6700, 0x669c, 0x80ad,
+    0x43d9, 0x6717, 0x671b, 0x6721, 0x675e, 0x6753, 0x233c3, 0x3b49, 0x67fa, 0x6785, 0x6852, 0x6885,
+    0x2346d, 0x688e, 0x681f, 0x6914, 0x3b9d, 0x6942, 0x69a3, 0x69ea, 0x6aa8, 0x236a3, 0x6adb,
+    0x3c18, 0x6b21, 0x238a7, 0x6b54, 0x3c4e, 0x6b72, 0x6b9f, 0x6bba, 0x6bbb, 0x23a8d, 0x21d0b,
+    0x23afa, 0x6c4e, 0x23cbc, 0x6cbf, 0x6ccd, 0x6c67, 0x6d16, 0x6d3e, 0x6d77, 0x6d41, 0x6d69,
+    0x6d78, 0x6d85, 0x23d1e, 0x6d34, 0x6e2f, 0x6e6e, 0x3d33, 0x6ecb, 0x6ec7, 0x23ed1, 0x6df9,
+    0x6f6e, 0x23f5e, 0x23f8e, 0x6fc6, 0x7039, 0x701e, 0x701b, 0x3d96, 0x704a, 0x707d, 0x7077,
+    0x70ad, 0x20525, 0x7145, 0x24263, 0x719c, 0x243ab, 0x7228, 0x7235, 0x7250, 0x24608, 0x7280,
+    0x7295, 0x24735, 0x24814, 0x737a, 0x738b, 0x3eac, 0x73a5, 0x3eb8, 0x3eb8, 0x7447, 0x745c,
+    0x7471, 0x7485, 0x74ca, 0x3f1b, 0x7524, 0x24c36, 0x753e, 0x24c92, 0x7570, 0x2219f, 0x7610,
+    0x24fa1, 0x24fb8, 0x25044, 0x3ffc, 0x4008, 0x76f4, 0x250f3, 0x250f2, 0x25119, 0x25133, 0x771e,
+    0x771f, 0x771f, 0x774a, 0x4039, 0x778b, 0x4046, 0x4096, 0x2541d, 0x784e, 0x788c, 0x78cc, 0x40e3,
+    0x25626, 0x7956, 0x2569a, 0x256c5, 0x798f, 0x79eb, 0x412f, 0x7a40, 0x7a4a, 0x7a4f, 0x2597c,
+    0x25aa7, 0x25aa7, 0x7aee, 0x4202, 0x25bab, 0x7bc6, 0x7bc9, 0x4227, 0x25c80, 0x7cd2, 0x42a0,
+    0x7ce8, 0x7ce3, 0x7d00, 0x25f86, 0x7d63, 0x4301, 0x7dc7, 0x7e02, 0x7e45, 0x4334, 0x26228,
+    0x26247, 0x4359, 0x262d9, 0x7f7a, 0x2633e, 0x7f95, 0x7ffa, 0x8005, 0x264da, 0x26523, 0x8060,
+    0x265a8, 0x8070, 0x2335f, 0x43d5, 0x80b2, 0x8103, 0x440b, 0x813e, 0x5ab5, 0x267a7, 0x267b5,
+    0x23393, 0x2339c, 0x8201, 0x8204, 0x8f9e, 0x446b, 0x8291, 0x828b, 0x829d, 0x52b3, 0x82b1,
+    0x82b3, 0x82bd, 0x82e6, 0x26b3c, 0x82e5, 0x831d, 0x8363, 0x83ad, 0x8323, 0x83bd, 0x83e7, 0x8457,
+    0x8353, 0x83ca, 0x83cc, 0x83dc, 0x26c36, 0x26d6b, 0x26cd5, 0x452b, 0x84f1, 0x84f3, 0x8516,
+    0x273ca, 0x8564, 0x26f2c, 0x455d, 0x4561, 0x26fb1, 0x270d2, 0x456b, 0x8650, 0x865c, 0x8667,
+    0x8669, 0x86a9, 0x8688, 0x870e, 0x86e2, 0x8779, 0x8728, 0x876b, 0x8786, 0x45d7, 0x87e1, 0x8801,
+    0x45f9, 0x8860, 0x8863, 0x27667, 0x88d7, 0x88de, 0x4635, 0x88fa, 0x34bb, 0x278ae, 0x27966,
+    0x46be, 0x46c7, 0x8aa0, 0x8aed, 0x8b8a, 0x8c55, 0x27ca8, 0x8cab, 0x8cc1, 0x8d1b, 0x8d77,
+    0x27f2f, 0x20804, 0x8dcb, 0x8dbc, 0x8df0, 0x208de, 0x8ed4, 0x8f38, 0x285d2, 0x285ed, 0x9094,
+    0x90f1, 0x9111, 0x2872e, 0x911b, 0x9238, 0x92d7, 0x92d8, 0x927c, 0x93f9, 0x9415, 0x28bfa,
+    0x958b, 0x4995, 0x95b7, 0x28d77, 0x49e6, 0x96c3, 0x5db2, 0x9723, 0x29145, 0x2921a, 0x4a6e,
+    0x4a76, 0x97e0, 0x2940a, 0x4ab2, 0x29496, 0x980b, 0x980b, 0x9829, 0x295b6, 0x98e2, 0x4b33,
+    0x9929, 0x99a7, 0x99c2, 0x99fe, 0x4bce, 0x29b30, 0x9b12, 0x9c40, 0x9cfd, 0x4cce, 0x4ced, 0x9d67,
+    0x2a0ce, 0x4cf8, 0x2a105, 0x2a20e, 0x2a291, 0x9ebb, 0x4d56, 0x9ef9, 0x9efe, 0x9f05, 0x9f0f,
+    0x9f16, 0x9f3b, 0x2a600,
+    // clang-format on
+};
+/// Numbers of the decompositions into two that composing turns back, in the order of the two.
+inline constexpr std::uint16_t compositions[] = {
+    // clang-format off
+    0x4f4, 0x4f1, 0x4f5, 0xe, 0xf, 0x10, 0x11, 0x43, 0x45, 0x10e, 0x12, 0x2ed, 0x13, 0xc2, 0xf0,
+    0xf2, 0x2eb, 0x24f, 0x47, 0x251, 0x253, 0x255, 0x49, 0x4b, 0x4d, 0x4f, 0x14, 0x259, 0x51, 0x25b,
+    0x25f, 0x261, 0x25d, 0x15, 0x16, 0x17, 0x307, 0x53, 0x55, 0x57, 0x18, 0x305, 0x5b, 0xf4, 0xf6,
+    0x303, 0x110, 0x59, 0x267, 0x269, 0x26d, 0xe6, 0x5d, 0x26f, 0x5f, 0x61, 0xd8, 0x63, 0x65, 0x271,
+    0x275, 0x10c, 0x273, 0x277, 0x279, 0x19, 0x1a, 0x1b, 0x67, 0x69, 0x6b, 0x6f, 0x1c, 0x313, 0xc4,
+    0xf8, 0xfa, 0x315, 0x6d, 0x27b, 0x72, 0x27f, 0xda, 0x281, 0x74, 0x283, 0x76, 0x7a, 0x285, 0x78,
+    0x28b, 0x289, 0x28d, 0x28f, 0x291, 0xe8, 0x7e, 0x1d, 0x293, 0x82, 0x295, 0x80, 0x299, 0x297,
+    0x1e, 0x1f, 0x20, 0x21, 0x85, 0x87, 0x116, 0x22, 0x319, 0x89, 0xc6, 0xfc, 0xfe, 0xb5, 0x317,
+    0xdc, 0x2a3, 0x2a5, 0x8b, 0x2a7, 0x8f, 0x100, 0x102, 0x2a9, 0x8d, 0x2ad, 0x91, 0x93, 0x2af,
+    0x97, 0x2b1, 0x108, 0x95, 0x2b9, 0x9b, 0x2bb, 0x10a, 0x99, 0x2bf, 0x2bd, 0x23, 0x24, 0x25, 0x9d,
+    0x9f, 0xa1, 0x26, 0x331, 0xa3, 0xa5, 0xc8, 0x104, 0x106, 0xb7, 0x32f, 0x2c1, 0xa7, 0x2c5, 0x2c3,
+    0x2cb, 0x2cd, 0x2cf, 0x2d1, 0xa9, 0x2d5, 0x2d3, 0x2d7, 0x2d9, 0x2db, 0x33d, 0x27, 0xab, 0x343,
+    0x11a, 0x2dd, 0xad, 0x341, 0x33f, 0xae, 0x2df, 0xb0, 0xb2, 0x2e1, 0x2e3, 0x28, 0x29, 0x2a, 0x2b,
+    0x44, 0x46, 0x10f, 0x2c, 0x2ee, 0x2d, 0xc3, 0xf1, 0xf3, 0x2ec, 0x250, 0x48, 0x252, 0x254, 0x256,
+    0x4a, 0x4c, 0x4e, 0x50, 0x2e, 0x25a, 0x52, 0x25c, 0x260, 0x262, 0x25e, 0x2f, 0x30, 0x31, 0x308,
+    0x54, 0x56, 0x58, 0x32, 0x306, 0x5c, 0xf5, 0xf7, 0x304, 0x111, 0x5a, 0x268, 0x26a, 0x26e, 0xe7,
+    0x5e, 0x270, 0x60, 0x62, 0xd9, 0x64, 0x66, 0x272, 0x276, 0x10d, 0x274, 0x278, 0x27a, 0x2e5,
+    0x33, 0x34, 0x35, 0x68, 0x6a, 0x6c, 0x36, 0x314, 0xc5, 0xf9, 0xfb, 0x316, 0x6e, 0x27c, 0x73,
+    0xe2, 0x280, 0xdb, 0x282, 0x75, 0x284, 0x77, 0x7b, 0x286, 0x79, 0x28c, 0x28a, 0x28e, 0x290,
+    0x292, 0xe9, 0x7f, 0x37, 0x294, 0x83, 0x296, 0x81, 0x29a, 0x298, 0x38, 0x39, 0x3a, 0x3b, 0x86,
+    0x88, 0x117, 0x3c, 0x31a, 0x8a, 0xc7, 0xfd, 0xff, 0xb6, 0x318, 0xdd, 0x2a4, 0x2a6, 0x8c, 0x2a8,
+    0x90, 0x101, 0x103, 0x2aa, 0x8e, 0x2ae, 0x92, 0x94, 0x2b0, 0x98, 0x2b2, 0x109, 0x96, 0x2ba,
+    0x2e6, 0x9c, 0x2bc, 0x10b, 0x9a, 0x2c0, 0x2be, 0x3d, 0x3e, 0x3f, 0x9e, 0xa0, 0xa2, 0x40, 0x332,
+    0xa4, 0xa6, 0xc9, 0x105, 0x107, 0xb8, 0x330, 0x2c2, 0xa8, 0x2c6, 0x2c4, 0x2cc, 0x2ce, 0x2d0,
+    0x2d2, 0xaa, 0x2d6, 0x2d4, 0x2e7, 0x2d8, 0x2da, 0x2dc, 0x33e, 0x41, 0xac, 0x344, 0x11b, 0x2de,
+    0x42, 0x342, 0x2e8, 0x340, 0xaf, 0x2e0, 0xb1, 0xb3, 0x2e2, 0x2e4, 0x41f, 0x138, 0x3f7, 0x2f1,
+    0x2ef, 0x2f5, 0x2f3, 0xd2, 0xea, 0xec, 0xd6, 0x257, 0x30b, 0x309, 0x30f, 0x30d, 0x27d, 0x31d,
+    0x31b, 0x321, 0x31f, 0x29b, 0x114, 0x29d, 0x112, 0xee, 0xd0, 0xcc, 0xca, 0xce, 0x2f2, 0x2f0,
+    0x2f6, 0x2f4, 0xd3, 0xeb, 0xed, 0xd7, 0x258, 0x30c, 0x30a, 0x310, 0x30e, 0x27e, 0x31e, 0x31c,
+    0x322, 0x320, 0x29c, 0x115, 0x29e, 0x113, 0xef, 0xd1, 0xcd, 0xcb, 0xcf, 0x2fb, 0x2f9, 0x2ff,
+    0x2fd, 0x2fc, 0x2fa, 0x300, 0x2fe, 0x263, 0x265, 0x264, 0x266, 0x29f, 0x2a1, 0x2a0, 0x2a2,
+    0x2b3, 0x2b4, 0x2b5, 0x2b6, 0x2c7, 0x2c8, 0x2c9, 0x2ca, 0x2ea, 0x327, 0x325, 0x32b, 0x329,
+    0x32d, 0x328, 0x326, 0x32c, 0x32a, 0x32e, 0x335, 0x333, 0x339, 0x337, 0x33b, 0x336, 0x334,
+    0x33a, 0x338, 0x33c, 0xe0, 0xde, 0xdf, 0xd4, 0xd5, 0x26b, 0x26c, 0x118, 0x119, 0xe1, 0x3f0,
+    0x139, 0x3ef, 0x3ee, 0x34d, 0x34e, 0x3f2, 0x3fd, 0x13b, 0x35b, 0x35c, 0x3ff, 0x13c, 0x369,
+    0x36a, 0x401, 0x40d, 0x13d, 0x40c, 0x40b, 0x142, 0x379, 0x37a, 0x427, 0x13e, 0x387, 0x388,
+    0x41e, 0x41c, 0x13f, 0x41b, 0x41a, 0x143, 0x395, 0x429, 0x140, 0x3a1, 0x3a2, 0x42b, 0x3eb,
+    0x3fa, 0x3a9, 0x144, 0x3e8, 0x3e7, 0x345, 0x346, 0x3ec, 0x3ea, 0x3ab, 0x145, 0x355, 0x356,
+    0x3ad, 0x146, 0x361, 0x362, 0x3fb, 0x3f9, 0x3af, 0x147, 0x406, 0x405, 0x149, 0x371, 0x372,
+    0x409, 0x3b1, 0x14b, 0x381, 0x382, 0x416, 0x417, 0x3b3, 0x14c, 0x413, 0x412, 0x14a, 0x38d,
+    0x38e, 0x418, 0x3b5, 0x14d, 0x399, 0x39a, 0x425, 0x423, 0x407, 0x141, 0x40a, 0x414, 0x148,
+    0x419, 0x424, 0x151, 0x152, 0x15e, 0x16f, 0x171, 0x15d, 0x15b, 0x173, 0x15c, 0x16d, 0x177,
+    0x179, 0x160, 0x17b, 0x162, 0x17d, 0x15f, 0x17f, 0x185, 0x161, 0x187, 0x189, 0x18b, 0x18d,
+    0x183, 0x170, 0x172, 0x166, 0x164, 0x174, 0x165, 0x16e, 0x178, 0x17a, 0x169, 0x17c, 0x163,
+    0x17e, 0x168, 0x180, 0x186, 0x16a, 0x188, 0x18a, 0x18c, 0x18e, 0x184, 0x167, 0x16b, 0x16c,
+    0x175, 0x176, 0x181, 0x182, 0x190, 0x191, 0x193, 0x192, 0x194, 0x19a, 0x19b, 0x199, 0x19c,
+    0x19d, 0x19e, 0x1a7, 0x1a8, 0x1b3, 0x1b2, 0x1b4, 0x1b7, 0x1b8, 0x1ba, 0x1b9, 0x1bb, 0x1bc,
+    0x1bf, 0x1bd, 0x1be, 0x1c0, 0x1c1, 0x1c3, 0x1c2, 0x1c4, 0x1c5, 0x1c7, 0x1c6, 0x1e0, 0x1e2,
+    0x1e3, 0x1e4, 0x1e5, 0x1e6, 0x1e7, 0x1e8, 0x1e9, 0x1ea, 0x1eb, 0x1ec, 0x287, 0x288, 0x2ab,
+    0x2ac, 0x2b7, 0x2b8, 0x2f7, 0x301, 0x2f8, 0x302, 0x311, 0x312, 0x323, 0x324, 0x347, 0x349,
+    0x34b, 0x3b7, 0x348, 0x34a, 0x34c, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x34f,
+    0x351, 0x353, 0x3bf, 0x350, 0x352, 0x354, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6,
+    0x357, 0x359, 0x358, 0x35a, 0x35d, 0x35f, 0x35e, 0x360, 0x363, 0x365, 0x367, 0x3c7, 0x364,
+    0x366, 0x368, 0x3c8, 0x3c9, 0x3ca, 0x3cb, 0x3cc, 0x3cd, 0x3ce, 0x36b, 0x36d, 0x36f, 0x3cf,
+    0x36c, 0x36e, 0x370, 0x3d0, 0x3d1, 0x3d2, 0x3d3, 0x3d4, 0x3d5, 0x3d6, 0x373, 0x375, 0x377,
+    0x374, 0x376, 0x378, 0x37b, 0x37d, 0x37f, 0x37c, 0x37e, 0x380, 0x383, 0x385, 0x384, 0x386,
+    0x389, 0x38b, 0x38a, 0x38c, 0x38f, 0x391, 0x393, 0x390, 0x392, 0x394, 0x396, 0x397, 0x398,
+    0x39b, 0x39d, 0x39f, 0x3d7, 0x39c, 0x39e, 0x3a0, 0x3d8, 0x3d9, 0x3da, 0x3db, 0x3dc, 0x3dd,
+    0x3de, 0x3a3, 0x3a5, 0x3a7, 0x3df, 0x3a4, 0x3a6, 0x3a8, 0x3e0, 0x3e1, 0x3e2, 0x3e3, 0x3e4,
+    0x3e5, 0x3e6, 0x3e9, 0x3f8, 0x422, 0x3ed, 0x402, 0x403, 0x404, 0x3fc, 0x426, 0x40f, 0x410,
+    0x411, 0x4de, 0x4df, 0x4e0, 0x4e1, 0x4e3, 0x4e2, 0x4e4, 0x4e5, 0x4e6, 0x4e7, 0x4e8, 0x4ed,
+    0x4ee, 0x4ef, 0x4f0, 0x4f3, 0x4f2, 0x4f6, 0x4f7, 0x4f8, 0x4f9, 0x4fa, 0x4fb, 0x4fc, 0x4fd,
+    0x506, 0x507, 0x4fe, 0x4ff, 0x500, 0x501, 0x508, 0x509, 0x502, 0x503, 0x504, 0x505, 0x50a,
+    0x50b, 0x50c, 0x50d, 0x699, 0x680, 0x681, 0x682, 0x683, 0x684, 0x685, 0x686, 0x687, 0x688,
+    0x689, 0x68a, 0x68b, 0x68c, 0x68d, 0x68e, 0x68f, 0x690, 0x691, 0x692, 0x693, 0x694, 0x695,
+    0x696, 0x697, 0x698, 0x69c, 0x6b7, 0x69e, 0x69f, 0x6a0, 0x6a1, 0x6a2, 0x6a3, 0x6a4, 0x6a5,
+    0x6a6, 0x6a7, 0x6a8, 0x6a9, 0x6aa, 0x6ab, 0x6ac, 0x6ad, 0x6ae, 0x6af, 0x6b0, 0x6b1, 0x6b2,
+    0x6b3, 0x6b4, 0x6b5, 0x6b6, 0x6b8, 0x6b9, 0x6ba, 0x6bb, 0x6bc, 0xf68, 0xf69, 0xf6a, 0xf6b,
+    0xf6c, 0xf6d, 0xf6e, 0xf70, 0xf6f, 0xf71, 0xf72, 0xf73, 0xf74,
+    // clang-format on
+};
+/// Where runs of one canonical combining class begin: 256 x the first code point + the class.
+inline constexpr std::uint32_t combining_starts[] = {
+    // clang-format off
+    0x0, 0x300e6, 0x315e8, 0x316dc, 0x31ae8, 0x31bd8, 0x31cdc, 0x321ca, 0x323dc, 0x327ca, 0x329dc,
+    0x33401, 0x339dc, 0x33de6, 0x345f0, 0x346e6, 0x347dc, 0x34ae6, 0x34ddc, 0x34f00, 0x350e6,
+    0x353dc, 0x357e6, 0x358e8, 0x359dc, 0x35be6, 0x35ce9, 0x35dea, 0x35fe9, 0x360ea, 0x362e9,
+    0x363e6, 0x37000, 0x483e6, 0x48800, 0x591dc, 0x592e6, 0x596dc, 0x597e6, 0x59ade, 0x59bdc,
+    0x59ce6, 0x5a2dc, 0x5a8e6, 0x5aadc, 0x5abe6, 0x5adde, 0x5aee4, 0x5afe6, 0x5b00a, 0x5b10b,
+    0x5b20c, 0x5b30d, 0x5b40e, 0x5b50f, 0x5b610, 0x5b711, 0x5b812, 0x5b913, 0x5bb14, 0x5bc15,
+    0x5bd16, 0x5be00, 0x5bf17, 0x5c000, 0x5c118, 0x5c219, 0x5c300, 0x5c4e6, 0x5c5dc, 0x5c600,
+    0x5c712, 0x5c800, 0x610e6, 0x6181e, 0x6191f, 0x61a20, 0x61b00, 0x64b1b, 0x64c1c, 0x64d1d,
+    0x64e1e, 0x64f1f, 0x65020, 0x65121, 0x65222, 0x653e6, 0x655dc, 0x657e6, 0x65cdc, 0x65de6,
+    0x65fdc, 0x66000, 0x67023, 0x67100, 0x6d6e6, 0x6dd00, 0x6dfe6, 0x6e3dc, 0x6e4e6, 0x6e500,
+    0x6e7e6, 0x6e900, 0x6eadc, 0x6ebe6, 0x6eddc, 0x6ee00, 0x71124, 0x71200, 0x730e6, 0x731dc,
+    0x732e6, 0x734dc, 0x735e6, 0x737dc, 0x73ae6, 0x73bdc, 0x73de6, 0x73edc, 0x73fe6, 0x742dc,
+    0x743e6, 0x744dc, 0x745e6, 0x746dc, 0x747e6, 0x748dc, 0x749e6, 0x74b00, 0x7ebe6, 0x7f2dc,
+    0x7f3e6, 0x7f400, 0x7fddc, 0x7fe00, 0x816e6, 0x81a00, 0x81be6, 0x82400, 0x825e6, 0x82800,
+    0x829e6, 0x82e00, 0x859dc, 0x85c00, 0x898e6, 0x899dc, 0x89ce6, 0x8a000, 0x8cae6, 0x8cfdc,
+    0x8d4e6, 0x8e200, 0x8e3dc, 0x8e4e6, 0x8e6dc, 0x8e7e6, 0x8e9dc, 0x8eae6, 0x8eddc, 0x8f01b,
+    0x8f11c, 0x8f21d, 0x8f3e6, 0x8f6dc, 0x8f7e6, 0x8f9dc, 0x8fbe6, 0x90000, 0x93c07, 0x93d00,
+    0x94d09, 0x94e00, 0x951e6, 0x952dc, 0x953e6, 0x95500, 0x9bc07, 0x9bd00, 0x9cd09, 0x9ce00,
+    0x9fee6, 0x9ff00, 0xa3c07, 0xa3d00, 0xa4d09, 0xa4e00, 0xabc07, 0xabd00, 0xacd09, 0xace00,
+    0xb3c07, 0xb3d00, 0xb4d09, 0xb4e00, 0xbcd09, 0xbce00, 0xc3c07, 0xc3d00, 0xc4d09, 0xc4e00,
+    0xc5554, 0xc565b, 0xc5700, 0xcbc07, 0xcbd00, 0xccd09, 0xcce00, 0xd3b09, 0xd3d00, 0xd4d09,
+    0xd4e00, 0xdca09, 0xdcb00, 0xe3867, 0xe3a09, 0xe3b00, 0xe486b, 0xe4c00, 0xeb876, 0xeba09,
+    0xebb00, 0xec87a, 0xecc00, 0xf18dc, 0xf1a00, 0xf35dc, 0xf3600, 0xf37dc, 0xf3800, 0xf39d8,
+    0xf3a00, 0xf7181, 0xf7282, 0xf7300, 0xf7484, 0xf7500, 0xf7a82, 0xf7e00, 0xf8082, 0xf8100,
+    0xf82e6, 0xf8409, 0xf8500, 0xf86e6, 0xf8800, 0xfc6dc, 0xfc700, 0x103707, 0x103800, 0x103909,
+    0x103b00, 0x108ddc, 0x108e00, 0x135de6, 0x136000, 0x171409, 0x171600, 0x173409, 0x173500,
+    0x17d209, 0x17d300, 0x17dde6, 0x17de00, 0x18a9e4, 0x18aa00, 0x1939de, 0x193ae6, 0x193bdc,
+    0x193c00, 0x1a17e6, 0x1a18dc, 0x1a1900, 0x1a6009, 0x1a6100, 0x1a75e6, 0x1a7d00, 0x1a7fdc,
+    0x1a8000, 0x1ab0e6, 0x1ab5dc, 0x1abbe6, 0x1abddc, 0x1abe00, 0x1abfdc, 0x1ac1e6, 0x1ac3dc,
+    0x1ac5e6, 0x1acadc, 0x1acbe6, 0x1acf00, 0x1b3407, 0x1b3500, 0x1b4409, 0x1b4500, 0x1b6be6,
+    0x1b6cdc, 0x1b6de6, 0x1b7400, 0x1baa09, 0x1bac00, 0x1be607, 0x1be700, 0x1bf209, 0x1bf400,
+    0x1c3707, 0x1c3800, 0x1cd0e6, 0x1cd300, 0x1cd401, 0x1cd5dc, 0x1cdae6, 0x1cdcdc, 0x1ce0e6,
+    0x1ce100, 0x1ce201, 0x1ce900, 0x1ceddc, 0x1cee00, 0x1cf4e6, 0x1cf500, 0x1cf8e6, 0x1cfa00,
+    0x1dc0e6, 0x1dc2dc, 0x1dc3e6, 0x1dcadc, 0x1dcbe6, 0x1dcdea, 0x1dced6, 0x1dcfdc, 0x1dd0ca,
+    0x1dd1e6, 0x1df6e8, 0x1df7e4, 0x1df9dc, 0x1dfada, 0x1dfbe6, 0x1dfce9, 0x1dfddc, 0x1dfee6,
+    0x1dffdc, 0x1e0000, 0x20d0e6, 0x20d201, 0x20d4e6, 0x20d801, 0x20dbe6, 0x20dd00, 0x20e1e6,
+    0x20e200, 0x20e501, 0x20e7e6, 0x20e8dc, 0x20e9e6, 0x20ea01, 0x20ecdc, 0x20f0e6, 0x20f100,
+    0x2cefe6, 0x2cf200, 0x2d7f09, 0x2d8000, 0x2de0e6, 0x2e0000, 0x302ada, 0x302be4, 0x302ce8,
+    0x302dde, 0x302ee0, 0x303000, 0x309908, 0x309b00, 0xa66fe6, 0xa67000, 0xa674e6, 0xa67e00,
+    0xa69ee6, 0xa6a000, 0xa6f0e6, 0xa6f200, 0xa80609, 0xa80700, 0xa82c09, 0xa82d00, 0xa8c409,
+    0xa8c500, 0xa8e0e6, 0xa8f200, 0xa92bdc, 0xa92e00, 0xa95309, 0xa95400, 0xa9b307, 0xa9b400,
+    0xa9c009, 0xa9c100, 0xaab0e6, 0xaab100, 0xaab2e6, 0xaab4dc, 0xaab500, 0xaab7e6, 0xaab900,
+    0xaabee6, 0xaac000, 0xaac1e6, 0xaac200, 0xaaf609, 0xaaf700, 0xabed09, 0xabee00, 0xfb1e1a,
+    0xfb1f00, 0xfe20e6, 0xfe27dc, 0xfe2ee6, 0xfe3000, 0x101fddc, 0x101fe00, 0x102e0dc, 0x102e100,
+    0x10376e6, 0x1037b00, 0x10a0ddc, 0x10a0e00, 0x10a0fe6, 0x10a1000, 0x10a38e6, 0x10a3901,
+    0x10a3adc, 0x10a3b00, 0x10a3f09, 0x10a4000, 0x10ae5e6, 0x10ae6dc, 0x10ae700, 0x10d24e6,
+    0x10d2800, 0x10eabe6, 0x10ead00, 0x10f46dc, 0x10f48e6, 0x10f4bdc, 0x10f4ce6, 0x10f4ddc,
+    0x10f5100, 0x10f82e6, 0x10f83dc, 0x10f84e6, 0x10f85dc, 0x10f8600, 0x1104609, 0x1104700,
+    0x1107009, 0x1107100, 0x1107f09, 0x1108000, 0x110b909, 0x110ba07, 0x110bb00, 0x11100e6,
+    0x1110300, 0x1113309, 0x1113500, 0x1117307, 0x1117400, 0x111c009, 0x111c100, 0x111ca07,
+    0x111cb00, 0x1123509, 0x1123607, 0x1123700, 0x112e907, 0x112ea09, 0x112eb00, 0x1133b07,
+    0x1133d00, 0x1134d09, 0x1134e00, 0x11366e6, 0x1136d00, 0x11370e6, 0x1137500, 0x1144209,
+    0x1144300, 0x1144607, 0x1144700, 0x1145ee6, 0x1145f00, 0x114c209, 0x114c307, 0x114c400,
+    0x115bf09, 0x115c007, 0x115c100, 0x1163f09, 0x1164000, 0x116b609, 0x116b707, 0x116b800,
+    0x1172b09, 0x1172c00, 0x1183909, 0x1183a07, 0x1183b00, 0x1193d09, 0x1193f00, 0x1194307,
+    0x1194400, 0x119e009, 0x119e100, 0x11a3409, 0x11a3500, 0x11a4709, 0x11a4800, 0x11a9909,
+    0x11a9a00, 0x11c3f09, 0x11c4000, 0x11d4207, 0x11d4300, 0x11d4409, 0x11d4600, 0x11d9709,
+    0x11d9800, 0x16af001, 0x16af500, 0x16b30e6, 0x16b3700, 0x16ff006, 0x16ff200, 0x1bc9e01,
+    0x1bc9f00, 0x1d165d8, 0x1d16701, 0x1d16a00, 0x1d16de2, 0x1d16ed8, 0x1d17300, 0x1d17bdc,
+    0x1d18300, 0x1d185e6, 0x1d18adc, 0x1d18c00, 0x1d1aae6, 0x1d1ae00, 0x1d242e6, 0x1d24500,
+    0x1e000e6, 0x1e00700, 0x1e008e6, 0x1e01900, 0x1e01be6, 0x1e02200, 0x1e023e6, 0x1e02500,
+    0x1e026e6, 0x1e02b00, 0x1e130e6, 0x1e13700, 0x1e2aee6, 0x1e2af00, 0x1e2ece6, 0x1e2f000,
+    0x1e8d0dc, 0x1e8d700, 0x1e944e6, 0x1e94a07, 0x1e94b00,
+    // clang-format on
+};
+/// Where runs of one mark_class begin: 8 x the first code point + the class.
+inline constexpr std::uint32_t mark_starts[] = {
+    // clang-format off
+    0x4, 0x100, 0x10b, 0x180, 0x1d3, 0x208, 0x2db, 0x308, 0x3db, 0x3fc, 0x500, 0x50b, 0x510, 0x53b,
+    0x540, 0x55b, 0x560, 0x56c, 0x570, 0x5b3, 0x5c0, 0x5db, 0x5e0, 0x5fb, 0x600, 0x1801, 0x1b80,
+    0x1bf3, 0x1bf8, 0x1c3b, 0x1c40, 0x2419, 0x2442, 0x2450, 0x2ad3, 0x2b00, 0x2c4b, 0x2c58, 0x2c89,
+    0x2df3, 0x2df9, 0x2e03, 0x2e09, 0x2e1b, 0x2e21, 0x2e33, 0x2e39, 0x2e40, 0x2f9b, 0x2fa8, 0x3004,
+    0x3030, 0x304b, 0x3058, 0x3063, 0x3070, 0x3081, 0x30db, 0x30e4, 0x30eb, 0x3100, 0x3259, 0x3300,
+    0x3353, 0x3370, 0x3381, 0x3388, 0x36a3, 0x36a8, 0x36b1, 0x36ec, 0x36f0, 0x36f9, 0x3728, 0x3739,
+    0x3748, 0x3751, 0x3770, 0x3803, 0x3870, 0x387c, 0x3880, 0x3889, 0x3890, 0x3981, 0x3a58, 0x3d31,
+    0x3d88, 0x3f59, 0x3fa0, 0x3fbb, 0x3fd0, 0x3fe9, 0x3ff0, 0x40b1, 0x40d0, 0x40d9, 0x4120, 0x4129,
+    0x4140, 0x4149, 0x4170, 0x4183, 0x41f8, 0x42c9, 0x42e0, 0x42f3, 0x42f8, 0x4484, 0x4490, 0x44c1,
+    0x4500, 0x4651, 0x4714, 0x4719, 0x481a, 0x4820, 0x49d1, 0x49da, 0x49e1, 0x49e8, 0x49f2, 0x4a09,
+    0x4a4a, 0x4a69, 0x4a72, 0x4a80, 0x4a89, 0x4ac0, 0x4b11, 0x4b23, 0x4b30, 0x4b83, 0x4b88, 0x4c09,
+    0x4c12, 0x4c20, 0x4de1, 0x4de8, 0x4df2, 0x4e09, 0x4e28, 0x4e3a, 0x4e48, 0x4e5a, 0x4e69, 0x4e70,
+    0x4eba, 0x4ec0, 0x4f11, 0x4f20, 0x4feb, 0x4ff1, 0x4ff8, 0x5009, 0x501a, 0x5020, 0x51e1, 0x51e8,
+    0x51f2, 0x5209, 0x5218, 0x5239, 0x5248, 0x5259, 0x5270, 0x5289, 0x5290, 0x5381, 0x5390, 0x53a9,
+    0x53b3, 0x53b8, 0x5409, 0x541a, 0x5420, 0x55e1, 0x55e8, 0x55f2, 0x5609, 0x5630, 0x5639, 0x564a,
+    0x5650, 0x565a, 0x5669, 0x5670, 0x5711, 0x5720, 0x5783, 0x5788, 0x57d1, 0x5800, 0x5809, 0x5812,
+    0x5820, 0x59e1, 0x59e8, 0x59f2, 0x59f9, 0x5a02, 0x5a09, 0x5a28, 0x5a3a, 0x5a48, 0x5a5a, 0x5a69,
+    0x5a70, 0x5aa9, 0x5aba, 0x5ac0, 0x5b11, 0x5b20, 0x5c11, 0x5c18, 0x5df2, 0x5e01, 0x5e0a, 0x5e18,
+    0x5e32, 0x5e48, 0x5e52, 0x5e69, 0x5e70, 0x5eba, 0x5ec0, 0x6001, 0x600a, 0x6021, 0x6028, 0x61e1,
+    0x61e8, 0x61f1, 0x620a, 0x6228, 0x6231, 0x6248, 0x6251, 0x6270, 0x62a9, 0x62b8, 0x6311, 0x6320,
+    0x63bb, 0x63c0, 0x6409, 0x6412, 0x6423, 0x6428, 0x65e1, 0x65e8, 0x65f2, 0x65f9, 0x6602, 0x6628,
+    0x6631, 0x663a, 0x6648, 0x6652, 0x6661, 0x6670, 0x66aa, 0x66b8, 0x6711, 0x6720, 0x6801, 0x6812,
+    0x6820, 0x69d9, 0x69e8, 0x69f2, 0x6a09, 0x6a28, 0x6a32, 0x6a48, 0x6a52, 0x6a69, 0x6a70, 0x6aba,
+    0x6ac0, 0x6b11, 0x6b20, 0x6c09, 0x6c12, 0x6c20, 0x6e51, 0x6e58, 0x6e7a, 0x6e91, 0x6ea8, 0x6eb1,
+    0x6eb8, 0x6ec2, 0x6f00, 0x6f92, 0x6fa3, 0x6fa8, 0x7189, 0x7190, 0x71a1, 0x71d8, 0x7239, 0x727b,
+    0x7280, 0x72d3, 0x72e0, 0x7589, 0x7590, 0x75a1, 0x75e8, 0x7641, 0x7670, 0x7823, 0x7898, 0x78a3,
+    0x78a8, 0x78c1, 0x78d0, 0x79a9, 0x79b0, 0x79b9, 0x79c0, 0x79c9, 0x79d3, 0x79f2, 0x7a00, 0x7b89,
+    0x7bfa, 0x7c01, 0x7c2b, 0x7c31, 0x7c40, 0x7c69, 0x7cc0, 0x7cc9, 0x7de8, 0x7e31, 0x7e38, 0x7e83,
+    0x7ea8, 0x7ecb, 0x7ed8, 0x815a, 0x8169, 0x818a, 0x8191, 0x81c2, 0x81c9, 0x81da, 0x81e9, 0x81f8,
+    0x8253, 0x8280, 0x82b2, 0x82c1, 0x82d0, 0x82f1, 0x8308, 0x8312, 0x8328, 0x833a, 0x8370, 0x8389,
+    0x83a8, 0x8411, 0x841a, 0x8429, 0x843a, 0x8469, 0x8470, 0x847a, 0x8480, 0x84d2, 0x84e9, 0x84f0,
+    0x87db, 0x87e0, 0x9ae9, 0x9b03, 0x9b48, 0xa003, 0xa008, 0xb373, 0xb378, 0xb4db, 0xb4e8, 0xb75b,
+    0xb770, 0xb891, 0xb8aa, 0xb8b0, 0xb991, 0xb9a2, 0xb9ab, 0xb9b8, 0xba91, 0xbaa0, 0xbb91, 0xbba0,
+    0xbda1, 0xbdb2, 0xbdb9, 0xbdf2, 0xbe31, 0xbe3a, 0xbe49, 0xbea3, 0xbeb8, 0xbec3, 0xbed8, 0xbee9,
+    0xbef0, 0xc003, 0xc059, 0xc074, 0xc079, 0xc080, 0xc429, 0xc438, 0xc549, 0xc550, 0xc901, 0xc91a,
+    0xc939, 0xc94a, 0xc960, 0xc982, 0xc991, 0xc99a, 0xc9c9, 0xc9e0, 0xca23, 0xca30, 0xd0b9, 0xd0ca,
+    0xd0d9, 0xd0e0, 0xd0f3, 0xd100, 0xd2aa, 0xd2b1, 0xd2ba, 0xd2c1, 0xd2f8, 0xd301, 0xd30a, 0xd311,
+    0xd31a, 0xd329, 0xd36a, 0xd399, 0xd3e8, 0xd3f9, 0xd400, 0xd503, 0xd538, 0xd543, 0xd570, 0xd581,
+    0xd5f2, 0xd5f9, 0xd678, 0xd801, 0xd822, 0xd828, 0xd9a1, 0xd9aa, 0xd9b1, 0xd9da, 0xd9e1, 0xd9ea,
+    0xda11, 0xda1a, 0xda28, 0xdad3, 0xdb08, 0xdb59, 0xdba0, 0xdbeb, 0xdbf8, 0xdc01, 0xdc12, 0xdc18,
+    0xdd0a, 0xdd11, 0xdd32, 0xdd41, 0xdd52, 0xdd59, 0xdd70, 0xdf31, 0xdf3a, 0xdf41, 0xdf52, 0xdf69,
+    0xdf72, 0xdf79, 0xdf92, 0xdfa0, 0xdfe3, 0xe000, 0xe122, 0xe161, 0xe1a2, 0xe1b1, 0xe1c0, 0xe1db,
+    0xe200, 0xe3f3, 0xe400, 0xe603, 0xe640, 0xe681, 0xe69b, 0xe6a1, 0xe70a, 0xe711, 0xe748, 0xe769,
+    0xe770, 0xe7a1, 0xe7a8, 0xe7ba, 0xe7c1, 0xe7d0, 0xee01, 0xf000, 0x1005c, 0x10083, 0x10140,
+    0x10154, 0x10178, 0x10183, 0x10220, 0x1022b, 0x10290, 0x1029b, 0x102f8, 0x10304, 0x10328,
+    0x10334, 0x10380, 0x103eb, 0x103f8, 0x1046b, 0x10478, 0x10681, 0x106ea, 0x10709, 0x10712,
+    0x10729, 0x10788, 0x11843, 0x11860, 0x1194b, 0x11958, 0x13b43, 0x13bb0, 0x13e2b, 0x13e38,
+    0x13f33, 0x13f80, 0x14c1b, 0x14cc8, 0x14ec3, 0x14ee0, 0x14fe3, 0x14ff0, 0x16779, 0x16790,
+    0x167cb, 0x167e8, 0x167f3, 0x16800, 0x16b83, 0x16b88, 0x16bf9, 0x16c00, 0x16f01, 0x17003,
+    0x17178, 0x17183, 0x17280, 0x17293, 0x172f0, 0x1800b, 0x18020, 0x18043, 0x18090, 0x180a3,
+    0x18100, 0x18151, 0x18172, 0x18183, 0x18188, 0x181eb, 0x181f0, 0x184c9, 0x184d8, 0x18503,
+    0x18508, 0x187db, 0x187e0, 0x527f3, 0x52800, 0x5306b, 0x53080, 0x53379, 0x53382, 0x5339b,
+    0x533a1, 0x533f3, 0x533f8, 0x534f1, 0x53500, 0x53781, 0x53793, 0x537c0, 0x54011, 0x54018,
+    0x54031, 0x54038, 0x54059, 0x54060, 0x5411a, 0x54129, 0x5413a, 0x54140, 0x54161, 0x54168,
+    0x543a3, 0x543c0, 0x54402, 0x54410, 0x545a2, 0x54621, 0x54630, 0x54673, 0x54680, 0x54701,
+    0x54790, 0x547c3, 0x547d8, 0x547e3, 0x547e8, 0x547f9, 0x54800, 0x54931, 0x54973, 0x54980,
+    0x54a39, 0x54a92, 0x54aa0, 0x54afb, 0x54b00, 0x54c01, 0x54c1a, 0x54c20, 0x54d99, 0x54da2,
+    0x54db1, 0x54dd2, 0x54de1, 0x54df2, 0x54e0b, 0x54e70, 0x54ef3, 0x54f00, 0x54f29, 0x54f30,
+    0x55149, 0x5517a, 0x55189, 0x5519a, 0x551a9, 0x551b8, 0x55219, 0x55220, 0x55261, 0x5526a,
+    0x55270, 0x552e3, 0x55300, 0x553da, 0x553e1, 0x553ea, 0x553f0, 0x55581, 0x55588, 0x55591,
+    0x555a8, 0x555b9, 0x555c8, 0x555f1, 0x55600, 0x55609, 0x55610, 0x556f3, 0x55700, 0x5575a,
+    0x55761, 0x55772, 0x55783, 0x55790, 0x557aa, 0x557b1, 0x557b8, 0x55f1a, 0x55f29, 0x55f32,
+    0x55f41, 0x55f4a, 0x55f5b, 0x55f62, 0x55f69, 0x55f70, 0x70004, 0x7c800, 0x7d8f1, 0x7d8f8,
+    0x7e9f3, 0x7ea00, 0x7f001, 0x7f083, 0x7f0d0, 0x7f101, 0x7f183, 0x7f298, 0x7f2a3, 0x7f310,
+    0x7f31b, 0x7f320, 0x7f343, 0x7f348, 0x7f353, 0x7f360, 0x7f7fc, 0x7f800, 0x7f80b, 0x7f820,
+    0x7f82b, 0x7f858, 0x7f863, 0x7f880, 0x7f8d3, 0x7f8e0, 0x7f8fb, 0x7f908, 0x7f9db, 0x7f9f0,
+    0x7f9fb, 0x7fa00, 0x7fadb, 0x7fae0, 0x7faeb, 0x7faf0, 0x7fafb, 0x7fb30, 0x7ffcc, 0x7ffe0,
+    0x80803, 0x80818, 0x80fe9, 0x80ff0, 0x81701, 0x81708, 0x81bb1, 0x81bd8, 0x81cfb, 0x81d00,
+    0x81e83, 0x81e88, 0x82b7b, 0x82b80, 0x842bb, 0x842c0, 0x848fb, 0x84900, 0x849fb, 0x84a00,
+    0x85009, 0x85020, 0x85029, 0x85038, 0x85061, 0x85080, 0x851c1, 0x851d8, 0x851f9, 0x85200,
+    0x85283, 0x852c8, 0x853fb, 0x85400, 0x85729, 0x85738, 0x85783, 0x857b8, 0x859cb, 0x85a00,
+    0x85ccb, 0x85ce8, 0x86921, 0x86940, 0x87559, 0x8756b, 0x87570, 0x87a31, 0x87a88, 0x87aab,
+    0x87ad0, 0x87c11, 0x87c33, 0x87c50, 0x88002, 0x88009, 0x88012, 0x88018, 0x881c1, 0x8823b,
+    0x88270, 0x88381, 0x88388, 0x88399, 0x883a8, 0x883f9, 0x88412, 0x88418, 0x88582, 0x88599,
+    0x885ba, 0x885c9, 0x885db, 0x885ec, 0x885f3, 0x88611, 0x88618, 0x8866c, 0x88670, 0x88801,
+    0x88818, 0x88939, 0x88962, 0x88969, 0x889a8, 0x88a03, 0x88a20, 0x88a2a, 0x88a38, 0x88b99,
+    0x88ba3, 0x88bb0, 0x88c01, 0x88c12, 0x88c18, 0x88d9a, 0x88db1, 0x88dfa, 0x88e08, 0x88e2b,
+    0x88e49, 0x88e6b, 0x88e72, 0x88e79, 0x88e80, 0x88edb, 0x88ee0, 0x88eeb, 0x88f00, 0x89162,
+    0x89179, 0x89192, 0x891a1, 0x891aa, 0x891b1, 0x891c3, 0x891f1, 0x891f8, 0x8954b, 0x89550,
+    0x896f9, 0x89702, 0x89719, 0x89758, 0x89801, 0x89812, 0x89820, 0x899d9, 0x899e8, 0x899f2,
+    0x89a01, 0x89a0a, 0x89a28, 0x89a3a, 0x89a48, 0x89a5a, 0x89a70, 0x89aba, 0x89ac0, 0x89b12,
+    0x89b20, 0x89b31, 0x89b68, 0x89b81, 0x89ba8, 0x8a1aa, 0x8a1c1, 0x8a202, 0x8a211, 0x8a22a,
+    0x8a231, 0x8a238, 0x8a25b, 0x8a280, 0x8a2d3, 0x8a2e0, 0x8a2eb, 0x8a2f1, 0x8a2f8, 0x8a582,
+    0x8a599, 0x8a5ca, 0x8a5d1, 0x8a5da, 0x8a5f9, 0x8a60a, 0x8a611, 0x8a620, 0x8a633, 0x8a638,
+    0x8ad7a, 0x8ad91, 0x8adb0, 0x8adc2, 0x8ade1, 0x8adf2, 0x8adf9, 0x8ae0b, 0x8aec0, 0x8aee1,
+    0x8aef0, 0x8b182, 0x8b199, 0x8b1da, 0x8b1e9, 0x8b1f2, 0x8b1f9, 0x8b20b, 0x8b220, 0x8b303,
+    0x8b368, 0x8b559, 0x8b562, 0x8b569, 0x8b572, 0x8b581, 0x8b5b2, 0x8b5b9, 0x8b5c0, 0x8b5cb,
+    0x8b5d0, 0x8b8e9, 0x8b902, 0x8b911, 0x8b932, 0x8b939, 0x8b960, 0x8b9e3, 0x8b9f8, 0x8c162,
+    0x8c179, 0x8c1c2, 0x8c1c9, 0x8c1db, 0x8c1e0, 0x8c982, 0x8c9b0, 0x8c9ba, 0x8c9c8, 0x8c9d9,
+    0x8c9ea, 0x8c9f1, 0x8c9f8, 0x8ca02, 0x8ca08, 0x8ca12, 0x8ca19, 0x8ca23, 0x8ca38, 0x8ce8a,
+    0x8cea1, 0x8cec0, 0x8ced1, 0x8cee2, 0x8cf01, 0x8cf08, 0x8cf13, 0x8cf18, 0x8cf22, 0x8cf28,
+    0x8d009, 0x8d058, 0x8d199, 0x8d1ca, 0x8d1d0, 0x8d1d9, 0x8d1fb, 0x8d239, 0x8d240, 0x8d289,
+    0x8d2ba, 0x8d2c9, 0x8d2e0, 0x8d451, 0x8d4ba, 0x8d4c1, 0x8d4d3, 0x8d4e8, 0x8d4f3, 0x8d518,
+    0x8e17a, 0x8e181, 0x8e1b8, 0x8e1c1, 0x8e1f2, 0x8e1f9, 0x8e200, 0x8e20b, 0x8e230, 0x8e383,
+    0x8e390, 0x8e491, 0x8e540, 0x8e54a, 0x8e551, 0x8e58a, 0x8e591, 0x8e5a2, 0x8e5a9, 0x8e5b8,
+    0x8e989, 0x8e9b8, 0x8e9d1, 0x8e9d8, 0x8e9e1, 0x8e9f0, 0x8e9f9, 0x8ea30, 0x8ea39, 0x8ea40,
+    0x8ec52, 0x8ec78, 0x8ec81, 0x8ec90, 0x8ec9a, 0x8eca9, 0x8ecb2, 0x8ecb9, 0x8ecc0, 0x8f799,
+    0x8f7aa, 0x8f7bb, 0x8f7c8, 0x8fffb, 0x90000, 0x92383, 0x923a8, 0x97f8b, 0x97f98, 0x9a184,
+    0x9a1c8, 0xb5373, 0xb5380, 0xb5781, 0xb57ab, 0xb57b0, 0xb5981, 0xb59bb, 0xb59e0, 0xb5a23,
+    0xb5a28, 0xb74bb, 0xb74d8, 0xb7a79, 0xb7a80, 0xb7a8a, 0xb7c40, 0xb7c79, 0xb7c98, 0xb7f13,
+    0xb7f18, 0xb7f21, 0xb7f28, 0xb7f82, 0xb7f90, 0xde4e9, 0xde4fb, 0xde504, 0xde520, 0xe7801,
+    0xe7970, 0xe7981, 0xe7a38, 0xe8b2a, 0xe8b39, 0xe8b50, 0xe8b6a, 0xe8b9c, 0xe8bd9, 0xe8c18,
+    0xe8c29, 0xe8c60, 0xe8d51, 0xe8d70, 0xe9211, 0xe9228, 0xed001, 0xed1b8, 0xed1d9, 0xed368,
+    0xed3a9, 0xed3b0, 0xed421, 0xed428, 0xed43b, 0xed460, 0xed4d9, 0xed500, 0xed509, 0xed580,
+    0xf0001, 0xf0038, 0xf0041, 0xf00c8, 0xf00d9, 0xf0110, 0xf0119, 0xf0128, 0xf0131, 0xf0158,
+    0xf0981, 0xf09b8, 0xf1571, 0xf1578, 0xf1761, 0xf1780, 0xf4681, 0xf46b8, 0xf4a21, 0xf4a58,
+    0xf4af3, 0xf4b00, 0x70000c, 0x700010, 0x700104, 0x700400, 0x700801, 0x700f80, 0x780004,
+    0x7ffff0, 0x800004, 0x87fff0,
+    // clang-format on
+};
+/// Where runs begin of what patterns' \w takes otherwise than letters, numbers and marks: 2 x the
+/// first code point, + 1 inside of a run. Most are numbers that are no digits.
+inline constexpr std::uint32_t word_exceptions[] = {
+    // clang-format off
+    0x0, 0xbf, 0xc0, 0x165, 0x168, 0x173, 0x174, 0x179, 0x17e, 0x13e9, 0x13f4, 0x16e5, 0x16f0,
+    0x17e1, 0x17e6, 0x18f1, 0x18fe, 0x1ab1, 0x1abe, 0x1ae1, 0x1af2, 0x1e55, 0x1e68, 0x26d3, 0x26fa,
+    0x2fe1, 0x2ff4, 0x33b5, 0x33b6, 0x4019, 0x401c, 0x407f, 0x4082, 0x40a9, 0x40aa, 0x40e1, 0x40e2,
+    0x40e9, 0x40f4, 0x4101, 0x4114, 0x42a1, 0x42c0, 0x4313, 0x4314, 0x48c1, 0x4938, 0x496d, 0x4a00,
+    0x4eed, 0x4f28, 0x59fb, 0x59fc, 0x6325, 0x632c, 0x6441, 0x6454, 0x6491, 0x64a0, 0x64a3, 0x64c0,
+    0x6501, 0x6514, 0x6563, 0x6580, 0x15061, 0x1506c, 0x1fc67, 0x1fc6a, 0x1fc9b, 0x1fca0, 0x1fe7f,
+    0x1fe80, 0x2020f, 0x20268, 0x202eb, 0x202f2, 0x20315, 0x20318, 0x205c3, 0x205f8, 0x20641,
+    0x20648, 0x210b1, 0x210c0, 0x210f3, 0x21100, 0x2114f, 0x21160, 0x211f7, 0x21200, 0x2122d,
+    0x21238, 0x21379, 0x2137c, 0x21381, 0x213a0, 0x213a5, 0x21400, 0x21481, 0x21492, 0x214fb,
+    0x214fe, 0x2153b, 0x21540, 0x215d7, 0x215e0, 0x216b1, 0x216c0, 0x216f1, 0x21700, 0x21753,
+    0x21760, 0x219f5, 0x21a00, 0x21cc1, 0x21cfe, 0x21e3b, 0x21e4e, 0x21ea3, 0x21eaa, 0x21f8b,
+    0x21f98, 0x220a5, 0x220cc, 0x223c3, 0x223ea, 0x22e75, 0x22e78, 0x231d5, 0x231e6, 0x238b5,
+    0x238da, 0x23f81, 0x23faa, 0x2d6b7, 0x2d6c4, 0x2dd01, 0x2dd2e, 0x3a5c1, 0x3a5e8, 0x3a6c1,
+    0x3a6f2, 0x3d18f, 0x3d1a0, 0x3d8e3, 0x3d958, 0x3d95b, 0x3d960, 0x3d963, 0x3d96a, 0x3da03,
+    0x3da5c, 0x3da5f, 0x3da7c, 0x3e201, 0x3e21a, 0x3e261, 0x3e294, 0x3e2a1, 0x3e2d4, 0x3e2e1,
+    0x3e314,
+    // clang-format on
+};
+
+/// Code points first, first + step ... last whose lower case is `add` further on.
+struct case_run {
+  std::uint32_t first, last, step;
+  std::int32_t add;
+};
+/// Lower case of what has one; U+0130 alone has two code points for it, and is not here.
+inline constexpr case_run lower_case_runs[] = {
+    // clang-format off
+    {0x41, 0x5a, 1, 32}, {0xc0, 0xd6, 1, 32}, {0xd8, 0xde, 1, 32}, {0x100, 0x12e, 2, 1},
+    {0x132, 0x136, 2, 1}, {0x139, 0x147, 2, 1}, {0x14a, 0x176, 2, 1}, {0x178, 0x178, 1, -121},
+    {0x179, 0x17d, 2, 1}, {0x181, 0x181, 1, 210}, {0x182, 0x184, 2, 1}, {0x186, 0x186, 1, 206},
+    {0x187, 0x187, 1, 1}, {0x189, 0x18a, 1, 205}, {0x18b, 0x18b, 1, 1}, {0x18e, 0x18e, 1, 79},
+    {0x18f, 0x18f, 1, 202}, {0x190, 0x190, 1, 203}, {0x191, 0x191, 1, 1}, {0x193, 0x193, 1, 205},
+    {0x194, 0x194, 1, 207}, {0x196, 0x196, 1, 211}, {0x197, 0x197, 1, 209}, {0x198, 0x198, 1, 1},
+    {0x19c, 0x19c, 1, 211}, {0x19d, 0x19d, 1, 213}, {0x19f, 0x19f, 1, 214}, {0x1a0, 0x1a4, 2, 1},
+    {0x1a6, 0x1a6, 1, 218}, {0x1a7, 0x1a7, 1, 1}, {0x1a9, 0x1a9, 1, 218}, {0x1ac, 0x1ac, 1, 1},
+    {0x1ae, 0x1ae, 1, 218}, {0x1af, 0x1af, 1, 1}, {0x1b1, 0x1b2, 1, 217}, {0x1b3, 0x1b5, 2, 1},
+    {0x1b7, 0x1b7, 1, 219}, {0x1b8, 0x1b8, 1, 1}, {0x1bc, 0x1bc, 1, 1}, {0x1c4, 0x1c4, 1, 2},
+    {0x1c5, 0x1c5, 1, 1}, {0x1c7, 0x1c7, 1, 2}, {0x1c8, 0x1c8, 1, 1}, {0x1ca, 0x1ca, 1, 2},
+    {0x1cb, 0x1db, 2, 1}, {0x1de, 0x1ee, 2, 1}, {0x1f1, 0x1f1, 1, 2}, {0x1f2, 0x1f4, 2, 1},
+    {0x1f6, 0x1f6, 1, -97}, {0x1f7, 0x1f7, 1, -56}, {0x1f8, 0x21e, 2, 1}, {0x220, 0x220, 1, -130},
+    {0x222, 0x232, 2, 1}, {0x23a, 0x23a, 1, 10795}, {0x23b, 0x23b, 1, 1}, {0x23d, 0x23d, 1, -163},
+    {0x23e, 0x23e, 1, 10792}, {0x241, 0x241, 1, 1}, {0x243, 0x243, 1, -195}, {0x244, 0x244, 1, 69},
+    {0x245, 0x245, 1, 71}, {0x246, 0x24e, 2, 1}, {0x370, 0x372, 2, 1}, {0x376, 0x376, 1, 1},
+    {0x37f, 0x37f, 1, 116}, {0x386, 0x386, 1, 38}, {0x388, 0x38a, 1, 37}, {0x38c, 0x38c, 1, 64},
+    {0x38e, 0x38f, 1, 63}, {0x391, 0x3a1, 1, 32}, {0x3a3, 0x3ab, 1, 32}, {0x3cf, 0x3cf, 1, 8},
+    {0x3d8, 0x3ee, 2, 1}, {0x3f4, 0x3f4, 1, -60}, {0x3f7, 0x3f7, 1, 1}, {0x3f9, 0x3f9, 1, -7},
+    {0x3fa, 0x3fa, 1, 1}, {0x3fd, 0x3ff, 1, -130}, {0x400, 0x40f, 1, 80}, {0x410, 0x42f, 1, 32},
+    {0x460, 0x480, 2, 1}, {0x48a, 0x4be, 2, 1}, {0x4c0, 0x4c0, 1, 15}, {0x4c1, 0x4cd, 2, 1},
+    {0x4d0, 0x52e, 2, 1}, {0x531, 0x556, 1, 48}, {0x10a0, 0x10c5, 1, 7264},
+    {0x10c7, 0x10c7, 1, 7264}, {0x10cd, 0x10cd, 1, 7264}, {0x13a0, 0x13ef, 1, 38864},
+    {0x13f0, 0x13f5, 1, 8}, {0x1c90, 0x1cba, 1, -3008}, {0x1cbd, 0x1cbf, 1, -3008},
+    {0x1e00, 0x1e94, 2, 1}, {0x1e9e, 0x1e9e, 1, -7615}, {0x1ea0, 0x1efe, 2, 1},
+    {0x1f08, 0x1f0f, 1, -8}, {0x1f18, 0x1f1d, 1, -8}, {0x1f28, 0x1f2f, 1, -8},
+    {0x1f38, 0x1f3f, 1, -8}, {0x1f48, 0x1f4d, 1, -8}, {0x1f59, 0x1f5f, 2, -8},
+    {0x1f68, 0x1f6f, 1, -8}, {0x1f88, 0x1f8f, 1, -8}, {0x1f98, 0x1f9f, 1, -8},
+    {0x1fa8, 0x1faf, 1, -8}, {0x1fb8, 0x1fb9, 1, -8}, {0x1fba, 0x1fbb, 1, -74},
+    {0x1fbc, 0x1fbc, 1, -9}, {0x1fc8, 0x1fcb, 1, -86}, {0x1fcc, 0x1fcc, 1, -9},
+    {0x1fd8, 0x1fd9, 1, -8}, {0x1fda, 0x1fdb, 1, -100}, {0x1fe8, 0x1fe9, 1, -8},
+    {0x1fea, 0x1feb, 1, -112}, {0x1fec, 0x1fec, 1, -7}, {0x1ff8, 0x1ff9, 1, -128},
+    {0x1ffa, 0x1ffb, 1, -126}, {0x1ffc, 0x1ffc, 1, -9}, {0x2126, 0x2126, 1, -7517},
+    {0x212a, 0x212a, 1, -8383}, {0x212b, 0x212b, 1, -8262}, {0x2132, 0x2132, 1, 28},
+    {0x2160, 0x216f, 1, 16}, {0x2183, 0x2183, 1, 1}, {0x24b6, 0x24cf, 1, 26},
+    {0x2c00, 0x2c2f, 1, 48}, {0x2c60, 0x2c60, 1, 1}, {0x2c62, 0x2c62, 1, -10743},
+    {0x2c63, 0x2c63, 1, -3814}, {0x2c64, 0x2c64, 1, -10727}, {0x2c67, 0x2c6b, 2, 1},
+    {0x2c6d, 0x2c6d, 1, -10780}, {0x2c6e, 0x2c6e, 1, -10749}, {0x2c6f, 0x2c6f, 1, -10783},
+    {0x2c70, 0x2c70, 1, -10782}, {0x2c72, 0x2c72, 1, 1}, {0x2c75, 0x2c75, 1, 1},
+    {0x2c7e, 0x2c7f, 1, -10815}, {0x2c80, 0x2ce2, 2, 1}, {0x2ceb, 0x2ced, 2, 1},
+    {0x2cf2, 0x2cf2, 1, 1}, {0xa640, 0xa66c, 2, 1}, {0xa680, 0xa69a, 2, 1}, {0xa722, 0xa72e, 2, 1},
+    {0xa732, 0xa76e, 2, 1}, {0xa779, 0xa77b, 2, 1}, {0xa77d, 0xa77d, 1, -35332},
+    {0xa77e, 0xa786, 2, 1}, {0xa78b, 0xa78b, 1, 1}, {0xa78d, 0xa78d, 1, -42280},
+    {0xa790, 0xa792, 2, 1}, {0xa796, 0xa7a8, 2, 1}, {0xa7aa, 0xa7aa, 1, -42308},
+    {0xa7ab, 0xa7ab, 1, -42319}, {0xa7ac, 0xa7ac, 1, -42315}, {0xa7ad, 0xa7ad, 1, -42305},
+    {0xa7ae, 0xa7ae, 1, -42308}, {0xa7b0, 0xa7b0, 1, -42258}, {0xa7b1, 0xa7b1, 1, -42282},
+    {0xa7b2, 0xa7b2, 1, -42261}, {0xa7b3, 0xa7b3, 1, 928}, {0xa7b4, 0xa7c2, 2, 1},
+    {0xa7c4, 0xa7c4, 1, -48}, {0xa7c5, 0xa7c5, 1, -42307}, {0xa7c6, 0xa7c6, 1, -35384},
+    {0xa7c7, 0xa7c9, 2, 1}, {0xa7d0, 0xa7d0, 1, 1}, {0xa7d6, 0xa7d8, 2, 1}, {0xa7f5, 0xa7f5, 1, 1},
+    {0xff21, 0xff3a, 1, 32}, {0x10400, 0x10427, 1, 40}, {0x104b0, 0x104d3, 1, 40},
+    {0x10570, 0x1057a, 1, 39}, {0x1057c, 0x1058a, 1, 39}, {0x1058c, 0x10592, 1, 39},
+    {0x10594, 0x10595, 1, 39}, {0x10c80, 0x10cb2, 1, 64}, {0x118a0, 0x118bf, 1, 32},
+    {0x16e40, 0x16e5f, 1, 32}, {0x1e900, 0x1e921, 1, 34},
+    // clang-format on
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Normal forms of Unicode: D is decomposed, C composed again; with K, characters that differ in
+/// style alone become equal.
+enum class normal_form { c, d, kc, kd };
+
+/// Class of a character in BERT's rules: Mn, Mc or Me, P or printable ASCII that is neither letter
+/// nor digit, and Cc, Cf or Co.
+enum class mark_class : std::uint8_t { none, nonspacing, other_mark, punctuation, control };
+
+namespace detail {
+
+/// The value of the run of a table in which a code point lies.
+template <std::uint32_t factor, class Table>
+constexpr std::uint32_t run_value(const Table& starts, char32_t code) {
+  if (code > 0x10ffff) return 0;
+  const auto next = std::upper_bound(std::begin(starts), std::end(starts),
+                                     factor * static_cast<std::uint32_t>(code) + factor - 1);
+  return *std::prev(next) % factor;
+}
+constexpr std::uint32_t combining_class(char32_t code) {
+  return code < 0x300 ? 0 : run_value<256>(combining_starts, code);
+}
+
+/// Where decomposition `number` is in decomposed_codes.
+constexpr const std::uint32_t* decomposition(std::size_t number) {
+  std::size_t at = decomposition_starts[number / 16];
+  for (std::size_t i = number / 16 * 16; i < number; ++i) at += decompositions[i] % 32;
+  return decomposed_codes + at;
+}
+
+// Syllables of Korean are composed by arithmetic.
+inline constexpr std::uint32_t first_syllable = 0xac00, syllables = 11172, first_lead = 0x1100,
+                               leads = 19, first_vowel = 0x1161, vowels = 21, before_tail = 0x11a7,
+                               tails = 28;
+
+/// Calls f(code) for what a code point decomposes into, all levels.
+template <class F>
+void decompose(char32_t code, bool compatible, F&& f) {
+  if (code < 0xa0) return f(code);
+  if (const std::uint32_t s = code - first_syllable; s < syllables) {
+    f(static_cast<char32_t>(first_lead + s / (vowels * tails)));
+    f(static_cast<char32_t>(first_vowel + s / tails % vowels));
+    if (s % tails != 0) f(static_cast<char32_t>(before_tail + s % tails));
+    return;
+  }
+  const auto at = std::lower_bound(std::begin(decompositions), std::end(decompositions),
+                                   64 * static_cast<std::uint32_t>(code));
+  if (code > 0x10ffff || at == std::end(decompositions) || *at / 64 != code ||
+      ((*at & 32) != 0 && !compatible))
+    return f(code);
+  const std::uint32_t* const parts =
+      decomposition(static_cast<std::size_t>(at - std::begin(decompositions)));
+  for (std::uint32_t i = 0; i < *at % 32; ++i) decompose(char32_t{parts[i]}, compatible, f);
+}
+
+/// The code point that two others compose to, or 0.
+constexpr char32_t composed(char32_t a, char32_t b) {
+  if (const std::uint32_t l = a - first_lead, v = b - first_vowel; l < leads && v < vowels)
+    return first_syllable + (l * vowels + v) * tails;
+  if (const std::uint32_t s = a - first_syllable, t = b - before_tail;
+      s < syllables && s % tails == 0 && t > 0 && t < tails)
+    return a + t;
+  const auto* const at = std::lower_bound(std::begin(compositions), std::end(compositions), 0,
+                                          [&](std::uint16_t number, int) {
+                                            const std::uint32_t* const two = decomposition(number);
+                                            return two[0] != a ? two[0] < a : two[1] < b;
+                                          });
+  if (at == std::end(compositions)) return 0;
+  const std::uint32_t* const two = decomposition(*at);
+  return two[0] == a && two[1] == b ? decompositions[*at] / 64 : 0;
+}
+
+/// Brings a stream of code points into a normal form.
+class normal_former {
+ public:
+  normal_former(normal_form form, std::string& to)
+      : composes_(form == normal_form::c || form == normal_form::kc),
+        compatible_(form == normal_form::kc || form == normal_form::kd),
+        to_(to) {}
+  /// Takes the next code point.
+  void push(char32_t code) {
+    decompose(code, compatible_, [&](char32_t c) { take(c); });
+  }
+  /// Takes a byte that belongs to no character.
+  void push_byte(char byte) {
+    flush();
+    to_ += byte;
+  }
+  /// Ends the text.
+  void flush() {
+    combine();
+    put();
+  }
+
+ private:
+  struct element {
+    char32_t code;
+    std::uint32_t combining;
+  };
+  bool composes_, compatible_;
+  std::string& to_;
+  std::vector<element> held_{};  ///< a character and the marks behind it
+
+  void take(char32_t c) {
+    const std::uint32_t combining = combining_class(c);
+    if (combining == 0 && !held_.empty()) {
+      combine();
+      if (composes_ && held_.size() == 1 && held_[0].combining == 0)
+        if (const char32_t both = composed(held_[0].code, c); both != 0) {
+          held_[0].code = both;
+          return;
+        }
+      put();
+    }
+    held_.push_back({c, combining});
+  }
+  void put() {
+    for (const element& e : held_) append_utf8(e.code, to_);
+    held_.clear();
+  }
+  /// Orders the marks, and composes those that nothing stands between.
+  void combine() {
+    if (held_.size() < 2) return;
+    std::stable_sort(held_.begin(), held_.end(),
+                     [](const element& a, const element& b) { return a.combining < b.combining; });
+    if (!composes_ || held_[0].combining != 0) return;
+    std::size_t kept = 1;
+    for (std::size_t i = 1; i < held_.size(); ++i) {
+      const bool blocked = kept > 1 && held_[kept - 1].combining == held_[i].combining;
+      const char32_t both = blocked ? 0 : composed(held_[0].code, held_[i].code);
+      if (both != 0)
+        held_[0].code = both;
+      else
+        held_[kept++] = held_[i];
+    }
+    held_.resize(kept);
+  }
+};
+
+}  // namespace detail
+
+/// The class of a code point; none for numbers that are none.
+constexpr mark_class mark_class_of(char32_t c) {
+  return static_cast<mark_class>(detail::run_value<8>(detail::mark_starts, c));
+}
+
+/// Whether a code point is in patterns' \\w: letters, marks, decimal and letter numbers, connecting
+/// punctuation, and few others.
+constexpr bool is_word(char32_t c) {
+  const mark_class m = mark_class_of(c);
+  const character_class k = class_of(c);
+  const bool usual = k == character_class::letter || k == character_class::number ||
+                     m == mark_class::nonspacing || m == mark_class::other_mark;
+  return usual != (detail::run_value<2>(detail::word_exceptions, c) == 1);
+}
+
+/// Calls f(code) for the one or two code points of a code point's lower case.
+template <class F>
+void each_lower(char32_t c, F&& f) {
+  if (c == 0x130) {
+    f(U'i');
+    return f(char32_t{0x307});
+  }
+  const auto* const run =
+      std::lower_bound(std::begin(detail::lower_case_runs), std::end(detail::lower_case_runs), c,
+                       [](const detail::case_run& r, char32_t code) { return r.last < code; });
+  if (run == std::end(detail::lower_case_runs) || c < run->first || (c - run->first) % run->step)
+    return f(c);
+  f(static_cast<char32_t>(static_cast<std::int64_t>(c) + run->add));
+}
+
+/// A text in a normal form. Bytes that are not UTF-8 stay as they are.
+inline std::string normalized(std::string_view text, normal_form form) {
+  std::string to;
+  to.reserve(text.size());
+  detail::normal_former former(form, to);
+  while (!text.empty()) {
+    const detail::utf8_character c = detail::utf8_front(text);
+    if (c.code == detail::no_code)
+      former.push_byte(text[0]);
+    else
+      former.push(c.code);
+    text.remove_prefix(c.size);
+  }
+  former.flush();
+  return to;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A token such as "<|im_end|>" that can be cut out of a text before anything else.
+struct added_token {
+  token id;
+  bool special = true;       ///< decodes to nothing, unless merges make it too
+  bool normalized = false;   ///< cut out of what the others leave, after normalization
+  bool in_model = false;     ///< also a piece of the model
+  bool single_word = false;  ///< not cut out beside a character of a word
+  bool lstrip = false;       ///< takes the white space before it, too
+  bool rstrip = false;       ///< and the white space behind it
+};
+
+namespace detail {
+
+/// The added tokens of a vocabulary, found by their texts. Of several at one place the longest
+/// counts.
+class added_texts {
+ public:
+  /// Takes the tokens; text(id) is a token's text. Empty ones are never found. False if the texts
+  /// have too many different ends.
+  template <class Text>
+  bool assign(const std::vector<added_token>& tokens, Text&& text) {
+    for (const bool later : {false, true}) {
+      std::vector<found>& ids = ids_[later];
+      ids.clear();
+      for (const added_token& t : tokens)
+        if (const std::size_t size = text(t.id).size(); size > 0 && t.normalized == later)
+          ids.push_back({t.id, size, t.single_word, t.lstrip, t.rstrip});
+      if (!matchers_[later].assign(static_cast<std::uint32_t>(ids.size()),
+                                   [&](std::uint32_t i) { return text(ids[i].id); }))
+        return false;
+    }
+    return true;
+  }
+  /// The error of texts that assign() does not take.
+  static error too_many(const std::string& where) {
+    return {errc::unsupported, where, "added texts",
+            "at most " + std::to_string(text_matcher::most_states) + " bytes of different ends",
+            "more"};
+  }
+  /// The id of an added token by its whole text, or -1.
+  token find(std::string_view text) const {
+    for (const bool later : {false, true}) {
+      token id = -1;
+      matchers_[later].each(text, [&](std::size_t place, std::uint32_t number) {
+        if (const found& f = ids_[later][number]; place == 0 && f.size == text.size()) id = f.id;
+      });
+      if (id >= 0) return id;
+    }
+    return -1;
+  }
+  /// Cuts out the added tokens from left to right, those that are normalized or those that are not.
+  /// Calls on_id(id) for them and on_text(text) for what stands between, which may be empty. White
+  /// space that a token has taken may still be part of the next.
+  template <class OnText, class OnId>
+  void each(std::string_view text, bool normalized, OnText&& on_text, OnId&& on_id) const {
+    std::vector<std::pair<std::size_t, std::uint32_t>> places;  // the last first
+    matchers_[normalized].each(
+        text, [&](std::size_t place, std::uint32_t number) { places.emplace_back(place, number); });
+    std::size_t begin = 0, end = 0;  // of what stands behind the last one, and of its text
+    for (; !places.empty(); places.pop_back()) {
+      const auto [place, number] = places.back();
+      if (place < end) continue;  // inside the one before
+      const found& f = ids_[normalized][number];
+      end = place + f.size;
+      if (f.single_word && (is_word(last_of(text.substr(0, place)).code) ||
+                            is_word(front_of(text.substr(end)).code)))
+        continue;
+      const std::string_view before = text.substr(begin, (std::max)(begin, place) - begin);
+      on_text(f.lstrip ? without_last_spaces(before) : before);
+      on_id(f.id);
+      begin = end + (f.rstrip ? first_spaces(text.substr(end)) : 0);
+    }
+    on_text(text.substr(begin));
+  }
+
+ private:
+  struct found {
+    token id;
+    std::size_t size;
+    bool single_word, lstrip, rstrip;
+  };
+  static bool is_space(const utf8_character& c) {
+    return class_of(c.code) == character_class::space;
+  }
+  /// The character at an end of a text; of an empty one a code that is none.
+  static utf8_character front_of(std::string_view text) {
+    return text.empty() ? utf8_character{no_code, 0} : utf8_front(text);
+  }
+  static utf8_character last_of(std::string_view text) {
+    std::size_t at = text.empty() ? 0 : text.size() - 1;
+    while (at > 0 && at + 4 > text.size() && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80)
+      --at;
+    const utf8_character c = front_of(text.substr(at));
+    return at + c.size == text.size() ? c : utf8_character{no_code, 1};
+  }
+  static std::size_t first_spaces(std::string_view text) {
+    std::size_t size = 0;
+    for (utf8_character c = front_of(text); is_space(c); c = front_of(text.substr(size)))
+      size += c.size;
+    return size;
+  }
+  static std::string_view without_last_spaces(std::string_view text) {
+    for (utf8_character c = last_of(text); is_space(c); c = last_of(text))
+      text.remove_suffix(c.size);
+    return text;
+  }
+  std::array<std::vector<found>, 2> ids_;
+  std::array<text_matcher, 2>
+      matchers_;  ///< of those that are not normalized, and of those that are
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Lookup tables of byte-pair encoding: pieces by their bytes, merges by their pair. Flat tables
+/// with open addressing, at most two thirds full.
+
+#include <cstring>
+#include <ctime>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::uint64_t hash_factor = 0x9e3779b97f4a7c15u;  ///< 2^64 / the golden ratio
+
+/// Both halves of a product of 128 bits, one over the other.
+inline std::uint64_t folded_product(std::uint64_t a, std::uint64_t b) {
+#ifdef __SIZEOF_INT128__
+  __extension__ using wide = unsigned __int128;
+  const wide product = static_cast<wide>(a) * b;
+  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+#else
+  const std::uint64_t a0 = a & UINT32_MAX, a1 = a >> 32, b0 = b & UINT32_MAX, b1 = b >> 32;
+  const std::uint64_t low = a0 * b0, middle = a1 * b0 + (low >> 32),
+                      other = a0 * b1 + (middle & UINT32_MAX);
+  return (other << 32 | (low & UINT32_MAX)) ^ (a1 * b1 + (middle >> 32) + (other >> 32));
+#endif
+}
+
+/// Two secrets of hash tables. A file whose author does not know them cannot fill one slot.
+struct hash_key {
+  std::uint64_t start = 0, factor = 0;  ///< factor: odd
+};
+/// Hash key of this process, different in each: made from the time and from where its memory lies.
+/// What a table finds does not depend on it.
+inline const hash_key& process_hash_key() {
+  static const hash_key key = [] {
+    static const char there = 0;
+    const char here = 0;
+    const std::string on_heap(64, ' ');
+    const auto mix = [](std::uint64_t sum, std::uint64_t x) {
+      return folded_product(sum ^ x, hash_factor) + hash_factor;
+    };
+    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)),
+                            static_cast<std::uint64_t>(std::clock()));
+    for (const char* const place : {&there, &here, on_heap.data()})
+      sum = mix(sum, reinterpret_cast<std::uintptr_t>(place));
+#if defined(__x86_64__) || defined(__i386__)
+    sum = mix(sum, __builtin_ia32_rdtsc());
+#endif
+    return hash_key{mix(sum, 1), mix(sum, 2) | 1};
+  }();
+  return key;
+}
+
+/// A hash of bytes whose high and low bits are equally good.
+inline std::uint64_t hash_of(std::string_view bytes, const hash_key& key = process_hash_key()) {
+  const char* at = bytes.data();
+  std::size_t left = bytes.size();
+  std::uint64_t hash = key.start + left * hash_factor, eight = 0;
+  for (; left > 8; at += 8, left -= 8) {
+    std::memcpy(&eight, at, 8);
+    hash = folded_product(hash ^ eight, key.factor) + key.start;
+  }
+  if (left >= 4) {  // two words that overlap
+    std::uint32_t first = 0, second = 0;
+    std::memcpy(&first, at, 4);
+    std::memcpy(&second, at + left - 4, 4);
+    eight = std::uint64_t{first} << 32 | second;
+  } else if (left > 0) {
+    const auto byte = [at](std::size_t i) {
+      return std::uint64_t{static_cast<unsigned char>(at[i])};
+    };
+    eight = byte(0) << 16 | byte(left / 2) << 8 | byte(left - 1);
+  }
+  return folded_product(folded_product(hash ^ eight, key.factor), hash_factor);
+}
+
+/// A hash of a pair of ids.
+inline std::uint64_t hash_of(token left, token right, const hash_key& key = process_hash_key()) {
+  const std::uint64_t pair =
+      std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
+  return folded_product(pair ^ key.start, key.factor) * hash_factor;
+}
+
+/// Pieces by id, at most 4 GiB together, and the ids of indexed pieces by their bytes.
+class piece_table {
+ public:
+  /// Number of pieces.
+  index size() const { return std::ssize(ends_) - 1; }
+  /// Bytes of piece `id`, which must exist.
+  std::uint32_t size_of(token id) const {
+    const auto i = static_cast<std::size_t>(id);
+    return ends_[i + 1] - ends_[i];
+  }
+  /// Piece `id`, which must exist.
+  std::string_view operator[](token id) const {
+    return {bytes_.data() + ends_[static_cast<std::size_t>(id)], size_of(id)};
+  }
+  /// Makes room for pieces that take `bytes` together.
+  void reserve(std::size_t pieces, std::size_t bytes) {
+    bytes_.reserve(bytes);
+    ends_.reserve(pieces + 1);
+    if (used_ > 0) return;
+    std::size_t room = slots_.size();
+    for (; 2 * room < 3 * pieces; room *= 2) --shift_;
+    slots_ = std::vector<slot>(room);
+  }
+  /// A piece with the next id, not indexed.
+  token append(std::string_view piece) {
+    bytes_ += piece;
+    ends_.push_back(static_cast<std::uint32_t>(bytes_.size()));
+    return static_cast<token>(size() - 1);
+  }
+  /// Indexes a piece that find() does not find.
+  void insert(token id) {
+    if (3 * ++used_ > 2 * slots_.size()) grow();
+    const std::uint64_t hash = hash_of((*this)[id], key_);
+    place({tag(hash), id}, hash);
+  }
+  /// The id of an indexed piece, or -1.
+  token find(std::string_view piece) const {
+    const slot* const found = look_up(piece);
+    return found ? found->id : -1;
+  }
+  /// Lets find_whole() find a piece that find() finds.
+  void mark_whole(token id) { const_cast<slot*>(look_up((*this)[id]))->tag |= 1; }
+  /// The id of a piece that is marked, or -1.
+  token find_whole(std::string_view piece) const {
+    const slot* const found = look_up(piece);
+    return found && (found->tag & 1) == 1 ? found->id : -1;
+  }
+
+ private:
+  struct slot {
+    std::uint32_t tag = 0;  ///< of the hash; the last bit: whole
+    token id = -1;          ///< or none
+  };
+  hash_key key_ = process_hash_key();
+  std::string bytes_;
+  std::vector<std::uint32_t> ends_{0};  ///< one more than pieces
+  std::vector<slot> slots_ = std::vector<slot>(16);
+  std::size_t used_ = 0;
+  int shift_ = 64 - 4;  ///< of a hash, to a slot's number
+
+  static std::uint32_t tag(std::uint64_t hash) { return static_cast<std::uint32_t>(hash) & ~1u; }
+  void place(slot s, std::uint64_t hash) {
+    std::size_t i = hash >> shift_;
+    while (slots_[i].id >= 0) i = (i + 1) & (slots_.size() - 1);
+    slots_[i] = s;
+  }
+  void grow() {
+    const std::vector<slot> old = std::exchange(slots_, std::vector<slot>(2 * slots_.size()));
+    --shift_;
+    for (const slot& s : old)
+      if (s.id >= 0) place(s, hash_of((*this)[s.id], key_));
+  }
+  const slot* look_up(std::string_view piece) const {
+    const std::uint64_t hash = hash_of(piece, key_);
+    for (std::size_t i = hash >> shift_; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
+      if ((slots_[i].tag & ~1u) == tag(hash) && (*this)[slots_[i].id] == piece) return &slots_[i];
+    return nullptr;
+  }
+};
+
+/// One merge: two pieces, and what they become.
+struct bpe_merge_ids {
+  token left, right, merged;
+};
+
+/// Merges by rank, and their ranks by their pair of ids.
+class merge_table {
+ public:
+  static constexpr std::uint32_t none = UINT32_MAX;
+
+  /// A table without merges.
+  merge_table() : merge_table(std::vector<bpe_merge_ids>()) {}
+  /// Takes merges by rank, none of them indexed yet.
+  explicit merge_table(std::vector<bpe_merge_ids>&& merges) : merges_(std::move(merges)) {
+    while ((std::size_t{1} << bits_) < 2 * merges_.size()) ++bits_;
+    slots_.resize(std::size_t{1} << bits_, none);
+  }
+  /// Number of merges.
+  std::size_t size() const { return merges_.size(); }
+  /// The merge of a rank, which must exist.
+  const bpe_merge_ids& operator[](std::size_t rank) const { return merges_[rank]; }
+  /// The rank of an indexed pair, or `none`.
+  std::uint32_t find(token left, token right) const { return slots_[slot_of(left, right)]; }
+  /// Indexes a merge. False if its pair is there.
+  bool insert(std::uint32_t rank) {
+    std::uint32_t& slot = slots_[slot_of(merges_[rank].left, merges_[rank].right)];
+    if (slot != none) return false;
+    slot = rank;
+    return true;
+  }
+
+ private:
+  hash_key key_ = process_hash_key();
+  std::vector<bpe_merge_ids> merges_;
+  std::vector<std::uint32_t> slots_;  ///< ranks
+  int bits_ = 1;                      ///< of a slot's number
+
+  /// Number of the slot that holds a pair, or of the empty one where it belongs.
+  std::size_t slot_of(token left, token right) const {
+    std::size_t i = hash_of(left, right, key_) >> (64 - bits_);
+    for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1))
+      if (const auto& m = merges_[slots_[i]]; m.left == left && m.right == right) break;
+    return i;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// GPT-2's spelling of bytes as printable characters (Radford et al. 2019, in their code).
+/// vocab.bpe, encoder.json and tokenizer.json spell their pieces so.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Bytes that stand for themselves: printable in Latin-1.
+constexpr bool is_own_letter(unsigned b) {
+  return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+}
+/// The bytes in the order of GPT-2's ids 0 to 255. Bytes that are their own letter come first, then
+/// the others, whose letters are U+0100 on.
+inline constexpr std::array<unsigned char, 256> byte_order = [] {
+  std::array<unsigned char, 256> order{};
+  std::size_t i = 0;
+  for (const bool own : {true, false})
+    for (unsigned b = 0; b < 256; ++b)
+      if (is_own_letter(b) == own) order[i++] = static_cast<unsigned char>(b);
+  return order;
+}();
+inline constexpr unsigned own_letters = 188;  ///< how many are their own letter
+
+/// The code point of each byte's letter.
+inline constexpr std::array<std::uint16_t, 256> letter_codes = [] {
+  std::array<std::uint16_t, 256> codes{};
+  for (unsigned i = 0; i < 256; ++i)
+    codes[byte_order[i]] =
+        static_cast<std::uint16_t>(i < own_letters ? byte_order[i] : 256 + i - own_letters);
+  return codes;
+}();
+
+}  // namespace detail
+
+/// Bytes as letters, in UTF-8: a space is "Ġ", a newline "Ċ", and ASCII letters are themselves.
+inline std::string letters_of(std::string_view bytes) {
+  std::string letters;
+  for (const char c : bytes) {
+    const unsigned code = detail::letter_codes[static_cast<unsigned char>(c)];
+    if (code < 0x80) {
+      letters += static_cast<char>(code);
+    } else {
+      letters += static_cast<char>(0xc0 | code >> 6);
+      letters += static_cast<char>(0x80 | (code & 0x3f));
+    }
+  }
+  return letters;
+}
+
+/// Appends the bytes that letters stand for. False if there is another character among them; some
+/// bytes may have been appended then.
+inline bool append_bytes_of(std::string_view letters, std::string& bytes) {
+  for (std::size_t i = 0; i < letters.size(); ++i) {
+    unsigned code = static_cast<unsigned char>(letters[i]);
+    if (code >= 0x80) {
+      const unsigned next =
+          i + 1 < letters.size() ? static_cast<unsigned char>(letters[i + 1]) : 0u;
+      if (code < 0xc2 || code > 0xc5 || (next & 0xc0) != 0x80) return false;
+      code = (code & 0x1f) << 6 | (next & 0x3f);
+      ++i;
+    }
+    if (code >= 256) {
+      if (code >= 256 + 256 - detail::own_letters) return false;
+      code = detail::byte_order[code - 256 + detail::own_letters];
+    } else if (!detail::is_own_letter(code)) {
+      return false;
+    }
+    bytes += static_cast<char>(code);
+  }
+  return true;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Where tokenizers put ids: a vector that grows, or a caller's span.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A caller's span that counts on when it is full.
+class token_room {
+ public:
+  explicit token_room(std::span<token> room) : room_(room) {}
+
+  void push_back(token id) {
+    if (count_ < room_.size()) room_[count_] = id;
+    ++count_;
+  }
+  /// The number of ids, or what encode() says where there was no room for them.
+  result<index> filled() const {
+    if (count_ > room_.size())
+      return error{errc::invalid, "encode", "ids", "room for " + std::to_string(count_),
+                   std::to_string(room_.size())};
+    return static_cast<index>(count_);
+  }
+
+ private:
+  std::span<token> room_;
+  std::size_t count_ = 0;
+};
+
+/// Refers to a vector or to a token_room.
+class token_sink {
+ public:
+  token_sink(std::vector<token>& all) : all_(&all) {}
+  token_sink(token_room& room) : room_(&room) {}
+
+  void push_back(token id) const {
+    if (all_)
+      all_->push_back(id);
+    else
+      room_->push_back(id);
+  }
+  void append(std::span<const token> ids) const {
+    if (all_)
+      all_->insert(all_->end(), ids.begin(), ids.end());
+    else
+      for (const token id : ids) room_->push_back(id);
+  }
+
+ private:
+  std::vector<token>* all_ = nullptr;
+  token_room* room_ = nullptr;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Texts cut into words as GPT-2 does it: tokens never reach across the end of a word.
+
+/// @file
+/// Text as it is generated: whole characters only, and nothing that may be the start of a stop
+/// string.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Takes a text in pieces of bytes, cut anywhere, and hands on bytes as soon as they are certain.
+///  - A UTF-8 sequence is handed on whole. Bytes that belong to no well-formed sequence (Unicode
+///    15, table 3-7) are handed on as they are, once it is certain that they belong to none.
+///  - What may be the beginning of a stop string waits until that is decided. The text ends before
+///    the first stop string to be complete, of several at one byte before the longest. That string
+///    and all behind it are dropped.
+///
+/// Memory is taken by the constructor; nothing allocates afterwards.
+class text_stream {
+ public:
+  /// Ends at any of these strings; empty ones are left out.
+  template <class Strings>
+  explicit text_stream(const Strings& stops) {
+    std::size_t longest = 4;
+    for (const auto& s : stops) {
+      const std::string_view text(s);
+      if (text.empty()) continue;
+      stops_.push_back({std::string(text), prefixes_of(text), 0});
+      longest = (std::max)(longest, text.size());
+    }
+    held_.resize(longest + chunk);
+  }
+  /// @copydoc text_stream(const Strings&)
+  text_stream(std::initializer_list<std::string_view> stops = {})
+      : text_stream(std::span(stops.begin(), stops.size())) {}
+
+  /// Takes the next bytes. Calls on_text(std::string_view) for what has become certain, no or more
+  /// times, never with nothing. Returns whether the text goes on: false from the first stop string
+  /// on.
+  template <class Emit>
+  bool push(std::string_view bytes, Emit&& on_text) {
+    for (const char c : bytes) {
+      if (stopped_) return false;
+      held_[size_++] = c;
+      std::size_t possible = 0;  // of the last bytes, those that may begin a stop string
+      for (needle& n : stops_) {
+        n.advance(c);
+        if (n.matched == n.text.size()) {
+          stopped_ = true;
+          complete_ = (std::max)(complete_, n.matched);
+        }
+        possible = (std::max)(possible, n.matched);
+      }
+      if (stopped_) {
+        size_ -= complete_;
+        release(size_, on_text);
+        waiting_ = 0;
+        return false;
+      }
+      waiting_ = possible;
+      if (size_ == held_.size()) release(certain(), on_text);
+    }
+    release(certain(), on_text);
+    return !stopped_;
+  }
+  /// Ends the text: hands on held bytes, and begins a new text.
+  template <class Emit>
+  void flush(Emit&& on_text) {
+    if (!stopped_) release(size_, on_text);
+    reset();
+  }
+  /// Forgets the text and begins a new one.
+  void reset() {
+    size_ = waiting_ = complete_ = 0;
+    stopped_ = false;
+    for (needle& n : stops_) n.matched = 0;
+  }
+  /// Whether a stop string has ended the text.
+  bool stopped() const { return stopped_; }
+
+ private:
+  static constexpr std::size_t chunk = 256;  ///< bytes that are gathered before they are handed on
+
+  /// A stop string and how much of it the text ends with (Knuth, Morris and Pratt 1977).
+  struct needle {
+    std::string text;
+    std::vector<std::size_t> prefixes;  ///< [i]: longest proper prefix that text[0, i] ends with
+    std::size_t matched;
+
+    void advance(char c) {
+      while (matched > 0 && text[matched] != c) matched = prefixes[matched - 1];
+      if (text[matched] == c) ++matched;
+    }
+  };
+  static std::vector<std::size_t> prefixes_of(std::string_view text) {
+    std::vector<std::size_t> all(text.size(), 0);
+    for (std::size_t i = 1; i < text.size(); ++i) {
+      std::size_t k = all[i - 1];
+      while (k > 0 && text[k] != text[i]) k = all[k - 1];
+      all[i] = text[k] == text[i] ? k + 1 : 0;
+    }
+    return all;
+  }
+
+  /// Bytes held that can be handed on: whole sequences before what may begin a stop string.
+  std::size_t certain() const {
+    const std::string_view held(held_.data(), size_);
+    std::size_t end = 0;
+    while (end < size_ - waiting_) {
+      const std::size_t n = utf8_sequence(held.substr(end));
+      if (n == 0 || end + n > size_ - waiting_) break;
+      end += n;
+    }
+    return end;
+  }
+  template <class Emit>
+  void release(std::size_t count, Emit& on_text) {
+    if (count == 0) return;
+    on_text(std::string_view(held_.data(), count));
+    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
+              held_.begin());
+    size_ -= count;
+  }
+
+  std::vector<needle> stops_;
+  std::string held_;          ///< the last bytes, not handed on yet
+  std::size_t size_ = 0;      ///< how many
+  std::size_t waiting_ = 0;   ///< the last of them, which may begin a stop string
+  std::size_t complete_ = 0;  ///< bytes of the stop string that ended the text
+  bool stopped_ = false;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A character at the front of a text, and its bytes. A byte that belongs to no well-formed UTF-8
+/// sequence is one of class other.
+struct front_character {
+  character_class kind;
+  std::size_t size;
+};
+
+inline constexpr std::array<character_class, 128> ascii_classes = [] {
+  std::array<character_class, 128> all{};
+  for (std::size_t c = 0; c < all.size(); ++c) all[c] = class_of(static_cast<char32_t>(c));
+  return all;
+}();
+
+/// The character at the front of a text that is not empty.
+inline front_character front_of(std::string_view text) {
+  if (const auto first = static_cast<unsigned char>(text[0]); first < 0x80)
+    return {ascii_classes[first], 1};
+  const utf8_character c = utf8_front(text);
+  return {class_of(c.code), c.size};
+}
+
+/// Bytes before the first character whose class is not `kind`; with `until`, before the first whose
+/// class is.
+inline std::size_t run_of(std::string_view text, character_class kind, bool until = false) {
+  std::size_t end = 0;
+  while (end < text.size()) {
+    const front_character c = front_of(text.substr(end));
+    if ((c.kind == kind) == until) break;
+    end += c.size;
+  }
+  return end;
+}
+
+/// Bytes of the white space that a text begins with, but for its last character if something
+/// follows.
+inline std::size_t white_word(std::string_view text) {
+  const std::size_t end = run_of(text, character_class::space);
+  if (end == text.size()) return end;
+  std::size_t last = end - 1;  // the first byte of the last character
+  while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
+  return last > 0 ? last : end;
+}
+/// Bytes of 's, 't, 're, 've, 'm, 'll or 'd in either case at the front of a text, or 0. The long
+/// s, U+017F, is an s.
+inline std::size_t contraction(std::string_view text) {
+  if (text.size() < 2 || text[0] != '\'') return 0;
+  const auto low = [&](std::size_t i) {
+    return i < text.size() ? static_cast<char>(text[i] | 0x20) : '\0';
+  };
+  const char a = low(1), b = low(2);
+  if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+  if (text.substr(1).starts_with("\xc5\xbf")) return 3;
+  return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+
+}  // namespace detail
+
+/// Bytes of the word that a text begins with; 0 for an empty one. This is GPT-2's pattern
+///
+///     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+///
+/// (Radford et al. 2019): a contraction, or a run of letters, numbers or other characters
+/// with at most one space before it, or white space. White space leaves its last character to what
+/// follows. A byte that is not UTF-8 counts as another character.
+inline std::size_t gpt2_word(std::string_view text) {
+  using detail::run_of;
+  if (text.empty()) return 0;
+  if (text[0] == '\'' && text.size() > 1) {
+    const char a = text[1], b = text.size() > 2 ? text[2] : '\0';
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+  }
+  const std::size_t first = text[0] == ' ' ? 1 : 0;
+  if (first < text.size()) {
+    const detail::front_character c = detail::front_of(text.substr(first));
+    if (c.kind != character_class::space)
+      return first + c.size + run_of(text.substr(first + c.size), c.kind);
+  }
+  return detail::white_word(text);
+}
+
+/// Bytes of the word that a text begins with by Llama 3's pattern; 0 for an empty one. It is
+///
+///     (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+///     \s*[\r\n]+|\s+(?!\S)|\s+
+///
+/// (Grattafiori et al. 2024), with `most_numbers` for its 3: Qwen2 has 1.
+inline std::size_t llama3_word(std::string_view text, std::size_t most_numbers = 3) {
+  using detail::front_of, detail::run_of;
+  if (text.empty()) return 0;
+  if (const std::size_t n = detail::contraction(text); n > 0) return n;
+  const auto breaks = [](char c) { return c == '\r' || c == '\n'; };
+  const detail::front_character c = front_of(text);
+  const auto kind_at = [&](std::size_t at) {
+    return at < text.size() ? front_of(text.substr(at)).kind : character_class::space;
+  };
+  if (c.kind == character_class::number) {
+    std::size_t end = c.size;
+    for (std::size_t i = 1; i < most_numbers && kind_at(end) == character_class::number; ++i)
+      end += front_of(text.substr(end)).size;
+    return end;
+  }
+  if (c.kind == character_class::letter ||
+      (!breaks(text[0]) && kind_at(c.size) == character_class::letter))
+    return c.size + run_of(text.substr(c.size), character_class::letter);
+  if (const std::size_t first = text[0] == ' ' ? 1 : 0; kind_at(first) == character_class::other) {
+    std::size_t end = first + run_of(text.substr(first), character_class::other);
+    while (end < text.size() && breaks(text[end])) ++end;
+    return end;
+  }
+  const std::string_view white = text.substr(0, run_of(text, character_class::space));
+  const std::size_t last = white.find_last_of("\r\n");
+  return last != white.npos ? last + 1 : detail::white_word(text);
+}
+
+namespace detail {
+
+/// Calls f(part, is_number) for the parts of a text: each number for itself, or with `runs`
+/// together with its neighbours, and what stands between.
+template <class F>
+void each_number(std::string_view text, bool runs, F&& f) {
+  while (!text.empty()) {
+    const std::size_t before = run_of(text, character_class::number, true);
+    if (before > 0) f(text.substr(0, before), false);
+    text.remove_prefix(before);
+    if (text.empty()) break;
+    const std::size_t n = runs ? run_of(text, character_class::number) : front_of(text).size;
+    f(text.substr(0, n), true);
+    text.remove_prefix(n);
+  }
+}
+/// Calls f(word) for the words of a text; word(rest) says how long the first one is.
+template <class Word, class F>
+void each_front(std::string_view text, Word&& word, F&& f) {
+  while (!text.empty()) {
+    const std::size_t n = word(text);
+    f(text.substr(0, n));
+    text.remove_prefix(n);
+  }
+}
+
+}  // namespace detail
+
+/// Calls f(word) for the words of a text, which together are the text. With `single_digits`, every
+/// number is first cut out as a word of its own, and the rest is cut by itself.
+template <class F>
+void each_word(std::string_view text, bool single_digits, F&& f) {
+  if (!single_digits) return detail::each_front(text, gpt2_word, f);
+  detail::each_number(text, false,
+                      [&](std::string_view part, bool) { detail::each_front(part, gpt2_word, f); });
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+class tokenizer;
+struct ggml_vocabulary;
+
+/// Rules of a tokenizer that a vocab.bpe does not state.
+struct bpe_rules {
+  /// Special texts, which have the ids behind the merges.
+  std::vector<std::string> added = {"<|endoftext|>"};
+  /// Every number is a word of its own (SmolLM).
+  bool single_digits = false;
+};
+
+namespace detail {
+
+/// A tokenizer's parts as its file states them, before they are checked.
+struct bpe_parts {
+  piece_table pieces;                     ///< all, those that merges know indexed
+  std::vector<bpe_merge_ids> merges;      ///< by rank
+  std::vector<std::uint32_t> priorities;  ///< by rank, never falling; none: the ranks
+  std::vector<added_token> added;         ///< texts that can be cut out first
+  bool single_digits = false;
+  bool by_character = false;   ///< a word's characters are its first pieces, not its bytes
+  std::vector<token> bytes{};  ///< by_character: ids of the bytes of unknown characters, or none
+  token unknown = -1;          ///< by_character: id of other unknown characters
+  bool fuse_unknown = false;   ///< neighbouring ones are one
+  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
+  std::string name_before, name_behind;  ///< of a merge in messages, around its number
+  index first_number = 0;                ///< of the merge of rank 0
+
+  std::string name_of(std::size_t rank) const {
+    return name_before + std::to_string(static_cast<index>(rank) + first_number) + name_behind;
+  }
+};
+
+}  // namespace detail
+
+/// Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): a text is cut into words, and a
+/// word's bytes are its first pieces. Neighbours merge, the lowest rank first and leftmost first,
+/// until none can. Made from GPT-2's vocab.bpe, from what `bpe_trainer` learned, or from a
+/// tokenizer.json (linnet/json.hpp). Movable and copyable; const calls may run in any threads.
+class bpe_tokenizer {
+ public:
+  static constexpr index most_pieces = 1 << 21;  ///< largest vocabulary that is read
+  static constexpr std::size_t longest_file = std::size_t{1} << 26;  ///< longest file, in bytes
+
+  /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line. A merge is two pieces
+  /// in letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
+  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. A byte order mark is passed
+  /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
+  /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
+  /// errc::invalid (added texts that are empty or there twice).
+  static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules,
+                                     const std::string& where = "vocab.bpe");
+  /// Parses a vocab.bpe with the usual rules. Errors: as above.
+  static result<bpe_tokenizer> parse(std::string_view file) LINNET_TRY {
+    return parse(file, bpe_rules());
+  }
+  LINNET_OR_OUT_OF_MEMORY("vocab.bpe")
+
+  /// Number of ids.
+  index vocabulary() const { return parts_.pieces.size(); }
+  /// The bytes of an id, or the text of an added one; "" for an id outside the vocabulary.
+  std::string_view piece(token id) const {
+    return id >= 0 && id < vocabulary() ? parts_.pieces[id] : std::string_view();
+  }
+  /// The id of a piece, or of an added text if no piece is equal to it, or -1.
+  token find(std::string_view piece) const {
+    const token id = parts_.pieces.find(piece);
+    return id >= 0 ? id : find_added(piece);
+  }
+  /// The id of an added text such as "<|endoftext|>", or -1.
+  token find_added(std::string_view text) const { return added_.find(text); }
+
+  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
+  /// `match_added`. Then they are cut out first, from left to right, and become their ids. Of
+  /// several at one place the longest counts. Those that a tokenizer.json calls "normalized" are
+  /// cut out of what the others leave. Takes n log n steps for a word of n bytes. A word above 64
+  /// bytes takes 16 times its size in memory, an added text 16 bytes. False, and nothing appended,
+  /// where memory lacks.
+  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
+    const std::size_t before = to.size();
+    if (append(text, to, match_added)) return true;
+    to.resize(before);
+    return false;
+  }
+  /// Returns the ids of a text; none where memory lacks.
+  std::vector<token> encode(std::string_view text, bool match_added = false) const {
+    std::vector<token> ids;
+    encode(text, ids, match_added);
+    return ids;
+  }
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Memory is taken as above alone: none for words of up to 64 bytes without `match_added`. Also
+  /// errc::out_of_memory.
+  result<index> encode(std::string_view text, std::span<token> to,
+                       bool match_added = false) const LINNET_TRY {
+    detail::token_room room(to);
+    if (!write(text, room, match_added)) return detail::out_of_memory("encode");
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
+
+  /// The bytes that `id` adds to a text, none for special ids; they may be part of a character (see
+  /// text_stream). `previous`, which other tokenizers need, is unused.
+  std::string_view decode([[maybe_unused]] token previous, token id) const {
+    const std::string_view text = piece(id);
+    return !text.empty() && special_[static_cast<std::size_t>(id)] ? std::string_view() : text;
+  }
+  /// The bytes of several ids, special ones left out: decode(encode(text)) is `text`. None where
+  /// memory lacks.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const LINNET_TRY {
+    std::string text;
+    for (const token id : ids) text += decode(0, id);
+    return text;
+  }
+  LINNET_WITHOUT_MEMORY(return {})
+
+  /// A tokenizer of its parts, checked, for readers of other formats. Bytes without a piece are
+  /// left out of texts. Errors: errc::malformed (a merge twice), errc::unsupported.
+  static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
+
+ private:
+  friend class tokenizer;
+  friend result<ggml_vocabulary> make_ggml_vocabulary(const tokenizer&, const std::string&);
+  static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
+  static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
+  /// Buffers for encoding a long word.
+  struct workspace {
+    std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
+    std::vector<std::uint32_t> sizes;   ///< of a piece, at its first and last byte
+    std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
+    bool lacks = false;                 ///< there is no memory for it
+  };
+
+  detail::bpe_parts parts_;
+  detail::merge_table merges_;
+  std::vector<bool> special_;  ///< by id
+  token byte_ids_[256] = {};
+  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
+  detail::added_texts added_;
+
+  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
+  /// Encodes into a sink; false where memory lacks for a long word.
+  bool write(std::string_view text, detail::token_sink to, bool match_added) const {
+    workspace space;
+    if (match_added)
+      append_added(text, to, space, false);
+    else
+      append_words(text, to, space);
+    return !space.lacks;
+  }
+  /// Cuts out the added texts of this and of later phases; what is left becomes words.
+  void append_added(std::string_view text, detail::token_sink to, workspace& space,
+                    bool later) const;
+
+  void append_words(std::string_view text, detail::token_sink to, workspace& space) const {
+    each_word(text, parts_.single_digits,
+              [&](std::string_view word) { append_word(word, to, space); });
+  }
+  void append_word(std::string_view word, detail::token_sink to, workspace& space) const {
+    const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
+    if (id >= 0)
+      to.push_back(id);
+    else
+      merge(word, to, space);
+  }
+  bool has_all_bytes() const {
+    return !parts_.by_character &&
+           std::find(std::begin(byte_ids_), std::end(byte_ids_), -1) == std::end(byte_ids_);
+  }
+  /// Calls f(id, bytes) for the pieces that a word is at first.
+  template <class F>
+  void each_first_piece(std::string_view word, F&& f) const {
+    const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
+    if (!parts_.by_character) {
+      for (const char c : word)
+        if (const token id = byte_id(c); id >= 0) f(id, std::size_t{1});
+      return;
+    }
+    std::size_t unknown = 0;  // bytes of unknown characters so far
+    while (!word.empty()) {
+      const std::string_view character = word.substr(0, detail::utf8_front(word).size);
+      word.remove_prefix(character.size());
+      const token id = parts_.pieces.find(character);
+      const bool known = id >= 0 || !parts_.bytes.empty();
+      if (unknown > 0 && (known || !parts_.fuse_unknown))
+        f(parts_.unknown, std::exchange(unknown, 0));
+      if (id >= 0)
+        f(id, character.size());
+      else if (known)
+        for (const char c : character) f(byte_id(c), std::size_t{1});
+      else
+        unknown += character.size();
+    }
+    if (unknown > 0) f(parts_.unknown, unknown);
+  }
+  /// The priority of a merge, the least first, or `none`.
+  std::uint32_t priority_of(std::uint32_t rank) const {
+    return rank == merges_.none || parts_.priorities.empty() ? rank : parts_.priorities[rank];
+  }
+  void merge(std::string_view word, detail::token_sink to, workspace& space) const {
+    if (word.size() <= short_word)
+      merge_short(word, to);
+    else
+      merge_long(word, to, space);
+  }
+  void merge_short(std::string_view word, detail::token_sink to) const;
+  void merge_long(std::string_view word, detail::token_sink to, workspace& space) const;
+};
+
+inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
+                                                  const std::string& where) LINNET_TRY {
+  if (file.size() > longest_file)
+    return error{errc::unsupported, where, "file size",
+                 "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
+  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
+  detail::bpe_parts parts;
+  parts.single_digits = rules.single_digits;
+  parts.name_before = "line ";
+  parts.first_number = 2;
+  for (const unsigned char b : detail::byte_order)
+    parts.pieces.insert(parts.pieces.append({reinterpret_cast<const char*>(&b), 1}));
+
+  index line = 0;
+  std::string left, right;
+  bool returns = false;  // whether lines end with a carriage return, too
+  if (file.starts_with("\xef\xbb\xbf")) file.remove_prefix(3);  // a byte order mark
+  while (!file.empty() || line == 0) {
+    const std::size_t end = (std::min)(file.find('\n'), file.size());
+    std::string_view text = file.substr(0, end);
+    if (line == 0) returns = text.ends_with('\r');
+    if (returns && text.ends_with('\r')) text.remove_suffix(1);
+    file.remove_prefix((std::min)(end + 1, file.size()));
+    const auto wrong = [&](std::string expected) {
+      return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),
+                   text.empty() ? "an empty line" : detail::printable(text)};
+    };
+    if (++line == 1) {
+      constexpr std::string_view version = "#version: 0.2";  // then nothing, or who made it
+      if (!text.starts_with(version) ||
+          (text.size() > version.size() && text[version.size()] != ' '))
+        return wrong("#version: 0.2");
+      continue;
+    }
+    const std::size_t space = text.find(' ');
+    left.clear();
+    right.clear();
+    if (space == text.npos || !append_bytes_of(text.substr(0, space), left) ||
+        !append_bytes_of(text.substr(space + 1), right))
+      return wrong("two pieces in GPT-2's letters with a space between");
+    const token a = parts.pieces.find(left), b = parts.pieces.find(right);
+    if (a < 0 || b < 0) return wrong("two pieces that are bytes or merged in lines before");
+    if (const token twice = parts.pieces.find(left + right); twice >= 0)
+      return wrong("a piece that is new, unlike line " + std::to_string(twice - 254));
+    if (parts.pieces.size() == most_pieces)
+      return error{errc::unsupported, where, "line " + std::to_string(line),
+                   "at most " + std::to_string(most_pieces) + " pieces", "more"};
+    parts.merges.push_back({a, b, parts.pieces.append(left + right)});
+    parts.pieces.insert(parts.merges.back().merged);
+  }
+  std::set<std::string_view> added;
+  for (std::size_t i = 0; i < rules.added.size(); ++i) {
+    const std::string& text = rules.added[i];
+    if (text.empty() || !added.insert(text).second)
+      return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
+                   text.empty() ? "an empty one" : detail::printable(text)};
+    parts.added.push_back({parts.pieces.append(text)});
+  }
+  return assemble(std::move(parts), where);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
+                                                     const std::string& where) LINNET_TRY {
+  bpe_tokenizer made;
+  made.parts_ = std::move(parts);
+  detail::bpe_parts& p = made.parts_;
+  const auto wrong = [&](std::string what, std::string expected, std::string got) {
+    return error{errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+  };
+  if (p.pieces.size() > most_pieces)
+    return error{errc::unsupported, where, "vocabulary",
+                 "at most " + std::to_string(most_pieces) + " pieces",
+                 std::to_string(p.pieces.size())};
+  for (unsigned b = 0; b < 256 && !(p.by_character && p.bytes.empty()); ++b) {
+    const char byte = static_cast<char>(b);
+    made.byte_ids_[b] = p.by_character ? p.bytes[b] : p.pieces.find({&byte, 1});
+  }
+  made.merges_ = detail::merge_table(std::move(p.merges));
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank) {
+    if (!made.merges_.insert(static_cast<std::uint32_t>(rank)))
+      return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
+    made.longest_ =
+        (std::max)(made.longest_, std::size_t{p.pieces.size_of(made.merges_[rank].merged)});
+  }
+  made.longest_ = (std::max)(made.longest_, std::size_t{1});
+
+  if (!made.added_.assign(p.added, [&](token id) { return p.pieces[id]; }))
+    return detail::added_texts::too_many(where);
+  // What plain text can become has to decode to it.
+  const auto at = [](token id) { return static_cast<std::size_t>(id); };
+  made.special_.resize(at(static_cast<token>(p.pieces.size())));
+  for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
+  if (!p.by_character)
+    for (const token id : made.byte_ids_)
+      if (id >= 0) made.special_[at(id)] = false;
+  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
+    made.special_[at(made.merges_[rank].merged)] = false;
+
+  // Which words are pieces as a whole. Merges need not lead to a piece that is there.
+  workspace space;
+  std::vector<token> ids;
+  for (token id = 0; id < p.pieces.size(); ++id) {
+    if (made.special_[at(id)] || p.pieces.size_of(id) == 0 || p.pieces.find(p.pieces[id]) != id)
+      continue;
+    ids.clear();
+    if (p.whole_words_first)
+      made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(id)});
+    else
+      made.merge(p.pieces[id], ids, space);
+    if (p.whole_words_first || (ids.size() == 1 && ids[0] == id)) p.pieces.mark_whole(id);
+  }
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
+                                  bool match_added) const LINNET_TRY {
+  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
+  if (to.empty()) to.reserve(text.size() / 3);
+  return write(text, to, match_added);
+}
+LINNET_WITHOUT_MEMORY(return false)
+
+inline void bpe_tokenizer::append_added(std::string_view text, detail::token_sink to,
+                                        workspace& space, bool later) const {
+  added_.each(
+      text, later,
+      [&](std::string_view rest) {
+        if (later)
+          append_words(rest, to, space);
+        else
+          append_added(rest, to, space, true);
+      },
+      [&](token id) { to.push_back(id); });
+}
+
+inline void bpe_tokenizer::merge_short(std::string_view word, detail::token_sink to) const {
+  token ids[short_word];
+  std::uint32_t ranks[short_word];  // or priorities, of a piece with the next one
+  std::size_t n = 0;
+  each_first_piece(word, [&](token id, std::size_t) { ids[n++] = id; });
+  const auto priority = [&](std::size_t i) {
+    return priority_of(merges_.find(ids[i], ids[i + 1]));
+  };
+  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = priority(i);
+  while (n > 1) {
+    const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
+    if (*best == merges_.none) break;
+    const auto i = static_cast<std::size_t>(best - ranks);
+    const bool ranked = parts_.priorities.empty();
+    ids[i] = merges_[ranked ? *best : merges_.find(ids[i], ids[i + 1])].merged;
+    std::copy(ids + i + 2, ids + n, ids + i + 1);
+    std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
+    --n;
+    if (i > 0) ranks[i - 1] = priority(i - 1);
+    if (i + 1 < n) ranks[i] = priority(i);
+  }
+  to.append({ids, n});
+}
+
+inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink to,
+                                      workspace& space) const {
+  std::vector<token>& ids = space.ids;
+  std::vector<std::uint32_t>& sizes = space.sizes;
+  std::vector<std::uint64_t>& merges = space.merges;
+  if (space.lacks || !detail::has_memory(16 * word.size())) {
+    space.lacks = true;
+    return;
+  }
+  ids.assign(word.size(), -1);
+  sizes.resize(word.size());
+  merges.clear();
+  const auto put = [&](std::size_t at, token id, std::size_t size) {
+    ids[at] = id;
+    sizes[at] = sizes[at + size - 1] = static_cast<std::uint32_t>(size);
+  };
+  std::size_t end = 0;
+  each_first_piece(word, [&](token id, std::size_t size) {
+    put(end, id, size);
+    end += size;
+  });
+  // The rank of the piece at a place with the next one.
+  const auto rank_at = [&](std::size_t at) {
+    const std::size_t next = at + sizes[at];
+    return next < end ? merges_.find(ids[at], ids[next]) : merges_.none;
+  };
+  const auto consider = [&](std::size_t at) {
+    const std::uint32_t rank = rank_at(at);
+    if (rank == merges_.none) return false;
+    merges.push_back(std::uint64_t{priority_of(rank)} << place_bits | at);
+    return true;
+  };
+  const std::greater<std::uint64_t> later;
+  for (std::size_t i = 0; i < end; i += sizes[i]) consider(i);
+  std::make_heap(merges.begin(), merges.end(), later);
+  const auto push = [&](std::size_t at) {
+    if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
+  };
+  while (!merges.empty()) {
+    std::pop_heap(merges.begin(), merges.end(), later);
+    const std::uint64_t best = merges.back();
+    merges.pop_back();
+    const auto at = static_cast<std::size_t>(best & ((std::uint64_t{1} << place_bits) - 1));
+    const std::uint32_t rank = ids[at] < 0 ? merges_.none : rank_at(at);
+    if (rank == merges_.none || priority_of(rank) != best >> place_bits)
+      continue;  // merged with others since
+    const std::size_t next = at + sizes[at];
+    ids[next] = -1;
+    put(at, merges_[rank].merged, sizes[at] + sizes[next]);
+    if (at > 0) push(at - sizes[at - 1]);
+    push(at);
+  }
+  for (std::size_t i = 0; i < end; i += sizes[i]) to.push_back(ids[i]);
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Changes of a text before it is cut into words: normal forms, BERT's rules, SentencePiece's.
+
+/// @file
+/// SentencePiece's compiled map of characters to their normal form.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A precompiled_charsmap: u32 bytes of a trie, its units of u32, then texts that end with a zero.
+/// The trie is a double array (Aoe 1989), as Yata's Darts-clone writes it. Of the keys that a place
+/// begins with, the longest counts.
+class charsmap {
+ public:
+  static constexpr std::size_t longest_text = 256;  ///< bytes that one key may become
+  static constexpr std::size_t longest_key = 64;    ///< bytes that are compared
+
+  /// Parses a map; an empty one changes nothing. Errors: errc::malformed.
+  static result<charsmap> parse(std::string_view bytes, const std::string& where) {
+    charsmap made;
+    if (bytes.empty()) return made;
+    const auto wrong = [&](std::string expected, std::string got) {
+      return error{errc::malformed, where, "precompiled_charsmap", std::move(expected),
+                   std::move(got)};
+    };
+    const auto number = [&](std::size_t at) {
+      std::uint32_t x = 0;
+      for (std::size_t i = 4; i-- > 0;) x = x << 8 | static_cast<unsigned char>(bytes[at + i]);
+      return x;
+    };
+    const std::size_t size = bytes.size() < 4 ? 0 : number(0);
+    if (size == 0 || size % 4 != 0 || size > bytes.size() - 4)
+      return wrong("a trie within " + std::to_string(bytes.size()) + " bytes",
+                   "one of " + std::to_string(size));
+    made.units_.resize(size / 4);
+    for (std::size_t i = 0; i < size / 4; ++i) made.units_[i] = number(4 + 4 * i);
+    made.texts_ = bytes.substr(4 + size);
+    if (!made.texts_.ends_with('\0')) return wrong("a zero at the end", "none");
+    std::size_t length = 0;
+    for (const char c : made.texts_) {
+      made.longest_ = (std::max)(made.longest_, length);
+      length = c == '\0' ? 0 : length + 1;
+    }
+    if (made.longest_ > longest_text)
+      return wrong("texts of at most " + std::to_string(longest_text) + " bytes",
+                   std::to_string(made.longest_));
+    return made;
+  }
+  /// Bytes that one byte becomes at most.
+  std::size_t growth() const { return longest_; }
+  /// Appends the normal form of a text.
+  void apply(std::string_view text, std::string& to) const {
+    while (!text.empty()) {
+      const found best = longest(text);
+      if (best.size > 0) {
+        to += std::string_view(texts_.c_str() + best.text);
+        text.remove_prefix(best.size);
+        continue;
+      }
+      const std::size_t n = utf8_front(text).size;
+      to += text.substr(0, n);
+      text.remove_prefix(n);
+    }
+  }
+
+ private:
+  struct found {
+    std::size_t size = 0, text = 0;
+  };
+  std::vector<std::uint32_t> units_;
+  std::string texts_;
+  std::size_t longest_ = 1;
+
+  static std::size_t offset(std::uint32_t unit) {
+    return std::size_t{unit >> 10} << ((unit & 0x200) >> 6);
+  }
+  found longest(std::string_view text) const {
+    found best;
+    if (units_.empty()) return best;
+    std::size_t at = offset(units_[0]);
+    for (std::size_t i = 0; i < (std::min)(text.size(), longest_key); ++i) {
+      const auto byte = static_cast<unsigned char>(text[i]);
+      at ^= byte;
+      if (byte == 0 || at >= units_.size()) break;
+      const std::uint32_t unit = units_[at];
+      if ((unit & 0x800000ffu) != byte) break;
+      at ^= offset(unit);
+      if ((unit & 0x100) == 0) continue;
+      if (at >= units_.size()) break;
+      const std::size_t value = units_[at] & 0x7fffffffu;
+      if (value < texts_.size()) best = {i + 1, value};
+    }
+    return best;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// A tokenizer as plain lists and settings, for readers of files and for programs that have their
+/// vocabulary elsewhere.
+
+/// @file
+/// Lists of many short texts in little more memory than their bytes.
+
+#include <bit>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Numbers that never fall, in two bits each and one bit for each step that they rise (Elias 1974).
+class rising_numbers {
+ public:
+  /// How many numbers there are.
+  std::size_t size() const { return size_; }
+  /// Number `i`, which must exist. Reading all in order takes linear time.
+  std::uint64_t operator[](std::size_t i) const {
+    const auto set = [](std::uint64_t word) {
+      return static_cast<std::size_t>(std::popcount(word));
+    };
+    const std::uint64_t sample = samples_[i / every];
+    auto at = static_cast<std::size_t>(sample / 64);
+    std::size_t before = i % every;  // bits of other numbers, from the sample on
+    std::uint64_t word = bits_[at] & ~std::uint64_t{0} << sample % 64;
+    for (; set(word) <= before; word = bits_[++at]) before -= set(word);
+    for (; before > 0; --before) word &= word - 1;
+    return std::uint64_t{at} * 64 + static_cast<std::uint64_t>(std::countr_zero(word)) - i;
+  }
+  /// Adds a number; one below the last counts as the last.
+  void push_back(std::uint64_t number) {
+    const std::uint64_t bit = (std::max)(number + size_, next_);
+    if (size_ % every == 0) samples_.push_back(bit);
+    bits_.resize(static_cast<std::size_t>(bit / 64 + 1));
+    bits_.back() |= std::uint64_t{1} << bit % 64;
+    next_ = bit + 1;
+    ++size_;
+  }
+  /// Makes room for numbers whose count and largest one are together at most `sum`.
+  void reserve(std::size_t sum) { bits_.reserve(sum / 64 + 1); }
+
+ private:
+  static constexpr std::size_t every = 64;
+  std::vector<std::uint64_t> bits_;     ///< bit n + i is set if number i is n
+  std::vector<std::uint64_t> samples_;  ///< the bits of every 64th number
+  std::size_t size_ = 0;
+  std::uint64_t next_ = 0;  ///< first bit that the next number may have
+};
+
+/// A list of texts, stored one behind the other.
+class text_list {
+ public:
+  /// Number of texts.
+  std::size_t size() const { return ends_.size(); }
+  /// Text `i`, which must exist; valid until the next one is added.
+  std::string_view operator[](std::size_t i) const {
+    const std::uint64_t first = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(bytes_).substr(static_cast<std::size_t>(first),
+                                           static_cast<std::size_t>(ends_[i] - first));
+  }
+  /// Bytes of all texts.
+  std::size_t bytes() const { return bytes_.size(); }
+  /// Begins or continues the next text.
+  void extend(std::string_view text) { bytes_ += text; }
+  /// Adds a text, or the rest of one.
+  void push_back(std::string_view text) {
+    bytes_ += text;
+    ends_.push_back(bytes_.size());
+  }
+  /// Makes room for texts that take `size` bytes together, with one more for each.
+  void reserve(std::size_t size) {
+    bytes_.reserve(size);
+    ends_.reserve(size);
+  }
+
+ private:
+  std::string bytes_;
+  rising_numbers ends_;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// One change of a text before it is cut into words.
+struct normalization {
+  /// Kinds of changes, named as in Hugging Face's tokenizers.
+  enum class kinds {
+    nfc,            ///< Unicode's normal form C
+    nfd,            ///< normal form D
+    nfkc,           ///< normal form KC
+    nfkd,           ///< normal form KD
+    lowercase,      ///< each character's lower case
+    strip_accents,  ///< marks without width (Mn) are left out, as BERT does behind nfd
+    strip_marks,    ///< all marks (M) are left out: Hugging Face's StripAccents
+    clean,          ///< BERT: no control characters, and one kind of space
+    space_chinese,  ///< BERT: a space before and behind each Chinese character
+    prepend,        ///< `content` before a text that is not empty
+    replace,        ///< `content` for `pattern`
+    squeeze,        ///< `content` for runs of `pattern`, if `least` or more stand together
+    strip_left,     ///< no white space at the beginning
+    strip_right,    ///< nor at the end
+    charsmap        ///< SentencePiece's compiled map, in `content`
+  };
+  kinds kind;
+  std::string pattern{}, content{};
+  std::size_t least = 2;
+  bool operator==(const normalization&) const = default;
+};
+
+/// One way of cutting a text into words. Several work one after the other, each inside the words of
+/// the one before.
+struct word_split {
+  /// How it is cut. The first three are patterns of byte-level models.
+  enum class kinds {
+    gpt2,          ///< GPT-2's pattern (see gpt2_word())
+    llama3,        ///< Llama 3's (see llama3_word())
+    qwen2,         ///< Qwen2's: Llama 3's with one number in a word
+    digits,        ///< every number is a word
+    digit_runs,    ///< neighbouring numbers are a word
+    white_space,   ///< words are what white space separates, which is left out
+    punctuation,   ///< every punctuation character is a word
+    words,         ///< runs of a pattern's \\w, and of what is neither that nor white space
+    prefix_space,  ///< a space before a text that begins with none; the text stays whole
+    metaspace      ///< SentencePiece: a space becomes "▁", which begins a word
+  };
+  /// Where metaspace puts a "▁" before a text that begins with none.
+  enum class prefixes { always, first, never };
+  kinds kind;
+  prefixes prefix = prefixes::always;  ///< of metaspace; first: in the first text alone
+  bool cut = true;                     ///< of metaspace: false leaves the text whole
+  bool operator==(const word_split&) const = default;
+};
+
+/// A tokenizer's lists and settings, which tokenizer::assemble() checks.
+struct tokenizer_parts {
+  enum class models {
+    byte_bpe,   ///< byte pairs; tokens are spelled in letters_of()
+    bpe,        ///< character pairs, by `merges` or by `scores`
+    wordpiece,  ///< the longest piece first (Wu et al. 2016)
+    unigram     ///< the most likely pieces (Kudo 2018)
+  };
+  /// How pieces become text.
+  enum class spellings {
+    plain,      ///< as they are
+    wordpiece,  ///< a space before pieces that do not begin with `prefix`
+    metaspace   ///< "▁" is a space; the first space of a text is left out
+  };
+
+  models model = models::byte_bpe;
+  detail::text_list tokens{};            ///< by id, as the file spells them
+  std::vector<double> scores{};          ///< by id: unigram, and bpe without merges
+  detail::text_list merges{};            ///< two pieces for each, the lowest rank first
+  std::vector<added_token> added{};      ///< by their place in the file
+  std::vector<token> hidden{};           ///< ids that no text becomes
+  std::vector<normalization> changes{};  ///< the first comes first
+  std::vector<word_split> splits{};      ///< the first comes first; none: a text is one word
+  spellings spelling = spellings::plain;
+  std::string prefix = "##";       ///< of pieces inside a word (wordpiece)
+  token unknown = -1;              ///< id of what no piece is there for, or none
+  bool byte_fallback = false;      ///< tokens "<0x00>" to "<0xFF>" are bytes
+  bool fuse_unknown = false;       ///< neighbouring unknown characters are one token (bpe)
+  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
+  bool keep_first_space = false;   ///< metaspace: a text keeps its first space
+  bool clean_up = false;           ///< wordpiece: no space before ".", "n't" and their like
+  index longest_word = 100;        ///< characters of a word, above which it is unknown (wordpiece)
+  std::string tokens_name = "tokens", merges_name = "merges";  ///< of the lists, in messages
+  bool named_by_text = false;  ///< messages name a token by its text, not by its id
+};
+
+/// Vocabulary of a GGUF file: the values of its keys tokenizer.ggml.*, as they stand there.
+struct ggml_vocabulary {
+  std::string model{};          ///< "gpt2", "llama", "bert" or "t5"
+  std::string pre{};            ///< of gpt2: "gpt-2", "roberta-bpe", "smollm", "llama-bpe", "qwen2"
+  detail::text_list tokens{};   ///< by id
+  std::vector<float> scores{};  ///< by id, or none
+  std::vector<std::int32_t> types{};  ///< by id, or none: 1 normal, 2 unknown, 3 control, 4
+                                      ///< user-defined, 5 unused, 6 byte
+  detail::text_list merges{};         ///< two pieces with a space between, by rank
+  token unknown = -1;                 ///< unknown_token_id, or none
+  bool add_space_prefix = true;
+  bool remove_extra_whitespaces = false;
+  std::string precompiled_charsmap{};
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether BERT puts spaces around a character. The gap before U+2B920 is in its code, too.
+constexpr bool is_chinese(char32_t c) {
+  const auto within = [c](char32_t first, char32_t last) { return c >= first && c <= last; };
+  return within(0x4e00, 0x9fff) || within(0x3400, 0x4dbf) || within(0x20000, 0x2a6df) ||
+         within(0x2a700, 0x2b81f) || within(0x2b920, 0x2ceaf) || within(0xf900, 0xfaff) ||
+         within(0x2f800, 0x2fa1f);
+}
+
+/// Calls f(code, bytes) for the characters of a text; the code of a byte that belongs to none is
+/// no_code.
+template <class F>
+void each_character(std::string_view text, F&& f) {
+  while (!text.empty()) {
+    const utf8_character c = utf8_front(text);
+    f(c.code, text.substr(0, c.size));
+    text.remove_prefix(c.size);
+  }
+}
+
+/// A text without the white space at its beginning or end.
+inline std::string_view stripped(std::string_view text, bool left, bool right) {
+  const auto is_space = [](std::string_view c) {
+    return class_of(utf8_front(c).code) == character_class::space;
+  };
+  while (left && !text.empty() && is_space(text)) text.remove_prefix(utf8_front(text).size);
+  while (right && !text.empty()) {
+    std::size_t last = text.size() - 1;
+    while (last > 0 && text.size() - last < 4 &&
+           (static_cast<unsigned char>(text[last]) & 0xc0) == 0x80)
+      --last;
+    if (!is_space(text.substr(last)) || utf8_front(text.substr(last)).size != text.size() - last)
+      break;
+    text = text.substr(0, last);
+  }
+  return text;
+}
+
+/// Appends a text with `content` for each `pattern` of at least `least` in a row. Runs become one
+/// `content`, single patterns one each if `least` is 1.
+inline void append_replaced(std::string_view text, const normalization& n, bool runs,
+                            std::string& to) {
+  const std::string_view pattern = n.pattern;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t found = (std::min)(text.find(pattern, at), text.size());
+    to += text.substr(at, found - at);
+    if (found == text.size()) break;
+    std::size_t times = 1;
+    at = found + pattern.size();
+    while (runs && text.substr(at).starts_with(pattern)) at += pattern.size(), ++times;
+    if (!runs || times >= n.least)
+      to += n.content;
+    else
+      to += text.substr(found, at - found);
+  }
+}
+
+/// Makes the changes of a tokenizer, one after the other.
+class normalizer {
+ public:
+  static constexpr std::size_t most_steps = 16;
+  static constexpr std::size_t longest_pattern = 64;   ///< bytes
+  static constexpr std::size_t longest_content = 256;  ///< bytes, but of a charsmap
+
+  normalizer() = default;
+  /// Takes the changes. Errors: errc::unsupported, errc::malformed (a charsmap).
+  static result<normalizer> make(std::vector<normalization>&& steps, const std::string& where);
+
+  /// Whether texts stay as they are.
+  bool empty() const { return steps_.empty(); }
+  /// Whether these are its changes.
+  bool makes(const std::vector<normalization>& changes) const {
+    return std::ranges::equal(steps_, changes, {}, &step::change);
+  }
+  /// Makes the changes. False where memory lacks.
+  bool apply(std::string& text) const {
+    for (const step& s : steps_) {
+      // A character may become 18 of two bytes, which is six times its size or less.
+      const std::size_t growth = (std::max)(std::size_t{12}, s.change.content.size() + 2);
+      if (text.size() > PTRDIFF_MAX / 1024 || !has_memory(growth * text.size())) return false;
+      std::string changed;
+      changed.reserve(text.size());
+      apply(s, text, changed);
+      text = std::move(changed);
+    }
+    return true;
+  }
+
+ private:
+  struct step {
+    normalization change;
+    charsmap map{};
+  };
+  std::vector<step> steps_;
+
+  static void apply(const step& s, std::string_view text, std::string& to);
+};
+
+inline result<normalizer> normalizer::make(std::vector<normalization>&& steps,
+                                           const std::string& where) {
+  const auto wrong = [&](const char* what, std::string expected, std::string got) {
+    return error{errc::unsupported, where, what, std::move(expected), std::move(got)};
+  };
+  if (steps.size() > most_steps)
+    return wrong("normalizer", "at most " + std::to_string(most_steps) + " steps",
+                 std::to_string(steps.size()));
+  normalizer made;
+  for (normalization& n : steps) {
+    using kinds = normalization::kinds;
+    const bool map = n.kind == kinds::charsmap;
+    const bool replaces = n.kind == kinds::replace || n.kind == kinds::squeeze;
+    if (replaces && (n.pattern.empty() || n.pattern.size() > longest_pattern))
+      return wrong("normalizer.pattern", "1 to " + std::to_string(longest_pattern) + " bytes",
+                   std::to_string(n.pattern.size()));
+    if (!map && n.content.size() > longest_content)
+      return wrong("normalizer.content", "at most " + std::to_string(longest_content) + " bytes",
+                   std::to_string(n.content.size()));
+    step s{std::move(n)};
+    if (map) {
+      auto parsed = charsmap::parse(s.change.content, where);
+      if (!parsed) return parsed.error();
+      s.map = std::move(*parsed);
+      s.change.content.assign(s.map.growth(), ' ');  // says how much a text may grow
+    }
+    made.steps_.push_back(std::move(s));
+  }
+  return made;
+}
+
+inline void normalizer::apply(const step& s, std::string_view text, std::string& to) {
+  using kinds = normalization::kinds;
+  const auto copy = [&](std::string_view part) { to += part; };
+  const normalization& n = s.change;
+  switch (n.kind) {
+    case kinds::nfc:
+      to = normalized(text, normal_form::c);
+      break;
+    case kinds::nfd:
+      to = normalized(text, normal_form::d);
+      break;
+    case kinds::nfkc:
+      to = normalized(text, normal_form::kc);
+      break;
+    case kinds::nfkd:
+      to = normalized(text, normal_form::kd);
+      break;
+    case kinds::lowercase:
+      each_character(text, [&](char32_t c, std::string_view bytes) {
+        if (c == no_code) return copy(bytes);
+        each_lower(c, [&](char32_t l) { append_utf8(l, to); });
+      });
+      break;
+    case kinds::strip_accents:
+    case kinds::strip_marks:
+      each_character(text, [&](char32_t c, std::string_view bytes) {
+        const mark_class m = mark_class_of(c);
+        if (m != mark_class::nonspacing &&
+            (n.kind == kinds::strip_accents || m != mark_class::other_mark))
+          copy(bytes);
+      });
+      break;
+    case kinds::clean:
+      each_character(text, [&](char32_t c, std::string_view bytes) {
+        if (c == '\t' || c == '\n' || c == '\r') return copy(" ");
+        if (c == 0 || c == 0xfffd || c == no_code || mark_class_of(c) == mark_class::control)
+          return;
+        copy(class_of(c) == character_class::space ? std::string_view(" ") : bytes);
+      });
+      break;
+    case kinds::space_chinese:
+      each_character(text, [&](char32_t c, std::string_view bytes) {
+        if (!is_chinese(c)) return copy(bytes);
+        copy(" ");
+        copy(bytes);
+        copy(" ");
+      });
+      break;
+    case kinds::prepend:
+      if (!text.empty()) copy(n.content);
+      copy(text);
+      break;
+    case kinds::replace:
+    case kinds::squeeze:
+      append_replaced(text, n, n.kind == kinds::squeeze, to);
+      break;
+    case kinds::strip_left:
+    case kinds::strip_right:
+      copy(stripped(text, n.kind == kinds::strip_left, n.kind == kinds::strip_right));
+      break;
+    case kinds::charsmap:
+      s.map.apply(text, to);
+      break;
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Texts cut into words in the ways of a tokenizer's file, one inside the other.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+inline constexpr std::string_view metaspace = "\xe2\x96\x81";  ///< U+2581, "▁"
+
+/// Cuts texts into words; what a split leaves, the next one cuts.
+class splitter {
+ public:
+  static constexpr std::size_t most_steps = 8;
+  /// Texts of the splits that change their words.
+  using workspace = std::vector<std::string>;
+
+  splitter() = default;
+  /// Takes the splits. Errors: errc::unsupported.
+  static result<splitter> make(std::vector<word_split>&& steps, const std::string& where) {
+    splitter made;
+    made.steps_ = std::move(steps);
+    if (made.steps_.size() > most_steps)
+      return error{errc::unsupported, where, "pre_tokenizer",
+                   "at most " + std::to_string(most_steps) + " steps",
+                   std::to_string(made.steps_.size())};
+    for (std::size_t i = 1; i < made.steps_.size(); ++i)
+      if (const word_split& s = made.steps_[i];
+          s.kind == word_split::kinds::metaspace && s.prefix == word_split::prefixes::first)
+        return error{errc::unsupported, where, "pre_tokenizer.prepend_scheme",
+                     "\"always\" or \"never\" behind other steps", "\"first\""};
+    return made;
+  }
+  /// Whether these are its splits.
+  bool makes(const std::vector<word_split>& steps) const { return steps_ == steps; }
+  /// Whether the words of a text are together the text.
+  bool keeps_all() const {
+    return std::none_of(steps_.begin(), steps_.end(), [](const word_split& s) {
+      using kinds = word_split::kinds;
+      return s.kind == kinds::metaspace || s.kind == kinds::white_space || s.kind == kinds::words ||
+             s.kind == kinds::prefix_space;
+    });
+  }
+  /// Whether there is memory for cutting a text of some bytes.
+  bool has_memory(std::size_t bytes) const {
+    return std::none_of(steps_.begin(), steps_.end(),
+                        [](const word_split& s) {
+                          return s.kind == word_split::kinds::metaspace ||
+                                 s.kind == word_split::kinds::prefix_space;
+                        }) ||
+           detail::has_memory(metaspace.size() * (bytes + 1));
+  }
+  /// Calls f(word) for the words of a text, none empty. `first` says that nothing stands before it.
+  template <class F>
+  void each(std::string_view text, bool first, workspace& space, F&& f) const {
+    cut(0, text, first, space, f);
+  }
+
+ private:
+  std::vector<word_split> steps_;
+
+  template <class F>
+  void cut(std::size_t number, std::string_view text, bool first, workspace& space, F& f) const {
+    using kinds = word_split::kinds;
+    if (text.empty()) return;
+    if (number == steps_.size()) return f(text);
+    const auto next = [&](std::string_view word) { cut(number + 1, word, first, space, f); };
+    const word_split& s = steps_[number];
+    switch (s.kind) {
+      case kinds::gpt2:
+        return each_front(text, gpt2_word, next);
+      case kinds::llama3:
+        return each_front(
+            text, [](std::string_view t) { return llama3_word(t); }, next);
+      case kinds::qwen2:
+        return each_front(
+            text, [](std::string_view t) { return llama3_word(t, 1); }, next);
+      case kinds::digits:
+      case kinds::digit_runs:
+        return each_number(text, s.kind == kinds::digit_runs,
+                           [&](std::string_view part, bool) { next(part); });
+      case kinds::white_space:
+        return each_run(
+            text,
+            [](const utf8_character& c) {
+              return class_of(c.code) == character_class::space ? leave_out : join;
+            },
+            next);
+      case kinds::punctuation:
+        return each_run(
+            text,
+            [](const utf8_character& c) {
+              return mark_class_of(c.code) == mark_class::punctuation ? alone : join;
+            },
+            next);
+      case kinds::words:
+        return each_group(text, next);
+      case kinds::prefix_space: {
+        if (text[0] == ' ') return next(text);
+        space.resize((std::max)(space.size(), steps_.size()));
+        std::string prefixed = std::move(space[number]);
+        (prefixed = ' ') += text;
+        next(prefixed);
+        space[number] = std::move(prefixed);
+        return;
+      }
+      case kinds::metaspace:
+        return cut_metaspace(number, text, first, space, next);
+    }
+  }
+  enum role { join, alone, leave_out };
+  /// Calls f(word) for runs of characters that join, and for those that stand alone.
+  template <class Role, class F>
+  static void each_run(std::string_view text, Role&& role_of, F&& f) {
+    std::size_t begin = 0;
+    for (std::size_t at = 0; at < text.size();) {
+      const utf8_character c = utf8_front(text.substr(at));
+      const role r = role_of(c);
+      if (r != join) {
+        if (begin < at) f(text.substr(begin, at - begin));
+        if (r == alone) f(text.substr(at, c.size));
+        begin = at + c.size;
+      }
+      at += c.size;
+    }
+    if (begin < text.size()) f(text.substr(begin));
+  }
+  /// Calls f(word) for runs of characters of words, and of others but white space.
+  template <class F>
+  static void each_group(std::string_view text, F&& f) {
+    enum group { white, word, other };
+    std::size_t begin = 0;
+    group now = white;
+    for (std::size_t at = 0; at < text.size();) {
+      const utf8_character c = utf8_front(text.substr(at));
+      const group g = class_of(c.code) == character_class::space ? white
+                      : is_word(c.code)                          ? word
+                                                                 : other;
+      if (g != now) {
+        if (now != white) f(text.substr(begin, at - begin));
+        begin = at;
+        now = g;
+      }
+      at += c.size;
+    }
+    if (now != white) f(text.substr(begin));
+  }
+  template <class F>
+  void cut_metaspace(std::size_t number, std::string_view text, bool first, workspace& space,
+                     F&& f) const {
+    const word_split& s = steps_[number];
+    space.resize((std::max)(space.size(), steps_.size()));
+    std::string marked = std::move(space[number]);
+    marked.clear();
+    const bool prefixed = s.prefix == word_split::prefixes::always ||
+                          (s.prefix == word_split::prefixes::first && first);
+    if (prefixed && text[0] != ' ' && !text.starts_with(metaspace)) marked += metaspace;
+    for (const char c : text)
+      if (c == ' ')
+        marked += metaspace;
+      else
+        marked += c;
+    for (std::string_view rest = marked; !rest.empty();) {
+      const std::size_t end =
+          s.cut ? (std::min)(rest.find(metaspace, 1), rest.size()) : rest.size();
+      f(rest.substr(0, end));
+      rest.remove_prefix(end);
+    }
+    space[number] = std::move(marked);
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Words cut into pieces as in BERT, and by likelihood as in SentencePiece's unigram models.
+
+/// @file
+/// Pieces found by their beginnings, for models that look for all pieces at one place of a text.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The ids of pieces in the order of their bytes. All pieces with one beginning are a range of it.
+class prefix_index {
+ public:
+  /// Bytes of a piece that is found. Looking at one place of a text takes no more steps.
+  static constexpr std::size_t longest_piece = 512;
+
+  /// Pieces with a beginning of `depth` bytes.
+  struct range {
+    std::uint32_t first = 0, last = 0;
+    std::size_t depth = 0;
+    bool empty() const { return first == last; }
+    bool operator==(const range&) const = default;
+  };
+
+  /// Takes the ids of pieces of a table, none empty.
+  void assign(const piece_table& pieces, std::vector<token>&& ids) {
+    ids_ = std::move(ids);
+    std::sort(ids_.begin(), ids_.end(), [&](token a, token b) {
+      const int order = pieces[a].compare(pieces[b]);
+      return order != 0 ? order < 0 : a < b;
+    });
+    for (std::size_t b = 0; b < 256; ++b)
+      starts_[b] = static_cast<std::uint32_t>(std::lower_bound(ids_.begin(), ids_.end(), b,
+                                                               [&](token id, std::size_t byte) {
+                                                                 return static_cast<unsigned char>(
+                                                                            pieces[id][0]) < byte;
+                                                               }) -
+                                              ids_.begin());
+    starts_[256] = static_cast<std::uint32_t>(ids_.size());
+  }
+  /// All pieces.
+  range all() const { return {0, static_cast<std::uint32_t>(ids_.size()), 0}; }
+  /// The pieces of a range that go on with a byte.
+  range narrow(const piece_table& pieces, const range& r, char next) const {
+    const auto byte = static_cast<unsigned char>(next);
+    if (r.depth == 0) return {starts_[byte], starts_[byte + 1], 1};
+    const auto at = [&](std::uint32_t i) { return ids_.begin() + static_cast<std::ptrdiff_t>(i); };
+    const auto code = [&](token id) {  // 0 for the piece that ends here
+      const std::string_view p = pieces[id];
+      return p.size() == r.depth ? 0u : static_cast<unsigned char>(p[r.depth]) + 1u;
+    };
+    const auto first = std::lower_bound(at(r.first), at(r.last), byte + 1u,
+                                        [&](token id, unsigned c) { return code(id) < c; });
+    const auto last = std::upper_bound(first, at(r.last), byte + 1u,
+                                       [&](unsigned c, token id) { return c < code(id); });
+    return {static_cast<std::uint32_t>(first - ids_.begin()),
+            static_cast<std::uint32_t>(last - ids_.begin()), r.depth + 1};
+  }
+  /// The lowest id of a range's pieces that are no longer than its beginning, or -1.
+  token whole(const piece_table& pieces, const range& r) const {
+    return !r.empty() && pieces.size_of(ids_[r.first]) == r.depth ? ids_[r.first] : -1;
+  }
+  /// Calls f(id, size) for the pieces that a text begins with behind what `r` has, the shortest
+  /// first.
+  template <class F>
+  void each(const piece_table& pieces, range r, std::string_view text, F&& f) const {
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      r = narrow(pieces, r, text[i]);
+      if (r.empty()) return;
+      if (const token id = whole(pieces, r); id >= 0) f(id, i + 1);
+    }
+  }
+
+ private:
+  std::vector<token> ids_;
+  std::uint32_t starts_[257] = {};  ///< by a piece's first byte
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// WordPiece (Wu et al. 2016; Devlin et al. 2019): the longest piece that a word begins with, then
+/// the longest one that goes on. A word that pieces cannot make is unknown as a whole.
+struct wordpiece_model {
+  piece_table pieces{};                   ///< all
+  prefix_index index{};                   ///< of those that texts become
+  prefix_index::range begin{}, inside{};  ///< pieces at a word's begin, and behind it
+  token unknown = -1;
+  linnet::index longest_word = 100;  ///< characters
+
+  /// Appends the ids of a word.
+  void append(std::string_view word, std::vector<token>& to) const {
+    linnet::index characters = 0;
+    for (std::string_view rest = word; !rest.empty() && characters <= longest_word; ++characters)
+      rest.remove_prefix(utf8_front(rest).size);
+    if (characters > longest_word) return to.push_back(unknown);
+    const std::size_t before = to.size();
+    for (prefix_index::range r = begin; !word.empty(); r = inside) {
+      token best = -1;
+      std::size_t size = 0;
+      index.each(pieces, r, word, [&](token id, std::size_t n) { best = id, size = n; });
+      if (best < 0) {
+        to.resize(before);
+        return to.push_back(unknown);
+      }
+      to.push_back(best);
+      word.remove_prefix(size);
+    }
+  }
+};
+
+/// A unigram model (Kudo 2018): the pieces whose log probabilities have the largest sum (Viterbi
+/// 1967). A character that no piece begins with costs 10 more than the least likely piece.
+struct unigram_model {
+  static constexpr double unknown_penalty = 10;
+
+  piece_table pieces{};
+  prefix_index index{};
+  std::vector<double> scores{};
+  double unknown_score = 0;
+  token unknown = -1;
+  std::vector<token> bytes{};  ///< ids of the bytes of unknown characters, or none
+
+  /// The best way to a place of a text.
+  struct node {
+    double score;
+    std::uint32_t size;  ///< of the last piece; 0: there is no way
+    token id;            ///< or -1 for an unknown character
+  };
+  using workspace = std::vector<node>;
+
+  /// Appends the ids of a word. False where memory lacks.
+  bool append(std::string_view word, std::vector<token>& to, workspace& nodes) const {
+    if (word.size() > UINT32_MAX || !has_memory((word.size() + 1) * sizeof(node))) return false;
+    nodes.assign(word.size() + 1, {0, 0, -1});
+    const auto reach = [&](std::size_t from, std::size_t size, double score, token id) {
+      node& n = nodes[from + size];
+      const double sum = nodes[from].score + score;
+      if (n.size == 0 || sum > n.score) n = {sum, static_cast<std::uint32_t>(size), id};
+    };
+    for (std::size_t at = 0; at < word.size();) {
+      const std::string_view rest = word.substr(at);
+      const std::size_t character = utf8_front(rest).size;
+      bool known = false;
+      index.each(pieces, index.all(), rest, [&](token id, std::size_t size) {
+        reach(at, size, scores[static_cast<std::size_t>(id)], id);
+        known = known || size == character;
+      });
+      if (!known) reach(at, character, unknown_score, -1);
+      at += character;
+    }
+    const std::size_t before = to.size();
+    bool last_unknown = false;  // neighbouring unknown characters are one
+    for (std::size_t end = word.size(); end > 0; end -= nodes[end].size) {
+      const node& n = nodes[end];
+      if (n.id >= 0)
+        to.push_back(n.id);
+      else if (!bytes.empty())
+        for (std::size_t i = 0; i < n.size; ++i)
+          to.push_back(bytes[static_cast<unsigned char>(word[end - 1 - i])]);
+      else if (!last_unknown)
+        to.push_back(unknown);
+      last_unknown = n.id < 0;
+    }
+    std::reverse(to.begin() + static_cast<std::ptrdiff_t>(before), to.end());
+    return true;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A tokenizer of the kind that its file says: byte pairs, character pairs, WordPiece or unigram.
+/// Before the model, texts are normalized and cut into words as in Hugging Face's tokenizers. Made
+/// by read_hf_tokenizer(), by make_tokenizer() for GGUF, or from lists. Movable and copyable; const
+/// calls may run in any threads.
+class tokenizer {
+ public:
+  static constexpr index most_pieces = bpe_tokenizer::most_pieces;  ///< largest vocabulary
+  /// Longest piece of WordPiece and unigram models, in bytes.
+  static constexpr std::size_t longest_piece = detail::prefix_index::longest_piece;
+
+  /// Makes a tokenizer of its parts, checked. `where` names the file in errors. Errors, with the
+  /// list or setting: errc::malformed (lists that do not fit), errc::unsupported (too large).
+  static result<tokenizer> assemble(tokenizer_parts&& parts, const std::string& where);
+
+  /// Number of ids.
+  index vocabulary() const { return pieces().size(); }
+  /// The bytes of a byte-level piece, another one as its file spells it, or the text of an added
+  /// token; "" for an id outside the vocabulary.
+  std::string_view piece(token id) const {
+    return id >= 0 && id < vocabulary() ? pieces()[id] : std::string_view();
+  }
+  /// The id of a piece that texts become, or of an added text if no piece is equal to it, or -1.
+  token find(std::string_view piece) const {
+    const token id = pieces().find(piece);
+    return id >= 0 ? id : find_added(piece);
+  }
+  /// The id of an added text such as "<|im_end|>", or -1.
+  token find_added(std::string_view text) const { return added().find(text); }
+
+  /// Whether every text comes back: decode(encode(text)) is `text`. So it is for byte-level models
+  /// without normalization that have a piece for each byte.
+  bool is_lossless() const {
+    const auto* const b = std::get_if<bpe_tokenizer>(&model_);
+    return b && b->has_all_bytes() && normalizer_.empty() && splitter_.keeps_all();
+  }
+
+  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
+  /// `match_added`: then they are cut out first, as by bpe_tokenizer. Takes n log n steps for n
+  /// bytes. False, and nothing appended, where memory lacks.
+  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
+    const std::size_t before = to.size();
+    if (append(text, to, match_added)) return true;
+    to.resize(before);
+    return false;
+  }
+  /// Returns the ids of a text; none where memory lacks.
+  std::vector<token> encode(std::string_view text, bool match_added = false) const {
+    std::vector<token> ids;
+    encode(text, ids, match_added);
+    return ids;
+  }
+  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
+  /// where they are more, with the number that there must be room for; as many as fit are written.
+  /// Also errc::out_of_memory: the ids are made in memory as above.
+  result<index> encode(std::string_view text, std::span<token> to,
+                       bool match_added = false) const LINNET_TRY {
+    std::vector<token> ids;
+    if (!append(text, ids, match_added)) return detail::out_of_memory("encode");
+    detail::token_room room(to);
+    for (const token id : ids) room.push_back(id);
+    return room.filled();
+  }
+  LINNET_OR_OUT_OF_MEMORY("encode")
+
+  /// The bytes that `id` adds to a text behind `previous`, none for special ids; they may be part
+  /// of a character (see text_stream). At the beginning, where `previous` is -1 or special, words
+  /// lose the space before them.
+  std::string_view decode(token previous, token id) const {
+    const bool begins = previous < 0 || previous >= vocabulary() || is_special(previous);
+    return text_of(id, begins);
+  }
+  /// The bytes of several ids, special ones left out. Empty where memory lacks.
+  template <class Tokens>
+  std::string decode(const Tokens& ids) const LINNET_TRY {
+    std::string text;
+    bool begins = true;
+    for (const token id : ids) {
+      if (id < 0 || id >= vocabulary() || is_special(id)) continue;
+      text += text_of(id, std::exchange(begins, false));
+    }
+    return text;
+  }
+  LINNET_WITHOUT_MEMORY(return {})
+
+ private:
+  friend result<ggml_vocabulary> make_ggml_vocabulary(const tokenizer&, const std::string&);
+  struct workspace {
+    bpe_tokenizer::workspace merges;
+    detail::unigram_model::workspace nodes;
+    detail::splitter::workspace words;
+    bool lacks = false;  ///< there is no memory for it
+  };
+
+  detail::normalizer normalizer_;
+  detail::splitter splitter_;
+  std::variant<bpe_tokenizer, detail::wordpiece_model, detail::unigram_model> model_;
+  detail::added_texts added_;  ///< if the model has none itself
+  std::vector<bool> special_;  ///< by id
+  detail::text_list texts_;    ///< by id, or none: the pieces are the texts
+  bool drops_space_ = false;   ///< a text's first piece loses a space before it
+
+  const detail::piece_table& pieces() const {
+    if (const auto* const b = std::get_if<bpe_tokenizer>(&model_)) return b->parts_.pieces;
+    if (const auto* const w = std::get_if<detail::wordpiece_model>(&model_)) return w->pieces;
+    return std::get_if<detail::unigram_model>(&model_)->pieces;
+  }
+  const detail::added_texts& added() const {
+    const auto* const b = std::get_if<bpe_tokenizer>(&model_);
+    return b ? b->added_ : added_;
+  }
+  bool is_special(token id) const { return special_[static_cast<std::size_t>(id)]; }
+  std::string_view text_of(token id, bool begins) const {
+    if (id < 0 || id >= vocabulary() || is_special(id)) return {};
+    std::string_view text =
+        texts_.size() == 0 ? pieces()[id] : texts_[static_cast<std::size_t>(id)];
+    if (begins && drops_space_ && text.starts_with(' ')) text.remove_prefix(1);
+    return text;
+  }
+
+  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
+  void append_section(std::string_view text, bool first, std::vector<token>& to, workspace& space,
+                      bool match_added) const;
+  void append_words(std::string_view text, bool first, std::vector<token>& to,
+                    workspace& space) const;
+};
+
+inline bool tokenizer::append(std::string_view text, std::vector<token>& to,
+                              bool match_added) const LINNET_TRY {
+  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
+  if (to.empty()) to.reserve(text.size() / 3);
+  workspace space;
+  if (match_added)
+    added().each(
+        text, false,
+        [&](std::string_view rest) {
+          append_section(rest, rest.data() == text.data(), to, space, true);
+        },
+        [&](token id) { to.push_back(id); });
+  else
+    append_section(text, true, to, space, false);
+  return !space.lacks && !space.merges.lacks;
+}
+LINNET_WITHOUT_MEMORY(return false)
+
+inline void tokenizer::append_section(std::string_view text, bool first, std::vector<token>& to,
+                                      workspace& space, bool match_added) const {
+  if (text.empty() || space.lacks) return;
+  std::string changed;
+  if (!normalizer_.empty()) {
+    space.lacks = !detail::has_memory(text.size());
+    if (space.lacks) return;
+    changed = text;
+    space.lacks = !normalizer_.apply(changed);
+    if (space.lacks) return;
+    text = changed;
+  }
+  if (!match_added) return append_words(text, first, to, space);
+  added().each(
+      text, true,
+      [&](std::string_view rest) {
+        append_words(rest, first && rest.data() == text.data(), to, space);
+      },
+      [&](token id) { to.push_back(id); });
+}
+
+inline void tokenizer::append_words(std::string_view text, bool first, std::vector<token>& to,
+                                    workspace& space) const {
+  if (!splitter_.has_memory(text.size())) space.lacks = true;
+  if (space.lacks) return;
+  const auto each = [&](auto&& append) { splitter_.each(text, first, space.words, append); };
+  if (const auto* const b = std::get_if<bpe_tokenizer>(&model_))
+    each([&](std::string_view word) { b->append_word(word, to, space.merges); });
+  else if (const auto* const w = std::get_if<detail::wordpiece_model>(&model_))
+    each([&](std::string_view word) { w->append(word, to); });
+  else if (const auto* const u = std::get_if<detail::unigram_model>(&model_))
+    each([&](std::string_view word) { space.lacks |= !u->append(word, to, space.nodes); });
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Makes batches of texts for an encoder. Ids stand between the marks [CLS] and [SEP] of BERT, or
+/// <s> and </s> of RoBERTa, and are padded on the right with 0.
+class encoder_texts {
+ public:
+  /// Texts of up to `longest` tokens with the marks; longer ones are cut. `pieces` must outlive it.
+  /// Errors: errc::invalid for fewer than 2 tokens, or a tokenizer without such marks.
+  static result<encoder_texts> open(const tokenizer& pieces, index longest) LINNET_TRY {
+    const auto wrong = [](const char* what, const char* expected, std::string got) {
+      return error{errc::invalid, "encoder_texts::open", what, expected, std::move(got)};
+    };
+    if (longest < 2) return wrong("longest", "at least 2 tokens", std::to_string(longest));
+    using marks = std::pair<const char*, const char*>;
+    for (const auto& [first, last] : {marks{"[CLS]", "[SEP]"}, marks{"<s>", "</s>"}}) {
+      const token begin = pieces.find(first), end = pieces.find(last);
+      if (begin >= 0 && end >= 0) return encoder_texts(pieces, longest, begin, end);
+    }
+    return wrong("tokenizer", "the tokens [CLS] and [SEP], or <s> and </s>", "none of these pairs");
+  }
+  LINNET_OR_OUT_OF_MEMORY("encoder_texts::open")
+
+  /// The batch of a range of texts, as long as the longest; valid until the next call. Memory grows
+  /// with the largest batch so far. Errors: errc::out_of_memory.
+  template <class Texts>
+  result<encoder_batch> batch(const Texts& texts) LINNET_TRY {
+    ids_.clear();
+    lengths_.clear();
+    index length = 0;
+    for (const std::string_view text : texts) {
+      const std::size_t start = ids_.size(), most = start + static_cast<std::size_t>(longest_) - 1;
+      ids_.push_back(begin_);
+      if (!pieces_->encode(text, ids_)) return detail::out_of_memory("encoder_texts::batch");
+      ids_.resize((std::min)(ids_.size(), most));
+      ids_.push_back(end_);
+      lengths_.push_back(static_cast<index>(ids_.size() - start));
+      length = (std::max)(length, lengths_.back());
+    }
+    // Rows move to their places, the last one first, as each goes to where others were.
+    const index count = std::ssize(lengths_);
+    index from = std::ssize(ids_);
+    ids_.resize(static_cast<std::size_t>(count * length));
+    for (index b = count - 1; b >= 0; --b) {
+      const index valid = lengths_[static_cast<std::size_t>(b)];
+      from -= valid;
+      const auto old = ids_.begin() + from, row = ids_.begin() + b * length;
+      std::copy_backward(old, old + valid, row + valid);
+      std::fill(row + valid, row + length, token{0});
+    }
+    return encoder_batch{
+        .tokens = ids_.data(), .lengths = lengths_.data(), .batch = count, .length = length};
+  }
+  LINNET_OR_OUT_OF_MEMORY("encoder_texts::batch")
+
+ private:
+  encoder_texts(const tokenizer& pieces, index longest, token begin, token end)
+      : pieces_(&pieces), longest_(longest), begin_(begin), end_(end) {}
+
+  const tokenizer* pieces_;
+  index longest_;
+  token begin_, end_;
+  std::vector<token> ids_{};      ///< [batch, length]
+  std::vector<index> lengths_{};  ///< [batch]
+};
+
+LINNET_NAMESPACE_END
+/// @file
 /// Answers that a model generates: greedy text, and the number in it.
 
 /// @file
@@ -19136,8 +26322,6 @@ LINNET_NAMESPACE_END
 
 /// @file
 /// Ranks of weights from the largest down, found without sorting.
-
-#include <bit>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -19570,535 +26754,6 @@ class with_logit_processors {
 };
 template <class Sampler, class... Hooks>
 with_logit_processors(Sampler&&, Hooks&&...) -> with_logit_processors<Sampler, Hooks...>;
-
-LINNET_NAMESPACE_END
-/// @file
-/// Texts cut into words as GPT-2 does it: tokens never reach across the end of a word.
-
-/// @file
-/// UTF-8: where its sequences end.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Bytes of the well-formed UTF-8 sequence that `text` begins with; 1 for a byte that begins
-/// none, 0 if more bytes are needed to tell. `text` must not be empty.
-constexpr std::size_t utf8_sequence(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned lead = byte(0);
-  const std::size_t length = lead < 0xc2 || lead > 0xf4 ? 1 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-  if (length == 1) return 1;
-  for (std::size_t i = 1; i < length; ++i) {
-    if (i == text.size()) return 0;
-    // The second byte has a narrower range behind some leads: no overlong forms, surrogates or
-    // numbers above U+10FFFF.
-    const unsigned low = i > 1 ? 0x80 : lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-    const unsigned high = i > 1 ? 0xbf : lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-    if (byte(i) < low || byte(i) > high) return 1;
-  }
-  return length;
-}
-
-namespace detail {
-
-/// A character at the front of a text: its code point and its bytes.
-struct utf8_character {
-  char32_t code;  ///< no_code for a byte that belongs to no well-formed sequence
-  std::size_t size;
-};
-inline constexpr char32_t no_code = 0xffffffff;
-
-/// The character at the front of a text that is not empty.
-constexpr utf8_character utf8_front(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  if (byte(0) < 0x80) return {byte(0), 1};
-  const std::size_t n = utf8_sequence(text.substr(0, 4));
-  if (n < 2) return {no_code, 1};
-  char32_t code = byte(0) & (0xffu >> (n + 1));
-  for (std::size_t i = 1; i < n; ++i) code = code << 6 | (byte(i) & 0x3fu);
-  return {code, n};
-}
-/// Appends a code point to a text.
-inline void append_utf8(char32_t code, std::string& to) {
-  const auto put = [&](char32_t byte) {
-    to += static_cast<char>(static_cast<unsigned char>(byte));
-  };
-  if (code < 0x80) return put(code);
-  const int more = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
-  put((0xff00u >> (more + 1) & 0xffu) | code >> 6 * more);
-  for (int i = more; i-- > 0;) put(0x80 | (code >> 6 * i & 0x3f));
-}
-
-/// Whether a text is UTF-8 throughout.
-inline bool is_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const std::size_t n = utf8_sequence(text);
-    if (n == 0 || (n == 1 && static_cast<unsigned char>(text[0]) >= 0x80)) return false;
-    text.remove_prefix(n);
-  }
-  return true;
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Text as it is generated: whole characters only, and nothing that may be the start of a stop
-/// string.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Takes a text in pieces of bytes, cut anywhere, and hands on bytes as soon as they are certain.
-///  - A UTF-8 sequence is handed on whole. Bytes that belong to no well-formed sequence (Unicode
-///    15, table 3-7) are handed on as they are, once it is certain that they belong to none.
-///  - What may be the beginning of a stop string waits until that is decided. The text ends before
-///    the first stop string to be complete, of several at one byte before the longest. That string
-///    and all behind it are dropped.
-///
-/// Memory is taken by the constructor; nothing allocates afterwards.
-class text_stream {
- public:
-  /// Ends at any of these strings; empty ones are left out.
-  template <class Strings>
-  explicit text_stream(const Strings& stops) {
-    std::size_t longest = 4;
-    for (const auto& s : stops) {
-      const std::string_view text(s);
-      if (text.empty()) continue;
-      stops_.push_back({std::string(text), prefixes_of(text), 0});
-      longest = (std::max)(longest, text.size());
-    }
-    held_.resize(longest + chunk);
-  }
-  /// @copydoc text_stream(const Strings&)
-  text_stream(std::initializer_list<std::string_view> stops = {})
-      : text_stream(std::span(stops.begin(), stops.size())) {}
-
-  /// Takes the next bytes. Calls on_text(std::string_view) for what has become certain, no or more
-  /// times, never with nothing. Returns whether the text goes on: false from the first stop string
-  /// on.
-  template <class Emit>
-  bool push(std::string_view bytes, Emit&& on_text) {
-    for (const char c : bytes) {
-      if (stopped_) return false;
-      held_[size_++] = c;
-      std::size_t possible = 0;  // of the last bytes, those that may begin a stop string
-      for (needle& n : stops_) {
-        n.advance(c);
-        if (n.matched == n.text.size()) {
-          stopped_ = true;
-          complete_ = (std::max)(complete_, n.matched);
-        }
-        possible = (std::max)(possible, n.matched);
-      }
-      if (stopped_) {
-        size_ -= complete_;
-        release(size_, on_text);
-        waiting_ = 0;
-        return false;
-      }
-      waiting_ = possible;
-      if (size_ == held_.size()) release(certain(), on_text);
-    }
-    release(certain(), on_text);
-    return !stopped_;
-  }
-  /// Ends the text: hands on held bytes, and begins a new text.
-  template <class Emit>
-  void flush(Emit&& on_text) {
-    if (!stopped_) release(size_, on_text);
-    reset();
-  }
-  /// Forgets the text and begins a new one.
-  void reset() {
-    size_ = waiting_ = complete_ = 0;
-    stopped_ = false;
-    for (needle& n : stops_) n.matched = 0;
-  }
-  /// Whether a stop string has ended the text.
-  bool stopped() const { return stopped_; }
-
- private:
-  static constexpr std::size_t chunk = 256;  ///< bytes that are gathered before they are handed on
-
-  /// A stop string and how much of it the text ends with (Knuth, Morris and Pratt 1977).
-  struct needle {
-    std::string text;
-    std::vector<std::size_t> prefixes;  ///< [i]: longest proper prefix that text[0, i] ends with
-    std::size_t matched;
-
-    void advance(char c) {
-      while (matched > 0 && text[matched] != c) matched = prefixes[matched - 1];
-      if (text[matched] == c) ++matched;
-    }
-  };
-  static std::vector<std::size_t> prefixes_of(std::string_view text) {
-    std::vector<std::size_t> all(text.size(), 0);
-    for (std::size_t i = 1; i < text.size(); ++i) {
-      std::size_t k = all[i - 1];
-      while (k > 0 && text[k] != text[i]) k = all[k - 1];
-      all[i] = text[k] == text[i] ? k + 1 : 0;
-    }
-    return all;
-  }
-
-  /// Bytes held that can be handed on: whole sequences before what may begin a stop string.
-  std::size_t certain() const {
-    const std::string_view held(held_.data(), size_);
-    std::size_t end = 0;
-    while (end < size_ - waiting_) {
-      const std::size_t n = utf8_sequence(held.substr(end));
-      if (n == 0 || end + n > size_ - waiting_) break;
-      end += n;
-    }
-    return end;
-  }
-  template <class Emit>
-  void release(std::size_t count, Emit& on_text) {
-    if (count == 0) return;
-    on_text(std::string_view(held_.data(), count));
-    std::copy(held_.begin() + static_cast<index>(count), held_.begin() + static_cast<index>(size_),
-              held_.begin());
-    size_ -= count;
-  }
-
-  std::vector<needle> stops_;
-  std::string held_;          ///< the last bytes, not handed on yet
-  std::size_t size_ = 0;      ///< how many
-  std::size_t waiting_ = 0;   ///< the last of them, which may begin a stop string
-  std::size_t complete_ = 0;  ///< bytes of the stop string that ended the text
-  bool stopped_ = false;
-};
-
-LINNET_NAMESPACE_END
-/// @file
-/// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_tables.py.
-
-#include <iterator>
-
-LINNET_NAMESPACE_BEGIN
-
-/// Class of a character in a tokenizer's patterns: letter (general category L*), number (N*), white
-/// space (White_Space) or other. Marks and unassigned code points are other.
-enum class character_class : std::uint8_t { other, letter, number, space };
-
-namespace detail {
-
-/// Where runs of code points of one class begin: 4 x the first code point + the class.
-inline constexpr std::uint32_t class_starts[] = {
-    // clang-format off
-    0x0, 0x27, 0x38, 0x83, 0x84, 0xc2, 0xe8, 0x105, 0x16c, 0x185, 0x1ec, 0x217, 0x218, 0x283, 0x284,
-    0x2a9, 0x2ac, 0x2ca, 0x2d0, 0x2d5, 0x2d8, 0x2e6, 0x2e9, 0x2ec, 0x2f2, 0x2fc, 0x301, 0x35c,
-    0x361, 0x3dc, 0x3e1, 0xb08, 0xb19, 0xb48, 0xb81, 0xb94, 0xbb1, 0xbb4, 0xbb9, 0xbbc, 0xdc1,
-    0xdd4, 0xdd9, 0xde0, 0xde9, 0xdf8, 0xdfd, 0xe00, 0xe19, 0xe1c, 0xe21, 0xe2c, 0xe31, 0xe34,
-    0xe39, 0xe88, 0xe8d, 0xfd8, 0xfdd, 0x1208, 0x1229, 0x14c0, 0x14c5, 0x155c, 0x1565, 0x1568,
-    0x1581, 0x1624, 0x1741, 0x17ac, 0x17bd, 0x17cc, 0x1881, 0x192c, 0x1982, 0x19a8, 0x19b9, 0x19c0,
-    0x19c5, 0x1b50, 0x1b55, 0x1b58, 0x1b95, 0x1b9c, 0x1bb9, 0x1bc2, 0x1be9, 0x1bf4, 0x1bfd, 0x1c00,
-    0x1c41, 0x1c44, 0x1c49, 0x1cc0, 0x1d35, 0x1e98, 0x1ec5, 0x1ec8, 0x1f02, 0x1f29, 0x1fac, 0x1fd1,
-    0x1fd8, 0x1fe9, 0x1fec, 0x2001, 0x2058, 0x2069, 0x206c, 0x2091, 0x2094, 0x20a1, 0x20a4, 0x2101,
-    0x2164, 0x2181, 0x21ac, 0x21c1, 0x2220, 0x2225, 0x223c, 0x2281, 0x2328, 0x2411, 0x24e8, 0x24f5,
-    0x24f8, 0x2541, 0x2544, 0x2561, 0x2588, 0x259a, 0x25c0, 0x25c5, 0x2604, 0x2615, 0x2634, 0x263d,
-    0x2644, 0x264d, 0x26a4, 0x26a9, 0x26c4, 0x26c9, 0x26cc, 0x26d9, 0x26e8, 0x26f5, 0x26f8, 0x2739,
-    0x273c, 0x2771, 0x2778, 0x277d, 0x2788, 0x279a, 0x27c1, 0x27c8, 0x27d2, 0x27e8, 0x27f1, 0x27f4,
-    0x2815, 0x282c, 0x283d, 0x2844, 0x284d, 0x28a4, 0x28a9, 0x28c4, 0x28c9, 0x28d0, 0x28d5, 0x28dc,
-    0x28e1, 0x28e8, 0x2965, 0x2974, 0x2979, 0x297c, 0x299a, 0x29c0, 0x29c9, 0x29d4, 0x2a15, 0x2a38,
-    0x2a3d, 0x2a48, 0x2a4d, 0x2aa4, 0x2aa9, 0x2ac4, 0x2ac9, 0x2ad0, 0x2ad5, 0x2ae8, 0x2af5, 0x2af8,
-    0x2b41, 0x2b44, 0x2b81, 0x2b88, 0x2b9a, 0x2bc0, 0x2be5, 0x2be8, 0x2c15, 0x2c34, 0x2c3d, 0x2c44,
-    0x2c4d, 0x2ca4, 0x2ca9, 0x2cc4, 0x2cc9, 0x2cd0, 0x2cd5, 0x2ce8, 0x2cf5, 0x2cf8, 0x2d71, 0x2d78,
-    0x2d7d, 0x2d88, 0x2d9a, 0x2dc0, 0x2dc5, 0x2dca, 0x2de0, 0x2e0d, 0x2e10, 0x2e15, 0x2e2c, 0x2e39,
-    0x2e44, 0x2e49, 0x2e58, 0x2e65, 0x2e6c, 0x2e71, 0x2e74, 0x2e79, 0x2e80, 0x2e8d, 0x2e94, 0x2ea1,
-    0x2eac, 0x2eb9, 0x2ee8, 0x2f41, 0x2f44, 0x2f9a, 0x2fcc, 0x3015, 0x3034, 0x3039, 0x3044, 0x3049,
-    0x30a4, 0x30a9, 0x30e8, 0x30f5, 0x30f8, 0x3161, 0x316c, 0x3175, 0x3178, 0x3181, 0x3188, 0x319a,
-    0x31c0, 0x31e2, 0x31fc, 0x3201, 0x3204, 0x3215, 0x3234, 0x3239, 0x3244, 0x3249, 0x32a4, 0x32a9,
-    0x32d0, 0x32d5, 0x32e8, 0x32f5, 0x32f8, 0x3375, 0x337c, 0x3381, 0x3388, 0x339a, 0x33c0, 0x33c5,
-    0x33cc, 0x3411, 0x3434, 0x3439, 0x3444, 0x3449, 0x34ec, 0x34f5, 0x34f8, 0x3539, 0x353c, 0x3551,
-    0x355c, 0x3562, 0x357d, 0x3588, 0x359a, 0x35e4, 0x35e9, 0x3600, 0x3615, 0x365c, 0x3669, 0x36c8,
-    0x36cd, 0x36f0, 0x36f5, 0x36f8, 0x3701, 0x371c, 0x379a, 0x37c0, 0x3805, 0x38c4, 0x38c9, 0x38d0,
-    0x3901, 0x391c, 0x3942, 0x3968, 0x3a05, 0x3a0c, 0x3a11, 0x3a14, 0x3a19, 0x3a2c, 0x3a31, 0x3a90,
-    0x3a95, 0x3a98, 0x3a9d, 0x3ac4, 0x3ac9, 0x3ad0, 0x3af5, 0x3af8, 0x3b01, 0x3b14, 0x3b19, 0x3b1c,
-    0x3b42, 0x3b68, 0x3b71, 0x3b80, 0x3c01, 0x3c04, 0x3c82, 0x3cd0, 0x3d01, 0x3d20, 0x3d25, 0x3db4,
-    0x3e21, 0x3e34, 0x4001, 0x40ac, 0x40fd, 0x4102, 0x4128, 0x4141, 0x4158, 0x4169, 0x4178, 0x4185,
-    0x4188, 0x4195, 0x419c, 0x41b9, 0x41c4, 0x41d5, 0x4208, 0x4239, 0x423c, 0x4242, 0x4268, 0x4281,
-    0x4318, 0x431d, 0x4320, 0x4335, 0x4338, 0x4341, 0x43ec, 0x43f1, 0x4924, 0x4929, 0x4938, 0x4941,
-    0x495c, 0x4961, 0x4964, 0x4969, 0x4978, 0x4981, 0x4a24, 0x4a29, 0x4a38, 0x4a41, 0x4ac4, 0x4ac9,
-    0x4ad8, 0x4ae1, 0x4afc, 0x4b01, 0x4b04, 0x4b09, 0x4b18, 0x4b21, 0x4b5c, 0x4b61, 0x4c44, 0x4c49,
-    0x4c58, 0x4c61, 0x4d6c, 0x4da6, 0x4df4, 0x4e01, 0x4e40, 0x4e81, 0x4fd8, 0x4fe1, 0x4ff8, 0x5005,
-    0x59b4, 0x59bd, 0x5a03, 0x5a05, 0x5a6c, 0x5a81, 0x5bac, 0x5bba, 0x5bc5, 0x5be4, 0x5c01, 0x5c48,
-    0x5c7d, 0x5cc8, 0x5d01, 0x5d48, 0x5d81, 0x5db4, 0x5db9, 0x5dc4, 0x5e01, 0x5ed0, 0x5f5d, 0x5f60,
-    0x5f71, 0x5f74, 0x5f82, 0x5fa8, 0x5fc2, 0x5fe8, 0x6042, 0x6068, 0x6081, 0x61e4, 0x6201, 0x6214,
-    0x621d, 0x62a4, 0x62a9, 0x62ac, 0x62c1, 0x63d8, 0x6401, 0x647c, 0x651a, 0x6541, 0x65b8, 0x65c1,
-    0x65d4, 0x6601, 0x66b0, 0x66c1, 0x6728, 0x6742, 0x676c, 0x6801, 0x685c, 0x6881, 0x6954, 0x6a02,
-    0x6a28, 0x6a42, 0x6a68, 0x6a9d, 0x6aa0, 0x6c15, 0x6cd0, 0x6d15, 0x6d34, 0x6d42, 0x6d68, 0x6e0d,
-    0x6e84, 0x6eb9, 0x6ec2, 0x6ee9, 0x6f98, 0x7001, 0x7090, 0x7102, 0x7128, 0x7135, 0x7142, 0x7169,
-    0x71f8, 0x7201, 0x7224, 0x7241, 0x72ec, 0x72f5, 0x7300, 0x73a5, 0x73b4, 0x73b9, 0x73d0, 0x73d5,
-    0x73dc, 0x73e9, 0x73ec, 0x7401, 0x7700, 0x7801, 0x7c58, 0x7c61, 0x7c78, 0x7c81, 0x7d18, 0x7d21,
-    0x7d38, 0x7d41, 0x7d60, 0x7d65, 0x7d68, 0x7d6d, 0x7d70, 0x7d75, 0x7d78, 0x7d7d, 0x7df8, 0x7e01,
-    0x7ed4, 0x7ed9, 0x7ef4, 0x7ef9, 0x7efc, 0x7f09, 0x7f14, 0x7f19, 0x7f34, 0x7f41, 0x7f50, 0x7f59,
-    0x7f70, 0x7f81, 0x7fb4, 0x7fc9, 0x7fd4, 0x7fd9, 0x7ff4, 0x8003, 0x802c, 0x80a3, 0x80a8, 0x80bf,
-    0x80c0, 0x817f, 0x8180, 0x81c2, 0x81c5, 0x81c8, 0x81d2, 0x81e8, 0x81fd, 0x8202, 0x8228, 0x8241,
-    0x8274, 0x8409, 0x840c, 0x841d, 0x8420, 0x8429, 0x8450, 0x8455, 0x8458, 0x8465, 0x8478, 0x8491,
-    0x8494, 0x8499, 0x849c, 0x84a1, 0x84a4, 0x84a9, 0x84b8, 0x84bd, 0x84e8, 0x84f1, 0x8500, 0x8515,
-    0x8528, 0x8539, 0x853c, 0x8542, 0x860d, 0x8616, 0x8628, 0x9182, 0x9270, 0x93aa, 0x9400, 0x9dda,
-    0x9e50, 0xb001, 0xb394, 0xb3ad, 0xb3bc, 0xb3c9, 0xb3d0, 0xb3f6, 0xb3f8, 0xb401, 0xb498, 0xb49d,
-    0xb4a0, 0xb4b5, 0xb4b8, 0xb4c1, 0xb5a0, 0xb5bd, 0xb5c0, 0xb601, 0xb65c, 0xb681, 0xb69c, 0xb6a1,
-    0xb6bc, 0xb6c1, 0xb6dc, 0xb6e1, 0xb6fc, 0xb701, 0xb71c, 0xb721, 0xb73c, 0xb741, 0xb75c, 0xb761,
-    0xb77c, 0xb8bd, 0xb8c0, 0xc003, 0xc004, 0xc015, 0xc01e, 0xc020, 0xc086, 0xc0a8, 0xc0c5, 0xc0d8,
-    0xc0e2, 0xc0ed, 0xc0f4, 0xc105, 0xc25c, 0xc275, 0xc280, 0xc285, 0xc3ec, 0xc3f1, 0xc400, 0xc415,
-    0xc4c0, 0xc4c5, 0xc63c, 0xc64a, 0xc658, 0xc681, 0xc700, 0xc7c1, 0xc800, 0xc882, 0xc8a8, 0xc922,
-    0xc940, 0xc946, 0xc980, 0xca02, 0xca28, 0xcac6, 0xcb00, 0xd001, 0x13700, 0x13801, 0x29234,
-    0x29341, 0x293f8, 0x29401, 0x29834, 0x29841, 0x29882, 0x298a9, 0x298b0, 0x29901, 0x299bc,
-    0x299fd, 0x29a78, 0x29a81, 0x29b9a, 0x29bc0, 0x29c5d, 0x29c80, 0x29c89, 0x29e24, 0x29e2d,
-    0x29f2c, 0x29f41, 0x29f48, 0x29f4d, 0x29f50, 0x29f55, 0x29f68, 0x29fc9, 0x2a008, 0x2a00d,
-    0x2a018, 0x2a01d, 0x2a02c, 0x2a031, 0x2a08c, 0x2a0c2, 0x2a0d8, 0x2a101, 0x2a1d0, 0x2a209,
-    0x2a2d0, 0x2a342, 0x2a368, 0x2a3c9, 0x2a3e0, 0x2a3ed, 0x2a3f0, 0x2a3f5, 0x2a3fc, 0x2a402,
-    0x2a429, 0x2a498, 0x2a4c1, 0x2a51c, 0x2a581, 0x2a5f4, 0x2a611, 0x2a6cc, 0x2a73d, 0x2a742,
-    0x2a768, 0x2a781, 0x2a794, 0x2a799, 0x2a7c2, 0x2a7e9, 0x2a7fc, 0x2a801, 0x2a8a4, 0x2a901,
-    0x2a90c, 0x2a911, 0x2a930, 0x2a942, 0x2a968, 0x2a981, 0x2a9dc, 0x2a9e9, 0x2a9ec, 0x2a9f9,
-    0x2aac0, 0x2aac5, 0x2aac8, 0x2aad5, 0x2aadc, 0x2aae5, 0x2aaf8, 0x2ab01, 0x2ab04, 0x2ab09,
-    0x2ab0c, 0x2ab6d, 0x2ab78, 0x2ab81, 0x2abac, 0x2abc9, 0x2abd4, 0x2ac05, 0x2ac1c, 0x2ac25,
-    0x2ac3c, 0x2ac45, 0x2ac5c, 0x2ac81, 0x2ac9c, 0x2aca1, 0x2acbc, 0x2acc1, 0x2ad6c, 0x2ad71,
-    0x2ada8, 0x2adc1, 0x2af8c, 0x2afc2, 0x2afe8, 0x2b001, 0x35e90, 0x35ec1, 0x35f1c, 0x35f2d,
-    0x35ff0, 0x3e401, 0x3e9b8, 0x3e9c1, 0x3eb68, 0x3ec01, 0x3ec1c, 0x3ec4d, 0x3ec60, 0x3ec75,
-    0x3ec78, 0x3ec7d, 0x3eca4, 0x3eca9, 0x3ecdc, 0x3ece1, 0x3ecf4, 0x3ecf9, 0x3ecfc, 0x3ed01,
-    0x3ed08, 0x3ed0d, 0x3ed14, 0x3ed19, 0x3eec8, 0x3ef4d, 0x3f4f8, 0x3f541, 0x3f640, 0x3f649,
-    0x3f720, 0x3f7c1, 0x3f7f0, 0x3f9c1, 0x3f9d4, 0x3f9d9, 0x3fbf4, 0x3fc42, 0x3fc68, 0x3fc85,
-    0x3fcec, 0x3fd05, 0x3fd6c, 0x3fd99, 0x3fefc, 0x3ff09, 0x3ff20, 0x3ff29, 0x3ff40, 0x3ff49,
-    0x3ff60, 0x3ff69, 0x3ff74, 0x40001, 0x40030, 0x40035, 0x4009c, 0x400a1, 0x400ec, 0x400f1,
-    0x400f8, 0x400fd, 0x40138, 0x40141, 0x40178, 0x40201, 0x403ec, 0x4041e, 0x404d0, 0x40502,
-    0x405e4, 0x4062a, 0x40630, 0x40a01, 0x40a74, 0x40a81, 0x40b44, 0x40b86, 0x40bf0, 0x40c01,
-    0x40c82, 0x40c90, 0x40cb5, 0x40d06, 0x40d09, 0x40d2a, 0x40d2c, 0x40d41, 0x40dd8, 0x40e01,
-    0x40e78, 0x40e81, 0x40f10, 0x40f21, 0x40f40, 0x40f46, 0x40f58, 0x41001, 0x41278, 0x41282,
-    0x412a8, 0x412c1, 0x41350, 0x41361, 0x413f0, 0x41401, 0x414a0, 0x414c1, 0x41590, 0x415c1,
-    0x415ec, 0x415f1, 0x4162c, 0x41631, 0x4164c, 0x41651, 0x41658, 0x4165d, 0x41688, 0x4168d,
-    0x416c8, 0x416cd, 0x416e8, 0x416ed, 0x416f4, 0x41801, 0x41cdc, 0x41d01, 0x41d58, 0x41d81,
-    0x41da0, 0x41e01, 0x41e18, 0x41e1d, 0x41ec4, 0x41ec9, 0x41eec, 0x42001, 0x42018, 0x42021,
-    0x42024, 0x42029, 0x420d8, 0x420dd, 0x420e4, 0x420f1, 0x420f4, 0x420fd, 0x42158, 0x42162,
-    0x42181, 0x421dc, 0x421e6, 0x42201, 0x4227c, 0x4229e, 0x422c0, 0x42381, 0x423cc, 0x423d1,
-    0x423d8, 0x423ee, 0x42401, 0x4245a, 0x42470, 0x42481, 0x424e8, 0x42601, 0x426e0, 0x426f2,
-    0x426f9, 0x42702, 0x42740, 0x4274a, 0x42801, 0x42804, 0x42841, 0x42850, 0x42855, 0x42860,
-    0x42865, 0x428d8, 0x42902, 0x42924, 0x42981, 0x429f6, 0x429fc, 0x42a01, 0x42a76, 0x42a80,
-    0x42b01, 0x42b20, 0x42b25, 0x42b94, 0x42bae, 0x42bc0, 0x42c01, 0x42cd8, 0x42d01, 0x42d58,
-    0x42d62, 0x42d81, 0x42dcc, 0x42de2, 0x42e01, 0x42e48, 0x42ea6, 0x42ec0, 0x43001, 0x43124,
-    0x43201, 0x432cc, 0x43301, 0x433cc, 0x433ea, 0x43401, 0x43490, 0x434c2, 0x434e8, 0x43982,
-    0x439fc, 0x43a01, 0x43aa8, 0x43ac1, 0x43ac8, 0x43c01, 0x43c76, 0x43c9d, 0x43ca0, 0x43cc1,
-    0x43d18, 0x43d46, 0x43d54, 0x43dc1, 0x43e08, 0x43ec1, 0x43f16, 0x43f30, 0x43f81, 0x43fdc,
-    0x4400d, 0x440e0, 0x4414a, 0x441c0, 0x441c5, 0x441cc, 0x441d5, 0x441d8, 0x4420d, 0x442c0,
-    0x44341, 0x443a4, 0x443c2, 0x443e8, 0x4440d, 0x4449c, 0x444da, 0x44500, 0x44511, 0x44514,
-    0x4451d, 0x44520, 0x44541, 0x445cc, 0x445d9, 0x445dc, 0x4460d, 0x446cc, 0x44705, 0x44714,
-    0x44742, 0x44769, 0x4476c, 0x44771, 0x44774, 0x44786, 0x447d4, 0x44801, 0x44848, 0x4484d,
-    0x448b0, 0x44a01, 0x44a1c, 0x44a21, 0x44a24, 0x44a29, 0x44a38, 0x44a3d, 0x44a78, 0x44a7d,
-    0x44aa4, 0x44ac1, 0x44b7c, 0x44bc2, 0x44be8, 0x44c15, 0x44c34, 0x44c3d, 0x44c44, 0x44c4d,
-    0x44ca4, 0x44ca9, 0x44cc4, 0x44cc9, 0x44cd0, 0x44cd5, 0x44ce8, 0x44cf5, 0x44cf8, 0x44d41,
-    0x44d44, 0x44d75, 0x44d88, 0x45001, 0x450d4, 0x4511d, 0x4512c, 0x45142, 0x45168, 0x4517d,
-    0x45188, 0x45201, 0x452c0, 0x45311, 0x45318, 0x4531d, 0x45320, 0x45342, 0x45368, 0x45601,
-    0x456bc, 0x45761, 0x45770, 0x45801, 0x458c0, 0x45911, 0x45914, 0x45942, 0x45968, 0x45a01,
-    0x45aac, 0x45ae1, 0x45ae4, 0x45b02, 0x45b28, 0x45c01, 0x45c6c, 0x45cc2, 0x45cf0, 0x45d01,
-    0x45d1c, 0x46001, 0x460b0, 0x46281, 0x46382, 0x463cc, 0x463fd, 0x4641c, 0x46425, 0x46428,
-    0x46431, 0x46450, 0x46455, 0x4645c, 0x46461, 0x464c0, 0x464fd, 0x46500, 0x46505, 0x46508,
-    0x46542, 0x46568, 0x46681, 0x466a0, 0x466a9, 0x46744, 0x46785, 0x46788, 0x4678d, 0x46790,
-    0x46801, 0x46804, 0x4682d, 0x468cc, 0x468e9, 0x468ec, 0x46941, 0x46944, 0x46971, 0x46a28,
-    0x46a75, 0x46a78, 0x46ac1, 0x46be4, 0x47001, 0x47024, 0x47029, 0x470bc, 0x47101, 0x47104,
-    0x47142, 0x471b4, 0x471c9, 0x47240, 0x47401, 0x4741c, 0x47421, 0x47428, 0x4742d, 0x474c4,
-    0x47519, 0x4751c, 0x47542, 0x47568, 0x47581, 0x47598, 0x4759d, 0x475a4, 0x475a9, 0x47628,
-    0x47661, 0x47664, 0x47682, 0x476a8, 0x47b81, 0x47bcc, 0x47ec1, 0x47ec4, 0x47f02, 0x47f54,
-    0x48001, 0x48e68, 0x49002, 0x491bc, 0x49201, 0x49510, 0x4be41, 0x4bfc4, 0x4c001, 0x4d0bc,
-    0x51001, 0x5191c, 0x5a001, 0x5a8e4, 0x5a901, 0x5a97c, 0x5a982, 0x5a9a8, 0x5a9c1, 0x5aafc,
-    0x5ab02, 0x5ab28, 0x5ab41, 0x5abb8, 0x5ac01, 0x5acc0, 0x5ad01, 0x5ad10, 0x5ad42, 0x5ad68,
-    0x5ad6e, 0x5ad88, 0x5ad8d, 0x5ade0, 0x5adf5, 0x5ae40, 0x5b901, 0x5ba02, 0x5ba5c, 0x5bc01,
-    0x5bd2c, 0x5bd41, 0x5bd44, 0x5be4d, 0x5be80, 0x5bf81, 0x5bf88, 0x5bf8d, 0x5bf90, 0x5c001,
-    0x61fe0, 0x62001, 0x63358, 0x63401, 0x63424, 0x6bfc1, 0x6bfd0, 0x6bfd5, 0x6bff0, 0x6bff5,
-    0x6bffc, 0x6c001, 0x6c48c, 0x6c541, 0x6c54c, 0x6c591, 0x6c5a0, 0x6c5c1, 0x6cbf0, 0x6f001,
-    0x6f1ac, 0x6f1c1, 0x6f1f4, 0x6f201, 0x6f224, 0x6f241, 0x6f268, 0x74b82, 0x74bd0, 0x74d82,
-    0x74de4, 0x75001, 0x75154, 0x75159, 0x75274, 0x75279, 0x75280, 0x75289, 0x7528c, 0x75295,
-    0x7529c, 0x752a5, 0x752b4, 0x752b9, 0x752e8, 0x752ed, 0x752f0, 0x752f5, 0x75310, 0x75315,
-    0x75418, 0x7541d, 0x7542c, 0x75435, 0x75454, 0x75459, 0x75474, 0x75479, 0x754e8, 0x754ed,
-    0x754fc, 0x75501, 0x75514, 0x75519, 0x7551c, 0x75529, 0x75544, 0x75549, 0x75a98, 0x75aa1,
-    0x75b04, 0x75b09, 0x75b6c, 0x75b71, 0x75bec, 0x75bf1, 0x75c54, 0x75c59, 0x75cd4, 0x75cd9,
-    0x75d3c, 0x75d41, 0x75dbc, 0x75dc1, 0x75e24, 0x75e29, 0x75ea4, 0x75ea9, 0x75f0c, 0x75f11,
-    0x75f30, 0x75f3a, 0x76000, 0x77c01, 0x77c7c, 0x78401, 0x784b4, 0x784dd, 0x784f8, 0x78502,
-    0x78528, 0x78539, 0x7853c, 0x78a41, 0x78ab8, 0x78b01, 0x78bb0, 0x78bc2, 0x78be8, 0x79f81,
-    0x79f9c, 0x79fa1, 0x79fb0, 0x79fb5, 0x79fbc, 0x79fc1, 0x79ffc, 0x7a001, 0x7a314, 0x7a31e,
-    0x7a340, 0x7a401, 0x7a510, 0x7a52d, 0x7a530, 0x7a542, 0x7a568, 0x7b1c6, 0x7b2b0, 0x7b2b6,
-    0x7b2c0, 0x7b2c6, 0x7b2d4, 0x7b406, 0x7b4b8, 0x7b4be, 0x7b4f8, 0x7b801, 0x7b810, 0x7b815,
-    0x7b880, 0x7b885, 0x7b88c, 0x7b891, 0x7b894, 0x7b89d, 0x7b8a0, 0x7b8a5, 0x7b8cc, 0x7b8d1,
-    0x7b8e0, 0x7b8e5, 0x7b8e8, 0x7b8ed, 0x7b8f0, 0x7b909, 0x7b90c, 0x7b91d, 0x7b920, 0x7b925,
-    0x7b928, 0x7b92d, 0x7b930, 0x7b935, 0x7b940, 0x7b945, 0x7b94c, 0x7b951, 0x7b954, 0x7b95d,
-    0x7b960, 0x7b965, 0x7b968, 0x7b96d, 0x7b970, 0x7b975, 0x7b978, 0x7b97d, 0x7b980, 0x7b985,
-    0x7b98c, 0x7b991, 0x7b994, 0x7b99d, 0x7b9ac, 0x7b9b1, 0x7b9cc, 0x7b9d1, 0x7b9e0, 0x7b9e5,
-    0x7b9f4, 0x7b9f9, 0x7b9fc, 0x7ba01, 0x7ba28, 0x7ba2d, 0x7ba70, 0x7ba85, 0x7ba90, 0x7ba95,
-    0x7baa8, 0x7baad, 0x7baf0, 0x7c402, 0x7c434, 0x7efc2, 0x7efe8, 0x80001, 0xa9b80, 0xa9c01,
-    0xadce4, 0xadd01, 0xae078, 0xae081, 0xb3a88, 0xb3ac1, 0xbaf84, 0xbe001, 0xbe878, 0xc0001,
-    0xc4d2c,
-    // clang-format on
-};
-
-}  // namespace detail
-
-/// The class of a code point; other for numbers that are none.
-constexpr character_class class_of(char32_t c) {
-  if (c > 0x10ffff) return character_class::other;
-  const auto code = static_cast<std::uint32_t>(c);
-  const auto next = std::upper_bound(std::begin(detail::class_starts),
-                                     std::end(detail::class_starts), 4 * code + 3);
-  return static_cast<character_class>(*std::prev(next) & 3);
-}
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A character at the front of a text, and its bytes. A byte that belongs to no well-formed UTF-8
-/// sequence is one of class other.
-struct front_character {
-  character_class kind;
-  std::size_t size;
-};
-
-inline constexpr std::array<character_class, 128> ascii_classes = [] {
-  std::array<character_class, 128> all{};
-  for (std::size_t c = 0; c < all.size(); ++c) all[c] = class_of(static_cast<char32_t>(c));
-  return all;
-}();
-
-/// The character at the front of a text that is not empty.
-inline front_character front_of(std::string_view text) {
-  if (const auto first = static_cast<unsigned char>(text[0]); first < 0x80)
-    return {ascii_classes[first], 1};
-  const utf8_character c = utf8_front(text);
-  return {class_of(c.code), c.size};
-}
-
-/// Bytes before the first character whose class is not `kind`; with `until`, before the first whose
-/// class is.
-inline std::size_t run_of(std::string_view text, character_class kind, bool until = false) {
-  std::size_t end = 0;
-  while (end < text.size()) {
-    const front_character c = front_of(text.substr(end));
-    if ((c.kind == kind) == until) break;
-    end += c.size;
-  }
-  return end;
-}
-
-/// Bytes of the white space that a text begins with, but for its last character if something
-/// follows.
-inline std::size_t white_word(std::string_view text) {
-  const std::size_t end = run_of(text, character_class::space);
-  if (end == text.size()) return end;
-  std::size_t last = end - 1;  // the first byte of the last character
-  while ((static_cast<unsigned char>(text[last]) & 0xc0) == 0x80) --last;
-  return last > 0 ? last : end;
-}
-/// Bytes of 's, 't, 're, 've, 'm, 'll or 'd in either case at the front of a text, or 0. The long
-/// s, U+017F, is an s.
-inline std::size_t contraction(std::string_view text) {
-  if (text.size() < 2 || text[0] != '\'') return 0;
-  const auto low = [&](std::size_t i) {
-    return i < text.size() ? static_cast<char>(text[i] | 0x20) : '\0';
-  };
-  const char a = low(1), b = low(2);
-  if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-  if (text.substr(1).starts_with("\xc5\xbf")) return 3;
-  return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
-}
-
-}  // namespace detail
-
-/// Bytes of the word that a text begins with; 0 for an empty one. This is GPT-2's pattern
-///
-///     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-///
-/// (Radford et al. 2019): a contraction, or a run of letters, numbers or other characters
-/// with at most one space before it, or white space. White space leaves its last character to what
-/// follows. A byte that is not UTF-8 counts as another character.
-inline std::size_t gpt2_word(std::string_view text) {
-  using detail::run_of;
-  if (text.empty()) return 0;
-  if (text[0] == '\'' && text.size() > 1) {
-    const char a = text[1], b = text.size() > 2 ? text[2] : '\0';
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
-  }
-  const std::size_t first = text[0] == ' ' ? 1 : 0;
-  if (first < text.size()) {
-    const detail::front_character c = detail::front_of(text.substr(first));
-    if (c.kind != character_class::space)
-      return first + c.size + run_of(text.substr(first + c.size), c.kind);
-  }
-  return detail::white_word(text);
-}
-
-/// Bytes of the word that a text begins with by Llama 3's pattern; 0 for an empty one. It is
-///
-///     (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
-///     \s*[\r\n]+|\s+(?!\S)|\s+
-///
-/// (Grattafiori et al. 2024), with `most_numbers` for its 3: Qwen2 has 1.
-inline std::size_t llama3_word(std::string_view text, std::size_t most_numbers = 3) {
-  using detail::front_of, detail::run_of;
-  if (text.empty()) return 0;
-  if (const std::size_t n = detail::contraction(text); n > 0) return n;
-  const auto breaks = [](char c) { return c == '\r' || c == '\n'; };
-  const detail::front_character c = front_of(text);
-  const auto kind_at = [&](std::size_t at) {
-    return at < text.size() ? front_of(text.substr(at)).kind : character_class::space;
-  };
-  if (c.kind == character_class::number) {
-    std::size_t end = c.size;
-    for (std::size_t i = 1; i < most_numbers && kind_at(end) == character_class::number; ++i)
-      end += front_of(text.substr(end)).size;
-    return end;
-  }
-  if (c.kind == character_class::letter ||
-      (!breaks(text[0]) && kind_at(c.size) == character_class::letter))
-    return c.size + run_of(text.substr(c.size), character_class::letter);
-  if (const std::size_t first = text[0] == ' ' ? 1 : 0; kind_at(first) == character_class::other) {
-    std::size_t end = first + run_of(text.substr(first), character_class::other);
-    while (end < text.size() && breaks(text[end])) ++end;
-    return end;
-  }
-  const std::string_view white = text.substr(0, run_of(text, character_class::space));
-  const std::size_t last = white.find_last_of("\r\n");
-  return last != white.npos ? last + 1 : detail::white_word(text);
-}
-
-namespace detail {
-
-/// Calls f(part, is_number) for the parts of a text: each number for itself, or with `runs`
-/// together with its neighbours, and what stands between.
-template <class F>
-void each_number(std::string_view text, bool runs, F&& f) {
-  while (!text.empty()) {
-    const std::size_t before = run_of(text, character_class::number, true);
-    if (before > 0) f(text.substr(0, before), false);
-    text.remove_prefix(before);
-    if (text.empty()) break;
-    const std::size_t n = runs ? run_of(text, character_class::number) : front_of(text).size;
-    f(text.substr(0, n), true);
-    text.remove_prefix(n);
-  }
-}
-/// Calls f(word) for the words of a text; word(rest) says how long the first one is.
-template <class Word, class F>
-void each_front(std::string_view text, Word&& word, F&& f) {
-  while (!text.empty()) {
-    const std::size_t n = word(text);
-    f(text.substr(0, n));
-    text.remove_prefix(n);
-  }
-}
-
-}  // namespace detail
-
-/// Calls f(word) for the words of a text, which together are the text. With `single_digits`, every
-/// number is first cut out as a word of its own, and the rest is cut by itself.
-template <class F>
-void each_word(std::string_view text, bool single_digits, F&& f) {
-  if (!single_digits) return detail::each_front(text, gpt2_word, f);
-  detail::each_number(text, false,
-                      [&](std::string_view part, bool) { detail::each_front(part, gpt2_word, f); });
-}
 
 LINNET_NAMESPACE_END
 
@@ -22001,86 +28656,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Tables in text files: tab-separated values, and comma-separated ones with quotes (RFC 4180).
 
-/// @file
-/// Lists of many short texts in little more memory than their bytes.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Numbers that never fall, in two bits each and one bit for each step that they rise (Elias 1974).
-class rising_numbers {
- public:
-  /// How many numbers there are.
-  std::size_t size() const { return size_; }
-  /// Number `i`, which must exist. Reading all in order takes linear time.
-  std::uint64_t operator[](std::size_t i) const {
-    const auto set = [](std::uint64_t word) {
-      return static_cast<std::size_t>(std::popcount(word));
-    };
-    const std::uint64_t sample = samples_[i / every];
-    auto at = static_cast<std::size_t>(sample / 64);
-    std::size_t before = i % every;  // bits of other numbers, from the sample on
-    std::uint64_t word = bits_[at] & ~std::uint64_t{0} << sample % 64;
-    for (; set(word) <= before; word = bits_[++at]) before -= set(word);
-    for (; before > 0; --before) word &= word - 1;
-    return std::uint64_t{at} * 64 + static_cast<std::uint64_t>(std::countr_zero(word)) - i;
-  }
-  /// Adds a number; one below the last counts as the last.
-  void push_back(std::uint64_t number) {
-    const std::uint64_t bit = (std::max)(number + size_, next_);
-    if (size_ % every == 0) samples_.push_back(bit);
-    bits_.resize(static_cast<std::size_t>(bit / 64 + 1));
-    bits_.back() |= std::uint64_t{1} << bit % 64;
-    next_ = bit + 1;
-    ++size_;
-  }
-  /// Makes room for numbers whose count and largest one are together at most `sum`.
-  void reserve(std::size_t sum) { bits_.reserve(sum / 64 + 1); }
-
- private:
-  static constexpr std::size_t every = 64;
-  std::vector<std::uint64_t> bits_;     ///< bit n + i is set if number i is n
-  std::vector<std::uint64_t> samples_;  ///< the bits of every 64th number
-  std::size_t size_ = 0;
-  std::uint64_t next_ = 0;  ///< first bit that the next number may have
-};
-
-/// A list of texts, stored one behind the other.
-class text_list {
- public:
-  /// Number of texts.
-  std::size_t size() const { return ends_.size(); }
-  /// Text `i`, which must exist; valid until the next one is added.
-  std::string_view operator[](std::size_t i) const {
-    const std::uint64_t first = i == 0 ? 0 : ends_[i - 1];
-    return std::string_view(bytes_).substr(static_cast<std::size_t>(first),
-                                           static_cast<std::size_t>(ends_[i] - first));
-  }
-  /// Bytes of all texts.
-  std::size_t bytes() const { return bytes_.size(); }
-  /// Begins or continues the next text.
-  void extend(std::string_view text) { bytes_ += text; }
-  /// Adds a text, or the rest of one.
-  void push_back(std::string_view text) {
-    bytes_ += text;
-    ends_.push_back(bytes_.size());
-  }
-  /// Makes room for texts that take `size` bytes together, with one more for each.
-  void reserve(std::size_t size) {
-    bytes_.reserve(size);
-    ends_.reserve(size);
-  }
-
- private:
-  std::string bytes_;
-  rising_numbers ends_;
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 /// How a table is written. Lines end with LF or CR LF, the last one with nothing too.
@@ -22765,8 +29340,10 @@ struct leaf {
   float* scales = nullptr;  ///< [rows, row_scales] of a scaled matrix
   float* zeros = nullptr;   ///< likewise of a centred one: zero points or minima
   index row_scales = 0;
-  bool ggml = false;            ///< whether codes and scales are those of ggml's blocks
-  index inputs = 0;             ///< of input numbers, how many inputs there are
+  bool ggml = false;  ///< whether codes and scales are those of ggml's blocks
+  index inputs = 0;   ///< of input numbers and places, how many inputs there are
+  /// Of places of a sparse matrix, whether they are some: called with its rows and inputs.
+  bool (*places)(index rows, index inputs, const std::byte* data) = nullptr;
   bool beside_codes = false;    ///< an array of `more`, which has finite numbers
   std::vector<leaf> more = {};  ///< codes of scales, and what is added to the numbers of the codes
 
@@ -22843,6 +29420,14 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
       if constexpr (is_corrected<S>) {
         auto correction = from.correction;
         correction.visit(info.rows, info.columns, add);
+      }
+      if constexpr (is_sparse<S>) {
+        auto kept = from.kept;
+        kept.visit(info.rows, info.columns, add);
+        one.more.back().inputs = info.columns;
+        one.more.back().places = [](index rows, index inputs, const std::byte* data) {
+          return S::pattern::fits(rows, inputs, reinterpret_cast<const std::uint8_t*>(data));
+        };
       }
     }
   });
@@ -22953,634 +29538,17 @@ LINNET_NAMESPACE_END
 /// Encoders that stand alone: BERT (Devlin et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM
 /// (arXiv:2002.10957), ALBERT (Lan et al. 2019) and RoBERTa (Liu et al. 2019).
 
-/// @file
-/// An encoder without its head: texts to hidden states, and back.
-
-/// @file
-/// The rules that an encoder's shape and policies keep, each with a sentence for what breaks it.
-
-/// @file
-/// Heads of encoders: what is read from the hidden states, and what is trained.
-
-/// @file
-/// One vector of a sequence's rows: their mean, their first or their maximum, and its length made
-/// one.
-
-LINNET_NAMESPACE_BEGIN
-
-/// How the hidden states of a sequence become one vector (Reimers and Gurevych 2019, section 3).
-enum class sentence_pooling {
-  mean,   ///< of all valid tokens
-  first,  ///< the first token's, "CLS"
-  max     ///< of all valid tokens, column by column
-};
-
-namespace ops {
-
-/// Sequences of rows that are pooled.
-struct pooled_rows {
-  index batch = 0, length = 0;     ///< sequences, and their padded rows
-  const index* lengths = nullptr;  ///< [batch] valid rows of each, or null for all
-  index d = 0;                     ///< width of a row
-};
-
-/// y[batch, d] of x[batch, length, d].
-template <class T>
-void pool_rows(const execution& on, sentence_pooling how, const pooled_rows& all, const T* x,
-               T* y) {
-  const index d = all.d;
-  on.threads.each(all.batch, [&](index b) {
-    const T* const rows = x + b * all.length * d;
-    T* const to = y + b * d;
-    const index n = all.lengths ? all.lengths[b] : all.length;
-    std::copy_n(rows, d, to);
-    if (how == sentence_pooling::first) return;
-    for (index t = 1; t < n; ++t)
-      for (index j = 0; j < d; ++j) {
-        const T v = rows[t * d + j];
-        if (how == sentence_pooling::mean)
-          to[j] += v;
-        else
-          to[j] = to[j] > v ? to[j] : v;
-      }
-    if (how == sentence_pooling::mean)
-      for (index j = 0; j < d; ++j) to[j] /= static_cast<T>(n);
-  });
-}
-/// Adds the gradient of pool_rows() to dx[batch, length, d]. That of a maximum goes to the first
-/// row that has it.
-template <class T>
-void pool_rows_backward(const execution& on, sentence_pooling how, const pooled_rows& all,
-                        const T* x, const T* dy, T* dx) {
-  const index d = all.d;
-  on.threads.each(all.batch, [&](index b) {
-    const T* const rows = x + b * all.length * d;
-    const T* const from = dy + b * d;
-    T* const to = dx + b * all.length * d;
-    const index n = all.lengths ? all.lengths[b] : all.length;
-    for (index j = 0; j < d; ++j) {
-      if (how == sentence_pooling::mean) {
-        for (index t = 0; t < n; ++t) to[t * d + j] += from[j] / static_cast<T>(n);
-        continue;
-      }
-      index best = 0;
-      if (how == sentence_pooling::max)
-        for (index t = 1; t < n; ++t)
-          if (rows[t * d + j] > rows[best * d + j]) best = t;
-      to[best * d + j] += from[j];
-    }
-  });
-}
-
-namespace detail {
-/// The length of a row, at least 1e-12.
-template <class T>
-T row_length(index d, const T* x) {
-  T sum = 0;
-  for (index j = 0; j < d; ++j) sum += x[j] * x[j];
-  return (std::max)(std::sqrt(sum), T(1e-12));
-}
-}  // namespace detail
-
-/// x[rows, d] /= the length of each row, at least 1e-12; keeps them in lengths[rows].
-template <class T>
-void unit_length(const execution& on, index rows, index d, T* x, T* lengths) {
-  on.threads.each(rows, [&](index i) {
-    lengths[i] = detail::row_length(d, x + i * d);
-    for (index j = 0; j < d; ++j) x[i * d + j] /= lengths[i];
-  });
-}
-/// dx[rows, d]: the gradient of unit_length() in place of that of its output y.
-template <class T>
-void unit_length_backward(const execution& on, index rows, index d, const T* y, const T* lengths,
-                          T* dx) {
-  on.threads.each(rows, [&](index i) {
-    T along = 0;
-    for (index j = 0; j < d; ++j) along += y[i * d + j] * dx[i * d + j];
-    for (index j = 0; j < d; ++j)
-      dx[i * d + j] = (dx[i * d + j] - along * y[i * d + j]) / lengths[i];
-  });
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Stands for a layer between the hidden states and the logits where there is none.
-template <index D>
-struct no_reader : without_parameters, without_cache {
-  static constexpr index in = D, out = D;
-  static constexpr index flops(const call_shape&) { return 0; }
-};
-
-}  // namespace detail
-
-/// Heads of encoders. A head has a `reader`, the layer between the hidden states of width D and the
-/// logits, or `detail::no_reader`. `Width` is the embedding's, `A` the feed-forward's activation.
-namespace head {
-
-/// Base of the heads; a head overrides what differs.
-struct policy {
-  static constexpr bool trains = true;         ///< has logits, labels and a loss
-  static constexpr bool per_sequence = false;  ///< reads the first token of each sequence alone
-  static constexpr index classes = 0;          ///< logits; 0 for one per token of the vocabulary
-  static constexpr bool contrasts = false;     ///< trains vectors of texts, see contrastive
-  static constexpr std::string_view place = "head";  ///< name of the reader's parameters
-};
-
-/// No head: the hidden states are the output, see embedder.
-struct none : policy {
-  static constexpr bool trains = false;
-  static std::string name() { return "none"; }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = linnet::detail::no_reader<D>;
-};
-
-/// BERT's pooler: tanh(W h + b) of the first token. A model with nothing behind it is Hugging
-/// Face's BertModel.
-struct pooler : policy {
-  static constexpr bool trains = false, per_sequence = true;
-  static constexpr std::string_view place = "pooler";
-  static std::string name() { return "pooler"; }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = activated_linear<D, D, activation_kind::tanh, Bias, false>;
-};
-
-/// Predicts masked tokens (Devlin et al. 2019): logits = E norm(f(W h + b)) + bias, with the
-/// embedding's table E where the model is tied.
-struct masked_lm : policy {
-  static std::string name() { return "masked_lm"; }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = chain<named<"dense", activated_linear<D, Width, A, Bias, false>>,
-                       named<"norm", typename Norm::template layer<Width, Eps>>>;
-};
-
-/// One of `Classes` labels for a sequence: a linear map of the pooled first token. The pooler's
-/// activation is BERT's tanh; DistilBERT has `activation_kind::relu`.
-template <index Classes, activation_kind Pooler = activation_kind::tanh>
-struct sequence_classification : policy {
-  static_assert(Classes > 0, "linnet::head::sequence_classification: at least one class");
-  static constexpr bool per_sequence = true;
-  static constexpr index classes = Classes;
-  static constexpr activation_kind activation = Pooler;
-  static constexpr std::string_view place = "pooler";
-  static std::string name() {
-    return "sequence_classification " + std::to_string(Classes) +
-           (Pooler == activation_kind::tanh   ? " tanh"
-            : Pooler == activation_kind::relu ? " relu"
-            : Pooler == activation_kind::gelu ? " gelu"
-            : Pooler == activation_kind::silu ? " silu"
-                                              : " gelu_tanh");
-  }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = activated_linear<D, D, Pooler, Bias, false>;
-};
-
-/// Vectors of texts, trained by pairs: each batch is anchors, then their positives, then more
-/// negatives, see contrastive_options. There are no labels and no parameters; an embedder gives the
-/// vectors.
-template <sentence_pooling Pooling = sentence_pooling::mean>
-struct contrastive : policy {
-  static constexpr bool per_sequence = true, contrasts = true;
-  static constexpr sentence_pooling pooling = Pooling;
-  static std::string name() {
-    return Pooling == sentence_pooling::mean    ? "contrastive mean"
-           : Pooling == sentence_pooling::first ? "contrastive first"
-                                                : "contrastive max";
-  }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = linnet::detail::no_reader<D>;
-};
-
-/// One of `Classes` labels for each token: a linear map of the hidden states.
-template <index Classes>
-struct token_classification : policy {
-  static_assert(Classes > 0, "linnet::head::token_classification: at least one class");
-  static constexpr index classes = Classes;
-  static std::string name() { return "token_classification " + std::to_string(Classes); }
-  template <index D, index Width, class Norm, real Eps, activation_kind A, bool Bias>
-  using reader = linnet::detail::no_reader<D>;
-};
-
-}  // namespace head
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-template <encoder_shape Shape, class Policies>
-struct encoder_model;
-
-namespace detail {
-
-/// Words for the first rule that an encoder's policies or shape break; true where they keep all.
-template <encoder_shape S, class... Ps>
-constexpr bool encoder_fits() {
-  using Attention = pick<attention::policy, attention::full, Ps...>;
-  using Position = pick<position::policy, position::learned, Ps...>;
-  using Sharing = pick<sharing::policy, sharing::none, Ps...>;
-  if constexpr (!((known_policy<Ps> || std::is_base_of_v<norm_placement::policy, Ps> ||
-                   std::is_base_of_v<head::policy, Ps>)&&...))
-    static_assert(never<Ps...>,
-                  "linnet::encoder<shape, policies...>: an argument is not a policy; derive your "
-                  "own from ffn::policy, attention::policy or norm::policy");
-  else if constexpr (twice<norm_placement::policy, Ps...>)
-    static_assert(never<Ps...>, "linnet::encoder: two norm_placement:: policies; give one");
-  else if constexpr (twice<head::policy, Ps...>)
-    static_assert(never<Ps...>, "linnet::encoder: two head:: policies; give one");
-  else if constexpr ((std::is_base_of_v<kv::policy, Ps> || ...))
-    static_assert(never<Ps...>,
-                  "linnet::encoder: an encoder keeps no keys and values; kv:: policies are for "
-                  "decoder<> and t5<>");
-  else if constexpr ((std::is_base_of_v<depths::policy, Ps> || ...))
-    static_assert(never<Ps...>,
-                  "linnet::encoder: every token goes through every block; depths:: policies are "
-                  "for decoder<>");
-  else if constexpr (S.d_model <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: d_model, the width of the stream, must be given and "
-                  "positive");
-  else if constexpr (S.d_ff <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: d_ff, the hidden width of the feed-forward, must be "
-                  "given and positive");
-  else if constexpr (S.heads <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: heads, the attention heads, must be given and positive");
-  else if constexpr (S.layers <= 0)
-    static_assert(
-        never<Ps...>,
-        "linnet::encoder_shape: layers, the number of blocks, must be given and positive");
-  else if constexpr (S.vocabulary <= 0)
-    static_assert(
-        never<Ps...>,
-        "linnet::encoder_shape: vocabulary, the rows of the embedding, must be given and positive");
-  else if constexpr (S.context <= 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: context, the longest sequence in tokens, must be given "
-                  "and positive");
-  else if constexpr (S.types < 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: types, the token types, must be 0 for none, or positive");
-  else if constexpr (S.position_offset < 0 ||
-                     (S.position_offset > 0 && !std::is_base_of_v<position::learned, Position>))
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: position_offset, the rows before the first token's, must "
-                  "be 0, or positive with position::learned");
-  else if constexpr (S.d_kv < 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: d_kv, the width of a head, must be positive, or 0 for "
-                  "d_model / heads");
-  else if constexpr (S.d_kv == 0 && S.d_model % S.heads != 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: d_model must be a multiple of heads; or give d_kv, the "
-                  "width of a head");
-  else if constexpr (!(S.eps > 0))
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: eps, added under the root of the norm, must be positive");
-  else if constexpr (!(S.rope_theta > 0))
-    static_assert(
-        never<Ps...>,
-        "linnet::encoder_shape: rope_theta, the base of the rotary frequencies, must be positive");
-  else if constexpr (Position::pairing != rope_pairing::none && S.head_width() % 2 != 0)
-    static_assert(never<Ps...>,
-                  "linnet::encoder_shape: rotary positions need an even head width: d_kv, or "
-                  "d_model / heads");
-  else if constexpr (Position::pairing != rope_pairing::none && !Attention::rotary)
-    static_assert(never<Ps...>,
-                  "linnet::encoder: this kind of mixing has no rotary positions; take "
-                  "position::learned, sinusoidal or none");
-  else if constexpr (!Attention::bidirectional)
-    static_assert(never<Ps...>,
-                  "linnet::encoder: this kind of attention sees no later tokens; it fits decoders");
-  else if constexpr (Attention::takes_prefix)
-    static_assert(never<Ps...>,
-                  "linnet::encoder: all tokens see each other already; attention::prefix is for "
-                  "decoders");
-  else if constexpr (S.layers % Sharing::repeats != 0)
-    static_assert(never<Ps...>,
-                  "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
-                  "n");
-  else if constexpr (!Sharing::projections.plain() && !Attention::supports_low_rank)
-    static_assert(never<Ps...>,
-                  "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
-                  "full and sliding_window do");
-  else
-    return true;
-  return false;
-}
-/// The fault of the feed-forward of an encoder that fits otherwise.
-template <encoder_shape S, class... Ps>
-constexpr ffn_fault encoder_ffn_fault() {
-  if constexpr (encoder_fits<S, Ps...>())
-    return fault_of_ffn<pick<ffn::policy, ffn::gelu, Ps...>, S.d_model, S.d_ff,
-                        std::is_same_v<pick<bias::policy, bias::all, Ps...>, bias::all>,
-                        pick<sharing::policy, sharing::none, Ps...>::projections>();
-  else
-    return ffn_fault::none;
-}
-/// The encoder of a list of policies that fit.
-template <bool Fits, encoder_shape Shape, class... Ps>
-struct make_encoder {
-  using type = encoder_model<
-      Shape,
-      policy_set<
-          pick<ffn::policy, ffn::gelu, Ps...>, pick<attention::policy, attention::full, Ps...>,
-          pick<norm::policy, norm::layer_norm, Ps...>,
-          pick<norm_placement::policy, norm_placement::post, Ps...>,
-          pick<position::policy, position::learned, Ps...>, pick<tie::policy, tie::tied, Ps...>,
-          pick<bias::policy, bias::all, Ps...>, typename pick_model_storage<Ps...>::type,
-          pick<sharing::policy, sharing::none, Ps...>,
-          pick<embedding::policy, embedding::full, Ps...>,
-          pick<head::policy, head::masked_lm, Ps...>>>;
-};
-/// Stands in for an encoder that was refused, so that nothing is said of it again.
-template <encoder_shape Shape, class... Ps>
-struct make_encoder<false, Shape, Ps...>
-    : make_encoder<
-          true,
-          encoder_shape{
-              .d_model = 2, .d_ff = 1, .heads = 1, .layers = 1, .vocabulary = 1, .context = 1},
-          typename pick_storage<Ps...>::stored> {};
-/// The encoder of a shape and policies, or what stands in for it where they do not fit.
-template <encoder_shape Shape, class... Ps>
-struct checked_encoder {
-  static constexpr bool fits =
-      policies_fit<Ps...>() && encoder_fits<Shape, Ps...>() &&
-      ffn_fits<encoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::gelu, Ps...>>();
-  using type = typename make_encoder<fits, Shape, Ps...>::type;
-};
-/// The encoder of choices.
-template <encoder_shape Shape, class Policies>
-struct encoder_of;
-template <encoder_shape Shape, class... Ps>
-struct encoder_of<Shape, policy_set<Ps...>> : checked_encoder<Shape, Ps...> {};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Texts of an encoder's call, row-major.
-struct encoder_batch {
-  const token* tokens = nullptr;   ///< [batch, length], padded on the right
-  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
-  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
-                                   ///< sequence; `ignored` on padding and where none counts
-  index batch = 0;                 ///< sequences
-  index length = 0;                ///< padded tokens per sequence
-  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
-};
-
-/// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
-template <encoder_shape Shape, class Policies>
-struct encoder_body {
-  using ffn = typename Policies::template of<linnet::ffn::policy>;
-  using attention = typename Policies::template of<linnet::attention::policy>;
-  using norm = typename Policies::template of<linnet::norm::policy>;
-  using placement = typename Policies::template of<linnet::norm_placement::policy>;
-  using position = typename Policies::template of<linnet::position::policy>;
-  using sharing = typename Policies::template of<linnet::sharing::policy>;
-  using embedding = typename Policies::template of<linnet::embedding::policy>;
-  static constexpr bool biased =
-      std::is_same_v<typename Policies::template of<linnet::bias::policy>, bias::all>;
-  static constexpr bool learned = std::is_base_of_v<linnet::position::learned, position>;
-  static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
-  static constexpr bool rotary = position::pairing != rope_pairing::none;
-  static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
-
-  static constexpr index d = Shape.d_model, context_length = Shape.context;
-  /// Rows of a learned table of positions, and the row of the first token.
-  static constexpr index position_offset = Shape.position_offset,
-                         position_rows = context_length + position_offset;
-  /// Width of the embedding and of its norm.
-  static constexpr index width = embedding::template projection<d, true>::table;
-  static constexpr real eps{Shape.eps};
-  static constexpr attention_shape self{.d_model = d,
-                                        .heads = Shape.heads,
-                                        .kv_heads = Shape.heads,
-                                        .d_kv = Shape.head_width(),
-                                        .bias = biased,
-                                        .rope = position::pairing,
-                                        .projections = sharing::projections};
-  using norm_layer = typename norm::template layer<d, eps>;
-  using embedding_norm = typename norm::template layer<width, eps>;
-  /// The map from a factorised embedding to the stream.
-  using projection = linear<width, d, biased>;
-  template <class N, class Sub>
-  using branch = std::conditional_t<placement::first, residual<N, Sub>, post_norm_residual<N, Sub>>;
-  using block = typename detail::block_of<
-      norm, ffn, named<"attention", branch<norm_layer, typename attention::template layer<self>>>>::
-      template make<d, Shape.d_ff, biased, eps, sharing::projections, branch>::type;
-  using blocks = typename detail::stack_of<block, std::type_identity<block>, Shape.layers, false,
-                                           sharing>::type;
-  using positional = detail::position_tables<position, width, self.d_kv,
-                                             (std::max)(context_length, attention::min_positions),
-                                             real{Shape.rope_theta}>;
-
-  template <class Form>
-  struct params {
-    typename form::at<Form, linnet::storage::part::embedding>::matrix embedding{};
-    [[no_unique_address]] std::conditional_t<learned, typename Form::vector, std::nullptr_t>
-        positions{};
-    [[no_unique_address]] std::conditional_t<(Shape.types > 0), typename Form::vector,
-                                             std::nullptr_t>
-        types{};
-    typename embedding_norm::template params<Form> embedding_scale{};
-    [[no_unique_address]] std::conditional_t<
-        factorised,
-        typename projection::template params<form::at<Form, linnet::storage::part::embedding>>,
-        std::nullptr_t>
-        widen{};
-    typename blocks::template params<Form> stack{};
-    [[no_unique_address]] std::conditional_t<
-        placement::first, typename norm_layer::template params<Form>, std::nullptr_t>
-        norm{};
-  };
-  /// Named visit of all parameters, once each, in canonical order.
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "embedding" / "weight", tensor_info{Shape.vocabulary, width, role::table, 1},
-      p.embedding...);
-    if constexpr (learned)
-      f(at / "position" / "weight", tensor_info{position_rows, width, role::position, 1},
-        p.positions...);
-    if constexpr (Shape.types > 0)
-      f(at / "type" / "weight", tensor_info{Shape.types, width, role::position, 1}, p.types...);
-    embedding_norm::visit(f, at / "embedding" / "norm", p.embedding_scale...);
-    if constexpr (factorised) projection::visit(f, at / "embedding" / "projection", p.widen...);
-    blocks::visit(f, at / "blocks", p.stack...);
-    if constexpr (placement::first) norm_layer::visit(f, at / "norm", p.norm...);
-  }
-
-  /// Which tensors write the channels that others read, see nn/channels.hpp. Heads and callers read
-  /// the hidden states as they are.
-  template <class Ends, class P>
-  static void channels(const Ends& c, P& p) {
-    const char* const why = "what reads the hidden states";
-    const index summed = c.open(width), scaled = c.open(width),
-                stream = factorised ? c.open(d) : scaled;
-    const auto lookup = c.between(-1, summed);
-    lookup.looks_up(p.embedding, tensor_info{Shape.vocabulary, width, role::table});
-    if constexpr (learned)
-      lookup.looks_up(p.positions, tensor_info{position_rows, width, role::position});
-    if constexpr (Shape.types > 0)
-      lookup.looks_up(p.types, tensor_info{Shape.types, width, role::position});
-    embedding_norm::channels(c.between(summed, scaled), p.embedding_scale);
-    if constexpr (factorised) projection::channels(c.between(scaled, stream), p.widen);
-    const index out = c.open(d);
-    detail::describe_channels<blocks>(c.between(stream, out), p.stack);
-    if constexpr (placement::first) {
-      const index hidden = c.open(d);
-      norm_layer::channels(c.between(out, hidden), p.norm);
-      c.fix(hidden, why);
-    } else {
-      c.fix(out, why);
-    }
-  }
-
-  /// Buffers of one call.
-  template <class T>
-  struct workspace {
-    typename blocks::template cache<T> stack{};
-    typename norm_layer::template cache<T> norm{};
-    typename embedding_norm::template cache<T> embedding_scale{};
-    typename positional::template cache<T> positions{};
-    T *summed = nullptr, *scaled = nullptr;  ///< [rows, width] before and after the norm
-    T* embedded = nullptr;                   ///< [rows, d] that the first block reads
-    T *out = nullptr, *hidden = nullptr;     ///< [rows, d] of the last block, and of the model
-    T *d_summed = nullptr, *d_scaled = nullptr, *d_embedded = nullptr, *d_out = nullptr,
-      *d_hidden = nullptr;  ///< gradients
-    int dropout_id = 0;
-  };
-  /// Plans the buffers for calls up to `e`, of sequences of at most `longest` tokens.
-  template <class T>
-  static constexpr void plan(planner& m, const call_shape& e, index longest, workspace<T>& w) {
-    const index size = e.rows() * d, narrow = e.rows() * width;
-    w.dropout_id = m.dropout_ids++;
-    w.positions = positional::template plan<T>(m, e, longest);
-    w.summed = m.saved.take<T>(narrow);
-    w.scaled = m.saved.take<T>(narrow);
-    w.embedded = factorised ? m.saved.take<T>(size) : w.scaled;
-    w.hidden = m.saved.take<T>(size);
-    w.out = placement::first ? m.saved.take<T>(size) : w.hidden;
-    if (e.training) {
-      w.d_summed = m.saved.take<T>(narrow);
-      w.d_scaled = m.saved.take<T>(narrow);
-      w.d_embedded = factorised ? m.saved.take<T>(size) : w.d_scaled;
-      w.d_hidden = m.saved.take<T>(size);
-      w.d_out = placement::first ? m.saved.take<T>(size) : w.d_hidden;
-    }
-    if (factorised) (void)projection::template plan<T>(m, e);
-    w.embedding_scale = embedding_norm::template plan<T>(m, e);
-    w.norm = norm_layer::template plan<T>(m, e);
-    w.stack = blocks::template plan<T>(m, e);
-  }
-
-  /// The context of a call.
-  template <class T>
-  static context<T> context_of(const encoder_batch& b, const ops::execution& on) {
-    context<T> ctx;
-    ctx.on = on;
-    ctx.batch = b.batch;
-    ctx.length = b.length;
-    ctx.lengths = b.lengths;
-    return ctx;
-  }
-  /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
-  template <class T, class S>
-  static void forward(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
-                      context<T>& ctx) {
-    embed<T, S>(p, b, w, ctx);
-    run_layers<T, S>(p, w, ctx);
-  }
-  /// The first half of forward(): texts -> w.embedded[batch * length, d].
-  template <class T, class S>
-  static void embed(const params<form::packed<T, S>>& p, const encoder_batch& b, workspace<T>& w,
-                    context<T>& ctx) {
-    const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, width, b.tokens, p.embedding, w.summed);
-    ctx.on.threads.each(rows, [&](index i) {
-      T* const x = w.summed + i * width;
-      const auto add = [&](const T* table, index at) {
-        for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
-      };
-      if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
-      if constexpr (learned) add(p.positions, position_offset + i % ctx.length);
-      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
-    });
-    embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
-                                           w.embedding_scale, ctx);
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.scaled);
-    if constexpr (factorised) {
-      without_cache::cache<T> none;
-      projection::template forward<T>(p.widen, {w.scaled, rows}, {w.embedded, rows}, none, ctx);
-    }
-  }
-  /// The second half of forward(): w.embedded -> w.hidden.
-  template <class T, class S>
-  static void run_layers(const params<form::packed<T, S>>& p, workspace<T>& w, context<T>& ctx) {
-    const index rows = ctx.rows();
-    positional::angles(w.positions, ctx);
-    blocks::template forward<T, S>(p.stack, {w.embedded, rows}, {w.out, rows}, w.stack, ctx);
-    if constexpr (placement::first)
-      norm_layer::template forward<T, S>(p.norm, {w.out, rows}, {w.hidden, rows}, w.norm, ctx);
-  }
-  /// Gradient of w.hidden, in w.d_hidden (overwritten): ADDS the gradients of all parameters but
-  /// the head's. After forward() of the same batch, called by every thread.
-  template <class T, class S>
-  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                       const encoder_batch& b, workspace<T>& w, context<T>& ctx) {
-    const index rows = ctx.rows();
-    if constexpr (placement::first) {
-      ops::fill(ctx.on, rows * d, T(0), w.d_out);
-      norm_layer::template backward<T, S>(p.norm, dp.norm, {w.out, rows}, {w.d_hidden, rows},
-                                          {w.d_out, rows}, w.norm, ctx);
-    }
-    ops::fill(ctx.on, rows * d, T(0), w.d_embedded);
-    blocks::template backward<T, S>(p.stack, dp.stack, {w.embedded, rows}, {w.d_out, rows},
-                                    {w.d_embedded, rows}, w.stack, ctx);
-    if constexpr (factorised) {
-      without_cache::cache<T> none;
-      ops::fill(ctx.on, rows * width, T(0), w.d_scaled);
-      projection::template backward<T>(p.widen, dp.widen, {w.scaled, rows}, {w.d_embedded, rows},
-                                       {w.d_scaled, rows}, none, ctx);
-    }
-    ops::dropout(ctx.on, ctx.dropout, w.dropout_id, ctx.batch, ctx.length, width, w.d_scaled);
-    ops::fill(ctx.on, rows * width, T(0), w.d_summed);
-    embedding_norm::template backward<T, S>(p.embedding_scale, dp.embedding_scale, {w.summed, rows},
-                                            {w.d_scaled, rows}, {w.d_summed, rows},
-                                            w.embedding_scale, ctx);
-    ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
-    if constexpr (learned)
-      ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
-                             dp.positions + position_offset * width);
-    if constexpr (Shape.types > 0) {
-      if (b.types)
-        ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
-      else
-        ops::bias_gradient(ctx.on, rows, width, w.d_summed, dp.types);
-    }
-  }
-};
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 /// An encoder as a type; spelled encoder<shape, policies...>.
 template <encoder_shape Shape, class Policies>
 struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Policies>> {
  private:
-  using body = encoder_body<Shape, Policies>;
   using Head = typename Policies::template of<linnet::head::policy>;
 
  public:
+  /// The encoder without its head.
+  using body = encoder_body<Shape, Policies>;
   static constexpr encoder_shape shape = Shape;
   static constexpr bool tied =
       std::is_same_v<typename Policies::template of<linnet::tie::policy>, tie::tied>;
@@ -23606,6 +29574,9 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class Slot, class Other>
   using with =
       typename detail::encoder_of<Shape, typename Policies::template with<Slot, Other>>::type;
+  /// This model of another shape.
+  template <encoder_shape Other>
+  using with_shape = typename detail::encoder_of<Other, Policies>::type;
   /// This model with another head.
   template <class Other>
   using with_head = with<linnet::head::policy, Other>;
@@ -23656,7 +29627,16 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Which tensors write the channels that others read, see nn/channels.hpp.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    body::channels(c, p);
+    const index hidden = body::channels(c, p), read = reads ? c.open(read_width) : hidden;
+    if constexpr (reads) {
+      reader::channels(c.between(hidden, read), p.read);
+      c.fix(read, "what reads the hidden states");
+    }
+    const Ends last = c.between(read, -1);
+    if constexpr (masked && tied)
+      last.reads(p.embedding, tensor_info{vocabulary, read_width, role::table});
+    else if constexpr (Head::classes > 0 || masked)
+      last.reads(p.table, tensor_info{vocabulary, read_width, role::matrix});
   }
   static constexpr double initial_deviation = 0.02;
   /// Width of what the logits are computed from.
@@ -24672,8 +30652,8 @@ constexpr bool fits_hugging_face() {
     static_assert(
         never<M>,
         "linnet: Hugging Face's layout joins matrices of several roles in one tensor; keep "
-        "a model of storage::per_role with naming::canonical");
-  else if constexpr (Foreign && Storage::scaled)
+        "a model of storage::per_role or storage::layers with naming::canonical");
+  else if constexpr (Foreign && (Storage::scaled || is_sparse<Storage>))
     static_assert(never<M>,
                   "linnet: quantized weights are not kept in Hugging Face's layout; load the f32 "
                   "model and quantize() it, or use naming::canonical");
@@ -25042,7 +31022,6 @@ LINNET_NAMESPACE_END
 /// Durable files: linnet writes every file under a temporary name beside it, to the disk, and then
 /// renames it.
 
-#include <cstring>
 #include <system_error>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -28325,7 +34304,7 @@ LINNET_NAMESPACE_BEGIN
 /// name. Weights that are not valid() stay so.
 template <class M, class T, class S>
 void initialize(tensor_block<M, form::canonical<T, S>>& w, seed s) {
-  constexpr bool trainable = std::is_floating_point_v<typename S::value>;
+  constexpr bool trainable = S::per_word == 1;
   static_assert(trainable,
                 "linnet::initialize: quantized weights are made by quantize() from trained ones");
   if constexpr (trainable) {
@@ -28789,6 +34768,10 @@ struct next_thought : model_defaults {
                 "linnet::next_thought: the shape is incomplete or inconsistent: every number must "
                 "be positive, heads a multiple of kv_heads, widths multiples of their heads, and "
                 "0 <= dropped < 1");
+  static_assert(
+      !detail::by_layer<Storage>,
+      "linnet::next_thought: its stacks differ, so ranges of layers (storage::layers) are "
+      "not supported; give storage::per_role");
   static constexpr thought_shape shape = Shape;
   static constexpr bool learned = true, tied = false, biased = false;
   using storage = Storage;
@@ -29030,6 +35013,8 @@ LINNET_NAMESPACE_END
 /// Discrete Fourier transforms of any length in O(n log n): mixed radix, and Bluestein's algorithm
 /// for lengths with a large prime factor. Always several transforms side by side.
 
+#include <numbers>
+
 LINNET_NAMESPACE_BEGIN
 
 namespace ops {
@@ -29175,7 +35160,7 @@ void fourier_stages(const fourier_table<T>& t, index width, fourier_buffers<T>& 
 /// `buffers` are for width 1.
 template <class T>
 fourier_table<T> make_fourier_table(index n, T* memory, fourier_buffers<T> buffers) {
-  constexpr double pi = 3.14159265358979323846;
+  constexpr double pi = std::numbers::pi;
   fourier_table<T> t;
   t.n = n;
   t.points = fourier_direct(n) ? n : fourier_padded(n);
@@ -32116,2875 +38101,6 @@ LINNET_NAMESPACE_END
 
 #include <unordered_map>
 
-/// @file
-/// Byte-level byte-pair encoding as in GPT-2: no unknown words, and every text comes back exactly.
-
-#include <functional>
-#include <set>
-
-/// @file
-/// Texts that a tokenizer cuts out of others and gives an id of their own.
-
-/// @file
-/// Finding the texts of a set in another text.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Finds where texts of a set begin, in one pass whatever they are: an automaton of Aho and
-/// Corasick (1975) that reads backwards. Its state is the longest end of a text of the set that
-/// begins here.
-class text_matcher {
- public:
-  /// Largest number of states, which are the distinct suffixes of texts. One takes 13 bytes.
-  static constexpr std::size_t most_states = std::size_t{1} << 20;
-
-  /// Makes the set of texts text(0) to text(count - 1), none empty; of equal ones the first counts.
-  /// False, and an empty set, if they have too many different ends.
-  template <class Text>
-  bool assign(std::uint32_t count, Text&& text);
-
-  /// Calls f(place, number) wherever texts of the set begin, with the longest one; the last place
-  /// first.
-  template <class F>
-  void each(std::string_view text, F&& f) const {
-    std::uint32_t state = 0;
-    for (std::size_t at = text.size(); at-- > 0;) {
-      state = next(state, static_cast<unsigned char>(text[at]));
-      if (longest_[state] != none) f(at, longest_[state]);
-    }
-  }
-
- private:
-  static constexpr std::uint32_t none = UINT32_MAX;
-  // By state, in the order of their lengths; state 0 is the empty end.
-  std::vector<std::uint32_t> first_child_ = {1, 1};  ///< and one more
-  std::vector<std::uint32_t> fallback_ = {0};        ///< the longest other state that begins here
-  std::vector<std::uint32_t> longest_ = {none};      ///< number of the longest text that does
-  std::vector<unsigned char> byte_ = {0};            ///< that a state has before its parent
-  std::uint32_t roots_[256] = {};                    ///< children of state 0, by byte
-
-  /// The state with a byte before, or 0.
-  std::uint32_t child(std::uint32_t state, unsigned char byte) const {
-    if (state == 0) return roots_[byte];
-    const auto first = byte_.begin() + first_child_[state],
-               end = byte_.begin() + first_child_[state + 1];
-    const auto found = std::lower_bound(first, end, byte);
-    return found != end && *found == byte ? static_cast<std::uint32_t>(found - byte_.begin()) : 0;
-  }
-  /// The state at the place before one of this state.
-  std::uint32_t next(std::uint32_t state, unsigned char byte) const {
-    for (;; state = fallback_[state])
-      if (const std::uint32_t found = child(state, byte); found != 0 || state == 0) return found;
-  }
-};
-
-template <class Text>
-bool text_matcher::assign(std::uint32_t count, Text&& text) {
-  *this = {};
-  const auto from_end = [&](std::uint32_t number, std::size_t i) {
-    const std::string_view t = text(number);
-    return static_cast<unsigned char>(t[t.size() - 1 - i]);
-  };
-  const auto common_end = [&](std::uint32_t a, std::uint32_t b) {
-    const std::string_view s = text(a), t = text(b);
-    return static_cast<std::size_t>(
-        std::mismatch(s.rbegin(), s.rend(), t.rbegin(), t.rend()).first - s.rbegin());
-  };
-  std::vector<std::uint32_t> order(count);
-  for (std::uint32_t i = 0; i < count; ++i) order[i] = i;
-  std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
-    const std::size_t same = common_end(a, b), m = text(a).size(), n = text(b).size();
-    if (same == m || same == n) return m != n ? m < n : a < b;
-    return from_end(a, same) < from_end(b, same);
-  });
-  std::size_t states = 1;
-  for (std::size_t i = 0; i < order.size(); ++i)
-    states += text(order[i]).size() - (i > 0 ? common_end(order[i - 1], order[i]) : 0);
-  if (states > most_states) return false;
-
-  first_child_.reserve(states + 1);
-  fallback_.reserve(states);
-  longest_.reserve(states);
-  byte_.reserve(states);
-  first_child_.clear();
-  // Level by level: the texts of `order` that end with each state.
-  using range = std::pair<std::size_t, std::size_t>;
-  std::vector<range> level{{0, order.size()}}, deeper;
-  std::uint32_t state = 0;
-  for (std::size_t length = 0; !level.empty(); ++length, std::swap(level, deeper)) {
-    deeper.clear();
-    for (auto [at, end] : level) {
-      first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
-      longest_[state] = longest_[fallback_[state]];
-      if (length > 0 && text(order[at]).size() == length) {
-        longest_[state] = order[at];
-        while (at < end && text(order[at]).size() == length) ++at;
-      }
-      while (at < end) {
-        const std::size_t first = at;
-        const unsigned char byte = from_end(order[at], length);
-        while (at < end && from_end(order[at], length) == byte) ++at;
-        const auto made = static_cast<std::uint32_t>(byte_.size());
-        fallback_.push_back(state == 0 ? 0 : next(fallback_[state], byte));
-        longest_.push_back(none);
-        byte_.push_back(byte);
-        if (state == 0) roots_[byte] = made;
-        deeper.emplace_back(first, at);
-      }
-      ++state;
-    }
-  }
-  first_child_.push_back(static_cast<std::uint32_t>(byte_.size()));
-  return true;
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Unicode's normal forms (Unicode Standard Annex 15), lower case, and classes of marks.
-
-/// @file
-/// Normal forms, lower case and general categories of Unicode 14.0.0. Written by
-/// tools/unicode_tables.py. They take 71 KB in programs that normalize text.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Decompositions of one level, by code point: 64 x the code point, + 32 if the meaning is not kept
-/// (compatibility), + how many code points it has.
-inline constexpr std::uint32_t decompositions[] = {
-    // clang-format off
-    0x2821, 0x2a22, 0x2aa1, 0x2be2, 0x2ca1, 0x2ce1, 0x2d22, 0x2d61, 0x2e22, 0x2e61, 0x2ea1, 0x2f23,
-    0x2f63, 0x2fa3, 0x3002, 0x3042, 0x3082, 0x30c2, 0x3102, 0x3142, 0x31c2, 0x3202, 0x3242, 0x3282,
-    0x32c2, 0x3302, 0x3342, 0x3382, 0x33c2, 0x3442, 0x3482, 0x34c2, 0x3502, 0x3542, 0x3582, 0x3642,
-    0x3682, 0x36c2, 0x3702, 0x3742, 0x3802, 0x3842, 0x3882, 0x38c2, 0x3902, 0x3942, 0x39c2, 0x3a02,
-    0x3a42, 0x3a82, 0x3ac2, 0x3b02, 0x3b42, 0x3b82, 0x3bc2, 0x3c42, 0x3c82, 0x3cc2, 0x3d02, 0x3d42,
-    0x3d82, 0x3e42, 0x3e82, 0x3ec2, 0x3f02, 0x3f42, 0x3fc2, 0x4002, 0x4042, 0x4082, 0x40c2, 0x4102,
-    0x4142, 0x4182, 0x41c2, 0x4202, 0x4242, 0x4282, 0x42c2, 0x4302, 0x4342, 0x4382, 0x43c2, 0x4482,
-    0x44c2, 0x4502, 0x4542, 0x4582, 0x45c2, 0x4602, 0x4642, 0x4682, 0x46c2, 0x4702, 0x4742, 0x4782,
-    0x47c2, 0x4802, 0x4842, 0x4882, 0x48c2, 0x4902, 0x4942, 0x4a02, 0x4a42, 0x4a82, 0x4ac2, 0x4b02,
-    0x4b42, 0x4b82, 0x4bc2, 0x4c02, 0x4ca2, 0x4ce2, 0x4d02, 0x4d42, 0x4d82, 0x4dc2, 0x4e42, 0x4e82,
-    0x4ec2, 0x4f02, 0x4f42, 0x4f82, 0x4fe2, 0x5022, 0x50c2, 0x5102, 0x5142, 0x5182, 0x51c2, 0x5202,
-    0x5262, 0x5302, 0x5342, 0x5382, 0x53c2, 0x5402, 0x5442, 0x5502, 0x5542, 0x5582, 0x55c2, 0x5602,
-    0x5642, 0x5682, 0x56c2, 0x5702, 0x5742, 0x5782, 0x57c2, 0x5802, 0x5842, 0x5882, 0x58c2, 0x5902,
-    0x5942, 0x5a02, 0x5a42, 0x5a82, 0x5ac2, 0x5b02, 0x5b42, 0x5b82, 0x5bc2, 0x5c02, 0x5c42, 0x5c82,
-    0x5cc2, 0x5d02, 0x5d42, 0x5d82, 0x5dc2, 0x5e02, 0x5e42, 0x5e82, 0x5ec2, 0x5f02, 0x5f42, 0x5f82,
-    0x5fe1, 0x6802, 0x6842, 0x6bc2, 0x6c02, 0x7122, 0x7162, 0x71a2, 0x71e2, 0x7222, 0x7262, 0x72a2,
-    0x72e2, 0x7322, 0x7342, 0x7382, 0x73c2, 0x7402, 0x7442, 0x7482, 0x74c2, 0x7502, 0x7542, 0x7582,
-    0x75c2, 0x7602, 0x7642, 0x7682, 0x76c2, 0x7702, 0x7782, 0x77c2, 0x7802, 0x7842, 0x7882, 0x78c2,
-    0x7982, 0x79c2, 0x7a02, 0x7a42, 0x7a82, 0x7ac2, 0x7b02, 0x7b42, 0x7b82, 0x7bc2, 0x7c02, 0x7c62,
-    0x7ca2, 0x7ce2, 0x7d02, 0x7d42, 0x7e02, 0x7e42, 0x7e82, 0x7ec2, 0x7f02, 0x7f42, 0x7f82, 0x7fc2,
-    0x8002, 0x8042, 0x8082, 0x80c2, 0x8102, 0x8142, 0x8182, 0x81c2, 0x8202, 0x8242, 0x8282, 0x82c2,
-    0x8302, 0x8342, 0x8382, 0x83c2, 0x8402, 0x8442, 0x8482, 0x84c2, 0x8502, 0x8542, 0x8582, 0x85c2,
-    0x8602, 0x8642, 0x8682, 0x86c2, 0x8782, 0x87c2, 0x8982, 0x89c2, 0x8a02, 0x8a42, 0x8a82, 0x8ac2,
-    0x8b02, 0x8b42, 0x8b82, 0x8bc2, 0x8c02, 0x8c42, 0x8c82, 0x8cc2, 0xac21, 0xac61, 0xaca1, 0xace1,
-    0xad21, 0xad61, 0xada1, 0xade1, 0xae21, 0xb622, 0xb662, 0xb6a2, 0xb6e2, 0xb722, 0xb762, 0xb821,
-    0xb861, 0xb8a1, 0xb8e1, 0xb921, 0xd001, 0xd041, 0xd0c1, 0xd102, 0xdd01, 0xdea2, 0xdf81, 0xe122,
-    0xe142, 0xe182, 0xe1c1, 0xe202, 0xe242, 0xe282, 0xe302, 0xe382, 0xe3c2, 0xe402, 0xea82, 0xeac2,
-    0xeb02, 0xeb42, 0xeb82, 0xebc2, 0xec02, 0xf282, 0xf2c2, 0xf302, 0xf342, 0xf382, 0xf421, 0xf461,
-    0xf4a1, 0xf4c2, 0xf502, 0xf561, 0xf5a1, 0xfc21, 0xfc61, 0xfca1, 0xfd21, 0xfd61, 0xfe61, 0x10002,
-    0x10042, 0x100c2, 0x101c2, 0x10302, 0x10342, 0x10382, 0x10642, 0x10e42, 0x11402, 0x11442,
-    0x114c2, 0x115c2, 0x11702, 0x11742, 0x11782, 0x11d82, 0x11dc2, 0x13042, 0x13082, 0x13402,
-    0x13442, 0x13482, 0x134c2, 0x13582, 0x135c2, 0x13682, 0x136c2, 0x13702, 0x13742, 0x13782,
-    0x137c2, 0x13882, 0x138c2, 0x13902, 0x13942, 0x13982, 0x139c2, 0x13a82, 0x13ac2, 0x13b02,
-    0x13b42, 0x13b82, 0x13bc2, 0x13c02, 0x13c42, 0x13c82, 0x13cc2, 0x13d02, 0x13d42, 0x13e02,
-    0x13e42, 0x161e2, 0x18882, 0x188c2, 0x18902, 0x18942, 0x18982, 0x19d62, 0x19da2, 0x19de2,
-    0x19e22, 0x1b002, 0x1b082, 0x1b4c2, 0x24a42, 0x24c42, 0x24d02, 0x25602, 0x25642, 0x25682,
-    0x256c2, 0x25702, 0x25742, 0x25782, 0x257c2, 0x272c2, 0x27302, 0x27702, 0x27742, 0x277c2,
-    0x28cc2, 0x28d82, 0x29642, 0x29682, 0x296c2, 0x29782, 0x2d202, 0x2d2c2, 0x2d302, 0x2d702,
-    0x2d742, 0x2e502, 0x2f282, 0x2f2c2, 0x2f302, 0x31202, 0x33002, 0x331c2, 0x33202, 0x33282,
-    0x332c2, 0x35282, 0x352c2, 0x35302, 0x37682, 0x37702, 0x37742, 0x37782, 0x38ce2, 0x3ace2,
-    0x3b722, 0x3b762, 0x3c321, 0x3d0c2, 0x3d342, 0x3d482, 0x3d5c2, 0x3d702, 0x3da42, 0x3dcc2,
-    0x3dd42, 0x3dd82, 0x3dde2, 0x3de02, 0x3de62, 0x3e042, 0x3e4c2, 0x3e742, 0x3e882, 0x3e9c2,
-    0x3eb02, 0x3ee42, 0x40982, 0x43f21, 0x6c182, 0x6c202, 0x6c282, 0x6c302, 0x6c382, 0x6c482,
-    0x6cec2, 0x6cf42, 0x6d002, 0x6d042, 0x6d0c2, 0x74b21, 0x74b61, 0x74ba1, 0x74c21, 0x74c61,
-    0x74ca1, 0x74ce1, 0x74d21, 0x74d61, 0x74da1, 0x74de1, 0x74e21, 0x74e61, 0x74ea1, 0x74f21,
-    0x74f61, 0x74fa1, 0x74fe1, 0x75021, 0x75061, 0x750a1, 0x750e1, 0x75121, 0x75161, 0x751a1,
-    0x751e1, 0x75221, 0x75261, 0x752a1, 0x752e1, 0x75321, 0x75361, 0x753e1, 0x75421, 0x75461,
-    0x754a1, 0x754e1, 0x75521, 0x75561, 0x755a1, 0x755e1, 0x75621, 0x75661, 0x756a1, 0x756e1,
-    0x75721, 0x75761, 0x757a1, 0x757e1, 0x75821, 0x75861, 0x758a1, 0x758e1, 0x75921, 0x75961,
-    0x759a1, 0x759e1, 0x75a21, 0x75a61, 0x75aa1, 0x75e21, 0x766e1, 0x76721, 0x76761, 0x767a1,
-    0x767e1, 0x76821, 0x76861, 0x768a1, 0x768e1, 0x76921, 0x76961, 0x769a1, 0x769e1, 0x76a21,
-    0x76a61, 0x76aa1, 0x76ae1, 0x76b21, 0x76b61, 0x76ba1, 0x76be1, 0x76c21, 0x76c61, 0x76ca1,
-    0x76ce1, 0x76d21, 0x76d61, 0x76da1, 0x76de1, 0x76e21, 0x76e61, 0x76ea1, 0x76ee1, 0x76f21,
-    0x76f61, 0x76fa1, 0x76fe1, 0x78002, 0x78042, 0x78082, 0x780c2, 0x78102, 0x78142, 0x78182,
-    0x781c2, 0x78202, 0x78242, 0x78282, 0x782c2, 0x78302, 0x78342, 0x78382, 0x783c2, 0x78402,
-    0x78442, 0x78482, 0x784c2, 0x78502, 0x78542, 0x78582, 0x785c2, 0x78602, 0x78642, 0x78682,
-    0x786c2, 0x78702, 0x78742, 0x78782, 0x787c2, 0x78802, 0x78842, 0x78882, 0x788c2, 0x78902,
-    0x78942, 0x78982, 0x789c2, 0x78a02, 0x78a42, 0x78a82, 0x78ac2, 0x78b02, 0x78b42, 0x78b82,
-    0x78bc2, 0x78c02, 0x78c42, 0x78c82, 0x78cc2, 0x78d02, 0x78d42, 0x78d82, 0x78dc2, 0x78e02,
-    0x78e42, 0x78e82, 0x78ec2, 0x78f02, 0x78f42, 0x78f82, 0x78fc2, 0x79002, 0x79042, 0x79082,
-    0x790c2, 0x79102, 0x79142, 0x79182, 0x791c2, 0x79202, 0x79242, 0x79282, 0x792c2, 0x79302,
-    0x79342, 0x79382, 0x793c2, 0x79402, 0x79442, 0x79482, 0x794c2, 0x79502, 0x79542, 0x79582,
-    0x795c2, 0x79602, 0x79642, 0x79682, 0x796c2, 0x79702, 0x79742, 0x79782, 0x797c2, 0x79802,
-    0x79842, 0x79882, 0x798c2, 0x79902, 0x79942, 0x79982, 0x799c2, 0x79a02, 0x79a42, 0x79a82,
-    0x79ac2, 0x79b02, 0x79b42, 0x79b82, 0x79bc2, 0x79c02, 0x79c42, 0x79c82, 0x79cc2, 0x79d02,
-    0x79d42, 0x79d82, 0x79dc2, 0x79e02, 0x79e42, 0x79e82, 0x79ec2, 0x79f02, 0x79f42, 0x79f82,
-    0x79fc2, 0x7a002, 0x7a042, 0x7a082, 0x7a0c2, 0x7a102, 0x7a142, 0x7a182, 0x7a1c2, 0x7a202,
-    0x7a242, 0x7a282, 0x7a2c2, 0x7a302, 0x7a342, 0x7a382, 0x7a3c2, 0x7a402, 0x7a442, 0x7a482,
-    0x7a4c2, 0x7a502, 0x7a542, 0x7a582, 0x7a5c2, 0x7a602, 0x7a642, 0x7a6a2, 0x7a6c2, 0x7a802,
-    0x7a842, 0x7a882, 0x7a8c2, 0x7a902, 0x7a942, 0x7a982, 0x7a9c2, 0x7aa02, 0x7aa42, 0x7aa82,
-    0x7aac2, 0x7ab02, 0x7ab42, 0x7ab82, 0x7abc2, 0x7ac02, 0x7ac42, 0x7ac82, 0x7acc2, 0x7ad02,
-    0x7ad42, 0x7ad82, 0x7adc2, 0x7ae02, 0x7ae42, 0x7ae82, 0x7aec2, 0x7af02, 0x7af42, 0x7af82,
-    0x7afc2, 0x7b002, 0x7b042, 0x7b082, 0x7b0c2, 0x7b102, 0x7b142, 0x7b182, 0x7b1c2, 0x7b202,
-    0x7b242, 0x7b282, 0x7b2c2, 0x7b302, 0x7b342, 0x7b382, 0x7b3c2, 0x7b402, 0x7b442, 0x7b482,
-    0x7b4c2, 0x7b502, 0x7b542, 0x7b582, 0x7b5c2, 0x7b602, 0x7b642, 0x7b682, 0x7b6c2, 0x7b702,
-    0x7b742, 0x7b782, 0x7b7c2, 0x7b802, 0x7b842, 0x7b882, 0x7b8c2, 0x7b902, 0x7b942, 0x7b982,
-    0x7b9c2, 0x7ba02, 0x7ba42, 0x7ba82, 0x7bac2, 0x7bb02, 0x7bb42, 0x7bb82, 0x7bbc2, 0x7bc02,
-    0x7bc42, 0x7bc82, 0x7bcc2, 0x7bd02, 0x7bd42, 0x7bd82, 0x7bdc2, 0x7be02, 0x7be42, 0x7c002,
-    0x7c042, 0x7c082, 0x7c0c2, 0x7c102, 0x7c142, 0x7c182, 0x7c1c2, 0x7c202, 0x7c242, 0x7c282,
-    0x7c2c2, 0x7c302, 0x7c342, 0x7c382, 0x7c3c2, 0x7c402, 0x7c442, 0x7c482, 0x7c4c2, 0x7c502,
-    0x7c542, 0x7c602, 0x7c642, 0x7c682, 0x7c6c2, 0x7c702, 0x7c742, 0x7c802, 0x7c842, 0x7c882,
-    0x7c8c2, 0x7c902, 0x7c942, 0x7c982, 0x7c9c2, 0x7ca02, 0x7ca42, 0x7ca82, 0x7cac2, 0x7cb02,
-    0x7cb42, 0x7cb82, 0x7cbc2, 0x7cc02, 0x7cc42, 0x7cc82, 0x7ccc2, 0x7cd02, 0x7cd42, 0x7cd82,
-    0x7cdc2, 0x7ce02, 0x7ce42, 0x7ce82, 0x7cec2, 0x7cf02, 0x7cf42, 0x7cf82, 0x7cfc2, 0x7d002,
-    0x7d042, 0x7d082, 0x7d0c2, 0x7d102, 0x7d142, 0x7d202, 0x7d242, 0x7d282, 0x7d2c2, 0x7d302,
-    0x7d342, 0x7d402, 0x7d442, 0x7d482, 0x7d4c2, 0x7d502, 0x7d542, 0x7d582, 0x7d5c2, 0x7d642,
-    0x7d6c2, 0x7d742, 0x7d7c2, 0x7d802, 0x7d842, 0x7d882, 0x7d8c2, 0x7d902, 0x7d942, 0x7d982,
-    0x7d9c2, 0x7da02, 0x7da42, 0x7da82, 0x7dac2, 0x7db02, 0x7db42, 0x7db82, 0x7dbc2, 0x7dc02,
-    0x7dc41, 0x7dc82, 0x7dcc1, 0x7dd02, 0x7dd41, 0x7dd82, 0x7ddc1, 0x7de02, 0x7de41, 0x7de82,
-    0x7dec1, 0x7df02, 0x7df41, 0x7e002, 0x7e042, 0x7e082, 0x7e0c2, 0x7e102, 0x7e142, 0x7e182,
-    0x7e1c2, 0x7e202, 0x7e242, 0x7e282, 0x7e2c2, 0x7e302, 0x7e342, 0x7e382, 0x7e3c2, 0x7e402,
-    0x7e442, 0x7e482, 0x7e4c2, 0x7e502, 0x7e542, 0x7e582, 0x7e5c2, 0x7e602, 0x7e642, 0x7e682,
-    0x7e6c2, 0x7e702, 0x7e742, 0x7e782, 0x7e7c2, 0x7e802, 0x7e842, 0x7e882, 0x7e8c2, 0x7e902,
-    0x7e942, 0x7e982, 0x7e9c2, 0x7ea02, 0x7ea42, 0x7ea82, 0x7eac2, 0x7eb02, 0x7eb42, 0x7eb82,
-    0x7ebc2, 0x7ec02, 0x7ec42, 0x7ec82, 0x7ecc2, 0x7ed02, 0x7ed82, 0x7edc2, 0x7ee02, 0x7ee42,
-    0x7ee82, 0x7eec1, 0x7ef02, 0x7ef62, 0x7ef81, 0x7efe2, 0x7f022, 0x7f042, 0x7f082, 0x7f0c2,
-    0x7f102, 0x7f182, 0x7f1c2, 0x7f202, 0x7f241, 0x7f282, 0x7f2c1, 0x7f302, 0x7f342, 0x7f382,
-    0x7f3c2, 0x7f402, 0x7f442, 0x7f482, 0x7f4c1, 0x7f582, 0x7f5c2, 0x7f602, 0x7f642, 0x7f682,
-    0x7f6c1, 0x7f742, 0x7f782, 0x7f7c2, 0x7f802, 0x7f842, 0x7f882, 0x7f8c1, 0x7f902, 0x7f942,
-    0x7f982, 0x7f9c2, 0x7fa02, 0x7fa42, 0x7fa82, 0x7fac1, 0x7fb02, 0x7fb42, 0x7fb81, 0x7fbc1,
-    0x7fc82, 0x7fcc2, 0x7fd02, 0x7fd82, 0x7fdc2, 0x7fe02, 0x7fe41, 0x7fe82, 0x7fec1, 0x7ff02,
-    0x7ff41, 0x7ffa2, 0x80001, 0x80041, 0x800a1, 0x800e1, 0x80121, 0x80161, 0x801a1, 0x801e1,
-    0x80221, 0x80261, 0x802a1, 0x80461, 0x805e2, 0x80921, 0x80962, 0x809a3, 0x80be1, 0x80ce2,
-    0x80d23, 0x80da2, 0x80de3, 0x80f22, 0x80fa2, 0x811e2, 0x81222, 0x81262, 0x815e4, 0x817e1,
-    0x81c21, 0x81c61, 0x81d21, 0x81d61, 0x81da1, 0x81de1, 0x81e21, 0x81e61, 0x81ea1, 0x81ee1,
-    0x81f21, 0x81f61, 0x81fa1, 0x81fe1, 0x82021, 0x82061, 0x820a1, 0x820e1, 0x82121, 0x82161,
-    0x821a1, 0x821e1, 0x82221, 0x82261, 0x822a1, 0x822e1, 0x82321, 0x82361, 0x823a1, 0x82421,
-    0x82461, 0x824a1, 0x824e1, 0x82521, 0x82561, 0x825a1, 0x825e1, 0x82621, 0x82661, 0x826a1,
-    0x826e1, 0x82721, 0x82a22, 0x84023, 0x84063, 0x840a1, 0x840e2, 0x84163, 0x841a3, 0x841e1,
-    0x84262, 0x842a1, 0x842e1, 0x84321, 0x84361, 0x843a1, 0x843e1, 0x84421, 0x84461, 0x844a1,
-    0x844e1, 0x84561, 0x845a2, 0x84661, 0x846a1, 0x846e1, 0x84721, 0x84761, 0x84822, 0x84863,
-    0x848a2, 0x84921, 0x84981, 0x84a21, 0x84a81, 0x84ac1, 0x84b21, 0x84b61, 0x84be1, 0x84c21,
-    0x84c61, 0x84ce1, 0x84d21, 0x84d61, 0x84da1, 0x84de1, 0x84e21, 0x84e61, 0x84ee3, 0x84f21,
-    0x84f61, 0x84fa1, 0x84fe1, 0x85021, 0x85161, 0x851a1, 0x851e1, 0x85221, 0x85261, 0x85423,
-    0x85463, 0x854a4, 0x854e3, 0x85523, 0x85563, 0x855a3, 0x855e3, 0x85623, 0x85663, 0x856a3,
-    0x856e3, 0x85723, 0x85763, 0x857a3, 0x857e2, 0x85821, 0x85862, 0x858a3, 0x858e2, 0x85921,
-    0x85962, 0x859a3, 0x859e4, 0x85a22, 0x85a61, 0x85aa2, 0x85ae3, 0x85b21, 0x85b61, 0x85ba1,
-    0x85be1, 0x85c21, 0x85c62, 0x85ca3, 0x85ce2, 0x85d21, 0x85d62, 0x85da3, 0x85de4, 0x85e22,
-    0x85e61, 0x85ea2, 0x85ee3, 0x85f21, 0x85f61, 0x85fa1, 0x85fe1, 0x86263, 0x86682, 0x866c2,
-    0x86b82, 0x87342, 0x87382, 0x873c2, 0x88102, 0x88242, 0x88302, 0x88902, 0x88982, 0x88b22,
-    0x88b63, 0x88be2, 0x88c23, 0x89042, 0x89102, 0x891c2, 0x89242, 0x89802, 0x89882, 0x89b42,
-    0x89b82, 0x89bc2, 0x89c02, 0x89c42, 0x89d02, 0x89d42, 0x89e02, 0x89e42, 0x8a002, 0x8a042,
-    0x8a102, 0x8a142, 0x8a202, 0x8a242, 0x8ab02, 0x8ab42, 0x8ab82, 0x8abc2, 0x8b802, 0x8b842,
-    0x8b882, 0x8b8c2, 0x8ba82, 0x8bac2, 0x8bb02, 0x8bb42, 0x8ca41, 0x8ca81, 0x91821, 0x91861,
-    0x918a1, 0x918e1, 0x91921, 0x91961, 0x919a1, 0x919e1, 0x91a21, 0x91a62, 0x91aa2, 0x91ae2,
-    0x91b22, 0x91b62, 0x91ba2, 0x91be2, 0x91c22, 0x91c62, 0x91ca2, 0x91ce2, 0x91d23, 0x91d63,
-    0x91da3, 0x91de3, 0x91e23, 0x91e63, 0x91ea3, 0x91ee3, 0x91f23, 0x91f64, 0x91fa4, 0x91fe4,
-    0x92024, 0x92064, 0x920a4, 0x920e4, 0x92124, 0x92164, 0x921a4, 0x921e4, 0x92222, 0x92262,
-    0x922a2, 0x922e2, 0x92322, 0x92362, 0x923a2, 0x923e2, 0x92422, 0x92463, 0x924a3, 0x924e3,
-    0x92523, 0x92563, 0x925a3, 0x925e3, 0x92623, 0x92663, 0x926a3, 0x926e3, 0x92723, 0x92763,
-    0x927a3, 0x927e3, 0x92823, 0x92863, 0x928a3, 0x928e3, 0x92923, 0x92963, 0x929a3, 0x929e3,
-    0x92a23, 0x92a63, 0x92aa3, 0x92ae3, 0x92b23, 0x92b63, 0x92ba3, 0x92be3, 0x92c23, 0x92c63,
-    0x92ca3, 0x92ce3, 0x92d23, 0x92d63, 0x92da1, 0x92de1, 0x92e21, 0x92e61, 0x92ea1, 0x92ee1,
-    0x92f21, 0x92f61, 0x92fa1, 0x92fe1, 0x93021, 0x93061, 0x930a1, 0x930e1, 0x93121, 0x93161,
-    0x931a1, 0x931e1, 0x93221, 0x93261, 0x932a1, 0x932e1, 0x93321, 0x93361, 0x933a1, 0x933e1,
-    0x93421, 0x93461, 0x934a1, 0x934e1, 0x93521, 0x93561, 0x935a1, 0x935e1, 0x93621, 0x93661,
-    0x936a1, 0x936e1, 0x93721, 0x93761, 0x937a1, 0x937e1, 0x93821, 0x93861, 0x938a1, 0x938e1,
-    0x93921, 0x93961, 0x939a1, 0x939e1, 0x93a21, 0x93a61, 0x93aa1, 0xa8324, 0xa9d23, 0xa9d62,
-    0xa9da3, 0xab702, 0xb1f21, 0xb1f61, 0xb5be1, 0xba7e1, 0xbbce1, 0xbc021, 0xbc061, 0xbc0a1,
-    0xbc0e1, 0xbc121, 0xbc161, 0xbc1a1, 0xbc1e1, 0xbc221, 0xbc261, 0xbc2a1, 0xbc2e1, 0xbc321,
-    0xbc361, 0xbc3a1, 0xbc3e1, 0xbc421, 0xbc461, 0xbc4a1, 0xbc4e1, 0xbc521, 0xbc561, 0xbc5a1,
-    0xbc5e1, 0xbc621, 0xbc661, 0xbc6a1, 0xbc6e1, 0xbc721, 0xbc761, 0xbc7a1, 0xbc7e1, 0xbc821,
-    0xbc861, 0xbc8a1, 0xbc8e1, 0xbc921, 0xbc961, 0xbc9a1, 0xbc9e1, 0xbca21, 0xbca61, 0xbcaa1,
-    0xbcae1, 0xbcb21, 0xbcb61, 0xbcba1, 0xbcbe1, 0xbcc21, 0xbcc61, 0xbcca1, 0xbcce1, 0xbcd21,
-    0xbcd61, 0xbcda1, 0xbcde1, 0xbce21, 0xbce61, 0xbcea1, 0xbcee1, 0xbcf21, 0xbcf61, 0xbcfa1,
-    0xbcfe1, 0xbd021, 0xbd061, 0xbd0a1, 0xbd0e1, 0xbd121, 0xbd161, 0xbd1a1, 0xbd1e1, 0xbd221,
-    0xbd261, 0xbd2a1, 0xbd2e1, 0xbd321, 0xbd361, 0xbd3a1, 0xbd3e1, 0xbd421, 0xbd461, 0xbd4a1,
-    0xbd4e1, 0xbd521, 0xbd561, 0xbd5a1, 0xbd5e1, 0xbd621, 0xbd661, 0xbd6a1, 0xbd6e1, 0xbd721,
-    0xbd761, 0xbd7a1, 0xbd7e1, 0xbd821, 0xbd861, 0xbd8a1, 0xbd8e1, 0xbd921, 0xbd961, 0xbd9a1,
-    0xbd9e1, 0xbda21, 0xbda61, 0xbdaa1, 0xbdae1, 0xbdb21, 0xbdb61, 0xbdba1, 0xbdbe1, 0xbdc21,
-    0xbdc61, 0xbdca1, 0xbdce1, 0xbdd21, 0xbdd61, 0xbdda1, 0xbdde1, 0xbde21, 0xbde61, 0xbdea1,
-    0xbdee1, 0xbdf21, 0xbdf61, 0xbdfa1, 0xbdfe1, 0xbe021, 0xbe061, 0xbe0a1, 0xbe0e1, 0xbe121,
-    0xbe161, 0xbe1a1, 0xbe1e1, 0xbe221, 0xbe261, 0xbe2a1, 0xbe2e1, 0xbe321, 0xbe361, 0xbe3a1,
-    0xbe3e1, 0xbe421, 0xbe461, 0xbe4a1, 0xbe4e1, 0xbe521, 0xbe561, 0xbe5a1, 0xbe5e1, 0xbe621,
-    0xbe661, 0xbe6a1, 0xbe6e1, 0xbe721, 0xbe761, 0xbe7a1, 0xbe7e1, 0xbe821, 0xbe861, 0xbe8a1,
-    0xbe8e1, 0xbe921, 0xbe961, 0xbe9a1, 0xbe9e1, 0xbea21, 0xbea61, 0xbeaa1, 0xbeae1, 0xbeb21,
-    0xbeb61, 0xbeba1, 0xbebe1, 0xbec21, 0xbec61, 0xbeca1, 0xbece1, 0xbed21, 0xbed61, 0xbeda1,
-    0xbede1, 0xbee21, 0xbee61, 0xbeea1, 0xbeee1, 0xbef21, 0xbef61, 0xbefa1, 0xbefe1, 0xbf021,
-    0xbf061, 0xbf0a1, 0xbf0e1, 0xbf121, 0xbf161, 0xbf1a1, 0xbf1e1, 0xbf221, 0xbf261, 0xbf2a1,
-    0xbf2e1, 0xbf321, 0xbf361, 0xbf3a1, 0xbf3e1, 0xbf421, 0xbf461, 0xbf4a1, 0xbf4e1, 0xbf521,
-    0xbf561, 0xc0021, 0xc0da1, 0xc0e21, 0xc0e61, 0xc0ea1, 0xc1302, 0xc1382, 0xc1402, 0xc1482,
-    0xc1502, 0xc1582, 0xc1602, 0xc1682, 0xc1702, 0xc1782, 0xc1802, 0xc1882, 0xc1942, 0xc19c2,
-    0xc1a42, 0xc1c02, 0xc1c42, 0xc1cc2, 0xc1d02, 0xc1d82, 0xc1dc2, 0xc1e42, 0xc1e82, 0xc1f02,
-    0xc1f42, 0xc2502, 0xc26e2, 0xc2722, 0xc2782, 0xc27e2, 0xc2b02, 0xc2b82, 0xc2c02, 0xc2c82,
-    0xc2d02, 0xc2d82, 0xc2e02, 0xc2e82, 0xc2f02, 0xc2f82, 0xc3002, 0xc3082, 0xc3142, 0xc31c2,
-    0xc3242, 0xc3402, 0xc3442, 0xc34c2, 0xc3502, 0xc3582, 0xc35c2, 0xc3642, 0xc3682, 0xc3702,
-    0xc3742, 0xc3d02, 0xc3dc2, 0xc3e02, 0xc3e42, 0xc3e82, 0xc3f82, 0xc3fe2, 0xc4c61, 0xc4ca1,
-    0xc4ce1, 0xc4d21, 0xc4d61, 0xc4da1, 0xc4de1, 0xc4e21, 0xc4e61, 0xc4ea1, 0xc4ee1, 0xc4f21,
-    0xc4f61, 0xc4fa1, 0xc4fe1, 0xc5021, 0xc5061, 0xc50a1, 0xc50e1, 0xc5121, 0xc5161, 0xc51a1,
-    0xc51e1, 0xc5221, 0xc5261, 0xc52a1, 0xc52e1, 0xc5321, 0xc5361, 0xc53a1, 0xc53e1, 0xc5421,
-    0xc5461, 0xc54a1, 0xc54e1, 0xc5521, 0xc5561, 0xc55a1, 0xc55e1, 0xc5621, 0xc5661, 0xc56a1,
-    0xc56e1, 0xc5721, 0xc5761, 0xc57a1, 0xc57e1, 0xc5821, 0xc5861, 0xc58a1, 0xc58e1, 0xc5921,
-    0xc5961, 0xc59a1, 0xc59e1, 0xc5a21, 0xc5a61, 0xc5aa1, 0xc5ae1, 0xc5b21, 0xc5b61, 0xc5ba1,
-    0xc5be1, 0xc5c21, 0xc5c61, 0xc5ca1, 0xc5ce1, 0xc5d21, 0xc5d61, 0xc5da1, 0xc5de1, 0xc5e21,
-    0xc5e61, 0xc5ea1, 0xc5ee1, 0xc5f21, 0xc5f61, 0xc5fa1, 0xc5fe1, 0xc6021, 0xc6061, 0xc60a1,
-    0xc60e1, 0xc6121, 0xc6161, 0xc61a1, 0xc61e1, 0xc6221, 0xc6261, 0xc62a1, 0xc62e1, 0xc6321,
-    0xc6361, 0xc63a1, 0xc64a1, 0xc64e1, 0xc6521, 0xc6561, 0xc65a1, 0xc65e1, 0xc6621, 0xc6661,
-    0xc66a1, 0xc66e1, 0xc6721, 0xc6761, 0xc67a1, 0xc67e1, 0xc8023, 0xc8063, 0xc80a3, 0xc80e3,
-    0xc8123, 0xc8163, 0xc81a3, 0xc81e3, 0xc8223, 0xc8263, 0xc82a3, 0xc82e3, 0xc8323, 0xc8363,
-    0xc83a4, 0xc83e4, 0xc8424, 0xc8464, 0xc84a4, 0xc84e4, 0xc8524, 0xc8564, 0xc85a4, 0xc85e4,
-    0xc8624, 0xc8664, 0xc86a4, 0xc86e4, 0xc8724, 0xc8767, 0xc87a6, 0xc8823, 0xc8863, 0xc88a3,
-    0xc88e3, 0xc8923, 0xc8963, 0xc89a3, 0xc89e3, 0xc8a23, 0xc8a63, 0xc8aa3, 0xc8ae3, 0xc8b23,
-    0xc8b63, 0xc8ba3, 0xc8be3, 0xc8c23, 0xc8c63, 0xc8ca3, 0xc8ce3, 0xc8d23, 0xc8d63, 0xc8da3,
-    0xc8de3, 0xc8e23, 0xc8e63, 0xc8ea3, 0xc8ee3, 0xc8f23, 0xc8f63, 0xc8fa3, 0xc8fe3, 0xc9023,
-    0xc9063, 0xc90a3, 0xc90e3, 0xc9121, 0xc9161, 0xc91a1, 0xc91e1, 0xc9423, 0xc9462, 0xc94a2,
-    0xc94e2, 0xc9522, 0xc9562, 0xc95a2, 0xc95e2, 0xc9622, 0xc9662, 0xc96a2, 0xc96e2, 0xc9722,
-    0xc9762, 0xc97a2, 0xc97e2, 0xc9821, 0xc9861, 0xc98a1, 0xc98e1, 0xc9921, 0xc9961, 0xc99a1,
-    0xc99e1, 0xc9a21, 0xc9a61, 0xc9aa1, 0xc9ae1, 0xc9b21, 0xc9b61, 0xc9ba2, 0xc9be2, 0xc9c22,
-    0xc9c62, 0xc9ca2, 0xc9ce2, 0xc9d22, 0xc9d62, 0xc9da2, 0xc9de2, 0xc9e22, 0xc9e62, 0xc9ea2,
-    0xc9ee2, 0xc9f25, 0xc9f64, 0xc9fa2, 0xca021, 0xca061, 0xca0a1, 0xca0e1, 0xca121, 0xca161,
-    0xca1a1, 0xca1e1, 0xca221, 0xca261, 0xca2a1, 0xca2e1, 0xca321, 0xca361, 0xca3a1, 0xca3e1,
-    0xca421, 0xca461, 0xca4a1, 0xca4e1, 0xca521, 0xca561, 0xca5a1, 0xca5e1, 0xca621, 0xca661,
-    0xca6a1, 0xca6e1, 0xca721, 0xca761, 0xca7a1, 0xca7e1, 0xca821, 0xca861, 0xca8a1, 0xca8e1,
-    0xca921, 0xca961, 0xca9a1, 0xca9e1, 0xcaa21, 0xcaa61, 0xcaaa1, 0xcaae1, 0xcab21, 0xcab61,
-    0xcaba1, 0xcabe1, 0xcac21, 0xcac62, 0xcaca2, 0xcace2, 0xcad22, 0xcad62, 0xcada2, 0xcade2,
-    0xcae22, 0xcae62, 0xcaea2, 0xcaee2, 0xcaf22, 0xcaf62, 0xcafa2, 0xcafe2, 0xcb022, 0xcb062,
-    0xcb0a2, 0xcb0e2, 0xcb122, 0xcb162, 0xcb1a2, 0xcb1e2, 0xcb222, 0xcb263, 0xcb2a3, 0xcb2e3,
-    0xcb322, 0xcb363, 0xcb3a2, 0xcb3e3, 0xcb421, 0xcb461, 0xcb4a1, 0xcb4e1, 0xcb521, 0xcb561,
-    0xcb5a1, 0xcb5e1, 0xcb621, 0xcb661, 0xcb6a1, 0xcb6e1, 0xcb721, 0xcb761, 0xcb7a1, 0xcb7e1,
-    0xcb821, 0xcb861, 0xcb8a1, 0xcb8e1, 0xcb921, 0xcb961, 0xcb9a1, 0xcb9e1, 0xcba21, 0xcba61,
-    0xcbaa1, 0xcbae1, 0xcbb21, 0xcbb61, 0xcbba1, 0xcbbe1, 0xcbc21, 0xcbc61, 0xcbca1, 0xcbce1,
-    0xcbd21, 0xcbd61, 0xcbda1, 0xcbde1, 0xcbe21, 0xcbe61, 0xcbea1, 0xcbee1, 0xcbf21, 0xcbf61,
-    0xcbfa1, 0xcbfe2, 0xcc024, 0xcc064, 0xcc0a4, 0xcc0e3, 0xcc124, 0xcc163, 0xcc1a3, 0xcc1e5,
-    0xcc224, 0xcc263, 0xcc2a3, 0xcc2e3, 0xcc324, 0xcc364, 0xcc3a3, 0xcc3e3, 0xcc422, 0xcc463,
-    0xcc4a4, 0xcc4e4, 0xcc522, 0xcc565, 0xcc5a6, 0xcc5e5, 0xcc623, 0xcc665, 0xcc6a5, 0xcc6e4,
-    0xcc723, 0xcc763, 0xcc7a3, 0xcc7e4, 0xcc825, 0xcc864, 0xcc8a3, 0xcc8e3, 0xcc923, 0xcc962,
-    0xcc9a2, 0xcc9e2, 0xcca22, 0xcca63, 0xccaa3, 0xccae5, 0xccb23, 0xccb64, 0xccba5, 0xccbe3,
-    0xccc22, 0xccc62, 0xccca5, 0xccce4, 0xccd25, 0xccd63, 0xccda5, 0xccde2, 0xcce23, 0xcce63,
-    0xccea3, 0xccee3, 0xccf23, 0xccf64, 0xccfa3, 0xccfe2, 0xcd023, 0xcd063, 0xcd0a3, 0xcd0e4,
-    0xcd123, 0xcd163, 0xcd1a3, 0xcd1e5, 0xcd224, 0xcd262, 0xcd2a5, 0xcd2e2, 0xcd324, 0xcd364,
-    0xcd3a3, 0xcd3e3, 0xcd423, 0xcd464, 0xcd4a2, 0xcd4e3, 0xcd524, 0xcd562, 0xcd5a5, 0xcd5e3,
-    0xcd622, 0xcd662, 0xcd6a2, 0xcd6e2, 0xcd722, 0xcd762, 0xcd7a2, 0xcd7e2, 0xcd822, 0xcd862,
-    0xcd8a3, 0xcd8e3, 0xcd923, 0xcd963, 0xcd9a3, 0xcd9e3, 0xcda23, 0xcda63, 0xcdaa3, 0xcdae3,
-    0xcdb23, 0xcdb63, 0xcdba3, 0xcdbe3, 0xcdc23, 0xcdc63, 0xcdca2, 0xcdce2, 0xcdd23, 0xcdd62,
-    0xcdda2, 0xcdde2, 0xcde23, 0xcde63, 0xcdea2, 0xcdee2, 0xcdf22, 0xcdf62, 0xcdfa2, 0xcdfe4,
-    0xce022, 0xce062, 0xce0a2, 0xce0e2, 0xce122, 0xce162, 0xce1a2, 0xce1e2, 0xce223, 0xce264,
-    0xce2a2, 0xce2e2, 0xce322, 0xce362, 0xce3a2, 0xce3e2, 0xce422, 0xce463, 0xce4a3, 0xce4e3,
-    0xce523, 0xce562, 0xce5a2, 0xce5e2, 0xce622, 0xce662, 0xce6a2, 0xce6e2, 0xce722, 0xce762,
-    0xce7a2, 0xce7e3, 0xce823, 0xce862, 0xce8a3, 0xce8e3, 0xce923, 0xce962, 0xce9a3, 0xce9e3,
-    0xcea24, 0xcea62, 0xceaa3, 0xceae3, 0xceb23, 0xceb63, 0xceba5, 0xcebe6, 0xcec22, 0xcec62,
-    0xceca2, 0xcece2, 0xced22, 0xced62, 0xceda2, 0xcede2, 0xcee22, 0xcee62, 0xceea2, 0xceee2,
-    0xcef22, 0xcef62, 0xcefa2, 0xcefe2, 0xcf022, 0xcf062, 0xcf0a4, 0xcf0e2, 0xcf122, 0xcf162,
-    0xcf1a4, 0xcf1e3, 0xcf222, 0xcf262, 0xcf2a2, 0xcf2e2, 0xcf322, 0xcf362, 0xcf3a2, 0xcf3e2,
-    0xcf422, 0xcf462, 0xcf4a3, 0xcf4e2, 0xcf522, 0xcf563, 0xcf5a3, 0xcf5e2, 0xcf624, 0xcf663,
-    0xcf6a2, 0xcf6e2, 0xcf722, 0xcf762, 0xcf7a3, 0xcf7e3, 0xcf822, 0xcf862, 0xcf8a2, 0xcf8e2,
-    0xcf922, 0xcf962, 0xcf9a2, 0xcf9e2, 0xcfa22, 0xcfa63, 0xcfaa3, 0xcfae3, 0xcfb23, 0xcfb63,
-    0xcfba3, 0xcfbe3, 0xcfc23, 0xcfc63, 0xcfca3, 0xcfce3, 0xcfd23, 0xcfd63, 0xcfda3, 0xcfde3,
-    0xcfe23, 0xcfe63, 0xcfea3, 0xcfee3, 0xcff23, 0xcff63, 0xcffa3, 0xcffe3, 0x29a721, 0x29a761,
-    0x29dc21, 0x29fca1, 0x29fce1, 0x29fd21, 0x29fe21, 0x29fe61, 0x2ad721, 0x2ad761, 0x2ad7a1,
-    0x2ad7e1, 0x2ada61, 0x3e4001, 0x3e4041, 0x3e4081, 0x3e40c1, 0x3e4101, 0x3e4141, 0x3e4181,
-    0x3e41c1, 0x3e4201, 0x3e4241, 0x3e4281, 0x3e42c1, 0x3e4301, 0x3e4341, 0x3e4381, 0x3e43c1,
-    0x3e4401, 0x3e4441, 0x3e4481, 0x3e44c1, 0x3e4501, 0x3e4541, 0x3e4581, 0x3e45c1, 0x3e4601,
-    0x3e4641, 0x3e4681, 0x3e46c1, 0x3e4701, 0x3e4741, 0x3e4781, 0x3e47c1, 0x3e4801, 0x3e4841,
-    0x3e4881, 0x3e48c1, 0x3e4901, 0x3e4941, 0x3e4981, 0x3e49c1, 0x3e4a01, 0x3e4a41, 0x3e4a81,
-    0x3e4ac1, 0x3e4b01, 0x3e4b41, 0x3e4b81, 0x3e4bc1, 0x3e4c01, 0x3e4c41, 0x3e4c81, 0x3e4cc1,
-    0x3e4d01, 0x3e4d41, 0x3e4d81, 0x3e4dc1, 0x3e4e01, 0x3e4e41, 0x3e4e81, 0x3e4ec1, 0x3e4f01,
-    0x3e4f41, 0x3e4f81, 0x3e4fc1, 0x3e5001, 0x3e5041, 0x3e5081, 0x3e50c1, 0x3e5101, 0x3e5141,
-    0x3e5181, 0x3e51c1, 0x3e5201, 0x3e5241, 0x3e5281, 0x3e52c1, 0x3e5301, 0x3e5341, 0x3e5381,
-    0x3e53c1, 0x3e5401, 0x3e5441, 0x3e5481, 0x3e54c1, 0x3e5501, 0x3e5541, 0x3e5581, 0x3e55c1,
-    0x3e5601, 0x3e5641, 0x3e5681, 0x3e56c1, 0x3e5701, 0x3e5741, 0x3e5781, 0x3e57c1, 0x3e5801,
-    0x3e5841, 0x3e5881, 0x3e58c1, 0x3e5901, 0x3e5941, 0x3e5981, 0x3e59c1, 0x3e5a01, 0x3e5a41,
-    0x3e5a81, 0x3e5ac1, 0x3e5b01, 0x3e5b41, 0x3e5b81, 0x3e5bc1, 0x3e5c01, 0x3e5c41, 0x3e5c81,
-    0x3e5cc1, 0x3e5d01, 0x3e5d41, 0x3e5d81, 0x3e5dc1, 0x3e5e01, 0x3e5e41, 0x3e5e81, 0x3e5ec1,
-    0x3e5f01, 0x3e5f41, 0x3e5f81, 0x3e5fc1, 0x3e6001, 0x3e6041, 0x3e6081, 0x3e60c1, 0x3e6101,
-    0x3e6141, 0x3e6181, 0x3e61c1, 0x3e6201, 0x3e6241, 0x3e6281, 0x3e62c1, 0x3e6301, 0x3e6341,
-    0x3e6381, 0x3e63c1, 0x3e6401, 0x3e6441, 0x3e6481, 0x3e64c1, 0x3e6501, 0x3e6541, 0x3e6581,
-    0x3e65c1, 0x3e6601, 0x3e6641, 0x3e6681, 0x3e66c1, 0x3e6701, 0x3e6741, 0x3e6781, 0x3e67c1,
-    0x3e6801, 0x3e6841, 0x3e6881, 0x3e68c1, 0x3e6901, 0x3e6941, 0x3e6981, 0x3e69c1, 0x3e6a01,
-    0x3e6a41, 0x3e6a81, 0x3e6ac1, 0x3e6b01, 0x3e6b41, 0x3e6b81, 0x3e6bc1, 0x3e6c01, 0x3e6c41,
-    0x3e6c81, 0x3e6cc1, 0x3e6d01, 0x3e6d41, 0x3e6d81, 0x3e6dc1, 0x3e6e01, 0x3e6e41, 0x3e6e81,
-    0x3e6ec1, 0x3e6f01, 0x3e6f41, 0x3e6f81, 0x3e6fc1, 0x3e7001, 0x3e7041, 0x3e7081, 0x3e70c1,
-    0x3e7101, 0x3e7141, 0x3e7181, 0x3e71c1, 0x3e7201, 0x3e7241, 0x3e7281, 0x3e72c1, 0x3e7301,
-    0x3e7341, 0x3e7381, 0x3e73c1, 0x3e7401, 0x3e7441, 0x3e7481, 0x3e74c1, 0x3e7501, 0x3e7541,
-    0x3e7581, 0x3e75c1, 0x3e7601, 0x3e7641, 0x3e7681, 0x3e76c1, 0x3e7701, 0x3e7741, 0x3e7781,
-    0x3e77c1, 0x3e7801, 0x3e7841, 0x3e7881, 0x3e78c1, 0x3e7901, 0x3e7941, 0x3e7981, 0x3e79c1,
-    0x3e7a01, 0x3e7a41, 0x3e7a81, 0x3e7ac1, 0x3e7b01, 0x3e7b41, 0x3e7b81, 0x3e7bc1, 0x3e7c01,
-    0x3e7c41, 0x3e7c81, 0x3e7cc1, 0x3e7d01, 0x3e7d41, 0x3e7d81, 0x3e7dc1, 0x3e7e01, 0x3e7e41,
-    0x3e7e81, 0x3e7ec1, 0x3e7f01, 0x3e7f41, 0x3e7f81, 0x3e7fc1, 0x3e8001, 0x3e8041, 0x3e8081,
-    0x3e80c1, 0x3e8101, 0x3e8141, 0x3e8181, 0x3e81c1, 0x3e8201, 0x3e8241, 0x3e8281, 0x3e82c1,
-    0x3e8301, 0x3e8341, 0x3e8401, 0x3e8481, 0x3e8541, 0x3e8581, 0x3e85c1, 0x3e8601, 0x3e8641,
-    0x3e8681, 0x3e86c1, 0x3e8701, 0x3e8741, 0x3e8781, 0x3e8801, 0x3e8881, 0x3e8941, 0x3e8981,
-    0x3e8a81, 0x3e8ac1, 0x3e8b01, 0x3e8b41, 0x3e8b81, 0x3e8bc1, 0x3e8c01, 0x3e8c41, 0x3e8c81,
-    0x3e8cc1, 0x3e8d01, 0x3e8d41, 0x3e8d81, 0x3e8dc1, 0x3e8e01, 0x3e8e41, 0x3e8e81, 0x3e8ec1,
-    0x3e8f01, 0x3e8f41, 0x3e8f81, 0x3e8fc1, 0x3e9001, 0x3e9041, 0x3e9081, 0x3e90c1, 0x3e9101,
-    0x3e9141, 0x3e9181, 0x3e91c1, 0x3e9201, 0x3e9241, 0x3e9281, 0x3e92c1, 0x3e9301, 0x3e9341,
-    0x3e9381, 0x3e93c1, 0x3e9401, 0x3e9441, 0x3e9481, 0x3e94c1, 0x3e9501, 0x3e9541, 0x3e9581,
-    0x3e95c1, 0x3e9601, 0x3e9641, 0x3e9681, 0x3e96c1, 0x3e9701, 0x3e9741, 0x3e9781, 0x3e97c1,
-    0x3e9801, 0x3e9841, 0x3e9881, 0x3e98c1, 0x3e9901, 0x3e9941, 0x3e9981, 0x3e99c1, 0x3e9a01,
-    0x3e9a41, 0x3e9a81, 0x3e9ac1, 0x3e9b01, 0x3e9b41, 0x3e9c01, 0x3e9c41, 0x3e9c81, 0x3e9cc1,
-    0x3e9d01, 0x3e9d41, 0x3e9d81, 0x3e9dc1, 0x3e9e01, 0x3e9e41, 0x3e9e81, 0x3e9ec1, 0x3e9f01,
-    0x3e9f41, 0x3e9f81, 0x3e9fc1, 0x3ea001, 0x3ea041, 0x3ea081, 0x3ea0c1, 0x3ea101, 0x3ea141,
-    0x3ea181, 0x3ea1c1, 0x3ea201, 0x3ea241, 0x3ea281, 0x3ea2c1, 0x3ea301, 0x3ea341, 0x3ea381,
-    0x3ea3c1, 0x3ea401, 0x3ea441, 0x3ea481, 0x3ea4c1, 0x3ea501, 0x3ea541, 0x3ea581, 0x3ea5c1,
-    0x3ea601, 0x3ea641, 0x3ea681, 0x3ea6c1, 0x3ea701, 0x3ea741, 0x3ea781, 0x3ea7c1, 0x3ea801,
-    0x3ea841, 0x3ea881, 0x3ea8c1, 0x3ea901, 0x3ea941, 0x3ea981, 0x3ea9c1, 0x3eaa01, 0x3eaa41,
-    0x3eaa81, 0x3eaac1, 0x3eab01, 0x3eab41, 0x3eab81, 0x3eabc1, 0x3eac01, 0x3eac41, 0x3eac81,
-    0x3eacc1, 0x3ead01, 0x3ead41, 0x3ead81, 0x3eadc1, 0x3eae01, 0x3eae41, 0x3eae81, 0x3eaec1,
-    0x3eaf01, 0x3eaf41, 0x3eaf81, 0x3eafc1, 0x3eb001, 0x3eb041, 0x3eb081, 0x3eb0c1, 0x3eb101,
-    0x3eb141, 0x3eb181, 0x3eb1c1, 0x3eb201, 0x3eb241, 0x3eb281, 0x3eb2c1, 0x3eb301, 0x3eb341,
-    0x3eb381, 0x3eb3c1, 0x3eb401, 0x3eb441, 0x3eb481, 0x3eb4c1, 0x3eb501, 0x3eb541, 0x3eb581,
-    0x3eb5c1, 0x3eb601, 0x3eb641, 0x3ec022, 0x3ec062, 0x3ec0a2, 0x3ec0e3, 0x3ec123, 0x3ec162,
-    0x3ec1a2, 0x3ec4e2, 0x3ec522, 0x3ec562, 0x3ec5a2, 0x3ec5e2, 0x3ec742, 0x3ec7c2, 0x3ec821,
-    0x3ec861, 0x3ec8a1, 0x3ec8e1, 0x3ec921, 0x3ec961, 0x3ec9a1, 0x3ec9e1, 0x3eca21, 0x3eca61,
-    0x3eca82, 0x3ecac2, 0x3ecb02, 0x3ecb42, 0x3ecb82, 0x3ecbc2, 0x3ecc02, 0x3ecc42, 0x3ecc82,
-    0x3eccc2, 0x3ecd02, 0x3ecd42, 0x3ecd82, 0x3ece02, 0x3ece42, 0x3ece82, 0x3ecec2, 0x3ecf02,
-    0x3ecf82, 0x3ed002, 0x3ed042, 0x3ed0c2, 0x3ed102, 0x3ed182, 0x3ed1c2, 0x3ed202, 0x3ed242,
-    0x3ed282, 0x3ed2c2, 0x3ed302, 0x3ed342, 0x3ed382, 0x3ed3e2, 0x3ed421, 0x3ed461, 0x3ed4a1,
-    0x3ed4e1, 0x3ed521, 0x3ed561, 0x3ed5a1, 0x3ed5e1, 0x3ed621, 0x3ed661, 0x3ed6a1, 0x3ed6e1,
-    0x3ed721, 0x3ed761, 0x3ed7a1, 0x3ed7e1, 0x3ed821, 0x3ed861, 0x3ed8a1, 0x3ed8e1, 0x3ed921,
-    0x3ed961, 0x3ed9a1, 0x3ed9e1, 0x3eda21, 0x3eda61, 0x3edaa1, 0x3edae1, 0x3edb21, 0x3edb61,
-    0x3edba1, 0x3edbe1, 0x3edc21, 0x3edc61, 0x3edca1, 0x3edce1, 0x3edd21, 0x3edd61, 0x3edda1,
-    0x3edde1, 0x3ede21, 0x3ede61, 0x3edea1, 0x3edee1, 0x3edf21, 0x3edf61, 0x3edfa1, 0x3edfe1,
-    0x3ee021, 0x3ee061, 0x3ee0a1, 0x3ee0e1, 0x3ee121, 0x3ee161, 0x3ee1a1, 0x3ee1e1, 0x3ee221,
-    0x3ee261, 0x3ee2a1, 0x3ee2e1, 0x3ee321, 0x3ee361, 0x3ee3a1, 0x3ee3e1, 0x3ee421, 0x3ee461,
-    0x3ee4a1, 0x3ee4e1, 0x3ee521, 0x3ee561, 0x3ee5a1, 0x3ee5e1, 0x3ee621, 0x3ee661, 0x3ee6a1,
-    0x3ee6e1, 0x3ee721, 0x3ee761, 0x3ee7a1, 0x3ee7e1, 0x3ee821, 0x3ee861, 0x3ee8a1, 0x3ee8e1,
-    0x3ee921, 0x3ee961, 0x3ee9a1, 0x3ee9e1, 0x3eea21, 0x3eea61, 0x3eeaa1, 0x3eeae1, 0x3eeb21,
-    0x3eeb61, 0x3eeba1, 0x3eebe1, 0x3eec21, 0x3eec61, 0x3ef4e1, 0x3ef521, 0x3ef561, 0x3ef5a1,
-    0x3ef5e1, 0x3ef621, 0x3ef661, 0x3ef6a1, 0x3ef6e1, 0x3ef721, 0x3ef761, 0x3ef7a1, 0x3ef7e1,
-    0x3ef821, 0x3ef861, 0x3ef8a1, 0x3ef8e1, 0x3ef921, 0x3ef961, 0x3ef9a1, 0x3ef9e1, 0x3efa21,
-    0x3efa61, 0x3efaa2, 0x3efae2, 0x3efb22, 0x3efb62, 0x3efba2, 0x3efbe2, 0x3efc22, 0x3efc62,
-    0x3efca2, 0x3efce2, 0x3efd22, 0x3efd62, 0x3efda2, 0x3efde2, 0x3efe22, 0x3efe62, 0x3efea2,
-    0x3efee2, 0x3eff21, 0x3eff61, 0x3effa1, 0x3effe1, 0x3f0022, 0x3f0062, 0x3f00a2, 0x3f00e2,
-    0x3f0122, 0x3f0162, 0x3f01a2, 0x3f01e2, 0x3f0222, 0x3f0262, 0x3f02a2, 0x3f02e2, 0x3f0322,
-    0x3f0362, 0x3f03a2, 0x3f03e2, 0x3f0422, 0x3f0462, 0x3f04a2, 0x3f04e2, 0x3f0522, 0x3f0562,
-    0x3f05a2, 0x3f05e2, 0x3f0622, 0x3f0662, 0x3f06a2, 0x3f06e2, 0x3f0722, 0x3f0762, 0x3f07a2,
-    0x3f07e2, 0x3f0822, 0x3f0862, 0x3f08a2, 0x3f08e2, 0x3f0922, 0x3f0962, 0x3f09a2, 0x3f09e2,
-    0x3f0a22, 0x3f0a62, 0x3f0aa2, 0x3f0ae2, 0x3f0b22, 0x3f0b62, 0x3f0ba2, 0x3f0be2, 0x3f0c22,
-    0x3f0c62, 0x3f0ca2, 0x3f0ce2, 0x3f0d22, 0x3f0d62, 0x3f0da2, 0x3f0de2, 0x3f0e22, 0x3f0e62,
-    0x3f0ea2, 0x3f0ee2, 0x3f0f22, 0x3f0f62, 0x3f0fa2, 0x3f0fe2, 0x3f1022, 0x3f1062, 0x3f10a2,
-    0x3f10e2, 0x3f1122, 0x3f1162, 0x3f11a2, 0x3f11e2, 0x3f1222, 0x3f1262, 0x3f12a2, 0x3f12e2,
-    0x3f1322, 0x3f1362, 0x3f13a2, 0x3f13e2, 0x3f1422, 0x3f1462, 0x3f14a2, 0x3f14e2, 0x3f1522,
-    0x3f1562, 0x3f15a2, 0x3f15e2, 0x3f1622, 0x3f1662, 0x3f16a2, 0x3f16e2, 0x3f1722, 0x3f1762,
-    0x3f17a3, 0x3f17e3, 0x3f1823, 0x3f1863, 0x3f18a3, 0x3f18e3, 0x3f1922, 0x3f1962, 0x3f19a2,
-    0x3f19e2, 0x3f1a22, 0x3f1a62, 0x3f1aa2, 0x3f1ae2, 0x3f1b22, 0x3f1b62, 0x3f1ba2, 0x3f1be2,
-    0x3f1c22, 0x3f1c62, 0x3f1ca2, 0x3f1ce2, 0x3f1d22, 0x3f1d62, 0x3f1da2, 0x3f1de2, 0x3f1e22,
-    0x3f1e62, 0x3f1ea2, 0x3f1ee2, 0x3f1f22, 0x3f1f62, 0x3f1fa2, 0x3f1fe2, 0x3f2022, 0x3f2062,
-    0x3f20a2, 0x3f20e2, 0x3f2122, 0x3f2162, 0x3f21a2, 0x3f21e2, 0x3f2222, 0x3f2262, 0x3f22a2,
-    0x3f22e2, 0x3f2322, 0x3f2362, 0x3f23a2, 0x3f23e2, 0x3f2422, 0x3f2462, 0x3f24a2, 0x3f24e2,
-    0x3f2522, 0x3f2562, 0x3f25a2, 0x3f25e2, 0x3f2622, 0x3f2662, 0x3f26a2, 0x3f26e2, 0x3f2722,
-    0x3f2762, 0x3f27a2, 0x3f27e2, 0x3f2822, 0x3f2862, 0x3f28a2, 0x3f28e2, 0x3f2922, 0x3f2962,
-    0x3f29a2, 0x3f29e2, 0x3f2a22, 0x3f2a62, 0x3f2aa2, 0x3f2ae2, 0x3f2b22, 0x3f2b62, 0x3f2ba2,
-    0x3f2be2, 0x3f2c22, 0x3f2c62, 0x3f2ca2, 0x3f2ce2, 0x3f2d22, 0x3f2d62, 0x3f2da2, 0x3f2de2,
-    0x3f2e22, 0x3f2e62, 0x3f2ea2, 0x3f2ee2, 0x3f2f22, 0x3f2f62, 0x3f2fa2, 0x3f2fe2, 0x3f3022,
-    0x3f3062, 0x3f30a2, 0x3f30e2, 0x3f3122, 0x3f3162, 0x3f31a2, 0x3f31e2, 0x3f3222, 0x3f3262,
-    0x3f32a2, 0x3f32e2, 0x3f3322, 0x3f3362, 0x3f33a2, 0x3f33e2, 0x3f3422, 0x3f3462, 0x3f34a2,
-    0x3f34e2, 0x3f3522, 0x3f3562, 0x3f35a2, 0x3f35e2, 0x3f3622, 0x3f3662, 0x3f36a2, 0x3f36e2,
-    0x3f3722, 0x3f3762, 0x3f37a2, 0x3f37e2, 0x3f3822, 0x3f3862, 0x3f38a2, 0x3f38e2, 0x3f3922,
-    0x3f3962, 0x3f39a2, 0x3f39e2, 0x3f3a22, 0x3f3a62, 0x3f3aa2, 0x3f3ae2, 0x3f3b22, 0x3f3b62,
-    0x3f3ba2, 0x3f3be2, 0x3f3c22, 0x3f3c62, 0x3f3ca3, 0x3f3ce3, 0x3f3d23, 0x3f3d62, 0x3f3da2,
-    0x3f3de2, 0x3f3e22, 0x3f3e62, 0x3f3ea2, 0x3f3ee2, 0x3f3f22, 0x3f3f62, 0x3f3fa2, 0x3f3fe2,
-    0x3f4022, 0x3f4062, 0x3f40a2, 0x3f40e2, 0x3f4122, 0x3f4162, 0x3f41a2, 0x3f41e2, 0x3f4222,
-    0x3f4262, 0x3f42a2, 0x3f42e2, 0x3f4322, 0x3f4362, 0x3f43a2, 0x3f43e2, 0x3f4422, 0x3f4462,
-    0x3f44a2, 0x3f44e2, 0x3f4522, 0x3f4562, 0x3f45a2, 0x3f45e2, 0x3f4622, 0x3f4662, 0x3f46a2,
-    0x3f46e2, 0x3f4722, 0x3f4762, 0x3f47a2, 0x3f47e2, 0x3f4822, 0x3f4862, 0x3f48a2, 0x3f48e2,
-    0x3f4922, 0x3f4962, 0x3f49a2, 0x3f49e2, 0x3f4a22, 0x3f4a62, 0x3f4aa2, 0x3f4ae2, 0x3f4b22,
-    0x3f4b62, 0x3f4ba2, 0x3f4be2, 0x3f4c22, 0x3f4c62, 0x3f4ca2, 0x3f4ce2, 0x3f4d22, 0x3f4d62,
-    0x3f4da2, 0x3f4de2, 0x3f4e22, 0x3f4e62, 0x3f4ea2, 0x3f4ee2, 0x3f4f22, 0x3f4f62, 0x3f5423,
-    0x3f5463, 0x3f54a3, 0x3f54e3, 0x3f5523, 0x3f5563, 0x3f55a3, 0x3f55e3, 0x3f5623, 0x3f5663,
-    0x3f56a3, 0x3f56e3, 0x3f5723, 0x3f5763, 0x3f57a3, 0x3f57e3, 0x3f5823, 0x3f5863, 0x3f58a3,
-    0x3f58e3, 0x3f5923, 0x3f5963, 0x3f59a3, 0x3f59e3, 0x3f5a23, 0x3f5a63, 0x3f5aa3, 0x3f5ae3,
-    0x3f5b23, 0x3f5b63, 0x3f5ba3, 0x3f5be3, 0x3f5c23, 0x3f5c63, 0x3f5ca3, 0x3f5ce3, 0x3f5d23,
-    0x3f5d63, 0x3f5da3, 0x3f5de3, 0x3f5e23, 0x3f5e63, 0x3f5ea3, 0x3f5ee3, 0x3f5f23, 0x3f5f63,
-    0x3f5fa3, 0x3f5fe3, 0x3f6023, 0x3f6063, 0x3f60a3, 0x3f60e3, 0x3f6123, 0x3f6163, 0x3f61a3,
-    0x3f61e3, 0x3f6223, 0x3f6263, 0x3f62a3, 0x3f62e3, 0x3f6323, 0x3f6363, 0x3f63a3, 0x3f63e3,
-    0x3f64a3, 0x3f64e3, 0x3f6523, 0x3f6563, 0x3f65a3, 0x3f65e3, 0x3f6623, 0x3f6663, 0x3f66a3,
-    0x3f66e3, 0x3f6723, 0x3f6763, 0x3f67a3, 0x3f67e3, 0x3f6823, 0x3f6863, 0x3f68a3, 0x3f68e3,
-    0x3f6923, 0x3f6963, 0x3f69a3, 0x3f69e3, 0x3f6a23, 0x3f6a63, 0x3f6aa3, 0x3f6ae3, 0x3f6b23,
-    0x3f6b63, 0x3f6ba3, 0x3f6be3, 0x3f6c23, 0x3f6c63, 0x3f6ca3, 0x3f6ce3, 0x3f6d23, 0x3f6d63,
-    0x3f6da3, 0x3f6de3, 0x3f6e23, 0x3f6e63, 0x3f6ea3, 0x3f6ee3, 0x3f6f23, 0x3f6f63, 0x3f6fa3,
-    0x3f6fe3, 0x3f7023, 0x3f7063, 0x3f70a3, 0x3f70e3, 0x3f7123, 0x3f7163, 0x3f71a3, 0x3f71e3,
-    0x3f7c23, 0x3f7c63, 0x3f7ca4, 0x3f7ce4, 0x3f7d24, 0x3f7d64, 0x3f7da4, 0x3f7de4, 0x3f7e24,
-    0x3f7e63, 0x3f7eb2, 0x3f7ee8, 0x3f7f24, 0x3f8421, 0x3f8461, 0x3f84a1, 0x3f84e1, 0x3f8521,
-    0x3f8561, 0x3f85a1, 0x3f85e1, 0x3f8621, 0x3f8661, 0x3f8c21, 0x3f8c61, 0x3f8ca1, 0x3f8ce1,
-    0x3f8d21, 0x3f8d61, 0x3f8da1, 0x3f8de1, 0x3f8e21, 0x3f8e61, 0x3f8ea1, 0x3f8ee1, 0x3f8f21,
-    0x3f8f61, 0x3f8fa1, 0x3f8fe1, 0x3f9021, 0x3f9061, 0x3f90a1, 0x3f90e1, 0x3f9121, 0x3f91e1,
-    0x3f9221, 0x3f9261, 0x3f92a1, 0x3f92e1, 0x3f9321, 0x3f9361, 0x3f93a1, 0x3f93e1, 0x3f9421,
-    0x3f9461, 0x3f94a1, 0x3f9521, 0x3f9561, 0x3f95a1, 0x3f95e1, 0x3f9621, 0x3f9661, 0x3f96a1,
-    0x3f96e1, 0x3f9721, 0x3f9761, 0x3f97a1, 0x3f97e1, 0x3f9821, 0x3f9861, 0x3f98a1, 0x3f98e1,
-    0x3f9921, 0x3f9961, 0x3f99a1, 0x3f9a21, 0x3f9a61, 0x3f9aa1, 0x3f9ae1, 0x3f9c22, 0x3f9c62,
-    0x3f9ca2, 0x3f9d22, 0x3f9da2, 0x3f9de2, 0x3f9e22, 0x3f9e62, 0x3f9ea2, 0x3f9ee2, 0x3f9f22,
-    0x3f9f62, 0x3f9fa2, 0x3f9fe2, 0x3fa021, 0x3fa061, 0x3fa0a1, 0x3fa0e1, 0x3fa121, 0x3fa161,
-    0x3fa1a1, 0x3fa1e1, 0x3fa221, 0x3fa261, 0x3fa2a1, 0x3fa2e1, 0x3fa321, 0x3fa361, 0x3fa3a1,
-    0x3fa3e1, 0x3fa421, 0x3fa461, 0x3fa4a1, 0x3fa4e1, 0x3fa521, 0x3fa561, 0x3fa5a1, 0x3fa5e1,
-    0x3fa621, 0x3fa661, 0x3fa6a1, 0x3fa6e1, 0x3fa721, 0x3fa761, 0x3fa7a1, 0x3fa7e1, 0x3fa821,
-    0x3fa861, 0x3fa8a1, 0x3fa8e1, 0x3fa921, 0x3fa961, 0x3fa9a1, 0x3fa9e1, 0x3faa21, 0x3faa61,
-    0x3faaa1, 0x3faae1, 0x3fab21, 0x3fab61, 0x3faba1, 0x3fabe1, 0x3fac21, 0x3fac61, 0x3faca1,
-    0x3face1, 0x3fad21, 0x3fad61, 0x3fada1, 0x3fade1, 0x3fae21, 0x3fae61, 0x3faea1, 0x3faee1,
-    0x3faf21, 0x3faf61, 0x3fafa1, 0x3fafe1, 0x3fb021, 0x3fb061, 0x3fb0a1, 0x3fb0e1, 0x3fb121,
-    0x3fb161, 0x3fb1a1, 0x3fb1e1, 0x3fb221, 0x3fb261, 0x3fb2a1, 0x3fb2e1, 0x3fb321, 0x3fb361,
-    0x3fb3a1, 0x3fb3e1, 0x3fb421, 0x3fb461, 0x3fb4a1, 0x3fb4e1, 0x3fb521, 0x3fb561, 0x3fb5a1,
-    0x3fb5e1, 0x3fb621, 0x3fb661, 0x3fb6a1, 0x3fb6e1, 0x3fb721, 0x3fb761, 0x3fb7a1, 0x3fb7e1,
-    0x3fb821, 0x3fb861, 0x3fb8a1, 0x3fb8e1, 0x3fb921, 0x3fb961, 0x3fb9a1, 0x3fb9e1, 0x3fba21,
-    0x3fba61, 0x3fbaa1, 0x3fbae1, 0x3fbb21, 0x3fbb61, 0x3fbba1, 0x3fbbe1, 0x3fbc21, 0x3fbc61,
-    0x3fbca1, 0x3fbce1, 0x3fbd21, 0x3fbd62, 0x3fbda2, 0x3fbde2, 0x3fbe22, 0x3fbe62, 0x3fbea2,
-    0x3fbee2, 0x3fbf22, 0x3fc061, 0x3fc0a1, 0x3fc0e1, 0x3fc121, 0x3fc161, 0x3fc1a1, 0x3fc1e1,
-    0x3fc221, 0x3fc261, 0x3fc2a1, 0x3fc2e1, 0x3fc321, 0x3fc361, 0x3fc3a1, 0x3fc3e1, 0x3fc421,
-    0x3fc461, 0x3fc4a1, 0x3fc4e1, 0x3fc521, 0x3fc561, 0x3fc5a1, 0x3fc5e1, 0x3fc621, 0x3fc661,
-    0x3fc6a1, 0x3fc6e1, 0x3fc721, 0x3fc761, 0x3fc7a1, 0x3fc7e1, 0x3fc821, 0x3fc861, 0x3fc8a1,
-    0x3fc8e1, 0x3fc921, 0x3fc961, 0x3fc9a1, 0x3fc9e1, 0x3fca21, 0x3fca61, 0x3fcaa1, 0x3fcae1,
-    0x3fcb21, 0x3fcb61, 0x3fcba1, 0x3fcbe1, 0x3fcc21, 0x3fcc61, 0x3fcca1, 0x3fcce1, 0x3fcd21,
-    0x3fcd61, 0x3fcda1, 0x3fcde1, 0x3fce21, 0x3fce61, 0x3fcea1, 0x3fcee1, 0x3fcf21, 0x3fcf61,
-    0x3fcfa1, 0x3fcfe1, 0x3fd021, 0x3fd061, 0x3fd0a1, 0x3fd0e1, 0x3fd121, 0x3fd161, 0x3fd1a1,
-    0x3fd1e1, 0x3fd221, 0x3fd261, 0x3fd2a1, 0x3fd2e1, 0x3fd321, 0x3fd361, 0x3fd3a1, 0x3fd3e1,
-    0x3fd421, 0x3fd461, 0x3fd4a1, 0x3fd4e1, 0x3fd521, 0x3fd561, 0x3fd5a1, 0x3fd5e1, 0x3fd621,
-    0x3fd661, 0x3fd6a1, 0x3fd6e1, 0x3fd721, 0x3fd761, 0x3fd7a1, 0x3fd7e1, 0x3fd821, 0x3fd861,
-    0x3fd8a1, 0x3fd8e1, 0x3fd921, 0x3fd961, 0x3fd9a1, 0x3fd9e1, 0x3fda21, 0x3fda61, 0x3fdaa1,
-    0x3fdae1, 0x3fdb21, 0x3fdb61, 0x3fdba1, 0x3fdbe1, 0x3fdc21, 0x3fdc61, 0x3fdca1, 0x3fdce1,
-    0x3fdd21, 0x3fdd61, 0x3fdda1, 0x3fdde1, 0x3fde21, 0x3fde61, 0x3fdea1, 0x3fdee1, 0x3fdf21,
-    0x3fdf61, 0x3fdfa1, 0x3fdfe1, 0x3fe021, 0x3fe061, 0x3fe0a1, 0x3fe0e1, 0x3fe121, 0x3fe161,
-    0x3fe1a1, 0x3fe1e1, 0x3fe221, 0x3fe261, 0x3fe2a1, 0x3fe2e1, 0x3fe321, 0x3fe361, 0x3fe3a1,
-    0x3fe3e1, 0x3fe421, 0x3fe461, 0x3fe4a1, 0x3fe4e1, 0x3fe521, 0x3fe561, 0x3fe5a1, 0x3fe5e1,
-    0x3fe621, 0x3fe661, 0x3fe6a1, 0x3fe6e1, 0x3fe721, 0x3fe761, 0x3fe7a1, 0x3fe7e1, 0x3fe821,
-    0x3fe861, 0x3fe8a1, 0x3fe8e1, 0x3fe921, 0x3fe961, 0x3fe9a1, 0x3fe9e1, 0x3fea21, 0x3fea61,
-    0x3feaa1, 0x3feae1, 0x3feb21, 0x3feb61, 0x3feba1, 0x3febe1, 0x3fec21, 0x3fec61, 0x3feca1,
-    0x3fece1, 0x3fed21, 0x3fed61, 0x3feda1, 0x3fede1, 0x3fee21, 0x3fee61, 0x3feea1, 0x3feee1,
-    0x3fef21, 0x3fef61, 0x3fefa1, 0x3ff0a1, 0x3ff0e1, 0x3ff121, 0x3ff161, 0x3ff1a1, 0x3ff1e1,
-    0x3ff2a1, 0x3ff2e1, 0x3ff321, 0x3ff361, 0x3ff3a1, 0x3ff3e1, 0x3ff4a1, 0x3ff4e1, 0x3ff521,
-    0x3ff561, 0x3ff5a1, 0x3ff5e1, 0x3ff6a1, 0x3ff6e1, 0x3ff721, 0x3ff821, 0x3ff861, 0x3ff8a1,
-    0x3ff8e1, 0x3ff921, 0x3ff961, 0x3ff9a1, 0x3ffa21, 0x3ffa61, 0x3ffaa1, 0x3ffae1, 0x3ffb21,
-    0x3ffb61, 0x3ffba1, 0x41e061, 0x41e0a1, 0x41e0e1, 0x41e121, 0x41e161, 0x41e1e1, 0x41e221,
-    0x41e261, 0x41e2a1, 0x41e2e1, 0x41e321, 0x41e361, 0x41e3a1, 0x41e3e1, 0x41e421, 0x41e461,
-    0x41e4a1, 0x41e4e1, 0x41e521, 0x41e561, 0x41e5a1, 0x41e5e1, 0x41e621, 0x41e661, 0x41e6a1,
-    0x41e6e1, 0x41e721, 0x41e761, 0x41e7a1, 0x41e7e1, 0x41e821, 0x41e861, 0x41e8a1, 0x41e8e1,
-    0x41e921, 0x41e961, 0x41e9a1, 0x41e9e1, 0x41ea21, 0x41ea61, 0x41eaa1, 0x41eae1, 0x41eb21,
-    0x41eb61, 0x41eba1, 0x41ebe1, 0x41ec21, 0x41eca1, 0x41ece1, 0x41ed21, 0x41ed61, 0x41eda1,
-    0x41ede1, 0x41ee21, 0x41ee61, 0x41eea1, 0x442682, 0x442702, 0x442ac2, 0x444b82, 0x444bc2,
-    0x44d2c2, 0x44d302, 0x452ec2, 0x452f02, 0x452f82, 0x456e82, 0x456ec2, 0x464e02, 0x745782,
-    0x7457c2, 0x745802, 0x745842, 0x745882, 0x7458c2, 0x745902, 0x746ec2, 0x746f02, 0x746f42,
-    0x746f82, 0x746fc2, 0x747002, 0x750021, 0x750061, 0x7500a1, 0x7500e1, 0x750121, 0x750161,
-    0x7501a1, 0x7501e1, 0x750221, 0x750261, 0x7502a1, 0x7502e1, 0x750321, 0x750361, 0x7503a1,
-    0x7503e1, 0x750421, 0x750461, 0x7504a1, 0x7504e1, 0x750521, 0x750561, 0x7505a1, 0x7505e1,
-    0x750621, 0x750661, 0x7506a1, 0x7506e1, 0x750721, 0x750761, 0x7507a1, 0x7507e1, 0x750821,
-    0x750861, 0x7508a1, 0x7508e1, 0x750921, 0x750961, 0x7509a1, 0x7509e1, 0x750a21, 0x750a61,
-    0x750aa1, 0x750ae1, 0x750b21, 0x750b61, 0x750ba1, 0x750be1, 0x750c21, 0x750c61, 0x750ca1,
-    0x750ce1, 0x750d21, 0x750d61, 0x750da1, 0x750de1, 0x750e21, 0x750e61, 0x750ea1, 0x750ee1,
-    0x750f21, 0x750f61, 0x750fa1, 0x750fe1, 0x751021, 0x751061, 0x7510a1, 0x7510e1, 0x751121,
-    0x751161, 0x7511a1, 0x7511e1, 0x751221, 0x751261, 0x7512a1, 0x7512e1, 0x751321, 0x751361,
-    0x7513a1, 0x7513e1, 0x751421, 0x751461, 0x7514a1, 0x7514e1, 0x751521, 0x7515a1, 0x7515e1,
-    0x751621, 0x751661, 0x7516a1, 0x7516e1, 0x751721, 0x751761, 0x7517a1, 0x7517e1, 0x751821,
-    0x751861, 0x7518a1, 0x7518e1, 0x751921, 0x751961, 0x7519a1, 0x7519e1, 0x751a21, 0x751a61,
-    0x751aa1, 0x751ae1, 0x751b21, 0x751b61, 0x751ba1, 0x751be1, 0x751c21, 0x751c61, 0x751ca1,
-    0x751ce1, 0x751d21, 0x751d61, 0x751da1, 0x751de1, 0x751e21, 0x751e61, 0x751ea1, 0x751ee1,
-    0x751f21, 0x751f61, 0x751fa1, 0x751fe1, 0x752021, 0x752061, 0x7520a1, 0x7520e1, 0x752121,
-    0x752161, 0x7521a1, 0x7521e1, 0x752221, 0x752261, 0x7522a1, 0x7522e1, 0x752321, 0x752361,
-    0x7523a1, 0x7523e1, 0x752421, 0x752461, 0x7524a1, 0x7524e1, 0x752521, 0x752561, 0x7525a1,
-    0x7525e1, 0x752621, 0x752661, 0x7526a1, 0x7526e1, 0x752721, 0x7527a1, 0x7527e1, 0x7528a1,
-    0x752961, 0x7529a1, 0x752a61, 0x752aa1, 0x752ae1, 0x752b21, 0x752ba1, 0x752be1, 0x752c21,
-    0x752c61, 0x752ca1, 0x752ce1, 0x752d21, 0x752d61, 0x752da1, 0x752de1, 0x752e21, 0x752e61,
-    0x752ee1, 0x752f61, 0x752fa1, 0x752fe1, 0x753021, 0x753061, 0x7530a1, 0x7530e1, 0x753161,
-    0x7531a1, 0x7531e1, 0x753221, 0x753261, 0x7532a1, 0x7532e1, 0x753321, 0x753361, 0x7533a1,
-    0x7533e1, 0x753421, 0x753461, 0x7534a1, 0x7534e1, 0x753521, 0x753561, 0x7535a1, 0x7535e1,
-    0x753621, 0x753661, 0x7536a1, 0x7536e1, 0x753721, 0x753761, 0x7537a1, 0x7537e1, 0x753821,
-    0x753861, 0x7538a1, 0x7538e1, 0x753921, 0x753961, 0x7539a1, 0x7539e1, 0x753a21, 0x753a61,
-    0x753aa1, 0x753ae1, 0x753b21, 0x753b61, 0x753ba1, 0x753be1, 0x753c21, 0x753c61, 0x753ca1,
-    0x753ce1, 0x753d21, 0x753d61, 0x753da1, 0x753de1, 0x753e21, 0x753e61, 0x753ea1, 0x753ee1,
-    0x753f21, 0x753f61, 0x753fa1, 0x753fe1, 0x754021, 0x754061, 0x7540a1, 0x7540e1, 0x754121,
-    0x754161, 0x7541e1, 0x754221, 0x754261, 0x7542a1, 0x754361, 0x7543a1, 0x7543e1, 0x754421,
-    0x754461, 0x7544a1, 0x7544e1, 0x754521, 0x7545a1, 0x7545e1, 0x754621, 0x754661, 0x7546a1,
-    0x7546e1, 0x754721, 0x7547a1, 0x7547e1, 0x754821, 0x754861, 0x7548a1, 0x7548e1, 0x754921,
-    0x754961, 0x7549a1, 0x7549e1, 0x754a21, 0x754a61, 0x754aa1, 0x754ae1, 0x754b21, 0x754b61,
-    0x754ba1, 0x754be1, 0x754c21, 0x754c61, 0x754ca1, 0x754ce1, 0x754d21, 0x754d61, 0x754da1,
-    0x754de1, 0x754e21, 0x754e61, 0x754ee1, 0x754f21, 0x754f61, 0x754fa1, 0x755021, 0x755061,
-    0x7550a1, 0x7550e1, 0x755121, 0x7551a1, 0x7552a1, 0x7552e1, 0x755321, 0x755361, 0x7553a1,
-    0x7553e1, 0x755421, 0x7554a1, 0x7554e1, 0x755521, 0x755561, 0x7555a1, 0x7555e1, 0x755621,
-    0x755661, 0x7556a1, 0x7556e1, 0x755721, 0x755761, 0x7557a1, 0x7557e1, 0x755821, 0x755861,
-    0x7558a1, 0x7558e1, 0x755921, 0x755961, 0x7559a1, 0x7559e1, 0x755a21, 0x755a61, 0x755aa1,
-    0x755ae1, 0x755b21, 0x755b61, 0x755ba1, 0x755be1, 0x755c21, 0x755c61, 0x755ca1, 0x755ce1,
-    0x755d21, 0x755d61, 0x755da1, 0x755de1, 0x755e21, 0x755e61, 0x755ea1, 0x755ee1, 0x755f21,
-    0x755f61, 0x755fa1, 0x755fe1, 0x756021, 0x756061, 0x7560a1, 0x7560e1, 0x756121, 0x756161,
-    0x7561a1, 0x7561e1, 0x756221, 0x756261, 0x7562a1, 0x7562e1, 0x756321, 0x756361, 0x7563a1,
-    0x7563e1, 0x756421, 0x756461, 0x7564a1, 0x7564e1, 0x756521, 0x756561, 0x7565a1, 0x7565e1,
-    0x756621, 0x756661, 0x7566a1, 0x7566e1, 0x756721, 0x756761, 0x7567a1, 0x7567e1, 0x756821,
-    0x756861, 0x7568a1, 0x7568e1, 0x756921, 0x756961, 0x7569a1, 0x7569e1, 0x756a21, 0x756a61,
-    0x756aa1, 0x756ae1, 0x756b21, 0x756b61, 0x756ba1, 0x756be1, 0x756c21, 0x756c61, 0x756ca1,
-    0x756ce1, 0x756d21, 0x756d61, 0x756da1, 0x756de1, 0x756e21, 0x756e61, 0x756ea1, 0x756ee1,
-    0x756f21, 0x756f61, 0x756fa1, 0x756fe1, 0x757021, 0x757061, 0x7570a1, 0x7570e1, 0x757121,
-    0x757161, 0x7571a1, 0x7571e1, 0x757221, 0x757261, 0x7572a1, 0x7572e1, 0x757321, 0x757361,
-    0x7573a1, 0x7573e1, 0x757421, 0x757461, 0x7574a1, 0x7574e1, 0x757521, 0x757561, 0x7575a1,
-    0x7575e1, 0x757621, 0x757661, 0x7576a1, 0x7576e1, 0x757721, 0x757761, 0x7577a1, 0x7577e1,
-    0x757821, 0x757861, 0x7578a1, 0x7578e1, 0x757921, 0x757961, 0x7579a1, 0x7579e1, 0x757a21,
-    0x757a61, 0x757aa1, 0x757ae1, 0x757b21, 0x757b61, 0x757ba1, 0x757be1, 0x757c21, 0x757c61,
-    0x757ca1, 0x757ce1, 0x757d21, 0x757d61, 0x757da1, 0x757de1, 0x757e21, 0x757e61, 0x757ea1,
-    0x757ee1, 0x757f21, 0x757f61, 0x757fa1, 0x757fe1, 0x758021, 0x758061, 0x7580a1, 0x7580e1,
-    0x758121, 0x758161, 0x7581a1, 0x7581e1, 0x758221, 0x758261, 0x7582a1, 0x7582e1, 0x758321,
-    0x758361, 0x7583a1, 0x7583e1, 0x758421, 0x758461, 0x7584a1, 0x7584e1, 0x758521, 0x758561,
-    0x7585a1, 0x7585e1, 0x758621, 0x758661, 0x7586a1, 0x7586e1, 0x758721, 0x758761, 0x7587a1,
-    0x7587e1, 0x758821, 0x758861, 0x7588a1, 0x7588e1, 0x758921, 0x758961, 0x7589a1, 0x7589e1,
-    0x758a21, 0x758a61, 0x758aa1, 0x758ae1, 0x758b21, 0x758b61, 0x758ba1, 0x758be1, 0x758c21,
-    0x758c61, 0x758ca1, 0x758ce1, 0x758d21, 0x758d61, 0x758da1, 0x758de1, 0x758e21, 0x758e61,
-    0x758ea1, 0x758ee1, 0x758f21, 0x758f61, 0x758fa1, 0x758fe1, 0x759021, 0x759061, 0x7590a1,
-    0x7590e1, 0x759121, 0x759161, 0x7591a1, 0x7591e1, 0x759221, 0x759261, 0x7592a1, 0x7592e1,
-    0x759321, 0x759361, 0x7593a1, 0x7593e1, 0x759421, 0x759461, 0x7594a1, 0x7594e1, 0x759521,
-    0x759561, 0x7595a1, 0x7595e1, 0x759621, 0x759661, 0x7596a1, 0x7596e1, 0x759721, 0x759761,
-    0x7597a1, 0x7597e1, 0x759821, 0x759861, 0x7598a1, 0x7598e1, 0x759921, 0x759961, 0x7599a1,
-    0x7599e1, 0x759a21, 0x759a61, 0x759aa1, 0x759ae1, 0x759b21, 0x759b61, 0x759ba1, 0x759be1,
-    0x759c21, 0x759c61, 0x759ca1, 0x759ce1, 0x759d21, 0x759d61, 0x759da1, 0x759de1, 0x759e21,
-    0x759e61, 0x759ea1, 0x759ee1, 0x759f21, 0x759f61, 0x759fa1, 0x759fe1, 0x75a021, 0x75a061,
-    0x75a0a1, 0x75a0e1, 0x75a121, 0x75a161, 0x75a1a1, 0x75a1e1, 0x75a221, 0x75a261, 0x75a2a1,
-    0x75a2e1, 0x75a321, 0x75a361, 0x75a3a1, 0x75a3e1, 0x75a421, 0x75a461, 0x75a4a1, 0x75a4e1,
-    0x75a521, 0x75a561, 0x75a5a1, 0x75a5e1, 0x75a621, 0x75a661, 0x75a6a1, 0x75a6e1, 0x75a721,
-    0x75a761, 0x75a7a1, 0x75a7e1, 0x75a821, 0x75a861, 0x75a8a1, 0x75a8e1, 0x75a921, 0x75a961,
-    0x75aa21, 0x75aa61, 0x75aaa1, 0x75aae1, 0x75ab21, 0x75ab61, 0x75aba1, 0x75abe1, 0x75ac21,
-    0x75ac61, 0x75aca1, 0x75ace1, 0x75ad21, 0x75ad61, 0x75ada1, 0x75ade1, 0x75ae21, 0x75ae61,
-    0x75aea1, 0x75aee1, 0x75af21, 0x75af61, 0x75afa1, 0x75afe1, 0x75b021, 0x75b061, 0x75b0a1,
-    0x75b0e1, 0x75b121, 0x75b161, 0x75b1a1, 0x75b1e1, 0x75b221, 0x75b261, 0x75b2a1, 0x75b2e1,
-    0x75b321, 0x75b361, 0x75b3a1, 0x75b3e1, 0x75b421, 0x75b461, 0x75b4a1, 0x75b4e1, 0x75b521,
-    0x75b561, 0x75b5a1, 0x75b5e1, 0x75b621, 0x75b661, 0x75b6a1, 0x75b6e1, 0x75b721, 0x75b761,
-    0x75b7a1, 0x75b7e1, 0x75b821, 0x75b861, 0x75b8a1, 0x75b8e1, 0x75b921, 0x75b961, 0x75b9a1,
-    0x75b9e1, 0x75ba21, 0x75ba61, 0x75baa1, 0x75bae1, 0x75bb21, 0x75bb61, 0x75bba1, 0x75bbe1,
-    0x75bc21, 0x75bc61, 0x75bca1, 0x75bce1, 0x75bd21, 0x75bd61, 0x75bda1, 0x75bde1, 0x75be21,
-    0x75be61, 0x75bea1, 0x75bee1, 0x75bf21, 0x75bf61, 0x75bfa1, 0x75bfe1, 0x75c021, 0x75c061,
-    0x75c0a1, 0x75c0e1, 0x75c121, 0x75c161, 0x75c1a1, 0x75c1e1, 0x75c221, 0x75c261, 0x75c2a1,
-    0x75c2e1, 0x75c321, 0x75c361, 0x75c3a1, 0x75c3e1, 0x75c421, 0x75c461, 0x75c4a1, 0x75c4e1,
-    0x75c521, 0x75c561, 0x75c5a1, 0x75c5e1, 0x75c621, 0x75c661, 0x75c6a1, 0x75c6e1, 0x75c721,
-    0x75c761, 0x75c7a1, 0x75c7e1, 0x75c821, 0x75c861, 0x75c8a1, 0x75c8e1, 0x75c921, 0x75c961,
-    0x75c9a1, 0x75c9e1, 0x75ca21, 0x75ca61, 0x75caa1, 0x75cae1, 0x75cb21, 0x75cb61, 0x75cba1,
-    0x75cbe1, 0x75cc21, 0x75cc61, 0x75cca1, 0x75cce1, 0x75cd21, 0x75cd61, 0x75cda1, 0x75cde1,
-    0x75ce21, 0x75ce61, 0x75cea1, 0x75cee1, 0x75cf21, 0x75cf61, 0x75cfa1, 0x75cfe1, 0x75d021,
-    0x75d061, 0x75d0a1, 0x75d0e1, 0x75d121, 0x75d161, 0x75d1a1, 0x75d1e1, 0x75d221, 0x75d261,
-    0x75d2a1, 0x75d2e1, 0x75d321, 0x75d361, 0x75d3a1, 0x75d3e1, 0x75d421, 0x75d461, 0x75d4a1,
-    0x75d4e1, 0x75d521, 0x75d561, 0x75d5a1, 0x75d5e1, 0x75d621, 0x75d661, 0x75d6a1, 0x75d6e1,
-    0x75d721, 0x75d761, 0x75d7a1, 0x75d7e1, 0x75d821, 0x75d861, 0x75d8a1, 0x75d8e1, 0x75d921,
-    0x75d961, 0x75d9a1, 0x75d9e1, 0x75da21, 0x75da61, 0x75daa1, 0x75dae1, 0x75db21, 0x75db61,
-    0x75dba1, 0x75dbe1, 0x75dc21, 0x75dc61, 0x75dca1, 0x75dce1, 0x75dd21, 0x75dd61, 0x75dda1,
-    0x75dde1, 0x75de21, 0x75de61, 0x75dea1, 0x75dee1, 0x75df21, 0x75df61, 0x75dfa1, 0x75dfe1,
-    0x75e021, 0x75e061, 0x75e0a1, 0x75e0e1, 0x75e121, 0x75e161, 0x75e1a1, 0x75e1e1, 0x75e221,
-    0x75e261, 0x75e2a1, 0x75e2e1, 0x75e321, 0x75e361, 0x75e3a1, 0x75e3e1, 0x75e421, 0x75e461,
-    0x75e4a1, 0x75e4e1, 0x75e521, 0x75e561, 0x75e5a1, 0x75e5e1, 0x75e621, 0x75e661, 0x75e6a1,
-    0x75e6e1, 0x75e721, 0x75e761, 0x75e7a1, 0x75e7e1, 0x75e821, 0x75e861, 0x75e8a1, 0x75e8e1,
-    0x75e921, 0x75e961, 0x75e9a1, 0x75e9e1, 0x75ea21, 0x75ea61, 0x75eaa1, 0x75eae1, 0x75eb21,
-    0x75eb61, 0x75eba1, 0x75ebe1, 0x75ec21, 0x75ec61, 0x75eca1, 0x75ece1, 0x75ed21, 0x75ed61,
-    0x75eda1, 0x75ede1, 0x75ee21, 0x75ee61, 0x75eea1, 0x75eee1, 0x75ef21, 0x75ef61, 0x75efa1,
-    0x75efe1, 0x75f021, 0x75f061, 0x75f0a1, 0x75f0e1, 0x75f121, 0x75f161, 0x75f1a1, 0x75f1e1,
-    0x75f221, 0x75f261, 0x75f2a1, 0x75f2e1, 0x75f3a1, 0x75f3e1, 0x75f421, 0x75f461, 0x75f4a1,
-    0x75f4e1, 0x75f521, 0x75f561, 0x75f5a1, 0x75f5e1, 0x75f621, 0x75f661, 0x75f6a1, 0x75f6e1,
-    0x75f721, 0x75f761, 0x75f7a1, 0x75f7e1, 0x75f821, 0x75f861, 0x75f8a1, 0x75f8e1, 0x75f921,
-    0x75f961, 0x75f9a1, 0x75f9e1, 0x75fa21, 0x75fa61, 0x75faa1, 0x75fae1, 0x75fb21, 0x75fb61,
-    0x75fba1, 0x75fbe1, 0x75fc21, 0x75fc61, 0x75fca1, 0x75fce1, 0x75fd21, 0x75fd61, 0x75fda1,
-    0x75fde1, 0x75fe21, 0x75fe61, 0x75fea1, 0x75fee1, 0x75ff21, 0x75ff61, 0x75ffa1, 0x75ffe1,
-    0x7b8021, 0x7b8061, 0x7b80a1, 0x7b80e1, 0x7b8161, 0x7b81a1, 0x7b81e1, 0x7b8221, 0x7b8261,
-    0x7b82a1, 0x7b82e1, 0x7b8321, 0x7b8361, 0x7b83a1, 0x7b83e1, 0x7b8421, 0x7b8461, 0x7b84a1,
-    0x7b84e1, 0x7b8521, 0x7b8561, 0x7b85a1, 0x7b85e1, 0x7b8621, 0x7b8661, 0x7b86a1, 0x7b86e1,
-    0x7b8721, 0x7b8761, 0x7b87a1, 0x7b87e1, 0x7b8861, 0x7b88a1, 0x7b8921, 0x7b89e1, 0x7b8a61,
-    0x7b8aa1, 0x7b8ae1, 0x7b8b21, 0x7b8b61, 0x7b8ba1, 0x7b8be1, 0x7b8c21, 0x7b8c61, 0x7b8ca1,
-    0x7b8d21, 0x7b8d61, 0x7b8da1, 0x7b8de1, 0x7b8e61, 0x7b8ee1, 0x7b90a1, 0x7b91e1, 0x7b9261,
-    0x7b92e1, 0x7b9361, 0x7b93a1, 0x7b93e1, 0x7b9461, 0x7b94a1, 0x7b9521, 0x7b95e1, 0x7b9661,
-    0x7b96e1, 0x7b9761, 0x7b97e1, 0x7b9861, 0x7b98a1, 0x7b9921, 0x7b99e1, 0x7b9a21, 0x7b9a61,
-    0x7b9aa1, 0x7b9b21, 0x7b9b61, 0x7b9ba1, 0x7b9be1, 0x7b9c21, 0x7b9c61, 0x7b9ca1, 0x7b9d21,
-    0x7b9d61, 0x7b9da1, 0x7b9de1, 0x7b9e61, 0x7b9ea1, 0x7b9ee1, 0x7b9f21, 0x7b9fa1, 0x7ba021,
-    0x7ba061, 0x7ba0a1, 0x7ba0e1, 0x7ba121, 0x7ba161, 0x7ba1a1, 0x7ba1e1, 0x7ba221, 0x7ba261,
-    0x7ba2e1, 0x7ba321, 0x7ba361, 0x7ba3a1, 0x7ba3e1, 0x7ba421, 0x7ba461, 0x7ba4a1, 0x7ba4e1,
-    0x7ba521, 0x7ba561, 0x7ba5a1, 0x7ba5e1, 0x7ba621, 0x7ba661, 0x7ba6a1, 0x7ba6e1, 0x7ba861,
-    0x7ba8a1, 0x7ba8e1, 0x7ba961, 0x7ba9a1, 0x7ba9e1, 0x7baa21, 0x7baa61, 0x7baae1, 0x7bab21,
-    0x7bab61, 0x7baba1, 0x7babe1, 0x7bac21, 0x7bac61, 0x7baca1, 0x7bace1, 0x7bad21, 0x7bad61,
-    0x7bada1, 0x7bade1, 0x7bae21, 0x7bae61, 0x7baea1, 0x7baee1, 0x7c4022, 0x7c4062, 0x7c40a2,
-    0x7c40e2, 0x7c4122, 0x7c4162, 0x7c41a2, 0x7c41e2, 0x7c4222, 0x7c4262, 0x7c42a2, 0x7c4423,
-    0x7c4463, 0x7c44a3, 0x7c44e3, 0x7c4523, 0x7c4563, 0x7c45a3, 0x7c45e3, 0x7c4623, 0x7c4663,
-    0x7c46a3, 0x7c46e3, 0x7c4723, 0x7c4763, 0x7c47a3, 0x7c47e3, 0x7c4823, 0x7c4863, 0x7c48a3,
-    0x7c48e3, 0x7c4923, 0x7c4963, 0x7c49a3, 0x7c49e3, 0x7c4a23, 0x7c4a63, 0x7c4aa3, 0x7c4ae1,
-    0x7c4b21, 0x7c4b62, 0x7c4ba2, 0x7c4c21, 0x7c4c61, 0x7c4ca1, 0x7c4ce1, 0x7c4d21, 0x7c4d61,
-    0x7c4da1, 0x7c4de1, 0x7c4e21, 0x7c4e61, 0x7c4ea1, 0x7c4ee1, 0x7c4f21, 0x7c4f61, 0x7c4fa1,
-    0x7c4fe1, 0x7c5021, 0x7c5061, 0x7c50a1, 0x7c50e1, 0x7c5121, 0x7c5161, 0x7c51a1, 0x7c51e1,
-    0x7c5221, 0x7c5261, 0x7c52a2, 0x7c52e2, 0x7c5322, 0x7c5362, 0x7c53a3, 0x7c53e2, 0x7c5aa2,
-    0x7c5ae2, 0x7c5b22, 0x7c6422, 0x7c8022, 0x7c8062, 0x7c80a1, 0x7c8421, 0x7c8461, 0x7c84a1,
-    0x7c84e1, 0x7c8521, 0x7c8561, 0x7c85a1, 0x7c85e1, 0x7c8621, 0x7c8661, 0x7c86a1, 0x7c86e1,
-    0x7c8721, 0x7c8761, 0x7c87a1, 0x7c87e1, 0x7c8821, 0x7c8861, 0x7c88a1, 0x7c88e1, 0x7c8921,
-    0x7c8961, 0x7c89a1, 0x7c89e1, 0x7c8a21, 0x7c8a61, 0x7c8aa1, 0x7c8ae1, 0x7c8b21, 0x7c8b61,
-    0x7c8ba1, 0x7c8be1, 0x7c8c21, 0x7c8c61, 0x7c8ca1, 0x7c8ce1, 0x7c8d21, 0x7c8d61, 0x7c8da1,
-    0x7c8de1, 0x7c8e21, 0x7c8e61, 0x7c8ea1, 0x7c8ee1, 0x7c9023, 0x7c9063, 0x7c90a3, 0x7c90e3,
-    0x7c9123, 0x7c9163, 0x7c91a3, 0x7c91e3, 0x7c9223, 0x7c9421, 0x7c9461, 0x7efc21, 0x7efc61,
-    0x7efca1, 0x7efce1, 0x7efd21, 0x7efd61, 0x7efda1, 0x7efde1, 0x7efe21, 0x7efe61, 0xbe0001,
-    0xbe0041, 0xbe0081, 0xbe00c1, 0xbe0101, 0xbe0141, 0xbe0181, 0xbe01c1, 0xbe0201, 0xbe0241,
-    0xbe0281, 0xbe02c1, 0xbe0301, 0xbe0341, 0xbe0381, 0xbe03c1, 0xbe0401, 0xbe0441, 0xbe0481,
-    0xbe04c1, 0xbe0501, 0xbe0541, 0xbe0581, 0xbe05c1, 0xbe0601, 0xbe0641, 0xbe0681, 0xbe06c1,
-    0xbe0701, 0xbe0741, 0xbe0781, 0xbe07c1, 0xbe0801, 0xbe0841, 0xbe0881, 0xbe08c1, 0xbe0901,
-    0xbe0941, 0xbe0981, 0xbe09c1, 0xbe0a01, 0xbe0a41, 0xbe0a81, 0xbe0ac1, 0xbe0b01, 0xbe0b41,
-    0xbe0b81, 0xbe0bc1, 0xbe0c01, 0xbe0c41, 0xbe0c81, 0xbe0cc1, 0xbe0d01, 0xbe0d41, 0xbe0d81,
-    0xbe0dc1, 0xbe0e01, 0xbe0e41, 0xbe0e81, 0xbe0ec1, 0xbe0f01, 0xbe0f41, 0xbe0f81, 0xbe0fc1,
-    0xbe1001, 0xbe1041, 0xbe1081, 0xbe10c1, 0xbe1101, 0xbe1141, 0xbe1181, 0xbe11c1, 0xbe1201,
-    0xbe1241, 0xbe1281, 0xbe12c1, 0xbe1301, 0xbe1341, 0xbe1381, 0xbe13c1, 0xbe1401, 0xbe1441,
-    0xbe1481, 0xbe14c1, 0xbe1501, 0xbe1541, 0xbe1581, 0xbe15c1, 0xbe1601, 0xbe1641, 0xbe1681,
-    0xbe16c1, 0xbe1701, 0xbe1741, 0xbe1781, 0xbe17c1, 0xbe1801, 0xbe1841, 0xbe1881, 0xbe18c1,
-    0xbe1901, 0xbe1941, 0xbe1981, 0xbe19c1, 0xbe1a01, 0xbe1a41, 0xbe1a81, 0xbe1ac1, 0xbe1b01,
-    0xbe1b41, 0xbe1b81, 0xbe1bc1, 0xbe1c01, 0xbe1c41, 0xbe1c81, 0xbe1cc1, 0xbe1d01, 0xbe1d41,
-    0xbe1d81, 0xbe1dc1, 0xbe1e01, 0xbe1e41, 0xbe1e81, 0xbe1ec1, 0xbe1f01, 0xbe1f41, 0xbe1f81,
-    0xbe1fc1, 0xbe2001, 0xbe2041, 0xbe2081, 0xbe20c1, 0xbe2101, 0xbe2141, 0xbe2181, 0xbe21c1,
-    0xbe2201, 0xbe2241, 0xbe2281, 0xbe22c1, 0xbe2301, 0xbe2341, 0xbe2381, 0xbe23c1, 0xbe2401,
-    0xbe2441, 0xbe2481, 0xbe24c1, 0xbe2501, 0xbe2541, 0xbe2581, 0xbe25c1, 0xbe2601, 0xbe2641,
-    0xbe2681, 0xbe26c1, 0xbe2701, 0xbe2741, 0xbe2781, 0xbe27c1, 0xbe2801, 0xbe2841, 0xbe2881,
-    0xbe28c1, 0xbe2901, 0xbe2941, 0xbe2981, 0xbe29c1, 0xbe2a01, 0xbe2a41, 0xbe2a81, 0xbe2ac1,
-    0xbe2b01, 0xbe2b41, 0xbe2b81, 0xbe2bc1, 0xbe2c01, 0xbe2c41, 0xbe2c81, 0xbe2cc1, 0xbe2d01,
-    0xbe2d41, 0xbe2d81, 0xbe2dc1, 0xbe2e01, 0xbe2e41, 0xbe2e81, 0xbe2ec1, 0xbe2f01, 0xbe2f41,
-    0xbe2f81, 0xbe2fc1, 0xbe3001, 0xbe3041, 0xbe3081, 0xbe30c1, 0xbe3101, 0xbe3141, 0xbe3181,
-    0xbe31c1, 0xbe3201, 0xbe3241, 0xbe3281, 0xbe32c1, 0xbe3301, 0xbe3341, 0xbe3381, 0xbe33c1,
-    0xbe3401, 0xbe3441, 0xbe3481, 0xbe34c1, 0xbe3501, 0xbe3541, 0xbe3581, 0xbe35c1, 0xbe3601,
-    0xbe3641, 0xbe3681, 0xbe36c1, 0xbe3701, 0xbe3741, 0xbe3781, 0xbe37c1, 0xbe3801, 0xbe3841,
-    0xbe3881, 0xbe38c1, 0xbe3901, 0xbe3941, 0xbe3981, 0xbe39c1, 0xbe3a01, 0xbe3a41, 0xbe3a81,
-    0xbe3ac1, 0xbe3b01, 0xbe3b41, 0xbe3b81, 0xbe3bc1, 0xbe3c01, 0xbe3c41, 0xbe3c81, 0xbe3cc1,
-    0xbe3d01, 0xbe3d41, 0xbe3d81, 0xbe3dc1, 0xbe3e01, 0xbe3e41, 0xbe3e81, 0xbe3ec1, 0xbe3f01,
-    0xbe3f41, 0xbe3f81, 0xbe3fc1, 0xbe4001, 0xbe4041, 0xbe4081, 0xbe40c1, 0xbe4101, 0xbe4141,
-    0xbe4181, 0xbe41c1, 0xbe4201, 0xbe4241, 0xbe4281, 0xbe42c1, 0xbe4301, 0xbe4341, 0xbe4381,
-    0xbe43c1, 0xbe4401, 0xbe4441, 0xbe4481, 0xbe44c1, 0xbe4501, 0xbe4541, 0xbe4581, 0xbe45c1,
-    0xbe4601, 0xbe4641, 0xbe4681, 0xbe46c1, 0xbe4701, 0xbe4741, 0xbe4781, 0xbe47c1, 0xbe4801,
-    0xbe4841, 0xbe4881, 0xbe48c1, 0xbe4901, 0xbe4941, 0xbe4981, 0xbe49c1, 0xbe4a01, 0xbe4a41,
-    0xbe4a81, 0xbe4ac1, 0xbe4b01, 0xbe4b41, 0xbe4b81, 0xbe4bc1, 0xbe4c01, 0xbe4c41, 0xbe4c81,
-    0xbe4cc1, 0xbe4d01, 0xbe4d41, 0xbe4d81, 0xbe4dc1, 0xbe4e01, 0xbe4e41, 0xbe4e81, 0xbe4ec1,
-    0xbe4f01, 0xbe4f41, 0xbe4f81, 0xbe4fc1, 0xbe5001, 0xbe5041, 0xbe5081, 0xbe50c1, 0xbe5101,
-    0xbe5141, 0xbe5181, 0xbe51c1, 0xbe5201, 0xbe5241, 0xbe5281, 0xbe52c1, 0xbe5301, 0xbe5341,
-    0xbe5381, 0xbe53c1, 0xbe5401, 0xbe5441, 0xbe5481, 0xbe54c1, 0xbe5501, 0xbe5541, 0xbe5581,
-    0xbe55c1, 0xbe5601, 0xbe5641, 0xbe5681, 0xbe56c1, 0xbe5701, 0xbe5741, 0xbe5781, 0xbe57c1,
-    0xbe5801, 0xbe5841, 0xbe5881, 0xbe58c1, 0xbe5901, 0xbe5941, 0xbe5981, 0xbe59c1, 0xbe5a01,
-    0xbe5a41, 0xbe5a81, 0xbe5ac1, 0xbe5b01, 0xbe5b41, 0xbe5b81, 0xbe5bc1, 0xbe5c01, 0xbe5c41,
-    0xbe5c81, 0xbe5cc1, 0xbe5d01, 0xbe5d41, 0xbe5d81, 0xbe5dc1, 0xbe5e01, 0xbe5e41, 0xbe5e81,
-    0xbe5ec1, 0xbe5f01, 0xbe5f41, 0xbe5f81, 0xbe5fc1, 0xbe6001, 0xbe6041, 0xbe6081, 0xbe60c1,
-    0xbe6101, 0xbe6141, 0xbe6181, 0xbe61c1, 0xbe6201, 0xbe6241, 0xbe6281, 0xbe62c1, 0xbe6301,
-    0xbe6341, 0xbe6381, 0xbe63c1, 0xbe6401, 0xbe6441, 0xbe6481, 0xbe64c1, 0xbe6501, 0xbe6541,
-    0xbe6581, 0xbe65c1, 0xbe6601, 0xbe6641, 0xbe6681, 0xbe66c1, 0xbe6701, 0xbe6741, 0xbe6781,
-    0xbe67c1, 0xbe6801, 0xbe6841, 0xbe6881, 0xbe68c1, 0xbe6901, 0xbe6941, 0xbe6981, 0xbe69c1,
-    0xbe6a01, 0xbe6a41, 0xbe6a81, 0xbe6ac1, 0xbe6b01, 0xbe6b41, 0xbe6b81, 0xbe6bc1, 0xbe6c01,
-    0xbe6c41, 0xbe6c81, 0xbe6cc1, 0xbe6d01, 0xbe6d41, 0xbe6d81, 0xbe6dc1, 0xbe6e01, 0xbe6e41,
-    0xbe6e81, 0xbe6ec1, 0xbe6f01, 0xbe6f41, 0xbe6f81, 0xbe6fc1, 0xbe7001, 0xbe7041, 0xbe7081,
-    0xbe70c1, 0xbe7101, 0xbe7141, 0xbe7181, 0xbe71c1, 0xbe7201, 0xbe7241, 0xbe7281, 0xbe72c1,
-    0xbe7301, 0xbe7341, 0xbe7381, 0xbe73c1, 0xbe7401, 0xbe7441, 0xbe7481, 0xbe74c1, 0xbe7501,
-    0xbe7541, 0xbe7581, 0xbe75c1, 0xbe7601, 0xbe7641, 0xbe7681, 0xbe76c1, 0xbe7701, 0xbe7741,
-    0xbe7781, 0xbe77c1, 0xbe7801, 0xbe7841, 0xbe7881, 0xbe78c1, 0xbe7901, 0xbe7941, 0xbe7981,
-    0xbe79c1, 0xbe7a01, 0xbe7a41, 0xbe7a81, 0xbe7ac1, 0xbe7b01, 0xbe7b41, 0xbe7b81, 0xbe7bc1,
-    0xbe7c01, 0xbe7c41, 0xbe7c81, 0xbe7cc1, 0xbe7d01, 0xbe7d41, 0xbe7d81, 0xbe7dc1, 0xbe7e01,
-    0xbe7e41, 0xbe7e81, 0xbe7ec1, 0xbe7f01, 0xbe7f41, 0xbe7f81, 0xbe7fc1, 0xbe8001, 0xbe8041,
-    0xbe8081, 0xbe80c1, 0xbe8101, 0xbe8141, 0xbe8181, 0xbe81c1, 0xbe8201, 0xbe8241, 0xbe8281,
-    0xbe82c1, 0xbe8301, 0xbe8341, 0xbe8381, 0xbe83c1, 0xbe8401, 0xbe8441, 0xbe8481, 0xbe84c1,
-    0xbe8501, 0xbe8541, 0xbe8581, 0xbe85c1, 0xbe8601, 0xbe8641, 0xbe8681, 0xbe86c1, 0xbe8701,
-    0xbe8741,
-    // clang-format on
-};
-/// Where every 16th decomposition begins in decomposed_codes.
-inline constexpr std::uint16_t decomposition_starts[] = {
-    // clang-format off
-    0x0, 0x1c, 0x3c, 0x5c, 0x7c, 0x9c, 0xbc, 0xdc, 0xfc, 0x11c, 0x13c, 0x15c, 0x17b, 0x19b, 0x1bb,
-    0x1db, 0x1fb, 0x21b, 0x237, 0x24d, 0x267, 0x285, 0x29c, 0x2bc, 0x2dc, 0x2fc, 0x31c, 0x33c,
-    0x35c, 0x37b, 0x39b, 0x3b7, 0x3c7, 0x3d7, 0x3e7, 0x3f7, 0x407, 0x418, 0x438, 0x458, 0x478,
-    0x498, 0x4b8, 0x4d8, 0x4f8, 0x518, 0x538, 0x558, 0x578, 0x598, 0x5b8, 0x5d8, 0x5f8, 0x618,
-    0x638, 0x658, 0x678, 0x698, 0x6b8, 0x6d5, 0x6f1, 0x711, 0x731, 0x751, 0x76e, 0x78b, 0x7a9,
-    0x7c2, 0x7d7, 0x7f4, 0x804, 0x814, 0x82f, 0x843, 0x854, 0x86d, 0x899, 0x8b7, 0x8d6, 0x8f8,
-    0x918, 0x936, 0x94d, 0x97c, 0x9ac, 0x9db, 0xa0b, 0xa27, 0xa37, 0xa47, 0xa60, 0xa70, 0xa80,
-    0xa90, 0xaa0, 0xab0, 0xac0, 0xad0, 0xae0, 0xaf0, 0xb00, 0xb10, 0xb20, 0xb30, 0xb40, 0xb60,
-    0xb80, 0xba0, 0xbbe, 0xbce, 0xbde, 0xbee, 0xbfe, 0xc0e, 0xc1e, 0xc3a, 0xc72, 0xcb0, 0xce0,
-    0xd0a, 0xd2a, 0xd3c, 0xd61, 0xd71, 0xd81, 0xd91, 0xdb0, 0xdd5, 0xde5, 0xdf5, 0xe06, 0xe3f,
-    0xe7c, 0xeb0, 0xee4, 0xf1a, 0xf44, 0xf72, 0xf99, 0xfbc, 0xfe1, 0x1014, 0x1034, 0x1059, 0x1081,
-    0x10a8, 0x10d8, 0x10e8, 0x10f8, 0x1108, 0x1118, 0x1128, 0x1138, 0x1148, 0x1158, 0x1168, 0x1178,
-    0x1188, 0x1198, 0x11a8, 0x11b8, 0x11c8, 0x11d8, 0x11e8, 0x11f8, 0x1208, 0x1218, 0x1228, 0x1238,
-    0x1248, 0x1258, 0x1268, 0x1278, 0x1288, 0x1298, 0x12a8, 0x12c1, 0x12d8, 0x12f7, 0x1317, 0x1329,
-    0x1339, 0x1349, 0x1359, 0x1369, 0x1379, 0x1389, 0x139e, 0x13bb, 0x13da, 0x13fa, 0x141a, 0x143a,
-    0x145a, 0x147b, 0x14a0, 0x14c0, 0x14e0, 0x1500, 0x1520, 0x1540, 0x1560, 0x1580, 0x15a0, 0x15c3,
-    0x15e3, 0x1603, 0x1623, 0x1644, 0x1674, 0x16a4, 0x16d4, 0x1704, 0x1734, 0x1764, 0x1794, 0x17da,
-    0x17f4, 0x1804, 0x1814, 0x1824, 0x1840, 0x1852, 0x1862, 0x1872, 0x1882, 0x1892, 0x18a2, 0x18b2,
-    0x18ca, 0x18da, 0x18ea, 0x18fa, 0x190a, 0x191a, 0x192a, 0x193a, 0x194a, 0x195a, 0x196a, 0x197a,
-    0x198a, 0x199a, 0x19aa, 0x19ba, 0x19ca, 0x19da, 0x19f2, 0x1a12, 0x1a24, 0x1a34, 0x1a44, 0x1a54,
-    0x1a64, 0x1a74, 0x1a84, 0x1a94, 0x1aa4, 0x1ab4, 0x1ac4, 0x1ad4, 0x1ae4, 0x1af4, 0x1b04, 0x1b14,
-    0x1b24, 0x1b34, 0x1b44, 0x1b54, 0x1b64, 0x1b74, 0x1b84, 0x1b94, 0x1ba4, 0x1bb4, 0x1bc4, 0x1bd4,
-    0x1be4, 0x1bf4, 0x1c04, 0x1c14, 0x1c24, 0x1c34, 0x1c44, 0x1c54, 0x1c64, 0x1c74, 0x1c84, 0x1c94,
-    0x1ca4, 0x1cb4, 0x1cc4, 0x1cd4, 0x1ce4, 0x1cf4, 0x1d04, 0x1d14, 0x1d24, 0x1d34, 0x1d44, 0x1d54,
-    0x1d64, 0x1d74, 0x1d84, 0x1d94, 0x1da4, 0x1db4, 0x1dc4, 0x1dd4, 0x1de4, 0x1df4, 0x1e04, 0x1e14,
-    0x1e24, 0x1e34, 0x1e44, 0x1e54, 0x1e64, 0x1e74, 0x1e84, 0x1ea3, 0x1ed3, 0x1ef7, 0x1f07, 0x1f21,
-    0x1f34, 0x1f44, 0x1f54, 0x1f76, 0x1f86, 0x1f96, 0x1fa6, 0x1fb6, 0x1fc6, 0x1fd6, 0x1fe6, 0x1ff6,
-    0x2006, 0x2016, 0x2026, 0x2036, 0x2046, 0x2056, 0x2066, 0x2076, 0x2086, 0x2096, 0x20a6, 0x20b6,
-    0x20c6, 0x20d6, 0x20e6, 0x20f6, 0x2106, 0x2116, 0x2126, 0x2136, 0x2146, 0x2156, 0x2166, 0x2176,
-    0x2186, 0x2196,
-    // clang-format on
-};
-/// Code points that the decompositions consist of.
-inline constexpr std::uint32_t decomposed_codes[] = {
-    // clang-format off
-    0x20, 0x20, 0x308, 0x61, 0x20, 0x304, 0x32, 0x33, 0x20, 0x301, 0x3bc, 0x20, 0x327, 0x31, 0x6f,
-    0x31, 0x2044, 0x34, 0x31, 0x2044, 0x32, 0x33, 0x2044, 0x34, 0x41, 0x300, 0x41, 0x301, 0x41,
-    0x302, 0x41, 0x303, 0x41, 0x308, 0x41, 0x30a, 0x43, 0x327, 0x45, 0x300, 0x45, 0x301, 0x45,
-    0x302, 0x45, 0x308, 0x49, 0x300, 0x49, 0x301, 0x49, 0x302, 0x49, 0x308, 0x4e, 0x303, 0x4f,
-    0x300, 0x4f, 0x301, 0x4f, 0x302, 0x4f, 0x303, 0x4f, 0x308, 0x55, 0x300, 0x55, 0x301, 0x55,
-    0x302, 0x55, 0x308, 0x59, 0x301, 0x61, 0x300, 0x61, 0x301, 0x61, 0x302, 0x61, 0x303, 0x61,
-    0x308, 0x61, 0x30a, 0x63, 0x327, 0x65, 0x300, 0x65, 0x301, 0x65, 0x302, 0x65, 0x308, 0x69,
-    0x300, 0x69, 0x301, 0x69, 0x302, 0x69, 0x308, 0x6e, 0x303, 0x6f, 0x300, 0x6f, 0x301, 0x6f,
-    0x302, 0x6f, 0x303, 0x6f, 0x308, 0x75, 0x300, 0x75, 0x301, 0x75, 0x302, 0x75, 0x308, 0x79,
-    0x301, 0x79, 0x308, 0x41, 0x304, 0x61, 0x304, 0x41, 0x306, 0x61, 0x306, 0x41, 0x328, 0x61,
-    0x328, 0x43, 0x301, 0x63, 0x301, 0x43, 0x302, 0x63, 0x302, 0x43, 0x307, 0x63, 0x307, 0x43,
-    0x30c, 0x63, 0x30c, 0x44, 0x30c, 0x64, 0x30c, 0x45, 0x304, 0x65, 0x304, 0x45, 0x306, 0x65,
-    0x306, 0x45, 0x307, 0x65, 0x307, 0x45, 0x328, 0x65, 0x328, 0x45, 0x30c, 0x65, 0x30c, 0x47,
-    0x302, 0x67, 0x302, 0x47, 0x306, 0x67, 0x306, 0x47, 0x307, 0x67, 0x307, 0x47, 0x327, 0x67,
-    0x327, 0x48, 0x302, 0x68, 0x302, 0x49, 0x303, 0x69, 0x303, 0x49, 0x304, 0x69, 0x304, 0x49,
-    0x306, 0x69, 0x306, 0x49, 0x328, 0x69, 0x328, 0x49, 0x307, 0x49, 0x4a, 0x69, 0x6a, 0x4a, 0x302,
-    0x6a, 0x302, 0x4b, 0x327, 0x6b, 0x327, 0x4c, 0x301, 0x6c, 0x301, 0x4c, 0x327, 0x6c, 0x327, 0x4c,
-    0x30c, 0x6c, 0x30c, 0x4c, 0xb7, 0x6c, 0xb7, 0x4e, 0x301, 0x6e, 0x301, 0x4e, 0x327, 0x6e, 0x327,
-    0x4e, 0x30c, 0x6e, 0x30c, 0x2bc, 0x6e, 0x4f, 0x304, 0x6f, 0x304, 0x4f, 0x306, 0x6f, 0x306, 0x4f,
-    0x30b, 0x6f, 0x30b, 0x52, 0x301, 0x72, 0x301, 0x52, 0x327, 0x72, 0x327, 0x52, 0x30c, 0x72,
-    0x30c, 0x53, 0x301, 0x73, 0x301, 0x53, 0x302, 0x73, 0x302, 0x53, 0x327, 0x73, 0x327, 0x53,
-    0x30c, 0x73, 0x30c, 0x54, 0x327, 0x74, 0x327, 0x54, 0x30c, 0x74, 0x30c, 0x55, 0x303, 0x75,
-    0x303, 0x55, 0x304, 0x75, 0x304, 0x55, 0x306, 0x75, 0x306, 0x55, 0x30a, 0x75, 0x30a, 0x55,
-    0x30b, 0x75, 0x30b, 0x55, 0x328, 0x75, 0x328, 0x57, 0x302, 0x77, 0x302, 0x59, 0x302, 0x79,
-    0x302, 0x59, 0x308, 0x5a, 0x301, 0x7a, 0x301, 0x5a, 0x307, 0x7a, 0x307, 0x5a, 0x30c, 0x7a,
-    0x30c, 0x73, 0x4f, 0x31b, 0x6f, 0x31b, 0x55, 0x31b, 0x75, 0x31b, 0x44, 0x17d, 0x44, 0x17e, 0x64,
-    0x17e, 0x4c, 0x4a, 0x4c, 0x6a, 0x6c, 0x6a, 0x4e, 0x4a, 0x4e, 0x6a, 0x6e, 0x6a, 0x41, 0x30c,
-    0x61, 0x30c, 0x49, 0x30c, 0x69, 0x30c, 0x4f, 0x30c, 0x6f, 0x30c, 0x55, 0x30c, 0x75, 0x30c, 0xdc,
-    0x304, 0xfc, 0x304, 0xdc, 0x301, 0xfc, 0x301, 0xdc, 0x30c, 0xfc, 0x30c, 0xdc, 0x300, 0xfc,
-    0x300, 0xc4, 0x304, 0xe4, 0x304, 0x226, 0x304, 0x227, 0x304, 0xc6, 0x304, 0xe6, 0x304, 0x47,
-    0x30c, 0x67, 0x30c, 0x4b, 0x30c, 0x6b, 0x30c, 0x4f, 0x328, 0x6f, 0x328, 0x1ea, 0x304, 0x1eb,
-    0x304, 0x1b7, 0x30c, 0x292, 0x30c, 0x6a, 0x30c, 0x44, 0x5a, 0x44, 0x7a, 0x64, 0x7a, 0x47, 0x301,
-    0x67, 0x301, 0x4e, 0x300, 0x6e, 0x300, 0xc5, 0x301, 0xe5, 0x301, 0xc6, 0x301, 0xe6, 0x301, 0xd8,
-    0x301, 0xf8, 0x301, 0x41, 0x30f, 0x61, 0x30f, 0x41, 0x311, 0x61, 0x311, 0x45, 0x30f, 0x65,
-    0x30f, 0x45, 0x311, 0x65, 0x311, 0x49, 0x30f, 0x69, 0x30f, 0x49, 0x311, 0x69, 0x311, 0x4f,
-    0x30f, 0x6f, 0x30f, 0x4f, 0x311, 0x6f, 0x311, 0x52, 0x30f, 0x72, 0x30f, 0x52, 0x311, 0x72,
-    0x311, 0x55, 0x30f, 0x75, 0x30f, 0x55, 0x311, 0x75, 0x311, 0x53, 0x326, 0x73, 0x326, 0x54,
-    0x326, 0x74, 0x326, 0x48, 0x30c, 0x68, 0x30c, 0x41, 0x307, 0x61, 0x307, 0x45, 0x327, 0x65,
-    0x327, 0xd6, 0x304, 0xf6, 0x304, 0xd5, 0x304, 0xf5, 0x304, 0x4f, 0x307, 0x6f, 0x307, 0x22e,
-    0x304, 0x22f, 0x304, 0x59, 0x304, 0x79, 0x304, 0x68, 0x266, 0x6a, 0x72, 0x279, 0x27b, 0x281,
-    0x77, 0x79, 0x20, 0x306, 0x20, 0x307, 0x20, 0x30a, 0x20, 0x328, 0x20, 0x303, 0x20, 0x30b, 0x263,
-    0x6c, 0x73, 0x78, 0x295, 0x300, 0x301, 0x313, 0x308, 0x301, 0x2b9, 0x20, 0x345, 0x3b, 0x20,
-    0x301, 0xa8, 0x301, 0x391, 0x301, 0xb7, 0x395, 0x301, 0x397, 0x301, 0x399, 0x301, 0x39f, 0x301,
-    0x3a5, 0x301, 0x3a9, 0x301, 0x3ca, 0x301, 0x399, 0x308, 0x3a5, 0x308, 0x3b1, 0x301, 0x3b5,
-    0x301, 0x3b7, 0x301, 0x3b9, 0x301, 0x3cb, 0x301, 0x3b9, 0x308, 0x3c5, 0x308, 0x3bf, 0x301,
-    0x3c5, 0x301, 0x3c9, 0x301, 0x3b2, 0x3b8, 0x3a5, 0x3d2, 0x301, 0x3d2, 0x308, 0x3c6, 0x3c0,
-    0x3ba, 0x3c1, 0x3c2, 0x398, 0x3b5, 0x3a3, 0x415, 0x300, 0x415, 0x308, 0x413, 0x301, 0x406,
-    0x308, 0x41a, 0x301, 0x418, 0x300, 0x423, 0x306, 0x418, 0x306, 0x438, 0x306, 0x435, 0x300,
-    0x435, 0x308, 0x433, 0x301, 0x456, 0x308, 0x43a, 0x301, 0x438, 0x300, 0x443, 0x306, 0x474,
-    0x30f, 0x475, 0x30f, 0x416, 0x306, 0x436, 0x306, 0x410, 0x306, 0x430, 0x306, 0x410, 0x308,
-    0x430, 0x308, 0x415, 0x306, 0x435, 0x306, 0x4d8, 0x308, 0x4d9, 0x308, 0x416, 0x308, 0x436,
-    0x308, 0x417, 0x308, 0x437, 0x308, 0x418, 0x304, 0x438, 0x304, 0x418, 0x308, 0x438, 0x308,
-    0x41e, 0x308, 0x43e, 0x308, 0x4e8, 0x308, 0x4e9, 0x308, 0x42d, 0x308, 0x44d, 0x308, 0x423,
-    0x304, 0x443, 0x304, 0x423, 0x308, 0x443, 0x308, 0x423, 0x30b, 0x443, 0x30b, 0x427, 0x308,
-    0x447, 0x308, 0x42b, 0x308, 0x44b, 0x308, 0x565, 0x582, 0x627, 0x653, 0x627, 0x654, 0x648,
-    0x654, 0x627, 0x655, 0x64a, 0x654, 0x627, 0x674, 0x648, 0x674, 0x6c7, 0x674, 0x64a, 0x674,
-    0x6d5, 0x654, 0x6c1, 0x654, 0x6d2, 0x654, 0x928, 0x93c, 0x930, 0x93c, 0x933, 0x93c, 0x915,
-    0x93c, 0x916, 0x93c, 0x917, 0x93c, 0x91c, 0x93c, 0x921, 0x93c, 0x922, 0x93c, 0x92b, 0x93c,
-    0x92f, 0x93c, 0x9c7, 0x9be, 0x9c7, 0x9d7, 0x9a1, 0x9bc, 0x9a2, 0x9bc, 0x9af, 0x9bc, 0xa32,
-    0xa3c, 0xa38, 0xa3c, 0xa16, 0xa3c, 0xa17, 0xa3c, 0xa1c, 0xa3c, 0xa2b, 0xa3c, 0xb47, 0xb56,
-    0xb47, 0xb3e, 0xb47, 0xb57, 0xb21, 0xb3c, 0xb22, 0xb3c, 0xb92, 0xbd7, 0xbc6, 0xbbe, 0xbc7,
-    0xbbe, 0xbc6, 0xbd7, 0xc46, 0xc56, 0xcbf, 0xcd5, 0xcc6, 0xcd5, 0xcc6, 0xcd6, 0xcc6, 0xcc2,
-    0xcca, 0xcd5, 0xd46, 0xd3e, 0xd47, 0xd3e, 0xd46, 0xd57, 0xdd9, 0xdca, 0xdd9, 0xdcf, 0xddc,
-    0xdca, 0xdd9, 0xddf, 0xe4d, 0xe32, 0xecd, 0xeb2, 0xeab, 0xe99, 0xeab, 0xea1, 0xf0b, 0xf42,
-    0xfb7, 0xf4c, 0xfb7, 0xf51, 0xfb7, 0xf56, 0xfb7, 0xf5b, 0xfb7, 0xf40, 0xfb5, 0xf71, 0xf72,
-    0xf71, 0xf74, 0xfb2, 0xf80, 0xfb2, 0xf81, 0xfb3, 0xf80, 0xfb3, 0xf81, 0xf71, 0xf80, 0xf92,
-    0xfb7, 0xf9c, 0xfb7, 0xfa1, 0xfb7, 0xfa6, 0xfb7, 0xfab, 0xfb7, 0xf90, 0xfb5, 0x1025, 0x102e,
-    0x10dc, 0x1b05, 0x1b35, 0x1b07, 0x1b35, 0x1b09, 0x1b35, 0x1b0b, 0x1b35, 0x1b0d, 0x1b35, 0x1b11,
-    0x1b35, 0x1b3a, 0x1b35, 0x1b3c, 0x1b35, 0x1b3e, 0x1b35, 0x1b3f, 0x1b35, 0x1b42, 0x1b35, 0x41,
-    0xc6, 0x42, 0x44, 0x45, 0x18e, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x222,
-    0x50, 0x52, 0x54, 0x55, 0x57, 0x61, 0x250, 0x251, 0x1d02, 0x62, 0x64, 0x65, 0x259, 0x25b, 0x25c,
-    0x67, 0x6b, 0x6d, 0x14b, 0x6f, 0x254, 0x1d16, 0x1d17, 0x70, 0x74, 0x75, 0x1d1d, 0x26f, 0x76,
-    0x1d25, 0x3b2, 0x3b3, 0x3b4, 0x3c6, 0x3c7, 0x69, 0x72, 0x75, 0x76, 0x3b2, 0x3b3, 0x3c1, 0x3c6,
-    0x3c7, 0x43d, 0x252, 0x63, 0x255, 0xf0, 0x25c, 0x66, 0x25f, 0x261, 0x265, 0x268, 0x269, 0x26a,
-    0x1d7b, 0x29d, 0x26d, 0x1d85, 0x29f, 0x271, 0x270, 0x272, 0x273, 0x274, 0x275, 0x278, 0x282,
-    0x283, 0x1ab, 0x289, 0x28a, 0x1d1c, 0x28b, 0x28c, 0x7a, 0x290, 0x291, 0x292, 0x3b8, 0x41, 0x325,
-    0x61, 0x325, 0x42, 0x307, 0x62, 0x307, 0x42, 0x323, 0x62, 0x323, 0x42, 0x331, 0x62, 0x331, 0xc7,
-    0x301, 0xe7, 0x301, 0x44, 0x307, 0x64, 0x307, 0x44, 0x323, 0x64, 0x323, 0x44, 0x331, 0x64,
-    0x331, 0x44, 0x327, 0x64, 0x327, 0x44, 0x32d, 0x64, 0x32d, 0x112, 0x300, 0x113, 0x300, 0x112,
-    0x301, 0x113, 0x301, 0x45, 0x32d, 0x65, 0x32d, 0x45, 0x330, 0x65, 0x330, 0x228, 0x306, 0x229,
-    0x306, 0x46, 0x307, 0x66, 0x307, 0x47, 0x304, 0x67, 0x304, 0x48, 0x307, 0x68, 0x307, 0x48,
-    0x323, 0x68, 0x323, 0x48, 0x308, 0x68, 0x308, 0x48, 0x327, 0x68, 0x327, 0x48, 0x32e, 0x68,
-    0x32e, 0x49, 0x330, 0x69, 0x330, 0xcf, 0x301, 0xef, 0x301, 0x4b, 0x301, 0x6b, 0x301, 0x4b,
-    0x323, 0x6b, 0x323, 0x4b, 0x331, 0x6b, 0x331, 0x4c, 0x323, 0x6c, 0x323, 0x1e36, 0x304, 0x1e37,
-    0x304, 0x4c, 0x331, 0x6c, 0x331, 0x4c, 0x32d, 0x6c, 0x32d, 0x4d, 0x301, 0x6d, 0x301, 0x4d,
-    0x307, 0x6d, 0x307, 0x4d, 0x323, 0x6d, 0x323, 0x4e, 0x307, 0x6e, 0x307, 0x4e, 0x323, 0x6e,
-    0x323, 0x4e, 0x331, 0x6e, 0x331, 0x4e, 0x32d, 0x6e, 0x32d, 0xd5, 0x301, 0xf5, 0x301, 0xd5,
-    0x308, 0xf5, 0x308, 0x14c, 0x300, 0x14d, 0x300, 0x14c, 0x301, 0x14d, 0x301, 0x50, 0x301, 0x70,
-    0x301, 0x50, 0x307, 0x70, 0x307, 0x52, 0x307, 0x72, 0x307, 0x52, 0x323, 0x72, 0x323, 0x1e5a,
-    0x304, 0x1e5b, 0x304, 0x52, 0x331, 0x72, 0x331, 0x53, 0x307, 0x73, 0x307, 0x53, 0x323, 0x73,
-    0x323, 0x15a, 0x307, 0x15b, 0x307, 0x160, 0x307, 0x161, 0x307, 0x1e62, 0x307, 0x1e63, 0x307,
-    0x54, 0x307, 0x74, 0x307, 0x54, 0x323, 0x74, 0x323, 0x54, 0x331, 0x74, 0x331, 0x54, 0x32d, 0x74,
-    0x32d, 0x55, 0x324, 0x75, 0x324, 0x55, 0x330, 0x75, 0x330, 0x55, 0x32d, 0x75, 0x32d, 0x168,
-    0x301, 0x169, 0x301, 0x16a, 0x308, 0x16b, 0x308, 0x56, 0x303, 0x76, 0x303, 0x56, 0x323, 0x76,
-    0x323, 0x57, 0x300, 0x77, 0x300, 0x57, 0x301, 0x77, 0x301, 0x57, 0x308, 0x77, 0x308, 0x57,
-    0x307, 0x77, 0x307, 0x57, 0x323, 0x77, 0x323, 0x58, 0x307, 0x78, 0x307, 0x58, 0x308, 0x78,
-    0x308, 0x59, 0x307, 0x79, 0x307, 0x5a, 0x302, 0x7a, 0x302, 0x5a, 0x323, 0x7a, 0x323, 0x5a,
-    0x331, 0x7a, 0x331, 0x68, 0x331, 0x74, 0x308, 0x77, 0x30a, 0x79, 0x30a, 0x61, 0x2be, 0x17f,
-    0x307, 0x41, 0x323, 0x61, 0x323, 0x41, 0x309, 0x61, 0x309, 0xc2, 0x301, 0xe2, 0x301, 0xc2,
-    0x300, 0xe2, 0x300, 0xc2, 0x309, 0xe2, 0x309, 0xc2, 0x303, 0xe2, 0x303, 0x1ea0, 0x302, 0x1ea1,
-    0x302, 0x102, 0x301, 0x103, 0x301, 0x102, 0x300, 0x103, 0x300, 0x102, 0x309, 0x103, 0x309,
-    0x102, 0x303, 0x103, 0x303, 0x1ea0, 0x306, 0x1ea1, 0x306, 0x45, 0x323, 0x65, 0x323, 0x45, 0x309,
-    0x65, 0x309, 0x45, 0x303, 0x65, 0x303, 0xca, 0x301, 0xea, 0x301, 0xca, 0x300, 0xea, 0x300, 0xca,
-    0x309, 0xea, 0x309, 0xca, 0x303, 0xea, 0x303, 0x1eb8, 0x302, 0x1eb9, 0x302, 0x49, 0x309, 0x69,
-    0x309, 0x49, 0x323, 0x69, 0x323, 0x4f, 0x323, 0x6f, 0x323, 0x4f, 0x309, 0x6f, 0x309, 0xd4,
-    0x301, 0xf4, 0x301, 0xd4, 0x300, 0xf4, 0x300, 0xd4, 0x309, 0xf4, 0x309, 0xd4, 0x303, 0xf4,
-    0x303, 0x1ecc, 0x302, 0x1ecd, 0x302, 0x1a0, 0x301, 0x1a1, 0x301, 0x1a0, 0x300, 0x1a1, 0x300,
-    0x1a0, 0x309, 0x1a1, 0x309, 0x1a0, 0x303, 0x1a1, 0x303, 0x1a0, 0x323, 0x1a1, 0x323, 0x55, 0x323,
-    0x75, 0x323, 0x55, 0x309, 0x75, 0x309, 0x1af, 0x301, 0x1b0, 0x301, 0x1af, 0x300, 0x1b0, 0x300,
-    0x1af, 0x309, 0x1b0, 0x309, 0x1af, 0x303, 0x1b0, 0x303, 0x1af, 0x323, 0x1b0, 0x323, 0x59, 0x300,
-    0x79, 0x300, 0x59, 0x323, 0x79, 0x323, 0x59, 0x309, 0x79, 0x309, 0x59, 0x303, 0x79, 0x303,
-    0x3b1, 0x313, 0x3b1, 0x314, 0x1f00, 0x300, 0x1f01, 0x300, 0x1f00, 0x301, 0x1f01, 0x301, 0x1f00,
-    0x342, 0x1f01, 0x342, 0x391, 0x313, 0x391, 0x314, 0x1f08, 0x300, 0x1f09, 0x300, 0x1f08, 0x301,
-    0x1f09, 0x301, 0x1f08, 0x342, 0x1f09, 0x342, 0x3b5, 0x313, 0x3b5, 0x314, 0x1f10, 0x300, 0x1f11,
-    0x300, 0x1f10, 0x301, 0x1f11, 0x301, 0x395, 0x313, 0x395, 0x314, 0x1f18, 0x300, 0x1f19, 0x300,
-    0x1f18, 0x301, 0x1f19, 0x301, 0x3b7, 0x313, 0x3b7, 0x314, 0x1f20, 0x300, 0x1f21, 0x300, 0x1f20,
-    0x301, 0x1f21, 0x301, 0x1f20, 0x342, 0x1f21, 0x342, 0x397, 0x313, 0x397, 0x314, 0x1f28, 0x300,
-    0x1f29, 0x300, 0x1f28, 0x301, 0x1f29, 0x301, 0x1f28, 0x342, 0x1f29, 0x342, 0x3b9, 0x313, 0x3b9,
-    0x314, 0x1f30, 0x300, 0x1f31, 0x300, 0x1f30, 0x301, 0x1f31, 0x301, 0x1f30, 0x342, 0x1f31, 0x342,
-    0x399, 0x313, 0x399, 0x314, 0x1f38, 0x300, 0x1f39, 0x300, 0x1f38, 0x301, 0x1f39, 0x301, 0x1f38,
-    0x342, 0x1f39, 0x342, 0x3bf, 0x313, 0x3bf, 0x314, 0x1f40, 0x300, 0x1f41, 0x300, 0x1f40, 0x301,
-    0x1f41, 0x301, 0x39f, 0x313, 0x39f, 0x314, 0x1f48, 0x300, 0x1f49, 0x300, 0x1f48, 0x301, 0x1f49,
-    0x301, 0x3c5, 0x313, 0x3c5, 0x314, 0x1f50, 0x300, 0x1f51, 0x300, 0x1f50, 0x301, 0x1f51, 0x301,
-    0x1f50, 0x342, 0x1f51, 0x342, 0x3a5, 0x314, 0x1f59, 0x300, 0x1f59, 0x301, 0x1f59, 0x342, 0x3c9,
-    0x313, 0x3c9, 0x314, 0x1f60, 0x300, 0x1f61, 0x300, 0x1f60, 0x301, 0x1f61, 0x301, 0x1f60, 0x342,
-    0x1f61, 0x342, 0x3a9, 0x313, 0x3a9, 0x314, 0x1f68, 0x300, 0x1f69, 0x300, 0x1f68, 0x301, 0x1f69,
-    0x301, 0x1f68, 0x342, 0x1f69, 0x342, 0x3b1, 0x300, 0x3ac, 0x3b5, 0x300, 0x3ad, 0x3b7, 0x300,
-    0x3ae, 0x3b9, 0x300, 0x3af, 0x3bf, 0x300, 0x3cc, 0x3c5, 0x300, 0x3cd, 0x3c9, 0x300, 0x3ce,
-    0x1f00, 0x345, 0x1f01, 0x345, 0x1f02, 0x345, 0x1f03, 0x345, 0x1f04, 0x345, 0x1f05, 0x345,
-    0x1f06, 0x345, 0x1f07, 0x345, 0x1f08, 0x345, 0x1f09, 0x345, 0x1f0a, 0x345, 0x1f0b, 0x345,
-    0x1f0c, 0x345, 0x1f0d, 0x345, 0x1f0e, 0x345, 0x1f0f, 0x345, 0x1f20, 0x345, 0x1f21, 0x345,
-    0x1f22, 0x345, 0x1f23, 0x345, 0x1f24, 0x345, 0x1f25, 0x345, 0x1f26, 0x345, 0x1f27, 0x345,
-    0x1f28, 0x345, 0x1f29, 0x345, 0x1f2a, 0x345, 0x1f2b, 0x345, 0x1f2c, 0x345, 0x1f2d, 0x345,
-    0x1f2e, 0x345, 0x1f2f, 0x345, 0x1f60, 0x345, 0x1f61, 0x345, 0x1f62, 0x345, 0x1f63, 0x345,
-    0x1f64, 0x345, 0x1f65, 0x345, 0x1f66, 0x345, 0x1f67, 0x345, 0x1f68, 0x345, 0x1f69, 0x345,
-    0x1f6a, 0x345, 0x1f6b, 0x345, 0x1f6c, 0x345, 0x1f6d, 0x345, 0x1f6e, 0x345, 0x1f6f, 0x345, 0x3b1,
-    0x306, 0x3b1, 0x304, 0x1f70, 0x345, 0x3b1, 0x345, 0x3ac, 0x345, 0x3b1, 0x342, 0x1fb6, 0x345,
-    0x391, 0x306, 0x391, 0x304, 0x391, 0x300, 0x386, 0x391, 0x345, 0x20, 0x313, 0x3b9, 0x20, 0x313,
-    0x20, 0x342, 0xa8, 0x342, 0x1f74, 0x345, 0x3b7, 0x345, 0x3ae, 0x345, 0x3b7, 0x342, 0x1fc6,
-    0x345, 0x395, 0x300, 0x388, 0x397, 0x300, 0x389, 0x397, 0x345, 0x1fbf, 0x300, 0x1fbf, 0x301,
-    0x1fbf, 0x342, 0x3b9, 0x306, 0x3b9, 0x304, 0x3ca, 0x300, 0x390, 0x3b9, 0x342, 0x3ca, 0x342,
-    0x399, 0x306, 0x399, 0x304, 0x399, 0x300, 0x38a, 0x1ffe, 0x300, 0x1ffe, 0x301, 0x1ffe, 0x342,
-    0x3c5, 0x306, 0x3c5, 0x304, 0x3cb, 0x300, 0x3b0, 0x3c1, 0x313, 0x3c1, 0x314, 0x3c5, 0x342,
-    0x3cb, 0x342, 0x3a5, 0x306, 0x3a5, 0x304, 0x3a5, 0x300, 0x38e, 0x3a1, 0x314, 0xa8, 0x300, 0x385,
-    0x60, 0x1f7c, 0x345, 0x3c9, 0x345, 0x3ce, 0x345, 0x3c9, 0x342, 0x1ff6, 0x345, 0x39f, 0x300,
-    0x38c, 0x3a9, 0x300, 0x38f, 0x3a9, 0x345, 0xb4, 0x20, 0x314, 0x2002, 0x2003, 0x20, 0x20, 0x20,
-    0x20, 0x20, 0x20, 0x20, 0x20, 0x20, 0x2010, 0x20, 0x333, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e,
-    0x20, 0x2032, 0x2032, 0x2032, 0x2032, 0x2032, 0x2035, 0x2035, 0x2035, 0x2035, 0x2035, 0x21,
-    0x21, 0x20, 0x305, 0x3f, 0x3f, 0x3f, 0x21, 0x21, 0x3f, 0x2032, 0x2032, 0x2032, 0x2032, 0x20,
-    0x30, 0x69, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x2b, 0x2212, 0x3d, 0x28, 0x29, 0x6e, 0x30,
-    0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x2b, 0x2212, 0x3d, 0x28, 0x29, 0x61,
-    0x65, 0x6f, 0x78, 0x259, 0x68, 0x6b, 0x6c, 0x6d, 0x6e, 0x70, 0x73, 0x74, 0x52, 0x73, 0x61, 0x2f,
-    0x63, 0x61, 0x2f, 0x73, 0x43, 0xb0, 0x43, 0x63, 0x2f, 0x6f, 0x63, 0x2f, 0x75, 0x190, 0xb0, 0x46,
-    0x67, 0x48, 0x48, 0x48, 0x68, 0x127, 0x49, 0x49, 0x4c, 0x6c, 0x4e, 0x4e, 0x6f, 0x50, 0x51, 0x52,
-    0x52, 0x52, 0x53, 0x4d, 0x54, 0x45, 0x4c, 0x54, 0x4d, 0x5a, 0x3a9, 0x5a, 0x4b, 0xc5, 0x42, 0x43,
-    0x65, 0x45, 0x46, 0x4d, 0x6f, 0x5d0, 0x5d1, 0x5d2, 0x5d3, 0x69, 0x46, 0x41, 0x58, 0x3c0, 0x3b3,
-    0x393, 0x3a0, 0x2211, 0x44, 0x64, 0x65, 0x69, 0x6a, 0x31, 0x2044, 0x37, 0x31, 0x2044, 0x39,
-    0x31, 0x2044, 0x31, 0x30, 0x31, 0x2044, 0x33, 0x32, 0x2044, 0x33, 0x31, 0x2044, 0x35, 0x32,
-    0x2044, 0x35, 0x33, 0x2044, 0x35, 0x34, 0x2044, 0x35, 0x31, 0x2044, 0x36, 0x35, 0x2044, 0x36,
-    0x31, 0x2044, 0x38, 0x33, 0x2044, 0x38, 0x35, 0x2044, 0x38, 0x37, 0x2044, 0x38, 0x31, 0x2044,
-    0x49, 0x49, 0x49, 0x49, 0x49, 0x49, 0x49, 0x56, 0x56, 0x56, 0x49, 0x56, 0x49, 0x49, 0x56, 0x49,
-    0x49, 0x49, 0x49, 0x58, 0x58, 0x58, 0x49, 0x58, 0x49, 0x49, 0x4c, 0x43, 0x44, 0x4d, 0x69, 0x69,
-    0x69, 0x69, 0x69, 0x69, 0x69, 0x76, 0x76, 0x76, 0x69, 0x76, 0x69, 0x69, 0x76, 0x69, 0x69, 0x69,
-    0x69, 0x78, 0x78, 0x78, 0x69, 0x78, 0x69, 0x69, 0x6c, 0x63, 0x64, 0x6d, 0x30, 0x2044, 0x33,
-    0x2190, 0x338, 0x2192, 0x338, 0x2194, 0x338, 0x21d0, 0x338, 0x21d4, 0x338, 0x21d2, 0x338,
-    0x2203, 0x338, 0x2208, 0x338, 0x220b, 0x338, 0x2223, 0x338, 0x2225, 0x338, 0x222b, 0x222b,
-    0x222b, 0x222b, 0x222b, 0x222e, 0x222e, 0x222e, 0x222e, 0x222e, 0x223c, 0x338, 0x2243, 0x338,
-    0x2245, 0x338, 0x2248, 0x338, 0x3d, 0x338, 0x2261, 0x338, 0x224d, 0x338, 0x3c, 0x338, 0x3e,
-    0x338, 0x2264, 0x338, 0x2265, 0x338, 0x2272, 0x338, 0x2273, 0x338, 0x2276, 0x338, 0x2277, 0x338,
-    0x227a, 0x338, 0x227b, 0x338, 0x2282, 0x338, 0x2283, 0x338, 0x2286, 0x338, 0x2287, 0x338,
-    0x22a2, 0x338, 0x22a8, 0x338, 0x22a9, 0x338, 0x22ab, 0x338, 0x227c, 0x338, 0x227d, 0x338,
-    0x2291, 0x338, 0x2292, 0x338, 0x22b2, 0x338, 0x22b3, 0x338, 0x22b4, 0x338, 0x22b5, 0x338,
-    0x3008, 0x3009, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x31, 0x30, 0x31, 0x31,
-    0x31, 0x32, 0x31, 0x33, 0x31, 0x34, 0x31, 0x35, 0x31, 0x36, 0x31, 0x37, 0x31, 0x38, 0x31, 0x39,
-    0x32, 0x30, 0x28, 0x31, 0x29, 0x28, 0x32, 0x29, 0x28, 0x33, 0x29, 0x28, 0x34, 0x29, 0x28, 0x35,
-    0x29, 0x28, 0x36, 0x29, 0x28, 0x37, 0x29, 0x28, 0x38, 0x29, 0x28, 0x39, 0x29, 0x28, 0x31, 0x30,
-    0x29, 0x28, 0x31, 0x31, 0x29, 0x28, 0x31, 0x32, 0x29, 0x28, 0x31, 0x33, 0x29, 0x28, 0x31, 0x34,
-    0x29, 0x28, 0x31, 0x35, 0x29, 0x28, 0x31, 0x36, 0x29, 0x28, 0x31, 0x37, 0x29, 0x28, 0x31, 0x38,
-    0x29, 0x28, 0x31, 0x39, 0x29, 0x28, 0x32, 0x30, 0x29, 0x31, 0x2e, 0x32, 0x2e, 0x33, 0x2e, 0x34,
-    0x2e, 0x35, 0x2e, 0x36, 0x2e, 0x37, 0x2e, 0x38, 0x2e, 0x39, 0x2e, 0x31, 0x30, 0x2e, 0x31, 0x31,
-    0x2e, 0x31, 0x32, 0x2e, 0x31, 0x33, 0x2e, 0x31, 0x34, 0x2e, 0x31, 0x35, 0x2e, 0x31, 0x36, 0x2e,
-    0x31, 0x37, 0x2e, 0x31, 0x38, 0x2e, 0x31, 0x39, 0x2e, 0x32, 0x30, 0x2e, 0x28, 0x61, 0x29, 0x28,
-    0x62, 0x29, 0x28, 0x63, 0x29, 0x28, 0x64, 0x29, 0x28, 0x65, 0x29, 0x28, 0x66, 0x29, 0x28, 0x67,
-    0x29, 0x28, 0x68, 0x29, 0x28, 0x69, 0x29, 0x28, 0x6a, 0x29, 0x28, 0x6b, 0x29, 0x28, 0x6c, 0x29,
-    0x28, 0x6d, 0x29, 0x28, 0x6e, 0x29, 0x28, 0x6f, 0x29, 0x28, 0x70, 0x29, 0x28, 0x71, 0x29, 0x28,
-    0x72, 0x29, 0x28, 0x73, 0x29, 0x28, 0x74, 0x29, 0x28, 0x75, 0x29, 0x28, 0x76, 0x29, 0x28, 0x77,
-    0x29, 0x28, 0x78, 0x29, 0x28, 0x79, 0x29, 0x28, 0x7a, 0x29, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46,
-    0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56,
-    0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c,
-    0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x30,
-    0x222b, 0x222b, 0x222b, 0x222b, 0x3a, 0x3a, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x3d, 0x2add, 0x338,
-    0x6a, 0x56, 0x2d61, 0x6bcd, 0x9f9f, 0x4e00, 0x4e28, 0x4e36, 0x4e3f, 0x4e59, 0x4e85, 0x4e8c,
-    0x4ea0, 0x4eba, 0x513f, 0x5165, 0x516b, 0x5182, 0x5196, 0x51ab, 0x51e0, 0x51f5, 0x5200, 0x529b,
-    0x52f9, 0x5315, 0x531a, 0x5338, 0x5341, 0x535c, 0x5369, 0x5382, 0x53b6, 0x53c8, 0x53e3, 0x56d7,
-    0x571f, 0x58eb, 0x5902, 0x590a, 0x5915, 0x5927, 0x5973, 0x5b50, 0x5b80, 0x5bf8, 0x5c0f, 0x5c22,
-    0x5c38, 0x5c6e, 0x5c71, 0x5ddb, 0x5de5, 0x5df1, 0x5dfe, 0x5e72, 0x5e7a, 0x5e7f, 0x5ef4, 0x5efe,
-    0x5f0b, 0x5f13, 0x5f50, 0x5f61, 0x5f73, 0x5fc3, 0x6208, 0x6236, 0x624b, 0x652f, 0x6534, 0x6587,
-    0x6597, 0x65a4, 0x65b9, 0x65e0, 0x65e5, 0x66f0, 0x6708, 0x6728, 0x6b20, 0x6b62, 0x6b79, 0x6bb3,
-    0x6bcb, 0x6bd4, 0x6bdb, 0x6c0f, 0x6c14, 0x6c34, 0x706b, 0x722a, 0x7236, 0x723b, 0x723f, 0x7247,
-    0x7259, 0x725b, 0x72ac, 0x7384, 0x7389, 0x74dc, 0x74e6, 0x7518, 0x751f, 0x7528, 0x7530, 0x758b,
-    0x7592, 0x7676, 0x767d, 0x76ae, 0x76bf, 0x76ee, 0x77db, 0x77e2, 0x77f3, 0x793a, 0x79b8, 0x79be,
-    0x7a74, 0x7acb, 0x7af9, 0x7c73, 0x7cf8, 0x7f36, 0x7f51, 0x7f8a, 0x7fbd, 0x8001, 0x800c, 0x8012,
-    0x8033, 0x807f, 0x8089, 0x81e3, 0x81ea, 0x81f3, 0x81fc, 0x820c, 0x821b, 0x821f, 0x826e, 0x8272,
-    0x8278, 0x864d, 0x866b, 0x8840, 0x884c, 0x8863, 0x897e, 0x898b, 0x89d2, 0x8a00, 0x8c37, 0x8c46,
-    0x8c55, 0x8c78, 0x8c9d, 0x8d64, 0x8d70, 0x8db3, 0x8eab, 0x8eca, 0x8f9b, 0x8fb0, 0x8fb5, 0x9091,
-    0x9149, 0x91c6, 0x91cc, 0x91d1, 0x9577, 0x9580, 0x961c, 0x96b6, 0x96b9, 0x96e8, 0x9751, 0x975e,
-    0x9762, 0x9769, 0x97cb, 0x97ed, 0x97f3, 0x9801, 0x98a8, 0x98db, 0x98df, 0x9996, 0x9999, 0x99ac,
-    0x9aa8, 0x9ad8, 0x9adf, 0x9b25, 0x9b2f, 0x9b32, 0x9b3c, 0x9b5a, 0x9ce5, 0x9e75, 0x9e7f, 0x9ea5,
-    0x9ebb, 0x9ec3, 0x9ecd, 0x9ed1, 0x9ef9, 0x9efd, 0x9f0e, 0x9f13, 0x9f20, 0x9f3b, 0x9f4a, 0x9f52,
-    0x9f8d, 0x9f9c, 0x9fa0, 0x20, 0x3012, 0x5341, 0x5344, 0x5345, 0x304b, 0x3099, 0x304d, 0x3099,
-    0x304f, 0x3099, 0x3051, 0x3099, 0x3053, 0x3099, 0x3055, 0x3099, 0x3057, 0x3099, 0x3059, 0x3099,
-    0x305b, 0x3099, 0x305d, 0x3099, 0x305f, 0x3099, 0x3061, 0x3099, 0x3064, 0x3099, 0x3066, 0x3099,
-    0x3068, 0x3099, 0x306f, 0x3099, 0x306f, 0x309a, 0x3072, 0x3099, 0x3072, 0x309a, 0x3075, 0x3099,
-    0x3075, 0x309a, 0x3078, 0x3099, 0x3078, 0x309a, 0x307b, 0x3099, 0x307b, 0x309a, 0x3046, 0x3099,
-    0x20, 0x3099, 0x20, 0x309a, 0x309d, 0x3099, 0x3088, 0x308a, 0x30ab, 0x3099, 0x30ad, 0x3099,
-    0x30af, 0x3099, 0x30b1, 0x3099, 0x30b3, 0x3099, 0x30b5, 0x3099, 0x30b7, 0x3099, 0x30b9, 0x3099,
-    0x30bb, 0x3099, 0x30bd, 0x3099, 0x30bf, 0x3099, 0x30c1, 0x3099, 0x30c4, 0x3099, 0x30c6, 0x3099,
-    0x30c8, 0x3099, 0x30cf, 0x3099, 0x30cf, 0x309a, 0x30d2, 0x3099, 0x30d2, 0x309a, 0x30d5, 0x3099,
-    0x30d5, 0x309a, 0x30d8, 0x3099, 0x30d8, 0x309a, 0x30db, 0x3099, 0x30db, 0x309a, 0x30a6, 0x3099,
-    0x30ef, 0x3099, 0x30f0, 0x3099, 0x30f1, 0x3099, 0x30f2, 0x3099, 0x30fd, 0x3099, 0x30b3, 0x30c8,
-    0x1100, 0x1101, 0x11aa, 0x1102, 0x11ac, 0x11ad, 0x1103, 0x1104, 0x1105, 0x11b0, 0x11b1, 0x11b2,
-    0x11b3, 0x11b4, 0x11b5, 0x111a, 0x1106, 0x1107, 0x1108, 0x1121, 0x1109, 0x110a, 0x110b, 0x110c,
-    0x110d, 0x110e, 0x110f, 0x1110, 0x1111, 0x1112, 0x1161, 0x1162, 0x1163, 0x1164, 0x1165, 0x1166,
-    0x1167, 0x1168, 0x1169, 0x116a, 0x116b, 0x116c, 0x116d, 0x116e, 0x116f, 0x1170, 0x1171, 0x1172,
-    0x1173, 0x1174, 0x1175, 0x1160, 0x1114, 0x1115, 0x11c7, 0x11c8, 0x11cc, 0x11ce, 0x11d3, 0x11d7,
-    0x11d9, 0x111c, 0x11dd, 0x11df, 0x111d, 0x111e, 0x1120, 0x1122, 0x1123, 0x1127, 0x1129, 0x112b,
-    0x112c, 0x112d, 0x112e, 0x112f, 0x1132, 0x1136, 0x1140, 0x1147, 0x114c, 0x11f1, 0x11f2, 0x1157,
-    0x1158, 0x1159, 0x1184, 0x1185, 0x1188, 0x1191, 0x1192, 0x1194, 0x119e, 0x11a1, 0x4e00, 0x4e8c,
-    0x4e09, 0x56db, 0x4e0a, 0x4e2d, 0x4e0b, 0x7532, 0x4e59, 0x4e19, 0x4e01, 0x5929, 0x5730, 0x4eba,
-    0x28, 0x1100, 0x29, 0x28, 0x1102, 0x29, 0x28, 0x1103, 0x29, 0x28, 0x1105, 0x29, 0x28, 0x1106,
-    0x29, 0x28, 0x1107, 0x29, 0x28, 0x1109, 0x29, 0x28, 0x110b, 0x29, 0x28, 0x110c, 0x29, 0x28,
-    0x110e, 0x29, 0x28, 0x110f, 0x29, 0x28, 0x1110, 0x29, 0x28, 0x1111, 0x29, 0x28, 0x1112, 0x29,
-    0x28, 0x1100, 0x1161, 0x29, 0x28, 0x1102, 0x1161, 0x29, 0x28, 0x1103, 0x1161, 0x29, 0x28,
-    0x1105, 0x1161, 0x29, 0x28, 0x1106, 0x1161, 0x29, 0x28, 0x1107, 0x1161, 0x29, 0x28, 0x1109,
-    0x1161, 0x29, 0x28, 0x110b, 0x1161, 0x29, 0x28, 0x110c, 0x1161, 0x29, 0x28, 0x110e, 0x1161,
-    0x29, 0x28, 0x110f, 0x1161, 0x29, 0x28, 0x1110, 0x1161, 0x29, 0x28, 0x1111, 0x1161, 0x29, 0x28,
-    0x1112, 0x1161, 0x29, 0x28, 0x110c, 0x116e, 0x29, 0x28, 0x110b, 0x1169, 0x110c, 0x1165, 0x11ab,
-    0x29, 0x28, 0x110b, 0x1169, 0x1112, 0x116e, 0x29, 0x28, 0x4e00, 0x29, 0x28, 0x4e8c, 0x29, 0x28,
-    0x4e09, 0x29, 0x28, 0x56db, 0x29, 0x28, 0x4e94, 0x29, 0x28, 0x516d, 0x29, 0x28, 0x4e03, 0x29,
-    0x28, 0x516b, 0x29, 0x28, 0x4e5d, 0x29, 0x28, 0x5341, 0x29, 0x28, 0x6708, 0x29, 0x28, 0x706b,
-    0x29, 0x28, 0x6c34, 0x29, 0x28, 0x6728, 0x29, 0x28, 0x91d1, 0x29, 0x28, 0x571f, 0x29, 0x28,
-    0x65e5, 0x29, 0x28, 0x682a, 0x29, 0x28, 0x6709, 0x29, 0x28, 0x793e, 0x29, 0x28, 0x540d, 0x29,
-    0x28, 0x7279, 0x29, 0x28, 0x8ca1, 0x29, 0x28, 0x795d, 0x29, 0x28, 0x52b4, 0x29, 0x28, 0x4ee3,
-    0x29, 0x28, 0x547c, 0x29, 0x28, 0x5b66, 0x29, 0x28, 0x76e3, 0x29, 0x28, 0x4f01, 0x29, 0x28,
-    0x8cc7, 0x29, 0x28, 0x5354, 0x29, 0x28, 0x796d, 0x29, 0x28, 0x4f11, 0x29, 0x28, 0x81ea, 0x29,
-    0x28, 0x81f3, 0x29, 0x554f, 0x5e7c, 0x6587, 0x7b8f, 0x50, 0x54, 0x45, 0x32, 0x31, 0x32, 0x32,
-    0x32, 0x33, 0x32, 0x34, 0x32, 0x35, 0x32, 0x36, 0x32, 0x37, 0x32, 0x38, 0x32, 0x39, 0x33, 0x30,
-    0x33, 0x31, 0x33, 0x32, 0x33, 0x33, 0x33, 0x34, 0x33, 0x35, 0x1100, 0x1102, 0x1103, 0x1105,
-    0x1106, 0x1107, 0x1109, 0x110b, 0x110c, 0x110e, 0x110f, 0x1110, 0x1111, 0x1112, 0x1100, 0x1161,
-    0x1102, 0x1161, 0x1103, 0x1161, 0x1105, 0x1161, 0x1106, 0x1161, 0x1107, 0x1161, 0x1109, 0x1161,
-    0x110b, 0x1161, 0x110c, 0x1161, 0x110e, 0x1161, 0x110f, 0x1161, 0x1110, 0x1161, 0x1111, 0x1161,
-    0x1112, 0x1161, 0x110e, 0x1161, 0x11b7, 0x1100, 0x1169, 0x110c, 0x116e, 0x110b, 0x1174, 0x110b,
-    0x116e, 0x4e00, 0x4e8c, 0x4e09, 0x56db, 0x4e94, 0x516d, 0x4e03, 0x516b, 0x4e5d, 0x5341, 0x6708,
-    0x706b, 0x6c34, 0x6728, 0x91d1, 0x571f, 0x65e5, 0x682a, 0x6709, 0x793e, 0x540d, 0x7279, 0x8ca1,
-    0x795d, 0x52b4, 0x79d8, 0x7537, 0x5973, 0x9069, 0x512a, 0x5370, 0x6ce8, 0x9805, 0x4f11, 0x5199,
-    0x6b63, 0x4e0a, 0x4e2d, 0x4e0b, 0x5de6, 0x53f3, 0x533b, 0x5b97, 0x5b66, 0x76e3, 0x4f01, 0x8cc7,
-    0x5354, 0x591c, 0x33, 0x36, 0x33, 0x37, 0x33, 0x38, 0x33, 0x39, 0x34, 0x30, 0x34, 0x31, 0x34,
-    0x32, 0x34, 0x33, 0x34, 0x34, 0x34, 0x35, 0x34, 0x36, 0x34, 0x37, 0x34, 0x38, 0x34, 0x39, 0x35,
-    0x30, 0x31, 0x6708, 0x32, 0x6708, 0x33, 0x6708, 0x34, 0x6708, 0x35, 0x6708, 0x36, 0x6708, 0x37,
-    0x6708, 0x38, 0x6708, 0x39, 0x6708, 0x31, 0x30, 0x6708, 0x31, 0x31, 0x6708, 0x31, 0x32, 0x6708,
-    0x48, 0x67, 0x65, 0x72, 0x67, 0x65, 0x56, 0x4c, 0x54, 0x44, 0x30a2, 0x30a4, 0x30a6, 0x30a8,
-    0x30aa, 0x30ab, 0x30ad, 0x30af, 0x30b1, 0x30b3, 0x30b5, 0x30b7, 0x30b9, 0x30bb, 0x30bd, 0x30bf,
-    0x30c1, 0x30c4, 0x30c6, 0x30c8, 0x30ca, 0x30cb, 0x30cc, 0x30cd, 0x30ce, 0x30cf, 0x30d2, 0x30d5,
-    0x30d8, 0x30db, 0x30de, 0x30df, 0x30e0, 0x30e1, 0x30e2, 0x30e4, 0x30e6, 0x30e8, 0x30e9, 0x30ea,
-    0x30eb, 0x30ec, 0x30ed, 0x30ef, 0x30f0, 0x30f1, 0x30f2, 0x4ee4, 0x548c, 0x30a2, 0x30d1, 0x30fc,
-    0x30c8, 0x30a2, 0x30eb, 0x30d5, 0x30a1, 0x30a2, 0x30f3, 0x30da, 0x30a2, 0x30a2, 0x30fc, 0x30eb,
-    0x30a4, 0x30cb, 0x30f3, 0x30b0, 0x30a4, 0x30f3, 0x30c1, 0x30a6, 0x30a9, 0x30f3, 0x30a8, 0x30b9,
-    0x30af, 0x30fc, 0x30c9, 0x30a8, 0x30fc, 0x30ab, 0x30fc, 0x30aa, 0x30f3, 0x30b9, 0x30aa, 0x30fc,
-    0x30e0, 0x30ab, 0x30a4, 0x30ea, 0x30ab, 0x30e9, 0x30c3, 0x30c8, 0x30ab, 0x30ed, 0x30ea, 0x30fc,
-    0x30ac, 0x30ed, 0x30f3, 0x30ac, 0x30f3, 0x30de, 0x30ae, 0x30ac, 0x30ae, 0x30cb, 0x30fc, 0x30ad,
-    0x30e5, 0x30ea, 0x30fc, 0x30ae, 0x30eb, 0x30c0, 0x30fc, 0x30ad, 0x30ed, 0x30ad, 0x30ed, 0x30b0,
-    0x30e9, 0x30e0, 0x30ad, 0x30ed, 0x30e1, 0x30fc, 0x30c8, 0x30eb, 0x30ad, 0x30ed, 0x30ef, 0x30c3,
-    0x30c8, 0x30b0, 0x30e9, 0x30e0, 0x30b0, 0x30e9, 0x30e0, 0x30c8, 0x30f3, 0x30af, 0x30eb, 0x30bc,
-    0x30a4, 0x30ed, 0x30af, 0x30ed, 0x30fc, 0x30cd, 0x30b1, 0x30fc, 0x30b9, 0x30b3, 0x30eb, 0x30ca,
-    0x30b3, 0x30fc, 0x30dd, 0x30b5, 0x30a4, 0x30af, 0x30eb, 0x30b5, 0x30f3, 0x30c1, 0x30fc, 0x30e0,
-    0x30b7, 0x30ea, 0x30f3, 0x30b0, 0x30bb, 0x30f3, 0x30c1, 0x30bb, 0x30f3, 0x30c8, 0x30c0, 0x30fc,
-    0x30b9, 0x30c7, 0x30b7, 0x30c9, 0x30eb, 0x30c8, 0x30f3, 0x30ca, 0x30ce, 0x30ce, 0x30c3, 0x30c8,
-    0x30cf, 0x30a4, 0x30c4, 0x30d1, 0x30fc, 0x30bb, 0x30f3, 0x30c8, 0x30d1, 0x30fc, 0x30c4, 0x30d0,
-    0x30fc, 0x30ec, 0x30eb, 0x30d4, 0x30a2, 0x30b9, 0x30c8, 0x30eb, 0x30d4, 0x30af, 0x30eb, 0x30d4,
-    0x30b3, 0x30d3, 0x30eb, 0x30d5, 0x30a1, 0x30e9, 0x30c3, 0x30c9, 0x30d5, 0x30a3, 0x30fc, 0x30c8,
-    0x30d6, 0x30c3, 0x30b7, 0x30a7, 0x30eb, 0x30d5, 0x30e9, 0x30f3, 0x30d8, 0x30af, 0x30bf, 0x30fc,
-    0x30eb, 0x30da, 0x30bd, 0x30da, 0x30cb, 0x30d2, 0x30d8, 0x30eb, 0x30c4, 0x30da, 0x30f3, 0x30b9,
-    0x30da, 0x30fc, 0x30b8, 0x30d9, 0x30fc, 0x30bf, 0x30dd, 0x30a4, 0x30f3, 0x30c8, 0x30dc, 0x30eb,
-    0x30c8, 0x30db, 0x30f3, 0x30dd, 0x30f3, 0x30c9, 0x30db, 0x30fc, 0x30eb, 0x30db, 0x30fc, 0x30f3,
-    0x30de, 0x30a4, 0x30af, 0x30ed, 0x30de, 0x30a4, 0x30eb, 0x30de, 0x30c3, 0x30cf, 0x30de, 0x30eb,
-    0x30af, 0x30de, 0x30f3, 0x30b7, 0x30e7, 0x30f3, 0x30df, 0x30af, 0x30ed, 0x30f3, 0x30df, 0x30ea,
-    0x30df, 0x30ea, 0x30d0, 0x30fc, 0x30eb, 0x30e1, 0x30ac, 0x30e1, 0x30ac, 0x30c8, 0x30f3, 0x30e1,
-    0x30fc, 0x30c8, 0x30eb, 0x30e4, 0x30fc, 0x30c9, 0x30e4, 0x30fc, 0x30eb, 0x30e6, 0x30a2, 0x30f3,
-    0x30ea, 0x30c3, 0x30c8, 0x30eb, 0x30ea, 0x30e9, 0x30eb, 0x30d4, 0x30fc, 0x30eb, 0x30fc, 0x30d6,
-    0x30eb, 0x30ec, 0x30e0, 0x30ec, 0x30f3, 0x30c8, 0x30b2, 0x30f3, 0x30ef, 0x30c3, 0x30c8, 0x30,
-    0x70b9, 0x31, 0x70b9, 0x32, 0x70b9, 0x33, 0x70b9, 0x34, 0x70b9, 0x35, 0x70b9, 0x36, 0x70b9,
-    0x37, 0x70b9, 0x38, 0x70b9, 0x39, 0x70b9, 0x31, 0x30, 0x70b9, 0x31, 0x31, 0x70b9, 0x31, 0x32,
-    0x70b9, 0x31, 0x33, 0x70b9, 0x31, 0x34, 0x70b9, 0x31, 0x35, 0x70b9, 0x31, 0x36, 0x70b9, 0x31,
-    0x37, 0x70b9, 0x31, 0x38, 0x70b9, 0x31, 0x39, 0x70b9, 0x32, 0x30, 0x70b9, 0x32, 0x31, 0x70b9,
-    0x32, 0x32, 0x70b9, 0x32, 0x33, 0x70b9, 0x32, 0x34, 0x70b9, 0x68, 0x50, 0x61, 0x64, 0x61, 0x41,
-    0x55, 0x62, 0x61, 0x72, 0x6f, 0x56, 0x70, 0x63, 0x64, 0x6d, 0x64, 0x6d, 0xb2, 0x64, 0x6d, 0xb3,
-    0x49, 0x55, 0x5e73, 0x6210, 0x662d, 0x548c, 0x5927, 0x6b63, 0x660e, 0x6cbb, 0x682a, 0x5f0f,
-    0x4f1a, 0x793e, 0x70, 0x41, 0x6e, 0x41, 0x3bc, 0x41, 0x6d, 0x41, 0x6b, 0x41, 0x4b, 0x42, 0x4d,
-    0x42, 0x47, 0x42, 0x63, 0x61, 0x6c, 0x6b, 0x63, 0x61, 0x6c, 0x70, 0x46, 0x6e, 0x46, 0x3bc, 0x46,
-    0x3bc, 0x67, 0x6d, 0x67, 0x6b, 0x67, 0x48, 0x7a, 0x6b, 0x48, 0x7a, 0x4d, 0x48, 0x7a, 0x47, 0x48,
-    0x7a, 0x54, 0x48, 0x7a, 0x3bc, 0x2113, 0x6d, 0x2113, 0x64, 0x2113, 0x6b, 0x2113, 0x66, 0x6d,
-    0x6e, 0x6d, 0x3bc, 0x6d, 0x6d, 0x6d, 0x63, 0x6d, 0x6b, 0x6d, 0x6d, 0x6d, 0xb2, 0x63, 0x6d, 0xb2,
-    0x6d, 0xb2, 0x6b, 0x6d, 0xb2, 0x6d, 0x6d, 0xb3, 0x63, 0x6d, 0xb3, 0x6d, 0xb3, 0x6b, 0x6d, 0xb3,
-    0x6d, 0x2215, 0x73, 0x6d, 0x2215, 0x73, 0xb2, 0x50, 0x61, 0x6b, 0x50, 0x61, 0x4d, 0x50, 0x61,
-    0x47, 0x50, 0x61, 0x72, 0x61, 0x64, 0x72, 0x61, 0x64, 0x2215, 0x73, 0x72, 0x61, 0x64, 0x2215,
-    0x73, 0xb2, 0x70, 0x73, 0x6e, 0x73, 0x3bc, 0x73, 0x6d, 0x73, 0x70, 0x56, 0x6e, 0x56, 0x3bc,
-    0x56, 0x6d, 0x56, 0x6b, 0x56, 0x4d, 0x56, 0x70, 0x57, 0x6e, 0x57, 0x3bc, 0x57, 0x6d, 0x57, 0x6b,
-    0x57, 0x4d, 0x57, 0x6b, 0x3a9, 0x4d, 0x3a9, 0x61, 0x2e, 0x6d, 0x2e, 0x42, 0x71, 0x63, 0x63,
-    0x63, 0x64, 0x43, 0x2215, 0x6b, 0x67, 0x43, 0x6f, 0x2e, 0x64, 0x42, 0x47, 0x79, 0x68, 0x61,
-    0x48, 0x50, 0x69, 0x6e, 0x4b, 0x4b, 0x4b, 0x4d, 0x6b, 0x74, 0x6c, 0x6d, 0x6c, 0x6e, 0x6c, 0x6f,
-    0x67, 0x6c, 0x78, 0x6d, 0x62, 0x6d, 0x69, 0x6c, 0x6d, 0x6f, 0x6c, 0x50, 0x48, 0x70, 0x2e, 0x6d,
-    0x2e, 0x50, 0x50, 0x4d, 0x50, 0x52, 0x73, 0x72, 0x53, 0x76, 0x57, 0x62, 0x56, 0x2215, 0x6d,
-    0x41, 0x2215, 0x6d, 0x31, 0x65e5, 0x32, 0x65e5, 0x33, 0x65e5, 0x34, 0x65e5, 0x35, 0x65e5, 0x36,
-    0x65e5, 0x37, 0x65e5, 0x38, 0x65e5, 0x39, 0x65e5, 0x31, 0x30, 0x65e5, 0x31, 0x31, 0x65e5, 0x31,
-    0x32, 0x65e5, 0x31, 0x33, 0x65e5, 0x31, 0x34, 0x65e5, 0x31, 0x35, 0x65e5, 0x31, 0x36, 0x65e5,
-    0x31, 0x37, 0x65e5, 0x31, 0x38, 0x65e5, 0x31, 0x39, 0x65e5, 0x32, 0x30, 0x65e5, 0x32, 0x31,
-    0x65e5, 0x32, 0x32, 0x65e5, 0x32, 0x33, 0x65e5, 0x32, 0x34, 0x65e5, 0x32, 0x35, 0x65e5, 0x32,
-    0x36, 0x65e5, 0x32, 0x37, 0x65e5, 0x32, 0x38, 0x65e5, 0x32, 0x39, 0x65e5, 0x33, 0x30, 0x65e5,
-    0x33, 0x31, 0x65e5, 0x67, 0x61, 0x6c, 0x44a, 0x44c, 0xa76f, 0x43, 0x46, 0x51, 0x126, 0x153,
-    0xa727, 0xab37, 0x26b, 0xab52, 0x28d, 0x8c48, 0x66f4, 0x8eca, 0x8cc8, 0x6ed1, 0x4e32, 0x53e5,
-    0x9f9c, 0x9f9c, 0x5951, 0x91d1, 0x5587, 0x5948, 0x61f6, 0x7669, 0x7f85, 0x863f, 0x87ba, 0x88f8,
-    0x908f, 0x6a02, 0x6d1b, 0x70d9, 0x73de, 0x843d, 0x916a, 0x99f1, 0x4e82, 0x5375, 0x6b04, 0x721b,
-    0x862d, 0x9e1e, 0x5d50, 0x6feb, 0x85cd, 0x8964, 0x62c9, 0x81d8, 0x881f, 0x5eca, 0x6717, 0x6d6a,
-    0x72fc, 0x90ce, 0x4f86, 0x51b7, 0x52de, 0x64c4, 0x6ad3, 0x7210, 0x76e7, 0x8001, 0x8606, 0x865c,
-    0x8def, 0x9732, 0x9b6f, 0x9dfa, 0x788c, 0x797f, 0x7da0, 0x83c9, 0x9304, 0x9e7f, 0x8ad6, 0x58df,
-    0x5f04, 0x7c60, 0x807e, 0x7262, 0x78ca, 0x8cc2, 0x96f7, 0x58d8, 0x5c62, 0x6a13, 0x6dda, 0x6f0f,
-    0x7d2f, 0x7e37, 0x964b, 0x52d2, 0x808b, 0x51dc, 0x51cc, 0x7a1c, 0x7dbe, 0x83f1, 0x9675, 0x8b80,
-    0x62cf, 0x6a02, 0x8afe, 0x4e39, 0x5be7, 0x6012, 0x7387, 0x7570, 0x5317, 0x78fb, 0x4fbf, 0x5fa9,
-    0x4e0d, 0x6ccc, 0x6578, 0x7d22, 0x53c3, 0x585e, 0x7701, 0x8449, 0x8aaa, 0x6bba, 0x8fb0, 0x6c88,
-    0x62fe, 0x82e5, 0x63a0, 0x7565, 0x4eae, 0x5169, 0x51c9, 0x6881, 0x7ce7, 0x826f, 0x8ad2, 0x91cf,
-    0x52f5, 0x5442, 0x5973, 0x5eec, 0x65c5, 0x6ffe, 0x792a, 0x95ad, 0x9a6a, 0x9e97, 0x9ece, 0x529b,
-    0x66c6, 0x6b77, 0x8f62, 0x5e74, 0x6190, 0x6200, 0x649a, 0x6f23, 0x7149, 0x7489, 0x79ca, 0x7df4,
-    0x806f, 0x8f26, 0x84ee, 0x9023, 0x934a, 0x5217, 0x52a3, 0x54bd, 0x70c8, 0x88c2, 0x8aaa, 0x5ec9,
-    0x5ff5, 0x637b, 0x6bae, 0x7c3e, 0x7375, 0x4ee4, 0x56f9, 0x5be7, 0x5dba, 0x601c, 0x73b2, 0x7469,
-    0x7f9a, 0x8046, 0x9234, 0x96f6, 0x9748, 0x9818, 0x4f8b, 0x79ae, 0x91b4, 0x96b8, 0x60e1, 0x4e86,
-    0x50da, 0x5bee, 0x5c3f, 0x6599, 0x6a02, 0x71ce, 0x7642, 0x84fc, 0x907c, 0x9f8d, 0x6688, 0x962e,
-    0x5289, 0x677b, 0x67f3, 0x6d41, 0x6e9c, 0x7409, 0x7559, 0x786b, 0x7d10, 0x985e, 0x516d, 0x622e,
-    0x9678, 0x502b, 0x5d19, 0x6dea, 0x8f2a, 0x5f8b, 0x6144, 0x6817, 0x7387, 0x9686, 0x5229, 0x540f,
-    0x5c65, 0x6613, 0x674e, 0x68a8, 0x6ce5, 0x7406, 0x75e2, 0x7f79, 0x88cf, 0x88e1, 0x91cc, 0x96e2,
-    0x533f, 0x6eba, 0x541d, 0x71d0, 0x7498, 0x85fa, 0x96a3, 0x9c57, 0x9e9f, 0x6797, 0x6dcb, 0x81e8,
-    0x7acb, 0x7b20, 0x7c92, 0x72c0, 0x7099, 0x8b58, 0x4ec0, 0x8336, 0x523a, 0x5207, 0x5ea6, 0x62d3,
-    0x7cd6, 0x5b85, 0x6d1e, 0x66b4, 0x8f3b, 0x884c, 0x964d, 0x898b, 0x5ed3, 0x5140, 0x55c0, 0x585a,
-    0x6674, 0x51de, 0x732a, 0x76ca, 0x793c, 0x795e, 0x7965, 0x798f, 0x9756, 0x7cbe, 0x7fbd, 0x8612,
-    0x8af8, 0x9038, 0x90fd, 0x98ef, 0x98fc, 0x9928, 0x9db4, 0x90de, 0x96b7, 0x4fae, 0x50e7, 0x514d,
-    0x52c9, 0x52e4, 0x5351, 0x559d, 0x5606, 0x5668, 0x5840, 0x58a8, 0x5c64, 0x5c6e, 0x6094, 0x6168,
-    0x618e, 0x61f2, 0x654f, 0x65e2, 0x6691, 0x6885, 0x6d77, 0x6e1a, 0x6f22, 0x716e, 0x722b, 0x7422,
-    0x7891, 0x793e, 0x7949, 0x7948, 0x7950, 0x7956, 0x795d, 0x798d, 0x798e, 0x7a40, 0x7a81, 0x7bc0,
-    0x7df4, 0x7e09, 0x7e41, 0x7f72, 0x8005, 0x81ed, 0x8279, 0x8279, 0x8457, 0x8910, 0x8996, 0x8b01,
-    0x8b39, 0x8cd3, 0x8d08, 0x8fb6, 0x9038, 0x96e3, 0x97ff, 0x983b, 0x6075, 0x242ee, 0x8218, 0x4e26,
-    0x51b5, 0x5168, 0x4f80, 0x5145, 0x5180, 0x52c7, 0x52fa, 0x559d, 0x5555, 0x5599, 0x55e2, 0x585a,
-    0x58b3, 0x5944, 0x5954, 0x5a62, 0x5b28, 0x5ed2, 0x5ed9, 0x5f69, 0x5fad, 0x60d8, 0x614e, 0x6108,
-    0x618e, 0x6160, 0x61f2, 0x6234, 0x63c4, 0x641c, 0x6452, 0x6556, 0x6674, 0x6717, 0x671b, 0x6756,
-    0x6b79, 0x6bba, 0x6d41, 0x6edb, 0x6ecb, 0x6f22, 0x701e, 0x716e, 0x77a7, 0x7235, 0x72af, 0x732a,
-    0x7471, 0x7506, 0x753b, 0x761d, 0x761f, 0x76ca, 0x76db, 0x76f4, 0x774a, 0x7740, 0x78cc, 0x7ab1,
-    0x7bc0, 0x7c7b, 0x7d5b, 0x7df4, 0x7f3e, 0x8005, 0x8352, 0x83ef, 0x8779, 0x8941, 0x8986, 0x8996,
-    0x8abf, 0x8af8, 0x8acb, 0x8b01, 0x8afe, 0x8aed, 0x8b39, 0x8b8a, 0x8d08, 0x8f38, 0x9072, 0x9199,
-    0x9276, 0x967c, 0x96e3, 0x9756, 0x97db, 0x97ff, 0x980b, 0x983b, 0x9b12, 0x9f9c, 0x2284a,
-    0x22844, 0x233d5, 0x3b9d, 0x4018, 0x4039, 0x25249, 0x25cd0, 0x27ed3, 0x9f43, 0x9f8e, 0x66, 0x66,
-    0x66, 0x69, 0x66, 0x6c, 0x66, 0x66, 0x69, 0x66, 0x66, 0x6c, 0x17f, 0x74, 0x73, 0x74, 0x574,
-    0x576, 0x574, 0x565, 0x574, 0x56b, 0x57e, 0x576, 0x574, 0x56d, 0x5d9, 0x5b4, 0x5f2, 0x5b7,
-    0x5e2, 0x5d0, 0x5d3, 0x5d4, 0x5db, 0x5dc, 0x5dd, 0x5e8, 0x5ea, 0x2b, 0x5e9, 0x5c1, 0x5e9, 0x5c2,
-    0xfb49, 0x5c1, 0xfb49, 0x5c2, 0x5d0, 0x5b7, 0x5d0, 0x5b8, 0x5d0, 0x5bc, 0x5d1, 0x5bc, 0x5d2,
-    0x5bc, 0x5d3, 0x5bc, 0x5d4, 0x5bc, 0x5d5, 0x5bc, 0x5d6, 0x5bc, 0x5d8, 0x5bc, 0x5d9, 0x5bc,
-    0x5da, 0x5bc, 0x5db, 0x5bc, 0x5dc, 0x5bc, 0x5de, 0x5bc, 0x5e0, 0x5bc, 0x5e1, 0x5bc, 0x5e3,
-    0x5bc, 0x5e4, 0x5bc, 0x5e6, 0x5bc, 0x5e7, 0x5bc, 0x5e8, 0x5bc, 0x5e9, 0x5bc, 0x5ea, 0x5bc,
-    0x5d5, 0x5b9, 0x5d1, 0x5bf, 0x5db, 0x5bf, 0x5e4, 0x5bf, 0x5d0, 0x5dc, 0x671, 0x671, 0x67b,
-    0x67b, 0x67b, 0x67b, 0x67e, 0x67e, 0x67e, 0x67e, 0x680, 0x680, 0x680, 0x680, 0x67a, 0x67a,
-    0x67a, 0x67a, 0x67f, 0x67f, 0x67f, 0x67f, 0x679, 0x679, 0x679, 0x679, 0x6a4, 0x6a4, 0x6a4,
-    0x6a4, 0x6a6, 0x6a6, 0x6a6, 0x6a6, 0x684, 0x684, 0x684, 0x684, 0x683, 0x683, 0x683, 0x683,
-    0x686, 0x686, 0x686, 0x686, 0x687, 0x687, 0x687, 0x687, 0x68d, 0x68d, 0x68c, 0x68c, 0x68e,
-    0x68e, 0x688, 0x688, 0x698, 0x698, 0x691, 0x691, 0x6a9, 0x6a9, 0x6a9, 0x6a9, 0x6af, 0x6af,
-    0x6af, 0x6af, 0x6b3, 0x6b3, 0x6b3, 0x6b3, 0x6b1, 0x6b1, 0x6b1, 0x6b1, 0x6ba, 0x6ba, 0x6bb,
-    0x6bb, 0x6bb, 0x6bb, 0x6c0, 0x6c0, 0x6c1, 0x6c1, 0x6c1, 0x6c1, 0x6be, 0x6be, 0x6be, 0x6be,
-    0x6d2, 0x6d2, 0x6d3, 0x6d3, 0x6ad, 0x6ad, 0x6ad, 0x6ad, 0x6c7, 0x6c7, 0x6c6, 0x6c6, 0x6c8,
-    0x6c8, 0x677, 0x6cb, 0x6cb, 0x6c5, 0x6c5, 0x6c9, 0x6c9, 0x6d0, 0x6d0, 0x6d0, 0x6d0, 0x649,
-    0x649, 0x626, 0x627, 0x626, 0x627, 0x626, 0x6d5, 0x626, 0x6d5, 0x626, 0x648, 0x626, 0x648,
-    0x626, 0x6c7, 0x626, 0x6c7, 0x626, 0x6c6, 0x626, 0x6c6, 0x626, 0x6c8, 0x626, 0x6c8, 0x626,
-    0x6d0, 0x626, 0x6d0, 0x626, 0x6d0, 0x626, 0x649, 0x626, 0x649, 0x626, 0x649, 0x6cc, 0x6cc,
-    0x6cc, 0x6cc, 0x626, 0x62c, 0x626, 0x62d, 0x626, 0x645, 0x626, 0x649, 0x626, 0x64a, 0x628,
-    0x62c, 0x628, 0x62d, 0x628, 0x62e, 0x628, 0x645, 0x628, 0x649, 0x628, 0x64a, 0x62a, 0x62c,
-    0x62a, 0x62d, 0x62a, 0x62e, 0x62a, 0x645, 0x62a, 0x649, 0x62a, 0x64a, 0x62b, 0x62c, 0x62b,
-    0x645, 0x62b, 0x649, 0x62b, 0x64a, 0x62c, 0x62d, 0x62c, 0x645, 0x62d, 0x62c, 0x62d, 0x645,
-    0x62e, 0x62c, 0x62e, 0x62d, 0x62e, 0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x633,
-    0x645, 0x635, 0x62d, 0x635, 0x645, 0x636, 0x62c, 0x636, 0x62d, 0x636, 0x62e, 0x636, 0x645,
-    0x637, 0x62d, 0x637, 0x645, 0x638, 0x645, 0x639, 0x62c, 0x639, 0x645, 0x63a, 0x62c, 0x63a,
-    0x645, 0x641, 0x62c, 0x641, 0x62d, 0x641, 0x62e, 0x641, 0x645, 0x641, 0x649, 0x641, 0x64a,
-    0x642, 0x62d, 0x642, 0x645, 0x642, 0x649, 0x642, 0x64a, 0x643, 0x627, 0x643, 0x62c, 0x643,
-    0x62d, 0x643, 0x62e, 0x643, 0x644, 0x643, 0x645, 0x643, 0x649, 0x643, 0x64a, 0x644, 0x62c,
-    0x644, 0x62d, 0x644, 0x62e, 0x644, 0x645, 0x644, 0x649, 0x644, 0x64a, 0x645, 0x62c, 0x645,
-    0x62d, 0x645, 0x62e, 0x645, 0x645, 0x645, 0x649, 0x645, 0x64a, 0x646, 0x62c, 0x646, 0x62d,
-    0x646, 0x62e, 0x646, 0x645, 0x646, 0x649, 0x646, 0x64a, 0x647, 0x62c, 0x647, 0x645, 0x647,
-    0x649, 0x647, 0x64a, 0x64a, 0x62c, 0x64a, 0x62d, 0x64a, 0x62e, 0x64a, 0x645, 0x64a, 0x649,
-    0x64a, 0x64a, 0x630, 0x670, 0x631, 0x670, 0x649, 0x670, 0x20, 0x64c, 0x651, 0x20, 0x64d, 0x651,
-    0x20, 0x64e, 0x651, 0x20, 0x64f, 0x651, 0x20, 0x650, 0x651, 0x20, 0x651, 0x670, 0x626, 0x631,
-    0x626, 0x632, 0x626, 0x645, 0x626, 0x646, 0x626, 0x649, 0x626, 0x64a, 0x628, 0x631, 0x628,
-    0x632, 0x628, 0x645, 0x628, 0x646, 0x628, 0x649, 0x628, 0x64a, 0x62a, 0x631, 0x62a, 0x632,
-    0x62a, 0x645, 0x62a, 0x646, 0x62a, 0x649, 0x62a, 0x64a, 0x62b, 0x631, 0x62b, 0x632, 0x62b,
-    0x645, 0x62b, 0x646, 0x62b, 0x649, 0x62b, 0x64a, 0x641, 0x649, 0x641, 0x64a, 0x642, 0x649,
-    0x642, 0x64a, 0x643, 0x627, 0x643, 0x644, 0x643, 0x645, 0x643, 0x649, 0x643, 0x64a, 0x644,
-    0x645, 0x644, 0x649, 0x644, 0x64a, 0x645, 0x627, 0x645, 0x645, 0x646, 0x631, 0x646, 0x632,
-    0x646, 0x645, 0x646, 0x646, 0x646, 0x649, 0x646, 0x64a, 0x649, 0x670, 0x64a, 0x631, 0x64a,
-    0x632, 0x64a, 0x645, 0x64a, 0x646, 0x64a, 0x649, 0x64a, 0x64a, 0x626, 0x62c, 0x626, 0x62d,
-    0x626, 0x62e, 0x626, 0x645, 0x626, 0x647, 0x628, 0x62c, 0x628, 0x62d, 0x628, 0x62e, 0x628,
-    0x645, 0x628, 0x647, 0x62a, 0x62c, 0x62a, 0x62d, 0x62a, 0x62e, 0x62a, 0x645, 0x62a, 0x647,
-    0x62b, 0x645, 0x62c, 0x62d, 0x62c, 0x645, 0x62d, 0x62c, 0x62d, 0x645, 0x62e, 0x62c, 0x62e,
-    0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x633, 0x645, 0x635, 0x62d, 0x635, 0x62e,
-    0x635, 0x645, 0x636, 0x62c, 0x636, 0x62d, 0x636, 0x62e, 0x636, 0x645, 0x637, 0x62d, 0x638,
-    0x645, 0x639, 0x62c, 0x639, 0x645, 0x63a, 0x62c, 0x63a, 0x645, 0x641, 0x62c, 0x641, 0x62d,
-    0x641, 0x62e, 0x641, 0x645, 0x642, 0x62d, 0x642, 0x645, 0x643, 0x62c, 0x643, 0x62d, 0x643,
-    0x62e, 0x643, 0x644, 0x643, 0x645, 0x644, 0x62c, 0x644, 0x62d, 0x644, 0x62e, 0x644, 0x645,
-    0x644, 0x647, 0x645, 0x62c, 0x645, 0x62d, 0x645, 0x62e, 0x645, 0x645, 0x646, 0x62c, 0x646,
-    0x62d, 0x646, 0x62e, 0x646, 0x645, 0x646, 0x647, 0x647, 0x62c, 0x647, 0x645, 0x647, 0x670,
-    0x64a, 0x62c, 0x64a, 0x62d, 0x64a, 0x62e, 0x64a, 0x645, 0x64a, 0x647, 0x626, 0x645, 0x626,
-    0x647, 0x628, 0x645, 0x628, 0x647, 0x62a, 0x645, 0x62a, 0x647, 0x62b, 0x645, 0x62b, 0x647,
-    0x633, 0x645, 0x633, 0x647, 0x634, 0x645, 0x634, 0x647, 0x643, 0x644, 0x643, 0x645, 0x644,
-    0x645, 0x646, 0x645, 0x646, 0x647, 0x64a, 0x645, 0x64a, 0x647, 0x640, 0x64e, 0x651, 0x640,
-    0x64f, 0x651, 0x640, 0x650, 0x651, 0x637, 0x649, 0x637, 0x64a, 0x639, 0x649, 0x639, 0x64a,
-    0x63a, 0x649, 0x63a, 0x64a, 0x633, 0x649, 0x633, 0x64a, 0x634, 0x649, 0x634, 0x64a, 0x62d,
-    0x649, 0x62d, 0x64a, 0x62c, 0x649, 0x62c, 0x64a, 0x62e, 0x649, 0x62e, 0x64a, 0x635, 0x649,
-    0x635, 0x64a, 0x636, 0x649, 0x636, 0x64a, 0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e, 0x634,
-    0x645, 0x634, 0x631, 0x633, 0x631, 0x635, 0x631, 0x636, 0x631, 0x637, 0x649, 0x637, 0x64a,
-    0x639, 0x649, 0x639, 0x64a, 0x63a, 0x649, 0x63a, 0x64a, 0x633, 0x649, 0x633, 0x64a, 0x634,
-    0x649, 0x634, 0x64a, 0x62d, 0x649, 0x62d, 0x64a, 0x62c, 0x649, 0x62c, 0x64a, 0x62e, 0x649,
-    0x62e, 0x64a, 0x635, 0x649, 0x635, 0x64a, 0x636, 0x649, 0x636, 0x64a, 0x634, 0x62c, 0x634,
-    0x62d, 0x634, 0x62e, 0x634, 0x645, 0x634, 0x631, 0x633, 0x631, 0x635, 0x631, 0x636, 0x631,
-    0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e, 0x634, 0x645, 0x633, 0x647, 0x634, 0x647, 0x637,
-    0x645, 0x633, 0x62c, 0x633, 0x62d, 0x633, 0x62e, 0x634, 0x62c, 0x634, 0x62d, 0x634, 0x62e,
-    0x637, 0x645, 0x638, 0x645, 0x627, 0x64b, 0x627, 0x64b, 0x62a, 0x62c, 0x645, 0x62a, 0x62d,
-    0x62c, 0x62a, 0x62d, 0x62c, 0x62a, 0x62d, 0x645, 0x62a, 0x62e, 0x645, 0x62a, 0x645, 0x62c,
-    0x62a, 0x645, 0x62d, 0x62a, 0x645, 0x62e, 0x62c, 0x645, 0x62d, 0x62c, 0x645, 0x62d, 0x62d,
-    0x645, 0x64a, 0x62d, 0x645, 0x649, 0x633, 0x62d, 0x62c, 0x633, 0x62c, 0x62d, 0x633, 0x62c,
-    0x649, 0x633, 0x645, 0x62d, 0x633, 0x645, 0x62d, 0x633, 0x645, 0x62c, 0x633, 0x645, 0x645,
-    0x633, 0x645, 0x645, 0x635, 0x62d, 0x62d, 0x635, 0x62d, 0x62d, 0x635, 0x645, 0x645, 0x634,
-    0x62d, 0x645, 0x634, 0x62d, 0x645, 0x634, 0x62c, 0x64a, 0x634, 0x645, 0x62e, 0x634, 0x645,
-    0x62e, 0x634, 0x645, 0x645, 0x634, 0x645, 0x645, 0x636, 0x62d, 0x649, 0x636, 0x62e, 0x645,
-    0x636, 0x62e, 0x645, 0x637, 0x645, 0x62d, 0x637, 0x645, 0x62d, 0x637, 0x645, 0x645, 0x637,
-    0x645, 0x64a, 0x639, 0x62c, 0x645, 0x639, 0x645, 0x645, 0x639, 0x645, 0x645, 0x639, 0x645,
-    0x649, 0x63a, 0x645, 0x645, 0x63a, 0x645, 0x64a, 0x63a, 0x645, 0x649, 0x641, 0x62e, 0x645,
-    0x641, 0x62e, 0x645, 0x642, 0x645, 0x62d, 0x642, 0x645, 0x645, 0x644, 0x62d, 0x645, 0x644,
-    0x62d, 0x64a, 0x644, 0x62d, 0x649, 0x644, 0x62c, 0x62c, 0x644, 0x62c, 0x62c, 0x644, 0x62e,
-    0x645, 0x644, 0x62e, 0x645, 0x644, 0x645, 0x62d, 0x644, 0x645, 0x62d, 0x645, 0x62d, 0x62c,
-    0x645, 0x62d, 0x645, 0x645, 0x62d, 0x64a, 0x645, 0x62c, 0x62d, 0x645, 0x62c, 0x645, 0x645,
-    0x62e, 0x62c, 0x645, 0x62e, 0x645, 0x645, 0x62c, 0x62e, 0x647, 0x645, 0x62c, 0x647, 0x645,
-    0x645, 0x646, 0x62d, 0x645, 0x646, 0x62d, 0x649, 0x646, 0x62c, 0x645, 0x646, 0x62c, 0x645,
-    0x646, 0x62c, 0x649, 0x646, 0x645, 0x64a, 0x646, 0x645, 0x649, 0x64a, 0x645, 0x645, 0x64a,
-    0x645, 0x645, 0x628, 0x62e, 0x64a, 0x62a, 0x62c, 0x64a, 0x62a, 0x62c, 0x649, 0x62a, 0x62e,
-    0x64a, 0x62a, 0x62e, 0x649, 0x62a, 0x645, 0x64a, 0x62a, 0x645, 0x649, 0x62c, 0x645, 0x64a,
-    0x62c, 0x62d, 0x649, 0x62c, 0x645, 0x649, 0x633, 0x62e, 0x649, 0x635, 0x62d, 0x64a, 0x634,
-    0x62d, 0x64a, 0x636, 0x62d, 0x64a, 0x644, 0x62c, 0x64a, 0x644, 0x645, 0x64a, 0x64a, 0x62d,
-    0x64a, 0x64a, 0x62c, 0x64a, 0x64a, 0x645, 0x64a, 0x645, 0x645, 0x64a, 0x642, 0x645, 0x64a,
-    0x646, 0x62d, 0x64a, 0x642, 0x645, 0x62d, 0x644, 0x62d, 0x645, 0x639, 0x645, 0x64a, 0x643,
-    0x645, 0x64a, 0x646, 0x62c, 0x62d, 0x645, 0x62e, 0x64a, 0x644, 0x62c, 0x645, 0x643, 0x645,
-    0x645, 0x644, 0x62c, 0x645, 0x646, 0x62c, 0x62d, 0x62c, 0x62d, 0x64a, 0x62d, 0x62c, 0x64a,
-    0x645, 0x62c, 0x64a, 0x641, 0x645, 0x64a, 0x628, 0x62d, 0x64a, 0x643, 0x645, 0x645, 0x639,
-    0x62c, 0x645, 0x635, 0x645, 0x645, 0x633, 0x62e, 0x64a, 0x646, 0x62c, 0x64a, 0x635, 0x644,
-    0x6d2, 0x642, 0x644, 0x6d2, 0x627, 0x644, 0x644, 0x647, 0x627, 0x643, 0x628, 0x631, 0x645,
-    0x62d, 0x645, 0x62f, 0x635, 0x644, 0x639, 0x645, 0x631, 0x633, 0x648, 0x644, 0x639, 0x644,
-    0x64a, 0x647, 0x648, 0x633, 0x644, 0x645, 0x635, 0x644, 0x649, 0x635, 0x644, 0x649, 0x20, 0x627,
-    0x644, 0x644, 0x647, 0x20, 0x639, 0x644, 0x64a, 0x647, 0x20, 0x648, 0x633, 0x644, 0x645, 0x62c,
-    0x644, 0x20, 0x62c, 0x644, 0x627, 0x644, 0x647, 0x631, 0x6cc, 0x627, 0x644, 0x2c, 0x3001,
-    0x3002, 0x3a, 0x3b, 0x21, 0x3f, 0x3016, 0x3017, 0x2026, 0x2025, 0x2014, 0x2013, 0x5f, 0x5f,
-    0x28, 0x29, 0x7b, 0x7d, 0x3014, 0x3015, 0x3010, 0x3011, 0x300a, 0x300b, 0x3008, 0x3009, 0x300c,
-    0x300d, 0x300e, 0x300f, 0x5b, 0x5d, 0x203e, 0x203e, 0x203e, 0x203e, 0x5f, 0x5f, 0x5f, 0x2c,
-    0x3001, 0x2e, 0x3b, 0x3a, 0x3f, 0x21, 0x2014, 0x28, 0x29, 0x7b, 0x7d, 0x3014, 0x3015, 0x23,
-    0x26, 0x2a, 0x2b, 0x2d, 0x3c, 0x3e, 0x3d, 0x5c, 0x24, 0x25, 0x40, 0x20, 0x64b, 0x640, 0x64b,
-    0x20, 0x64c, 0x20, 0x64d, 0x20, 0x64e, 0x640, 0x64e, 0x20, 0x64f, 0x640, 0x64f, 0x20, 0x650,
-    0x640, 0x650, 0x20, 0x651, 0x640, 0x651, 0x20, 0x652, 0x640, 0x652, 0x621, 0x622, 0x622, 0x623,
-    0x623, 0x624, 0x624, 0x625, 0x625, 0x626, 0x626, 0x626, 0x626, 0x627, 0x627, 0x628, 0x628,
-    0x628, 0x628, 0x629, 0x629, 0x62a, 0x62a, 0x62a, 0x62a, 0x62b, 0x62b, 0x62b, 0x62b, 0x62c,
-    0x62c, 0x62c, 0x62c, 0x62d, 0x62d, 0x62d, 0x62d, 0x62e, 0x62e, 0x62e, 0x62e, 0x62f, 0x62f,
-    0x630, 0x630, 0x631, 0x631, 0x632, 0x632, 0x633, 0x633, 0x633, 0x633, 0x634, 0x634, 0x634,
-    0x634, 0x635, 0x635, 0x635, 0x635, 0x636, 0x636, 0x636, 0x636, 0x637, 0x637, 0x637, 0x637,
-    0x638, 0x638, 0x638, 0x638, 0x639, 0x639, 0x639, 0x639, 0x63a, 0x63a, 0x63a, 0x63a, 0x641,
-    0x641, 0x641, 0x641, 0x642, 0x642, 0x642, 0x642, 0x643, 0x643, 0x643, 0x643, 0x644, 0x644,
-    0x644, 0x644, 0x645, 0x645, 0x645, 0x645, 0x646, 0x646, 0x646, 0x646, 0x647, 0x647, 0x647,
-    0x647, 0x648, 0x648, 0x649, 0x649, 0x64a, 0x64a, 0x64a, 0x64a, 0x644, 0x622, 0x644, 0x622,
-    0x644, 0x623, 0x644, 0x623, 0x644, 0x625, 0x644, 0x625, 0x644, 0x627, 0x644, 0x627, 0x21, 0x22,
-    0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e, 0x2f, 0x30, 0x31, 0x32,
-    0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x3a, 0x3b, 0x3c, 0x3d, 0x3e, 0x3f, 0x40, 0x41, 0x42,
-    0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52,
-    0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x5b, 0x5c, 0x5d, 0x5e, 0x5f, 0x60, 0x61, 0x62,
-    0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72,
-    0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x7b, 0x7c, 0x7d, 0x7e, 0x2985, 0x2986, 0x3002,
-    0x300c, 0x300d, 0x3001, 0x30fb, 0x30f2, 0x30a1, 0x30a3, 0x30a5, 0x30a7, 0x30a9, 0x30e3, 0x30e5,
-    0x30e7, 0x30c3, 0x30fc, 0x30a2, 0x30a4, 0x30a6, 0x30a8, 0x30aa, 0x30ab, 0x30ad, 0x30af, 0x30b1,
-    0x30b3, 0x30b5, 0x30b7, 0x30b9, 0x30bb, 0x30bd, 0x30bf, 0x30c1, 0x30c4, 0x30c6, 0x30c8, 0x30ca,
-    0x30cb, 0x30cc, 0x30cd, 0x30ce, 0x30cf, 0x30d2, 0x30d5, 0x30d8, 0x30db, 0x30de, 0x30df, 0x30e0,
-    0x30e1, 0x30e2, 0x30e4, 0x30e6, 0x30e8, 0x30e9, 0x30ea, 0x30eb, 0x30ec, 0x30ed, 0x30ef, 0x30f3,
-    0x3099, 0x309a, 0x3164, 0x3131, 0x3132, 0x3133, 0x3134, 0x3135, 0x3136, 0x3137, 0x3138, 0x3139,
-    0x313a, 0x313b, 0x313c, 0x313d, 0x313e, 0x313f, 0x3140, 0x3141, 0x3142, 0x3143, 0x3144, 0x3145,
-    0x3146, 0x3147, 0x3148, 0x3149, 0x314a, 0x314b, 0x314c, 0x314d, 0x314e, 0x314f, 0x3150, 0x3151,
-    0x3152, 0x3153, 0x3154, 0x3155, 0x3156, 0x3157, 0x3158, 0x3159, 0x315a, 0x315b, 0x315c, 0x315d,
-    0x315e, 0x315f, 0x3160, 0x3161, 0x3162, 0x3163, 0xa2, 0xa3, 0xac, 0xaf, 0xa6, 0xa5, 0x20a9,
-    0x2502, 0x2190, 0x2191, 0x2192, 0x2193, 0x25a0, 0x25cb, 0x2d0, 0x2d1, 0xe6, 0x299, 0x253, 0x2a3,
-    0xab66, 0x2a5, 0x2a4, 0x256, 0x257, 0x1d91, 0x258, 0x25e, 0x2a9, 0x264, 0x262, 0x260, 0x29b,
-    0x127, 0x29c, 0x267, 0x284, 0x2aa, 0x2ab, 0x26c, 0x1df04, 0xa78e, 0x26e, 0x1df05, 0x28e,
-    0x1df06, 0xf8, 0x276, 0x277, 0x71, 0x27a, 0x1df08, 0x27d, 0x27e, 0x280, 0x2a8, 0x2a6, 0xab67,
-    0x2a7, 0x288, 0x2c71, 0x28f, 0x2a1, 0x2a2, 0x298, 0x1c0, 0x1c1, 0x1c2, 0x1df0a, 0x1df1e,
-    0x11099, 0x110ba, 0x1109b, 0x110ba, 0x110a5, 0x110ba, 0x11131, 0x11127, 0x11132, 0x11127,
-    0x11347, 0x1133e, 0x11347, 0x11357, 0x114b9, 0x114ba, 0x114b9, 0x114b0, 0x114b9, 0x114bd,
-    0x115b8, 0x115af, 0x115b9, 0x115af, 0x11935, 0x11930, 0x1d157, 0x1d165, 0x1d158, 0x1d165,
-    0x1d15f, 0x1d16e, 0x1d15f, 0x1d16f, 0x1d15f, 0x1d170, 0x1d15f, 0x1d171, 0x1d15f, 0x1d172,
-    0x1d1b9, 0x1d165, 0x1d1ba, 0x1d165, 0x1d1bb, 0x1d16e, 0x1d1bc, 0x1d16e, 0x1d1bb, 0x1d16f,
-    0x1d1bc, 0x1d16f, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d,
-    0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63,
-    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
-    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
-    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
-    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70,
-    0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46,
-    0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56,
-    0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c,
-    0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x43,
-    0x44, 0x47, 0x4a, 0x4b, 0x4e, 0x4f, 0x50, 0x51, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a,
-    0x61, 0x62, 0x63, 0x64, 0x66, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x70, 0x71, 0x72, 0x73,
-    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
-    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
-    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
-    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x44, 0x45, 0x46,
-    0x47, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
-    0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70,
-    0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x44, 0x45, 0x46, 0x47,
-    0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4f, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x61, 0x62, 0x63,
-    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
-    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
-    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
-    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
-    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45,
-    0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55,
-    0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b,
-    0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41,
-    0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51,
-    0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67,
-    0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77,
-    0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d,
-    0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63,
-    0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73,
-    0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49,
-    0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
-    0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b, 0x6c, 0x6d, 0x6e, 0x6f,
-    0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x41, 0x42, 0x43, 0x44, 0x45,
-    0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55,
-    0x56, 0x57, 0x58, 0x59, 0x5a, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x6b,
-    0x6c, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x131,
-    0x237, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c,
-    0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9,
-    0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc,
-    0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9,
-    0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396,
-    0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3,
-    0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6,
-    0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3,
-    0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6,
-    0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d,
-    0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207,
-    0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd,
-    0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202,
-    0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391, 0x392, 0x393, 0x394, 0x395, 0x396, 0x397,
-    0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e, 0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4,
-    0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1, 0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7,
-    0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4,
-    0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5, 0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x391,
-    0x392, 0x393, 0x394, 0x395, 0x396, 0x397, 0x398, 0x399, 0x39a, 0x39b, 0x39c, 0x39d, 0x39e,
-    0x39f, 0x3a0, 0x3a1, 0x3f4, 0x3a3, 0x3a4, 0x3a5, 0x3a6, 0x3a7, 0x3a8, 0x3a9, 0x2207, 0x3b1,
-    0x3b2, 0x3b3, 0x3b4, 0x3b5, 0x3b6, 0x3b7, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be,
-    0x3bf, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6, 0x3c7, 0x3c8, 0x3c9, 0x2202, 0x3f5,
-    0x3d1, 0x3f0, 0x3d5, 0x3f1, 0x3d6, 0x3dc, 0x3dd, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37,
-    0x38, 0x39, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x30, 0x31, 0x32, 0x33,
-    0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39,
-    0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x627, 0x628, 0x62c, 0x62f, 0x648,
-    0x632, 0x62d, 0x637, 0x64a, 0x643, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642,
-    0x631, 0x634, 0x62a, 0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x66e, 0x6ba, 0x6a1, 0x66f,
-    0x628, 0x62c, 0x647, 0x62d, 0x64a, 0x643, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635,
-    0x642, 0x634, 0x62a, 0x62b, 0x62e, 0x636, 0x63a, 0x62c, 0x62d, 0x64a, 0x644, 0x646, 0x633,
-    0x639, 0x635, 0x642, 0x634, 0x62e, 0x636, 0x63a, 0x6ba, 0x66f, 0x628, 0x62c, 0x647, 0x62d,
-    0x637, 0x64a, 0x643, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x634, 0x62a, 0x62b,
-    0x62e, 0x636, 0x638, 0x63a, 0x66e, 0x6a1, 0x627, 0x628, 0x62c, 0x62f, 0x647, 0x648, 0x632,
-    0x62d, 0x637, 0x64a, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x631, 0x634,
-    0x62a, 0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x628, 0x62c, 0x62f, 0x648, 0x632, 0x62d,
-    0x637, 0x64a, 0x644, 0x645, 0x646, 0x633, 0x639, 0x641, 0x635, 0x642, 0x631, 0x634, 0x62a,
-    0x62b, 0x62e, 0x630, 0x636, 0x638, 0x63a, 0x30, 0x2e, 0x30, 0x2c, 0x31, 0x2c, 0x32, 0x2c, 0x33,
-    0x2c, 0x34, 0x2c, 0x35, 0x2c, 0x36, 0x2c, 0x37, 0x2c, 0x38, 0x2c, 0x39, 0x2c, 0x28, 0x41, 0x29,
-    0x28, 0x42, 0x29, 0x28, 0x43, 0x29, 0x28, 0x44, 0x29, 0x28, 0x45, 0x29, 0x28, 0x46, 0x29, 0x28,
-    0x47, 0x29, 0x28, 0x48, 0x29, 0x28, 0x49, 0x29, 0x28, 0x4a, 0x29, 0x28, 0x4b, 0x29, 0x28, 0x4c,
-    0x29, 0x28, 0x4d, 0x29, 0x28, 0x4e, 0x29, 0x28, 0x4f, 0x29, 0x28, 0x50, 0x29, 0x28, 0x51, 0x29,
-    0x28, 0x52, 0x29, 0x28, 0x53, 0x29, 0x28, 0x54, 0x29, 0x28, 0x55, 0x29, 0x28, 0x56, 0x29, 0x28,
-    0x57, 0x29, 0x28, 0x58, 0x29, 0x28, 0x59, 0x29, 0x28, 0x5a, 0x29, 0x3014, 0x53, 0x3015, 0x43,
-    0x52, 0x43, 0x44, 0x57, 0x5a, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x4b,
-    0x4c, 0x4d, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59, 0x5a, 0x48,
-    0x56, 0x4d, 0x56, 0x53, 0x44, 0x53, 0x53, 0x50, 0x50, 0x56, 0x57, 0x43, 0x4d, 0x43, 0x4d, 0x44,
-    0x4d, 0x52, 0x44, 0x4a, 0x307b, 0x304b, 0x30b3, 0x30b3, 0x30b5, 0x624b, 0x5b57, 0x53cc, 0x30c7,
-    0x4e8c, 0x591a, 0x89e3, 0x5929, 0x4ea4, 0x6620, 0x7121, 0x6599, 0x524d, 0x5f8c, 0x518d, 0x65b0,
-    0x521d, 0x7d42, 0x751f, 0x8ca9, 0x58f0, 0x5439, 0x6f14, 0x6295, 0x6355, 0x4e00, 0x4e09, 0x904a,
-    0x5de6, 0x4e2d, 0x53f3, 0x6307, 0x8d70, 0x6253, 0x7981, 0x7a7a, 0x5408, 0x6e80, 0x6709, 0x6708,
-    0x7533, 0x5272, 0x55b6, 0x914d, 0x3014, 0x672c, 0x3015, 0x3014, 0x4e09, 0x3015, 0x3014, 0x4e8c,
-    0x3015, 0x3014, 0x5b89, 0x3015, 0x3014, 0x70b9, 0x3015, 0x3014, 0x6253, 0x3015, 0x3014, 0x76d7,
-    0x3015, 0x3014, 0x52dd, 0x3015, 0x3014, 0x6557, 0x3015, 0x5f97, 0x53ef, 0x30, 0x31, 0x32, 0x33,
-    0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x4e3d, 0x4e38, 0x4e41, 0x20122, 0x4f60, 0x4fae, 0x4fbb,
-    0x5002, 0x507a, 0x5099, 0x50e7, 0x50cf, 0x349e, 0x2063a, 0x514d, 0x5154, 0x5164, 0x5177,
-    0x2051c, 0x34b9, 0x5167, 0x518d, 0x2054b, 0x5197, 0x51a4, 0x4ecc, 0x51ac, 0x51b5, 0x291df,
-    0x51f5, 0x5203, 0x34df, 0x523b, 0x5246, 0x5272, 0x5277, 0x3515, 0x52c7, 0x52c9, 0x52e4, 0x52fa,
-    0x5305, 0x5306, 0x5317, 0x5349, 0x5351, 0x535a, 0x5373, 0x537d, 0x537f, 0x537f, 0x537f, 0x20a2c,
-    0x7070, 0x53ca, 0x53df, 0x20b63, 0x53eb, 0x53f1, 0x5406, 0x549e, 0x5438, 0x5448, 0x5468, 0x54a2,
-    0x54f6, 0x5510, 0x5553, 0x5563, 0x5584, 0x5584, 0x5599, 0x55ab, 0x55b3, 0x55c2, 0x5716, 0x5606,
-    0x5717, 0x5651, 0x5674, 0x5207, 0x58ee, 0x57ce, 0x57f4, 0x580d, 0x578b, 0x5832, 0x5831, 0x58ac,
-    0x214e4, 0x58f2, 0x58f7, 0x5906, 0x591a, 0x5922, 0x5962, 0x216a8, 0x216ea, 0x59ec, 0x5a1b,
-    0x5a27, 0x59d8, 0x5a66, 0x36ee, 0x36fc, 0x5b08, 0x5b3e, 0x5b3e, 0x219c8, 0x5bc3, 0x5bd8, 0x5be7,
-    0x5bf3, 0x21b18, 0x5bff, 0x5c06, 0x5f53, 0x5c22, 0x3781, 0x5c60, 0x5c6e, 0x5cc0, 0x5c8d,
-    0x21de4, 0x5d43, 0x21de6, 0x5d6e, 0x5d6b, 0x5d7c, 0x5de1, 0x5de2, 0x382f, 0x5dfd, 0x5e28,
-    0x5e3d, 0x5e69, 0x3862, 0x22183, 0x387c, 0x5eb0, 0x5eb3, 0x5eb6, 0x5eca, 0x2a392, 0x5efe,
-    0x22331, 0x22331, 0x8201, 0x5f22, 0x5f22, 0x38c7, 0x232b8, 0x261da, 0x5f62, 0x5f6b, 0x38e3,
-    0x5f9a, 0x5fcd, 0x5fd7, 0x5ff9, 0x6081, 0x393a, 0x391c, 0x6094, 0x226d4, 0x60c7, 0x6148, 0x614c,
-    0x614e, 0x614c, 0x617a, 0x618e, 0x61b2, 0x61a4, 0x61af, 0x61de, 0x61f2, 0x61f6, 0x6210, 0x621b,
-    0x625d, 0x62b1, 0x62d4, 0x6350, 0x22b0c, 0x633d, 0x62fc, 0x6368, 0x6383, 0x63e4, 0x22bf1,
-    0x6422, 0x63c5, 0x63a9, 0x3a2e, 0x6469, 0x647e, 0x649d, 0x6477, 0x3a6c, 0x654f, 0x656c, 0x2300a,
-    0x65e3, 0x66f8, 0x6649, 0x3b19, 0x6691, 0x3b08, 0x3ae4, 0x5192, 0x5195, 0x6700, 0x669c, 0x80ad,
-    0x43d9, 0x6717, 0x671b, 0x6721, 0x675e, 0x6753, 0x233c3, 0x3b49, 0x67fa, 0x6785, 0x6852, 0x6885,
-    0x2346d, 0x688e, 0x681f, 0x6914, 0x3b9d, 0x6942, 0x69a3, 0x69ea, 0x6aa8, 0x236a3, 0x6adb,
-    0x3c18, 0x6b21, 0x238a7, 0x6b54, 0x3c4e, 0x6b72, 0x6b9f, 0x6bba, 0x6bbb, 0x23a8d, 0x21d0b,
-    0x23afa, 0x6c4e, 0x23cbc, 0x6cbf, 0x6ccd, 0x6c67, 0x6d16, 0x6d3e, 0x6d77, 0x6d41, 0x6d69,
-    0x6d78, 0x6d85, 0x23d1e, 0x6d34, 0x6e2f, 0x6e6e, 0x3d33, 0x6ecb, 0x6ec7, 0x23ed1, 0x6df9,
-    0x6f6e, 0x23f5e, 0x23f8e, 0x6fc6, 0x7039, 0x701e, 0x701b, 0x3d96, 0x704a, 0x707d, 0x7077,
-    0x70ad, 0x20525, 0x7145, 0x24263, 0x719c, 0x243ab, 0x7228, 0x7235, 0x7250, 0x24608, 0x7280,
-    0x7295, 0x24735, 0x24814, 0x737a, 0x738b, 0x3eac, 0x73a5, 0x3eb8, 0x3eb8, 0x7447, 0x745c,
-    0x7471, 0x7485, 0x74ca, 0x3f1b, 0x7524, 0x24c36, 0x753e, 0x24c92, 0x7570, 0x2219f, 0x7610,
-    0x24fa1, 0x24fb8, 0x25044, 0x3ffc, 0x4008, 0x76f4, 0x250f3, 0x250f2, 0x25119, 0x25133, 0x771e,
-    0x771f, 0x771f, 0x774a, 0x4039, 0x778b, 0x4046, 0x4096, 0x2541d, 0x784e, 0x788c, 0x78cc, 0x40e3,
-    0x25626, 0x7956, 0x2569a, 0x256c5, 0x798f, 0x79eb, 0x412f, 0x7a40, 0x7a4a, 0x7a4f, 0x2597c,
-    0x25aa7, 0x25aa7, 0x7aee, 0x4202, 0x25bab, 0x7bc6, 0x7bc9, 0x4227, 0x25c80, 0x7cd2, 0x42a0,
-    0x7ce8, 0x7ce3, 0x7d00, 0x25f86, 0x7d63, 0x4301, 0x7dc7, 0x7e02, 0x7e45, 0x4334, 0x26228,
-    0x26247, 0x4359, 0x262d9, 0x7f7a, 0x2633e, 0x7f95, 0x7ffa, 0x8005, 0x264da, 0x26523, 0x8060,
-    0x265a8, 0x8070, 0x2335f, 0x43d5, 0x80b2, 0x8103, 0x440b, 0x813e, 0x5ab5, 0x267a7, 0x267b5,
-    0x23393, 0x2339c, 0x8201, 0x8204, 0x8f9e, 0x446b, 0x8291, 0x828b, 0x829d, 0x52b3, 0x82b1,
-    0x82b3, 0x82bd, 0x82e6, 0x26b3c, 0x82e5, 0x831d, 0x8363, 0x83ad, 0x8323, 0x83bd, 0x83e7, 0x8457,
-    0x8353, 0x83ca, 0x83cc, 0x83dc, 0x26c36, 0x26d6b, 0x26cd5, 0x452b, 0x84f1, 0x84f3, 0x8516,
-    0x273ca, 0x8564, 0x26f2c, 0x455d, 0x4561, 0x26fb1, 0x270d2, 0x456b, 0x8650, 0x865c, 0x8667,
-    0x8669, 0x86a9, 0x8688, 0x870e, 0x86e2, 0x8779, 0x8728, 0x876b, 0x8786, 0x45d7, 0x87e1, 0x8801,
-    0x45f9, 0x8860, 0x8863, 0x27667, 0x88d7, 0x88de, 0x4635, 0x88fa, 0x34bb, 0x278ae, 0x27966,
-    0x46be, 0x46c7, 0x8aa0, 0x8aed, 0x8b8a, 0x8c55, 0x27ca8, 0x8cab, 0x8cc1, 0x8d1b, 0x8d77,
-    0x27f2f, 0x20804, 0x8dcb, 0x8dbc, 0x8df0, 0x208de, 0x8ed4, 0x8f38, 0x285d2, 0x285ed, 0x9094,
-    0x90f1, 0x9111, 0x2872e, 0x911b, 0x9238, 0x92d7, 0x92d8, 0x927c, 0x93f9, 0x9415, 0x28bfa,
-    0x958b, 0x4995, 0x95b7, 0x28d77, 0x49e6, 0x96c3, 0x5db2, 0x9723, 0x29145, 0x2921a, 0x4a6e,
-    0x4a76, 0x97e0, 0x2940a, 0x4ab2, 0x29496, 0x980b, 0x980b, 0x9829, 0x295b6, 0x98e2, 0x4b33,
-    0x9929, 0x99a7, 0x99c2, 0x99fe, 0x4bce, 0x29b30, 0x9b12, 0x9c40, 0x9cfd, 0x4cce, 0x4ced, 0x9d67,
-    0x2a0ce, 0x4cf8, 0x2a105, 0x2a20e, 0x2a291, 0x9ebb, 0x4d56, 0x9ef9, 0x9efe, 0x9f05, 0x9f0f,
-    0x9f16, 0x9f3b, 0x2a600,
-    // clang-format on
-};
-/// Numbers of the decompositions into two that composing turns back, in the order of the two.
-inline constexpr std::uint16_t compositions[] = {
-    // clang-format off
-    0x4f4, 0x4f1, 0x4f5, 0xe, 0xf, 0x10, 0x11, 0x43, 0x45, 0x10e, 0x12, 0x2ed, 0x13, 0xc2, 0xf0,
-    0xf2, 0x2eb, 0x24f, 0x47, 0x251, 0x253, 0x255, 0x49, 0x4b, 0x4d, 0x4f, 0x14, 0x259, 0x51, 0x25b,
-    0x25f, 0x261, 0x25d, 0x15, 0x16, 0x17, 0x307, 0x53, 0x55, 0x57, 0x18, 0x305, 0x5b, 0xf4, 0xf6,
-    0x303, 0x110, 0x59, 0x267, 0x269, 0x26d, 0xe6, 0x5d, 0x26f, 0x5f, 0x61, 0xd8, 0x63, 0x65, 0x271,
-    0x275, 0x10c, 0x273, 0x277, 0x279, 0x19, 0x1a, 0x1b, 0x67, 0x69, 0x6b, 0x6f, 0x1c, 0x313, 0xc4,
-    0xf8, 0xfa, 0x315, 0x6d, 0x27b, 0x72, 0x27f, 0xda, 0x281, 0x74, 0x283, 0x76, 0x7a, 0x285, 0x78,
-    0x28b, 0x289, 0x28d, 0x28f, 0x291, 0xe8, 0x7e, 0x1d, 0x293, 0x82, 0x295, 0x80, 0x299, 0x297,
-    0x1e, 0x1f, 0x20, 0x21, 0x85, 0x87, 0x116, 0x22, 0x319, 0x89, 0xc6, 0xfc, 0xfe, 0xb5, 0x317,
-    0xdc, 0x2a3, 0x2a5, 0x8b, 0x2a7, 0x8f, 0x100, 0x102, 0x2a9, 0x8d, 0x2ad, 0x91, 0x93, 0x2af,
-    0x97, 0x2b1, 0x108, 0x95, 0x2b9, 0x9b, 0x2bb, 0x10a, 0x99, 0x2bf, 0x2bd, 0x23, 0x24, 0x25, 0x9d,
-    0x9f, 0xa1, 0x26, 0x331, 0xa3, 0xa5, 0xc8, 0x104, 0x106, 0xb7, 0x32f, 0x2c1, 0xa7, 0x2c5, 0x2c3,
-    0x2cb, 0x2cd, 0x2cf, 0x2d1, 0xa9, 0x2d5, 0x2d3, 0x2d7, 0x2d9, 0x2db, 0x33d, 0x27, 0xab, 0x343,
-    0x11a, 0x2dd, 0xad, 0x341, 0x33f, 0xae, 0x2df, 0xb0, 0xb2, 0x2e1, 0x2e3, 0x28, 0x29, 0x2a, 0x2b,
-    0x44, 0x46, 0x10f, 0x2c, 0x2ee, 0x2d, 0xc3, 0xf1, 0xf3, 0x2ec, 0x250, 0x48, 0x252, 0x254, 0x256,
-    0x4a, 0x4c, 0x4e, 0x50, 0x2e, 0x25a, 0x52, 0x25c, 0x260, 0x262, 0x25e, 0x2f, 0x30, 0x31, 0x308,
-    0x54, 0x56, 0x58, 0x32, 0x306, 0x5c, 0xf5, 0xf7, 0x304, 0x111, 0x5a, 0x268, 0x26a, 0x26e, 0xe7,
-    0x5e, 0x270, 0x60, 0x62, 0xd9, 0x64, 0x66, 0x272, 0x276, 0x10d, 0x274, 0x278, 0x27a, 0x2e5,
-    0x33, 0x34, 0x35, 0x68, 0x6a, 0x6c, 0x36, 0x314, 0xc5, 0xf9, 0xfb, 0x316, 0x6e, 0x27c, 0x73,
-    0xe2, 0x280, 0xdb, 0x282, 0x75, 0x284, 0x77, 0x7b, 0x286, 0x79, 0x28c, 0x28a, 0x28e, 0x290,
-    0x292, 0xe9, 0x7f, 0x37, 0x294, 0x83, 0x296, 0x81, 0x29a, 0x298, 0x38, 0x39, 0x3a, 0x3b, 0x86,
-    0x88, 0x117, 0x3c, 0x31a, 0x8a, 0xc7, 0xfd, 0xff, 0xb6, 0x318, 0xdd, 0x2a4, 0x2a6, 0x8c, 0x2a8,
-    0x90, 0x101, 0x103, 0x2aa, 0x8e, 0x2ae, 0x92, 0x94, 0x2b0, 0x98, 0x2b2, 0x109, 0x96, 0x2ba,
-    0x2e6, 0x9c, 0x2bc, 0x10b, 0x9a, 0x2c0, 0x2be, 0x3d, 0x3e, 0x3f, 0x9e, 0xa0, 0xa2, 0x40, 0x332,
-    0xa4, 0xa6, 0xc9, 0x105, 0x107, 0xb8, 0x330, 0x2c2, 0xa8, 0x2c6, 0x2c4, 0x2cc, 0x2ce, 0x2d0,
-    0x2d2, 0xaa, 0x2d6, 0x2d4, 0x2e7, 0x2d8, 0x2da, 0x2dc, 0x33e, 0x41, 0xac, 0x344, 0x11b, 0x2de,
-    0x42, 0x342, 0x2e8, 0x340, 0xaf, 0x2e0, 0xb1, 0xb3, 0x2e2, 0x2e4, 0x41f, 0x138, 0x3f7, 0x2f1,
-    0x2ef, 0x2f5, 0x2f3, 0xd2, 0xea, 0xec, 0xd6, 0x257, 0x30b, 0x309, 0x30f, 0x30d, 0x27d, 0x31d,
-    0x31b, 0x321, 0x31f, 0x29b, 0x114, 0x29d, 0x112, 0xee, 0xd0, 0xcc, 0xca, 0xce, 0x2f2, 0x2f0,
-    0x2f6, 0x2f4, 0xd3, 0xeb, 0xed, 0xd7, 0x258, 0x30c, 0x30a, 0x310, 0x30e, 0x27e, 0x31e, 0x31c,
-    0x322, 0x320, 0x29c, 0x115, 0x29e, 0x113, 0xef, 0xd1, 0xcd, 0xcb, 0xcf, 0x2fb, 0x2f9, 0x2ff,
-    0x2fd, 0x2fc, 0x2fa, 0x300, 0x2fe, 0x263, 0x265, 0x264, 0x266, 0x29f, 0x2a1, 0x2a0, 0x2a2,
-    0x2b3, 0x2b4, 0x2b5, 0x2b6, 0x2c7, 0x2c8, 0x2c9, 0x2ca, 0x2ea, 0x327, 0x325, 0x32b, 0x329,
-    0x32d, 0x328, 0x326, 0x32c, 0x32a, 0x32e, 0x335, 0x333, 0x339, 0x337, 0x33b, 0x336, 0x334,
-    0x33a, 0x338, 0x33c, 0xe0, 0xde, 0xdf, 0xd4, 0xd5, 0x26b, 0x26c, 0x118, 0x119, 0xe1, 0x3f0,
-    0x139, 0x3ef, 0x3ee, 0x34d, 0x34e, 0x3f2, 0x3fd, 0x13b, 0x35b, 0x35c, 0x3ff, 0x13c, 0x369,
-    0x36a, 0x401, 0x40d, 0x13d, 0x40c, 0x40b, 0x142, 0x379, 0x37a, 0x427, 0x13e, 0x387, 0x388,
-    0x41e, 0x41c, 0x13f, 0x41b, 0x41a, 0x143, 0x395, 0x429, 0x140, 0x3a1, 0x3a2, 0x42b, 0x3eb,
-    0x3fa, 0x3a9, 0x144, 0x3e8, 0x3e7, 0x345, 0x346, 0x3ec, 0x3ea, 0x3ab, 0x145, 0x355, 0x356,
-    0x3ad, 0x146, 0x361, 0x362, 0x3fb, 0x3f9, 0x3af, 0x147, 0x406, 0x405, 0x149, 0x371, 0x372,
-    0x409, 0x3b1, 0x14b, 0x381, 0x382, 0x416, 0x417, 0x3b3, 0x14c, 0x413, 0x412, 0x14a, 0x38d,
-    0x38e, 0x418, 0x3b5, 0x14d, 0x399, 0x39a, 0x425, 0x423, 0x407, 0x141, 0x40a, 0x414, 0x148,
-    0x419, 0x424, 0x151, 0x152, 0x15e, 0x16f, 0x171, 0x15d, 0x15b, 0x173, 0x15c, 0x16d, 0x177,
-    0x179, 0x160, 0x17b, 0x162, 0x17d, 0x15f, 0x17f, 0x185, 0x161, 0x187, 0x189, 0x18b, 0x18d,
-    0x183, 0x170, 0x172, 0x166, 0x164, 0x174, 0x165, 0x16e, 0x178, 0x17a, 0x169, 0x17c, 0x163,
-    0x17e, 0x168, 0x180, 0x186, 0x16a, 0x188, 0x18a, 0x18c, 0x18e, 0x184, 0x167, 0x16b, 0x16c,
-    0x175, 0x176, 0x181, 0x182, 0x190, 0x191, 0x193, 0x192, 0x194, 0x19a, 0x19b, 0x199, 0x19c,
-    0x19d, 0x19e, 0x1a7, 0x1a8, 0x1b3, 0x1b2, 0x1b4, 0x1b7, 0x1b8, 0x1ba, 0x1b9, 0x1bb, 0x1bc,
-    0x1bf, 0x1bd, 0x1be, 0x1c0, 0x1c1, 0x1c3, 0x1c2, 0x1c4, 0x1c5, 0x1c7, 0x1c6, 0x1e0, 0x1e2,
-    0x1e3, 0x1e4, 0x1e5, 0x1e6, 0x1e7, 0x1e8, 0x1e9, 0x1ea, 0x1eb, 0x1ec, 0x287, 0x288, 0x2ab,
-    0x2ac, 0x2b7, 0x2b8, 0x2f7, 0x301, 0x2f8, 0x302, 0x311, 0x312, 0x323, 0x324, 0x347, 0x349,
-    0x34b, 0x3b7, 0x348, 0x34a, 0x34c, 0x3b8, 0x3b9, 0x3ba, 0x3bb, 0x3bc, 0x3bd, 0x3be, 0x34f,
-    0x351, 0x353, 0x3bf, 0x350, 0x352, 0x354, 0x3c0, 0x3c1, 0x3c2, 0x3c3, 0x3c4, 0x3c5, 0x3c6,
-    0x357, 0x359, 0x358, 0x35a, 0x35d, 0x35f, 0x35e, 0x360, 0x363, 0x365, 0x367, 0x3c7, 0x364,
-    0x366, 0x368, 0x3c8, 0x3c9, 0x3ca, 0x3cb, 0x3cc, 0x3cd, 0x3ce, 0x36b, 0x36d, 0x36f, 0x3cf,
-    0x36c, 0x36e, 0x370, 0x3d0, 0x3d1, 0x3d2, 0x3d3, 0x3d4, 0x3d5, 0x3d6, 0x373, 0x375, 0x377,
-    0x374, 0x376, 0x378, 0x37b, 0x37d, 0x37f, 0x37c, 0x37e, 0x380, 0x383, 0x385, 0x384, 0x386,
-    0x389, 0x38b, 0x38a, 0x38c, 0x38f, 0x391, 0x393, 0x390, 0x392, 0x394, 0x396, 0x397, 0x398,
-    0x39b, 0x39d, 0x39f, 0x3d7, 0x39c, 0x39e, 0x3a0, 0x3d8, 0x3d9, 0x3da, 0x3db, 0x3dc, 0x3dd,
-    0x3de, 0x3a3, 0x3a5, 0x3a7, 0x3df, 0x3a4, 0x3a6, 0x3a8, 0x3e0, 0x3e1, 0x3e2, 0x3e3, 0x3e4,
-    0x3e5, 0x3e6, 0x3e9, 0x3f8, 0x422, 0x3ed, 0x402, 0x403, 0x404, 0x3fc, 0x426, 0x40f, 0x410,
-    0x411, 0x4de, 0x4df, 0x4e0, 0x4e1, 0x4e3, 0x4e2, 0x4e4, 0x4e5, 0x4e6, 0x4e7, 0x4e8, 0x4ed,
-    0x4ee, 0x4ef, 0x4f0, 0x4f3, 0x4f2, 0x4f6, 0x4f7, 0x4f8, 0x4f9, 0x4fa, 0x4fb, 0x4fc, 0x4fd,
-    0x506, 0x507, 0x4fe, 0x4ff, 0x500, 0x501, 0x508, 0x509, 0x502, 0x503, 0x504, 0x505, 0x50a,
-    0x50b, 0x50c, 0x50d, 0x699, 0x680, 0x681, 0x682, 0x683, 0x684, 0x685, 0x686, 0x687, 0x688,
-    0x689, 0x68a, 0x68b, 0x68c, 0x68d, 0x68e, 0x68f, 0x690, 0x691, 0x692, 0x693, 0x694, 0x695,
-    0x696, 0x697, 0x698, 0x69c, 0x6b7, 0x69e, 0x69f, 0x6a0, 0x6a1, 0x6a2, 0x6a3, 0x6a4, 0x6a5,
-    0x6a6, 0x6a7, 0x6a8, 0x6a9, 0x6aa, 0x6ab, 0x6ac, 0x6ad, 0x6ae, 0x6af, 0x6b0, 0x6b1, 0x6b2,
-    0x6b3, 0x6b4, 0x6b5, 0x6b6, 0x6b8, 0x6b9, 0x6ba, 0x6bb, 0x6bc, 0xf68, 0xf69, 0xf6a, 0xf6b,
-    0xf6c, 0xf6d, 0xf6e, 0xf70, 0xf6f, 0xf71, 0xf72, 0xf73, 0xf74,
-    // clang-format on
-};
-/// Where runs of one canonical combining class begin: 256 x the first code point + the class.
-inline constexpr std::uint32_t combining_starts[] = {
-    // clang-format off
-    0x0, 0x300e6, 0x315e8, 0x316dc, 0x31ae8, 0x31bd8, 0x31cdc, 0x321ca, 0x323dc, 0x327ca, 0x329dc,
-    0x33401, 0x339dc, 0x33de6, 0x345f0, 0x346e6, 0x347dc, 0x34ae6, 0x34ddc, 0x34f00, 0x350e6,
-    0x353dc, 0x357e6, 0x358e8, 0x359dc, 0x35be6, 0x35ce9, 0x35dea, 0x35fe9, 0x360ea, 0x362e9,
-    0x363e6, 0x37000, 0x483e6, 0x48800, 0x591dc, 0x592e6, 0x596dc, 0x597e6, 0x59ade, 0x59bdc,
-    0x59ce6, 0x5a2dc, 0x5a8e6, 0x5aadc, 0x5abe6, 0x5adde, 0x5aee4, 0x5afe6, 0x5b00a, 0x5b10b,
-    0x5b20c, 0x5b30d, 0x5b40e, 0x5b50f, 0x5b610, 0x5b711, 0x5b812, 0x5b913, 0x5bb14, 0x5bc15,
-    0x5bd16, 0x5be00, 0x5bf17, 0x5c000, 0x5c118, 0x5c219, 0x5c300, 0x5c4e6, 0x5c5dc, 0x5c600,
-    0x5c712, 0x5c800, 0x610e6, 0x6181e, 0x6191f, 0x61a20, 0x61b00, 0x64b1b, 0x64c1c, 0x64d1d,
-    0x64e1e, 0x64f1f, 0x65020, 0x65121, 0x65222, 0x653e6, 0x655dc, 0x657e6, 0x65cdc, 0x65de6,
-    0x65fdc, 0x66000, 0x67023, 0x67100, 0x6d6e6, 0x6dd00, 0x6dfe6, 0x6e3dc, 0x6e4e6, 0x6e500,
-    0x6e7e6, 0x6e900, 0x6eadc, 0x6ebe6, 0x6eddc, 0x6ee00, 0x71124, 0x71200, 0x730e6, 0x731dc,
-    0x732e6, 0x734dc, 0x735e6, 0x737dc, 0x73ae6, 0x73bdc, 0x73de6, 0x73edc, 0x73fe6, 0x742dc,
-    0x743e6, 0x744dc, 0x745e6, 0x746dc, 0x747e6, 0x748dc, 0x749e6, 0x74b00, 0x7ebe6, 0x7f2dc,
-    0x7f3e6, 0x7f400, 0x7fddc, 0x7fe00, 0x816e6, 0x81a00, 0x81be6, 0x82400, 0x825e6, 0x82800,
-    0x829e6, 0x82e00, 0x859dc, 0x85c00, 0x898e6, 0x899dc, 0x89ce6, 0x8a000, 0x8cae6, 0x8cfdc,
-    0x8d4e6, 0x8e200, 0x8e3dc, 0x8e4e6, 0x8e6dc, 0x8e7e6, 0x8e9dc, 0x8eae6, 0x8eddc, 0x8f01b,
-    0x8f11c, 0x8f21d, 0x8f3e6, 0x8f6dc, 0x8f7e6, 0x8f9dc, 0x8fbe6, 0x90000, 0x93c07, 0x93d00,
-    0x94d09, 0x94e00, 0x951e6, 0x952dc, 0x953e6, 0x95500, 0x9bc07, 0x9bd00, 0x9cd09, 0x9ce00,
-    0x9fee6, 0x9ff00, 0xa3c07, 0xa3d00, 0xa4d09, 0xa4e00, 0xabc07, 0xabd00, 0xacd09, 0xace00,
-    0xb3c07, 0xb3d00, 0xb4d09, 0xb4e00, 0xbcd09, 0xbce00, 0xc3c07, 0xc3d00, 0xc4d09, 0xc4e00,
-    0xc5554, 0xc565b, 0xc5700, 0xcbc07, 0xcbd00, 0xccd09, 0xcce00, 0xd3b09, 0xd3d00, 0xd4d09,
-    0xd4e00, 0xdca09, 0xdcb00, 0xe3867, 0xe3a09, 0xe3b00, 0xe486b, 0xe4c00, 0xeb876, 0xeba09,
-    0xebb00, 0xec87a, 0xecc00, 0xf18dc, 0xf1a00, 0xf35dc, 0xf3600, 0xf37dc, 0xf3800, 0xf39d8,
-    0xf3a00, 0xf7181, 0xf7282, 0xf7300, 0xf7484, 0xf7500, 0xf7a82, 0xf7e00, 0xf8082, 0xf8100,
-    0xf82e6, 0xf8409, 0xf8500, 0xf86e6, 0xf8800, 0xfc6dc, 0xfc700, 0x103707, 0x103800, 0x103909,
-    0x103b00, 0x108ddc, 0x108e00, 0x135de6, 0x136000, 0x171409, 0x171600, 0x173409, 0x173500,
-    0x17d209, 0x17d300, 0x17dde6, 0x17de00, 0x18a9e4, 0x18aa00, 0x1939de, 0x193ae6, 0x193bdc,
-    0x193c00, 0x1a17e6, 0x1a18dc, 0x1a1900, 0x1a6009, 0x1a6100, 0x1a75e6, 0x1a7d00, 0x1a7fdc,
-    0x1a8000, 0x1ab0e6, 0x1ab5dc, 0x1abbe6, 0x1abddc, 0x1abe00, 0x1abfdc, 0x1ac1e6, 0x1ac3dc,
-    0x1ac5e6, 0x1acadc, 0x1acbe6, 0x1acf00, 0x1b3407, 0x1b3500, 0x1b4409, 0x1b4500, 0x1b6be6,
-    0x1b6cdc, 0x1b6de6, 0x1b7400, 0x1baa09, 0x1bac00, 0x1be607, 0x1be700, 0x1bf209, 0x1bf400,
-    0x1c3707, 0x1c3800, 0x1cd0e6, 0x1cd300, 0x1cd401, 0x1cd5dc, 0x1cdae6, 0x1cdcdc, 0x1ce0e6,
-    0x1ce100, 0x1ce201, 0x1ce900, 0x1ceddc, 0x1cee00, 0x1cf4e6, 0x1cf500, 0x1cf8e6, 0x1cfa00,
-    0x1dc0e6, 0x1dc2dc, 0x1dc3e6, 0x1dcadc, 0x1dcbe6, 0x1dcdea, 0x1dced6, 0x1dcfdc, 0x1dd0ca,
-    0x1dd1e6, 0x1df6e8, 0x1df7e4, 0x1df9dc, 0x1dfada, 0x1dfbe6, 0x1dfce9, 0x1dfddc, 0x1dfee6,
-    0x1dffdc, 0x1e0000, 0x20d0e6, 0x20d201, 0x20d4e6, 0x20d801, 0x20dbe6, 0x20dd00, 0x20e1e6,
-    0x20e200, 0x20e501, 0x20e7e6, 0x20e8dc, 0x20e9e6, 0x20ea01, 0x20ecdc, 0x20f0e6, 0x20f100,
-    0x2cefe6, 0x2cf200, 0x2d7f09, 0x2d8000, 0x2de0e6, 0x2e0000, 0x302ada, 0x302be4, 0x302ce8,
-    0x302dde, 0x302ee0, 0x303000, 0x309908, 0x309b00, 0xa66fe6, 0xa67000, 0xa674e6, 0xa67e00,
-    0xa69ee6, 0xa6a000, 0xa6f0e6, 0xa6f200, 0xa80609, 0xa80700, 0xa82c09, 0xa82d00, 0xa8c409,
-    0xa8c500, 0xa8e0e6, 0xa8f200, 0xa92bdc, 0xa92e00, 0xa95309, 0xa95400, 0xa9b307, 0xa9b400,
-    0xa9c009, 0xa9c100, 0xaab0e6, 0xaab100, 0xaab2e6, 0xaab4dc, 0xaab500, 0xaab7e6, 0xaab900,
-    0xaabee6, 0xaac000, 0xaac1e6, 0xaac200, 0xaaf609, 0xaaf700, 0xabed09, 0xabee00, 0xfb1e1a,
-    0xfb1f00, 0xfe20e6, 0xfe27dc, 0xfe2ee6, 0xfe3000, 0x101fddc, 0x101fe00, 0x102e0dc, 0x102e100,
-    0x10376e6, 0x1037b00, 0x10a0ddc, 0x10a0e00, 0x10a0fe6, 0x10a1000, 0x10a38e6, 0x10a3901,
-    0x10a3adc, 0x10a3b00, 0x10a3f09, 0x10a4000, 0x10ae5e6, 0x10ae6dc, 0x10ae700, 0x10d24e6,
-    0x10d2800, 0x10eabe6, 0x10ead00, 0x10f46dc, 0x10f48e6, 0x10f4bdc, 0x10f4ce6, 0x10f4ddc,
-    0x10f5100, 0x10f82e6, 0x10f83dc, 0x10f84e6, 0x10f85dc, 0x10f8600, 0x1104609, 0x1104700,
-    0x1107009, 0x1107100, 0x1107f09, 0x1108000, 0x110b909, 0x110ba07, 0x110bb00, 0x11100e6,
-    0x1110300, 0x1113309, 0x1113500, 0x1117307, 0x1117400, 0x111c009, 0x111c100, 0x111ca07,
-    0x111cb00, 0x1123509, 0x1123607, 0x1123700, 0x112e907, 0x112ea09, 0x112eb00, 0x1133b07,
-    0x1133d00, 0x1134d09, 0x1134e00, 0x11366e6, 0x1136d00, 0x11370e6, 0x1137500, 0x1144209,
-    0x1144300, 0x1144607, 0x1144700, 0x1145ee6, 0x1145f00, 0x114c209, 0x114c307, 0x114c400,
-    0x115bf09, 0x115c007, 0x115c100, 0x1163f09, 0x1164000, 0x116b609, 0x116b707, 0x116b800,
-    0x1172b09, 0x1172c00, 0x1183909, 0x1183a07, 0x1183b00, 0x1193d09, 0x1193f00, 0x1194307,
-    0x1194400, 0x119e009, 0x119e100, 0x11a3409, 0x11a3500, 0x11a4709, 0x11a4800, 0x11a9909,
-    0x11a9a00, 0x11c3f09, 0x11c4000, 0x11d4207, 0x11d4300, 0x11d4409, 0x11d4600, 0x11d9709,
-    0x11d9800, 0x16af001, 0x16af500, 0x16b30e6, 0x16b3700, 0x16ff006, 0x16ff200, 0x1bc9e01,
-    0x1bc9f00, 0x1d165d8, 0x1d16701, 0x1d16a00, 0x1d16de2, 0x1d16ed8, 0x1d17300, 0x1d17bdc,
-    0x1d18300, 0x1d185e6, 0x1d18adc, 0x1d18c00, 0x1d1aae6, 0x1d1ae00, 0x1d242e6, 0x1d24500,
-    0x1e000e6, 0x1e00700, 0x1e008e6, 0x1e01900, 0x1e01be6, 0x1e02200, 0x1e023e6, 0x1e02500,
-    0x1e026e6, 0x1e02b00, 0x1e130e6, 0x1e13700, 0x1e2aee6, 0x1e2af00, 0x1e2ece6, 0x1e2f000,
-    0x1e8d0dc, 0x1e8d700, 0x1e944e6, 0x1e94a07, 0x1e94b00,
-    // clang-format on
-};
-/// Where runs of one mark_class begin: 8 x the first code point + the class.
-inline constexpr std::uint32_t mark_starts[] = {
-    // clang-format off
-    0x4, 0x100, 0x10b, 0x180, 0x1d3, 0x208, 0x2db, 0x308, 0x3db, 0x3fc, 0x500, 0x50b, 0x510, 0x53b,
-    0x540, 0x55b, 0x560, 0x56c, 0x570, 0x5b3, 0x5c0, 0x5db, 0x5e0, 0x5fb, 0x600, 0x1801, 0x1b80,
-    0x1bf3, 0x1bf8, 0x1c3b, 0x1c40, 0x2419, 0x2442, 0x2450, 0x2ad3, 0x2b00, 0x2c4b, 0x2c58, 0x2c89,
-    0x2df3, 0x2df9, 0x2e03, 0x2e09, 0x2e1b, 0x2e21, 0x2e33, 0x2e39, 0x2e40, 0x2f9b, 0x2fa8, 0x3004,
-    0x3030, 0x304b, 0x3058, 0x3063, 0x3070, 0x3081, 0x30db, 0x30e4, 0x30eb, 0x3100, 0x3259, 0x3300,
-    0x3353, 0x3370, 0x3381, 0x3388, 0x36a3, 0x36a8, 0x36b1, 0x36ec, 0x36f0, 0x36f9, 0x3728, 0x3739,
-    0x3748, 0x3751, 0x3770, 0x3803, 0x3870, 0x387c, 0x3880, 0x3889, 0x3890, 0x3981, 0x3a58, 0x3d31,
-    0x3d88, 0x3f59, 0x3fa0, 0x3fbb, 0x3fd0, 0x3fe9, 0x3ff0, 0x40b1, 0x40d0, 0x40d9, 0x4120, 0x4129,
-    0x4140, 0x4149, 0x4170, 0x4183, 0x41f8, 0x42c9, 0x42e0, 0x42f3, 0x42f8, 0x4484, 0x4490, 0x44c1,
-    0x4500, 0x4651, 0x4714, 0x4719, 0x481a, 0x4820, 0x49d1, 0x49da, 0x49e1, 0x49e8, 0x49f2, 0x4a09,
-    0x4a4a, 0x4a69, 0x4a72, 0x4a80, 0x4a89, 0x4ac0, 0x4b11, 0x4b23, 0x4b30, 0x4b83, 0x4b88, 0x4c09,
-    0x4c12, 0x4c20, 0x4de1, 0x4de8, 0x4df2, 0x4e09, 0x4e28, 0x4e3a, 0x4e48, 0x4e5a, 0x4e69, 0x4e70,
-    0x4eba, 0x4ec0, 0x4f11, 0x4f20, 0x4feb, 0x4ff1, 0x4ff8, 0x5009, 0x501a, 0x5020, 0x51e1, 0x51e8,
-    0x51f2, 0x5209, 0x5218, 0x5239, 0x5248, 0x5259, 0x5270, 0x5289, 0x5290, 0x5381, 0x5390, 0x53a9,
-    0x53b3, 0x53b8, 0x5409, 0x541a, 0x5420, 0x55e1, 0x55e8, 0x55f2, 0x5609, 0x5630, 0x5639, 0x564a,
-    0x5650, 0x565a, 0x5669, 0x5670, 0x5711, 0x5720, 0x5783, 0x5788, 0x57d1, 0x5800, 0x5809, 0x5812,
-    0x5820, 0x59e1, 0x59e8, 0x59f2, 0x59f9, 0x5a02, 0x5a09, 0x5a28, 0x5a3a, 0x5a48, 0x5a5a, 0x5a69,
-    0x5a70, 0x5aa9, 0x5aba, 0x5ac0, 0x5b11, 0x5b20, 0x5c11, 0x5c18, 0x5df2, 0x5e01, 0x5e0a, 0x5e18,
-    0x5e32, 0x5e48, 0x5e52, 0x5e69, 0x5e70, 0x5eba, 0x5ec0, 0x6001, 0x600a, 0x6021, 0x6028, 0x61e1,
-    0x61e8, 0x61f1, 0x620a, 0x6228, 0x6231, 0x6248, 0x6251, 0x6270, 0x62a9, 0x62b8, 0x6311, 0x6320,
-    0x63bb, 0x63c0, 0x6409, 0x6412, 0x6423, 0x6428, 0x65e1, 0x65e8, 0x65f2, 0x65f9, 0x6602, 0x6628,
-    0x6631, 0x663a, 0x6648, 0x6652, 0x6661, 0x6670, 0x66aa, 0x66b8, 0x6711, 0x6720, 0x6801, 0x6812,
-    0x6820, 0x69d9, 0x69e8, 0x69f2, 0x6a09, 0x6a28, 0x6a32, 0x6a48, 0x6a52, 0x6a69, 0x6a70, 0x6aba,
-    0x6ac0, 0x6b11, 0x6b20, 0x6c09, 0x6c12, 0x6c20, 0x6e51, 0x6e58, 0x6e7a, 0x6e91, 0x6ea8, 0x6eb1,
-    0x6eb8, 0x6ec2, 0x6f00, 0x6f92, 0x6fa3, 0x6fa8, 0x7189, 0x7190, 0x71a1, 0x71d8, 0x7239, 0x727b,
-    0x7280, 0x72d3, 0x72e0, 0x7589, 0x7590, 0x75a1, 0x75e8, 0x7641, 0x7670, 0x7823, 0x7898, 0x78a3,
-    0x78a8, 0x78c1, 0x78d0, 0x79a9, 0x79b0, 0x79b9, 0x79c0, 0x79c9, 0x79d3, 0x79f2, 0x7a00, 0x7b89,
-    0x7bfa, 0x7c01, 0x7c2b, 0x7c31, 0x7c40, 0x7c69, 0x7cc0, 0x7cc9, 0x7de8, 0x7e31, 0x7e38, 0x7e83,
-    0x7ea8, 0x7ecb, 0x7ed8, 0x815a, 0x8169, 0x818a, 0x8191, 0x81c2, 0x81c9, 0x81da, 0x81e9, 0x81f8,
-    0x8253, 0x8280, 0x82b2, 0x82c1, 0x82d0, 0x82f1, 0x8308, 0x8312, 0x8328, 0x833a, 0x8370, 0x8389,
-    0x83a8, 0x8411, 0x841a, 0x8429, 0x843a, 0x8469, 0x8470, 0x847a, 0x8480, 0x84d2, 0x84e9, 0x84f0,
-    0x87db, 0x87e0, 0x9ae9, 0x9b03, 0x9b48, 0xa003, 0xa008, 0xb373, 0xb378, 0xb4db, 0xb4e8, 0xb75b,
-    0xb770, 0xb891, 0xb8aa, 0xb8b0, 0xb991, 0xb9a2, 0xb9ab, 0xb9b8, 0xba91, 0xbaa0, 0xbb91, 0xbba0,
-    0xbda1, 0xbdb2, 0xbdb9, 0xbdf2, 0xbe31, 0xbe3a, 0xbe49, 0xbea3, 0xbeb8, 0xbec3, 0xbed8, 0xbee9,
-    0xbef0, 0xc003, 0xc059, 0xc074, 0xc079, 0xc080, 0xc429, 0xc438, 0xc549, 0xc550, 0xc901, 0xc91a,
-    0xc939, 0xc94a, 0xc960, 0xc982, 0xc991, 0xc99a, 0xc9c9, 0xc9e0, 0xca23, 0xca30, 0xd0b9, 0xd0ca,
-    0xd0d9, 0xd0e0, 0xd0f3, 0xd100, 0xd2aa, 0xd2b1, 0xd2ba, 0xd2c1, 0xd2f8, 0xd301, 0xd30a, 0xd311,
-    0xd31a, 0xd329, 0xd36a, 0xd399, 0xd3e8, 0xd3f9, 0xd400, 0xd503, 0xd538, 0xd543, 0xd570, 0xd581,
-    0xd5f2, 0xd5f9, 0xd678, 0xd801, 0xd822, 0xd828, 0xd9a1, 0xd9aa, 0xd9b1, 0xd9da, 0xd9e1, 0xd9ea,
-    0xda11, 0xda1a, 0xda28, 0xdad3, 0xdb08, 0xdb59, 0xdba0, 0xdbeb, 0xdbf8, 0xdc01, 0xdc12, 0xdc18,
-    0xdd0a, 0xdd11, 0xdd32, 0xdd41, 0xdd52, 0xdd59, 0xdd70, 0xdf31, 0xdf3a, 0xdf41, 0xdf52, 0xdf69,
-    0xdf72, 0xdf79, 0xdf92, 0xdfa0, 0xdfe3, 0xe000, 0xe122, 0xe161, 0xe1a2, 0xe1b1, 0xe1c0, 0xe1db,
-    0xe200, 0xe3f3, 0xe400, 0xe603, 0xe640, 0xe681, 0xe69b, 0xe6a1, 0xe70a, 0xe711, 0xe748, 0xe769,
-    0xe770, 0xe7a1, 0xe7a8, 0xe7ba, 0xe7c1, 0xe7d0, 0xee01, 0xf000, 0x1005c, 0x10083, 0x10140,
-    0x10154, 0x10178, 0x10183, 0x10220, 0x1022b, 0x10290, 0x1029b, 0x102f8, 0x10304, 0x10328,
-    0x10334, 0x10380, 0x103eb, 0x103f8, 0x1046b, 0x10478, 0x10681, 0x106ea, 0x10709, 0x10712,
-    0x10729, 0x10788, 0x11843, 0x11860, 0x1194b, 0x11958, 0x13b43, 0x13bb0, 0x13e2b, 0x13e38,
-    0x13f33, 0x13f80, 0x14c1b, 0x14cc8, 0x14ec3, 0x14ee0, 0x14fe3, 0x14ff0, 0x16779, 0x16790,
-    0x167cb, 0x167e8, 0x167f3, 0x16800, 0x16b83, 0x16b88, 0x16bf9, 0x16c00, 0x16f01, 0x17003,
-    0x17178, 0x17183, 0x17280, 0x17293, 0x172f0, 0x1800b, 0x18020, 0x18043, 0x18090, 0x180a3,
-    0x18100, 0x18151, 0x18172, 0x18183, 0x18188, 0x181eb, 0x181f0, 0x184c9, 0x184d8, 0x18503,
-    0x18508, 0x187db, 0x187e0, 0x527f3, 0x52800, 0x5306b, 0x53080, 0x53379, 0x53382, 0x5339b,
-    0x533a1, 0x533f3, 0x533f8, 0x534f1, 0x53500, 0x53781, 0x53793, 0x537c0, 0x54011, 0x54018,
-    0x54031, 0x54038, 0x54059, 0x54060, 0x5411a, 0x54129, 0x5413a, 0x54140, 0x54161, 0x54168,
-    0x543a3, 0x543c0, 0x54402, 0x54410, 0x545a2, 0x54621, 0x54630, 0x54673, 0x54680, 0x54701,
-    0x54790, 0x547c3, 0x547d8, 0x547e3, 0x547e8, 0x547f9, 0x54800, 0x54931, 0x54973, 0x54980,
-    0x54a39, 0x54a92, 0x54aa0, 0x54afb, 0x54b00, 0x54c01, 0x54c1a, 0x54c20, 0x54d99, 0x54da2,
-    0x54db1, 0x54dd2, 0x54de1, 0x54df2, 0x54e0b, 0x54e70, 0x54ef3, 0x54f00, 0x54f29, 0x54f30,
-    0x55149, 0x5517a, 0x55189, 0x5519a, 0x551a9, 0x551b8, 0x55219, 0x55220, 0x55261, 0x5526a,
-    0x55270, 0x552e3, 0x55300, 0x553da, 0x553e1, 0x553ea, 0x553f0, 0x55581, 0x55588, 0x55591,
-    0x555a8, 0x555b9, 0x555c8, 0x555f1, 0x55600, 0x55609, 0x55610, 0x556f3, 0x55700, 0x5575a,
-    0x55761, 0x55772, 0x55783, 0x55790, 0x557aa, 0x557b1, 0x557b8, 0x55f1a, 0x55f29, 0x55f32,
-    0x55f41, 0x55f4a, 0x55f5b, 0x55f62, 0x55f69, 0x55f70, 0x70004, 0x7c800, 0x7d8f1, 0x7d8f8,
-    0x7e9f3, 0x7ea00, 0x7f001, 0x7f083, 0x7f0d0, 0x7f101, 0x7f183, 0x7f298, 0x7f2a3, 0x7f310,
-    0x7f31b, 0x7f320, 0x7f343, 0x7f348, 0x7f353, 0x7f360, 0x7f7fc, 0x7f800, 0x7f80b, 0x7f820,
-    0x7f82b, 0x7f858, 0x7f863, 0x7f880, 0x7f8d3, 0x7f8e0, 0x7f8fb, 0x7f908, 0x7f9db, 0x7f9f0,
-    0x7f9fb, 0x7fa00, 0x7fadb, 0x7fae0, 0x7faeb, 0x7faf0, 0x7fafb, 0x7fb30, 0x7ffcc, 0x7ffe0,
-    0x80803, 0x80818, 0x80fe9, 0x80ff0, 0x81701, 0x81708, 0x81bb1, 0x81bd8, 0x81cfb, 0x81d00,
-    0x81e83, 0x81e88, 0x82b7b, 0x82b80, 0x842bb, 0x842c0, 0x848fb, 0x84900, 0x849fb, 0x84a00,
-    0x85009, 0x85020, 0x85029, 0x85038, 0x85061, 0x85080, 0x851c1, 0x851d8, 0x851f9, 0x85200,
-    0x85283, 0x852c8, 0x853fb, 0x85400, 0x85729, 0x85738, 0x85783, 0x857b8, 0x859cb, 0x85a00,
-    0x85ccb, 0x85ce8, 0x86921, 0x86940, 0x87559, 0x8756b, 0x87570, 0x87a31, 0x87a88, 0x87aab,
-    0x87ad0, 0x87c11, 0x87c33, 0x87c50, 0x88002, 0x88009, 0x88012, 0x88018, 0x881c1, 0x8823b,
-    0x88270, 0x88381, 0x88388, 0x88399, 0x883a8, 0x883f9, 0x88412, 0x88418, 0x88582, 0x88599,
-    0x885ba, 0x885c9, 0x885db, 0x885ec, 0x885f3, 0x88611, 0x88618, 0x8866c, 0x88670, 0x88801,
-    0x88818, 0x88939, 0x88962, 0x88969, 0x889a8, 0x88a03, 0x88a20, 0x88a2a, 0x88a38, 0x88b99,
-    0x88ba3, 0x88bb0, 0x88c01, 0x88c12, 0x88c18, 0x88d9a, 0x88db1, 0x88dfa, 0x88e08, 0x88e2b,
-    0x88e49, 0x88e6b, 0x88e72, 0x88e79, 0x88e80, 0x88edb, 0x88ee0, 0x88eeb, 0x88f00, 0x89162,
-    0x89179, 0x89192, 0x891a1, 0x891aa, 0x891b1, 0x891c3, 0x891f1, 0x891f8, 0x8954b, 0x89550,
-    0x896f9, 0x89702, 0x89719, 0x89758, 0x89801, 0x89812, 0x89820, 0x899d9, 0x899e8, 0x899f2,
-    0x89a01, 0x89a0a, 0x89a28, 0x89a3a, 0x89a48, 0x89a5a, 0x89a70, 0x89aba, 0x89ac0, 0x89b12,
-    0x89b20, 0x89b31, 0x89b68, 0x89b81, 0x89ba8, 0x8a1aa, 0x8a1c1, 0x8a202, 0x8a211, 0x8a22a,
-    0x8a231, 0x8a238, 0x8a25b, 0x8a280, 0x8a2d3, 0x8a2e0, 0x8a2eb, 0x8a2f1, 0x8a2f8, 0x8a582,
-    0x8a599, 0x8a5ca, 0x8a5d1, 0x8a5da, 0x8a5f9, 0x8a60a, 0x8a611, 0x8a620, 0x8a633, 0x8a638,
-    0x8ad7a, 0x8ad91, 0x8adb0, 0x8adc2, 0x8ade1, 0x8adf2, 0x8adf9, 0x8ae0b, 0x8aec0, 0x8aee1,
-    0x8aef0, 0x8b182, 0x8b199, 0x8b1da, 0x8b1e9, 0x8b1f2, 0x8b1f9, 0x8b20b, 0x8b220, 0x8b303,
-    0x8b368, 0x8b559, 0x8b562, 0x8b569, 0x8b572, 0x8b581, 0x8b5b2, 0x8b5b9, 0x8b5c0, 0x8b5cb,
-    0x8b5d0, 0x8b8e9, 0x8b902, 0x8b911, 0x8b932, 0x8b939, 0x8b960, 0x8b9e3, 0x8b9f8, 0x8c162,
-    0x8c179, 0x8c1c2, 0x8c1c9, 0x8c1db, 0x8c1e0, 0x8c982, 0x8c9b0, 0x8c9ba, 0x8c9c8, 0x8c9d9,
-    0x8c9ea, 0x8c9f1, 0x8c9f8, 0x8ca02, 0x8ca08, 0x8ca12, 0x8ca19, 0x8ca23, 0x8ca38, 0x8ce8a,
-    0x8cea1, 0x8cec0, 0x8ced1, 0x8cee2, 0x8cf01, 0x8cf08, 0x8cf13, 0x8cf18, 0x8cf22, 0x8cf28,
-    0x8d009, 0x8d058, 0x8d199, 0x8d1ca, 0x8d1d0, 0x8d1d9, 0x8d1fb, 0x8d239, 0x8d240, 0x8d289,
-    0x8d2ba, 0x8d2c9, 0x8d2e0, 0x8d451, 0x8d4ba, 0x8d4c1, 0x8d4d3, 0x8d4e8, 0x8d4f3, 0x8d518,
-    0x8e17a, 0x8e181, 0x8e1b8, 0x8e1c1, 0x8e1f2, 0x8e1f9, 0x8e200, 0x8e20b, 0x8e230, 0x8e383,
-    0x8e390, 0x8e491, 0x8e540, 0x8e54a, 0x8e551, 0x8e58a, 0x8e591, 0x8e5a2, 0x8e5a9, 0x8e5b8,
-    0x8e989, 0x8e9b8, 0x8e9d1, 0x8e9d8, 0x8e9e1, 0x8e9f0, 0x8e9f9, 0x8ea30, 0x8ea39, 0x8ea40,
-    0x8ec52, 0x8ec78, 0x8ec81, 0x8ec90, 0x8ec9a, 0x8eca9, 0x8ecb2, 0x8ecb9, 0x8ecc0, 0x8f799,
-    0x8f7aa, 0x8f7bb, 0x8f7c8, 0x8fffb, 0x90000, 0x92383, 0x923a8, 0x97f8b, 0x97f98, 0x9a184,
-    0x9a1c8, 0xb5373, 0xb5380, 0xb5781, 0xb57ab, 0xb57b0, 0xb5981, 0xb59bb, 0xb59e0, 0xb5a23,
-    0xb5a28, 0xb74bb, 0xb74d8, 0xb7a79, 0xb7a80, 0xb7a8a, 0xb7c40, 0xb7c79, 0xb7c98, 0xb7f13,
-    0xb7f18, 0xb7f21, 0xb7f28, 0xb7f82, 0xb7f90, 0xde4e9, 0xde4fb, 0xde504, 0xde520, 0xe7801,
-    0xe7970, 0xe7981, 0xe7a38, 0xe8b2a, 0xe8b39, 0xe8b50, 0xe8b6a, 0xe8b9c, 0xe8bd9, 0xe8c18,
-    0xe8c29, 0xe8c60, 0xe8d51, 0xe8d70, 0xe9211, 0xe9228, 0xed001, 0xed1b8, 0xed1d9, 0xed368,
-    0xed3a9, 0xed3b0, 0xed421, 0xed428, 0xed43b, 0xed460, 0xed4d9, 0xed500, 0xed509, 0xed580,
-    0xf0001, 0xf0038, 0xf0041, 0xf00c8, 0xf00d9, 0xf0110, 0xf0119, 0xf0128, 0xf0131, 0xf0158,
-    0xf0981, 0xf09b8, 0xf1571, 0xf1578, 0xf1761, 0xf1780, 0xf4681, 0xf46b8, 0xf4a21, 0xf4a58,
-    0xf4af3, 0xf4b00, 0x70000c, 0x700010, 0x700104, 0x700400, 0x700801, 0x700f80, 0x780004,
-    0x7ffff0, 0x800004, 0x87fff0,
-    // clang-format on
-};
-/// Where runs begin of what patterns' \w takes otherwise than letters, numbers and marks: 2 x the
-/// first code point, + 1 inside of a run. Most are numbers that are no digits.
-inline constexpr std::uint32_t word_exceptions[] = {
-    // clang-format off
-    0x0, 0xbf, 0xc0, 0x165, 0x168, 0x173, 0x174, 0x179, 0x17e, 0x13e9, 0x13f4, 0x16e5, 0x16f0,
-    0x17e1, 0x17e6, 0x18f1, 0x18fe, 0x1ab1, 0x1abe, 0x1ae1, 0x1af2, 0x1e55, 0x1e68, 0x26d3, 0x26fa,
-    0x2fe1, 0x2ff4, 0x33b5, 0x33b6, 0x4019, 0x401c, 0x407f, 0x4082, 0x40a9, 0x40aa, 0x40e1, 0x40e2,
-    0x40e9, 0x40f4, 0x4101, 0x4114, 0x42a1, 0x42c0, 0x4313, 0x4314, 0x48c1, 0x4938, 0x496d, 0x4a00,
-    0x4eed, 0x4f28, 0x59fb, 0x59fc, 0x6325, 0x632c, 0x6441, 0x6454, 0x6491, 0x64a0, 0x64a3, 0x64c0,
-    0x6501, 0x6514, 0x6563, 0x6580, 0x15061, 0x1506c, 0x1fc67, 0x1fc6a, 0x1fc9b, 0x1fca0, 0x1fe7f,
-    0x1fe80, 0x2020f, 0x20268, 0x202eb, 0x202f2, 0x20315, 0x20318, 0x205c3, 0x205f8, 0x20641,
-    0x20648, 0x210b1, 0x210c0, 0x210f3, 0x21100, 0x2114f, 0x21160, 0x211f7, 0x21200, 0x2122d,
-    0x21238, 0x21379, 0x2137c, 0x21381, 0x213a0, 0x213a5, 0x21400, 0x21481, 0x21492, 0x214fb,
-    0x214fe, 0x2153b, 0x21540, 0x215d7, 0x215e0, 0x216b1, 0x216c0, 0x216f1, 0x21700, 0x21753,
-    0x21760, 0x219f5, 0x21a00, 0x21cc1, 0x21cfe, 0x21e3b, 0x21e4e, 0x21ea3, 0x21eaa, 0x21f8b,
-    0x21f98, 0x220a5, 0x220cc, 0x223c3, 0x223ea, 0x22e75, 0x22e78, 0x231d5, 0x231e6, 0x238b5,
-    0x238da, 0x23f81, 0x23faa, 0x2d6b7, 0x2d6c4, 0x2dd01, 0x2dd2e, 0x3a5c1, 0x3a5e8, 0x3a6c1,
-    0x3a6f2, 0x3d18f, 0x3d1a0, 0x3d8e3, 0x3d958, 0x3d95b, 0x3d960, 0x3d963, 0x3d96a, 0x3da03,
-    0x3da5c, 0x3da5f, 0x3da7c, 0x3e201, 0x3e21a, 0x3e261, 0x3e294, 0x3e2a1, 0x3e2d4, 0x3e2e1,
-    0x3e314,
-    // clang-format on
-};
-
-/// Code points first, first + step ... last whose lower case is `add` further on.
-struct case_run {
-  std::uint32_t first, last, step;
-  std::int32_t add;
-};
-/// Lower case of what has one; U+0130 alone has two code points for it, and is not here.
-inline constexpr case_run lower_case_runs[] = {
-    // clang-format off
-    {0x41, 0x5a, 1, 32}, {0xc0, 0xd6, 1, 32}, {0xd8, 0xde, 1, 32}, {0x100, 0x12e, 2, 1},
-    {0x132, 0x136, 2, 1}, {0x139, 0x147, 2, 1}, {0x14a, 0x176, 2, 1}, {0x178, 0x178, 1, -121},
-    {0x179, 0x17d, 2, 1}, {0x181, 0x181, 1, 210}, {0x182, 0x184, 2, 1}, {0x186, 0x186, 1, 206},
-    {0x187, 0x187, 1, 1}, {0x189, 0x18a, 1, 205}, {0x18b, 0x18b, 1, 1}, {0x18e, 0x18e, 1, 79},
-    {0x18f, 0x18f, 1, 202}, {0x190, 0x190, 1, 203}, {0x191, 0x191, 1, 1}, {0x193, 0x193, 1, 205},
-    {0x194, 0x194, 1, 207}, {0x196, 0x196, 1, 211}, {0x197, 0x197, 1, 209}, {0x198, 0x198, 1, 1},
-    {0x19c, 0x19c, 1, 211}, {0x19d, 0x19d, 1, 213}, {0x19f, 0x19f, 1, 214}, {0x1a0, 0x1a4, 2, 1},
-    {0x1a6, 0x1a6, 1, 218}, {0x1a7, 0x1a7, 1, 1}, {0x1a9, 0x1a9, 1, 218}, {0x1ac, 0x1ac, 1, 1},
-    {0x1ae, 0x1ae, 1, 218}, {0x1af, 0x1af, 1, 1}, {0x1b1, 0x1b2, 1, 217}, {0x1b3, 0x1b5, 2, 1},
-    {0x1b7, 0x1b7, 1, 219}, {0x1b8, 0x1b8, 1, 1}, {0x1bc, 0x1bc, 1, 1}, {0x1c4, 0x1c4, 1, 2},
-    {0x1c5, 0x1c5, 1, 1}, {0x1c7, 0x1c7, 1, 2}, {0x1c8, 0x1c8, 1, 1}, {0x1ca, 0x1ca, 1, 2},
-    {0x1cb, 0x1db, 2, 1}, {0x1de, 0x1ee, 2, 1}, {0x1f1, 0x1f1, 1, 2}, {0x1f2, 0x1f4, 2, 1},
-    {0x1f6, 0x1f6, 1, -97}, {0x1f7, 0x1f7, 1, -56}, {0x1f8, 0x21e, 2, 1}, {0x220, 0x220, 1, -130},
-    {0x222, 0x232, 2, 1}, {0x23a, 0x23a, 1, 10795}, {0x23b, 0x23b, 1, 1}, {0x23d, 0x23d, 1, -163},
-    {0x23e, 0x23e, 1, 10792}, {0x241, 0x241, 1, 1}, {0x243, 0x243, 1, -195}, {0x244, 0x244, 1, 69},
-    {0x245, 0x245, 1, 71}, {0x246, 0x24e, 2, 1}, {0x370, 0x372, 2, 1}, {0x376, 0x376, 1, 1},
-    {0x37f, 0x37f, 1, 116}, {0x386, 0x386, 1, 38}, {0x388, 0x38a, 1, 37}, {0x38c, 0x38c, 1, 64},
-    {0x38e, 0x38f, 1, 63}, {0x391, 0x3a1, 1, 32}, {0x3a3, 0x3ab, 1, 32}, {0x3cf, 0x3cf, 1, 8},
-    {0x3d8, 0x3ee, 2, 1}, {0x3f4, 0x3f4, 1, -60}, {0x3f7, 0x3f7, 1, 1}, {0x3f9, 0x3f9, 1, -7},
-    {0x3fa, 0x3fa, 1, 1}, {0x3fd, 0x3ff, 1, -130}, {0x400, 0x40f, 1, 80}, {0x410, 0x42f, 1, 32},
-    {0x460, 0x480, 2, 1}, {0x48a, 0x4be, 2, 1}, {0x4c0, 0x4c0, 1, 15}, {0x4c1, 0x4cd, 2, 1},
-    {0x4d0, 0x52e, 2, 1}, {0x531, 0x556, 1, 48}, {0x10a0, 0x10c5, 1, 7264},
-    {0x10c7, 0x10c7, 1, 7264}, {0x10cd, 0x10cd, 1, 7264}, {0x13a0, 0x13ef, 1, 38864},
-    {0x13f0, 0x13f5, 1, 8}, {0x1c90, 0x1cba, 1, -3008}, {0x1cbd, 0x1cbf, 1, -3008},
-    {0x1e00, 0x1e94, 2, 1}, {0x1e9e, 0x1e9e, 1, -7615}, {0x1ea0, 0x1efe, 2, 1},
-    {0x1f08, 0x1f0f, 1, -8}, {0x1f18, 0x1f1d, 1, -8}, {0x1f28, 0x1f2f, 1, -8},
-    {0x1f38, 0x1f3f, 1, -8}, {0x1f48, 0x1f4d, 1, -8}, {0x1f59, 0x1f5f, 2, -8},
-    {0x1f68, 0x1f6f, 1, -8}, {0x1f88, 0x1f8f, 1, -8}, {0x1f98, 0x1f9f, 1, -8},
-    {0x1fa8, 0x1faf, 1, -8}, {0x1fb8, 0x1fb9, 1, -8}, {0x1fba, 0x1fbb, 1, -74},
-    {0x1fbc, 0x1fbc, 1, -9}, {0x1fc8, 0x1fcb, 1, -86}, {0x1fcc, 0x1fcc, 1, -9},
-    {0x1fd8, 0x1fd9, 1, -8}, {0x1fda, 0x1fdb, 1, -100}, {0x1fe8, 0x1fe9, 1, -8},
-    {0x1fea, 0x1feb, 1, -112}, {0x1fec, 0x1fec, 1, -7}, {0x1ff8, 0x1ff9, 1, -128},
-    {0x1ffa, 0x1ffb, 1, -126}, {0x1ffc, 0x1ffc, 1, -9}, {0x2126, 0x2126, 1, -7517},
-    {0x212a, 0x212a, 1, -8383}, {0x212b, 0x212b, 1, -8262}, {0x2132, 0x2132, 1, 28},
-    {0x2160, 0x216f, 1, 16}, {0x2183, 0x2183, 1, 1}, {0x24b6, 0x24cf, 1, 26},
-    {0x2c00, 0x2c2f, 1, 48}, {0x2c60, 0x2c60, 1, 1}, {0x2c62, 0x2c62, 1, -10743},
-    {0x2c63, 0x2c63, 1, -3814}, {0x2c64, 0x2c64, 1, -10727}, {0x2c67, 0x2c6b, 2, 1},
-    {0x2c6d, 0x2c6d, 1, -10780}, {0x2c6e, 0x2c6e, 1, -10749}, {0x2c6f, 0x2c6f, 1, -10783},
-    {0x2c70, 0x2c70, 1, -10782}, {0x2c72, 0x2c72, 1, 1}, {0x2c75, 0x2c75, 1, 1},
-    {0x2c7e, 0x2c7f, 1, -10815}, {0x2c80, 0x2ce2, 2, 1}, {0x2ceb, 0x2ced, 2, 1},
-    {0x2cf2, 0x2cf2, 1, 1}, {0xa640, 0xa66c, 2, 1}, {0xa680, 0xa69a, 2, 1}, {0xa722, 0xa72e, 2, 1},
-    {0xa732, 0xa76e, 2, 1}, {0xa779, 0xa77b, 2, 1}, {0xa77d, 0xa77d, 1, -35332},
-    {0xa77e, 0xa786, 2, 1}, {0xa78b, 0xa78b, 1, 1}, {0xa78d, 0xa78d, 1, -42280},
-    {0xa790, 0xa792, 2, 1}, {0xa796, 0xa7a8, 2, 1}, {0xa7aa, 0xa7aa, 1, -42308},
-    {0xa7ab, 0xa7ab, 1, -42319}, {0xa7ac, 0xa7ac, 1, -42315}, {0xa7ad, 0xa7ad, 1, -42305},
-    {0xa7ae, 0xa7ae, 1, -42308}, {0xa7b0, 0xa7b0, 1, -42258}, {0xa7b1, 0xa7b1, 1, -42282},
-    {0xa7b2, 0xa7b2, 1, -42261}, {0xa7b3, 0xa7b3, 1, 928}, {0xa7b4, 0xa7c2, 2, 1},
-    {0xa7c4, 0xa7c4, 1, -48}, {0xa7c5, 0xa7c5, 1, -42307}, {0xa7c6, 0xa7c6, 1, -35384},
-    {0xa7c7, 0xa7c9, 2, 1}, {0xa7d0, 0xa7d0, 1, 1}, {0xa7d6, 0xa7d8, 2, 1}, {0xa7f5, 0xa7f5, 1, 1},
-    {0xff21, 0xff3a, 1, 32}, {0x10400, 0x10427, 1, 40}, {0x104b0, 0x104d3, 1, 40},
-    {0x10570, 0x1057a, 1, 39}, {0x1057c, 0x1058a, 1, 39}, {0x1058c, 0x10592, 1, 39},
-    {0x10594, 0x10595, 1, 39}, {0x10c80, 0x10cb2, 1, 64}, {0x118a0, 0x118bf, 1, 32},
-    {0x16e40, 0x16e5f, 1, 32}, {0x1e900, 0x1e921, 1, 34},
-    // clang-format on
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Normal forms of Unicode: D is decomposed, C composed again; with K, characters that differ in
-/// style alone become equal.
-enum class normal_form { c, d, kc, kd };
-
-/// Class of a character in BERT's rules: Mn, Mc or Me, P or printable ASCII that is neither letter
-/// nor digit, and Cc, Cf or Co.
-enum class mark_class : std::uint8_t { none, nonspacing, other_mark, punctuation, control };
-
-namespace detail {
-
-/// The value of the run of a table in which a code point lies.
-template <std::uint32_t factor, class Table>
-constexpr std::uint32_t run_value(const Table& starts, char32_t code) {
-  if (code > 0x10ffff) return 0;
-  const auto next = std::upper_bound(std::begin(starts), std::end(starts),
-                                     factor * static_cast<std::uint32_t>(code) + factor - 1);
-  return *std::prev(next) % factor;
-}
-constexpr std::uint32_t combining_class(char32_t code) {
-  return code < 0x300 ? 0 : run_value<256>(combining_starts, code);
-}
-
-/// Where decomposition `number` is in decomposed_codes.
-constexpr const std::uint32_t* decomposition(std::size_t number) {
-  std::size_t at = decomposition_starts[number / 16];
-  for (std::size_t i = number / 16 * 16; i < number; ++i) at += decompositions[i] % 32;
-  return decomposed_codes + at;
-}
-
-// Syllables of Korean are composed by arithmetic.
-inline constexpr std::uint32_t first_syllable = 0xac00, syllables = 11172, first_lead = 0x1100,
-                               leads = 19, first_vowel = 0x1161, vowels = 21, before_tail = 0x11a7,
-                               tails = 28;
-
-/// Calls f(code) for what a code point decomposes into, all levels.
-template <class F>
-void decompose(char32_t code, bool compatible, F&& f) {
-  if (code < 0xa0) return f(code);
-  if (const std::uint32_t s = code - first_syllable; s < syllables) {
-    f(static_cast<char32_t>(first_lead + s / (vowels * tails)));
-    f(static_cast<char32_t>(first_vowel + s / tails % vowels));
-    if (s % tails != 0) f(static_cast<char32_t>(before_tail + s % tails));
-    return;
-  }
-  const auto at = std::lower_bound(std::begin(decompositions), std::end(decompositions),
-                                   64 * static_cast<std::uint32_t>(code));
-  if (code > 0x10ffff || at == std::end(decompositions) || *at / 64 != code ||
-      ((*at & 32) != 0 && !compatible))
-    return f(code);
-  const std::uint32_t* const parts =
-      decomposition(static_cast<std::size_t>(at - std::begin(decompositions)));
-  for (std::uint32_t i = 0; i < *at % 32; ++i) decompose(char32_t{parts[i]}, compatible, f);
-}
-
-/// The code point that two others compose to, or 0.
-constexpr char32_t composed(char32_t a, char32_t b) {
-  if (const std::uint32_t l = a - first_lead, v = b - first_vowel; l < leads && v < vowels)
-    return first_syllable + (l * vowels + v) * tails;
-  if (const std::uint32_t s = a - first_syllable, t = b - before_tail;
-      s < syllables && s % tails == 0 && t > 0 && t < tails)
-    return a + t;
-  const auto* const at = std::lower_bound(std::begin(compositions), std::end(compositions), 0,
-                                          [&](std::uint16_t number, int) {
-                                            const std::uint32_t* const two = decomposition(number);
-                                            return two[0] != a ? two[0] < a : two[1] < b;
-                                          });
-  if (at == std::end(compositions)) return 0;
-  const std::uint32_t* const two = decomposition(*at);
-  return two[0] == a && two[1] == b ? decompositions[*at] / 64 : 0;
-}
-
-/// Brings a stream of code points into a normal form.
-class normal_former {
- public:
-  normal_former(normal_form form, std::string& to)
-      : composes_(form == normal_form::c || form == normal_form::kc),
-        compatible_(form == normal_form::kc || form == normal_form::kd),
-        to_(to) {}
-  /// Takes the next code point.
-  void push(char32_t code) {
-    decompose(code, compatible_, [&](char32_t c) { take(c); });
-  }
-  /// Takes a byte that belongs to no character.
-  void push_byte(char byte) {
-    flush();
-    to_ += byte;
-  }
-  /// Ends the text.
-  void flush() {
-    combine();
-    put();
-  }
-
- private:
-  struct element {
-    char32_t code;
-    std::uint32_t combining;
-  };
-  bool composes_, compatible_;
-  std::string& to_;
-  std::vector<element> held_{};  ///< a character and the marks behind it
-
-  void take(char32_t c) {
-    const std::uint32_t combining = combining_class(c);
-    if (combining == 0 && !held_.empty()) {
-      combine();
-      if (composes_ && held_.size() == 1 && held_[0].combining == 0)
-        if (const char32_t both = composed(held_[0].code, c); both != 0) {
-          held_[0].code = both;
-          return;
-        }
-      put();
-    }
-    held_.push_back({c, combining});
-  }
-  void put() {
-    for (const element& e : held_) append_utf8(e.code, to_);
-    held_.clear();
-  }
-  /// Orders the marks, and composes those that nothing stands between.
-  void combine() {
-    if (held_.size() < 2) return;
-    std::stable_sort(held_.begin(), held_.end(),
-                     [](const element& a, const element& b) { return a.combining < b.combining; });
-    if (!composes_ || held_[0].combining != 0) return;
-    std::size_t kept = 1;
-    for (std::size_t i = 1; i < held_.size(); ++i) {
-      const bool blocked = kept > 1 && held_[kept - 1].combining == held_[i].combining;
-      const char32_t both = blocked ? 0 : composed(held_[0].code, held_[i].code);
-      if (both != 0)
-        held_[0].code = both;
-      else
-        held_[kept++] = held_[i];
-    }
-    held_.resize(kept);
-  }
-};
-
-}  // namespace detail
-
-/// The class of a code point; none for numbers that are none.
-constexpr mark_class mark_class_of(char32_t c) {
-  return static_cast<mark_class>(detail::run_value<8>(detail::mark_starts, c));
-}
-
-/// Whether a code point is in patterns' \\w: letters, marks, decimal and letter numbers, connecting
-/// punctuation, and few others.
-constexpr bool is_word(char32_t c) {
-  const mark_class m = mark_class_of(c);
-  const character_class k = class_of(c);
-  const bool usual = k == character_class::letter || k == character_class::number ||
-                     m == mark_class::nonspacing || m == mark_class::other_mark;
-  return usual != (detail::run_value<2>(detail::word_exceptions, c) == 1);
-}
-
-/// Calls f(code) for the one or two code points of a code point's lower case.
-template <class F>
-void each_lower(char32_t c, F&& f) {
-  if (c == 0x130) {
-    f(U'i');
-    return f(char32_t{0x307});
-  }
-  const auto* const run =
-      std::lower_bound(std::begin(detail::lower_case_runs), std::end(detail::lower_case_runs), c,
-                       [](const detail::case_run& r, char32_t code) { return r.last < code; });
-  if (run == std::end(detail::lower_case_runs) || c < run->first || (c - run->first) % run->step)
-    return f(c);
-  f(static_cast<char32_t>(static_cast<std::int64_t>(c) + run->add));
-}
-
-/// A text in a normal form. Bytes that are not UTF-8 stay as they are.
-inline std::string normalized(std::string_view text, normal_form form) {
-  std::string to;
-  to.reserve(text.size());
-  detail::normal_former former(form, to);
-  while (!text.empty()) {
-    const detail::utf8_character c = detail::utf8_front(text);
-    if (c.code == detail::no_code)
-      former.push_byte(text[0]);
-    else
-      former.push(c.code);
-    text.remove_prefix(c.size);
-  }
-  former.flush();
-  return to;
-}
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// A token such as "<|im_end|>" that can be cut out of a text before anything else.
-struct added_token {
-  token id;
-  bool special = true;       ///< decodes to nothing, unless merges make it too
-  bool normalized = false;   ///< cut out of what the others leave, after normalization
-  bool in_model = false;     ///< also a piece of the model
-  bool single_word = false;  ///< not cut out beside a character of a word
-  bool lstrip = false;       ///< takes the white space before it, too
-  bool rstrip = false;       ///< and the white space behind it
-};
-
-namespace detail {
-
-/// The added tokens of a vocabulary, found by their texts. Of several at one place the longest
-/// counts.
-class added_texts {
- public:
-  /// Takes the tokens; text(id) is a token's text. Empty ones are never found. False if the texts
-  /// have too many different ends.
-  template <class Text>
-  bool assign(const std::vector<added_token>& tokens, Text&& text) {
-    for (const bool later : {false, true}) {
-      std::vector<found>& ids = ids_[later];
-      ids.clear();
-      for (const added_token& t : tokens)
-        if (const std::size_t size = text(t.id).size(); size > 0 && t.normalized == later)
-          ids.push_back({t.id, size, t.single_word, t.lstrip, t.rstrip});
-      if (!matchers_[later].assign(static_cast<std::uint32_t>(ids.size()),
-                                   [&](std::uint32_t i) { return text(ids[i].id); }))
-        return false;
-    }
-    return true;
-  }
-  /// The error of texts that assign() does not take.
-  static error too_many(const std::string& where) {
-    return {errc::unsupported, where, "added texts",
-            "at most " + std::to_string(text_matcher::most_states) + " bytes of different ends",
-            "more"};
-  }
-  /// The id of an added token by its whole text, or -1.
-  token find(std::string_view text) const {
-    for (const bool later : {false, true}) {
-      token id = -1;
-      matchers_[later].each(text, [&](std::size_t place, std::uint32_t number) {
-        if (const found& f = ids_[later][number]; place == 0 && f.size == text.size()) id = f.id;
-      });
-      if (id >= 0) return id;
-    }
-    return -1;
-  }
-  /// Cuts out the added tokens from left to right, those that are normalized or those that are not.
-  /// Calls on_id(id) for them and on_text(text) for what stands between, which may be empty. White
-  /// space that a token has taken may still be part of the next.
-  template <class OnText, class OnId>
-  void each(std::string_view text, bool normalized, OnText&& on_text, OnId&& on_id) const {
-    std::vector<std::pair<std::size_t, std::uint32_t>> places;  // the last first
-    matchers_[normalized].each(
-        text, [&](std::size_t place, std::uint32_t number) { places.emplace_back(place, number); });
-    std::size_t begin = 0, end = 0;  // of what stands behind the last one, and of its text
-    for (; !places.empty(); places.pop_back()) {
-      const auto [place, number] = places.back();
-      if (place < end) continue;  // inside the one before
-      const found& f = ids_[normalized][number];
-      end = place + f.size;
-      if (f.single_word && (is_word(last_of(text.substr(0, place)).code) ||
-                            is_word(front_of(text.substr(end)).code)))
-        continue;
-      const std::string_view before = text.substr(begin, (std::max)(begin, place) - begin);
-      on_text(f.lstrip ? without_last_spaces(before) : before);
-      on_id(f.id);
-      begin = end + (f.rstrip ? first_spaces(text.substr(end)) : 0);
-    }
-    on_text(text.substr(begin));
-  }
-
- private:
-  struct found {
-    token id;
-    std::size_t size;
-    bool single_word, lstrip, rstrip;
-  };
-  static bool is_space(const utf8_character& c) {
-    return class_of(c.code) == character_class::space;
-  }
-  /// The character at an end of a text; of an empty one a code that is none.
-  static utf8_character front_of(std::string_view text) {
-    return text.empty() ? utf8_character{no_code, 0} : utf8_front(text);
-  }
-  static utf8_character last_of(std::string_view text) {
-    std::size_t at = text.empty() ? 0 : text.size() - 1;
-    while (at > 0 && at + 4 > text.size() && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80)
-      --at;
-    const utf8_character c = front_of(text.substr(at));
-    return at + c.size == text.size() ? c : utf8_character{no_code, 1};
-  }
-  static std::size_t first_spaces(std::string_view text) {
-    std::size_t size = 0;
-    for (utf8_character c = front_of(text); is_space(c); c = front_of(text.substr(size)))
-      size += c.size;
-    return size;
-  }
-  static std::string_view without_last_spaces(std::string_view text) {
-    for (utf8_character c = last_of(text); is_space(c); c = last_of(text))
-      text.remove_suffix(c.size);
-    return text;
-  }
-  std::array<std::vector<found>, 2> ids_;
-  std::array<text_matcher, 2>
-      matchers_;  ///< of those that are not normalized, and of those that are
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Lookup tables of byte-pair encoding: pieces by their bytes, merges by their pair. Flat tables
-/// with open addressing, at most two thirds full.
-
-#include <ctime>
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-inline constexpr std::uint64_t hash_factor = 0x9e3779b97f4a7c15u;  ///< 2^64 / the golden ratio
-
-/// Both halves of a product of 128 bits, one over the other.
-inline std::uint64_t folded_product(std::uint64_t a, std::uint64_t b) {
-#ifdef __SIZEOF_INT128__
-  __extension__ using wide = unsigned __int128;
-  const wide product = static_cast<wide>(a) * b;
-  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-#else
-  const std::uint64_t a0 = a & UINT32_MAX, a1 = a >> 32, b0 = b & UINT32_MAX, b1 = b >> 32;
-  const std::uint64_t low = a0 * b0, middle = a1 * b0 + (low >> 32),
-                      other = a0 * b1 + (middle & UINT32_MAX);
-  return (other << 32 | (low & UINT32_MAX)) ^ (a1 * b1 + (middle >> 32) + (other >> 32));
-#endif
-}
-
-/// Two secrets of hash tables. A file whose author does not know them cannot fill one slot.
-struct hash_key {
-  std::uint64_t start = 0, factor = 0;  ///< factor: odd
-};
-/// Hash key of this process, different in each: made from the time and from where its memory lies.
-/// What a table finds does not depend on it.
-inline const hash_key& process_hash_key() {
-  static const hash_key key = [] {
-    static const char there = 0;
-    const char here = 0;
-    const std::string on_heap(64, ' ');
-    const auto mix = [](std::uint64_t sum, std::uint64_t x) {
-      return folded_product(sum ^ x, hash_factor) + hash_factor;
-    };
-    std::uint64_t sum = mix(static_cast<std::uint64_t>(std::time(nullptr)),
-                            static_cast<std::uint64_t>(std::clock()));
-    for (const char* const place : {&there, &here, on_heap.data()})
-      sum = mix(sum, reinterpret_cast<std::uintptr_t>(place));
-#if defined(__x86_64__) || defined(__i386__)
-    sum = mix(sum, __builtin_ia32_rdtsc());
-#endif
-    return hash_key{mix(sum, 1), mix(sum, 2) | 1};
-  }();
-  return key;
-}
-
-/// A hash of bytes whose high and low bits are equally good.
-inline std::uint64_t hash_of(std::string_view bytes, const hash_key& key = process_hash_key()) {
-  const char* at = bytes.data();
-  std::size_t left = bytes.size();
-  std::uint64_t hash = key.start + left * hash_factor, eight = 0;
-  for (; left > 8; at += 8, left -= 8) {
-    std::memcpy(&eight, at, 8);
-    hash = folded_product(hash ^ eight, key.factor) + key.start;
-  }
-  if (left >= 4) {  // two words that overlap
-    std::uint32_t first = 0, second = 0;
-    std::memcpy(&first, at, 4);
-    std::memcpy(&second, at + left - 4, 4);
-    eight = std::uint64_t{first} << 32 | second;
-  } else if (left > 0) {
-    const auto byte = [at](std::size_t i) {
-      return std::uint64_t{static_cast<unsigned char>(at[i])};
-    };
-    eight = byte(0) << 16 | byte(left / 2) << 8 | byte(left - 1);
-  }
-  return folded_product(folded_product(hash ^ eight, key.factor), hash_factor);
-}
-
-/// A hash of a pair of ids.
-inline std::uint64_t hash_of(token left, token right, const hash_key& key = process_hash_key()) {
-  const std::uint64_t pair =
-      std::uint64_t{static_cast<std::uint32_t>(left)} << 32 | static_cast<std::uint32_t>(right);
-  return folded_product(pair ^ key.start, key.factor) * hash_factor;
-}
-
-/// Pieces by id, at most 4 GiB together, and the ids of indexed pieces by their bytes.
-class piece_table {
- public:
-  /// Number of pieces.
-  index size() const { return std::ssize(ends_) - 1; }
-  /// Bytes of piece `id`, which must exist.
-  std::uint32_t size_of(token id) const {
-    const auto i = static_cast<std::size_t>(id);
-    return ends_[i + 1] - ends_[i];
-  }
-  /// Piece `id`, which must exist.
-  std::string_view operator[](token id) const {
-    return {bytes_.data() + ends_[static_cast<std::size_t>(id)], size_of(id)};
-  }
-  /// Makes room for pieces that take `bytes` together.
-  void reserve(std::size_t pieces, std::size_t bytes) {
-    bytes_.reserve(bytes);
-    ends_.reserve(pieces + 1);
-    if (used_ > 0) return;
-    std::size_t room = slots_.size();
-    for (; 2 * room < 3 * pieces; room *= 2) --shift_;
-    slots_ = std::vector<slot>(room);
-  }
-  /// A piece with the next id, not indexed.
-  token append(std::string_view piece) {
-    bytes_ += piece;
-    ends_.push_back(static_cast<std::uint32_t>(bytes_.size()));
-    return static_cast<token>(size() - 1);
-  }
-  /// Indexes a piece that find() does not find.
-  void insert(token id) {
-    if (3 * ++used_ > 2 * slots_.size()) grow();
-    const std::uint64_t hash = hash_of((*this)[id], key_);
-    place({tag(hash), id}, hash);
-  }
-  /// The id of an indexed piece, or -1.
-  token find(std::string_view piece) const {
-    const slot* const found = look_up(piece);
-    return found ? found->id : -1;
-  }
-  /// Lets find_whole() find a piece that find() finds.
-  void mark_whole(token id) { const_cast<slot*>(look_up((*this)[id]))->tag |= 1; }
-  /// The id of a piece that is marked, or -1.
-  token find_whole(std::string_view piece) const {
-    const slot* const found = look_up(piece);
-    return found && (found->tag & 1) == 1 ? found->id : -1;
-  }
-
- private:
-  struct slot {
-    std::uint32_t tag = 0;  ///< of the hash; the last bit: whole
-    token id = -1;          ///< or none
-  };
-  hash_key key_ = process_hash_key();
-  std::string bytes_;
-  std::vector<std::uint32_t> ends_{0};  ///< one more than pieces
-  std::vector<slot> slots_ = std::vector<slot>(16);
-  std::size_t used_ = 0;
-  int shift_ = 64 - 4;  ///< of a hash, to a slot's number
-
-  static std::uint32_t tag(std::uint64_t hash) { return static_cast<std::uint32_t>(hash) & ~1u; }
-  void place(slot s, std::uint64_t hash) {
-    std::size_t i = hash >> shift_;
-    while (slots_[i].id >= 0) i = (i + 1) & (slots_.size() - 1);
-    slots_[i] = s;
-  }
-  void grow() {
-    const std::vector<slot> old = std::exchange(slots_, std::vector<slot>(2 * slots_.size()));
-    --shift_;
-    for (const slot& s : old)
-      if (s.id >= 0) place(s, hash_of((*this)[s.id], key_));
-  }
-  const slot* look_up(std::string_view piece) const {
-    const std::uint64_t hash = hash_of(piece, key_);
-    for (std::size_t i = hash >> shift_; slots_[i].id >= 0; i = (i + 1) & (slots_.size() - 1))
-      if ((slots_[i].tag & ~1u) == tag(hash) && (*this)[slots_[i].id] == piece) return &slots_[i];
-    return nullptr;
-  }
-};
-
-/// One merge: two pieces, and what they become.
-struct bpe_merge_ids {
-  token left, right, merged;
-};
-
-/// Merges by rank, and their ranks by their pair of ids.
-class merge_table {
- public:
-  static constexpr std::uint32_t none = UINT32_MAX;
-
-  /// A table without merges.
-  merge_table() : merge_table(std::vector<bpe_merge_ids>()) {}
-  /// Takes merges by rank, none of them indexed yet.
-  explicit merge_table(std::vector<bpe_merge_ids>&& merges) : merges_(std::move(merges)) {
-    while ((std::size_t{1} << bits_) < 2 * merges_.size()) ++bits_;
-    slots_.resize(std::size_t{1} << bits_, none);
-  }
-  /// Number of merges.
-  std::size_t size() const { return merges_.size(); }
-  /// The merge of a rank, which must exist.
-  const bpe_merge_ids& operator[](std::size_t rank) const { return merges_[rank]; }
-  /// The rank of an indexed pair, or `none`.
-  std::uint32_t find(token left, token right) const { return slots_[slot_of(left, right)]; }
-  /// Indexes a merge. False if its pair is there.
-  bool insert(std::uint32_t rank) {
-    std::uint32_t& slot = slots_[slot_of(merges_[rank].left, merges_[rank].right)];
-    if (slot != none) return false;
-    slot = rank;
-    return true;
-  }
-
- private:
-  hash_key key_ = process_hash_key();
-  std::vector<bpe_merge_ids> merges_;
-  std::vector<std::uint32_t> slots_;  ///< ranks
-  int bits_ = 1;                      ///< of a slot's number
-
-  /// Number of the slot that holds a pair, or of the empty one where it belongs.
-  std::size_t slot_of(token left, token right) const {
-    std::size_t i = hash_of(left, right, key_) >> (64 - bits_);
-    for (; slots_[i] != none; i = (i + 1) & (slots_.size() - 1))
-      if (const auto& m = merges_[slots_[i]]; m.left == left && m.right == right) break;
-    return i;
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// GPT-2's spelling of bytes as printable characters (Radford et al. 2019, in their code).
-/// vocab.bpe, encoder.json and tokenizer.json spell their pieces so.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Bytes that stand for themselves: printable in Latin-1.
-constexpr bool is_own_letter(unsigned b) {
-  return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
-}
-/// The bytes in the order of GPT-2's ids 0 to 255. Bytes that are their own letter come first, then
-/// the others, whose letters are U+0100 on.
-inline constexpr std::array<unsigned char, 256> byte_order = [] {
-  std::array<unsigned char, 256> order{};
-  std::size_t i = 0;
-  for (const bool own : {true, false})
-    for (unsigned b = 0; b < 256; ++b)
-      if (is_own_letter(b) == own) order[i++] = static_cast<unsigned char>(b);
-  return order;
-}();
-inline constexpr unsigned own_letters = 188;  ///< how many are their own letter
-
-/// The code point of each byte's letter.
-inline constexpr std::array<std::uint16_t, 256> letter_codes = [] {
-  std::array<std::uint16_t, 256> codes{};
-  for (unsigned i = 0; i < 256; ++i)
-    codes[byte_order[i]] =
-        static_cast<std::uint16_t>(i < own_letters ? byte_order[i] : 256 + i - own_letters);
-  return codes;
-}();
-
-}  // namespace detail
-
-/// Bytes as letters, in UTF-8: a space is "Ġ", a newline "Ċ", and ASCII letters are themselves.
-inline std::string letters_of(std::string_view bytes) {
-  std::string letters;
-  for (const char c : bytes) {
-    const unsigned code = detail::letter_codes[static_cast<unsigned char>(c)];
-    if (code < 0x80) {
-      letters += static_cast<char>(code);
-    } else {
-      letters += static_cast<char>(0xc0 | code >> 6);
-      letters += static_cast<char>(0x80 | (code & 0x3f));
-    }
-  }
-  return letters;
-}
-
-/// Appends the bytes that letters stand for. False if there is another character among them; some
-/// bytes may have been appended then.
-inline bool append_bytes_of(std::string_view letters, std::string& bytes) {
-  for (std::size_t i = 0; i < letters.size(); ++i) {
-    unsigned code = static_cast<unsigned char>(letters[i]);
-    if (code >= 0x80) {
-      const unsigned next =
-          i + 1 < letters.size() ? static_cast<unsigned char>(letters[i + 1]) : 0u;
-      if (code < 0xc2 || code > 0xc5 || (next & 0xc0) != 0x80) return false;
-      code = (code & 0x1f) << 6 | (next & 0x3f);
-      ++i;
-    }
-    if (code >= 256) {
-      if (code >= 256 + 256 - detail::own_letters) return false;
-      code = detail::byte_order[code - 256 + detail::own_letters];
-    } else if (!detail::is_own_letter(code)) {
-      return false;
-    }
-    bytes += static_cast<char>(code);
-  }
-  return true;
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// Where tokenizers put ids: a vector that grows, or a caller's span.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A caller's span that counts on when it is full.
-class token_room {
- public:
-  explicit token_room(std::span<token> room) : room_(room) {}
-
-  void push_back(token id) {
-    if (count_ < room_.size()) room_[count_] = id;
-    ++count_;
-  }
-  /// The number of ids, or what encode() says where there was no room for them.
-  result<index> filled() const {
-    if (count_ > room_.size())
-      return error{errc::invalid, "encode", "ids", "room for " + std::to_string(count_),
-                   std::to_string(room_.size())};
-    return static_cast<index>(count_);
-  }
-
- private:
-  std::span<token> room_;
-  std::size_t count_ = 0;
-};
-
-/// Refers to a vector or to a token_room.
-class token_sink {
- public:
-  token_sink(std::vector<token>& all) : all_(&all) {}
-  token_sink(token_room& room) : room_(&room) {}
-
-  void push_back(token id) const {
-    if (all_)
-      all_->push_back(id);
-    else
-      room_->push_back(id);
-  }
-  void append(std::span<const token> ids) const {
-    if (all_)
-      all_->insert(all_->end(), ids.begin(), ids.end());
-    else
-      for (const token id : ids) room_->push_back(id);
-  }
-
- private:
-  std::vector<token>* all_ = nullptr;
-  token_room* room_ = nullptr;
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-class tokenizer;
-struct ggml_vocabulary;
-
-/// Rules of a tokenizer that a vocab.bpe does not state.
-struct bpe_rules {
-  /// Special texts, which have the ids behind the merges.
-  std::vector<std::string> added = {"<|endoftext|>"};
-  /// Every number is a word of its own (SmolLM).
-  bool single_digits = false;
-};
-
-namespace detail {
-
-/// A tokenizer's parts as its file states them, before they are checked.
-struct bpe_parts {
-  piece_table pieces;                     ///< all, those that merges know indexed
-  std::vector<bpe_merge_ids> merges;      ///< by rank
-  std::vector<std::uint32_t> priorities;  ///< by rank, never falling; none: the ranks
-  std::vector<added_token> added;         ///< texts that can be cut out first
-  bool single_digits = false;
-  bool by_character = false;   ///< a word's characters are its first pieces, not its bytes
-  std::vector<token> bytes{};  ///< by_character: ids of the bytes of unknown characters, or none
-  token unknown = -1;          ///< by_character: id of other unknown characters
-  bool fuse_unknown = false;   ///< neighbouring ones are one
-  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
-  std::string name_before, name_behind;  ///< of a merge in messages, around its number
-  index first_number = 0;                ///< of the merge of rank 0
-
-  std::string name_of(std::size_t rank) const {
-    return name_before + std::to_string(static_cast<index>(rank) + first_number) + name_behind;
-  }
-};
-
-}  // namespace detail
-
-/// Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): a text is cut into words, and a
-/// word's bytes are its first pieces. Neighbours merge, the lowest rank first and leftmost first,
-/// until none can. Made from GPT-2's vocab.bpe, from what `bpe_trainer` learned, or from a
-/// tokenizer.json (linnet/json.hpp). Movable and copyable; const calls may run in any threads.
-class bpe_tokenizer {
- public:
-  static constexpr index most_pieces = 1 << 21;  ///< largest vocabulary that is read
-  static constexpr std::size_t longest_file = std::size_t{1} << 26;  ///< longest file, in bytes
-
-  /// Parses a vocab.bpe: the line "#version: 0.2", then one merge per line. A merge is two pieces
-  /// in letters_of() with a space between, each a byte or made by a line before. Ids: 0 to 255 the
-  /// bytes in GPT-2's order, 256 + r merge r, then the added texts. A byte order mark is passed
-  /// over, and so are carriage returns at the ends of lines if the first has one. `where` names the
-  /// file in errors. Errors, with the line: errc::malformed, errc::unsupported (too large),
-  /// errc::invalid (added texts that are empty or there twice).
-  static result<bpe_tokenizer> parse(std::string_view file, const bpe_rules& rules,
-                                     const std::string& where = "vocab.bpe");
-  /// Parses a vocab.bpe with the usual rules. Errors: as above.
-  static result<bpe_tokenizer> parse(std::string_view file) LINNET_TRY {
-    return parse(file, bpe_rules());
-  }
-  LINNET_OR_OUT_OF_MEMORY("vocab.bpe")
-
-  /// Number of ids.
-  index vocabulary() const { return parts_.pieces.size(); }
-  /// The bytes of an id, or the text of an added one; "" for an id outside the vocabulary.
-  std::string_view piece(token id) const {
-    return id >= 0 && id < vocabulary() ? parts_.pieces[id] : std::string_view();
-  }
-  /// The id of a piece, or of an added text if no piece is equal to it, or -1.
-  token find(std::string_view piece) const {
-    const token id = parts_.pieces.find(piece);
-    return id >= 0 ? id : find_added(piece);
-  }
-  /// The id of an added text such as "<|endoftext|>", or -1.
-  token find_added(std::string_view text) const { return added_.find(text); }
-
-  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
-  /// `match_added`. Then they are cut out first, from left to right, and become their ids. Of
-  /// several at one place the longest counts. Those that a tokenizer.json calls "normalized" are
-  /// cut out of what the others leave. Takes n log n steps for a word of n bytes. A word above 64
-  /// bytes takes 16 times its size in memory, an added text 16 bytes. False, and nothing appended,
-  /// where memory lacks.
-  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
-    const std::size_t before = to.size();
-    if (append(text, to, match_added)) return true;
-    to.resize(before);
-    return false;
-  }
-  /// Returns the ids of a text; none where memory lacks.
-  std::vector<token> encode(std::string_view text, bool match_added = false) const {
-    std::vector<token> ids;
-    encode(text, ids, match_added);
-    return ids;
-  }
-  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
-  /// where they are more, with the number that there must be room for; as many as fit are written.
-  /// Memory is taken as above alone: none for words of up to 64 bytes without `match_added`. Also
-  /// errc::out_of_memory.
-  result<index> encode(std::string_view text, std::span<token> to,
-                       bool match_added = false) const LINNET_TRY {
-    detail::token_room room(to);
-    if (!write(text, room, match_added)) return detail::out_of_memory("encode");
-    return room.filled();
-  }
-  LINNET_OR_OUT_OF_MEMORY("encode")
-
-  /// The bytes that `id` adds to a text, none for special ids; they may be part of a character (see
-  /// text_stream). `previous`, which other tokenizers need, is unused.
-  std::string_view decode([[maybe_unused]] token previous, token id) const {
-    const std::string_view text = piece(id);
-    return !text.empty() && special_[static_cast<std::size_t>(id)] ? std::string_view() : text;
-  }
-  /// The bytes of several ids, special ones left out: decode(encode(text)) is `text`. None where
-  /// memory lacks.
-  template <class Tokens>
-  std::string decode(const Tokens& ids) const LINNET_TRY {
-    std::string text;
-    for (const token id : ids) text += decode(0, id);
-    return text;
-  }
-  LINNET_WITHOUT_MEMORY(return {})
-
-  /// A tokenizer of its parts, checked, for readers of other formats. Bytes without a piece are
-  /// left out of texts. Errors: errc::malformed (a merge twice), errc::unsupported.
-  static result<bpe_tokenizer> assemble(detail::bpe_parts&& parts, const std::string& where);
-
- private:
-  friend class tokenizer;
-  friend result<ggml_vocabulary> make_ggml_vocabulary(const tokenizer&, const std::string&);
-  static constexpr std::size_t short_word = 64;  ///< bytes of a word that needs no memory
-  static constexpr int place_bits = 40;  ///< of a place in a long word; the rest is the rank
-  /// Buffers for encoding a long word.
-  struct workspace {
-    std::vector<token> ids;             ///< of the piece that begins at a byte, or -1
-    std::vector<std::uint32_t> sizes;   ///< of a piece, at its first and last byte
-    std::vector<std::uint64_t> merges;  ///< rank << place_bits | place, the least first
-    bool lacks = false;                 ///< there is no memory for it
-  };
-
-  detail::bpe_parts parts_;
-  detail::merge_table merges_;
-  std::vector<bool> special_;  ///< by id
-  token byte_ids_[256] = {};
-  std::size_t longest_ = 0;  ///< longest piece of the vocabulary
-  detail::added_texts added_;
-
-  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
-  /// Encodes into a sink; false where memory lacks for a long word.
-  bool write(std::string_view text, detail::token_sink to, bool match_added) const {
-    workspace space;
-    if (match_added)
-      append_added(text, to, space, false);
-    else
-      append_words(text, to, space);
-    return !space.lacks;
-  }
-  /// Cuts out the added texts of this and of later phases; what is left becomes words.
-  void append_added(std::string_view text, detail::token_sink to, workspace& space,
-                    bool later) const;
-
-  void append_words(std::string_view text, detail::token_sink to, workspace& space) const {
-    each_word(text, parts_.single_digits,
-              [&](std::string_view word) { append_word(word, to, space); });
-  }
-  void append_word(std::string_view word, detail::token_sink to, workspace& space) const {
-    const token id = word.size() <= longest_ ? parts_.pieces.find_whole(word) : -1;
-    if (id >= 0)
-      to.push_back(id);
-    else
-      merge(word, to, space);
-  }
-  bool has_all_bytes() const {
-    return !parts_.by_character &&
-           std::find(std::begin(byte_ids_), std::end(byte_ids_), -1) == std::end(byte_ids_);
-  }
-  /// Calls f(id, bytes) for the pieces that a word is at first.
-  template <class F>
-  void each_first_piece(std::string_view word, F&& f) const {
-    const auto byte_id = [&](char c) { return byte_ids_[static_cast<unsigned char>(c)]; };
-    if (!parts_.by_character) {
-      for (const char c : word)
-        if (const token id = byte_id(c); id >= 0) f(id, std::size_t{1});
-      return;
-    }
-    std::size_t unknown = 0;  // bytes of unknown characters so far
-    while (!word.empty()) {
-      const std::string_view character = word.substr(0, detail::utf8_front(word).size);
-      word.remove_prefix(character.size());
-      const token id = parts_.pieces.find(character);
-      const bool known = id >= 0 || !parts_.bytes.empty();
-      if (unknown > 0 && (known || !parts_.fuse_unknown))
-        f(parts_.unknown, std::exchange(unknown, 0));
-      if (id >= 0)
-        f(id, character.size());
-      else if (known)
-        for (const char c : character) f(byte_id(c), std::size_t{1});
-      else
-        unknown += character.size();
-    }
-    if (unknown > 0) f(parts_.unknown, unknown);
-  }
-  /// The priority of a merge, the least first, or `none`.
-  std::uint32_t priority_of(std::uint32_t rank) const {
-    return rank == merges_.none || parts_.priorities.empty() ? rank : parts_.priorities[rank];
-  }
-  void merge(std::string_view word, detail::token_sink to, workspace& space) const {
-    if (word.size() <= short_word)
-      merge_short(word, to);
-    else
-      merge_long(word, to, space);
-  }
-  void merge_short(std::string_view word, detail::token_sink to) const;
-  void merge_long(std::string_view word, detail::token_sink to, workspace& space) const;
-};
-
-inline result<bpe_tokenizer> bpe_tokenizer::parse(std::string_view file, const bpe_rules& rules,
-                                                  const std::string& where) LINNET_TRY {
-  if (file.size() > longest_file)
-    return error{errc::unsupported, where, "file size",
-                 "at most " + std::to_string(longest_file) + " bytes", std::to_string(file.size())};
-  if (!detail::has_memory_to_read(file.size())) return detail::out_of_memory(where);
-  detail::bpe_parts parts;
-  parts.single_digits = rules.single_digits;
-  parts.name_before = "line ";
-  parts.first_number = 2;
-  for (const unsigned char b : detail::byte_order)
-    parts.pieces.insert(parts.pieces.append({reinterpret_cast<const char*>(&b), 1}));
-
-  index line = 0;
-  std::string left, right;
-  bool returns = false;  // whether lines end with a carriage return, too
-  if (file.starts_with("\xef\xbb\xbf")) file.remove_prefix(3);  // a byte order mark
-  while (!file.empty() || line == 0) {
-    const std::size_t end = (std::min)(file.find('\n'), file.size());
-    std::string_view text = file.substr(0, end);
-    if (line == 0) returns = text.ends_with('\r');
-    if (returns && text.ends_with('\r')) text.remove_suffix(1);
-    file.remove_prefix((std::min)(end + 1, file.size()));
-    const auto wrong = [&](std::string expected) {
-      return error{errc::malformed, where, "line " + std::to_string(line), std::move(expected),
-                   text.empty() ? "an empty line" : detail::printable(text)};
-    };
-    if (++line == 1) {
-      constexpr std::string_view version = "#version: 0.2";  // then nothing, or who made it
-      if (!text.starts_with(version) ||
-          (text.size() > version.size() && text[version.size()] != ' '))
-        return wrong("#version: 0.2");
-      continue;
-    }
-    const std::size_t space = text.find(' ');
-    left.clear();
-    right.clear();
-    if (space == text.npos || !append_bytes_of(text.substr(0, space), left) ||
-        !append_bytes_of(text.substr(space + 1), right))
-      return wrong("two pieces in GPT-2's letters with a space between");
-    const token a = parts.pieces.find(left), b = parts.pieces.find(right);
-    if (a < 0 || b < 0) return wrong("two pieces that are bytes or merged in lines before");
-    if (const token twice = parts.pieces.find(left + right); twice >= 0)
-      return wrong("a piece that is new, unlike line " + std::to_string(twice - 254));
-    if (parts.pieces.size() == most_pieces)
-      return error{errc::unsupported, where, "line " + std::to_string(line),
-                   "at most " + std::to_string(most_pieces) + " pieces", "more"};
-    parts.merges.push_back({a, b, parts.pieces.append(left + right)});
-    parts.pieces.insert(parts.merges.back().merged);
-  }
-  std::set<std::string_view> added;
-  for (std::size_t i = 0; i < rules.added.size(); ++i) {
-    const std::string& text = rules.added[i];
-    if (text.empty() || !added.insert(text).second)
-      return error{errc::invalid, where, "added text " + std::to_string(i), "one that is new",
-                   text.empty() ? "an empty one" : detail::printable(text)};
-    parts.added.push_back({parts.pieces.append(text)});
-  }
-  return assemble(std::move(parts), where);
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-inline result<bpe_tokenizer> bpe_tokenizer::assemble(detail::bpe_parts&& parts,
-                                                     const std::string& where) LINNET_TRY {
-  bpe_tokenizer made;
-  made.parts_ = std::move(parts);
-  detail::bpe_parts& p = made.parts_;
-  const auto wrong = [&](std::string what, std::string expected, std::string got) {
-    return error{errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
-  };
-  if (p.pieces.size() > most_pieces)
-    return error{errc::unsupported, where, "vocabulary",
-                 "at most " + std::to_string(most_pieces) + " pieces",
-                 std::to_string(p.pieces.size())};
-  for (unsigned b = 0; b < 256 && !(p.by_character && p.bytes.empty()); ++b) {
-    const char byte = static_cast<char>(b);
-    made.byte_ids_[b] = p.by_character ? p.bytes[b] : p.pieces.find({&byte, 1});
-  }
-  made.merges_ = detail::merge_table(std::move(p.merges));
-  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank) {
-    if (!made.merges_.insert(static_cast<std::uint32_t>(rank)))
-      return wrong(p.name_of(rank), "a merge that is new", "one that is there already");
-    made.longest_ =
-        (std::max)(made.longest_, std::size_t{p.pieces.size_of(made.merges_[rank].merged)});
-  }
-  made.longest_ = (std::max)(made.longest_, std::size_t{1});
-
-  if (!made.added_.assign(p.added, [&](token id) { return p.pieces[id]; }))
-    return detail::added_texts::too_many(where);
-  // What plain text can become has to decode to it.
-  const auto at = [](token id) { return static_cast<std::size_t>(id); };
-  made.special_.resize(at(static_cast<token>(p.pieces.size())));
-  for (const auto& a : p.added) made.special_[at(a.id)] = a.special;
-  if (!p.by_character)
-    for (const token id : made.byte_ids_)
-      if (id >= 0) made.special_[at(id)] = false;
-  for (std::size_t rank = 0; rank < made.merges_.size(); ++rank)
-    made.special_[at(made.merges_[rank].merged)] = false;
-
-  // Which words are pieces as a whole. Merges need not lead to a piece that is there.
-  workspace space;
-  std::vector<token> ids;
-  for (token id = 0; id < p.pieces.size(); ++id) {
-    if (made.special_[at(id)] || p.pieces.size_of(id) == 0 || p.pieces.find(p.pieces[id]) != id)
-      continue;
-    ids.clear();
-    if (p.whole_words_first)
-      made.longest_ = (std::max)(made.longest_, std::size_t{p.pieces.size_of(id)});
-    else
-      made.merge(p.pieces[id], ids, space);
-    if (p.whole_words_first || (ids.size() == 1 && ids[0] == id)) p.pieces.mark_whole(id);
-  }
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-inline bool bpe_tokenizer::append(std::string_view text, std::vector<token>& to,
-                                  bool match_added) const LINNET_TRY {
-  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
-  if (to.empty()) to.reserve(text.size() / 3);
-  return write(text, to, match_added);
-}
-LINNET_WITHOUT_MEMORY(return false)
-
-inline void bpe_tokenizer::append_added(std::string_view text, detail::token_sink to,
-                                        workspace& space, bool later) const {
-  added_.each(
-      text, later,
-      [&](std::string_view rest) {
-        if (later)
-          append_words(rest, to, space);
-        else
-          append_added(rest, to, space, true);
-      },
-      [&](token id) { to.push_back(id); });
-}
-
-inline void bpe_tokenizer::merge_short(std::string_view word, detail::token_sink to) const {
-  token ids[short_word];
-  std::uint32_t ranks[short_word];  // or priorities, of a piece with the next one
-  std::size_t n = 0;
-  each_first_piece(word, [&](token id, std::size_t) { ids[n++] = id; });
-  const auto priority = [&](std::size_t i) {
-    return priority_of(merges_.find(ids[i], ids[i + 1]));
-  };
-  for (std::size_t i = 0; i + 1 < n; ++i) ranks[i] = priority(i);
-  while (n > 1) {
-    const std::uint32_t* const best = std::min_element(ranks, ranks + n - 1);
-    if (*best == merges_.none) break;
-    const auto i = static_cast<std::size_t>(best - ranks);
-    const bool ranked = parts_.priorities.empty();
-    ids[i] = merges_[ranked ? *best : merges_.find(ids[i], ids[i + 1])].merged;
-    std::copy(ids + i + 2, ids + n, ids + i + 1);
-    std::copy(ranks + i + 1, ranks + n - 1, ranks + i);
-    --n;
-    if (i > 0) ranks[i - 1] = priority(i - 1);
-    if (i + 1 < n) ranks[i] = priority(i);
-  }
-  to.append({ids, n});
-}
-
-inline void bpe_tokenizer::merge_long(std::string_view word, detail::token_sink to,
-                                      workspace& space) const {
-  std::vector<token>& ids = space.ids;
-  std::vector<std::uint32_t>& sizes = space.sizes;
-  std::vector<std::uint64_t>& merges = space.merges;
-  if (space.lacks || !detail::has_memory(16 * word.size())) {
-    space.lacks = true;
-    return;
-  }
-  ids.assign(word.size(), -1);
-  sizes.resize(word.size());
-  merges.clear();
-  const auto put = [&](std::size_t at, token id, std::size_t size) {
-    ids[at] = id;
-    sizes[at] = sizes[at + size - 1] = static_cast<std::uint32_t>(size);
-  };
-  std::size_t end = 0;
-  each_first_piece(word, [&](token id, std::size_t size) {
-    put(end, id, size);
-    end += size;
-  });
-  // The rank of the piece at a place with the next one.
-  const auto rank_at = [&](std::size_t at) {
-    const std::size_t next = at + sizes[at];
-    return next < end ? merges_.find(ids[at], ids[next]) : merges_.none;
-  };
-  const auto consider = [&](std::size_t at) {
-    const std::uint32_t rank = rank_at(at);
-    if (rank == merges_.none) return false;
-    merges.push_back(std::uint64_t{priority_of(rank)} << place_bits | at);
-    return true;
-  };
-  const std::greater<std::uint64_t> later;
-  for (std::size_t i = 0; i < end; i += sizes[i]) consider(i);
-  std::make_heap(merges.begin(), merges.end(), later);
-  const auto push = [&](std::size_t at) {
-    if (consider(at)) std::push_heap(merges.begin(), merges.end(), later);
-  };
-  while (!merges.empty()) {
-    std::pop_heap(merges.begin(), merges.end(), later);
-    const std::uint64_t best = merges.back();
-    merges.pop_back();
-    const auto at = static_cast<std::size_t>(best & ((std::uint64_t{1} << place_bits) - 1));
-    const std::uint32_t rank = ids[at] < 0 ? merges_.none : rank_at(at);
-    if (rank == merges_.none || priority_of(rank) != best >> place_bits)
-      continue;  // merged with others since
-    const std::size_t next = at + sizes[at];
-    ids[next] = -1;
-    put(at, merges_[rank].merged, sizes[at] + sizes[next]);
-    if (at > 0) push(at - sizes[at - 1]);
-    push(at);
-  }
-  for (std::size_t i = 0; i < end; i += sizes[i]) to.push_back(ids[i]);
-}
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 /// One merge that was learned.
@@ -35205,955 +38321,6 @@ LINNET_OR_OUT_OF_MEMORY("bpe_trainer")
 LINNET_NAMESPACE_END
 /// @file
 /// Conversations in ChatML, as the ids that a chat model has learned from.
-
-/// @file
-/// Any tokenizer of a file: normalization, cutting into words, a model of pieces, and back.
-
-#include <variant>
-
-/// @file
-/// Changes of a text before it is cut into words: normal forms, BERT's rules, SentencePiece's.
-
-/// @file
-/// SentencePiece's compiled map of characters to their normal form.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A precompiled_charsmap: u32 bytes of a trie, its units of u32, then texts that end with a zero.
-/// The trie is a double array (Aoe 1989), as Yata's Darts-clone writes it. Of the keys that a place
-/// begins with, the longest counts.
-class charsmap {
- public:
-  static constexpr std::size_t longest_text = 256;  ///< bytes that one key may become
-  static constexpr std::size_t longest_key = 64;    ///< bytes that are compared
-
-  /// Parses a map; an empty one changes nothing. Errors: errc::malformed.
-  static result<charsmap> parse(std::string_view bytes, const std::string& where) {
-    charsmap made;
-    if (bytes.empty()) return made;
-    const auto wrong = [&](std::string expected, std::string got) {
-      return error{errc::malformed, where, "precompiled_charsmap", std::move(expected),
-                   std::move(got)};
-    };
-    const auto number = [&](std::size_t at) {
-      std::uint32_t x = 0;
-      for (std::size_t i = 4; i-- > 0;) x = x << 8 | static_cast<unsigned char>(bytes[at + i]);
-      return x;
-    };
-    const std::size_t size = bytes.size() < 4 ? 0 : number(0);
-    if (size == 0 || size % 4 != 0 || size > bytes.size() - 4)
-      return wrong("a trie within " + std::to_string(bytes.size()) + " bytes",
-                   "one of " + std::to_string(size));
-    made.units_.resize(size / 4);
-    for (std::size_t i = 0; i < size / 4; ++i) made.units_[i] = number(4 + 4 * i);
-    made.texts_ = bytes.substr(4 + size);
-    if (!made.texts_.ends_with('\0')) return wrong("a zero at the end", "none");
-    std::size_t length = 0;
-    for (const char c : made.texts_) {
-      made.longest_ = (std::max)(made.longest_, length);
-      length = c == '\0' ? 0 : length + 1;
-    }
-    if (made.longest_ > longest_text)
-      return wrong("texts of at most " + std::to_string(longest_text) + " bytes",
-                   std::to_string(made.longest_));
-    return made;
-  }
-  /// Bytes that one byte becomes at most.
-  std::size_t growth() const { return longest_; }
-  /// Appends the normal form of a text.
-  void apply(std::string_view text, std::string& to) const {
-    while (!text.empty()) {
-      const found best = longest(text);
-      if (best.size > 0) {
-        to += std::string_view(texts_.c_str() + best.text);
-        text.remove_prefix(best.size);
-        continue;
-      }
-      const std::size_t n = utf8_front(text).size;
-      to += text.substr(0, n);
-      text.remove_prefix(n);
-    }
-  }
-
- private:
-  struct found {
-    std::size_t size = 0, text = 0;
-  };
-  std::vector<std::uint32_t> units_;
-  std::string texts_;
-  std::size_t longest_ = 1;
-
-  static std::size_t offset(std::uint32_t unit) {
-    return std::size_t{unit >> 10} << ((unit & 0x200) >> 6);
-  }
-  found longest(std::string_view text) const {
-    found best;
-    if (units_.empty()) return best;
-    std::size_t at = offset(units_[0]);
-    for (std::size_t i = 0; i < (std::min)(text.size(), longest_key); ++i) {
-      const auto byte = static_cast<unsigned char>(text[i]);
-      at ^= byte;
-      if (byte == 0 || at >= units_.size()) break;
-      const std::uint32_t unit = units_[at];
-      if ((unit & 0x800000ffu) != byte) break;
-      at ^= offset(unit);
-      if ((unit & 0x100) == 0) continue;
-      if (at >= units_.size()) break;
-      const std::size_t value = units_[at] & 0x7fffffffu;
-      if (value < texts_.size()) best = {i + 1, value};
-    }
-    return best;
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// A tokenizer as plain lists and settings, for readers of files and for programs that have their
-/// vocabulary elsewhere.
-
-LINNET_NAMESPACE_BEGIN
-
-/// One change of a text before it is cut into words.
-struct normalization {
-  /// Kinds of changes, named as in Hugging Face's tokenizers.
-  enum class kinds {
-    nfc,            ///< Unicode's normal form C
-    nfd,            ///< normal form D
-    nfkc,           ///< normal form KC
-    nfkd,           ///< normal form KD
-    lowercase,      ///< each character's lower case
-    strip_accents,  ///< marks without width (Mn) are left out, as BERT does behind nfd
-    strip_marks,    ///< all marks (M) are left out: Hugging Face's StripAccents
-    clean,          ///< BERT: no control characters, and one kind of space
-    space_chinese,  ///< BERT: a space before and behind each Chinese character
-    prepend,        ///< `content` before a text that is not empty
-    replace,        ///< `content` for `pattern`
-    squeeze,        ///< `content` for runs of `pattern`, if `least` or more stand together
-    strip_left,     ///< no white space at the beginning
-    strip_right,    ///< nor at the end
-    charsmap        ///< SentencePiece's compiled map, in `content`
-  };
-  kinds kind;
-  std::string pattern{}, content{};
-  std::size_t least = 2;
-  bool operator==(const normalization&) const = default;
-};
-
-/// One way of cutting a text into words. Several work one after the other, each inside the words of
-/// the one before.
-struct word_split {
-  /// How it is cut. The first three are patterns of byte-level models.
-  enum class kinds {
-    gpt2,          ///< GPT-2's pattern (see gpt2_word())
-    llama3,        ///< Llama 3's (see llama3_word())
-    qwen2,         ///< Qwen2's: Llama 3's with one number in a word
-    digits,        ///< every number is a word
-    digit_runs,    ///< neighbouring numbers are a word
-    white_space,   ///< words are what white space separates, which is left out
-    punctuation,   ///< every punctuation character is a word
-    words,         ///< runs of a pattern's \\w, and of what is neither that nor white space
-    prefix_space,  ///< a space before a text that begins with none; the text stays whole
-    metaspace      ///< SentencePiece: a space becomes "▁", which begins a word
-  };
-  /// Where metaspace puts a "▁" before a text that begins with none.
-  enum class prefixes { always, first, never };
-  kinds kind;
-  prefixes prefix = prefixes::always;  ///< of metaspace; first: in the first text alone
-  bool cut = true;                     ///< of metaspace: false leaves the text whole
-  bool operator==(const word_split&) const = default;
-};
-
-/// A tokenizer's lists and settings, which tokenizer::assemble() checks.
-struct tokenizer_parts {
-  enum class models {
-    byte_bpe,   ///< byte pairs; tokens are spelled in letters_of()
-    bpe,        ///< character pairs, by `merges` or by `scores`
-    wordpiece,  ///< the longest piece first (Wu et al. 2016)
-    unigram     ///< the most likely pieces (Kudo 2018)
-  };
-  /// How pieces become text.
-  enum class spellings {
-    plain,      ///< as they are
-    wordpiece,  ///< a space before pieces that do not begin with `prefix`
-    metaspace   ///< "▁" is a space; the first space of a text is left out
-  };
-
-  models model = models::byte_bpe;
-  detail::text_list tokens{};            ///< by id, as the file spells them
-  std::vector<double> scores{};          ///< by id: unigram, and bpe without merges
-  detail::text_list merges{};            ///< two pieces for each, the lowest rank first
-  std::vector<added_token> added{};      ///< by their place in the file
-  std::vector<token> hidden{};           ///< ids that no text becomes
-  std::vector<normalization> changes{};  ///< the first comes first
-  std::vector<word_split> splits{};      ///< the first comes first; none: a text is one word
-  spellings spelling = spellings::plain;
-  std::string prefix = "##";       ///< of pieces inside a word (wordpiece)
-  token unknown = -1;              ///< id of what no piece is there for, or none
-  bool byte_fallback = false;      ///< tokens "<0x00>" to "<0xFF>" are bytes
-  bool fuse_unknown = false;       ///< neighbouring unknown characters are one token (bpe)
-  bool whole_words_first = false;  ///< words that are pieces stay whole, whatever the merges do
-  bool keep_first_space = false;   ///< metaspace: a text keeps its first space
-  bool clean_up = false;           ///< wordpiece: no space before ".", "n't" and their like
-  index longest_word = 100;        ///< characters of a word, above which it is unknown (wordpiece)
-  std::string tokens_name = "tokens", merges_name = "merges";  ///< of the lists, in messages
-  bool named_by_text = false;  ///< messages name a token by its text, not by its id
-};
-
-/// Vocabulary of a GGUF file: the values of its keys tokenizer.ggml.*, as they stand there.
-struct ggml_vocabulary {
-  std::string model{};          ///< "gpt2", "llama", "bert" or "t5"
-  std::string pre{};            ///< of gpt2: "gpt-2", "roberta-bpe", "smollm", "llama-bpe", "qwen2"
-  detail::text_list tokens{};   ///< by id
-  std::vector<float> scores{};  ///< by id, or none
-  std::vector<std::int32_t> types{};  ///< by id, or none: 1 normal, 2 unknown, 3 control, 4
-                                      ///< user-defined, 5 unused, 6 byte
-  detail::text_list merges{};         ///< two pieces with a space between, by rank
-  token unknown = -1;                 ///< unknown_token_id, or none
-  bool add_space_prefix = true;
-  bool remove_extra_whitespaces = false;
-  std::string precompiled_charsmap{};
-};
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Whether BERT puts spaces around a character. The gap before U+2B920 is in its code, too.
-constexpr bool is_chinese(char32_t c) {
-  const auto within = [c](char32_t first, char32_t last) { return c >= first && c <= last; };
-  return within(0x4e00, 0x9fff) || within(0x3400, 0x4dbf) || within(0x20000, 0x2a6df) ||
-         within(0x2a700, 0x2b81f) || within(0x2b920, 0x2ceaf) || within(0xf900, 0xfaff) ||
-         within(0x2f800, 0x2fa1f);
-}
-
-/// Calls f(code, bytes) for the characters of a text; the code of a byte that belongs to none is
-/// no_code.
-template <class F>
-void each_character(std::string_view text, F&& f) {
-  while (!text.empty()) {
-    const utf8_character c = utf8_front(text);
-    f(c.code, text.substr(0, c.size));
-    text.remove_prefix(c.size);
-  }
-}
-
-/// A text without the white space at its beginning or end.
-inline std::string_view stripped(std::string_view text, bool left, bool right) {
-  const auto is_space = [](std::string_view c) {
-    return class_of(utf8_front(c).code) == character_class::space;
-  };
-  while (left && !text.empty() && is_space(text)) text.remove_prefix(utf8_front(text).size);
-  while (right && !text.empty()) {
-    std::size_t last = text.size() - 1;
-    while (last > 0 && text.size() - last < 4 &&
-           (static_cast<unsigned char>(text[last]) & 0xc0) == 0x80)
-      --last;
-    if (!is_space(text.substr(last)) || utf8_front(text.substr(last)).size != text.size() - last)
-      break;
-    text = text.substr(0, last);
-  }
-  return text;
-}
-
-/// Appends a text with `content` for each `pattern` of at least `least` in a row. Runs become one
-/// `content`, single patterns one each if `least` is 1.
-inline void append_replaced(std::string_view text, const normalization& n, bool runs,
-                            std::string& to) {
-  const std::string_view pattern = n.pattern;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t found = (std::min)(text.find(pattern, at), text.size());
-    to += text.substr(at, found - at);
-    if (found == text.size()) break;
-    std::size_t times = 1;
-    at = found + pattern.size();
-    while (runs && text.substr(at).starts_with(pattern)) at += pattern.size(), ++times;
-    if (!runs || times >= n.least)
-      to += n.content;
-    else
-      to += text.substr(found, at - found);
-  }
-}
-
-/// Makes the changes of a tokenizer, one after the other.
-class normalizer {
- public:
-  static constexpr std::size_t most_steps = 16;
-  static constexpr std::size_t longest_pattern = 64;   ///< bytes
-  static constexpr std::size_t longest_content = 256;  ///< bytes, but of a charsmap
-
-  normalizer() = default;
-  /// Takes the changes. Errors: errc::unsupported, errc::malformed (a charsmap).
-  static result<normalizer> make(std::vector<normalization>&& steps, const std::string& where);
-
-  /// Whether texts stay as they are.
-  bool empty() const { return steps_.empty(); }
-  /// Whether these are its changes.
-  bool makes(const std::vector<normalization>& changes) const {
-    return std::ranges::equal(steps_, changes, {}, &step::change);
-  }
-  /// Makes the changes. False where memory lacks.
-  bool apply(std::string& text) const {
-    for (const step& s : steps_) {
-      // A character may become 18 of two bytes, which is six times its size or less.
-      const std::size_t growth = (std::max)(std::size_t{12}, s.change.content.size() + 2);
-      if (text.size() > PTRDIFF_MAX / 1024 || !has_memory(growth * text.size())) return false;
-      std::string changed;
-      changed.reserve(text.size());
-      apply(s, text, changed);
-      text = std::move(changed);
-    }
-    return true;
-  }
-
- private:
-  struct step {
-    normalization change;
-    charsmap map{};
-  };
-  std::vector<step> steps_;
-
-  static void apply(const step& s, std::string_view text, std::string& to);
-};
-
-inline result<normalizer> normalizer::make(std::vector<normalization>&& steps,
-                                           const std::string& where) {
-  const auto wrong = [&](const char* what, std::string expected, std::string got) {
-    return error{errc::unsupported, where, what, std::move(expected), std::move(got)};
-  };
-  if (steps.size() > most_steps)
-    return wrong("normalizer", "at most " + std::to_string(most_steps) + " steps",
-                 std::to_string(steps.size()));
-  normalizer made;
-  for (normalization& n : steps) {
-    using kinds = normalization::kinds;
-    const bool map = n.kind == kinds::charsmap;
-    const bool replaces = n.kind == kinds::replace || n.kind == kinds::squeeze;
-    if (replaces && (n.pattern.empty() || n.pattern.size() > longest_pattern))
-      return wrong("normalizer.pattern", "1 to " + std::to_string(longest_pattern) + " bytes",
-                   std::to_string(n.pattern.size()));
-    if (!map && n.content.size() > longest_content)
-      return wrong("normalizer.content", "at most " + std::to_string(longest_content) + " bytes",
-                   std::to_string(n.content.size()));
-    step s{std::move(n)};
-    if (map) {
-      auto parsed = charsmap::parse(s.change.content, where);
-      if (!parsed) return parsed.error();
-      s.map = std::move(*parsed);
-      s.change.content.assign(s.map.growth(), ' ');  // says how much a text may grow
-    }
-    made.steps_.push_back(std::move(s));
-  }
-  return made;
-}
-
-inline void normalizer::apply(const step& s, std::string_view text, std::string& to) {
-  using kinds = normalization::kinds;
-  const auto copy = [&](std::string_view part) { to += part; };
-  const normalization& n = s.change;
-  switch (n.kind) {
-    case kinds::nfc:
-      to = normalized(text, normal_form::c);
-      break;
-    case kinds::nfd:
-      to = normalized(text, normal_form::d);
-      break;
-    case kinds::nfkc:
-      to = normalized(text, normal_form::kc);
-      break;
-    case kinds::nfkd:
-      to = normalized(text, normal_form::kd);
-      break;
-    case kinds::lowercase:
-      each_character(text, [&](char32_t c, std::string_view bytes) {
-        if (c == no_code) return copy(bytes);
-        each_lower(c, [&](char32_t l) { append_utf8(l, to); });
-      });
-      break;
-    case kinds::strip_accents:
-    case kinds::strip_marks:
-      each_character(text, [&](char32_t c, std::string_view bytes) {
-        const mark_class m = mark_class_of(c);
-        if (m != mark_class::nonspacing &&
-            (n.kind == kinds::strip_accents || m != mark_class::other_mark))
-          copy(bytes);
-      });
-      break;
-    case kinds::clean:
-      each_character(text, [&](char32_t c, std::string_view bytes) {
-        if (c == '\t' || c == '\n' || c == '\r') return copy(" ");
-        if (c == 0 || c == 0xfffd || c == no_code || mark_class_of(c) == mark_class::control)
-          return;
-        copy(class_of(c) == character_class::space ? std::string_view(" ") : bytes);
-      });
-      break;
-    case kinds::space_chinese:
-      each_character(text, [&](char32_t c, std::string_view bytes) {
-        if (!is_chinese(c)) return copy(bytes);
-        copy(" ");
-        copy(bytes);
-        copy(" ");
-      });
-      break;
-    case kinds::prepend:
-      if (!text.empty()) copy(n.content);
-      copy(text);
-      break;
-    case kinds::replace:
-    case kinds::squeeze:
-      append_replaced(text, n, n.kind == kinds::squeeze, to);
-      break;
-    case kinds::strip_left:
-    case kinds::strip_right:
-      copy(stripped(text, n.kind == kinds::strip_left, n.kind == kinds::strip_right));
-      break;
-    case kinds::charsmap:
-      s.map.apply(text, to);
-      break;
-  }
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Texts cut into words in the ways of a tokenizer's file, one inside the other.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-inline constexpr std::string_view metaspace = "\xe2\x96\x81";  ///< U+2581, "▁"
-
-/// Cuts texts into words; what a split leaves, the next one cuts.
-class splitter {
- public:
-  static constexpr std::size_t most_steps = 8;
-  /// Texts of the splits that change their words.
-  using workspace = std::vector<std::string>;
-
-  splitter() = default;
-  /// Takes the splits. Errors: errc::unsupported.
-  static result<splitter> make(std::vector<word_split>&& steps, const std::string& where) {
-    splitter made;
-    made.steps_ = std::move(steps);
-    if (made.steps_.size() > most_steps)
-      return error{errc::unsupported, where, "pre_tokenizer",
-                   "at most " + std::to_string(most_steps) + " steps",
-                   std::to_string(made.steps_.size())};
-    for (std::size_t i = 1; i < made.steps_.size(); ++i)
-      if (const word_split& s = made.steps_[i];
-          s.kind == word_split::kinds::metaspace && s.prefix == word_split::prefixes::first)
-        return error{errc::unsupported, where, "pre_tokenizer.prepend_scheme",
-                     "\"always\" or \"never\" behind other steps", "\"first\""};
-    return made;
-  }
-  /// Whether these are its splits.
-  bool makes(const std::vector<word_split>& steps) const { return steps_ == steps; }
-  /// Whether the words of a text are together the text.
-  bool keeps_all() const {
-    return std::none_of(steps_.begin(), steps_.end(), [](const word_split& s) {
-      using kinds = word_split::kinds;
-      return s.kind == kinds::metaspace || s.kind == kinds::white_space || s.kind == kinds::words ||
-             s.kind == kinds::prefix_space;
-    });
-  }
-  /// Whether there is memory for cutting a text of some bytes.
-  bool has_memory(std::size_t bytes) const {
-    return std::none_of(steps_.begin(), steps_.end(),
-                        [](const word_split& s) {
-                          return s.kind == word_split::kinds::metaspace ||
-                                 s.kind == word_split::kinds::prefix_space;
-                        }) ||
-           detail::has_memory(metaspace.size() * (bytes + 1));
-  }
-  /// Calls f(word) for the words of a text, none empty. `first` says that nothing stands before it.
-  template <class F>
-  void each(std::string_view text, bool first, workspace& space, F&& f) const {
-    cut(0, text, first, space, f);
-  }
-
- private:
-  std::vector<word_split> steps_;
-
-  template <class F>
-  void cut(std::size_t number, std::string_view text, bool first, workspace& space, F& f) const {
-    using kinds = word_split::kinds;
-    if (text.empty()) return;
-    if (number == steps_.size()) return f(text);
-    const auto next = [&](std::string_view word) { cut(number + 1, word, first, space, f); };
-    const word_split& s = steps_[number];
-    switch (s.kind) {
-      case kinds::gpt2:
-        return each_front(text, gpt2_word, next);
-      case kinds::llama3:
-        return each_front(
-            text, [](std::string_view t) { return llama3_word(t); }, next);
-      case kinds::qwen2:
-        return each_front(
-            text, [](std::string_view t) { return llama3_word(t, 1); }, next);
-      case kinds::digits:
-      case kinds::digit_runs:
-        return each_number(text, s.kind == kinds::digit_runs,
-                           [&](std::string_view part, bool) { next(part); });
-      case kinds::white_space:
-        return each_run(
-            text,
-            [](const utf8_character& c) {
-              return class_of(c.code) == character_class::space ? leave_out : join;
-            },
-            next);
-      case kinds::punctuation:
-        return each_run(
-            text,
-            [](const utf8_character& c) {
-              return mark_class_of(c.code) == mark_class::punctuation ? alone : join;
-            },
-            next);
-      case kinds::words:
-        return each_group(text, next);
-      case kinds::prefix_space: {
-        if (text[0] == ' ') return next(text);
-        space.resize((std::max)(space.size(), steps_.size()));
-        std::string prefixed = std::move(space[number]);
-        (prefixed = ' ') += text;
-        next(prefixed);
-        space[number] = std::move(prefixed);
-        return;
-      }
-      case kinds::metaspace:
-        return cut_metaspace(number, text, first, space, next);
-    }
-  }
-  enum role { join, alone, leave_out };
-  /// Calls f(word) for runs of characters that join, and for those that stand alone.
-  template <class Role, class F>
-  static void each_run(std::string_view text, Role&& role_of, F&& f) {
-    std::size_t begin = 0;
-    for (std::size_t at = 0; at < text.size();) {
-      const utf8_character c = utf8_front(text.substr(at));
-      const role r = role_of(c);
-      if (r != join) {
-        if (begin < at) f(text.substr(begin, at - begin));
-        if (r == alone) f(text.substr(at, c.size));
-        begin = at + c.size;
-      }
-      at += c.size;
-    }
-    if (begin < text.size()) f(text.substr(begin));
-  }
-  /// Calls f(word) for runs of characters of words, and of others but white space.
-  template <class F>
-  static void each_group(std::string_view text, F&& f) {
-    enum group { white, word, other };
-    std::size_t begin = 0;
-    group now = white;
-    for (std::size_t at = 0; at < text.size();) {
-      const utf8_character c = utf8_front(text.substr(at));
-      const group g = class_of(c.code) == character_class::space ? white
-                      : is_word(c.code)                          ? word
-                                                                 : other;
-      if (g != now) {
-        if (now != white) f(text.substr(begin, at - begin));
-        begin = at;
-        now = g;
-      }
-      at += c.size;
-    }
-    if (now != white) f(text.substr(begin));
-  }
-  template <class F>
-  void cut_metaspace(std::size_t number, std::string_view text, bool first, workspace& space,
-                     F&& f) const {
-    const word_split& s = steps_[number];
-    space.resize((std::max)(space.size(), steps_.size()));
-    std::string marked = std::move(space[number]);
-    marked.clear();
-    const bool prefixed = s.prefix == word_split::prefixes::always ||
-                          (s.prefix == word_split::prefixes::first && first);
-    if (prefixed && text[0] != ' ' && !text.starts_with(metaspace)) marked += metaspace;
-    for (const char c : text)
-      if (c == ' ')
-        marked += metaspace;
-      else
-        marked += c;
-    for (std::string_view rest = marked; !rest.empty();) {
-      const std::size_t end =
-          s.cut ? (std::min)(rest.find(metaspace, 1), rest.size()) : rest.size();
-      f(rest.substr(0, end));
-      rest.remove_prefix(end);
-    }
-    space[number] = std::move(marked);
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Words cut into pieces as in BERT, and by likelihood as in SentencePiece's unigram models.
-
-/// @file
-/// Pieces found by their beginnings, for models that look for all pieces at one place of a text.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The ids of pieces in the order of their bytes. All pieces with one beginning are a range of it.
-class prefix_index {
- public:
-  /// Bytes of a piece that is found. Looking at one place of a text takes no more steps.
-  static constexpr std::size_t longest_piece = 512;
-
-  /// Pieces with a beginning of `depth` bytes.
-  struct range {
-    std::uint32_t first = 0, last = 0;
-    std::size_t depth = 0;
-    bool empty() const { return first == last; }
-    bool operator==(const range&) const = default;
-  };
-
-  /// Takes the ids of pieces of a table, none empty.
-  void assign(const piece_table& pieces, std::vector<token>&& ids) {
-    ids_ = std::move(ids);
-    std::sort(ids_.begin(), ids_.end(), [&](token a, token b) {
-      const int order = pieces[a].compare(pieces[b]);
-      return order != 0 ? order < 0 : a < b;
-    });
-    for (std::size_t b = 0; b < 256; ++b)
-      starts_[b] = static_cast<std::uint32_t>(std::lower_bound(ids_.begin(), ids_.end(), b,
-                                                               [&](token id, std::size_t byte) {
-                                                                 return static_cast<unsigned char>(
-                                                                            pieces[id][0]) < byte;
-                                                               }) -
-                                              ids_.begin());
-    starts_[256] = static_cast<std::uint32_t>(ids_.size());
-  }
-  /// All pieces.
-  range all() const { return {0, static_cast<std::uint32_t>(ids_.size()), 0}; }
-  /// The pieces of a range that go on with a byte.
-  range narrow(const piece_table& pieces, const range& r, char next) const {
-    const auto byte = static_cast<unsigned char>(next);
-    if (r.depth == 0) return {starts_[byte], starts_[byte + 1], 1};
-    const auto at = [&](std::uint32_t i) { return ids_.begin() + static_cast<std::ptrdiff_t>(i); };
-    const auto code = [&](token id) {  // 0 for the piece that ends here
-      const std::string_view p = pieces[id];
-      return p.size() == r.depth ? 0u : static_cast<unsigned char>(p[r.depth]) + 1u;
-    };
-    const auto first = std::lower_bound(at(r.first), at(r.last), byte + 1u,
-                                        [&](token id, unsigned c) { return code(id) < c; });
-    const auto last = std::upper_bound(first, at(r.last), byte + 1u,
-                                       [&](unsigned c, token id) { return c < code(id); });
-    return {static_cast<std::uint32_t>(first - ids_.begin()),
-            static_cast<std::uint32_t>(last - ids_.begin()), r.depth + 1};
-  }
-  /// The lowest id of a range's pieces that are no longer than its beginning, or -1.
-  token whole(const piece_table& pieces, const range& r) const {
-    return !r.empty() && pieces.size_of(ids_[r.first]) == r.depth ? ids_[r.first] : -1;
-  }
-  /// Calls f(id, size) for the pieces that a text begins with behind what `r` has, the shortest
-  /// first.
-  template <class F>
-  void each(const piece_table& pieces, range r, std::string_view text, F&& f) const {
-    for (std::size_t i = 0; i < text.size(); ++i) {
-      r = narrow(pieces, r, text[i]);
-      if (r.empty()) return;
-      if (const token id = whole(pieces, r); id >= 0) f(id, i + 1);
-    }
-  }
-
- private:
-  std::vector<token> ids_;
-  std::uint32_t starts_[257] = {};  ///< by a piece's first byte
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// WordPiece (Wu et al. 2016; Devlin et al. 2019): the longest piece that a word begins with, then
-/// the longest one that goes on. A word that pieces cannot make is unknown as a whole.
-struct wordpiece_model {
-  piece_table pieces{};                   ///< all
-  prefix_index index{};                   ///< of those that texts become
-  prefix_index::range begin{}, inside{};  ///< pieces at a word's begin, and behind it
-  token unknown = -1;
-  linnet::index longest_word = 100;  ///< characters
-
-  /// Appends the ids of a word.
-  void append(std::string_view word, std::vector<token>& to) const {
-    linnet::index characters = 0;
-    for (std::string_view rest = word; !rest.empty() && characters <= longest_word; ++characters)
-      rest.remove_prefix(utf8_front(rest).size);
-    if (characters > longest_word) return to.push_back(unknown);
-    const std::size_t before = to.size();
-    for (prefix_index::range r = begin; !word.empty(); r = inside) {
-      token best = -1;
-      std::size_t size = 0;
-      index.each(pieces, r, word, [&](token id, std::size_t n) { best = id, size = n; });
-      if (best < 0) {
-        to.resize(before);
-        return to.push_back(unknown);
-      }
-      to.push_back(best);
-      word.remove_prefix(size);
-    }
-  }
-};
-
-/// A unigram model (Kudo 2018): the pieces whose log probabilities have the largest sum (Viterbi
-/// 1967). A character that no piece begins with costs 10 more than the least likely piece.
-struct unigram_model {
-  static constexpr double unknown_penalty = 10;
-
-  piece_table pieces{};
-  prefix_index index{};
-  std::vector<double> scores{};
-  double unknown_score = 0;
-  token unknown = -1;
-  std::vector<token> bytes{};  ///< ids of the bytes of unknown characters, or none
-
-  /// The best way to a place of a text.
-  struct node {
-    double score;
-    std::uint32_t size;  ///< of the last piece; 0: there is no way
-    token id;            ///< or -1 for an unknown character
-  };
-  using workspace = std::vector<node>;
-
-  /// Appends the ids of a word. False where memory lacks.
-  bool append(std::string_view word, std::vector<token>& to, workspace& nodes) const {
-    if (word.size() > UINT32_MAX || !has_memory((word.size() + 1) * sizeof(node))) return false;
-    nodes.assign(word.size() + 1, {0, 0, -1});
-    const auto reach = [&](std::size_t from, std::size_t size, double score, token id) {
-      node& n = nodes[from + size];
-      const double sum = nodes[from].score + score;
-      if (n.size == 0 || sum > n.score) n = {sum, static_cast<std::uint32_t>(size), id};
-    };
-    for (std::size_t at = 0; at < word.size();) {
-      const std::string_view rest = word.substr(at);
-      const std::size_t character = utf8_front(rest).size;
-      bool known = false;
-      index.each(pieces, index.all(), rest, [&](token id, std::size_t size) {
-        reach(at, size, scores[static_cast<std::size_t>(id)], id);
-        known = known || size == character;
-      });
-      if (!known) reach(at, character, unknown_score, -1);
-      at += character;
-    }
-    const std::size_t before = to.size();
-    bool last_unknown = false;  // neighbouring unknown characters are one
-    for (std::size_t end = word.size(); end > 0; end -= nodes[end].size) {
-      const node& n = nodes[end];
-      if (n.id >= 0)
-        to.push_back(n.id);
-      else if (!bytes.empty())
-        for (std::size_t i = 0; i < n.size; ++i)
-          to.push_back(bytes[static_cast<unsigned char>(word[end - 1 - i])]);
-      else if (!last_unknown)
-        to.push_back(unknown);
-      last_unknown = n.id < 0;
-    }
-    std::reverse(to.begin() + static_cast<std::ptrdiff_t>(before), to.end());
-    return true;
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// A tokenizer of the kind that its file says: byte pairs, character pairs, WordPiece or unigram.
-/// Before the model, texts are normalized and cut into words as in Hugging Face's tokenizers. Made
-/// by read_hf_tokenizer(), by make_tokenizer() for GGUF, or from lists. Movable and copyable; const
-/// calls may run in any threads.
-class tokenizer {
- public:
-  static constexpr index most_pieces = bpe_tokenizer::most_pieces;  ///< largest vocabulary
-  /// Longest piece of WordPiece and unigram models, in bytes.
-  static constexpr std::size_t longest_piece = detail::prefix_index::longest_piece;
-
-  /// Makes a tokenizer of its parts, checked. `where` names the file in errors. Errors, with the
-  /// list or setting: errc::malformed (lists that do not fit), errc::unsupported (too large).
-  static result<tokenizer> assemble(tokenizer_parts&& parts, const std::string& where);
-
-  /// Number of ids.
-  index vocabulary() const { return pieces().size(); }
-  /// The bytes of a byte-level piece, another one as its file spells it, or the text of an added
-  /// token; "" for an id outside the vocabulary.
-  std::string_view piece(token id) const {
-    return id >= 0 && id < vocabulary() ? pieces()[id] : std::string_view();
-  }
-  /// The id of a piece that texts become, or of an added text if no piece is equal to it, or -1.
-  token find(std::string_view piece) const {
-    const token id = pieces().find(piece);
-    return id >= 0 ? id : find_added(piece);
-  }
-  /// The id of an added text such as "<|im_end|>", or -1.
-  token find_added(std::string_view text) const { return added().find(text); }
-
-  /// Whether every text comes back: decode(encode(text)) is `text`. So it is for byte-level models
-  /// without normalization that have a piece for each byte.
-  bool is_lossless() const {
-    const auto* const b = std::get_if<bpe_tokenizer>(&model_);
-    return b && b->has_all_bytes() && normalizer_.empty() && splitter_.keeps_all();
-  }
-
-  /// Appends the ids of a text, of any bytes. Added texts in it are text like any other, unless
-  /// `match_added`: then they are cut out first, as by bpe_tokenizer. Takes n log n steps for n
-  /// bytes. False, and nothing appended, where memory lacks.
-  bool encode(std::string_view text, std::vector<token>& to, bool match_added = false) const {
-    const std::size_t before = to.size();
-    if (append(text, to, match_added)) return true;
-    to.resize(before);
-    return false;
-  }
-  /// Returns the ids of a text; none where memory lacks.
-  std::vector<token> encode(std::string_view text, bool match_added = false) const {
-    std::vector<token> ids;
-    encode(text, ids, match_added);
-    return ids;
-  }
-  /// Puts the ids of a text into the caller's span and returns their number. Errors: errc::invalid
-  /// where they are more, with the number that there must be room for; as many as fit are written.
-  /// Also errc::out_of_memory: the ids are made in memory as above.
-  result<index> encode(std::string_view text, std::span<token> to,
-                       bool match_added = false) const LINNET_TRY {
-    std::vector<token> ids;
-    if (!append(text, ids, match_added)) return detail::out_of_memory("encode");
-    detail::token_room room(to);
-    for (const token id : ids) room.push_back(id);
-    return room.filled();
-  }
-  LINNET_OR_OUT_OF_MEMORY("encode")
-
-  /// The bytes that `id` adds to a text behind `previous`, none for special ids; they may be part
-  /// of a character (see text_stream). At the beginning, where `previous` is -1 or special, words
-  /// lose the space before them.
-  std::string_view decode(token previous, token id) const {
-    const bool begins = previous < 0 || previous >= vocabulary() || is_special(previous);
-    return text_of(id, begins);
-  }
-  /// The bytes of several ids, special ones left out. Empty where memory lacks.
-  template <class Tokens>
-  std::string decode(const Tokens& ids) const LINNET_TRY {
-    std::string text;
-    bool begins = true;
-    for (const token id : ids) {
-      if (id < 0 || id >= vocabulary() || is_special(id)) continue;
-      text += text_of(id, std::exchange(begins, false));
-    }
-    return text;
-  }
-  LINNET_WITHOUT_MEMORY(return {})
-
- private:
-  friend result<ggml_vocabulary> make_ggml_vocabulary(const tokenizer&, const std::string&);
-  struct workspace {
-    bpe_tokenizer::workspace merges;
-    detail::unigram_model::workspace nodes;
-    detail::splitter::workspace words;
-    bool lacks = false;  ///< there is no memory for it
-  };
-
-  detail::normalizer normalizer_;
-  detail::splitter splitter_;
-  std::variant<bpe_tokenizer, detail::wordpiece_model, detail::unigram_model> model_;
-  detail::added_texts added_;  ///< if the model has none itself
-  std::vector<bool> special_;  ///< by id
-  detail::text_list texts_;    ///< by id, or none: the pieces are the texts
-  bool drops_space_ = false;   ///< a text's first piece loses a space before it
-
-  const detail::piece_table& pieces() const {
-    if (const auto* const b = std::get_if<bpe_tokenizer>(&model_)) return b->parts_.pieces;
-    if (const auto* const w = std::get_if<detail::wordpiece_model>(&model_)) return w->pieces;
-    return std::get_if<detail::unigram_model>(&model_)->pieces;
-  }
-  const detail::added_texts& added() const {
-    const auto* const b = std::get_if<bpe_tokenizer>(&model_);
-    return b ? b->added_ : added_;
-  }
-  bool is_special(token id) const { return special_[static_cast<std::size_t>(id)]; }
-  std::string_view text_of(token id, bool begins) const {
-    if (id < 0 || id >= vocabulary() || is_special(id)) return {};
-    std::string_view text =
-        texts_.size() == 0 ? pieces()[id] : texts_[static_cast<std::size_t>(id)];
-    if (begins && drops_space_ && text.starts_with(' ')) text.remove_prefix(1);
-    return text;
-  }
-
-  bool append(std::string_view text, std::vector<token>& to, bool match_added) const;
-  void append_section(std::string_view text, bool first, std::vector<token>& to, workspace& space,
-                      bool match_added) const;
-  void append_words(std::string_view text, bool first, std::vector<token>& to,
-                    workspace& space) const;
-};
-
-inline bool tokenizer::append(std::string_view text, std::vector<token>& to,
-                              bool match_added) const LINNET_TRY {
-  if (!detail::has_memory(text.size() / 3 * sizeof(token))) return false;
-  if (to.empty()) to.reserve(text.size() / 3);
-  workspace space;
-  if (match_added)
-    added().each(
-        text, false,
-        [&](std::string_view rest) {
-          append_section(rest, rest.data() == text.data(), to, space, true);
-        },
-        [&](token id) { to.push_back(id); });
-  else
-    append_section(text, true, to, space, false);
-  return !space.lacks && !space.merges.lacks;
-}
-LINNET_WITHOUT_MEMORY(return false)
-
-inline void tokenizer::append_section(std::string_view text, bool first, std::vector<token>& to,
-                                      workspace& space, bool match_added) const {
-  if (text.empty() || space.lacks) return;
-  std::string changed;
-  if (!normalizer_.empty()) {
-    space.lacks = !detail::has_memory(text.size());
-    if (space.lacks) return;
-    changed = text;
-    space.lacks = !normalizer_.apply(changed);
-    if (space.lacks) return;
-    text = changed;
-  }
-  if (!match_added) return append_words(text, first, to, space);
-  added().each(
-      text, true,
-      [&](std::string_view rest) {
-        append_words(rest, first && rest.data() == text.data(), to, space);
-      },
-      [&](token id) { to.push_back(id); });
-}
-
-inline void tokenizer::append_words(std::string_view text, bool first, std::vector<token>& to,
-                                    workspace& space) const {
-  if (!splitter_.has_memory(text.size())) space.lacks = true;
-  if (space.lacks) return;
-  const auto each = [&](auto&& append) { splitter_.each(text, first, space.words, append); };
-  if (const auto* const b = std::get_if<bpe_tokenizer>(&model_))
-    each([&](std::string_view word) { b->append_word(word, to, space.merges); });
-  else if (const auto* const w = std::get_if<detail::wordpiece_model>(&model_))
-    each([&](std::string_view word) { w->append(word, to); });
-  else if (const auto* const u = std::get_if<detail::unigram_model>(&model_))
-    each([&](std::string_view word) { space.lacks |= !u->append(word, to, space.nodes); });
-}
-
-LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -39771,15 +41938,20 @@ inline result<void> check_panels(std::span<const std::byte> file, std::size_t he
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
-/// Checks the numbers of inputs that corrections name: products read there.
+/// Checks the numbers of inputs that corrections name, and places of numbers: products read there.
 template <class M, class T>
 result<void> check_inputs(std::span<const std::byte> panels, const std::string& where) {
-  bool fits = true;
+  bool fits = true, placed = true;
   const auto p = packed<M, T>::view(panels);
   p.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
     if constexpr (requires { leaf.correction.inputs; })
       fits = fits && leaf.correction.fits(info.rows, info.columns);
+    if constexpr (requires { leaf.kept; })
+      placed = placed && leaf.kept.fits(info.rows, info.columns);
   });
+  if (!placed)
+    return failure(errc::malformed, where, "panels", "places of numbers in their groups",
+                   "other places");
   if (fits) return {};
   return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",
                  "another number");
@@ -40436,6 +42608,9 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
                 "policies out");
   static_assert(!Core::attention::takes_prefix,
                 "linnet::byte_pooled: attention::prefix is not supported");
+  static_assert(!detail::by_layer<typename Core::storage>,
+                "linnet::byte_pooled: the ends have layers of their own, so ranges of layers "
+                "(storage::layers) are not supported; give storage::per_role");
 
   using core = Core;
   static constexpr byte_pooling pooling = Numbers;
@@ -41018,6 +43193,185 @@ using albert_base = encoder<shapes::albert_base, sharing::all, embedding::factor
 
 LINNET_NAMESPACE_END
 /// @file
+/// Losses on attention for distillation (EdgeQAT, Shen et al. 2024): likeness of attention maps,
+/// and spread of queries and keys.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Doubles of scratch that one thread needs for attention_cosines() and its backward.
+constexpr index attention_match_scratch(index queries, index keys) { return 3 * queries * keys; }
+
+namespace detail {
+
+/// Calls f(key) for the keys that query `i` of sequence `b` sees, without those of a cache.
+template <class T, class F>
+void each_seen_key(const attention_call<T>& a, index b, index i, F&& f) {
+  const index keys = a.key_lengths ? a.key_lengths[b] : a.keys;
+  const index prefix = a.prefix ? a.prefix[b] : 0;
+  for (index j = 0; j < keys; ++j)
+    if (j < prefix || (j <= i + a.window.after && (j + a.window.before >= i || j < a.window.first)))
+      f(j);
+}
+/// Row `i` of sequence `b` of queries, one head.
+template <class T>
+const T* query_of(const attention_call<T>& a, index b, index i, index head) {
+  return a.q + ((b * a.queries + i) * a.heads + head) * a.h;
+}
+/// Row `j` of sequence `b` of keys, the head that a head of queries reads.
+template <class T>
+const T* key_of(const attention_call<T>& a, index b, index j, index head) {
+  return a.k.data + (b * a.k.tokens + j) * a.k.stride + head * a.kv_heads / a.heads * a.k.slot;
+}
+template <class T>
+index valid_queries(const attention_call<T>& a, index b) {
+  return a.query_lengths ? a.query_lengths[b] : a.queries;
+}
+
+}  // namespace detail
+
+/// Computes the attention map of one head of one sequence, map[queries, keys]: the softmax of its
+/// scores. It is 0 where a query does not see a key. Queries and keys are plain rows without a
+/// past; there is no dropout.
+template <class T>
+void attention_map(const attention_call<T>& a, index b, index head, double* map) {
+  std::fill_n(map, a.queries * a.keys, 0.0);
+  for (index i = 0; i < detail::valid_queries(a, b); ++i) {
+    double* const row = map + i * a.keys;
+    const T* const q = detail::query_of(a, b, i, head);
+    double largest = -1e300, sum = 0;
+    detail::each_seen_key(a, b, i, [&](index j) {
+      const T* const k = detail::key_of(a, b, j, head);
+      double dot = 0;
+      for (index c = 0; c < a.h; ++c) dot += static_cast<double>(q[c]) * static_cast<double>(k[c]);
+      row[j] = dot * static_cast<double>(a.scale);
+      if (a.bias)
+        row[j] += static_cast<double>(a.bias[head * (2 * a.bias_origin + 1) + a.bias_origin +
+                                             (std::clamp)(j - i, -a.bias_origin, a.bias_origin)]);
+      largest = (std::max)(largest, row[j]);
+    });
+    detail::each_seen_key(a, b, i, [&](index j) { sum += row[j] = std::exp(row[j] - largest); });
+    detail::each_seen_key(a, b, i, [&](index j) { row[j] /= sum; });
+  }
+}
+/// The derivative of attention_map(): adds to dq and dk, which are laid out as the call's queries
+/// and keys. `slopes`[queries, keys] is the derivative by the map.
+template <class T>
+void attention_map_backward(const attention_call<T>& a, index b, index head, const double* map,
+                            const double* slopes, T* dq, T* dk) {
+  for (index i = 0; i < detail::valid_queries(a, b); ++i) {
+    const double *const row = map + i * a.keys, *const d = slopes + i * a.keys;
+    const T* const q = detail::query_of(a, b, i, head);
+    T* const to_q = dq + (q - a.q);
+    double mean = 0;
+    for (index j = 0; j < a.keys; ++j) mean += row[j] * d[j];
+    detail::each_seen_key(a, b, i, [&](index j) {
+      const double score = row[j] * (d[j] - mean) * static_cast<double>(a.scale);
+      const T* const k = detail::key_of(a, b, j, head);
+      T* const to_k = dk + (k - a.k.data);
+      for (index c = 0; c < a.h; ++c) {
+        to_q[c] += static_cast<T>(score * static_cast<double>(k[c]));
+        to_k[c] += static_cast<T>(score * static_cast<double>(q[c]));
+      }
+    });
+  }
+}
+
+namespace detail {
+
+struct map_products {
+  double both = 0, student = 0, teacher = 0;
+  double cosine() const { return both / std::sqrt(student * teacher); }
+};
+template <class T, class U>
+map_products compare_maps(const attention_call<T>& student, const attention_call<U>& teacher,
+                          index b, index head, double* mine, double* theirs) {
+  attention_map(student, b, head, mine);
+  attention_map(teacher, b, head, theirs);
+  map_products sum;
+  for (index i = 0; i < student.queries * student.keys; ++i) {
+    sum.both += mine[i] * theirs[i];
+    sum.student += mine[i] * mine[i];
+    sum.teacher += theirs[i] * theirs[i];
+  }
+  return sum;
+}
+
+}  // namespace detail
+
+/// Computes cosines[batch, heads] between the attention maps of a student and a teacher, each map
+/// as one vector. Both calls have the same numbers of sequences, tokens and heads. `scratch` has
+/// attention_match_scratch() doubles for each thread.
+template <class T, class U>
+void attention_cosines(const execution& on, const attention_call<T>& student,
+                       const attention_call<U>& teacher, double* scratch, double* cosines) {
+  const index size = student.queries * student.keys;
+  double* const mine = scratch + on.threads.rank() * 3 * size;
+  on.threads.each(student.batch * student.heads, [&](index n) {
+    cosines[n] = detail::compare_maps(student, teacher, n / student.heads, n % student.heads, mine,
+                                      mine + size)
+                     .cosine();
+  });
+}
+/// The derivative of `factor` times the sum of the cosines: adds to dq and dk of the student.
+template <class T, class U>
+void attention_cosines_backward(const execution& on, const attention_call<T>& student,
+                                const attention_call<U>& teacher, double factor, double* scratch,
+                                const attention_gradient<T>& to) {
+  const index size = student.queries * student.keys, group = student.heads / student.kv_heads;
+  double* const mine = scratch + on.threads.rank() * 3 * size;
+  double *const theirs = mine + size, *const slopes = theirs + size;
+  on.threads.each(
+      student.batch * student.kv_heads, [&](index n) {  // a head of keys is one thread's
+        const index b = n / student.kv_heads, first = n % student.kv_heads * group;
+        for (index head = first; head < first + group; ++head) {
+          const auto sum = detail::compare_maps(student, teacher, b, head, mine, theirs);
+          const double scale = factor / std::sqrt(sum.student * sum.teacher);
+          for (index i = 0; i < size; ++i)
+            slopes[i] = scale * (theirs[i] - mine[i] * sum.both / sum.student);
+          attention_map_backward(student, b, head, mine, slopes, to.dq, to.dk);
+        }
+      });
+}
+
+/// Computes the spread of queries or keys: sums[row] = sum over heads of ln(1 + var) of the row's
+/// numbers in x[rows, heads * h]. The variance is over a head's h numbers and divides by h.
+template <class T>
+void log_variances(const execution& on, index rows, index heads, index h, const T* x,
+                   double* sums) {
+  on.threads.each(rows, [&](index row) {
+    sums[row] = 0;
+    for (index head = 0; head < heads; ++head) {
+      const T* const from = x + (row * heads + head) * h;
+      double mean = 0, squares = 0;
+      for (index c = 0; c < h; ++c) mean += static_cast<double>(from[c]) / static_cast<double>(h);
+      for (index c = 0; c < h; ++c)
+        squares += (static_cast<double>(from[c]) - mean) * (static_cast<double>(from[c]) - mean);
+      sums[row] += std::log1p(squares / static_cast<double>(h));
+    }
+  });
+}
+/// The derivative of `factor` times the sum of log_variances(): adds to dx.
+template <class T>
+void log_variances_backward(const execution& on, index rows, index heads, index h, const T* x,
+                            double factor, T* dx) {
+  on.threads.each(rows * heads, [&](index n) {
+    const T* const from = x + n * h;
+    double mean = 0, squares = 0;
+    for (index c = 0; c < h; ++c) mean += static_cast<double>(from[c]) / static_cast<double>(h);
+    for (index c = 0; c < h; ++c)
+      squares += (static_cast<double>(from[c]) - mean) * (static_cast<double>(from[c]) - mean);
+    const double scale = 2 * factor / (static_cast<double>(h) + squares);
+    for (index c = 0; c < h; ++c)
+      dx[n * h + c] += static_cast<T>(scale * (static_cast<double>(from[c]) - mean));
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
 /// Adafactor: an optimizer whose memory is one row and one column of each large matrix.
 
 /// @file
@@ -41079,7 +43433,7 @@ struct schedule {
         if (t < warmup) return peak * now / w;
         if (t >= steps) return floor;
         const double progress = (now - w) / (static_cast<double>(steps) - w);
-        return floor + 0.5 * (peak - floor) * (1 + std::cos(3.14159265358979323846 * progress));
+        return floor + 0.5 * (peak - floor) * (1 + std::cos(std::numbers::pi * progress));
       }
       case kind::inverse_sqrt:
         return peak / std::sqrt(t > warmup ? now : w > 1 ? w : 1);
@@ -41146,6 +43500,33 @@ class dropout_schedule {
   double start_, end_;          ///< of a triangle: lowest and highest
   index first_ = 0, last_ = 0;  ///< steps at which the straight line begins and ends
   index cycle_ = 0;             ///< steps of a triangle
+};
+
+/// The share of weights that are pruned at each step (Zhu and Gupta 2017, arXiv:1710.01878). It
+/// rises fast at first, while there is much to prune.
+struct sparsity_schedule {
+  double start = 0;  ///< up to step `first`
+  double end = 0.5;  ///< from step `last` on
+  index first = 0;
+  index last = 1000;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    const detail::option_range shares{.least = 0, .most = 1, .below = true};
+    f("start", self.start, shares);
+    f("end", self.end, shares);
+    f("first", self.first, detail::count(0));
+    f("last", self.last, detail::count(static_cast<double>(self.first)));
+  }
+
+  /// The share at step `t` >= 0: end + (start - end) (1 - (t - first) / (last - first))^3.
+  constexpr double at(index t) const {
+    if (t >= last) return end;
+    if (t <= first) return start;
+    const double left = static_cast<double>(last - t) / static_cast<double>(last - first);
+    return end + (start - end) * left * left * left;
+  }
 };
 
 LINNET_NAMESPACE_END
@@ -42187,8 +44568,94 @@ layer_report check_layer(const layer_check& how = {}) {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Training: one parallel region per step runs forward, backward, clipping, optimizer and
-/// repacking, in memory that is planned once.
+/// SR-STE: training towards n:m sparsity (Zhou et al. 2021).
+
+#include <ratio>
+
+/// @file
+/// Which weights of a matrix are pruned: those with the least scores, of all or of each few inputs.
+
+LINNET_NAMESPACE_BEGIN
+
+/// A pattern of pruned weights: `kept` of every `of` consecutive inputs stay, in each row. 2 of 4
+/// is the one that hardware reads. The default is no pattern.
+struct n_of_m {
+  index kept = 0;
+  index of = 0;  ///< 0: no pattern
+
+  /// Whether there is a pattern.
+  constexpr explicit operator bool() const { return of > 0; }
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("kept", self.kept, detail::count(self.of > 0 ? 1 : 0));
+    f("of", self.of,
+      detail::count(self.of > 0 ? static_cast<double>(self.kept) : 0,
+                    "of so many inputs `kept` stay; 0 prunes by fraction"));
+  }
+};
+
+namespace detail {
+
+/// The share of weights that a method prunes.
+inline constexpr option_range pruned_fraction{.least = 0, .most = 1, .below = true};
+
+/// How many of `n` > 0 weights a fraction is, rounded down: at least one is left.
+inline index fraction_of(double fraction, index n) {
+  return (std::min)(n - 1, static_cast<index>(fraction * static_cast<double>(n) + 1e-9));
+}
+/// Refuses a pattern that the inputs of a matrix are no multiple of.
+inline result<void> check_pattern(const char* method, const n_of_m& pattern, index columns) {
+  if (pattern.of == 0 && pattern.kept > 0)
+    return failure(errc::invalid, method, "",
+                   "pattern.of to be at least pattern.kept, " + std::to_string(pattern.kept), "0");
+  if (!pattern || columns % pattern.of == 0) return {};
+  return failure(errc::invalid, method, "",
+                 "a number of inputs that is a multiple of pattern.of, " +
+                     std::to_string(pattern.of) + ", or another method for this model",
+                 std::to_string(columns));
+}
+/// Marks the `count` of scores[n] that are least, of equals the first. `order` is room.
+inline void mark_least(index n, index count, const double* scores, std::vector<index>& order,
+                       char* marks) {
+  order.resize(static_cast<std::size_t>(n));
+  std::iota(order.begin(), order.end(), index{0});
+  std::nth_element(order.begin(), order.begin() + count, order.end(), [&](index a, index b) {
+    return scores[a] < scores[b] || (scores[a] == scores[b] && a < b);
+  });
+  std::fill_n(marks, n, char{0});
+  for (index i = 0; i < count; ++i) marks[order[static_cast<std::size_t>(i)]] = 1;
+}
+/// Marks what a pattern or a fraction prunes of scores[n], the inputs of one row.
+inline void mark_row(index n, const n_of_m& pattern, double fraction, const double* scores,
+                     std::vector<index>& order, char* marks) {
+  if (!pattern) return mark_least(n, fraction_of(fraction, n), scores, order, marks);
+  for (index j = 0; j < n; j += pattern.of)
+    mark_least(pattern.of, pattern.of - pattern.kept, scores + j, order, marks + j);
+}
+
+}  // namespace detail
+
+/// The share of the weights of all matrices that are exactly 0, as pruned ones are. Token tables,
+/// norms and biases do not count.
+template <class M, class T>
+double sparsity(const weights<M, T>& w) {
+  index zeros = 0, all = 0;
+  if (w.valid())
+    w.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
+        if (info.kind != role::matrix) return;
+        all += info.size();
+        for (index r = 0; r < info.rows; ++r)
+          for (index j = 0; j < info.columns; ++j) zeros += leaf.at(r, j, info.columns) == 0;
+      }
+    });
+  return all > 0 ? static_cast<double>(zeros) / static_cast<double>(all) : 0;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// The weights that a trainer computes in: its master weights themselves, or roundings of them.
 
 /// @file
 /// The AdamW optimizer. Any class with its members is an optimizer that a trainer can use.
@@ -42236,9 +44703,6 @@ struct adamw {
   template <class M, class T>
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
-    const double lr = rate.at(t);
-    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
-    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
             auto& m, auto& v) {
@@ -42247,65 +44711,37 @@ struct adamw {
             data = values;
           else
             data = values.data;
-          ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
-            on.with_kernels([&](auto k) {
-              // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
-              decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
-                                             T(lr * correct2 / correct1), T(eps * correct2),
-                                             info.decays() ? T(lr * decay) : T(0), gradient + at,
-                                             m + at, v + at, data + at);
-            });
-          });
+          move(on, t, gradient_scale, info.decays(), info.size(), {gradient, m, v}, data);
         },
         parameter_path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
+  }
+
+  /// A gradient and its moving averages.
+  template <class T>
+  struct averaged {
+    const T* gradient;
+    T *first, *second;
+  };
+  /// Step `t` >= 1 of x[n]. Called by every thread of a team.
+  template <class T>
+  void move(const ops::execution& on, index t, double gradient_scale, bool decays, index n,
+            const averaged<T>& by, T* x) const {
+    const double lr = rate.at(t);
+    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
+    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
+    ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+      on.with_kernels([&](auto k) {
+        // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
+        decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
+                                       T(lr * correct2 / correct1), T(eps * correct2),
+                                       decays ? T(lr * decay) : T(0), by.gradient + at,
+                                       by.first + at, by.second + at, x + at);
+      });
+    });
   }
 };
 
 LINNET_NAMESPACE_END
-/// @file
-/// Tensors that follow running averages instead of a gradient, such as the centroids of
-/// attention::routing (Roy et al. 2021).
-
-LINNET_NAMESPACE_BEGIN
-
-/// Moves each row w of tensors of role::moving_average towards the sum g in its gradient. The rule
-/// is w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|. A row without a usable sum stays.
-/// Clears these gradients, so that no optimizer sees them. Only the direction of a sum counts, not
-/// how many batches it is made of. A trainer does this before each step. Called by every thread of
-/// a team.
-template <class M, class T>
-void follow_averages(const ops::execution& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& values, auto& sums) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          if (info.kind == role::moving_average)
-            on.threads.each(info.rows, [&](index row) {
-              T* const x = values + row * info.columns;
-              T* const sum = sums + row * info.columns;
-              const auto length = [&](const T* v) {
-                double square = 0;
-                for (index i = 0; i < info.columns; ++i)
-                  square += static_cast<double>(v[i]) * static_cast<double>(v[i]);
-                return std::sqrt(square);
-              };
-              const double all = length(sum);
-              if (is_finite(all) && all > 0) {
-                for (index i = 0; i < info.columns; ++i)
-                  x[i] = static_cast<T>(keep * static_cast<double>(x[i]) +
-                                        (1 - keep) * static_cast<double>(sum[i]) / all);
-                const double now = length(x);
-                for (index i = 0; now > 0 && i < info.columns; ++i)
-                  x[i] = static_cast<T>(static_cast<double>(x[i]) / now);
-              }
-              std::fill_n(sum, info.columns, T(0));
-            });
-      },
-      parameter_path{}, w.tree(), g.tree());
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// The weights that a trainer computes in: its master weights themselves, or roundings of them.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -42433,7 +44869,8 @@ constexpr bool steps_fit() {
   const auto fits = []<class Q>(std::type_identity<Q>) {
     if constexpr (Steps::trains_steps && Q::scaled) {
       const bool integers = !Q::centred && (Q::largest > 1 || Q::shared_bits == 2);
-      return !Q::per_tensor && !Q::ggml && (integers || !Steps::trains_weights);
+      return !Q::per_tensor && !Q::fixed_scales && !Q::ggml &&
+             ((integers && !is_corrected<Q>) || !Steps::trains_weights);
     }
     return true;
   };
@@ -42449,9 +44886,11 @@ constexpr bool steps_fit() {
 template <class Steps, class S>
 consteval bool check_steps() {
   constexpr bool fits = steps_fit<Steps, S>();
-  static_assert(fits,
-                "linnet::steps: steps are trained of storages with one scale in f32 for each row "
-                "or group, such as storage::int4<32>; steps::learned needs symmetric integers");
+  static_assert(
+      fits,
+      "linnet::steps: steps are trained of storages with one scale in f32 for each row "
+      "or group, such as storage::int4<32>; steps::learned needs symmetric integers without a "
+      "correction");
   return true;
 }
 
@@ -42530,7 +44969,9 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
             const index columns = info.columns;
             each_strip(on, info, codes, [&](index first, index count, const auto& part) {
               const float* const x = from.data + first * columns;
-              if constexpr (!learns_steps || (trains_weights && !Q::scaled)) {
+              if constexpr (is_corrected<Q> && !learns_steps) {
+                encode_matrix(count, columns, x, part, numbers + first * columns);
+              } else if constexpr (!learns_steps || (trains_weights && !Q::scaled)) {
                 encode_matrix(count, columns, x, part);
               } else if constexpr (trains_weights) {
                 for (index r = 0; r < count; ++r)
@@ -42587,19 +45028,13 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
       by = how;
     else
       by.rate = how.rate;
-    const double correct1 = 1 - std::pow(by.beta1, static_cast<double>(t));
-    const double correct2 = std::sqrt(1 - std::pow(by.beta2, static_cast<double>(t)));
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& codes, auto& of) {
           if constexpr (trains<decltype(codes)>()) {
             using Q = storage_type<decltype(codes)>;
+            by.move(on, t, gradient_scale, false, steps_of<Q>(info),
+                    {of.gradient, of.first, of.second}, codes.scales);
             ops::detail::in_slices<float>(on, steps_of<Q>(info), [&](index at, index count) {
-              on.with_kernels([&](auto k) {
-                decltype(k)::template adamw<float>(
-                    count, float(gradient_scale), float(by.beta1), float(by.beta2),
-                    float(by.rate.at(t) * correct2 / correct1), float(by.eps * correct2), 0.0f,
-                    of.gradient + at, of.first + at, of.second + at, codes.scales + at);
-              });
               for (index i = at; i < at + count; ++i)
                 codes.scales[i] = (std::max)(codes.scales[i], float(least_step));
             });
@@ -42657,11 +45092,164 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
 }  // namespace detail
 
 namespace form {
-template <class S, linnet::storage::part P>
-struct part_of<linnet::detail::step_form<S>, P> {
-  using type = linnet::detail::step_form<linnet::storage::at<S, P>>;
+template <class S>
+struct stored<linnet::detail::step_form<S>> {
+  using storage = S;
+  template <class Other>
+  using with = linnet::detail::step_form<Other>;
 };
 }  // namespace form
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace compute {
+
+/// Training towards matrices of which `Kept` of every `Of` consecutive inputs stay (SR-STE, Zhou et
+/// al. 2021, arXiv:2102.04010), for trainers. Each step computes in the weights that magnitude
+/// pruning leaves, found anew. Gradients pass straight through to all weights. Those that are
+/// pruned decay: their gradient gains `Decay` times the weight. prune() with magnitude and
+/// this pattern gives the weights to ship.
+template <index Kept, index Of, class Decay = std::ratio<1, 5000>>
+struct sr_ste : policy {
+  static_assert(1 <= Kept && Kept <= Of,
+                "linnet::compute::sr_ste: Kept of every Of inputs stay, from 1 to all");
+};
+
+}  // namespace compute
+
+namespace detail {
+
+/// True, or a refusal that leaves the class that asks usable.
+template <class M, index Of>
+consteval bool check_pattern() {
+  constexpr bool fits = [] {
+    bool all = true;
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info) {
+          if (info.kind == role::matrix) all = all && info.columns % Of == 0;
+        },
+        parameter_path{});
+    return all;
+  }();
+  static_assert(fits,
+                "linnet::compute::sr_ste: the inputs of every matrix must be a multiple of the "
+                "pattern's width");
+  return true;
+}
+
+/// In the weights that a pattern leaves.
+template <class M, class T, index Kept, index Of, class Decay>
+class master_form<M, T, compute::sr_ste<Kept, Of, Decay>> {
+  static_assert(check_pattern<M, Of>());
+
+ public:
+  using storage = storage_of<M, T>;
+  using word = T;
+  static constexpr bool own_rows = true, learns_steps = false, trains_weights = true;
+  static constexpr index row_words(const tensor_info& info) { return info.size(); }
+  static constexpr index bytes() { return 0; }
+  static constexpr bool valid() { return true; }
+
+  /// Packs what the pattern leaves of `w`.
+  static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, auto& panels, const auto& from) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(panels));
+          } else {
+            T* const rows = const_cast<T*>(panels.rows);
+            ops::copy(on, info.size(), static_cast<const T*>(from.data), rows);
+            if (info.kind == role::matrix)
+              each_pruned(on, info, from.data, [&](index i) { rows[i] = T(0); });
+            ops::pack(on, info.rows, info.columns, matrix_ref<storage>{rows}, panels);
+          }
+        },
+        parameter_path{}, to.tree(), w.tree());
+  }
+  /// Adds the decay of pruned weights to gradients that are summed over `tokens`.
+  static void add_decay(const ops::execution& on, index tokens, const weights<M, T>& w,
+                        gradients<M, T>& g) {
+    const double factor = static_cast<double>(Decay::num) / static_cast<double>(Decay::den) *
+                          static_cast<double>(tokens);
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, const auto& from, auto& gradient) {
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+            if (info.kind == role::matrix)
+              each_pruned(on, info, from.data, [&](index i) {
+                gradient[i] += static_cast<T>(factor * static_cast<double>(from.data[i]));
+              });
+        },
+        parameter_path{}, w.tree(), g.tree());
+  }
+
+ private:
+  /// Calls f(i) for each value that the pattern prunes; a row is one thread's.
+  template <class F>
+  static void each_pruned(const ops::execution& on, const tensor_info& info, const T* from, F&& f) {
+    on.threads.each(info.rows, [&](index r) {
+      for (index j = r * info.columns; j < (r + 1) * info.columns; j += Of)
+        for (index a = 0; a < Of; ++a) {
+          // Larger ones, and of equals later ones, stay before it: as mark_least() has it.
+          index larger = 0;
+          for (index b = 0; b < Of; ++b) {
+            const T x = std::abs(from[j + a]), y = std::abs(from[j + b]);
+            larger += y > x || (y == x && b > a);
+          }
+          if (larger >= Kept) f(j + a);
+        }
+    });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Training: one parallel region per step runs forward, backward, clipping, optimizer and
+/// repacking, in memory that is planned once.
+
+/// @file
+/// Tensors that follow running averages instead of a gradient, such as the centroids of
+/// attention::routing (Roy et al. 2021).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Moves each row w of tensors of role::moving_average towards the sum g in its gradient. The rule
+/// is w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|. A row without a usable sum stays.
+/// Clears these gradients, so that no optimizer sees them. Only the direction of a sum counts, not
+/// how many batches it is made of. A trainer does this before each step. Called by every thread of
+/// a team.
+template <class M, class T>
+void follow_averages(const ops::execution& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& values, auto& sums) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          if (info.kind == role::moving_average)
+            on.threads.each(info.rows, [&](index row) {
+              T* const x = values + row * info.columns;
+              T* const sum = sums + row * info.columns;
+              const auto length = [&](const T* v) {
+                double square = 0;
+                for (index i = 0; i < info.columns; ++i)
+                  square += static_cast<double>(v[i]) * static_cast<double>(v[i]);
+                return std::sqrt(square);
+              };
+              const double all = length(sum);
+              if (is_finite(all) && all > 0) {
+                for (index i = 0; i < info.columns; ++i)
+                  x[i] = static_cast<T>(keep * static_cast<double>(x[i]) +
+                                        (1 - keep) * static_cast<double>(sum[i]) / all);
+                const double now = length(x);
+                for (index i = 0; now > 0 && i < info.columns; ++i)
+                  x[i] = static_cast<T>(static_cast<double>(x[i]) / now);
+              }
+              std::fill_n(sum, info.columns, T(0));
+            });
+      },
+      parameter_path{}, w.tree(), g.tree());
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -42734,6 +45322,59 @@ struct early_exits {
 };
 
 LINNET_NAMESPACE_END
+/// @file
+/// Weights that stay zero in training: what pruning removed. No mask is kept, the zeros are it.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Calls f(weight, gradient) for each value of the matrices and tables of a model.
+template <class M, class T, class F>
+void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, T>& g, F&& f) {
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& values, auto& gradient) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
+            for (index i = at; i < at + count; ++i) f(values.data[i], gradient[i]);
+          });
+      },
+      parameter_path{}, w.tree(), g.tree());
+}
+/// The bits of a negative zero, which marks a gradient. Bits, as -ffast-math knows one zero.
+template <class T>
+using bits_of = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+template <class T>
+inline constexpr bits_of<T> negative_zero = bits_of<T>{1} << (8 * sizeof(T) - 1);
+
+/// Makes the gradient of each weight that is 0 a negative zero, and no other. Optimizers read it
+/// as 0. Called by every thread of a team.
+template <class M, class T>
+void mark_zeros(const ops::execution& on, weights<M, T>& w, gradients<M, T>& g) {
+  each_stored_value(on, w, g, [](const T& value, T& gradient) {
+    bits_of<T> bits;
+    __builtin_memcpy(&bits, &gradient, sizeof bits);
+    if (value == T(0))
+      bits = negative_zero<T>;
+    else if (bits == negative_zero<T>)
+      bits = 0;
+    __builtin_memcpy(&gradient, &bits, sizeof bits);
+  });
+}
+/// Makes each weight 0 whose gradient mark_zeros() marked, after an optimizer's step. Called by
+/// every thread of a team.
+template <class M, class T>
+void restore_zeros(const ops::execution& on, gradients<M, T>& g, weights<M, T>& w) {
+  each_stored_value(on, w, g, [](T& value, const T& gradient) {
+    bits_of<T> bits;
+    __builtin_memcpy(&bits, &gradient, sizeof bits);
+    if (bits == negative_zero<T>) value = T(0);
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -42751,8 +45392,10 @@ struct training_options {
   std::uint64_t seed = 0;        ///< seed of the dropout masks
   double average = 0.999;        ///< share of a running average that a step keeps (Roy et al. 2021)
   bad_step if_not_finite = bad_step::skip;
-  index patience = 10;  ///< calls in a row that were refused or led to no step, after which a
-                        ///< trainer stops, so that no loop over its steps runs for ever
+  index patience = 10;      ///< calls in a row that were refused or led to no step, after which a
+                            ///< trainer stops, so that no loop over its steps runs for ever
+  bool keep_zeros = false;  ///< weights of matrices and tables that are exactly 0, as pruned ones
+                            ///< are, stay so
   linnet::layer_dropout layer_dropout{};  ///< off
   linnet::early_exits early_exits{};      ///< none but the last; for decoders
 
@@ -42765,6 +45408,7 @@ struct training_options {
     f("average", self.average, detail::between(0, 1));
     f("if_not_finite", self.if_not_finite, detail::one_of(reactions));
     f("patience", self.patience, detail::count(1));
+    f("keep_zeros", self.keep_zeros, detail::one_of(detail::false_or_true));
     f("layer_dropout", self.layer_dropout);
     f("early_exits", self.early_exits);
   }
@@ -43053,6 +45697,8 @@ class trainer {
     return {};
   }
   LINNET_OR_OUT_OF_MEMORY("trainer::resume")
+  /// The options that it was opened with.
+  const training_options& options() const { return how_; }
   /// The optimizer, whose settings may be changed between steps.
   Optimizer& optimizer() { return optimizer_; }
 
@@ -43116,9 +45762,13 @@ class trainer {
   /// `nats` their loss.
   void apply(const ops::execution& on, index tokens, double nats) {
     const double share = tokens > 0 ? 1.0 / static_cast<double>(tokens) : 0.0;
+    const bool keeps_zeros = how_.keep_zeros && master_form::trains_weights;
     double squares = 0;
+    if constexpr (requires { form_.add_decay(on, tokens, *weights_, gradients_); })
+      form_.add_decay(on, tokens, *weights_, gradients_);
     if constexpr (master_form::learns_steps)
       squares = form_.find_gradients(on, *weights_, gradients_);
+    if (keeps_zeros) detail::mark_zeros(on, *weights_, gradients_);
     if (master_form::trains_weights) squares += detail::sum_of_squares(on, gradients_, partial_);
     const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
@@ -43128,6 +45778,7 @@ class trainer {
         follow_averages(on, how_.average, gradients_, *weights_);
         optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
       }
+      if (keeps_zeros) detail::restore_zeros(on, gradients_, *weights_);
       if constexpr (master_form::learns_steps)
         form_.update(on, progress_.steps + 1, share * clip, optimizer_);
       form_.pack(on, *weights_, packed_);

@@ -62,7 +62,162 @@
 #pragma pop_macro("max")
 #pragma pop_macro("min")
 
+#include <algorithm>
+#include <type_traits>
+
 #include <linnet/linnet.hpp>
+/// @file
+/// Pipelines: the model that steps of compression make of another, and its weights.
+///
+/// A step is a struct with
+///  - `template <class M> static constexpr bool accepts`: whether it goes behind the steps that
+///  made
+///    model `M`. It reads types alone and may name no type that a refused `M` cannot form;
+///  - `template <class M> using type`: the model that it makes of `M`;
+///  - `apply(const weights<M, T>&)`, only where it runs: weights of `type<M>`, or a result of them;
+///  - `template <class M> static consteval bool explain()`, if it has words of its own for a model
+///    that it does not accept: a static_assert, and `return true`.
+/// The models in between need no more than `visit`, `params` and `storage`.
+
+#include <utility>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether the numbers of a model are there to be changed.
+template <class M>
+inline constexpr bool stored_in_full =
+    std::is_floating_point_v<typename M::storage::value> && !requires {
+  M::storage::mixes;
+};
+
+/// Whether step `S` accepts model `M`; false for what is no step.
+template <class S, class M>
+constexpr bool step_accepts() {
+  if constexpr (requires { S::template accepts<M>; }) return S::template accepts<M>;
+  return false;
+}
+
+/// Steps applied to `M` up to the first that does not accept what it is given: `refused`, or void.
+template <class M, class... Steps>
+struct step_fold {
+  using type = M;
+  using refused = void;
+};
+template <bool Accepted, class M, class First, class... Rest>
+struct step_fold_behind {
+  using type = M;
+  using refused = First;
+};
+template <class M, class First, class... Rest>
+struct step_fold_behind<true, M, First, Rest...>
+    : step_fold<typename First::template type<M>, Rest...> {};
+template <class M, class First, class... Rest>
+struct step_fold<M, First, Rest...>
+    : step_fold_behind<step_accepts<First, M>(), M, First, Rest...> {};
+
+/// Words for a step that does not accept `M`; void is none.
+template <class Step, class M>
+consteval bool explain_refusal() {
+  if constexpr (std::is_void_v<Step>)
+    return true;
+  else if constexpr (!requires { Step::template accepts<M>; })
+    static_assert(never<Step>,
+                  "linnet::pipeline: an argument is not a step, such as step::quantize<storage>; "
+                  "your own has accepts<M> and type<M>, see compress/pipeline.hpp");
+  else if constexpr (!stored_in_full<M>)
+    static_assert(never<Step>,
+                  "linnet::pipeline: this step changes numbers, and the model before it is "
+                  "quantized to codes; put step::quantize behind it");
+  else if constexpr (requires { Step::template explain<M>(); })
+    return Step::template explain<M>();
+  else
+    static_assert(never<Step>,
+                  "linnet::pipeline: this step does not accept the model that the steps before it "
+                  "make; see its accepts<M>");
+  return true;
+}
+
+}  // namespace detail
+
+/// Whether steps go behind each other in this order, from model `M` on.
+template <class M, class... Steps>
+inline constexpr bool composes = std::is_void_v<typename detail::step_fold<M, Steps...>::refused>;
+
+/// The model that steps make of `M` one after the other, as in pipeline<M, step::collapse,
+/// step::quantize<storage::int8>>::type. It is the type that it has when it is spelled in full. An
+/// order that a step does not accept is refused in one sentence.
+template <class M, class... Steps>
+struct pipeline {
+ private:
+  using fold = detail::step_fold<M, Steps...>;
+  static_assert(detail::explain_refusal<typename fold::refused, typename fold::type>());
+
+ public:
+  using type = typename fold::type;
+};
+
+namespace detail {
+
+template <class M, class T>
+result<weights<M, T>> as_result(weights<M, T>&& w) {
+  if (!w.valid()) return w.error();
+  return std::move(w);
+}
+template <class M, class T>
+result<weights<M, T>> as_result(result<weights<M, T>>&& w) {
+  if (w && !w->valid()) return w->error();
+  return std::move(w);
+}
+
+/// Weights of a step on those of `M`.
+template <class Step, class M, class T>
+auto apply_step(const Step& step, const weights<M, T>& w) {
+  using made = weights<typename Step::template type<M>, T>;
+  if constexpr (!requires { step.apply(w); }) {
+    static_assert(never<Step>,
+                  "linnet::apply: this step has no apply(weights) for these weights; of one that "
+                  "reads statistics, such as step::smooth, it is what by(method, text) returns");
+    return result<made>(linnet::error{});
+  } else {
+    auto done = as_result(step.apply(w));
+    static_assert(std::is_same_v<decltype(done), result<made>>,
+                  "linnet::apply: apply(weights) of a step must give weights of its type<M>");
+    return done;
+  }
+}
+
+template <class W>
+result<W> apply_steps(result<W>&& w) {
+  return std::move(w);
+}
+template <class M, class T, class First, class... Rest>
+result<weights<typename step_fold<M, First, Rest...>::type, T>> apply_steps(
+    result<weights<M, T>>&& w, const First& first, const Rest&... rest) {
+  if (!w) return w.error();
+  auto next = apply_step(first, *w);
+  w = linnet::error{};  // frees what is not read again
+  return apply_steps(std::move(next), rest...);
+}
+
+}  // namespace detail
+
+/// Weights of pipeline<M, Steps...>::type: each step runs on what the one before gives. At most the
+/// weights before and behind one step are held beside `w`. Errors: that of `w`, or of the first
+/// step that fails.
+template <class M, class T, class First, class... Rest>
+result<weights<typename pipeline<M, First, Rest...>::type, T>> apply(const weights<M, T>& w,
+                                                                     const First& first,
+                                                                     const Rest&... rest) {
+  if (!w.valid()) return w.error();
+  if constexpr (composes<M, First, Rest...>)
+    return detail::apply_steps(detail::apply_step(first, w), rest...);
+  else
+    return linnet::error{};  // it does not compile
+}
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -126,7 +281,7 @@ template <class Low, class T>
 weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
   static_assert(!std::is_same_v<Low, dense_counterpart<Low>>,
                 "linnet::factorise: the target has neither ffn::low_rank nor attention::low_rank");
-  static_assert(std::is_floating_point_v<typename weights<Low, T>::storage::value>,
+  static_assert(weights<Low, T>::storage::per_word == 1,
                 "linnet::factorise: factorise first, quantize afterwards");
   auto low = detail::made_of<weights<Low, T>>(w);
   if (!low.valid()) return low;
@@ -144,19 +299,72 @@ weights<Low, T> factorise(const weights<dense_counterpart<Low>, T>& w) {
   return low;
 }
 
+namespace detail {
+
+/// The decoder `M` with its feed-forward and attention factored; a rank of 0 leaves them.
+template <class M, index Ffn, index Attention>
+struct factored_model {
+  using feed_forward = linnet::ffn::low_rank<Ffn, typename M::ffn>;
+  using mixing = linnet::attention::low_rank<Attention, typename M::attention>;
+  using type =
+      typename M::template with<linnet::ffn::policy,
+                                std::conditional_t<Ffn == 0, typename M::ffn, feed_forward>>::
+          template with<
+              linnet::attention::policy,
+              typename std::conditional_t<Attention == 0, std::type_identity<typename M::attention>,
+                                          std::type_identity<mixing>>::type>;
+};
+/// Whether it can be factored.
+template <class M, index Ffn, index Attention>
+constexpr bool factors() {
+  if constexpr (is_decoder<M>)
+    return (Ffn > 0 || Attention > 0) && M::sharing::projections.plain() &&
+           (Ffn == 0 ||
+            (M::ffn::has_output_map && Ffn > 0 && Ffn <= M::d && Ffn <= M::shape.d_ff)) &&
+           (Attention == 0 || (M::attention::supports_low_rank && Attention > 0 &&
+                               Attention <= (std::min)(M::d, M::self.kv())));
+  return false;
+}
+
+}  // namespace detail
+
+namespace step {
+
+/// factorise(): matrices of feed-forwards become products of two through `Ffn`, those of attention
+/// through `Attention`; a rank of 0 leaves them.
+template <index Ffn, index Attention = 0>
+struct low_rank {
+  template <class M>
+  static constexpr bool accepts =
+      linnet::detail::factors<M, Ffn, Attention>() && linnet::detail::stored_in_full<M>;
+  template <class M>
+  using type = typename linnet::detail::factored_model<M, Ffn, Attention>::type;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::low_rank factors decoders' standard and gated "
+                  "feed-forwards and softmax attention, by ranks up to their widths, before "
+                  "step::rotate_online and without deltas (step::unshare adds those up)");
+    return true;
+  }
+  template <class M, class T>
+  auto apply(const weights<M, T>& w) const {
+    return linnet::factorise<type<M>>(w);
+  }
+};
+
+}  // namespace step
+
 LINNET_NAMESPACE_END
 /// @file
 /// Quantize by a method: the codes and scales of each matrix are those that the method finds.
 
 #include <concepts>
 #include <string>
-#include <type_traits>
-#include <utility>
 
 /// @file
 /// Calibration: statistics of what each matrix of a model reads, gathered while it runs on text.
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <vector>
@@ -397,7 +605,7 @@ const index* lengths_of(const Batch& b) {
   else
     return nullptr;
 }
-/// Sequence `i` of a batch whose sequences have lengths of their own, without its padding.
+/// Sequence `i` of a batch, without its padding.
 template <class M>
 typename M::batch sequence_of(const typename M::batch& b, index i) {
   typename M::batch one = b;
@@ -405,17 +613,22 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
   index labels = 1;
   if constexpr (requires { b.source_lengths; }) {
     one.source += i * b.source_length;
-    one.source_lengths += i;
-    one.source_length = b.source_lengths[i];
+    if (b.source_lengths) {
+      one.source_lengths += i;
+      one.source_length = b.source_lengths[i];
+    }
   }
   if constexpr (requires { b.length; }) {
     labels = b.length;
     one.tokens += i * b.length;
   }
-  if constexpr (requires { b.lengths; }) {
-    one.lengths += i;
-    one.length = b.lengths[i];
-  }
+  if constexpr (requires { b.lengths; })
+    if (b.lengths) {
+      one.lengths += i;
+      one.length = b.lengths[i];
+    }
+  if constexpr (requires { b.prefixes; })
+    if (b.prefixes) one.prefixes += i;
   if constexpr (requires { b.types; })
     if (b.types) one.types += i * b.length;
   if constexpr (requires { b.target_length; }) labels = b.target_length;
@@ -431,6 +644,75 @@ template <class M>
 inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
                                  requires(const typename M::batch& b, const limits& l) {
   M::refuses_texts(b, l);
+};
+
+/// Runs a model on batches for what watches it.
+template <class M>
+class watched_model {
+ public:
+  using S = storage_of<M, float>;
+  static constexpr purpose use = headless<M> ? purpose::decoding : purpose::scoring;
+
+  /// Bytes of the buffers.
+  static index bytes(const limits& l) {
+    return bounded_bytes(l,
+                         [](const limits& some) { return plan_for<M, float>(some, use).total(); });
+  }
+  /// `p` and `l` must outlive it.
+  watched_model(const packed<M>& p, const limits& l) : packed_(p), limits_(l), memory_(bytes(l)) {
+    if constexpr (!headless<M>) static_assert(check_language_model<M, float, S>());
+    if (valid()) work_ = place_workspace<M, float>(l, use, memory_.data());
+  }
+  /// Whether memory was there.
+  bool valid() const { return memory_.data() != nullptr; }
+  /// Runs batches from number `first` on, up to `most` or the text's end. Those with lengths run
+  /// sequence by sequence. `watched` is told the execution of each run, to put its hooks there, and
+  /// `done` is asked after each batch. Returns the number of the next batch. Errors: errc::invalid
+  /// for a batch that does not fit; that of `done`.
+  template <class Batches, class Watched, class Done>
+  result<index> run_all(const char* where, Batches&& batches, index first, index most,
+                        const Watched& watched, const Done& done) {
+    for (index i = first; i < most; ++i) {
+      const typename M::batch b = batches(i);
+      if (b.batch == 0) return i;
+      refusal why = refusal::none;
+      if constexpr (headless<M>)
+        why = M::refuses_texts(b, limits_);
+      else
+        why = refusal_of<M>(b, limits_);
+      if (why != refusal::none)
+        return error{errc::invalid, where, "batch " + std::to_string(i),
+                     "one that the model and the limits take", std::string(to_string(why))};
+      if (lengths_of(b))
+        for (index one = 0; one < b.batch; ++one) run_one(sequence_of<M>(b, one), watched);
+      else
+        run_one(b, watched);
+      if (auto fit = done(); !fit) return fit.error();
+    }
+    return (std::max)(first, most);
+  }
+
+ private:
+  template <class Watched>
+  void run_one(const typename M::batch& b, const Watched& watched) {
+    run(limits_, work_.converted, [&](const ops::execution& on) {
+      ops::execution hooked = on;
+      watched(hooked);
+      if constexpr (headless<M>) {
+        context<float> ctx = M::template context_of<float>(b, hooked);
+        M::template forward<float, S>(packed_.tree(), b, work_.work, ctx);
+        if constexpr (requires { M::template pool<float, S>(packed_.tree(), work_.work, ctx); })
+          M::template pool<float, S>(packed_.tree(), work_.work, ctx);
+      } else {
+        (void)M::template loss<float, S>(packed_.tree(), nullptr, b, work_.work, hooked, {});
+      }
+    });
+  }
+
+  const packed<M>& packed_;
+  const limits& limits_;
+  memory_block memory_;
+  placed_workspace<M, float> work_{};
 };
 
 }  // namespace detail
@@ -493,21 +775,14 @@ template <class M, class Batches>
 result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, const limits& l,
                                      const calibration_options& how, calibration<M> from,
                                      const std::vector<bool>* wanted) LINNET_TRY {
-  using S = storage_of<M, float>;
-  constexpr bool headless = detail::headless<M>;
-  if constexpr (!headless) static_assert(detail::check_language_model<M, float, S>());
-  constexpr purpose use = headless ? purpose::decoding : purpose::scoring;
-  const auto plan = [](const limits& some) {
-    return detail::plan_for<M, float>(some, use).total();
-  };
-  const index needed = detail::bounded_bytes(l, plan);
+  const index needed = watched_model<M>::bytes(l);
   if (auto fit = detail::acceptable<M>("calibrate", l, needed); !fit) return fit.error();
   if (auto fit = detail::acceptable("calibrate", "calibration_options", how); !fit)
     return fit.error();
   if (auto fit = check_finite(w, "calibrate"); !fit) return fit.error();
   const auto p = linnet::pack(w);
   if (!p.valid()) return p.error();
-  const memory_block memory(needed);
+  watched_model<M> model(p, l);
 
   index count = 0, widest = 0;
   p.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
@@ -515,14 +790,14 @@ result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, con
     if (info.stored()) widest = (std::max)(widest, info.columns);
   });
   detail::input_gatherer gatherer(count, widest, how.moments);
-  if (!memory.data() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
+  if (!model.valid() || !gatherer.complete()) return detail::out_of_memory("calibrate", needed);
   count = 0;
   p.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
     if constexpr (requires { leaf.panels; })
       if (!wanted || (*wanted)[static_cast<std::size_t>(count)]) gatherer.name(count, leaf.panels);
     ++count;
   });
-  index i = from.batches();
+  const index first_batch = from.batches();
   if (!from.state().places.empty()) {
     const auto& before = from.state().inputs;
     if (std::any_of(before.begin(), before.end(), [&](const auto& one) {
@@ -533,43 +808,17 @@ result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, con
     gatherer.resume(std::move(from.state()));
   }
   const ops::input_tap tap = gatherer.tap();
-  auto work = detail::place_workspace<M, float>(l, use, memory.data());
-  const auto read = [&](const typename M::batch& b) {
-    run(l, work.converted, [&](const ops::execution& on) {
-      ops::execution tapped = on;
-      tapped.tap = &tap;
-      if constexpr (headless) {
-        context<float> ctx = M::template context_of<float>(b, tapped);
-        M::template forward<float, S>(p.tree(), b, work.work, ctx);
-        if constexpr (requires { M::template pool<float, S>(p.tree(), work.work, ctx); })
-          M::template pool<float, S>(p.tree(), work.work, ctx);
-      } else {
-        (void)M::template loss<float, S>(p.tree(), nullptr, b, work.work, tapped, {});
-      }
-    });
-  };
-  for (; i < how.batches; ++i) {
-    const typename M::batch b = batches(i);
-    if (b.batch == 0) break;
-    refusal why = refusal::none;
-    if constexpr (headless)
-      why = M::refuses_texts(b, l);
-    else
-      why = detail::refusal_of<M>(b, l);
-    if (why != refusal::none)
-      return error{errc::invalid, "calibrate", "batch " + std::to_string(i),
-                   "one that the model and the limits take", std::string(to_string(why))};
-    if (detail::lengths_of(b))
-      for (index one = 0; one < b.batch; ++one) read(detail::sequence_of<M>(b, one));
-    else
-      read(b);
-    if (!gatherer.complete())
-      return detail::out_of_memory("calibrate", calibration<M>::bytes(how.moments));
-  }
+  const auto next = model.run_all(
+      "calibrate", batches, first_batch, how.batches, [&](ops::execution& on) { on.tap = &tap; },
+      [&]() -> result<void> {
+        if (gatherer.complete()) return {};
+        return detail::out_of_memory("calibrate", calibration<M>::bytes(how.moments));
+      });
+  if (!next) return next.error();
 
   calibration<M> made;
   made.state() = std::move(gatherer.state());
-  made.state().batches = i;
+  made.state().batches = *next;
   error unfit{errc::invalid, "calibrate", {}, {}, {}};
   index first = std::ssize(made.state().inputs);  // what is unfit and was read first
   bool any = false;
@@ -595,7 +844,7 @@ result<calibration<M>> gather_inputs(const weights<M>& w, Batches&& batches, con
     unfit.what = at.str();
     first = place;
   });
-  if (!any && (!wanted || i == 0))
+  if (!any && (!wanted || *next == 0))
     return error{errc::invalid, "calibrate", "batches", "at least one with tokens", "none"};
   if (!unfit.what.empty()) return unfit;
   return made;
@@ -650,6 +899,12 @@ concept rounding_method = requires {
 
 namespace detail {
 
+/// Whether a method treats a tensor: all, unless its rounder says which by takes().
+template <class Rounder>
+bool takes(const Rounder& rounder, const tensor_info& info) {
+  if constexpr (requires { rounder.takes(info); }) return rounder.takes(info);
+  return true;
+}
 /// Rounds one tensor by a method, or copies it. `x` are its inputs, if that is known.
 template <class Method, class To, class From>
 result<void> round_tensor(typename Method::rounder& rounder, const parameter_path& at,
@@ -658,10 +913,22 @@ result<void> round_tensor(typename Method::rounder& rounder, const parameter_pat
   result<void> done;
   if constexpr (std::is_pointer_v<From>) {
     std::copy_n(from, info.size(), to);
-  } else if (Method::reads_inputs && (info.kind == role::table || x.rows == 0)) {
+  } else if ((Method::reads_inputs && (info.kind == role::table || x.rows == 0)) ||
+             !takes(rounder, info)) {
     encode_matrix(info.rows, info.columns, from.data, to);
   } else {
-    done = rounder.round(info.rows, info.columns, from.data, to, x);
+    if constexpr (is_sparse<typename To::storage>) {
+      static_assert(
+          !Method::reads_inputs,
+          "linnet::quantize: methods that read inputs round whole rows; prune first, then "
+          "round what is left to a sparse storage without them: quantize<storage>(weights)");
+      encode_kept(info.rows, info.columns, from.data, to,
+                  [&](index width, const float* numbers, const auto& kept) {
+                    done = rounder.round(info.rows, width, numbers, kept, x);
+                  });
+    } else {
+      done = rounder.round(info.rows, info.columns, from.data, to, x);
+    }
     if (!done) {
       error why = done.error();
       why.what = at.str();
@@ -673,24 +940,27 @@ result<void> round_tensor(typename Method::rounder& rounder, const parameter_pat
 
 /// Rounded weights, unless their storage does not hold one of their numbers.
 template <class S, class Q>
-result<weights<Q>> if_held(weights<Q>&& rounded) {
+result<weights<Q>> if_held(weights<Q>&& rounded, const char* where) {
   if (auto name = first_nonfinite(rounded); !name.empty())
-    return error{errc::invalid, "quantize", std::move(name),
+    return error{errc::invalid, where, std::move(name),
                  "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"};
   return std::move(rounded);
 }
 
-/// `stats` is null, or has of(ordinal) as a calibration.
+/// `stats` is null, or has of(ordinal) as a calibration; `where` begins errors.
 template <class S, class A, class M, class Stats, class Method>
 result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stats,
-                                                const Method& how) LINNET_TRY {
+                                                const Method& how,
+                                                const char* where = "quantize") LINNET_TRY {
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize: the source must be stored in f32");
-  if (auto fit = acceptable("quantize", Method::name, how); !fit) return fit.error();
-  if (auto fit = check_finite(w, "quantize"); !fit) return fit.error();
+  if (auto fit = acceptable(where, Method::name, how); !fit) return fit.error();
+  if (auto fit = check_finite(w, where); !fit) return fit.error();
   weights<quantized<M, S, A>> rounded;
   if (!rounded.valid()) return rounded.error();
   typename Method::rounder rounder(how);
+  if constexpr (requires { rounder.prepare(w); })
+    if (auto ready = rounder.prepare(w); !ready) return ready.error();
   result<void> done;
   index ordinal = 0;
   M::visit(
@@ -701,9 +971,9 @@ result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stat
       },
       parameter_path{}, rounded.tree(), w.tree());
   if (!done) return done.error();
-  return if_held<S>(std::move(rounded));
+  return if_held<S>(std::move(rounded), where);
 }
-LINNET_OR_OUT_OF_MEMORY("quantize")
+LINNET_OR_OUT_OF_MEMORY(where)
 
 }  // namespace detail
 
