@@ -265,6 +265,35 @@ BOOST_AUTO_TEST_CASE(double_quantization_of_scales) {
   for (index j = 0; j < 8; ++j) BOOST_TEST(got.meaning[at(5 * k + j)] == 0);
 }
 
+/// Scales that are to be powers of two are so after each method, and the better ones lose less.
+BOOST_AUTO_TEST_CASE(scales_that_are_powers_of_two) {
+  const index k = 48, rows = 20;
+  const auto x = alike(300, k);
+  const auto w = normal<float>(rows * k, 8);
+  const auto loss = [&]<class Method>(const Method& how) {
+    const auto got =
+        rounded<storage::fp4<8, storage::fp4_scales::power_of_two>>(w, k, x.statistics(), how);
+    for (const float scale : got.row_scales) {
+      int exponent = 0;
+      BOOST_TEST(std::frexp(scale, &exponent) == 0.5f, Method::name);
+    }
+    double sum = 0;
+    for (index r = 0; r < x.rows; ++r)
+      for (index i = 0; i < rows; ++i) {
+        double off = 0;
+        for (index j = 0; j < k; ++j)
+          off += static_cast<double>(x.x[at(r * k + j)]) *
+                 (got.meaning[at(i * k + j)] - static_cast<double>(w[at(i * k + j)]));
+        sum += off * off;
+      }
+    return sum;
+  };
+  const double nearest = loss(ln::round_to_nearest{}), by_gptq = loss(ln::gptq{});
+  BOOST_TEST(by_gptq < 0.8 * nearest);
+  BOOST_TEST(loss(ln::owq{}) == by_gptq);
+  BOOST_TEST(loss(ln::clip_search{}) < 1.001 * nearest);
+}
+
 /// Behind GPTQ its codes stay, and the sum of squares of what is lost falls.
 BOOST_AUTO_TEST_CASE(lorc_behind_gptq) {
   const index k = 45;

@@ -45,12 +45,13 @@ struct owq {
 namespace detail {
 
 /// The grid with the least sum of |error|^2.4 among those of 1/steps, 2/steps, ... of the range.
-/// Where there are zero points, each is tried. Grids of ggml are those of rounding to nearest.
+/// Where there are zero points, each is tried. Grids of ggml, and those whose scales are not any
+/// numbers, are those of rounding to nearest.
 template <class S>
 code_grid<S> fit_truncated(index n, const double* w, index steps) {
   using grid = code_grid<S>;
   grid best = grid::fit(n, w);
-  if constexpr (S::ggml) return best;
+  if constexpr (S::ggml || S::fixed_scales) return best;
   double low = 0, high = 0;
   for (index j = 0; j < n; ++j) {
     low = (std::min)(low, w[j]);

@@ -74,7 +74,7 @@ constexpr index row_words(index k) {
   return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
 }
 
-/// Scratch bytes for that: the numbers, then the codes of each row.
+/// Scratch bytes for inputs that are read back: the numbers, then the codes of each row.
 template <class S>
 constexpr index faked_bytes(index rows, index in, index threads) {
   const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
@@ -135,8 +135,10 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   converted_rows to{{words, width, 1}};
   to.scales = reinterpret_cast<float*>(words + m * width);
   to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
-  to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
-  to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
+  if constexpr (keeps_outliers<S>()) {
+    to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
+    to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
+  }
   const auto row = [&](index i) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
