@@ -26,7 +26,8 @@ struct execution {
   team threads{};
   simd::level level = simd::level::portable;
   void* converted = nullptr;
-  const input_tap* tap = nullptr;  ///< is shown what products read, or null
+  const input_tap* tap = nullptr;   ///< is shown what products read, or null
+  const void* attention = nullptr;  ///< an attention_tap of the model's scalar, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
