@@ -10,13 +10,13 @@
 #include <linnet/data/masking_stream.hpp>
 #include <linnet/data/pause.hpp>
 #include <linnet/data/window_stream.hpp>
+#include <linnet/distill/attention_distillation.hpp>
 #include <linnet/distill/distillation.hpp>
 #include <linnet/distill/generated_texts.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/file/corpus.hpp>
 #include <linnet/inference.hpp>
 #include <linnet/model/initialize.hpp>
-#include <linnet/ops/attention_match.hpp>
 #include <linnet/train/adafactor.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/layer_checks.hpp>

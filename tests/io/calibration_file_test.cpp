@@ -126,6 +126,54 @@ BOOST_AUTO_TEST_CASE(other_files_are_refused) {
   BOOST_TEST(changed([](state& s) { s.batches = -1; }) != "success");
 }
 
+/// Sums of gradients go on with the same bits, and nothing else is taken for them.
+BOOST_AUTO_TEST_CASE(sensitivities) {
+  const scratch_folder folder;
+  const std::string path = folder.path("sensitivities");
+  ln::weights<model> w;
+  randomize(w);
+  const auto data = decoder_data<model>();
+  const auto batches = [&](index) { return data.view(); };
+  for (const bool squares : {true, false}) {
+    const auto part =
+        ln::sensitivities(w, batches, data.limits(), {.batches = 1, .squares = squares});
+    const auto whole =
+        ln::sensitivities(w, batches, data.limits(), {.batches = 3, .squares = squares});
+    BOOST_REQUIRE(part && whole);
+    LINNET_REQUIRE_OK(ln::save_sensitivities(path, *part));
+    auto loaded = ln::load_sensitivities<model>(path);
+    LINNET_REQUIRE_OK(loaded);
+    const auto rest = ln::sensitivities(w, batches, data.limits(),
+                                        {.batches = 3, .squares = squares}, std::move(*loaded));
+    LINNET_REQUIRE_OK(rest);
+    BOOST_TEST(rest->samples() == whole->samples());
+    BOOST_TEST(rest->loss().nats == whole->loss().nats);
+    BOOST_TEST(rest->loss().tokens == whole->loss().tokens);
+    BOOST_TEST(same_bytes(*rest->state().sums, *whole->state().sums));
+    if (squares) BOOST_TEST(same_bytes(*rest->state().squares, *whole->state().squares));
+  }
+  BOOST_TEST(message(ln::load_sensitivities<other>(path)).find(": ffn: expected ") !=
+             std::string::npos);
+  BOOST_TEST(message(ln::load_calibration<model>(path))
+                 .ends_with("content: expected calibration, got sensitivities"));
+  BOOST_TEST(message(ln::save_sensitivities(path, ln::gradient_statistics<model>()))
+                 .ends_with("sums: expected what sensitivities() returns, got none"));
+  const std::string good = contents(path);
+  for (std::size_t i = 0; i < good.size(); i += 211) {
+    std::string damaged = good;
+    damaged[i] = static_cast<char>(damaged[i] ^ 4);
+    LINNET_REQUIRE_OK(ln::write_file(path, bytes(damaged)));
+    BOOST_TEST(!ln::load_sensitivities<model>(path), i);
+  }
+  LINNET_REQUIRE_OK(ln::write_file(path, bytes(good)));
+  auto changed = ln::load_sensitivities<model>(path);
+  LINNET_REQUIRE_OK(changed);
+  changed->state().samples = 0;
+  LINNET_REQUIRE_OK(ln::save_sensitivities(path, *changed));
+  BOOST_TEST(message(ln::load_sensitivities<model>(path))
+                 .ends_with("counters: expected some batches, samples and labels, got others"));
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::calibration_file_test

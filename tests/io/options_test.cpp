@@ -266,6 +266,11 @@ BOOST_AUTO_TEST_CASE(the_document) {
       "distillation_options", "distillation_options", {},
       [&](const auto& o) { return complaint_of(ln::distillation<M, M>::open(p, l, o)); });
 
+  check<ln::attention_distillation_options>(
+      "attention_distillation_options", "attention_distillation_options", {}, [&](const auto& o) {
+        return complaint_of(ln::attention_distillation<M, M>::open(p, l, {}, o));
+      });
+
   const auto tokens_of_text = decoder_data<M>(1, 8);
   const auto text = [&](index) { return tokens_of_text.view(); };
   check<ln::calibration_options>(

@@ -96,7 +96,8 @@ BOOST_AUTO_TEST_CASE(maps_are_those_of_attention) {
 }
 
 /// Compares derivatives of `loss` by x with differences.
-void check_slopes(std::vector<double>& x, const std::vector<double>& slopes, const auto& loss) {
+void check_slopes(std::vector<double>& x, const std::vector<double>& slopes, const auto& loss,
+                  index share = 2) {
   BOOST_TEST_REQUIRE(x.size() == slopes.size());
   index nonzero = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
@@ -109,7 +110,7 @@ void check_slopes(std::vector<double>& x, const std::vector<double>& slopes, con
     BOOST_TEST(distance_of(slopes[i], (up - down) / (2 * step)) < 1e-9);
     nonzero += std::abs(slopes[i]) > 1e-6;
   }
-  BOOST_TEST(2 * nonzero > std::ssize(x));
+  BOOST_TEST(share * nonzero > std::ssize(x));
 }
 
 BOOST_AUTO_TEST_CASE(cosines_and_their_derivatives) {
@@ -119,7 +120,7 @@ BOOST_AUTO_TEST_CASE(cosines_and_their_derivatives) {
     const auto student = mine.call(), teacher = theirs.call();
     const index size = mine.queries * mine.keys, count = mine.batch * mine.heads;
     std::vector<double> cosines(at(count)), scratch(at(3 * size * 3)), dq(mine.q.size(), 0.5),
-        dk(mine.k.size(), 0.5);
+        dk(mine.k.size(), 0.5), d_bias(at(mine.batch * std::ssize(mine.bias)));
     const auto found = [&](int threads) {
       on_machine(threads, ln::simd::best(), [&](const ops::execution& on) {
         ops::attention_cosines(on, student, teacher, scratch.data(), cosines.data());
@@ -148,9 +149,11 @@ BOOST_AUTO_TEST_CASE(cosines_and_their_derivatives) {
     const auto slopes_by = [&](int threads) {
       std::fill(dq.begin(), dq.end(), 0.5);
       std::fill(dk.begin(), dk.end(), 0.5);
+      std::fill(d_bias.begin(), d_bias.end(), 0);
       on_machine(threads, ln::simd::best(), [&](const ops::execution& on) {
-        ops::attention_cosines_backward(on, student, teacher, -2, scratch.data(),
-                                        {nullptr, dq.data(), dk.data(), nullptr});
+        ops::attention_cosines_backward(
+            on, student, teacher, -2, scratch.data(),
+            {nullptr, dq.data(), dk.data(), nullptr, nullptr, d_bias.data()});
       });
       for (auto* const all : {&dq, &dk})
         for (double& x : *all) x -= 0.5;
@@ -161,6 +164,9 @@ BOOST_AUTO_TEST_CASE(cosines_and_their_derivatives) {
     BOOST_TEST(same_bits(three, dk));
     check_slopes(mine.q, dq, [&] { return -2 * found(1); });
     check_slopes(mine.k, dk, [&] { return -2 * found(1); });
+    if (mine.bias_origin > 0)
+      check_slopes(
+          mine.bias, d_bias, [&] { return -2 * found(1); }, 4);
     // A student like its teacher.
     theirs.q = mine.q;
     theirs.k = mine.k;

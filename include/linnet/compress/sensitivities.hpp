@@ -44,6 +44,26 @@ struct gradient_sums {
   double mean_square(index i) const { return squares[i] / static_cast<double>(samples); }
 };
 
+namespace detail {
+
+/// Sums of gradients as they are gathered.
+template <class M>
+struct gradient_state {
+  std::optional<gradients<M, double>> sums{}, squares{};
+  index batches = 0, samples = 0;
+  loss_sum loss{};
+
+  /// Takes memory, all zero; false where there is none.
+  bool open(bool with_squares) {
+    sums.emplace();
+    if (with_squares) squares.emplace();
+    return valid();
+  }
+  bool valid() const { return sums && sums->valid() && (!squares || squares->valid()); }
+};
+
+}  // namespace detail
+
 /// Sums of gradients of model `M` on some text, made by sensitivities(). Movable.
 template <class M>
 class gradient_statistics {
@@ -57,35 +77,32 @@ class gradient_statistics {
   /// The sums of tensor number `ordinal` of M::visit(); `samples` is 0 where nothing was read.
   gradient_sums of(index ordinal) const {
     gradient_sums found;
-    if (!sums_) return found;
+    if (!state_.sums) return found;
     index i = 0;
-    sums_->visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-      if (i++ == ordinal) found = {samples_, info.size(), leaf, nullptr};
+    state_.sums->visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      if (i++ == ordinal) found = {state_.samples, info.size(), leaf, nullptr};
     });
     i = 0;
-    if (squares_)
-      squares_->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if (state_.squares)
+      state_.squares->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
         if (i++ == ordinal) found.squares = leaf;
       });
     return found;
   }
 
   /// Batches that were read.
-  index batches() const { return batches_; }
+  index batches() const { return state_.batches; }
   /// Samples that were summed: sequences or batches.
-  index samples() const { return samples_; }
+  index samples() const { return state_.samples; }
   /// Their loss: summed nats and labels.
-  loss_sum loss() const { return loss_; }
+  loss_sum loss() const { return state_.loss; }
+  /// The sums as they are gathered, kept in files and resumed.
+  detail::gradient_state<M>& state() { return state_; }
+  /// @copydoc state()
+  const detail::gradient_state<M>& state() const { return state_; }
 
  private:
-  template <class Model, class T, class Batches>
-  friend result<gradient_statistics<Model>> sensitivities(const weights<Model, T>&, Batches&&,
-                                                          const limits&, const sensitivity_options&,
-                                                          gradient_statistics<Model>);
-
-  std::optional<gradients<M, double>> sums_, squares_;
-  index batches_ = 0, samples_ = 0;
-  loss_sum loss_;
+  detail::gradient_state<M> state_;
 };
 
 /// Bytes that sensitivities() allocates, but for a few names: the sums, and a trainer's panels,
@@ -115,16 +132,13 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
   if (auto fit = detail::acceptable<M>(where, l, needed); !fit) return fit.error();
   if (auto fit = detail::acceptable(where, "sensitivity_options", how); !fit) return fit.error();
   if (auto fit = check_finite(w, where); !fit) return fit.error();
-  if (from.sums_ && from.squares_.has_value() != how.squares)
+  if (from.state().sums && from.state().squares.has_value() != how.squares)
     return error{errc::invalid, where, "sensitivity_options.squares",
                  "that of the sums to go on from", how.squares ? "true" : "false"};
   gradient_statistics<M> made = std::move(from);
-  if (!made.sums_) {
-    made.sums_.emplace();
-    if (how.squares) made.squares_.emplace();
-  }
+  detail::gradient_state<M>& to = made.state();
   detail::gradient_pass<M, T> pass(w, l);
-  if (!pass.valid() || !made.sums_->valid() || (made.squares_ && !made.squares_->valid()))
+  if (!pass.valid() || !(to.sums ? to.valid() : to.open(how.squares)))
     return detail::out_of_memory(where, needed);
 
   const auto fold = [&](auto* squares) {
@@ -142,14 +156,14 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
       if (squares)
         M::visit([&](const parameter_path&, const tensor_info& info, auto& g, auto& sum,
                      auto& square) { add(info, g, sum, square); },
-                 parameter_path{}, pass.gradient().tree(), made.sums_->tree(), squares->tree());
+                 parameter_path{}, pass.gradient().tree(), to.sums->tree(), squares->tree());
       else
         M::visit([&](const parameter_path&, const tensor_info& info, auto& g,
                      auto& sum) { add(info, g, sum, nullptr); },
-                 parameter_path{}, pass.gradient().tree(), made.sums_->tree());
+                 parameter_path{}, pass.gradient().tree(), to.sums->tree());
     });
   };
-  index& i = made.batches_;
+  index& i = to.batches;
   for (; i < how.batches; ++i) {
     const typename M::batch b = batches(i);
     if (b.batch == 0) break;
@@ -160,16 +174,16 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
       if (!is_finite(loss.nats))
         return error{errc::invalid, where, "the loss of batch " + std::to_string(i),
                      "a finite number", "another"};
-      fold(made.squares_ ? &*made.squares_ : nullptr);
-      made.loss_.nats += loss.nats;
-      made.loss_.tokens += loss.tokens;
-      ++made.samples_;
+      fold(to.squares ? &*to.squares : nullptr);
+      to.loss.nats += loss.nats;
+      to.loss.tokens += loss.tokens;
+      ++to.samples;
     }
   }
-  if (made.loss_.tokens == 0)
+  if (to.loss.tokens == 0)
     return error{errc::invalid, where, "batches", "at least one with labels", "none"};
   std::string unfit;
-  const auto& last = made.squares_ ? *made.squares_ : *made.sums_;  // a square overflows first
+  const auto& last = to.squares ? *to.squares : *to.sums;  // a square overflows first
   last.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
     if (unfit.empty() &&
         !std::all_of(leaf, leaf + info.size(), [](double x) { return is_finite(x); }))

@@ -128,7 +128,9 @@ class distillation {
       at += workspace_bytes<Name>(l);
     }
     ops::execution on(const ops::execution& caller) const {
-      return {caller.threads, caller.level, work.converted};
+      ops::execution mine{caller.threads, caller.level, work.converted};
+      mine.attention = caller.attention;
+      return mine;
     }
     head read(const ops::execution& caller, const batch& b) const {
       typename M::template workspace<T> w = work.work;

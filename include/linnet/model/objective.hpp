@@ -24,6 +24,16 @@ concept objective = requires(L& l, const typename M::batch& b, const limits& m,
   l.token_loss(on, b);
 };
 
+namespace detail {
+/// An objective with a loss on attention: its attention_tap() watches forward and backward, and
+/// attention_nats() is what it adds to the loss.
+template <class L>
+concept sees_attention = requires(std::remove_cvref_t<L>& l) {
+  l.attention_tap();
+  l.attention_nats();
+};
+}  // namespace detail
+
 /// The default objective: cross-entropy with the labels of the batch.
 struct cross_entropy_objective {
   template <class M>

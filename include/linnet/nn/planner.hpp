@@ -3,6 +3,8 @@
 /// @file
 /// The size of a call, and the plan of the memory that it needs.
 
+#include <algorithm>
+
 #include <linnet/core/arena.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -21,6 +23,24 @@ struct call_shape {
   constexpr index rows() const { return batch * length; }
 };
 
+/// Softmax attention that an ops::attention_tap is shown in one pass, in all layers.
+struct attention_extent {
+  index calls = 0;
+  index heads = 0;   ///< of all calls
+  index values = 0;  ///< of queries and keys, of all calls
+  index rows = 0;    ///< most rows of queries or keys in one call
+  index map = 0;     ///< largest attention map of a head
+
+  constexpr void add(index of_heads, index batch, index queries, index keys, index q_width,
+                     index k_width) {
+    ++calls;
+    heads += of_heads;
+    values += batch * (queries * q_width + keys * k_width);
+    rows = (std::max)(rows, batch * (std::max)(queries, keys));
+    map = (std::max)(map, queries * keys);
+  }
+};
+
 /// Planner of three kinds of memory: state, saved values and scratch. A layer that holds a scratch
 /// buffer while it calls another layer takes it before planning that layer and releases it
 /// afterwards.
@@ -29,6 +49,7 @@ struct planner {
   arena saved{};    ///< lasts from forward to backward; without training, layers share it by turns
   arena scratch{};  ///< lasts for one call of the layer that takes it
   int dropout_ids = 0;  ///< dropout ids given so far
+  attention_extent attention{};
   /// ops::converted_bytes() of the storage type, or null if products do not round their inputs.
   index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
   index converted = 0;  ///< the most that a product needs

@@ -67,6 +67,19 @@ struct attention_gradient {
   T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
 };
 
+struct execution;
+
+/// A hook that is shown the queries and keys of softmax attention over whole sequences, see
+/// attention_distillation. `gradient` is null in forward; in backward it is complete but for what
+/// the hook adds. query_lengths of the call are those of its sequences. Called by every thread; all
+/// have returned before the values change.
+template <class T>
+struct attention_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const attention_call<T>& a,
+               const attention_gradient<T>* gradient) = nullptr;
+};
+
 /// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
 /// unless keys and values are kv_rows::plain().
 constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,

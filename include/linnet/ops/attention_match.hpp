@@ -38,6 +38,12 @@ template <class T>
 const T* key_of(const attention_call<T>& a, index b, index j, index head) {
   return a.k.data + (b * a.k.tokens + j) * a.k.stride + head * a.kv_heads / a.heads * a.k.slot;
 }
+/// Place of the bias of a pair of positions in the lines of a sequence.
+template <class T>
+index bias_place(const attention_call<T>& a, index head, index i, index j) {
+  return head * (2 * a.bias_origin + 1) + a.bias_origin +
+         (std::clamp)(j - i, -a.bias_origin, a.bias_origin);
+}
 template <class T>
 index valid_queries(const attention_call<T>& a, index b) {
   return a.query_lengths ? a.query_lengths[b] : a.queries;
@@ -60,30 +66,31 @@ void attention_map(const attention_call<T>& a, index b, index head, double* map)
       double dot = 0;
       for (index c = 0; c < a.h; ++c) dot += static_cast<double>(q[c]) * static_cast<double>(k[c]);
       row[j] = dot * static_cast<double>(a.scale);
-      if (a.bias)
-        row[j] += static_cast<double>(a.bias[head * (2 * a.bias_origin + 1) + a.bias_origin +
-                                             (std::clamp)(j - i, -a.bias_origin, a.bias_origin)]);
+      if (a.bias) row[j] += static_cast<double>(a.bias[detail::bias_place(a, head, i, j)]);
       largest = (std::max)(largest, row[j]);
     });
     detail::each_seen_key(a, b, i, [&](index j) { sum += row[j] = std::exp(row[j] - largest); });
     detail::each_seen_key(a, b, i, [&](index j) { row[j] /= sum; });
   }
 }
-/// The derivative of attention_map(): adds to dq and dk, which are laid out as the call's queries
-/// and keys. `slopes`[queries, keys] is the derivative by the map.
+/// The derivative of attention_map() by queries, keys and biases of positions: adds to those of
+/// `to`. `slopes`[queries, keys] is the derivative by the map.
 template <class T>
 void attention_map_backward(const attention_call<T>& a, index b, index head, const double* map,
-                            const double* slopes, T* dq, T* dk) {
+                            const double* slopes, const attention_gradient<T>& to) {
   for (index i = 0; i < detail::valid_queries(a, b); ++i) {
     const double *const row = map + i * a.keys, *const d = slopes + i * a.keys;
     const T* const q = detail::query_of(a, b, i, head);
-    T* const to_q = dq + (q - a.q);
+    T* const to_q = to.dq + (q - a.q);
     double mean = 0;
     for (index j = 0; j < a.keys; ++j) mean += row[j] * d[j];
     detail::each_seen_key(a, b, i, [&](index j) {
-      const double score = row[j] * (d[j] - mean) * static_cast<double>(a.scale);
+      const double raw = row[j] * (d[j] - mean), score = raw * static_cast<double>(a.scale);
+      if (a.bias && to.d_bias)
+        to.d_bias[b * a.heads * (2 * a.bias_origin + 1) + detail::bias_place(a, head, i, j)] +=
+            static_cast<T>(raw);
       const T* const k = detail::key_of(a, b, j, head);
-      T* const to_k = dk + (k - a.k.data);
+      T* const to_k = to.dk + (k - a.k.data);
       for (index c = 0; c < a.h; ++c) {
         to_q[c] += static_cast<T>(score * static_cast<double>(k[c]));
         to_k[c] += static_cast<T>(score * static_cast<double>(q[c]));
@@ -128,7 +135,8 @@ void attention_cosines(const execution& on, const attention_call<T>& student,
                      .cosine();
   });
 }
-/// The derivative of `factor` times the sum of the cosines: adds to dq and dk of the student.
+/// The derivative of `factor` times the sum of the cosines: adds to the student's of queries, keys
+/// and biases.
 template <class T, class U>
 void attention_cosines_backward(const execution& on, const attention_call<T>& student,
                                 const attention_call<U>& teacher, double factor, double* scratch,
@@ -144,7 +152,7 @@ void attention_cosines_backward(const execution& on, const attention_call<T>& st
           const double scale = factor / std::sqrt(sum.student * sum.teacher);
           for (index i = 0; i < size; ++i)
             slopes[i] = scale * (theirs[i] - mine[i] * sum.both / sum.student);
-          attention_map_backward(student, b, head, mine, slopes, to.dq, to.dk);
+          attention_map_backward(student, b, head, mine, slopes, to);
         }
       });
 }

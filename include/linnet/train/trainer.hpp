@@ -368,7 +368,8 @@ class trainer {
   bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
     reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
-    if (reason_ == refusal::none && !options_fit()) reason_ = refusal::options;
+    const bool skips = detail::sees_attention<Objective> && how_.layer_dropout.rate > 0;
+    if (reason_ == refusal::none && (!options_fit() || skips)) reason_ = refusal::options;
     if (reason_ == refusal::none) return true;
     ++refused_;
     in_vain();
@@ -394,8 +395,13 @@ class trainer {
       how_.early_exits.weights(progress_.steps, weights);
       if (how_.early_exits.scale > 0) call.exits.weights = weights.data();
     }
-    return M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work, on, call,
-                                  from.token_loss(on, b));
+    const auto criterion = from.token_loss(on, b);
+    ops::execution watched = on;
+    if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
+    loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
+                                          watched, call, criterion);
+    if constexpr (detail::sees_attention<Objective>) sum.nats += from.attention_nats();
+    return sum;
   }
   /// Clips, updates, repacks and clears the gradients; `tokens` is what they are summed over,
   /// `nats` their loss.

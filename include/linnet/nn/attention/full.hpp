@@ -63,6 +63,7 @@ struct softmax_attention {
     const bool cached = e.capacity > 0;
     const index keys = A.cross ? e.memory : e.length;
     c.dropout_id = m.dropout_ids++;
+    if (!two_queries) m.attention.add(A.heads, e.batch, e.length, keys, n, kv);
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
     if (cached) {
@@ -145,7 +146,9 @@ struct softmax_attention {
         buffer<T, true>::fake(ctx.on, keys, c.k);
         buffer<T, false>::fake(ctx.on, keys, c.v);
       }
-      ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
+      const auto a = call(c, ctx, plain(c.k, ctx), plain(c.v, ctx));
+      ops::attention(ctx.on, a);
+      show<T>(a, ctx, nullptr);
     }
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
@@ -163,9 +166,12 @@ struct softmax_attention {
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
     ops::fill(ctx.on, dk.size(), T(0), dk.data());
     ops::fill(ctx.on, dv.size(), T(0), dv.data());
-    ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
-                            {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
-                             A.relative ? ctx.bias.d_lines : nullptr});
+    const auto a = call(c, ctx, plain(c.k, ctx), plain(c.v, ctx));
+    const ops::attention_gradient<T> gradient{
+        d_mixed.data(), dq.data(),  dk.data(),
+        dv.data(),      c.dq_first, A.relative ? ctx.bias.d_lines : nullptr};
+    ops::attention_backward(ctx.on, a, gradient);
+    show<T>(a, ctx, &gradient);
     if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -249,6 +255,15 @@ struct softmax_attention {
     a.dropout = ctx.dropout;
     a.dropout_id = c.dropout_id;
     return a;
+  }
+  /// Shows a call to an ops::attention_tap.
+  template <class T>
+  static void show(ops::attention_call<T> a, const context<T>& ctx,
+                   const ops::attention_gradient<T>* gradient) {
+    if (ctx.on.attention == nullptr || two_queries) return;
+    a.query_lengths = ctx.lengths;  // of encoders as well
+    const auto& tap = *static_cast<const ops::attention_tap<T>*>(ctx.on.attention);
+    tap.call(tap.object, ctx.on, a, gradient);
   }
   /// Applies rotary positions in place to one row of x[rows, heads * d_kv], then the Hadamard
   /// transform, or the derivatives of both. `limit` keeps positions below it.
