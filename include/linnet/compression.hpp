@@ -8,6 +8,7 @@
 #include <linnet/compress/awq.hpp>
 #include <linnet/compress/block_influence.hpp>
 #include <linnet/compress/clip_search.hpp>
+#include <linnet/compress/duplicates.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hessian.hpp>
 #include <linnet/compress/hqq.hpp>

@@ -347,6 +347,11 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::activation_score>("activation_score", "activation_score", {}, [&](const auto& o) {
     return complaint_of(ln::importance_of(w, *statistics, o));
   });
+  const auto important = ln::importance_of(w);
+  BOOST_REQUIRE(static_cast<bool>(important));
+  check<ln::uniqueness>("uniqueness", "uniqueness", {}, [&](const auto& o) {
+    return complaint_of(ln::duplicates_first(*important, w, *statistics, o));
+  });
   check<ln::influence_options>("influence_options", "influence_options", {}, [&](const auto& o) {
     return complaint_of(ln::block_influence(w, text, l, o));
   });

@@ -105,11 +105,12 @@ class member_scores {
   explicit member_scores(aggregate how) : how_(how) {}
   void add(double score) {
     ++members_;
-    sum_ += how_ == aggregate::product ? std::log(score) : score;
+    none_ = none_ || !(score > 0);
+    sum_ += how_ != aggregate::product ? score : none_ ? 0 : std::log(score);
     largest_ = (std::max)(largest_, score);
   }
   double score() const {
-    if (how_ == aggregate::product && members_ > 0) return std::exp(sum_ / members_);
+    if (how_ == aggregate::product) return none_ ? 0 : std::exp(sum_ / (std::max)(1, members_));
     return how_ == aggregate::largest ? largest_ : sum_;
   }
 
@@ -117,6 +118,7 @@ class member_scores {
   aggregate how_;
   double sum_ = 0, largest_ = 0;
   int members_ = 0;
+  bool none_ = false;  ///< whether one of them is 0
 };
 
 /// Whether a tensor's numbers count in scores: norms, biases and tables of positions do not.
