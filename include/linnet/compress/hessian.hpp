@@ -162,7 +162,7 @@ struct part_form {
 
 namespace form {
 template <linnet::storage::part Outer, linnet::storage::part P>
-struct part_of<linnet::detail::part_form<Outer>, P> {
+struct part_of<linnet::detail::part_form<Outer>, P, void> {
   using type = linnet::detail::part_form<P == linnet::storage::part::any ? Outer : P>;
 };
 }  // namespace form

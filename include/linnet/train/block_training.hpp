@@ -467,7 +467,7 @@ result<weights<quantized<M, S, A>>> train_in_blocks(const weights<M>& w, Batches
     trial.pass();
     ++number;
   }
-  return if_held<S>(std::move(rounded));
+  return if_held<S>(std::move(rounded), "quantize");
 }
 LINNET_OR_OUT_OF_MEMORY("quantize")
 

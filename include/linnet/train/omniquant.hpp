@@ -157,9 +157,11 @@ constexpr void place(arena& memory, const tensor_info& info, range_leaf<S>& leaf
 }  // namespace detail
 
 namespace form {
-template <class S, linnet::storage::part P>
-struct part_of<linnet::detail::range_form<S>, P> {
-  using type = linnet::detail::range_form<linnet::storage::at<S, P>>;
+template <class S>
+struct stored<linnet::detail::range_form<S>> {
+  using storage = S;
+  template <class Other>
+  using with = linnet::detail::range_form<Other>;
 };
 }  // namespace form
 
