@@ -13,6 +13,14 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
+/// 2^exponent, a normal number.
+inline double power_of_two(int exponent) {
+  const std::uint64_t bits = static_cast<std::uint64_t>(exponent + 1023) << 52;
+  double x = 0;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 /// Which codes of a small float are no numbers.
 enum class specials {
   ieee,  ///< those with the largest exponent: infinities and NaN
@@ -49,7 +57,7 @@ struct small_float : coded<Value, Code> {
     if (magnitude == not_finite) return static_cast<value>(sign | (saturates ? largest : infinity));
     // The exponent of the last place that the code has, no lower than a subnormal's.
     const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
-    const double steps = std::nearbyint(std::ldexp(std::abs(x), Fraction - exponent));
+    const double steps = std::nearbyint(std::abs(x) * power_of_two(Fraction - exponent));
     // Steps beyond the fraction carry into the exponent by themselves.
     const double code = steps + static_cast<double>(exponent + bias - 1) * (1 << Fraction);
     const bool fits = code <= static_cast<double>(largest);
@@ -80,8 +88,9 @@ struct small_float : coded<Value, Code> {
       __builtin_memcpy(&special, &wide, sizeof special);
       return special;
     }
-    return sign * (exponent ? std::ldexp((1 << Fraction) + fraction, exponent - bias - Fraction)
-                            : std::ldexp(fraction, 1 - bias - Fraction));
+    return sign * (exponent
+                       ? ((1 << Fraction) + fraction) * power_of_two(exponent - bias - Fraction)
+                       : fraction * power_of_two(1 - bias - Fraction));
   }
 };
 /// bfloat16: the upper half of a float; range of float, 8 bits of precision.
