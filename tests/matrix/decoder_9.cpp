@@ -21,7 +21,7 @@ BOOST_AUTO_TEST_CASE(model_67) {
   check<decoder, ln::mixer::rwkv7, ln::tie::untied, ln::ffn::reparam<2>, ln::position::none, ln::storage::int8_per<ln::storage::granularity::group, ln::storage::symmetry::asymmetric>, ln::compute::int8>("decoder: attention rwkv7, ends untied, ffn reparam, position none, weights int8 groups in int8");
 }
 BOOST_AUTO_TEST_CASE(model_68) {
-  check<decoder, ln::mixer::rwkv7, ln::ffn::rwkv4_channel_mix, ln::position::none, ln::storage::int4<>>("decoder: attention rwkv7, ffn channel mix, position none, weights int4");
+  check<decoder, ln::mixer::rwkv7, ln::ffn::rwkv4_channel_mix, ln::position::none, ln::storage::bit_mask<ln::storage::int8, 50>>("decoder: attention rwkv7, ffn channel mix, position none, weights bit mask");
 }
 BOOST_AUTO_TEST_CASE(model_69) {
   check<decoder, ln::mixer::rwkv7, ln::ffn::hadamard<>, ln::position::none>("decoder: attention rwkv7, ffn hadamard, position none");

@@ -18,7 +18,7 @@ BOOST_AUTO_TEST_CASE(model_26) {
   check<encoder, ln::attention::linformer<3, 40>, ln::head::token_classification<3>, ln::sharing::repeat<2>, ln::storage::bf16, ln::compute::bf16, ln::ffn::rwkv4_channel_mix, ln::bias::none>("encoder: attention linformer, head token, sharing repeat, weights bf16 in bf16, ffn channel mix");
 }
 BOOST_AUTO_TEST_CASE(model_27) {
-  check<encoder, ln::attention::linformer<3, 40>, ln::storage::fp8_e4m3, ln::embedding::factorised<4>>("encoder: attention linformer, weights fp8_e4m3, head factorised");
+  check<encoder, ln::attention::linformer<3, 40>, ln::storage::int4<>, ln::embedding::factorised<4>>("encoder: attention linformer, weights int4, head factorised");
 }
 BOOST_AUTO_TEST_CASE(model_28) {
   check<encoder, ln::attention::longformer<4, 1>, ln::ffn::rwkv4_channel_mix, ln::bias::none>("encoder: attention longformer, ffn channel mix");
@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_31) {
   check<encoder, ln::attention::longformer<4, 1>, ln::ffn::skip, ln::head::sequence_classification<3>, ln::sharing::all, ln::storage::low_rank_correction<ln::storage::int4<8>, 2>, ln::compute::int8, ln::position::none>("encoder: attention longformer, ffn skip, head sequence, sharing all, weights low rank in int8, position none");
 }
 BOOST_AUTO_TEST_CASE(model_32) {
-  check<encoder, ln::attention::longformer<4, 1>, ln::head::contrastive<>, ln::sharing::repeat<2>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::int3<>>, ln::storage::ffn_down<ln::storage::nf4>>>("encoder: attention longformer, head contrastive, sharing repeat, weights per role");
+  check<encoder, ln::attention::longformer<4, 1>, ln::head::contrastive<>, ln::sharing::repeat<2>, ln::storage::nf4>("encoder: attention longformer, head contrastive, sharing repeat, weights nf4");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -10,6 +10,7 @@
 #include <linnet/storage/ggml.hpp>
 #include <linnet/storage/grouped.hpp>
 #include <linnet/storage/int8.hpp>
+#include <linnet/storage/masked.hpp>
 #include <linnet/storage/matrix.hpp>
 #include <linnet/storage/nf4.hpp>
 #include <linnet/storage/per_role.hpp>
