@@ -17,7 +17,7 @@ using four = storage::int4<8>;
 template <class S>
 void check_products() {
   for (const auto& size_of : std::initializer_list<std::array<index, 3>>{
-           {1, 33, 200}, {1, 5, 3}, {7, 31, 131}, {101, 40, 261}}) {
+           {1, 33, 200}, {1, 5, 3}, {7, 31, 131}, {101, 40, 261}, {1, 2, 2600}}) {
     const index m = size_of[0], n = size_of[1], k = size_of[2];
     const matrix<float, S> w(n, k, 1);
     const auto x = normal<float>(m * k, 2), bias = normal<float>(n, 3),
