@@ -40,7 +40,8 @@ ALSO_STORED = {"int4": "storage::int4<>", "nf4": "storage::nf4", "fp8_e4m3": "st
                "outlier columns": "storage::outlier_columns<storage::int4<8>, 2>",
                "sparse outliers": "storage::sparse_outliers<storage::spqr<3>, 2>",
                "low rank": "storage::low_rank_correction<storage::nf4_double_per<8>, 2>",
-               "2:4": "storage::n_of_m<storage::int4<8>, 2, 4>"}
+               "2:4": "storage::n_of_m<storage::int4<8>, 2, 4>",
+               "bit mask": "storage::bit_mask<storage::int8, 50>"}
 ALSO_IN_INT8 = {
     "int8 in int8": "storage::int8, compute::int8",
     "int4 in int8": "storage::int4<>, compute::int8",

@@ -40,7 +40,7 @@
 #include <utility>
 #include <vector>
 
-#include <linnet/low_rank.hpp>
+#include <linnet/compression.hpp>
 #include <linnet/linnet.hpp>
 #include <linnet/checkpoint.hpp>
 
@@ -50,11 +50,33 @@ namespace detail {
 
 /// Description of a calibration's model in its file.
 template <class M>
-std::vector<key_value> calibration_metadata() {
+std::vector<key_value> calibration_metadata(const char* content) {
   std::vector<key_value> all = metadata_of<M>();
   all.push_back({"tensors", tensors_digest<M>()});
-  all.push_back({"content", "calibration"});
+  all.push_back({"content", content});
   return all;
+}
+/// Refuses a file of another model or with another content.
+template <class M, class File>
+result<void> check_calibration(const std::string& path, const File& file, const char* content) {
+  for (const key_value& one : calibration_metadata<M>(content)) {
+    const auto said = std::ranges::find(file.metadata, one.key, &key_value::key);
+    const bool there = said != file.metadata.end();
+    if (!there || said->value != one.value)
+      return failure(errc::mismatch, path, one.key, one.value,
+                     there ? printable(said->value) : "nothing");
+  }
+  return {};
+}
+/// Calls f(name, bytes) for each section of sums of gradients.
+template <class State, class F>
+void each_gradient_section(State& state, F&& f) {
+  f("batches", std::span(&state.batches, 1));
+  f("samples", std::span(&state.samples, 1));
+  f("labels", std::span(&state.loss.tokens, 1));
+  f("nats", std::span(&state.loss.nats, 1));
+  f("sums", state.sums->block());
+  if (state.squares) f("squares", state.squares->block());
 }
 /// Name of the section of one block of sums.
 inline std::string sums_name(index place) { return "sums." + std::to_string(place); }
@@ -78,7 +100,8 @@ result<void> save_calibration(const std::string& path, const calibration<M>& c) 
                          static_cast<std::size_t>(one.memory.size())}});
   }
   sections.push_back({"rows", std::as_bytes(std::span(rows))});
-  return detail::write_checkpoint_file(path, detail::calibration_metadata<M>(), sections);
+  return detail::write_checkpoint_file(path, detail::calibration_metadata<M>("calibration"),
+                                       sections);
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 
@@ -92,13 +115,7 @@ result<calibration<M>> load_calibration(const std::string& path) LINNET_TRY {
   if (!bytes) return bytes.error();
   const auto file = detail::parse_sections(bytes->bytes(), path);
   if (!file) return file.error();
-  for (const detail::key_value& one : detail::calibration_metadata<M>()) {
-    const auto said = std::ranges::find(file->metadata, one.key, &detail::key_value::key);
-    const bool there = said != file->metadata.end();
-    if (!there || said->value != one.value)
-      return error{errc::mismatch, path, one.key, one.value,
-                   there ? detail::printable(said->value) : "nothing"};
-  }
+  if (auto fit = detail::check_calibration<M>(path, *file, "calibration"); !fit) return fit.error();
   std::vector<index> widths;
   M::visit([&](const parameter_path&,
                const tensor_info& info) { widths.push_back(info.stored() ? info.columns : 0); },
@@ -147,6 +164,54 @@ result<calibration<M>> load_calibration(const std::string& path) LINNET_TRY {
   }
   if (state.used() != std::ssize(rows)) return wrong("places", "one or more for each of the sums");
   return c;
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Saves what sensitivities() summed up, as save_calibration() does. Errors: errc::invalid for sums
+/// of nothing, errc::io, errc::out_of_memory.
+template <class M>
+result<void> save_sensitivities(const std::string& path,
+                                const gradient_statistics<M>& s) LINNET_TRY {
+  if (!detail::fits_metadata<true, M>()) return {};
+  if (!s.state().sums)
+    return error{errc::invalid, path, "sums", "what sensitivities() returns", "none"};
+  std::vector<section> sections;
+  detail::each_gradient_section(s.state(), [&](const char* name, auto values) {
+    sections.push_back({name, std::as_bytes(values)});
+  });
+  return detail::write_checkpoint_file(path, detail::calibration_metadata<M>("sensitivities"),
+                                       sections);
+}
+LINNET_OR_OUT_OF_MEMORY(path)
+
+/// Loads what save_sensitivities() wrote of this model, which sensitivities() goes on from. Errors:
+/// those of load_calibration().
+template <class M>
+result<gradient_statistics<M>> load_sensitivities(const std::string& path) LINNET_TRY {
+  if (!detail::fits_metadata<true, M>()) return error{};
+  const auto bytes = read_file(path);
+  if (!bytes) return bytes.error();
+  const auto file = detail::parse_sections(bytes->bytes(), path);
+  if (!file) return file.error();
+  if (auto fit = detail::check_calibration<M>(path, *file, "sensitivities"); !fit)
+    return fit.error();
+  gradient_statistics<M> made;
+  auto& state = made.state();
+  if (!state.open(file->find("squares") != nullptr)) return detail::out_of_memory(path);
+  std::size_t found = 0;
+  detail::each_gradient_section(state, [&](const char* name, auto values) {
+    const section* const from = file->find(name);
+    if (!from || from->bytes.size() != values.size_bytes()) return;
+    std::ranges::copy(from->bytes, std::as_writable_bytes(values).begin());
+    ++found;
+  });
+  if (found != file->sections.size() || found != (state.squares ? 6u : 5u))
+    return error{errc::malformed, path, "sections", "counters and sums of the tensors' sizes",
+                 "others"};
+  if (state.batches < 1 || state.samples < 1 || state.loss.tokens < 1 ||
+      !is_finite(state.loss.nats))
+    return error{errc::malformed, path, "counters", "some batches, samples and labels", "others"};
+  return made;
 }
 LINNET_OR_OUT_OF_MEMORY(path)
 

@@ -881,7 +881,7 @@ struct part_form {
 
 namespace form {
 template <linnet::storage::part Outer, linnet::storage::part P>
-struct part_of<linnet::detail::part_form<Outer>, P> {
+struct part_of<linnet::detail::part_form<Outer>, P, void> {
   using type = linnet::detail::part_form<P == linnet::storage::part::any ? Outer : P>;
 };
 }  // namespace form
@@ -1957,11 +1957,12 @@ class member_scores {
   explicit member_scores(aggregate how) : how_(how) {}
   void add(double score) {
     ++members_;
-    sum_ += how_ == aggregate::product ? std::log(score) : score;
+    none_ = none_ || !(score > 0);
+    sum_ += how_ != aggregate::product ? score : none_ ? 0 : std::log(score);
     largest_ = (std::max)(largest_, score);
   }
   double score() const {
-    if (how_ == aggregate::product && members_ > 0) return std::exp(sum_ / members_);
+    if (how_ == aggregate::product) return none_ ? 0 : std::exp(sum_ / (std::max)(1, members_));
     return how_ == aggregate::largest ? largest_ : sum_;
   }
 
@@ -1969,6 +1970,7 @@ class member_scores {
   aggregate how_;
   double sum_ = 0, largest_ = 0;
   int members_ = 0;
+  bool none_ = false;  ///< whether one of them is 0
 };
 
 /// Whether a tensor's numbers count in scores: norms, biases and tables of positions do not.
@@ -2334,6 +2336,91 @@ result<std::vector<unit_scores>> block_influence(const weights<M>& w, Batches&& 
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("block_influence")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Duplicates: neurons that nearly repeat another one's output go before those that do not.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of duplicates_first(), after Santacroce et al. 2023 (arXiv:2302.03773).
+struct uniqueness {
+  double cosine = 0.8;  ///< of two neurons' outputs over all tokens, either sign; above, one of
+                        ///< them is a duplicate
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("cosine", self.cosine, detail::between(0, 1));
+  }
+};
+
+namespace detail {
+
+/// Neurons whose output one that stays nearly repeats, the least important first.
+inline std::vector<index> duplicates_of(const std::vector<double>& scores, const double* moments,
+                                        double cosine) {
+  const index n = std::ssize(scores);
+  std::vector<index> order(scores.size()), found;
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<index>(i);
+  const auto score = [&](index i) { return scores[static_cast<std::size_t>(i)]; };
+  // Of equal ones the last goes first, as in narrow().
+  std::stable_sort(order.begin(), order.end(), [&](index a, index b) {
+    return score(a) < score(b) || (score(a) == score(b) && a > b);
+  });
+  std::vector<bool> gone(scores.size());
+  for (const index i : order)
+    for (index j = 0; j < n; ++j) {
+      if (j == i || gone[static_cast<std::size_t>(j)]) continue;
+      const double lengths = std::sqrt(moments[i * n + i] * moments[j * n + j]);
+      if (!(std::abs(moments[i * n + j]) > cosine * lengths)) continue;
+      gone[static_cast<std::size_t>(i)] = true;
+      found.push_back(i);
+      break;
+    }
+  return found;
+}
+
+}  // namespace detail
+
+/// Lowers the scores of neurons that nearly repeat the output of a more important one, below all
+/// others of their layer. `stats` are those of calibrate() on these weights, with moments. Errors:
+/// errc::invalid for options, for scores of other weights and for statistics without moments;
+/// errc::out_of_memory.
+template <class M, class T>
+result<importance<M>> duplicates_first(importance<M> scores, const weights<M, T>& w,
+                                       const calibration<M>& stats,
+                                       const uniqueness& how = {}) LINNET_TRY {
+  constexpr const char* name = "duplicates_first";
+  if (auto fit = detail::acceptable(name, "uniqueness", how); !fit) return fit.error();
+  if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
+  const detail::cut_map<T> map(w);
+  std::size_t next = 0;
+  for (const auto& set : map.sets()) {
+    if (set.place.empty() || set.whole) continue;
+    if (next == scores.units.size() || scores.units[next].place != set.place)
+      return error{errc::invalid, name, "importance.units",
+                   "scores of " + set.place + " in their place", "others"};
+    std::vector<double>& all = scores.units[next++].scores;
+    input_statistics x{};
+    index kinds = 0;  // of inputs: those of neurons are read once, channels of the stream often
+    for (const auto& side : set.readers) {
+      const input_statistics one = stats.of(side.ordinal);
+      if (one.rows == 0 || one.squares == x.squares) continue;
+      x = one;
+      ++kinds;
+    }
+    if (kinds != 1 || x.width != set.units || std::ssize(all) != set.units) continue;
+    if (auto fit = detail::check_moments(name, x); !fit) return fit.error();
+    const auto found = detail::duplicates_of(all, x.moments, how.cosine);
+    const double least = *std::min_element(all.begin(), all.end());
+    for (std::size_t i = 0; i < found.size(); ++i)
+      all[static_cast<std::size_t>(found[i])] =
+          least - (1 + std::abs(least)) * static_cast<double>(found.size() - i);
+  }
+  return scores;
+}
+LINNET_OR_OUT_OF_MEMORY("duplicates_first")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -3250,12 +3337,13 @@ struct owq {
 namespace detail {
 
 /// The grid with the least sum of |error|^2.4 among those of 1/steps, 2/steps, ... of the range.
-/// Where there are zero points, each is tried. Grids of ggml are those of rounding to nearest.
+/// Where there are zero points, each is tried. Grids of ggml, and those whose scales are not any
+/// numbers, are those of rounding to nearest.
 template <class S>
 code_grid<S> fit_truncated(index n, const double* w, index steps) {
   using grid = code_grid<S>;
   grid best = grid::fit(n, w);
-  if constexpr (S::ggml) return best;
+  if constexpr (S::ggml || S::fixed_scales) return best;
   double low = 0, high = 0;
   for (index j = 0; j < n; ++j) {
     low = (std::min)(low, w[j]);
@@ -3707,6 +3795,26 @@ struct gradient_sums {
   double mean_square(index i) const { return squares[i] / static_cast<double>(samples); }
 };
 
+namespace detail {
+
+/// Sums of gradients as they are gathered.
+template <class M>
+struct gradient_state {
+  std::optional<gradients<M, double>> sums{}, squares{};
+  index batches = 0, samples = 0;
+  loss_sum loss{};
+
+  /// Takes memory, all zero; false where there is none.
+  bool open(bool with_squares) {
+    sums.emplace();
+    if (with_squares) squares.emplace();
+    return valid();
+  }
+  bool valid() const { return sums && sums->valid() && (!squares || squares->valid()); }
+};
+
+}  // namespace detail
+
 /// Sums of gradients of model `M` on some text, made by sensitivities(). Movable.
 template <class M>
 class gradient_statistics {
@@ -3720,35 +3828,32 @@ class gradient_statistics {
   /// The sums of tensor number `ordinal` of M::visit(); `samples` is 0 where nothing was read.
   gradient_sums of(index ordinal) const {
     gradient_sums found;
-    if (!sums_) return found;
+    if (!state_.sums) return found;
     index i = 0;
-    sums_->visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-      if (i++ == ordinal) found = {samples_, info.size(), leaf, nullptr};
+    state_.sums->visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      if (i++ == ordinal) found = {state_.samples, info.size(), leaf, nullptr};
     });
     i = 0;
-    if (squares_)
-      squares_->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if (state_.squares)
+      state_.squares->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
         if (i++ == ordinal) found.squares = leaf;
       });
     return found;
   }
 
   /// Batches that were read.
-  index batches() const { return batches_; }
+  index batches() const { return state_.batches; }
   /// Samples that were summed: sequences or batches.
-  index samples() const { return samples_; }
+  index samples() const { return state_.samples; }
   /// Their loss: summed nats and labels.
-  loss_sum loss() const { return loss_; }
+  loss_sum loss() const { return state_.loss; }
+  /// The sums as they are gathered, kept in files and resumed.
+  detail::gradient_state<M>& state() { return state_; }
+  /// @copydoc state()
+  const detail::gradient_state<M>& state() const { return state_; }
 
  private:
-  template <class Model, class T, class Batches>
-  friend result<gradient_statistics<Model>> sensitivities(const weights<Model, T>&, Batches&&,
-                                                          const limits&, const sensitivity_options&,
-                                                          gradient_statistics<Model>);
-
-  std::optional<gradients<M, double>> sums_, squares_;
-  index batches_ = 0, samples_ = 0;
-  loss_sum loss_;
+  detail::gradient_state<M> state_;
 };
 
 /// Bytes that sensitivities() allocates, but for a few names: the sums, and a trainer's panels,
@@ -3778,16 +3883,13 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
   if (auto fit = detail::acceptable<M>(where, l, needed); !fit) return fit.error();
   if (auto fit = detail::acceptable(where, "sensitivity_options", how); !fit) return fit.error();
   if (auto fit = check_finite(w, where); !fit) return fit.error();
-  if (from.sums_ && from.squares_.has_value() != how.squares)
+  if (from.state().sums && from.state().squares.has_value() != how.squares)
     return error{errc::invalid, where, "sensitivity_options.squares",
                  "that of the sums to go on from", how.squares ? "true" : "false"};
   gradient_statistics<M> made = std::move(from);
-  if (!made.sums_) {
-    made.sums_.emplace();
-    if (how.squares) made.squares_.emplace();
-  }
+  detail::gradient_state<M>& to = made.state();
   detail::gradient_pass<M, T> pass(w, l);
-  if (!pass.valid() || !made.sums_->valid() || (made.squares_ && !made.squares_->valid()))
+  if (!pass.valid() || !(to.sums ? to.valid() : to.open(how.squares)))
     return detail::out_of_memory(where, needed);
 
   const auto fold = [&](auto* squares) {
@@ -3805,14 +3907,14 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
       if (squares)
         M::visit([&](const parameter_path&, const tensor_info& info, auto& g, auto& sum,
                      auto& square) { add(info, g, sum, square); },
-                 parameter_path{}, pass.gradient().tree(), made.sums_->tree(), squares->tree());
+                 parameter_path{}, pass.gradient().tree(), to.sums->tree(), squares->tree());
       else
         M::visit([&](const parameter_path&, const tensor_info& info, auto& g,
                      auto& sum) { add(info, g, sum, nullptr); },
-                 parameter_path{}, pass.gradient().tree(), made.sums_->tree());
+                 parameter_path{}, pass.gradient().tree(), to.sums->tree());
     });
   };
-  index& i = made.batches_;
+  index& i = to.batches;
   for (; i < how.batches; ++i) {
     const typename M::batch b = batches(i);
     if (b.batch == 0) break;
@@ -3823,16 +3925,16 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
       if (!is_finite(loss.nats))
         return error{errc::invalid, where, "the loss of batch " + std::to_string(i),
                      "a finite number", "another"};
-      fold(made.squares_ ? &*made.squares_ : nullptr);
-      made.loss_.nats += loss.nats;
-      made.loss_.tokens += loss.tokens;
-      ++made.samples_;
+      fold(to.squares ? &*to.squares : nullptr);
+      to.loss.nats += loss.nats;
+      to.loss.tokens += loss.tokens;
+      ++to.samples;
     }
   }
-  if (made.loss_.tokens == 0)
+  if (to.loss.tokens == 0)
     return error{errc::invalid, where, "batches", "at least one with labels", "none"};
   std::string unfit;
-  const auto& last = made.squares_ ? *made.squares_ : *made.sums_;  // a square overflows first
+  const auto& last = to.squares ? *to.squares : *to.sums;  // a square overflows first
   last.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
     if (unfit.empty() &&
         !std::all_of(leaf, leaf + info.size(), [](double x) { return is_finite(x); }))
@@ -5218,7 +5320,7 @@ result<weights<quantized<M, S, A>>> train_in_blocks(const weights<M>& w, Batches
     trial.pass();
     ++number;
   }
-  return if_held<S>(std::move(rounded));
+  return if_held<S>(std::move(rounded), "quantize");
 }
 LINNET_OR_OUT_OF_MEMORY("quantize")
 
@@ -5370,9 +5472,11 @@ constexpr void place(arena& memory, const tensor_info& info, range_leaf<S>& leaf
 }  // namespace detail
 
 namespace form {
-template <class S, linnet::storage::part P>
-struct part_of<linnet::detail::range_form<S>, P> {
-  using type = linnet::detail::range_form<linnet::storage::at<S, P>>;
+template <class S>
+struct stored<linnet::detail::range_form<S>> {
+  using storage = S;
+  template <class Other>
+  using with = linnet::detail::range_form<Other>;
 };
 }  // namespace form
 

@@ -2213,6 +2213,8 @@ struct grouped_panel {
   const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
 };
 
+/// Words of a block of codes in a row of a matrix with a mask: a register, or several.
+inline constexpr int mask_words = 16;
 /// Rows of `k` inputs for the numbers [first, last) that a panel keeps of each few of them.
 struct kept_rows {
   index first, last, k;
@@ -4064,7 +4066,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+static constexpr index most_kept_rows = wide ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -4122,6 +4124,115 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
       }
     }
   }
+}
+
+/// @file
+/// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
+/// included inside a struct by simd/levels.hpp.
+
+/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
+/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+template <code C, code_offset Offset>
+LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
+                                       const float* scales, const float* zeros, float origin,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
+  index end = 0;
+  vec<float> scale = {}, zero = vec<float>{} + origin;
+  LINNET_UNROLL
+  for (int i = 0; i < per_word; ++i) {
+    LINNET_UNROLL
+    for (int at = 0; at < mask_words; at += lanes<float>) {
+      words u;
+      __builtin_memcpy(&u, from + at, sizeof u);
+      vec<float> x = decode<C>(u, i);
+      const index c = first + i * mask_words + at;
+      if (scales && c >= end) {
+        if (group % lanes<float> == 0) {
+          const index g = group && c < group * groups ? c / group : groups - 1;
+          scale = vec<float>{} + scales[g];
+          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+          end = group ? (g + 1) * group : first + n;
+        } else {  // a vector has numbers of several groups
+          float some[2][lanes<float>];
+          for (int l = 0; l < lanes<float>; ++l) {
+            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+            some[0][l] = scales[g];
+            some[1][l] = zeros ? zeros[g] : origin;
+          }
+          scale = load(some[0]);
+          zero = load(some[1]);
+        }
+      }
+      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+      if (scales) x = x * scale;
+      if constexpr (Offset == code_offset::minimum) x = x + zero;
+      store(out + i * mask_words + at, x);
+    }
+  }
+}
+
+#if defined(LINNET_EXPAND)
+/// The numbers from `p` on in the lanes of a mask, zeros in the others.
+LINNET_TARGET static inline vec<float> spread(word mask, const float* p) {
+  vec<float> x = load(p);
+  LINNET_KEEP(x);  // from memory some processors take 20 times as long
+  return LINNET_EXPAND(mask, x);
+}
+#endif
+
+/// Adds the products of `R` rows of `n` inputs with `J` rows of weights to sums[r][j], rows of 32.
+/// Weights are the numbers that they keep at the inputs of their masks. `numbers` move on by as
+/// many. Up to 16 beyond are read.
+template <int R, int J>
+LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const word* const* masks,
+                                      const float** numbers, float* sums) {
+  const float* from[std::size_t{J}];
+  LINNET_UNROLL
+  for (int j = 0; j < J; ++j) from[j] = numbers[j];
+#if defined(LINNET_EXPAND)
+  constexpr word low = (word{1} << lanes<float> % 32) - 1;
+  vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
+  index i = 0;
+  for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int h = 0; h < 32; h += lanes<float>) {
+      vec<float> y[std::size_t{J}];
+      LINNET_UNROLL
+      for (int j = 0; j < J; ++j) {
+        const word mask = masks[j][i / 32];
+        y[j] = spread(mask >> h & low, from[j] + __builtin_popcount(mask & ((word{1} << h) - 1)));
+      }
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const vec<float> input = load(x + r * row + i + h);
+        LINNET_UNROLL
+        for (int j = 0; j < J; ++j) acc[r][j] += input * y[j];
+      }
+    }
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+  }
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+    for (int j = 0; j < J; ++j) {
+      const word here = masks[j][i / 32] >> h & low;
+      const vec<float> y = spread(here, from[j]);
+      from[j] += __builtin_popcount(here);
+      for (int r = 0; r < R; ++r)
+        acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
+    }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+#else
+  for (int j = 0; j < J; ++j) {
+    float acc[std::size_t{R}] = {};
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1, ++from[j])
+        for (int r = 0; r < R; ++r) acc[r] += x[r * row + i + __builtin_ctz(bits)] * *from[j];
+    for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
+  }
+#endif
+  for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
 /// @file
@@ -6023,7 +6134,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+static constexpr index most_kept_rows = wide ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -6081,6 +6192,115 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
       }
     }
   }
+}
+
+/// @file
+/// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
+/// included inside a struct by simd/levels.hpp.
+
+/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
+/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+template <code C, code_offset Offset>
+LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
+                                       const float* scales, const float* zeros, float origin,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
+  index end = 0;
+  vec<float> scale = {}, zero = vec<float>{} + origin;
+  LINNET_UNROLL
+  for (int i = 0; i < per_word; ++i) {
+    LINNET_UNROLL
+    for (int at = 0; at < mask_words; at += lanes<float>) {
+      words u;
+      __builtin_memcpy(&u, from + at, sizeof u);
+      vec<float> x = decode<C>(u, i);
+      const index c = first + i * mask_words + at;
+      if (scales && c >= end) {
+        if (group % lanes<float> == 0) {
+          const index g = group && c < group * groups ? c / group : groups - 1;
+          scale = vec<float>{} + scales[g];
+          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+          end = group ? (g + 1) * group : first + n;
+        } else {  // a vector has numbers of several groups
+          float some[2][lanes<float>];
+          for (int l = 0; l < lanes<float>; ++l) {
+            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+            some[0][l] = scales[g];
+            some[1][l] = zeros ? zeros[g] : origin;
+          }
+          scale = load(some[0]);
+          zero = load(some[1]);
+        }
+      }
+      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+      if (scales) x = x * scale;
+      if constexpr (Offset == code_offset::minimum) x = x + zero;
+      store(out + i * mask_words + at, x);
+    }
+  }
+}
+
+#if defined(LINNET_EXPAND)
+/// The numbers from `p` on in the lanes of a mask, zeros in the others.
+LINNET_TARGET static inline vec<float> spread(word mask, const float* p) {
+  vec<float> x = load(p);
+  LINNET_KEEP(x);  // from memory some processors take 20 times as long
+  return LINNET_EXPAND(mask, x);
+}
+#endif
+
+/// Adds the products of `R` rows of `n` inputs with `J` rows of weights to sums[r][j], rows of 32.
+/// Weights are the numbers that they keep at the inputs of their masks. `numbers` move on by as
+/// many. Up to 16 beyond are read.
+template <int R, int J>
+LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const word* const* masks,
+                                      const float** numbers, float* sums) {
+  const float* from[std::size_t{J}];
+  LINNET_UNROLL
+  for (int j = 0; j < J; ++j) from[j] = numbers[j];
+#if defined(LINNET_EXPAND)
+  constexpr word low = (word{1} << lanes<float> % 32) - 1;
+  vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
+  index i = 0;
+  for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int h = 0; h < 32; h += lanes<float>) {
+      vec<float> y[std::size_t{J}];
+      LINNET_UNROLL
+      for (int j = 0; j < J; ++j) {
+        const word mask = masks[j][i / 32];
+        y[j] = spread(mask >> h & low, from[j] + __builtin_popcount(mask & ((word{1} << h) - 1)));
+      }
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const vec<float> input = load(x + r * row + i + h);
+        LINNET_UNROLL
+        for (int j = 0; j < J; ++j) acc[r][j] += input * y[j];
+      }
+    }
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+  }
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+    for (int j = 0; j < J; ++j) {
+      const word here = masks[j][i / 32] >> h & low;
+      const vec<float> y = spread(here, from[j]);
+      from[j] += __builtin_popcount(here);
+      for (int r = 0; r < R; ++r)
+        acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
+    }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+#else
+  for (int j = 0; j < J; ++j) {
+    float acc[std::size_t{R}] = {};
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1, ++from[j])
+        for (int r = 0; r < R; ++r) acc[r] += x[r * row + i + __builtin_ctz(bits)] * *from[j];
+    for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
+  }
+#endif
+  for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
 /// @file
@@ -6193,6 +6413,9 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
       static_cast<__mmask16>(-1),                                                    \
       _mm512_maskz_broadcast_f32x4(static_cast<__mmask16>(-1), _mm_loadu_ps(table)), \
       reinterpret_cast<__m512i>(i)))
+#define LINNET_EXPAND(bits, x)  \
+  reinterpret_cast<vec<float>>( \
+      _mm512_maskz_expand_ps(static_cast<__mmask16>(bits), reinterpret_cast<__m512>(x)))
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
@@ -7991,7 +8214,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+static constexpr index most_kept_rows = wide ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -8049,6 +8272,115 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
       }
     }
   }
+}
+
+/// @file
+/// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
+/// included inside a struct by simd/levels.hpp.
+
+/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
+/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+template <code C, code_offset Offset>
+LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
+                                       const float* scales, const float* zeros, float origin,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
+  index end = 0;
+  vec<float> scale = {}, zero = vec<float>{} + origin;
+  LINNET_UNROLL
+  for (int i = 0; i < per_word; ++i) {
+    LINNET_UNROLL
+    for (int at = 0; at < mask_words; at += lanes<float>) {
+      words u;
+      __builtin_memcpy(&u, from + at, sizeof u);
+      vec<float> x = decode<C>(u, i);
+      const index c = first + i * mask_words + at;
+      if (scales && c >= end) {
+        if (group % lanes<float> == 0) {
+          const index g = group && c < group * groups ? c / group : groups - 1;
+          scale = vec<float>{} + scales[g];
+          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+          end = group ? (g + 1) * group : first + n;
+        } else {  // a vector has numbers of several groups
+          float some[2][lanes<float>];
+          for (int l = 0; l < lanes<float>; ++l) {
+            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+            some[0][l] = scales[g];
+            some[1][l] = zeros ? zeros[g] : origin;
+          }
+          scale = load(some[0]);
+          zero = load(some[1]);
+        }
+      }
+      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+      if (scales) x = x * scale;
+      if constexpr (Offset == code_offset::minimum) x = x + zero;
+      store(out + i * mask_words + at, x);
+    }
+  }
+}
+
+#if defined(LINNET_EXPAND)
+/// The numbers from `p` on in the lanes of a mask, zeros in the others.
+LINNET_TARGET static inline vec<float> spread(word mask, const float* p) {
+  vec<float> x = load(p);
+  LINNET_KEEP(x);  // from memory some processors take 20 times as long
+  return LINNET_EXPAND(mask, x);
+}
+#endif
+
+/// Adds the products of `R` rows of `n` inputs with `J` rows of weights to sums[r][j], rows of 32.
+/// Weights are the numbers that they keep at the inputs of their masks. `numbers` move on by as
+/// many. Up to 16 beyond are read.
+template <int R, int J>
+LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const word* const* masks,
+                                      const float** numbers, float* sums) {
+  const float* from[std::size_t{J}];
+  LINNET_UNROLL
+  for (int j = 0; j < J; ++j) from[j] = numbers[j];
+#if defined(LINNET_EXPAND)
+  constexpr word low = (word{1} << lanes<float> % 32) - 1;
+  vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
+  index i = 0;
+  for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int h = 0; h < 32; h += lanes<float>) {
+      vec<float> y[std::size_t{J}];
+      LINNET_UNROLL
+      for (int j = 0; j < J; ++j) {
+        const word mask = masks[j][i / 32];
+        y[j] = spread(mask >> h & low, from[j] + __builtin_popcount(mask & ((word{1} << h) - 1)));
+      }
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const vec<float> input = load(x + r * row + i + h);
+        LINNET_UNROLL
+        for (int j = 0; j < J; ++j) acc[r][j] += input * y[j];
+      }
+    }
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+  }
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+    for (int j = 0; j < J; ++j) {
+      const word here = masks[j][i / 32] >> h & low;
+      const vec<float> y = spread(here, from[j]);
+      from[j] += __builtin_popcount(here);
+      for (int r = 0; r < R; ++r)
+        acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
+    }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+#else
+  for (int j = 0; j < J; ++j) {
+    float acc[std::size_t{R}] = {};
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1, ++from[j])
+        for (int r = 0; r < R; ++r) acc[r] += x[r * row + i + __builtin_ctz(bits)] * *from[j];
+    for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
+  }
+#endif
+  for (int j = 0; j < J; ++j) numbers[j] = from[j];
 }
 
 /// @file
@@ -8931,6 +9263,7 @@ LINNET_TARGET static void multiply_groups(index M, index columns, const grouped_
 #undef LINNET_LOOK_UP
 #undef LINNET_LOOK_UP_8
 #undef LINNET_LOOK_UP_4
+#undef LINNET_EXPAND
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES
@@ -9176,6 +9509,7 @@ struct execution {
   void* converted = nullptr;
   const input_tap* tap = nullptr;     ///< is shown what products read, or null
   const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
+  const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -9879,6 +10213,14 @@ LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
+/// 2^exponent, a normal number.
+inline double power_of_two(int exponent) {
+  const std::uint64_t bits = static_cast<std::uint64_t>(exponent + 1023) << 52;
+  double x = 0;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 /// Which codes of a small float are no numbers.
 enum class specials {
   ieee,  ///< those with the largest exponent: infinities and NaN
@@ -9915,7 +10257,7 @@ struct small_float : coded<Value, Code> {
     if (magnitude == not_finite) return static_cast<value>(sign | (saturates ? largest : infinity));
     // The exponent of the last place that the code has, no lower than a subnormal's.
     const int exponent = (std::max)(static_cast<int>(magnitude >> 52) - 1023, 1 - bias);
-    const double steps = std::nearbyint(std::ldexp(std::abs(x), Fraction - exponent));
+    const double steps = std::nearbyint(std::abs(x) * power_of_two(Fraction - exponent));
     // Steps beyond the fraction carry into the exponent by themselves.
     const double code = steps + static_cast<double>(exponent + bias - 1) * (1 << Fraction);
     const bool fits = code <= static_cast<double>(largest);
@@ -9946,8 +10288,9 @@ struct small_float : coded<Value, Code> {
       __builtin_memcpy(&special, &wide, sizeof special);
       return special;
     }
-    return sign * (exponent ? std::ldexp((1 << Fraction) + fraction, exponent - bias - Fraction)
-                            : std::ldexp(fraction, 1 - bias - Fraction));
+    return sign * (exponent
+                       ? ((1 << Fraction) + fraction) * power_of_two(exponent - bias - Fraction)
+                       : fraction * power_of_two(1 - bias - Fraction));
   }
 };
 /// bfloat16: the upper half of a float; range of float, 8 bits of precision.
@@ -11118,124 +11461,13 @@ struct int8 : int8_per<granularity::row> {};
 }  // namespace storage
 
 LINNET_NAMESPACE_END
+<<<<<<< HEAD
+=======
 /// @file
-/// Storage in 4-bit codes of normal quantiles.
+/// Sparse storage with numbers anywhere in a row: a bit for each input says where.
 
-/// @file
-/// Scales of codes that are themselves rounded: a second level of codes and scales.
+#include <functional>
 
-LINNET_NAMESPACE_BEGIN
-
-namespace storage {
-
-/// Double quantization (Dettmers et al. 2023, QLoRA): scale = mean + step * code. The mean is that
-/// of a matrix, codes have 8 bits, and `Block` of them in the order of rows share a step.
-template <index Block>
-struct mean_levels {
-  static constexpr index block_rows = 0;  ///< rows whose scales are rounded together; 0 for all
-  static constexpr index steps(index rows, index groups) {
-    return (rows * groups + Block - 1) / Block;
-  }
-  static constexpr index bytes(index rows, index groups) {
-    return rows * groups + 4 * steps(rows, groups) + 4;
-  }
-  /// A scale. The product is exact, so it is the same number everywhere.
-  static float number(float mean, float step, std::int8_t code) {
-    return static_cast<float>(static_cast<double>(mean) +
-                              static_cast<double>(step) * static_cast<double>(code));
-  }
-
-  struct canonical {
-    std::int8_t* codes = nullptr;  ///< [rows, groups]
-    float* step = nullptr;         ///< [steps]
-    float* mean = nullptr;         ///< [1]
-
-    /// Calls f(suffix, pointer, rows, columns) for each array.
-    template <class F>
-    constexpr void visit(index rows, index groups, F&& f) {
-      f(".scale_codes", codes, rows, groups);
-      f(".scale_steps", step, index{1}, steps(rows, groups));
-      f(".scale_mean", mean, index{1}, index{1});
-    }
-    /// Rounds scales[rows, groups], in place.
-    void seal(index rows, index groups, float* scales, float* zeros) const {
-      const index count = rows * groups;
-      double sum = 0;
-      for (index i = 0; i < count; ++i) sum += static_cast<double>(scales[i]);
-      *mean = static_cast<float>(sum / static_cast<double>(count));
-      for (index b = 0; b < steps(rows, groups); ++b) {
-        const index first = b * Block, last = (std::min)(count, first + Block);
-        double most = 0;
-        for (index i = first; i < last; ++i)
-          most = (std::max)(most,
-                            std::abs(static_cast<double>(scales[i]) - static_cast<double>(*mean)));
-        step[b] = static_cast<float>(most / 127);
-        for (index i = first; i < last; ++i) {
-          const double x = static_cast<double>(scales[i]) - static_cast<double>(*mean);
-          auto code = static_cast<std::int8_t>(
-              step[b] > 0 ? nearest_whole(x / static_cast<double>(step[b]), -127, 127) : 0);
-          while (code < 127 && !(number(*mean, step[b], code) > 0)) ++code;  // none is 0 or less
-          codes[i] = code;
-        }
-      }
-      open(rows, groups, scales, zeros);
-    }
-    /// The scales that the codes stand for.
-    void open(index rows, index groups, float* scales, float*) const {
-      for (index i = 0; i < rows * groups; ++i)
-        scales[i] = number(*mean, step[i / Block], codes[i]);
-    }
-  };
-};
-
-}  // namespace storage
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace storage {
-
-/// 4-bit codes of normal quantiles with one scale for each `Group` inputs of a row (Dettmers et al.
-/// 2023). Where `Group` is 0 a row has one scale. Two codes share a byte, the first in the low
-/// half.
-template <index Group>
-struct nf4_per : coded<std::uint8_t, simd::code::nf4> {
-  static_assert(Group >= 0 && Group % 8 == 0,
-                "linnet::storage::nf4_per: groups are a multiple of 8 inputs; 0 is a whole row");
-  using value = std::uint8_t;
-  static constexpr const char* name = "nf4";
-  static constexpr bool scaled = true;
-  static constexpr index group = Group;
-  static constexpr double largest = 1;
-  /// The nearest of the 16 values; that of 0 for a NaN.
-  static value encode(double x) {
-    if (!is_finite(x)) return static_cast<value>(is_nan(x) ? 7 : x > 0 ? 15 : 0);
-    int best = 0;
-    for (int i = 1; i < 16; ++i)
-      if (std::abs(x - decode(static_cast<value>(i))) <
-          std::abs(x - decode(static_cast<value>(best))))
-        best = i;
-    return static_cast<value>(best);
-  }
-  static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
-};
-/// 4-bit codes of normal quantiles, one scale for each 64 inputs of a row.
-struct nf4 : nf4_per<64> {};
-/// 4-bit codes of normal quantiles whose scales are rounded to 8 bits: double quantization. Blocks
-/// of 256 scales share a step, and all of a matrix share their mean.
-template <index Group>
-struct nf4_double_per : nf4_per<Group> {
-  static_assert(Group > 0, "linnet::storage::nf4_double_per: scales are those of groups, not rows");
-  static constexpr const char* name = "nf4_double";
-  using levels = mean_levels<256>;
-};
-/// Double quantization with one scale for each 64 inputs of a row, as QLoRA has it.
-struct nf4_double : nf4_double_per<64> {};
-
-}  // namespace storage
-
-LINNET_NAMESPACE_END
 /// @file
 /// Storage without most of the zeros: the numbers that are kept, and where each stands.
 
@@ -11436,6 +11668,224 @@ struct n_of_m_name {
 /// nothing. Each number has its place in its group beside it, in 2 to 4 bits.
 template <class S, index N, index M>
 using n_of_m = sparse<S, inputs_of_groups<N, M>, n_of_m_name<N, M>>;
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// `Percent` of the inputs of each row are kept, rounded up, anywhere in the row.
+template <index Percent>
+struct inputs_by_mask {
+  static_assert(Percent > 0 && Percent < 100,
+                "linnet::storage::bit_mask: from 1 to 99 percent of the inputs of a row are kept");
+  static constexpr bool by_rows = true;  ///< see is_masked
+  /// Numbers that a row of so many inputs keeps.
+  static constexpr index kept(index columns) { return (columns * Percent + 99) / 100; }
+  static constexpr index row_bytes(index columns) { return (columns + 7) / 8; }
+  static constexpr index bytes(index rows, index columns) { return rows * row_bytes(columns); }
+  /// Nonzero numbers of a row that find no place.
+  template <class T>
+  static index dropped(index columns, const T* row) {
+    const index nonzero = columns - std::count(row, row + columns, T(0));
+    return (std::max)(index{0}, nonzero - kept(columns));
+  }
+
+  struct canonical {
+    std::uint8_t* mask = nullptr;  ///< [rows, row_bytes]: bit j, the lowest first, is input j's
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".mask", mask, rows, row_bytes(columns));
+    }
+    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
+    /// at input j.
+    template <class T, class F>
+    void choose(index r, index columns, const T* row, double* sizes, F&& put) const {
+      std::uint8_t* const bits = mask + r * row_bytes(columns);
+      std::fill_n(bits, row_bytes(columns), std::uint8_t{0});
+      for (index j = 0; j < columns; ++j) sizes[j] = kept_size(row[j]);
+      double* const last = sizes + kept(columns) - 1;
+      std::nth_element(sizes, last, sizes + columns, std::greater<double>{});
+      const double least = *last;
+      index equal = std::count(sizes, last + 1, least);  // of those that are as large as the least
+      for (index j = 0, c = 0; j < columns; ++j) {
+        const double size = kept_size(row[j]);
+        if (!(size > least) && !(size >= least && equal-- > 0)) continue;
+        bits[j / 8] = static_cast<std::uint8_t>(bits[j / 8] | 1u << j % 8);
+        put(c++, j);
+      }
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      const std::uint8_t* const bits = mask + r * row_bytes(columns);
+      const auto below = static_cast<std::uint8_t>(bits[j / 8] & ((1u << j % 8) - 1));
+      if (!(bits[j / 8] >> j % 8 & 1)) return -1;
+      index c = std::popcount(below);
+      for (index i = 0; i < j / 8; ++i) c += std::popcount(bits[i]);
+      return c;
+    }
+  };
+  /// Whether `data` are the masks of a matrix: as many bits in each row as it keeps, all at inputs.
+  static bool fits(index rows, index columns, const std::uint8_t* data) {
+    for (index r = 0; r < rows; ++r, data += row_bytes(columns)) {
+      index count = 0;
+      for (index i = 0; i < row_bytes(columns); ++i) count += std::popcount(data[i]);
+      if (count != kept(columns)) return false;
+      if (columns % 8 && data[columns / 8] >> columns % 8) return false;
+    }
+    return true;
+  }
+};
+
+/// The name of storage::bit_mask in files and errors: int4_mask_50.
+template <index Percent>
+struct bit_mask_name {
+  template <class S>
+  static constexpr auto of() {
+    static_assert(std::is_same_v<typename S::levels, no_levels>,
+                  "linnet::storage::bit_mask: scales of what is kept are numbers, not codes");
+    if constexpr (S::per_word > 1)
+      static_assert(simd::spare_bits(S::code) == 0,
+                    "linnet::storage::bit_mask: what is kept has 2, 4, 8, 16 or 32 bits");
+    return joined_name({S::name, "_mask_", Percent});
+  }
+};
+
+/// Storage `S` of `Percent` of the inputs of each row, anywhere, for weights that are pruned
+/// without a pattern. Rounding keeps the largest magnitudes of a row; rows with fewer numbers keep
+/// zeros. A bit for each input says which have numbers.
+template <class S, index Percent>
+using bit_mask = sparse<S, inputs_by_mask<Percent>, bit_mask_name<Percent>>;
+
+}  // namespace storage
+
+/// Whether storage `S` keeps numbers anywhere in a row, so that products go through them by rows.
+template <class S>
+inline constexpr bool is_masked = requires {
+  S::pattern::by_rows;
+};
+
+LINNET_NAMESPACE_END
+>>>>>>> sparse
+/// @file
+/// Storage in 4-bit codes of normal quantiles.
+
+/// @file
+/// Scales of codes that are themselves rounded: a second level of codes and scales.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Double quantization (Dettmers et al. 2023, QLoRA): scale = mean + step * code. The mean is that
+/// of a matrix, codes have 8 bits, and `Block` of them in the order of rows share a step.
+template <index Block>
+struct mean_levels {
+  static constexpr index block_rows = 0;  ///< rows whose scales are rounded together; 0 for all
+  static constexpr index steps(index rows, index groups) {
+    return (rows * groups + Block - 1) / Block;
+  }
+  static constexpr index bytes(index rows, index groups) {
+    return rows * groups + 4 * steps(rows, groups) + 4;
+  }
+  /// A scale. The product is exact, so it is the same number everywhere.
+  static float number(float mean, float step, std::int8_t code) {
+    return static_cast<float>(static_cast<double>(mean) +
+                              static_cast<double>(step) * static_cast<double>(code));
+  }
+
+  struct canonical {
+    std::int8_t* codes = nullptr;  ///< [rows, groups]
+    float* step = nullptr;         ///< [steps]
+    float* mean = nullptr;         ///< [1]
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index groups, F&& f) {
+      f(".scale_codes", codes, rows, groups);
+      f(".scale_steps", step, index{1}, steps(rows, groups));
+      f(".scale_mean", mean, index{1}, index{1});
+    }
+    /// Rounds scales[rows, groups], in place.
+    void seal(index rows, index groups, float* scales, float* zeros) const {
+      const index count = rows * groups;
+      double sum = 0;
+      for (index i = 0; i < count; ++i) sum += static_cast<double>(scales[i]);
+      *mean = static_cast<float>(sum / static_cast<double>(count));
+      for (index b = 0; b < steps(rows, groups); ++b) {
+        const index first = b * Block, last = (std::min)(count, first + Block);
+        double most = 0;
+        for (index i = first; i < last; ++i)
+          most = (std::max)(most,
+                            std::abs(static_cast<double>(scales[i]) - static_cast<double>(*mean)));
+        step[b] = static_cast<float>(most / 127);
+        for (index i = first; i < last; ++i) {
+          const double x = static_cast<double>(scales[i]) - static_cast<double>(*mean);
+          auto code = static_cast<std::int8_t>(
+              step[b] > 0 ? nearest_whole(x / static_cast<double>(step[b]), -127, 127) : 0);
+          while (code < 127 && !(number(*mean, step[b], code) > 0)) ++code;  // none is 0 or less
+          codes[i] = code;
+        }
+      }
+      open(rows, groups, scales, zeros);
+    }
+    /// The scales that the codes stand for.
+    void open(index rows, index groups, float* scales, float*) const {
+      for (index i = 0; i < rows * groups; ++i)
+        scales[i] = number(*mean, step[i / Block], codes[i]);
+    }
+  };
+};
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// 4-bit codes of normal quantiles with one scale for each `Group` inputs of a row (Dettmers et al.
+/// 2023). Where `Group` is 0 a row has one scale. Two codes share a byte, the first in the low
+/// half.
+template <index Group>
+struct nf4_per : coded<std::uint8_t, simd::code::nf4> {
+  static_assert(Group >= 0 && Group % 8 == 0,
+                "linnet::storage::nf4_per: groups are a multiple of 8 inputs; 0 is a whole row");
+  using value = std::uint8_t;
+  static constexpr const char* name = "nf4";
+  static constexpr bool scaled = true;
+  static constexpr index group = Group;
+  static constexpr double largest = 1;
+  /// The nearest of the 16 values; that of 0 for a NaN.
+  static value encode(double x) {
+    if (!is_finite(x)) return static_cast<value>(is_nan(x) ? 7 : x > 0 ? 15 : 0);
+    int best = 0;
+    for (int i = 1; i < 16; ++i)
+      if (std::abs(x - decode(static_cast<value>(i))) <
+          std::abs(x - decode(static_cast<value>(best))))
+        best = i;
+    return static_cast<value>(best);
+  }
+  static double decode(value x) { return static_cast<double>(simd::nf4_values[x & 15]); }
+};
+/// 4-bit codes of normal quantiles, one scale for each 64 inputs of a row.
+struct nf4 : nf4_per<64> {};
+/// 4-bit codes of normal quantiles whose scales are rounded to 8 bits: double quantization. Blocks
+/// of 256 scales share a step, and all of a matrix share their mean.
+template <index Group>
+struct nf4_double_per : nf4_per<Group> {
+  static_assert(Group > 0, "linnet::storage::nf4_double_per: scales are those of groups, not rows");
+  static constexpr const char* name = "nf4_double";
+  using levels = mean_levels<256>;
+};
+/// Double quantization with one scale for each 64 inputs of a row, as QLoRA has it.
+struct nf4_double : nf4_double_per<64> {};
 
 }  // namespace storage
 
@@ -12205,7 +12655,7 @@ inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::
 /// How many rows of inputs are multiplied with the codes themselves.
 struct summed_rows {
   index together = 1;  ///< at a time, at most
-  index most = 1;      ///< more are multiplied with decoded weights
+  index most = 1;      ///< more are multiplied with decoded weights; 0 for any number
 };
 template <class Kernels, class S>
 inline constexpr summed_rows rows_summed{};
@@ -12449,7 +12899,7 @@ constexpr index row_words(index k) {
   return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
 }
 
-/// Scratch bytes for that: the numbers, then the codes of each row.
+/// Scratch bytes for inputs that are read back: the numbers, then the codes of each row.
 template <class S>
 constexpr index faked_bytes(index rows, index in, index threads) {
   const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
@@ -12510,8 +12960,10 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
   converted_rows to{{words, width, 1}};
   to.scales = reinterpret_cast<float*>(words + m * width);
   to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
-  to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
-  to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
+  if constexpr (keeps_outliers<S>()) {
+    to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
+    to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
+  }
   const auto row = [&](index i) {
     simd::dispatch(on.level, [&](auto kernels) {
       using K = decltype(kernels);
@@ -12596,6 +13048,9 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
 
 LINNET_NAMESPACE_END
 /// @file
+/// Matrices with numbers anywhere in their rows, in the form that products read: row after row.
+
+/// @file
 /// Matrices of sparse storages in the form that products read: a packed matrix of the numbers that
 /// are kept, and where these stand.
 
@@ -12678,7 +13133,8 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
 
 /// A weight matrix in a sparse storage, packed for products.
 template <class T, class S>
-requires(is_sparse<S>) struct packed_matrix<T, S> : packed_matrix<T, typename S::base> {
+requires(is_sparse<S> && !is_masked<S>) struct packed_matrix<T, S>
+    : packed_matrix<T, typename S::base> {
   using storage = S;
   using base = packed_matrix<T, typename S::base>;
   packed_pattern<T, typename S::pattern> kept{};
@@ -12698,15 +13154,17 @@ requires(is_sparse<S>) struct packed_matrix<T, S> : packed_matrix<T, typename S:
 
 /// Fills `to` from W[n, k], this thread's share of the team.
 template <class T, class S>
-requires(is_sparse<S>) void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
-                                 const packed_matrix<T, S>& to) {
+requires(is_sparse<S> && !is_masked<S>) void pack(const execution& on, index n, index k,
+                                                  const matrix_ref<S>& from,
+                                                  const packed_matrix<T, S>& to) {
   pack(on, n, to.width(k), from.numbers(), to.numbers());
   to.kept.pack(on, n, k, from.kept);
 }
 /// The canonical matrix that `from` was packed from.
 template <class T, class S>
-requires(is_sparse<S>) void unpack(index n, index k, const packed_matrix<T, S>& from,
-                                   const matrix_ref<S>& to) {
+requires(is_sparse<S> && !is_masked<S>) void unpack(index n, index k,
+                                                    const packed_matrix<T, S>& from,
+                                                    const matrix_ref<S>& to) {
   unpack(n, from.width(k), from.numbers(), to.numbers());
   from.kept.unpack(n, k, to.kept);
 }
@@ -12714,12 +13172,13 @@ requires(is_sparse<S>) void unpack(index n, index k, const packed_matrix<T, S>& 
 namespace detail {
 
 template <class Kernels, class S>
-requires(is_sparse<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
+requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
     Kernels::kept_rows_together, Kernels::most_kept_rows};
 /// @copydoc add_rows()
 template <class Kernels, class S>
-requires(is_sparse<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
-                                      const packed_matrix<float, S>& w, float* sums) {
+requires(is_sparse<S> && !is_masked<S>) index
+    add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+             const packed_matrix<float, S>& w, float* sums) {
   if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
     if (rows >= all) {
       w.kept.template add<all>(kernels, p, k, x, w.numbers(), sums);
@@ -12735,8 +13194,9 @@ requires(is_sparse<S>) index add_rows(Kernels kernels, index rows, index p, inde
 }
 /// @copydoc decode_rows()
 template <class Kernels, class S>
-requires(is_sparse<S>) void decode_rows(Kernels kernels, index p, index k, index k0, index k1,
-                                        const packed_matrix<float, S>& w, float* numbers) {
+requires(is_sparse<S> &&
+         !is_masked<S>) void decode_rows(Kernels kernels, index p, index k, index k0, index k1,
+                                         const packed_matrix<float, S>& w, float* numbers) {
   w.kept.decode(kernels, p, k, k0, k1, w.numbers(), numbers);
 }
 /// Inputs of a panel that are decoded at a time.
@@ -12746,6 +13206,242 @@ constexpr index decoded_step() {
     return packed_pattern<float, typename S::pattern>::step;
   else
     return decoded_rows;
+}
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Masks of a matrix [N, K], in words of 32 inputs.
+template <class T, index Percent>
+struct packed_pattern<T, storage::inputs_by_mask<Percent>> {
+  using kind = storage::inputs_by_mask<Percent>;
+  const simd::word* masks = nullptr;  ///< [padded rows, words]
+
+  static constexpr index words(index k) { return (k + 31) / 32; }
+  static constexpr index size(index n, index k) { return round_up(n, panel_width) * words(k); }
+  constexpr void place(arena& memory, index n, index k) {
+    masks = memory.take<simd::word>(size(n, k));
+  }
+  void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
+    on.threads.each(size(n, k), [&](index i) {
+      const index r = i / words(k), first = i % words(k) * 4;
+      simd::word bits = 0;
+      for (index b = 0; r < n && b < 4 && first + b < kind::row_bytes(k); ++b)
+        bits |= simd::word{from.mask[r * kind::row_bytes(k) + first + b]} << 8 * b;
+      const_cast<simd::word*>(masks)[i] = bits;
+    });
+  }
+  void unpack(index n, index k, const typename kind::canonical& to) const {
+    for (index r = 0; r < n; ++r)
+      for (index b = 0; b < kind::row_bytes(k); ++b)
+        to.mask[r * kind::row_bytes(k) + b] =
+            static_cast<std::uint8_t>(masks[r * words(k) + b / 4] >> b % 4 * 8);
+  }
+  /// Whether each row keeps as many inputs as there are numbers.
+  bool fits(index n, index k) const {
+    for (index r = 0; r < n; ++r) {
+      const simd::word* const row = masks + r * words(k);
+      index count = 0;
+      for (index i = 0; i < words(k); ++i) count += std::popcount(row[i]);
+      if (count != kind::kept(k) || (k % 32 && row[k / 32] >> k % 32)) return false;
+    }
+    return std::all_of(masks + n * words(k), masks + size(n, k),
+                       [](simd::word padding) { return padding == 0; });
+  }
+  /// The number of input `j` among those that row `n` keeps; -1 if it is none.
+  index find(index n, index j, index k) const {
+    const simd::word* const row = masks + n * words(k);
+    if (!(row[j / 32] >> j % 32 & 1)) return -1;
+    index c = std::popcount(row[j / 32] & ((simd::word{1} << j % 32) - 1));
+    for (index i = 0; i < j / 32; ++i) c += std::popcount(row[i]);
+    return c;
+  }
+};
+
+/// A weight matrix in storage::bit_mask, packed for products: row after row. Codes lie in blocks of
+/// 16 words, the lowest ones of all words first.
+template <class T, class S>
+requires(is_masked<S>) struct packed_matrix<T, S> {
+  using storage = S;
+  using word = typename S::word;
+  using scale = float;
+  const word* panels = nullptr;   ///< [padded rows, depth]
+  const scale* scales = nullptr;  ///< [padded rows, row_scales] when the storage is scaled
+  const scale* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
+  const word* rows = nullptr;     ///< unused
+  [[no_unique_address]] packed_levels<typename S::levels> levels{};
+  [[no_unique_address]] packed_correction<T, typename S::correction> correction{};
+  packed_pattern<T, typename S::pattern> kept{};
+
+  static constexpr bool plain = S::base::per_word == 1;
+  /// Numbers in a block of words.
+  static constexpr index block = plain ? 1 : simd::mask_words * S::base::per_word;
+  static constexpr index width(index k) { return S::pattern::kept(k); }
+  static constexpr index depth(index k) {
+    return plain ? width(k) : (width(k) + block - 1) / block * simd::mask_words;
+  }
+  /// Words of an [n, k] matrix. Products read up to 16 numbers beyond the last one.
+  static constexpr index size(index n, index k) {
+    return round_up(n, panel_width) * depth(k) + simd::mask_words;
+  }
+  static constexpr index scales_size(index n, index k) {
+    return round_up(n, panel_width) * row_scales<S>(k);
+  }
+  /// Code number `c` of row `n`.
+  typename S::value code(index n, index c, index k) const {
+    const word* const row = panels + n * depth(k);
+    if constexpr (plain) {
+      return row[c];
+    } else {
+      const word x = row[c / block * simd::mask_words + c % simd::mask_words];
+      const index i = c % block / simd::mask_words;
+      return static_cast<typename S::value>(((x >> i * simd::bits_of(S::code)) - S::origin) &
+                                            ((1u << simd::bits_of(S::code)) - 1));
+    }
+  }
+  /// W(n, j).
+  T at(index n, index j, index k) const {
+    const index c = kept.find(n, j, k);
+    if (c < 0) return T(0);
+    linnet::detail::code_grid<S> grid;
+    const index g = n * row_scales<S>(k) + group_of<S>(c);
+    if constexpr (S::scaled) grid.scale = scales[g];
+    if constexpr (S::centred) grid.zero = zeros[g];
+    return static_cast<T>(grid.at(code(n, c, k)));
+  }
+};
+
+/// @copydoc pack()
+template <class T, class S>
+requires(is_masked<S>) void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
+                                 const packed_matrix<T, S>& to) {
+  using matrix = packed_matrix<T, S>;
+  const index width = to.width(k), depth = to.depth(k), groups = row_scales<S>(k);
+  on.threads.each(round_up(n, panel_width), [&](index r) {
+    auto* const row = const_cast<typename S::word*>(to.panels) + r * depth;
+    std::fill_n(row, depth, typename S::word{0});
+    for (index c = 0; c < width && r < n; ++c) {
+      const auto code = from.numbers().code(r, c, width);
+      if constexpr (matrix::plain)
+        row[c] = code;
+      else
+        row[c / matrix::block * simd::mask_words + c % simd::mask_words] |=
+            ((static_cast<simd::word>(code) + S::origin) & ((1u << simd::bits_of(S::code)) - 1))
+            << c % matrix::block / simd::mask_words * simd::bits_of(S::code);
+    }
+    for (index g = 0; g < groups && S::scaled; ++g) {
+      const_cast<float*>(to.scales)[r * groups + g] = r < n ? from.scales[r * groups + g] : 0;
+      if constexpr (S::centred)
+        const_cast<float*>(to.zeros)[r * groups + g] = r < n ? from.zeros[r * groups + g] : 0;
+    }
+  });
+  on.threads.once([&] {
+    auto* const end = const_cast<typename S::word*>(to.panels) + to.size(n, k);
+    std::fill(end - simd::mask_words, end, typename S::word{0});
+  });
+  to.kept.pack(on, n, k, from.kept);
+}
+/// @copydoc unpack()
+template <class T, class S>
+requires(is_masked<S>) void unpack(index n, index k, const packed_matrix<T, S>& from,
+                                   const matrix_ref<S>& to) {
+  const index width = from.width(k), count = n * row_scales<S>(k);
+  for (index r = 0; r < n; ++r)
+    for (index c = 0; c < width; ++c) to.numbers().set_code(r, c, width, from.code(r, c, k));
+  if constexpr (S::scaled) std::copy_n(from.scales, count, to.scales);
+  if constexpr (S::centred) std::copy_n(from.zeros, count, to.zeros);
+  from.kept.unpack(n, k, to.kept);
+}
+
+namespace detail {
+
+/// The numbers of a row one part after the other: where they are, or decoded.
+template <class S>
+class row_numbers {
+ public:
+  using matrix = packed_matrix<float, S>;
+  static constexpr index part = matrix::plain ? 1 << 20 : 256;  ///< inputs at a time
+  static constexpr index size = matrix::plain ? 1 : 4 * part;   ///< numbers that are decoded
+
+  row_numbers(index n, index k, const packed_matrix<float, S>& w)
+      : w_(w), n_(n), width_(w.width(k)), depth_(w.depth(k)), groups_(row_scales<S>(k)) {}
+
+  /// The next numbers, `part` of them or all that are left.
+  template <class Kernels>
+  const float* next(Kernels) {
+    if constexpr (matrix::plain) {
+      return w_.panels + n_ * depth_ + taken_;
+    } else {
+      if (have_ + part + matrix::block > size) {
+        std::copy(room_ + at_, room_ + have_, room_);
+        have_ -= at_;
+        at_ = 0;
+      }
+      while (have_ - at_ < part && decoded_ < width_) {
+        Kernels::template decode_block<S::code, offset_of<S>>(
+            decoded_, S::group, groups_,
+            w_.panels + n_ * depth_ + decoded_ / matrix::block * simd::mask_words,
+            S::scaled ? w_.scales + n_ * groups_ : nullptr,
+            S::centred ? w_.zeros + n_ * groups_ : nullptr, static_cast<float>(S::origin),
+            room_ + have_);
+        const index count = (std::min)(index{matrix::block}, width_ - decoded_);
+        have_ += count;
+        decoded_ += count;
+      }
+      return room_ + at_;
+    }
+  }
+  /// Goes on behind `count` of them.
+  void take(index count) {
+    taken_ += count;
+    at_ += count;
+  }
+
+ private:
+  const packed_matrix<float, S>& w_;
+  index n_, width_, depth_, groups_, taken_ = 0, at_ = 0, have_ = 0, decoded_ = 0;
+  alignas(64) float room_[size + simd::mask_words];  // what is read beyond makes no difference
+};
+
+template <class Kernels, class S>
+requires(is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{8, 0};
+
+/// add_rows() of `R` rows, for `J` rows of weights at a time.
+template <int R, int J, class Kernels, class S>
+void add_masked(Kernels kernels, index p, index k, const float* x, const packed_matrix<float, S>& w,
+                float* sums) {
+  constexpr index part = row_numbers<S>::part;
+  for (index j0 = 0; j0 < panel_width; j0 += J) {
+    const index n = p * panel_width + j0;
+    const auto weights = [&]<std::size_t... I>(std::index_sequence<I...>) {
+      row_numbers<S> rows[] = {{n + static_cast<index>(I), k, w}...};
+      for (index k0 = 0; k0 < k; k0 += part) {
+        const float* numbers[] = {rows[I].next(kernels)...};
+        const float* const before[] = {numbers[I]...};
+        const simd::word* const masks[] = {
+            w.kept.masks + (n + static_cast<index>(I)) * w.kept.words(k) + k0 / 32 ...};
+        Kernels::template masked_rows<R, J>((std::min)(part, k - k0), x + k0, k, masks, numbers,
+                                            sums + j0);
+        (rows[I].take(numbers[I] - before[I]), ...);
+      }
+    };
+    weights(std::make_index_sequence<std::size_t{J}>{});
+  }
+}
+/// @copydoc add_rows()
+template <class Kernels, class S>
+requires(is_masked<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                                      const packed_matrix<float, S>& w, float* sums) {
+  if (rows >= 8) return add_masked<8, 2>(kernels, p, k, x, w, sums), 8;
+  if (rows >= 4) return add_masked<4, 4>(kernels, p, k, x, w, sums), 4;
+  return add_masked<1, 4>(kernels, p, k, x, w, sums), 1;
 }
 
 }  // namespace detail
@@ -12835,7 +13531,8 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
   float* const y = one.y;
   simd::epilogue<float> part = one.write().from(i0, j0);
-  if (constexpr summed_rows codes = rows_summed<Kernels, S>; i1 - i0 <= codes.most) {
+  constexpr summed_rows codes = rows_summed<Kernels, S>;
+  if (codes.most == 0 || i1 - i0 <= codes.most) {
     for (index i = i0; i < i1;) {
       alignas(64) float sums[codes.together * panel_width] = {};
       const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
@@ -12848,16 +13545,18 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
     }
     return;
   }
-  constexpr index step = decoded_step<S>();
-  alignas(64) float numbers[step * panel_width];
-  for (index k0 = 0; k0 < k; k0 += step) {
-    const index k1 = (std::min)(k, k0 + step);
-    decode_rows(kernels, p, k, k0, k1, one.w, numbers);
-    Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
-                                      {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
-                                      panel_width - columns);
-    part.bias = nullptr;
-    part.accumulate = true;
+  if constexpr (codes.most > 0) {
+    constexpr index step = decoded_step<S>();
+    alignas(64) float numbers[step * panel_width];
+    for (index k0 = 0; k0 < k; k0 += step) {
+      const index k1 = (std::min)(k, k0 + step);
+      decode_rows(kernels, p, k, k0, k1, one.w, numbers);
+      Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
+                                        {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
+                                        panel_width - columns);
+      part.bias = nullptr;
+      part.accumulate = true;
+    }
   }
 }
 
@@ -13743,6 +14442,24 @@ struct call_shape {
   constexpr index rows() const { return batch * length; }
 };
 
+/// Softmax attention that an ops::attention_tap is shown in one pass, in all layers.
+struct attention_extent {
+  index calls = 0;
+  index heads = 0;   ///< of all calls
+  index values = 0;  ///< of queries and keys, of all calls
+  index rows = 0;    ///< most rows of queries or keys in one call
+  index map = 0;     ///< largest attention map of a head
+
+  constexpr void add(index of_heads, index batch, index queries, index keys, index q_width,
+                     index k_width) {
+    ++calls;
+    heads += of_heads;
+    values += batch * (queries * q_width + keys * k_width);
+    rows = (std::max)(rows, batch * (std::max)(queries, keys));
+    map = (std::max)(map, queries * keys);
+  }
+};
+
 /// Planner of three kinds of memory: state, saved values and scratch. A layer that holds a scratch
 /// buffer while it calls another layer takes it before planning that layer and releases it
 /// afterwards.
@@ -13751,6 +14468,7 @@ struct planner {
   arena saved{};    ///< lasts from forward to backward; without training, layers share it by turns
   arena scratch{};  ///< lasts for one call of the layer that takes it
   int dropout_ids = 0;  ///< dropout ids given so far
+  attention_extent attention{};
   /// ops::converted_bytes() of the storage type, or null if products do not round their inputs.
   index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
   index converted = 0;  ///< the most that a product needs
@@ -15059,6 +15777,19 @@ struct attention_gradient {
   T *dq, *dk, *dv;
   T* dq_first = nullptr;  ///< of q_first, where that is given
   T* d_bias = nullptr;    ///< lines per sequence [batch, heads, 2*bias_origin + 1], or null
+};
+
+struct execution;
+
+/// A hook that is shown the queries and keys of softmax attention over whole sequences, see
+/// attention_distillation. `gradient` is null in forward; in backward it is complete but for what
+/// the hook adds. query_lengths of the call are those of its sequences. Called by every thread; all
+/// have returned before the values change.
+template <class T>
+struct attention_tap {
+  void* object = nullptr;
+  void (*call)(void* object, const execution& on, const attention_call<T>& a,
+               const attention_gradient<T>* gradient) = nullptr;
 };
 
 /// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
@@ -17592,6 +18323,7 @@ struct softmax_attention {
     const bool cached = e.capacity > 0;
     const index keys = A.cross ? e.memory : e.length;
     c.dropout_id = m.dropout_ids++;
+    if (!two_queries) m.attention.add(A.heads, e.batch, e.length, keys, n, kv);
     const index stored = A.cross ? e.memory : e.capacity;
     c.capacity = stored;
     if (cached) {
@@ -17674,7 +18406,9 @@ struct softmax_attention {
         buffer<T, true>::fake(ctx.on, keys, c.k);
         buffer<T, false>::fake(ctx.on, keys, c.v);
       }
-      ops::attention(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)));
+      const auto a = call(c, ctx, plain(c.k, ctx), plain(c.v, ctx));
+      ops::attention(ctx.on, a);
+      show<T>(a, ctx, nullptr);
     }
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
@@ -17692,9 +18426,12 @@ struct softmax_attention {
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
     ops::fill(ctx.on, dk.size(), T(0), dk.data());
     ops::fill(ctx.on, dv.size(), T(0), dv.data());
-    ops::attention_backward(ctx.on, call(c, ctx, plain(c.k, ctx), plain(c.v, ctx)),
-                            {d_mixed.data(), dq.data(), dk.data(), dv.data(), c.dq_first,
-                             A.relative ? ctx.bias.d_lines : nullptr});
+    const auto a = call(c, ctx, plain(c.k, ctx), plain(c.v, ctx));
+    const ops::attention_gradient<T> gradient{
+        d_mixed.data(), dq.data(),  dk.data(),
+        dv.data(),      c.dq_first, A.relative ? ctx.bias.d_lines : nullptr};
+    ops::attention_backward(ctx.on, a, gradient);
+    show<T>(a, ctx, &gradient);
     if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -17778,6 +18515,15 @@ struct softmax_attention {
     a.dropout = ctx.dropout;
     a.dropout_id = c.dropout_id;
     return a;
+  }
+  /// Shows a call to an ops::attention_tap.
+  template <class T>
+  static void show(ops::attention_call<T> a, const context<T>& ctx,
+                   const ops::attention_gradient<T>* gradient) {
+    if (ctx.on.attention == nullptr || two_queries) return;
+    a.query_lengths = ctx.lengths;  // of encoders as well
+    const auto& tap = *static_cast<const ops::attention_tap<T>*>(ctx.on.attention);
+    tap.call(tap.object, ctx.on, a, gradient);
   }
   /// Applies rotary positions in place to one row of x[rows, heads * d_kv], then the Hadamard
   /// transform, or the derivatives of both. `limit` keeps positions below it.
@@ -22044,7 +22790,7 @@ result<void> check_inputs(std::span<const std::byte> panels, const std::string& 
       placed = placed && leaf.kept.fits(info.rows, info.columns);
   });
   if (!placed)
-    return failure(errc::malformed, where, "panels", "places of numbers in their groups",
+    return failure(errc::malformed, where, "panels", "places of as many numbers as a row keeps",
                    "other places");
   if (fits) return {};
   return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",
@@ -23021,6 +23767,16 @@ concept objective = requires(L& l, const typename M::batch& b, const limits& m,
   { l.template accepts<M>(b, m) } -> std::same_as<bool>;
   l.token_loss(on, b);
 };
+
+namespace detail {
+/// An objective with a loss on attention: its attention_tap() watches forward and backward, and
+/// attention_nats() is what it adds to the loss.
+template <class L>
+concept sees_attention = requires(std::remove_cvref_t<L>& l) {
+  l.attention_tap();
+  l.attention_nats();
+};
+}  // namespace detail
 
 /// The default objective: cross-entropy with the labels of the batch.
 struct cross_entropy_objective {

@@ -13,6 +13,7 @@ using small = ln::decoder<test::mha_shape>;
 using two = storage::n_of_m<storage::int4<8>, 2, 4>;
 using four = storage::n_of_m<storage::bf16, 4, 8>;
 using plain = storage::n_of_m<storage::f32, 1, 3>;
+using masked = storage::bit_mask<storage::int4<8>, 50>;
 
 template <class S>
 ln::weights<ln::quantized<small, S>> weights_in() {
@@ -61,6 +62,9 @@ BOOST_AUTO_TEST_CASE(sparse_weights_round_trip) {
   BOOST_TEST(description(in_bf16, "blocks.0.attention.q.weight.places") == "U8 [16, 3]");
   BOOST_TEST(description(in_f32, "blocks.0.attention.q.weight") == "F32 [16, 6]");
   BOOST_TEST(description(in_f32, "blocks.0.attention.q.weight.places") == "U8 [16, 2]");
+  const std::string by_mask = round_trip<masked>();
+  BOOST_TEST(description(by_mask, "embedding.weight") == "U8 [41, 4]");
+  BOOST_TEST(description(by_mask, "embedding.weight.mask") == "U8 [41, 2]");
   ln::weights<ln::quantized<small, two>> other;
   BOOST_TEST(test::message(ln::load_safetensors(other, test::bytes(in_bf16), {}, "f")) ==
              "f: storage: expected int4_2_of_4 (the model type), got bf16_4_of_8");
@@ -75,7 +79,8 @@ BOOST_AUTO_TEST_CASE(places_that_are_none) {
   auto& embedding = w.tree().embedding;
   const auto good = embedding.kept.places.data[0];
   const std::string expected =
-      ": embedding.weight.places: expected places of numbers in their groups, got another value";
+      ": embedding.weight.places: expected places of as many numbers as a row keeps, got another "
+      "value";
   embedding.kept.places.data[0] = 3;  // of a group of 3
   BOOST_TEST(test::message(ln::save_safetensors(w, folder.path("w"))) ==
              folder.path("w") + expected);
@@ -94,14 +99,27 @@ BOOST_AUTO_TEST_CASE(places_that_are_none) {
   LINNET_REQUIRE_OK(ln::write_safetensors(folder.path("bad"), tensors));
   ln::weights<ln::quantized<small, plain>> other;
   const std::string said = test::message(ln::load_safetensors(other, folder.path("bad")));
-  BOOST_TEST(said.find("expected places of numbers in their groups") != said.npos, said);
+  BOOST_TEST(said.find("expected places of as many numbers as a row keeps") != said.npos, said);
   auto p = ln::pack(weights_in<two>());
   // Twice the same input in a group.
   const_cast<ln::simd::word*>(p.tree().embedding.kept.places.panels)[3] = 0x55555555;
   LINNET_REQUIRE_OK(ln::save_packed(p, folder.path("p")));
   BOOST_TEST(test::message(ln::map_packed<ln::quantized<small, two>>(folder.path("p"))) ==
              folder.path("p") +
-                 ": panels: expected places of numbers in their groups, got other places");
+                 ": panels: expected places of as many numbers as a row keeps, got other places");
+  auto by_mask = ln::quantize<masked>(test::distinct<small>(1.0f / 1024));
+  auto packed = ln::pack(by_mask);
+  const_cast<ln::simd::word*>(packed.tree().embedding.kept.masks)[3] = 0x1ff;  // one too many
+  LINNET_REQUIRE_OK(ln::save_packed(packed, folder.path("m")));
+  BOOST_TEST(test::message(ln::map_packed<ln::quantized<small, masked>>(folder.path("m"))) ==
+             folder.path("m") +
+                 ": panels: expected places of as many numbers as a row keeps, got other places");
+  by_mask.tree().embedding.kept.mask[2] ^= 1;
+  BOOST_TEST(
+      test::message(ln::save_safetensors(by_mask, folder.path("n"))) ==
+      folder.path("n") +
+          ": embedding.weight.mask: expected places of as many numbers as a row keeps, got another "
+          "value");
   embedding.data[4] = std::numeric_limits<float>::infinity();
   BOOST_TEST(ln::first_nonfinite(w) == "embedding.weight");
 }

@@ -67,6 +67,7 @@ void check_model() {
 }
 BOOST_AUTO_TEST_CASE(models) {
   check_model<two>();
+  check_model<storage::bit_mask<storage::bf16, 50>>();
   check_model<storage::per_role<storage::n_of_m<storage::int4<8>, 4, 8>,
                                 storage::embedding<storage::int8>>>();
 }

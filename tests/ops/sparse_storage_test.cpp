@@ -8,6 +8,7 @@ namespace test::sparse_storage_test {
 namespace {
 
 namespace storage = ln::storage;
+using storage::bit_mask;
 using storage::n_of_m;
 using four = storage::int4<8>;
 
@@ -16,7 +17,7 @@ using four = storage::int4<8>;
 template <class S>
 void check_products() {
   for (const auto& size_of : std::initializer_list<std::array<index, 3>>{
-           {1, 33, 200}, {1, 5, 3}, {7, 31, 131}, {101, 40, 261}}) {
+           {1, 33, 200}, {1, 5, 3}, {7, 31, 131}, {101, 40, 261}, {1, 2, 2600}}) {
     const index m = size_of[0], n = size_of[1], k = size_of[2];
     const matrix<float, S> w(n, k, 1);
     const auto x = normal<float>(m * k, 2), bias = normal<float>(n, 3),
@@ -89,6 +90,15 @@ BOOST_AUTO_TEST_CASE(products) {
   check_products<n_of_m<storage::nf4_double_per<8>, 5, 7>>();
   check_products<n_of_m<storage::spqr<3>, 1, 2>>();
 }
+BOOST_AUTO_TEST_CASE(masked_products) {
+  check_products<bit_mask<storage::f32, 50>>();
+  check_products<bit_mask<storage::bf16, 10>>();
+  check_products<bit_mask<storage::int8, 30>>();
+  check_products<bit_mask<four, 50>>();
+  check_products<bit_mask<storage::q4_1, 97>>();
+  check_products<bit_mask<
+      storage::int8_per<storage::granularity::group, storage::symmetry::asymmetric>, 50>>();
+}
 
 /// A matrix that is n:m already keeps every number; of others the largest of each group stay.
 BOOST_AUTO_TEST_CASE(rounding_keeps_the_largest) {
@@ -129,7 +139,41 @@ BOOST_AUTO_TEST_CASE(rounding_keeps_the_largest) {
   BOOST_TEST(same_bits(rounded.row_scales, dense.row_scales));
 }
 
+/// A mask keeps the largest magnitudes of each row, wherever they are; of equal ones the first.
+BOOST_AUTO_TEST_CASE(masks_keep_the_largest_of_a_row) {
+  constexpr index n = 5, k = 41;
+  auto values = normal<double>(n * k, 7);
+  for (double& v : values) v = static_cast<double>(static_cast<float>(v));
+  for (index j = 0; j < k; ++j) values[at(k + j)] = j % 3 ? -2 : 0;  // 27 of one size
+  for (index j = 0; j < k; ++j) values[at(2 * k + j)] = j == 40 || j == 7;
+  using third = bit_mask<storage::f32, 30>;
+  const matrix<float, third> some(n, k, values);
+  const index kept = 13;
+  BOOST_TEST(third::pattern::kept(k) == kept);
+  for (index i = 0; i < n; ++i) {
+    index there = 0;
+    for (index j = 0; j < k; ++j) {
+      const double v = values[at(i * k + j)], got = some.meaning[at(i * k + j)];
+      index before = 0;
+      for (index l = 0; l < k; ++l) {
+        const double other = std::abs(values[at(i * k + l)]);
+        before += other > std::abs(v) || (other >= std::abs(v) && l < j);
+      }
+      BOOST_TEST(got == (before < kept ? v : 0.0));
+      there += got != 0;
+    }
+    const index nonzero = i == 1 ? 27 : i == 2 ? 2 : k;
+    BOOST_TEST(there == (std::min)(nonzero, kept));
+    BOOST_TEST(third::pattern::dropped(k, values.data() + i * k) == nonzero - there);
+  }
+  const matrix<float, third> again(n, k, some.meaning);
+  BOOST_TEST(again.meaning == some.meaning, boost::test_tools::per_element());
+}
+
 BOOST_AUTO_TEST_CASE(bytes_and_names) {
+  static_assert(ln::matrix_bytes<bit_mask<storage::f32, 50>>(5, 17) == 5 * (9 * 4 + 3));
+  static_assert(ln::matrix_bytes<bit_mask<four, 10>>(5, 160) == 5 * (8 + 2 * 4 + 20));
+  BOOST_TEST(std::string(bit_mask<four, 50>::name) == "int4_mask_50");
   static_assert(ln::matrix_bytes<n_of_m<storage::f32, 2, 4>>(5, 16) == 5 * (8 * 4 + 2));
   static_assert(ln::matrix_bytes<n_of_m<storage::bf16, 4, 8>>(5, 18) == 5 * (10 * 2 + 4));
   static_assert(ln::matrix_bytes<n_of_m<storage::int8, 2, 4>>(5, 17) == 5 * (9 + 4 + 3));

@@ -231,7 +231,7 @@ result<void> check_inputs(std::span<const std::byte> panels, const std::string& 
       placed = placed && leaf.kept.fits(info.rows, info.columns);
   });
   if (!placed)
-    return failure(errc::malformed, where, "panels", "places of numbers in their groups",
+    return failure(errc::malformed, where, "panels", "places of as many numbers as a row keeps",
                    "other places");
   if (fits) return {};
   return failure(errc::malformed, where, "panels", "outliers at inputs of their matrix",

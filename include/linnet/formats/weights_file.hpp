@@ -69,8 +69,9 @@ inline std::string shape_text(const placement& at) {
 /// Asked before they are saved, and of what is loaded.
 inline const char* unusable(const leaf& tensor, dtype type, const std::byte* data) {
   if (tensor.places)
-    return tensor.places(tensor.rows, tensor.inputs, data) ? nullptr
-                                                           : "places of numbers in their groups";
+    return tensor.places(tensor.rows, tensor.inputs, data)
+               ? nullptr
+               : "places of as many numbers as a row keeps";
   if (tensor.inputs > 0) {
     for (index i = 0; i < tensor.size(); ++i) {
       std::uint16_t input = 0;

@@ -49,7 +49,7 @@ inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::
 /// How many rows of inputs are multiplied with the codes themselves.
 struct summed_rows {
   index together = 1;  ///< at a time, at most
-  index most = 1;      ///< more are multiplied with decoded weights
+  index most = 1;      ///< more are multiplied with decoded weights; 0 for any number
 };
 template <class Kernels, class S>
 inline constexpr summed_rows rows_summed{};

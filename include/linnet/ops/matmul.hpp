@@ -8,7 +8,7 @@
 #include <span>
 
 #include <linnet/ops/converted.hpp>
-#include <linnet/ops/sparse.hpp>
+#include <linnet/ops/masked.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -91,7 +91,8 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   const index n = one.n, j0 = p * panel_width, columns = (std::min)(panel_width, n - j0);
   float* const y = one.y;
   simd::epilogue<float> part = one.write().from(i0, j0);
-  if (constexpr summed_rows codes = rows_summed<Kernels, S>; i1 - i0 <= codes.most) {
+  constexpr summed_rows codes = rows_summed<Kernels, S>;
+  if (codes.most == 0 || i1 - i0 <= codes.most) {
     for (index i = i0; i < i1;) {
       alignas(64) float sums[codes.together * panel_width] = {};
       const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
@@ -104,16 +105,18 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
     }
     return;
   }
-  constexpr index step = decoded_step<S>();
-  alignas(64) float numbers[step * panel_width];
-  for (index k0 = 0; k0 < k; k0 += step) {
-    const index k1 = (std::min)(k, k0 + step);
-    decode_rows(kernels, p, k, k0, k1, one.w, numbers);
-    Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
-                                      {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
-                                      panel_width - columns);
-    part.bias = nullptr;
-    part.accumulate = true;
+  if constexpr (codes.most > 0) {
+    constexpr index step = decoded_step<S>();
+    alignas(64) float numbers[step * panel_width];
+    for (index k0 = 0; k0 < k; k0 += step) {
+      const index k1 = (std::min)(k, k0 + step);
+      decode_rows(kernels, p, k, k0, k1, one.w, numbers);
+      Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
+                                        {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
+                                        panel_width - columns);
+      part.bias = nullptr;
+      part.accumulate = true;
+    }
   }
 }
 

@@ -87,7 +87,8 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
 
 /// A weight matrix in a sparse storage, packed for products.
 template <class T, class S>
-requires(is_sparse<S>) struct packed_matrix<T, S> : packed_matrix<T, typename S::base> {
+requires(is_sparse<S> && !is_masked<S>) struct packed_matrix<T, S>
+    : packed_matrix<T, typename S::base> {
   using storage = S;
   using base = packed_matrix<T, typename S::base>;
   packed_pattern<T, typename S::pattern> kept{};
@@ -107,15 +108,17 @@ requires(is_sparse<S>) struct packed_matrix<T, S> : packed_matrix<T, typename S:
 
 /// Fills `to` from W[n, k], this thread's share of the team.
 template <class T, class S>
-requires(is_sparse<S>) void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
-                                 const packed_matrix<T, S>& to) {
+requires(is_sparse<S> && !is_masked<S>) void pack(const execution& on, index n, index k,
+                                                  const matrix_ref<S>& from,
+                                                  const packed_matrix<T, S>& to) {
   pack(on, n, to.width(k), from.numbers(), to.numbers());
   to.kept.pack(on, n, k, from.kept);
 }
 /// The canonical matrix that `from` was packed from.
 template <class T, class S>
-requires(is_sparse<S>) void unpack(index n, index k, const packed_matrix<T, S>& from,
-                                   const matrix_ref<S>& to) {
+requires(is_sparse<S> && !is_masked<S>) void unpack(index n, index k,
+                                                    const packed_matrix<T, S>& from,
+                                                    const matrix_ref<S>& to) {
   unpack(n, from.width(k), from.numbers(), to.numbers());
   from.kept.unpack(n, k, to.kept);
 }
@@ -123,12 +126,13 @@ requires(is_sparse<S>) void unpack(index n, index k, const packed_matrix<T, S>& 
 namespace detail {
 
 template <class Kernels, class S>
-requires(is_sparse<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
+requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
     Kernels::kept_rows_together, Kernels::most_kept_rows};
 /// @copydoc add_rows()
 template <class Kernels, class S>
-requires(is_sparse<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
-                                      const packed_matrix<float, S>& w, float* sums) {
+requires(is_sparse<S> && !is_masked<S>) index
+    add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+             const packed_matrix<float, S>& w, float* sums) {
   if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
     if (rows >= all) {
       w.kept.template add<all>(kernels, p, k, x, w.numbers(), sums);
@@ -144,8 +148,9 @@ requires(is_sparse<S>) index add_rows(Kernels kernels, index rows, index p, inde
 }
 /// @copydoc decode_rows()
 template <class Kernels, class S>
-requires(is_sparse<S>) void decode_rows(Kernels kernels, index p, index k, index k0, index k1,
-                                        const packed_matrix<float, S>& w, float* numbers) {
+requires(is_sparse<S> &&
+         !is_masked<S>) void decode_rows(Kernels kernels, index p, index k, index k0, index k1,
+                                         const packed_matrix<float, S>& w, float* numbers) {
   w.kept.decode(kernels, p, k, k0, k1, w.numbers(), numbers);
 }
 /// Inputs of a panel that are decoded at a time.

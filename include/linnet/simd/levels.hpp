@@ -88,6 +88,8 @@ struct portable {
 
 #include <linnet/simd/sparse.inl>
 
+#include <linnet/simd/masked.inl>
+
 #include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
@@ -154,6 +156,8 @@ struct avx2 {
 
 #include <linnet/simd/sparse.inl>
 
+#include <linnet/simd/masked.inl>
+
 #include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
@@ -194,6 +198,9 @@ struct avx2 {
       static_cast<__mmask16>(-1),                                                    \
       _mm512_maskz_broadcast_f32x4(static_cast<__mmask16>(-1), _mm_loadu_ps(table)), \
       reinterpret_cast<__m512i>(i)))
+#define LINNET_EXPAND(bits, x)  \
+  reinterpret_cast<vec<float>>( \
+      _mm512_maskz_expand_ps(static_cast<__mmask16>(bits), reinterpret_cast<__m512>(x)))
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm512_madd_epi16(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b)))
@@ -229,6 +236,8 @@ struct avx512 {
 
 #include <linnet/simd/sparse.inl>
 
+#include <linnet/simd/masked.inl>
+
 #include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
@@ -263,6 +272,7 @@ struct avx512dot : avx512 {
 #undef LINNET_LOOK_UP
 #undef LINNET_LOOK_UP_8
 #undef LINNET_LOOK_UP_4
+#undef LINNET_EXPAND
 #undef LINNET_BYTES
 #undef LINNET_LOW_PRODUCTS
 #undef LINNET_HALVES

@@ -250,6 +250,8 @@ struct grouped_panel {
   const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
 };
 
+/// Words of a block of codes in a row of a matrix with a mask: a register, or several.
+inline constexpr int mask_words = 16;
 /// Rows of `k` inputs for the numbers [first, last) that a panel keeps of each few of them.
 struct kept_rows {
   index first, last, k;

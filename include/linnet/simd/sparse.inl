@@ -156,7 +156,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? index{1} << 62 : 16;
+static constexpr index most_kept_rows = wide ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+/// @file
+/// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
+/// included inside a struct by simd/levels.hpp.
+
+/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
+/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+template <code C, code_offset Offset>
+LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
+                                       const float* scales, const float* zeros, float origin,
+                                       float* out) {
+  constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
+  index end = 0;
+  vec<float> scale = {}, zero = vec<float>{} + origin;
+  LINNET_UNROLL
+  for (int i = 0; i < per_word; ++i) {
+    LINNET_UNROLL
+    for (int at = 0; at < mask_words; at += lanes<float>) {
+      words u;
+      __builtin_memcpy(&u, from + at, sizeof u);
+      vec<float> x = decode<C>(u, i);
+      const index c = first + i * mask_words + at;
+      if (scales && c >= end) {
+        if (group % lanes<float> == 0) {
+          const index g = group && c < group * groups ? c / group : groups - 1;
+          scale = vec<float>{} + scales[g];
+          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+          end = group ? (g + 1) * group : first + n;
+        } else {  // a vector has numbers of several groups
+          float some[2][lanes<float>];
+          for (int l = 0; l < lanes<float>; ++l) {
+            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+            some[0][l] = scales[g];
+            some[1][l] = zeros ? zeros[g] : origin;
+          }
+          scale = load(some[0]);
+          zero = load(some[1]);
+        }
+      }
+      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+      if (scales) x = x * scale;
+      if constexpr (Offset == code_offset::minimum) x = x + zero;
+      store(out + i * mask_words + at, x);
+    }
+  }
+}
+
+#if defined(LINNET_EXPAND)
+/// The numbers from `p` on in the lanes of a mask, zeros in the others.
+LINNET_TARGET static inline vec<float> spread(word mask, const float* p) {
+  vec<float> x = load(p);
+  LINNET_KEEP(x);  // from memory some processors take 20 times as long
+  return LINNET_EXPAND(mask, x);
+}
+#endif
+
+/// Adds the products of `R` rows of `n` inputs with `J` rows of weights to sums[r][j], rows of 32.
+/// Weights are the numbers that they keep at the inputs of their masks. `numbers` move on by as
+/// many. Up to 16 beyond are read.
+template <int R, int J>
+LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const word* const* masks,
+                                      const float** numbers, float* sums) {
+  const float* from[std::size_t{J}];
+  LINNET_UNROLL
+  for (int j = 0; j < J; ++j) from[j] = numbers[j];
+#if defined(LINNET_EXPAND)
+  constexpr word low = (word{1} << lanes<float> % 32) - 1;
+  vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
+  index i = 0;
+  for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int h = 0; h < 32; h += lanes<float>) {
+      vec<float> y[std::size_t{J}];
+      LINNET_UNROLL
+      for (int j = 0; j < J; ++j) {
+        const word mask = masks[j][i / 32];
+        y[j] = spread(mask >> h & low, from[j] + __builtin_popcount(mask & ((word{1} << h) - 1)));
+      }
+      LINNET_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const vec<float> input = load(x + r * row + i + h);
+        LINNET_UNROLL
+        for (int j = 0; j < J; ++j) acc[r][j] += input * y[j];
+      }
+    }
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) from[j] += __builtin_popcount(masks[j][i / 32]);
+  }
+  for (int h = 0; i < n; h += lanes<float>, i += lanes<float>)
+    for (int j = 0; j < J; ++j) {
+      const word here = masks[j][i / 32] >> h & low;
+      const vec<float> y = spread(here, from[j]);
+      from[j] += __builtin_popcount(here);
+      for (int r = 0; r < R; ++r)
+        acc[r][j] += get(x + r * row + i, n - i < lanes<float> ? n - i : lanes<float>) * y;
+    }
+  for (int r = 0; r < R; ++r)
+    for (int j = 0; j < J; ++j) sums[r * panel_width + j] += sum<float>(acc[r][j]);
+#else
+  for (int j = 0; j < J; ++j) {
+    float acc[std::size_t{R}] = {};
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1, ++from[j])
+        for (int r = 0; r < R; ++r) acc[r] += x[r * row + i + __builtin_ctz(bits)] * *from[j];
+    for (int r = 0; r < R; ++r) sums[r * panel_width + j] += acc[r];
+  }
+#endif
+  for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
