@@ -10897,8 +10897,6 @@ struct int8 : int8_per<granularity::row> {};
 }  // namespace storage
 
 LINNET_NAMESPACE_END
-<<<<<<< HEAD
-=======
 /// @file
 /// Sparse storage with numbers anywhere in a row: a bit for each input says where.
 
@@ -11208,7 +11206,6 @@ inline constexpr bool is_masked = requires {
 };
 
 LINNET_NAMESPACE_END
->>>>>>> sparse
 /// @file
 /// Storage in 4-bit codes of normal quantiles.
 

@@ -12,7 +12,7 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_decoder)
 
 BOOST_AUTO_TEST_CASE(model_73) {
-  check<decoder, ln::attention::sinks<3, 6>, ln::kv::int8, ln::ffn::reparam<2>, ln::sharing::all, ln::position::learned, ln::storage::int4<>>("decoder: attention sinks, cache int8, ffn reparam, sharing all, position learned, weights int4");
+  check<decoder, ln::attention::sinks<3, 6>, ln::kv::int8, ln::ffn::reparam<2>, ln::sharing::all, ln::position::learned, ln::storage::bit_mask<ln::storage::int8, 50>>("decoder: attention sinks, cache int8, ffn reparam, sharing all, position learned, weights bit mask");
 }
 BOOST_AUTO_TEST_CASE(model_74) {
   check<decoder, ln::attention::sinks<3, 6>, ln::ffn::rwkv4_channel_mix, ln::sharing::repeat<2>, ln::position::none>("decoder: attention sinks, ffn channel mix, sharing repeat, position none");
@@ -30,7 +30,7 @@ BOOST_AUTO_TEST_CASE(model_78) {
   check<decoder, ln::attention::sliding_window<7>, ln::kv::int4, ln::ffn::gelu_tanh, ln::norm::layer_norm, ln::bias::all, ln::sharing::all, ln::position::learned, ln::storage::ternary, ln::compute::int8, ln::embedding::factorised<4>>("decoder: attention window, cache int4, ffn gelu, sharing all, position learned, weights ternary in int8, ends factorised");
 }
 BOOST_AUTO_TEST_CASE(model_79) {
-  check<decoder, ln::attention::sliding_window<7>, ln::kv::int8, ln::ffn::reparam<2>, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::storage::nf4>("decoder: attention window, cache int8, ffn reparam, sharing repeat, position sinusoidal, weights nf4");
+  check<decoder, ln::attention::sliding_window<7>, ln::kv::int8, ln::ffn::reparam<2>, ln::sharing::repeat<2>, ln::position::sinusoidal, ln::storage::int4<>>("decoder: attention window, cache int8, ffn reparam, sharing repeat, position sinusoidal, weights int4");
 }
 BOOST_AUTO_TEST_CASE(model_80) {
   check<decoder, ln::attention::sliding_window<7>, ln::ffn::rwkv4_channel_mix, ln::position::none>("decoder: attention window, ffn channel mix, position none");

@@ -18,10 +18,10 @@ BOOST_AUTO_TEST_CASE(model_10) {
   check<encoder, ln::ffn::skip, ln::embedding::factorised<4>, ln::sharing::lora<2>, ln::storage::bf16, ln::compute::bf16, ln::position::rope>("encoder: ffn skip, head factorised, sharing lora, weights bf16 in bf16, position rope");
 }
 BOOST_AUTO_TEST_CASE(model_11) {
-  check<encoder, ln::head::contrastive<>, ln::storage::sparse_outliers<ln::storage::spqr<3>, 2>, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::norm_placement::pre>("encoder: head contrastive, weights sparse outliers, ffn gated, norms pre");
+  check<encoder, ln::head::contrastive<>, ln::storage::outlier_columns<ln::storage::int4<8>, 2>, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::norm_placement::pre>("encoder: head contrastive, weights outlier columns, ffn gated, norms pre");
 }
 BOOST_AUTO_TEST_CASE(model_12) {
-  check<encoder, ln::head::token_classification<3>, ln::sharing::ffn, ln::storage::low_rank_correction<ln::storage::nf4_double_per<8>, 2>>("encoder: head token, sharing ffn, weights low rank");
+  check<encoder, ln::head::token_classification<3>, ln::sharing::ffn, ln::storage::sparse_outliers<ln::storage::spqr<3>, 2>>("encoder: head token, sharing ffn, weights sparse outliers");
 }
 BOOST_AUTO_TEST_CASE(model_13) {
   check<encoder, ln::position::none, ln::sharing::all, ln::ffn::skip>("encoder: position none, sharing all, ffn skip");

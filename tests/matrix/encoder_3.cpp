@@ -21,7 +21,7 @@ BOOST_AUTO_TEST_CASE(model_19) {
   check<encoder, ln::attention::linear<>, ln::head::token_classification<3>, ln::sharing::all, ln::ffn::swiglu, ln::norm::rms, ln::bias::none, ln::position::rope>("encoder: attention linear, head token, sharing all, ffn gated, position rope");
 }
 BOOST_AUTO_TEST_CASE(model_20) {
-  check<encoder, ln::attention::linear<>, ln::storage::n_of_m<ln::storage::int4<8>, 2, 4>, ln::sharing::ffn, ln::position::none>("encoder: attention linear, weights 2:4, sharing ffn, position none");
+  check<encoder, ln::attention::linear<>, ln::storage::low_rank_correction<ln::storage::nf4_double_per<8>, 2>, ln::sharing::ffn, ln::position::none>("encoder: attention linear, weights low rank, sharing ffn, position none");
 }
 BOOST_AUTO_TEST_CASE(model_21) {
   check<encoder, ln::attention::linformer<3, 40>, ln::ffn::rwkv4_channel_mix, ln::bias::none, ln::head::sequence_classification<3>, ln::storage::bf16, ln::compute::bf16, ln::position::rope, ln::norm_placement::pre>("encoder: attention linformer, ffn channel mix, head sequence, weights bf16 in bf16, position rope, norms pre");

@@ -18,7 +18,7 @@ BOOST_AUTO_TEST_CASE(model_26) {
   check<encoder, ln::attention::linformer<3, 40>, ln::head::token_classification<3>, ln::sharing::repeat<2>, ln::storage::bf16, ln::compute::bf16, ln::ffn::rwkv4_channel_mix, ln::bias::none>("encoder: attention linformer, head token, sharing repeat, weights bf16 in bf16, ffn channel mix");
 }
 BOOST_AUTO_TEST_CASE(model_27) {
-  check<encoder, ln::attention::linformer<3, 40>, ln::storage::int4<>, ln::embedding::factorised<4>>("encoder: attention linformer, weights int4, head factorised");
+  check<encoder, ln::attention::linformer<3, 40>, ln::storage::n_of_m<ln::storage::int4<8>, 2, 4>, ln::embedding::factorised<4>>("encoder: attention linformer, weights 2:4, head factorised");
 }
 BOOST_AUTO_TEST_CASE(model_28) {
   check<encoder, ln::attention::longformer<4, 1>, ln::ffn::rwkv4_channel_mix, ln::bias::none>("encoder: attention longformer, ffn channel mix");
@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_31) {
   check<encoder, ln::attention::longformer<4, 1>, ln::ffn::skip, ln::head::sequence_classification<3>, ln::sharing::all, ln::storage::int8, ln::compute::mixed_int8<1.0>, ln::position::none>("encoder: attention longformer, ffn skip, head sequence, sharing all, weights int8 in mixed int8, position none");
 }
 BOOST_AUTO_TEST_CASE(model_32) {
-  check<encoder, ln::attention::longformer<4, 1>, ln::head::contrastive<>, ln::sharing::repeat<2>, ln::storage::nf4>("encoder: attention longformer, head contrastive, sharing repeat, weights nf4");
+  check<encoder, ln::attention::longformer<4, 1>, ln::head::contrastive<>, ln::sharing::repeat<2>, ln::storage::bit_mask<ln::storage::int8, 50>>("encoder: attention longformer, head contrastive, sharing repeat, weights bit mask");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

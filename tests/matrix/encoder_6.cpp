@@ -18,7 +18,7 @@ BOOST_AUTO_TEST_CASE(model_42) {
   check<encoder, ln::attention::nystrom<4, 3>, ln::embedding::factorised<4>, ln::sharing::all, ln::storage::fp4<8, ln::storage::fp4_scales::power_of_two>, ln::compute::fp8, ln::position::none>("encoder: attention nystrom, head factorised, sharing all, weights fp4 in fp8, position none");
 }
 BOOST_AUTO_TEST_CASE(model_43) {
-  check<encoder, ln::attention::nystrom<4, 3>, ln::ffn::skip, ln::head::sequence_classification<3>, ln::sharing::repeat<2>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::int3<>>, ln::storage::ffn_down<ln::storage::nf4>>>("encoder: attention nystrom, ffn skip, head sequence, sharing repeat, weights per role");
+  check<encoder, ln::attention::nystrom<4, 3>, ln::ffn::skip, ln::head::sequence_classification<3>, ln::sharing::repeat<2>, ln::storage::nf4>("encoder: attention nystrom, ffn skip, head sequence, sharing repeat, weights nf4");
 }
 BOOST_AUTO_TEST_CASE(model_44) {
   check<encoder, ln::attention::nystrom<4, 3>, ln::head::contrastive<>>("encoder: attention nystrom, head contrastive");

@@ -15,7 +15,7 @@ BOOST_AUTO_TEST_CASE(model_57) {
   check<encoder, ln::attention::sliding_window<3>, ln::head::token_classification<3>, ln::sharing::lora<2>>("encoder: attention window, head token, sharing lora");
 }
 BOOST_AUTO_TEST_CASE(model_58) {
-  check<encoder, ln::head::contrastive<>, ln::sharing::lora<2>, ln::storage::f16>("encoder: head contrastive, sharing lora, weights f16");
+  check<encoder, ln::head::contrastive<>, ln::sharing::lora<2>, ln::storage::ternary>("encoder: head contrastive, sharing lora, weights ternary");
 }
 BOOST_AUTO_TEST_CASE(model_59) {
   check<encoder, ln::sharing::lora<2>>("encoder: sharing lora");

@@ -33,7 +33,7 @@ BOOST_AUTO_TEST_CASE(model_15) {
   check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::linear<>>, ln::ffn::reparam<3>, ln::encoder_stack<ln::attention::lsh<4, 3>>>("t5: cache int4, decoder linear, ffn reparam, encoder lsh");
 }
 BOOST_AUTO_TEST_CASE(model_16) {
-  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::lsh<4, 3>>, ln::encoder_stack<ln::attention::longformer<4, 1>>, ln::storage::ternary>("t5: cache int4, decoder lsh, encoder longformer, weights ternary");
+  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::lsh<4, 3>>, ln::encoder_stack<ln::attention::longformer<4, 1>>, ln::storage::per_role<ln::storage::q4_1, ln::storage::embedding<ln::storage::q8_0>, ln::storage::attention_v<ln::storage::int3<>>, ln::storage::ffn_down<ln::storage::nf4>>>("t5: cache int4, decoder lsh, encoder longformer, weights per role");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -11,11 +11,8 @@
 #include <linnet/storage/ggml.hpp>
 #include <linnet/storage/grouped.hpp>
 #include <linnet/storage/int8.hpp>
-<<<<<<< HEAD
 #include <linnet/storage/layers.hpp>
-=======
 #include <linnet/storage/masked.hpp>
->>>>>>> sparse
 #include <linnet/storage/matrix.hpp>
 #include <linnet/storage/nf4.hpp>
 #include <linnet/storage/per_role.hpp>
