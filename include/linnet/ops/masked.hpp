@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <utility>
 
 #include <linnet/ops/sparse.hpp>
 
@@ -214,16 +216,16 @@ void add_masked(Kernels kernels, index p, index k, const float* x, const packed_
   constexpr index part = row_numbers<S>::part;
   for (index j0 = 0; j0 < panel_width; j0 += J) {
     const index n = p * panel_width + j0;
-    const auto weights = [&]<std::size_t... I>(std::index_sequence<I...>) {
-      row_numbers<S> rows[] = {{n + static_cast<index>(I), k, w}...};
+    const auto weights = [&]<std::size_t... At>(std::index_sequence<At...>) {
+      row_numbers<S> rows[] = {{n + static_cast<index>(At), k, w}...};
       for (index k0 = 0; k0 < k; k0 += part) {
-        const float* numbers[] = {rows[I].next(kernels)...};
-        const float* const before[] = {numbers[I]...};
+        const float* numbers[] = {rows[At].next(kernels)...};
+        const float* const before[] = {numbers[At]...};
         const simd::word* const masks[] = {
-            w.kept.masks + (n + static_cast<index>(I)) * w.kept.words(k) + k0 / 32 ...};
+            w.kept.masks + (n + static_cast<index>(At)) * w.kept.words(k) + k0 / 32 ...};
         Kernels::template masked_rows<R, J>((std::min)(part, k - k0), x + k0, k, masks, numbers,
                                             sums + j0);
-        (rows[I].take(numbers[I] - before[I]), ...);
+        (rows[At].take(numbers[At] - before[At]), ...);
       }
     };
     weights(std::make_index_sequence<std::size_t{J}>{});

@@ -22,11 +22,11 @@ namespace storage {
 template <int Bits>
 struct place_codes : coded<std::uint8_t, simd::integer_code(Bits)> {};
 
-/// The size of a number by which the largest are kept; of a NaN it is infinite.
+/// The size of a number by which the largest are kept; that of a NaN is above all finite ones.
 template <class T>
 double kept_size(T x) {
   const auto size = std::abs(static_cast<double>(x));
-  return is_nan(size) ? std::numeric_limits<double>::infinity() : size;
+  return is_nan(size) ? (std::numeric_limits<double>::max)() : size;
 }
 
 /// `N` of each `M` inputs that follow each other are kept. A row's last group may be shorter.
