@@ -66,18 +66,32 @@ struct run {
   }
 };
 
-/// Stops after each of the calls, and goes on in a fresh trainer with as many threads.
+/// Stops after each of the calls, and goes on in a fresh trainer with as many threads. Of pruned
+/// weights, whose zeros the trainers keep, the fresh one learns from the file.
 template <class Trainer>
-void check_resuming(int calls, int threads) {
+void check_resuming(int calls, int threads, bool pruned = false) {
   const scratch_folder folder;
-  run<Trainer> whole;
+  const ln::training_options how{.keep_zeros = pruned};
+  run<Trainer> whole(1, {}, how);
+  const auto zeros = [](auto& w, bool plant) {
+    index count = 0;
+    w.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+      for (index i = 0; i < info.size() && info.kind == ln::role::matrix; i += 3) {
+        if (plant) values_of(leaf)[i] = 0;
+        count += values_of(leaf)[i] == 0;
+      }
+    });
+    return count;
+  };
+  const index planted = zeros(whole.w, pruned);
+  whole.train->refresh();
   std::vector<double> want;
   for (int i = 0; i < calls; ++i) {
     LINNET_REQUIRE_OK(ln::save_checkpoint(folder.path(std::to_string(i)), *whole.train));
     want.push_back(whole.call(i));
   }
   for (int from = 0; from < calls; ++from) {
-    run<Trainer> rest(2, {.threads = threads, .run_on = std_threads()});
+    run<Trainer> rest(2, {.threads = threads, .run_on = std_threads()}, how);
     (void)rest.train->accumulate(rest.data.view());
     const auto loaded = ln::load_checkpoint(folder.path(std::to_string(from)), *rest.train);
     LINNET_REQUIRE_OK(loaded);
@@ -86,6 +100,7 @@ void check_resuming(int calls, int threads) {
     for (int i = from; i < calls; ++i) got.push_back(rest.call(i));
     BOOST_TEST(same_bits(got, want), "from call " << from);
     BOOST_TEST((rest.state() == whole.state()), "from call " << from);
+    BOOST_TEST(zeros(rest.w, false) == planted);
   }
 }
 
@@ -136,6 +151,7 @@ BOOST_AUTO_TEST_CASE(resuming_adamw) {
 BOOST_AUTO_TEST_CASE(resuming_adafactor) {
   check_resuming<ln::trainer<wide, ln::adafactor>>(11, 1);
 }
+BOOST_AUTO_TEST_CASE(resuming_pruned_weights) { check_resuming<trainer>(6, 2, true); }
 BOOST_AUTO_TEST_CASE(resuming_learned_steps) { check_resuming<learned>(6, 3); }
 
 BOOST_AUTO_TEST_CASE(sections_of_ones_own) {
