@@ -60,7 +60,7 @@ struct surrogate {
     }
   }
   double number(std::size_t j, double high, double low) const {
-    const scale_of now = at_logits(high, low);
+    const scale_of now = at_logits(high, low);  // of `w`, which may have moved
     const double zero = now.origin + (rounded_zero - base.origin);
     if (cuts[j] == 0) return static_cast<double>(w[j]) + now.scale * offsets[j];
     if (cuts[j] > 0) return now.scale * (S::largest - zero);
@@ -74,7 +74,8 @@ void check_ranges(double shift, float high, float low) {
   for (const double x : normal<double>(24, 3)) w.push_back(static_cast<float>(x + shift));
   for (const double x : normal<double>(24, 4)) by.push_back(static_cast<float>(x));
   const ln::detail::learned_range<S> range(24, w.data(), high, low);
-  const auto got = range.gradient(by.data());
+  std::vector<float> d = by;
+  const auto got = range.gradient(d.data());
   const auto a = static_cast<double>(high), b = static_cast<double>(low);
   const surrogate<S> s(w, a, b);
   BOOST_TEST(distance_of(static_cast<double>(range.grid().scale), s.base.scale) < 1e-6);
@@ -91,6 +92,20 @@ void check_ranges(double shift, float high, float low) {
                S::name << " " << shift << " " << high << " [" << i << "] " << got[i] << " for "
                        << wanted[i]);
   BOOST_TEST((std::abs(wanted[0]) + std::abs(wanted[1]) > 1e-4));
+  // By the weights: the largest and the smallest also move the range.
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    double slope = 0;
+    for (const double side : {1.0, -1.0}) {
+      auto moved = s;
+      moved.w[i] = static_cast<float>(static_cast<double>(w[i]) + side * 1.0 / 512);
+      const double step = static_cast<double>(moved.w[i]) - static_cast<double>(w[i]);
+      for (std::size_t j = 0; j < w.size(); ++j)
+        slope +=
+            static_cast<double>(by[j]) * (moved.number(j, a, b) - s.number(j, a, b)) / step / 2;
+    }
+    BOOST_TEST(std::abs(static_cast<double>(d[i]) - slope) < 1e-4,
+               S::name << " weight " << i << ": " << d[i] << " for " << slope);
+  }
 }
 
 BOOST_AUTO_TEST_SUITE(block_training)
@@ -223,7 +238,11 @@ void check_losses(Method how) {
 
 BOOST_AUTO_TEST_CASE(losses_are_those_of_the_blocks) {
   for (const bool reads_quantized : {true, false}) {
-    check_losses(ln::omniquant{.epochs = 10, .rate = 0.05, .reads_quantized = reads_quantized});
+    for (const double scale_rate : {0.0, 5e-3})
+      check_losses(ln::omniquant{.epochs = 10,
+                                 .rate = 0.05,
+                                 .scale_rate = scale_rate,
+                                 .reads_quantized = reads_quantized});
     check_losses(ln::zeroquant{.epochs = 6, .rate = 0.01, .reads_quantized = reads_quantized});
   }
 }
@@ -261,6 +280,71 @@ BOOST_AUTO_TEST_CASE(no_epochs_keep_the_better_start) {
       nearest));
 }
 
+using block = ln::detail::block_model<layer>;
+
+BOOST_AUTO_TEST_CASE(gradients_of_scales) {
+  ln::weights<block> w;
+  ln::gradients<block> by;
+  randomize(w);
+  const auto linear = [&] {  // a loss whose gradient by the weights is `by`
+    double sum = 0;
+    block::visit(
+        [&](const ln::parameter_path&, const ln::tensor_info& info, auto& x, auto& slopes) {
+          for (index i = 0; i < info.size(); ++i)
+            sum += static_cast<double>(values_of(x)[i]) * static_cast<double>(slopes[i]);
+        },
+        ln::parameter_path{}, w.tree(), by.tree());
+    return sum;
+  };
+  by.visit([&](const ln::parameter_path&, const ln::tensor_info& info, float* slopes) {
+    const auto random = normal<float>(info.size(), static_cast<std::uint64_t>(info.size()));
+    std::copy_n(random.data(), info.size(), slopes);
+  });
+  const ln::detail::channel_map<float> map(w);
+  index found = 0;
+  for (const auto& set : map.sets()) {
+    if (!ln::detail::can_scale(set)) continue;
+    ++found;
+    ln::detail::learned_scales learned(set);
+    learned.find_gradient(by);
+    for (std::size_t c = 0; c < at(set.width); ++c) {
+      double sums[2];
+      for (const int side : {0, 1}) {
+        std::vector<double> scales(at(set.width), 1), back = scales;
+        scales[c] = std::exp(side == 0 ? 1e-2 : -1e-2);
+        back[c] = 1 / scales[c];
+        ln::detail::scale_channels(set, scales);
+        sums[side] = linear();
+        ln::detail::scale_channels(set, back);
+      }
+      BOOST_TEST(std::abs(static_cast<double>(learned.gradient[c]) - (sums[0] - sums[1]) / 2e-2) <
+                 2e-3);
+    }
+  }
+  BOOST_TEST(found == 4);  // both norms, values and the gated channels
+}
+
+BOOST_AUTO_TEST_CASE(scales_move_norms) {
+  ln::weights<small> w;
+  randomize(w);
+  const auto moved = [&](double rate) {
+    const auto got = ln::quantize_in_blocks<S>(
+        w, texts{}, limits,
+        ln::omniquant{.batches = count, .epochs = 10, .rate = 0.05, .scale_rate = rate});
+    LINNET_REQUIRE_OK(got);
+    index norms = 0;
+    small::visit(
+        [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& a, const auto& b) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(a)>>)
+            norms += !std::equal(a, a + info.size(), b);
+        },
+        ln::parameter_path{}, got->tree(), w.tree());
+    return norms;
+  };
+  BOOST_TEST(moved(0) == 0);
+  BOOST_TEST(moved(0.02) > 0);
+}
+
 // --- what is promised of all
 // ------------------------------------------------------------------------
 
@@ -270,7 +354,7 @@ BOOST_AUTO_TEST_CASE(threads_change_nothing) {
   auto threads = limits;
   threads.threads = 3;
   threads.run_on = std_threads();
-  const ln::omniquant ranges{.batches = count, .epochs = 2, .rate = 0.1};
+  const ln::omniquant ranges{.batches = count, .epochs = 2, .rate = 0.1, .scale_rate = 5e-3};
   const ln::zeroquant distilled{.batches = count, .epochs = 2, .rate = 0.01};
   BOOST_TEST(same_bytes(*ln::quantize_in_blocks<S>(w, texts{}, limits, ranges),
                         *ln::quantize_in_blocks<S>(w, texts{}, threads, ranges)));
@@ -290,8 +374,8 @@ BOOST_AUTO_TEST_CASE(steps_allocate_nothing) {
                [&] { LINNET_REQUIRE_OK(ln::quantize_in_blocks<S>(w, batches, limits, how)); })
         .calls;
   };
-  BOOST_TEST(calls(ln::omniquant{.batches = 2, .epochs = 1}) ==
-             calls(ln::omniquant{.batches = 2, .epochs = 4}));
+  BOOST_TEST(calls(ln::omniquant{.batches = 2, .epochs = 1, .scale_rate = 5e-3}) ==
+             calls(ln::omniquant{.batches = 2, .epochs = 4, .scale_rate = 5e-3}));
   BOOST_TEST(calls(ln::zeroquant{.batches = 2, .epochs = 1}) ==
              calls(ln::zeroquant{.batches = 2, .epochs = 4}));
 }
@@ -467,6 +551,13 @@ BOOST_AUTO_TEST_CASE(better_than_nearest_on_other_text) {
       LINNET_REQUIRE_OK(distilled);
       const double a = loss_of(*ranges) - exact, b = loss_of(*distilled) - exact;
       BOOST_TEST(a < nearest);
+      if (Q::rest::largest < 4) {  // with 3 bits scales of channels help, too
+        const auto scaled = ln::quantize_in_blocks<Q>(
+            w, language{seed}, trained_limits,
+            ln::omniquant{.batches = 8, .epochs = 8, .rate = 5e-2, .scale_rate = 5e-3});
+        LINNET_REQUIRE_OK(scaled);
+        BOOST_TEST(loss_of(*scaled) - exact < nearest);
+      }
       BOOST_TEST(b < nearest);
       BOOST_TEST_MESSAGE(exact << " + " << nearest << ", ranges " << a << ", distilled " << b);
     }

@@ -39,6 +39,13 @@ struct block_model {
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Layer::visit(f, at, p...);
   }
+  /// Channels inside of the block; its ends are other blocks' as well.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index stream = c.open(Layer::in);
+    c.fix(stream, "the stream between blocks");
+    describe_channels<Layer>(c.between(stream, stream), p);
+  }
 };
 
 /// The layer of a stack whose blocks are of one type and have parameters of their own.
