@@ -383,8 +383,9 @@ struct int8_finish {
                                   vec<float>& y) const {
     const vec_int<float> centred =
         e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
-    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
-        bias;
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
