@@ -340,20 +340,19 @@ calibration_plan plan_of(const compress_options& o, text_windows& text, costs& c
         ++read;
         return window(i);
       },
-      // The last pass over the windows takes no step.
-      .lesson = [&o, &c, window, shown = std::make_shared<progress>(), start = now(),
-                 passes = ln::index{0}](ln::index i) mutable -> std::optional<any_batch> {
+      // What the last pass over the windows finds takes no step.
+      .lesson = [&o, &c, window, shown = std::make_shared<progress>(), start = 0.0,
+                 passes = 0.0](ln::index i) mutable -> std::optional<any_batch> {
         end_if_asked();
         if (i > 0) return window(i);
         if (passes == 0) start = now();
-        const double spent = now() - start, each = spent / std::max(1.0, double(passes)),
-                     limit = 60 * o.minutes;
+        const double spent = now() - start, each = spent / std::max(1.0, passes),
+                     limit = 60 * o.minutes, steps = static_cast<double>(o.steps);
         if (passes > 0 && spent + each > limit) return {};
         if (passes > 0 && shown->due())
-          shown->show(double(passes) / double(o.steps),
-                      std::min(each * double(o.steps - passes), limit - spent),
+          shown->show(passes / steps, std::min(each * (steps - passes), limit - spent),
                       {{"learning", fmt::format("step {} of {}", passes, o.steps)}});
-        c.steps = passes++;
+        c.steps = static_cast<ln::index>(passes++);
         return window(0);
       },
       .steps = o.steps,
@@ -370,7 +369,6 @@ void check_statistics(const compress_options& o, const subject& s) {
           {"length", s.length},
           {"seed", o.seed}};
   if (changes_model(o.method)) of["method"] = o.method;
-  if (learns(o.method)) of["steps"] = o.steps;
   const std::string about = o.statistics + ".json";
   if (!kept_json("--statistics", about, of) && fs::exists(o.statistics))
     throw failure(fmt::format("--statistics: {}: {} is missing, which says what they are of",
@@ -486,6 +484,10 @@ void compress(const compress_options& asked) {
         fmt::format("--method {}: runs the model on text first; give --calibrate TEXT", o.method));
   if (!calibrates(o.method) && (!o.calibrate.empty() || !o.statistics.empty()))
     throw failure(fmt::format("--method {}: needs no text; leave --calibrate out", o.method));
+  if (learns(o.method) && !o.statistics.empty())
+    throw failure(fmt::format(
+        "--method {}: calibrates a model that it learns anew each time; leave --statistics out",
+        o.method));
   if (o.sequential && !goes_in_blocks(o.method))
     throw failure(fmt::format(
         "--method {}: scales tensors of several blocks at once; leave --sequential out", o.method));
