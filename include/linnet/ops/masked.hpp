@@ -203,7 +203,8 @@ class row_numbers {
  private:
   const packed_matrix<float, S>& w_;
   index n_, width_, depth_, groups_, taken_ = 0, at_ = 0, have_ = 0, decoded_ = 0;
-  alignas(64) float room_[size + simd::mask_words];  // what is read beyond makes no difference
+  alignas(64) float room_[static_cast<std::size_t>(
+      size + simd::mask_words)];  // what is read beyond makes no difference
 };
 
 template <class Kernels, class S>

@@ -5,6 +5,7 @@
 /// numbers, only the scalar and the storage type are part of the code.
 
 #include <cassert>
+#include <cstddef>
 #include <span>
 
 #include <linnet/ops/converted.hpp>
@@ -94,7 +95,7 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   constexpr summed_rows codes = rows_summed<Kernels, S>;
   if (codes.most == 0 || i1 - i0 <= codes.most) {
     for (index i = i0; i < i1;) {
-      alignas(64) float sums[codes.together * panel_width] = {};
+      alignas(64) float sums[static_cast<std::size_t>(codes.together * panel_width)] = {};
       const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
       for (index r = 0; r < rows; ++r, ++i) {
         float* const out = y + i * n + j0;
@@ -107,7 +108,7 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   }
   if constexpr (codes.most > 0) {
     constexpr index step = decoded_step<S>();
-    alignas(64) float numbers[step * panel_width];
+    alignas(64) float numbers[static_cast<std::size_t>(step * panel_width)];
     for (index k0 = 0; k0 < k; k0 += step) {
       const index k1 = (std::min)(k, k0 + step);
       decode_rows(kernels, p, k, k0, k1, one.w, numbers);

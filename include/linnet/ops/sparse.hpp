@@ -5,6 +5,7 @@
 /// are kept, and where these stand.
 
 #include <algorithm>
+#include <cstddef>
 
 #include <linnet/ops/decoded.hpp>
 
@@ -73,7 +74,8 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
   void decode(Kernels kernels, index p, index k, index k0, index k1,
               const packed_matrix<float, S>& w, float* numbers) const {
     constexpr index block = 32;  // of codes of any storage
-    [[maybe_unused]] alignas(64) float room[(step + 2 * block) * panel_width];
+    [[maybe_unused]] alignas(
+        64) float room[static_cast<std::size_t>((step + 2 * block) * panel_width)];
     const index width = kind::kept(k), c0 = k0 / M * N, c1 = kind::kept(k1);
     const float* kept = room + c0 % block * panel_width;
     if constexpr (S::per_word == 1)
