@@ -4862,7 +4862,8 @@ struct gradual_pruning {
 
 LINNET_NAMESPACE_END
 /// @file
-/// OmniQuant: learned ranges of what shares a scale (Shao et al. 2023).
+/// OmniQuant: learned ranges of what shares a scale, and learned scales of channels (Shao et al.
+/// 2023).
 
 /// @file
 /// Quantized blocks of a model that are trained one after the other, so that each gives what the
@@ -4891,6 +4892,13 @@ struct block_model {
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Layer::visit(f, at, p...);
+  }
+  /// Channels inside of the block; its ends are other blocks' as well.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    const index stream = c.open(Layer::in);
+    c.fix(stream, "the stream between blocks");
+    describe_channels<Layer>(c.between(stream, stream), p);
   }
 };
 
@@ -5330,15 +5338,16 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// OmniQuant's learned weight clipping (Shao et al. 2023, arXiv:2308.13137, section 3.2), a method
-/// of quantize_in_blocks(). The largest and the smallest weight of each row or group are multiplied
-/// by sigmoids that are learned, which begin at 0.982. Weights beyond are cut. Gradients pass
-/// straight through rounding. A block keeps the codes with the least loss, so it is never worse
-/// than at its start, nor than rounded to nearest.
+/// OmniQuant (Shao et al. 2023, arXiv:2308.13137), a method of quantize_in_blocks(). The largest
+/// and the smallest weight of each row or group are multiplied by sigmoids that are learned, which
+/// begin at 0.982. Weights beyond are cut. Scales of channels are learned as well, and folded.
+/// Gradients pass straight through rounding. A block keeps the codes with the least loss, so it is
+/// never worse than at its start, nor than rounded to nearest.
 struct omniquant {
   index batches = 128;          ///< batches that are read, unless the text ends before
   index epochs = 20;            ///< passes over them, with a step for each batch
   double rate = 1e-2;           ///< of AdamW, without decay
+  double scale_rate = 0;        ///< of AdamW for scales of channels, such as 5e-3; 0 learns none
   bool reads_quantized = true;  ///< whether a block is trained on what the quantized blocks before
                                 ///< it give; else on what those in full precision give
   std::vector<block_loss>* report = nullptr;  ///< where a block's losses are added, or null
@@ -5351,6 +5360,7 @@ struct omniquant {
     f("batches", self.batches, detail::count(1));
     f("epochs", self.epochs, detail::count(0));
     f("rate", self.rate, detail::above(0));
+    f("scale_rate", self.scale_rate, detail::at_least(0, "0 learns none"));
     f("reads_quantized", self.reads_quantized, detail::one_of(detail::false_or_true));
   }
 
@@ -5400,20 +5410,22 @@ struct learned_range {
     fit_range<S>(low * smallest, high * largest, g.scale, &g.zero);
     return g;
   }
-  /// Derivatives of a loss by the logits of `high` and `low`, from those by the numbers that the
-  /// weights become. Rounding counts as the identity; weights beyond the last code are cut.
-  std::array<double, 2> gradient(const float* by_number) const {
+  /// Derivatives of a loss by the logits of `high` and `low`. In d[n] are those by the numbers that
+  /// the weights become, afterwards those by the weights. Rounding counts as the identity, and
+  /// weights beyond the last code are cut.
+  std::array<double, 2> gradient(float* d) const {
     const code_grid<S> on = grid();
     const auto scale = static_cast<double>(on.scale), zero = static_cast<double>(on.zero);
     const double most = S::largest, least = S::centred ? 0 : -most;
     const double below = (std::min)(low * smallest, 0.0), above = (std::max)(high * largest, 0.0);
     double by_scale = 0, by_low = 0, by_high = 0;
     for (index j = 0; j < n; ++j) {
-      const double x = static_cast<double>(w[j]) / scale, by = static_cast<double>(by_number[j]);
+      const double x = static_cast<double>(w[j]) / scale, by = static_cast<double>(d[j]);
       const double steps = S::decode(on.nearest(static_cast<double>(w[j]))) - zero;
       if (x + zero >= least && x + zero <= most) {
         by_scale += by * (steps - x);
       } else {
+        d[j] = 0;
         by_scale += by * steps;
         if (S::centred) by_scale -= by * below / scale;  // the zero point moves with the scale
         if (S::centred) by_low += by;
@@ -5428,6 +5440,8 @@ struct learned_range {
     } else {
       by_low = smallest < 0 ? -by_scale : by_scale;
     }
+    d[std::max_element(w, w + n) - w] += static_cast<float>(by_high * high);
+    d[std::min_element(w, w + n) - w] += static_cast<float>(by_low * low);
     return {by_high * largest * high * (1 - high), by_low * smallest * low * (1 - low)};
   }
 
@@ -5469,6 +5483,50 @@ constexpr void place(arena& memory, const tensor_info& info, range_leaf<S>& leaf
     if (clips<S>()) *one = memory.take<float>(2 * leaf.count(info));
 }
 
+/// Scales of a set of channels, by their logarithms.
+struct learned_scales {
+  const channel_set<float>* set;
+  std::vector<double> scales;
+  std::vector<float> logs, gradient, first, second;
+
+  explicit learned_scales(const channel_set<float>& of)
+      : set(&of), scales(static_cast<std::size_t>(of.width)), logs(scales.size()) {
+    gradient = first = second = logs;
+  }
+  /// Begins with no scales.
+  void clear() {
+    for (auto* const one : {&logs, &first, &second}) std::fill(one->begin(), one->end(), 0.0f);
+    update();
+  }
+  void update() {
+    for (std::size_t i = 0; i < logs.size(); ++i)
+      scales[i] = std::exp(static_cast<double>(logs[i]));
+  }
+  /// From the gradient by the scaled weights: what reads a channel grows with its scale, what
+  /// writes it shrinks.
+  template <class G>
+  void find_gradient(G& g) {
+    std::fill(gradient.begin(), gradient.end(), 0.0f);
+    index ordinal = 0;
+    g.visit([&](const parameter_path&, const tensor_info&, float* slopes) {
+      for (const bool reads : {true, false})
+        for (const auto& side : reads ? set->readers : set->writers) {
+          if (side.ordinal != ordinal) continue;
+          auto by = side;
+          by.data = slopes;
+          for (index c = 0; c < side.length(); ++c) {
+            double sum = 0;
+            for (index i = 0; i < side.depth(); ++i)
+              sum += static_cast<double>(by.at(c, i)) * static_cast<double>(side.at(c, i));
+            gradient[static_cast<std::size_t>(set->channel_of(c, side.length()))] +=
+                static_cast<float>(reads ? sum : -sum);
+          }
+        }
+      ++ordinal;
+    });
+  }
+};
+
 }  // namespace detail
 
 namespace form {
@@ -5480,7 +5538,7 @@ struct stored<linnet::detail::range_form<S>> {
 };
 }  // namespace form
 
-/// Learns the ranges of blocks, one after the other.
+/// Learns the ranges and scales of blocks, one after the other.
 template <class Trial>
 class omniquant::trainer {
   using exact = typename Trial::exact;
@@ -5488,34 +5546,49 @@ class omniquant::trainer {
   using ranges = tensor_block<exact, detail::range_form<typename deployed::storage>>;
 
  public:
-  explicit trainer(const omniquant& how) : by_{.rate = schedule::constant(how.rate)} {}
-  static constexpr index bytes() { return ranges::bytes() + weights<deployed>::bytes(); }
-  bool valid() const { return ranges_.valid() && codes_.valid(); }
-  /// Begins with a block, whose matrices without ranges are rounded to nearest.
-  void start(const ops::execution& on, const weights<exact>& w, index) {
-    exact::visit(
-        [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from,
-            auto& range) {
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(codes)>>) {
-            ops::copy(on, info.size(), static_cast<const float*>(from), codes);
-          } else if constexpr (detail::clips<storage_type<decltype(codes)>>()) {
-            const index count = 2 * range.count(info);
-            ops::fill(on, count, 4.0f, range.logits);
-            for (float* const one : {range.first, range.second}) ops::fill(on, count, 0.0f, one);
-          } else {
-            on.threads.once(
-                [&] { detail::encode_matrix(info.rows, info.columns, from.data, codes); });
-          }
-        },
-        parameter_path{}, codes_.tree(), w.tree(), ranges_.tree());
+  explicit trainer(const omniquant& how)
+      : by_{.rate = schedule::constant(how.rate)},
+        by_scale_{.rate = schedule::constant(how.scale_rate)},
+        channels_(scaled_) {
+    if (how.scale_rate == 0) return;
+    for (const auto& set : channels_.sets())
+      if (detail::can_scale(set)) scales_.emplace_back(set);
   }
-  /// Rounds the block within its ranges and packs what the codes stand for.
+  static constexpr index bytes() {
+    return ranges::bytes() + weights<deployed>::bytes() + weights<exact>::bytes();
+  }
+  bool valid() const { return ranges_.valid() && codes_.valid() && scaled_.valid(); }
+  /// Begins with a block.
+  void start(const ops::execution& on, const weights<exact>&, index) {
+    ranges_.visit([&](const parameter_path&, const tensor_info& info, auto& range) {
+      if constexpr (requires { range.logits; }) {
+        const index count = 2 * range.count(info);
+        ops::fill(on, count, 4.0f, range.logits);
+        for (float* const one : {range.first, range.second}) ops::fill(on, count, 0.0f, one);
+      }
+    });
+    on.threads.once([&] {
+      for (auto& one : scales_) one.clear();
+    });
+  }
+  /// Scales the block, rounds it within its ranges, and packs what the codes stand for. Matrices
+  /// without ranges are rounded to nearest.
   template <class Packed>
   void pack(const ops::execution& on, const weights<exact>& w, Packed& to) {
+    ops::copy(on, weights<exact>::bytes() / static_cast<index>(sizeof(float)),
+              static_cast<const float*>(w.data()), static_cast<float*>(scaled_.data()));
+    on.threads.once([&] {
+      for (const auto& one : scales_) detail::scale_channels(*one.set, one.scales);
+    });
     exact::visit(
         [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from,
             const auto& range) {
-          if constexpr (trains<decltype(codes)>())
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(codes)>>)
+            ops::copy(on, info.size(), static_cast<const float*>(from), codes);
+          else if constexpr (!clips<decltype(codes)>)
+            on.threads.once(
+                [&] { detail::encode_matrix(info.rows, info.columns, from.data, codes); });
+          else
             range.each(on, info, from.data, [&](index r, index first, index, const auto& one) {
               const auto grid = one.grid();
               codes.set_grid(r, group_of<storage_type<decltype(codes)>>(first), info.columns, grid);
@@ -5524,27 +5597,33 @@ class omniquant::trainer {
                                grid.nearest(static_cast<double>(one.w[j])));
             });
         },
-        parameter_path{}, codes_.tree(), w.tree(), ranges_.tree());
+        parameter_path{}, codes_.tree(), scaled_.tree(), ranges_.tree());
     detail::pack_codes<exact>(on, codes_.tree(), to.tree());
   }
-  /// Takes step number `t`: ranges move, weights stay.
-  void step(const ops::execution& on, index t, const weights<exact>& w, const gradients<exact>& g) {
+  /// Takes step number `t`: ranges and scales move, weights stay.
+  void step(const ops::execution& on, index t, const weights<exact>&, gradients<exact>& g) {
     exact::visit(
         [&](const parameter_path&, const tensor_info& info, const auto& codes, const auto& from,
-            auto& range, const auto& by_number) {
-          if constexpr (trains<decltype(codes)>()) {
+            auto& range, auto& slopes) {
+          if constexpr (clips<decltype(codes)>) {
             const index count = range.count(info);
-            range.each(
-                on, info, from.data, [&](index r, index first, index scale, const auto& one) {
-                  const auto [high, low] = one.gradient(by_number + r * info.columns + first);
-                  range.gradient[scale] = static_cast<float>(high);
-                  range.gradient[count + scale] = static_cast<float>(low);
-                });
+            range.each(on, info, from.data,
+                       [&](index r, index first, index scale, const auto& one) {
+                         const auto both = one.gradient(slopes + r * info.columns + first);
+                         range.gradient[scale] = static_cast<float>(both[0]);
+                         range.gradient[count + scale] = static_cast<float>(both[1]);
+                       });
             by_.move(on, t, 1, false, 2 * count, {range.gradient, range.first, range.second},
                      range.logits);
           }
         },
-        parameter_path{}, codes_.tree(), w.tree(), ranges_.tree(), g.tree());
+        parameter_path{}, codes_.tree(), scaled_.tree(), ranges_.tree(), g.tree());
+    for (auto& one : scales_) {
+      on.threads.once([&] { one.find_gradient(g); });
+      by_scale_.move(on, t, 1, false, std::ssize(one.logs),
+                     {one.gradient.data(), one.first.data(), one.second.data()}, one.logs.data());
+      on.threads.once([&] { one.update(); });
+    }
   }
   const weights<deployed>& codes() const { return codes_; }
 
@@ -5553,18 +5632,21 @@ class omniquant::trainer {
   using storage_type = typename std::remove_cvref_t<Leaf>::storage;
   /// Whether ranges of a tensor are learned.
   template <class Leaf>
-  static constexpr bool trains() {
+  static constexpr bool clips = [] {
     if constexpr (requires { typename storage_type<Leaf>; })
       return detail::clips<storage_type<Leaf>>();
     return false;
-  }
+  }();
 
   weights<deployed> codes_;
+  weights<exact> scaled_;
   ranges ranges_;
-  adamw by_;
+  adamw by_, by_scale_;
+  detail::channel_map<float> channels_;
+  std::vector<detail::learned_scales> scales_;
 };
 
-/// Rounds `w` to storage `S` and learns the ranges of its blocks by omniquant, one after the other.
+/// Rounds `w` to storage `S` and learns the ranges and scales of its blocks by omniquant.
 /// What stands before and behind the blocks, and matrices whose storage has other scales than those
 /// of rows or groups, are rounded to nearest. `batches(i)` returns the same batch number i each
 /// time; an empty one ends the text. Memory, determinism and errors are those of zeroquant.

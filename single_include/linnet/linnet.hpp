@@ -2854,8 +2854,9 @@ struct int8_finish {
                                   vec<float>& y) const {
     const vec_int<float> centred =
         e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
-    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
-        bias;
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -4922,8 +4923,9 @@ struct int8_finish {
                                   vec<float>& y) const {
     const vec_int<float> centred =
         e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
-    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
-        bias;
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -7002,8 +7004,9 @@ struct int8_finish {
                                   vec<float>& y) const {
     const vec_int<float> centred =
         e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
-    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
-        bias;
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -8436,8 +8439,9 @@ struct int8_finish {
                                   vec<float>& y) const {
     const vec_int<float> centred =
         e.zero ? sum - zero * e.row_sum[row] : sum - 128 * e.row_sum[row];
-    y = __builtin_convertvector(centred, vec<float>) * (scale * (e.alpha * e.row_scale[row])) +
-        bias;
+    vec<float> both = scale * (e.alpha * e.row_scale[row]);
+    LINNET_KEEP(both);  // or -ffast-math multiplies in another order in some tiles
+    y = __builtin_convertvector(centred, vec<float>) * both + bias;
   }
 };
 
@@ -10914,11 +10918,11 @@ namespace storage {
 template <int Bits>
 struct place_codes : coded<std::uint8_t, simd::integer_code(Bits)> {};
 
-/// The size of a number by which the largest are kept; of a NaN it is infinite.
+/// The size of a number by which the largest are kept; that of a NaN is above all finite ones.
 template <class T>
 double kept_size(T x) {
   const auto size = std::abs(static_cast<double>(x));
-  return is_nan(size) ? std::numeric_limits<double>::infinity() : size;
+  return is_nan(size) ? (std::numeric_limits<double>::max)() : size;
 }
 
 /// `N` of each `M` inputs that follow each other are kept. A row's last group may be shorter.
@@ -12553,7 +12557,8 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
   void decode(Kernels kernels, index p, index k, index k0, index k1,
               const packed_matrix<float, S>& w, float* numbers) const {
     constexpr index block = 32;  // of codes of any storage
-    [[maybe_unused]] alignas(64) float room[(step + 2 * block) * panel_width];
+    [[maybe_unused]] alignas(
+        64) float room[static_cast<std::size_t>((step + 2 * block) * panel_width)];
     const index width = kind::kept(k), c0 = k0 / M * N, c1 = kind::kept(k1);
     const float* kept = room + c0 % block * panel_width;
     if constexpr (S::per_word == 1)
@@ -12841,7 +12846,8 @@ class row_numbers {
  private:
   const packed_matrix<float, S>& w_;
   index n_, width_, depth_, groups_, taken_ = 0, at_ = 0, have_ = 0, decoded_ = 0;
-  alignas(64) float room_[size + simd::mask_words];  // what is read beyond makes no difference
+  alignas(64) float room_[static_cast<std::size_t>(
+      size + simd::mask_words)];  // what is read beyond makes no difference
 };
 
 template <class Kernels, class S>
@@ -12854,16 +12860,16 @@ void add_masked(Kernels kernels, index p, index k, const float* x, const packed_
   constexpr index part = row_numbers<S>::part;
   for (index j0 = 0; j0 < panel_width; j0 += J) {
     const index n = p * panel_width + j0;
-    const auto weights = [&]<std::size_t... I>(std::index_sequence<I...>) {
-      row_numbers<S> rows[] = {{n + static_cast<index>(I), k, w}...};
+    const auto weights = [&]<std::size_t... At>(std::index_sequence<At...>) {
+      row_numbers<S> rows[] = {{n + static_cast<index>(At), k, w}...};
       for (index k0 = 0; k0 < k; k0 += part) {
-        const float* numbers[] = {rows[I].next(kernels)...};
-        const float* const before[] = {numbers[I]...};
+        const float* numbers[] = {rows[At].next(kernels)...};
+        const float* const before[] = {numbers[At]...};
         const simd::word* const masks[] = {
-            w.kept.masks + (n + static_cast<index>(I)) * w.kept.words(k) + k0 / 32 ...};
+            w.kept.masks + (n + static_cast<index>(At)) * w.kept.words(k) + k0 / 32 ...};
         Kernels::template masked_rows<R, J>((std::min)(part, k - k0), x + k0, k, masks, numbers,
                                             sums + j0);
-        (rows[I].take(numbers[I] - before[I]), ...);
+        (rows[At].take(numbers[At] - before[At]), ...);
       }
     };
     weights(std::make_index_sequence<std::size_t{J}>{});
@@ -12968,7 +12974,7 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   constexpr summed_rows codes = rows_summed<Kernels, S>;
   if (codes.most == 0 || i1 - i0 <= codes.most) {
     for (index i = i0; i < i1;) {
-      alignas(64) float sums[codes.together * panel_width] = {};
+      alignas(64) float sums[static_cast<std::size_t>(codes.together * panel_width)] = {};
       const index rows = add_rows(kernels, i1 - i, p, k, x + i * k, one.w, sums);
       for (index r = 0; r < rows; ++r, ++i) {
         float* const out = y + i * n + j0;
@@ -12981,7 +12987,7 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   }
   if constexpr (codes.most > 0) {
     constexpr index step = decoded_step<S>();
-    alignas(64) float numbers[step * panel_width];
+    alignas(64) float numbers[static_cast<std::size_t>(step * panel_width)];
     for (index k0 = 0; k0 < k; k0 += step) {
       const index k1 = (std::min)(k, k0 + step);
       decode_rows(kernels, p, k, k0, k1, one.w, numbers);
