@@ -243,16 +243,20 @@ class cutter {
 
 template <class N, class M, class T>
 result<weights<N, T>> cut_weights(const weights<M, T>& w, const importance<M>& scores) {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
-                "linnet::narrow: narrow first, quantize afterwards");
-  static_assert(has_channels<M>,
+  constexpr bool plain = std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                 described = has_channels<M>;
+  static_assert(plain, "linnet::narrow: narrow first, quantize afterwards");
+  static_assert(described,
                 "linnet::narrow: this model does not say which channels its tensors share: it "
                 "lacks channels(ends, p), see nn/channels.hpp");
-  if (!w.valid()) return w.error();
-  weights<N, T> made;
-  if (!made.valid()) return made.error();
-  if (auto fit = cutter<M, N, T>(w, scores).cut(made); !fit) return fit.error();
-  return made;
+  if constexpr (plain && described) {
+    if (!w.valid()) return w.error();
+    weights<N, T> made;
+    if (!made.valid()) return made.error();
+    if (auto fit = cutter<M, N, T>(w, scores).cut(made); !fit) return fit.error();
+    return made;
+  }
+  return error{};
 }
 
 }  // namespace detail

@@ -204,6 +204,18 @@ concept pruning_method = rounding_method<Method> && requires {
   requires Method::prunes;
 };
 
+namespace detail {
+
+template <class M, class Stats, class Method>
+result<weights<M>> prune_by(const weights<M>& w, const Stats* stats, const Method& how) {
+  constexpr bool plain = std::is_same_v<typename M::storage, storage::f32>;
+  static_assert(plain, "linnet::prune: the source must be stored in f32; quantize afterwards");
+  if constexpr (plain) return quantize_by<storage::f32, compute::f32>(w, stats, how, "prune");
+  return error{};
+}
+
+}  // namespace detail
+
 /// Prunes every matrix of `w` by a method, such as ln::wanda{}, with the statistics of calibrate()
 /// on the same weights. Pruned weights are exactly 0, those that were 0 before among them. Token
 /// tables, norms and biases stay, and matrices that calibration saw in no product. Errors:
@@ -213,7 +225,7 @@ template <class M, class Method>
 requires pruning_method<Method> result<weights<M>> prune(const weights<M>& w,
                                                          const calibration<M>& stats,
                                                          const Method& how) {
-  return detail::quantize_by<storage::f32, compute::f32>(w, &stats, how, "prune");
+  return detail::prune_by(w, &stats, how);
 }
 /// Prunes every matrix of `w` by a method that needs no data, such as ln::magnitude{}.
 template <class M, class Method>
@@ -221,8 +233,7 @@ requires pruning_method<Method> result<weights<M>> prune(const weights<M>& w, co
   static_assert(!Method::reads_inputs,
                 "linnet::prune: this method reads the inputs of each matrix; give it what "
                 "calibrate() returns: prune(weights, statistics, method)");
-  return detail::quantize_by<storage::f32, compute::f32>(
-      w, static_cast<const calibration<M>*>(nullptr), how, "prune");
+  return detail::prune_by(w, static_cast<const calibration<M>*>(nullptr), how);
 }
 
 LINNET_NAMESPACE_END

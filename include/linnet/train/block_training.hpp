@@ -402,17 +402,20 @@ class block_trial {
   packed<exact, float, fake> fake_;
 };
 
-/// True, or words for a model or storage whose blocks cannot be trained alone.
-template <class M>
+/// True, or words for a model, or a storage `S` of it, whose blocks cannot be trained alone.
+template <class M, class S>
 consteval bool check_block_training() {
-  constexpr bool lone = has_lone_blocks<M>;
+  constexpr bool lone = has_lone_blocks<M>, alike = !by_layer<S>;
   static_assert(lone,
                 "linnet::quantize_in_blocks: this method trains block by block; it goes with "
                 "decoders and encoders whose blocks are of one type and share nothing. Give "
                 "another model a method that rounds each matrix alone, such as gptq");
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize_in_blocks: the source must be stored in f32");
-  return lone;
+  static_assert(alike,
+                "linnet::quantize_in_blocks: this method trains blocks of one storage; with "
+                "storage::layers take a method that rounds each matrix alone, such as gptq");
+  return lone && alike;
 }
 
 }  // namespace detail

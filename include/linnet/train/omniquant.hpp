@@ -337,7 +337,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks(const weights<M>& w, Batc
   static_assert(clips,
                 "linnet::omniquant: learns ranges of what shares a scale; give it a storage with "
                 "scales of rows or groups, such as storage::int4<64>");
-  if constexpr (detail::check_block_training<M>() && clips)
+  if constexpr (detail::check_block_training<M, S>() && clips)
     return detail::train_in_blocks<S, A>(w, batches, l, how);
   else
     return error{};

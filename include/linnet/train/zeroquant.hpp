@@ -89,7 +89,7 @@ class zeroquant::trainer {
 template <class S, class A = compute::f32, class M, class Batches>
 result<weights<quantized<M, S, A>>> quantize_in_blocks(const weights<M>& w, Batches&& batches,
                                                        const limits& l, const zeroquant& how) {
-  if constexpr (detail::check_block_training<M>())
+  if constexpr (detail::check_block_training<M, S>())
     return detail::train_in_blocks<S, A>(w, batches, l, how);
   else
     return error{};
