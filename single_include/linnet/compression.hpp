@@ -577,6 +577,18 @@ concept pruning_method = rounding_method<Method> && requires {
   requires Method::prunes;
 };
 
+namespace detail {
+
+template <class M, class Stats, class Method>
+result<weights<M>> prune_by(const weights<M>& w, const Stats* stats, const Method& how) {
+  constexpr bool plain = std::is_same_v<typename M::storage, storage::f32>;
+  static_assert(plain, "linnet::prune: the source must be stored in f32; quantize afterwards");
+  if constexpr (plain) return quantize_by<storage::f32, compute::f32>(w, stats, how, "prune");
+  return error{};
+}
+
+}  // namespace detail
+
 /// Prunes every matrix of `w` by a method, such as ln::wanda{}, with the statistics of calibrate()
 /// on the same weights. Pruned weights are exactly 0, those that were 0 before among them. Token
 /// tables, norms and biases stay, and matrices that calibration saw in no product. Errors:
@@ -586,7 +598,7 @@ template <class M, class Method>
 requires pruning_method<Method> result<weights<M>> prune(const weights<M>& w,
                                                          const calibration<M>& stats,
                                                          const Method& how) {
-  return detail::quantize_by<storage::f32, compute::f32>(w, &stats, how, "prune");
+  return detail::prune_by(w, &stats, how);
 }
 /// Prunes every matrix of `w` by a method that needs no data, such as ln::magnitude{}.
 template <class M, class Method>
@@ -594,8 +606,7 @@ requires pruning_method<Method> result<weights<M>> prune(const weights<M>& w, co
   static_assert(!Method::reads_inputs,
                 "linnet::prune: this method reads the inputs of each matrix; give it what "
                 "calibrate() returns: prune(weights, statistics, method)");
-  return detail::quantize_by<storage::f32, compute::f32>(
-      w, static_cast<const calibration<M>*>(nullptr), how, "prune");
+  return detail::prune_by(w, static_cast<const calibration<M>*>(nullptr), how);
 }
 
 LINNET_NAMESPACE_END
@@ -3256,16 +3267,20 @@ class cutter {
 
 template <class N, class M, class T>
 result<weights<N, T>> cut_weights(const weights<M, T>& w, const importance<M>& scores) {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
-                "linnet::narrow: narrow first, quantize afterwards");
-  static_assert(has_channels<M>,
+  constexpr bool plain = std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                 described = has_channels<M>;
+  static_assert(plain, "linnet::narrow: narrow first, quantize afterwards");
+  static_assert(described,
                 "linnet::narrow: this model does not say which channels its tensors share: it "
                 "lacks channels(ends, p), see nn/channels.hpp");
-  if (!w.valid()) return w.error();
-  weights<N, T> made;
-  if (!made.valid()) return made.error();
-  if (auto fit = cutter<M, N, T>(w, scores).cut(made); !fit) return fit.error();
-  return made;
+  if constexpr (plain && described) {
+    if (!w.valid()) return w.error();
+    weights<N, T> made;
+    if (!made.valid()) return made.error();
+    if (auto fit = cutter<M, N, T>(w, scores).cut(made); !fit) return fit.error();
+    return made;
+  }
+  return error{};
 }
 
 }  // namespace detail
@@ -5256,17 +5271,20 @@ class block_trial {
   packed<exact, float, fake> fake_;
 };
 
-/// True, or words for a model or storage whose blocks cannot be trained alone.
-template <class M>
+/// True, or words for a model, or a storage `S` of it, whose blocks cannot be trained alone.
+template <class M, class S>
 consteval bool check_block_training() {
-  constexpr bool lone = has_lone_blocks<M>;
+  constexpr bool lone = has_lone_blocks<M>, alike = !by_layer<S>;
   static_assert(lone,
                 "linnet::quantize_in_blocks: this method trains block by block; it goes with "
                 "decoders and encoders whose blocks are of one type and share nothing. Give "
                 "another model a method that rounds each matrix alone, such as gptq");
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::quantize_in_blocks: the source must be stored in f32");
-  return lone;
+  static_assert(alike,
+                "linnet::quantize_in_blocks: this method trains blocks of one storage; with "
+                "storage::layers take a method that rounds each matrix alone, such as gptq");
+  return lone && alike;
 }
 
 }  // namespace detail
@@ -5657,7 +5675,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks(const weights<M>& w, Batc
   static_assert(clips,
                 "linnet::omniquant: learns ranges of what shares a scale; give it a storage with "
                 "scales of rows or groups, such as storage::int4<64>");
-  if constexpr (detail::check_block_training<M>() && clips)
+  if constexpr (detail::check_block_training<M, S>() && clips)
     return detail::train_in_blocks<S, A>(w, batches, l, how);
   else
     return error{};
@@ -5746,7 +5764,7 @@ class zeroquant::trainer {
 template <class S, class A = compute::f32, class M, class Batches>
 result<weights<quantized<M, S, A>>> quantize_in_blocks(const weights<M>& w, Batches&& batches,
                                                        const limits& l, const zeroquant& how) {
-  if constexpr (detail::check_block_training<M>())
+  if constexpr (detail::check_block_training<M, S>())
     return detail::train_in_blocks<S, A>(w, batches, l, how);
   else
     return error{};
