@@ -39,7 +39,7 @@ STANDARD = {
     "bit": "bit_ceil bit_width countr_zero endian popcount",
     "charconv": "from_chars to_chars",
     "cmath": "abs ceil copysign cos erf exp exp2 expm1 ldexp log log1p nearbyint nextafter floor frexp pow round sin sqrt tanh",
-    "concepts": "convertible_to derived_from same_as",
+    "concepts": "convertible_to derived_from invocable same_as",
     "cstddef": "byte nullptr_t ptrdiff_t size_t to_integer",
     "cstdint": "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t uintptr_t",
     "cstdio": "ferror fclose fflush fgetc fopen fread fseek ftell fwrite remove rename",

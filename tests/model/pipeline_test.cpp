@@ -202,6 +202,39 @@ BOOST_AUTO_TEST_CASE(errors_are_carried_along) {
   BOOST_TEST(!ran);
 }
 
+// A smaller shape, sparse, then in codes that keep the zeros.
+BOOST_AUTO_TEST_CASE(cut_pruned_and_rounded) {
+  constexpr auto small = [] {
+    auto s = tiny_decoder_shape;
+    s.d_ff = 4, s.layers = 1;
+    return s;
+  }();
+  using M = model<>;
+  using Sparse = step::quantize<storage::n_of_m<storage::f32, 2, 4>>;
+  static_assert(
+      std::is_same_v<made<M, step::narrow<small>, step::prune, round>, ln::decoder<small, int4>>);
+  static_assert(refused<M, round, step::prune> && refused<M, round, step::narrow<small>>);
+  static_assert(refused<M, step::narrow<small>, step::narrow<small>>);
+  static_assert(refused<M, step::narrow<tiny_t5_shape>>);
+  ln::weights<M> w;
+  randomize(w);
+  const auto scores = [](const auto& v) { return ln::importance_of(v, ln::magnitude_score{}); };
+  const ln::magnitude half{.pattern = {2, 4}};
+  const auto q =
+      ln::apply(w, step::narrow<small, decltype(scores)>{scores}, step::prune{half}, Sparse{});
+  LINNET_REQUIRE_OK(q);
+  const auto found = scores(w);
+  LINNET_REQUIRE_OK(found);
+  const auto cut = ln::narrow<small>(w, *found);
+  LINNET_REQUIRE_OK(cut);
+  const auto pruned = ln::prune(*cut, half);
+  LINNET_REQUIRE_OK(pruned);
+  BOOST_TEST(ln::sparsity(*pruned) == 0.5);
+  BOOST_TEST(same_bytes(*q, ln::quantize<storage::n_of_m<storage::f32, 2, 4>>(*pruned)));
+  BOOST_TEST(message(ln::apply(w, step::prune{{.fraction = 2}}, round{}))
+                 .starts_with("prune: magnitude.fraction: expected"));
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::pipeline_test

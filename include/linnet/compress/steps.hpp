@@ -10,7 +10,9 @@
 
 #include <linnet/compress/awq.hpp>
 #include <linnet/compress/collapse.hpp>
+#include <linnet/compress/narrow.hpp>
 #include <linnet/compress/pipeline.hpp>
+#include <linnet/compress/prune.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/smooth.hpp>
@@ -38,7 +40,7 @@ namespace detail {
 template <class Step, class Run>
 struct step_by : Step {
   Run run;
-  constexpr step_by(const Step& step, Run how) : Step(step), run(std::move(how)) {}
+  constexpr step_by(const Step& step, Run given) : Step(step), run(std::move(given)) {}
   template <class M, class T>
   auto apply(const weights<M, T>& w) const {
     return run(w);
@@ -83,8 +85,15 @@ constexpr bool rotates_online() {
   return false;
 }
 
-/// Stands for training of which only the type is asked.
-struct no_training {};
+/// Whether `Shape` is a smaller one of a model whose layers say what they share.
+template <class M, auto Shape>
+constexpr bool cuts() {
+  if constexpr (folds<M>()) return narrows<M, Shape, true>();
+  return false;
+}
+
+/// Stands for a function of which only the type is asked.
+struct no_function {};
 
 }  // namespace detail
 
@@ -215,9 +224,69 @@ struct smooth {
   }
 };
 
+/// prune(): weights that matter least become 0, the type stays. By magnitude, or as by() says.
+struct prune {
+  magnitude how{};
+
+  template <class M>
+  static constexpr bool accepts = std::is_same_v<typename M::storage, storage::f32>;
+  template <class M>
+  using type = M;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::prune reads a model that is stored in f32");
+    return true;
+  }
+  template <class M>
+  auto apply(const weights<M>& w) const {
+    return linnet::prune(w, how);
+  }
+  /// By a method with statistics of a text.
+  template <class Method, class Batches>
+  auto by(const Method& method, calibration_text<Batches> text) const {
+    return linnet::detail::step_by(*this, [method, text]<class M>(const weights<M>& w) {
+      return linnet::detail::on_statistics(w, text, [&](const auto& v, const auto& stats) {
+        return linnet::prune(v, stats, method);
+      });
+    });
+  }
+};
+
+/// narrow(): a smaller shape of the same family. `scores(w)` returns a result<importance<M>> of the
+/// model at that place.
+template <auto Shape, class Scores = linnet::detail::no_function>
+struct narrow {
+  Scores scores{};
+
+  template <class M>
+  static constexpr bool accepts = linnet::detail::cuts<M, Shape>();
+  template <class M>
+  using type = narrowed<M, Shape>;
+  template <class M>
+  static consteval bool explain() {
+    if constexpr (linnet::detail::folds<M>())
+      return linnet::detail::narrows<M, Shape>();
+    else
+      static_assert(linnet::detail::never<M>,
+                    "linnet::pipeline: step::narrow needs a model that says which channels its "
+                    "tensors share (nn/channels.hpp)");
+    return true;
+  }
+  template <class M, class T>
+      result<weights<type<M>, T>> apply(
+          const weights<M, T>&w) const requires std::invocable < const Scores &,
+      const weights<M, T>
+  & > {
+    const auto found = scores(w);
+    if (!found) return found.error();
+    return linnet::narrow<Shape>(w, *found);
+  }
+};
+
 /// Training in between, the type stays: `run` changes weights in place and returns a result<void>.
 /// Quantization-aware training is such a step, by a trainer with compute::fake_quantized.
-template <class Run = linnet::detail::no_training>
+template <class Run = linnet::detail::no_function>
 struct train {
   Run run{};
 
