@@ -26,11 +26,11 @@ constexpr auto cut_numbers(const t5_shape& s) {
   return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.encoder_layers, s.decoder_layers};
 }
 /// Query heads of each head of keys and values.
-constexpr index group_of(const decoder_shape& s) {
+constexpr index queries_per_kv(const decoder_shape& s) {
   return s.kv_heads > 0 && s.heads % s.kv_heads == 0 ? s.heads / s.kv_heads : 0;
 }
 template <class Shape>
-constexpr index group_of(const Shape&) {
+constexpr index queries_per_kv(const Shape&) {
   return 1;
 }
 constexpr index head_width_of(const t5_shape& s) { return s.d_kv; }
@@ -101,7 +101,7 @@ constexpr bool narrows() {
       static_assert(Quiet || never<M>,
                     "linnet::narrow: vocabulary, context and the numbers of positions must be the "
                     "model's");
-    else if constexpr (group_of(M::shape) != group_of(Shape))
+    else if constexpr (queries_per_kv(M::shape) != queries_per_kv(Shape))
       static_assert(Quiet || never<M>,
                     "linnet::narrow: heads go in whole groups: heads / kv_heads must be the "
                     "model's");
