@@ -2880,11 +2880,11 @@ constexpr auto cut_numbers(const t5_shape& s) {
   return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.encoder_layers, s.decoder_layers};
 }
 /// Query heads of each head of keys and values.
-constexpr index group_of(const decoder_shape& s) {
+constexpr index queries_per_kv(const decoder_shape& s) {
   return s.kv_heads > 0 && s.heads % s.kv_heads == 0 ? s.heads / s.kv_heads : 0;
 }
 template <class Shape>
-constexpr index group_of(const Shape&) {
+constexpr index queries_per_kv(const Shape&) {
   return 1;
 }
 constexpr index head_width_of(const t5_shape& s) { return s.d_kv; }
@@ -2927,11 +2927,12 @@ constexpr auto narrowed_shape() {
   if (s.eps == M::shape.eps) s.eps = narrowed_eps<M>(s.d_model);
   return s;
 }
-/// Words for what keeps `Shape` from being a smaller one of model `M`; true where nothing does.
-template <class M, auto Shape>
+/// Words for what keeps `Shape` from being a smaller one of model `M`, unless `Quiet`; true where
+/// nothing does.
+template <class M, auto Shape, bool Quiet = false>
 constexpr bool narrows() {
   if constexpr (!takes_shape<M, Shape>) {
-    static_assert(never<M>,
+    static_assert(Quiet || never<M>,
                   "linnet::narrow: the shape must be of the model's family, a decoder_shape, "
                   "encoder_shape or t5_shape; other families have no narrower shape");
   } else {
@@ -2943,26 +2944,26 @@ constexpr bool narrows() {
     }(from, to);
     constexpr auto made = narrowed_shape<M, Shape>();
     if constexpr (!fewer)
-      static_assert(never<M>,
+      static_assert(Quiet || never<M>,
                     "linnet::narrow: d_model, d_ff, heads and layers must be given, and none may "
                     "be larger than the model's");
     else if constexpr (from == to)
-      static_assert(never<M>,
+      static_assert(Quiet || never<M>,
                     "linnet::narrow: the shape is no narrower than the model's; make d_model, "
                     "d_ff, heads or layers smaller");
     else if constexpr (!same_rest(M::shape, Shape))
-      static_assert(never<M>,
+      static_assert(Quiet || never<M>,
                     "linnet::narrow: vocabulary, context and the numbers of positions must be the "
                     "model's");
-    else if constexpr (group_of(M::shape) != group_of(Shape))
-      static_assert(never<M>,
+    else if constexpr (queries_per_kv(M::shape) != queries_per_kv(Shape))
+      static_assert(Quiet || never<M>,
                     "linnet::narrow: heads go in whole groups: heads / kv_heads must be the "
                     "model's");
     else if constexpr (head_width_of(made) != head_width_of(M::shape))
-      static_assert(never<M>,
+      static_assert(Quiet || never<M>,
                     "linnet::narrow: heads keep their width: give d_kv of the model, or 0");
     else if constexpr (made.eps != narrowed_eps<M>(made.d_model))
-      static_assert(never<M>, "linnet::narrow: eps must be the model's");
+      static_assert(Quiet || never<M>, "linnet::narrow: eps must be the model's");
     else
       return true;
   }
@@ -4065,8 +4066,8 @@ class sparsegpt::rounder {
     }
 
    private:
-    /// The cost of pruning a weight. Weights that were 0 stay so; those whose input was always 0 cost
-    /// nothing.
+    /// The cost of pruning a weight. Weights that were 0 stay so; those whose input was always 0
+    /// cost nothing.
     double score(index r, index j, double number) const {
       if (from_[r * columns_ + j] == 0) return -1;
       if (!(x_.moments[j * columns_ + j] > 0)) return 0;
@@ -4557,7 +4558,7 @@ namespace detail {
 template <class Step, class Run>
 struct step_by : Step {
   Run run;
-  constexpr step_by(const Step& step, Run how) : Step(step), run(std::move(how)) {}
+  constexpr step_by(const Step& step, Run given) : Step(step), run(std::move(given)) {}
   template <class M, class T>
   auto apply(const weights<M, T>& w) const {
     return run(w);
@@ -4602,8 +4603,15 @@ constexpr bool rotates_online() {
   return false;
 }
 
-/// Stands for training of which only the type is asked.
-struct no_training {};
+/// Whether `Shape` is a smaller one of a model whose layers say what they share.
+template <class M, auto Shape>
+constexpr bool cuts() {
+  if constexpr (folds<M>()) return narrows<M, Shape, true>();
+  return false;
+}
+
+/// Stands for a function of which only the type is asked.
+struct no_function {};
 
 }  // namespace detail
 
@@ -4734,9 +4742,69 @@ struct smooth {
   }
 };
 
+/// prune(): weights that matter least become 0, the type stays. By magnitude, or as by() says.
+struct prune {
+  magnitude how{};
+
+  template <class M>
+  static constexpr bool accepts = std::is_same_v<typename M::storage, storage::f32>;
+  template <class M>
+  using type = M;
+  template <class M>
+  static consteval bool explain() {
+    static_assert(linnet::detail::never<M>,
+                  "linnet::pipeline: step::prune reads a model that is stored in f32");
+    return true;
+  }
+  template <class M>
+  auto apply(const weights<M>& w) const {
+    return linnet::prune(w, how);
+  }
+  /// By a method with statistics of a text.
+  template <class Method, class Batches>
+  auto by(const Method& method, calibration_text<Batches> text) const {
+    return linnet::detail::step_by(*this, [method, text]<class M>(const weights<M>& w) {
+      return linnet::detail::on_statistics(w, text, [&](const auto& v, const auto& stats) {
+        return linnet::prune(v, stats, method);
+      });
+    });
+  }
+};
+
+/// narrow(): a smaller shape of the same family. `scores(w)` returns a result<importance<M>> of the
+/// model at that place.
+template <auto Shape, class Scores = linnet::detail::no_function>
+struct narrow {
+  Scores scores{};
+
+  template <class M>
+  static constexpr bool accepts = linnet::detail::cuts<M, Shape>();
+  template <class M>
+  using type = narrowed<M, Shape>;
+  template <class M>
+  static consteval bool explain() {
+    if constexpr (linnet::detail::folds<M>())
+      return linnet::detail::narrows<M, Shape>();
+    else
+      static_assert(linnet::detail::never<M>,
+                    "linnet::pipeline: step::narrow needs a model that says which channels its "
+                    "tensors share (nn/channels.hpp)");
+    return true;
+  }
+  template <class M, class T>
+      result<weights<type<M>, T>> apply(
+          const weights<M, T>&w) const requires std::invocable < const Scores &,
+      const weights<M, T>
+  & > {
+    const auto found = scores(w);
+    if (!found) return found.error();
+    return linnet::narrow<Shape>(w, *found);
+  }
+};
+
 /// Training in between, the type stays: `run` changes weights in place and returns a result<void>.
 /// Quantization-aware training is such a step, by a trainer with compute::fake_quantized.
-template <class Run = linnet::detail::no_training>
+template <class Run = linnet::detail::no_function>
 struct train {
   Run run{};
 

@@ -438,8 +438,12 @@ class all_ways {
     if constexpr (encodes) {
       o.refused = "path scores are for decoders";
     } else {
-      // Given tokens are a prompt; what follows is scored as the plain way would.
+      // Given tokens are a prompt; what follows is scored as the plain way would. A log probability
+      // moves by up to twice what a logit moves by, which is a share of the largest.
       const auto& plain = truth(text_);
+      double reach = 1;
+      for (index i = prompt_; i < length; ++i)
+        reach = (std::max)(reach, 2 * magnitude(plain[at(i)]));
       for (const index logits : {1, 3, 64}) {
         auto s = open(3, 0, logits);
         ln::session_scorer paths(s);
@@ -453,7 +457,7 @@ class all_ways {
             row expected = plain[at(i)];
             const double p = ln::score_of(std::span<float>(expected), text_[at(i)]).log_probability;
             const double got = (*x)[at(i - prompt_)].log_probability;
-            o.worst = (std::max)(o.worst, distance_of(p, got));
+            o.worst = (std::max)(o.worst, distance_of(p, got) / reach);
             o.exact = o.exact && p == got;
           }
         // Scores of the given tokens know nothing of what follows each.
@@ -461,8 +465,8 @@ class all_ways {
         BOOST_REQUIRE(paths.begin(part(text_, 0, length), whole));
         if (given_.empty()) given_ = whole;
         for (std::size_t i = 0; i < whole.size(); ++i) {
-          o.worst =
-              (std::max)(o.worst, distance_of(whole[i].log_probability, given_[i].log_probability));
+          o.worst = (std::max)(
+              o.worst, distance_of(whole[i].log_probability, given_[i].log_probability) / reach);
           o.exact = o.exact && whole[i].log_probability == given_[i].log_probability;
         }
       }
@@ -621,10 +625,17 @@ struct byte_pooled {
   using draft = decoder::draft;  // none is asked for
 };
 
+/// Whether matrices of a model are the sum of a shared one and a delta of low rank.
+template <class M>
+constexpr bool has_deltas = requires {
+  requires M::sharing::projections.delta;
+};
+
 /// What sums in another order may do to a logit of model `M`, as a share of the largest: where
 /// numbers are rounded to codes on their way, a sum may take the code beside its own in each of the
 /// two layers. That is 1/256 away in bfloat16 and less in int8, and 1/14 where inputs of products
-/// have 4 bits or are 8-bit floats. A state that every token changes carries each difference on.
+/// have 4 bits or are 8-bit floats; a low-rank delta rounds inputs twice. A state that every token
+/// changes carries each difference on.
 template <class M>
 constexpr double bound() {
   if constexpr (requires { requires std::is_same_v<typename M::attention, ln::mixer::rwkv7>; })
@@ -632,7 +643,7 @@ constexpr double bound() {
   using inputs = typename M::storage::compute;
   if constexpr (std::is_same_v<inputs, ln::compute::int4> ||
                 std::is_same_v<inputs, ln::compute::fp8>)
-    return 2.0 / 14;
+    return has_deltas<M> ? 4.0 / 14 : 2.0 / 14;
   constexpr bool rounds =
       M::cache::code != ln::kv_code::exact || !std::is_same_v<inputs, ln::compute::f32>;
   return rounds ? 2.0 / 256 : 1e-5;

@@ -109,8 +109,8 @@ class sparsegpt::rounder {
     }
 
    private:
-    /// The cost of pruning a weight. Weights that were 0 stay so; those whose input was always 0 cost
-    /// nothing.
+    /// The cost of pruning a weight. Weights that were 0 stay so; those whose input was always 0
+    /// cost nothing.
     double score(index r, index j, double number) const {
       if (from_[r * columns_ + j] == 0) return -1;
       if (!(x_.moments[j * columns_ + j] > 0)) return 0;

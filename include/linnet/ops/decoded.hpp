@@ -51,8 +51,11 @@ struct summed_rows {
   index together = 1;  ///< at a time, at most
   index most = 1;      ///< more are multiplied with decoded weights; 0 for any number
 };
+/// Rows whose inputs are rounded and read back stand alone: another order of sums would round the
+/// inputs of the next product to other codes.
 template <class Kernels, class S>
-inline constexpr summed_rows rows_summed{};
+inline constexpr summed_rows rows_summed{
+    .most = std::is_same_v<typename S::compute, compute::fp8> ? 0 : 1};
 
 /// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
 /// rows these are.

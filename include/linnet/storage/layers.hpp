@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+#include <linnet/storage/float.hpp>
 #include <linnet/storage/per_role.hpp>
 
 LINNET_NAMESPACE_BEGIN

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <linnet/compress/quantize_by.hpp>
+#include <linnet/nn/sharing.hpp>
 #include <linnet/storage/fake_quantized.hpp>
 
 LINNET_NAMESPACE_BEGIN
