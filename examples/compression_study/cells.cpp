@@ -98,25 +98,22 @@ std::vector<subject> subjects_of(const options& o) {
   const std::string stories = data("tinystories/tiny_stories_train_head.txt"),
                     held_out = data("tinystories/tinystories_valid_slice.txt");
   const bool small = o.size.name == "minutes";
+  std::vector<stored> storages{{"int4-row"}, {"int4-row-out2"}, {"int4-g64"}, {"int4-g64-rank4"},
+                               {"nf4-g64"},  {"nf4-double"},    {"int3-g64"}, {"spqr3-out2"},
+                               {"q4_1"},     {"int8", "int8"}};
+  std::vector<std::string> tried;
+  if (small) {
+    storages = {{"int4-g64"}};
+    tried = {"rtn", "gptq", "clip", "awq"};  // built in
+  }
   std::vector<subject> all;
   all.push_back({"stories260k",
                  {"--model", "stories260k", "--weights", data("stories260K/stories260K.bin"),
                   "--tokenizer", data("stories260K/tok512.bin")},
                  stories,
                  held_out,
-                 small ? std::vector<stored>{{"int4-g64"}}
-                       : std::vector<stored>{{"int4-row"},
-                                             {"int4-row-out2"},
-                                             {"int4-g64"},
-                                             {"int4-g64-rank4"},
-                                             {"nf4-g64"},
-                                             {"nf4-double"},
-                                             {"int3-g64"},
-                                             {"spqr3-out2"},
-                                             {"q4_1"},
-                                             {"int8", "int8"}},
-                 small ? std::vector<std::string>{"rtn", "gptq", "clip", "awq"}  // built in
-                       : std::vector<std::string>{}});
+                 storages,
+                 tried});
   if (!small) {
     const std::string trained = o.out + "/t5";
     all.push_back({"t5",
