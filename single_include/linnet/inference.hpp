@@ -13179,7 +13179,7 @@ namespace detail {
 template <class Kernels, class S>
 requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
     Kernels::kept_rows_together, Kernels::most_kept_rows};
-/// @copydoc add_rows()
+/// Products with the numbers that are kept, at their places.
 template <class Kernels, class S>
 requires(is_sparse<S> && !is_masked<S>) index
     add_rows(Kernels kernels, index rows, index p, index k, const float* x,
@@ -13197,7 +13197,7 @@ requires(is_sparse<S> && !is_masked<S>) index
   w.kept.template add<1>(kernels, p, k, x, w.numbers(), sums);
   return 1;
 }
-/// @copydoc decode_rows()
+/// Decodes the numbers that are kept, with zeros between them.
 template <class Kernels, class S>
 requires(is_sparse<S> &&
          !is_masked<S>) void decode_rows(Kernels kernels, index p, index k, index k0, index k1,
@@ -13323,7 +13323,7 @@ requires(is_masked<S>) struct packed_matrix<T, S> {
   }
 };
 
-/// @copydoc pack()
+/// Packs rows of numbers with a bit for each input.
 template <class T, class S>
 requires(is_masked<S>) void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
                                  const packed_matrix<T, S>& to) {
@@ -13353,7 +13353,7 @@ requires(is_masked<S>) void pack(const execution& on, index n, index k, const ma
   });
   to.kept.pack(on, n, k, from.kept);
 }
-/// @copydoc unpack()
+/// Unpacks rows of numbers with a bit for each input.
 template <class T, class S>
 requires(is_masked<S>) void unpack(index n, index k, const packed_matrix<T, S>& from,
                                    const matrix_ref<S>& to) {
@@ -13441,7 +13441,7 @@ void add_masked(Kernels kernels, index p, index k, const float* x, const packed_
     weights(std::make_index_sequence<std::size_t{J}>{});
   }
 }
-/// @copydoc add_rows()
+/// Products with rows of numbers that have a bit for each input.
 template <class Kernels, class S>
 requires(is_masked<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
                                       const packed_matrix<float, S>& w, float* sums) {

@@ -145,9 +145,9 @@ consteval bool explain_refusal() {
 template <class M, class... Steps>
 inline constexpr bool composes = std::is_void_v<typename detail::step_fold<M, Steps...>::refused>;
 
-/// The model that steps make of `M` one after the other, as in pipeline<M, step::collapse,
-/// step::quantize<storage::int8>>::type. It is the type that it has when it is spelled in full. An
-/// order that a step does not accept is refused in one sentence.
+/// The model that steps make of `M` one after the other, such as step::collapse and then
+/// step::quantize<storage::int8>, is its `type`. It is the type that it has when it is spelled in
+/// full. An order that a step does not accept is refused in one sentence.
 template <class M, class... Steps>
 struct pipeline {
  private:

@@ -114,7 +114,7 @@ requires(is_masked<S>) struct packed_matrix<T, S> {
   }
 };
 
-/// @copydoc pack()
+/// Packs rows of numbers with a bit for each input.
 template <class T, class S>
 requires(is_masked<S>) void pack(const execution& on, index n, index k, const matrix_ref<S>& from,
                                  const packed_matrix<T, S>& to) {
@@ -144,7 +144,7 @@ requires(is_masked<S>) void pack(const execution& on, index n, index k, const ma
   });
   to.kept.pack(on, n, k, from.kept);
 }
-/// @copydoc unpack()
+/// Unpacks rows of numbers with a bit for each input.
 template <class T, class S>
 requires(is_masked<S>) void unpack(index n, index k, const packed_matrix<T, S>& from,
                                    const matrix_ref<S>& to) {
@@ -232,7 +232,7 @@ void add_masked(Kernels kernels, index p, index k, const float* x, const packed_
     weights(std::make_index_sequence<std::size_t{J}>{});
   }
 }
-/// @copydoc add_rows()
+/// Products with rows of numbers that have a bit for each input.
 template <class Kernels, class S>
 requires(is_masked<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
                                       const packed_matrix<float, S>& w, float* sums) {

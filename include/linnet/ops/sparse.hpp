@@ -130,7 +130,7 @@ namespace detail {
 template <class Kernels, class S>
 requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
     Kernels::kept_rows_together, Kernels::most_kept_rows};
-/// @copydoc add_rows()
+/// Products with the numbers that are kept, at their places.
 template <class Kernels, class S>
 requires(is_sparse<S> && !is_masked<S>) index
     add_rows(Kernels kernels, index rows, index p, index k, const float* x,
@@ -148,7 +148,7 @@ requires(is_sparse<S> && !is_masked<S>) index
   w.kept.template add<1>(kernels, p, k, x, w.numbers(), sums);
   return 1;
 }
-/// @copydoc decode_rows()
+/// Decodes the numbers that are kept, with zeros between them.
 template <class Kernels, class S>
 requires(is_sparse<S> &&
          !is_masked<S>) void decode_rows(Kernels kernels, index p, index k, index k0, index k1,
