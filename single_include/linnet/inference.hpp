@@ -14460,9 +14460,10 @@ struct attention_extent {
                      index k_width) {
     ++calls;
     heads += of_heads;
-    values += batch * (queries * q_width + keys * k_width);
-    rows = (std::max)(rows, batch * (std::max)(queries, keys));
-    map = (std::max)(map, queries * keys);
+    const index each = add_sizes(multiply_sizes(queries, q_width), multiply_sizes(keys, k_width));
+    values = add_sizes(values, multiply_sizes(batch, each));
+    rows = (std::max)(rows, multiply_sizes(batch, (std::max)(queries, keys)));
+    map = (std::max)(map, multiply_sizes(queries, keys));
   }
 };
 
