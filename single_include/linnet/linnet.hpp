@@ -1615,6 +1615,8 @@ struct int8_rounding {
   float largest = 127;               ///< the code of the largest magnitude, at most 127
   std::int32_t outliers = infinity;  ///< infinity where there are none
 
+  /// Whether there may be outliers.
+  constexpr bool any() const { return outliers < infinity; }
   /// Whether `x` is an outlier.
   bool keeps(float x) const {
     std::int32_t bits = 0;
@@ -2722,6 +2724,15 @@ LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rou
   const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
   y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
 }
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
 /// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
 /// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
 template <class T>
@@ -2753,17 +2764,16 @@ LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
-/// whatever is made of it is NaN.
-template <class T>
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
 LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
                                    const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    vec_int<float> out;
-    outliers_of(v, by, out);
-    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -2778,10 +2788,8 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> all = get(x + i, count);
-    vec_int<float> out;
-    outliers_of(all, by, out);
-    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -2919,12 +2927,12 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
-template <code C, class T>
+template <code C, class T, bool Outliers = false>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
                                          float* scales, std::int32_t* sums,
                                          const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -4791,6 +4799,15 @@ LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rou
   const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
   y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
 }
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
 /// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
 /// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
 template <class T>
@@ -4822,17 +4839,16 @@ LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
-/// whatever is made of it is NaN.
-template <class T>
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
 LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
                                    const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    vec_int<float> out;
-    outliers_of(v, by, out);
-    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -4847,10 +4863,8 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> all = get(x + i, count);
-    vec_int<float> out;
-    outliers_of(all, by, out);
-    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -4988,12 +5002,12 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
-template <code C, class T>
+template <code C, class T, bool Outliers = false>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
                                          float* scales, std::int32_t* sums,
                                          const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -6872,6 +6886,15 @@ LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rou
   const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
   y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
 }
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
 /// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
 /// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
 template <class T>
@@ -6903,17 +6926,16 @@ LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
-/// whatever is made of it is NaN.
-template <class T>
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
 LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
                                    const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    vec_int<float> out;
-    outliers_of(v, by, out);
-    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -6928,10 +6950,8 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> all = get(x + i, count);
-    vec_int<float> out;
-    outliers_of(all, by, out);
-    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -7069,12 +7089,12 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
-template <code C, class T>
+template <code C, class T, bool Outliers = false>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
                                          float* scales, std::int32_t* sums,
                                          const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -8307,6 +8327,15 @@ LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rou
   const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
   y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
 }
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
 /// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
 /// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
 template <class T>
@@ -8338,17 +8367,16 @@ LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
-/// whatever is made of it is NaN.
-template <class T>
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
 LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
                                    const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    vec_int<float> out;
-    outliers_of(v, by, out);
-    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -8363,10 +8391,8 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> all = get(x + i, count);
-    vec_int<float> out;
-    outliers_of(all, by, out);
-    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
@@ -8504,12 +8530,12 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
-template <code C, class T>
+template <code C, class T, bool Outliers = false>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
                                          float* scales, std::int32_t* sums,
                                          const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;
@@ -8819,34 +8845,37 @@ LINNET_SIMD_NAMESPACE_END
   LINNET_GROUPS(L, u4, origin, f16_code)                                                           \
   LINNET_GROUPS(L, u4, minimum, f16_code)                                                          \
   LINNET_GROUPS(L, u2, origin, float)
-#define LINNET_TO_GROUPS(L, C)                                  \
-  LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
+#define LINNET_TO_GROUPS(L, C, Outliers)                                  \
+  LINNET_EXTERN void detail::L::to_int8_groups<code::C, float, Outliers>( \
       index, index, const float*, std::int8_t*, float*, std::int32_t*, const int8_rounding&);
-#define LINNET_CODES(L)                                                                           \
-  LINNET_DECODE(L, float, code::bf16, false)                                                      \
-  LINNET_DECODE(L, float, code::f16, false)                                                       \
-  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                   \
-  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                   \
-  LINNET_DECODE(L, float, code::u8, false)                                                        \
-  LINNET_DECODE(L, float, code::u6, false)                                                        \
-  LINNET_DECODE(L, float, code::u5, false)                                                        \
-  LINNET_DECODE(L, float, code::u4, false)                                                        \
-  LINNET_DECODE(L, f16_code, code::u4, true)                                                      \
-  LINNET_DECODE(L, f16_code, code::u4, false)                                                     \
-  LINNET_DECODE(L, f16_code, code::u8, false)                                                     \
-  LINNET_DECODE(L, float, code::u3, false)                                                        \
-  LINNET_DECODE(L, float, code::u2, false)                                                        \
-  LINNET_DECODE(L, float, code::f4_e2m1, false)                                                   \
-  LINNET_DECODE(L, float, code::nf4, false)                                                       \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                  \
-  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);   \
-  LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                     \
-      index, const float*, const int8_rounding&, index, float*, std::int32_t*);                   \
-  LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&, \
-                                                const int8_rounding&);                            \
-  LINNET_TO_GROUPS(L, u8)                                                                         \
-  LINNET_TO_GROUPS(L, u4)                                                                         \
-  LINNET_TO_GROUPS(L, u2)                                                                         \
+#define LINNET_TO_INT8(L, Outliers)                                                             \
+  LINNET_EXTERN float detail::L::to_int8<float, Outliers>(index, const float*, std::int8_t*,    \
+                                                          std::int32_t&, const int8_rounding&); \
+  LINNET_TO_GROUPS(L, u8, Outliers)                                                             \
+  LINNET_TO_GROUPS(L, u4, Outliers)                                                             \
+  LINNET_TO_GROUPS(L, u2, Outliers)
+#define LINNET_CODES(L)                                                                         \
+  LINNET_DECODE(L, float, code::bf16, false)                                                    \
+  LINNET_DECODE(L, float, code::f16, false)                                                     \
+  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                 \
+  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                 \
+  LINNET_DECODE(L, float, code::u8, false)                                                      \
+  LINNET_DECODE(L, float, code::u6, false)                                                      \
+  LINNET_DECODE(L, float, code::u5, false)                                                      \
+  LINNET_DECODE(L, float, code::u4, false)                                                      \
+  LINNET_DECODE(L, f16_code, code::u4, true)                                                    \
+  LINNET_DECODE(L, f16_code, code::u4, false)                                                   \
+  LINNET_DECODE(L, f16_code, code::u8, false)                                                   \
+  LINNET_DECODE(L, float, code::u3, false)                                                      \
+  LINNET_DECODE(L, float, code::u2, false)                                                      \
+  LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
+  LINNET_DECODE(L, float, code::nf4, false)                                                     \
+  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
+  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
+  LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
+      index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
+  LINNET_TO_INT8(L, false)                                                                      \
+  LINNET_TO_INT8(L, true)                                                                       \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
@@ -8919,6 +8948,7 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_GROUPS
 #undef LINNET_DOT
 #undef LINNET_TO_GROUPS
+#undef LINNET_TO_INT8
 #undef LINNET_CODES
 #undef LINNET_ACTIVATION
 #undef LINNET_ATTENTION
@@ -12311,7 +12341,7 @@ inline constexpr simd::int8_rounding int8_rounding_of{
 template <class S>
 constexpr bool keeps_outliers() {
   if constexpr (in_int8<S> && !fakes_inputs<S>)
-    return int8_rounding_of<S>.outliers < simd::int8_rounding::infinity;
+    return int8_rounding_of<S>.any();
   else
     return false;
 }
@@ -12419,11 +12449,11 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
                                                      to.outliers + i * k, blocks + 1);
         }
         if constexpr (in_int8_groups<S>) {
-          K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
-                                                     scale, sum, by);
+          K::template to_int8_groups<S::code, float, by.any()>(k, S::group ? S::group : k,
+                                                               x + i * k, codes, scale, sum, by);
           for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
         } else {
-          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum, by);
+          *scale = K::template to_int8<float, by.any()>(k, x + i * k, codes, *sum, by);
         }
       } else {
         K::template to_bf16<float>(k, x + i * k,
@@ -12467,7 +12497,8 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
           std::int32_t sum = 0;
           constexpr simd::int8_rounding by = int8_rounding_of<S>;
           const float* const from = x + i * k + j;
-          const float scale = decltype(kernels)::template to_int8<float>(n, from, q, sum, by);
+          const float scale =
+              decltype(kernels)::template to_int8<float, by.any()>(n, from, q, sum, by);
           for (index l = 0; l < n; ++l)
             numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
         }

@@ -45,7 +45,7 @@ inline constexpr simd::int8_rounding int8_rounding_of{
 template <class S>
 constexpr bool keeps_outliers() {
   if constexpr (in_int8<S> && !fakes_inputs<S>)
-    return int8_rounding_of<S>.outliers < simd::int8_rounding::infinity;
+    return int8_rounding_of<S>.any();
   else
     return false;
 }
@@ -153,11 +153,11 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
                                                      to.outliers + i * k, blocks + 1);
         }
         if constexpr (in_int8_groups<S>) {
-          K::template to_int8_groups<S::code, float>(k, S::group ? S::group : k, x + i * k, codes,
-                                                     scale, sum, by);
+          K::template to_int8_groups<S::code, float, by.any()>(k, S::group ? S::group : k,
+                                                               x + i * k, codes, scale, sum, by);
           for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
         } else {
-          *scale = K::template to_int8<float>(k, x + i * k, codes, *sum, by);
+          *scale = K::template to_int8<float, by.any()>(k, x + i * k, codes, *sum, by);
         }
       } else {
         K::template to_bf16<float>(k, x + i * k,
@@ -201,7 +201,8 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
           std::int32_t sum = 0;
           constexpr simd::int8_rounding by = int8_rounding_of<S>;
           const float* const from = x + i * k + j;
-          const float scale = decltype(kernels)::template to_int8<float>(n, from, q, sum, by);
+          const float scale =
+              decltype(kernels)::template to_int8<float, by.any()>(n, from, q, sum, by);
           for (index l = 0; l < n; ++l)
             numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
         }

@@ -41,12 +41,12 @@ LINNET_TARGET static inline void split_every_fourth(index bytes, std::int8_t* y)
 
 /// to_int8() of each `group` of a row's `n` inputs. They lie in the order in which codes `C` are
 /// unpacked, with zeros to the end of the last word. `scales` and `sums` have one per group.
-template <code C, class T>
+template <code C, class T, bool Outliers = false>
 LINNET_TARGET static void to_int8_groups(index n, index group, const T* x, std::int8_t* y,
                                          float* scales, std::int32_t* sums,
                                          const int8_rounding& by = {}) {
   for (index g = 0, i = 0; i < n; ++g, i += group)
-    scales[g] = to_int8<T>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
+    scales[g] = to_int8<T, Outliers>(n - i < group ? n - i : group, x + i, y + i, sums[g], by);
   constexpr auto words = input_words<C>;
   if constexpr (words > 1) {
     for (index i = n; i % (4 * words); ++i) y[i] = 0;

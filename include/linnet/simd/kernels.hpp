@@ -41,34 +41,37 @@
   LINNET_GROUPS(L, u4, origin, f16_code)                                                           \
   LINNET_GROUPS(L, u4, minimum, f16_code)                                                          \
   LINNET_GROUPS(L, u2, origin, float)
-#define LINNET_TO_GROUPS(L, C)                                  \
-  LINNET_EXTERN void detail::L::to_int8_groups<code::C, float>( \
+#define LINNET_TO_GROUPS(L, C, Outliers)                                  \
+  LINNET_EXTERN void detail::L::to_int8_groups<code::C, float, Outliers>( \
       index, index, const float*, std::int8_t*, float*, std::int32_t*, const int8_rounding&);
-#define LINNET_CODES(L)                                                                           \
-  LINNET_DECODE(L, float, code::bf16, false)                                                      \
-  LINNET_DECODE(L, float, code::f16, false)                                                       \
-  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                   \
-  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                   \
-  LINNET_DECODE(L, float, code::u8, false)                                                        \
-  LINNET_DECODE(L, float, code::u6, false)                                                        \
-  LINNET_DECODE(L, float, code::u5, false)                                                        \
-  LINNET_DECODE(L, float, code::u4, false)                                                        \
-  LINNET_DECODE(L, f16_code, code::u4, true)                                                      \
-  LINNET_DECODE(L, f16_code, code::u4, false)                                                     \
-  LINNET_DECODE(L, f16_code, code::u8, false)                                                     \
-  LINNET_DECODE(L, float, code::u3, false)                                                        \
-  LINNET_DECODE(L, float, code::u2, false)                                                        \
-  LINNET_DECODE(L, float, code::f4_e2m1, false)                                                   \
-  LINNET_DECODE(L, float, code::nf4, false)                                                       \
-  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                  \
-  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*);   \
-  LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                     \
-      index, const float*, const int8_rounding&, index, float*, std::int32_t*);                   \
-  LINNET_EXTERN float detail::L::to_int8<float>(index, const float*, std::int8_t*, std::int32_t&, \
-                                                const int8_rounding&);                            \
-  LINNET_TO_GROUPS(L, u8)                                                                         \
-  LINNET_TO_GROUPS(L, u4)                                                                         \
-  LINNET_TO_GROUPS(L, u2)                                                                         \
+#define LINNET_TO_INT8(L, Outliers)                                                             \
+  LINNET_EXTERN float detail::L::to_int8<float, Outliers>(index, const float*, std::int8_t*,    \
+                                                          std::int32_t&, const int8_rounding&); \
+  LINNET_TO_GROUPS(L, u8, Outliers)                                                             \
+  LINNET_TO_GROUPS(L, u4, Outliers)                                                             \
+  LINNET_TO_GROUPS(L, u2, Outliers)
+#define LINNET_CODES(L)                                                                         \
+  LINNET_DECODE(L, float, code::bf16, false)                                                    \
+  LINNET_DECODE(L, float, code::f16, false)                                                     \
+  LINNET_DECODE(L, float, code::f8_e4m3, false)                                                 \
+  LINNET_DECODE(L, float, code::f8_e5m2, false)                                                 \
+  LINNET_DECODE(L, float, code::u8, false)                                                      \
+  LINNET_DECODE(L, float, code::u6, false)                                                      \
+  LINNET_DECODE(L, float, code::u5, false)                                                      \
+  LINNET_DECODE(L, float, code::u4, false)                                                      \
+  LINNET_DECODE(L, f16_code, code::u4, true)                                                    \
+  LINNET_DECODE(L, f16_code, code::u4, false)                                                   \
+  LINNET_DECODE(L, f16_code, code::u8, false)                                                   \
+  LINNET_DECODE(L, float, code::u3, false)                                                      \
+  LINNET_DECODE(L, float, code::u2, false)                                                      \
+  LINNET_DECODE(L, float, code::f4_e2m1, false)                                                 \
+  LINNET_DECODE(L, float, code::nf4, false)                                                     \
+  LINNET_EXTERN void detail::L::to_bf16<float>(index, const float*, bf16_code*);                \
+  LINNET_EXTERN void detail::L::to_bf16_pairs<float>(index, const float*, const float*, word*); \
+  LINNET_EXTERN std::int32_t detail::L::keep_outliers<float>(                                   \
+      index, const float*, const int8_rounding&, index, float*, std::int32_t*);                 \
+  LINNET_TO_INT8(L, false)                                                                      \
+  LINNET_TO_INT8(L, true)                                                                       \
   LINNET_DOT(L)
 #define LINNET_ACTIVATION(L, A, T)                                                               \
   LINNET_EXTERN void detail::L::activation<activation_kind::A, T>(index, const T*, T*);          \
@@ -141,6 +144,7 @@ LINNET_SIMD_NAMESPACE_END
 #undef LINNET_GROUPS
 #undef LINNET_DOT
 #undef LINNET_TO_GROUPS
+#undef LINNET_TO_INT8
 #undef LINNET_CODES
 #undef LINNET_ACTIVATION
 #undef LINNET_ATTENTION

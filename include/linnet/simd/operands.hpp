@@ -216,6 +216,8 @@ struct int8_rounding {
   float largest = 127;               ///< the code of the largest magnitude, at most 127
   std::int32_t outliers = infinity;  ///< infinity where there are none
 
+  /// Whether there may be outliers.
+  constexpr bool any() const { return outliers < infinity; }
   /// Whether `x` is an outlier.
   bool keeps(float x) const {
     std::int32_t bits = 0;

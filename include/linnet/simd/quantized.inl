@@ -251,6 +251,15 @@ LINNET_TARGET static inline void outliers_of(const vec<float>& x, const int8_rou
   const vec_int<float> bits = bits_as<vec_int<float>>(x), a = bits & 0x7fffffff;
   y = bits & (a >= by.outliers) & (a < int8_rounding::infinity);
 }
+/// Zeros in place of the outliers among numbers, where there may be any.
+template <bool Outliers>
+LINNET_TARGET static inline void drop_outliers(vec<float>& x, const int8_rounding& by) {
+  if constexpr (Outliers) {
+    vec_int<float> y;
+    outliers_of(x, by, y);
+    x = bits_as<vec<float>>(bits_as<vec_int<float>>(x) ^ y);
+  }
+}
 /// kept[n] = the outliers of x[n], zeros in place of the others. Writes the numbers of the
 /// `stretch`es of a row that hold outliers, in ascending order; returns how many there are.
 template <class T>
@@ -282,17 +291,16 @@ LINNET_KERNEL static std::int32_t keep_outliers(index n, const T* x, const int8_
 /// Symmetric int8 codes of a row, round half to even: x = scale * code, scale = max|x| / largest.
 /// Zeros behind them up to a multiple of 4. Returns the scale; `codes_sum` is of the codes. A row
 /// below 2^-119 becomes zeros with the scale 1. A row that is not finite has the scale NaN, so that
-/// whatever is made of it is NaN.
-template <class T>
+/// whatever is made of it is NaN. Without `Outliers` none is looked for.
+template <class T, bool Outliers = false>
 LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int32_t& codes_sum,
                                    const int8_rounding& by = {}) {
   using byte = typename vector_of<std::int8_t, lanes<float>>::type;
   vec_int<float> most = {};  // magnitudes as bits: in their order NaN is the largest
   for (index i = 0; i < n; i += lanes<float>) {
-    const vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
-    vec_int<float> out;
-    outliers_of(v, by, out);
-    const vec_int<float> a = (bits_as<vec_int<float>>(v) ^ out) & 0x7fffffff;
+    vec<float> v = get(x + i, n - i < lanes<float> ? n - i : lanes<float>);
+    drop_outliers<Outliers>(v, by);
+    const vec_int<float> a = bits_as<vec_int<float>>(v) & 0x7fffffff;
     most = a > most ? a : most;
   }
   const std::int32_t top_bits = largest<std::int32_t>(most);
@@ -307,10 +315,8 @@ LINNET_KERNEL static float to_int8(index n, const T* x, std::int8_t* y, std::int
   vec_int<float> total = {};
   for (index i = 0; i < n; i += lanes<float>) {
     const index count = n - i < lanes<float> ? n - i : lanes<float>;
-    const vec<float> all = get(x + i, count);
-    vec_int<float> out;
-    outliers_of(all, by, out);
-    const vec<float> v = bits_as<vec<float>>(bits_as<vec_int<float>>(all) ^ out);
+    vec<float> v = get(x + i, count);
+    drop_outliers<Outliers>(v, by);
     // In the sum with 3 * 2^22 the last bits are the nearest integer.
     const vec<float> shifted = v * inverse + 12582912.0f;
     const vec_int<float> q = (bits_as<vec_int<float>>(shifted) & 0x7fffff) - 0x400000;
