@@ -64,21 +64,14 @@ auto* numbers_in(const Leaf& leaf) {
   else
     return leaf.data;
 }
-/// Pointers to the numbers of all tensors of weights or gradients, in order.
-template <class W>
-auto numbers_of(const W& w) {
-  std::vector<float*> single;
-  std::vector<double*> twice;
+/// Pointers to the numbers of all tensors of weights or gradients, in the order of visit().
+template <class T, class W>
+std::vector<T*> numbers_of(const W& w) {
+  std::vector<T*> all;
   w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    if constexpr (std::is_same_v<decltype(numbers_in(leaf)), double*>)
-      twice.push_back(numbers_in(leaf));
-    else
-      single.push_back(numbers_in(leaf));
+    all.push_back(numbers_in(leaf));
   });
-  if constexpr (requires { requires std::is_same_v<typename W::scalar, double>; })
-    return twice;
-  else
-    return single;
+  return all;
 }
 
 /// One side of a tensor: its rows, or its columns, are channels of a set.
@@ -99,6 +92,83 @@ struct channel_side {
   index depth() const { return by_columns ? rows : columns; }
   T& at(index channel, index i) const {
     return by_columns ? data[i * columns + channel] : data[channel * columns + i];
+  }
+};
+
+/// What maps of channels have in common: sets of channels with the sides of tensors that write and
+/// read them, of which `Map` joins those that are one. `Set` has lists of writers and readers.
+template <class Map, class Set, class T>
+class joined_sets {
+ public:
+  /// The sets.
+  const std::vector<Set>& sets() const { return sets_; }
+  template <class Leaf>
+  void read(index set, const Leaf& leaf, const tensor_info& info) {
+    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
+  }
+  template <class Leaf>
+  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    if (set >= 0 && numbers_in(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
+  }
+  /// Two sets become one, which Map::merge(to, from, number of `to`) puts together.
+  void join(index a, index b) {
+    if (a < 0 || b < 0 || root(a) == root(b)) return;
+    a = root(a);
+    b = root(b);
+    parents_[at(b)] = a;
+    Set &to = sets_[at(a)], &from = sets_[at(b)];
+    static_cast<Map*>(this)->merge(to, from, a);
+    for (const auto& side : from.writers) add(to.writers, side);
+    for (const auto& side : from.readers) add(to.readers, side);
+    from = {};
+  }
+
+ protected:
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+  index open_set(Set&& set) {
+    sets_.push_back(std::move(set));
+    parents_.push_back(std::ssize(parents_));
+    return std::ssize(sets_) - 1;
+  }
+  index root(index set) const {
+    while (parents_[at(set)] != set) set = parents_[at(set)];
+    return set;
+  }
+  Set& of(index set) { return sets_[at(root(set))]; }
+  /// Joins sets that have a side of a tensor in common.
+  void unite() {
+    std::vector<std::pair<channel_side<T>, index>> seen;
+    for (index i = 0; i < std::ssize(sets_); ++i)
+      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
+        for (const auto& side : *sides) seen.push_back({side, i});
+    const auto before = [](const auto& a, const auto& b) {
+      return std::pair(a.first.data, a.first.by_columns) <
+             std::pair(b.first.data, b.first.by_columns);
+    };
+    std::stable_sort(seen.begin(), seen.end(), before);
+    for (std::size_t i = 1; i < seen.size(); ++i)
+      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
+  }
+  /// Calls f(set, side) for the sides that are of the tensor at `data`, in order.
+  template <class F>
+  void each_side_of(const T* data, F&& f) {
+    for (index s = 0; s < std::ssize(sets_); ++s)
+      for (auto* const sides : {&sets_[at(s)].writers, &sets_[at(s)].readers})
+        for (auto& side : *sides)
+          if (side.data == data) f(s, side);
+  }
+
+  std::vector<Set> sets_{};
+  std::vector<index> parents_{};  ///< of joined sets, themselves at the root
+
+ private:
+  template <class Leaf>
+  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
+  }
+  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
+    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
+      to.push_back(one);
   }
 };
 
@@ -124,39 +194,28 @@ struct channel_set {
 
 /// Puts together what the layers of a model say, see nn/channels.hpp.
 template <class T>
-class channel_map {
+class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
+  using base = joined_sets<channel_map, channel_set<T>, T>;
+  using base::at, base::root, base::of, base::sets_;
+
  public:
   /// Asks model `M` for the channels of `w`, whose numbers are then written by way of the map.
   template <class M>
   explicit channel_map(weights<M, T>& w) {
     M::channels(channel_ends<channel_map>{this}, w.tree());
-    unite();
+    base::unite();
+    drop_joined();
     index ordinal = 0;
     w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      for (auto& set : sets_)
-        for (auto* const sides : {&set.writers, &set.readers})
-          for (auto& side : *sides)
-            if (side.data == numbers_in(leaf)) side.ordinal = ordinal;
+      this->each_side_of(numbers_in(leaf), [&](index, auto& side) { side.ordinal = ordinal; });
       ++ordinal;
     });
   }
-  /// The sets, each once.
-  const std::vector<channel_set<T>>& sets() const { return sets_; }
 
   // What layers say.
-  index open(index width, index head) {
-    sets_.push_back({width, head});
-    parents_.push_back(std::ssize(parents_));
-    return std::ssize(sets_) - 1;
-  }
-  void join(index a, index b) {
-    if (a < 0 || b < 0) return;
-    a = root(a);
-    b = root(b);
-    if (a == b) return;
-    parents_[at(b)] = a;
-    auto &to = sets_[at(a)], &from = sets_[at(b)];
-    if (to.width != from.width || to.head != from.head) fix(a, "channels of unlike heads");
+  index open(index width, index head) { return base::open_set({width, head}); }
+  void merge(channel_set<T>& to, const channel_set<T>& from, index number) {
+    if (to.width != from.width || to.head != from.head) fix(number, "channels of unlike heads");
     if (to.normalised >= 0 && from.normalised >= 0 && root(to.normalised) != root(from.normalised))
       to.unmixed = "the norms of unlike streams";
     if (to.normalised < 0) to.normalised = from.normalised;
@@ -164,9 +223,6 @@ class channel_map {
     to.transformed = to.transformed || from.transformed;
     if (!to.fixed) to.fixed = from.fixed;
     if (!to.unmixed) to.unmixed = from.unmixed;
-    for (const auto& side : from.writers) add(to.writers, side);
-    for (const auto& side : from.readers) add(to.readers, side);
-    from = {};
   }
   void fix(index set, const char* why) {
     elementwise(set, why);
@@ -191,44 +247,10 @@ class channel_map {
     }
     if (to >= 0) of(to).normalised = from;
   }
-  template <class Leaf>
-  void read(index set, const Leaf& leaf, const tensor_info& info) {
-    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
-  }
-  template <class Leaf>
-  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    if (set >= 0 && numbers_in(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
-  }
 
  private:
-  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
-  template <class Leaf>
-  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
-  }
-  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
-    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
-      to.push_back(one);
-  }
-  index root(index set) const {
-    while (parents_[at(set)] != set) set = parents_[at(set)];
-    return set;
-  }
-  channel_set<T>& of(index set) { return sets_[at(root(set))]; }
-
-  /// Joins sets that have a side of a tensor in common, and leaves each set once.
-  void unite() {
-    std::vector<std::pair<channel_side<T>, index>> seen;
-    for (index i = 0; i < std::ssize(sets_); ++i)
-      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
-        for (const auto& side : *sides) seen.push_back({side, i});
-    const auto before = [](const auto& a, const auto& b) {
-      return std::pair(a.first.data, a.first.by_columns) <
-             std::pair(b.first.data, b.first.by_columns);
-    };
-    std::stable_sort(seen.begin(), seen.end(), before);
-    for (std::size_t i = 1; i < seen.size(); ++i)
-      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
+  /// Leaves each set once.
+  void drop_joined() {
     std::vector<index> numbers(sets_.size(), -1);
     std::vector<channel_set<T>> left;
     for (index i = 0; i < std::ssize(sets_); ++i)
@@ -237,9 +259,6 @@ class channel_map {
       if (set.normalised >= 0) set.normalised = numbers[at(root(set.normalised))];
     sets_ = std::move(left);
   }
-
-  std::vector<channel_set<T>> sets_;
-  std::vector<index> parents_;  ///< of joined sets, themselves at the root
 };
 
 /// Divides channel c of what writes a set by scales[c], and multiplies what reads it.
@@ -345,10 +364,7 @@ class gradient_pass {
   }
   /// The error of `where` for batch number `i` if the model or the limits do not take it.
   result<void> refused(const char* where, index i, const batch& b) {
-    const refusal why = refusal_of<M>(b, limits_, objective_, std::span<T>());
-    if (why == refusal::none) return {};
-    return failure(errc::invalid, where, "batch " + std::to_string(i),
-                   "one that the model and the limits take", to_string(why));
+    return check_batch(where, i, refusal_of<M>(b, limits_, objective_, std::span<T>()));
   }
   /// The gradient: sums over the tokens of all batches since clear().
   gradients<M, T>& gradient() { return gradient_; }
@@ -859,8 +875,9 @@ struct hessian_block {
   }
   /// Their standard deviation over the subsets, whose squares are divided by the number of them.
   double deviation() const {
+    const double middle = mean();
     double squares = 0;
-    for (const double x : eigenvalues) squares += (x - mean()) * (x - mean());
+    for (const double x : eigenvalues) squares += (x - middle) * (x - middle);
     return std::sqrt(squares / static_cast<double>(eigenvalues.size()));
   }
   /// Q-BERT's measure of what rounding costs: |mean| + deviation (Shen et al. 2020).
@@ -934,16 +951,12 @@ class hessian_products {
  public:
   hessian_products(const weights<M, T>& w, const limits& l) : moved_(w.clone()), pass_(moved_, l) {
     if (!valid()) return;
-    w.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+    w.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
       sizes_.push_back(info.size());
-      weights_.push_back(numbers_in(leaf));
     });
-    moved_.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      places_.push_back(numbers_in(leaf));
-    });
-    pass_.gradient().visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      slopes_.push_back(numbers_in(leaf));
-    });
+    weights_ = numbers_of<const T>(w);
+    places_ = numbers_of<T>(moved_);
+    slopes_ = numbers_of<T>(pass_.gradient());
   }
   bool valid() const { return moved_.valid() && pass_.valid(); }
 
@@ -1728,45 +1741,37 @@ struct cut_tensor {
 
 /// All that stands and falls together in a model: its layers' `channels`, read for cutting.
 /// Normalised channels are those of the stream, and heads of queries those of the values that they
-/// share.
+/// share. Sets that were joined to others have no sides.
 template <class T>
-class cut_map {
+class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
+  using base = joined_sets<cut_map, cut_set<T>, T>;
+  using base::at, base::of, base::sets_;
+
  public:
   /// Asks model `M` for the channels of `w`, which must outlive the map.
   template <class M>
   explicit cut_map(const weights<M, T>& w) {
     M::channels(channel_ends<cut_map>{this}, w.tree());
-    unite();
-    w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-      add(at.str(), info, numbers_in(leaf));
+    base::unite();
+    w.visit([&](const parameter_path& path, const tensor_info& info, const auto& leaf) {
+      add_tensor(path.str(), info, numbers_in(leaf));
     });
   }
-  /// The sets that have sides.
-  const std::vector<cut_set<T>>& sets() const { return sets_; }
   /// The tensors in the order of visit().
   const std::vector<cut_tensor<T>>& tensors() const { return tensors_; }
 
   // What layers say.
+  using base::join;
   index open(index width, index head) {
-    sets_.push_back({head > 0 ? width / head : width, head > 0 ? head : 1});
-    parents_.push_back(std::ssize(parents_));
     marks_.emplace_back();
-    return std::ssize(sets_) - 1;
+    return base::open_set({head > 0 ? width / head : width, head > 0 ? head : 1});
   }
-  void join(index a, index b) {
-    if (a < 0 || b < 0 || root(a) == root(b)) return;
-    a = root(a);
-    b = root(b);
-    parents_[at(b)] = a;
-    auto &to = sets_[at(a)], &from = sets_[at(b)];
+  void merge(cut_set<T>& to, const cut_set<T>& from, index) {
     if (!to.whole) to.whole = from.whole;
     const index few = (std::min)(to.units, from.units), many = (std::max)(to.units, from.units);
     if (many % few != 0) to.whole = "heads of unlike numbers";
     to.width = to.units < from.units ? to.width : from.width;
     to.units = few;
-    for (const auto& side : from.writers) add(to.writers, side);
-    for (const auto& side : from.readers) add(to.readers, side);
-    from = {};
   }
   void accompany(index a, index b) { join(a, b); }
   void keep_whole(index set, const char* why) {
@@ -1783,62 +1788,26 @@ class cut_map {
     if (to >= 0 && !why) marks_[at(to)].by_mean_square = true;
   }
   template <class Leaf>
-  void read(index set, const Leaf& leaf, const tensor_info& info) {
-    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
-  }
-  template <class Leaf>
   void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    if (set < 0 || !numbers_in(leaf)) return;
-    add(of(set).writers, side_of(leaf, info, by_columns));
-    if (is_vector(info.kind)) made_.push_back({numbers_in(leaf), set});
+    base::write(set, leaf, info, by_columns);
+    if (set >= 0 && numbers_in(leaf) && is_vector(info.kind))
+      made_.push_back({numbers_in(leaf), set});
   }
 
  private:
   struct mark {
     bool by_mean_square = false, by_root = false;
   };
-  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
   static bool is_vector(role kind) { return kind == role::scale || kind == role::bias; }
-  template <class Leaf>
-  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
-  }
-  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
-    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
-      to.push_back(one);
-  }
-  index root(index set) const {
-    while (parents_[at(set)] != set) set = parents_[at(set)];
-    return set;
-  }
-  cut_set<T>& of(index set) { return sets_[at(root(set))]; }
-
-  /// Joins sets that have a side of a tensor in common.
-  void unite() {
-    std::vector<std::pair<channel_side<T>, index>> seen;
-    for (index i = 0; i < std::ssize(sets_); ++i)
-      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
-        for (const auto& side : *sides) seen.push_back({side, i});
-    const auto before = [](const auto& a, const auto& b) {
-      return std::pair(a.first.data, a.first.by_columns) <
-             std::pair(b.first.data, b.first.by_columns);
-    };
-    std::stable_sort(seen.begin(), seen.end(), before);
-    for (std::size_t i = 1; i < seen.size(); ++i)
-      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
-  }
   /// Adds a tensor of the model, and tells its sets of it. The first one names them.
-  void add(std::string name, const tensor_info& info, const T* data) {
+  void add_tensor(std::string name, const tensor_info& info, const T* data) {
     cut_tensor<T> one{std::move(name), info, data};
-    for (index s = 0; s < std::ssize(sets_); ++s)
-      for (auto* const sides : {&sets_[at(s)].writers, &sets_[at(s)].readers})
-        for (auto& side : *sides)
-          if (side.data == data) {
-            side.ordinal = std::ssize(tensors_);
-            // A vector is a row here, and a column to the layer that made it.
-            one.axis(side.by_columns || is_vector(info.kind)) = s;
-            if (sets_[at(s)].place.empty()) sets_[at(s)].place = one.name;
-          }
+    this->each_side_of(data, [&](index s, auto& side) {
+      side.ordinal = std::ssize(tensors_);
+      // A vector is a row here, and a column to the layer that made it.
+      one.axis(side.by_columns || is_vector(info.kind)) = s;
+      if (sets_[at(s)].place.empty()) sets_[at(s)].place = one.name;
+    });
     for (const auto& [vector, set] : made_)
       if (vector == data) {
         one.by_mean_square = info.kind == role::scale && marks_[at(set)].by_mean_square;
@@ -1847,11 +1816,9 @@ class cut_map {
     tensors_.push_back(std::move(one));
   }
 
-  std::vector<cut_set<T>> sets_;
-  std::vector<index> parents_;                      ///< of joined sets, themselves at the root
-  std::vector<mark> marks_;                         ///< of sets as they were opened
+  std::vector<mark> marks_{};                       ///< of sets as they were opened
   std::vector<std::pair<const T*, index>> made_{};  ///< vectors that write them
-  std::vector<cut_tensor<T>> tensors_;
+  std::vector<cut_tensor<T>> tensors_{};
 };
 
 /// The numbers of an axis that belong to some units, in order.
@@ -2081,15 +2048,6 @@ concept gradient_sums = requires(const G& g) {
   g.of(index{}).mean(index{});
   g.of(index{}).mean_square(index{});
 };
-/// Numbers of all tensors of weights or gradients, in the order of visit().
-template <class T, class W>
-std::vector<const T*> leaves_of(const W& w) {
-  std::vector<const T*> all;
-  w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    all.push_back(numbers_in(leaf));
-  });
-  return all;
-}
 inline error no_squares(const taylor_score& how) {
   return {errc::invalid, taylor_score::name, "taylor_score.order",
           "first, or sums of squares beside those of gradients",
@@ -2114,7 +2072,7 @@ result<importance<M>> taylor_scores(const weights<M, T>& w, const taylor_score& 
   constexpr const char* name = taylor_score::name;
   if (auto fit = acceptable("importance_of", name, how); !fit) return fit.error();
   if (auto fit = fit_for_scores(name, w); !fit) return fit.error();
-  const auto numbers = leaves_of<T>(w);
+  const auto numbers = numbers_of<const T>(w);
   const auto salience = [&](std::size_t tensor, index i) {
     const auto x = static_cast<double>(numbers[tensor][i]);
     switch (how.order) {
@@ -2139,7 +2097,7 @@ result<importance<M>> importance_of(const weights<M, T>& w,
   constexpr const char* name = magnitude_score::name;
   if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
   if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
-  const auto numbers = detail::leaves_of<T>(w);
+  const auto numbers = detail::numbers_of<const T>(w);
   const auto weight = [&](std::size_t tensor, index i) {
     return static_cast<double>(numbers[tensor][i]);
   };
@@ -2156,7 +2114,7 @@ template <class M, class T>
 result<importance<M>> importance_of(const weights<M, T>& w, const gradients<M, T>& gradient,
                                     const taylor_score& how) LINNET_TRY {
   if (how.order != taylor_score::terms::first) return detail::no_squares(how);
-  const auto slopes = detail::leaves_of<T>(gradient);
+  const auto slopes = detail::numbers_of<const T>(gradient);
   return detail::taylor_scores(
       w, how, [&](std::size_t tensor, index i) { return static_cast<double>(slopes[tensor][i]); },
       [](std::size_t, index) { return 0.0; });
@@ -3757,7 +3715,8 @@ result<weights<online_rotated<M>, T>> rotate_online(const weights<M, T>& w) LINN
   weights<online_rotated<M>, T> turned;
   if (!turned.valid()) return turned.error();
   static_assert(weights<M, T>::bytes() == weights<online_rotated<M>, T>::bytes());
-  const auto from = detail::numbers_of(w), to = detail::numbers_of(turned);
+  const auto from = detail::numbers_of<const T>(w);
+  const auto to = detail::numbers_of<T>(turned);
   std::size_t tensor = 0;
   w.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
     std::copy_n(from[tensor], info.size(), to[tensor]);
@@ -4255,7 +4214,8 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   if (!trial.valid() || !rounded.valid()) return (trial.valid() ? rounded : trial).error();
   detail::gradient_pass<R> pass(rounded, l);
   if (!pass.valid()) return detail::out_of_memory("rotate", needed);
-  const auto numbers = detail::numbers_of(trial), slopes = detail::numbers_of(pass.gradient());
+  const auto numbers = detail::numbers_of<float>(trial),
+             slopes = detail::numbers_of<float>(pass.gradient());
   const auto trips = detail::round_trips<quantized<R, S>>();
 
   const quarot start{how.seed, how.heads};
@@ -5087,14 +5047,7 @@ result<std::vector<kept_batch<M>>> read_batches(Batches& batches, const limits& 
   for (index i = 0; i < most; ++i) {
     const typename M::batch b = batches(i);
     if (b.batch == 0) break;
-    refusal why = refusal::none;
-    if constexpr (headless<M>)
-      why = M::refuses_texts(b, l);
-    else
-      why = refusal_of<M>(b, l);
-    if (why != refusal::none)
-      return error{errc::invalid, "quantize", "batch " + std::to_string(i),
-                   "one that the model and the limits take", std::string(to_string(why))};
+    if (auto fit = check_batch("quantize", i, refusal_of_text<M>(b, l)); !fit) return fit.error();
     kept.emplace_back(b, rows);
     rows += kept.back().rows();
   }

@@ -22994,6 +22994,12 @@ bool logits_fit(const Batch& b, std::span<T> logits) {
     rows *= b.length;
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }
+/// Whether a model has no loss, as an encoder without a head.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
@@ -23001,6 +23007,21 @@ refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from
   if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
   if (!from.template accepts<M>(b, l)) return refusal::objective;
   return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
+
+/// Why a model takes no batch of a text: of one without a loss, labels are not read.
+template <class M>
+refusal refusal_of_text(const typename M::batch& b, const limits& l) {
+  if constexpr (headless<M>)
+    return M::refuses_texts(b, l);
+  else
+    return refusal_of<M>(b, l);
+}
+/// The error of `where` for batch number `i` of a text, if it is refused.
+LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
+  if (why == refusal::none) return {};
+  return failure(errc::invalid, where, "batch " + std::to_string(i),
+                 "one that the model and the limits take", to_string(why));
 }
 
 /// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.

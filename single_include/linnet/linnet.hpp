@@ -27904,6 +27904,12 @@ bool logits_fit(const Batch& b, std::span<T> logits) {
     rows *= b.length;
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }
+/// Whether a model has no loss, as an encoder without a head.
+template <class M>
+inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
+                                 requires(const typename M::batch& b, const limits& l) {
+  M::refuses_texts(b, l);
+};
 /// Why a call with a batch, an objective and a span for logits is refused: the first cause.
 template <class M, class Objective, class T>
 refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from,
@@ -27911,6 +27917,21 @@ refusal refusal_of(const typename M::batch& b, const limits& l, Objective&& from
   if (const refusal why = refusal_of<M>(b, l); why != refusal::none) return why;
   if (!from.template accepts<M>(b, l)) return refusal::objective;
   return logits_fit<M>(b, logits) ? refusal::none : refusal::short_logits;
+}
+
+/// Why a model takes no batch of a text: of one without a loss, labels are not read.
+template <class M>
+refusal refusal_of_text(const typename M::batch& b, const limits& l) {
+  if constexpr (headless<M>)
+    return M::refuses_texts(b, l);
+  else
+    return refusal_of<M>(b, l);
+}
+/// The error of `where` for batch number `i` of a text, if it is refused.
+LINNET_COLD inline result<void> check_batch(const char* where, index i, refusal why) {
+  if (why == refusal::none) return {};
+  return failure(errc::invalid, where, "batch " + std::to_string(i),
+                 "one that the model and the limits take", to_string(why));
 }
 
 /// Checks limits for a model that has a key-value cache of blocks (`paged`) and rules of its own.
@@ -41812,6 +41833,22 @@ void attention_cosines_backward(const execution& on, const attention_call<T>& st
       });
 }
 
+namespace detail {
+
+/// The mean of x[n], and the sum of squared differences from it.
+struct moments {
+  double mean = 0, squares = 0;
+
+  template <class T>
+  moments(index n, const T* x) {
+    for (index c = 0; c < n; ++c) mean += static_cast<double>(x[c]) / static_cast<double>(n);
+    for (index c = 0; c < n; ++c)
+      squares += (static_cast<double>(x[c]) - mean) * (static_cast<double>(x[c]) - mean);
+  }
+};
+
+}  // namespace detail
+
 /// Computes the spread of queries or keys: sums[row] = sum over heads of ln(1 + var) of the row's
 /// numbers in x[rows, heads * h]. The variance is over a head's h numbers and divides by h.
 template <class T>
@@ -41820,12 +41857,8 @@ void log_variances(const execution& on, index rows, index heads, index h, const 
   on.threads.each(rows, [&](index row) {
     sums[row] = 0;
     for (index head = 0; head < heads; ++head) {
-      const T* const from = x + (row * heads + head) * h;
-      double mean = 0, squares = 0;
-      for (index c = 0; c < h; ++c) mean += static_cast<double>(from[c]) / static_cast<double>(h);
-      for (index c = 0; c < h; ++c)
-        squares += (static_cast<double>(from[c]) - mean) * (static_cast<double>(from[c]) - mean);
-      sums[row] += std::log1p(squares / static_cast<double>(h));
+      const detail::moments of(h, x + (row * heads + head) * h);
+      sums[row] += std::log1p(of.squares / static_cast<double>(h));
     }
   });
 }
@@ -41835,13 +41868,10 @@ void log_variances_backward(const execution& on, index rows, index heads, index 
                             double factor, T* dx) {
   on.threads.each(rows * heads, [&](index n) {
     const T* const from = x + n * h;
-    double mean = 0, squares = 0;
-    for (index c = 0; c < h; ++c) mean += static_cast<double>(from[c]) / static_cast<double>(h);
+    const detail::moments of(h, from);
+    const double scale = 2 * factor / (static_cast<double>(h) + of.squares);
     for (index c = 0; c < h; ++c)
-      squares += (static_cast<double>(from[c]) - mean) * (static_cast<double>(from[c]) - mean);
-    const double scale = 2 * factor / (static_cast<double>(h) + squares);
-    for (index c = 0; c < h; ++c)
-      dx[n * h + c] += static_cast<T>(scale * (static_cast<double>(from[c]) - mean));
+      dx[n * h + c] += static_cast<T>(scale * (static_cast<double>(from[c]) - of.mean));
   });
 }
 

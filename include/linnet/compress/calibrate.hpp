@@ -78,13 +78,6 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
   return one;
 }
 
-/// Whether a model has no loss: an encoder without a head, of which calibrate() runs the rest.
-template <class M>
-inline constexpr bool headless = !has_loss<M, float, storage_of<M, float>> &&
-                                 requires(const typename M::batch& b, const limits& l) {
-  M::refuses_texts(b, l);
-};
-
 /// Runs a model on batches for what watches it.
 template <class M>
 class watched_model {
@@ -114,14 +107,8 @@ class watched_model {
     for (index i = first; i < most; ++i) {
       const typename M::batch b = batches(i);
       if (b.batch == 0) return i;
-      refusal why = refusal::none;
-      if constexpr (headless<M>)
-        why = M::refuses_texts(b, limits_);
-      else
-        why = refusal_of<M>(b, limits_);
-      if (why != refusal::none)
-        return error{errc::invalid, where, "batch " + std::to_string(i),
-                     "one that the model and the limits take", std::string(to_string(why))};
+      if (auto fit = check_batch(where, i, refusal_of_text<M>(b, limits_)); !fit)
+        return fit.error();
       if (lengths_of(b))
         for (index one = 0; one < b.batch; ++one) run_one(sequence_of<M>(b, one), watched);
       else

@@ -22,21 +22,14 @@ auto* numbers_in(const Leaf& leaf) {
   else
     return leaf.data;
 }
-/// Pointers to the numbers of all tensors of weights or gradients, in order.
-template <class W>
-auto numbers_of(const W& w) {
-  std::vector<float*> single;
-  std::vector<double*> twice;
+/// Pointers to the numbers of all tensors of weights or gradients, in the order of visit().
+template <class T, class W>
+std::vector<T*> numbers_of(const W& w) {
+  std::vector<T*> all;
   w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    if constexpr (std::is_same_v<decltype(numbers_in(leaf)), double*>)
-      twice.push_back(numbers_in(leaf));
-    else
-      single.push_back(numbers_in(leaf));
+    all.push_back(numbers_in(leaf));
   });
-  if constexpr (requires { requires std::is_same_v<typename W::scalar, double>; })
-    return twice;
-  else
-    return single;
+  return all;
 }
 
 /// One side of a tensor: its rows, or its columns, are channels of a set.
@@ -57,6 +50,83 @@ struct channel_side {
   index depth() const { return by_columns ? rows : columns; }
   T& at(index channel, index i) const {
     return by_columns ? data[i * columns + channel] : data[channel * columns + i];
+  }
+};
+
+/// What maps of channels have in common: sets of channels with the sides of tensors that write and
+/// read them, of which `Map` joins those that are one. `Set` has lists of writers and readers.
+template <class Map, class Set, class T>
+class joined_sets {
+ public:
+  /// The sets.
+  const std::vector<Set>& sets() const { return sets_; }
+  template <class Leaf>
+  void read(index set, const Leaf& leaf, const tensor_info& info) {
+    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
+  }
+  template <class Leaf>
+  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    if (set >= 0 && numbers_in(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
+  }
+  /// Two sets become one, which Map::merge(to, from, number of `to`) puts together.
+  void join(index a, index b) {
+    if (a < 0 || b < 0 || root(a) == root(b)) return;
+    a = root(a);
+    b = root(b);
+    parents_[at(b)] = a;
+    Set &to = sets_[at(a)], &from = sets_[at(b)];
+    static_cast<Map*>(this)->merge(to, from, a);
+    for (const auto& side : from.writers) add(to.writers, side);
+    for (const auto& side : from.readers) add(to.readers, side);
+    from = {};
+  }
+
+ protected:
+  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
+  index open_set(Set&& set) {
+    sets_.push_back(std::move(set));
+    parents_.push_back(std::ssize(parents_));
+    return std::ssize(sets_) - 1;
+  }
+  index root(index set) const {
+    while (parents_[at(set)] != set) set = parents_[at(set)];
+    return set;
+  }
+  Set& of(index set) { return sets_[at(root(set))]; }
+  /// Joins sets that have a side of a tensor in common.
+  void unite() {
+    std::vector<std::pair<channel_side<T>, index>> seen;
+    for (index i = 0; i < std::ssize(sets_); ++i)
+      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
+        for (const auto& side : *sides) seen.push_back({side, i});
+    const auto before = [](const auto& a, const auto& b) {
+      return std::pair(a.first.data, a.first.by_columns) <
+             std::pair(b.first.data, b.first.by_columns);
+    };
+    std::stable_sort(seen.begin(), seen.end(), before);
+    for (std::size_t i = 1; i < seen.size(); ++i)
+      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
+  }
+  /// Calls f(set, side) for the sides that are of the tensor at `data`, in order.
+  template <class F>
+  void each_side_of(const T* data, F&& f) {
+    for (index s = 0; s < std::ssize(sets_); ++s)
+      for (auto* const sides : {&sets_[at(s)].writers, &sets_[at(s)].readers})
+        for (auto& side : *sides)
+          if (side.data == data) f(s, side);
+  }
+
+  std::vector<Set> sets_{};
+  std::vector<index> parents_{};  ///< of joined sets, themselves at the root
+
+ private:
+  template <class Leaf>
+  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
+  }
+  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
+    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
+      to.push_back(one);
   }
 };
 
@@ -82,39 +152,28 @@ struct channel_set {
 
 /// Puts together what the layers of a model say, see nn/channels.hpp.
 template <class T>
-class channel_map {
+class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
+  using base = joined_sets<channel_map, channel_set<T>, T>;
+  using base::at, base::root, base::of, base::sets_;
+
  public:
   /// Asks model `M` for the channels of `w`, whose numbers are then written by way of the map.
   template <class M>
   explicit channel_map(weights<M, T>& w) {
     M::channels(channel_ends<channel_map>{this}, w.tree());
-    unite();
+    base::unite();
+    drop_joined();
     index ordinal = 0;
     w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      for (auto& set : sets_)
-        for (auto* const sides : {&set.writers, &set.readers})
-          for (auto& side : *sides)
-            if (side.data == numbers_in(leaf)) side.ordinal = ordinal;
+      this->each_side_of(numbers_in(leaf), [&](index, auto& side) { side.ordinal = ordinal; });
       ++ordinal;
     });
   }
-  /// The sets, each once.
-  const std::vector<channel_set<T>>& sets() const { return sets_; }
 
   // What layers say.
-  index open(index width, index head) {
-    sets_.push_back({width, head});
-    parents_.push_back(std::ssize(parents_));
-    return std::ssize(sets_) - 1;
-  }
-  void join(index a, index b) {
-    if (a < 0 || b < 0) return;
-    a = root(a);
-    b = root(b);
-    if (a == b) return;
-    parents_[at(b)] = a;
-    auto &to = sets_[at(a)], &from = sets_[at(b)];
-    if (to.width != from.width || to.head != from.head) fix(a, "channels of unlike heads");
+  index open(index width, index head) { return base::open_set({width, head}); }
+  void merge(channel_set<T>& to, const channel_set<T>& from, index number) {
+    if (to.width != from.width || to.head != from.head) fix(number, "channels of unlike heads");
     if (to.normalised >= 0 && from.normalised >= 0 && root(to.normalised) != root(from.normalised))
       to.unmixed = "the norms of unlike streams";
     if (to.normalised < 0) to.normalised = from.normalised;
@@ -122,9 +181,6 @@ class channel_map {
     to.transformed = to.transformed || from.transformed;
     if (!to.fixed) to.fixed = from.fixed;
     if (!to.unmixed) to.unmixed = from.unmixed;
-    for (const auto& side : from.writers) add(to.writers, side);
-    for (const auto& side : from.readers) add(to.readers, side);
-    from = {};
   }
   void fix(index set, const char* why) {
     elementwise(set, why);
@@ -149,44 +205,10 @@ class channel_map {
     }
     if (to >= 0) of(to).normalised = from;
   }
-  template <class Leaf>
-  void read(index set, const Leaf& leaf, const tensor_info& info) {
-    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
-  }
-  template <class Leaf>
-  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    if (set >= 0 && numbers_in(leaf)) add(of(set).writers, side_of(leaf, info, by_columns));
-  }
 
  private:
-  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
-  template <class Leaf>
-  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
-  }
-  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
-    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
-      to.push_back(one);
-  }
-  index root(index set) const {
-    while (parents_[at(set)] != set) set = parents_[at(set)];
-    return set;
-  }
-  channel_set<T>& of(index set) { return sets_[at(root(set))]; }
-
-  /// Joins sets that have a side of a tensor in common, and leaves each set once.
-  void unite() {
-    std::vector<std::pair<channel_side<T>, index>> seen;
-    for (index i = 0; i < std::ssize(sets_); ++i)
-      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
-        for (const auto& side : *sides) seen.push_back({side, i});
-    const auto before = [](const auto& a, const auto& b) {
-      return std::pair(a.first.data, a.first.by_columns) <
-             std::pair(b.first.data, b.first.by_columns);
-    };
-    std::stable_sort(seen.begin(), seen.end(), before);
-    for (std::size_t i = 1; i < seen.size(); ++i)
-      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
+  /// Leaves each set once.
+  void drop_joined() {
     std::vector<index> numbers(sets_.size(), -1);
     std::vector<channel_set<T>> left;
     for (index i = 0; i < std::ssize(sets_); ++i)
@@ -195,9 +217,6 @@ class channel_map {
       if (set.normalised >= 0) set.normalised = numbers[at(root(set.normalised))];
     sets_ = std::move(left);
   }
-
-  std::vector<channel_set<T>> sets_;
-  std::vector<index> parents_;  ///< of joined sets, themselves at the root
 };
 
 /// Divides channel c of what writes a set by scales[c], and multiplies what reads it.

@@ -44,45 +44,37 @@ struct cut_tensor {
 
 /// All that stands and falls together in a model: its layers' `channels`, read for cutting.
 /// Normalised channels are those of the stream, and heads of queries those of the values that they
-/// share.
+/// share. Sets that were joined to others have no sides.
 template <class T>
-class cut_map {
+class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
+  using base = joined_sets<cut_map, cut_set<T>, T>;
+  using base::at, base::of, base::sets_;
+
  public:
   /// Asks model `M` for the channels of `w`, which must outlive the map.
   template <class M>
   explicit cut_map(const weights<M, T>& w) {
     M::channels(channel_ends<cut_map>{this}, w.tree());
-    unite();
-    w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-      add(at.str(), info, numbers_in(leaf));
+    base::unite();
+    w.visit([&](const parameter_path& path, const tensor_info& info, const auto& leaf) {
+      add_tensor(path.str(), info, numbers_in(leaf));
     });
   }
-  /// The sets that have sides.
-  const std::vector<cut_set<T>>& sets() const { return sets_; }
   /// The tensors in the order of visit().
   const std::vector<cut_tensor<T>>& tensors() const { return tensors_; }
 
   // What layers say.
+  using base::join;
   index open(index width, index head) {
-    sets_.push_back({head > 0 ? width / head : width, head > 0 ? head : 1});
-    parents_.push_back(std::ssize(parents_));
     marks_.emplace_back();
-    return std::ssize(sets_) - 1;
+    return base::open_set({head > 0 ? width / head : width, head > 0 ? head : 1});
   }
-  void join(index a, index b) {
-    if (a < 0 || b < 0 || root(a) == root(b)) return;
-    a = root(a);
-    b = root(b);
-    parents_[at(b)] = a;
-    auto &to = sets_[at(a)], &from = sets_[at(b)];
+  void merge(cut_set<T>& to, const cut_set<T>& from, index) {
     if (!to.whole) to.whole = from.whole;
     const index few = (std::min)(to.units, from.units), many = (std::max)(to.units, from.units);
     if (many % few != 0) to.whole = "heads of unlike numbers";
     to.width = to.units < from.units ? to.width : from.width;
     to.units = few;
-    for (const auto& side : from.writers) add(to.writers, side);
-    for (const auto& side : from.readers) add(to.readers, side);
-    from = {};
   }
   void accompany(index a, index b) { join(a, b); }
   void keep_whole(index set, const char* why) {
@@ -99,62 +91,26 @@ class cut_map {
     if (to >= 0 && !why) marks_[at(to)].by_mean_square = true;
   }
   template <class Leaf>
-  void read(index set, const Leaf& leaf, const tensor_info& info) {
-    if (set >= 0 && numbers_in(leaf)) add(of(set).readers, side_of(leaf, info, true));
-  }
-  template <class Leaf>
   void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    if (set < 0 || !numbers_in(leaf)) return;
-    add(of(set).writers, side_of(leaf, info, by_columns));
-    if (is_vector(info.kind)) made_.push_back({numbers_in(leaf), set});
+    base::write(set, leaf, info, by_columns);
+    if (set >= 0 && numbers_in(leaf) && is_vector(info.kind))
+      made_.push_back({numbers_in(leaf), set});
   }
 
  private:
   struct mark {
     bool by_mean_square = false, by_root = false;
   };
-  static std::size_t at(index i) { return static_cast<std::size_t>(i); }
   static bool is_vector(role kind) { return kind == role::scale || kind == role::bias; }
-  template <class Leaf>
-  static channel_side<T> side_of(const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    return {numbers_in(leaf), info.rows, info.columns, info.kind, by_columns};
-  }
-  static void add(std::vector<channel_side<T>>& to, const channel_side<T>& one) {
-    if (std::none_of(to.begin(), to.end(), [&](const auto& side) { return side.same(one); }))
-      to.push_back(one);
-  }
-  index root(index set) const {
-    while (parents_[at(set)] != set) set = parents_[at(set)];
-    return set;
-  }
-  cut_set<T>& of(index set) { return sets_[at(root(set))]; }
-
-  /// Joins sets that have a side of a tensor in common.
-  void unite() {
-    std::vector<std::pair<channel_side<T>, index>> seen;
-    for (index i = 0; i < std::ssize(sets_); ++i)
-      for (const auto* const sides : {&sets_[at(i)].writers, &sets_[at(i)].readers})
-        for (const auto& side : *sides) seen.push_back({side, i});
-    const auto before = [](const auto& a, const auto& b) {
-      return std::pair(a.first.data, a.first.by_columns) <
-             std::pair(b.first.data, b.first.by_columns);
-    };
-    std::stable_sort(seen.begin(), seen.end(), before);
-    for (std::size_t i = 1; i < seen.size(); ++i)
-      if (seen[i].first.same(seen[i - 1].first)) join(seen[i - 1].second, seen[i].second);
-  }
   /// Adds a tensor of the model, and tells its sets of it. The first one names them.
-  void add(std::string name, const tensor_info& info, const T* data) {
+  void add_tensor(std::string name, const tensor_info& info, const T* data) {
     cut_tensor<T> one{std::move(name), info, data};
-    for (index s = 0; s < std::ssize(sets_); ++s)
-      for (auto* const sides : {&sets_[at(s)].writers, &sets_[at(s)].readers})
-        for (auto& side : *sides)
-          if (side.data == data) {
-            side.ordinal = std::ssize(tensors_);
-            // A vector is a row here, and a column to the layer that made it.
-            one.axis(side.by_columns || is_vector(info.kind)) = s;
-            if (sets_[at(s)].place.empty()) sets_[at(s)].place = one.name;
-          }
+    this->each_side_of(data, [&](index s, auto& side) {
+      side.ordinal = std::ssize(tensors_);
+      // A vector is a row here, and a column to the layer that made it.
+      one.axis(side.by_columns || is_vector(info.kind)) = s;
+      if (sets_[at(s)].place.empty()) sets_[at(s)].place = one.name;
+    });
     for (const auto& [vector, set] : made_)
       if (vector == data) {
         one.by_mean_square = info.kind == role::scale && marks_[at(set)].by_mean_square;
@@ -163,11 +119,9 @@ class cut_map {
     tensors_.push_back(std::move(one));
   }
 
-  std::vector<cut_set<T>> sets_;
-  std::vector<index> parents_;                      ///< of joined sets, themselves at the root
-  std::vector<mark> marks_;                         ///< of sets as they were opened
+  std::vector<mark> marks_{};                       ///< of sets as they were opened
   std::vector<std::pair<const T*, index>> made_{};  ///< vectors that write them
-  std::vector<cut_tensor<T>> tensors_;
+  std::vector<cut_tensor<T>> tensors_{};
 };
 
 /// The numbers of an axis that belong to some units, in order.

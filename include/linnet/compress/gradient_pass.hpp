@@ -77,10 +77,7 @@ class gradient_pass {
   }
   /// The error of `where` for batch number `i` if the model or the limits do not take it.
   result<void> refused(const char* where, index i, const batch& b) {
-    const refusal why = refusal_of<M>(b, limits_, objective_, std::span<T>());
-    if (why == refusal::none) return {};
-    return failure(errc::invalid, where, "batch " + std::to_string(i),
-                   "one that the model and the limits take", to_string(why));
+    return check_batch(where, i, refusal_of<M>(b, limits_, objective_, std::span<T>()));
   }
   /// The gradient: sums over the tokens of all batches since clear().
   gradients<M, T>& gradient() { return gradient_; }

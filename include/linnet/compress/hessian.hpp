@@ -129,8 +129,9 @@ struct hessian_block {
   }
   /// Their standard deviation over the subsets, whose squares are divided by the number of them.
   double deviation() const {
+    const double middle = mean();
     double squares = 0;
-    for (const double x : eigenvalues) squares += (x - mean()) * (x - mean());
+    for (const double x : eigenvalues) squares += (x - middle) * (x - middle);
     return std::sqrt(squares / static_cast<double>(eigenvalues.size()));
   }
   /// Q-BERT's measure of what rounding costs: |mean| + deviation (Shen et al. 2020).
@@ -204,16 +205,12 @@ class hessian_products {
  public:
   hessian_products(const weights<M, T>& w, const limits& l) : moved_(w.clone()), pass_(moved_, l) {
     if (!valid()) return;
-    w.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+    w.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
       sizes_.push_back(info.size());
-      weights_.push_back(numbers_in(leaf));
     });
-    moved_.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      places_.push_back(numbers_in(leaf));
-    });
-    pass_.gradient().visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      slopes_.push_back(numbers_in(leaf));
-    });
+    weights_ = numbers_of<const T>(w);
+    places_ = numbers_of<T>(moved_);
+    slopes_ = numbers_of<T>(pass_.gradient());
   }
   bool valid() const { return moved_.valid() && pass_.valid(); }
 

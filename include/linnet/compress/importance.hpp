@@ -218,15 +218,6 @@ concept gradient_sums = requires(const G& g) {
   g.of(index{}).mean(index{});
   g.of(index{}).mean_square(index{});
 };
-/// Numbers of all tensors of weights or gradients, in the order of visit().
-template <class T, class W>
-std::vector<const T*> leaves_of(const W& w) {
-  std::vector<const T*> all;
-  w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-    all.push_back(numbers_in(leaf));
-  });
-  return all;
-}
 inline error no_squares(const taylor_score& how) {
   return {errc::invalid, taylor_score::name, "taylor_score.order",
           "first, or sums of squares beside those of gradients",
@@ -251,7 +242,7 @@ result<importance<M>> taylor_scores(const weights<M, T>& w, const taylor_score& 
   constexpr const char* name = taylor_score::name;
   if (auto fit = acceptable("importance_of", name, how); !fit) return fit.error();
   if (auto fit = fit_for_scores(name, w); !fit) return fit.error();
-  const auto numbers = leaves_of<T>(w);
+  const auto numbers = numbers_of<const T>(w);
   const auto salience = [&](std::size_t tensor, index i) {
     const auto x = static_cast<double>(numbers[tensor][i]);
     switch (how.order) {
@@ -276,7 +267,7 @@ result<importance<M>> importance_of(const weights<M, T>& w,
   constexpr const char* name = magnitude_score::name;
   if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
   if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
-  const auto numbers = detail::leaves_of<T>(w);
+  const auto numbers = detail::numbers_of<const T>(w);
   const auto weight = [&](std::size_t tensor, index i) {
     return static_cast<double>(numbers[tensor][i]);
   };
@@ -293,7 +284,7 @@ template <class M, class T>
 result<importance<M>> importance_of(const weights<M, T>& w, const gradients<M, T>& gradient,
                                     const taylor_score& how) LINNET_TRY {
   if (how.order != taylor_score::terms::first) return detail::no_squares(how);
-  const auto slopes = detail::leaves_of<T>(gradient);
+  const auto slopes = detail::numbers_of<const T>(gradient);
   return detail::taylor_scores(
       w, how, [&](std::size_t tensor, index i) { return static_cast<double>(slopes[tensor][i]); },
       [](std::size_t, index) { return 0.0; });

@@ -59,7 +59,8 @@ result<weights<online_rotated<M>, T>> rotate_online(const weights<M, T>& w) LINN
   weights<online_rotated<M>, T> turned;
   if (!turned.valid()) return turned.error();
   static_assert(weights<M, T>::bytes() == weights<online_rotated<M>, T>::bytes());
-  const auto from = detail::numbers_of(w), to = detail::numbers_of(turned);
+  const auto from = detail::numbers_of<const T>(w);
+  const auto to = detail::numbers_of<T>(turned);
   std::size_t tensor = 0;
   w.visit([&](const parameter_path&, const tensor_info& info, const auto&) {
     std::copy_n(from[tensor], info.size(), to[tensor]);

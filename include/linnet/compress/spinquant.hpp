@@ -154,7 +154,8 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   if (!trial.valid() || !rounded.valid()) return (trial.valid() ? rounded : trial).error();
   detail::gradient_pass<R> pass(rounded, l);
   if (!pass.valid()) return detail::out_of_memory("rotate", needed);
-  const auto numbers = detail::numbers_of(trial), slopes = detail::numbers_of(pass.gradient());
+  const auto numbers = detail::numbers_of<float>(trial),
+             slopes = detail::numbers_of<float>(pass.gradient());
   const auto trips = detail::round_trips<quantized<R, S>>();
 
   const quarot start{how.seed, how.heads};

@@ -157,6 +157,22 @@ void attention_cosines_backward(const execution& on, const attention_call<T>& st
       });
 }
 
+namespace detail {
+
+/// The mean of x[n], and the sum of squared differences from it.
+struct moments {
+  double mean = 0, squares = 0;
+
+  template <class T>
+  moments(index n, const T* x) {
+    for (index c = 0; c < n; ++c) mean += static_cast<double>(x[c]) / static_cast<double>(n);
+    for (index c = 0; c < n; ++c)
+      squares += (static_cast<double>(x[c]) - mean) * (static_cast<double>(x[c]) - mean);
+  }
+};
+
+}  // namespace detail
+
 /// Computes the spread of queries or keys: sums[row] = sum over heads of ln(1 + var) of the row's
 /// numbers in x[rows, heads * h]. The variance is over a head's h numbers and divides by h.
 template <class T>
@@ -165,12 +181,8 @@ void log_variances(const execution& on, index rows, index heads, index h, const 
   on.threads.each(rows, [&](index row) {
     sums[row] = 0;
     for (index head = 0; head < heads; ++head) {
-      const T* const from = x + (row * heads + head) * h;
-      double mean = 0, squares = 0;
-      for (index c = 0; c < h; ++c) mean += static_cast<double>(from[c]) / static_cast<double>(h);
-      for (index c = 0; c < h; ++c)
-        squares += (static_cast<double>(from[c]) - mean) * (static_cast<double>(from[c]) - mean);
-      sums[row] += std::log1p(squares / static_cast<double>(h));
+      const detail::moments of(h, x + (row * heads + head) * h);
+      sums[row] += std::log1p(of.squares / static_cast<double>(h));
     }
   });
 }
@@ -180,13 +192,10 @@ void log_variances_backward(const execution& on, index rows, index heads, index 
                             double factor, T* dx) {
   on.threads.each(rows * heads, [&](index n) {
     const T* const from = x + n * h;
-    double mean = 0, squares = 0;
-    for (index c = 0; c < h; ++c) mean += static_cast<double>(from[c]) / static_cast<double>(h);
+    const detail::moments of(h, from);
+    const double scale = 2 * factor / (static_cast<double>(h) + of.squares);
     for (index c = 0; c < h; ++c)
-      squares += (static_cast<double>(from[c]) - mean) * (static_cast<double>(from[c]) - mean);
-    const double scale = 2 * factor / (static_cast<double>(h) + squares);
-    for (index c = 0; c < h; ++c)
-      dx[n * h + c] += static_cast<T>(scale * (static_cast<double>(from[c]) - mean));
+      dx[n * h + c] += static_cast<T>(scale * (static_cast<double>(from[c]) - of.mean));
   });
 }
 

@@ -151,14 +151,7 @@ result<std::vector<kept_batch<M>>> read_batches(Batches& batches, const limits& 
   for (index i = 0; i < most; ++i) {
     const typename M::batch b = batches(i);
     if (b.batch == 0) break;
-    refusal why = refusal::none;
-    if constexpr (headless<M>)
-      why = M::refuses_texts(b, l);
-    else
-      why = refusal_of<M>(b, l);
-    if (why != refusal::none)
-      return error{errc::invalid, "quantize", "batch " + std::to_string(i),
-                   "one that the model and the limits take", std::string(to_string(why))};
+    if (auto fit = check_batch("quantize", i, refusal_of_text<M>(b, l)); !fit) return fit.error();
     kept.emplace_back(b, rows);
     rows += kept.back().rows();
   }
