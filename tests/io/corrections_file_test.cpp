@@ -9,6 +9,7 @@ namespace test::corrections_file_test {
 namespace {
 
 namespace storage = ln::storage;
+using test::description;
 using small = ln::decoder<test::mha_shape>;
 using four = storage::int4<8>;
 using columns = storage::outlier_columns<four, 3>;
@@ -25,21 +26,9 @@ ln::weights<ln::quantized<small, S>> weights_in() {
     }
   return w;
 }
-/// Saves and loads; returns the file.
 template <class S>
 std::string round_trip() {
-  const auto w = weights_in<S>();
-  const test::scratch_folder folder;
-  LINNET_REQUIRE_OK(ln::save_safetensors(w, folder.path("w")));
-  ln::weights<ln::quantized<small, S>> back;
-  LINNET_REQUIRE_OK(ln::load_safetensors(back, folder.path("w")));
-  BOOST_TEST(test::same_bytes(w, back));
-  const auto p = ln::pack(w);
-  LINNET_REQUIRE_OK(ln::save_packed(p, folder.path("p")));
-  const auto mapped = ln::map_packed<ln::quantized<small, S>>(folder.path("p"));
-  LINNET_REQUIRE_OK(mapped);
-  BOOST_TEST(test::same_bytes(ln::unpack(*mapped), w));
-  return test::contents(folder.path("w"));
+  return test::stored_file(weights_in<S>());
 }
 
 }  // namespace
@@ -47,12 +36,6 @@ std::string round_trip() {
 BOOST_AUTO_TEST_SUITE(corrections_file)
 
 BOOST_AUTO_TEST_CASE(corrections_round_trip) {
-  const auto description = [](const std::string& file, const char* name) {
-    const auto parsed = ln::parse_safetensors(test::bytes(file));
-    LINNET_REQUIRE_OK(parsed);
-    const auto* const found = parsed->find(name);
-    return found ? found->description() : "none";
-  };
   const std::string doubled = round_trip<storage::nf4_double_per<8>>();
   BOOST_TEST(description(doubled, "embedding.weight.scale_codes") == "I8 [41, 2]");
   BOOST_TEST(description(doubled, "embedding.weight.scale_steps") == "F32 [1, 1]");
@@ -61,12 +44,12 @@ BOOST_AUTO_TEST_CASE(corrections_round_trip) {
   const std::string by_columns = round_trip<columns>(), by_rows = round_trip<sparse>(),
                     by_rank = round_trip<low_rank>();
   const std::string name = "blocks.0.attention.q.weight";
-  BOOST_TEST(description(by_columns, (name + ".outliers").c_str()) == "F16 [16, 3]");
-  BOOST_TEST(description(by_columns, (name + ".outlier_inputs").c_str()) == "U16 [1, 3]");
-  BOOST_TEST(description(by_rows, (name + ".outliers").c_str()) == "BF16 [16, 2]");
-  BOOST_TEST(description(by_rows, (name + ".outlier_inputs").c_str()) == "U16 [16, 2]");
-  BOOST_TEST(description(by_rank, (name + ".left").c_str()) == "F32 [16, 3]");
-  BOOST_TEST(description(by_rank, (name + ".right").c_str()) == "F32 [3, 16]");
+  BOOST_TEST(description(by_columns, name + ".outliers") == "F16 [16, 3]");
+  BOOST_TEST(description(by_columns, name + ".outlier_inputs") == "U16 [1, 3]");
+  BOOST_TEST(description(by_rows, name + ".outliers") == "BF16 [16, 2]");
+  BOOST_TEST(description(by_rows, name + ".outlier_inputs") == "U16 [16, 2]");
+  BOOST_TEST(description(by_rank, name + ".left") == "F32 [16, 3]");
+  BOOST_TEST(description(by_rank, name + ".right") == "F32 [3, 16]");
   ln::weights<ln::quantized<small, sparse>> other;
   BOOST_TEST(test::message(ln::load_safetensors(other, test::bytes(by_columns), {}, "f")) ==
              "f: storage: expected int4_sparse_outliers_2_bf16 (the model type), got "

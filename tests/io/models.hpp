@@ -176,4 +176,34 @@ inline std::vector<ln::named_tensor> tensors_of(const ln::safetensors& file) {
   return all;
 }
 
+/// Saves weights, packed or not, and loads them; returns the file of those that are not packed. Its
+/// bytes are those that the type says.
+template <class M>
+std::string stored_file(const ln::weights<M>& w) {
+  const scratch_folder folder;
+  LINNET_REQUIRE_OK(ln::save_safetensors(w, folder.path("w")));
+  ln::weights<M> back;
+  LINNET_REQUIRE_OK(ln::load_safetensors(back, folder.path("w")));
+  BOOST_TEST(same_bytes(w, back));
+  const auto p = ln::pack(w);
+  LINNET_REQUIRE_OK(ln::save_packed(p, folder.path("p")));
+  const auto mapped = ln::map_packed<M>(folder.path("p"));
+  LINNET_REQUIRE_OK(mapped);
+  BOOST_TEST(same_bytes(ln::unpack(*mapped), w));
+  std::string file = contents(folder.path("w"));
+  const auto parsed = ln::parse_safetensors(bytes(file));
+  LINNET_REQUIRE_OK(parsed);
+  ln::index size = 0;
+  for (const auto& tensor : parsed->tensors()) size += std::ssize(tensor.data);
+  BOOST_TEST(size == ln::weight_bytes<M>());
+  return file;
+}
+/// The type and shape of a tensor in a safetensors file, or "none".
+inline std::string description(const std::string& file, const std::string& name) {
+  const auto parsed = ln::parse_safetensors(bytes(file));
+  LINNET_REQUIRE_OK(parsed);
+  const auto* const found = parsed->find(name);
+  return found ? found->description() : "none";
+}
+
 }  // namespace test

@@ -9,6 +9,7 @@ namespace test::sparse_file_test {
 namespace {
 
 namespace storage = ln::storage;
+using test::description;
 using small = ln::decoder<test::mha_shape>;
 using two = storage::n_of_m<storage::int4<8>, 2, 4>;
 using four = storage::n_of_m<storage::bf16, 4, 8>;
@@ -19,27 +20,9 @@ template <class S>
 ln::weights<ln::quantized<small, S>> weights_in() {
   return ln::quantize<S>(test::distinct<small>(1.0f / 1024));
 }
-/// Saves and loads, packed or not; returns the file. Its bytes are those that the type says.
 template <class S>
 std::string round_trip() {
-  const auto w = weights_in<S>();
-  const test::scratch_folder folder;
-  LINNET_REQUIRE_OK(ln::save_safetensors(w, folder.path("w")));
-  ln::weights<ln::quantized<small, S>> back;
-  LINNET_REQUIRE_OK(ln::load_safetensors(back, folder.path("w")));
-  BOOST_TEST(test::same_bytes(w, back));
-  const auto p = ln::pack(w);
-  LINNET_REQUIRE_OK(ln::save_packed(p, folder.path("p")));
-  const auto mapped = ln::map_packed<ln::quantized<small, S>>(folder.path("p"));
-  LINNET_REQUIRE_OK(mapped);
-  BOOST_TEST(test::same_bytes(ln::unpack(*mapped), w));
-  std::string file = test::contents(folder.path("w"));
-  const auto parsed = ln::parse_safetensors(test::bytes(file));
-  LINNET_REQUIRE_OK(parsed);
-  ln::index bytes = 0;
-  for (const auto& tensor : parsed->tensors()) bytes += std::ssize(tensor.data);
-  BOOST_TEST((bytes == ln::weight_bytes<ln::quantized<small, S>>()), S::name << ' ' << bytes);
-  return file;
+  return test::stored_file(weights_in<S>());
 }
 
 }  // namespace
@@ -47,12 +30,6 @@ std::string round_trip() {
 BOOST_AUTO_TEST_SUITE(sparse_file)
 
 BOOST_AUTO_TEST_CASE(sparse_weights_round_trip) {
-  const auto description = [](const std::string& file, const char* name) {
-    const auto parsed = ln::parse_safetensors(test::bytes(file));
-    LINNET_REQUIRE_OK(parsed);
-    const auto* const found = parsed->find(name);
-    return found ? found->description() : "none";
-  };
   const std::string in_four = round_trip<two>(), in_bf16 = round_trip<four>(),
                     in_f32 = round_trip<plain>();
   BOOST_TEST(description(in_four, "embedding.weight") == "U8 [41, 4]");

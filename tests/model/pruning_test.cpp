@@ -211,19 +211,7 @@ BOOST_AUTO_TEST_CASE(step_by_step) {
   check(ln::sparsegpt{});
 }
 
-/// Texts of random tokens, the same for each number.
-struct texts {
-  std::vector<ln::token> inputs = {}, labels = {};
-
-  ln::decoder_batch operator()(index i) {
-    inputs.clear();
-    for (const double x : normal<double>(2 * 17, static_cast<std::uint64_t>(40 + i)))
-      inputs.push_back(static_cast<ln::token>(std::abs(x) * 4) % small::vocabulary);
-    labels.assign(inputs.begin() + 1, inputs.end());
-    labels.push_back(0);
-    return {inputs.data(), labels.data(), 2, 17};
-  }
-};
+using texts = texts_of<small>;
 constexpr ln::limits limits{.batch = 2, .target = 17};
 constexpr ln::calibration_options options{.batches = 3};
 

@@ -52,54 +52,8 @@ void check_products() {
     const index m = size_of[0], n = size_of[1], k = size_of[2];
     matrix<float, S> w(n, k, 1);
     fill(w, n, k);
-    const auto x = normal<float>(m * k, 2), bias = normal<float>(n, 3),
-               start = normal<float>(m * n, 4);
     const matrix_of_magnitudes size(w, n, k);
-    std::vector<std::byte> scratch(at(ln::ops::converted_bytes<S>(m, k, n, 3, false)));
-    for (const auto level : levels())
-      for (const bool accumulate : {false, true}) {
-        std::vector<float> first;
-        for (int threads = 1; threads <= 3; ++threads) {
-          auto y = start;
-          on_machine(threads, level, [&](ln::ops::execution on) {
-            on.converted = scratch.data();
-            ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data(),
-                            {bias.data(), -0.375f, accumulate});
-          });
-          if (threads == 1) first = y;
-          BOOST_TEST(same_bits(y, first), S::name << " threads " << threads);
-        }
-        double worst = 0;
-        for (index i = 0; i < m; ++i)
-          for (index j = 0; j < n; ++j) {
-            double sum = static_cast<double>(bias[at(j)]), terms = std::abs(sum);
-            if (accumulate) sum += static_cast<double>(start[at(i * n + j)]);
-            terms += std::abs(sum);
-            for (index l = 0; l < k; ++l) {
-              const auto v = static_cast<double>(x[at(i * k + l)]);
-              sum -= 0.375 * v * w.meaning[at(j * k + l)];
-              terms += std::abs(v) * size.of[at(j * k + l)];
-            }
-            const double allowed = (static_cast<double>(k) + 8) * epsilon<float> * terms;
-            worst = (std::max)(worst, distance_of(first[at(i * n + j)], sum) / allowed);
-          }
-        BOOST_TEST(worst <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n
-                                       << " k " << k << ": " << worst << " of the bound");
-      }
-    std::vector<float> back(at(m * k)), dy = normal<float>(m * n, 5);
-    ln::ops::matmul_transposed({}, m, n, k, dy.data(), w.packed, back.data());
-    double worst = 0;
-    for (index i = 0; i < m; ++i)
-      for (index l = 0; l < k; ++l) {
-        double sum = 0, terms = 0;
-        for (index j = 0; j < n; ++j) {
-          sum += static_cast<double>(dy[at(i * n + j)]) * w.meaning[at(j * k + l)];
-          terms += std::abs(static_cast<double>(dy[at(i * n + j)])) * size.of[at(j * k + l)];
-        }
-        const double allowed = (static_cast<double>(n) + 8) * epsilon<float> * terms;
-        worst = (std::max)(worst, distance_of(back[at(i * k + l)], sum) / allowed);
-      }
-    BOOST_TEST(worst <= 1, S::name << " transposed: " << worst << " of the bound");
+    check_sums(w, m, n, k, size.of, size.of, {1, 2, 3});
   }
 }
 

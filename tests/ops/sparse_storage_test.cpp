@@ -20,52 +20,12 @@ void check_products() {
            {1, 33, 200}, {1, 5, 3}, {7, 31, 131}, {101, 40, 261}, {1, 2, 2600}}) {
     const index m = size_of[0], n = size_of[1], k = size_of[2];
     const matrix<float, S> w(n, k, 1);
-    const auto x = normal<float>(m * k, 2), bias = normal<float>(n, 3),
-               start = normal<float>(m * n, 4);
-    for (const auto level : levels())
-      for (const bool accumulate : {false, true}) {
-        std::vector<float> first;
-        for (int threads = 1; threads <= 3; threads += 2) {
-          auto y = start;
-          on_machine(threads, level, [&](ln::ops::execution on) {
-            ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data(),
-                            {bias.data(), -0.375f, accumulate});
-          });
-          if (threads == 1) first = y;
-          BOOST_TEST(same_bits(y, first), S::name << " threads " << threads);
-        }
-        double worst = 0;
-        for (index i = 0; i < m; ++i)
-          for (index j = 0; j < n; ++j) {
-            double sum = static_cast<double>(bias[at(j)]), terms = std::abs(sum);
-            if (accumulate) sum += static_cast<double>(start[at(i * n + j)]);
-            terms += std::abs(sum);
-            for (index l = 0; l < k; ++l) {
-              const auto v = static_cast<double>(x[at(i * k + l)]);
-              sum -= 0.375 * v * w.meaning[at(j * k + l)];
-              terms += std::abs(v) * (std::abs(w.meaning[at(j * k + l)]) + 1);
-            }
-            const double allowed = (static_cast<double>(k) + 8) * epsilon<float> * terms;
-            worst = (std::max)(worst, distance_of(first[at(i * n + j)], sum) / allowed);
-          }
-        BOOST_TEST(worst <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n
-                                       << " k " << k << ": " << worst << " of the bound");
-      }
-    std::vector<float> back(at(m * k)), dy = normal<float>(m * n, 5);
-    ln::ops::matmul_transposed({}, m, n, k, dy.data(), w.packed, back.data());
-    double worst = 0;
-    for (index i = 0; i < m; ++i)
-      for (index l = 0; l < k; ++l) {
-        double sum = 0, terms = 0;
-        for (index j = 0; j < n; ++j) {
-          const double one = static_cast<double>(dy[at(i * n + j)]) * w.meaning[at(j * k + l)];
-          sum += one;
-          terms += std::abs(one);
-        }
-        const double allowed = (static_cast<double>(n) + 8) * epsilon<float> * terms + 1e-30;
-        worst = (std::max)(worst, distance_of(back[at(i * k + l)], sum) / allowed);
-      }
-    BOOST_TEST(worst <= 1, S::name << " transposed: " << worst << " of the bound");
+    std::vector<double> forward, backward;
+    for (const double v : w.meaning) {
+      forward.push_back(std::abs(v) + 1);
+      backward.push_back(std::abs(v));
+    }
+    check_sums(w, m, n, k, forward, backward, {1, 3});
     matrix<float, S> back_to(n, k, 9);
     ln::ops::unpack(n, k, w.packed, back_to.canonical);
     for (index i = 0; i < n; ++i)

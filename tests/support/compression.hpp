@@ -51,6 +51,21 @@ inline inputs alike(index rows, index width) {
   return x;
 }
 
+/// Texts of random tokens for decoder `M`, the same for each number: two of 17 tokens each.
+template <class M>
+struct texts_of {
+  std::vector<ln::token> inputs = {}, labels = {};
+
+  ln::decoder_batch operator()(index i) {
+    inputs.clear();
+    for (const double x : normal<double>(2 * 17, static_cast<std::uint64_t>(40 + i)))
+      inputs.push_back(static_cast<ln::token>(std::abs(x) * 4) % M::vocabulary);
+    labels.assign(inputs.begin() + 1, inputs.end());
+    labels.push_back(0);
+    return {inputs.data(), labels.data(), 2, 17};
+  }
+};
+
 /// tr((W - Q) X^T X (W - Q)^T), by its definition.
 inline double output_error(const std::vector<float>& w, const std::vector<double>& q,
                            const ln::input_statistics& x) {

@@ -74,4 +74,62 @@ struct matrix {
   ln::arena arena_of(int i) { return {corrections[i].data(), corrections[i].size()}; }
 };
 
+/// Holds products with W against sums in double: y = -3/8 x W^T + bias, alone or added to what is
+/// there, at every level, and x W. Any of `threads` gives the same bits. `forward` and `backward`
+/// are magnitudes [n, k] of what the terms of the two sums are made of.
+template <class S>
+void check_sums(const matrix<float, S>& w, index m, index n, index k,
+                const std::vector<double>& forward, const std::vector<double>& backward,
+                std::initializer_list<int> threads) {
+  const auto x = normal<float>(m * k, 2), bias = normal<float>(n, 3),
+             start = normal<float>(m * n, 4);
+  std::vector<std::byte> scratch(at(ln::ops::converted_bytes<S>(m, k, n, 3, false)));
+  for (const auto level : levels())
+    for (const bool accumulate : {false, true}) {
+      std::vector<float> first;
+      for (const int count : threads) {
+        auto y = start;
+        on_machine(count, level, [&](ln::ops::execution on) {
+          on.converted = scratch.data();
+          ln::ops::matmul(on, m, n, k, x.data(), w.packed, y.data(),
+                          {bias.data(), -0.375f, accumulate});
+        });
+        if (count == 1) first = y;
+        BOOST_TEST(same_bits(y, first), S::name << " threads " << count);
+      }
+      double worst = 0;
+      for (index i = 0; i < m; ++i)
+        for (index j = 0; j < n; ++j) {
+          double sum = static_cast<double>(bias[at(j)]), terms = std::abs(sum);
+          if (accumulate) sum += static_cast<double>(start[at(i * n + j)]);
+          terms += std::abs(sum);
+          for (index l = 0; l < k; ++l) {
+            const auto v = static_cast<double>(x[at(i * k + l)]);
+            sum -= 0.375 * v * w.meaning[at(j * k + l)];
+            terms += std::abs(v) * forward[at(j * k + l)];
+          }
+          const double allowed = (static_cast<double>(k) + 8) * epsilon<float> * terms;
+          worst = (std::max)(worst, distance_of(first[at(i * n + j)], sum) / allowed);
+        }
+      BOOST_TEST(worst <= 1, S::name << ' ' << ln::simd::name(level) << " m " << m << " n " << n
+                                     << " k " << k << ": " << worst << " of the bound");
+    }
+  std::vector<float> back(at(m * k)), dy = normal<float>(m * n, 5);
+  ln::ops::matmul_transposed({}, m, n, k, dy.data(), w.packed, back.data());
+  double worst = 0;
+  for (index i = 0; i < m; ++i)
+    for (index l = 0; l < k; ++l) {
+      double sum = 0, terms = 0;
+      for (index j = 0; j < n; ++j) {
+        const auto v = static_cast<double>(dy[at(i * n + j)]);
+        sum += v * w.meaning[at(j * k + l)];
+        terms += std::abs(v) * backward[at(j * k + l)];
+      }
+      const double allowed = (static_cast<double>(n) + 8) * epsilon<float> * terms;
+      const double off = distance_of(back[at(i * k + l)], sum);
+      if (off > 0) worst = (std::max)(worst, off / allowed);
+    }
+  BOOST_TEST(worst <= 1, S::name << " transposed: " << worst << " of the bound");
+}
+
 }  // namespace test
