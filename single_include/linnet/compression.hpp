@@ -95,8 +95,8 @@ struct channel_side {
   }
 };
 
-/// What maps of channels have in common: sets of channels with the sides of tensors that write and
-/// read them, of which `Map` joins those that are one. `Set` has lists of writers and readers.
+/// Sets of channels, with the sides of tensors that write and read them: the base of maps of
+/// channels. `Map` puts those together that are one. `Set` has lists of writers and readers.
 template <class Map, class Set, class T>
 class joined_sets {
  public:
@@ -5621,12 +5621,17 @@ class omniquant::trainer {
     });
     exact::visit(
         [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from,
-            const auto& range) {
+            const auto& range, auto& panels) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(codes)>>)
             ops::copy(on, info.size(), static_cast<const float*>(from), codes);
           else if constexpr (!clips<decltype(codes)>)
-            on.threads.once(
-                [&] { detail::encode_matrix(info.rows, info.columns, from.data, codes); });
+            on.threads.once([&] {
+              auto* const room = const_cast<float*>(panels.rows);  // written below
+              if constexpr (is_corrected<storage_type<decltype(codes)>>)
+                detail::encode_matrix(info.rows, info.columns, from.data, codes, room);
+              else
+                detail::encode_matrix(info.rows, info.columns, from.data, codes);
+            });
           else
             range.each(on, info, from.data, [&](index r, index first, index, const auto& one) {
               const auto grid = one.grid();
@@ -5636,7 +5641,7 @@ class omniquant::trainer {
                                grid.nearest(static_cast<double>(one.w[j])));
             });
         },
-        parameter_path{}, codes_.tree(), scaled_.tree(), ranges_.tree());
+        parameter_path{}, codes_.tree(), scaled_.tree(), ranges_.tree(), to.tree());
     detail::pack_codes<exact>(on, codes_.tree(), to.tree());
   }
   /// Takes step number `t`: ranges and scales move, weights stay.

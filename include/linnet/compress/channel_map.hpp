@@ -53,8 +53,8 @@ struct channel_side {
   }
 };
 
-/// What maps of channels have in common: sets of channels with the sides of tensors that write and
-/// read them, of which `Map` joins those that are one. `Set` has lists of writers and readers.
+/// Sets of channels, with the sides of tensors that write and read them: the base of maps of
+/// channels. `Map` puts those together that are one. `Set` has lists of writers and readers.
 template <class Map, class Set, class T>
 class joined_sets {
  public:
