@@ -14,6 +14,8 @@ void add_seed(CLI::App& command, std::uint64_t& seed);
 
 void add_compress(CLI::App& app, compress_options& o);
 void add_train(CLI::App& app, train_options& o);
+void add_finetune(CLI::App& app, train_options& o);
+void add_distil(CLI::App& app, train_options& o);
 void add_sweep(CLI::App& app, report_options& o);
 void add_quickstart(CLI::App& app, report_options& o);
 

@@ -24,17 +24,13 @@ void add_seed(CLI::App& command, std::uint64_t& seed) {
 
 namespace {
 
-/// The options that train, sweep and quickstart share.
-CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_options& o) {
-  CLI::App& c = *app.add_subcommand(name, what);
-  c.add_option("textfile", o.text, "text to learn from")->required()->check(CLI::ExistingFile);
-  c.add_option("--model", o.model, "byte-decoder or byte-t5")->capture_default_str();
-  auto* const steps = c.add_option("--steps", o.steps, "optimizer steps; makes a run repeatable")
-                          ->transform(whole_in(1, 100'000'000));
+/// The options of every training.
+void add_steps(CLI::App& c, course_options& o) {
+  c.add_option("--steps", o.steps, "optimizer steps; makes a run repeatable")
+      ->transform(whole_in(1, 100'000'000));
   c.add_option("--minutes", o.minutes, "time for training, unless --steps is given")
       ->check(number_in(0.01, 100'000))
-      ->capture_default_str()
-      ->excludes(steps);
+      ->capture_default_str();
   c.add_option("--batch", o.batch, "examples per step")
       ->transform(whole_in(1, 1024))
       ->capture_default_str();
@@ -43,18 +39,36 @@ CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_o
       ->capture_default_str();
   add_seed(c, o.seed);
   add_threads(c, o.threads);
+}
+
+/// The options that train, sweep and quickstart share.
+CLI::App& add_course(CLI::App& app, const char* name, const char* what, course_options& o) {
+  CLI::App& c = *app.add_subcommand(name, what);
+  c.add_option("textfile", o.text, "text to learn from")->required()->check(CLI::ExistingFile);
+  c.add_option("--model", o.model, "byte-decoder or byte-t5")->capture_default_str();
+  add_steps(c, o);
+  c.get_option("--minutes")->excludes("--steps");
   return c;
 }
 
-/// The options of zoo train --text: of any model, to a folder.
-void add_text_training(CLI::App& c, train_options& o) {
+/// Where a training is kept.
+void add_keeping(CLI::App& c, train_options& o, CLI::Option* out) {
+  c.add_flag("--resume", o.resume,
+             "go on where the checkpoint stands, if it is there: with --steps to the same bits")
+      ->needs(out);
+  c.add_option("--save-every", o.save_every, "seconds from one checkpoint to the next")
+      ->check(number_in(0, 1e6))
+      ->capture_default_str()
+      ->needs(out);
+}
+
+/// The options of a training of any model, to a folder; returns that of the text.
+CLI::Option* add_text_options(CLI::App& c, train_options& o) {
   auto* const text =
       c.add_option("--text", o.texts,
-                   "instead of TEXTFILE: a file, or a folder whose .txt files are read; trains any "
-                   "model with any tokenizer to the folder --out; may be given several times")
+                   "a file, or a folder whose .txt files are read; may be given several times")
           ->allow_extra_args(false)
-          ->type_name("PATH")
-          ->excludes(c.get_option("textfile"));
+          ->type_name("PATH");
   const auto add = [&](const char* name, auto& value, const char* what) {
     return c.add_option(name, value, what)->capture_default_str()->needs(text);
   };
@@ -62,9 +76,7 @@ void add_text_training(CLI::App& c, train_options& o) {
       "weights of texts, by names of files or of folders in a folder: wiki.txt=3,code=1; without, "
       "each byte counts the same")
       ->type_name("NAME=W,...");
-  add("--tokenizer", o.tokenizer,
-      "bytes, bpe:N (N ids learned from the text), gpt2:DIR, sentencepiece:FILE, or a "
-      "tokenizer.json")
+  add("--tokenizer", o.tokenizer, "bytes, gpt2:DIR, sentencepiece:FILE, or a tokenizer.json")
       ->type_name("TOKENIZER");
   add("--length", o.length, "tokens of an example; 0: the model's context, 256 at most")
       ->transform(whole_in(0L, 1'000'000L));
@@ -78,6 +90,41 @@ void add_text_training(CLI::App& c, train_options& o) {
   add("--dropout", o.dropout, "share of values that a step drops")->check(number_in(0, 0.99));
   add("--optimizer", o.optimizer, "adamw or adafactor");
   add("--compute", o.compute, "what products are computed in: f32 or bf16");
+  return text;
+}
+
+/// A command that trains to a folder from weights that are there.
+CLI::App& add_tuning(CLI::App& app, const char* name, const char* what, train_options& o) {
+  CLI::App& c = *app.add_subcommand(name, what);
+  o.steps = 2000;
+  o.minutes = 0;
+  o.batch = 8;
+  o.tokenizer.clear();
+  add_steps(c, o);
+  c.get_option("--minutes")->description("after which the training is put off; 0: no limit");
+  add_text_options(c, o)->required();
+  c.get_option("--tokenizer")
+      ->description(
+          "bytes, gpt2:DIR, sentencepiece:FILE, or a tokenizer.json; without, the one "
+          "that comes with the weights");
+  auto* const out =
+      c.add_option("--out", o.out, "folder for the model, its tokenizer and the report")
+          ->required()
+          ->type_name("DIR");
+  add_keeping(c, o, out);
+  return c;
+}
+
+/// The options of zoo train --text.
+void add_text_training(CLI::App& c, train_options& o) {
+  auto* const text = add_text_options(c, o)->excludes(c.get_option("textfile"));
+  text->description(
+      "instead of TEXTFILE: a file, or a folder whose .txt files are read; trains any model with "
+      "any tokenizer to the folder --out; may be given several times");
+  c.get_option("--tokenizer")
+      ->description(
+          "bytes, bpe:N (N ids learned from the text), gpt2:DIR, sentencepiece:FILE, or a "
+          "tokenizer.json");
   c.callback([&o, &c, text] {
     const auto given = [&](const char* name) { return c.get_option(name)->count() > 0; };
     if (text->count() == 0) {
@@ -122,14 +169,45 @@ void add_train(CLI::App& app, train_options& o) {
                    "save the model here (safetensors), for zoo generate; while it trains, "
                    "FILE.ckpt holds what --resume needs; with --text, a folder")
           ->type_name("PATH");
-  c.add_flag("--resume", o.resume,
-             "go on where the checkpoint stands, if it is there: with --steps to the same bits")
-      ->needs(out);
-  c.add_option("--save-every", o.save_every, "seconds from one checkpoint to the next")
-      ->check(number_in(0, 1e6))
-      ->capture_default_str()
-      ->needs(out);
+  add_keeping(c, o, out);
   add_text_training(c, o);
+}
+
+void add_finetune(CLI::App& app, train_options& o) {
+  o.rate = 1e-4;
+  o.model.clear();
+  CLI::App& c = add_tuning(app, "finetune", "Train a model that is there on more text", o);
+  c.add_option("--model", o.model, "preset or shape; a folder of zoo train knows its own");
+  c.add_option("--weights", o.weights,
+               "folder of zoo train, GGUF or safetensors file, Hugging Face directory; without, "
+               "what zoo fetch got")
+      ->check(CLI::ExistingPath);
+  c.callback([&] { finetune(o); });
+}
+
+void add_distil(CLI::App& app, train_options& o) {
+  o.rate = 1e-3;
+  o.model.clear();
+  o.taught = true;
+  CLI::App& c =
+      add_tuning(app, "distil", "Train a small model on text and on what a teacher says", o);
+  c.add_option("--model", o.model,
+               "the student: a preset or a shape such as decoder:layers=4,d_model=128,heads=4")
+      ->required();
+  c.add_option("--ffn", o.ffn, "its feed-forward: standard, skip, 1w, 1w-relu, 2w, 3w")
+      ->capture_default_str();
+  c.add_option("--teacher", o.teacher, "preset or shape; a folder of zoo train knows its own");
+  c.add_option("--teacher-weights", o.weights,
+               "folder of zoo train, GGUF or safetensors file, Hugging Face directory; without, "
+               "what zoo fetch got")
+      ->check(CLI::ExistingPath);
+  c.add_option("--alpha", o.alpha, "weight of the text's own tokens in the loss")
+      ->check(number_in(0, 1))
+      ->capture_default_str();
+  c.add_option("--temperature", o.temperature, "that both distributions are softened by")
+      ->check(number_in(1e-3, 1e3))
+      ->capture_default_str();
+  c.callback([&] { distil(o); });
 }
 
 void add_sweep(CLI::App& app, report_options& o) {

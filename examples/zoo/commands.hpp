@@ -172,6 +172,13 @@ struct train_options : course_options {
   double dropout = 0;
   std::string optimizer = "adamw";
   std::string compute = "f32";
+
+  // Of finetune, and of the teacher of distil.
+  std::string weights;     ///< that finetune begins with
+  std::string teacher;     ///< model; empty: what its weights know
+  bool taught = false;     ///< by the model of `weights`
+  double alpha = 0.1;      ///< weight of the text's own tokens in the loss
+  double temperature = 3;  ///< that both distributions are softened by
 };
 
 struct report_options : course_options {
@@ -191,6 +198,8 @@ void evaluate(const eval_options& o);
 void compress(const compress_options& o);
 void train(const train_options& o);
 void train_folder(const train_options& o);
+void finetune(const train_options& o);
+void distil(const train_options& o);
 void sweep(const report_options& o);
 void quickstart(const report_options& o);
 

@@ -299,7 +299,7 @@ int main(int argc, char** argv) {
   logits_options asked;
   eval_options judged;
   compress_options compressed;
-  train_options trained;
+  train_options trained, tuned, taught;
   report_options swept, started;
   add_list(app);
   add_count(app, counted);
@@ -312,12 +312,14 @@ int main(int argc, char** argv) {
   add_eval(app, judged);
   add_compress(app, compressed);
   add_train(app, trained);
+  add_finetune(app, tuned);
+  add_distil(app, taught);
   add_sweep(app, swept);
   add_quickstart(app, started);
   return support::run_program(app, argc, argv, [&] {
     if (app.get_subcommands().empty())
       throw failure(
           "a command is missing: list, count, bench, fetch, generate, chat, embed, logits, eval, "
-          "compress, train, sweep or quickstart");
+          "compress, train, finetune, distil, sweep or quickstart");
   });
 }

@@ -11,6 +11,7 @@
 
 #include <linnet/model/encoder.hpp>
 #include <linnet/model/t5.hpp>
+#include <linnet/ops/distillation.hpp>
 #include <linnet/train/schedules.hpp>
 
 #include "running.hpp"
@@ -18,7 +19,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int module_interface = 2;
+inline constexpr int module_interface = 3;
 
 /// Examples of any family.
 using any_batch = std::variant<ln::decoder_batch, ln::t5_batch, ln::encoder_batch>;
@@ -34,6 +35,8 @@ struct training_plan {
   double dropout = 0;
   std::uint64_t seed = 0;
   int threads = 1;
+  std::string weights{};  ///< file that a model which is tuned begins with, or a student's teacher
+  ln::distillation_options lesson{};
 };
 
 /// A model in training.
@@ -69,7 +72,7 @@ class module {
 
   virtual ln::index parameters() const = 0;
   virtual ln::index flops(ln::index source, ln::index target) const = 0;
-  /// Fresh weights and a trainer.
+  /// Weights to begin with and a trainer.
   virtual std::unique_ptr<trainee> train(const training_plan& p) const = 0;
   /// Weights that a trainee saved, ready to run.
   virtual std::unique_ptr<running> open(const std::string& weights, const ln::limits& l) const = 0;

@@ -17,27 +17,40 @@
 
 namespace zoo {
 
-template <class M, class Optimizer, class Compute>
+/// The usual start of a training: fresh weights, which learn the text's own tokens.
+struct from_scratch {
+  template <class M>
+  struct of {
+    of(ln::weights<M>& w, const training_plan& p, const ln::limits&) {
+      ln::initialize(w, ln::seed{p.seed});
+    }
+    ln::cross_entropy_objective objective;
+  };
+};
+
+template <class M, class Optimizer, class Compute, class Start>
 class trainee_of final : public trainee {
   using trainer = ln::trainer<M, Optimizer, float, Compute>;
 
  public:
   explicit trainee_of(const training_plan& p) {
     if (!weights_.valid()) throw failure("not enough memory for the weights");
-    ln::initialize(weights_, ln::seed{p.seed});
+    const ln::limits limits{
+        .batch = p.batch, .source = p.source, .target = p.target, .threads = p.threads};
+    start_.emplace(weights_, p, limits);
     Optimizer how{.rate = p.rate};
     if constexpr (std::is_same_v<Optimizer, ln::adamw>) {
       how.beta2 = 0.95;
       how.decay = p.decay;
     }
-    trainer_.emplace(take(trainer::open(
-        weights_, {.batch = p.batch, .source = p.source, .target = p.target, .threads = p.threads},
-        how, {.clip = p.clip, .dropout = p.dropout, .seed = p.seed})));
+    trainer_.emplace(take(trainer::open(weights_, limits, how,
+                                        {.clip = p.clip, .dropout = p.dropout, .seed = p.seed})));
   }
 
   double step(ln::index parts, const std::function<any_batch(ln::index)>& part) override {
-    if (parts == 1) return trainer_->step(batch_of(part(0)));
-    for (ln::index i = 0; i < parts; ++i) (void)trainer_->accumulate(batch_of(part(i)));
+    if (parts == 1) return trainer_->step(batch_of(part(0)), start_->objective);
+    for (ln::index i = 0; i < parts; ++i)
+      (void)trainer_->accumulate(batch_of(part(i)), start_->objective);
     const ln::training_progress before = trainer_->progress();
     trainer_->update();
     return before.nats / static_cast<double>(before.tokens);
@@ -55,6 +68,7 @@ class trainee_of final : public trainee {
 
  private:
   ln::weights<M> weights_;
+  std::optional<typename Start::template of<M>> start_;
   std::optional<trainer> trainer_;
 
   static const typename M::batch& batch_of(const any_batch& b) {
@@ -62,8 +76,9 @@ class trainee_of final : public trainee {
   }
 };
 
-/// `Deployed` is the model as it runs, with its weights in another storage if that is not `M`.
-template <class M, class Optimizer, class Compute, class Deployed = M>
+/// `Start` gives the weights to begin with and the objective. `Deployed` is the model as it runs,
+/// with its weights in another storage if that is not `M`.
+template <class M, class Optimizer, class Compute, class Start = from_scratch, class Deployed = M>
 class module_of final : public module {
  public:
   ln::index parameters() const override { return M::parameters(); }
@@ -74,7 +89,7 @@ class module_of final : public module {
       return M::flops(1, target + 0 * source);
   }
   std::unique_ptr<trainee> train(const training_plan& p) const override {
-    return std::make_unique<trainee_of<M, Optimizer, Compute>>(p);
+    return std::make_unique<trainee_of<M, Optimizer, Compute, Start>>(p);
   }
   std::unique_ptr<running> open(const std::string& path, const ln::limits& l) const override {
     ln::weights<M> w;

@@ -15,6 +15,7 @@
 #include <linnet/file/file.hpp>
 #include <linnet/text/bpe_trainer.hpp>
 
+#include "beginning.hpp"
 #include "support/training.hpp"
 #include "train_report.hpp"
 #include "trained.hpp"
@@ -91,9 +92,11 @@ std::string learn_merges(const training_text& text, ln::index ids) {
   return take(learner.train(ids - bytes_and_end));
 }
 
-/// The tokenizer asked for; merges that were learned before are not learned again.
+/// The tokenizer asked for, or that of the weights; merges that were learned before are not learned
+/// again.
 tokenizing prepare_tokenizer(const train_options& o, const model_spec& model,
-                             const training_text& text) {
+                             const training_text& text, const beginning* from) {
+  if (from) return find_tokenizer(o.tokenizer, from->path, from->preset());
   const bool fixed = std::any_of(model.changes.begin(), model.changes.end(),
                                  [](auto& c) { return c.first == "vocabulary"; });
   const tokenizing_for whom{model.name(), model.encodes(), fixed ? model.vocabulary() : 0};
@@ -134,35 +137,42 @@ ln::schedule schedule_of(const train_options& o) {
 
 /// All that the result depends on.
 json description(const train_options& o, const model_spec& model, const tokenizing& by,
-                 const training_text& text) {
-  return {{"format", "linnet zoo"},
-          {"model", model.name()},
-          {"ffn", o.ffn},
-          {"optimizer", o.optimizer},
-          {"compute", o.compute},
-          {"tokenizer", by.kept_as.empty() ? "bytes" : by.kept_as},
-          {"tokenizer_asked", o.tokenizer},
-          {"text", text.mark},
-          {"mix", o.mix},
-          {"length", o.length},
-          {"steps", o.steps},
-          {"batch", o.batch},
-          {"accumulate", o.accumulate},
-          {"rate", o.rate},
-          {"schedule", o.schedule},
-          {"warm_up", o.warm_up},
-          {"last_rate", o.last_rate},
-          {"decay", o.decay},
-          {"clip", o.clip},
-          {"dropout", o.dropout},
-          {"seed", o.seed}};
+                 const training_text& text, const beginning* from) {
+  json all = {{"format", "linnet zoo"},
+              {"model", model.name()},
+              {"ffn", o.ffn},
+              {"optimizer", o.optimizer},
+              {"compute", o.compute},
+              {"tokenizer", by.kept_as.empty() ? "bytes" : by.kept_as},
+              {"tokenizer_asked", o.tokenizer},
+              {"text", text.mark},
+              {"mix", o.mix},
+              {"length", o.length},
+              {"steps", o.steps},
+              {"batch", o.batch},
+              {"accumulate", o.accumulate},
+              {"rate", o.rate},
+              {"schedule", o.schedule},
+              {"warm_up", o.warm_up},
+              {"last_rate", o.last_rate},
+              {"decay", o.decay},
+              {"clip", o.clip},
+              {"dropout", o.dropout},
+              {"seed", o.seed}};
+  if (from) all["weights"] = from->mark;
+  if (o.taught) {
+    all["teacher"] = from->model.name();
+    all["alpha"] = o.alpha;
+    all["temperature"] = o.temperature;
+  }
+  return all;
 }
 
 /// A training that is under way.
 class course {
  public:
   course(const train_options& o, const module& code, const training_text& text,
-         const tokenizing& by, examples& from, training_record& record)
+         const tokenizing& by, const std::string& weights, examples& from, training_record& record)
       : o_(o), code_(code), text_(text), by_(by), from_(from), record_(record) {
     model_ = code.train({.batch = o.batch,
                          .source = from.source(),
@@ -172,7 +182,9 @@ class course {
                          .clip = o.clip,
                          .dropout = o.dropout,
                          .seed = o.seed,
-                         .threads = o.threads});
+                         .threads = o.threads,
+                         .weights = weights,
+                         .lesson = {.alpha = o.alpha, .temperature = o.temperature}});
     record_.tokens_per_step = o.batch * o.accumulate * (from.source() + from.target());
     record_.bytes_per_label = from.bytes_per_label;
   }
@@ -267,27 +279,52 @@ class course {
   }
 };
 
-}  // namespace
-
-void train_folder(const train_options& asked) {
-  train_options o = asked;
-  check_folder(o);
+/// The model that is trained. A student has the ids of its teacher.
+model_spec model_of(const train_options& o, const beginning* from) {
+  if (from && !o.taught) return from->model;
   model_spec model = parse_model("model", o.model);
+  if (!from) return model;
+  if (model.encodes() != from->model.encodes())
+    throw failure(fmt::format("--model {}: {} is of another family, which cannot teach it", o.model,
+                              from->model.name()));
+  model = with_vocabulary(model, from->model.vocabulary());
+  if (model.vocabulary() != from->model.vocabulary())
+    throw failure(fmt::format("--model {}: a vocabulary of {}, but that of the teacher {} is {}",
+                              o.model, model.vocabulary(), from->model.name(),
+                              from->model.vocabulary()));
+  return model;
+}
+
+/// The code of a training.
+module_kind kind_of(const train_options& o, const beginning* from) {
+  module_kind kind{o.ffn, o.optimizer, o.compute};
+  if (from) kind.start = "zoo::from_file";
+  if (!o.taught) return kind;
+  kind.start = "zoo::from_teacher<teacher::Model>";
+  kind.before = fmt::format("namespace teacher {{\n{}using Model = {};\n}}\n\n",
+                            from->model.declarations(), from->model.type(from->ffn));
+  return kind;
+}
+
+/// Trains from nothing, or from what is there.
+void train_from(train_options o, const beginning* begun) {
+  model_spec model = model_of(o, begun);
   (void)variant_type(model, o.ffn);
-  const module_kind kind{o.ffn, o.optimizer, o.compute};
+  const module_kind kind = kind_of(o, begun);
   check_kind(kind);
   (void)schedule_of(o);
   const training_text text = read_training_text(o.texts, o.mix);
-  const tokenizing by = prepare_tokenizer(o, model, text);
-  model = with_vocabulary(model, by.vocabulary);
-  if (o.length == 0)
-    o.length = model.encodes() ? usual_length : std::min(model.context(), usual_length);
-  if (!model.encodes() && o.length > model.context())
-    throw failure(fmt::format("--length: {} is more than the model's context of {}", o.length,
-                              model.context()));
+  const tokenizing by = prepare_tokenizer(o, model, text, begun);
+  if (!begun) model = with_vocabulary(model, by.vocabulary);
+  ln::index longest = model.context();
+  if (begun) longest = std::min(longest, begun->model.context());
+  if (o.length == 0) o.length = model.encodes() ? usual_length : std::min(longest, usual_length);
+  if (!model.encodes() && o.length > longest)
+    throw failure(
+        fmt::format("--length: {} is more than the model's context of {}", o.length, longest));
   const auto from = open_examples(text, by, model.encodes(), o.batch, o.length, o.seed);
 
-  const json described = description(o, model, by, text);
+  const json described = description(o, model, by, text, begun);
   const std::string path = o.out + "/zoo.json";
   if (is_trained(o.out)) {
     const trained_model before = open_trained(o.out);
@@ -318,7 +355,7 @@ void train_folder(const train_options& asked) {
       grouped(text.bytes), grouped(by.vocabulary));
 
   const stop_requests stops;
-  course training(o, *code, text, by, *from, record);
+  course training(o, *code, text, by, begun ? begun->weights : "", *from, record);
   const bool over = training.run();
   training.save(over ? examined : checked);
   write_report(record, o.out + "/training.jsonl", o.out + "/report.html");
@@ -343,6 +380,28 @@ void train_folder(const train_options& asked) {
   put("the time is over after step {}; --resume goes on from there\n", grouped(record.steps));
 }
 
+}  // namespace
+
+void train_folder(const train_options& o) {
+  check_folder(o);
+  train_from(o, nullptr);
+}
+
+void finetune(const train_options& asked) {
+  check_folder(asked);
+  train_options o = asked;
+  const beginning from = find_beginning("model", o.model, o.weights);
+  o.model = from.model.name();
+  o.ffn = from.ffn;
+  train_from(std::move(o), &from);
+}
+
+void distil(const train_options& o) {
+  check_folder(o);
+  const beginning teacher = find_beginning("teacher", o.teacher, o.weights);
+  train_from(o, &teacher);
+}
+
 }  // namespace zoo
 
 #else
@@ -354,6 +413,8 @@ void train_folder(const train_options&) {
       "--text: this zoo was built without xxhash.h, which checkpoints need (Debian: "
       "libxxhash-dev); a positional text trains a byte-level model without it");
 }
+void finetune(const train_options& o) { train_folder(o); }
+void distil(const train_options& o) { train_folder(o); }
 
 }  // namespace zoo
 

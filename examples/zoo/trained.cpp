@@ -36,18 +36,19 @@ void check_kind(const module_kind& kind) {
 std::shared_ptr<const module> load_module(const model_spec& model, const module_kind& kind) {
   check_kind(kind);
   const rounding& how = kind.runs_in;
-  const std::string deployed =
-      how.none() ? ""
-                 : fmt::format(", ln::quantized<Model, {}, {}>", storage_type(how.storage),
-                               compute_type("compute", how.compute));
+  std::string more = kind.start.empty() ? "" : ", " + kind.start;
+  if (!how.none())
+    more = fmt::format(", zoo::from_scratch, ln::quantized<Model, {}, {}>",
+                       storage_type(how.storage), compute_type("compute", how.compute));
   const std::string text = fmt::format(
       "// {} with feed-forward {}, trained by {} in {}.\n\n"
-      "#include \"{}/examples/zoo/module_of.hpp\"\n"
-      "namespace ln = linnet;\n\n{}"
+      "#include \"{}/examples/zoo/{}\"\n"
+      "namespace ln = linnet;\n\n{}{}"
       "using Model = {};\n"
       "ZOO_MODULE(Model, ln::{}, ln::compute::{}{})\n",
-      model.name(), kind.ffn, kind.optimizer, kind.compute, ZOO_SOURCE_DIR, model.declarations(),
-      model.type(kind.ffn), kind.optimizer, kind.compute, deployed);
+      model.name(), kind.ffn, kind.optimizer, kind.compute, ZOO_SOURCE_DIR,
+      kind.start.empty() ? "module_of.hpp" : "tuned_of.hpp", kind.before, model.declarations(),
+      model.type(kind.ffn), kind.optimizer, kind.compute, more);
   const auto made = reinterpret_cast<const module* (*)()>(
       function_of("module-" + model.base, text, "zoo_module", module_interface));
   return {made(), [](const module*) {}};  // it stays loaded

@@ -17,7 +17,9 @@ struct module_kind {
   std::string ffn = "standard";
   std::string optimizer = "adamw";
   std::string compute = "f32";
-  rounding runs_in{};  ///< what its weights run in
+  rounding runs_in{};    ///< what its weights run in
+  std::string start{};   ///< C++ of what it begins with, unless that is from_scratch
+  std::string before{};  ///< C++ that this needs
 };
 
 /// Refuses unknown words.

@@ -15,6 +15,8 @@ namespace fs = std::filesystem;
 constexpr const char* small =
     "decoder:layers=1,d_model=16,heads=2,context=32,vocabulary=1100,d_ff=24";
 
+constexpr const char* small_copy = "decoder:layers=1,d_model=8,heads=2,context=32,d_ff=16";
+
 /// Compiles fast and keeps what it compiled for the other cases.
 struct workshop {
   test::scratch_folder folder;
@@ -286,6 +288,84 @@ BOOST_AUTO_TEST_CASE(a_folder_of_another_hand_is_refused) {
       "unknown norm");
   check_refused(with(R"({"format":"linnet zoo","model":"t5","tokenizer":"../other")" + rest),
                 "a name in the folder");
+}
+
+BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
+  const std::string first = folder.path("first"), tuned = folder.path("tuned"),
+                    student = folder.path("student"),
+                    other = written("other.txt", 1'500, "a wren answers ");
+  const double before = bits_of(test::zoo_prints(train(first, "60", {"--rate", "0.01"})));
+  const auto command = [&](const std::string& name, const std::string& out,
+                           const std::vector<std::string>& more) {
+    std::vector<std::string> all{name, "--out", out, "--batch", "2", "--threads", "1"};
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  // A step of nearly nothing shows what it begins with.
+  const auto finetune = [&](const std::string& out, const std::string& from,
+                            const std::vector<std::string>& more) {
+    std::vector<std::string> all = command("finetune", out, {"--weights", from});
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  };
+  const double same = bits_of(test::zoo_prints(
+      finetune(folder.path("same"), first, {"--text", text, "--steps", "1", "--rate", "1e-7"})));
+  BOOST_CHECK_MESSAGE(std::abs(same - before) < 1e-3, same << " after " << before);
+  const double untuned = bits_of(test::zoo_prints(finetune(
+      folder.path("untuned"), first, {"--text", other, "--steps", "1", "--rate", "1e-7"})));
+  const double bits = bits_of(test::zoo_prints(
+      finetune(tuned, first, {"--text", other, "--steps", "60", "--rate", "0.003"})));
+  BOOST_CHECK_MESSAGE(bits < untuned - 0.3, bits << " after " << untuned);
+  BOOST_CHECK_EQUAL(test::zoo({"generate", "--weights", tuned, "--tokens", "9"}).status, 0);
+  // The weights are files of a model that is named, too.
+  const std::string named = folder.path("named");
+  test::zoo_prints(finetune(named, first + "/model.safetensors",
+                            {"--text", other, "--steps", "60", "--rate", "0.003", "--model", small,
+                             "--tokenizer", "bytes"}));
+  BOOST_CHECK(test::contents(named + "/model.safetensors") ==
+              test::contents(tuned + "/model.safetensors"));
+
+  // With alpha 0 a student never asks the text's tokens: what it learns is the teacher's.
+  const auto distil = [&](const std::string& out, const std::string& teacher) {
+    return bits_of(test::zoo_prints(
+        command("distil", out,
+                {"--teacher-weights", teacher, "--text", text, "--steps", "200", "--rate", "0.02",
+                 "--model", small_copy, "--alpha", "0", "--temperature", "1"})));
+  };
+  const double by_first = distil(student, first), by_tuned = distil(folder.path("other"), tuned);
+  BOOST_CHECK_MESSAGE(by_first < before + 0.5, by_first << " of a teacher's " << before);
+  BOOST_CHECK_MESSAGE(by_tuned > by_first + 0.3, by_tuned << " and " << by_first);
+  const auto told = nlohmann::json::parse(test::contents(student + "/zoo.json"));
+  BOOST_CHECK_EQUAL(told["teacher"], small);
+  BOOST_CHECK_EQUAL(told["model"], std::string(small_copy) + ",vocabulary=1100");
+  const std::string writes = test::zoo_prints(
+      {"generate", "--weights", student, "--prompt", "the linnet", "--tokens", "20"});
+  BOOST_CHECK_MESSAGE(writes.starts_with("the linnet"), writes);
+  BOOST_CHECK(test::contents(student + "/report.html").find("<td>teacher</td>") !=
+              std::string::npos);
+
+  const auto refused = [&](const std::string& name, const std::vector<std::string>& more,
+                           const std::string& words) {
+    check_refused(command(name, folder.path("refused"), more), words);
+  };
+  refused("finetune", {"--text", text}, "--model is required");
+  refused("finetune", {"--text", text, "--model", "stlm-10m", "--weights", first},
+          "not the stlm-10m");
+  refused("finetune", {"--text", text, "--model", "stlm-10m"}, "--weights is required");
+  refused("distil", {"--text", text, "--model", small_copy}, "--teacher is required");
+  refused("distil", {"--text", text, "--model", "t5", "--teacher-weights", first},
+          "another family");
+  refused("distil",
+          {"--text", text, "--model", std::string(small_copy) + ",vocabulary=2000",
+           "--teacher-weights", first},
+          "that of the teacher");
+  refused(
+      "distil",
+      {"--text", text, "--model", "decoder:layers=1", "--teacher-weights", first, "--length", "64"},
+      "context of 32");
+  check_refused(
+      finetune(tuned, first, {"--text", text, "--steps", "60", "--rate", "0.003", "--resume"}),
+      "begun with text");
 }
 
 BOOST_AUTO_TEST_CASE(an_encoder_decoder_fills_gaps) {
