@@ -31,7 +31,7 @@ BEGINNING = re.compile(r"(// SPDX-.*\n)?#pragma once\n")
 # check this: their standard headers include more of each other than they must.
 STANDARD = {
     "algorithm": """adjacent_find all_of any_of clamp copy copy_backward copy_n count count_if fill fill_n find find_if
-        lower_bound make_heap max max_element min min_element mismatch none_of nth_element
+        equal_range lower_bound make_heap max max_element min min_element mismatch none_of nth_element
         partial_sort pop_heap push_heap ranges remove_if reverse rotate sort sort_heap stable_partition stable_sort transform
         upper_bound""",
     "array": "array",

@@ -6,6 +6,7 @@
 /// streaming parser reads all JSON.
 
 #include <linnet/data/json_lines.hpp>
+#include <linnet/eval/squad.hpp>
 #include <linnet/eval/task_readers.hpp>
 #include <linnet/formats/hugging_face.hpp>
 #include <linnet/text/encoder_json.hpp>

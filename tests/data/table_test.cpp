@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Tables and the tasks read from them: by hand, errors by their whole message, and the real files.
 
+#include <cmath>
 #include <map>
 
 #include "support/data.hpp"
@@ -149,6 +150,60 @@ BOOST_AUTO_TEST_CASE(mnli) {
   refused("h\"\" ", "h\"\", does the hypothesis \"\"h\"\" ");  // two middles
   BOOST_TEST(read("Question,Label\n", mnli_layout::question) ==
              "f: column Answer: expected one of that name, got Question, Label");
+}
+
+// The columns of the benchmark's own files; others between them are left out.
+BOOST_AUTO_TEST_CASE(pairs_of_sentences) {
+  BOOST_TEST(shown(ln::glue::read_mrpc("\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+                                       "1\t7\t8\tHe \"said\" so .\tSo he said .\n0\t1\t2\ta\tb\n",
+                                       "f")) ==
+             "mrpc sentence1: He \"said\" so . sentence2: So he said . -> equivalent;"
+             "mrpc sentence1: a sentence2: b -> not_equivalent;");
+  BOOST_TEST(shown(ln::glue::read_qqp("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+                                      "0\t1\t2\tWhy?\tHow? \t0\n1\t3\t4\tWho?\tWho is?\t1\n",
+                                      "f")) ==
+             "qqp question1: Why? question2: How? -> not_duplicate;"
+             "qqp question1: Who? question2: Who is? -> duplicate;");
+  BOOST_TEST(shown(ln::glue::read_qnli("index\tquestion\tsentence\tlabel\n0\tWhen?\tIn 1066.\t"
+                                       "entailment\n",
+                                       "f")) ==
+             "qnli question: When? sentence: In 1066. -> entailment;");
+  BOOST_TEST(shown(ln::glue::read_rte(
+                 "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tnot_entailment\n", "f")) ==
+             "rte sentence1: a sentence2: b -> not_entailment;");
+  BOOST_TEST(shown(ln::glue::read_rte("index\tsentence1\tsentence2\tlabel\n0\ta\tb\t0\n", "f")) ==
+             "f:2: label: expected one of entailment, not_entailment, got 0");
+  BOOST_TEST(shown(ln::glue::read_wnli(
+                 "index\tsentence1\tsentence2\tlabel\n0\ta\tb\t0\n1\tc\td\t1\n", "f")) ==
+             "wnli sentence1: a sentence2: b -> not_entailment;"
+             "wnli sentence1: c sentence2: d -> entailment;");
+  BOOST_TEST(shown(ln::glue::read_mnli("index\tsentence1\tsentence2\tlabel1\tgold_label\n"
+                                       "0\tp\th\tneutral\tcontradiction\n",
+                                       ln::glue::mnli_layout::glue, "f")) ==
+             "mnli hypothesis: h premise: p -> contradiction;");
+  BOOST_TEST(shown(ln::glue::read_qqp("id\tquestion1\tis_duplicate\n", "f")) ==
+             "f: column question2: expected one of that name, got id, question1, is_duplicate");
+}
+
+BOOST_AUTO_TEST_CASE(scores_as_text) {
+  BOOST_TEST(shown(ln::glue::read_stsb("index\tgenre\tsentence1\tsentence2\tscore\n"
+                                       "0\tnews\ta\tb\t3.800\n1\tnews\tc\td\t5\n",
+                                       "f")) ==
+             "stsb sentence1: a sentence2: b -> 3.8;"
+             "stsb sentence1: c sentence2: d -> 5.0;");
+  for (const char* const wrong : {"5.1", "-0.1", "", "x", "1 2", "nan", "1e400"})
+    BOOST_TEST(shown(ln::glue::read_stsb(
+                         "sentence1\tsentence2\tscore\na\tb\t" + std::string(wrong) + "\n", "f"))
+                   .starts_with("f:2: score: expected a number from 0 to 5"));
+  // As TensorFlow rounds score * 5: 12.5 to the even 12.
+  for (const auto& [score, text] :
+       {std::pair(2.5, "2.4"), std::pair(1.5, "1.6"), std::pair(0.0, "0.0"), std::pair(0.09, "0.0"),
+        std::pair(0.11, "0.2"), std::pair(4.89, "4.8"), std::pair(4.91, "5.0"),
+        std::pair(3.667, "3.6")})
+    BOOST_TEST(ln::glue::stsb_target(score) == text);
+  BOOST_TEST(ln::glue::stsb_target(std::nan("")) == "");
+  BOOST_TEST(ln::glue::stsb_score(" 3.8 ") == 3.8);
+  BOOST_TEST(std::isnan(ln::glue::stsb_score("3.8 or so")));
 }
 
 BOOST_AUTO_TEST_CASE(real_files) {

@@ -58,8 +58,20 @@ void look_at(std::string_view text) {
   sound(ln::glue::read_sst2(text, "f"), ln::glue::sst2);
   sound(ln::glue::read_cola(text, "f"), ln::glue::cola);
   using ln::glue::mnli_layout;
-  for (const auto l : {mnli_layout::named, mnli_layout::label_first, mnli_layout::question})
+  for (const auto l :
+       {mnli_layout::glue, mnli_layout::named, mnli_layout::label_first, mnli_layout::question})
     sound(ln::glue::read_mnli(text, l, "f"), ln::glue::mnli);
+  sound(ln::glue::read_mrpc(text, "f"), ln::glue::mrpc);
+  sound(ln::glue::read_qqp(text, "f"), ln::glue::qqp);
+  sound(ln::glue::read_qnli(text, "f"), ln::glue::qnli);
+  sound(ln::glue::read_rte(text, "f"), ln::glue::rte);
+  sound(ln::glue::read_wnli(text, "f"), ln::glue::wnli);
+  if (const auto pairs = ln::glue::read_stsb(text, "f"))
+    for (const ln::text_pair& p : *pairs)
+      if (ln::glue::stsb_target(ln::glue::stsb_score(p.target)) != p.target) __builtin_trap();
+  if (const auto read = ln::read_squad(text, "f"))
+    for (std::size_t i = 0; i < read->questions.size(); ++i)
+      if (!read->pair(i).input.starts_with("question: ")) __builtin_trap();
   if (const auto t = ln::parse_json_array(text, {"a", "b"})) same_again(*t);
   for (const auto read : {ln::read_blimp, ln::read_arc, ln::read_winogrande, ln::read_lambada,
                           ln::read_gsm8k, ln::read_hellaswag})
@@ -67,6 +79,7 @@ void look_at(std::string_view text) {
   sound(ln::read_mmlu(text, "", "f"));
   (void)ln::last_number(text);
   (void)ln::clean_hellaswag(text);
+  if (!ln::squad_exact(text, std::vector<std::string>{std::string(text)})) __builtin_trap();
 }
 
 /// Texts by a grammar of the files, whose choices are the input's bytes: mostly right, and wrong in
@@ -76,7 +89,7 @@ class grammar {
   explicit grammar(std::string_view choices) : choices_(choices) {}
 
   std::string file() {
-    switch (below(6)) {
+    switch (below(9)) {
       case 0:
         return rows("\t", {"sentence", "label"});
       case 1:
@@ -87,6 +100,13 @@ class grammar {
         return objects("\n", "", {"sentence_good", "sentence_bad", "linguistics_term"});
       case 4:
         return objects("\n", "", {"question", "answer", "text"});
+      case 5:
+        return rows("\t", {"sentence1", "sentence2", "score"});
+      case 6:
+        return rows("\t", {"question1", "question2", "is_duplicate"});
+      case 7:
+        return R"({"data":[{"paragraphs":[{"context":"a","qas":)" +
+               objects(",", "[]", {"id", "question", "text"}) + "}]}]}";
       default:
         return objects(",", "[]", {"instruction", "answer"});
     }

@@ -126,6 +126,18 @@ BOOST_AUTO_TEST_CASE(tables_and_tasks) {
     return ln::glue::read_mnli("neutral\tIt is.\tIt is not.\n", ln::glue::mnli_layout::label_first,
                                "f");
   });
+  check_failing_allocations("STS-B", [] {
+    return ln::glue::read_stsb("sentence1\tsentence2\tscore\nIt is.\tIt is not.\t2.5\n", "f");
+  });
+  check_failing_allocations("RTE", [] {
+    return ln::glue::read_rte("sentence1\tsentence2\tlabel\nIt is.\tIt is not.\tentailment\n", "f");
+  });
+  check_failing_allocations("SQuAD", [] {
+    return ln::read_squad(R"({"data": [{"paragraphs": [{"context": "The linnet sings in May.",
+        "qas": [{"id": "a name that is long", "question": "When does it sing, and what?",
+                 "answers": [{"text": "in May, but not in November"}]}]}]}]})",
+                          "f");
+  });
   const std::string lines = numbered("{\"a\": ", 9, ", \"b\": \"a text of some length\"}\n");
   check_failing_allocations("JSON lines", [&](auto arm) {
     std::vector<std::string> names{"a", "b"};

@@ -1,21 +1,33 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Classification tasks of GLUE (Wang et al. 2019) as text, in T5's words (Raffel et al.
-/// 2020, appendix D).
+/// The nine tasks of GLUE (Wang et al. 2019) as text, in T5's words (Raffel et al. 2020, appendix
+/// D). The files are those of the benchmark itself, and others' of SST-2 and MNLI.
 
 #include <array>
+#include <charconv>
+#include <cmath>
+#include <limits>
 #include <span>
+#include <system_error>
 
 #include <linnet/data/pair_stream.hpp>
 #include <linnet/data/table.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
+/// The figure that a task of classes is judged by.
+enum class task_figure {
+  accuracy,
+  matthews,        ///< Matthews' correlation
+  f1_and_accuracy  ///< the mean of both, where class 1 is the one that is looked for
+};
+
 /// A classification task: what stands before its inputs, and the text of each class.
 struct text_task {
   std::string_view name;
   std::span<const std::string_view> labels;
+  task_figure judged_by = task_figure::accuracy;
 
   /// The class of a label's text, or -1.
   index class_of(std::string_view label) const {
@@ -28,19 +40,33 @@ namespace glue {
 
 namespace detail {
 inline constexpr std::array<std::string_view, 2> sst2{"negative", "positive"},
-    cola{"unacceptable", "acceptable"};
+    cola{"unacceptable", "acceptable"}, mrpc{"not_equivalent", "equivalent"},
+    qqp{"not_duplicate", "duplicate"}, entailment{"entailment", "not_entailment"},
+    wnli{"not_entailment", "entailment"};
 inline constexpr std::array<std::string_view, 3> mnli{"entailment", "neutral", "contradiction"};
 }  // namespace detail
 
 /// Sentiment of a sentence: class 1 is "positive".
 inline constexpr text_task sst2{"sst2", detail::sst2};
 /// Whether a sentence is acceptable English: class 1 is "acceptable".
-inline constexpr text_task cola{"cola", detail::cola};
+inline constexpr text_task cola{"cola", detail::cola, task_figure::matthews};
+/// Whether two sentences say the same: class 1 is "equivalent".
+inline constexpr text_task mrpc{"mrpc", detail::mrpc, task_figure::f1_and_accuracy};
+/// Whether two questions ask the same: class 1 is "duplicate".
+inline constexpr text_task qqp{"qqp", detail::qqp, task_figure::f1_and_accuracy};
 /// Whether a premise entails a hypothesis.
 inline constexpr text_task mnli{"mnli", detail::mnli};
+/// Whether a sentence answers a question.
+inline constexpr text_task qnli{"qnli", detail::entailment};
+/// Whether the first sentence entails the second.
+inline constexpr text_task rte{"rte", detail::entailment};
+/// Whether the first sentence entails the second, in which a pronoun is resolved: class 1 is
+/// "entailment".
+inline constexpr text_task wnli{"wnli", detail::wnli};
 
 /// Layouts of MNLI in files.
 enum class mnli_layout {
+  glue,         ///< TSV with columns sentence1, sentence2 and gold_label among others
   named,        ///< TSV with columns premise, hypothesis and gold_label among others
   label_first,  ///< TSV without header: label, premise, hypothesis
   question      ///< CSV with columns Question, both texts in a sentence around them, and Answer
@@ -74,6 +100,30 @@ result<std::vector<text_pair>> pairs_of(const table& rows, const text_task& t, i
   }
   return all;
 }
+
+/// A column of a file and what stands before its text in the input.
+struct glue_part {
+  const char* column;
+  const char* before;
+};
+
+/// Reads a TSV with a header, two texts for each row and its label.
+inline result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
+                                                 const text_task& t, glue_part first,
+                                                 glue_part second, const char* label,
+                                                 bool numbered) LINNET_TRY {
+  const auto rows = table::parse(text, table_format::tsv(), where);
+  if (!rows) return rows.error();
+  const auto a = rows->column(first.column), b = rows->column(second.column),
+             name = rows->column(label);
+  for (const auto* found : {&a, &b, &name})
+    if (!*found) return found->error();
+  return pairs_of(*rows, t, *name, numbered, [&](index i) {
+    return result<std::string>(first.before + std::string(trimmed(rows->at(i, *a))) +
+                               second.before + std::string(trimmed(rows->at(i, *b))));
+  });
+}
+LINNET_OR_OUT_OF_MEMORY(where)
 
 inline result<std::vector<text_pair>> sentences(const table& rows, const text_task& t,
                                                 index sentence, index label) {
@@ -122,9 +172,16 @@ inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layo
   const auto column = [&](const char* name, index otherwise) {
     return plain ? result<index>(otherwise) : rows->column(name);
   };
+  const bool numbered = layout == mnli_layout::glue;
   const auto label = column(question ? "Answer" : "gold_label", 0),
-             premise = column(question ? "Question" : "premise", 1),
-             hypothesis = column(question ? "Question" : "hypothesis", 2);
+             premise = column(question   ? "Question"
+                              : numbered ? "sentence1"
+                                         : "premise",
+                              1),
+             hypothesis = column(question   ? "Question"
+                                 : numbered ? "sentence2"
+                                            : "hypothesis",
+                                 2);
   for (const auto* found : {&label, &premise, &hypothesis})
     if (!*found) return found->error();
   return detail::pairs_of(*rows, mnli, *label, false, [&](index i) -> result<std::string> {
@@ -146,6 +203,75 @@ inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layo
     return " hypothesis: " + std::string(detail::trimmed(h)) +
            " premise: " + std::string(detail::trimmed(p));
   });
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Reads MRPC: TSV with columns "#1 String", "#2 String" and Quality (0 or 1). "mrpc sentence1: …
+/// sentence2: …" -> "equivalent". Errors, here and below: errc::malformed, errc::missing.
+inline result<std::vector<text_pair>> read_mrpc(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, mrpc, {"#1 String", " sentence1: "},
+                            {"#2 String", " sentence2: "}, "Quality", true);
+}
+/// Reads QQP: TSV with columns question1, question2 and is_duplicate (0 or 1). "qqp question1: …
+/// question2: …" -> "duplicate".
+inline result<std::vector<text_pair>> read_qqp(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, qqp, {"question1", " question1: "},
+                            {"question2", " question2: "}, "is_duplicate", true);
+}
+/// Reads QNLI: TSV with columns question, sentence and label. "qnli question: … sentence: …" ->
+/// "entailment".
+inline result<std::vector<text_pair>> read_qnli(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, qnli, {"question", " question: "},
+                            {"sentence", " sentence: "}, "label", false);
+}
+/// Reads RTE: TSV with columns sentence1, sentence2 and label. "rte sentence1: … sentence2: …" ->
+/// "not_entailment".
+inline result<std::vector<text_pair>> read_rte(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, rte, {"sentence1", " sentence1: "},
+                            {"sentence2", " sentence2: "}, "label", false);
+}
+/// Reads WNLI: TSV with columns sentence1, sentence2 and label (0 or 1). "wnli sentence1: …
+/// sentence2: …" -> "not_entailment".
+inline result<std::vector<text_pair>> read_wnli(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, wnli, {"sentence1", " sentence1: "},
+                            {"sentence2", " sentence2: "}, "label", true);
+}
+
+/// A score of STS-B as T5 writes it: to the nearest fifth, in single precision, ties to the even
+/// one, with one decimal. 2.5 is "2.4". Empty for what is no score from 0 to 5.
+inline std::string stsb_target(double score) {
+  if (!(score >= 0 && score <= 5)) return "";
+  const int fifths = static_cast<int>(std::nearbyint(static_cast<float>(score) * 5.0F));
+  return {static_cast<char>('0' + fifths / 5), '.', static_cast<char>('0' + fifths % 5 * 2)};
+}
+/// The number that a text of STS-B is, or NaN for other texts.
+inline double stsb_score(std::string_view text) {
+  text = detail::trimmed(text);
+  double score = 0;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), score);
+  const bool number = problem == std::errc() && end == text.data() + text.size();
+  return number && is_finite(score) ? score : std::numeric_limits<double>::quiet_NaN();
+}
+/// Reads STS-B: TSV with columns sentence1, sentence2 and score (0 to 5). "stsb sentence1: …
+/// sentence2: …" -> "3.8", see stsb_target(). It is judged by pearson_correlation() and
+/// spearman_correlation().
+inline result<std::vector<text_pair>> read_stsb(std::string_view text,
+                                                const std::string& where) LINNET_TRY {
+  const auto rows = table::parse(text, table_format::tsv(), where);
+  if (!rows) return rows.error();
+  const auto a = rows->column("sentence1"), b = rows->column("sentence2"),
+             score = rows->column("score");
+  for (const auto* found : {&a, &b, &score})
+    if (!*found) return found->error();
+  std::vector<text_pair> all;
+  for (index i = 0; i < rows->rows(); ++i) {
+    std::string target = stsb_target(stsb_score(rows->at(i, *score)));
+    if (target.empty()) return rows->wrong(i, "score", "a number from 0 to 5", rows->at(i, *score));
+    all.push_back({"stsb sentence1: " + std::string(detail::trimmed(rows->at(i, *a))) +
+                       " sentence2: " + std::string(detail::trimmed(rows->at(i, *b))),
+                   std::move(target)});
+  }
+  return all;
 }
 LINNET_OR_OUT_OF_MEMORY(where)
 
