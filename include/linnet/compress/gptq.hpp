@@ -118,10 +118,7 @@ class gptq::rounder {
     const input_statistics& x;
 
     clipped(const clip_search& ranges, const input_statistics& inputs) : clip(ranges), x(inputs) {}
-    void fit(const detail::group_of_rows<S>& some) {
-      for (index r = 0; r < some.count; ++r)
-        some.grid(r) = clip.fit<S>(some.size, some.row(r), some.inputs, x);
-    }
+    void fit(const detail::group_of_rows<S>& some) { clip.fit<S>(some, x); }
   };
 
   /// Inputs that are left out take the code of 0, and count for no scale.
@@ -142,13 +139,14 @@ class gptq::rounder {
       return kept[static_cast<std::size_t>(r * columns + j)] != 0;
     }
     void fit(const detail::group_of_rows<S>& some) {
-      numbers.resize(static_cast<std::size_t>(some.size));
-      for (index r = 0; r < some.count; ++r) {
+      numbers.clear();
+      for (index r = 0; r < some.count; ++r)
         for (index i = 0; i < some.size; ++i)
-          numbers[static_cast<std::size_t>(i)] =
-              keeps(some.first + r, some.inputs[i]) ? some.row(r)[i] : 0;
-        some.grid(r) = this->clip.template fit<S>(some.size, numbers.data(), some.inputs, this->x);
-      }
+          numbers.push_back(keeps(some.first + r, some.inputs[i]) ? some.row(r)[i] : 0);
+      auto of_kept = some;
+      of_kept.w = numbers.data();
+      of_kept.stride = some.size;
+      clipped<S>::fit(of_kept);
     }
     typename S::value round(index r, index j, double number, const detail::code_grid<S>& g,
                             double& left) const {
