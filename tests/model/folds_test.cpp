@@ -2,6 +2,9 @@
 // Folds into neighbouring tensors: exact before rounding, refused where they would not be, and
 // better after rounding where inputs have outliers.
 
+#include <array>
+#include <random>
+
 #include "support/compression.hpp"
 #include "support/encoders.hpp"
 
@@ -424,6 +427,79 @@ BOOST_AUTO_TEST_CASE(rotated_layers_train) {
   check_model<model>(decoder_data<model>(), 0.25);
 }
 
+/// A rotation that is learned turns a side as its matrix says, and a step solves for Cayley's
+/// transform of the gradient by that matrix.
+BOOST_AUTO_TEST_CASE(rotations_step_down_the_gradient) {
+  constexpr index n = 36, length = 2 * n, depth = 131;  // no whole panels, strips or blocks
+  const ln::quarot::rotation start({.seed = 3}, n, 0);
+  const ln::ops::execution on{};
+  const auto read = [&](const ln::detail::learned_rotation& r) {
+    std::vector<float> one(n * n), to(n * n);
+    for (index i = 0; i < n; ++i) one[at(i * n + i)] = 1;
+    r.turn(on, {nullptr, n, n, ln::role::matrix, true}, one.data(), to.data());
+    return std::vector<double>(to.begin(), to.end());
+  };
+  const auto product = [&](const std::vector<double>& a, const std::vector<double>& b) {
+    std::vector<double> c(n * n);
+    for (index i = 0; i < n; ++i)
+      for (index k = 0; k < n; ++k)
+        for (index j = 0; j < n; ++j) c[at(i * n + j)] += a[at(i * n + k)] * b[at(k * n + j)];
+    return c;
+  };
+  for (const bool by_columns : {true, false}) {
+    ln::detail::learned_rotation rotation(n, start);
+    const auto r = read(rotation);
+    const ln::detail::channel_side<float> side{nullptr, by_columns ? depth : length,
+                                               by_columns ? length : depth, ln::role::matrix,
+                                               by_columns};
+    std::vector<float> w(length * depth), d(w.size()), to(w.size());
+    std::mt19937 random(7);
+    for (auto* const x : {&w, &d})
+      for (float& v : *x) v = static_cast<float>(random() % 2001) / 1000 - 1;
+    rotation.turn(on, side, w.data(), to.data());
+    // K = R^T dL/dR sums up over all rows and blocks of channels.
+    std::vector<double> k(n * n);
+    double off = 0;
+    for (index first = 0; first < length; first += n)
+      for (index i = 0; i < depth; ++i) {
+        std::array<double, n> y{};
+        for (index a = 0; a < n; ++a)
+          for (index b = 0; b < n; ++b)
+            y[at(b)] += static_cast<double>(w[at(side.place(first + a, i))]) * r[at(a * n + b)];
+        for (index a = 0; a < n; ++a) {
+          off = (std::max)(
+              off, std::abs(y[at(a)] - static_cast<double>(to[at(side.place(first + a, i))])));
+          for (index b = 0; b < n; ++b)
+            k[at(a * n + b)] += y[at(a)] * static_cast<double>(d[at(side.place(first + b, i))]);
+        }
+      }
+    BOOST_TEST(off < 1e-5);
+    rotation.add(on, side, to.data(), d.data());
+    const double share = 3e-3, t = 0.5;
+    rotation.step(t, share);
+    const auto after = read(rotation);
+    // R' (I + t A / 2) = R (I - t A / 2); the step is shorter than what cuts it.
+    std::vector<double> plus(n * n), minus(n * n), turned(n * n), one(n * n);
+    double size = 0;
+    for (index i = 0; i < n; ++i) {
+      double sum = 0;
+      for (index j = 0; j < n; ++j) {
+        const double a = share * (k[at(i * n + j)] - k[at(j * n + i)]) / 2;
+        sum += std::abs(a);
+        one[at(i * n + j)] = i == j;
+        plus[at(i * n + j)] = (i == j) + t / 2 * a;
+        minus[at(i * n + j)] = (i == j) - t / 2 * a;
+        turned[at(j * n + i)] = after[at(i * n + j)];
+      }
+      size = (std::max)(size, sum);
+    }
+    BOOST_TEST(size < 1 / t);
+    BOOST_TEST(distance(after, r) > 0.01);
+    BOOST_TEST(distance(product(after, plus), product(r, minus)) < 1e-5);
+    BOOST_TEST(distance(product(after, turned), one) < 1e-5);
+  }
+}
+
 BOOST_AUTO_TEST_CASE(learned_rotations_lose_less) {
   using S = ln::storage::int4<16>;
   ln::weights<planted> w;
@@ -446,6 +522,11 @@ BOOST_AUTO_TEST_CASE(learned_rotations_lose_less) {
   const auto ended = ln::rotate<S>(w, once, data.limits(), ln::spinquant{.seed = 3, .steps = 2});
   BOOST_REQUIRE(static_cast<bool>(ended));
   BOOST_TEST(test::same_bytes(*ended, start));
+  auto two = data.limits();
+  two.threads = 2;
+  const auto shared = ln::rotate<S>(w, batches, two, ln::spinquant{.seed = 3, .steps = 12});
+  BOOST_REQUIRE(static_cast<bool>(shared));
+  BOOST_TEST(test::same_bytes(*shared, learned));
   // The same function: rotations stay orthogonal.
   const auto exact = logits_of(ln::pack(w), data);
   BOOST_TEST(difference(exact, logits_of(ln::pack(learned), data)) < 1e-4);

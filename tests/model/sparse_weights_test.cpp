@@ -92,6 +92,31 @@ BOOST_AUTO_TEST_CASE(methods_round_what_is_kept) {
   BOOST_TEST(error(*by_hqq) < error(nearest));
 }
 
+/// GPTQ holds the pattern of a pruned model.
+BOOST_AUTO_TEST_CASE(gptq_rounds_what_is_kept) {
+  using S = storage::n_of_m<storage::int4<8>, 2, 4>;
+  const auto w = pruned();
+  const decoder_tokens data(2, 9, 11);
+  const auto stats = ln::calibrate(w, [&](index) { return data.view(); }, data.limits(),
+                                   {.batches = 1, .rows_per_input = 0});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(stats), (stats ? "" : stats.error().message()));
+  const auto q = ln::quantize<S>(w, *stats, ln::gptq{});
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(q), (q ? "" : q.error().message()));
+  BOOST_TEST(!same_bytes(*q, ln::quantize<S>(w)));
+  const auto back = decoded<small>(*q);
+  index nonzero = 0;
+  small::visit(
+      [&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& x, const auto& y) {
+        if constexpr (requires { x.scales; })
+          for (index i = 0; i < info.size(); ++i) {
+            nonzero += y.data[i] != 0;
+            if (x.data[i] == 0) BOOST_TEST(y.data[i] == 0.0f, at.str());
+          }
+      },
+      ln::parameter_path{}, w.tree(), back.tree());
+  BOOST_TEST(nonzero > 100);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::sparse_weights_test

@@ -48,9 +48,11 @@ struct channel_side {
   index length() const { return by_columns ? columns : rows; }
   /// Numbers of one channel, and the distances between them and between channels.
   index depth() const { return by_columns ? rows : columns; }
-  T& at(index channel, index i) const {
-    return by_columns ? data[i * columns + channel] : data[channel * columns + i];
+  /// Where a channel's number `i` is in the tensor.
+  index place(index channel, index i) const {
+    return by_columns ? i * columns + channel : channel * columns + i;
   }
+  T& at(index channel, index i) const { return data[place(channel, i)]; }
 };
 
 /// Sets of channels, with the sides of tensors that write and read them: the base of maps of

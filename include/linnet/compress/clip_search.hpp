@@ -10,6 +10,7 @@
 
 #include <linnet/compress/calibrate.hpp>
 #include <linnet/compress/round_groups.hpp>
+#include <linnet/ops/matmul.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -31,33 +32,44 @@ struct clip_search {
     f("least", self.least, detail::option_range{.least = 0, .most = 1, .above = true});
   }
 
-  /// The grid for inputs [first, first + n) of a row, `w`, that are numbers order[first + i] of X.
+  /// Finds the grids of a group of inputs in some rows.
   template <class S>
-  detail::code_grid<S> fit(index n, const double* w, const index* order,
-                           const input_statistics& x) const {
+  void fit(const detail::group_of_rows<S>& some, const input_statistics& x) const {
     using grid = detail::code_grid<S>;
-    grid best = grid::fit(n, w);
-    if (!S::scaled || S::per_tensor || least == 1) return best;
-    std::vector<double> cut(w, w + n), off(cut);
-    double least_error = 0;
+    const index n = some.size;
+    for (index r = 0; r < some.count; ++r) some.grid(r) = grid::fit(n, some.row(r));
+    if (!S::scaled || S::per_tensor || least == 1) return;
+    std::vector<double> block, cut(at(n)), off(at(some.count * n)), product, errors(at(some.count));
+    std::vector<grid> tried(at(some.count));
+    ops::packed_matrix<double, storage::f64> moments;
+    moments.rows = x.moments;
+    if (n < x.width) {
+      for (index i = 0; i < n; ++i)
+        for (index j = 0; j < n; ++j)
+          block.push_back(x.moments[some.inputs[i] * x.width + some.inputs[j]]);
+      moments.rows = block.data();
+    }
+    ops::execution on;
+    on.level = ops::best();
     for (index i = 0; i < steps; ++i) {
       const double share = 1 - static_cast<double>(i) / static_cast<double>(steps);
       if (share < least) break;
-      for (index j = 0; j < n; ++j) cut[at(j)] = w[j] * share;
-      const grid one = grid::fit(n, cut.data());
-      for (index j = 0; j < n; ++j) off[at(j)] = w[j] - one.at(one.nearest(w[j]));
-      double error = 0;
-      for (index j = 0; j < n; ++j) {
-        const double* const row = x.moments + order[j] * x.width;
-        double sum = 0;
-        for (index c = 0; c < n; ++c) sum += row[order[c]] * off[at(c)];
-        error += sum * off[at(j)];
+      for (index r = 0; r < some.count; ++r) {
+        const double* const w = some.row(r);
+        for (index j = 0; j < n; ++j) cut[at(j)] = w[j] * share;
+        const grid one = tried[at(r)] = grid::fit(n, cut.data());
+        for (index j = 0; j < n; ++j) off[at(r * n + j)] = w[j] - one.at(one.nearest(w[j]));
       }
-      if (i > 0 && !(error < least_error)) continue;
-      best = one;
-      least_error = error;
+      product.assign(off.size(), 0);
+      ops::matmul_dx(on, some.count, n, n, off.data(), moments, product.data());
+      for (index r = 0; r < some.count; ++r) {
+        double error = 0;
+        for (index j = r * n; j < (r + 1) * n; ++j) error += product[at(j)] * off[at(j)];
+        if (i > 0 && !(error < errors[at(r)])) continue;
+        some.grid(r) = tried[at(r)];
+        errors[at(r)] = error;
+      }
     }
-    return best;
   }
 
   class rounder;
@@ -80,14 +92,27 @@ class clip_search::rounder {
     if constexpr (!S::scaled || S::per_tensor) {
       detail::encode_matrix(rows, columns, from, to);
     } else {
+      constexpr index together = 64;
+      const index group = S::group > 0 ? S::group : columns, groups = row_scales<S>(columns);
       std::vector<index> order(at(columns));
       std::iota(order.begin(), order.end(), index{0});
-      detail::round_groups(
-          rows, columns, from, to, [&](index first, const std::vector<double>& w, auto& codes) {
-            const auto grid = how_.fit<S>(std::ssize(w), w.data(), order.data() + first, x);
-            for (std::size_t j = 0; j < w.size(); ++j) codes[j] = grid.nearest(w[j]);
-            return grid;
-          });
+      for (index first = 0; first < rows; first += together) {
+        const index count = (std::min)(together, rows - first);
+        const std::vector<double> numbers(from + first * columns, from + (first + count) * columns);
+        std::vector<detail::code_grid<S>> grids(at(count * groups));
+        for (index g = 0, j = 0; g < groups; ++g, j += group)
+          how_.fit<S>({first, count, (std::min)(group, columns - j), numbers.data() + j, columns,
+                       order.data() + j, grids.data() + g, groups},
+                      x);
+        for (index r = 0; r < count; ++r) {
+          const auto* const of_row = grids.data() + r * groups;
+          for (index j = 0; j < columns; ++j)
+            to.set_code(first + r, j, columns,
+                        of_row[j / group].nearest(numbers[at(r * columns + j)]));
+          for (index g = 0; g < groups; ++g) to.set_grid(first + r, g, columns, of_row[g]);
+        }
+      }
+      to.seal(rows, columns);
     }
     return {};
   }

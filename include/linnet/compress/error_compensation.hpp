@@ -18,27 +18,12 @@
 #include <vector>
 
 #include <linnet/compress/input_statistics.hpp>
-#include <linnet/storage/types.hpp>
+#include <linnet/compress/round_groups.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Numbers of one group of inputs in several rows, and where their grids go.
-template <class S>
-struct group_of_rows {
-  index first;      ///< number of the first row in its matrix
-  index count;      ///< rows
-  index size;       ///< numbers of each row
-  const double* w;  ///< row r begins at w + r * stride
-  index stride;
-  const index* inputs;  ///< numbers of the inputs
-  code_grid<S>* grids;  ///< that of row r is grids[r * step]
-  index step;
-
-  const double* row(index r) const { return w + r * stride; }
-  code_grid<S>& grid(index r) const { return grids[r * step]; }
-};
 /// A method that leaves inputs out: unit() inputs together, of which choose() sees the numbers
 /// before the first of them is rounded.
 template <class How>

@@ -4,6 +4,7 @@
 /// GPTQ: rounds a matrix input by input, and lets later inputs make up for the error (Frantar et
 /// al. 2022).
 
+#include <cstddef>
 #include <vector>
 
 #include <linnet/compress/clip_search.hpp>
@@ -11,9 +12,20 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Codes of all inputs, of which storage `S` keeps some: whole groups of inputs share a scale.
+template <class S>
+struct codes_of_all_inputs : S::base {
+  static constexpr index group = S::group * S::pattern::group / S::pattern::kept_of_group;
+};
+
+}  // namespace detail
+
 /// GPTQ (Frantar et al. 2022, arXiv:2210.17323), a method of quantize(). Inputs are rounded one
 /// after the other. What rounding one adds to the output's error, later ones take back as well as
-/// X^T X allows. Inputs that calibration never saw are rounded to nearest.
+/// X^T X allows. Inputs that calibration never saw are rounded to nearest. In storage::n_of_m
+/// weights that have no place become 0, and later inputs take back their error as well.
 struct gptq {
   bool act_order = false;  ///< the inputs with the largest norms first; scales of groups are then
                            ///< those of the weights as they were
@@ -24,6 +36,7 @@ struct gptq {
 
   static constexpr const char* name = "gptq";
   static constexpr bool reads_inputs = true;  ///< needs calibration
+  static constexpr bool takes_sparse = true;  ///< and rounds what storage::n_of_m keeps
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -53,6 +66,49 @@ class gptq::rounder {
     loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
     return {};
   }
+  /// Rounds the largest magnitudes of each group of inputs. Weights that are 0 stay so. Errors:
+  /// those of other storages, and errc::out_of_memory.
+  template <class S>
+  requires(is_sparse<S>) result<void> round(index rows, index columns, const float* from,
+                                            const matrix_ref<S>& to, const input_statistics& x) {
+    constexpr bool whole = [] {
+      if constexpr (requires { S::pattern::kept_of_group; })
+        return !S::ggml && !has_levels<S> && S::group % S::pattern::kept_of_group == 0;
+      return false;
+    }();
+    static_assert(whole,
+                  "linnet::gptq: of sparse storages it rounds storage::n_of_m of numbers with "
+                  "plain scales, whose groups are whole groups of the pattern: "
+                  "n_of_m<int4<32>, 2, 4>");
+    if constexpr (whole) {
+      using codes = detail::codes_of_all_inputs<S>;
+      if (auto fit = loop_.factor(name, x, {how_.act_order, how_.damp}); !fit) return fit;
+      arena count;
+      matrix_ref<codes> all;
+      detail::place(count, {rows, columns}, all);
+      const memory_block memory(count.peak());
+      if (!memory.data() || !detail::has_memory(detail::array_bytes(rows, columns, 1)))
+        return detail::out_of_memory(name);
+      arena bytes(memory.data(), count.peak());
+      detail::place(bytes, {rows, columns}, all);
+      held<codes> how{how_.clip, x, rows, columns};
+      for (index r = 0; r < rows; ++r)
+        to.kept.choose(r, columns, from + r * columns, nullptr,
+                       [&](index, index j) { how.keep(r, j, from[r * columns + j]); });
+      loop_.round(rows, columns, from, all, {how_.act_order, how_.block}, how);
+      const index width = to.width(columns);
+      for (index r = 0; r < rows; ++r) {
+        for (index j = 0; j < columns; ++j)
+          if (const index c = to.kept.find(r, j, columns); c >= 0)
+            to.numbers().set_code(r, c, width, all.code(r, j, columns));
+        for (index g = 0; g < row_scales<codes>(columns); ++g) {
+          const auto grid = all.grid(r, g, columns);
+          to.numbers().set_grid(r, g, width, {grid.scale, grid.zero});
+        }
+      }
+    }
+    return {};
+  }
 
  private:
   /// Scales by a clip_search.
@@ -62,9 +118,41 @@ class gptq::rounder {
     const input_statistics& x;
 
     clipped(const clip_search& ranges, const input_statistics& inputs) : clip(ranges), x(inputs) {}
+    void fit(const detail::group_of_rows<S>& some) { clip.fit<S>(some, x); }
+  };
+
+  /// Inputs that are left out take the code of 0, and count for no scale.
+  template <class S>
+  struct held : clipped<S> {
+    index columns;
+    std::vector<char> kept;
+    std::vector<double> numbers{};
+
+    held(const clip_search& ranges, const input_statistics& inputs, index rows, index width)
+        : clipped<S>(ranges, inputs),
+          columns(width),
+          kept(static_cast<std::size_t>(rows * width)) {}
+    void keep(index r, index j, float w) {
+      kept[static_cast<std::size_t>(r * columns + j)] = w != 0;
+    }
+    bool keeps(index r, index j) const {
+      return kept[static_cast<std::size_t>(r * columns + j)] != 0;
+    }
     void fit(const detail::group_of_rows<S>& some) {
+      numbers.clear();
       for (index r = 0; r < some.count; ++r)
-        some.grid(r) = clip.fit<S>(some.size, some.row(r), some.inputs, x);
+        for (index i = 0; i < some.size; ++i)
+          numbers.push_back(keeps(some.first + r, some.inputs[i]) ? some.row(r)[i] : 0);
+      auto of_kept = some;
+      of_kept.w = numbers.data();
+      of_kept.stride = some.size;
+      clipped<S>::fit(of_kept);
+    }
+    typename S::value round(index r, index j, double number, const detail::code_grid<S>& g,
+                            double& left) const {
+      const auto code = detail::plain_rounding<S>::round(r, j, keeps(r, j) ? number : 0, g, left);
+      if (!keeps(r, j)) left = number;
+      return code;
     }
   };
 

@@ -12,6 +12,21 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Numbers of one group of inputs in several rows, and where their grids go.
+template <class S>
+struct group_of_rows {
+  index first;      ///< number of the first row in its matrix
+  index count;      ///< rows
+  index size;       ///< numbers of each row
+  const double* w;  ///< row r begins at w + r * stride
+  index stride;
+  const index* inputs;  ///< numbers of the inputs
+  code_grid<S>* grids;  ///< that of row r is grids[r * step]
+  index step;
+
+  const double* row(index r) const { return w + r * stride; }
+  code_grid<S>& grid(index r) const { return grids[r * step]; }
+};
 /// Rounds from[rows, columns] to storage `S`, the inputs that share a scale at a time. The caller's
 /// round(first, numbers, codes) fills in the codes of inputs [first, first + numbers.size()). It
 /// returns their grid.

@@ -48,7 +48,7 @@ struct spinquant {
 
 namespace detail {
 
-/// A rotation that is learned, x R for rows x.
+/// A rotation that is learned, x R for rows x. Products with it are in float, its steps in double.
 class learned_rotation {
  public:
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -56,52 +56,113 @@ class learned_rotation {
   /// Starts from a rotation of so many numbers.
   learned_rotation(index width, const quarot::rotation& start)
       : r_(matrix::Identity(width, width)),
-        slope_(matrix::Zero(width, width)),
-        row_(static_cast<std::size_t>(width)) {
+        rounded_(static_cast<std::size_t>(width * width)),
+        slope_(rounded_.size()) {
     for (index i = 0; i < width; ++i) start(r_.data() + i * width);
+    round();
   }
-  /// Rotates a row in place.
-  void operator()(double* x) const {
-    const index n = r_.cols();
-    std::fill(row_.begin(), row_.end(), 0);
-    for (index i = 0; i < n; ++i)
-      for (index j = 0; j < n; ++j) row_[static_cast<std::size_t>(j)] += x[i] * r_(i, j);
-    std::copy(row_.begin(), row_.end(), x);
+  /// Rotates the channels of one side, `from` into `to`: two arrays of the tensor's size.
+  void turn(const ops::execution& on, const channel_side<float>& side, const float* from,
+            float* to) const {
+    const index n = r_.cols(), ld = side.columns;
+    const float* const r = rounded_.data();
+    for (index first = 0; first < side.length(); first += n)
+      if (side.by_columns)
+        product{side.rows, n,  n, {from + first, ld, 1}, {r, n, simd::panel_width}, to + first,
+                ld,        {}, 0}
+            .split(on);
+      else
+        product{n,  ld, n, {r, 1, n}, {from + first * ld, ld, simd::panel_width}, to + first * ld,
+                ld, {}, 0}
+            .split(on);
+    on.threads.wait();
   }
-  /// Adds R^T dL/dR of one side of a rotated tensor with gradient `d`, times `share`.
-  void add(const channel_side<float>& side, const float* d, double share) {
-    const index n = r_.cols();
-    const auto at = [&](index channel, index i) {
-      return static_cast<double>(side.by_columns ? d[i * side.columns + channel]
-                                                 : d[channel * side.columns + i]);
-    };
-    for (index i = 0; i < side.depth(); ++i)
-      for (index first = 0; first < side.length(); first += n) {
-        for (index b = 0; b < n; ++b) row_[static_cast<std::size_t>(b)] = at(first + b, i) * share;
-        for (index a = 0; a < n; ++a) {
-          const double x = static_cast<double>(side.at(first + a, i));
-          for (index b = 0; b < n; ++b) slope_(a, b) += x * row_[static_cast<std::size_t>(b)];
+  /// Adds R^T dL/dR of one side of a rotated tensor `w` with gradient `d`.
+  void add(const ops::execution& on, const channel_side<float>& side, const float* w,
+           const float* d) {
+    constexpr index width = simd::panel_width, steps = ops::detail::gathered_steps;
+    const index n = r_.cols(), ld = side.columns;
+    const auto [p0, p1] = on.threads.range(round_up(n, width) / width);
+    alignas(64) float right[steps * width];
+    for (index first = 0; first < side.length(); first += n)
+      for (index k = 0; k < side.depth(); k += steps)
+        for (index j = p0 * width; j < (std::min)(n, p1 * width); j += width) {
+          const index count = (std::min)(steps, side.depth() - k), some = (std::min)(width, n - j);
+          for (index s = 0; s < count; ++s)
+            for (index c = 0; c < some; ++c)
+              right[s * width + c] = d[side.place(first + j + c, k + s)];
+          const float* const x = w + side.place(first, k);
+          product{n,
+                  some,
+                  count,
+                  {x, side.by_columns ? 1 : ld, side.by_columns ? ld : 1},
+                  {right, width, 0},
+                  slope_.data() + j,
+                  n,
+                  {nullptr, 1.0f, true},
+                  0}
+              .run(on.level);
         }
-      }
   }
-  /// Steps down the gradient that was added, by R (I + t A / 2)^-1 (I - t A / 2) for its skew part
-  /// A. The step is no longer than `rate`, and than what keeps the fixed point of Cayley's
-  /// transform in reach.
-  void step(double rate) {
-    const matrix skew = (slope_ - slope_.transpose()) / 2;
+  /// Steps down the gradient that was added, times `share`, by R (I + t A / 2)^-1 (I - t A / 2) for
+  /// its skew part A. The step is no longer than `rate`, and than what keeps the fixed point of
+  /// Cayley's transform in reach.
+  void step(double rate, double share) {
+    const index n = r_.cols();
+    const matrix slope =
+        Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>(
+            slope_.data(), n, n)
+            .cast<double>();
+    const matrix skew = (slope - slope.transpose()) * (share / 2);
     const double size = skew.cwiseAbs().colwise().sum().maxCoeff();
     const double t = (std::min)(rate, 1 / (size + 1e-8));
-    const matrix one = matrix::Identity(r_.rows(), r_.cols()), less = one - skew * (t / 2);
+    const matrix one = matrix::Identity(n, n), less = one - skew * (t / 2);
     // I - (t A / 2)^2 is positive definite, and all of these commute.
     const Eigen::LLT<matrix> both(less * less.transpose());
     r_ = both.solve((r_ * less * less).transpose()).transpose().eval();
-    slope_.setZero();
+    std::fill(slope_.begin(), slope_.end(), 0.0f);
+    round();
   }
 
  private:
-  matrix r_, slope_;
-  mutable std::vector<double> row_;
+  using product = ops::detail::block_product<float, float, simd::epilogue<float>>;
+
+  void round() {
+    std::transform(r_.data(), r_.data() + r_.size(), rounded_.begin(),
+                   [](double x) { return static_cast<float>(x); });
+  }
+
+  matrix r_;
+  std::vector<float> rounded_, slope_;  ///< R, and R^T dL/dR
 };
+
+/// One side of a tensor that rotation number `turn` rotates, from one array into another.
+struct rotated_side {
+  std::size_t turn;
+  channel_side<float> side;
+  const float* from;
+  float* to;
+};
+/// All sides that turns rotate, in order. The tensors' numbers are in `base` at first and in `to`
+/// at last; a tensor with several turns goes through `between`.
+inline std::vector<rotated_side> moves_of(const std::vector<turn<float>>& turns,
+                                          const std::vector<float*>& base,
+                                          const std::vector<float*>& to,
+                                          const std::vector<float*>& between) {
+  std::vector<rotated_side> all;
+  std::vector<const float*> now(base.begin(), base.end());
+  std::vector<index> left(base.size());
+  for (const auto& one : turns)
+    for (const auto& side : one.sides) ++left[static_cast<std::size_t>(side.ordinal)];
+  for (std::size_t i = 0; i < turns.size(); ++i)
+    for (const auto& side : turns[i].sides) {
+      const auto ordinal = static_cast<std::size_t>(side.ordinal);
+      float* const next = (left[ordinal]-- % 2 ? to : between)[ordinal];
+      all.push_back({i, side, now[ordinal], next});
+      now[ordinal] = next;
+    }
+  return all;
+}
 
 /// Rounds all matrices of `w` to the storage of a model, and reads them back into `to`.
 template <class W>
@@ -162,16 +223,13 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   std::vector<detail::learned_rotation> rotations, kept;
   for (const auto& one : *turns)
     rotations.emplace_back(one.block, quarot::rotation(start, one.block, &one - turns->data()));
-  // A side of the rotated weights.
-  const auto turned = [&](detail::channel_side<float> side) {
-    side.data = numbers[static_cast<std::size_t>(side.ordinal)];
-    return side;
-  };
+  const auto moves = detail::moves_of(*turns, detail::numbers_of<float>(base), numbers,
+                                      detail::numbers_of<float>(rounded));
+  __builtin_memcpy(trial.data(), base.data(), static_cast<std::size_t>(base.bytes()));
   const auto apply = [&](const std::vector<detail::learned_rotation>& some) {
-    __builtin_memcpy(trial.data(), base.data(), static_cast<std::size_t>(base.bytes()));
-    for (std::size_t i = 0; i < turns->size(); ++i)
-      for (const auto& side : (*turns)[i].sides)
-        detail::rotate_side(turned(side), (*turns)[i].block, some[i]);
+    pass.on_threads([&](const ops::execution& on) {
+      for (const auto& one : moves) some[one.turn].turn(on, one.side, one.from, one.to);
+    });
   };
   double least = 0;
   for (index step = 0; step <= how.steps; ++step) {
@@ -203,11 +261,13 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
                  rate = how.rate / 2 *
                         (1 + std::cos(std::numbers::pi * static_cast<double>(step) /
                                       static_cast<double>(how.steps)));
-    for (std::size_t i = 0; i < turns->size(); ++i) {
-      for (const auto& side : (*turns)[i].sides)
-        rotations[i].add(turned(side), slopes[static_cast<std::size_t>(side.ordinal)], share);
-      rotations[i].step(rate);
-    }
+    pass.on_threads([&](const ops::execution& on) {
+      for (const auto& one : moves) {
+        const auto ordinal = static_cast<std::size_t>(one.side.ordinal);
+        rotations[one.turn].add(on, one.side, numbers[ordinal], slopes[ordinal]);
+      }
+    });
+    for (auto& one : rotations) one.step(rate, share);
   }
   apply(kept);
   return trial;

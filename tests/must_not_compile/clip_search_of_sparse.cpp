@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// GPTQ makes up for errors in inputs that a sparse storage has left out.
-// expect: methods that read inputs round whole rows; prune first
+// A search of ranges reads inputs that a sparse storage has left out.
+// expect: methods that read inputs round whole rows, but gptq
 #include <linnet/compression.hpp>
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
@@ -18,5 +18,5 @@ using storage = ln::storage::n_of_m<ln::storage::int4<8>, 2, 4>;
 using storage = ln::storage::int4<8>;
 #endif
 bool rounds(const ln::weights<Model>& w, const ln::calibration<Model>& stats) {
-  return static_cast<bool>(ln::quantize<storage>(w, stats, ln::gptq{}));
+  return static_cast<bool>(ln::quantize<storage>(w, stats, ln::clip_search{}));
 }
