@@ -58,6 +58,7 @@ ALSO_IN_INT8 = {
 }
 # Storage that goes with few other choices: one model of each family beside the pairs.
 ALONE = {"layers": "storage::layers<storage::first<1, storage::int8>, storage::int4<>>"}
+ALONE_IN_DECODERS = {"blocks": "storage::block_sparse<storage::int4<8>, 32, 8>"}
 # Feed-forwards of decoders that leave out neurons: one model each.
 FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
              "contextual": "ffn::contextual<6, ffn::gated<activation_kind::relu>>"}
@@ -216,7 +217,7 @@ def completes(axes, row, fits):
 
 
 def policies(axes, row):
-    also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE, "ffn": FFN_ALONE}
+    also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE}
     words = [axes[name].get(value) or also.get(name, {}).get(value) for name, value in row.items()]
     return "".join(", " + part for word in words if word for part in split(word))
 
@@ -282,6 +283,7 @@ def sources():
             rows += [{"weights": name} for name in ALONE]
         if family == "decoder":
             rows += [{"ffn": name} for name in FFN_ALONE]
+            rows += [{"weights": name} for name in ALONE_IN_DECODERS]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -310,7 +312,7 @@ def tables(file):
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
-            also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE, "ffn": FFN_ALONE}.get(axis, {})
+            also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE}.get(axis, {})
             shown = list(values) + [v for v in also if v not in values]
             for value in shown:
                 cells = []

@@ -16,6 +16,7 @@
 #include <linnet/compress/narrow.hpp>
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/prune.hpp>
+#include <linnet/compress/prune_blocks.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/relufy.hpp>
 #include <linnet/compress/rotate.hpp>

@@ -355,6 +355,8 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::influence_options>("influence_options", "influence_options", {}, [&](const auto& o) {
     return complaint_of(ln::block_influence(w, text, l, o));
   });
+  check<ln::block_magnitude>("block_magnitude", "block_magnitude", {},
+                             [&](const auto& o) { return complaint_of(ln::prune(w, o)); });
   check<ln::activity_options>("activity_options", "activity_options", {}, [&](const auto& o) {
     return complaint_of(ln::neuron_activity(w, text, l, o));
   });
