@@ -58,6 +58,10 @@ ALSO_IN_INT8 = {
 }
 # Storage that goes with few other choices: one model of each family beside the pairs.
 ALONE = {"layers": "storage::layers<storage::first<1, storage::int8>, storage::int4<>>"}
+ALONE_IN_DECODERS = {"blocks": "storage::block_sparse<storage::int4<8>, 32, 8>"}
+# Feed-forwards of decoders that leave out neurons: one model each.
+FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
+             "contextual": "ffn::contextual<6, ffn::gated<activation_kind::relu>>"}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -213,8 +217,8 @@ def completes(axes, row, fits):
 
 
 def policies(axes, row):
-    words = [axes[name].get(value) or (ALSO_STORED | ALSO_IN_INT8 | ALONE).get(value)
-             if name == "weights" else axes[name][value] for name, value in row.items()]
+    also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE}
+    words = [axes[name].get(value) or also.get(name, {}).get(value) for name, value in row.items()]
     return "".join(", " + part for word in words if word for part in split(word))
 
 
@@ -277,6 +281,9 @@ def sources():
                 row["weights"] = next(by_turns[row["weights"]])
         if family in BY_LAYERS:
             rows += [{"weights": name} for name in ALONE]
+        if family == "decoder":
+            rows += [{"ffn": name} for name in FFN_ALONE]
+            rows += [{"weights": name} for name in ALONE_IN_DECODERS]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -305,8 +312,8 @@ def tables(file):
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
-            shown = list(values) + [v for v in ALSO_STORED | ALSO_IN_INT8 | ALONE if axis == "weights"
-                                    and v not in values]
+            also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE}.get(axis, {})
+            shown = list(values) + [v for v in also if v not in values]
             for value in shown:
                 cells = []
                 for way in ways:

@@ -8,6 +8,7 @@
 #include <linnet/compress/awq.hpp>
 #include <linnet/compress/block_influence.hpp>
 #include <linnet/compress/clip_search.hpp>
+#include <linnet/compress/contextual.hpp>
 #include <linnet/compress/duplicates.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hessian.hpp>
@@ -15,7 +16,9 @@
 #include <linnet/compress/narrow.hpp>
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/prune.hpp>
+#include <linnet/compress/prune_blocks.hpp>
 #include <linnet/compress/quantize_by.hpp>
+#include <linnet/compress/relufy.hpp>
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/sensitivities.hpp>

@@ -355,6 +355,20 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::influence_options>("influence_options", "influence_options", {}, [&](const auto& o) {
     return complaint_of(ln::block_influence(w, text, l, o));
   });
+  check<ln::block_magnitude>("block_magnitude", "block_magnitude", {},
+                             [&](const auto& o) { return complaint_of(ln::prune(w, o)); });
+  check<ln::activity_options>("activity_options", "activity_options", {}, [&](const auto& o) {
+    return complaint_of(ln::neuron_activity(w, text, l, o));
+  });
+  {
+    using whole = ln::relufied<M>;
+    const ln::weights<whole> of = ln::relufy(w);
+    auto c = ln::contextualise<ln::contextualised<whole, 1>>(of);
+    BOOST_REQUIRE(static_cast<bool>(c));
+    check<ln::predictor_training>(
+        "predictor_training", "predictor_training", {.batches = 1, .epochs = 1},
+        [&](const auto& o) { return complaint_of(ln::train_predictors(*c, of, text, l, o)); });
+  }
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::text_generation_options>(

@@ -42,6 +42,9 @@ BOOST_AUTO_TEST_CASE(sparse_weights_round_trip) {
   const std::string by_mask = round_trip<masked>();
   BOOST_TEST(description(by_mask, "embedding.weight") == "U8 [41, 4]");
   BOOST_TEST(description(by_mask, "embedding.weight.mask") == "U8 [41, 2]");
+  const std::string by_blocks = round_trip<storage::block_sparse<storage::int8, 32, 4>>();
+  BOOST_TEST(description(by_blocks, "embedding.weight") == "I8 [41, 8]");
+  BOOST_TEST(description(by_blocks, "embedding.weight.blocks") == "U8 [2, 1]");
   ln::weights<ln::quantized<small, two>> other;
   BOOST_TEST(test::message(ln::load_safetensors(other, test::bytes(in_bf16), {}, "f")) ==
              "f: storage: expected int4_2_of_4 (the model type), got bf16_4_of_8");

@@ -20,6 +20,15 @@ BOOST_AUTO_TEST_CASE(model_90) {
 BOOST_AUTO_TEST_CASE(model_91) {
   check<decoder, ln::storage::layers<ln::storage::first<1, ln::storage::int8>, ln::storage::int4<>>>("decoder: weights layers");
 }
+BOOST_AUTO_TEST_CASE(model_92) {
+  check<decoder, ln::ffn::top_k<4, ln::ffn::swiglu>>("decoder: ffn top k");
+}
+BOOST_AUTO_TEST_CASE(model_93) {
+  check<decoder, ln::ffn::contextual<6, ln::ffn::gated<ln::activation_kind::relu>>>("decoder: ffn contextual");
+}
+BOOST_AUTO_TEST_CASE(model_94) {
+  check<decoder, ln::storage::block_sparse<ln::storage::int4<8>, 32, 8>>("decoder: weights blocks");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

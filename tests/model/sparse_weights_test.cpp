@@ -65,7 +65,35 @@ void check_model() {
   BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
   BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 3 * 64 * tensors);
 }
+// Weights that are pruned by blocks lose nothing in a storage of these blocks.
+BOOST_AUTO_TEST_CASE(blocks) {
+  using S = storage::block_sparse<storage::f32, 32, 4>;
+  ln::weights<small> w;
+  randomize(w);
+  const auto less = ln::prune(w, ln::block_magnitude{.fraction = 0.5, .rows = 32, .columns = 4});
+  BOOST_REQUIRE(less);
+  index zeros = 0;
+  BOOST_TEST(ln::sparsity(*less) >= 0.4);
+  BOOST_TEST(ln::sparsity(*less) <= 0.5);
+  less->visit([&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
+    if constexpr (requires { leaf.scales; })
+      if (info.kind == ln::role::matrix)
+        for (index r = 0; r < info.rows; ++r)
+          for (index j = 0; j < info.columns; ++j) {
+            const index other = r / 32 * 32 * info.columns + j / 4 * 4;  // of its block
+            zeros += leaf.data[r * info.columns + j] == 0;
+            BOOST_TEST((leaf.data[r * info.columns + j] == 0) == (leaf.data[other] == 0));
+          }
+  });
+  BOOST_TEST(zeros > 0);
+  using halves = storage::per_role<S, storage::embedding<storage::f32>>;
+  BOOST_TEST(ln::dropped_by<halves>(*less) == 0);
+  BOOST_TEST(ln::dropped_by<halves>(w) > 0);
+  BOOST_TEST(same_bytes(decoded<small>(ln::quantize<halves>(*less)), *less));
+}
+
 BOOST_AUTO_TEST_CASE(models) {
+  check_model<storage::block_sparse<storage::int4<8>, 32, 8>>();
   check_model<two>();
   check_model<storage::bit_mask<storage::bf16, 50>>();
   check_model<storage::per_role<storage::n_of_m<storage::int4<8>, 4, 8>,

@@ -31,6 +31,38 @@ BOOST_AUTO_TEST_CASE(gated_gelu) { check_policy<ln::ffn::gated_gelu>(); }
 BOOST_AUTO_TEST_CASE(linear) { check_policy<ln::ffn::linear>(); }
 BOOST_AUTO_TEST_CASE(linear_relu) { check_policy<ln::ffn::linear_relu>(); }
 
+BOOST_AUTO_TEST_CASE(relu_squared) {
+  check_policy<ln::ffn::standard<ln::activation_kind::relu_squared>>();
+}
+// Its inputs are made large, as only those above 1 pass.
+BOOST_AUTO_TEST_CASE(shifted_relu) {
+  using layer = ln::ffn::gated<ln::activation_kind::shifted_relu>::layer<24, 10, true>;
+  const ln::gradient_report r = ln::check_layer_gradients<layer>({.batch = 3});
+  BOOST_TEST(r.passed(), text_of(r));
+  BOOST_TEST(8 * r.nonzero > r.entries, text_of(r));
+}
+BOOST_AUTO_TEST_CASE(top_k) {
+  check_policy<ln::ffn::top_k<5, ln::ffn::gelu>>();
+  check_layer<ln::ffn::top_k<6, ln::ffn::swiglu>::layer<6, 10, true>>();
+}
+
+// The largest magnitudes of each row stay, of equal ones the first; a NaN is among them.
+BOOST_AUTO_TEST_CASE(top_k_values) {
+  constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<double> x{1, -3, 2, -2, 2, 0, nan, 1, 5, -1, 0, 0};
+  std::vector<double> y(12), room(12), dx(12, 1.0);
+  const std::vector<double> dy{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+  const ln::ops::top_k_shape shape{2, 6, 3};
+  ln::ops::top_k<double>({}, shape, x.data(), room.data(), y.data());
+  const std::vector<double> first(y.begin(), y.begin() + 6), wanted{0, -3, 2, -2, 0, 0};
+  BOOST_TEST(first == wanted);
+  BOOST_TEST(std::isnan(y[6]));
+  BOOST_TEST((y[7] == 1 && y[8] == 5 && y[9] == 0 && y[10] == 0));
+  ln::ops::top_k_backward<double>({}, shape, x.data(), dy.data(), room.data(), dx.data());
+  const std::vector<double> gradient{1, 3, 4, 5, 1, 1, 8, 9, 10, 1, 1, 1};
+  BOOST_TEST(dx == gradient);
+}
+
 BOOST_AUTO_TEST_CASE(reparam) {
   check_reparam<2, 4.0>(40);
   check_reparam<2, 2.0>(20);
@@ -68,6 +100,11 @@ BOOST_AUTO_TEST_CASE(values) {
   BOOST_TEST(run(ln::ffn::relu::layer<1, 1, false>{}, 2, 3, 0.5) == 3.0);
   BOOST_TEST(run(ln::ffn::relu::layer<1, 1, false>{}, -2, 3, 0.5) == 0.0);
   BOOST_TEST(run(ln::ffn::linear::layer<1, 1, false>{}, -2, 0, 0.5) == -1.0);
+  using kind = ln::activation_kind;
+  BOOST_TEST(run(ln::ffn::standard<kind::relu_squared>::layer<1, 1, false>{}, 6, 2, 0.5) == 18.0);
+  BOOST_TEST(run(ln::ffn::standard<kind::relu_squared>::layer<1, 1, false>{}, -6, 2, 0.5) == 0.0);
+  BOOST_TEST(run(ln::ffn::standard<kind::shifted_relu>::layer<1, 1, false>{}, 6, 2, 0.5) == 4.0);
+  BOOST_TEST(run(ln::ffn::standard<kind::shifted_relu>::layer<1, 1, false>{}, 1, 2, 0.5) == 0.0);
   BOOST_TEST(run(ln::ffn::linear_relu::layer<1, 1, false>{}, -2, 0, 0.5) == 0.0);
   BOOST_TEST(run(ln::ffn::reparam<2, 1.0>::layer<1, 1, false>{}, -2, 3, 0.5) == -3.0);
   const double silu = 1.0 / (1 + std::exp(-1.0)), gelu = 0.5 * (1 + std::erf(std::sqrt(0.5)));

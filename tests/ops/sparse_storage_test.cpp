@@ -60,6 +60,50 @@ BOOST_AUTO_TEST_CASE(masked_products) {
       storage::int8_per<storage::granularity::group, storage::symmetry::asymmetric>, 50>>();
 }
 
+BOOST_AUTO_TEST_CASE(products_of_blocks) {
+  using storage::block_sparse;
+  check_products<block_sparse<storage::f32, 32, 16>>();
+  check_products<block_sparse<storage::f32, 64, 1, 20>>();
+  check_products<block_sparse<storage::bf16, 32, 200, 70>>();
+  check_products<block_sparse<four, 32, 8, 30>>();
+  check_products<block_sparse<storage::int4<32>, 32, 24>>();
+  check_products<block_sparse<storage::q4_1, 32, 32>>();
+}
+
+/// Blocks with the largest norms stay, the same ones in rows that share them.
+BOOST_AUTO_TEST_CASE(blocks_with_the_largest_norms_stay) {
+  constexpr index n = 40, k = 22;
+  auto values = normal<double>(n * k, 7);
+  for (double& v : values) v = static_cast<double>(static_cast<float>(v));
+  for (index j = 0; j < k; ++j) values[at(39 * k + j)] = j < 4 || j >= 20 ? 100 : 1;
+  using half = storage::block_sparse<storage::f32, 32, 4>;
+  const matrix<float, half> some(n, k, values);
+  BOOST_TEST(half::pattern::kept(k) == 12);  // 3 of 6 blocks
+  index dropped = 0;
+  for (const index r : {index{0}, index{32}}) {
+    const index rows = (std::min)(index{32}, n - r);
+    std::vector<double> sizes(6);
+    for (index i = r; i < r + rows; ++i)
+      for (index j = 0; j < k; ++j)
+        sizes[at(j / 4)] += values[at(i * k + j)] * values[at(i * k + j)];
+    for (index i = r; i < r + rows; ++i)
+      for (index j = 0; j < k; ++j) {
+        index larger = 0;
+        for (index b = 0; b < 6; ++b) larger += sizes[at(b)] > sizes[at(j / 4)];
+        BOOST_TEST(some.meaning[at(i * k + j)] == (larger < 3 ? values[at(i * k + j)] : 0.0));
+        dropped += larger >= 3;
+      }
+    if (r > 0)
+      BOOST_TEST((some.meaning[at(39 * k)] == 100 && some.meaning[at(39 * k + 21)] == 100));
+  }
+  BOOST_TEST(half::pattern::dropped(k, values.data(), 32) +
+                 half::pattern::dropped(k, values.data() + 32 * k, 8) ==
+             dropped);
+  BOOST_TEST(half::pattern::dropped(k, some.meaning.data(), 32) == 0);
+  const matrix<float, half> again(n, k, some.meaning);
+  BOOST_TEST(again.meaning == some.meaning, boost::test_tools::per_element());
+}
+
 /// A matrix that is n:m already keeps every number; of others the largest of each group stay.
 BOOST_AUTO_TEST_CASE(rounding_keeps_the_largest) {
   constexpr index n = 6, k = 22;

@@ -214,7 +214,7 @@ result<void> fit_for_scores(const char* where, const weights<M, T>& w) {
 }
 /// Sums of gradients, as those of sensitivities().
 template <class G>
-concept gradient_sums = requires(const G& g) {
+concept gradient_source = requires(const G& g) {
   g.of(index{}).mean(index{});
   g.of(index{}).mean_square(index{});
 };
@@ -295,7 +295,7 @@ LINNET_OR_OUT_OF_MEMORY("importance_of")
 /// `of(ordinal)` has mean(i) and mean_square(i) of each weight's gradient. Errors: errc::invalid
 /// for options, and for weights and gradients that are not finite. Also for sums of no samples, and
 /// without the squares that `order` asks for; the error of `w`; errc::out_of_memory.
-template <class M, class T, detail::gradient_sums G>
+template <class M, class T, detail::gradient_source G>
 result<importance<M>> importance_of(const weights<M, T>& w, const G& gradient,
                                     const taylor_score& how) LINNET_TRY {
   std::vector<decltype(gradient.of(index{}))> sums;

@@ -55,10 +55,12 @@ index dropped_by(const weights<M>& w) {
   const typename quantized<M, S>::template params<form::canonical<float, S>> tree{};
   M::visit(
       [&](const parameter_path&, const tensor_info& info, const auto& to, const auto& from) {
-        if constexpr (requires { to.kept; })
-          for (index r = 0; r < info.rows; ++r)
-            count += std::remove_cvref_t<decltype(to)>::storage::pattern::dropped(
-                info.columns, from.data + r * info.columns);
+        if constexpr (requires { to.kept; }) {
+          using pattern = typename std::remove_cvref_t<decltype(to)>::storage::pattern;
+          for (index r = 0; r < info.rows; r += pattern::rows_together)
+            count += pattern::dropped(info.columns, from.data + r * info.columns,
+                                      (std::min)(pattern::rows_together, info.rows - r));
+        }
       },
       parameter_path{}, tree, w.tree());
   return count;

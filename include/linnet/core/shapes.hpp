@@ -84,6 +84,7 @@ struct projection_kind {
   index alpha = 0;       ///< numerator of a delta's factor alpha / rank
   bool normed = false;   ///< maps out of a branch normalise what they read
   bool rotated = false;  ///< they rotate it by a Hadamard transform
+  index kept = 0;        ///< they read so many of its largest magnitudes; 0 for all
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }

@@ -170,6 +170,8 @@ inline std::vector<std::string> hf_activation(activation_kind kind) {
       return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
     case activation_kind::tanh:
       return {"tanh"};
+    case activation_kind::relu_squared:
+      return {"relu2"};
     default:
       return {"silu", "swish"};
   }

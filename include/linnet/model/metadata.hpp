@@ -24,12 +24,17 @@ constexpr const char* name_of(activation_kind kind) {
       return "gelu_tanh";
     case activation_kind::tanh:
       return "tanh";
+    case activation_kind::relu_squared:
+      return "relu_squared";
+    case activation_kind::shifted_relu:
+      return "shifted_relu";
     default:
       return "silu";
   }
 }
 
-/// Metadata of a feed-forward policy.
+/// Metadata of a feed-forward policy. Hugging Face has no name for a shifted ReLU, so a
+/// feed-forward of it is neither `standard` nor `gated`.
 template <class P>
 struct ffn_metadata {
   static constexpr bool standard = false, gated = false, named = names_itself<P>();
@@ -46,13 +51,13 @@ struct ffn_metadata<void> {
 };
 template <activation_kind A>
 struct ffn_metadata<ffn::standard<A>> {
-  static constexpr bool standard = true, gated = false, named = true;
+  static constexpr bool standard = A != activation_kind::shifted_relu, gated = false, named = true;
   static constexpr activation_kind activation = A;
   static std::string name() { return name_of(A); }
 };
 template <activation_kind A>
 struct ffn_metadata<ffn::gated<A>> {
-  static constexpr bool standard = false, gated = true, named = true;
+  static constexpr bool standard = false, gated = A != activation_kind::shifted_relu, named = true;
   static constexpr activation_kind activation = A;
   static std::string name() { return std::string("gated ") + name_of(A); }
 };
@@ -93,6 +98,22 @@ template <class Of>
 struct ffn_metadata<ffn::sub_norm<Of>> : ffn_metadata<void> {
   static constexpr bool named = ffn_metadata<Of>::named;
   static std::string name() { return "sub_norm " + ffn_metadata<Of>::name(); }
+};
+
+template <index K, class Of>
+struct ffn_metadata<ffn::top_k<K, Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    return "top_k " + std::to_string(K) + " " + ffn_metadata<Of>::name();
+  }
+};
+
+template <index Rank, class Of, real Least>
+struct ffn_metadata<ffn::contextual<Rank, Of, Least>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    return "contextual " + std::to_string(Rank) + " " + ffn_metadata<Of>::name();
+  }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor

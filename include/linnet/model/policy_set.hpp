@@ -7,8 +7,8 @@
 
 #include <linnet/nn/attention/window.hpp>
 #include <linnet/nn/chain.hpp>
+#include <linnet/nn/contextual.hpp>
 #include <linnet/nn/embedding.hpp>
-#include <linnet/nn/ffn.hpp>
 #include <linnet/nn/norm.hpp>
 #include <linnet/nn/policies.hpp>
 #include <linnet/nn/repeat.hpp>

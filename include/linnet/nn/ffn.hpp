@@ -333,6 +333,17 @@ struct sub_norm : policy {
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.normed = true}>;
 };
 
+/// A standard or gated feed-forward `Of` that keeps the `K` largest neurons of each token (Li et
+/// al. 2022, arXiv:2210.06313). The others are 0; of equal ones the first stay.
+template <index K, class Of = relu>
+struct top_k : policy {
+  static_assert(Of::has_output_map, "linnet::ffn::top_k: is of a standard or gated feed-forward");
+  static_assert(K > 0, "linnet::ffn::top_k: at least one neuron stays");
+  using whole = Of;  ///< what it takes neurons from
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.kept = K}>;
+};
+
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.
 /// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>

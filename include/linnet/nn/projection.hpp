@@ -11,6 +11,7 @@
 #include <linnet/nn/norm.hpp>
 #include <linnet/nn/repeat.hpp>
 #include <linnet/nn/residual.hpp>
+#include <linnet/nn/top_k.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -199,6 +200,12 @@ requires(Kind.rotated) struct output_map_of<In, Out, Bias, Kind> {
   static_assert(Kind.plain() && !Kind.normed,
                 "linnet: a map that rotates its inputs is one matrix");
   using type = rotated_linear<In, Out, Bias>;
+};
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.kept > 0) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain() && !Kind.normed && !Kind.rotated,
+                "linnet: a map that reads its largest inputs is one matrix");
+  using type = top_k_linear<In, Out, Kind.kept, Bias>;
 };
 }  // namespace detail
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <span>
 
+#include <linnet/ops/blocks.hpp>
 #include <linnet/ops/converted.hpp>
 #include <linnet/ops/masked.hpp>
 

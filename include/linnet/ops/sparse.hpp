@@ -44,6 +44,21 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
     return kind::find(j, k, [&](index c) { return index{places.code(n, c, kind::kept(k))}; });
   }
 
+  /// How many rows of inputs add_rows() takes.
+  template <class Kernels>
+  static constexpr detail::summed_rows summed{Kernels::kept_rows_together, Kernels::most_kept_rows};
+  /// Adds the products of up to `rows` rows, with the numbers that are kept at their places; how
+  /// many rows these are.
+  template <class Kernels, class S>
+  index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                 const packed_matrix<float, S>& w, float* sums) const {
+    if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
+      if (rows >= all) return add<all>(kernels, p, k, x, w, sums), all;
+      if (rows >= 4) return add<4>(kernels, p, k, x, w, sums), 4;
+    }
+    add<1>(kernels, p, k, x, w, sums);
+    return 1;
+  }
   /// Inputs of a panel that decode() takes at a time.
   static constexpr index step = detail::decoded_rows / M * M;
   const simd::word* panel(index p, index k) const {
@@ -128,25 +143,14 @@ requires(is_sparse<S> && !is_masked<S>) void unpack(index n, index k,
 namespace detail {
 
 template <class Kernels, class S>
-requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
-    Kernels::kept_rows_together, Kernels::most_kept_rows};
-/// Products with the numbers that are kept, at their places.
+requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S> =
+    packed_pattern<float, typename S::pattern>::template summed<Kernels>;
+/// Products with the numbers that are kept.
 template <class Kernels, class S>
 requires(is_sparse<S> && !is_masked<S>) index
     add_rows(Kernels kernels, index rows, index p, index k, const float* x,
              const packed_matrix<float, S>& w, float* sums) {
-  if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
-    if (rows >= all) {
-      w.kept.template add<all>(kernels, p, k, x, w.numbers(), sums);
-      return all;
-    }
-    if (rows >= 4) {
-      w.kept.template add<4>(kernels, p, k, x, w.numbers(), sums);
-      return 4;
-    }
-  }
-  w.kept.template add<1>(kernels, p, k, x, w.numbers(), sums);
-  return 1;
+  return w.kept.add_rows(kernels, rows, p, k, x, w.numbers(), sums);
 }
 /// Decodes the numbers that are kept, with zeros between them.
 template <class Kernels, class S>

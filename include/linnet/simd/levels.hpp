@@ -90,6 +90,8 @@ struct portable {
 
 #include <linnet/simd/masked.inl>
 
+#include <linnet/simd/neurons.inl>
+
 #include <linnet/simd/dropout.inl>
 };
 #undef LINNET_TARGET
@@ -157,6 +159,8 @@ struct avx2 {
 #include <linnet/simd/sparse.inl>
 
 #include <linnet/simd/masked.inl>
+
+#include <linnet/simd/neurons.inl>
 
 #include <linnet/simd/dropout.inl>
 };
@@ -237,6 +241,8 @@ struct avx512 {
 #include <linnet/simd/sparse.inl>
 
 #include <linnet/simd/masked.inl>
+
+#include <linnet/simd/neurons.inl>
 
 #include <linnet/simd/dropout.inl>
 };

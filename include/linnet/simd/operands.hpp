@@ -9,11 +9,13 @@ LINNET_SIMD_NAMESPACE_BEGIN
 
 /// Elementwise nonlinearities: the argument of the activation kernels.
 enum class activation_kind {
-  relu,       ///< max(x, 0)
-  gelu,       ///< x Phi(x), exact, with the error function
-  gelu_tanh,  ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
-  silu,       ///< x sigmoid(x)
-  tanh        ///< tanh x
+  relu,          ///< max(x, 0)
+  gelu,          ///< x Phi(x), exact, with the error function
+  gelu_tanh,     ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
+  silu,          ///< x sigmoid(x)
+  tanh,          ///< tanh x
+  relu_squared,  ///< max(x, 0)^2 (So et al. 2021), "relu2"
+  shifted_relu   ///< max(x - 1, 0) (Mirzadeh et al. 2023): fewer values stay than of a ReLU
 };
 
 namespace simd {

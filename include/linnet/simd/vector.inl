@@ -256,6 +256,12 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
   if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
 }
 /// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
 template <class T>
@@ -282,4 +288,8 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
   if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
 }

@@ -20,13 +20,14 @@ struct inputs_by_mask {
   static_assert(Percent > 0 && Percent < 100,
                 "linnet::storage::bit_mask: from 1 to 99 percent of the inputs of a row are kept");
   static constexpr bool by_rows = true;  ///< see is_masked
+  static constexpr index rows_together = 1;
   /// Numbers that a row of so many inputs keeps.
   static constexpr index kept(index columns) { return (columns * Percent + 99) / 100; }
   static constexpr index row_bytes(index columns) { return (columns + 7) / 8; }
   static constexpr index bytes(index rows, index columns) { return rows * row_bytes(columns); }
   /// Nonzero numbers of a row that find no place.
   template <class T>
-  static index dropped(index columns, const T* row) {
+  static index dropped(index columns, const T* row, index = 1) {
     const index nonzero = columns - std::count(row, row + columns, T(0));
     return (std::max)(index{0}, nonzero - kept(columns));
   }
@@ -39,10 +40,10 @@ struct inputs_by_mask {
     constexpr void visit(index rows, index columns, F&& f) {
       f(".mask", mask, rows, row_bytes(columns));
     }
-    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
-    /// at input j.
+    /// Keeps the largest magnitudes of row `r`, of equal ones the first; calls put(0, c, j) for
+    /// number c at input j.
     template <class T, class F>
-    void choose(index r, index columns, const T* row, double* sizes, F&& put) const {
+    void choose(index r, index, index columns, const T* row, double* sizes, F&& put) const {
       std::uint8_t* const bits = mask + r * row_bytes(columns);
       std::fill_n(bits, row_bytes(columns), std::uint8_t{0});
       for (index j = 0; j < columns; ++j) sizes[j] = kept_size(row[j]);
@@ -54,7 +55,7 @@ struct inputs_by_mask {
         const double size = kept_size(row[j]);
         if (!(size > least) && !(size >= least && equal-- > 0)) continue;
         bits[j / 8] = static_cast<std::uint8_t>(bits[j / 8] | 1u << j % 8);
-        put(c++, j);
+        put(index{0}, c++, j);
       }
     }
     /// The number of input `j` among those that row `r` keeps; -1 if it is none.

@@ -94,6 +94,7 @@ struct no_correction {
 
 /// Every input of a row has a number, see storage::sparse.
 struct every_input {
+  static constexpr index rows_together = 1;  ///< that have the same inputs
   static constexpr index kept(index columns) { return columns; }
   static constexpr index bytes(index, index) { return 0; }
 };
@@ -192,7 +193,8 @@ inline constexpr bool is_sparse = !std::is_same_v<typename S::pattern, storage::
 /// Whether rows of a matrix in storage `S` are not rounded alone: they share a scale, the codes of
 /// scales, or a correction.
 template <class S>
-inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S>;
+inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S> ||
+                                   (S::pattern::rows_together > 1);
 
 namespace detail {
 

@@ -34,7 +34,7 @@ template <index N, index M>
 struct inputs_of_groups {
   static_assert(N > 0 && N < M && M <= 16,
                 "linnet::storage::n_of_m: 1 or more of up to 16 inputs are kept, but not all");
-  static constexpr index kept_of_group = N, group = M;
+  static constexpr index kept_of_group = N, group = M, rows_together = 1;
   static constexpr int bits = M <= 4 ? 2 : M <= 8 ? 3 : 4;
   using codes = place_codes<bits>;
   /// Numbers that a row of so many inputs keeps.
@@ -46,7 +46,7 @@ struct inputs_of_groups {
   }
   /// Nonzero numbers of a row that find no place.
   template <class T>
-  static index dropped(index columns, const T* row) {
+  static index dropped(index columns, const T* row, index = 1) {
     index count = 0;
     for (index first = 0; first < columns; first += M) {
       const index size = (std::min)(M, columns - first);
@@ -66,10 +66,10 @@ struct inputs_of_groups {
     constexpr void visit(index rows, index columns, F&& f) {
       f(".places", places.data, rows, row_values<codes>(kept(columns)));
     }
-    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
-    /// at input j.
+    /// Keeps the largest magnitudes of row `r`, of equal ones the first; calls put(0, c, j) for
+    /// number c at input j.
     template <class T, class F>
-    void choose(index r, index columns, const T* row, double*, F&& put) const {
+    void choose(index r, index, index columns, const T* row, double*, F&& put) const {
       for (index first = 0, c = 0; first < columns; first += M) {
         const index size = (std::min)(M, columns - first);
         bool taken[std::size_t{M}] = {};
@@ -83,7 +83,7 @@ struct inputs_of_groups {
         for (index j = 0; j < size; ++j)
           if (taken[j]) {
             places.set_code(r, c, kept(columns), static_cast<std::uint8_t>(j));
-            put(c++, first + j);
+            put(index{0}, c++, first + j);
           }
       }
     }
@@ -167,7 +167,7 @@ template <class S, class T, class F>
 void encode_kept(index rows, index columns, const T* x, const matrix_ref<S>& to, F&& round) {
   const index width = to.width(columns);
   const memory_block memory(rows * width * index{sizeof(T)}),
-      sizes(columns * index{sizeof(double)});
+      sizes(2 * columns * index{sizeof(double)});
   auto* const numbers = static_cast<T*>(memory.data());
   if (memory.data() == nullptr || sizes.data() == nullptr) {
     constexpr auto nan = std::numeric_limits<float>::quiet_NaN();
@@ -177,9 +177,12 @@ void encode_kept(index rows, index columns, const T* x, const matrix_ref<S>& to,
       to.data[0] = S::encode(static_cast<double>(nan));
     return;
   }
-  for (index r = 0; r < rows; ++r)
-    to.kept.choose(r, columns, x + r * columns, static_cast<double*>(sizes.data()),
-                   [&](index c, index j) { numbers[r * width + c] = x[r * columns + j]; });
+  constexpr index together = S::pattern::rows_together;  // that keep the same inputs
+  for (index r = 0; r < rows; r += together)
+    to.kept.choose(r, (std::min)(together, rows - r), columns, x + r * columns,
+                   static_cast<double*>(sizes.data()), [&](index i, index c, index j) {
+                     numbers[(r + i) * width + c] = x[(r + i) * columns + j];
+                   });
   round(width, numbers, to.numbers());
 }
 

@@ -4,6 +4,7 @@
 /// All storage types: how a weight is kept in memory. A storage type is a template argument of a
 /// model; kernels read weights as they are stored.
 
+#include <linnet/storage/blocks.hpp>
 #include <linnet/storage/correction.hpp>
 #include <linnet/storage/fake_quantized.hpp>
 #include <linnet/storage/float.hpp>
