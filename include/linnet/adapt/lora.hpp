@@ -77,6 +77,15 @@ struct adapted<M, lora<Rank, Targets>> : M {
     f("target_modules", Targets::name());
   }
 
+  static constexpr bool adds_to_products = true;  ///< whether sequences of a session take it
+  /// The hook of products, for what runs the base. It reads `p` as long as it lives.
+  template <class T>
+  static ops::product_adapter<T> hook(const params<form::packed<T, storage_of<adapted, T>>>& p) {
+    using packed_form = form::packed<T, storage_of<adapted, T>>;
+    return detail::lora_product<Rank, T, params<packed_form>, params<form::gradient<T>>>::of_packed(
+        p);
+  }
+
   template <class T>
   using workspace = detail::adapted_workspace<M, T>;
   template <class T>

@@ -61,6 +61,19 @@ struct lora_product {
   /// The hook of products. It must not outlive this object.
   ops::product_adapter<T> hook() const { return {this, &covers, &add, dp ? &backward : nullptr}; }
 
+  /// The hook of an adapter that does not train. It reads `packed` as long as it lives.
+  static ops::product_adapter<T> of_packed(const P& packed) {
+    return {&packed,
+            [](const void* tree, const void* panels) {
+              return lora_product{*static_cast<const P*>(tree)}.find(panels) >= 0;
+            },
+            [](const void* tree, const ops::execution& on, const ops::adapted_product<T>& to,
+               const ops::output_block& block) {
+              const lora_product by{*static_cast<const P*>(tree)};
+              add(&by, on, to, block);
+            }};
+  }
+
   static bool covers(const void* self, const void* panels) { return of(self).find(panels) >= 0; }
   /// Number of the matrix with these panels, or -1.
   index find(const void* panels) const {

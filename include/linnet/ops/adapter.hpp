@@ -4,6 +4,7 @@
 /// Hooks by which adapters add to the products of a model that they do not change.
 
 #include <algorithm>
+#include <cassert>
 
 #include <linnet/ops/team_product.hpp>
 
@@ -40,6 +41,50 @@ struct product_adapter {
   /// Null for adapters that do not train.
   void (*backward)(const void* object, const execution& on, const adapted_product<T>& of,
                    const T* dy, T* dx) = nullptr;
+};
+
+/// Adapters of the sequences of a batch, each of its own or none: a hook for products whose rows
+/// are [sequences, any number].
+template <class T>
+class sequence_adapters {
+ public:
+  /// Adapters of `sequences` sequences; the array must outlive this object.
+  sequence_adapters(const product_adapter<T>* each, index sequences)
+      : each_(each), sequences_(sequences) {}
+
+  /// The hook of products. It must not outlive this object.
+  product_adapter<T> hook() const { return {this, &covers, &add}; }
+
+ private:
+  static const sequence_adapters& of(const void* self) {
+    return *static_cast<const sequence_adapters*>(self);
+  }
+  static bool covered(const product_adapter<T>& one, const void* panels) {
+    return one.object && one.covers(one.object, panels);
+  }
+  static bool covers(const void* self, const void* panels) {
+    const auto* const first = of(self).each_;
+    return std::any_of(first, first + of(self).sequences_,
+                       [&](const product_adapter<T>& one) { return covered(one, panels); });
+  }
+  static void add(const void* self, const execution& on, const adapted_product<T>& to,
+                  const output_block& block) {
+    const sequence_adapters& all = of(self);
+    const index rows = to.m / all.sequences_;
+    assert(rows * all.sequences_ == to.m && "linnet::session: rows of no sequence");
+    for (index b = block.i0 / rows, next = b; b * rows < block.i1; b = next) {
+      const product_adapter<T>& one = all.each_[b];
+      while (++next * rows < block.i1 && all.each_[next].object == one.object) {
+      }
+      if (covered(one, to.panels))
+        one.add(one.object, on, to,
+                {(std::max)(block.i0, b * rows), (std::min)(block.i1, next * rows), block.j0,
+                 block.j1});
+    }
+  }
+
+  const product_adapter<T>* each_;
+  index sequences_;
 };
 
 namespace detail {
