@@ -200,6 +200,47 @@ BOOST_AUTO_TEST_CASE(quantized_bases) {
         ln::quantized<small, st::per_role<st::int4<8>, st::embedding<st::int8>>>>{});
 }
 
+// BitFit: every bias, and nothing else.
+BOOST_AUTO_TEST_CASE(biases_alone) {
+  using biased = ln::decoder<tiny_decoder_shape, ln::norm::layer_norm, ln::position::learned,
+                             ln::ffn::gelu_tanh, ln::bias::all>;
+  using A = ln::adapted<biased, ln::bitfit>;
+  // In each layer q, o, down and two norms of 8, k and v of 4, wi of 7; and the last norm.
+  static_assert(A::parameters() == 2 * (5 * 8 + 2 * 4 + 7) + 8);
+  ln::weights<biased, double> w;
+  randomize(w);
+  const auto base = ln::pack(w);
+  auto made = ln::adapt<ln::bitfit>(base);
+  BOOST_REQUIRE(static_cast<bool>(made));
+  const auto data = decoder_data<biased>();
+  const auto before = logits_of(base, data);
+  BOOST_TEST(same_bits(logits_of(ln::pack(*made), data), before));
+  randomize(*made, 4);
+  const ln::gradient_report r = ln::check_model_gradients(*made, data.view(), data.limits());
+  BOOST_TEST(r.passed(), text_of(r));
+  BOOST_TEST(r.entries == A::parameters());
+  BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+  const auto adapted = logits_of(ln::pack(*made), data);
+  BOOST_TEST(!same_bits(adapted, before));
+  LINNET_REQUIRE_OK(ln::merge(w, *made));
+  BOOST_TEST(same_bits(logits_of(ln::pack(w), data), adapted));
+}
+
+// Weights that adapt() gave no base, and options that make no sense.
+BOOST_AUTO_TEST_CASE(refusals) {
+  ln::weights<everywhere> nobodys;
+  const auto data = decoder_data<small>();
+  const auto train = ln::trainer<everywhere>::open(nobodys, data.limits());
+  BOOST_TEST(message(train) ==
+             "trainer::open: weights: expected an adapter that adapt() gave its base, got one "
+             "without a base");
+  ln::packed<small> base;
+  BOOST_TEST(message(ln::adapt<ln::lora<2>>(base, {.dropout = 1})) ==
+             "adapt: lora_options.dropout: expected 0 <= dropout < 1, got 1");
+  base.fail({ln::errc::invalid, "here", "weights", "some", "none"});
+  BOOST_TEST(message(ln::adapt<ln::lora<2>>(base)) == "here: weights: expected some, got none");
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::lora_test

@@ -3,10 +3,12 @@
 /// @file
 /// Making adapters of a base, and adding them to a base's weights.
 
+#include <algorithm>
 #include <string>
 #include <type_traits>
 #include <utility>
 
+#include <linnet/adapt/bitfit.hpp>
 #include <linnet/adapt/lora.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -16,7 +18,7 @@ namespace detail {
 /// Lets an adapter refer to the packed weights that it adds to.
 template <class A, class T>
 void bind_base(const packed<typename A::base_model, T>& base, const lora_options& how,
-               adapter_base<A::count>& to) {
+               lora_base<A::count>& to) {
   using M = typename A::base_model;
   std::size_t i = 0;
   to.of = &base;
@@ -67,6 +69,7 @@ result<void> add_deltas(weights<M, T>& w, const weights<A, T>& adapter, double s
 /// trainer<adapted<M, Method>>. Errors: errc::invalid for options out of their ranges;
 /// errc::out_of_memory, and the error of `base` if it is not valid().
 template <class Method, class M, class T>
+requires requires { Method::rank; }
 result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, const lora_options& how = {},
                                              seed s = {}) LINNET_TRY {
   using A = adapted<M, Method>;
@@ -87,17 +90,56 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, const lor
 LINNET_OR_OUT_OF_MEMORY("adapt")
 // Weights that would be gone before they are read.
 template <class Method, class M, class T>
-result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>&& base, const lora_options& = {},
+result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>&&, const lora_options& = {},
                                              seed = {}) = delete;
 
+/// The biases of packed weights, to train them alone; `base` must outlive them and not move.
+/// Errors: errc::out_of_memory, and the error of `base` if it is not valid().
+template <class Method, class M, class T>
+requires std::is_same_v<Method, bitfit> result<weights<adapted<M, Method>, T>> adapt(
+    const packed<M, T>& base)
+LINNET_TRY {
+  using A = adapted<M, Method>;
+  if (!base.valid()) return base.error();
+  weights<A, T> made;
+  if (!made.valid()) return made.error();
+  made.tree().base.of = &base;
+  std::size_t i = 0;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+          if (detail::is_bias(at, info)) std::copy_n(leaf, info.size(), made.tree().biases[i++]);
+      },
+      parameter_path{}, base.tree());
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("adapt")
+
+/// Puts biases that were trained alone into the weights of their base. Errors: the error of what is
+/// not valid().
+template <class M, class N, class T>
+result<void> merge(weights<M, T>& w, const weights<adapted<N, bitfit>, T>& adapter) {
+  static_assert(std::is_same_v<typename M::template with_storage<typename N::storage>, N>,
+                "linnet::merge: biases go into weights of their base model, in any storage");
+  if (!w.valid()) return w.error();
+  if (!adapter.valid()) return adapter.error();
+  std::size_t i = 0;
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      if (detail::is_bias(at, info)) std::copy_n(adapter.tree().biases[i++], info.size(), leaf);
+  });
+  return {};
+}
 /// Adds the deltas of an adapter to the weights of its base: w then computes what base and adapter
 /// compute. Sums are in double. Errors: the error of what is not valid().
 template <class M, class A, class T>
+requires requires { A::rank; }
 result<void> merge(weights<M, T>& w, const weights<A, T>& adapter) {
   return detail::add_deltas(w, adapter, 1);
 }
 /// Takes the deltas of an adapter away again.
 template <class M, class A, class T>
+requires requires { A::rank; }
 result<void> unmerge(weights<M, T>& w, const weights<A, T>& adapter) {
   return detail::add_deltas(w, adapter, -1);
 }

@@ -16,6 +16,11 @@ LINNET_NAMESPACE_BEGIN
 template <class M, class Method>
 struct adapted;
 
+/// The base that an adapter was made for.
+struct adapter_base {
+  const void* of = nullptr;  ///< the packed weights, or null
+};
+
 namespace detail {
 
 /// How a frozen model of scalar `T` is stored.
@@ -38,25 +43,41 @@ packed_params<M, T, frozen_base<M, T>> frozen_params(
   return made;
 }
 
-/// Values of the largest tensor of `M` that is no matrix.
+/// Places for gradients that nobody reads. A layer's vectors have theirs side by side, as threads
+/// may write two of them at a time. The next layer's are in the same memory.
+struct unread_places {
+  index layer = -2, used = 0, most = 0;
+
+  /// Where the next tensor is.
+  constexpr index take(const parameter_path& at, const tensor_info& info) {
+    const index number = at.enclosing_element().number;
+    if (number != layer) used = 0;
+    layer = number;
+    const index here = used;
+    used += round_up(info.size(), index{16});
+    most = (std::max)(most, used);
+    return here;
+  }
+};
+/// Values that the gradients of a frozen model's vectors take.
 template <class M>
-consteval index largest_vector() {
-  index most = 0;
+consteval index count_unread() {
+  unread_places places;
   M::visit(
-      [&](const parameter_path&, const tensor_info& info) {
-        if (!info.stored()) most = (std::max)(most, info.size());
+      [&](const parameter_path& at, const tensor_info& info) {
+        if (!info.stored()) (void)places.take(at, info);
       },
       parameter_path{});
-  return most;
+  return places.most;
 }
-/// Gradients of a frozen model: none of its matrices, and one place for those of all vectors, which
-/// nobody reads.
+/// Gradients of a frozen model: none of its matrices, and count_unread() values for its vectors.
 template <class M, class T>
 typename M::template params<form::gradient<T>> frozen_gradients(T* unread) {
   typename M::template params<form::gradient<T>> made{};
+  unread_places places;
   M::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& leaf) {
-        if (!info.stored()) leaf = unread;
+      [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+        if (!info.stored()) leaf = unread + places.take(at, info);
       },
       parameter_path{}, made);
   return made;
@@ -66,7 +87,7 @@ typename M::template params<form::gradient<T>> frozen_gradients(T* unread) {
 template <class M, class T>
 struct adapted_workspace {
   typename M::template workspace<T> base{};
-  T* unread = nullptr;                     ///< [largest_vector()] while training
+  T* unread = nullptr;                     ///< [count_unread()] while training
   T *inner = nullptr, *d_inner = nullptr;  ///< of the adapter, while training
 };
 
@@ -79,7 +100,7 @@ constexpr adapted_workspace<M, T> plan_adapted(planner& m, const limits& l, purp
     planner rows;
     rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
     (void)M::template plan<T>(rows, l, use);
-    w.unread = m.saved.take<T>(largest_vector<M>());
+    w.unread = m.saved.take<T>(count_unread<M>());
     w.inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
     w.d_inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
   }

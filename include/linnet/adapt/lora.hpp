@@ -47,7 +47,7 @@ struct adapted<M, lora<Rank, Targets>> : M {
       typename Form::matrix a{}, b{};
     };
     map maps[count]{};
-    adapter_base<count> base{};  ///< what the adapter was made for
+    lora_base<count> base{};  ///< what the adapter was made for
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 
+#include <linnet/adapt/base.hpp>
 #include <linnet/core/options.hpp>
 #include <linnet/ops/dropout.hpp>
 #include <linnet/ops/matmul.hpp>
@@ -33,10 +34,9 @@ struct lora_options {
   }
 };
 
-/// The base that an adapter of `Count` matrices was made for.
+/// The base that an adapter of `Count` matrices was made for, and its options.
 template <std::size_t Count>
-struct adapter_base {
-  const void* of = nullptr;     ///< the packed weights, or null
+struct lora_base : adapter_base {
   lora_options how{};           ///< of low-rank deltas
   const void* panels[Count]{};  ///< of each matrix, in the order of memory
 };

@@ -36,7 +36,7 @@ inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
   return hash;
 }
 template <class A, class T>
-std::string base_hash_of(const adapter_base<A::count>& base) {
+std::string base_hash_of(const lora_base<A::count>& base) {
   using of = packed<typename A::base_model, T>;
   return std::to_string(base_hash(static_cast<const of*>(base.of)->block()));
 }
