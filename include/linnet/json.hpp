@@ -9,6 +9,7 @@
 #include <linnet/eval/squad.hpp>
 #include <linnet/eval/task_readers.hpp>
 #include <linnet/formats/hugging_face.hpp>
+#include <linnet/formats/peft.hpp>
 #include <linnet/text/encoder_json.hpp>
 #include <linnet/text/hf_tokenizer.hpp>
 #include <linnet/train/metrics_log.hpp>

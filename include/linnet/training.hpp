@@ -4,6 +4,7 @@
 /// The part of linnet that a training program needs beside linnet/inference.hpp: data, optimizers,
 /// trainers, distillation and the gradient checker, without JSON and checkpoints.
 
+#include <linnet/adapt/adapt.hpp>
 #include <linnet/data/curriculum.hpp>
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>

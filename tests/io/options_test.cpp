@@ -271,6 +271,10 @@ BOOST_AUTO_TEST_CASE(the_document) {
         return complaint_of(ln::attention_distillation<M, M>::open(p, l, {}, o));
       });
 
+  check<ln::lora_options>("lora_options", "lora_options", {}, [&](const auto& o) {
+    return complaint_of(ln::adapt<ln::lora<1>>(p, o));
+  });
+
   const auto tokens_of_text = decoder_data<M>(1, 8);
   const auto text = [&](index) { return tokens_of_text.view(); };
   check<ln::calibration_options>(

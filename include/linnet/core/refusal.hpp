@@ -35,6 +35,8 @@ enum class refusal : unsigned char {
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
   no_layer,                  ///< exit_after() a layer that the model does not have
+  other_base,                ///< an adapter of other packed weights
+  adapter_late,              ///< an adapter for a sequence that has read tokens
   nothing_chosen,            ///< a sampler that chose nothing
   not_started,               ///< a contrast that has not read this text
   null_tokens,               ///< a batch without tokens
@@ -111,6 +113,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "max_truncation() tokens";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
+    case refusal::other_base:
+      return "the adapter was made for other packed weights: adapt() those of the session";
+    case refusal::adapter_late:
+      return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
     case refusal::nothing_chosen:
       return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
              "and the sampler's options";

@@ -34,6 +34,7 @@ class evaluator {
     if (auto fit = detail::acceptable<M>("evaluator::open", l, footprint(l)); !fit)
       return fit.error();
     if (!p.valid()) return p.error();
+    if (auto fit = detail::check_base("evaluator::open", p.tree()); !fit) return fit.error();
     evaluator e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
     e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());

@@ -69,6 +69,8 @@ class fed_sequences {
     for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
     std::copy_n(lengths, batch, source_lengths_);
   }
+  /// Takes its source from sequence `b`.
+  void forget_source(index b) { source_of_[b] = none; }
   /// Whether sequence `b` has a source.
   bool has_source(index b) const { return source_length_ > 0 && source_of_[b] != none; }
   /// The sources that the first `batch` sequences read.

@@ -163,12 +163,45 @@ class session {
     return true;
   }
 
-  /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
-  /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
-  /// False, and nothing done, for sequences outside the limits.
+  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(); none before. Any
+  /// number of sequences may have any adapters, of any ranks, and go on in one call. Nothing is
+  /// packed again, and reset() keeps it. `a` must outlive its use. An encoder-decoder's source has
+  /// to be encoded after this. False, and nothing done, for a sequence outside the limits or one
+  /// that has read tokens, and for an adapter of other weights.
+  template <class A>
+  requires requires { typename A::base_model; }
+  [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
+    static_assert(std::is_same_v<typename A::base_model, M> && A::adds_to_products,
+                  "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
+                  "with its base; sequences take those that add to products, as lora does");
+    constexpr bool routed = [] {
+      if constexpr (requires { M::depths::routes; }) return M::depths::routes;
+      return false;
+    }();
+    static_assert(!routed,
+                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
+                  "sequences in one product; merge() the adapter instead");
+    if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
+      return false;
+    return put_adapter(b, A::template hook<T>(a.tree()));
+  }
+  // Weights that would be gone before they are read.
+  template <class A>
+  bool set_adapter(index, const packed<A, T>&&) = delete;
+  /// Takes its adapter from sequence `b`. False, and nothing done, as for set_adapter().
+  [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
+
+  /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
+  /// on as before. Copies only what differs: not the tokens that both begin with, nor a shared
+  /// source. False, and nothing done, for sequences outside the limits.
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
+    if (adapters_[from].object != adapters_[to].object) {  // equal tokens have unlike states
+      sequences_.truncate(to, 0);
+      if constexpr (encodes) sequences_.forget_source(to);
+      adapters_[to] = adapters_[from];
+    }
     // What a prefix holds depends on all of it.
     M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
@@ -191,7 +224,7 @@ class session {
     if (!takes(c.why)) return false;
     reset();
     sequences_.encode(batch, length, lengths.data());
-    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::execution& on) {
+    run_adapted(batch, flops(batch, length, 0), [&](const ops::execution& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
                                sequences_.source(batch).lengths, work_.work, on);
     });
@@ -282,6 +315,7 @@ class session {
     arena counter;
     (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
+    (void)counter.take<ops::product_adapter<T>>(l.batch);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
   }
@@ -300,6 +334,7 @@ class session {
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
     sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
+    adapters_ = extra.take<ops::product_adapter<T>>(l.batch);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
       work_.work.pages = {tables_.data(), tables_.size()};
@@ -378,12 +413,35 @@ class session {
                          .every = every,
                          .layers = part,
                          .source = sequences_.source(batch)};
-    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::execution& on) {
+    run_adapted(batch, flops(batch, 0, length), [&](const ops::execution& on) {
       M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
     sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
+  }
+  /// Gives a sequence that has read nothing a hook, or an empty one.
+  bool put_adapter(index b, const ops::product_adapter<T>& one) {
+    if (!takes(!has(b)           ? refusal::no_sequence
+               : position(b) > 0 ? refusal::adapter_late
+                                 : refusal::none))
+      return false;
+    if constexpr (encodes) sequences_.forget_source(b);
+    adapters_[b] = one;
+    return true;
+  }
+  /// Runs f(execution) with the adapters of the first `batch` sequences.
+  template <class F>
+  void run_adapted(index batch, index work, F&& f) {
+    const ops::sequence_adapters<T> all(adapters_, batch);
+    const ops::product_adapter<T> hook = all.hook();
+    const bool any =
+        std::any_of(adapters_, adapters_ + batch, [](const auto& a) { return a.object; });
+    run(limits_, work_.converted, work, [&](const ops::execution& on) {
+      ops::execution with = on;
+      if (any) with.adapter = &hook;
+      f(with);
+    });
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -400,7 +458,8 @@ class session {
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   detail::fed_sequences sequences_{};
-  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
+  token* order_ = nullptr;                       ///< [vocabulary] scratch of samplers
+  ops::product_adapter<T>* adapters_ = nullptr;  ///< [limits.batch]
   refusal reason_ = refusal::none;
 };
 

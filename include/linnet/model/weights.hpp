@@ -181,11 +181,29 @@ class tensor_block {
 
 namespace detail {
 
+/// Lets parameters refer to the base that others refer to, where they are those of an adapter.
+template <class From, class To>
+void share_base(const From& from, To& to) {
+  if constexpr (requires { to.base = from.base; }) to.base = from.base;
+}
+/// Refuses parameters of an adapter that refer to no base. Errors: errc::invalid.
+template <class Tree>
+result<void> check_base(const char* where, const Tree& tree) {
+  if constexpr (requires { tree.base.of; })
+    if (tree.base.of == nullptr)
+      return failure(errc::invalid, where, "weights", "an adapter that adapt() gave its base",
+                     "one without a base");
+  return {};
+}
+
 /// Weights or packed weights that are made of `source`: failed if it is not valid, with its error.
 template <class To, class From>
 To made_of(const From& source) {
   To made;
-  if (!source.valid()) made.fail(source.error());
+  if (source.valid())
+    share_base(source.tree(), made.tree());
+  else
+    made.fail(source.error());
   return made;
 }
 
@@ -372,6 +390,7 @@ void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>
 /// Points `p` to the canonical rows of its matrices, which backward() reads.
 template <class L, class W, class P>
 void attach_rows(const W& w, P& p) {
+  share_base(w.tree(), p.tree());
   L::visit(
       [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
         if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
@@ -401,6 +420,7 @@ packed<M, T> pack(const weights<M, T>& w, std::span<std::byte> memory) {
   auto p = packed<M, T>::in_memory("pack", memory.data(), memory.size());
   if (!w.valid()) p.fail(w.error());
   if (!p.valid()) return p;
+  detail::share_base(w.tree(), p.tree());
   __builtin_memset(memory.data(), 0, static_cast<std::size_t>(p.bytes()));
   detail::pack_into(ops::execution{}, w, p);
   return p;

@@ -30,6 +30,7 @@ struct execution {
   const input_tap* tap = nullptr;     ///< is shown what products read, or null
   const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
   const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
+  const void* adapter = nullptr;      ///< a product_adapter of the model's scalar, or null
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>

@@ -34,9 +34,11 @@ void embed(const execution& on, index rows, index d, const token* tokens,
   });
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
+/// Nothing without a table, which is that of a frozen one.
 template <class T>
 void embed_backward(const execution& on, index rows, index d, const token* tokens, const T* dx,
                     T* d_table) {
+  if (d_table == nullptr) return;
   const auto [first, last] = on.threads.range(d);
   for (index i = 0; i < rows; ++i)
     for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];

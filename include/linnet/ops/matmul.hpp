@@ -8,18 +8,21 @@
 #include <cstddef>
 #include <span>
 
+#include <linnet/ops/adapter.hpp>
 #include <linnet/ops/blocks.hpp>
 #include <linnet/ops/converted.hpp>
-#include <linnet/ops/masked.hpp>
+#include <linnet/ops/stored_dx.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+/// Whether gradients flow through products of storage `S`: whole numbers, bf16 throughout, or
+/// frozen ones of any kind.
 template <class S>
 inline constexpr bool trainable =
-    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
+    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16> ||
+    linnet::detail::is_frozen<S>;
 
 /// Activation of `n` finished values of a product, in place; `gate` are values of another product.
 /// See activates() and gates().
@@ -211,8 +214,11 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
     seen = detail::fake_inputs<S>(on, m, k, x);
   else if constexpr (converts<S>)
     inputs = detail::convert<S>(on, m, k, x);
-  for (const product<T, S>& one : all) {
+  for (product<T, S> one : all) {
     const auto& w = one.w;
+    if (on.adapter)
+      one.accumulate = detail::adapt_outputs<T>(on, {w.panels, m, one.n, k, x, one.y, one.alpha},
+                                                one.accumulate);
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
                                                          panel_width * depth};
@@ -316,21 +322,28 @@ void matmul_transposed(const execution& on, index m, index n, index k, const T* 
   });
 }
 
-/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
+/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself,
+/// or the panels of a frozen W.
 template <class T, class S>
 void matmul_dx(const execution& on, index m, index n, index k, const T* dy,
                const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
-  static_assert(
-      S::per_word == 1,
-      "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
+  if constexpr (linnet::detail::is_frozen<S>) {
+    detail::stored_dx(on, {m, n, k}, dy, w, dx, alpha);
+  } else {
+    static_assert(
+        S::per_word == 1,
+        "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
+    detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
+  }
   on.threads.wait();
 }
 
-/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
+/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights. Nothing without
+/// dw, which is that of frozen weights.
 template <class T>
 void matmul_dw(const execution& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
+  if (dw == nullptr) return;
   detail::split_sum<T>(on, n, k, m, {dy, 1, n}, x, dw, alpha);
   on.threads.wait();
 }
@@ -345,12 +358,16 @@ struct matmul_gradient {
 
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
-/// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013).
+/// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
+/// weights have no derivative, but those of an adapter have.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
-  if constexpr (S::per_word == 1) {
+  if constexpr (linnet::detail::is_frozen<S>) {
+    if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
+    matmul_dx(on, m, n, k, dy, w, dx, alpha);
+  } else if constexpr (S::per_word == 1) {
     if constexpr (fakes_inputs<S>)
       matmul_dw(on, m, n, k, dy, detail::fake_inputs<S>(on, m, k, x), dw, alpha);
     else

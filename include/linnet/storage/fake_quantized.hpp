@@ -29,21 +29,25 @@ struct fake_quantized : f32 {
 
 namespace detail {
 
+/// Storage `To<S>`, or that of each of a mixed one.
+template <template <class> class To, class S>
+struct mapped_storage {
+  using type = To<S>;
+};
+template <template <class> class To, class Rest, class... Parts>
+struct mapped_storage<To, storage::mixed<Rest, Parts...>> {
+  using type = storage::mixed<To<Rest>, To<Parts>...>;
+};
+template <template <class> class To, class Rest, class... Ranges>
+struct mapped_storage<To, storage::layered<Rest, Ranges...>> {
+  template <class S>
+  using of = typename mapped_storage<To, S>::type;
+  using type =
+      storage::layered<of<Rest>, typename Ranges::template with<of<typename Ranges::stored>>...>;
+};
 /// Fake-quantized storage `S`, or each of a mixed one.
 template <class S>
-struct faked_storage {
-  using type = storage::fake_quantized<S>;
-};
-template <class Rest, class... Parts>
-struct faked_storage<storage::mixed<Rest, Parts...>> {
-  using type = storage::mixed<storage::fake_quantized<Rest>, storage::fake_quantized<Parts>...>;
-};
-template <class Rest, class... Ranges>
-struct faked_storage<storage::layered<Rest, Ranges...>> {
-  using type = storage::layered<
-      typename faked_storage<Rest>::type,
-      typename Ranges::template with<typename faked_storage<typename Ranges::stored>::type>...>;
-};
+using faked_storage = mapped_storage<storage::fake_quantized, S>;
 
 /// Whether matrices of storage `S` are fake-quantized.
 template <class S>

@@ -160,6 +160,7 @@ class trainer {
                            "0, as this model has no early exits",
                            detail::number_text(how.early_exits.scale)};
     if (!w.valid()) return w.error();
+    if (auto fit = detail::check_base("trainer::open", w.tree()); !fit) return fit.error();
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid() ||
         !t.form_.valid())
@@ -168,6 +169,7 @@ class trainer {
     const index planned = detail::plan_for<M, T, S>(l, purpose::training).total();
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
+    detail::share_base(w.tree(), t.packed_.tree());
     M::visit(
         [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
             const auto& from) {

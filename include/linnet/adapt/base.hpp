@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Common parts of adapters: the base that they refer to, and how it runs with them.
+
+#include <algorithm>
+
+#include <linnet/model/buffers.hpp>
+#include <linnet/storage/frozen.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Model `M` with an adapter: see lora and bitfit. Its weights are the adapter's alone, with a
+/// visit, gradients, moments and files of their own. They refer to packed weights of `M` in any
+/// storage, which any number of adapters share and none changes; see adapt().
+template <class M, class Method>
+struct adapted;
+
+/// The base that an adapter was made for.
+struct adapter_base {
+  const void* of = nullptr;  ///< the packed weights, or null
+};
+
+namespace detail {
+
+/// How a frozen model of scalar `T` is stored.
+template <class M, class T>
+using frozen_base = typename frozen_storage<storage_of<M, T>>::type;
+
+/// The parameters of `p` as frozen ones, in the same memory.
+template <class M, class T>
+packed_params<M, T, frozen_base<M, T>> frozen_params(
+    const packed_params<M, T, storage_of<M, T>>& p) {
+  packed_params<M, T, frozen_base<M, T>> made{};
+  M::visit(
+      [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+          to = from;
+        else
+          to = ops::frozen_matrix(from);
+      },
+      parameter_path{}, made, p);
+  return made;
+}
+
+/// Places for gradients that nobody reads. A layer's vectors have theirs side by side, as threads
+/// may write two of them at a time. The next layer's are in the same memory.
+struct unread_places {
+  index layer = -2, used = 0, most = 0;
+
+  /// Where the next tensor is.
+  constexpr index take(const parameter_path& at, const tensor_info& info) {
+    const index number = at.enclosing_element().number;
+    if (number != layer) used = 0;
+    layer = number;
+    const index here = used;
+    used += round_up(info.size(), index{16});
+    most = (std::max)(most, used);
+    return here;
+  }
+};
+/// Values that the gradients of a frozen model's vectors take.
+template <class M>
+consteval index count_unread() {
+  unread_places places;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        if (!info.stored()) (void)places.take(at, info);
+      },
+      parameter_path{});
+  return places.most;
+}
+/// Gradients of a frozen model: none of its matrices, and count_unread() values for its vectors.
+template <class M, class T>
+typename M::template params<form::gradient<T>> frozen_gradients(T* unread) {
+  typename M::template params<form::gradient<T>> made{};
+  unread_places places;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+        if (!info.stored()) leaf = unread + places.take(at, info);
+      },
+      parameter_path{}, made);
+  return made;
+}
+
+/// Buffers of a model with an adapter.
+template <class M, class T>
+struct adapted_workspace {
+  typename M::template workspace<T> base{};
+  T* unread = nullptr;                     ///< [count_unread()] while training
+  T *inner = nullptr, *d_inner = nullptr;  ///< of the adapter, while training
+};
+
+/// Plans the base of an adapter that keeps `width` values of each row of a product.
+template <class M, class T>
+constexpr adapted_workspace<M, T> plan_adapted(planner& m, const limits& l, purpose use,
+                                               index width) {
+  adapted_workspace<M, T> w;
+  if (use == purpose::training) {
+    planner rows;
+    rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
+    (void)M::template plan<T>(rows, l, use);
+    w.unread = m.saved.take<T>(count_unread<M>());
+    w.inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
+    w.d_inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
+  }
+  m.converted_bytes = planner_for<frozen_base<M, T>>().converted_bytes;
+  w.base = M::template plan<T>(m, l, use);
+  return w;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// LoRA: low-rank deltas of the matrices of a frozen model.
+
+#include <algorithm>
+#include <cmath>
+
+#include <linnet/adapt/base.hpp>
+#include <linnet/adapt/lora_product.hpp>
+#include <linnet/adapt/target_modules.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Low-rank adaptation (Hu et al. 2021), a method of adapted<>: y = W x + s B (A x). It holds for
+/// the matrices that `Targets` names, with A[Rank, in], B[out, Rank] and W frozen. s is
+/// lora_options::scale().
+template <index Rank, class Targets = all_linear>
+struct lora {
+  static_assert(Rank > 0 && Rank <= 1024,
+                "linnet::lora: the rank is from 1 to 1024, such as lora<8>");
+  static constexpr index rank = Rank;
+  using targets = Targets;
+};
+
+/// Model `M` with low-rank deltas. Tensors are named as PEFT names them, behind the base's path:
+/// blocks.0.attention.q.lora_A.weight.
+template <class M, index Rank, class Targets>
+struct adapted<M, lora<Rank, Targets>> : M {
+  static constexpr std::size_t count = detail::count_targets<M, Targets>();
+  static_assert(count > 0 && detail::names_fit<M, Targets>,
+                "linnet::lora: a name of target_modules<...> is that of no matrix of this model; "
+                "M::visit() has the names, such as blocks.0.attention.q.weight");
+
+ public:
+  using base_model = M;
+  using method = lora<Rank, Targets>;
+  using storage = linnet::storage::f32;  ///< of the adapter
+  template <class>
+  using with_storage = adapted;
+  static constexpr bool supports_cache = false;  ///< see session::set_adapter()
+  static constexpr index rank = Rank;
+
+  template <class Form>
+  struct params {
+    struct map {
+      typename Form::matrix a{}, b{};
+    };
+    map maps[count]{};
+    lora_base<count> base{};  ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    std::size_t i = 0;
+    M::visit(
+        [&](const parameter_path& weight, const tensor_info& info) {
+          if (!detail::is_target<M, Targets>(weight, info)) return;
+          const parameter_path a = *weight.parent / "lora_A", b = *weight.parent / "lora_B";
+          f(a / "weight",
+            tensor_info{Rank, info.columns, role::matrix,
+                        1 / detail::sqrt(3 * static_cast<double>(info.columns))},
+            p.maps[i].a...);
+          f(b / "weight", tensor_info{info.rows, Rank, role::matrix, 0, &start_zero},
+            p.maps[i].b...);
+          ++i;
+        },
+        at);
+  }
+  /// Trainable parameters: Rank (in + out) of each matrix.
+  static constexpr index parameters() { return count_parameters<adapted>(); }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "lora");
+    f("rank", Rank);
+    f("target_modules", Targets::name());
+  }
+
+  static constexpr bool adds_to_products = true;  ///< whether sequences of a session take it
+  /// The hook of products, for what runs the base. It reads `p` as long as it lives.
+  template <class T>
+  static ops::product_adapter<T> hook(const params<form::packed<T, storage_of<adapted, T>>>& p) {
+    using packed_form = form::packed<T, storage_of<adapted, T>>;
+    return detail::lora_product<Rank, T, params<packed_form>, params<form::gradient<T>>>::of_packed(
+        p);
+  }
+
+  template <class T>
+  using workspace = detail::adapted_workspace<M, T>;
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    return detail::plan_adapted<M, T>(m, l, use, Rank);
+  }
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    M::prepare(w.base, l);
+  }
+
+  /// Summed loss of a batch with the adapter, see M::loss(). With `dp`, adds the adapter's
+  /// gradient. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    using base = packed<M, T>;
+    if (p.base.of == nullptr) return loss_sum::refused();
+    const auto frozen = detail::frozen_params<M, T>(static_cast<const base*>(p.base.of)->tree());
+    auto unread = detail::frozen_gradients<M, T>(w.unread);
+    static_assert(S::per_word == 1, "linnet::lora: adapters train and run in compute::f32");
+    using gradient = params<form::gradient<T>>;
+    detail::lora_product<Rank, T, params<form::packed<T, S>>, gradient> added{p, dp, w.inner,
+                                                                              w.d_inner};
+    added.key = call.dropout;
+    added.key.rate = dp || call.dropout.rate > 0 ? p.base.how.dropout : 0;
+    added.sequences = b.batch;
+    const ops::product_adapter<T> hook = added.hook();
+    ops::execution with = on;
+    with.adapter = &hook;
+    return M::template loss<T, detail::frozen_base<M, T>>(frozen, dp ? &unread : nullptr, b, w.base,
+                                                          with, call, criterion);
+  }
+};
+
+LINNET_NAMESPACE_END

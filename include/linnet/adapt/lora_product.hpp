@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Products with low-rank deltas, and their derivatives.
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+#include <linnet/adapt/base.hpp>
+#include <linnet/core/options.hpp>
+#include <linnet/ops/dropout.hpp>
+#include <linnet/ops/matmul.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of an adapter with low-rank deltas, with PEFT's names and defaults.
+struct lora_options {
+  double alpha = 8;     ///< the delta is alpha / rank B A
+  bool rslora = false;  ///< alpha / sqrt(rank) B A instead (Kalajdzievski 2023)
+  double dropout = 0;   ///< probability of dropping an input of A while training
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("alpha", self.alpha, detail::at_least(0));
+    f("rslora", self.rslora, detail::one_of(detail::false_or_true));
+    f("dropout", self.dropout, detail::option_range{.least = 0, .most = 1, .below = true});
+  }
+  /// The factor of B A.
+  double scale(index rank) const {
+    const auto r = static_cast<double>(rank);
+    return alpha / (rslora ? std::sqrt(r) : r);
+  }
+};
+
+/// The base that an adapter of `Count` matrices was made for, and its options.
+template <std::size_t Count>
+struct lora_base : adapter_base {
+  lora_options how{};           ///< of low-rank deltas
+  const void* panels[Count]{};  ///< of each matrix, in the order of memory
+};
+
+namespace detail {
+
+/// Adds s B (A x) to products of the matrices of an adapter. `P` and `G` are its packed parameters
+/// and their gradients.
+template <index Rank, class T, class P, class G>
+struct lora_product {
+  const P& p;
+  G* dp = nullptr;
+  T *inner = nullptr, *d_inner = nullptr;  ///< [rows, Rank] while training
+  dropout_key key{};                       ///< of the inputs of A
+  index sequences = 1;                     ///< of the batch
+
+  static constexpr index padded = round_up(Rank, ops::panel_width);
+  /// Rows whose inner values one thread keeps.
+  static constexpr index most_rows = (std::max)(index{1}, 96 * 32 / padded);
+  static constexpr index stretch = 128;  ///< inputs that are dropped at a time
+
+  /// The hook of products. It must not outlive this object.
+  ops::product_adapter<T> hook() const { return {this, &covers, &add, dp ? &backward : nullptr}; }
+
+  /// The hook of an adapter that does not train. It reads `packed` as long as it lives.
+  static ops::product_adapter<T> of_packed(const P& packed) {
+    return {&packed,
+            [](const void* tree, const void* panels) {
+              return lora_product{*static_cast<const P*>(tree)}.find(panels) >= 0;
+            },
+            [](const void* tree, const ops::execution& on, const ops::adapted_product<T>& to,
+               const ops::output_block& block) {
+              const lora_product by{*static_cast<const P*>(tree)};
+              add(&by, on, to, block);
+            }};
+  }
+
+  static bool covers(const void* self, const void* panels) { return of(self).find(panels) >= 0; }
+  /// Number of the matrix with these panels, or -1.
+  index find(const void* panels) const {
+    const void* const* const end = std::end(p.base.panels);
+    const void* const* const at = std::lower_bound(std::begin(p.base.panels), end, panels);
+    return at != end && *at == panels ? at - std::begin(p.base.panels) : -1;
+  }
+  static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
+                  const ops::output_block& block) {
+    const lora_product& by = of(self);
+    const index map = by.find(to.panels);
+    const auto& b = by.p.maps[map].b;
+    const T scale = T(by.p.base.how.scale(Rank)) * to.alpha;
+    alignas(64) T some[std::size_t{most_rows * padded}];
+    for (index i = block.i0; i < block.i1; i += most_rows) {
+      const index rows = (std::min)(most_rows, block.i1 - i);
+      by.reduce(on, map, to, i, rows, some, padded);
+      ops::detail::block_product<T, T, simd::epilogue<T>>{
+          rows,
+          block.j1 - block.j0,
+          Rank,
+          {some, padded, 1},
+          {b.panels + block.j0 * Rank, ops::panel_width, ops::panel_width * Rank},
+          to.y + i * to.n + block.j0,
+          to.n,
+          {nullptr, scale, true},
+          round_up(block.j1, ops::panel_width) - block.j1}
+          .run(on.level);
+    }
+  }
+  static void backward(const void* self, const ops::execution& on,
+                       const ops::adapted_product<T>& of_y, const T* dy, T* dx) {
+    const lora_product& by = of(self);
+    const index map = by.find(of_y.panels), m = of_y.m, n = of_y.n;
+    const auto& w = by.p.maps[map];
+    auto& g = by.dp->maps[map];
+    const T scale = T(by.p.base.how.scale(Rank)) * of_y.alpha;
+    const auto [first, last] = on.threads.range(m);
+    by.reduce(on, map, of_y, first, last - first, by.inner + first * Rank, Rank);
+    ops::fill(on, m * Rank, T(0), by.d_inner);  // and waits
+    ops::matmul_dw(on, m, n, Rank, dy, by.inner, g.b, scale);
+    ops::matmul_dx(on, m, n, Rank, dy, w.b, by.d_inner, scale);
+    by.inputs_backward(on, map, of_y, g.a, dx);
+  }
+
+ private:
+  static const lora_product& of(const void* self) {
+    return *static_cast<const lora_product*>(self);
+  }
+  /// Multiplies inputs [first, first + count) of a row of a product with the mask of their dropout.
+  void drop(const ops::execution& on, index map, const ops::adapted_product<T>& to, index row,
+            index first, index count, T* x) const {
+    const index length = to.m % sequences == 0 ? to.m / sequences : 1;
+    on.with_kernels([&](auto kernels) {
+      ops::drop(kernels, key, row / length, static_cast<int>((index{1} << 23) + map),
+                row % length * to.k + first, count, x);
+    });
+  }
+  /// out[rows, Rank] = A x of rows [i, i + rows), for the calling thread alone.
+  void reduce(const ops::execution& on, index map, const ops::adapted_product<T>& to, index i,
+              index rows, T* out, index ld) const {
+    const T* const panels = p.maps[map].a.panels;
+    const index k = to.k;
+    const auto multiply = [&](index k0, index steps, const T* x, index row, index count, T* y) {
+      ops::detail::block_product<T, T, simd::epilogue<T>>{
+          count,
+          Rank,
+          steps,
+          {x, row, 1},
+          {panels + k0 * ops::panel_width, ops::panel_width, ops::panel_width * k},
+          y,
+          ld,
+          {nullptr, T(1), k0 > 0},
+          padded - Rank}
+          .run(on.level);
+    };
+    if (key.rate <= 0) return multiply(0, k, to.x + i * k, k, rows, out);
+    alignas(64) T kept[stretch];
+    for (index r = 0; r < rows; ++r)
+      for (index k0 = 0; k0 < k; k0 += stretch) {
+        const index count = (std::min)(stretch, k - k0);
+        std::copy_n(to.x + (i + r) * k + k0, count, kept);
+        drop(on, map, to, i + r, k0, count, kept);
+        multiply(k0, count, kept, stretch, 1, out + r * ld);
+      }
+  }
+  /// dA += d_inner^T x and dx += d_inner A, with the mask of the inputs. Split over inputs.
+  void inputs_backward(const ops::execution& on, index map, const ops::adapted_product<T>& of_y,
+                       T* da, T* dx) const {
+    constexpr index wide = ops::panel_width, some = 96;
+    const index m = of_y.m, k = of_y.k;
+    const T* const a = p.maps[map].a.rows;
+    on.threads.each((k + wide - 1) / wide, [&](index panel) {
+      alignas(64) T x[std::size_t{some * wide}];
+      const index j0 = panel * wide, columns = (std::min)(wide, k - j0);
+      for (index i0 = 0; i0 < m; i0 += some) {
+        const index rows = (std::min)(some, m - i0);
+        const auto drop_all = [&] {
+          for (index i = 0; i < rows && key.rate > 0; ++i)
+            drop(on, map, of_y, i0 + i, j0, columns, x + i * wide);
+        };
+        for (index i = 0; i < rows; ++i)
+          std::copy_n(of_y.x + (i0 + i) * k + j0, columns, x + i * wide);
+        drop_all();
+        ops::detail::block_product<T, T, simd::epilogue<T>>{
+            Rank,          columns, rows, {d_inner + i0 * Rank, 1, Rank},
+            {x, wide, 0},  da + j0, k,    {nullptr, T(1), true},
+            wide - columns}
+            .run(on.level);
+        ops::detail::block_product<T, T, simd::epilogue<T>>{rows,
+                                                            columns,
+                                                            Rank,
+                                                            {d_inner + i0 * Rank, Rank, 1},
+                                                            {a + j0, k, 0},
+                                                            x,
+                                                            wide,
+                                                            {nullptr, T(1), false},
+                                                            0}
+            .run(on.level);
+        drop_all();
+        for (index i = 0; i < rows; ++i)
+          for (index j = 0; j < columns; ++j) dx[(i0 + i) * k + j0 + j] += x[i * wide + j];
+      }
+    });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// PEFT's adapter_config.json: read, with a refusal of what linnet does not compute, and written.
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <linnet/adapt/lora_product.hpp>
+#include <linnet/file/json.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Longest adapter_config.json that is read, in bytes.
+inline constexpr std::size_t longest_peft_config = 1024 * 1024;
+
+/// Fields of the outermost object as JSON texts. Of arrays and objects only whether they are empty
+/// is kept, as "[]" or "[...]".
+struct peft_reader {
+  struct field {
+    std::string key, value;
+    double number = 0;
+    bool is_number = false;
+  };
+  explicit peft_reader(const std::string& file) : where(file) {}
+
+  std::string where;
+  std::vector<field> fields{};
+  error failure{};
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("content", "a JSON object", "an array");
+    if (depth == 32) return fail("content", "at most 32 levels", "more");
+    if (depth == 1) fields.push_back({name, array ? "[]" : "{}"});
+    if (depth > 1) fill();
+    ++depth;
+    return true;
+  }
+  bool close() {
+    --depth;
+    return true;
+  }
+  bool key(std::string_view text) {
+    if (depth == 1) {
+      name = printable(text);
+      if (find(name)) return fail(name, "each field once", "this one twice");
+    } else {
+      fill();
+    }
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("content", "a JSON object", value.text());
+    if (depth == 1)
+      fields.push_back(
+          {name, value.text(), value.number, value.kind == json_scalar::kinds::number});
+    else
+      fill();
+    return true;
+  }
+  const field* find(std::string_view key) const {
+    const auto at = std::ranges::find(fields, key, &field::key);
+    return at == fields.end() ? nullptr : &*at;
+  }
+
+ private:
+  int depth = 0;
+  std::string name{};
+
+  /// The array or object at hand is not empty.
+  void fill() {
+    std::string& value = fields.back().value;
+    if (value.size() == 2) value.insert(1, "...");
+  }
+  bool fail(std::string what, std::string expected, std::string got) {
+    failure = {errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+    return false;
+  }
+};
+
+/// A field of adapter_config.json beside its numbers: the values under which an adapter computes
+/// what linnet computes. Without any, it may be anything.
+struct peft_rule {
+  std::string_view key;
+  std::vector<std::string_view> values{};
+};
+
+/// The options of a configuration of an adapter of rank `rank`.
+inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
+                                              const std::string& where, index rank) {
+  peft_reader config(where);
+  if (auto read = read_json(text, longest_peft_config, where, "content", config); !read)
+    return read.error();
+  const std::vector<peft_rule> rules = {
+      {"peft_type", {"\"LORA\""}},
+      {"bias", {"\"none\""}},
+      {"init_lora_weights", {"true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "null"}},
+      {"task_type"},
+      {"base_model_name_or_path"},
+      {"inference_mode"},
+      {"target_modules"},
+      {"exclude_modules"},
+      {"layers_to_transform"},
+      {"layers_pattern"},
+      {"revision"},
+      {"auto_mapping"},
+      {"peft_version"},
+      {"megatron_core"},
+      {"runtime_config"},
+      {"qalora_group_size"},
+      {"lora_ga_config"},
+      {"r"},
+      {"lora_alpha"},
+      {"lora_dropout"},
+      {"use_rslora", {"true", "false"}},
+  };
+  const std::vector<std::string_view> usual = {"null", "false", "[]", "{}"};
+  const auto refuse = [&](errc code, std::string_view key, std::string_view expected,
+                          const std::string& got) {
+    return failure(code, where, key, expected, got);
+  };
+  for (const peft_reader::field& one : config.fields) {
+    const auto rule = std::ranges::find(rules, one.key, &peft_rule::key);
+    const auto& values = rule == rules.end() ? usual : rule->values;
+    if (!values.empty() && std::ranges::find(values, one.value) == values.end()) {
+      std::string expected;
+      for (const std::string_view value : values)
+        expected += (expected.empty() ? "" : ", ") + std::string(value);
+      return refuse(errc::unsupported, one.key,
+                    expected + ": another value changes what the adapter computes", one.value);
+    }
+  }
+  lora_options how;
+  for (const auto& [key, to] :
+       {std::pair("lora_alpha", &how.alpha), std::pair("lora_dropout", &how.dropout)})
+    if (const auto* const field = config.find(key)) {
+      if (!field->is_number) return refuse(errc::malformed, key, "a number", field->value);
+      *to = field->number;
+    }
+  if (const auto* const field = config.find("use_rslora")) how.rslora = field->value == "true";
+  if (!config.find("peft_type")) return refuse(errc::missing, "peft_type", "\"LORA\"", "nothing");
+  const auto* const r = config.find("r");
+  if (const double said = r && r->is_number ? r->number : 8; said != static_cast<double>(rank))
+    return refuse(errc::mismatch, "r", std::to_string(rank) + " (the adapter's type)",
+                  number_text(said));
+  if (auto fit = acceptable(where.c_str(), "lora_options", how); !fit) return fit.error();
+  return how;
+}
+
+/// The configuration of an adapter.
+inline std::string make_peft_config(index rank, const lora_options& how,
+                                    const std::string& base_name,
+                                    const std::vector<std::string>& targets, const char* task) {
+  std::string names;
+  for (const std::string& one : targets) names += (names.empty() ? "" : ", ") + json_quoted(one);
+  const auto truth = [](bool x) { return x ? "true" : "false"; };
+  return std::string("{\n") +
+         "  \"base_model_name_or_path\": " + (base_name.empty() ? "null" : json_quoted(base_name)) +
+         ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n"
+         "  \"init_lora_weights\": true,\n  \"lora_alpha\": " +
+         number_text(how.alpha) + ",\n  \"lora_dropout\": " + number_text(how.dropout) +
+         ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": " +
+         std::to_string(rank) + ",\n  \"target_modules\": [" + names + "],\n  \"task_type\": \"" +
+         task + "\",\n  \"use_dora\": false,\n  \"use_rslora\": " + truth(how.rslora) + "\n}\n";
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

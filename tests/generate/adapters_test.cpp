@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+// Sessions whose sequences have adapters of their own: each as if it were alone, and as the model
+// that base and adapter are together.
+
+#include "support/data.hpp"
+#include "support/models.hpp"
+
+namespace test::adapters_test {
+
+namespace {
+
+/// A base with two adapters of unlike ranks and matrices.
+template <class M, class S, class Second = ln::target_modules<"q", "o">>
+struct shared_base {
+  using Q = typename M::template with_storage<S>;
+  using first_type = ln::adapted<Q, ln::lora<2>>;
+  using second_type = ln::adapted<Q, ln::lora<5, Second>>;
+  ln::weights<M> numbers;
+  ln::packed<Q> base;
+  ln::weights<first_type> first_weights;
+  ln::weights<second_type> second_weights;
+  ln::packed<first_type> first;
+  ln::packed<second_type> second;
+
+  shared_base() {
+    randomize(numbers);
+    if constexpr (std::is_same_v<S, ln::storage::f32>) {
+      base = ln::pack(numbers);
+    } else {
+      const auto q = ln::quantize<S>(numbers);
+      numbers = decoded<M>(q);
+      base = ln::pack(q);
+    }
+    auto a = ln::adapt<ln::lora<2>>(base, {.alpha = 3});
+    auto b = ln::adapt<typename second_type::method>(base, {.alpha = 4, .rslora = true});
+    BOOST_REQUIRE(static_cast<bool>(a) && static_cast<bool>(b));
+    randomize(*a, 2);
+    randomize(*b, 3);
+    first = ln::pack(*a);
+    second = ln::pack(*b);
+    first_weights = std::move(*a);
+    second_weights = std::move(*b);
+  }
+  /// Gives sequence `b` adapter `id`; 0 is none.
+  bool choose(ln::session<Q>& s, index b, int id) const {
+    return id == 0   ? s.clear_adapter(b)
+           : id == 1 ? s.set_adapter(b, first)
+                     : s.set_adapter(b, second);
+  }
+  /// The model that the base and adapter `id` are together.
+  ln::packed<M> merged(int id) const {
+    auto w = numbers.clone();
+    if (id == 1) LINNET_REQUIRE_OK(ln::merge(w, first_weights));
+    if (id == 2) LINNET_REQUIRE_OK(ln::merge(w, second_weights));
+    return ln::pack(w);
+  }
+};
+
+constexpr index length = 5, steps = 4;
+
+/// The source or prompt of sequence `b`, and what follows.
+std::vector<token> text(index b, index vocabulary) {
+  return tokens(length + steps, vocabulary, std::uint64_t(b) + 7);
+}
+
+/// Feeds sequences together, those of `which`, with their adapters; all logits of each.
+template <class M, class Put>
+std::vector<std::vector<float>> feed(ln::session<M>& s, std::span<const index> which, Put&& put) {
+  const auto batch = static_cast<index>(which.size());
+  std::vector<std::vector<float>> all(which.size());
+  for (index i = 0; i < batch; ++i) BOOST_REQUIRE(put(i, which[at(i)]));
+  std::vector<token> prompt, next;
+  for (const index b : which) {
+    const auto whole = text(b, M::vocabulary);
+    prompt.insert(prompt.end(), whole.begin(), whole.begin() + length);
+  }
+  const auto take = [&](std::span<const float> logits) {
+    BOOST_REQUIRE_MESSAGE(!logits.empty(), s.last_refusal());
+    for (index i = 0; i < batch; ++i) {
+      const auto row = logits.subspan(at(i * M::vocabulary), at(M::vocabulary));
+      all[at(i)].insert(all[at(i)].end(), row.begin(), row.end());
+    }
+  };
+  if constexpr (M::encodes) {
+    const std::vector<index> lengths(which.size(), length);
+    BOOST_REQUIRE(s.encode(prompt, batch, lengths));
+  } else {
+    take(s.feed(prompt, batch, {}));
+  }
+  for (index t = 0; t < steps; ++t) {
+    next.clear();
+    for (const index b : which) next.push_back(text(b, M::vocabulary)[at(length + t)]);
+    take(s.feed(next, batch, {}));
+  }
+  return all;
+}
+
+template <class M, class S, class Second = ln::target_modules<"q", "o">>
+void check(double bound) {
+  const shared_base<M, S, Second> b;
+  using Q = typename shared_base<M, S, Second>::Q;
+  constexpr int ids[] = {1, 2, 0, 1};
+  const ln::limits l{.batch = 4,
+                     .source = length,
+                     .target = length + steps,
+                     .threads = 3,
+                     .min_flops_per_thread = 0};
+  auto many = ln::session<Q>::open(b.base, l);
+  BOOST_REQUIRE(static_cast<bool>(many));
+  const index everyone[] = {0, 1, 2, 3};
+  const auto together = feed<Q>(
+      *many, everyone, [&](index i, index which) { return b.choose(*many, i, ids[which]); });
+  for (index i = 0; i < 4; ++i) {
+    // Codes multiply one row in another order than several: the same bits in a batch of four.
+    auto alike = ln::session<Q>::open(b.base, l);
+    const auto same = feed<Q>(
+        *alike, everyone, [&](index at_row, index) { return b.choose(*alike, at_row, ids[i]); });
+    BOOST_TEST(same_bits(together[at(i)], same[at(i)]), "sequence " << i);
+    auto one = ln::session<Q>::open(b.base, l);
+    const index only[] = {i};
+    const auto alone =
+        feed<Q>(*one, only, [&](index, index which) { return b.choose(*one, 0, ids[which]); });
+    if (S::per_word == 1) BOOST_TEST(same_bits(together[at(i)], alone[0]), "sequence " << i);
+    const auto merged = b.merged(ids[i]);
+    auto whole = ln::session<M>::open(merged, l);
+    const auto expected = feed<M>(*whole, only, [](index, index) { return true; });
+    double largest = 0, worst = 0;
+    for (std::size_t j = 0; j < expected[0].size(); ++j) {
+      largest = (std::max)(largest, std::abs(double{expected[0][j]}));
+      worst = (std::max)(worst, std::abs(double{expected[0][j]} - double{alone[0][j]}));
+    }
+    BOOST_TEST(worst <= bound * largest, worst << " of " << largest << ", sequence " << i);
+  }
+  BOOST_TEST(!same_bits(together[0], together[1]));
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(adapters)
+
+BOOST_AUTO_TEST_CASE(decoder_in_codes) {
+  check<ln::decoder<tiny_decoder_shape>, ln::storage::int4<8>>(1e-5);
+}
+BOOST_AUTO_TEST_CASE(encoder_decoder) { check<ln::t5<tiny_t5_shape>, ln::storage::f32>(1e-5); }
+BOOST_AUTO_TEST_CASE(recurrence) {
+  check<ln::rwkv4<tiny_decoder_shape>, ln::storage::int8, ln::target_modules<"key", "value">>(1e-5);
+}
+
+// A fork goes on with its adapter, whatever the other sequence had read with another one.
+BOOST_AUTO_TEST_CASE(forks_and_refusals) {
+  using M = ln::decoder<tiny_decoder_shape>;
+  const shared_base<M, ln::storage::f32> b;
+  auto s = ln::session<M>::open(b.base, {.batch = 3, .target = 16});
+  BOOST_REQUIRE(s && s->set_adapter(0, b.first) && s->set_adapter(1, b.second));
+  const auto words = text(0, M::vocabulary);
+  std::vector<token> twice(words.begin(), words.begin() + 4);
+  twice.insert(twice.end(), words.begin(), words.begin() + 4);
+  BOOST_REQUIRE(!s->feed(twice, 2, {}).empty());
+  BOOST_REQUIRE(s->fork(0, 1));
+  const token more[] = {words[5], words[5]};
+  const auto logits = s->feed(more, 2, {});
+  BOOST_REQUIRE(!logits.empty());
+  BOOST_TEST(same_bits(logits.first(at(M::vocabulary)), logits.subspan(at(M::vocabulary))));
+
+  BOOST_TEST(!s->set_adapter(0, b.second));
+  BOOST_TEST(s->last_refusal() == to_string(ln::refusal::adapter_late));
+  BOOST_TEST(!s->clear_adapter(3));
+  BOOST_TEST(s->last_refusal() == to_string(ln::refusal::no_sequence));
+  s->reset();
+  BOOST_TEST(s->clear_adapter(0));
+  const shared_base<M, ln::storage::f32> other;
+  BOOST_TEST(!s->set_adapter(0, other.first));
+  BOOST_TEST(s->last_refusal() == to_string(ln::refusal::other_base));
+  ln::packed<shared_base<M, ln::storage::f32>::first_type> nobody;
+  BOOST_TEST(!s->set_adapter(0, nobody));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::adapters_test

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+// Adapters in PEFT's directories: one that PEFT saved computes and learns as it does there, what is
+// saved is loaded again, and what would compute something else is refused.
+
+#include <filesystem>
+
+#include "support/golden.hpp"
+
+namespace test::peft_test {
+
+namespace {
+
+template <class M>
+using adapted_of =
+    ln::adapted<M, ln::lora<3, ln::target_modules<"attention.q", "attention.v", "ffn.down">>>;
+
+/// The fixture's base, and the adapter that PEFT saved.
+template <class M>
+struct loaded {
+  using A = adapted_of<M>;
+  golden_case<M> c{"llama_gqa_untied"};
+  ln::packed<M, double> base = ln::pack(c.template weights<double>());
+  ln::weights<A, double> adapter;
+
+  loaded() {
+    auto made = ln::adapt<typename A::method>(base);
+    LINNET_REQUIRE_OK(made);
+    adapter = std::move(*made);
+    LINNET_REQUIRE_OK(ln::load_peft(adapter, golden("peft_llama")));
+  }
+};
+
+/// Logits, loss, gradients and steps of an adapter, as PyTorch and PEFT have them.
+template <class M>
+void check_golden_adapter() {
+  loaded<M> l;
+  using A = typename loaded<M>::A;
+  BOOST_TEST(l.adapter.tree().base.how.alpha == 5);
+  BOOST_TEST(l.adapter.tree().base.how.rslora);
+  BOOST_TEST(l.adapter.tree().base.how.dropout == 0.1);
+  l.adapter.tree().base.how.dropout = 0;
+  auto expected = ln::read_safetensors(golden("peft_llama/expected.safetensors"));
+  LINNET_REQUIRE_OK(expected);
+  const auto numbers = [&](const std::string& name) {
+    auto values = expected->values<double>(name);
+    LINNET_REQUIRE_OK(values);
+    return *values;
+  };
+  auto train = ln::trainer<A, ln::adamw, double>::open(
+      l.adapter, l.c.limits(), {ln::schedule::constant(1e-2), 0.9, 0.95, 1e-8, 0.1});
+  LINNET_REQUIRE_OK(train);
+  std::vector<double> logits(at(l.c.batch * l.c.target_length * M::vocabulary));
+  (void)train->evaluate(l.c.view(), logits);
+  const auto want = numbers("logits");
+  double worst = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const index row = static_cast<index>(i) / M::vocabulary;
+    if (row % l.c.target_length < l.c.lengths[at(row / l.c.target_length)])
+      worst = (std::max)(worst, std::abs(want[i] - logits[i]));
+  }
+  BOOST_TEST(worst <= 1e-11);
+  const ln::loss_sum sum = train->accumulate(l.c.view());
+  BOOST_TEST(std::abs(sum.mean() - numbers("loss")[0]) <= 1e-12);
+  // The file's gradients as weights of the adapter, under the names that PEFT gives them.
+  ln::weights<A, double> slopes;
+  auto parts = ln::detail::peft_parts(slopes);
+  LINNET_REQUIRE_OK(ln::detail::load_parts(*expected, parts, "grad.", ln::nonfinite::refuse,
+                                           [](std::string_view) { return false; }));
+  double size = 0, error = 0;
+  A::visit(
+      [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& a, const auto& b) {
+        for (index i = 0; i < info.size(); ++i) {
+          const double got = a[i] / static_cast<double>(sum.tokens);
+          error = (std::max)(error, std::abs(got - b.data[i]));
+          size = (std::max)(size, std::abs(got));
+        }
+      },
+      ln::parameter_path{}, train->gradient().tree(), slopes.tree());
+  BOOST_TEST(size > 0);
+  BOOST_TEST(error <= 1e-9 * size, error << " of " << size);
+  train->update();
+  const auto losses = numbers("adamw_losses");
+  for (std::size_t i = 1; i < losses.size(); ++i) {
+    const double loss =
+        i + 1 < losses.size() ? train->step(l.c.view()) : train->evaluate(l.c.view()).mean();
+    BOOST_TEST(std::abs(loss - losses[i]) <= 1e-7, "step " << i << ": " << loss - losses[i]);
+  }
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(peft)
+
+BOOST_AUTO_TEST_CASE(of_peft) { check_golden_adapter<llama_gqa>(); }
+BOOST_AUTO_TEST_CASE(of_peft_with_interleaved_pairs) {
+  check_golden_adapter<llama_gqa_interleaved>();
+}
+
+// What is saved is loaded again, with its options, and is byte for byte the same when saved anew.
+BOOST_AUTO_TEST_CASE(saved_and_loaded) {
+  const scratch_folder folder;
+  loaded<llama_gqa> l;
+  using A = loaded<llama_gqa>::A;
+  LINNET_REQUIRE_OK(ln::save_peft(l.adapter, folder.path(), "some/base"));
+  auto other = ln::adapt<A::method>(l.base);
+  LINNET_REQUIRE_OK(other);
+  LINNET_REQUIRE_OK(ln::load_peft(*other, folder.path()));
+  BOOST_TEST(same_bytes(*other, l.adapter));
+  BOOST_TEST(other->tree().base.how.alpha == 5);
+  BOOST_TEST(other->tree().base.how.rslora);
+  const std::string config = contents(folder.path() + "/adapter_config.json");
+  for (const char* text :
+       {"\"r\": 3", "\"target_modules\": [\"q_proj\", \"v_proj\", \"down_proj\"]",
+        "\"base_model_name_or_path\": \"some/base\""})
+    BOOST_TEST(config.find(text) != config.npos, text);
+  const auto theirs = ln::read_safetensors(golden("peft_llama/adapter_model.safetensors"));
+  const auto ours = ln::read_safetensors(folder.path() + "/adapter_model.safetensors");
+  BOOST_REQUIRE(theirs && ours && theirs->tensors().size() == ours->tensors().size());
+  for (std::size_t i = 0; i < ours->tensors().size(); ++i)
+    BOOST_TEST(ours->tensors()[i].name == theirs->tensors()[i].name);
+
+  // Matrices whose last name others have, too, are named whole.
+  const auto whole =
+      ln::detail::peft_targets<ln::adapted<t5_1_0, ln::lora<1, ln::target_modules<"cross.q">>>>();
+  BOOST_TEST(whole[0] == "decoder.block.0.layer.1.EncDecAttention.q");
+
+  // Another base is noticed, and may be meant.
+  auto w = l.c.weights<double>();
+  w.tree().norm.weight[0] += 1;
+  const auto changed = ln::pack(w);
+  auto elsewhere = ln::adapt<A::method>(changed);
+  LINNET_REQUIRE_OK(elsewhere);
+  const auto refused = ln::load_peft(*elsewhere, folder.path());
+  BOOST_REQUIRE(!refused);
+  BOOST_TEST((refused.error().code == ln::errc::mismatch));
+  BOOST_TEST(refused.error().what == "linnet.base");
+  LINNET_REQUIRE_OK(ln::load_peft(*elsewhere, folder.path(), ln::peft_base::any));
+  ln::weights<A, double> nobodys;
+  BOOST_TEST(!ln::load_peft(nobodys, folder.path()));
+}
+
+// Options that change the mathematics are refused by their names.
+BOOST_AUTO_TEST_CASE(refusals) {
+  const scratch_folder folder;
+  loaded<llama_gqa> l;
+  LINNET_REQUIRE_OK(ln::save_peft(l.adapter, folder.path()));
+  const std::string path = folder.path() + "/adapter_config.json", good = contents(path);
+  const auto complaint = [&](std::string_view from, std::string_view to) {
+    LINNET_REQUIRE_OK(ln::write_file(path, bytes(replaced(good, from, to))));
+    return message(ln::load_peft(l.adapter, folder.path()));
+  };
+  const auto refuses = [&](std::string_view from, std::string_view to, std::string_view field) {
+    const std::string said = complaint(from, to);
+    BOOST_TEST(said.find(": " + std::string(field) + ": expected ") != said.npos, said);
+  };
+  refuses("\"use_dora\": false", "\"use_dora\": true", "use_dora");
+  refuses("\"bias\": \"none\"", "\"bias\": \"lora_only\"", "bias");
+  refuses("\"modules_to_save\": null", "\"modules_to_save\": [\"lm_head\"]", "modules_to_save");
+  refuses("\"fan_in_fan_out\": false", "\"fan_in_fan_out\": true", "fan_in_fan_out");
+  refuses("\"use_dora\": false", "\"alpha_pattern\": {\"q_proj\": 4}", "alpha_pattern");
+  refuses("\"use_dora\": false", "\"lora_bias\": true", "lora_bias");
+  refuses("\"use_dora\": false", "\"layer_replication\": [[0, 4]]", "layer_replication");
+  refuses("\"use_dora\": false", "\"what_is_this\": 3", "what_is_this");
+  refuses("\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa\"", "init_lora_weights");
+  refuses("\"peft_type\": \"LORA\"", "\"peft_type\": \"LOHA\"", "peft_type");
+  refuses("\"peft_type\": \"LORA\",", "", "peft_type");
+  refuses("\"r\": 3", "\"r\": 4", "r");
+  refuses("\"lora_alpha\": 5", "\"lora_alpha\": \"5\"", "lora_alpha");
+  refuses("\"lora_alpha\": 5", "\"lora_alpha\": -5", "lora_options.alpha");
+  refuses("\"use_dora\": false", "\"use_rslora\": true", "use_rslora");  // twice
+  // Empty or false it says nothing.
+  BOOST_TEST(complaint("\"use_dora\": false", "\"alpha_pattern\": {}, \"lora_bias\": false") ==
+             "success");
+  // Tensors of an adapter of other matrices.
+  using few = ln::adapted<llama_gqa, ln::lora<3, ln::target_modules<"attention.q">>>;
+  auto smaller = ln::adapt<few::method>(l.base);
+  LINNET_REQUIRE_OK(smaller);
+  const auto more = ln::load_peft(*smaller, folder.path());
+  BOOST_REQUIRE(!more);
+  BOOST_TEST((more.error().code == ln::errc::mismatch));
+  auto larger = ln::adapt<ln::lora<3>>(l.base);
+  LINNET_REQUIRE_OK(larger);
+  const auto lacking = ln::load_peft(*larger, folder.path());
+  BOOST_REQUIRE(!lacking);
+  BOOST_TEST((lacking.error().code == ln::errc::missing));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::peft_test
