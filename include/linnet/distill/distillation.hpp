@@ -48,6 +48,8 @@ template <class Student, class... Teachers>
 class distillation {
   static constexpr index count = sizeof...(Teachers);
   static_assert(count >= 1 && count <= 4, "linnet::distillation: one to four teachers");
+  /// Weights of rows by distillation_options::alpha.
+  struct by_alpha {};
   template <class Name>
   using form = typename detail::packed_form<Name>::type;
   template <class Name>
@@ -102,9 +104,11 @@ class distillation {
                   "linnet::distillation: these teach a student with another vocabulary");
     return l.threads <= limits_.threads && (model_of<Teachers>::accepts(b, limits_) && ...);
   }
-  /// Runs the teachers and returns the loss criterion.
-  auto token_loss(const ops::execution& on, const batch& b) const {
-    criterion made{this, {}};
+  /// Runs the teachers and returns the loss criterion. `weights(row, cross_entropy)`, if given,
+  /// returns the ops::row_weights of a row in place of those of alpha.
+  template <class Weights = by_alpha>
+  auto token_loss(const ops::execution& on, const batch& b, const Weights& weights = {}) const {
+    criterion<Weights> made{this, weights, {}};
     if (how_.alpha == 1) return made;
     made.calls.emplace(
         std::apply([&](const auto&... each) { return heads{each.read(on, b)...}; }, all_));
@@ -149,8 +153,10 @@ class distillation {
   };
   using heads = std::tuple<typename one<Teachers>::head...>;
 
+  template <class Weights>
   struct criterion {
     const distillation* from;
+    Weights weights;
     std::optional<heads> calls;  ///< none where alpha is 1
     index rows_of_sequence = 1;
 
@@ -169,6 +175,10 @@ class distillation {
           for (index j = 0; j < vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
         });
         return share;
+      }
+      ops::row_weights weights(index i, double cross_entropy) const
+          requires(!std::is_same_v<Weights, by_alpha>) {
+        return all->weights(first + i, cross_entropy);
       }
     };
 

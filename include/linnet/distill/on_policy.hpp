@@ -66,8 +66,8 @@ class rollout {
   }
 
   /// Writes behind the prompts of `b`, which the model accepts. `feed(tokens, sequences)` feeds
-  /// [sequences, length] tokens. `choose(sequence, row)` returns what follows a row; `no_token`
-  /// ends the whole. Whether both always answered.
+  /// [sequences, length] tokens. `choose(sequence, row)` returns what follows a row; `ignored` ends
+  /// the sequence before it, `no_token` the whole. Whether both always answered.
   template <class Feed, class Choose>
   bool write(const batch& b, index prompt, token end, Feed&& feed, Choose&& choose) {
     const index length = length_of(b), count = b.batch;
@@ -95,8 +95,8 @@ class rollout {
         const token next = choose(s, i);
         if (next == no_token) return false;
         labels_[row] = next;
-        if (i + 1 < length) tokens_[row + 1] = next;
-        if (next == end || i + 1 == length) {
+        if (i + 1 < length && next != ignored) tokens_[row + 1] = next;
+        if (next == end || next == ignored || i + 1 == length) {
           begins_[s] = length;
           --open_;
         }
@@ -106,7 +106,7 @@ class rollout {
       if (!feed({fed_, static_cast<std::size_t>(count)}, count)) return false;
     }
   }
-  /// What write() made of a batch.
+  /// A batch with the texts of write().
   batch written(const batch& b) const {
     batch made = b;
     made.labels = labels_;
@@ -173,7 +173,7 @@ struct rollout_reader {
 /// some steps (Agarwal et al. 2024, algorithm 1). What follows the prompts of a batch is drawn from
 /// the model. The loss is that of any objective, such as distillation by divergence::jsd; no
 /// gradient goes through the draws. The texts are a function of seed, step, weights and prompts
-/// alone, for any number of threads, so a run that is resumed goes on with the same bits. Opened on
+/// alone, for any number of threads. So a run that is resumed goes on with the same bits. Opened on
 /// the teacher's weights, it gives the texts of sequence-level distillation.
 template <class M, class T = float>
 class on_policy {
