@@ -27,6 +27,39 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
+/// A teacher of packed weights, in memory for its hidden states.
+template <class Form>
+struct teacher_model {
+  using M = typename Form::model;
+  using T = typename Form::scalar;
+  using S = typename Form::storage;
+  using batch = typename M::batch;
+  using head = decltype(M::template read<T, S>(
+      std::declval<const Form&>().tree(), std::declval<const batch&>(),
+      std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
+  const Form* weights;
+  detail::placed_workspace<M, T> work{};
+
+  static constexpr index bytes(const limits& l) {
+    return plan_for<M, T, S>(l, purpose::scoring).total();
+  }
+  /// Takes bytes() of memory.
+  void place(const limits& l, std::byte*& at) {
+    work = place_workspace<M, T, S>(l, purpose::scoring, at);
+    at += bytes(l);
+  }
+  ops::execution on(const ops::execution& caller) const {
+    ops::execution mine{caller.threads, caller.level, work.converted};
+    mine.attention = caller.attention;
+    return mine;
+  }
+  /// Computes the hidden states of a batch; returns the head that reads them.
+  head read(const ops::execution& caller, const batch& b) const {
+    typename M::template workspace<T> w = work.work;
+    return M::template read<T, S>(weights->tree(), b, w, on(caller));
+  }
+};
+
 /// Checks the settings of distillation from so many teachers; the error names the first that makes
 /// no sense.
 inline result<void> acceptable(const char* where, const distillation_options& how, index teachers) {
@@ -69,7 +102,7 @@ class distillation {
   static constexpr index footprint(const limits& l) {
     return detail::bounded_bytes(l, [](const limits& some) {
       index sum = scratch_bytes(some);
-      ((sum = add_sizes(sum, workspace_bytes<Teachers>(some))), ...);
+      ((sum = add_sizes(sum, one<Teachers>::bytes(some))), ...);
       return sum;
     });
   }
@@ -127,30 +160,7 @@ class distillation {
 
  private:
   template <class Name>
-  struct one {
-    using M = model_of<Name>;
-    using T = typename form<Name>::scalar;
-    using S = typename form<Name>::storage;
-    using head = decltype(M::template read<T, S>(
-        std::declval<const form<Name>&>().tree(), std::declval<const typename M::batch&>(),
-        std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
-    const form<Name>* weights;
-    detail::placed_workspace<M, T> work{};
-
-    void place(const limits& l, std::byte*& at) {
-      work = detail::place_workspace<M, T, S>(l, purpose::scoring, at);
-      at += workspace_bytes<Name>(l);
-    }
-    ops::execution on(const ops::execution& caller) const {
-      ops::execution mine{caller.threads, caller.level, work.converted};
-      mine.attention = caller.attention;
-      return mine;
-    }
-    head read(const ops::execution& caller, const batch& b) const {
-      typename M::template workspace<T> w = work.work;
-      return M::template read<T, S>(weights->tree(), b, w, on(caller));
-    }
-  };
+  using one = detail::teacher_model<form<Name>>;
   using heads = std::tuple<typename one<Teachers>::head...>;
 
   template <class Weights>
@@ -246,12 +256,6 @@ class distillation {
     }
   }
 
-  template <class Name>
-  static constexpr index workspace_bytes(const limits& l) {
-    return detail::plan_for<model_of<Name>, typename form<Name>::scalar,
-                            typename form<Name>::storage>(l, purpose::scoring)
-        .total();
-  }
   static constexpr index share_bytes(const limits& l) {
     return round_up(l.batch * count * static_cast<index>(sizeof(double)), alignment);
   }

@@ -288,9 +288,9 @@ class minillm {
       const row& r = from->at_.rows[i];
       const double epsilon = from->how_.clip, a = r.advantage;
       const double ratio = r.weight * std::exp(-cross_entropy - r.log_q);
-      const double near = (std::clamp)(ratio, 1 - epsilon, 1 + epsilon);
-      const bool clipped = epsilon > 0 && near * a < ratio * a;
-      return {-a * (clipped ? near : ratio), clipped ? 0 : a * ratio,
+      const double bounded = (std::clamp)(ratio, 1 - epsilon, 1 + epsilon);
+      const bool clipped = epsilon > 0 && bounded * a < ratio * a;
+      return {-a * (clipped ? bounded : ratio), clipped ? 0 : a * ratio,
               from->how_.single_step * r.before};
     }
   };
