@@ -274,6 +274,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
   });
   check<ln::uld_options>("uld_options", "uld_options", {},
                          [&](const auto& o) { return complaint_of(ln::uld<M, M>::open(p, l, o)); });
+  check<ln::relation_options>("relation_options", "relation_options", {}, [&](const auto& o) {
+    return complaint_of(ln::relation_distillation<M, M>::open(p, l, o));
+  });
   check<ln::attention_distillation_options>(
       "attention_distillation_options", "attention_distillation_options", {}, [&](const auto& o) {
         return complaint_of(ln::attention_distillation<M, M>::open(p, l, {}, o));
