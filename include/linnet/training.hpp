@@ -14,6 +14,10 @@
 #include <linnet/distill/attention_distillation.hpp>
 #include <linnet/distill/distillation.hpp>
 #include <linnet/distill/generated_texts.hpp>
+#include <linnet/distill/minillm.hpp>
+#include <linnet/distill/on_policy.hpp>
+#include <linnet/distill/relation_distillation.hpp>
+#include <linnet/distill/uld.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/file/corpus.hpp>
 #include <linnet/inference.hpp>

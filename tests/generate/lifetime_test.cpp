@@ -42,6 +42,7 @@ static_assert(says_keeps<ln::evaluator<decoder>, decoder_weights, ln::limits>);
 static_assert(says_keeps<ln::evaluator_scorer<decoder>, decoder_weights, ln::limits>);
 static_assert(says_keeps<ln::classifier<t5>, ln::packed<t5>, labels, ln::limits>);
 static_assert(keeps<ln::distillation<decoder, decoder>, decoder_weights, ln::limits>);
+static_assert(keeps<ln::on_policy<decoder>, decoder_weights, ln::limits>);
 using two = ln::distillation<decoder, decoder, decoder>;
 static_assert(opens<two, decoder_weights&, decoder_weights&, ln::limits>);
 static_assert(!opens<two, decoder_weights&, decoder_weights, ln::limits>);

@@ -266,6 +266,17 @@ BOOST_AUTO_TEST_CASE(the_document) {
       "distillation_options", "distillation_options", {},
       [&](const auto& o) { return complaint_of(ln::distillation<M, M>::open(p, l, o)); });
 
+  check<ln::on_policy_options>("on_policy_options", "on_policy_options", {}, [&](const auto& o) {
+    return complaint_of(ln::on_policy<M>::open(p, l, o));
+  });
+  check<ln::minillm_options>("minillm_options", "minillm_options", {}, [&](const auto& o) {
+    return complaint_of(ln::minillm<M, M>::open(p, p, l, o));
+  });
+  check<ln::uld_options>("uld_options", "uld_options", {},
+                         [&](const auto& o) { return complaint_of(ln::uld<M, M>::open(p, l, o)); });
+  check<ln::relation_options>("relation_options", "relation_options", {}, [&](const auto& o) {
+    return complaint_of(ln::relation_distillation<M, M>::open(p, l, o));
+  });
   check<ln::attention_distillation_options>(
       "attention_distillation_options", "attention_distillation_options", {}, [&](const auto& o) {
         return complaint_of(ln::attention_distillation<M, M>::open(p, l, {}, o));

@@ -23,6 +23,32 @@ double cross(const row& p, const row& q) {
   return sum;
 }
 
+/// D(p, q) by its definition.
+double divergence_of(const ln::distillation_options& how, const row& p, const row& q) {
+  const auto kl = [](const row& a, const row& b) { return cross(a, b) - cross(a, a); };
+  const double beta = how.beta;
+  row m(p.size());
+  for (std::size_t j = 0; j < p.size(); ++j) m[j] = beta * p[j] + (1 - beta) * q[j];
+  double variation = 0;
+  for (std::size_t j = 0; j < p.size(); ++j) variation += std::abs(p[j] - q[j]) / 2;
+  switch (how.divergence) {
+    case ln::divergence::cross_entropy:
+      return cross(p, q);
+    case ln::divergence::kl:
+      return kl(p, q);
+    case ln::divergence::reverse_kl:
+      return kl(q, p);
+    case ln::divergence::total_variation:
+      return variation;
+    case ln::divergence::jsd:
+      break;
+  }
+  return beta == 0 ? kl(p, q) : beta == 1 ? kl(q, p) : beta * kl(p, m) + (1 - beta) * kl(q, m);
+}
+constexpr ln::divergence all_divergences[] = {ln::divergence::cross_entropy, ln::divergence::kl,
+                                              ln::divergence::reverse_kl, ln::divergence::jsd,
+                                              ln::divergence::total_variation};
+
 /// Rows of a student's and of some teachers' logits, and what distil() makes of them.
 template <class T>
 struct call {
@@ -62,6 +88,7 @@ struct call {
                       [&](index t, index i, T* to) {
                         given[at(on.threads.rank())].push_back(to);
                         std::copy_n(teachers[at(t)].data() + i * vocabulary, vocabulary, to);
+                        return how.shares[at(t)];
                       });
     });
     // Seldom do threads meet in memory that they share by mistake, so it is looked at.
@@ -82,6 +109,47 @@ struct call {
       for (std::size_t j = 0; j < p.size(); ++j) p[j] += how.shares[t] * q[j];
     }
     return p;
+  }
+  /// The fusion of the teachers by its definition.
+  row fused(index i) const {
+    if (how.fusion != ln::fusion::logits) return target(i);
+    row mean(at(vocabulary));
+    for (std::size_t t = 0; t < teachers.size(); ++t)
+      for (index j = 0; j < vocabulary; ++j)
+        mean[at(j)] += how.shares[t] * static_cast<double>(teachers[t][at(i * vocabulary + j)]);
+    return softmax(mean, how.temperature);
+  }
+  /// The whole loss of a row with these logits, by definitions.
+  double defined(index i, const row& logits) const {
+    const row p = fused(i), q = softmax(logits, how.temperature);
+    const double tau = how.temperature, c = how.entropy_weight;
+    const double h = vocabulary > 1 ? cross(p, p) / std::log(static_cast<double>(vocabulary)) : 0;
+    const double weight = c >= 0 ? 1 - c + c * h : 1 + c * h;
+    return how.alpha * -std::log(softmax(logits)[at(labels[at(i)])]) +
+           (1 - how.alpha) * weight * tau * tau * divergence_of(how, p, q);
+  }
+  /// Loss by the definition, gradient by central differences of the definition.
+  void expect_defined(double tolerance) const {
+    std::vector<double> losses, slopes;
+    for (index i = 0; i < rows; ++i) {
+      const bool counts = labels[at(i)] != ln::ignored;
+      const row l = part(student, i, vocabulary);
+      losses.push_back(counts ? defined(i, l) : 0);
+      for (index j = 0; j < vocabulary; ++j) {
+        row up = l, down = l;
+        up[at(j)] += 1e-5;
+        down[at(j)] -= 1e-5;
+        slopes.push_back(counts ? (defined(i, up) - defined(i, down)) / 2e-5 : 0);
+      }
+    }
+    for (const auto level : levels()) {
+      const outcome got = run(level), shared = run(level, true, 3);
+      BOOST_TEST(distance(got.losses, losses) <= tolerance);
+      BOOST_TEST(distance(got.gradient, slopes) <= (std::max)(tolerance, 1e-8));
+      BOOST_TEST(same_bits(got.losses, run(level, false).losses));
+      BOOST_TEST(same_bits(got.losses, shared.losses));
+      BOOST_TEST(same_bits(got.gradient, shared.gradient));
+    }
   }
   /// By the equations.
   void expect(double tolerance) const {
@@ -210,6 +278,107 @@ BOOST_AUTO_TEST_CASE(equal_teachers_are_one) {
     two.how.shares = {0.5, 0.5};
     BOOST_TEST(same_bits(one.run(level).losses, two.run(level).losses));
     BOOST_TEST(same_bits(one.run(level).gradient, two.run(level).gradient));
+  }
+}
+
+// Value and gradient of each divergence, with one teacher and with fusions of two, with tokens
+// weighted by entropy either way.
+BOOST_AUTO_TEST_CASE(divergences) {
+  for (const auto kind : all_divergences)
+    for (const index vocabulary : {1, 5, 17, 33}) {
+      call<double>(4, vocabulary, 1,
+                   {.alpha = 0.3, .temperature = 2, .divergence = kind, .beta = 0.3})
+          .expect_defined(1e-12);
+      call<float>(4, vocabulary, 1, {.alpha = 0, .temperature = 1, .divergence = kind, .beta = 0.7})
+          .expect_defined(2e-5);
+      for (const auto how : {ln::fusion::probabilities, ln::fusion::logits})
+        call<double>(4, vocabulary, 2,
+                     {.alpha = 0.1,
+                      .temperature = 2,
+                      .shares = {0.25, 0.75},
+                      .divergence = kind,
+                      .fusion = how,
+                      .entropy_weight = 0.4})
+            .expect_defined(1e-12);
+      call<double>(4, vocabulary, 1,
+                   {.alpha = 0, .temperature = 3, .divergence = kind, .entropy_weight = -1})
+          .expect_defined(1e-12);
+    }
+  for (const double beta : {0.0, 1.0})
+    call<double>(4, 17, 1, {.divergence = ln::divergence::jsd, .beta = beta}).expect_defined(1e-12);
+}
+
+// Equal logits: exactly no loss and no gradient, of each divergence but the cross-entropy, which
+// keeps the teacher's entropy.
+BOOST_AUTO_TEST_CASE(equal_logits_have_no_divergence) {
+  for (const auto level : levels())
+    for (const auto kind : all_divergences) {
+      call<float> c(4, 37, 1, {.alpha = 0, .temperature = 2, .divergence = kind, .beta = 0.3});
+      c.teachers[0] = c.student;
+      const auto got = c.run(level);
+      BOOST_TEST(magnitude(got.gradient) == 0);
+      BOOST_TEST((magnitude(got.losses) == 0) == (kind != ln::divergence::cross_entropy));
+    }
+}
+
+// The ends of beta: the bits of kl and reverse_kl at 0 and 1. Inside, JSD over beta, and over
+// 1 - beta, tends to them linearly.
+BOOST_AUTO_TEST_CASE(ends_of_beta) {
+  const auto of = [](ln::divergence kind, double beta) {
+    return call<double>(4, 33, 1, {.alpha = 0, .temperature = 2, .divergence = kind, .beta = beta})
+        .run(levels().back());
+  };
+  const auto kl = of(ln::divergence::kl, 0.5), reverse = of(ln::divergence::reverse_kl, 0.5);
+  for (const auto& [end, beta] : {std::pair{&kl, 0.0}, {&reverse, 1.0}}) {
+    BOOST_TEST(same_bits(of(ln::divergence::jsd, beta).losses, end->losses));
+    BOOST_TEST(same_bits(of(ln::divergence::jsd, beta).gradient, end->gradient));
+    double before = 0;
+    for (const double off : {1e-3, 1e-4, 1e-5}) {
+      auto near = of(ln::divergence::jsd, beta == 0 ? off : 1 - off);
+      for (double& x : near.losses) x /= off;
+      for (double& x : near.gradient) x /= off;
+      const double now =
+          distance(near.losses, end->losses) + distance(near.gradient, end->gradient);
+      BOOST_TEST(now > 0);
+      if (before > 0) BOOST_TEST(distance_of(now / before, 0.1) < 0.01);
+      before = now;
+    }
+  }
+}
+
+// Two tokens, in closed form: teacher (3/4, 1/4), student (1/2, 1/2).
+BOOST_AUTO_TEST_CASE(two_tokens) {
+  const double l2 = std::log(2.0), l3 = std::log(3.0);
+  const std::pair<ln::divergence, double> want[] = {
+      {ln::divergence::cross_entropy, l2},
+      {ln::divergence::kl, 0.75 * l3 - l2},
+      {ln::divergence::reverse_kl, l2 - 0.5 * l3},
+      {ln::divergence::jsd, 0.5 * (0.75 * std::log(6.0 / 5) + 0.25 * std::log(2.0 / 3) +
+                                   0.5 * std::log(4.0 / 5) + 0.5 * std::log(4.0 / 3))},
+      {ln::divergence::total_variation, 0.25}};
+  for (const auto level : levels())
+    for (const auto& [kind, value] : want) {
+      call<double> c(1, 2, 1, {.alpha = 0, .temperature = 1, .divergence = kind});
+      c.student = {5, 5};
+      c.teachers[0] = {l3 - 1, -1};
+      BOOST_TEST(distance_of(c.run(level).losses[0], value) < 1e-14);
+    }
+}
+
+// Pinsker: total variation is at most sqrt(KL / 2), either way round.
+BOOST_AUTO_TEST_CASE(total_variation_is_below_the_root_of_kl) {
+  for (const double size : {0.01, 0.3, 2.0, 8.0}) {
+    const auto of = [&](ln::divergence kind) {
+      return call<double>(20, 33, 1, {.alpha = 0, .temperature = 1, .divergence = kind}, size)
+          .run(levels().back())
+          .losses;
+    };
+    const auto tv = of(ln::divergence::total_variation), kl = of(ln::divergence::kl),
+               reverse = of(ln::divergence::reverse_kl);
+    for (std::size_t i = 0; i < tv.size(); ++i) {
+      BOOST_TEST(tv[i] <= std::sqrt(kl[i] / 2));
+      BOOST_TEST(tv[i] <= std::sqrt(reverse[i] / 2));
+    }
   }
 }
 

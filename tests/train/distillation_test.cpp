@@ -102,6 +102,42 @@ void check_chunks() {
   BOOST_TEST(got.tokens == scores->loss(data.view()).tokens);
 }
 
+/// Sequences that are each fused by how well the teachers know them, against sequences one by one.
+void check_fusion_by_likelihood() {
+  using M = decoder;
+  const decoder_tokens data(7, 6, M::vocabulary);
+  const auto w = random_packed<M, double>(1);
+  const auto a = random_packed<M, double>(5), b = random_packed<M, double>(6);
+  using one = ln::distillation<f64<M>, f64<M>>;
+  using two = ln::distillation<f64<M>, f64<M>, f64<M>>;
+  const auto l = data.limits();
+  auto scores = ln::evaluator<M, double>::open(w, l), of_a = ln::evaluator<M, double>::open(a, l),
+       of_b = ln::evaluator<M, double>::open(b, l);
+  for (const auto kind : {ln::divergence::cross_entropy, ln::divergence::jsd}) {
+    ln::distillation_options how{.alpha = 0.2, .temperature = 2, .divergence = kind};
+    auto from_a = one::open(a, l, how), from_b = one::open(b, l, how);
+    double least = 0, likely = 0;
+    int firsts = 0;
+    for (index n = 0; n < data.batch; ++n) {
+      const auto part = data.part(n, 1);
+      const double ce_a = of_a->loss(part).mean(), ce_b = of_b->loss(part).mean();
+      least += scores->loss(part, ce_a <= ce_b ? *from_a : *from_b).nats;
+      firsts += ce_a <= ce_b;
+      how.shares = {3 * std::exp(-ce_a), std::exp(-ce_b)};
+      likely += scores->loss(part, *two::open(a, b, l, how)).nats;
+    }
+    BOOST_TEST(firsts > 0);
+    BOOST_TEST(firsts < data.batch);
+    how.shares = {3, 1};
+    how.fusion = ln::fusion::least_cross_entropy;
+    BOOST_TEST(distance_of(scores->loss(data.view(), *two::open(a, b, l, how)).nats, least) <
+               1e-12 * least);
+    how.fusion = ln::fusion::likely;
+    BOOST_TEST(distance_of(scores->loss(data.view(), *two::open(a, b, l, how)).nats, likely) <
+               1e-12 * likely);
+  }
+}
+
 /// Gradients of one batch after an objective.
 template <class M, class Objective>
 auto gradient_of(const auto& data, Objective&& from_teachers, ln::loss_sum& loss, int threads = 1,
@@ -268,6 +304,7 @@ BOOST_AUTO_TEST_CASE(chunks_are_all_logits_at_once) {
   check_chunks<t5, t5_teacher>();
   check_chunks<decoder, decoder_teacher>();
 }
+BOOST_AUTO_TEST_CASE(fusion_by_likelihood) { check_fusion_by_likelihood(); }
 BOOST_AUTO_TEST_CASE(limits_of_the_loss, *boost::unit_test::label("tsan")) {
   check_limits_of_the_loss<t5, t5_teacher>();
   check_limits_of_the_loss<decoder, decoder_teacher>();

@@ -94,7 +94,7 @@ class attention_distillation {
       taught_ = filled_ = shown_ = maps_ = 0;
       cosines_ = spreads_ = 0;
       fits_ = true;
-      labels_ = count_labels(b);
+      labels_ = detail::count_labels<typename student_form::model>(b);
       teacher_tap_ = {this, [](void* self, const ops::execution& at,
                                const ops::attention_call<U>& a, const ops::attention_gradient<U>*) {
                         static_cast<attention_distillation*>(self)->keep(at, a);
@@ -157,16 +157,6 @@ class attention_distillation {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
     at_ = memory_map(all, l);
-  }
-  static index count_labels(const batch& b) {
-    using M = typename student_form::model;
-    index rows = b.batch, count = 0;
-    if constexpr (requires { b.target_length; })
-      rows *= b.target_length;
-    else if constexpr (!M::label_per_sequence)
-      rows *= b.length;
-    for (index i = 0; i < rows; ++i) count += b.labels[i] != ignored;
-    return count;
   }
 
   /// Keeps the queries and keys of a layer of the teacher.

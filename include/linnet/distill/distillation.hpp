@@ -4,6 +4,7 @@
 /// Knowledge distillation from models in memory: one to four teachers, of other types than the
 /// student. Their logits are computed chunk by chunk beside the student's.
 
+#include <cmath>
 #include <functional>
 #include <optional>
 #include <tuple>
@@ -26,6 +27,51 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
+/// A teacher of packed weights, in memory for its hidden states.
+template <class Form>
+struct teacher_model {
+  using M = typename Form::model;
+  using T = typename Form::scalar;
+  using S = typename Form::storage;
+  using batch = typename M::batch;
+  using head = decltype(M::template read<T, S>(
+      std::declval<const Form&>().tree(), std::declval<const batch&>(),
+      std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
+  const Form* weights;
+  detail::placed_workspace<M, T> work{};
+
+  static constexpr index bytes(const limits& l) {
+    return plan_for<M, T, S>(l, purpose::scoring).total();
+  }
+  /// Takes bytes() of memory.
+  void place(const limits& l, std::byte*& at) {
+    work = place_workspace<M, T, S>(l, purpose::scoring, at);
+    at += bytes(l);
+  }
+  ops::execution on(const ops::execution& caller) const {
+    ops::execution mine{caller.threads, caller.level, work.converted};
+    mine.attention = caller.attention;
+    return mine;
+  }
+  /// Computes the hidden states of a batch; returns the head that reads them.
+  head read(const ops::execution& caller, const batch& b) const {
+    typename M::template workspace<T> w = work.work;
+    return M::template read<T, S>(weights->tree(), b, w, on(caller));
+  }
+};
+
+/// Labels of a batch that count.
+template <class M>
+index count_labels(const typename M::batch& b) {
+  index rows = b.batch, count = 0;
+  if constexpr (requires { b.target_length; })
+    rows *= b.target_length;
+  else if constexpr (!M::label_per_sequence)
+    rows *= b.length;
+  for (index i = 0; i < rows; ++i) count += b.labels[i] != ignored;
+  return count;
+}
+
 /// Checks the settings of distillation from so many teachers; the error names the first that makes
 /// no sense.
 inline result<void> acceptable(const char* where, const distillation_options& how, index teachers) {
@@ -47,6 +93,8 @@ template <class Student, class... Teachers>
 class distillation {
   static constexpr index count = sizeof...(Teachers);
   static_assert(count >= 1 && count <= 4, "linnet::distillation: one to four teachers");
+  /// Weights of rows by distillation_options::alpha.
+  struct by_alpha {};
   template <class Name>
   using form = typename detail::packed_form<Name>::type;
   template <class Name>
@@ -66,7 +114,7 @@ class distillation {
   static constexpr index footprint(const limits& l) {
     return detail::bounded_bytes(l, [](const limits& some) {
       index sum = scratch_bytes(some);
-      ((sum = add_sizes(sum, workspace_bytes<Teachers>(some))), ...);
+      ((sum = add_sizes(sum, one<Teachers>::bytes(some))), ...);
       return sum;
     });
   }
@@ -88,7 +136,8 @@ class distillation {
     auto* at = static_cast<std::byte*>(made.memory_.data());
     if (!at) return detail::out_of_memory("distillation::open", footprint(l));
     std::apply([&](auto&... each) { (each.place(l, at), ...); }, made.all_);
-    made.scratch_ = reinterpret_cast<scalar*>(at);
+    made.shares_ = reinterpret_cast<double*>(at);
+    made.scratch_ = reinterpret_cast<scalar*>(at + share_bytes(l));
     return made;
   }
   LINNET_OR_OUT_OF_MEMORY("distillation::open")
@@ -100,12 +149,22 @@ class distillation {
                   "linnet::distillation: these teach a student with another vocabulary");
     return l.threads <= limits_.threads && (model_of<Teachers>::accepts(b, limits_) && ...);
   }
-  /// Runs the teachers and returns the loss criterion.
-  auto token_loss(const ops::execution& on, const batch& b) const {
-    criterion made{this, {}};
-    if (how_.alpha < 1)
-      made.calls.emplace(
-          std::apply([&](const auto&... each) { return heads{each.read(on, b)...}; }, all_));
+  /// Runs the teachers and returns the loss criterion. `weights(row, cross_entropy)`, if given,
+  /// returns the ops::row_weights of a row in place of those of alpha.
+  template <class Weights = by_alpha>
+  auto token_loss(const ops::execution& on, const batch& b, const Weights& weights = {}) const {
+    criterion<Weights> made{this, weights, {}};
+    if (how_.alpha == 1) return made;
+    made.calls.emplace(
+        std::apply([&](const auto&... each) { return heads{each.read(on, b)...}; }, all_));
+    made.rows_of_sequence = std::get<0>(*made.calls).rows / b.batch;
+    if (by_likelihood()) {
+      made.each_head([&](index n, const auto& teacher, const auto& head) {
+        (void)ops::head_loss(teacher.on(on), head);
+        on.threads.once([&] { score(n, head, made.rows_of_sequence, b.batch); });
+      });
+      on.threads.once([&] { weigh(b.batch); });
+    }
     return made;
   }
   /// Settings of distillation; the shares add up to 1.
@@ -113,35 +172,37 @@ class distillation {
 
  private:
   template <class Name>
-  struct one {
-    using M = model_of<Name>;
-    using T = typename form<Name>::scalar;
-    using S = typename form<Name>::storage;
-    using head = decltype(M::template read<T, S>(
-        std::declval<const form<Name>&>().tree(), std::declval<const typename M::batch&>(),
-        std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
-    const form<Name>* weights;
-    detail::placed_workspace<M, T> work{};
-
-    void place(const limits& l, std::byte*& at) {
-      work = detail::place_workspace<M, T, S>(l, purpose::scoring, at);
-      at += workspace_bytes<Name>(l);
-    }
-    ops::execution on(const ops::execution& caller) const {
-      ops::execution mine{caller.threads, caller.level, work.converted};
-      mine.attention = caller.attention;
-      return mine;
-    }
-    head read(const ops::execution& caller, const batch& b) const {
-      typename M::template workspace<T> w = work.work;
-      return M::template read<T, S>(weights->tree(), b, w, on(caller));
-    }
-  };
+  using one = detail::teacher_model<form<Name>>;
   using heads = std::tuple<typename one<Teachers>::head...>;
 
+  template <class Weights>
   struct criterion {
     const distillation* from;
+    Weights weights;
     std::optional<heads> calls;  ///< none where alpha is 1
+    index rows_of_sequence = 1;
+
+    /// The teachers' rows as ops::distil() asks for them.
+    template <class T>
+    struct rows_of {
+      const criterion* all;
+      index first, vocabulary;
+
+      double operator()(index t, index i, T* to) const {
+        const double share = all->from->share(t, (first + i) / all->rows_of_sequence);
+        if (share == 0) return 0;
+        all->each_head([&](index n, const auto&, const auto& head) {
+          if (n != t) return;
+          const auto* const logits = head.chunk + i * vocabulary;
+          for (index j = 0; j < vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+        });
+        return share;
+      }
+      ops::row_weights weights(index i, double cross_entropy) const
+          requires(!std::is_same_v<Weights, by_alpha>) {
+        return all->weights(first + i, cross_entropy);
+      }
+    };
 
     template <class T, class S>
     void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
@@ -154,13 +215,7 @@ class distillation {
         ops::head_logits(teacher.on(on), head, first, rows, head.chunk);
       });
       ops::distil(on, h, first, rows, from->how_, count, from->scratch_,
-                  [&](index t, index i, T* to) {
-                    each_head([&](index n, const auto&, const auto& head) {
-                      if (n != t) return;
-                      const auto* const logits = head.chunk + i * h.vocabulary;
-                      for (index j = 0; j < h.vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
-                    });
-                  });
+                  rows_of<T>{this, first, h.vocabulary});
     }
     /// Calls f(number, teacher, head) for each.
     template <class F>
@@ -173,15 +228,52 @@ class distillation {
     }
   };
 
-  template <class Name>
-  static constexpr index workspace_bytes(const limits& l) {
-    return detail::plan_for<model_of<Name>, typename form<Name>::scalar,
-                            typename form<Name>::storage>(l, purpose::scoring)
-        .total();
+  bool by_likelihood() const {
+    return how_.fusion == fusion::least_cross_entropy || how_.fusion == fusion::likely;
+  }
+  /// Share of a teacher in a sequence.
+  double share(index t, index sequence) const {
+    return by_likelihood() ? shares_[sequence * count + t]
+                           : how_.shares[static_cast<std::size_t>(t)];
+  }
+  /// Notes a teacher's mean cross-entropy with the labels of each sequence.
+  template <class Head>
+  void score(index t, const Head& head, index rows, index sequences) const {
+    for (index b = 0; b < sequences; ++b) {
+      double sum = 0, labels = 0;
+      for (index i = b * rows; i < (b + 1) * rows; ++i) {
+        sum += head.losses[i];
+        labels += head.labels[i] != ignored;
+      }
+      shares_[b * count + t] = labels > 0 ? sum / labels : 0;
+    }
+  }
+  /// Turns cross-entropies into shares.
+  void weigh(index sequences) const {
+    for (index b = 0; b < sequences; ++b) {
+      double* const own = shares_ + b * count;
+      index best = -1;
+      for (index t = 0; t < count; ++t)
+        if (how_.shares[static_cast<std::size_t>(t)] > 0 && (best < 0 || own[t] < own[best]))
+          best = t;
+      const double least = own[best];
+      double sum = 0;
+      for (index t = 0; t < count; ++t) {
+        own[t] = how_.fusion == fusion::likely
+                     ? how_.shares[static_cast<std::size_t>(t)] * std::exp(least - own[t])
+                     : t == best;
+        sum += own[t];
+      }
+      for (index t = 0; t < count; ++t) own[t] /= sum;
+    }
+  }
+
+  static constexpr index share_bytes(const limits& l) {
+    return round_up(l.batch * count * static_cast<index>(sizeof(double)), alignment);
   }
   static constexpr index scratch_bytes(const limits& l) {
-    return ops::distil_scratch<scalar>(student::vocabulary, l.threads) *
-           static_cast<index>(sizeof(scalar));
+    return add_sizes(share_bytes(l), ops::distil_scratch<scalar>(student::vocabulary, l.threads) *
+                                         static_cast<index>(sizeof(scalar)));
   }
   distillation(const limits& l, const distillation_options& how, const form<Teachers>&... p)
       : limits_(l), how_(how), memory_(footprint(l)), all_{one<Teachers>{&p}...} {
@@ -194,6 +286,7 @@ class distillation {
   distillation_options how_;
   memory_block memory_;
   std::tuple<one<Teachers>...> all_;
+  double* shares_ = nullptr;  ///< [batch, teachers] where they depend on the sequence
   scalar* scratch_ = nullptr;
 };
 

@@ -26,19 +26,22 @@ struct call_shape {
 /// Softmax attention that an ops::attention_tap is shown in one pass, in all layers.
 struct attention_extent {
   index calls = 0;
-  index heads = 0;   ///< of all calls
-  index values = 0;  ///< of queries and keys, of all calls
-  index rows = 0;    ///< most rows of queries or keys in one call
-  index map = 0;     ///< largest attention map of a head
+  index heads = 0;                 ///< of all calls
+  index values = 0;                ///< of queries and keys, of all calls
+  index rows = 0;                  ///< most rows of queries or keys in one call
+  index map = 0;                   ///< largest attention map of a head
+  index q_width = 0, k_width = 0;  ///< of queries, and of keys or values, at most
 
-  constexpr void add(index of_heads, index batch, index queries, index keys, index q_width,
-                     index k_width) {
+  constexpr void add(index of_heads, index batch, index queries, index keys, index of_q,
+                     index of_k) {
     ++calls;
     heads += of_heads;
-    const index each = add_sizes(multiply_sizes(queries, q_width), multiply_sizes(keys, k_width));
+    const index each = add_sizes(multiply_sizes(queries, of_q), multiply_sizes(keys, of_k));
     values = add_sizes(values, multiply_sizes(batch, each));
     rows = (std::max)(rows, multiply_sizes(batch, (std::max)(queries, keys)));
     map = (std::max)(map, multiply_sizes(queries, keys));
+    q_width = (std::max)(q_width, of_q);
+    k_width = (std::max)(k_width, of_k);
   }
 };
 

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Distillation of self-attention relations (MiniLMv2, Wang et al. 2021): the student's last layer
+/// learns how a teacher's layer relates tokens, and nothing else.
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include <linnet/distill/distillation.hpp>
+#include <linnet/ops/relation_match.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of relation_distillation.
+struct relation_options {
+  index heads = 0;   ///< relation heads, which divide all widths; 0 for the student's heads
+  index layer = -1;  ///< of the teacher, from 0 on; -1 for its last
+  std::array<double, 3> weights{1.0 / 3, 1.0 / 3, 1.0 / 3};  ///< of queries, keys and values
+  double labels = 0;                                         ///< weight of the cross-entropy
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("heads", self.heads, detail::count(0, "0 takes the student's"));
+    f("layer", self.layer, detail::count(-1, "-1 takes the last"));
+    f("weights", self.weights, detail::at_least(0));
+    f("labels", self.labels, detail::at_least(0, "0 leaves relations alone"));
+  }
+};
+
+/// Objective of a `Student` whose last layer of softmax attention learns the relations of a layer
+/// of the `Teacher` (Wang et al. 2021, arXiv:2012.15828). Queries of all heads are split anew into
+/// relation heads of width d, and so are keys and values. With A = softmax(x x^T / sqrt(d)) the
+/// loss per label is
+///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
+///   of KL(A^t || A^s).
+/// Widths, layers and heads may differ. Padding is left out. Where attention is causal, so are
+/// relations. Queries and keys are those that are multiplied, behind positions. For trainers: an
+/// evaluator's loss is that of the labels.
+template <class Student, class Teacher>
+class relation_distillation {
+  using student_form = typename detail::packed_form<Student>::type;
+  using teacher_form = typename detail::packed_form<Teacher>::type;
+  using one = detail::teacher_model<teacher_form>;
+  using M = typename student_form::model;
+  using N = typename teacher_form::model;
+  using T = typename student_form::scalar;
+  using U = typename teacher_form::scalar;
+  static_assert(
+      std::is_same_v<typename M::batch, typename N::batch> && !requires { M::start; },
+      "linnet::relation_distillation: student and teacher are both decoders or both "
+      "encoders");
+
+ public:
+  using batch = typename M::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
+  }
+  /// Opens the objective for batches up to these limits, with at least the trainer's number of
+  /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
+  /// of their range, and for models without softmax attention. Also for relation heads that do not
+  /// divide the width of queries or of keys; the error of the weights; errc::out_of_memory.
+  static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
+                                            const limits& l,
+                                            const relation_options& how = {}) LINNET_TRY {
+    constexpr const char* where = "relation_distillation::open";
+    if (auto fit = detail::acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
+    if (auto fit = detail::acceptable(where, "relation_options", how); !fit) return fit.error();
+    if (!p.get().valid()) return p.get().error();
+    const attention_extent mine = extent_of<student_form>(l), theirs = extent_of<teacher_form>(l);
+    if (mine.calls == 0 || theirs.calls == 0)
+      return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
+                           "none"};
+    if (how.layer >= theirs.calls)
+      return linnet::error{errc::invalid, where, "relation_options.layer",
+                           "below " + std::to_string(theirs.calls) + ", the teacher's layers",
+                           std::to_string(how.layer)};
+    relation_options set = how;
+    if (set.heads == 0) set.heads = mine.heads / mine.calls;
+    if (set.layer < 0) set.layer = theirs.calls - 1;
+    for (const index width : {mine.q_width, mine.k_width, theirs.q_width, theirs.k_width})
+      if (width % set.heads != 0)
+        return linnet::error{
+            errc::invalid, where, "relation_options.heads",
+            "a divisor of the widths of queries and keys, such as " + std::to_string(width),
+            std::to_string(set.heads)};
+    relation_distillation made(l, set, p.get());
+    auto* at = static_cast<std::byte*>(made.memory_.data());
+    if (!at) return detail::out_of_memory(where, footprint(l));
+    made.teacher_.place(l, at);
+    arena rest(at, own_bytes(l));
+    made.at_ = place(rest, l);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("relation_distillation::open")
+
+  /// Whether the batch fits.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return l.threads <= limits_.threads && N::accepts(b, limits_);
+  }
+  /// Runs the teacher and returns the criterion of the labels.
+  auto token_loss(const ops::execution& on, const batch& b) {
+    on.threads.once([&] {
+      taught_ = shown_ = 0;
+      sum_ = 0;
+      labels_ = detail::count_labels<M>(b);
+      teacher_tap_ = {this, [](void* self, const ops::execution& at,
+                               const ops::attention_call<U>& a, const ops::attention_gradient<U>*) {
+                        static_cast<relation_distillation*>(self)->keep(at, a);
+                      }};
+      student_tap_ = {this,
+                      [](void* self, const ops::execution& at, const ops::attention_call<T>& a,
+                         const ops::attention_gradient<T>* gradient) {
+                        static_cast<relation_distillation*>(self)->meet(at, a, gradient);
+                      }};
+    });
+    ops::execution watched = on;
+    watched.attention = &teacher_tap_;
+    (void)teacher_.read(watched, b);
+    return label_share{how_.labels};
+  }
+  /// The hook for the student's pass.
+  const void* attention_tap() const { return &student_tap_; }
+  /// The loss on relations of the batch that was shown, in nats: times its labels.
+  double attention_nats() const {
+    return shown_ == 0 ? sum_ : std::numeric_limits<double>::quiet_NaN();
+  }
+  /// The options, with the number of heads and the layer that they stand for.
+  const relation_options& settings() const { return how_; }
+
+ private:
+  /// Cross-entropy times a weight.
+  struct label_share {
+    double weight;
+
+    template <class S>
+    void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                    index rows) const {
+      ops::label_cross_entropy{}(on, h, first, rows);
+      const index n = h.vocabulary;
+      on.threads.each(rows, [&](index i) {
+        h.losses[first + i] *= weight;
+        if (h.dy)
+          for (index j = i * n; j < (i + 1) * n; ++j) h.chunk[j] *= static_cast<T>(weight);
+      });
+    }
+  };
+  struct places {
+    U* taught = nullptr;  ///< queries, keys and values of the teacher's layer
+    double *scratch = nullptr, *sums = nullptr;
+  };
+  template <class Form>
+  static constexpr attention_extent extent_of(const limits& l) {
+    planner m = detail::planner_for<typename Form::storage>();
+    (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
+    return m.attention;
+  }
+  static constexpr places place(arena& from, const limits& l) {
+    const attention_extent e = extent_of<teacher_form>(l), s = extent_of<student_form>(l);
+    const index tokens = (std::max)(e.rows, s.rows) / (std::max)(l.batch, index{1});
+    places at;
+    at.taught = from.take<U>(multiply_sizes(e.rows, e.q_width + 2 * e.k_width));
+    at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
+    at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
+    return at;
+  }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)place(counter, l);
+    return counter.peak();
+  }
+  relation_distillation(const limits& l, const relation_options& how, const teacher_form& p)
+      : limits_(l),
+        how_(how),
+        memory_(footprint(l)),
+        teacher_{&p},
+        last_(extent_of<student_form>(l).calls - 1) {}
+
+  /// Keeps the queries, keys and values of the teacher's layer.
+  void keep(const ops::execution& on, const ops::attention_call<U>& a) {
+    if (taught_ == how_.layer) {
+      U* to = at_.taught;
+      for (index which = 0; which < 3; ++which) {
+        const auto from = ops::relation_rows_of(a, which);
+        on.threads.each(a.batch * from.tokens, [&](index row) {
+          std::copy_n(from.x + row * from.stride, from.width, to + row * from.width);
+        });
+        on.threads.once([&] {
+          kept_[static_cast<std::size_t>(which)] = {to, from.tokens, from.width, from.width};
+        });
+        to += a.batch * from.tokens * from.width;
+      }
+    }
+    on.threads.wait();
+    on.threads.once([&] { ++taught_; });
+  }
+  /// Compares the student's last layer in forward, and adds to its gradients in backward.
+  void meet(const ops::execution& on, const ops::attention_call<T>& a,
+            const ops::attention_gradient<T>* gradient) {
+    const index layer = gradient ? shown_ - 1 : shown_;
+    if (layer == last_) {
+      const ops::relation_call c{a.batch, how_.heads, a.query_lengths, a.window.after == 0};
+      const double scale = static_cast<double>(labels_) / static_cast<double>(a.batch);
+      for (index which = 0; which < 3; ++which) {
+        const double weight = scale * how_.weights[static_cast<std::size_t>(which)];
+        if (weight == 0) continue;
+        const auto mine = ops::relation_rows_of(a, which);
+        const auto& theirs = kept_[static_cast<std::size_t>(which)];
+        if (gradient) {
+          ops::relation_divergence_backward(on, mine, theirs, c, weight, at_.scratch,
+                                            which == 0   ? gradient->dq
+                                            : which == 1 ? gradient->dk
+                                                         : gradient->dv);
+          continue;
+        }
+        ops::relation_divergence(on, mine, theirs, c, at_.scratch, at_.sums);
+        on.threads.once([&] {
+          for (index i = 0; i < a.batch * how_.heads; ++i) sum_ += weight * at_.sums[i];
+        });
+      }
+    }
+    on.threads.wait();
+    on.threads.once([&] { shown_ += gradient ? -1 : 1; });
+  }
+
+  detail::owned_limits limits_;
+  relation_options how_;
+  memory_block memory_;
+  one teacher_;
+  places at_{};
+  std::array<ops::relation_rows<U>, 3> kept_{};
+  ops::attention_tap<U> teacher_tap_{};
+  ops::attention_tap<T> student_tap_{};
+  index last_, taught_ = 0, shown_ = 0, labels_ = 0;
+  double sum_ = 0;
+};
+
+LINNET_NAMESPACE_END

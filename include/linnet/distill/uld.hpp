@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Universal logit distillation: teacher and student have different vocabularies (Boizard et al.
+/// 2024).
+
+#include <algorithm>
+#include <functional>
+#include <utility>
+
+#include <linnet/distill/distillation.hpp>
+#include <linnet/ops/sorted_distance.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of uld.
+struct uld_options {
+  double weight = 1.5;  ///< of the distance, beside 1 for the cross-entropy
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("weight", self.weight, detail::at_least(0, "0 leaves the cross-entropy"));
+  }
+};
+
+/// Objective of universal logit distillation (Boizard et al. 2024, arXiv:2402.12030). The loss per
+/// label is
+///   cross-entropy + weight mean_b mean_t sum_i |q_(i) - p_(i)|,
+/// where q_(i) and p_(i) are the student's and teacher's probabilities in descending order. The
+/// smaller vocabulary is padded with zeros. Position t is the t-th label that counts, of both.
+/// The mean ends with the shorter answer. teach() names the teacher's batch, which has the answers
+/// of the student's in the teacher's tokens.
+template <class Student, class Teacher>
+class uld {
+  using student_form = typename detail::packed_form<Student>::type;
+  using teacher_form = typename detail::packed_form<Teacher>::type;
+  using one = detail::teacher_model<teacher_form>;
+  using M = typename student_form::model;
+  using N = typename teacher_form::model;
+  using T = typename student_form::scalar;
+  static_assert(!M::label_per_sequence && !N::label_per_sequence && M::ids_per_token == 1 &&
+                    N::ids_per_token == 1,
+                "linnet::uld: student and teacher have a label for each token");
+
+ public:
+  using batch = typename M::batch;
+  using teacher_batch = typename N::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
+  }
+  /// Opens the objective; the limits are those of both batches, with at least the trainer's number
+  /// of threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an
+  /// option out of its range), errc::out_of_memory.
+  static result<uld> open(std::reference_wrapper<const teacher_form> p, const limits& l,
+                          const uld_options& how = {}) LINNET_TRY {
+    if (auto fit = detail::acceptable<N>("uld::open", l, footprint(l)); !fit) return fit.error();
+    if (auto fit = detail::acceptable("uld::open", "uld_options", how); !fit) return fit.error();
+    if (!p.get().valid()) return p.get().error();
+    uld made(l, how, p.get());
+    auto* at = static_cast<std::byte*>(made.memory_.data());
+    if (!at) return detail::out_of_memory("uld::open", footprint(l));
+    made.teacher_.place(l, at);
+    arena rest(at, own_bytes(l));
+    made.at_ = place(rest, l);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("uld::open")
+
+  /// Names the teacher's batch that belongs to the next one of the student's. Its tokens and labels
+  /// must outlive the steps.
+  void teach(const teacher_batch& b) { taught_ = b; }
+  /// Whether both batches fit and have as many sequences.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return l.threads <= limits_.threads && taught_.batch == b.batch &&
+           b.batch * length_of(b) <= limits_.batch * M::longest(limits_) &&
+           N::accepts(taught_, limits_);
+  }
+  /// Runs the teacher and returns the loss criterion.
+  auto token_loss(const ops::execution& on, const batch& b) const {
+    criterion made{this, teacher_.read(on, taught_)};
+    on.threads.once([&] { align(b, made.head); });
+    return made;
+  }
+  /// The options that it was opened with.
+  const uld_options& settings() const { return how_; }
+
+ private:
+  /// The teacher's row of a row, -1 for none, and the weight of their distance.
+  struct partner {
+    index row;
+    double weight;
+  };
+  struct places {
+    partner* partners = nullptr;  ///< [rows]
+    T *q = nullptr, *p = nullptr, *slope = nullptr;
+    token* order = nullptr;
+  };
+  static constexpr index row_of(index n) { return round_up(n, 64); }
+  static constexpr places place(arena& from, const limits& l) {
+    places at;
+    at.partners = from.take<partner>(l.batch * M::longest(l));
+    at.q = from.take<T>(l.threads * row_of(M::vocabulary));
+    at.p = from.take<T>(l.threads * row_of(N::vocabulary));
+    at.slope = from.take<T>(l.threads * row_of(M::vocabulary));
+    at.order = from.take<token>(l.threads * row_of(M::vocabulary));
+    return at;
+  }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)place(counter, l);
+    return counter.peak();
+  }
+  uld(const limits& l, const uld_options& how, const teacher_form& p)
+      : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
+
+  template <class Batch>
+  static index length_of(const Batch& b) {
+    if constexpr (requires { b.target_length; })
+      return b.target_length;
+    else
+      return b.length;
+  }
+  /// Finds the partners of rows.
+  template <class Head>
+  void align(const batch& b, const Head& head) const {
+    const index length = length_of(b), other = head.rows / b.batch;
+    index labels = 0, sequences = 0;
+    for (index s = 0; s < b.batch; ++s) {
+      index j = s * other, pairs = 0;
+      for (index i = s * length; i < (s + 1) * length; ++i) {
+        at_.partners[i] = {-1, 0};
+        if (b.labels[i] == ignored) continue;
+        ++labels;
+        while (j < (s + 1) * other && head.labels[j] == ignored) ++j;
+        if (j == (s + 1) * other) continue;
+        at_.partners[i].row = j++;
+        ++pairs;
+      }
+      sequences += pairs > 0;
+      for (index i = s * length; i < (s + 1) * length; ++i)
+        if (at_.partners[i].row >= 0) at_.partners[i].weight = 1 / static_cast<double>(pairs);
+    }
+    for (index i = 0; i < b.batch * length; ++i)
+      if (at_.partners[i].row >= 0)
+        at_.partners[i].weight *=
+            how_.weight * static_cast<double>(labels) / static_cast<double>(sequences);
+  }
+
+  struct criterion {
+    const uld* from;
+    typename one::head head;
+
+    template <class S>
+    void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                    index rows) const {
+      const partner* const partners = from->at_.partners + first;
+      const index step = ops::head_rows(N::vocabulary);
+      index next = -1;  // teacher's rows before it are done; none is before the first round
+      for (bool begun = false;; begun = true) {
+        // A chunk of the teacher's rows: from the first that is still needed.
+        index begin = head.rows;
+        for (index i = rows; i-- > 0;)
+          if (partners[i].row >= (std::max)(next, index{0})) begin = partners[i].row;
+        if (begun && begin == head.rows) return;
+        const index count = (std::min)(step, head.rows - begin);
+        if (count > 0) ops::head_logits(from->teacher_.on(on), head, begin, count, head.chunk);
+        on.threads.each(rows, [&](index i) {
+          const index row = partners[i].row;
+          if (row < 0 ? begun : row < begin || row >= begin + count) return;
+          on.with_kernels([&](auto k) { one_row<decltype(k)>(on, h, first + i, i, begin); });
+        });
+        next = begin + count;
+      }
+    }
+    /// Row i of the chunk, number `row` of the call; the teacher's chunk starts at `begin`.
+    template <class K, class S>
+    void one_row(const ops::execution& on, const ops::head_call<T, S>& h, index row, index i,
+                 index begin) const {
+      T* const logits = h.chunk + i * M::vocabulary;
+      const bool gradient = h.dy != nullptr;
+      const partner& with = from->at_.partners[row];
+      const index thread = on.threads.rank();
+      h.losses[row] = 0;
+      if (h.labels[row] == ignored) {
+        if (gradient) std::fill_n(logits, M::vocabulary, T(0));
+        return;
+      }
+      ops::sorted_distance_rows<T> at{from->at_.q + thread * row_of(M::vocabulary),
+                                      from->at_.p + thread * row_of(N::vocabulary),
+                                      from->at_.order + thread * row_of(M::vocabulary)};
+      double distance = 0;
+      T* const slope = from->at_.slope + thread * row_of(M::vocabulary);
+      if (with.row >= 0) {
+        const auto* const theirs = head.chunk + (with.row - begin) * N::vocabulary;
+        for (index j = 0; j < N::vocabulary; ++j) at.p[j] = static_cast<T>(theirs[j]);
+        distance = ops::sorted_distance<K>(M::vocabulary, logits, N::vocabulary, at,
+                                           gradient ? slope : nullptr);
+      }
+      h.losses[row] = ops::detail::cross_entropy_row<K>(M::vocabulary, h.labels[row], logits,
+                                                        gradient, h.z_loss) +
+                      with.weight * distance;
+      if (!gradient || with.row < 0) return;
+      K::template scale<T>(M::vocabulary, static_cast<T>(with.weight), slope);
+      K::template add<T>(M::vocabulary, logits, slope, logits);
+    }
+  };
+
+  detail::owned_limits limits_;
+  uld_options how_;
+  memory_block memory_;
+  one teacher_;
+  teacher_batch taught_{};
+  places at_{};
+};
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Losses on self-attention relations (MiniLMv2, Wang et al. 2021): how like each other a
+/// sequence's queries are, or its keys, or its values.
+
+#include <algorithm>
+#include <cmath>
+
+#include <linnet/ops/attention_call.hpp>
+#include <linnet/ops/execution.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Queries, keys or values of all heads: the first `width` numbers of rows `stride` apart.
+template <class T>
+struct relation_rows {
+  const T* x = nullptr;  ///< [batch * tokens] rows
+  index tokens = 0, width = 0, stride = 0;
+};
+/// Queries (0), keys (1) or values (2) of an attention call.
+template <class T>
+relation_rows<T> relation_rows_of(const attention_call<T>& a, index which) {
+  if (which == 0) return {a.q, a.queries, a.heads * a.h, a.heads * a.h};
+  const auto& from = which == 1 ? a.k : a.v;
+  return {from.data, from.tokens, a.kv_heads * a.h, from.stride};
+}
+/// The relations that are compared: of how many heads, of which tokens.
+struct relation_call {
+  index batch = 0, heads = 0;
+  const index* lengths = nullptr;  ///< [batch] valid tokens, or null for all
+  bool causal = false;             ///< tokens relate to earlier ones alone
+};
+
+/// Doubles of scratch that one thread needs for relation_divergence() and its backward.
+constexpr index relation_scratch(index tokens) { return 2 * tokens * tokens; }
+
+namespace detail {
+
+/// map[n, n] = the softmax of x x^T / sqrt(d) of head `head` of `heads`, d = width / heads.
+template <class T>
+void relation_map(const relation_rows<T>& of, const relation_call& c, index b, index head, index n,
+                  double* map) {
+  const index d = of.width / c.heads;
+  const T* const x = of.x + b * of.tokens * of.stride + head * d;
+  std::fill_n(map, n * n, 0.0);
+  for (index i = 0; i < n; ++i) {
+    double* const row = map + i * n;
+    const index end = c.causal ? i + 1 : n;
+    double largest = -1e300, sum = 0;
+    for (index j = 0; j < end; ++j) {
+      for (index k = 0; k < d; ++k)
+        row[j] +=
+            static_cast<double>(x[i * of.stride + k]) * static_cast<double>(x[j * of.stride + k]);
+      row[j] /= std::sqrt(static_cast<double>(d));
+      largest = (std::max)(largest, row[j]);
+    }
+    for (index j = 0; j < end; ++j) sum += row[j] = std::exp(row[j] - largest);
+    for (index j = 0; j < end; ++j) row[j] /= sum;
+  }
+}
+
+}  // namespace detail
+
+/// Computes sums[batch * heads] of KL(teacher || student) of the relations. They are means over a
+/// sequence's tokens and over heads: a sequence's sums add up to its loss. `scratch` has
+/// relation_scratch() doubles for each thread.
+template <class T, class U>
+void relation_divergence(const execution& on, const relation_rows<T>& student,
+                         const relation_rows<U>& teacher, const relation_call& c, double* scratch,
+                         double* sums) {
+  const index size = student.tokens * student.tokens;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(c.batch * c.heads, [&](index number) {
+    const index b = number / c.heads, n = c.lengths ? c.lengths[b] : student.tokens;
+    detail::relation_map(student, c, b, number % c.heads, n, mine);
+    detail::relation_map(teacher, c, b, number % c.heads, n, theirs);
+    double sum = 0;
+    for (index i = 0; i < n * n; ++i)
+      if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
+    sums[number] = sum / static_cast<double>(c.heads * n);
+  });
+}
+/// The derivative of `factor` times the sum of relation_divergence() by the student's numbers: adds
+/// to dx, whose rows are as the student's.
+template <class T, class U>
+void relation_divergence_backward(const execution& on, const relation_rows<T>& student,
+                                  const relation_rows<U>& teacher, const relation_call& c,
+                                  double factor, double* scratch, T* dx) {
+  const index size = student.tokens * student.tokens, d = student.width / c.heads;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(c.batch * c.heads, [&](index number) {
+    const index b = number / c.heads, n = c.lengths ? c.lengths[b] : student.tokens;
+    const index stride = student.stride, from = b * student.tokens * stride + number % c.heads * d;
+    detail::relation_map(student, c, b, number % c.heads, n, mine);
+    detail::relation_map(teacher, c, b, number % c.heads, n, theirs);
+    const double scale =
+        factor / (static_cast<double>(c.heads * n) * std::sqrt(static_cast<double>(d)));
+    for (index i = 0; i < n; ++i)
+      for (index k = 0; k < d; ++k) {
+        double sum = 0;
+        for (index j = 0; j < n; ++j)
+          sum += (mine[i * n + j] - theirs[i * n + j] + mine[j * n + i] - theirs[j * n + i]) *
+                 static_cast<double>(student.x[from + j * stride + k]);
+        dx[from + i * stride + k] += static_cast<T>(scale * sum);
+      }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT
+// MiniLLM: all texts of two tokens of three are enumerated, so the mean of its gradient is held
+// against the gradient of the KL divergence of whole texts.
+
+#include "support/scoring.hpp"
+
+namespace test::minillm_test {
+
+namespace {
+
+constexpr ln::decoder_shape shape{
+    .d_model = 4, .d_ff = 6, .heads = 1, .kv_heads = 1, .layers = 1, .vocabulary = 3, .context = 6};
+using model = ln::decoder<shape>;
+using packed = ln::packed<model, double>;
+using weights = ln::weights<model, double>;
+using objective = ln::minillm<packed, packed>;
+using row = std::vector<double>;
+constexpr index v = 3;
+constexpr token prompt = 1;
+
+weights random_weights(std::uint64_t seed) {
+  weights w;
+  randomize(w, seed);
+  return w;
+}
+objective opened(const packed& student, const packed& teacher, const ln::limits& l,
+                 const ln::minillm_options& how) {
+  auto made = objective::open(student, teacher, l, how);
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(made), (made ? "" : made.error().message()));
+  return *std::move(made);
+}
+/// Log-probabilities behind each token of texts.
+std::vector<row> log_probabilities(const packed& p, const ln::decoder_batch& b) {
+  const auto logits = logits_of(p, b, {.batch = b.batch, .target = b.length});
+  std::vector<row> all;
+  for (index i = 0; i < b.batch * b.length; ++i) {
+    const auto l = row_of<model>(logits, i);
+    double sum = 0;
+    for (const double x : l) sum += std::exp(x);
+    row& one = all.emplace_back();
+    for (const double x : l) one.push_back(x - std::log(sum));
+  }
+  return all;
+}
+
+/// The text a b behind the prompt.
+struct text {
+  token inputs[2], labels[2];
+  text(token a, token b) : inputs{prompt, a}, labels{a, b} {}
+  ln::decoder_batch view() const { return {inputs, labels, 1, 2}; }
+  /// Sum of log probabilities of both tokens.
+  double log_of(const packed& p, const packed* mixed = nullptr, double alpha = 0) const {
+    const auto q = log_probabilities(p, view());
+    const auto other = mixed ? log_probabilities(*mixed, view()) : q;
+    double sum = 0;
+    for (std::size_t i = 0; i < 2; ++i)
+      sum += std::log((1 - alpha) * std::exp(q[i][at(labels[i])]) +
+                      alpha * std::exp(other[i][at(labels[i])]));
+    return sum;
+  }
+};
+template <class F>
+void each_text(F&& f) {
+  for (token a = 0; a < v; ++a)
+    for (token b = 0; b < v; ++b) f(text(a, b));
+}
+
+/// The gradient of KL(q || p) of texts, by central differences.
+row exact_gradient(weights& w, const packed& teacher) {
+  const auto kl = [&] {
+    const auto student = ln::pack(w);
+    double sum = 0;
+    each_text([&](const text& y) {
+      const double q = y.log_of(student);
+      sum += std::exp(q) * (q - y.log_of(teacher));
+    });
+    return sum;
+  };
+  row all;
+  w.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+    double* data = nullptr;
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      data = leaf;
+    else
+      data = leaf.data;
+    for (index i = 0; i < info.size(); ++i) {
+      const double kept = data[i];
+      data[i] = kept + 1e-5;
+      const double up = kl();
+      data[i] = kept - 1e-5;
+      const double down = kl();
+      data[i] = kept;
+      all.push_back((up - down) / 2e-5);
+    }
+  });
+  return all;
+}
+/// The mean of the objective's gradient over all texts, by the probability of drawing each.
+row mean_gradient(weights& w, const packed& teacher, const ln::minillm_options& how) {
+  const auto student = ln::pack(w);
+  row all(at(model::parameters()));
+  each_text([&](const text& y) {
+    const double drawn = std::exp(y.log_of(student, &teacher, how.mixture));
+    auto from = opened(student, teacher, {.target = 2}, how);
+    auto train = ln::trainer<model, ln::adamw, double>::open(w, {.target = 2});
+    BOOST_REQUIRE(ln::is_finite(train->accumulate(from.adopt(y.view()), from).nats));
+    std::size_t n = 0;
+    train->gradient().visit(
+        [&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+          for (index i = 0; i < info.size(); ++i) all[n++] += drawn * leaf[i];
+        });
+  });
+  return all;
+}
+
+BOOST_AUTO_TEST_SUITE(minillm)
+
+// With weights of prefixes the mean gradient is the exact one, for any mixture; with those of
+// single tokens only without a mixture. Without the single step a part is missing.
+BOOST_AUTO_TEST_CASE(mean_gradient_is_that_of_kl) {
+  auto w = random_weights(1);
+  const auto teacher = ln::pack(random_weights(2));
+  const row want = exact_gradient(w, teacher);
+  BOOST_TEST(magnitude(want) > 0.05);
+  for (const double mixture : {0.0, 0.2, 0.7}) {
+    auto how = ln::unbiased_minillm;
+    how.mixture = mixture;
+    BOOST_TEST(distance(mean_gradient(w, teacher, how), want) < 1e-9);
+    how.prefix_weights = false;
+    const double off = distance(mean_gradient(w, teacher, how), want);
+    if (mixture == 0)
+      BOOST_TEST(off < 1e-9);
+    else
+      BOOST_TEST(off > 1e-3);
+    how.single_step = 0;
+    BOOST_TEST(distance(mean_gradient(w, teacher, how), want) > 1e-2);
+    // Without the single step its part is in the return of a token itself.
+    how.own_reward = how.prefix_weights = true;
+    BOOST_TEST(distance(mean_gradient(w, teacher, how), want) < 1e-9);
+  }
+}
+
+// The loss as the published code has it, from all log-probabilities at once.
+BOOST_AUTO_TEST_CASE(equals_the_definition) {
+  constexpr index count = 2, length = 4;
+  const auto student = ln::pack(random_weights(1)), teacher = ln::pack(random_weights(2));
+  const auto inputs = tokens(count * length, v, 5);
+  std::vector<token> labels = tokens(count * length, v, 6);
+  for (index s = 0; s < count; ++s)
+    for (index i = 0; i + 1 < length; ++i)
+      labels[at(s * length + i)] = inputs[at(s * length + i + 1)];
+  labels[0] = labels[7] = ln::ignored;  // a longer prompt, and a text that ends
+  const ln::decoder_batch b{inputs.data(), labels.data(), count, length};
+  const ln::limits l{.batch = count, .target = length};
+  const ln::minillm_options how{};
+  auto from = opened(student, teacher, l, how);
+  auto scores = ln::evaluator<model, double>::open(student, l);
+  const auto adopted = from.adopt(b);
+  BOOST_TEST(std::equal(adopted.labels, adopted.labels + 8, labels.begin()));
+  const ln::loss_sum got = scores->loss(adopted, from);
+
+  const auto q = log_probabilities(student, b), p = log_probabilities(teacher, b);
+  row returns, ratios, steps;
+  for (index s = 0; s < count; ++s) {
+    for (index i = 0; i < length; ++i) {
+      const auto k = at(s * length + i);
+      if (labels[k] == ln::ignored) continue;
+      double later = 0, left = 0;
+      for (index j = i; j < length; ++j) {
+        const auto m = at(s * length + j);
+        if (labels[m] == ln::ignored) continue;
+        later += std::pow(0.95, static_cast<double>(j - i)) *
+                 (p[m][at(labels[m])] - q[m][at(labels[m])]) / 0.5;
+        ++left;
+      }
+      returns.push_back(later / left);
+      const double of_q = std::exp(q[k][at(labels[k])]), of_p = std::exp(p[k][at(labels[k])]);
+      ratios.push_back(of_q / (0.8 * of_q + 0.2 * of_p));
+      double kl = 0;
+      for (std::size_t t = 0; t < at(v); ++t) kl += std::exp(q[k][t]) * (q[k][t] - p[k][t]);
+      steps.push_back(kl);
+    }
+  }
+  double mean = 0, square = 0, want = 0;
+  for (const double r : returns) mean += r / 6;
+  for (const double r : returns) square += (r - mean) * (r - mean) / 6;
+  for (std::size_t i = 0; i < 6; ++i) {
+    const double a = (returns[i] - mean) / std::sqrt(square + 1e-8), ratio = ratios[i];
+    const double near = ratio < 0.8 ? 0.8 : ratio > 1.2 ? 1.2 : ratio;
+    want += (std::max)(-ratio * a, -near * a) + steps[i];
+  }
+  BOOST_REQUIRE(returns.size() == 6U);
+  BOOST_TEST(got.tokens == 6);
+  BOOST_TEST(distance_of(got.nats, want) < 1e-11);
+}
+
+// Loss and gradient at weights that are no longer those that wrote: some ratios are clipped.
+BOOST_AUTO_TEST_CASE(gradients_behind_the_rollout) {
+  const decoder_tokens data(4, 5, v);
+  const auto student = ln::pack(random_weights(1)), teacher = ln::pack(random_weights(2));
+  for (const double clip : {0.0, 0.2}) {
+    auto from = opened(student, teacher, data.limits(), {.clip = clip, .seed = 3});
+    const auto b = from.write(0, data.view());
+    BOOST_REQUIRE(b.batch == 4);
+    auto w = random_weights(1);
+    w.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+        for (index i = 0; i < info.size(); ++i) leaf[i] *= 1.3;
+      else
+        for (index i = 0; i < info.size(); ++i) leaf.data[i] *= 1.3;
+    });
+    const auto r = ln::check_model_gradients(w, b, data.limits(), {}, 1e-5, 0, from);
+    BOOST_TEST(r.passed(), text_of(r));
+    BOOST_TEST(2 * r.nonzero > r.entries);
+  }
+}
+
+// The student comes nearer to its teacher; a run that is interrupted goes on with the same bits, on
+// any number of threads.
+BOOST_AUTO_TEST_CASE(learns, *boost::unit_test::label("tsan")) {
+  using trainer = ln::trainer<model, ln::adamw, double>;
+  const decoder_tokens data(8, 5, v);
+  const auto teacher = ln::pack(random_weights(2));
+  const ln::adamw by{ln::schedule::constant(1e-2)};
+  const auto run = [&](trainer& train, index last, int threads) {
+    auto l = data.limits(threads);
+    if (threads > 1) l.run_on = std_threads();
+    auto from = opened(train.current(), teacher, l, {.seed = 4});
+    while (train.steps() < last) {
+      const auto b = from.write(train.steps(), data.view());
+      (void)train.step(b, from);
+      (void)train.step(b, from);
+    }
+  };
+  const auto divergence = [&](const weights& w) {
+    const auto q = ln::pack(w);
+    auto scores = ln::evaluator<model, double>::open(q, data.limits());
+    auto kl = ln::distillation<packed, packed>::open(
+        teacher, data.limits(),
+        {.alpha = 0, .temperature = 1, .divergence = ln::divergence::reverse_kl});
+    return scores->loss(data.view(), *kl).mean();
+  };
+  auto once = random_weights(1), twice = random_weights(1), rest = random_weights(3);
+  const double before = divergence(once);
+  auto whole = trainer::open(once, data.limits(3), by);
+  run(*whole, 60, 3);
+  BOOST_TEST(before > 0.02);
+  BOOST_TEST(divergence(once) < 0.3 * before);
+  auto begun = trainer::open(twice, data.limits(), by);
+  run(*begun, 20, 1);
+  auto resumed = trainer::open(rest, data.limits(), by);
+  std::vector<std::vector<std::byte>> blocks;
+  begun->visit_state([&](std::string_view, std::span<std::byte> bytes) {
+    blocks.emplace_back(bytes.begin(), bytes.end());
+  });
+  std::size_t n = 0;
+  resumed->visit_state([&](std::string_view, std::span<std::byte> bytes) {
+    std::copy(blocks[n].begin(), blocks[n].end(), bytes.begin());
+    ++n;
+  });
+  BOOST_REQUIRE(static_cast<bool>(resumed->resume(begun->progress())));
+  run(*resumed, 60, 1);
+  BOOST_TEST(same_bytes(rest, once));
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const decoder_tokens data(2, 4, v);
+  const auto p = ln::pack(random_weights(1));
+  const auto why = [&](const ln::minillm_options& how) {
+    const auto made = objective::open(p, p, data.limits(), how);
+    return made ? "" : made.error().message();
+  };
+  BOOST_TEST(why({}) == "");
+  BOOST_TEST(why({.mixture = 1}) ==
+             "minillm::open: minillm_options.mixture: expected 0 <= mixture < 1, got 1");
+  BOOST_TEST(why({.end = 3}) ==
+             "minillm::open: minillm_options.end: expected no_token or a token of the vocabulary, "
+             "got 3");
+  auto from = opened(p, p, data.limits(), {});
+  auto w = random_weights(1);
+  auto train = ln::trainer<model, ln::adamw, double>::open(w, data.limits());
+  BOOST_TEST(!ln::is_finite(train->step(data.view(), from)));  // not written by it
+  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::objective));
+  const auto b = from.write(0, data.view());
+  BOOST_TEST(ln::is_finite(train->step(b, from)));
+  auto small = opened(p, p, {.batch = 1, .target = 4}, {});
+  BOOST_TEST(small.write(0, data.view()).batch == 0);
+  BOOST_TEST(small.last_refusal() == ln::to_string(ln::refusal::batch_over_limit));
+  BOOST_TEST(!ln::is_finite(train->step(small.adopt(data.view()), small)));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace
+
+}  // namespace test::minillm_test

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT
+// Distillation of self-attention relations: the loss by its definition, gradients by differences,
+// rotations, equal models, threads and refusals.
+
+#include "support/encoders.hpp"
+
+namespace test::relation_distillation_test {
+
+namespace {
+
+using options = ln::relation_options;
+using small = ln::decoder<tiny_decoder_shape>;
+using wide = ln::decoder<ln::decoder_shape{.d_model = 16,
+                                           .d_ff = 7,
+                                           .heads = 2,
+                                           .kv_heads = 2,
+                                           .layers = 3,
+                                           .vocabulary = 11,
+                                           .context = 64,
+                                           .eps = 1e-3}>;
+using text = ln::encoder<tiny_encoder_shape>;
+
+template <class M, class Teacher>
+struct pair_of {
+  using form = ln::packed<Teacher, double>;
+  using objective = ln::relation_distillation<ln::packed<M, double>, form>;
+  using trainer = ln::trainer<M, ln::adamw, double>;
+  ln::weights<M, double> w{};
+  form p{};
+
+  explicit pair_of(std::uint64_t seed = 2) {
+    randomize(w, 1);
+    ln::weights<Teacher, double> taught;
+    randomize(taught, seed);
+    p = ln::pack(taught);
+  }
+  auto open(const ln::limits& l, const options& how) const {
+    auto made = objective::open(p, l, how);
+    BOOST_REQUIRE_MESSAGE(static_cast<bool>(made), (made ? "" : made.error().message()));
+    return *std::move(made);
+  }
+};
+
+/// Central differences of the loss of a batch by some weights.
+template <class M, class Teacher, class Data>
+void check_differences(const Data& data, const options& how, index every) {
+  pair_of<M, Teacher> pair;
+  auto from = pair.open(data.limits(), how);
+  auto train = pair_of<M, Teacher>::trainer::open(pair.w, data.limits());
+  BOOST_REQUIRE(static_cast<bool>(train));
+  const auto nats = [&] {
+    train->refresh();
+    train->gradient().visit([](const ln::parameter_path&, const ln::tensor_info& info,
+                               double* leaf) { std::fill_n(leaf, info.size(), 0.0); });
+    return train->accumulate(data.view(), from).nats;
+  };
+  BOOST_TEST(nats() > 1e-3);
+  std::vector<std::vector<double>> slopes;
+  train->gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info,
+                              double* leaf) { slopes.emplace_back(leaf, leaf + info.size()); });
+  std::size_t tensor = 0;
+  index nonzero = 0;
+  pair.w.visit([&](const ln::parameter_path& path, const ln::tensor_info& info, auto& leaf) {
+    const std::vector<double>& slope = slopes[tensor++];
+    for (index i = info.size() % every; i < info.size(); i += every) {
+      double& x = values_of(leaf)[i];
+      const double kept = x, step = 1e-6;
+      x = kept + step;
+      const double up = nats();
+      x = kept - step;
+      const double numeric = (up - nats()) / (2 * step);
+      x = kept;
+      BOOST_TEST(distance_of(slope[at(i)], numeric) < 1e-6 * (1 + std::abs(numeric)),
+                 path.str() << ' ' << i << ": " << slope[at(i)] << ", " << numeric);
+      nonzero += std::abs(numeric) > 1e-5;
+    }
+  });
+  BOOST_TEST(nonzero > 10);
+}
+
+/// Queries, keys and values [batch, tokens, width] of each layer.
+using layers_of_rows = std::vector<std::array<std::vector<double>, 3>>;
+template <class M>
+layers_of_rows rows_of(const ln::packed<M, double>& p, const typename M::batch& b,
+                       const ln::limits& l) {
+  layers_of_rows all;
+  ln::memory_block memory(ln::detail::plan_for<M, double>(l, ln::purpose::scoring).total());
+  auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::scoring, memory.data()).work;
+  const ln::ops::attention_tap<double> tap{
+      &all, [](void* self, const ln::ops::execution&, const ln::ops::attention_call<double>& a,
+               const ln::ops::attention_gradient<double>*) {
+        auto& layer = static_cast<layers_of_rows*>(self)->emplace_back();
+        const index rows = a.batch * a.queries;
+        layer[0].assign(a.q, a.q + rows * a.heads * a.h);
+        layer[1].assign(a.k.data, a.k.data + rows * a.kv_heads * a.h);
+        layer[2].assign(a.v.data, a.v.data + rows * a.kv_heads * a.h);
+      }};
+  ln::ops::execution on{ln::team{}, ln::simd::best()};
+  on.attention = &tap;
+  (void)M::template loss<double, ln::storage::f64>(p.tree(), nullptr, b, work, on, {});
+  return all;
+}
+/// One row of a causal relation.
+std::vector<double> relation(const std::vector<double>& x, index width, index b, index length,
+                             index head, index heads, index i) {
+  const index d = width / heads;
+  std::vector<double> row;
+  double sum = 0;
+  for (index j = 0; j <= i; ++j) {
+    double dot = 0;
+    for (index k = 0; k < d; ++k)
+      dot += x[at((b * length + i) * width + head * d + k)] *
+             x[at((b * length + j) * width + head * d + k)];
+    sum += row.emplace_back(std::exp(dot / std::sqrt(static_cast<double>(d))));
+  }
+  for (double& r : row) r /= sum;
+  return row;
+}
+
+BOOST_AUTO_TEST_SUITE(relation_distillation)
+
+BOOST_AUTO_TEST_CASE(loss_by_definition) {
+  constexpr index batch = 2, length = 5, heads = 2;
+  const auto data = decoder_data<small>(batch, length);
+  const pair_of<small, wide> pair;
+  const auto mine = rows_of(ln::pack(pair.w), data.view(), data.limits());
+  const auto theirs = rows_of(pair.p, data.view(), data.limits());
+  BOOST_REQUIRE((mine.size() == 2 && theirs.size() == 3));
+  ln::weights<small, double> w = pair.w.clone();
+  auto train = pair_of<small, wide>::trainer::open(w, data.limits());
+  const auto plain = train->accumulate(data.view());
+  for (const index layer : {0, -1}) {
+    auto from = pair.open(
+        data.limits(), {.heads = heads, .layer = layer, .weights = {0.2, 0.3, 0.6}, .labels = 0.5});
+    const auto got = train->accumulate(data.view(), from);
+    double want = 0;
+    for (std::size_t which = 0; which < 3; ++which) {
+      const auto &s = mine[1][which], &t = theirs[layer < 0 ? 2 : 0][which];
+      for (index b = 0; b < batch; ++b)
+        for (index head = 0; head < heads; ++head)
+          for (index i = 0; i < length; ++i) {
+            const auto rows = static_cast<index>(batch * length);
+            const auto p = relation(t, std::ssize(t) / rows, b, length, head, heads, i),
+                       q = relation(s, std::ssize(s) / rows, b, length, head, heads, i);
+            for (std::size_t j = 0; j < p.size(); ++j)
+              want += std::array{0.2, 0.3, 0.6}[which] * p[j] * std::log(p[j] / q[j]) /
+                      static_cast<double>(batch * heads * length);
+          }
+    }
+    BOOST_TEST(want > 1e-3);
+    BOOST_TEST(got.tokens == plain.tokens);
+    BOOST_TEST(distance_of(got.mean(), 0.5 * plain.mean() + want) < 1e-11);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(differences) {
+  check_differences<small, wide>(decoder_data<small>(2, 5), {.heads = 2}, 7);
+  check_differences<text, text>(encoder_data<text>(2, 5), {.weights = {1, 2, 3}, .labels = 0.3},
+                                13);
+}
+
+// Padding relates to nothing; a model is its own perfect student.
+BOOST_AUTO_TEST_CASE(padding_and_equal_models) {
+  auto data = encoder_data<text>(2, 5);
+  pair_of<text, text> pair;
+  auto from = pair.open(data.limits(), {});
+  auto train = pair_of<text, text>::trainer::open(pair.w, data.limits());
+  const double before = train->accumulate(data.view(), from).nats;
+  BOOST_TEST_REQUIRE(data.lengths[1] == 3);
+  for (index i = 5 + 3; i < 10; ++i) data.inputs[at(i)] = (data.inputs[at(i)] + 1) % 11;
+  BOOST_TEST(train->accumulate(data.view(), from).nats == before);
+
+  pair_of<text, text> equal(1);
+  auto own = equal.open(data.limits(), {});
+  auto again = pair_of<text, text>::trainer::open(equal.w, data.limits());
+  BOOST_TEST(again->accumulate(data.view(), own).nats == 0);
+  again->gradient().visit([](const ln::parameter_path&, const ln::tensor_info& info, double* leaf) {
+    BOOST_TEST(magnitude(std::span(leaf, at(info.size()))) == 0);
+  });
+}
+
+// Relations do not change where all tokens of a relation head are rotated together.
+BOOST_AUTO_TEST_CASE(rotations_do_not_matter) {
+  constexpr index n = 6, width = 8;
+  const auto x = normal<double>(n * width, 1);
+  auto turned = x;
+  for (index i = 0; i < n; ++i)
+    for (index head = 0; head < 2; ++head) {
+      double* const row = turned.data() + i * width + head * 4;
+      const double a = row[1], b = row[3], c = std::cos(0.7 + static_cast<double>(head)),
+                   s = std::sin(0.7 + static_cast<double>(head));
+      row[1] = c * a - s * b;
+      row[3] = s * a + c * b;
+    }
+  std::vector<double> scratch(at(ln::ops::relation_scratch(n))), sums(2);
+  const ln::ops::relation_rows<double> one{x.data(), n, width, width},
+      other{turned.data(), n, width, width};
+  ln::ops::relation_divergence({{}, levels().back()}, one, other, {1, 2}, scratch.data(),
+                               sums.data());
+  BOOST_TEST(magnitude(sums) < 1e-14);
+  sums.resize(4);
+  ln::ops::relation_divergence({{}, levels().back()}, one, other, {1, 4}, scratch.data(),
+                               sums.data());
+  BOOST_TEST(magnitude(sums) > 1e-3);  // heads of two numbers are cut apart by these rotations
+}
+
+BOOST_AUTO_TEST_CASE(any_number_of_threads_gives_the_same_bits, *boost::unit_test::label("tsan")) {
+  const auto data = decoder_data<small>(2, 6);
+  const pair_of<small, wide> pair;
+  std::vector<double> losses;
+  std::vector<ln::weights<small, double>> trained;
+  for (const int threads : {1, 3}) {
+    ln::limits l = data.limits(threads);
+    l.run_on = std_threads();
+    trained.push_back(pair.w.clone());
+    auto from = pair.open(l, {.heads = 2});
+    auto train = pair_of<small, wide>::trainer::open(trained.back(), l);
+    for (int step = 0; step < 3; ++step) losses.push_back(train->step(data.view(), from));
+  }
+  BOOST_TEST(losses[0] == losses[3]);
+  BOOST_TEST(losses[2] == losses[5]);
+  BOOST_TEST(losses[2] < losses[0]);
+  BOOST_TEST(same_bytes(trained[0], trained[1]));
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto data = decoder_data<small>(2, 5);
+  const pair_of<small, wide> pair;
+  const auto why = [&](const options& how) {
+    const auto made = pair_of<small, wide>::objective::open(pair.p, data.limits(), how);
+    return made ? std::string() : made.error().message();
+  };
+  BOOST_TEST(why({.heads = 2}) == "");
+  BOOST_TEST(why({.heads = 3}) ==
+             "relation_distillation::open: relation_options.heads: expected a divisor of the "
+             "widths of queries and keys, such as 8, got 3");
+  BOOST_TEST(why({.layer = 3}) ==
+             "relation_distillation::open: relation_options.layer: expected below 3, the "
+             "teacher's layers, got 3");
+  BOOST_TEST(why({.labels = -1}) ==
+             "relation_distillation::open: relation_options.labels: expected at least 0, finite "
+             "(0 leaves relations alone), got -1");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace
+
+}  // namespace test::relation_distillation_test
