@@ -60,7 +60,8 @@ std::string contents(const std::string& path) {
 }
 
 // Few words around what the tests are about.
-const ln::chain_of_thought thought{.ask = "{question}?", .prompt = "{question}: "};
+const ln::chain_of_thought thought{
+    .ask = "{question}?", .prompt = "{question}: ", .needs_mark = false};
 
 }  // namespace
 
@@ -78,6 +79,12 @@ BOOST_AUTO_TEST_CASE(chain_of_thought) {
              "capital:  -> Paris\nThe answer is Paris.\n"
              "4 of 9 items accepted, 9 requests; refused: no known answer 3, no rationale 1, "
              "wrong answer 1");
+  three.needs_mark = true;
+  BOOST_TEST(
+      made({{"2+3", "5"}}, three, {{"2+3", {"a. The answer is 5", "b 5", "The answer is"}}}) ==
+      "2+3:  -> a.\nThe answer is 5.\n1 of 3 items accepted, 3 requests; refused: no final "
+      "answer 2");
+  three.needs_mark = false;
   BOOST_TEST(made({{"2+3", "5"}}, three,
                   {{"2+3", {"a 5", "a 5", "The answer is 1. No, b. The answer is 5"}}}) ==
              "2+3:  -> a 5\nThe answer is 5.\n2+3:  -> The answer is 1. No, b.\nThe answer is "

@@ -19,20 +19,21 @@
 LINNET_NAMESPACE_BEGIN
 
 /// Chain of thought (Ho et al. 2022, Magister et al. 2023): the target is the teacher's reasoning
-/// and the answer. Of several draws those are kept whose final answer is right: what stands behind
-/// the last `mark`, or without one the last number. Filters: "no known answer", "no rationale",
-/// "wrong answer", "repeated".
+/// and the answer. Of several draws those are kept whose final answer is right. Filters: "no known
+/// answer", "no final answer", "no rationale", "wrong answer", "repeated".
 struct chain_of_thought {
   static constexpr const char* name = "chain_of_thought";
   std::string_view ask =
       "{question}\nThink step by step. End with \"The answer is\" and the answer.";
   std::string_view prompt = "{question}\n";
   std::string_view mark = "The answer is";  ///< stands before the answer
+  bool needs_mark = true;                   ///< false: without it the last number is the answer
   index draws = 1;                          ///< rationales for each question
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
   static constexpr void visit_options(Self& self, F&& f) {
+    f("needs_mark", self.needs_mark, detail::one_of(detail::false_or_true));
     f("draws", self.draws, detail::count(1));
   }
 
@@ -46,6 +47,8 @@ struct chain_of_thought {
       const auto [rationale, answer] = detail::divided(text, mark);
       if (s.answer.empty()) {
         d.refuse("no known answer");
+      } else if (needs_mark && answer.empty()) {
+        d.refuse("no final answer");
       } else if (rationale.empty()) {
         d.refuse("no rationale");
       } else if (!detail::same_answer(answer.empty() ? rationale : answer, s.answer)) {
