@@ -587,6 +587,47 @@ BOOST_AUTO_TEST_CASE(programs) {
   BOOST_TEST(!ln::run_program("1", {.depth = 0}));
 }
 
+// docs/generated-data.md has a row for each option, with its default and its range, and no other.
+BOOST_AUTO_TEST_CASE(documented_options) {
+  const std::string page = contents(LINNET_TEST_DIR "/../docs/generated-data.md");
+  std::size_t rows = 0;
+  const auto check = [&](const auto& options, const std::string& name) {
+    options.visit_options(options, [&](const char* field, const auto& x, const auto&... range) {
+      if constexpr (sizeof...(range) == 1) {
+        const auto& r = (range, ...);
+        const auto value = static_cast<double>(x);
+        const std::string row = "\n| `" + name + "." + field + "` | " +
+                                (r.names ? r.names[value > 0] : ln::detail::number_text(value)) +
+                                " | `" + r.text(field) + "` | ";
+        BOOST_TEST(page.find(row) != page.npos, row);
+        BOOST_TEST((r.contains(value) || std::string_view(field) == "length"));
+        ++rows;
+      }
+    });
+  };
+  check(ln::data_generation_options{}, "data_generation_options");
+  check(ln::session_teacher_options{}, "session_teacher_options");
+  check(ln::instruction_limits{}, "instruction_limits");
+  check(ln::chain_of_thought{}, "chain_of_thought");
+  check(ln::step_by_step{}, "step_by_step");
+  check(ln::socratic{}, "socratic");
+  check(ln::scott{}, "scott");
+  check(ln::program_aided{}, "program_aided");
+  check(ln::program_limits{}, "program_limits");
+  check(ln::adversarial_distillation{}, "adversarial_distillation");
+  check(ln::lamini{}, "lamini");
+  check(ln::evol_instruct{}, "evol_instruct");
+  check(ln::fanno{}, "fanno");
+  check(ln::bm25_options{}, "bm25_options");
+  check(ln::auggpt{}, "auggpt");
+  check(ln::llm2llm{}, "llm2llm");
+  check(ln::in_context_distillation{}, "in_context_distillation");
+  std::size_t written = 0;
+  for (std::size_t i = page.find("## Options"); (i = page.find("\n| `", i)) != page.npos; ++i)
+    ++written;
+  BOOST_TEST(written == rows);
+}
+
 BOOST_AUTO_TEST_CASE(overlap) {
   BOOST_TEST(ln::rouge_l("The cat sat.", "the cat, SAT") == 1);
   BOOST_TEST(ln::rouge_l("a b c d", "a x c y") == 0.5);
