@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Prompts and targets as batches of a decoder, with the loss on the targets alone.
+
+#include <algorithm>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <linnet/core/options.hpp>
+#include <linnet/data/epoch_sampler.hpp>
+#include <linnet/data/training_item.hpp>
+#include <linnet/model/contract.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Largest batch of an instruction_stream.
+struct instruction_limits {
+  index batch = 1;   ///< items at a time
+  index length = 0;  ///< longest item in inputs: tokens of prompt and target
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("length", self.length, detail::count(1));
+  }
+};
+
+/// Stream of prompts and targets: example i is a pure function of (seed, i), so a cursor is one
+/// integer. All tokens are made once, by open().
+///
+/// A row is prompt, target and an end token. Labels are the tokens of the target and the end; all
+/// others are `ignored`. An epoch has as many examples as there are items. It visits each item
+/// `items · weight / Σ weight` times, rounded up or down at random; equal weights visit each once.
+class instruction_stream {
+ public:
+  /// Encodes all items with a callable encode(std::string_view) that returns a range of tokens;
+  /// prompt and target are encoded apart. Errors: errc::invalid for no items, an item without a
+  /// prompt or longer than the limits, weights that are negative, not finite or all 0.
+  template <class Encode>
+  static result<instruction_stream> open(std::span<const training_item> items, Encode&& encode,
+                                         const instruction_limits& l, token end,
+                                         seed key) LINNET_TRY {
+    constexpr const char* where = "instruction_stream::open";
+    const auto wrong = [](std::string what, std::string expected, std::string got) {
+      return error{errc::invalid, "instruction_stream::open", std::move(what), std::move(expected),
+                   std::move(got)};
+    };
+    if (auto fit = detail::acceptable(where, "instruction_limits", l); !fit) return fit.error();
+    if (items.empty()) return wrong("items", "at least 1", "0");
+    if (!detail::has_memory(2 * detail::array_bytes(l.batch, l.length, sizeof(token))))
+      return detail::out_of_memory(where);
+    instruction_stream made(l, std::ssize(items), key);
+    double sum = 0;
+    for (const training_item& item : items) {
+      const std::string name = "item " + std::to_string(made.rows_.size());
+      if (!is_finite(item.weight) || item.weight < 0)
+        return wrong(name + ": weight", "at least 0, finite",
+                     is_finite(item.weight) ? detail::number_text(item.weight) : "no number");
+      row r{std::ssize(made.tokens_)};
+      for (const token t : encode(std::string_view(item.prompt))) made.tokens_.push_back(t);
+      r.target = std::ssize(made.tokens_);
+      for (const token t : encode(std::string_view(item.target))) made.tokens_.push_back(t);
+      made.tokens_.push_back(end);
+      r.last = std::ssize(made.tokens_) - 1;
+      if (r.target == r.first)
+        return wrong(name + ": prompt", "at least 1 token, whose label is the first of the target",
+                     "0");
+      if (r.last - r.first > l.length)
+        return wrong(name, "at most " + std::to_string(l.length) + " tokens, the length",
+                     std::to_string(r.last - r.first));
+      made.rows_.push_back(r);
+      made.shares_.push_back(sum += item.weight);
+    }
+    if (!(sum > 0)) return wrong("weights of the items", "a sum above 0", "0");
+    for (double& share : made.shares_) share *= static_cast<double>(items.size()) / sum;
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("instruction_stream::open")
+
+  /// Examples per epoch: the number of items.
+  index epoch() const { return std::ssize(rows_); }
+  /// The item that is example `i`.
+  index item(std::uint64_t i) const {
+    const auto size = static_cast<std::uint64_t>(rows_.size());
+    // Equal steps through the weights put end to end, from one random point of each epoch.
+    const double start = (random_stream(key_, i / size).uniform() + 0x1p-25);
+    const double point = static_cast<double>(order_(i)) + start;
+    const auto at = std::upper_bound(shares_.begin(), shares_.end(), point);
+    index found = (std::min)(at - shares_.begin(), std::ssize(rows_) - 1);
+    const auto share = [&](index k) { return shares_[static_cast<std::size_t>(k)]; };
+    while (found > 0 && !(share(found) > share(found - 1))) --found;  // never one of weight 0
+    return found;
+  }
+  /// Examples first, first + 1, … of the endless sequence. Rows are as long as the longest of the
+  /// batch. Valid until the next call; allocates nothing.
+  decoder_batch batch(std::uint64_t first) {
+    return fill(limits_.batch,
+                [&](index b) { return item(first + static_cast<std::uint64_t>(b)); });
+  }
+  /// Items first, first + 1, … in the given order, fewer at the end and none outside; for
+  /// evaluation.
+  decoder_batch in_order(index first) {
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+    return fill((std::min)(limits_.batch, left), [&](index b) { return first + b; });
+  }
+
+ private:
+  struct row {
+    index first, target = 0, last = 0;  ///< tokens of the prompt, of the target, and the end
+  };
+  instruction_stream(const instruction_limits& l, index items, seed key)
+      : limits_(l),
+        order_(items, key),
+        key_{key.value ^ stream_of("linnet::instruction_stream")},
+        inputs_(static_cast<std::size_t>(l.batch * l.length)),
+        labels_(inputs_.size()) {}
+
+  template <class Which>
+  decoder_batch fill(index count, Which&& which) {
+    index length = 0;
+    for (index b = 0; b < count; ++b) {
+      const row& r = rows_[static_cast<std::size_t>(which(b))];
+      length = (std::max)(length, r.last - r.first);
+    }
+    for (index b = 0; b < count; ++b) {
+      const row& r = rows_[static_cast<std::size_t>(which(b))];
+      const index n = r.last - r.first, learned = r.target - r.first - 1;
+      const auto inputs = inputs_.begin() + b * length, labels = labels_.begin() + b * length;
+      const auto tokens = tokens_.begin() + r.first;
+      std::fill_n(std::copy_n(tokens, n, inputs), length - n, tokens[n]);
+      std::fill_n(labels, length, ignored);
+      std::copy(tokens + learned + 1, tokens + n + 1, labels + learned);
+    }
+    return {inputs_.data(), labels_.data(), count, length};
+  }
+
+  instruction_limits limits_;
+  epoch_sampler order_;
+  seed key_;
+  std::vector<token> tokens_{};  ///< of all items
+  std::vector<row> rows_{};
+  std::vector<double> shares_{};        ///< sums of weights up to each item, scaled to their number
+  std::vector<token> inputs_, labels_;  ///< [batch, length]
+};
+
+LINNET_NAMESPACE_END
