@@ -206,9 +206,9 @@ class trainer {
     finish();
   }
   /// Lets an optimizer such as `sophia` estimate the curvature on a batch. It does so by gradients
-  /// of labels that the model draws, clipped as a step's are. step() calls this itself where it is due. Who
-  /// accumulates calls it behind update(), where optimizer().due(steps()). Returns their loss; NaN,
-  /// and nothing done, as for step() and while gradients are being accumulated.
+  /// of labels that the model draws, clipped as a step's are. step() calls this itself where it is
+  /// due. Who accumulates calls it behind update(), where optimizer().due(steps()). Returns their
+  /// loss; NaN, and nothing done, as for step() and while gradients are being accumulated.
   loss_sum estimate_curvature(const batch& b) requires detail::estimates_curvature<Optimizer> {
     cross_entropy_objective from;
     if (!takes(b, from)) return loss_sum::refused();
@@ -363,8 +363,10 @@ class trainer {
   bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
     reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
-    const bool skips = detail::sees_attention<Objective> && how_.layer_dropout.rate > 0;
-    if (reason_ == refusal::none && (!options_fit() || skips)) reason_ = refusal::options;
+    // An objective on attention compares layers one by one, behind the last.
+    const bool unfit =
+        detail::sees_attention<Objective> && (how_.layer_dropout.rate > 0 || limits_.recompute);
+    if (reason_ == refusal::none && (!options_fit() || unfit)) reason_ = refusal::options;
     if (reason_ == refusal::none) return true;
     ++refused_;
     in_vain();
