@@ -23,5 +23,7 @@
 #include <linnet/train/layer_checks.hpp>
 #include <linnet/train/lion.hpp>
 #include <linnet/train/muon.hpp>
+#include <linnet/train/run_measures.hpp>
 #include <linnet/train/sr_ste.hpp>
 #include <linnet/train/trainer.hpp>
+#include <linnet/train/weight_average.hpp>

@@ -256,6 +256,14 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check_optimizer(ln::sgd{});
   check_optimizer(ln::sophia{});
   check_optimizer(ln::muon{});
+  check<ln::weight_average_options>(
+      "weight_average_options", "weight_average_options", {},
+      [&](const auto& o) { return complaint_of(ln::weight_average<M>::open(o)); });
+  check<ln::rate_search_options>("rate_search_options", "rate_search_options", {},
+                                 [&](const auto& o) {
+                                   return complaint_of(ln::find_learning_rate(
+                                       w, [](index) { return ln::decoder_batch{}; }, l, o));
+                                 });
   check<ln::schedule>("schedule", "adamw.rate", {}, [&](const auto& o) {
     return complaint_of(ln::trainer<M>::open(w, l, {.rate = o}));
   });
