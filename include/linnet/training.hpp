@@ -18,7 +18,7 @@
 #include <linnet/inference.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
-#include <linnet/train/adamw_8bit.hpp>
+#include <linnet/train/bf16_rounded.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/layer_checks.hpp>
 #include <linnet/train/lion.hpp>

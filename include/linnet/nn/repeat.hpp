@@ -118,7 +118,9 @@ struct layer_loop {
       if (!mask || !mask.drops_all(ctx.batch)) {
         if (recompute && l + 1 < Count) {
           const ops::execution watched = ctx.on;
-          ctx.on = {watched.threads, watched.level, watched.converted};  // seen once already
+          ctx.on.tap = nullptr;  // what it shows has been seen
+          ctx.on.layers = nullptr;
+          ctx.on.attention = nullptr;
           again(l, input, view<T, D>(stream[l], x.rows()));
           ctx.on = watched;
         }

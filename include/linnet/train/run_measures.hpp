@@ -139,7 +139,7 @@ result<gradient_noise> estimate_gradient_noise(const weights<M, T>& w, Batches&&
     return square;
   };
   gradient_noise found;
-  double small = 0, shares = 0, tokens = 0;
+  double squares = 0, shares = 0, tokens = 0;
   for (index i = 0; i < most; ++i) {
     const typename M::batch b = batches(i);
     if (b.batch == 0) break;
@@ -157,7 +157,7 @@ result<gradient_noise> estimate_gradient_noise(const weights<M, T>& w, Batches&&
     pass.clear();
     if (loss.tokens == 0) continue;
     const auto labels = static_cast<double>(loss.tokens);
-    small += square / (labels * labels);
+    squares += square / (labels * labels);
     shares += 1 / labels;
     tokens += labels;
     ++found.batches;
@@ -168,7 +168,7 @@ result<gradient_noise> estimate_gradient_noise(const weights<M, T>& w, Batches&&
   const auto n = static_cast<double>(found.batches);
   const double large = square_of(sum) / (tokens * tokens);
   // |g|^2 is |G|^2 + noise / labels on average, of a batch and of all of them.
-  found.noise = (small / n - large) / (shares / n - 1 / tokens);
+  found.noise = (squares / n - large) / (shares / n - 1 / tokens);
   found.signal = large - found.noise / tokens;
   return found;
 }

@@ -13,6 +13,7 @@
 #include <linnet/train/averages.hpp>
 #include <linnet/train/fake_quantization.hpp>
 #include <linnet/train/layer_skip.hpp>
+#include <linnet/train/mixed_precision.hpp>
 #include <linnet/train/sophia.hpp>
 #include <linnet/train/zeros.hpp>
 
@@ -81,14 +82,16 @@ struct training_progress {
 
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
 /// compute::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
-/// and gradients, with sums in f32; all else stays in f32. With compute::fake_quantized the loss is
-/// that of the quantized model.
+/// and gradients, with sums in f32; all else stays in f32. The types compute::f16 and compute::fp8
+/// round these to f16 with a dynamic loss scale, or to 8-bit floats with delayed scales. With
+/// compute::fake_quantized the loss is that of the quantized model.
 template <class M, class Optimizer = adamw, class T = float, class Compute = compute::f32>
 class trainer {
   using master_form = detail::master_form<M, T, Compute>;
   using S = typename master_form::storage;
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
+  static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static_assert(detail::check_language_model<M, T, S>());
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
@@ -316,7 +319,7 @@ class trainer {
         f("optimizer." + std::string(name), bytes);
       });
     }
-    if constexpr (master_form::learns_steps) form_.visit(f);
+    if constexpr (requires { form_.visit(f); }) form_.visit(f);
     f("gradients", gradients_.block());
   }
   /// Goes on from `at`, after the blocks that visit_state() shows have been written. Errors:
@@ -394,6 +397,8 @@ class trainer {
     }
     const auto criterion = from.token_loss(on, b);
     ops::execution watched = on;
+    if constexpr (adapts)
+      form_.prepare(watched, limits_.batch * (std::max)(limits_.target, index{1}));
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
@@ -430,6 +435,7 @@ class trainer {
       progress_.norm = norm;
       usable_ = usable;
       finite_ = finite;
+      nats_ = nats;
     });
   }
   /// The factor that brings gradients of this norm down to the largest one.
@@ -442,6 +448,9 @@ class trainer {
              parameter_path{}, gradients_.tree());
   }
   void finish() {
+    bool rescaled = false;  // a gradient that overflows in f16 is no reason to stop
+    if constexpr (adapts)
+      rescaled = form_.advance(progress_.steps, !is_finite(progress_.norm)) && is_finite(nats_);
     progress_.steps += usable_;
     progress_.skipped += !usable_;
     if (usable_) {
@@ -449,7 +458,7 @@ class trainer {
       reason_ = refusal::none;
     } else {
       reason_ = finite_ ? refusal::no_label : refusal::not_finite;
-      in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
+      if (!rescaled) in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
     }
     progress_.tokens = progress_.samples = 0;
     progress_.nats = 0;
@@ -468,6 +477,7 @@ class trainer {
   double* partial_ = nullptr;
   training_progress progress_;
   bool usable_ = true, finite_ = true, stopped_ = false;
+  double nats_ = 0;  ///< of the last step
   index refused_ = 0, in_a_row_ = 0;
   refusal reason_ = refusal::none;
 };
