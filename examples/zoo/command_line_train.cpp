@@ -81,15 +81,15 @@ CLI::Option* add_text_options(CLI::App& c, train_options& o) {
   add("--length", o.length, "tokens of an example; 0: the model's context, 256 at most")
       ->transform(whole_in(0L, 1'000'000L));
   add("--accumulate", o.accumulate, "batches of a step")->transform(whole_in(1L, 100'000L));
-  add("--schedule", o.schedule, "of the rate: cosine, constant, inverse_sqrt");
+  add("--schedule", o.schedule, "of the rate: cosine, constant, inverse_sqrt, warmup_stable_decay");
   add("--warm-up", o.warm_up, "share of the steps in which the rate rises")->check(number_in(0, 1));
   add("--last-rate", o.last_rate, "share of --rate that a cosine ends with")
       ->check(number_in(0, 1));
-  add("--decay", o.decay, "of AdamW's weights")->check(number_in(0, 10));
+  add("--decay", o.decay, "of weights, but by adafactor and sgd")->check(number_in(0, 10));
   add("--clip", o.clip, "largest norm of a gradient; 0: any")->check(number_in(0, 1e9));
   add("--dropout", o.dropout, "share of values that a step drops")->check(number_in(0, 0.99));
-  add("--optimizer", o.optimizer, "adamw or adafactor");
-  add("--compute", o.compute, "what products are computed in: f32 or bf16");
+  add("--optimizer", o.optimizer, "adamw, adafactor, adamw_8bit, lion, muon, sgd or sophia");
+  add("--compute", o.compute, "what products are computed in: f32, bf16, f16 or fp8");
   return text;
 }
 

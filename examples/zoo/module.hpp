@@ -30,7 +30,7 @@ struct training_plan {
   ln::index source = 0;  ///< tokens of an encoder-decoder's source
   ln::index target = 0;  ///< tokens of a window, or of a target
   ln::schedule rate{};
-  double decay = 0;  ///< of AdamW's weights
+  double decay = 0;  ///< of weights, where the optimizer has one
   double clip = 1;   ///< largest norm of a gradient
   double dropout = 0;
   std::uint64_t seed = 0;

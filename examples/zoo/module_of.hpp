@@ -8,6 +8,9 @@
 #include <linnet/formats/weights_file.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
+#include <linnet/train/adamw_8bit.hpp>
+#include <linnet/train/lion.hpp>
+#include <linnet/train/muon.hpp>
 #include <linnet/train/trainer.hpp>
 
 #include "module.hpp"
@@ -39,9 +42,8 @@ class trainee_of final : public trainee {
         .batch = p.batch, .source = p.source, .target = p.target, .threads = p.threads};
     start_.emplace(weights_, p, limits);
     Optimizer how{.rate = p.rate};
-    if constexpr (std::is_same_v<Optimizer, ln::adamw>) {
-      how.beta2 = 0.95;
-      how.decay = p.decay;
+    if constexpr (!std::is_same_v<Optimizer, ln::adafactor>) {
+      set_numbers(how, p);
     }
     trainer_.emplace(take(trainer::open(weights_, limits, how,
                                         {.clip = p.clip, .dropout = p.dropout, .seed = p.seed})));
@@ -53,6 +55,9 @@ class trainee_of final : public trainee {
       (void)trainer_->accumulate(batch_of(part(i)), start_->objective);
     const ln::training_progress before = trainer_->progress();
     trainer_->update();
+    if constexpr (std::is_same_v<Optimizer, ln::sophia>)
+      if (trainer_->optimizer().due(trainer_->steps()))
+        (void)trainer_->estimate_curvature(batch_of(part(0)));
     return before.nats / static_cast<double>(before.tokens);
   }
   ln::index steps() const override { return trainer_->steps(); }
@@ -73,6 +78,20 @@ class trainee_of final : public trainee {
 
   static const typename M::batch& batch_of(const any_batch& b) {
     return std::get<typename M::batch>(b);
+  }
+  /// What the command line says beside the rate; AdamW's beta2 is the one for language models.
+  static void set_numbers(Optimizer& how, const training_plan& p) {
+    if constexpr (requires { how.eps; }) how.beta2 = 0.95;
+    if constexpr (std::is_same_v<Optimizer, ln::sgd>)
+      how.nesterov = true;
+    else
+      how.decay = p.decay;
+    if constexpr (std::is_same_v<Optimizer, ln::muon>) {
+      how.others.rate = p.rate;
+      how.others.rate.peak *= 0.1;
+      how.others.rate.floor *= 0.1;
+      how.others.decay = p.decay;
+    }
   }
 };
 

@@ -125,12 +125,17 @@ void keep_tokenizer(const tokenizing& by, const std::string& out) {
 // --- the training --------------------------------------------------------------------------------
 
 ln::schedule schedule_of(const train_options& o) {
-  static constexpr std::string_view known[] = {"cosine", "constant", "inverse_sqrt"};
+  static constexpr std::string_view known[] = {"cosine", "constant", "inverse_sqrt",
+                                               "warmup_stable_decay"};
   check_name("schedule", o.schedule, known);
   const auto warm_up = std::lround(o.warm_up * static_cast<double>(o.steps));
   if (o.schedule == "constant") return ln::schedule::constant(o.rate);
   if (o.schedule == "cosine")
     return ln::schedule::cosine(o.rate, warm_up, o.steps + 1, o.rate * o.last_rate);
+  if (o.schedule == "warmup_stable_decay")  // the last fifth falls
+    return ln::schedule::warmup_stable_decay(o.rate, warm_up, o.steps + 1,
+                                             std::min(o.steps / 5, o.steps - warm_up),
+                                             o.rate * o.last_rate);
   return ln::schedule::inverse_sqrt_linear(
       std::max(warm_up, 1L), o.rate * std::sqrt(static_cast<double>(std::max(warm_up, 1L))));
 }

@@ -27,8 +27,9 @@ std::string text_of(const json& all, const char* key, const std::string& path) {
 }  // namespace
 
 void check_kind(const module_kind& kind) {
-  static constexpr std::string_view optimizers[] = {"adamw", "adafactor"},
-                                    computes[] = {"f32", "bf16"};
+  static constexpr std::string_view optimizers[] = {"adamw", "adafactor", "adamw_8bit", "lion",
+                                                    "muon",  "sgd",       "sophia"},
+                                    computes[] = {"f32", "bf16", "f16", "fp8"};
   check_name("optimizer", kind.optimizer, optimizers);
   check_name("compute", kind.compute, computes);
 }

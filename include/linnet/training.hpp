@@ -24,7 +24,12 @@
 #include <linnet/inference.hpp>
 #include <linnet/model/initialize.hpp>
 #include <linnet/train/adafactor.hpp>
+#include <linnet/train/bf16_rounded.hpp>
 #include <linnet/train/gradient_check.hpp>
 #include <linnet/train/layer_checks.hpp>
+#include <linnet/train/lion.hpp>
+#include <linnet/train/muon.hpp>
+#include <linnet/train/run_measures.hpp>
 #include <linnet/train/sr_ste.hpp>
 #include <linnet/train/trainer.hpp>
+#include <linnet/train/weight_average.hpp>

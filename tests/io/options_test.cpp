@@ -244,11 +244,26 @@ BOOST_AUTO_TEST_CASE(the_document) {
   });
 
   const ln::limits l{.target = 8};
-  check<ln::adamw>("adamw", "adamw", {},
-                   [&](const auto& o) { return complaint_of(ln::trainer<M>::open(w, l, o)); });
-  check<ln::adafactor>("adafactor", "adafactor", {}, [&](const auto& o) {
-    return complaint_of(ln::trainer<M, ln::adafactor>::open(w, l, o));
-  });
+  const auto check_optimizer = [&]<class O>(const O&) {
+    const std::string name(O::name());
+    check<O>(name, name, {},
+             [&](const auto& o) { return complaint_of(ln::trainer<M, O>::open(w, l, o)); });
+  };
+  check_optimizer(ln::adamw{});
+  check_optimizer(ln::adafactor{});
+  check_optimizer(ln::adamw_8bit{});
+  check_optimizer(ln::lion{});
+  check_optimizer(ln::sgd{});
+  check_optimizer(ln::sophia{});
+  check_optimizer(ln::muon{});
+  check<ln::weight_average_options>(
+      "weight_average_options", "weight_average_options", {},
+      [&](const auto& o) { return complaint_of(ln::weight_average<M>::open(o)); });
+  check<ln::rate_search_options>("rate_search_options", "rate_search_options", {},
+                                 [&](const auto& o) {
+                                   return complaint_of(ln::find_learning_rate(
+                                       w, [](index) { return ln::decoder_batch{}; }, l, o));
+                                 });
   check<ln::schedule>("schedule", "adamw.rate", {}, [&](const auto& o) {
     return complaint_of(ln::trainer<M>::open(w, l, {.rate = o}));
   });

@@ -51,6 +51,7 @@ enum class refusal : unsigned char {
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
   batch,                     ///< a batch that the model does not take, without a reason
+  accumulating,              ///< gradients that no step has used yet are in the way
   no_label,                  ///< nothing to learn from
   not_finite                 ///< a loss or gradient that is no number
 };
@@ -148,6 +149,8 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "recorded batches";
     case refusal::batch:
       return "the model does not take the batch: see its accepts()";
+    case refusal::accumulating:
+      return "gradients are being accumulated: call update() first";
     case refusal::no_label:
       return "no label counts: give at least one that is not `ignored`";
     case refusal::not_finite:

@@ -36,6 +36,9 @@ struct limits {
   executor run_on{};           ///< your own threads instead of OpenMP's
   index max_logits = 1;        ///< tokens per sequence whose logits session::feed_all returns; for
                                ///< speculative decoding one more than are drafted
+  bool recompute = false;      ///< trainers keep the inputs of each layer of a stack alone, and
+                           ///< backward computes the rest again: a third more time, less memory,
+                           ///< the same bits (Chen et al. 2016, arXiv:1604.06174)
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -50,6 +53,7 @@ struct limits {
       detail::count(0, "0 always takes all threads"));
     f("level", self.level, detail::one_of(level_names));
     f("max_logits", self.max_logits, detail::count(1));
+    f("recompute", self.recompute, detail::one_of(detail::false_or_true));
   }
 
  private:
@@ -189,6 +193,7 @@ constexpr call_shape call_shape_for(const limits& l, purpose use, index length, 
   e.blocks = use == purpose::decoding ? l.kv_blocks : 0;
   e.threads = l.threads;
   e.training = use == purpose::training;
+  e.recompute = e.training && l.recompute;
   return e;
 }
 

@@ -166,9 +166,14 @@ class tensor_block {
  private:
   static constexpr void place_all(arena& memory, tree_type& tree) {
     using detail::place;  // and what optimizers declare behind this
-    M::visit([&](const parameter_path&, const tensor_info& info,
-                 auto& leaf) { place(memory, info, leaf); },
-             parameter_path{}, tree);
+    M::visit(
+        [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+          if constexpr (requires { place(memory, at, info, leaf); })
+            place(memory, at, info, leaf);
+          else
+            place(memory, info, leaf);
+        },
+        parameter_path{}, tree);
   }
 
   memory_block memory_;

@@ -59,13 +59,11 @@ struct alternate {
     cache<T> c;
     const index mark = m.scratch.mark();
     c.loop.plan(m, e);
-    for (std::size_t l = 0; l < count; ++l) {
-      const index kept = m.saved.mark();
+    c.loop.plan_layers(m, !e.training || e.recompute, e.training, [&](std::size_t l) {
       take(
           l, [&](auto layer, auto& item) { item = decltype(layer)::type::template plan<T>(m, e); },
           c);
-      if (!e.training) m.saved.release(kept);
-    }
+    });
     m.scratch.release(mark);
     return c;
   }
@@ -73,20 +71,13 @@ struct alternate {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.loop.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      take(
-          l,
-          [&](auto layer, const auto& item, auto& buffers) {
-            decltype(layer)::type::template forward<T, S>(item, u, v, buffers, ctx);
-          },
-          p, c);
-    });
+    c.loop.forward(x, y, ctx, 0, N, run_forward<T, S>(p, c, ctx));
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.loop.backward(x, dy, dx, ctx, 0, N,
+    c.loop.backward(x, dy, dx, ctx, 0, N, run_forward<T, S>(p, c, ctx),
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       take(
                           l,
@@ -109,6 +100,18 @@ struct alternate {
   }
 
  private:
+  /// A function (l, x, y) that runs layer `l` forward.
+  template <class T, class S>
+  static auto run_forward(const params<form::packed<T, S>>& p, cache<T>& c, context<T>& ctx) {
+    return [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      take(
+          l,
+          [&](auto layer, const auto& item, auto& buffers) {
+            decltype(layer)::type::template forward<T, S>(item, u, v, buffers, ctx);
+          },
+          p, c);
+    };
+  }
   /// f(type, items...) with the type of layer `l` and what each of `p` has for it.
   template <class F, class... P>
   static constexpr void take(std::size_t l, F&& f, P&... p) {

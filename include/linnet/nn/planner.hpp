@@ -11,13 +11,15 @@ LINNET_NAMESPACE_BEGIN
 
 /// The largest call that buffers are planned for.
 struct call_shape {
-  index batch = 1;        ///< sequences at a time
-  index length = 0;       ///< new tokens per sequence in one call
-  index memory = 0;       ///< tokens of the encoder's output (cross-attention), else 0
-  index capacity = 0;     ///< tokens that the key-value cache holds; 0 while training
-  index blocks = 0;       ///< blocks of tokens of a cache that sequences share, or 0
-  index threads = 1;      ///< threads that may take part
-  bool training = false;  ///< keep what a backward pass needs
+  index batch = 1;         ///< sequences at a time
+  index length = 0;        ///< new tokens per sequence in one call
+  index memory = 0;        ///< tokens of the encoder's output (cross-attention), else 0
+  index capacity = 0;      ///< tokens that the key-value cache holds; 0 while training
+  index blocks = 0;        ///< blocks of tokens of a cache that sequences share, or 0
+  index threads = 1;       ///< threads that may take part
+  bool training = false;   ///< keep what a backward pass needs
+  bool recompute = false;  ///< of training: layers of a stack share what they keep by turns, and
+                           ///< backward computes it again
 
   /// Token positions in one call.
   constexpr index rows() const { return batch * length; }

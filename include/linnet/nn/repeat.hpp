@@ -48,17 +48,31 @@ namespace detail {
 /// layers while training, see ops::layer_mask; outside training, those of ctx.stack.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
-  T* stream[Count]{};  ///< [rows, D] output of each layer but the last
-  T* gradient[2]{};    ///< of two neighbouring layers
-  int dropout_id = 0;  ///< of layer dropout
+  T* stream[Count]{};      ///< [rows, D] output of each layer but the last
+  T* gradient[2]{};        ///< of two neighbouring layers
+  int dropout_id = 0;      ///< of layer dropout
+  bool recompute = false;  ///< layers keep by turns what backward needs, see call_shape
 
   constexpr void plan(planner& m, const call_shape& e) {
     const index size = e.rows() * D;
     dropout_id = m.dropout_ids;
+    recompute = e.recompute;
     if (e.training)
       for (T*& g : gradient) g = m.scratch.take<T>(size);
     for (std::size_t l = 0; l + 1 < Count; ++l)
       stream[l] = e.training || l < 2 ? m.saved.take<T>(size) : stream[l - 2];
+  }
+  /// Calls plan_layer(l) for the layers. Those that `take_turns` share what they save.
+  template <class Plan>
+  static constexpr void plan_layers(planner& m, bool take_turns, bool lasting, Plan&& plan_layer) {
+    const index begin = m.saved.mark();
+    index end = begin;
+    for (std::size_t l = 0; l < Count; ++l) {
+      if (take_turns) m.saved.release(begin);
+      plan_layer(l);
+      end = (std::max)(end, m.saved.mark());
+    }
+    m.saved.release(lasting ? end : begin);
   }
   /// Calls run(l, x, y) for the layers, numbered from `first` in a stack of `all`.
   template <class Run>
@@ -83,10 +97,11 @@ struct layer_loop {
     }
     if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
   }
-  /// Calls run(l, x, dy, dx) for the layers, the last one first.
-  template <class Run>
+  /// Calls run(l, x, dy, dx) for the layers, the last one first. Before that it calls again(l, x,
+  /// y), which is forward, where a later layer has taken the place of what this one kept.
+  template <class Again, class Run>
   void backward(view<const T, D> x, view<const T, D> dy, view<T, D> dx, context<T>& ctx,
-                index first, index all, Run&& run) const {
+                index first, index all, Again&& again, Run&& run) const {
     for (std::size_t l = Count; l-- > 0;) {
       const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
@@ -100,7 +115,17 @@ struct layer_loop {
         dy = view<const T, D>(rest, x.rows());
       }
       ctx.stack.mask = mask ? &mask : nullptr;
-      if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
+      if (!mask || !mask.drops_all(ctx.batch)) {
+        if (recompute && l + 1 < Count) {
+          const ops::execution watched = ctx.on;
+          ctx.on.tap = nullptr;  // what it shows has been seen
+          ctx.on.layers = nullptr;
+          ctx.on.attention = nullptr;
+          again(l, input, view<T, D>(stream[l], x.rows()));
+          ctx.on = watched;
+        }
+        run(l, input, dy, d_input);
+      }
       ctx.stack.mask = nullptr;
       ctx.stack.hook(layer, input.data(), d_input.data());
       dy = d_input;
@@ -144,12 +169,10 @@ struct repeat {
     cache<T> c;
     const index mark = m.scratch.mark();
     c.loop.plan(m, e);
-    for (auto& item : c.items) {
-      const index kept = m.saved.mark();
-      item = Layer::template plan<T>(m, e);
-      // A layer alone shares with nobody: what it leaves in ctx outlasts it.
-      if (!e.training && count > 1) m.saved.release(kept);
-    }
+    // A layer alone shares with nobody: what it leaves in ctx outlasts it.
+    const bool lasting = e.training || count == 1;
+    c.loop.plan_layers(m, !lasting || e.recompute, lasting,
+                       [&](std::size_t l) { c.items[l] = Layer::template plan<T>(m, e); });
     m.scratch.release(mark);
     return c;
   }
@@ -157,24 +180,13 @@ struct repeat {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      if constexpr (linnet::detail::by_layer<S>)
-        params<form::packed<T, S>>::unlike::take(
-            l,
-            [&](auto stored, const auto& item) {
-              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
-                                                                          ctx);
-            },
-            p);
-      else
-        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
-    });
+    c.loop.forward(x, y, ctx, First, All, run_forward<T, S>(p, c, ctx));
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.loop.backward(x, dy, dx, ctx, First, All,
+    c.loop.backward(x, dy, dx, ctx, First, All, run_forward<T, S>(p, c, ctx),
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       auto&& gradients = Held::of(dp, l);
                       if constexpr (linnet::detail::by_layer<S>)
@@ -197,6 +209,24 @@ struct repeat {
   }
 
   static constexpr index flops(const call_shape& e) { return N * Layer::flops(e); }
+
+ private:
+  /// A function (l, x, y) that runs layer `l` forward.
+  template <class T, class S>
+  static auto run_forward(const params<form::packed<T, S>>& p, cache<T>& c, context<T>& ctx) {
+    return [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      if constexpr (linnet::detail::by_layer<S>)
+        params<form::packed<T, S>>::unlike::take(
+            l,
+            [&](auto stored, const auto& item) {
+              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
+                                                                          ctx);
+            },
+            p);
+      else
+        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+    };
+  }
 };
 
 LINNET_NAMESPACE_END

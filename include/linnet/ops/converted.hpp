@@ -22,6 +22,7 @@ inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f
 template <class S>
 inline constexpr bool fakes_inputs = converts<S> &&
                                      (linnet::detail::is_fake<S> ||
+                                      linnet::detail::is_mixed_precision<S> ||
                                       std::is_same_v<typename S::compute, compute::fp8>);
 /// Whether products of storage `S` multiply numbers, rounded or not.
 template <class S>
@@ -85,6 +86,7 @@ constexpr index faked_bytes(index rows, index in, index threads) {
 template <class S>
 constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
   if (!converts<S>) return 0;
+  if (linnet::detail::is_mixed_precision<S>) return 4 * rows * (in + (training ? out : 0));
   if (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
   using matrix = packed_matrix<float, S>;
   const index row = 4 * row_words<S>(in);
@@ -106,6 +108,12 @@ constexpr index converted_bytes(index rows, index in, index out, index threads, 
 }
 
 namespace detail {
+
+/// Numbers [rows, columns].
+struct matrix_view {
+  index rows, columns;
+  const float* data;
+};
 
 /// The inputs of a product as words of low precision.
 struct converted_rows {
@@ -183,6 +191,42 @@ void round_row(index n, const float* x, float* y) {
   for (index j = 0; j < n; ++j)
     y[j] = static_cast<float>(grid.at(grid.nearest(static_cast<double>(x[j]))));
 }
+/// to[m, k] = x[m, k] rounded to `Q` in units of 1 / `scale`; the largest magnitude goes into
+/// `largest`, as bits, if it is given. Maxima are the same in any order.
+template <class Q, bool Saturates>
+void round_rows(const execution& on, const matrix_view& x, float scale, float* to,
+                std::uint32_t* largest) {
+  on.threads.each(x.rows, [&](index i) {
+    const float* const from = x.data + i * x.columns;
+    std::uint32_t bits = 0;  // of magnitudes, which they order; those of a NaN are above all
+    for (index j = 0; j < x.columns; ++j) {
+      to[i * x.columns + j] = linnet::detail::rounded_to<Q, Saturates>(from[j], scale);
+      std::uint32_t one = 0;
+      __builtin_memcpy(&one, from + j, sizeof one);
+      bits = (std::max)(bits, one & 0x7fff'ffffu);
+    }
+    if (!largest) return;
+    std::uint32_t now = __atomic_load_n(largest, __ATOMIC_RELAXED);
+    while (now < bits && !__atomic_compare_exchange_n(largest, &now, bits, true, __ATOMIC_RELAXED,
+                                                      __ATOMIC_RELAXED)) {
+    }
+  });
+}
+/// The inputs or the gradients of a product with `w`, rounded for mixed precision, in scratch
+/// memory `to`.
+template <bool Gradients, class S>
+const float* round_operand(const execution& on, const matrix_view& x,
+                           const packed_matrix<float, S>& w, float* to) {
+  using Q = std::conditional_t<Gradients, typename S::backward, typename S::forward>;
+  if constexpr (S::delayed) {
+    auto& of = Gradients ? w.delayed.at->gradient : w.delayed.at->input;
+    round_rows<Q, true>(on, x, of.factor(), to, on.notes_ranges ? &of.largest : nullptr);
+  } else {
+    round_rows<Q, false>(on, x, Gradients ? on.loss_scale : 1.0f, to, nullptr);
+  }
+  return to;
+}
+
 /// x[m, k] rounded as the compute type of `S` says, and read back; x itself without memory for it.
 template <class S>
 const float* fake_inputs(const execution& on, index m, index k, const float* x) {

@@ -31,6 +31,8 @@ struct execution {
   const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
   const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
   const void* adapter = nullptr;      ///< a product_adapter of the model's scalar, or null
+  float loss_scale = 1;               ///< of gradients that products round to f16
+  bool notes_ranges = false;          ///< whether 8-bit training notes the largest magnitudes
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>

@@ -210,7 +210,13 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
     if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
   const T* seen = x;
-  if constexpr (fakes_inputs<S>)
+  if constexpr (linnet::detail::is_mixed_precision<S>) {
+    // Each matrix notes the inputs, so that all have the scales with which backward rounds them.
+    for (const product<T, S>& one : all)
+      if (on.converted)
+        seen =
+            detail::round_operand<false>(on, {m, k, x}, one.w, static_cast<float*>(on.converted));
+  } else if constexpr (fakes_inputs<S>)
     seen = detail::fake_inputs<S>(on, m, k, x);
   else if constexpr (converts<S>)
     inputs = detail::convert<S>(on, m, k, x);
@@ -368,7 +374,12 @@ void matmul_backward(const execution& on, index m, index n, index k, const T* dy
     if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
     matmul_dx(on, m, n, k, dy, w, dx, alpha);
   } else if constexpr (S::per_word == 1) {
-    if constexpr (fakes_inputs<S>)
+    if constexpr (linnet::detail::is_mixed_precision<S>) {
+      auto* const inputs = static_cast<float*>(on.converted);
+      x = detail::round_operand<false>(on, {m, k, x}, w, inputs);
+      dy = detail::round_operand<true>(on, {m, n, dy}, w, inputs + m * k);
+    }
+    if constexpr (fakes_inputs<S> && !linnet::detail::is_mixed_precision<S>)
       matmul_dw(on, m, n, k, dy, detail::fake_inputs<S>(on, m, k, x), dw, alpha);
     else
       matmul_dw(on, m, n, k, dy, x, dw, alpha);

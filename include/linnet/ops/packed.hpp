@@ -89,6 +89,8 @@ struct packed_matrix {
   const scale* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
   const scale* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
+  /// Scales of what products read in 8-bit training.
+  [[no_unique_address]] linnet::detail::scales_place<S> delayed{};
   /// Codes of the scales, in place of `scales` and `zeros`.
   [[no_unique_address]] packed_levels<typename S::levels> levels{};
   /// Numbers that are added to those of the codes, see storage::corrected.

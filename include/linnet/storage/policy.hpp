@@ -47,9 +47,16 @@ struct int4 : int8 {
   static constexpr int largest = 7;
 };
 
+/// Half precision, for trainers: master weights stay in f32, while weights, inputs and gradients of
+/// products are rounded to f16 (Micikevicius et al. 2018, arXiv:1710.03740). Processors multiply no
+/// such numbers here: they are read back as f32, so it shows what the rounding loses.
+struct f16 : policy {};
+
 /// 8-bit floats, e4m3, with one scale for each token, which maps its largest magnitude to 448 (Wu
-/// et al. 2023, ZeroQuant-FP). Weights may be any codes. Processors multiply no such numbers: they
-/// are read back as f32, so it costs more than compute::f32 and shows what the rounding loses.
+/// et al. 2023, ZeroQuant-FP). A trainer rounds to e4m3 in forward and to e5m2 in backward instead,
+/// with scales of whole tensors (Micikevicius et al. 2022). Weights may be any codes. Processors
+/// multiply no such numbers: they are read back as f32, so it costs more than compute::f32 and
+/// shows what the rounding loses.
 struct fp8 : policy {};
 
 /// Whether compute type `A` rounds inputs to integers.
@@ -172,6 +179,8 @@ struct with_compute : S {
                 "do mixed_int8 and int4");
   static_assert(!std::is_same_v<A, linnet::compute::fp8> || S::per_word > 1,
                 "linnet: compute::fp8 multiplies weights stored as codes");
+  static_assert(!std::is_same_v<A, linnet::compute::f16>,
+                "linnet: compute::f16 is for trainers; deploy storage::f16 or storage::bf16");
   static_assert(std::is_same_v<typename S::pattern, every_input>,
                 "linnet: products with sparse weights read their inputs as they are, in "
                 "compute::f32");

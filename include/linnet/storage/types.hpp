@@ -15,6 +15,7 @@
 #include <linnet/storage/layers.hpp>
 #include <linnet/storage/masked.hpp>
 #include <linnet/storage/matrix.hpp>
+#include <linnet/storage/mixed_precision.hpp>
 #include <linnet/storage/nf4.hpp>
 #include <linnet/storage/per_role.hpp>
 #include <linnet/storage/small_float.hpp>

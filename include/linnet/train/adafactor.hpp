@@ -5,8 +5,7 @@
 
 #include <cmath>
 
-#include <linnet/model/weights.hpp>
-#include <linnet/train/schedules.hpp>
+#include <linnet/train/optimizer.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -115,21 +114,16 @@ struct adafactor {
               state<M, T>& s, weights<M, T>& w) const {
     const typename state<M, T>::sums sums(s.memory_.data(), s.memory_.size());
     const step_factors by{rate.at(t), 1 - std::pow(static_cast<double>(t), -decay), gradient_scale};
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
-            auto& v) {
-          if (info.kind == role::moving_average) return;
-          T* data = nullptr;
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-            data = values;
-          else
-            data = values.data;
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient,
+            const detail::second_moment<T>& v) {
           if (v.columns)
-            by_rows_and_columns(on, info, by, gradient, v, data, sums);
+            by_rows_and_columns(on, info, by, gradient, v, x, sums);
           else
-            by_values(on, info, by, gradient, v.rows, data, sums);
+            by_values(on, info, by, gradient, v.rows, x, sums);
         },
-        parameter_path{}, w.tree(), g.tree(), s.moments_.tree());
+        s.moments_);
   }
 
  private:

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// The AdamW optimizer. Any class with its members is an optimizer that a trainer can use.
+/// The AdamW optimizer. Any class with its members is an optimizer, see train/optimizer.hpp.
 
 #include <cmath>
 
-#include <linnet/model/weights.hpp>
-#include <linnet/train/schedules.hpp>
+#include <linnet/train/optimizer.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -34,34 +33,18 @@ struct adamw {
 
   /// State of AdamW for each tensor: moving averages of the gradient and of its square.
   template <class M, class T>
-  struct state {
-    gradients<M, T> first, second;
-
-    static constexpr index bytes() { return 2 * gradients<M, T>::bytes(); }
-    bool valid() const { return first.valid() && second.valid(); }
-    /// Calls f(name, bytes) for each block of memory that continuing needs.
-    template <class F>
-    void visit(F&& f) {
-      f("first", first.block());
-      f("second", second.block());
-    }
-  };
+  using state = detail::two_moments<M, T>;
 
   /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
   template <class M, class T>
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
-            auto& m, auto& v) {
-          T* data = nullptr;
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-            data = values;
-          else
-            data = values.data;
-          move(on, t, gradient_scale, info.decays(), info.size(), {gradient, m, v}, data);
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* m, T* v) {
+          move(on, t, gradient_scale, info.decays(), info.size(), {gradient, m, v}, x);
         },
-        parameter_path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
+        s.first, s.second);
   }
 
   /// A gradient and its moving averages.

@@ -12,19 +12,20 @@ LINNET_NAMESPACE_BEGIN
 
 /// The learning rate of each step; steps count from 1.
 struct schedule {
-  enum class kind { constant, cosine, inverse_sqrt, inverse_sqrt_linear };
+  enum class kind { constant, cosine, inverse_sqrt, inverse_sqrt_linear, warmup_stable_decay };
 
   kind form = kind::constant;
   double peak = 1e-3;  ///< highest rate; for the inverse square roots the factor
-  double floor = 0;    ///< rate at the end of a cosine
+  double floor = 0;    ///< rate at the end of a cosine or a decay
   index warmup = 0;    ///< steps of warm-up
-  index steps = 1;     ///< last step of a cosine
+  index steps = 1;     ///< last step of a cosine or a decay
+  index decay = 0;     ///< last steps, in which a warm-up-stable-decay falls
 
   /// A constant learning rate.
-  static constexpr schedule constant(double rate) { return {kind::constant, rate, 0, 0, 1}; }
+  static constexpr schedule constant(double rate) { return {kind::constant, rate, 0, 0, 1, 0}; }
   /// Linear warm-up to `peak`, then half a cosine down to `floor` at step `steps`.
   static constexpr schedule cosine(double peak, index warmup, index steps, double floor = 0) {
-    return {kind::cosine, peak, floor, warmup, steps};
+    return {kind::cosine, peak, floor, warmup, steps, 0};
   }
   /// The cosine of the Super Tiny Language Models repository, for rerunning its experiments
   /// (Hillier et al. 2024). It goes by (t - warmup) / steps, so it reaches `floor` only `warmup`
@@ -35,11 +36,19 @@ struct schedule {
   }
   /// T5: factor / sqrt(max(t, warmup)), so constant during warm-up.
   static constexpr schedule inverse_sqrt(index warmup = 10000, double factor = 1) {
-    return {kind::inverse_sqrt, factor, 0, warmup, 1};
+    return {kind::inverse_sqrt, factor, 0, warmup, 1, 0};
   }
   /// t5x: factor * min(1, t / warmup) / sqrt(max(t, warmup)).
   static constexpr schedule inverse_sqrt_linear(index warmup = 20000, double factor = 1) {
-    return {kind::inverse_sqrt_linear, factor, 0, warmup, 1};
+    return {kind::inverse_sqrt_linear, factor, 0, warmup, 1, 0};
+  }
+
+  /// Linear warm-up to `peak`, which stays until the last `decay` of all `steps`. In these it falls
+  /// in a straight line to `floor` (Hu et al. 2024, arXiv:2404.06395). A run can be prolonged from
+  /// any step before the decay.
+  static constexpr schedule warmup_stable_decay(double peak, index warmup, index steps, index decay,
+                                                double floor = 0) {
+    return {kind::warmup_stable_decay, peak, floor, warmup, steps, decay};
   }
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
@@ -49,9 +58,13 @@ struct schedule {
     f("peak", self.peak, detail::at_least(0));
     f("floor", self.floor, detail::at_least(0));
     f("warmup", self.warmup, detail::count(0));
-    const bool ends = self.form == kind::cosine && self.warmup > 1;
+    f("decay", self.decay, detail::count(0));
+    const bool falls = self.form == kind::warmup_stable_decay;
+    const auto least =
+        static_cast<double>(self.warmup) + (falls ? static_cast<double>(self.decay) : 0);
     f("steps", self.steps,
-      detail::count(ends ? static_cast<double>(self.warmup) : 1, "a cosine's warmup ends before"));
+      detail::count((falls || self.form == kind::cosine) && least > 1 ? least : 1,
+                    "warmup and decay are part of them"));
   }
 
   /// The rate of step `t` >= 1.
@@ -60,9 +73,14 @@ struct schedule {
     switch (form) {
       case kind::constant:
         return peak;
-      case kind::cosine: {
+      case kind::cosine:
+      case kind::warmup_stable_decay: {
         if (t < warmup) return peak * now / w;
         if (t >= steps) return floor;
+        if (form == kind::warmup_stable_decay)
+          return t <= steps - decay ? peak
+                                    : floor + (peak - floor) * static_cast<double>(steps - t) /
+                                                  static_cast<double>(decay);
         const double progress = (now - w) / (static_cast<double>(steps) - w);
         return floor + 0.5 * (peak - floor) * (1 + std::cos(std::numbers::pi * progress));
       }
@@ -76,7 +94,7 @@ struct schedule {
 
  private:
   static constexpr const char* kinds[] = {"constant", "cosine", "inverse_sqrt",
-                                          "inverse_sqrt_linear"};
+                                          "inverse_sqrt_linear", "warmup_stable_decay"};
 };
 
 /// The dropout of each step; steps count from 1. A number is one, too: that rate

@@ -13,6 +13,8 @@
 #include <linnet/train/averages.hpp>
 #include <linnet/train/fake_quantization.hpp>
 #include <linnet/train/layer_skip.hpp>
+#include <linnet/train/mixed_precision.hpp>
+#include <linnet/train/sophia.hpp>
 #include <linnet/train/zeros.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -78,50 +80,18 @@ struct training_progress {
   constexpr bool accumulating() const { return samples > 0; }
 };
 
-namespace detail {
-/// Sum of squares of all tensors of `g`, in fixed chunks and order, so that it does not depend on
-/// the number of threads. `partial` has room for the chunks of the largest tensor.
-inline constexpr index norm_chunk = 4096;
-template <class M>
-consteval index norm_chunks() {
-  index n = 1;
-  M::visit([&](const parameter_path&,
-               const tensor_info& info) { n = info.size() > n ? info.size() : n; },
-           parameter_path{});
-  return (n + norm_chunk - 1) / norm_chunk;
-}
-template <class M, class T>
-double sum_of_squares(const ops::execution& on, const gradients<M, T>& g, double* partial) {
-  double sum = 0;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-        if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
-        const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
-        on.threads.each(chunks, [&](index c) {
-          const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
-          on.with_kernels([&](auto k) {
-            partial[c] =
-                static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
-          });
-        });
-        for (index c = 0; c < chunks; ++c) sum += partial[c];
-        on.threads.wait();
-      },
-      parameter_path{}, g.tree());
-  return sum;
-}
-}  // namespace detail
-
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
 /// compute::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
-/// and gradients, with sums in f32; all else stays in f32. With compute::fake_quantized the loss is
-/// that of the quantized model.
+/// and gradients, with sums in f32; all else stays in f32. The types compute::f16 and compute::fp8
+/// round these to f16 with a dynamic loss scale, or to 8-bit floats with delayed scales. With
+/// compute::fake_quantized the loss is that of the quantized model.
 template <class M, class Optimizer = adamw, class T = float, class Compute = compute::f32>
 class trainer {
   using master_form = detail::master_form<M, T, Compute>;
   using S = typename master_form::storage;
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
+  static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static_assert(detail::check_language_model<M, T, S>());
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
@@ -207,6 +177,8 @@ class trainer {
       apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
     finish();
+    if constexpr (detail::estimates_curvature<Optimizer>)
+      if (usable_ && optimizer_.due(progress_.steps)) (void)estimate_curvature(b);
     return loss.mean();
   }
   /// Adds the gradient of one part of a larger batch; update() then takes the step. Returns the
@@ -237,6 +209,32 @@ class trainer {
     run(limits_, work_.converted,
         [&](const ops::execution& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
+  }
+  /// Lets an optimizer such as `sophia` estimate the curvature on a batch. It does so by gradients
+  /// of labels that the model draws, clipped as a step's are. step() calls this itself where it is
+  /// due. Who accumulates calls it behind update(), where optimizer().due(steps()). Returns their
+  /// loss; NaN, and nothing done, as for step() and while gradients are being accumulated.
+  loss_sum estimate_curvature(const batch& b) requires detail::estimates_curvature<Optimizer> {
+    cross_entropy_objective from;
+    if (!takes(b, from)) return loss_sum::refused();
+    if (progress_.accumulating()) {
+      reason_ = refusal::accumulating;
+      return loss_sum::refused();
+    }
+    const detail::sampled_cross_entropy criterion{how_.seed,
+                                                  static_cast<std::uint64_t>(progress_.steps)};
+    loss_sum loss;
+    run(limits_, work_.converted, [&](const ops::execution& on) {
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
+                                                  on, {}, criterion);
+      const double share = sum.tokens > 0 ? 1.0 / static_cast<double>(sum.tokens) : 0.0;
+      const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
+      if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0)
+        optimizer_.observe(on, sum.tokens, share * clip_of(norm), gradients_, state_);
+      clear_gradients(on);
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
   }
   /// Summed loss of a batch in nats, without dropout and without a step; NaN for a batch that does
   /// not fit. `logits`, if not empty, receives the logits [batch * length of the labels,
@@ -323,7 +321,7 @@ class trainer {
         f("optimizer." + std::string(name), bytes);
       });
     }
-    if constexpr (master_form::learns_steps) form_.visit(f);
+    if constexpr (requires { form_.visit(f); }) form_.visit(f);
     f("gradients", gradients_.block());
   }
   /// Goes on from `at`, after the blocks that visit_state() shows have been written. Errors:
@@ -370,8 +368,10 @@ class trainer {
   bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
     reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
-    const bool skips = detail::sees_attention<Objective> && how_.layer_dropout.rate > 0;
-    if (reason_ == refusal::none && (!options_fit() || skips)) reason_ = refusal::options;
+    // An objective on attention compares layers one by one, behind the last.
+    const bool unfit =
+        detail::sees_attention<Objective> && (how_.layer_dropout.rate > 0 || limits_.recompute);
+    if (reason_ == refusal::none && (!options_fit() || unfit)) reason_ = refusal::options;
     if (reason_ == refusal::none) return true;
     ++refused_;
     in_vain();
@@ -399,6 +399,8 @@ class trainer {
     }
     const auto criterion = from.token_loss(on, b);
     ops::execution watched = on;
+    if constexpr (adapts)
+      form_.prepare(watched, limits_.batch * (std::max)(limits_.target, index{1}));
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
@@ -420,7 +422,7 @@ class trainer {
     const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
-      const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
+      const double clip = clip_of(norm);
       if constexpr (master_form::trains_weights) {
         follow_averages(on, how_.average, gradients_, *weights_);
         optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
@@ -430,16 +432,27 @@ class trainer {
         form_.update(on, progress_.steps + 1, share * clip, optimizer_);
       form_.pack(on, *weights_, packed_);
     }
-    M::visit([&](const parameter_path&, const tensor_info& info,
-                 auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
-             parameter_path{}, gradients_.tree());
+    clear_gradients(on);
     on.threads.once([&] {
       progress_.norm = norm;
       usable_ = usable;
       finite_ = finite;
+      nats_ = nats;
     });
   }
+  /// The factor that brings gradients of this norm down to the largest one.
+  double clip_of(double norm) const {
+    return how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
+  }
+  void clear_gradients(const ops::execution& on) {
+    M::visit([&](const parameter_path&, const tensor_info& info,
+                 auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
+             parameter_path{}, gradients_.tree());
+  }
   void finish() {
+    bool rescaled = false;  // a gradient that overflows in f16 is no reason to stop
+    if constexpr (adapts)
+      rescaled = form_.advance(progress_.steps, !is_finite(progress_.norm)) && is_finite(nats_);
     progress_.steps += usable_;
     progress_.skipped += !usable_;
     if (usable_) {
@@ -447,7 +460,7 @@ class trainer {
       reason_ = refusal::none;
     } else {
       reason_ = finite_ ? refusal::no_label : refusal::not_finite;
-      in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
+      if (!rescaled) in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
     }
     progress_.tokens = progress_.samples = 0;
     progress_.nats = 0;
@@ -466,6 +479,7 @@ class trainer {
   double* partial_ = nullptr;
   training_progress progress_;
   bool usable_ = true, finite_ = true, stopped_ = false;
+  double nats_ = 0;  ///< of the last step
   index refused_ = 0, in_a_row_ = 0;
   refusal reason_ = refusal::none;
 };
