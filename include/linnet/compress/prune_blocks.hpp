@@ -38,27 +38,27 @@ class block_magnitude::rounder {
  public:
   explicit rounder(const block_magnitude& how) : how_(how) {}
 
-  /// Prunes from[rows, columns] and rounds what is left to storage `S`. Errors:
+  /// Prunes from[n, k] and rounds what is left to storage `S`. Errors:
   /// errc::out_of_memory.
   template <class S>
-  result<void> round(index rows, index columns, const float* from, const matrix_ref<S>& to,
+  result<void> round(index n, index k, const float* from, const matrix_ref<S>& to,
                      const input_statistics&) {
-    const index width = (std::min)(how_.columns, columns), count = (columns + width - 1) / width;
+    const index width = (std::min)(how_.columns, k), count = (k + width - 1) / width;
     std::vector<double> sizes(static_cast<std::size_t>(count));
     std::vector<char> least(sizes.size());
     std::vector<index> order;
-    return detail::round_pruned(name, rows, columns, from, to, [&](index r, char* marks) {
+    return detail::round_pruned(name, n, k, from, to, [&](index r, char* marks) {
       if (r % how_.rows == 0) {
         std::fill(sizes.begin(), sizes.end(), 0.0);
-        for (index i = r; i < rows && i - r < how_.rows; ++i)
-          for (index j = 0; j < columns; ++j) {
-            const auto x = static_cast<double>(from[i * columns + j]);
+        for (index i = r; i < n && i - r < how_.rows; ++i)
+          for (index j = 0; j < k; ++j) {
+            const auto x = static_cast<double>(from[i * k + j]);
             sizes[static_cast<std::size_t>(j / width)] += x * x;
           }
         detail::mark_least(count, detail::fraction_of(how_.fraction, count), sizes.data(), order,
                            least.data());
       }
-      for (index j = 0; j < columns; ++j) marks[j] = least[static_cast<std::size_t>(j / width)];
+      for (index j = 0; j < k; ++j) marks[j] = least[static_cast<std::size_t>(j / width)];
     });
   }
 

@@ -47,7 +47,7 @@ LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const f
     return decode_any<C>(from, i % block);
 }
 /// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
-static constexpr bool wide = LINNET_WIDTH > 32;
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
 
 /// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
 /// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
@@ -59,7 +59,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -156,7 +156,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? 0 : 16;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
