@@ -3,6 +3,7 @@
 // what does not, and the model that base and adapter are together.
 
 #include "support/data.hpp"
+#include "support/encoders.hpp"
 #include "support/models.hpp"
 
 namespace test::lora_test {
@@ -198,6 +199,37 @@ BOOST_AUTO_TEST_CASE(quantized_bases) {
   check(std::type_identity<ln::quantized<small, st::nf4_double_per<8>>>{});
   check(std::type_identity<
         ln::quantized<small, st::per_role<st::int4<8>, st::embedding<st::int8>>>>{});
+}
+
+/// Gradients of an adapter of all matrices, and the loss of base and adapter merged.
+template <class M, class Data>
+void check_family(const Data& data) {
+  pair<ln::adapted<M, ln::lora<2>>> p({.alpha = 3});
+  randomize(p.adapter, 2);
+  const ln::gradient_report r = ln::check_model_gradients(p.adapter, data.view(), data.limits());
+  BOOST_TEST(r.passed(), text_of(r));
+  BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+  const auto loss = [&](const auto& packed) {
+    using run = std::remove_cvref_t<decltype(packed)>;
+    auto e = ln::evaluator<typename run::model, double>::open(packed, data.limits());
+    LINNET_REQUIRE_OK(e);
+    return e->loss(data.view()).nats;
+  };
+  const double adapted = loss(ln::pack(p.adapter)), before = loss(p.base);
+  LINNET_REQUIRE_OK(ln::merge(p.w, p.adapter));
+  BOOST_TEST(std::abs(adapted - loss(ln::pack(p.w))) <= 1e-11 * adapted);
+  BOOST_TEST(std::abs(adapted - before) > 1e-3 * before);
+}
+// Matrices that layers share or make of others, and an embedding's matrix that a tied head reads
+// the other way round, which has no delta.
+BOOST_AUTO_TEST_CASE(shared_and_factorised) {
+  using M = ln::decoder<tiny_decoder_shape, ln::embedding::factorised<3>, ln::sharing::ffn,
+                        ln::ffn::reparam<2>>;
+  check_family<M>(decoder_data<M>());
+}
+BOOST_AUTO_TEST_CASE(encoder) {
+  using M = ln::encoder<tiny_encoder_shape>;
+  check_family<M>(encoder_data<M>());
 }
 
 // BitFit: every bias, and nothing else.

@@ -54,11 +54,15 @@ struct target_modules {
 
 namespace detail {
 
+/// Whether a tensor belongs to the embedding, whose matrices a tied head reads the other way round.
+constexpr bool in_embedding(const parameter_path& at) {
+  return at.name == "embedding" || (at.parent && in_embedding(*at.parent));
+}
 /// Whether `Targets` have the map of a matrix of model `M`.
 template <class M, class Targets>
 constexpr bool is_target(const parameter_path& weight, const tensor_info& info) {
   return info.kind == role::matrix && info.rows != M::vocabulary && weight.parent &&
-         Targets::has(*weight.parent);
+         !in_embedding(weight) && Targets::has(*weight.parent);
 }
 /// How many they have.
 template <class M, class Targets>
