@@ -182,6 +182,25 @@ void add_finetune(CLI::App& app, train_options& o) {
                "folder of zoo train, GGUF or safetensors file, Hugging Face directory; without, "
                "what zoo fetch got")
       ->check(CLI::ExistingPath);
+  const auto rank = [&](const char* name, long& value, const char* what) {
+    return c.add_option(name, value, what)
+        ->expected(0, 1)
+        ->default_str("8")
+        ->transform(whole_in(1L, 1024L))
+        ->type_name("RANK");
+  };
+  auto* const lora = rank("--lora", o.lora, "train an adapter of low-rank deltas alone");
+  rank("--qlora", o.qlora, "the same on weights in NF4 with double quantization")->excludes(lora);
+  c.add_option("--lora-alpha", o.lora_alpha, "deltas are alpha / rank B A")
+      ->check(number_in(0, 1e6))
+      ->capture_default_str();
+  c.add_option("--lora-dropout", o.lora_dropout, "share of the inputs of A that a step drops")
+      ->check(number_in(0, 0.99))
+      ->capture_default_str();
+  c.add_option("--lora-target", o.lora_target,
+               "all, or ends of matrices' names such as q,v or attention.o,up")
+      ->type_name("NAMES")
+      ->capture_default_str();
   c.callback([&] { finetune(o); });
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <variant>
 
+#include <linnet/adapt/lora_product.hpp>
 #include <linnet/model/encoder.hpp>
 #include <linnet/model/t5.hpp>
 #include <linnet/ops/distillation.hpp>
@@ -37,6 +38,7 @@ struct training_plan {
   int threads = 1;
   std::string weights{};  ///< file that a model which is tuned begins with, or a student's teacher
   ln::distillation_options lesson{};
+  ln::lora_options adapter{};
 };
 
 /// A model in training.
@@ -58,8 +60,9 @@ class trainee {
   virtual void save_checkpoint(const std::string& path, std::span<const std::byte> own) = 0;
   /// Continues where a checkpoint stands, if there is one.
   virtual bool load_checkpoint(const std::string& path, std::span<std::byte> own) = 0;
-  /// Writes the weights as safetensors.
-  virtual void save(const std::string& path) const = 0;
+  /// Writes the weights as safetensors, once, when no step follows. An adapter goes into the folder
+  /// "adapter" beside them, too.
+  virtual void save(const std::string& path) = 0;
 };
 
 /// A model type.
@@ -71,6 +74,8 @@ class module {
   virtual ~module() = default;
 
   virtual ln::index parameters() const = 0;
+  /// Those that a training changes.
+  virtual ln::index trained() const = 0;
   virtual ln::index flops(ln::index source, ln::index target) const = 0;
   /// Weights to begin with and a trainer.
   virtual std::unique_ptr<trainee> train(const training_plan& p) const = 0;

@@ -20,12 +20,24 @@
 
 namespace zoo {
 
+/// A model whose own weights are trained.
+template <class M>
+struct own_weights {
+  using trained = M;
+  ln::weights<M> weights;
+
+  own_weights() {
+    if (!weights.valid()) throw failure("not enough memory for the weights");
+  }
+  void save(const std::string& path) { take(ln::save_safetensors(weights, path)); }
+};
+
 /// The usual start of a training: fresh weights, which learn the text's own tokens.
 struct from_scratch {
   template <class M>
-  struct of {
-    of(ln::weights<M>& w, const training_plan& p, const ln::limits&) {
-      ln::initialize(w, ln::seed{p.seed});
+  struct of : own_weights<M> {
+    of(const training_plan& p, const ln::limits&) {
+      ln::initialize(this->weights, ln::seed{p.seed});
     }
     ln::cross_entropy_objective objective;
   };
@@ -33,19 +45,19 @@ struct from_scratch {
 
 template <class M, class Optimizer, class Compute, class Start>
 class trainee_of final : public trainee {
-  using trainer = ln::trainer<M, Optimizer, float, Compute>;
+  using start = typename Start::template of<M>;
+  using trainer = ln::trainer<typename start::trained, Optimizer, float, Compute>;
 
  public:
   explicit trainee_of(const training_plan& p) {
-    if (!weights_.valid()) throw failure("not enough memory for the weights");
     const ln::limits limits{
         .batch = p.batch, .source = p.source, .target = p.target, .threads = p.threads};
-    start_.emplace(weights_, p, limits);
+    start_.emplace(p, limits);
     Optimizer how{.rate = p.rate};
     if constexpr (!std::is_same_v<Optimizer, ln::adafactor>) {
       set_numbers(how, p);
     }
-    trainer_.emplace(take(trainer::open(weights_, limits, how,
+    trainer_.emplace(take(trainer::open(start_->weights, limits, how,
                                         {.clip = p.clip, .dropout = p.dropout, .seed = p.seed})));
   }
 
@@ -65,11 +77,10 @@ class trainee_of final : public trainee {
   bool load_checkpoint(const std::string& path, std::span<std::byte> own) override {
     return support::load_run(path, *trainer_, own);
   }
-  void save(const std::string& path) const override { take(ln::save_safetensors(weights_, path)); }
+  void save(const std::string& path) override { start_->save(path); }
 
  private:
-  ln::weights<M> weights_;
-  std::optional<typename Start::template of<M>> start_;
+  std::optional<start> start_;
   std::optional<trainer> trainer_;
 
   double take_step(ln::index parts, const std::function<any_batch(ln::index)>& part) {
@@ -105,6 +116,7 @@ template <class M, class Optimizer, class Compute, class Start = from_scratch, c
 class module_of final : public module {
  public:
   ln::index parameters() const override { return M::parameters(); }
+  ln::index trained() const override { return Start::template of<M>::trained::parameters(); }
   ln::index flops(ln::index source, ln::index target) const override {
     if constexpr (M::encodes)
       return M::flops(1, source, target);

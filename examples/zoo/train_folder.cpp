@@ -165,6 +165,13 @@ json description(const train_options& o, const model_spec& model, const tokenizi
               {"dropout", o.dropout},
               {"seed", o.seed}};
   if (from) all["weights"] = from->mark;
+  if (const long rank = std::max(o.lora, o.qlora); rank > 0) {
+    all["adapter"] = o.qlora > 0 ? "qlora" : "lora";
+    all["lora_rank"] = rank;
+    all["lora_alpha"] = o.lora_alpha;
+    all["lora_dropout"] = o.lora_dropout;
+    all["lora_target"] = o.lora_target;
+  }
   if (o.taught) {
     all["teacher"] = from->model.name();
     all["alpha"] = o.alpha;
@@ -189,7 +196,8 @@ class course {
                          .seed = o.seed,
                          .threads = o.threads,
                          .weights = weights,
-                         .lesson = {.alpha = o.alpha, .temperature = o.temperature}});
+                         .lesson = {.alpha = o.alpha, .temperature = o.temperature},
+                         .adapter = {.alpha = o.lora_alpha, .dropout = o.lora_dropout}});
     record_.tokens_per_step = o.batch * o.accumulate * (from.source() + from.target());
     record_.bytes_per_label = from.bytes_per_label;
   }
@@ -300,10 +308,36 @@ model_spec model_of(const train_options& o, const beginning* from) {
   return model;
 }
 
+/// The C++ of an adapter, whose matrices are named on the command line.
+std::string adapter_of(const train_options& o) {
+  std::string targets;
+  const auto is_name = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
+  };
+  for (std::string_view rest = o.lora_target; o.lora_target != "all" && !rest.empty();) {
+    const std::string_view name = rest.substr(0, rest.find(','));
+    if (name.empty() || !std::all_of(name.begin(), name.end(), is_name))
+      throw failure(
+          fmt::format("--lora-target {}: expected all, or ends of matrices' names such as "
+                      "q,v or attention.o,up",
+                      o.lora_target));
+    targets += fmt::format("{}\"{}\"", targets.empty() ? "" : ", ", name);
+    rest.remove_prefix(std::min(name.size() + 1, rest.size()));
+  }
+  return fmt::format("zoo::with_adapter<ln::lora<{}{}>{}>", std::max(o.lora, o.qlora),
+                     targets.empty() ? "" : ", ln::target_modules<" + targets + ">",
+                     o.qlora > 0 ? ", ln::storage::nf4_double" : "");
+}
+
 /// The code of a training.
 module_kind kind_of(const train_options& o, const beginning* from) {
   module_kind kind{o.ffn, o.optimizer, o.compute};
   if (from) kind.start = "zoo::from_file";
+  if (o.lora > 0 || o.qlora > 0) {
+    if (o.compute != "f32")
+      throw failure(fmt::format("--compute {}: adapters are trained in f32", o.compute));
+    kind.start = adapter_of(o);
+  }
   if (!o.taught) return kind;
   kind.start = "zoo::from_teacher<teacher::Model>";
   kind.before = fmt::format("namespace teacher {{\n{}using Model = {};\n}}\n\n",
@@ -356,7 +390,9 @@ void train_from(train_options o, const beginning* begun) {
     if (key != "format")
       record.settings.emplace_back(key,
                                    value.is_string() ? value.get<std::string>() : value.dump());
-  say("{}: {} parameters; {} bytes of text, {} ids\n", record.model, grouped(record.parameters),
+  const ln::index trained = code->trained();
+  say("{}: {} parameters{}; {} bytes of text, {} ids\n", record.model, grouped(record.parameters),
+      trained == record.parameters ? "" : ", of an adapter " + grouped(trained),
       grouped(text.bytes), grouped(by.vocabulary));
 
   const stop_requests stops;

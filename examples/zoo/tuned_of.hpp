@@ -2,7 +2,11 @@
 #pragma once
 // Modules of zoo finetune and zoo distil: other starts of a training than fresh weights.
 
+#include <filesystem>
+
+#include <linnet/adapt/adapt.hpp>
 #include <linnet/distill/distillation.hpp>
+#include <linnet/formats/peft.hpp>
 
 #include "module_of.hpp"
 #include "preset_loader.hpp"
@@ -12,10 +16,8 @@ namespace zoo {
 /// A training that goes on from a file's weights.
 struct from_file {
   template <class M>
-  struct of {
-    of(ln::weights<M>& w, const training_plan& p, const ln::limits&) {
-      w = weights_at<M>(p.weights);
-    }
+  struct of : own_weights<M> {
+    of(const training_plan& p, const ln::limits&) { this->weights = weights_at<M>(p.weights); }
     ln::cross_entropy_objective objective;
   };
 };
@@ -24,16 +26,62 @@ struct from_file {
 template <class Teacher>
 struct from_teacher {
   template <class M>
-  class of {
+  class of : public own_weights<M> {
     std::shared_ptr<const ln::packed<Teacher>> teacher_;
 
    public:
-    of(ln::weights<M>& w, const training_plan& p, const ln::limits& l)
+    of(const training_plan& p, const ln::limits& l)
         : teacher_(packed_of(weights_at<Teacher>(p.weights))),
           objective(take(ln::distillation<M, Teacher>::open(*teacher_, l, p.lesson))) {
-      ln::initialize(w, ln::seed{p.seed});
+      ln::initialize(this->weights, ln::seed{p.seed});
     }
     ln::distillation<M, Teacher> objective;
+  };
+};
+
+/// An adapter of a file's model, whose weights are frozen in storage `S`.
+template <class Method, class S = ln::storage::f32>
+struct with_adapter {
+  template <class M>
+  class of {
+    using base = typename M::template with_storage<S>;
+    ln::weights<base> frozen_;
+    std::shared_ptr<const ln::packed<base>> packed_;
+
+   public:
+    using trained = ln::adapted<base, Method>;
+    ln::weights<trained> weights;
+    ln::cross_entropy_objective objective;
+
+    of(const training_plan& p, const ln::limits&)
+        : frozen_(ln::quantize<S>(weights_at<M>(p.weights))),
+          packed_(packed_of(frozen_)),
+          weights(take(ln::adapt<Method>(*packed_, p.adapter, ln::seed{p.seed}))) {}
+
+    /// The adapter by itself, and the model that it makes of the frozen numbers.
+    void save(const std::string& path) {
+      const std::string folder = std::filesystem::path(path).parent_path() / "adapter";
+      std::filesystem::create_directories(folder);
+      if constexpr (ln::hf_kind_of<M>() == ln::hf_kind::gpt2)
+        take(ln::save_safetensors(weights, folder + "/adapter.safetensors"));
+      else
+        take(ln::save_peft(weights, folder));
+      ln::weights<M> whole;
+      if (!whole.valid()) throw failure("not enough memory for the weights");
+      M::visit(
+          [](const ln::parameter_path&, const ln::tensor_info& info, auto& to, const auto& from) {
+            if constexpr (requires { to.data; }) {
+              for (ln::index r = 0; r < info.rows; ++r)
+                for (ln::index j = 0; j < info.columns; ++j)
+                  to.data[r * info.columns + j] = static_cast<float>(from.at(r, j, info.columns));
+            } else {
+              std::copy_n(from, info.size(), to);
+            }
+          },
+          ln::parameter_path{}, whole.tree(), frozen_.tree());
+      take(ln::merge(whole, weights));
+      take(ln::save_safetensors(whole, path));
+    }
   };
 };
 

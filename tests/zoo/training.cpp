@@ -325,6 +325,20 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   BOOST_CHECK(test::contents(named + "/model.safetensors") ==
               test::contents(tuned + "/model.safetensors"));
 
+  // An adapter learns it, too, on frozen codes; the file is what it and they make together.
+  const std::string adapted = folder.path("adapted");
+  const std::vector<std::string> nothing{"--text", other, "--steps", "1", "--rate", "1e-7"};
+  const double by_adapter = bits_of(test::zoo_prints(finetune(
+      adapted, first, {"--text", other, "--steps", "60", "--rate", "0.01", "--qlora", "4"})));
+  BOOST_CHECK_MESSAGE(by_adapter < untuned - 0.3, by_adapter << " after " << untuned);
+  const double merged =
+      bits_of(test::zoo_prints(finetune(folder.path("merged"), adapted, nothing)));
+  BOOST_CHECK_MESSAGE(std::abs(merged - by_adapter) < 1e-3, merged << " beside " << by_adapter);
+  const auto config =
+      nlohmann::json::parse(test::contents(adapted + "/adapter/adapter_config.json"));
+  BOOST_CHECK_EQUAL(config["r"], 4);
+  BOOST_CHECK(fs::exists(adapted + "/adapter/adapter_model.safetensors"));
+
   // With alpha 0 a student never asks the text's tokens: what it learns is the teacher's.
   const auto distil = [&](const std::string& out, const std::string& teacher) {
     return bits_of(test::zoo_prints(
@@ -352,6 +366,11 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   refused("finetune", {"--text", text, "--model", "stlm-10m", "--weights", first},
           "not the stlm-10m");
   refused("finetune", {"--text", text, "--model", "stlm-10m"}, "--weights is required");
+  refused("finetune", {"--text", text, "--weights", first, "--lora", "--lora-target", "q,;v"},
+          "ends of matrices' names");
+  refused("finetune", {"--text", text, "--weights", first, "--lora", "--compute", "bf16"},
+          "trained in f32");
+  refused("finetune", {"--text", text, "--weights", first, "--lora", "--qlora"}, "--lora");
   refused("distil", {"--text", text, "--model", small_copy}, "--teacher is required");
   refused("distil", {"--text", text, "--model", "t5", "--teacher-weights", first},
           "another family");

@@ -9,6 +9,7 @@
 #include <linnet/adapt/base.hpp>
 #include <linnet/adapt/lora_product.hpp>
 #include <linnet/adapt/target_modules.hpp>
+#include <linnet/nn/linear.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
