@@ -38,7 +38,7 @@ STANDARD = {
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
     "bit": "bit_ceil bit_width countr_zero endian popcount",
     "charconv": "from_chars to_chars",
-    "cmath": "abs ceil copysign cos erf exp exp2 expm1 ldexp log log1p nearbyint nextafter floor frexp pow round sin sqrt tanh",
+    "cmath": "abs ceil copysign cos erf exp exp2 expm1 ldexp log log1p nearbyint nextafter floor frexp ilogb pow round sin sqrt tanh",
     "concepts": "convertible_to derived_from invocable same_as",
     "cstddef": "byte nullptr_t ptrdiff_t size_t to_integer",
     "cstdint": "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t uintptr_t",

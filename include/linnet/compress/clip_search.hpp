@@ -93,6 +93,7 @@ class clip_search::rounder {
       detail::encode_matrix(rows, columns, from, to);
     } else {
       constexpr index together = 64;
+      static_assert(together % S::rows_together == 0);
       const index group = S::group > 0 ? S::group : columns, groups = row_scales<S>(columns);
       std::vector<index> order(at(columns));
       std::iota(order.begin(), order.end(), index{0});
@@ -100,10 +101,18 @@ class clip_search::rounder {
         const index count = (std::min)(together, rows - first);
         const std::vector<double> numbers(from + first * columns, from + (first + count) * columns);
         std::vector<detail::code_grid<S>> grids(at(count * groups));
-        for (index g = 0, j = 0; g < groups; ++g, j += group)
-          how_.fit<S>({first, count, (std::min)(group, columns - j), numbers.data() + j, columns,
-                       order.data() + j, grids.data() + g, groups},
-                      x);
+        for (index g = 0, j = 0; g < groups; ++g, j += group) {
+          const detail::group_of_rows<S> some{first,
+                                              count,
+                                              (std::min)(group, columns - j),
+                                              numbers.data() + j,
+                                              columns,
+                                              order.data() + j,
+                                              grids.data() + g,
+                                              groups};
+          how_.fit<S>(some, x);
+          detail::relate_scales<S>(count, [&](index r) -> float& { return some.grid(r).scale; });
+        }
         for (index r = 0; r < count; ++r) {
           const auto* const of_row = grids.data() + r * groups;
           for (index j = 0; j < columns; ++j)

@@ -130,6 +130,11 @@ class error_compensation {
       unit = how.unit();
       if (how.sees_all_rows()) strip = rows;
     }
+    static_assert(rows_at_a_time % S::rows_together == 0);
+    const auto fit = [&](const group_of_rows<S>& some) {
+      how.fit(some);
+      relate_scales<S>(some.count, [&](index r) -> float& { return some.grid(r).scale; });
+    };
     const index rounded = columns - std::ssize(last_);
     const bool ahead = S::group == 0 || by.act_order;  // scales of the weights as they were
     grid whole;
@@ -159,8 +164,8 @@ class error_compensation {
             members.push_back(static_cast<double>(from[(r0 + r) * columns + j]));
         const index size = std::ssize(inputs);
         if (size > 0)
-          how.fit(group_of_rows<S>{r0, count, size, members.data(), size, inputs.data(),
-                                   grids.data() + g, groups});
+          fit(group_of_rows<S>{r0, count, size, members.data(), size, inputs.data(),
+                               grids.data() + g, groups});
       }
       const auto group_at = [&](index i) { return order_[at(i)] / group; };
       const auto new_group = [&](index i) { return i == 0 || group_at(i) != group_at(i - 1); };
@@ -179,7 +184,7 @@ class error_compensation {
           if (!ahead && new_group(a)) {
             index last = a + 1;
             while (last < end && !new_group(last)) ++last;
-            how.fit(rows_of(a, last - a, grids.data() + group_at(a)));
+            fit(rows_of(a, last - a, grids.data() + group_at(a)));
           }
           if constexpr (chooses_inputs<How>)
             if (new_unit(a)) how.choose(rows_of(a, (std::min)(unit, rounded - a), nullptr));

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <numbers>
 #include <string>
 #include <utility>
@@ -164,26 +165,30 @@ inline std::vector<rotated_side> moves_of(const std::vector<turn<float>>& turns,
   return all;
 }
 
-/// Rounds all matrices of `w` to the storage of a model, and reads them back into `to`.
+/// Rounds all matrices of `w` to the storage of a model, and reads them back into `to`. Without
+/// memory these are NaN.
 template <class W>
-void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
+void round_weights(const ops::execution& on, const std::vector<round_trip>& trips, const W& w,
+                   W& to) {
   std::size_t tensor = 0;
-  std::vector<double> back;
   W::model::visit(
       [&](const parameter_path&, const tensor_info& info, auto& rounded, const auto& from) {
         const round_trip& trip = trips[tensor++];
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          std::copy_n(from, info.size(), rounded);
+          ops::copy(on, info.size(), static_cast<const float*>(from), rounded);
         } else {
           const index some = trip.strip(info.rows);
-          for (index first = 0; first < info.rows; first += some) {
-            const index rows = (std::min)(some, info.rows - first), size = rows * info.columns;
-            back.resize(static_cast<std::size_t>(size));
-            trip.run(rows, info.columns, from.data + first * info.columns, back.data());
+          on.threads.each((info.rows + some - 1) / some, [&](index strip) {
+            const index first = strip * some, rows = (std::min)(some, info.rows - first),
+                        size = rows * info.columns;
+            const memory_block back(size * index{sizeof(double)});
+            auto* const numbers = static_cast<double*>(back.data());
+            if (numbers) trip.run(rows, info.columns, from.data + first * info.columns, numbers);
             for (index i = 0; i < size; ++i)
               rounded.data[first * info.columns + i] =
-                  static_cast<float>(back[static_cast<std::size_t>(i)]);
-          }
+                  numbers ? static_cast<float>(numbers[i])
+                          : std::numeric_limits<float>::quiet_NaN();
+          });
         }
       },
       parameter_path{}, to.tree(), w.tree());
@@ -234,7 +239,8 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   double least = 0;
   for (index step = 0; step <= how.steps; ++step) {
     apply(rotations);
-    detail::round_weights(trips, trial, rounded);
+    pass.on_threads(
+        [&](const ops::execution& on) { detail::round_weights(on, trips, trial, rounded); });
     pass.pack();
     pass.clear();
     loss_sum sum;

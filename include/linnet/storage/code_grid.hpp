@@ -47,6 +47,27 @@ inline real_grid_numbers real_grid(double low, double high, double most) {
   return {std::abs(low), low > 0 ? 0.0 : 1.0};  // all are the same: code 1, or 0
 }
 
+/// Makes the scales of each S::rows_together rows differ by powers of two. Each becomes the least
+/// that is no smaller than before. `scale(r)` is a reference to that of row `r`; one that is not
+/// finite stays.
+template <class S, class F>
+void relate_scales([[maybe_unused]] index rows, [[maybe_unused]] F&& scale) {
+  if constexpr (S::rows_together > 1)
+    for (index first = 0; first < rows; first += S::rows_together) {
+      const index last = (std::min)(rows, first + S::rows_together);
+      float most = 0;
+      for (index r = first; r < last; ++r)
+        if (is_finite(scale(r))) most = (std::max)(most, scale(r));
+      for (index r = first; r < last; ++r)
+        if (is_finite(scale(r))) {
+          const double ratio = static_cast<double>(most) / static_cast<double>(scale(r));
+          // No smaller than the floats that have all their digits, where there is a choice.
+          const int most_halves = (std::max)(0, std::ilogb(most) + 126);
+          scale(r) = std::ldexp(most, -(std::min)(std::ilogb(ratio), most_halves));
+        }
+    }
+}
+
 /// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
 template <class S>
 struct code_grid {

@@ -16,8 +16,9 @@ namespace storage {
 
 /// Which numbers are scales of fp4.
 enum class fp4_scales {
-  any,          ///< the largest magnitude over 6
-  power_of_two  ///< the least power of two that is no smaller
+  any,                 ///< the largest magnitude over 6
+  power_of_two,        ///< the least power of two that is no smaller
+  power_of_two_ratios  ///< those of 32 rows differ by powers of two
 };
 
 /// 4-bit floats, e2m1, with one scale for each `Group` inputs of a row (Wu et al. 2023,
@@ -50,6 +51,14 @@ struct fp4<Group, fp4_scales::power_of_two> : fp4<Group> {
     const bool power = std::frexp(scale, &exponent) == 0.5f;
     return std::ldexp(1.0f, (std::min)(125, exponent - (power ? 1 : 0)));
   }
+};
+/// 4-bit floats with scales that differ by powers of two, each from the largest of 32 rows in the
+/// same inputs: the paper's constraint M2. Each is the least of these by which no number is cut.
+template <index Group>
+struct fp4<Group, fp4_scales::power_of_two_ratios> : fp4<Group> {
+  static constexpr const char* name = "fp4_power_of_two_ratios";
+  static constexpr bool fixed_scales = true;
+  static constexpr index rows_together = 32;
 };
 
 }  // namespace storage

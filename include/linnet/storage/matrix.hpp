@@ -104,6 +104,9 @@ struct matrix_ref {
   /// Rounds the scales where the storage rounds them, in place: the end of filling in a matrix.
   void seal(index rows, index columns) const {
     if constexpr (has_levels<S>) levels.seal(rows, row_scales<S>(columns), scales, zeros);
+    const index groups = row_scales<S>(columns);
+    for (index g = 0; g < groups && S::rows_together > 1; ++g)
+      detail::relate_scales<S>(rows, [&](index r) -> float& { return scales[r * groups + g]; });
   }
   /// Fills in the scales that are stored as codes, after these were read.
   void open(index rows, index columns) const {
@@ -144,13 +147,14 @@ requires(!S::ggml && !is_corrected<S> &&
       for (index first = 0; first < columns; first += group)
         fit(x + r * columns + first, (std::min)(group, columns - first), r, first / group);
   };
-  if constexpr (has_levels<S>) {
+  constexpr bool scales_first = has_levels<S> || S::rows_together > 1;
+  if constexpr (scales_first) {
     for (index r = 0; r < rows; ++r) fit_row(r);
     to.seal(rows, columns);
   }
   for (index r = 0; r < rows; ++r) {
     const T* const row = x + r * columns;
-    if constexpr (!has_levels<S>) fit_row(r);
+    if constexpr (!scales_first) fit_row(r);
     for (index j = 0; j < columns; ++j)
       to.set_code(r, j, columns,
                   to.grid(r, group_of<S>(j), columns).nearest(static_cast<double>(row[j])));

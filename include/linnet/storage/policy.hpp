@@ -124,6 +124,7 @@ struct policy {
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr bool fixed_scales = false;  ///< whether some numbers are no scales
+  static constexpr index rows_together = 1;    ///< rows whose scales depend on each other
   static constexpr index group = 0;            ///< inputs that share a scale; 0 for a whole row
   static constexpr index shared_bits = 0;      ///< of a code that shares its `value` with others
 };
@@ -203,7 +204,7 @@ inline constexpr bool is_sparse = !std::is_same_v<typename S::pattern, storage::
 /// scales, or a correction.
 template <class S>
 inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S> ||
-                                   (S::pattern::rows_together > 1);
+                                   S::pattern::rows_together > 1 || S::rows_together > 1;
 
 namespace detail {
 

@@ -54,7 +54,7 @@ namespace detail {
 /// their largest numbers.
 template <class S>
 constexpr bool clips() {
-  if constexpr (!S::scaled || S::per_tensor || S::ggml || has_levels<S> || is_corrected<S>)
+  if constexpr (!S::scaled || S::per_tensor || S::ggml || rows_share<S>)
     return false;
   else
     return !requires(const double* x) { S::fit_scale(index{}, x); };
