@@ -23,6 +23,7 @@
 #include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/sensitivities.hpp>
 #include <linnet/compress/sequential.hpp>
+#include <linnet/compress/shape_search.hpp>
 #include <linnet/compress/smooth.hpp>
 #include <linnet/compress/sparsegpt.hpp>
 #include <linnet/compress/spinquant.hpp>

@@ -167,7 +167,7 @@ BOOST_AUTO_TEST_CASE(activity) {
   BOOST_REQUIRE(shares);
   BOOST_REQUIRE(shares->size() == 2);
   for (const auto& layer : *shares) {
-    BOOST_TEST(layer.place.ends_with("ffn.wo.weight"));
+    BOOST_TEST(layer.place.ends_with("ffn.wi.weight"));
     BOOST_REQUIRE(layer.scores.size() == 40);
     BOOST_TEST(layer.scores[3] == 0);
     BOOST_TEST(layer.scores[5] == 1);

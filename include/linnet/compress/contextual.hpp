@@ -86,15 +86,17 @@ result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& bat
 }
 LINNET_OR_OUT_OF_MEMORY("watch_neurons")
 
-/// The places of a model's feed-forwards, each the name of the matrix that reads its neurons.
+/// The places of a model's neurons, as those of importance::units: the first tensor that has them.
 template <class M>
 std::vector<unit_scores> neurons_of_model() {
   std::vector<unit_scores> made;
+  std::string place;
   M::visit(
       [&](const parameter_path& at, const tensor_info& info) {
-        if (auto name = at.str(); reads_neurons(name))
-          made.push_back(
-              {std::move(name), std::vector<double>(static_cast<std::size_t>(info.columns))});
+        const std::string name = at.str();
+        if (name.ends_with("ffn.gate.weight") || name.ends_with("ffn.wi.weight")) place = name;
+        if (reads_neurons(name))
+          made.push_back({place, std::vector<double>(static_cast<std::size_t>(info.columns))});
       },
       parameter_path{});
   return made;
@@ -115,9 +117,9 @@ struct activity_options {
 
 /// Runs `w` on batches and counts how often each neuron of its standard or gated feed-forwards is
 /// active (Li et al. 2022, arXiv:2210.06313). A score is the share of tokens for which it is not 0;
-/// 1 minus their mean is the sparsity. `batches(i)` returns batch number i; an empty one ends the
-/// text. Errors: errc::invalid for options, limits, weights or a batch that do not fit, and for no
-/// batch at all; errc::out_of_memory.
+/// 1 minus their mean is the sparsity. They may replace those of importance::units. `batches(i)`
+/// returns batch number i; an empty one ends the text. Errors: errc::invalid for options, limits,
+/// weights or a batch that do not fit, and for no batch at all; errc::out_of_memory.
 template <class M, class Batches>
 result<std::vector<unit_scores>> neuron_activity(const weights<M>& w, Batches&& batches,
                                                  const limits& l,

@@ -20,6 +20,8 @@ struct packed_pattern<T, storage::inputs_by_mask<Percent>> {
   using kind = storage::inputs_by_mask<Percent>;
   const simd::word* masks = nullptr;  ///< [padded rows, words]
 
+  /// Inputs of a panel that are decoded at a time.
+  static constexpr index step = simd::detail::portable::masked_step;
   static constexpr index words(index k) { return (k + 31) / 32; }
   static constexpr index size(index n, index k) { return round_up(n, panel_width) * words(k); }
   constexpr void place(arena& memory, index n, index k) {
@@ -158,13 +160,14 @@ requires(is_masked<S>) void unpack(index n, index k, const packed_matrix<T, S>& 
 
 namespace detail {
 
-/// The numbers of a row one part after the other: where they are, or decoded.
-template <class S>
+/// The numbers of a row one part after the other: where they are, or decoded. A part is of up to
+/// `Part` inputs.
+template <class S, index Part = packed_matrix<float, S>::plain ? 1 << 20 : 256>
 class row_numbers {
  public:
   using matrix = packed_matrix<float, S>;
-  static constexpr index part = matrix::plain ? 1 << 20 : 256;  ///< inputs at a time
-  static constexpr index size = matrix::plain ? 1 : 4 * part;   ///< numbers that are decoded
+  static constexpr index part = Part;
+  static constexpr index size = matrix::plain ? 1 : 4 * part;  ///< numbers that are decoded
 
   row_numbers(index n, index k, const packed_matrix<float, S>& w)
       : w_(w), n_(n), width_(w.width(k)), depth_(w.depth(k)), groups_(row_scales<S>(k)) {}
@@ -180,16 +183,17 @@ class row_numbers {
         have_ -= at_;
         at_ = 0;
       }
-      while (have_ - at_ < part && decoded_ < width_) {
-        Kernels::template decode_block<S::code, offset_of<S>>(
-            decoded_, S::group, groups_,
+      if (have_ - at_ < part && decoded_ < width_) {
+        const index blocks = (part - (have_ - at_) + matrix::block - 1) / matrix::block;
+        const index last = (std::min)(width_, decoded_ + blocks * matrix::block);
+        Kernels::template decode_blocks<S::code, offset_of<S>>(
+            decoded_, last, S::group, groups_,
             w_.panels + n_ * depth_ + decoded_ / matrix::block * simd::mask_words,
             S::scaled ? w_.scales + n_ * groups_ : nullptr,
             S::centred ? w_.zeros + n_ * groups_ : nullptr, static_cast<float>(S::origin),
             room_ + have_);
-        const index count = (std::min)(index{matrix::block}, width_ - decoded_);
-        have_ += count;
-        decoded_ += count;
+        have_ += last - decoded_;
+        decoded_ = last;
       }
       return room_ + at_;
     }
@@ -208,7 +212,8 @@ class row_numbers {
 };
 
 template <class Kernels, class S>
-requires(is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{8, 0};
+requires(is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
+    4, packed_matrix<float, S>::plain ? 12 : 7};
 
 /// add_rows() of `R` rows, for `J` rows of weights at a time.
 template <int R, int J, class Kernels, class S>
@@ -236,10 +241,39 @@ void add_masked(Kernels kernels, index p, index k, const float* x, const packed_
 template <class Kernels, class S>
 requires(is_masked<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
                                       const packed_matrix<float, S>& w, float* sums) {
-  if (rows >= 8) return add_masked<8, 2>(kernels, p, k, x, w, sums), 8;
   if (rows >= 4) return add_masked<4, 4>(kernels, p, k, x, w, sums), 4;
   return add_masked<1, 4>(kernels, p, k, x, w, sums), 1;
 }
+/// Decodes a panel of rows with masks, from where the last call ended.
+template <class S>
+requires(is_masked<S>) class panel_decoder<S> {
+ public:
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w)
+      : panel_decoder(p, k, w, std::make_index_sequence<std::size_t{panel_width}>{}) {}
+  template <class Kernels>
+  void decode(Kernels kernels, index k0, index k1, float* numbers) {
+    const float* from[std::size_t{panel_width}];
+    const float* before[std::size_t{panel_width}];
+    const simd::word* masks[std::size_t{panel_width}];
+    for (index j = 0; j < panel_width; ++j) {
+      before[j] = from[j] = rows_[j].next(kernels);
+      masks[j] = masks_ + j * words_ + k0 / 32;
+    }
+    Kernels::masked_panel(k1 - k0, masks, from, numbers);
+    for (index j = 0; j < panel_width; ++j) rows_[j].take(from[j] - before[j]);
+  }
+
+ private:
+  template <std::size_t... At>
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w, std::index_sequence<At...>)
+      : rows_{{p * panel_width + static_cast<index>(At), k, w}...},
+        masks_(w.kept.masks + p * panel_width * w.kept.words(k)),
+        words_(w.kept.words(k)) {}
+
+  row_numbers<S, packed_pattern<float, typename S::pattern>::step> rows_[std::size_t{panel_width}];
+  const simd::word* masks_;
+  index words_;
+};
 
 }  // namespace detail
 

@@ -113,9 +113,10 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   if constexpr (codes.most > 0) {
     constexpr index step = decoded_step<S>();
     alignas(64) float numbers[static_cast<std::size_t>(step * panel_width)];
+    panel_decoder<S> panel(p, k, one.w);
     for (index k0 = 0; k0 < k; k0 += step) {
       const index k1 = (std::min)(k, k0 + step);
-      decode_rows(kernels, p, k, k0, k1, one.w, numbers);
+      panel.decode(kernels, k0, k1, numbers);
       Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                         {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
                                         panel_width - columns);

@@ -159,6 +159,21 @@ requires(is_sparse<S> &&
                                          const packed_matrix<float, S>& w, float* numbers) {
   w.kept.decode(kernels, p, k, k0, k1, w.numbers(), numbers);
 }
+/// Decodes a panel, some inputs at a time, in their order.
+template <class S>
+class panel_decoder {
+ public:
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w) : p_(p), k_(k), w_(w) {}
+  /// Decodes inputs [k0, k1), see decode_rows().
+  template <class Kernels>
+  void decode(Kernels kernels, index k0, index k1, float* numbers) {
+    decode_rows(kernels, p_, k_, k0, k1, w_, numbers);
+  }
+
+ private:
+  index p_, k_;
+  const packed_matrix<float, S>& w_;
+};
 /// Inputs of a panel that are decoded at a time.
 template <class S>
 constexpr index decoded_step() {

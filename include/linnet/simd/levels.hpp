@@ -124,6 +124,7 @@ struct portable {
 #define LINNET_LOOK_UP_4(table, i)                   \
   reinterpret_cast<vec<float>>(_mm256_permutevar_ps( \
       _mm256_broadcast_ps(reinterpret_cast<const __m128*>(table)), reinterpret_cast<__m256i>(i)))
+#define LINNET_EXPAND(bits, x) expand(bits, x)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
@@ -158,6 +159,14 @@ struct avx2 {
 
 #include <linnet/simd/sparse.inl>
 
+  /// The first lanes of x in the lanes of a mask, zeros in the others: AVX2 has no instruction.
+  LINNET_TARGET static inline vec<float> expand(word mask, const vec<float>& x) {
+    const __m256i from = _mm256_cvtepi8_epi32(
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(expanded.of[mask & 255])));
+    return reinterpret_cast<vec<float>>(
+        _mm256_blendv_ps(_mm256_permutevar8x32_ps(reinterpret_cast<__m256>(x), from),
+                         _mm256_setzero_ps(), _mm256_castsi256_ps(from)));
+  }
 #include <linnet/simd/masked.inl>
 
 #include <linnet/simd/neurons.inl>
@@ -175,6 +184,7 @@ struct avx2 {
 #undef LINNET_LOOK_UP
 #undef LINNET_LOOK_UP_8
 #undef LINNET_LOOK_UP_4
+#undef LINNET_EXPAND
 #undef LINNET_DOT_PAIRS
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES

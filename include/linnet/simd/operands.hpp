@@ -25,6 +25,17 @@ enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
 
+/// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
+struct expansions {
+  std::int8_t of[256][8] = {};
+  constexpr expansions() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int lane = 0, next = 0; lane < 8; ++lane)
+        of[mask][lane] = static_cast<std::int8_t>(mask >> lane & 1 ? next++ : -1);
+  }
+};
+inline constexpr expansions expanded{};
+
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
 /// Where number `g` of row `n` is in panels whose rows have `width` numbers each.
