@@ -6,6 +6,10 @@
 
 #include "support/golden.hpp"
 
+#if __has_include(<xxhash.h>)
+#include <linnet/checkpoint.hpp>
+#endif
+
 namespace test::peft_test {
 
 namespace {
@@ -138,6 +142,31 @@ BOOST_AUTO_TEST_CASE(saved_and_loaded) {
   ln::weights<A, double> nobodys;
   BOOST_TEST(!ln::load_peft(nobodys, folder.path()));
 }
+
+#if __has_include(<xxhash.h>)
+// A checkpoint is the adapter with its moments, and training goes on from it with the same bits.
+BOOST_AUTO_TEST_CASE(checkpoints) {
+  const scratch_folder folder;
+  loaded<llama_gqa> one, two;
+  using A = loaded<llama_gqa>::A;
+  using trainer = ln::trainer<A, ln::adamw, double>;
+  auto first = trainer::open(one.adapter, one.c.limits());
+  LINNET_REQUIRE_OK(first);
+  for (int i = 0; i < 2; ++i) (void)first->step(one.c.view());
+  const std::string path = folder.path("run");
+  LINNET_REQUIRE_OK(ln::save_checkpoint(path, *first));
+  const auto size = static_cast<index>(std::filesystem::file_size(path));
+  BOOST_TEST(size > 3 * 8 * A::parameters());
+  constexpr index tensors = ln::weights<A, double>::bytes();
+  BOOST_TEST(size < 3 * tensors + 4096);
+  randomize(two.adapter, 9);
+  auto second = trainer::open(two.adapter, two.c.limits());
+  LINNET_REQUIRE_OK(second);
+  LINNET_REQUIRE_OK(ln::load_checkpoint(path, *second));
+  for (int i = 0; i < 2; ++i) BOOST_TEST(first->step(one.c.view()) == second->step(two.c.view()));
+  BOOST_TEST(same_bytes(one.adapter, two.adapter));
+}
+#endif
 
 // Options that change the mathematics are refused by their names.
 BOOST_AUTO_TEST_CASE(refusals) {

@@ -70,14 +70,15 @@ consteval index count_unread() {
       parameter_path{});
   return places.most;
 }
-/// Gradients of a frozen model: none of its matrices, and count_unread() values for its vectors.
+/// Gradients of a frozen model: none of its matrices, and count_unread() values for its vectors, or
+/// none.
 template <class M, class T>
 typename M::template params<form::gradient<T>> frozen_gradients(T* unread) {
   typename M::template params<form::gradient<T>> made{};
   unread_places places;
   M::visit(
       [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-        if (!info.stored()) leaf = unread + places.take(at, info);
+        if (unread && !info.stored()) leaf = unread + places.take(at, info);
       },
       parameter_path{}, made);
   return made;

@@ -3,7 +3,7 @@
 /// @file
 /// BitFit: the biases of a frozen model train, and nothing else.
 
-#include <string>
+#include <type_traits>
 
 #include <linnet/adapt/base.hpp>
 
@@ -36,7 +36,8 @@ struct adapted<M, bitfit> : M {
   using base_model = M;
   using method = bitfit;
   using storage = linnet::storage::f32;  ///< of the adapter
-  template <class>
+  template <class S>
+  requires std::is_same_v<S, storage>
   using with_storage = adapted;
   static constexpr bool supports_cache = false;  ///< merge() it to run it
   static constexpr bool adds_to_products = false;
@@ -83,6 +84,8 @@ struct adapted<M, bitfit> : M {
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const typename M::batch& b, workspace<T>& w, const ops::execution& on,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    constexpr bool plain = std::is_same_v<S, storage_of<adapted, T>>;
+    static_assert(plain, "linnet::bitfit: adapters train and run in compute::f32");
     if (p.base.of == nullptr) return loss_sum::refused();
     auto frozen = detail::frozen_params<M, T>(static_cast<const packed<M, T>*>(p.base.of)->tree());
     auto gradient = detail::frozen_gradients<M, T>(w.unread);

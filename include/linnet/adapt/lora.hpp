@@ -4,7 +4,7 @@
 /// LoRA: low-rank deltas of the matrices of a frozen model.
 
 #include <algorithm>
-#include <cmath>
+#include <type_traits>
 
 #include <linnet/adapt/base.hpp>
 #include <linnet/adapt/lora_product.hpp>
@@ -37,7 +37,8 @@ struct adapted<M, lora<Rank, Targets>> : M {
   using base_model = M;
   using method = lora<Rank, Targets>;
   using storage = linnet::storage::f32;  ///< of the adapter
-  template <class>
+  template <class S>
+  requires std::is_same_v<S, storage>
   using with_storage = adapted;
   static constexpr bool supports_cache = false;  ///< see session::set_adapter()
   static constexpr index rank = Rank;
@@ -108,7 +109,8 @@ struct adapted<M, lora<Rank, Targets>> : M {
     if (p.base.of == nullptr) return loss_sum::refused();
     const auto frozen = detail::frozen_params<M, T>(static_cast<const base*>(p.base.of)->tree());
     auto unread = detail::frozen_gradients<M, T>(w.unread);
-    static_assert(S::per_word == 1, "linnet::lora: adapters train and run in compute::f32");
+    constexpr bool plain = std::is_same_v<S, storage_of<adapted, T>>;
+    static_assert(plain, "linnet::lora: adapters train and run in compute::f32");
     using gradient = params<form::gradient<T>>;
     detail::lora_product<Rank, T, params<form::packed<T, S>>, gradient> added{p, dp, w.inner,
                                                                               w.d_inner};
