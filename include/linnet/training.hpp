@@ -11,6 +11,7 @@
 #include <linnet/data/pause.hpp>
 #include <linnet/data/window_stream.hpp>
 #include <linnet/distill/attention_distillation.hpp>
+#include <linnet/distill/distilbert.hpp>
 #include <linnet/distill/distillation.hpp>
 #include <linnet/distill/generated_texts.hpp>
 #include <linnet/distill/minillm.hpp>
