@@ -14,7 +14,7 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// What has one weight for each target in fuse_weights().
+/// The part of a model that has one weight for each target in fuse_weights().
 enum class fusion_level {
   model,     ///< all parameters
   tensor,    ///< each matrix, table and vector
