@@ -13,11 +13,14 @@
 #include <linnet/data/pause.hpp>
 #include <linnet/data/window_stream.hpp>
 #include <linnet/distill/attention_distillation.hpp>
+#include <linnet/distill/distilbert.hpp>
 #include <linnet/distill/distillation.hpp>
+#include <linnet/distill/fuse_weights.hpp>
 #include <linnet/distill/generated_texts.hpp>
 #include <linnet/distill/minillm.hpp>
 #include <linnet/distill/on_policy.hpp>
 #include <linnet/distill/relation_distillation.hpp>
+#include <linnet/distill/top_logits_objective.hpp>
 #include <linnet/distill/uld.hpp>
 #include <linnet/eval/evaluator.hpp>
 #include <linnet/file/corpus.hpp>

@@ -14,6 +14,7 @@
 
 #include "support/data.hpp"
 #include "support/decoding.hpp"
+#include "support/encoders.hpp"
 
 namespace test::options_test {
 
@@ -291,6 +292,11 @@ BOOST_AUTO_TEST_CASE(the_document) {
                          [&](const auto& o) { return complaint_of(ln::uld<M, M>::open(p, l, o)); });
   check<ln::relation_options>("relation_options", "relation_options", {}, [&](const auto& o) {
     return complaint_of(ln::relation_distillation<M, M>::open(p, l, o));
+  });
+  using reader = ln::encoder<tiny_encoder_shape>;
+  const auto read = ln::pack(ln::weights<reader>());
+  check<ln::distilbert_options>("distilbert_options", "distilbert_options", {}, [&](const auto& o) {
+    return complaint_of(ln::distilbert<reader, reader>::open(read, l, o));
   });
   check<ln::attention_distillation_options>(
       "attention_distillation_options", "attention_distillation_options", {}, [&](const auto& o) {

@@ -282,11 +282,18 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     read_rows<T, S>(p, rows, w, ctx);
     return head_of<T, S>(p, rows, w);
   }
+  /// The hidden states [batch * length, d] behind read().
+  template <class T>
+  static const T* last_hidden(const workspace<T>& w) {
+    return w.hidden;
+  }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
-  /// criterion asks for all. A contrastive head's criterion is ops::contrastive_criterion, with
-  /// defaults for others; `tokens` of the sum are pairs. Called by every thread.
+  /// criterion asks for all. A criterion may have `hidden_nats(on, hidden, d_hidden)`: a loss on
+  /// hidden states, which is added; it adds its gradient. A contrastive head's criterion is
+  /// ops::contrastive_criterion, with defaults for others; `tokens` of the sum are pairs. Called by
+  /// every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -351,11 +358,16 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
       }
-    const loss_sum sum = ops::head_loss(ctx.on, h, criterion);
+    loss_sum sum = ops::head_loss(ctx.on, h, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
+      }
+    if constexpr (requires { criterion.hidden_nats(ctx.on, w.hidden, w.d_hidden); })
+      sum.nats += criterion.hidden_nats(ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;

@@ -250,9 +250,10 @@ struct row_weights {
 /// Computes the distillation loss of rows [first, first + rows) of the student's head, as a
 /// criterion does (see label_cross_entropy). `teacher(t, i, to)` writes the logits of teacher t <
 /// `teachers` for row first + i to to[vocabulary], and returns its share. The shares of a row add
-/// up to 1; a teacher that has none need not write. `scratch` has distil_scratch() numbers. Rows
-/// labelled `ignored` give 0. If there is a teacher.weights(i, cross_entropy), it returns a row's
-/// row_weights in place of those of alpha.
+/// up to 1; a teacher that has none need not write. `scratch` has distil_scratch() numbers. If
+/// there is a teacher.weights(i, cross_entropy), it returns a row's row_weights in place of those
+/// of alpha. Rows labelled `ignored` give 0, or if there is a teacher.unlabelled(i), the divergence
+/// times that.
 template <class T, class S, class Teacher>
 void distil(const execution& on, const head_call<T, S>& h, index first, index rows,
             const distillation_options& how, index teachers, T* scratch, const Teacher& teacher) {
@@ -262,23 +263,37 @@ void distil(const execution& on, const head_call<T, S>& h, index first, index ro
   const index stride = distil_scratch<T>(n, 1) / 3;
   T* const own = scratch + on.threads.rank() * 3 * stride;
   const detail::distil_rows<T> at{own, own + stride, own + 2 * stride};
-  detail::each_labelled_row(
-      on, rows, n, labels, h.chunk, h.losses + first, gradient, [&](auto k, index i, T* row) {
-        using K = decltype(k);
-        detail::fuse_teachers<K>(n, how, teachers, i, teacher, at);
-        double weight = 1;
-        const double soft = detail::soft_row<K>(n, how, row, at, weight);
+  on.threads.each(rows, [&](index i) {
+    T* const row = h.chunk + i * n;
+    const bool labelled = labels[i] != ignored;
+    double unlabelled = 0;
+    if constexpr (requires { teacher.unlabelled(i); })
+      if (!labelled) unlabelled = teacher.unlabelled(i);
+    double& loss = h.losses[first + i] = 0;
+    if (!labelled && gradient && unlabelled == 0) std::fill_n(row, n, T(0));
+    if (!labelled && unlabelled == 0) return;
+    on.with_kernels([&](auto k) {
+      using K = decltype(k);
+      detail::fuse_teachers<K>(n, how, teachers, i, teacher, at);
+      double weight = 1;
+      const double soft = detail::soft_row<K>(n, how, row, at, weight);
+      row_weights by{0, 0, unlabelled};
+      if (labelled) {
         const double hard = detail::cross_entropy_row<K>(n, labels[i], row, gradient, h.z_loss);
-        row_weights by{how.alpha * hard, how.alpha, 1 - how.alpha};
+        by = {how.alpha * hard, how.alpha, 1 - how.alpha};
         if constexpr (requires { teacher.weights(i, hard); }) by = teacher.weights(i, hard);
-        weight *= by.divergence * how.temperature;
-        if (gradient) {
-          K::template scale<T>(n, T(weight), at.other);
-          K::template scale<T>(n, T(by.slope), row);
-          K::template add<T>(n, row, at.other, row);
-        }
-        return by.label + weight * how.temperature * soft;
-      });
+      } else if (gradient) {
+        std::fill_n(row, n, T(0));
+      }
+      weight *= by.divergence * how.temperature;
+      if (gradient) {
+        K::template scale<T>(n, T(weight), at.other);
+        K::template scale<T>(n, T(by.slope), row);
+        K::template add<T>(n, row, at.other, row);
+      }
+      loss = by.label + weight * how.temperature * soft;
+    });
+  });
 }
 
 }  // namespace ops

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Distillation from a few tokens of each row, such as those that token_alignment carries over.
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+
+#include <linnet/distill/distillation.hpp>
+#include <linnet/distill/token_alignment.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+/// Objective whose teacher is given as top_logits, a row for each of the student's. Tokens that are
+/// not among them have no probability. FuseLLM (Wan et al. 2024) takes {.alpha = 0.9, .temperature
+/// = 1}, and for each sequence the rows of the model with the least cross-entropy. Divergences that
+/// divide by the teacher's probabilities, as reverse_kl does, are refused.
+template <class M, class T = float>
+class top_logits_objective {
+ public:
+  using batch = typename M::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return ops::distil_scratch<T>(M::vocabulary, l.threads) * static_cast<index>(sizeof(T));
+  }
+  /// Opens the objective for trainers with at most the threads of `l`. Errors: errc::invalid for
+  /// settings out of their range, errc::out_of_memory.
+  static result<top_logits_objective> open(const limits& l,
+                                           const distillation_options& how = {}) LINNET_TRY {
+    constexpr const char* where = "top_logits_objective::open";
+    if (auto fit = detail::acceptable(where, "limits", l); !fit) return fit.error();
+    if (auto fit = detail::acceptable(where, how, 1); !fit) return fit.error();
+    if (how.divergence == divergence::reverse_kl ||
+        (how.divergence == divergence::jsd && how.beta == 1))
+      return linnet::error{errc::invalid, where, "distillation_options.divergence",
+                           "one that is finite where the teacher has no probability", "reverse_kl"};
+    top_logits_objective made(l, how);
+    if (!made.memory_.data()) return detail::out_of_memory(where, footprint(l));
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("top_logits_objective::open")
+
+  /// Names the rows of the next batch, which must outlive its steps.
+  void teach(const top_logits& rows) { rows_ = &rows; }
+  /// Whether there is a row with an id of the vocabulary for each of the batch's.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    static_assert(M::vocabulary == Any::vocabulary,
+                  "linnet::top_logits_objective: the student has another vocabulary");
+    if (!rows_ || l.threads > threads_ || rows_->logits.size() != rows_->ids.size()) return false;
+    index rows = b.batch;
+    if constexpr (requires { b.target_length; })
+      rows *= b.target_length;
+    else
+      rows *= b.length;
+    if (rows_->rows() != rows) return false;
+    for (index i = 0; i < rows; ++i)
+      if (rows_->ids[static_cast<std::size_t>(i * rows_->k)] == no_token) return false;
+    return std::all_of(rows_->ids.begin(), rows_->ids.end(),
+                       [](token t) { return t == no_token || (t >= 0 && t < M::vocabulary); });
+  }
+  /// The loss criterion of the rows.
+  template <class Batch>
+  auto token_loss(const ops::execution&, const Batch&) const {
+    return [this](const ops::execution& on, const auto& h, index first, index rows) {
+      ops::distil(on, h, first, rows, how_, 1, static_cast<T*>(memory_.data()),
+                  [&](index, index i, T* to) {
+                    expand(first + i, to);
+                    return 1.0;
+                  });
+    };
+  }
+
+ private:
+  top_logits_objective(const limits& l, const distillation_options& how)
+      : how_(how), threads_(l.threads), memory_(footprint(l)) {}
+
+  /// The logits of a row, so low for all other tokens that their probability is 0.
+  void expand(index row, T* to) const {
+    const auto begin = static_cast<std::size_t>(row * rows_->k),
+               k = static_cast<std::size_t>(rows_->k);
+    const std::span<const float> logits(rows_->logits.data() + begin, k);
+    const std::span<const token> ids(rows_->ids.data() + begin, k);
+    double largest = static_cast<double>(logits[0]);
+    for (std::size_t c = 0; c < k && ids[c] != no_token; ++c)
+      largest = (std::max)(largest, static_cast<double>(logits[c]));
+    std::fill_n(to, M::vocabulary, static_cast<T>(largest - 1e4 * how_.temperature));
+    for (std::size_t c = 0; c < k && ids[c] != no_token; ++c)
+      to[ids[c]] = static_cast<T>(logits[c]);
+  }
+
+  distillation_options how_;
+  int threads_;
+  memory_block memory_;
+  const top_logits* rows_ = nullptr;
+};
+
+LINNET_NAMESPACE_END
