@@ -117,6 +117,7 @@
 #include <linnet/linnet.hpp>
 #include <linnet/low_rank.hpp>
 #if __has_include(<nlohmann/json.hpp>)
+#include <linnet/generated_data.hpp>
 #include <linnet/json.hpp>
 #endif
 #if __has_include(<xtensor/xadapt.hpp>)

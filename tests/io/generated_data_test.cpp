@@ -7,6 +7,7 @@
 #include <linnet/generated_data.hpp>
 #include <sstream>
 
+#include "support/allocations.hpp"
 #include "support/data.hpp"
 
 namespace test::generated_data_test {
@@ -585,6 +586,57 @@ BOOST_AUTO_TEST_CASE(programs) {
   BOOST_TEST(run("a=1\nb=2\na=3\nc=4", {.names = 2}) == "line 4: too many names: c");
   BOOST_TEST(run("1+1", {.bytes = 2}) == "size: 3");
   BOOST_TEST(!ln::run_program("1", {.depth = 0}));
+}
+
+// Where the heap has no room, each call says so and no file is spoilt.
+BOOST_AUTO_TEST_CASE(without_memory) {
+  const scratch_folder folder;
+  const std::string long_answer = "a text of more than sixteen bytes. The answer is 17";
+  const seeds from{{"a question of more than sixteen bytes", "17", "another wrong answer, long"},
+                   {"one more question of that many bytes", "17", "another wrong answer, long"}};
+  const auto check = [&](const char* name, const auto& method) {
+    check_failing_allocations(name, [&](auto arm) {
+      ln::scripted_teacher teacher([&](const request&) { return long_answer; });
+      arm();
+      return ln::generate_data(from, method, teacher, {.together = 1});
+    });
+  };
+  check("chain_of_thought", ln::chain_of_thought{.draws = 2});
+  check("step_by_step", ln::step_by_step{});
+  check("auggpt", ln::auggpt{});
+  check_failing_allocations("an empty result", [&](auto arm) {
+    ln::scripted_teacher teacher([&](const request&) { return long_answer; });
+    arm();
+    const auto made = ln::generate_data(from, ln::program_aided{}, teacher);
+    return made.error().code == ln::errc::invalid ? ln::result<void>()
+                                                  : ln::result<void>(made.error());
+  });
+  const std::string lines =
+                        "{\"prompt\": \"a prompt of more than sixteen\", \"answer\": \"and an "
+                        "answer of as many\"}\n",
+                    where = "f", path = folder.path("a_record");
+  check_failing_allocations("parse", [&] { return ln::recorded_answers::parse(lines, where); });
+  int run = 0;
+  check_failing_allocations("answer_recorder", [&](auto arm) {
+    const std::string file = path + std::to_string(++run), name = "a name";
+    ln::scripted_teacher teacher([&](const request&) { return long_answer; });
+    const std::vector<request> one{{"a prompt of more than sixteen bytes"}};
+    arm();
+    auto recorder = ln::answer_recorder::open(file, teacher, name);
+    return recorder ? recorder->generate(one)
+                    : ln::result<std::vector<std::string>>(recorder.error());
+  });
+  const std::vector<ln::training_item> items{{"a prompt of more than sixteen bytes", "a target"}};
+  check_failing_allocations("write", [&] { return ln::write_training_items(path, items); });
+  LINNET_REQUIRE_OK(ln::write_training_items(path, items));
+  check_failing_allocations("read", [&] { return ln::read_training_items(path); });
+  const auto encode = [](std::string_view t) { return std::vector<ln::token>(t.begin(), t.end()); };
+  check_failing_allocations("instruction_stream", [&] {
+    return ln::instruction_stream::open(items, encode, {.length = 99}, 1, ln::seed{1});
+  });
+  const std::string_view texts[] = {"some words", "more of them"};
+  check_failing_allocations("bm25", [&] { return ln::bm25::open(texts); });
+  check_failing_allocations("run_program", [] { return ln::run_program("x = 1\nx + 2"); });
 }
 
 // docs/generated-data.md has a row for each option, with its default and its range, and no other.

@@ -65,7 +65,8 @@ class bm25 {
   /// Number of texts.
   index texts() const { return std::ssize(lengths_); }
   /// The `most` texts with the highest scores above 0, the best first; ties go to the first text.
-  std::vector<match> find(std::string_view question, index most) const {
+  /// None where memory lacks.
+  std::vector<match> find(std::string_view question, index most) const LINNET_TRY {
     std::vector<double> scores(lengths_.size());
     const double n = static_cast<double>(lengths_.size()), mean = words_ / (std::max)(n, 1.0);
     for (const std::uint64_t word : detail::words_of(question)) {
@@ -88,6 +89,7 @@ class bm25 {
       all.resize(static_cast<std::size_t>((std::max)(most, index{0})));
     return all;
   }
+  LINNET_WITHOUT_MEMORY(return {})
 
  private:
   struct posting {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <linnet/core/random.hpp>
+#include <linnet/core/result.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -64,9 +65,10 @@ inline double rouge_l(const std::vector<std::uint64_t>& a, const std::vector<std
 }  // namespace detail
 
 /// ROUGE-L of two texts, from 0 to 1: the F1 of their longest common subsequence of words. Words
-/// are runs of letters and digits, case aside.
-inline double rouge_l(std::string_view a, std::string_view b) {
+/// are runs of letters and digits, case aside. 0 where memory lacks.
+inline double rouge_l(std::string_view a, std::string_view b) LINNET_TRY {
   return detail::rouge_l(detail::words_of(a), detail::words_of(b));
 }
+LINNET_WITHOUT_MEMORY(return 0)
 
 LINNET_NAMESPACE_END
