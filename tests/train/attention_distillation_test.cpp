@@ -226,11 +226,17 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "attention_distillation::open: teacher: expected the student's 2 layers of softmax "
              "attention and 8 heads in all, got 1 layers of softmax attention and 4 heads in all");
   auto from = pair.open(data.limits(), {});
-  auto train = pair_of<small, wide>::trainer::open(pair.w, data.limits(), {},
-                                                   {.layer_dropout = {.rate = 0.1}});
-  BOOST_REQUIRE(from && train);
-  BOOST_TEST(!ln::is_finite(train->step(data.view(), *from)));
-  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::options));
+  ln::limits frugal = data.limits();
+  frugal.recompute = true;
+  using trainer = pair_of<small, wide>::trainer;
+  for (const bool recompute : {false, true}) {
+    auto train = recompute
+                     ? trainer::open(pair.w, frugal)
+                     : trainer::open(pair.w, data.limits(), {}, {.layer_dropout = {.rate = 0.1}});
+    BOOST_REQUIRE(from && train);
+    BOOST_TEST(!ln::is_finite(train->step(data.view(), *from)));
+    BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::options));
+  }
 }
 
 }  // namespace
