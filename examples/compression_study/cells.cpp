@@ -37,17 +37,40 @@ std::string zoo(const options& o, const std::vector<std::string>& words) {
   return file_text(out);
 }
 
+/// Calls f(words) for each of several methods in a row, and for the one that stores the model.
+template <class F>
+bool any_step(std::string_view methods, F&& f) {
+  for (std::size_t at = 0, end; at <= methods.size(); at = end + 1) {
+    end = std::min(methods.find('+', at), methods.size());
+    const zoo::method_words& one = zoo::words_of(methods.substr(at, end - at));
+    if (f(one) || (end == methods.size() && f(zoo::words_of(one.then)))) return true;
+  }
+  return false;
+}
+
 /// One run of zoo compress.
 struct run {
   const subject* of;
-  stored to;
-  const zoo::method_words* by;
+  trial what;
   long seed;
 
+  bool calibrates() const {
+    return any_step(what.method, [](const zoo::method_words& one) {
+      return one.calibrates || one.name == "narrow";
+    });
+  }
   std::string key(const options& o) const {
-    return fmt::format("{} {} {} seed {}, {} windows of {} for calibration, {} for evaluation",
-                       of->name, to.name(), by->name, seed, by->calibrates ? samples(o) : 0,
-                       o.size.length, windows(o));
+    std::string text = fmt::format(
+        "{} {} {} seed {}, {} windows of {} for calibration, {} for "
+        "evaluation",
+        of->name, what.to.name(), what.name(), seed, calibrates() ? samples(o) : 0, o.size.length,
+        windows(o));
+    if (trains()) text += fmt::format(", {} steps", o.size.steps);
+    return text;
+  }
+  bool trains() const {
+    return any_step(what.method,
+                    [](const zoo::method_words& one) { return one.does == zoo::effect::trains; });
   }
   long samples(const options& o) const { return of->times * o.size.samples; }
   long windows(const options& o) const { return of->times * o.size.windows; }
@@ -56,22 +79,26 @@ struct run {
     std::vector<std::string> all{"compress"};
     all.insert(all.end(), of->model.begin(), of->model.end());
     const auto add = [&](const char* name, const std::string& value) {
-      all.insert(all.end(), {name, value});
+      if (!value.empty()) all.insert(all.end(), {name, value});
     };
-    add("--method", std::string(by->name));
-    add("--storage", to.storage);
-    add("--compute", to.compute);
+    add("--method", what.method);
+    add("--storage", what.to.storage);
+    add("--compute", what.to.compute);
+    add("--sparsity", what.sparsity);
+    add("--shape", what.shape);
+    if (trains()) add("--steps", std::to_string(o.size.steps));
     add("--evaluate", of->evaluate);
     add("--windows", std::to_string(windows(o)));
     add("--length", std::to_string(o.size.length));
     add("--reference", fmt::format("{}.{}.before", kept, windows(o)));
     add("--threads", std::to_string(o.threads));
     add("--out", o.runs() + "/model.safetensors");
-    if (by->calibrates) {
+    if (calibrates()) {
       add("--calibrate", of->calibrate);
       add("--samples", std::to_string(samples(o)));
       add("--seed", std::to_string(seed));
-      if (!by->changes_model)
+      const auto& first = zoo::words_of(what.method.substr(0, what.method.find('+')));
+      if (first.calibrates && first.does != zoo::effect::rebuilds)
         add("--statistics", fmt::format("{}.{}.{}.statistics", kept, samples(o), seed));
     }
     all.emplace_back("--json");
@@ -81,14 +108,54 @@ struct run {
 
 std::vector<run> runs_of(const options& o, const std::vector<subject>& all) {
   std::vector<run> runs;
+  const auto add = [&](run one) {
+    if (one.calibrates() || one.seed == 1) runs.push_back(std::move(one));
+  };
   for (const subject& s : all)
-    for (long seed = 1; seed <= o.size.seeds; ++seed)
+    for (long seed = 1; seed <= o.size.seeds; ++seed) {
       for (const stored& to : s.storages)
         for (const zoo::method_words& by : methods)
-          if (zoo::gives(by.storages, to.storage) && (by.calibrates || seed == 1) &&
+          if (by.does != zoo::effect::prunes && by.does != zoo::effect::trains &&
+              by.name != "narrow" && zoo::gives(by.storages, to.storage) &&
               (s.methods.empty() || std::ranges::find(s.methods, by.name) != s.methods.end()))
-            runs.push_back({&s, to, &by, seed});
+            add({&s, {std::string(by.name), to}, seed});
+      for (const trial& one : s.pruned) add({&s, one, seed});
+    }
   return runs;
+}
+
+/// Every method that prunes at every share, then 2:4, 4-bit codes before and behind, and training.
+std::vector<trial> pruning_trials(const std::string& tail, const std::vector<int>& shares) {
+  std::vector<trial> all;
+  const std::string four = "int4-g64" + tail;
+  for (const std::string method : {"magnitude", "wanda", "sparsegpt"}) {
+    for (const int share : shares) all.push_back({method, {"f32"}, std::to_string(share)});
+    all.push_back({method, {"f32"}, "2:4"});
+    all.push_back({method, {"int4-g64-2:4" + tail}});
+    all.push_back({method, {four}, "50"});
+    all.push_back({method + "+gptq", {four}, "50"});
+    all.push_back({method, {"bf16-mask50"}});
+  }
+  return all;
+}
+/// Smaller shapes, in f32 and in 4 bits.
+void add_shapes(std::vector<trial>& all, const std::vector<std::string>& shapes, bool train,
+                const std::string& tail) {
+  for (const std::string& shape : shapes) {
+    all.push_back({"narrow", {"f32"}, "", shape});
+    all.push_back({"narrow+gptq", {"int4-g64" + tail}, "", shape});
+    if (!train) continue;
+    all.push_back({"narrow+distil", {"f32"}, "", shape});
+    all.push_back({"narrow+distil+gptq", {"int4-g64" + tail}, "", shape});
+  }
+}
+/// Training of what was pruned.
+void add_recovery(std::vector<trial>& all, const std::vector<std::string>& shares) {
+  for (const std::string method : {"magnitude", "sparsegpt"})
+    for (const std::string& share : shares) {
+      all.push_back({method + "+distil", {"f32"}, share});
+      all.push_back({method + "+distil+gptq", {"int4-g64"}, share});
+    }
 }
 
 }  // namespace
@@ -102,9 +169,18 @@ std::vector<subject> subjects_of(const options& o) {
                                {"nf4-g64"},  {"nf4-double"},    {"int3-g64"}, {"spqr3-out2"},
                                {"q4_1"},     {"int8", "int8"}};
   std::vector<std::string> tried;
+  std::vector<trial> pruned;
   if (small) {
     storages = {{"int4-g64"}};
     tried = {"rtn", "gptq", "clip", "awq"};  // built in
+    for (const char* const share : {"30", "50", "70"})
+      pruned.push_back({"sparsegpt", {"int4-g64"}, share});
+    pruned.push_back({"magnitude", {"int4-g64"}, "50"});
+    pruned.push_back({"wanda+gptq", {"int4-g64"}, "50"});
+  } else {
+    pruned = pruning_trials("", {10, 20, 30, 40, 50, 60, 70, 80, 90});
+    add_recovery(pruned, {"50", "70", "2:4"});
+    add_shapes(pruned, {"layers=4", "layers=3", "d_ff=128", "d_ff=86,heads=6"}, true, "");
   }
   std::vector<subject> all;
   all.push_back({"stories260k",
@@ -113,7 +189,11 @@ std::vector<subject> subjects_of(const options& o) {
                  stories,
                  held_out,
                  storages,
-                 tried});
+                 tried,
+                 {},
+                 {},
+                 1,
+                 pruned});
   if (!small) {
     const std::string trained = o.out + "/t5";
     all.push_back({"t5",
@@ -126,6 +206,24 @@ std::vector<subject> subjects_of(const options& o) {
                     "t5:d_model=128,d_ff=512,heads=4,encoder_layers=3,decoder_layers=3",
                     "--tokenizer", "bytes", "--minutes", "20", "--out", trained},
                    trained + "/model.safetensors"});
+    std::vector<trial> smaller = pruning_trials("", {50});
+    add_recovery(smaller, {"50"});
+    add_shapes(smaller, {"layers=3", "d_ff=192", "heads=3,d_ff=256", "d_model=96"}, true, "");
+    const std::string decoder = o.out + "/decoder";
+    all.push_back(
+        {"decoder",
+         {"--weights", decoder},
+         stories,
+         held_out,
+         {{"int4-g64"}, {"int3-g64"}},
+         {"rtn", "gptq"},
+         {"train", "--text", stories, "--model", "decoder:d_model=128,d_ff=384,heads=4,layers=4",
+          "--tokenizer", "bytes", "--minutes", "20", "--out", decoder},
+         decoder + "/model.safetensors",
+         1,
+         smaller});
+    std::vector<trial> real = pruning_trials("+q8_0", {10, 20, 30, 40, 50, 60, 70, 80, 90});
+    add_shapes(real, {"layers=27", "layers=24", "d_ff=1152", "heads=6"}, false, "+q8_0");
     // Codes of 4 bits with a minimum already: the same grid would round nothing. The embedding,
     // which is the head, stays in q8_0, which loses nothing.
     all.push_back({"smollm2-135m",
@@ -138,7 +236,12 @@ std::vector<subject> subjects_of(const options& o) {
                     {"int4-g64-rank8+q8_0"},
                     {"int3-g64+q8_0"},
                     {"spqr3-out2+q8_0"},
-                    {"int8+q8_0", "int8"}}});
+                    {"int8+q8_0", "int8"}},
+                   {},
+                   {},
+                   {},
+                   1,
+                   real});
     // Its rotations do not fit: norms behind the sum, which subtract the mean.
     all.push_back({"minilm",
                    {"--model", "minilm"},
@@ -189,21 +292,23 @@ std::vector<cell> run_cells(const options& o, const std::vector<subject>& all) {
       take(file.sync());
       at = known.emplace(key, found).first;
     }
-    cells.push_back({r.of->name, r.to.name(), std::string(r.by->name), r.seed, at->second});
+    cells.push_back({r.of->name, r.what.to.name(), r.what.name(), r.seed, at->second});
   }
   return cells;
 }
 
-judgement judge(const json& found) {
+judgement judge(const json& found, bool before) {
   const auto& windows = found.at("windows");
   judgement all;
   if (of_encoder(found)) {
-    all.loss = 1 - found.at("cosine_after").get<double>();
-    for (const json& cosine : windows.at("cosine")) all.windows.push_back(1 - cosine.get<double>());
+    all.loss = before ? 0 : 1 - found.at("cosine_after").get<double>();
+    for (const json& cosine : windows.at("cosine"))
+      all.windows.push_back(before ? 0 : 1 - cosine.get<double>());
   } else {
-    all.loss = found.at("bits_per_byte_after").get<double>();
+    const std::string when = before ? "_before" : "_after";
+    all.loss = found.at("bits_per_byte" + when).get<double>();
     for (std::size_t i = 0; i < windows.at("bytes").size(); ++i)
-      all.windows.push_back(windows.at("nats_after")[i].get<double>() / std::numbers::ln2 /
+      all.windows.push_back(windows.at("nats" + when)[i].get<double>() / std::numbers::ln2 /
                             windows.at("bytes")[i].get<double>());
   }
   return all;
@@ -236,8 +341,9 @@ std::vector<summary> summarize(const std::vector<cell>& cells) {
       s.loss += share * own.loss;
       s.least = std::min(s.least, own.loss);
       s.most = std::max(s.most, own.loss);
-      if (nearest == all.end() || &*nearest == &s) continue;
-      const judgement other = judge(nearest->found());
+      if (nearest != all.end() && &*nearest == &s) continue;
+      const judgement other =
+          nearest == all.end() ? judge(c->found, true) : judge(nearest->found());
       std::vector<double> more;
       for (std::size_t i = 0; i < own.windows.size(); ++i)
         more.push_back(own.windows[i] - other.windows[i]);

@@ -26,7 +26,7 @@ td.better { font-weight: 650; } section > svg { max-width: 620px; }
 )css";
 
 std::string style_of(const std::string& name) {
-  const auto at = &zoo::words_of(name) - methods;
+  const auto at = &zoo::words_of(name.substr(0, name.find_first_of("+ "))) - methods;
   return fmt::format("m{}", at % 7);
 }
 
@@ -48,6 +48,29 @@ std::string frontier(const std::vector<summary>& all, const std::string& model, 
   return support::scatter_plot(points, title, loss_name(first->found()), text);
 }
 
+/// Loss over the share of zeros in f32, a line for each method; nothing for fewer than two shares.
+std::string sparsity_plot(const std::vector<summary>& all, const std::string& model) {
+  std::vector<support::plot_line> lines;
+  double top = 0;
+  for (const summary& s : all) {
+    if (s.model != model || s.storage != "f32" || !s.found().contains("zeros") ||
+        s.method.find(':') != s.method.npos)
+      continue;
+    const std::string name = s.method.substr(0, s.method.find(' '));
+    const double before = judge(s.found(), true).loss;
+    top = std::max(top, 3 * before);
+    auto at = std::ranges::find(lines, name, &support::plot_line::name);
+    if (at == lines.end()) at = lines.insert(at, {name, style_of(name), {{0, before}}, {}});
+    at->points.emplace_back(100 * s.number("zeros"), s.loss);
+  }
+  std::erase_if(lines, [](const support::plot_line& l) { return l.points.size() < 3; });
+  for (auto& line : lines) std::ranges::sort(line.points);
+  if (lines.empty()) return "";
+  const auto first = std::ranges::find(all, model, &summary::model);
+  return support::line_plot(lines, top, "percent of the weights of matrices that are 0, in f32",
+                            loss_name(first->found()));
+}
+
 /// The titles of a model's table.
 std::vector<std::string> columns_of(const json& found) {
   return {"storage",
@@ -55,7 +78,8 @@ std::vector<std::string> columns_of(const json& found) {
           "bytes",
           "bits per weight",
           loss_name(found),
-          "more than rtn",
+          "more than rtn or before",
+          "zeros",
           of_encoder(found) ? "least cosine" : "agreement",
           of_encoder(found) ? "texts/s" : "tokens/s",
           "calibration",
@@ -72,6 +96,7 @@ std::vector<std::string> row_of(const summary& s) {
       fmt::format("{:.2f}", s.number("bits_per_weight")),
       ranged ? fmt::format("{:.4f} – {:.4f}", s.least, s.most) : fmt::format("{:.4f}", s.loss),
       std::isnan(s.more) ? "–" : fmt::format("{:+.4f} [{:+.4f}, {:+.4f}]", s.more, s.low, s.high),
+      s.found().contains("zeros") ? fmt::format("{:.1f}%", 100 * s.number("zeros")) : "–",
       of_encoder(s.found()) ? fmt::format("{:.4f}", s.number("cosine_least"))
                             : fmt::format("{:.1f}%", 100 * s.number("greedy_agreement")),
       fmt::format("{:.1f}", s.number((speed_name(s.found()) + "_after").c_str())),
@@ -112,7 +137,8 @@ void report(const options& o, const std::vector<summary>& all) {
   if (models.empty()) throw support::failure("nothing is finished yet");
   std::string body = fmt::format(
       "<header><p class=\"brand\">linnet</p><h1>Methods of compression</h1><p class=\"lead\">Each "
-      "model is stored in fewer bits by several methods and judged on <b>{} windows</b> of {} "
+      "model is stored in fewer bits, pruned or made narrower by several methods and judged on "
+      "<b>{} windows</b> of {} "
       "tokens of a text that calibration has not seen. Ranges are of {} seeds of the calibration "
       "text.</p></header>\n",
       o.size.windows, o.size.length, o.size.seeds);
@@ -140,14 +166,15 @@ void report(const options& o, const std::vector<summary>& all) {
                 of_encoder(first->found()) ? "texts per second, one by one (logarithmic)"
                                            : "tokens per second, decoded one by one (logarithmic)",
                 speed_text) +
-            table_of(all, model));
+            sparsity_plot(all, model) + table_of(all, model));
     std::vector<support::text_row> rows{columns_of(first->found())};
     for (const summary& s : all)
       if (s.model == model) rows.push_back(row_of(s));
     support::put("{}: {}\n\n{}\n", model, before, support::aligned(rows, 2));
   }
   body += fmt::format(
-      "<footer><p>More than rtn: loss above that of rounding to nearest in the same storage, as a "
+      "<footer><p>More than rtn or before: loss above that of rounding to nearest in the same "
+      "storage, or where that was not run above the model as it was, as a "
       "difference paired by window, with the widest 95% interval of any seed; bold where it is "
       "below zero in all of them. Agreement: tokens for which the model as it was finds the same "
       "one likeliest. Memory is the most from calibration "

@@ -26,6 +26,20 @@ struct stored {
   std::string name() const { return compute == "f32" ? storage : storage + ", inputs " + compute; }
 };
 
+/// Methods in a row that make weights 0 or a model smaller, and how far.
+struct trial {
+  std::string method;  ///< as zoo compress spells it, such as wanda+distil
+  stored to;
+  std::string sparsity{};  ///< such as 50 or 2:4
+  std::string shape{};     ///< such as layers=4
+
+  std::string name() const {
+    if (!shape.empty()) return method + ' ' + shape;
+    return sparsity.empty() ? method
+                            : method + ' ' + sparsity + (sparsity.find(':') < 9 ? "" : "%");
+  }
+};
+
 /// A model with its texts, and what is tried on it.
 struct subject {
   std::string name;                     ///< in the report
@@ -36,6 +50,7 @@ struct subject {
   std::vector<std::string> training{};  ///< the call of zoo that makes the model, or nothing
   std::string made{};                   ///< file that is there once it is made
   long times = 1;  ///< its windows for one of the scale; an encoder's are lines
+  std::vector<trial> pruned{};
 };
 
 /// How much is run.
@@ -43,6 +58,7 @@ struct scale {
   std::string name;
   long samples, windows, length;  ///< of calibration and evaluation
   long seeds;                     ///< of the calibration text
+  long steps;                     ///< of recovery
 };
 
 struct options : support::study_options {
@@ -63,13 +79,13 @@ std::vector<subject> subjects_of(const options& o);
 /// Runs what is not in DIR/results.jsonl yet, and adds a line for each; all that is there.
 std::vector<cell> run_cells(const options& o, const std::vector<subject>& all);
 
-/// What a model is judged by: bits per byte, or of an encoder how far its vectors turn, 1 - cosine.
-/// The less, the better.
+/// What a model is judged by, as it was or as it is: bits per byte, or of an encoder how far its
+/// vectors turn, 1 - cosine. The less, the better.
 struct judgement {
   double loss;
   std::vector<double> windows;  ///< of each window
 };
-judgement judge(const json& found);
+judgement judge(const json& found, bool before = false);
 /// How it is called in tables, and what runs how often a second.
 inline bool of_encoder(const json& found) { return found.contains("cosine_after"); }
 inline const char* loss_name(const json& found) {
@@ -84,8 +100,9 @@ struct summary {
   std::string model, storage, method;
   std::vector<const cell*> cells;
   double loss = 0, least = 0, most = 0;  ///< the mean over seeds, and the range; see judgement
-  /// Loss above that of rounding to nearest in the same storage: over all seeds, the mean, and the
-  /// ends of the 95% intervals (paired by window) that are furthest out. NaN for itself.
+  /// Loss above that of rounding to nearest in the same storage, or above that of the model as it
+  /// was where that was not run: over all seeds, the mean, and the ends of the 95% intervals
+  /// (paired by window) that are furthest out. NaN for itself.
   double more = 0, low = 0, high = 0;
   bool frontier_bytes = false, frontier_speed = false;  ///< nothing is better in both
 

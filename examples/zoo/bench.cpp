@@ -40,7 +40,9 @@ std::vector<std::string> works_of(const model_spec& model, const std::string& as
 std::string program_text(const bench_options& o, const model_spec& model,
                          const std::vector<std::string>& works) {
   const std::string storage = storage_type(o.storage);
-  const std::string_view activation = compute_type("activation", o.activation);
+  static constexpr std::string_view timed[] = {"f32", "bf16", "int8"};
+  check_name("activation", o.activation, timed);
+  const std::string activation = compute_type("activation", o.activation);
   check_types("--activation", o.storage, o.activation);
   const bool rounded = o.activation != "f32";
   const bool loads = !o.weights.empty();

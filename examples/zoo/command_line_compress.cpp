@@ -24,17 +24,39 @@ void add_compress(CLI::App& app, compress_options& o) {
   c.add_option("--method", o.method,
                "rtn (round to nearest), gptq, clip (clipped ranges), awq, hqq (q4_1 alone), "
                "smoothquant (int8), owq (int4-row-out8), spqr (spqr3-out2), lorc (int4-g64-rank8), "
-               "quarot (rotation, then gptq) or spinquant (learned rotation, then gptq)")
+               "quarot (rotation, then gptq), spinquant (learned rotation, then gptq); magnitude, "
+               "wanda or sparsegpt (prune); narrow (a smaller --shape); distil (train on by the "
+               "logits of the model as it was). Several in a row are joined by +, such as "
+               "narrow+distil+gptq or wanda+gptq")
       ->capture_default_str();
-  c.add_option("--storage", o.how.storage,
-               "as of zoo bench: int4-row, int4-g64, nf4-g64, nf4-double, int3-g64, int8, q4_0, "
-               "spqr3, …; -out8 keeps 8 inputs of each matrix, or of each row of spqr, -rank8 adds "
-               "a matrix of rank 8; another one "
-               "for some matrices is behind a +, such as int4-row+q8_0 for the embedding or "
-               "int3-g64+ffn_down=int4-g64")
+  c.add_option("--sparsity", o.sparsity,
+               "what magnitude, wanda and sparsegpt make 0: percent of each matrix, or n:m, of "
+               "which n of each m inputs stay; without, what --storage has no place for, or 50")
+      ->type_name("PERCENT|N:M");
+  auto* const shape =
+      c.add_option("--shape", o.shape,
+                   "of narrow: numbers that become smaller, such as layers=24,d_ff=1024; also "
+                   "heads, d_model, and of a T5 encoder_layers and decoder_layers");
+  c.add_option("--importance", o.importance,
+               "of narrow: what stays, by activation, taylor (gradients) or magnitude (no text); "
+               "but for magnitude, layers go by their block influence")
+      ->check(CLI::IsMember({"activation", "taylor", "magnitude"}))
+      ->capture_default_str()
+      ->needs(shape);
+  c.add_option(
+       "--storage", o.how.storage,
+       "as of zoo bench: int4-row, int4-g64, nf4-g64, fp4-g64, mxfp4, nf4-double, int3-g64, "
+       "int8, q4_0, spqr3, …, and f32 for what is pruned, narrowed or trained alone. "
+       "int4-g64-2:4 keeps 2 of 4 inputs, bf16-mask50 50 percent of each row; -out8 keeps "
+       "8 inputs of each matrix, or of each row of spqr, -rank8 adds a matrix of rank 8. "
+       "Another one for some matrices is behind a +, such as int4-row+q8_0 for the "
+       "embedding, int3-g64+ffn_down=int4-g64, or of layers "
+       "int4-g64+first1=int8+last2=int8+layers3-5=int8")
       ->capture_default_str();
   c.add_option("--compute", o.how.compute,
-               "what inputs of products are rounded to at run time: f32, or int8 with integers")
+               "what inputs of products are rounded to at run time: f32, or int8 with integers, "
+               "mixed_int8 (but those of magnitude 6, or of 2 as mixed_int8-2), int4, or fp8 with "
+               "any codes")
       ->capture_default_str();
   const auto text = [&](const char* name, std::string& value, const char* what) {
     return c.add_option(name, value, what)->check(CLI::ExistingFile)->type_name("TEXT");
@@ -56,15 +78,18 @@ void add_compress(CLI::App& app, compress_options& o) {
         "tokens of a window; without, 512 or the model's context. An encoder reads each line of a "
         "text, cut there; without, 256",
         nullptr);
-  count("--steps", o.steps, "most steps of spinquant, of four windows each", calibrate);
+  count("--steps", o.steps, "most steps of spinquant and distil, of four windows each", calibrate);
+  c.add_option("--rate", o.rate, "highest learning rate of distil")
+      ->check(number_in(0, 1))
+      ->capture_default_str()
+      ->needs(calibrate);
   auto* const sequential =
       c.add_flag("--sequential", o.sequential,
                  "calibrate each block on what the blocks before it give once they are rounded; "
                  "the text is run once for each block")
           ->needs(calibrate);
-  c.add_option(
-       "--minutes", o.minutes,
-       "after which calibration takes the windows that it has read, and spinquant the steps")
+  c.add_option("--minutes", o.minutes,
+               "after which calibration takes the windows that it has read, and learning the steps")
       ->check(number_in(0, 1e6))
       ->capture_default_str()
       ->needs(calibrate)

@@ -124,13 +124,17 @@ struct compress_options {
   rounding how{.storage = "int4-g64", .compute = "f32"};
   std::string tokenizer;
   std::string method = "gptq";
-  std::string calibrate;    ///< text that the model runs on first
-  std::string evaluate;     ///< text that it is judged by, or none
+  std::string sparsity;  ///< of methods that prune: percent, or n:m; empty: the storage's, or 50
+  std::string shape;     ///< of narrow, such as "layers=24,d_ff=1024"
+  std::string importance = "activation";  ///< of narrow
+  std::string calibrate;                  ///< text that the model runs on first
+  std::string evaluate;                   ///< text that it is judged by, or none
   long samples = 0;         ///< most windows of calibration; 0: 128, or 512 lines of an encoder's
   long windows = 64;        ///< most windows of evaluation
   long length = 0;          ///< tokens of a window; 0: 512, or the model's context
   double minutes = 15;      ///< after which calibration takes what it has, and learning ends
   long steps = 100;         ///< of a method that learns, at most
+  double rate = 5e-4;       ///< the highest of distil
   bool sequential = false;  ///< each block is calibrated on what rounded ones give
   std::string statistics;   ///< file of what calibration gathered, or none
   std::string reference;    ///< file of the figures before, or none

@@ -19,6 +19,7 @@
 
 #include "commands.hpp"
 #include "compress_text.hpp"
+#include "compress_words.hpp"
 #include "compressor.hpp"
 #include "models.hpp"
 #include "support.hpp"
@@ -53,7 +54,14 @@ struct subject {
 };
 
 subject subject_of(const compress_options& o) {
-  subject s{{.model = {}, .to = o.how, .method = o.method}, o.weights, {}, 0};
+  subject s{{.model = {},
+             .to = o.how,
+             .method = o.method,
+             .shape = o.shape,
+             .scores = o.shape.empty() ? "" : o.importance},
+            o.weights,
+            {},
+            0};
   std::string tokenizer = o.tokenizer;
   if (o.model.empty()) {
     if (!is_trained(o.weights))
@@ -323,11 +331,12 @@ calibration_plan plan_of(const compress_options& o, text_windows& text, costs& c
       .batch = [&o, window, count, shown = std::make_shared<progress>(), start = now(), read = 0.0,
                 first = ln::index{-1}, pass = 0](ln::index i) mutable -> std::optional<any_batch> {
         end_if_asked();
-        if (first < 0) {
-          first = i;
+        if (first < 0) first = i;
+        if (i <= first) {  // another pass begins
           start = now();
+          read = 0;
+          ++pass;
         }
-        pass += i == first;
         const double spent = now() - start, left = static_cast<double>(count - i),
                      limit = o.sequential ? HUGE_VAL : 60 * o.minutes;
         if (read > 0 && spent * (read + 1) / read > limit) return {};
@@ -341,23 +350,81 @@ calibration_plan plan_of(const compress_options& o, text_windows& text, costs& c
         return window(i);
       },
       // What the last pass over the windows finds takes no step.
-      .lesson = [&o, &c, window, shown = std::make_shared<progress>(), start = 0.0,
+      .lesson = [&o, &c, window, count, shown = std::make_shared<progress>(), start = 0.0,
                  passes = 0.0](ln::index i) mutable -> std::optional<any_batch> {
         end_if_asked();
-        if (i > 0) return window(i);
+        if (i % std::min(count, lesson_windows) != 0) return window(i % count);
         if (passes == 0) start = now();
         const double spent = now() - start, each = spent / std::max(1.0, passes),
                      limit = 60 * o.minutes, steps = static_cast<double>(o.steps);
+        c.steps = static_cast<ln::index>(passes);
         if (passes > 0 && spent + each > limit) return {};
         if (passes > 0 && shown->due())
           shown->show(passes / steps, std::min(each * (steps - passes), limit - spent),
                       {{"learning", fmt::format("step {} of {}", passes, o.steps)}});
-        c.steps = static_cast<ln::index>(passes++);
-        return window(0);
+        ++passes;
+        return window(i % count);
       },
       .steps = o.steps,
       .windows = std::min(count, lesson_windows),
-      .kept = o.statistics};
+      .rate = o.rate,
+      .kept = o.statistics,
+      .in_blocks = o.sequential};
+}
+
+/// Whether one of the methods does this.
+bool does(const method_chain& chain, effect what) {
+  return any_method(chain, [&](std::string_view name) { return words_of(name).does == what; });
+}
+
+/// How many weights methods make 0, as --sparsity says, or as the storage has places for.
+pruning pruning_of(const compress_options& o, const method_chain& chain) {
+  const std::string& text = o.sparsity;
+  if (!does(chain, effect::prunes) && !text.empty())
+    throw failure(fmt::format(
+        "--sparsity: --method {} makes no weight 0; magnitude, wanda and sparsegpt do", o.method));
+  pruning how;
+  const auto pattern = [](std::string_view part, pruning& to) {
+    const std::size_t colon = part.find(':');
+    if (colon == part.npos) return false;
+    if (const std::size_t dash = part.rfind('-', colon); dash != part.npos)
+      part.remove_prefix(dash + 1);
+    const std::size_t at = part.find(':');
+    to.kept = std::atol(std::string(part.substr(0, at)).c_str());
+    to.of = std::atol(std::string(part.substr(at + 1)).c_str());
+    return true;
+  };
+  const std::string storage(o.how.storage.substr(0, o.how.storage.find('+')));
+  pruning places;  // of the storage of most matrices
+  const bool grouped = pattern(storage, places);
+  const std::size_t mask = storage.find("-mask");
+  if (mask != storage.npos) {
+    places.fraction = 1 - std::atof(storage.c_str() + mask + 5) / 100;
+    places.by_rows = true;
+  }
+  if (text.empty()) return places;
+  how.by_rows = places.by_rows;
+  char* end = nullptr;
+  if (pattern(text, how)) {
+    if (how.kept < 1 || how.kept > how.of || how.of > 1024 ||
+        text != fmt::format("{}:{}", how.kept, how.of))
+      throw failure(
+          fmt::format("--sparsity {}: n:m keeps n of m inputs, 1 to m of them, such as 2:4", text));
+    how.fraction = 1 - static_cast<double>(how.kept) / static_cast<double>(how.of);
+  } else if (how.fraction = std::strtod(text.c_str(), &end) / 100;
+             *end != 0 || !(how.fraction >= 0 && how.fraction < 1)) {
+    throw failure(fmt::format(
+        "--sparsity {}: expected a percentage below 100, such as 50, or n:m, such as 2:4", text));
+  }
+  if (grouped && (how.kept != places.kept || how.of != places.of))
+    throw failure(fmt::format("--sparsity {}: --storage {} keeps {} of each {} inputs; give {}:{}",
+                              text, o.how.storage, places.kept, places.of, places.kept, places.of));
+  if (mask != storage.npos && how.fraction < places.fraction - 1e-9)
+    throw failure(
+        fmt::format("--sparsity {}: --storage {} has places for {}% of each row; prune "
+                    "more or give it more",
+                    text, o.how.storage, std::lround(100 - 100 * places.fraction)));
+  return how;
 }
 
 /// Refuses statistics that are of something else, and says what those to come are of.
@@ -368,7 +435,8 @@ void check_statistics(const compress_options& o, const subject& s) {
           {"text", mark_of(o.calibrate)},
           {"length", s.length},
           {"seed", o.seed}};
-  if (changes_model(o.method)) of["method"] = o.method;
+  if (!parse_methods(o.method, o.how.storage).rebuilding.empty())
+    of["method"] = o.method + ' ' + o.shape + ' ' + o.importance;
   const std::string about = o.statistics + ".json";
   if (!kept_json("--statistics", about, of) && fs::exists(o.statistics))
     throw failure(fmt::format("--statistics: {}: {} is missing, which says what they are of",
@@ -376,10 +444,18 @@ void check_statistics(const compress_options& o, const subject& s) {
   keep_json(about, {{"of", of}});
 }
 
+/// What was made, and how it does.
+struct made_model {
+  const stored_model& model;
+  ln::index dropped;  ///< nonzero weights without a place
+  bool pruned;
+};
+
 json results(const compress_options& o, const subject& s, const compressor& by, const costs& c,
-             ln::index bytes, const std::optional<score>& before,
+             const made_model& made, const std::optional<score>& before,
              const std::optional<score>& after) {
   const auto parameters = static_cast<double>(by.parameters());
+  const ln::index bytes = made.model.bytes();
   json all{{"model", s.what.model.name()},
            {"method", o.method},
            {"storage", o.how.storage},
@@ -389,6 +465,15 @@ json results(const compress_options& o, const subject& s, const compressor& by, 
            {"parameters", by.parameters()},
            {"bytes", bytes},
            {"bits_per_weight", 8 * static_cast<double>(bytes) / parameters}};
+  if (!o.shape.empty()) {
+    all["shape"] = o.shape;
+    all["importance"] = o.importance;
+    all["parameters_after"] = made.model.parameters();
+  }
+  if (made.pruned) {
+    all["zeros"] = made.model.zeros();
+    all["dropped"] = made.dropped;
+  }
   const auto pair = [&](const char* name, auto&& figure) {
     all[std::string(name) + "_before"] = before ? json(figure(*before)) : json();
     all[std::string(name) + "_after"] = after ? json(figure(*after)) : json();
@@ -443,6 +528,10 @@ void print_results(const compress_options& o, const json& r) {
     put("{} steps of learning; ", steps);
   put("rounding: {}; at most {} of memory\n", duration(number("method_seconds")),
       human_bytes(r.at("peak_bytes").get<ln::index>()));
+  if (r.contains("parameters_after"))
+    put("{}: {} weights are left\n", o.shape, grouped(r.at("parameters_after").get<ln::index>()));
+  if (r.contains("zeros"))
+    put("zeros: {:.1f}% of the weights of matrices\n", 100 * number("zeros"));
   if (!r.contains("difference")) return;
   std::vector<text_row> rows{{"", "before", "after"}};
   const auto row = [&](const char* title, const std::string& name, auto&& text) {
@@ -478,19 +567,34 @@ void print_results(const compress_options& o, const json& r) {
 void compress(const compress_options& asked) {
   const stop_requests stop;
   compress_options o = asked;
-  check_name("method", o.method, method_names());
-  if (calibrates(o.method) && o.calibrate.empty())
+  (void)storage_type(o.how.storage);
+  const method_chain chain = parse_methods(o.method, o.how.storage);
+  const auto calibrates = [&](std::string_view name) {
+    return name == "narrow" ? o.importance != "magnitude" : words_of(name).calibrates;
+  };
+  const bool reads = any_method(chain, calibrates),
+             learns = any_method(chain, [](std::string_view name) { return name == "spinquant"; });
+  if (reads && o.calibrate.empty())
     throw failure(
         fmt::format("--method {}: runs the model on text first; give --calibrate TEXT", o.method));
-  if (!calibrates(o.method) && (!o.calibrate.empty() || !o.statistics.empty()))
+  if (!reads && (!o.calibrate.empty() || !o.statistics.empty()))
     throw failure(fmt::format("--method {}: needs no text; leave --calibrate out", o.method));
-  if (learns(o.method) && !o.statistics.empty())
+  if (learns && !o.statistics.empty())
     throw failure(fmt::format(
         "--method {}: calibrates a model that it learns anew each time; leave --statistics out",
         o.method));
-  if (o.sequential && !goes_in_blocks(o.method))
+  // What first reads the statistics of the weights that all steps begin with.
+  const bool at_once = !o.sequential &&
+                       words_of(chain.before.empty() ? chain.last : chain.before[0]).calibrates &&
+                       (chain.before.empty() || chain.before[0] != "distil");
+  if (!at_once && !o.statistics.empty())
+    throw failure(fmt::format(
+        "--method {}: does not begin with a method that calibrates; leave --statistics out",
+        o.method));
+  if (o.sequential && does(chain, effect::scales))
     throw failure(fmt::format(
         "--method {}: scales tensors of several blocks at once; leave --sequential out", o.method));
+  const pruning how = pruning_of(o, chain);
   for (const std::string& path : {o.out, o.reference, o.statistics})
     check_writable(path, {o.weights, o.calibrate, o.evaluate, o.tokenizer});
   const subject s = subject_of(o);
@@ -514,7 +618,7 @@ void compress(const compress_options& asked) {
   if (learned) {
     check_statistics(o, s);
     plan = plan_of(o, *learned, c);
-    c.windows = o.sequential ? plan->batches : by->calibrate(*plan);
+    c.windows = at_once ? by->calibrate(*plan) : plan->batches;
     c.calibrating = now() - start;
     if (c.windows < o.samples)
       say("calibration: {} windows in {}, fewer than --samples {}; {}\n", c.windows,
@@ -522,9 +626,9 @@ void compress(const compress_options& asked) {
           c.windows < plan->batches ? "--minutes gives it more time" : "the text has no more");
   }
   start = now();
-  const auto made =
-      by->compress(o.method, judged ? judged->limits(o.threads) : ln::limits{.threads = o.threads},
-                   o.sequential ? &*plan : nullptr);
+  const auto made = by->compress(
+      chain, how, judged ? judged->limits(o.threads) : ln::limits{.threads = o.threads},
+      plan ? &*plan : nullptr);
   c.compressing = now() - start;
   c.peak = memory_peak();
   end_if_asked();
@@ -534,7 +638,11 @@ void compress(const compress_options& asked) {
   notes["compression.calibration_windows"] = std::to_string(c.windows);
   notes["compression.seed"] = std::to_string(o.seed);
   made->save(o.out, notes);
-  const json r = results(o, s, *by, c, made->bytes(), before, after);
+  const made_model stored{*made, by->dropped(), does(chain, effect::prunes)};
+  const json r = results(o, s, *by, c, stored, before, after);
+  if (by->dropped() > 0)
+    say("--storage {}: has no place for {} nonzero weights, which are 0 now; what keeps more has\n",
+        o.how.storage, grouped(by->dropped()));
   if (o.json)
     put("{}\n", r.dump());
   else

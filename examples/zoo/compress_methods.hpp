@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// The methods of zoo compress. A new one is a row of each_method().
+// The methods of zoo compress. A new one is a row of each_rounding(), each_pruning() or
+// each_scaling(), and of `methods` in compress_words.hpp; one that makes another model of a model
+// is a rebuilding step such as `turned`.
 
+#include <algorithm>
+#include <cstddef>
+#include <functional>
 #include <string_view>
 #include <type_traits>
 
 #include <linnet/compression.hpp>
+#include <linnet/distill/distillation.hpp>
 #include <linnet/low_rank.hpp>
 
 #include "compress_words.hpp"
@@ -14,87 +20,188 @@ namespace zoo {
 
 namespace ln = linnet;
 
-/// The model and the storage that were asked for, as they are.
-struct as_asked {
-  template <class M>
-  using model = M;
-  template <class S>
-  using of = S;
-  static constexpr std::string_view name = "zoo::as_asked";
-  static constexpr bool changes_model = false, learns = false;
+/// Text for steps that read it, as batches of one model.
+template <class Batch>
+struct step_text {
+  using batches = std::function<Batch(ln::index)>;
+
+  batches windows, lessons;  ///< of calibration, and of steps that learn
+  ln::limits limits{};
+  ln::index count = 0, steps = 0, each = 0;  ///< windows; steps of learning, of so many windows
+
+  /// What calibrates.
+  ln::calibration_text<batches> calibration() const {
+    return {windows, limits, {.batches = count}};
+  }
 };
-/// Methods that do not compile with every storage have modules of their own.
-struct with_columns : as_asked {
-  static constexpr std::string_view name = "zoo::with_columns";
-};
-struct with_places : as_asked {
-  static constexpr std::string_view name = "zoo::with_places";
-};
-struct with_rank : as_asked {
-  static constexpr std::string_view name = "zoo::with_rank";
-};
-/// The model as quarot rotates it.
-struct turned : as_asked {
-  template <class M>
-  using model = ln::rotated<M>;
-  static constexpr std::string_view name = "zoo::turned";
-  static constexpr bool changes_model = true;
-  /// The weights that the method begins with, to be stored as `S`. `batches` and a plan are of
-  /// those that learn.
-  template <class S, class M, class Batches, class Plan>
-  static ln::result<ln::weights<model<M>>> prepare(const ln::weights<M>& w, Batches&&,
-                                                   const Plan&) {
-    return ln::rotate(w, ln::quarot{});
+
+/// The model as quarot rotates it. `of<S>` is the step of a pipeline for a model that is stored as
+/// `S` in the end.
+struct turned {
+  using step = ln::step::rotate;
+  template <class S, class Batch>
+  static auto of(const step_text<Batch>&) {
+    return step{};
   }
 };
 /// The model as spinquant rotates it.
 struct turned_by_learning : turned {
-  static constexpr std::string_view name = "zoo::turned_by_learning";
-  static constexpr bool learns = true;
-  template <class S, class M, class Batches, class Plan>
-  static ln::result<ln::weights<model<M>>> prepare(const ln::weights<M>& w, Batches&& batches,
-                                                   const Plan& p) {
-    return ln::rotate<S>(w, batches, p.limits,
-                         ln::spinquant{.steps = p.steps, .batches = p.windows});
+  template <class S, class Batch>
+  static auto of(const step_text<Batch>& text) {
+    return step{}.template by<S>(ln::spinquant{.steps = text.steps, .batches = text.each},
+                                 ln::calibration_text{text.lessons, text.limits});
+  }
+};
+/// Scores of all that `narrow` can leave out.
+struct by_magnitude {
+  template <class M, class Batch>
+  static ln::result<ln::importance<M>> scores(const ln::weights<M>& w, const step_text<Batch>&) {
+    return ln::importance_of(w, ln::magnitude_score{});
+  }
+};
+/// By what matrices read; of layers, their block influence.
+struct by_activation {
+  template <class M, class Batch>
+  static ln::result<ln::importance<M>> scores(const ln::weights<M>& w,
+                                              const step_text<Batch>& text) {
+    const auto stats =
+        ln::calibrate(w, text.windows, text.limits, {.batches = text.count, .moments = false});
+    if (!stats) return stats.error();
+    return with_influence(ln::importance_of(w, *stats, ln::activation_score{}), w, text);
+  }
+  template <class M, class Batch>
+  static ln::result<ln::importance<M>> with_influence(ln::result<ln::importance<M>> made,
+                                                      const ln::weights<M>& w,
+                                                      const step_text<Batch>& text) {
+    auto layers = ln::block_influence(w, text.windows, text.limits, {.batches = text.count});
+    if (!layers) return layers.error();
+    if (made) made->layers = std::move(*layers);
+    return made;
+  }
+};
+/// By gradients of the loss; of layers, their block influence.
+struct by_taylor {
+  template <class M, class Batch>
+  static ln::result<ln::importance<M>> scores(const ln::weights<M>& w,
+                                              const step_text<Batch>& text) {
+    const auto slopes =
+        ln::sensitivities(w, text.windows, text.limits, {.batches = text.count, .squares = false});
+    if (!slopes) return slopes.error();
+    return by_activation::with_influence(ln::importance_of(w, *slopes, ln::taylor_score{}), w,
+                                         text);
+  }
+};
+/// The model in a smaller shape, with what `Score` finds most important.
+template <auto Shape, class Score>
+struct cut {
+  template <class Batch>
+  struct scores_of {
+    step_text<Batch> text;
+    template <class M>
+    ln::result<ln::importance<M>> operator()(const ln::weights<M>& w) const {
+      return Score::scores(w, text);
+    }
+  };
+  using step = ln::step::narrow<Shape>;
+  template <class S, class Batch>
+  static auto of(const step_text<Batch>& text) {
+    return ln::step::narrow<Shape, scores_of<Batch>>{{text}};
   }
 };
 
-/// SmoothQuant, then rounding to nearest.
-struct smoothed : ln::smoothquant {
-  static constexpr bool reads_inputs = true;
+/// What the other methods begin with: the model, rebuilt by these steps.
+template <class... Steps>
+struct rebuilt_by {
+  template <class M>
+  using model = typename ln::pipeline<M, typename Steps::step...>::type;
+  static constexpr bool changes = sizeof...(Steps) > 0;
+
+  /// The weights of that model, which will be stored as `S`.
+  template <class S, class M, class Batch>
+  static ln::result<ln::weights<model<M>>> of(const ln::weights<M>& w,
+                                              const step_text<Batch>& text) {
+    return ln::apply(w, Steps::template of<S>(text)...);
+  }
 };
-template <class S, class A, class M>
-ln::result<ln::weights<ln::quantized<M, S, A>>> quantize(const ln::weights<M>& w,
-                                                         const ln::calibration<M>& stats,
-                                                         const smoothed& how) {
-  const auto smooth = ln::smooth(w, stats, static_cast<const ln::smoothquant&>(how));
-  if (!smooth) return smooth.error();
-  return ln::quantize<S, A>(*smooth, ln::round_to_nearest{});
-}
 
-/// Calls f(name, method, way) for every method; compress_words.hpp has the storages of each. A
-/// method that begins with another model, or whose result is stored in another way than was asked
-/// for, has a way like `turned`: `model<M>` and `of<S>` say how.
-template <class F>
-void each_method(F&& f) {
-  constexpr ln::gptq gptq{.act_order = true};
-  f("rtn", ln::round_to_nearest{}, as_asked{});
-  f("gptq", gptq, as_asked{});
-  f("clip", ln::clip_search{}, as_asked{});
-  f("hqq", ln::hqq{}, as_asked{});
-  f("awq", ln::awq{}, as_asked{});
-  f("smoothquant", smoothed{}, as_asked{});
-  f("owq", ln::owq{}, with_columns{});
-  f("spqr", ln::spqr{}, with_places{});
-  f("lorc", ln::lorc<ln::gptq>{gptq}, with_rank{});
-  f("quarot", gptq, turned{});
-  f("spinquant", gptq, turned_by_learning{});
-}
+/// Names of methods that a module has, such as "wanda+gptq"; an empty one has all that are asked
+/// for often.
+template <std::size_t N>
+struct method_list {
+  char text[N]{};
+  constexpr method_list(const char (&all)[N]) { std::copy_n(all, N, text); }
+  constexpr bool is(std::string_view name) const { return name == std::string_view(text, N - 1); }
+  template <std::size_t K>
+  constexpr bool has(const method_list<K>& one) const {
+    return has(std::string_view(one.text, K - 1));
+  }
+  constexpr bool has(std::string_view name) const {
+    const std::string_view all(text, N - 1);
+    if (all.empty()) return words_of(name).often;
+    for (std::size_t at = 0, end; at <= all.size(); at = end + 1) {
+      end = std::min(all.find('+', at), all.size());
+      if (all.substr(at, end - at) == name) return true;
+    }
+    return false;
+  }
+};
 
+/// A method of the lists below.
+template <method_list Name, class Method>
+struct named {
+  static constexpr auto name = Name;
+  Method how{};
+};
+
+/// Whether is(std::type_identity<S>{}) holds for storage `S`, or for one of a mixed storage.
+template <class S, class F>
+consteval bool any_storage(F&& is) {
+  if constexpr (requires { S::mixes; }) {
+    bool any = false;
+    S::each([&](auto one) { any = any || is(one); });
+    return any;
+  } else {
+    return is(std::type_identity<S>{});
+  }
+}
 /// Whether a method compiles with storage `S`.
 template <class Method, class S>
-inline constexpr bool compiles = true;
+inline constexpr bool compiles =
+    !Method::reads_inputs ||
+    !(std::is_same_v<S, ln::storage::f32> ||
+      any_storage<S>([]<class One>(std::type_identity<One>) { return ln::is_sparse<One>; }));
 template <class S>
-inline constexpr bool compiles<ln::hqq, S> = S::scaled&& S::centred && !S::per_tensor;
+inline constexpr bool compiles<ln::hqq, S> =
+    !any_storage<S>([]<class One>(std::type_identity<One>) {
+      return !(One::scaled && One::centred && !One::per_tensor);
+    });
+
+/// Calls f(method) for each one that stores weights.
+template <class F>
+void each_rounding(F&& f) {
+  constexpr ln::gptq gptq{.act_order = true};
+  f(named<"rtn", ln::round_to_nearest>{});
+  f(named<"gptq", ln::gptq>{gptq});
+  f(named<"clip", ln::clip_search>{});
+  f(named<"hqq", ln::hqq>{});
+  f(named<"awq", ln::awq>{});
+  f(named<"sparsegpt", ln::sparsegpt>{});
+  f(named<"owq", ln::owq>{});
+  f(named<"spqr", ln::spqr>{});
+  f(named<"lorc", ln::lorc<ln::gptq>>{{gptq}});
+}
+/// Calls f(method) for each one that makes weights 0.
+template <class F>
+void each_pruning(F&& f) {
+  f(named<"magnitude", ln::magnitude>{});
+  f(named<"wanda", ln::wanda>{});
+  f(named<"sparsegpt", ln::sparsegpt>{});
+}
+/// Calls f(method) for each one that moves scales between tensors.
+template <class F>
+void each_scaling(F&& f) {
+  f(named<"awq", ln::awq>{});
+  f(named<"smoothquant", ln::smoothquant>{});
+}
 
 }  // namespace zoo

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
-// Which storages each method of zoo compress gives, by their spelling: a table that zoo and the
-// study share.
+// The methods of zoo compress by name, what each does and which storages it gives: a table that zoo
+// and the study share.
 
 #include <algorithm>
 #include <iterator>
@@ -21,33 +21,47 @@ inline bool has(std::string_view part, std::string_view word) {
   return part.find(word) != part.npos;
 }
 inline bool of_spqr(std::string_view part) { return part.starts_with("spqr"); }
+/// Whether it leaves out numbers: int4-g64-2:4, bf16-mask50.
+inline bool sparse(std::string_view part) { return has(part, ":") || has(part, "-mask"); }
 inline bool uncorrected(std::string_view part) { return !has(part, "-out") && !has(part, "-rank"); }
 
+inline bool any(std::string_view) { return true; }
 inline bool without_rank(std::string_view part) { return !has(part, "-rank"); }
+/// With a number for each input, as methods find it that read the inputs of whole rows.
+inline bool whole(std::string_view part) { return uncorrected(part) && !sparse(part); }
 /// With scales that are numbers of their own.
 inline bool plain_scales(std::string_view part) {
-  return uncorrected(part) && !of_spqr(part) && part != "nf4-double";
+  return whole(part) && !of_spqr(part) && part != "nf4-double";
 }
+inline bool is_q4_1(std::string_view part) { return part == "q4_1" || part.starts_with("q4_1-"); }
 
-inline constexpr storage_words nearest{"int4-g64, int4-g64-out8 and the like", without_rank,
-                                       without_rank};
-inline constexpr storage_words codes{"int4-g64, nf4-double and the like", uncorrected, uncorrected};
+inline constexpr storage_words nearest{"int4-g64, int4-g64-out8, int4-g64-2:4 and the like",
+                                       without_rank, without_rank};
+inline constexpr storage_words every{"every storage", any, any};
+inline constexpr storage_words codes{"int4-g64, nf4-double and the like", whole, whole};
+inline constexpr storage_words pruned{"f32, int4-g64, int4-g64-2:4, bf16-mask50 and the like",
+                                      uncorrected, uncorrected};
 inline constexpr storage_words plain{"int4-g64, q4_0 and the like", plain_scales, plain_scales};
-inline constexpr storage_words minima{"q4_1", [](std::string_view p) { return p == "q4_1"; },
-                                      [](std::string_view) { return false; }};
+inline constexpr storage_words minima{
+    "q4_1", [](std::string_view p) { return is_q4_1(p) && uncorrected(p); },
+    [](std::string_view) { return false; }};
 inline constexpr storage_words integers{
-    "int8", [](std::string_view p) { return p.starts_with("int8") && uncorrected(p); },
-    uncorrected};
+    "int8", [](std::string_view p) { return p.starts_with("int8") && whole(p); }, whole};
 inline constexpr storage_words columns{
-    "int4-row-out8 and the like", [](std::string_view p) { return has(p, "-out") && !of_spqr(p); },
-    [](std::string_view p) { return without_rank(p) && !(has(p, "-out") && of_spqr(p)); }};
+    "int4-row-out8 and the like",
+    [](std::string_view p) { return has(p, "-out") && !of_spqr(p) && without_rank(p); },
+    [](std::string_view p) {
+      return without_rank(p) && !sparse(p) && !(has(p, "-out") && of_spqr(p));
+    }};
 inline constexpr storage_words places{
     "spqr3, spqr3-out2 and the like",
     [](std::string_view p) { return of_spqr(p) && without_rank(p); },
-    [](std::string_view p) { return without_rank(p) && (of_spqr(p) || !has(p, "-out")); }};
-inline constexpr storage_words rank{"int4-g64-rank8 and the like",
-                                    [](std::string_view p) { return has(p, "-rank"); },
-                                    [](std::string_view p) { return !has(p, "-out"); }};
+    [](std::string_view p) {
+      return without_rank(p) && !sparse(p) && (of_spqr(p) || !has(p, "-out"));
+    }};
+inline constexpr storage_words rank{
+    "int4-g64-rank8 and the like", [](std::string_view p) { return has(p, "-rank"); },
+    [](std::string_view p) { return !has(p, "-out") && !sparse(p); }};
 
 }  // namespace words
 
@@ -64,25 +78,46 @@ inline bool gives(const storage_words& words, std::string_view storage) {
   return all;
 }
 
+/// What a method does to a model.
+enum class effect {
+  rebuilds,  ///< makes another model of it, in f32
+  scales,    ///< moves scales between its tensors
+  prunes,    ///< makes weights 0
+  trains,    ///< trains it on, zeros stay
+  rounds     ///< stores it
+};
+
 /// A method and the storages that it gives.
 struct method_words {
   std::string_view name;
-  bool calibrates;     ///< runs the model on text first
-  bool changes_model;  ///< begins with another model that computes the same
+  effect does;
+  bool calibrates;        ///< runs the model on text first
+  std::string_view then;  ///< the method that stores the model where none follows; or itself
   storage_words storages;
+  bool often = true;  ///< whether modules have it for any method that is asked for
 };
-/// Every method of each_method(), in its order.
+/// Every method.
 inline constexpr method_words methods[] = {
-    {"rtn", false, false, words::nearest},   {"gptq", true, false, words::codes},
-    {"clip", true, false, words::codes},     {"hqq", false, false, words::minima},
-    {"awq", true, false, words::plain},      {"smoothquant", true, false, words::integers},
-    {"owq", true, false, words::columns},    {"spqr", true, false, words::places},
-    {"lorc", true, false, words::rank},      {"quarot", true, true, words::codes},
-    {"spinquant", true, true, words::codes},
+    {"rtn", effect::rounds, false, "rtn", words::nearest},
+    {"gptq", effect::rounds, true, "gptq", words::codes},
+    {"clip", effect::rounds, true, "clip", words::codes},
+    {"hqq", effect::rounds, false, "hqq", words::minima},
+    {"awq", effect::scales, true, "awq", words::plain},
+    {"smoothquant", effect::scales, true, "rtn", words::integers},
+    {"owq", effect::rounds, true, "owq", words::columns, false},
+    {"spqr", effect::rounds, true, "spqr", words::places, false},
+    {"lorc", effect::rounds, true, "lorc", words::rank, false},
+    {"quarot", effect::rebuilds, false, "gptq", words::codes},
+    {"spinquant", effect::rebuilds, true, "gptq", words::codes},
+    {"magnitude", effect::prunes, false, "rtn", words::pruned},
+    {"wanda", effect::prunes, true, "rtn", words::pruned},
+    {"sparsegpt", effect::prunes, true, "sparsegpt", words::pruned},
+    {"narrow", effect::rebuilds, false, "rtn", words::every},
+    {"distil", effect::trains, true, "rtn", words::every, false},
 };
 
 /// The words of a method; there is one of that name.
-inline const method_words& words_of(std::string_view method) {
+constexpr const method_words& words_of(std::string_view method) {
   return *std::ranges::find(methods, method, &method_words::name);
 }
 

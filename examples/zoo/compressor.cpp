@@ -4,53 +4,92 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 #include <linnet/file/mapped_file.hpp>
 #include <linnet/json.hpp>
 
 #include "compiled.hpp"
-#include "compress_methods.hpp"
+#include "compress_words.hpp"
 #include "support.hpp"
 
 namespace zoo {
 
 namespace {
 
-/// What zoo has to know of a method before it is compiled.
-struct method_row {
-  std::string_view name;
-  bool in_blocks, learns;
-  std::string_view way;  ///< see each_method()
-};
-const std::vector<method_row>& method_rows() {
-  static const std::vector<method_row> rows = [] {
-    std::vector<method_row> all;
-    each_method([&]<class Method, class Way>(std::string_view name, const Method&, Way) {
-      all.push_back({name, ln::rounding_method<Method>, Way::learns, Way::name});
-    });
-    return all;
-  }();
-  return rows;
+std::vector<std::string_view> method_names() {
+  std::vector<std::string_view> names;
+  for (const method_words& one : methods) names.push_back(one.name);
+  return names;
 }
-const method_row& row_of(std::string_view method) {
-  check_name("method", method, method_names());
-  return *std::ranges::find(method_rows(), method, &method_row::name);
+bool has(const method_chain& chain, std::string_view name) {
+  return any_method(chain, [&](std::string_view one) { return one == name; });
+}
+bool prunes(std::string_view name) { return words_of(name).does == effect::prunes; }
+/// Whether a part of a storage leaves out numbers.
+bool is_sparse(std::string_view storage) {
+  return std::ranges::any_of(parts_of(storage),
+                             [](const stored_part& part) { return words::sparse(part.storage); });
 }
 
-void check_combination(const compression& what, const method_row& row) {
+void check_combination(const compression& what, const method_chain& chain) {
   const std::string& storage = what.to.storage;
-  if (storage == "f32")
-    throw failure(
-        "--storage f32: is what the weights are in; give one of fewer bits, such as "
-        "int4-g64");
-  const method_words& words = words_of(row.name);
-  if (!gives(words.storages, storage))
-    throw failure(fmt::format("--method {}: gives --storage {}, not {}", row.name,
-                              words.storages.known, storage));
-  if (words.changes_model && what.model.embeds())
+  const bool changed = any_method(chain, [](std::string_view name) {
+    return name == "narrow" || words_of(name).does == effect::prunes ||
+           words_of(name).does == effect::trains;
+  });
+  if (storage == "f32" && !(changed && chain.last == "rtn"))
+    throw failure(changed ? fmt::format("--method {}: {} finds codes, and --storage f32 has none",
+                                        what.method, chain.last)
+                          : "--storage f32: is what the weights are in; give one of fewer bits, "
+                            "such as int4-g64");
+  const auto check = [&](std::string_view name) {
+    if (!gives(words_of(name).storages, storage))
+      throw failure(fmt::format("--method {}: {}gives --storage {}, not {}", what.method,
+                                name == what.method ? "" : fmt::format("{} ", name),
+                                words_of(name).storages.known, storage));
+  };
+  for (const auto* const names : {&chain.rebuilding, &chain.before})
+    for (const std::string_view name : *names) check(name);
+  check(chain.last);
+  if ((has(chain, "quarot") || has(chain, "spinquant")) && what.model.embeds())
     throw failure(
         fmt::format("--method {}: rotates what RMSNorms read, but {} has LayerNorms, which see "
                     "rotations",
-                    row.name, what.model.name()));
+                    what.method, what.model.name()));
+  if (has(chain, "distil") && what.model.embeds())
+    throw failure(fmt::format("--method {}: distil trains by logits, and {} alone has none",
+                              what.method, what.model.name()));
+  if (has(chain, "narrow") && what.shape.empty())
+    throw failure(fmt::format(
+        "--method {}: narrow makes a smaller shape; give --shape, such as layers=4", what.method));
+  if (!has(chain, "narrow") && !what.shape.empty())
+    throw failure(fmt::format("--shape: is of narrow; --method narrow+{} has it", what.method));
+}
+
+/// The steps that rebuild the model, as C++.
+std::string rebuilding_type(const compression& what, const method_chain& chain) {
+  static constexpr std::string_view scores[] = {"activation", "magnitude", "taylor"};
+  std::string all;
+  for (const std::string_view name : chain.rebuilding) {
+    all += all.empty() ? "" : ", ";
+    if (name == "narrow") {
+      check_name("importance", what.scores, scores);
+      all += fmt::format("zoo::cut<narrower, zoo::by_{}>", what.scores);
+    } else {
+      all += name == "quarot" ? "zoo::turned" : "zoo::turned_by_learning";
+    }
+  }
+  return fmt::format("zoo::rebuilt_by<{}>", all);
+}
+/// The methods that a module has: none stands for those that are asked for often.
+std::string method_list_of(const method_chain& chain) {
+  const auto often = [](std::string_view name) { return words_of(name).often; };
+  if (chain.rebuilding.empty() && !any_method(chain, std::not_fn(often))) return "";
+  std::string all;
+  for (const std::string_view name : chain.before) (all += name) += '+';
+  all += chain.last;
+  if (chain.last == "gptq") all += "+sparsegpt";  // which keeps zeros
+  return all;
 }
 
 /// What a safetensors file says of its compression; empty for other files.
@@ -69,34 +108,64 @@ file_notes notes_in(const std::string& path) {
 
 }  // namespace
 
-std::vector<std::string_view> method_names() {
+method_chain parse_methods(const std::string& text, std::string_view storage) {
   std::vector<std::string_view> names;
-  for (const method_row& row : method_rows()) names.push_back(row.name);
-  return names;
+  for (std::size_t at = 0, end; at <= text.size(); at = end + 1) {
+    end = std::min(text.find('+', at), text.size());
+    const std::string_view name = std::string_view(text).substr(at, end - at);
+    const std::vector<std::string_view> known = method_names();
+    check_name("method", name, known);
+    const method_words& words = words_of(name);  // whose text stays
+    const auto refused = [&](std::string_view why) {
+      return failure(fmt::format("--method {}: {} {}", text, name, why));
+    };
+    if (std::ranges::find(names, words.name) != names.end()) throw refused("is given twice");
+    if (!names.empty()) {
+      const method_words& last = words_of(names.back());
+      if (last.does == effect::rounds)
+        throw failure(
+            fmt::format("--method {}: {} stores the model, so it comes last", text, last.name));
+      if (words.does == effect::rebuilds && last.does != effect::rebuilds)
+        throw refused("makes another model, so it comes before those that change its weights");
+      if (words.name == "narrow") throw refused("comes first");
+      if (!words.often && words.does == effect::rounds && std::ranges::any_of(names, prunes))
+        throw refused(
+            "stores numbers where pruned weights are 0; rtn, gptq, clip and awq keep them");
+    }
+    names.push_back(words.name);
+  }
+  method_chain chain;
+  // What has no codes to choose with the weights that become 0 is pruned before.
+  const method_words& last = words_of(names.back());
+  const bool before = last.name == "sparsegpt" && (storage == "f32" || is_sparse(storage));
+  if (last.then == last.name && !before) names.pop_back();
+  for (const std::string_view name : names)
+    (words_of(name).does == effect::rebuilds ? chain.rebuilding : chain.before).push_back(name);
+  chain.last = before ? "rtn" : last.then;
+  return chain;
 }
 
-bool calibrates(std::string_view method) { return words_of(row_of(method).name).calibrates; }
-bool goes_in_blocks(std::string_view method) { return row_of(method).in_blocks; }
-bool changes_model(std::string_view method) { return words_of(row_of(method).name).changes_model; }
-bool learns(std::string_view method) { return row_of(method).learns; }
-
 std::shared_ptr<compressor> find_compressor(const compression& what) {
-  const method_row& row = row_of(what.method);
-  const std::string type = storage_type(what.to.storage);
-  const std::string_view compute = compute_type("compute", what.to.compute);
+  const method_chain chain = parse_methods(what.method, what.to.storage);
+  const std::string type = storage_type(what.to.storage),
+                    compute = compute_type("compute", what.to.compute);
   check_types("--compute", what.to.storage, what.to.compute);
-  check_combination(what, row);
+  check_combination(what, chain);
+  const std::string rebuilding = rebuilding_type(what, chain), list = method_list_of(chain);
   if (what.model.base == "stories260k" && what.model.plain() && what.ffn == "standard" &&
-      what.to.storage == "int4-g64" && what.to.compute == "f32" && row.way == as_asked::name)
+      what.to.storage == "int4-g64" && what.to.compute == "f32" && chain.rebuilding.empty() &&
+      list.empty())
     return std::shared_ptr<compressor>(make_stories260k_int4_g64());
   const std::string text = fmt::format(
       "// {} with feed-forward {} in {}, products in {}.\n\n"
       "#include \"{}/examples/zoo/compressor_of.hpp\"\n"
       "namespace ln = linnet;\n\n{}"
-      "using Model = {};\n"
-      "ZOO_COMPRESSOR(Model, {}, {}, {})\n",
+      "using Model = {};\n{}"
+      "ZOO_COMPRESSOR(Model, {}, {}, {}, \"{}\")\n",
       what.model.name(), what.ffn, what.to.storage, what.to.compute, ZOO_SOURCE_DIR,
-      what.model.declarations(), what.model.type(what.ffn), type, compute, row.way);
+      what.model.declarations(), what.model.type(what.ffn),
+      what.shape.empty() ? "" : narrower_declaration(what.model, what.shape), type, compute,
+      rebuilding, list);
   try {
     const auto made = reinterpret_cast<compressor* (*)()>(
         function_of("compressor-" + what.model.base, text, "zoo_compressor", compressor_interface));
@@ -108,11 +177,16 @@ std::shared_ptr<compressor> find_compressor(const compression& what) {
 }
 
 file_notes notes_of(const compression& what) {
-  return {{"compression.model", what.model.name()},
-          {"compression.ffn", what.ffn},
-          {"compression.storage", what.to.storage},
-          {"compression.compute", what.to.compute},
-          {"compression.method", what.method}};
+  file_notes notes{{"compression.model", what.model.name()},
+                   {"compression.ffn", what.ffn},
+                   {"compression.storage", what.to.storage},
+                   {"compression.compute", what.to.compute},
+                   {"compression.method", what.method}};
+  if (!what.shape.empty()) {
+    notes["compression.shape"] = what.shape;
+    notes["compression.importance"] = what.scores;
+  }
+  return notes;
 }
 
 std::optional<compression> compression_of(const std::string& path) {
@@ -125,10 +199,16 @@ std::optional<compression> compression_of(const std::string& path) {
                                 path, name));
     return at->second;
   };
+  const auto newer = [&](const char* name) {
+    const auto at = notes.find(std::string("compression.") + name);
+    return at == notes.end() ? std::string() : at->second;
+  };
   return compression{.model = parse_model("model", note("model"), true),
                      .ffn = note("ffn"),
                      .to = {note("storage"), note("compute")},
-                     .method = note("method")};
+                     .method = note("method"),
+                     .shape = newer("shape"),
+                     .scores = newer("importance")};
 }
 
 }  // namespace zoo

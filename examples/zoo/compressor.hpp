@@ -2,6 +2,7 @@
 #pragma once
 // A model that is made smaller, whatever its type: what the modules of zoo compress give.
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "model_spec.hpp"
 #include "module.hpp"
@@ -16,7 +18,7 @@
 namespace zoo {
 
 /// Number of this interface; a module for another one is not loaded.
-inline constexpr int compressor_interface = 2;
+inline constexpr int compressor_interface = 3;
 
 /// What a file of weights says of itself, beside its model.
 using file_notes = std::map<std::string, std::string, std::less<>>;
@@ -31,6 +33,9 @@ class stored_model {
 
   /// Bytes of the weights, scales included.
   virtual ln::index bytes() const = 0;
+  virtual ln::index parameters() const = 0;
+  /// Share of the weights of matrices that are 0.
+  virtual double zeros() const = 0;
   /// Summed loss of a batch in nats; `logits` receives those of all labels. Not of encoders.
   virtual ln::loss_sum loss(const any_batch& b, std::span<float> logits) = 0;
   /// Vectors of texts, one after the other, valid until the next call. Of encoders alone.
@@ -47,11 +52,28 @@ struct calibration_plan {
   ln::index batches = 0;
   /// Batch `i`, valid until the next call; nothing ends the text.
   std::function<std::optional<any_batch>(ln::index i)> batch;
-  /// The same windows for a method that learns before: `steps` times `windows` of them at most.
-  /// Nothing for the first one of a step ends it.
+  /// The same windows for a method that learns: `steps` times `windows` of them at most, from the
+  /// first on again where there are no more. Nothing for the first one of a step ends it.
   std::function<std::optional<any_batch>(ln::index i)> lesson;
   ln::index steps = 0, windows = 0;
+  double rate = 0;   ///< the highest, of a method that trains
   std::string kept;  ///< file that they are read from, as far as they go, and written to; or empty
+  /// Whether each block is calibrated on what the blocks before it give.
+  bool in_blocks = false;
+};
+
+/// How many weights become 0: a share, or all but `kept` of each `of` inputs.
+struct pruning {
+  double fraction = 0.5;
+  ln::index kept = 0, of = 0;
+  bool by_rows = false;  ///< each row loses that share
+};
+
+/// Methods in a row, of which the last one stores the model.
+struct method_chain {
+  std::vector<std::string_view> rebuilding;  ///< steps that make another model, in f32
+  std::vector<std::string_view> before;      ///< steps that change its weights
+  std::string_view last;
 };
 
 /// A model type, a storage, and the methods that come from one to the other.
@@ -67,27 +89,30 @@ class compressor {
   virtual void load(const std::string& path) = 0;
   /// What load() read as it is, for batches up to `l`.
   virtual std::unique_ptr<stored_model> original(const ln::limits& l) const = 0;
-  /// Runs what load() read on text. Returns how many batches it has seen.
+  /// Runs what load() read on text, rebuilt where this compressor does so. Returns how many batches
+  /// it has seen.
   virtual ln::index calibrate(const calibration_plan& p) = 0;
-  /// What load() read, by a method: with the statistics of calibrate(), or with those of each block
-  /// behind rounded ones, for which the text of `in_blocks` is run once for each.
-  virtual std::unique_ptr<stored_model> compress(std::string_view method, const ln::limits& l,
-                                                 const calibration_plan* in_blocks) = 0;
+  /// What load() read, by methods: with the statistics of calibrate() as long as the weights are
+  /// those, else with new ones. The plan is of methods that read text, else null.
+  virtual std::unique_ptr<stored_model> compress(const method_chain& by, const pruning& how,
+                                                 const ln::limits& l,
+                                                 const calibration_plan* p) = 0;
+  /// Nonzero weights for which the storage of the last compress() had no place.
+  virtual ln::index dropped() const = 0;
   /// What save() of a compressed model wrote.
   virtual std::unique_ptr<stored_model> reopen(const std::string& path,
                                                const ln::limits& l) const = 0;
 };
 
-/// The names of the methods.
-std::vector<std::string_view> method_names();
-/// Whether a method runs the model on text first.
-bool calibrates(std::string_view method);
-/// Whether a method can round block by block.
-bool goes_in_blocks(std::string_view method);
-/// Whether a method begins with another model that computes the same.
-bool changes_model(std::string_view method);
-/// Whether that model is learned in steps.
-bool learns(std::string_view method);
+/// Reads a method or several in a row, such as wanda+gptq, for a storage. Refuses unknown ones, and
+/// an order that makes no sense.
+method_chain parse_methods(const std::string& text, std::string_view storage);
+/// Whether a chain has one for which `is` is true.
+template <class F>
+bool any_method(const method_chain& chain, F&& is) {
+  return std::ranges::any_of(chain.rebuilding, is) || std::ranges::any_of(chain.before, is) ||
+         is(chain.last);
+}
 
 /// What is compressed to what.
 struct compression {
@@ -95,6 +120,8 @@ struct compression {
   std::string ffn = "standard";
   rounding to;
   std::string method = "rtn";
+  std::string shape{};   ///< of narrow: the numbers that become smaller
+  std::string scores{};  ///< of narrow: what finds out what matters
 };
 
 /// The compressor for a model, a storage and a method: built in, or compiled when it is asked for

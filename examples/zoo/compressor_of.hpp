@@ -39,6 +39,8 @@ class stored_model_of final : public stored_model {
       : weights_(std::move(weights)), packed_(packed_of(*weights_)), limits_(l) {}
 
   ln::index bytes() const override { return ln::weight_bytes<M>(); }
+  ln::index parameters() const override { return M::parameters(); }
+  double zeros() const override { return ln::sparsity(*weights_); }
   ln::loss_sum loss(const any_batch& b, std::span<float> logits) override {
     if constexpr (embeds) {
       throw failure("an encoder alone has no loss");
@@ -81,12 +83,13 @@ class stored_model_of final : public stored_model {
   }
 };
 
-/// Model `M` in storage `S`, products in `A`, by those methods that store it as `Way` says.
-template <class M, class S, class A, class Way>
+/// Model `M`, rebuilt by `Before`, in storage `S`, products in `A`, by the methods in `Only`.
+template <class M, class S, class A, class Before, method_list Only>
 class compressor_of final : public compressor {
-  using stored = typename Way::template of<S>;
-  using source = typename Way::template model<M>;  // what the method begins with
-  using deployed = ln::quantized<source, stored, A>;
+  using source = typename Before::template model<M>;  // what most methods begin with
+  using deployed = ln::quantized<source, S, A>;
+  using batch = typename M::batch;
+  using texts = step_text<batch>;
 
  public:
   ln::index parameters() const override { return M::parameters(); }
@@ -108,26 +111,33 @@ class compressor_of final : public compressor {
           "--statistics: the module was compiled without xxhash.h (Debian: libxxhash-dev)");
 #endif
     const ln::index seen = before.batches();
-    statistics_ = take(ln::calibrate(begins(&p), batches_of(p.batch), p.limits,
-                                     {.batches = p.batches}, std::move(before)));
+    const texts text = text_of(p);
+    begin(text);
+    gather(text, std::move(before));
 #ifdef ZOO_KEEPS_STATISTICS
     if (!p.kept.empty() && statistics_.batches() > seen)
       take(ln::save_calibration(p.kept, statistics_));
 #endif
     return statistics_.batches();
   }
-  std::unique_ptr<stored_model> compress(std::string_view method, const ln::limits& l,
-                                         const calibration_plan* in_blocks) override {
-    (void)begins(in_blocks);
-    std::unique_ptr<stored_model> made;
-    each_method([&](std::string_view name, const auto& how, auto way) {
-      using Method = std::remove_cvref_t<decltype(how)>;
-      if constexpr (std::is_same_v<decltype(way), Way> && compiles<Method, S>)
-        if (name == method) made = kept(compressed(how, in_blocks), l);
-    });
-    if (!made) throw failure(std::string(method) + " does not give this storage");
-    return made;
+  std::unique_ptr<stored_model> compress(const method_chain& by, const pruning& how,
+                                         const ln::limits& l, const calibration_plan* p) override {
+    const texts text = p ? text_of(*p) : texts{};
+    if (!source_) begin(text);
+    bool pruned = false;
+    for (const std::string_view name : by.before) {
+      if (name == "distil")
+        distil(text, *p);
+      else if (words_of(name).does == effect::prunes)
+        prune(name, how, text, p);
+      else
+        scale(name, text);
+      pruned = pruned || words_of(name).does == effect::prunes;
+    }
+    return store(pruned && by.last == "gptq" ? std::string_view("sparsegpt") : by.last,
+                 pruned ? pruning{.fraction = 0} : how, l, text, p);
   }
+  ln::index dropped() const override { return dropped_; }
   std::unique_ptr<stored_model> reopen(const std::string& path,
                                        const ln::limits& l) const override {
     ln::weights<deployed> w;
@@ -138,44 +148,135 @@ class compressor_of final : public compressor {
 
  private:
   std::shared_ptr<const ln::weights<M>> weights_;
-  std::shared_ptr<const ln::weights<source>> source_;
+  std::shared_ptr<const ln::weights<source>> source_;  // changed by each step
   ln::calibration<source> statistics_;
+  bool current_ = false;  // whether statistics_ are of source_
+  ln::index dropped_ = 0;
 
-  /// The weights that the method begins with. A model that it changes is learned on the text of the
-  /// first call.
-  const ln::weights<source>& begins(const calibration_plan* p) {
-    if constexpr (Way::changes_model) {
-      if (!source_)
-        source_ = std::make_shared<const ln::weights<source>>(
-            take(Way::template prepare<stored>(*weights_, batches_of(p->lesson), *p)));
-    } else {
+  static typename texts::batches batches_of(
+      const std::function<std::optional<any_batch>(ln::index)>& text) {
+    return [text](ln::index i) {
+      const std::optional<any_batch> b = text(i);
+      return b ? std::get<batch>(*b) : batch{};
+    };
+  }
+  static texts text_of(const calibration_plan& p) {
+    return {batches_of(p.batch), batches_of(p.lesson), p.limits, p.batches, p.steps, p.windows};
+  }
+  /// Rebuilds what load() read.
+  void begin(const texts& text) {
+    if constexpr (Before::changes)
+      become(take(Before::template of<S>(*weights_, text)));
+    else
       source_ = weights_;
+    current_ = false;
+  }
+  void become(ln::weights<source>&& w) {
+    source_ = std::make_shared<const ln::weights<source>>(std::move(w));
+    current_ = false;
+  }
+  void gather(const texts& text, ln::calibration<source> before = {}) {
+    statistics_ = take(ln::calibrate(*source_, text.windows, text.limits, {.batches = text.count},
+                                     std::move(before)));
+    current_ = true;
+  }
+  const ln::calibration<source>& statistics(const texts& text) {
+    if (!current_) gather(text);
+    return statistics_;
+  }
+
+  /// A method with the share of weights that it prunes, where it does.
+  template <class Method>
+  static Method asked(Method method, const pruning& how) {
+    if constexpr (requires { method.pattern; }) {
+      method.fraction = how.fraction;
+      method.pattern = {how.kept, how.of};
     }
-    return *source_;
+    if constexpr (requires { method.scope; })
+      if (how.by_rows) method.scope = ln::pruning_scope::row;
+    return method;
+  }
+  void prune(std::string_view name, const pruning& how, const texts& text,
+             const calibration_plan* p) {
+    each_pruning([&]<class Row>(const Row& row) {
+      if constexpr (Only.has(Row::name))
+        if (Row::name.is(name)) {
+          const auto method = asked(row.how, how);
+          if constexpr (!row.how.reads_inputs)
+            become(take(ln::prune(*source_, method)));
+          else if (p->in_blocks)
+            become(take(ln::prune_in_blocks(*source_, text.windows, text.limits, method,
+                                            {.batches = text.count})));
+          else
+            become(take(ln::prune(*source_, statistics(text), method)));
+        }
+    });
+  }
+  void scale(std::string_view name, const texts& text) {
+    each_scaling([&]<class Row>(const Row& row) {
+      if constexpr (Only.has(Row::name))
+        if (Row::name.is(name)) {
+          if constexpr (requires { ln::smooth(*source_, statistics(text), row.how); })
+            become(take(ln::smooth(*source_, statistics(text), row.how)));
+          else
+            become(take(ln::smooth<S>(*source_, statistics(text), row.how)));
+        }
+    });
+  }
+  /// Trains what the steps before have made, by the logits of the model as it was. Zeros stay.
+  void distil(const texts& text, const calibration_plan& p) {
+    if constexpr (Only.has("distil")) {
+      const auto teacher = packed_of(*weights_);
+      auto lesson = take(
+          ln::distillation<source, M>::open(*teacher, text.limits, {.alpha = 0, .temperature = 1}));
+      ln::weights<source> w = source_->clone();
+      auto train = take(ln::trainer<source>::open(
+          w, text.limits,
+          ln::adamw{.rate = ln::schedule::cosine(p.rate, std::max<ln::index>(1, p.steps / 20),
+                                                 p.steps, p.rate / 100)},
+          {.keep_zeros = true}));
+      for (ln::index step = 0;; ++step) {
+        batch b = text.lessons(step * text.each);
+        if (step == p.steps || b.batch == 0) break;
+        for (ln::index i = 1; i <= text.each; ++i) {
+          (void)train.accumulate(b, lesson);
+          if (i < text.each) b = text.lessons(step * text.each + i);
+        }
+        train.update();
+        if (const auto why = train.last_refusal(); !why.empty())
+          throw failure("distil: the trainer refuses a batch: " + std::string(why));
+      }
+      become(std::move(w));
+    }
+  }
+  std::unique_ptr<stored_model> store(std::string_view name, const pruning& how,
+                                      const ln::limits& l, const texts& text,
+                                      const calibration_plan* p) {
+    std::unique_ptr<stored_model> made;
+    each_rounding([&]<class Row>(const Row& row) {
+      using Method = std::remove_cvref_t<decltype(row.how)>;
+      if constexpr (Only.has(Row::name) && compiles<Method, S>)
+        if (Row::name.is(name)) made = kept(rounded(asked(row.how, how), text, p), l);
+    });
+    if (!made) throw failure(std::string(name) + " does not give this storage");
+    dropped_ = ln::dropped_by<S>(*source_);
+    return made;
   }
 
   static std::unique_ptr<stored_model> kept(ln::weights<deployed> w, const ln::limits& l) {
     return std::make_unique<stored_model_of<deployed>>(
         std::make_shared<const ln::weights<deployed>>(std::move(w)), l);
   }
-  static auto batches_of(const std::function<std::optional<any_batch>(ln::index)>& text) {
-    return [&text](ln::index i) {
-      const std::optional<any_batch> b = text(i);
-      return b ? std::get<typename M::batch>(*b) : typename M::batch{};
-    };
-  }
   template <class Method>
-  ln::weights<deployed> compressed(const Method& how, const calibration_plan* in_blocks) const {
-    using ln::quantize;
+  ln::weights<deployed> rounded(const Method& how, const texts& text, const calibration_plan* p) {
     if constexpr (!Method::reads_inputs) {
-      return take(quantize<stored, A>(*source_, how));
+      return take(ln::quantize<S, A>(*source_, how));
     } else {
       if constexpr (ln::rounding_method<Method>)
-        if (in_blocks)
-          return take(ln::quantize_in_blocks<stored, A>(*source_, batches_of(in_blocks->batch),
-                                                        in_blocks->limits, how,
-                                                        {.batches = in_blocks->batches}));
-      return take(quantize<stored, A>(*source_, statistics_, how));
+        if (p->in_blocks)
+          return take(ln::quantize_in_blocks<S, A>(*source_, text.windows, text.limits, how,
+                                                   {.batches = text.count}));
+      return take(ln::quantize<S, A>(*source_, statistics(text), how));
     }
   }
 };

@@ -7,7 +7,7 @@ namespace zoo {
 
 compressor* make_stories260k_int4_g64() {
   return new compressor_of<ln::zoo::stories260k, ln::storage::int4<64>, ln::compute::f32,
-                           as_asked>();
+                           rebuilt_by<>, "">();
 }
 
 }  // namespace zoo

@@ -48,19 +48,24 @@ model_spec with_vocabulary(model_spec model, ln::index ids);
 /// The C++ of a feed-forward variant; refuses unknown ones and those that the model does not have.
 std::string_view variant_type(const model_spec& model, std::string_view ffn);
 
+/// The numbers of a shape that narrow makes smaller, such as "layers=24,d_ff=1024", as declarations
+/// of C++ behind those of the model: `narrower` is the shape. Refuses what is no smaller shape of
+/// the model. Heads of keys and values follow those of queries.
+std::string narrower_declaration(const model_spec& model, const std::string& text);
+
 /// A part of a model and how it is stored.
 struct stored_part {
-  std::string role;  ///< empty: all that no other part is
+  std::string role;  ///< such as "ffn_down", "first1" or "layers3-5"; empty: all that no other is
   std::string_view storage;
 };
 /// The parts of "int4-row", "int4-row+q8_0", where the second is the embedding's, and
-/// "int3-g64+ffn_down=int4-g64". Refuses unknown roles.
+/// "int3-g64+ffn_down=int4-g64+first1=int8". Refuses unknown ones.
 std::vector<stored_part> parts_of(std::string_view name);
 
 /// The C++ of a storage type, such as that of int4-g64 or int4-row+q8_0, and of what inputs of
-/// products are rounded to; refuse unknown names.
+/// products are rounded to, such as int8 or mixed_int8-6; refuse unknown names.
 std::string storage_type(std::string_view name);
-std::string_view compute_type(std::string_view what, std::string_view name);
+std::string compute_type(std::string_view what, std::string_view name);
 
 /// Refuses inputs of products that are rounded to what the weights are not stored for; `option`
 /// asks for it.

@@ -43,14 +43,13 @@ std::unique_ptr<running> open_compiled(const std::string& model, const std::stri
                                        const ln::limits& l, const rounding& how) {
   const auto by = find_compressor({.model = parse_model("model", model), .to = how});
   by->load(weights);
-  return by->compress("rtn", l, nullptr)->open(l);
+  return by->compress(parse_methods("rtn", how.storage), {}, l, nullptr)->open(l);
 }
 
 std::unique_ptr<running> open_runnable(const runnable_preset& preset, const std::string& weights,
                                        const ln::limits& l, const rounding& how) {
-  static constexpr std::string_view computes[] = {"f32", "int8"};
   (void)storage_type(how.storage);
-  check_name("compute", how.compute, computes);
+  (void)compute_type("compute", how.compute);
   if (auto what = compression_of(weights)) {
     if (what->model.name() != preset.name)
       throw failure(

@@ -18,11 +18,12 @@ struct grouped_word {
   std::string_view name;
   int step;
 };
-inline constexpr grouped_word grouped_words[] = {
-    {"int8", 8}, {"int4", 8}, {"int2", 16}, {"int3", 32}, {"int5", 32}, {"int6", 32}, {"nf4", 8}};
+inline constexpr grouped_word grouped_words[] = {{"int8", 8},  {"int4", 8},  {"int2", 16},
+                                                 {"int3", 32}, {"int5", 32}, {"int6", 32},
+                                                 {"nf4", 8},   {"fp4", 8}};
 
-/// The type of int2 to int6, nf4 or int8 with "-g" and the inputs of a group, or "-row", behind it.
-/// Empty for words that begin otherwise.
+/// The type of int2 to int6, nf4, fp4 or int8 with "-g" and the inputs of a group, or "-row",
+/// behind it. Empty for words that begin otherwise.
 inline std::string grouped_storage(std::string_view word) {
   const std::string_view name = word.substr(0, word.find('-'));
   const bool plain = name == word;

@@ -72,7 +72,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
                 "--model is required, unless");
   refused({"--method", "gtpq"}, "did you mean gptq?");
   refused({"--method", "magic"},
-          "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, quarot, spinquant");
+          "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, quarot, spinquant, "
+          "magnitude, wanda, sparsegpt, narrow, distil");
   refused({"--method", "gptq"}, "give --calibrate TEXT");
   refused({"--method", "rtn", "--calibrate", text}, "--method rtn: needs no text");
   refused({"--method", "rtn", "--storage", "int7"}, "did you mean int8?");
@@ -99,10 +100,60 @@ BOOST_AUTO_TEST_CASE(refusals) {
   other("quarot", "int4-g64-rank8");
   other("spinquant", "int4-g64-out8");
   refused({"--method", "rtn", "--storage", "int4-g64-rank8"},
-          "--method rtn: gives --storage int4-g64, int4-g64-out8 and the like, not int4-g64-rank8");
+          "--method rtn: gives --storage int4-g64, int4-g64-out8, int4-g64-2:4 and the like, not "
+          "int4-g64-rank8");
   refused({"--method", "rtn", "--storage", "int4-g64-out0"},
           "a number from 1 to 1024 follows -out");
   refused({"--method", "rtn", "--storage", "bf16-out8"}, "scales of rows or groups");
+  // Storages that leave out numbers, ranges of layers, and rounded inputs.
+  refused({"--method", "rtn", "--storage", "int4-g64-4:2"}, "such as int4-g64-2:4");
+  refused({"--method", "rtn", "--storage", "2:4"}, "such as int4-g64-2:4");
+  refused({"--method", "rtn", "--storage", "bf16-mask100"}, "bf16-mask50, in percent");
+  refused({"--method", "rtn", "--storage", "int3-g64-mask50"}, "int3-g64 keeps all inputs");
+  refused({"--method", "rtn", "--storage", "spqr3-2:4"}, "spqr3 keeps all inputs");
+  refused({"--method", "rtn", "--storage", "int4-g64-out8-2:4"}, "have no corrections");
+  refused({"--method", "rtn", "--storage", "int4-g64+first0=int8"}, "unknown part of a model");
+  refused({"--method", "rtn", "--storage", "int4-g64+layers3-2=int8"}, "unknown part of a model");
+  refused({"--method", "rtn", "--storage", "fp4-g12"}, "a multiple of 8 inputs");
+  refused({"--method", "rtn", "--storage", "int8-2:4", "--compute", "int8"},
+          "--compute int8: goes with storages that keep all inputs, not with int8-2:4");
+  refused({"--method", "rtn", "--storage", "bf16", "--compute", "fp8"},
+          "--compute fp8: goes with codes");
+  refused({"--method", "rtn", "--storage", "int8", "--compute", "mixed_int8-x"},
+          "such as mixed_int8-6");
+  // Methods that prune, and several in a row.
+  other("gptq", "int4-g64-2:4");
+  refused({"--method", "wanda+gptq", "--storage", "int4-g64-2:4", "--calibrate", text},
+          "--method wanda+gptq: gptq gives --storage ");
+  refused({"--method", "wanda"}, "give --calibrate TEXT");
+  refused({"--method", "magnitude", "--calibrate", text}, "--method magnitude: needs no text");
+  refused({"--method", "rtn", "--sparsity", "50"}, "--sparsity: --method rtn makes no weight 0");
+  for (const char* const share : {"100", "many", "5:4", "0:4", "2:4x"})
+    refused({"--method", "magnitude", "--sparsity", share}, std::string("--sparsity ") + share);
+  refused({"--method", "magnitude", "--sparsity", "50", "--storage", "int4-g64-2:4"}, "give 2:4");
+  refused({"--method", "magnitude", "--sparsity", "40", "--storage", "bf16-mask50"},
+          "has places for 50% of each row");
+  refused({"--method", "gptq+wanda", "--calibrate", text},
+          "gptq stores the model, so it comes last");
+  refused({"--method", "wanda+wanda", "--calibrate", text}, "wanda is given twice");
+  refused({"--method", "wanda+quarot", "--calibrate", text}, "comes before those that change");
+  refused({"--method", "quarot+narrow", "--calibrate", text}, "narrow comes first");
+  refused({"--method", "wanda+lorc", "--calibrate", text, "--storage", "int4-g64-rank8"},
+          "stores numbers where pruned weights are 0");
+  refused({"--method", "magnitude+gptq", "--calibrate", text, "--statistics", out},
+          "does not begin with a method that calibrates");
+  refused({"--method", "wanda+gptq", "--storage", "f32", "--calibrate", text},
+          "gptq finds codes, and --storage f32 has none");
+  refused({"--method", "narrow", "--calibrate", text}, "give --shape");
+  refused({"--method", "rtn", "--shape", "layers=2"}, "--shape: is of narrow");
+  const auto no_shape = [&](const std::string& shape, const std::string& words) {
+    refused({"--method", "narrow", "--calibrate", text, "--shape", shape}, words);
+  };
+  no_shape("layers=4", "is no smaller than decoder:vocabulary=256");
+  no_shape("layers=5", "layers=5: expected 1 to 4");
+  no_shape("layers=x", "expected field=value");
+  no_shape("vocabulary=10", "unknown number of a shape");
+  no_shape("encoder_layers=2", "has no encoder_layers");
   refused({"--method", "awq", "--sequential", "--calibrate", text},
           "--method awq: scales tensors of several blocks at once; leave --sequential out");
   refused({"--calibrate", text, "--length", "1000"}, "more than the model's context of 256");
@@ -160,6 +211,21 @@ BOOST_AUTO_TEST_CASE(stories260k_becomes_smaller_and_still_runs) {
   const auto folded = compress("awq", folder.path("awq"), calibrated);
   BOOST_TEST(folded["bytes"] == rtn["bytes"]);
   BOOST_TEST(of(folded, "bits_per_byte_after") < of(rtn, "bits_per_byte_after"));
+
+  // Zeros stay where what rounds behind pruning knows of them; the same bytes.
+  const auto pruned = [&](const std::string& method) {
+    return compress(method, folder.path("pruned"),
+                    with(method.starts_with("magnitude") ? std::vector<std::string>{} : calibrated,
+                         {"--sparsity", "50"}));
+  };
+  const auto wanda = pruned("wanda"), both = pruned("wanda+gptq"), at_once = pruned("sparsegpt"),
+             magnitude = pruned("magnitude");
+  BOOST_TEST((of(wanda, "zeros") >= 0.5 && of(wanda, "zeros") < 0.7));
+  BOOST_TEST((of(both, "zeros") >= 0.5 && of(both, "zeros") < 0.7));
+  BOOST_TEST(both["bytes"] == rtn["bytes"]);
+  BOOST_TEST(of(at_once, "bits_per_byte_after") < of(magnitude, "bits_per_byte_after"));
+  BOOST_TEST(of(wanda, "bits_per_byte_after") < of(magnitude, "bits_per_byte_after"));
+  BOOST_TEST(!rtn.contains("zeros"));
 
   // From kept statistics, nothing is run and the file is the same.
   const std::string again = folder.path("again");
@@ -223,17 +289,31 @@ BOOST_AUTO_TEST_CASE(too_little_text_and_interruptions_leave_nothing) {
     BOOST_TEST(file.path().filename().string().find("out") == std::string::npos, file.path());
 }
 
-// Compiled when it is asked for, with two storages in one model; here without optimization.
-BOOST_AUTO_TEST_CASE(another_storage_is_compiled) {
+// Compiled when it is asked for, here without optimization: fewer layers, of which the one that
+// turns the stream least goes; then pruned, trained on, and stored as what is kept of the groups.
+BOOST_AUTO_TEST_CASE(a_narrowed_and_pruned_model_is_compiled) {
   if (weights().empty()) return;
   const test::scratch_folder folder;
   const with_variable cache("XDG_CACHE_HOME", folder.path()), quick("CXXFLAGS", "-O0");
   const std::string out = folder.path("out");
-  const auto r = nlohmann::json::parse(
-      test::zoo_prints(stories("compress", {"--weights", weights(), "--method", "hqq", "--storage",
-                                            "q4_1", "--out", out, "--json"})));
-  BOOST_TEST(r["bits_per_byte_after"].is_null());
-  BOOST_TEST((r["bits_per_weight"] > 5.0 && r["bits_per_weight"] < 6.7));
+  const std::vector<std::string> common{
+      "--weights", weights(),   "--storage", "q4_1-2:4",    "--shape",  "layers=4,d_ff=160",
+      "--out",     out,         "--json",    "--length",    "64",       "--evaluate",
+      held_out(),  "--windows", "8",         "--calibrate", training(), "--samples",
+      "16"};
+  const auto by = [&](const std::vector<std::string>& more) {
+    return nlohmann::json::parse(test::zoo_prints(stories("compress", with(common, more))));
+  };
+  const auto r = by({"--method", "narrow+sparsegpt+distil+hqq", "--steps", "8", "--rate", "1e-3"});
+  // What the same module gives without training is worse.
+  const auto of = [&](const char* name) { return r[name].template get<double>(); };
+  BOOST_TEST(r["parameters_after"] == 205'376);
+  BOOST_TEST(r["method_steps"] == 8);
+  BOOST_TEST(r["dropped"] == 0);
+  BOOST_TEST((of("zeros") >= 0.5 && of("zeros") < 0.6));
+  BOOST_TEST((of("bits_per_weight") > 2 && of("bits_per_weight") < 4));
+  BOOST_TEST(
+      (of("bits_per_byte_after") > of("bits_per_byte_before") && of("bits_per_byte_after") < 3.0));
   BOOST_TEST(test::zoo_prints({"logits", "--model", "stories260k", "--weights", out, "--tokens",
                                "1,2,3"}) != "");
 }
@@ -279,9 +359,9 @@ BOOST_AUTO_TEST_CASE(the_study_goes_on_where_it_stands) {
     return ran.out;
   };
   const std::string table = study({}), kept = test::contents(lines);
-  BOOST_TEST(std::count(kept.begin(), kept.end(), '\n') == 4);
-  for (const char* const word :
-       {"int4-g64   rtn", "int4-g64   gptq", "int4-g64   clip", "int4-g64   awq", "tokens/s"})
+  BOOST_TEST(std::count(kept.begin(), kept.end(), '\n') == 9);
+  for (const char* const word : {"int4-g64   rtn", "int4-g64   gptq", "int4-g64   clip",
+                                 "int4-g64   awq", "int4-g64   sparsegpt 50%", "tokens/s"})
     BOOST_TEST(table.find(word) != table.npos, word);
   const std::string html = test::contents(out + "/report.html");
   BOOST_TEST((html.starts_with("<!doctype html>") && html.ends_with("</html>\n")));
@@ -293,7 +373,7 @@ BOOST_AUTO_TEST_CASE(the_study_goes_on_where_it_stands) {
   const std::string after = test::contents(lines);
   const auto last = [](const std::string& all) { return all.rfind('\n', all.size() - 2); };
   BOOST_TEST(after.substr(0, last(after)) == kept.substr(0, last(kept)));
-  BOOST_TEST(std::count(after.begin(), after.end(), '\n') == 4);
+  BOOST_TEST(std::count(after.begin(), after.end(), '\n') == 9);
 }
 
 BOOST_AUTO_TEST_SUITE_END()
