@@ -230,6 +230,7 @@ class cached_logits_reader {
         ops::distil(on, h, first, rows, from->how_, 1, from->scratch(), [&](index, index i, T* to) {
           const index row = before + recorded(first, first + i);
           from->expand(page->records + row * from->record_.row_bytes(), to);
+          return 1.0;
         });
       };
     }

@@ -90,9 +90,11 @@ struct channel_side {
   index length() const { return by_columns ? columns : rows; }
   /// Numbers of one channel, and the distances between them and between channels.
   index depth() const { return by_columns ? rows : columns; }
-  T& at(index channel, index i) const {
-    return by_columns ? data[i * columns + channel] : data[channel * columns + i];
+  /// Where a channel's number `i` is in the tensor.
+  index place(index channel, index i) const {
+    return by_columns ? i * columns + channel : channel * columns + i;
   }
+  T& at(index channel, index i) const { return data[place(channel, i)]; }
 };
 
 /// Sets of channels, with the sides of tensors that write and read them: the base of maps of
@@ -289,104 +291,6 @@ concept has_channels =
     requires(const channel_ends<channel_map<float>>& c,
              typename M::template params<form::canonical<float, storage::f32>>& p) {
   M::channels(c, p);
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The loss of a model with its gradient, for methods that read derivatives by weights.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// The objective of model `M` where none is said.
-template <class M>
-struct default_objective {
-  using type = cross_entropy_objective;
-};
-template <class M>
-requires requires { requires M::head::contrasts; }
-struct default_objective<M> {
-  using type = contrastive_objective;
-};
-
-/// The loss of some weights with its gradient, in memory that is taken once. The weights are the
-/// caller's, who packs them again after each change.
-template <class M, class T = float>
-class gradient_pass {
-  using S = storage_of<M, T>;
-  static_assert(check_language_model<M, T, S>());
-  static_assert(std::is_same_v<typename M::storage, storage::f32>,
-                "linnet: gradients need weights in f32 (or double); quantize afterwards");
-
- public:
-  using batch = typename M::batch;
-
-  /// Bytes that it takes.
-  static constexpr index footprint(const limits& l) {
-    return add_sizes(workspace_bytes(l), round_up(packed<M, T>::bytes(), alignment) +
-                                             round_up(gradients<M, T>::bytes(), alignment));
-  }
-  /// A pass through `w` for batches up to these limits, which acceptable() has taken.
-  gradient_pass(const weights<M, T>& w, const limits& l)
-      : weights_(&w), limits_(l), memory_(workspace_bytes(l)) {
-    if (!valid()) return;
-    attach_rows<M>(w, panels_);
-    work_ = place_workspace<M, T>(limits_, purpose::training, memory_.data());
-    pack();
-  }
-  /// Whether there was memory for all of it.
-  bool valid() const { return memory_.data() && panels_.valid() && gradient_.valid(); }
-
-  /// Packs the weights after they were changed.
-  void pack() {
-    on_threads([&](const ops::execution& on) { pack_into(on, *weights_, panels_); });
-  }
-  /// Sets the gradient to zero.
-  void clear() {
-    on_threads([&](const ops::execution& on) {
-      gradient_.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
-        ops::fill(on, info.size(), T(0), leaf);
-      });
-    });
-  }
-  /// Summed loss of a batch that refused() takes, in nats; adds its gradient.
-  loss_sum add(const batch& b) {
-    loss_sum loss;
-    on_threads([&](const ops::execution& on) {
-      const loss_sum sum = M::template loss<T, S>(panels_.tree(), &gradient_.tree(), b, work_.work,
-                                                  on, {}, objective_.token_loss(on, b));
-      if (on.threads.rank() == 0) loss = sum;
-    });
-    return loss;
-  }
-  /// The error of `where` for batch number `i` if the model or the limits do not take it.
-  result<void> refused(const char* where, index i, const batch& b) {
-    return check_batch(where, i, refusal_of<M>(b, limits_, objective_, std::span<T>()));
-  }
-  /// The gradient: sums over the tokens of all batches since clear().
-  gradients<M, T>& gradient() { return gradient_; }
-  /// Calls f(execution) on the threads of the limits.
-  template <class F>
-  void on_threads(F&& f) const {
-    run(limits_, work_.converted, f);
-  }
-
- private:
-  static constexpr index workspace_bytes(const limits& l) {
-    return bounded_bytes(
-        l, [](const limits& some) { return plan_for<M, T>(some, purpose::training).total(); });
-  }
-
-  const weights<M, T>* weights_;
-  limits limits_;
-  memory_block memory_;
-  packed<M, T> panels_;
-  gradients<M, T> gradient_;
-  placed_workspace<M, T> work_{};
-  [[no_unique_address]] typename default_objective<M>::type objective_{};
 };
 
 }  // namespace detail
@@ -1226,8 +1130,6 @@ LINNET_NAMESPACE_END
 /// AWQ: channels that matter most are scaled up before rounding, and back in the tensor before (Lin
 /// et al. 2023).
 
-#include <memory>
-
 /// @file
 /// Clipped ranges: a group's largest numbers are cut where the others gain more (Lin et al. 2023).
 
@@ -1240,6 +1142,21 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Numbers of one group of inputs in several rows, and where their grids go.
+template <class S>
+struct group_of_rows {
+  index first;      ///< number of the first row in its matrix
+  index count;      ///< rows
+  index size;       ///< numbers of each row
+  const double* w;  ///< row r begins at w + r * stride
+  index stride;
+  const index* inputs;  ///< numbers of the inputs
+  code_grid<S>* grids;  ///< that of row r is grids[r * step]
+  index step;
+
+  const double* row(index r) const { return w + r * stride; }
+  code_grid<S>& grid(index r) const { return grids[r * step]; }
+};
 /// Rounds from[rows, columns] to storage `S`, the inputs that share a scale at a time. The caller's
 /// round(first, numbers, codes) fills in the codes of inputs [first, first + numbers.size()). It
 /// returns their grid.
@@ -1285,33 +1202,44 @@ struct clip_search {
     f("least", self.least, detail::option_range{.least = 0, .most = 1, .above = true});
   }
 
-  /// The grid for inputs [first, first + n) of a row, `w`, that are numbers order[first + i] of X.
+  /// Finds the grids of a group of inputs in some rows.
   template <class S>
-  detail::code_grid<S> fit(index n, const double* w, const index* order,
-                           const input_statistics& x) const {
+  void fit(const detail::group_of_rows<S>& some, const input_statistics& x) const {
     using grid = detail::code_grid<S>;
-    grid best = grid::fit(n, w);
-    if (!S::scaled || S::per_tensor || least == 1) return best;
-    std::vector<double> cut(w, w + n), off(cut);
-    double least_error = 0;
+    const index n = some.size;
+    for (index r = 0; r < some.count; ++r) some.grid(r) = grid::fit(n, some.row(r));
+    if (!S::scaled || S::per_tensor || least == 1) return;
+    std::vector<double> block, cut(at(n)), off(at(some.count * n)), product, errors(at(some.count));
+    std::vector<grid> tried(at(some.count));
+    ops::packed_matrix<double, storage::f64> moments;
+    moments.rows = x.moments;
+    if (n < x.width) {
+      for (index i = 0; i < n; ++i)
+        for (index j = 0; j < n; ++j)
+          block.push_back(x.moments[some.inputs[i] * x.width + some.inputs[j]]);
+      moments.rows = block.data();
+    }
+    ops::execution on;
+    on.level = ops::best();
     for (index i = 0; i < steps; ++i) {
       const double share = 1 - static_cast<double>(i) / static_cast<double>(steps);
       if (share < least) break;
-      for (index j = 0; j < n; ++j) cut[at(j)] = w[j] * share;
-      const grid one = grid::fit(n, cut.data());
-      for (index j = 0; j < n; ++j) off[at(j)] = w[j] - one.at(one.nearest(w[j]));
-      double error = 0;
-      for (index j = 0; j < n; ++j) {
-        const double* const row = x.moments + order[j] * x.width;
-        double sum = 0;
-        for (index c = 0; c < n; ++c) sum += row[order[c]] * off[at(c)];
-        error += sum * off[at(j)];
+      for (index r = 0; r < some.count; ++r) {
+        const double* const w = some.row(r);
+        for (index j = 0; j < n; ++j) cut[at(j)] = w[j] * share;
+        const grid one = tried[at(r)] = grid::fit(n, cut.data());
+        for (index j = 0; j < n; ++j) off[at(r * n + j)] = w[j] - one.at(one.nearest(w[j]));
       }
-      if (i > 0 && !(error < least_error)) continue;
-      best = one;
-      least_error = error;
+      product.assign(off.size(), 0);
+      ops::matmul_dx(on, some.count, n, n, off.data(), moments, product.data());
+      for (index r = 0; r < some.count; ++r) {
+        double error = 0;
+        for (index j = r * n; j < (r + 1) * n; ++j) error += product[at(j)] * off[at(j)];
+        if (i > 0 && !(error < errors[at(r)])) continue;
+        some.grid(r) = tried[at(r)];
+        errors[at(r)] = error;
+      }
     }
-    return best;
   }
 
   class rounder;
@@ -1334,14 +1262,36 @@ class clip_search::rounder {
     if constexpr (!S::scaled || S::per_tensor) {
       detail::encode_matrix(rows, columns, from, to);
     } else {
+      constexpr index together = 64;
+      static_assert(together % S::rows_together == 0);
+      const index group = S::group > 0 ? S::group : columns, groups = row_scales<S>(columns);
       std::vector<index> order(at(columns));
       std::iota(order.begin(), order.end(), index{0});
-      detail::round_groups(
-          rows, columns, from, to, [&](index first, const std::vector<double>& w, auto& codes) {
-            const auto grid = how_.fit<S>(std::ssize(w), w.data(), order.data() + first, x);
-            for (std::size_t j = 0; j < w.size(); ++j) codes[j] = grid.nearest(w[j]);
-            return grid;
-          });
+      for (index first = 0; first < rows; first += together) {
+        const index count = (std::min)(together, rows - first);
+        const std::vector<double> numbers(from + first * columns, from + (first + count) * columns);
+        std::vector<detail::code_grid<S>> grids(at(count * groups));
+        for (index g = 0, j = 0; g < groups; ++g, j += group) {
+          const detail::group_of_rows<S> some{first,
+                                              count,
+                                              (std::min)(group, columns - j),
+                                              numbers.data() + j,
+                                              columns,
+                                              order.data() + j,
+                                              grids.data() + g,
+                                              groups};
+          how_.fit<S>(some, x);
+          detail::relate_scales<S>(count, [&](index r) -> float& { return some.grid(r).scale; });
+        }
+        for (index r = 0; r < count; ++r) {
+          const auto* const of_row = grids.data() + r * groups;
+          for (index j = 0; j < columns; ++j)
+            to.set_code(first + r, j, columns,
+                        of_row[j / group].nearest(numbers[at(r * columns + j)]));
+          for (index g = 0; g < groups; ++g) to.set_grid(first + r, g, columns, of_row[g]);
+        }
+      }
+      to.seal(rows, columns);
     }
     return {};
   }
@@ -1490,18 +1440,19 @@ struct round_trip {
   /// How many of a matrix' rows are rounded at a time.
   index strip(index rows) const { return whole ? rows : (std::min)(rows, index{256}); }
 };
-/// Rounds from[rows, columns] to storage `S` and reads it back.
+/// Rounds from[rows, columns] to storage `S` and reads it back. Without memory that is NaN.
 template <class S>
 void run_round_trip(index rows, index columns, const float* from, double* to) {
   const tensor_info info{rows, columns};
   matrix_ref<S> stored{};
   arena count;
   place(count, info, stored);
-  std::vector<std::byte> memory(static_cast<std::size_t>(count.peak() + alignment));
-  std::size_t room = memory.size();
-  void* first = memory.data();
-  (void)std::align(static_cast<std::size_t>(alignment), 1, first, room);
-  arena bytes(first, static_cast<index>(room));
+  const memory_block memory(count.peak());
+  if (!memory.data()) {
+    std::fill_n(to, rows * columns, std::numeric_limits<double>::quiet_NaN());
+    return;
+  }
+  arena bytes(memory.data(), count.peak());
   place(bytes, info, stored);
   encode_matrix(rows, columns, from, stored);
   for (index r = 0; r < rows; ++r)
@@ -2044,7 +1995,7 @@ result<void> fit_for_scores(const char* where, const weights<M, T>& w) {
 }
 /// Sums of gradients, as those of sensitivities().
 template <class G>
-concept gradient_sums = requires(const G& g) {
+concept gradient_source = requires(const G& g) {
   g.of(index{}).mean(index{});
   g.of(index{}).mean_square(index{});
 };
@@ -2125,7 +2076,7 @@ LINNET_OR_OUT_OF_MEMORY("importance_of")
 /// `of(ordinal)` has mean(i) and mean_square(i) of each weight's gradient. Errors: errc::invalid
 /// for options, and for weights and gradients that are not finite. Also for sums of no samples, and
 /// without the squares that `order` asks for; the error of `w`; errc::out_of_memory.
-template <class M, class T, detail::gradient_sums G>
+template <class M, class T, detail::gradient_source G>
 result<importance<M>> importance_of(const weights<M, T>& w, const G& gradient,
                                     const taylor_score& how) LINNET_TRY {
   std::vector<decltype(gradient.of(index{}))> sums;
@@ -2308,6 +2259,455 @@ LINNET_OR_OUT_OF_MEMORY("block_influence")
 
 LINNET_NAMESPACE_END
 /// @file
+/// Contextual sparsity (Liu et al. 2023, Deja Vu): how often neurons are active, and models that
+/// predict which are.
+
+#include <string_view>
+
+/// @file
+/// Predictors of active neurons and how they learn (Liu et al. 2023, Deja Vu).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of train_predictors(). The rate falls to 0 in a straight line.
+struct predictor_training {
+  index batches = 128;     ///< batches of text that are read, unless the text ends before
+  index tokens = 4096;     ///< most tokens that are kept of each layer; a tenth is held out
+  index epochs = 20;       ///< passes over them; fewer where the recall stays for 5
+  index batch = 128;       ///< tokens of a step
+  double rate = 1e-3;      ///< of AdamW at the beginning
+  double decay = 0.01;     ///< of its weights
+  double recall = 0.99;    ///< training ends where the tokens held out reach it
+  std::uint64_t seed = 1;  ///< of the weights at the start and of the order of tokens
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+    f("tokens", self.tokens, detail::count(2));
+    f("epochs", self.epochs, detail::count(0));
+    f("batch", self.batch, detail::count(1));
+    f("rate", self.rate, detail::above(0));
+    f("decay", self.decay, detail::at_least(0));
+    f("recall", self.recall, detail::between(0, 1));
+  }
+};
+
+/// Shares of neurons that a predictor finds.
+struct predictor_quality {
+  double recall = 0;     ///< of the active neurons
+  double predicted = 0;  ///< of all neurons, those that it finds
+  double active = 0;     ///< of all neurons
+};
+
+namespace detail {
+
+/// Inputs of a feed-forward, one of each token, and which neurons were active.
+struct seen_neurons {
+  index width = 0, neurons = 0;
+  std::vector<float> inputs{};         ///< [tokens, width]
+  std::vector<std::uint8_t> active{};  ///< [tokens, neurons]
+
+  index tokens() const { return neurons > 0 ? std::ssize(active) / neurons : 0; }
+  /// Takes rows of inputs, or of neurons, up to `most` in all.
+  void add(bool of_neurons, const ops::product_inputs& x, index most) {
+    (of_neurons ? neurons : width) = x.width;
+    const index before = (of_neurons ? std::ssize(active) : std::ssize(inputs)) / x.width;
+    const float* const end = x.x + (std::min)(x.rows, most - before) * x.width;
+    if (of_neurons)
+      for (const float* h = x.x; h < end; ++h) active.push_back(*h != 0 ? 1 : 0);
+    else
+      inputs.insert(inputs.end(), x.x, end);
+  }
+};
+
+/// Trains one predictor: logits z = B (A x), binary cross-entropy. An inactive neuron counts as
+/// much as active ones are rare in a batch, and 0.005 more.
+class predictor_trainer {
+ public:
+  predictor_trainer(const seen_neurons& seen, index rank, const predictor_training& how)
+      : seen_(seen), how_(how), d_(seen.width), f_(seen.neurons), rank_(rank) {}
+
+  /// Writes A[rank, width] and B[neurons, rank].
+  predictor_quality run(float* a, float* b) {
+    const index held = (std::max)(index{1}, seen_.tokens() / 10), count = seen_.tokens() - held;
+    start();
+    std::vector<index> order(static_cast<std::size_t>(seen_.tokens()));
+    std::iota(order.begin(), order.end(), index{0});
+    const index steps = (count + how_.batch - 1) / how_.batch, all = steps * how_.epochs;
+    predictor_quality best = judge(order.data() + count, held);
+    std::vector<float> kept_a = a_.w, kept_b = b_.w;
+    index last_gain = 0;
+    for (index epoch = 0; epoch < how_.epochs && epoch - last_gain < 5; ++epoch) {
+      for (index i = count - 1; i > 0; --i)
+        std::swap(order[static_cast<std::size_t>(i)],
+                  order[random_.below(static_cast<std::uint32_t>(i + 1))]);
+      for (index i = 0; i < count; i += how_.batch) {
+        const double left = 1 - static_cast<double>(steps_) / static_cast<double>(all);
+        step(order.data() + i, (std::min)(how_.batch, count - i), how_.rate * left);
+      }
+      const predictor_quality now = judge(order.data() + count, held);
+      if (epoch > 0 && !(now.recall > best.recall)) continue;
+      best = now;
+      kept_a = a_.w;
+      kept_b = b_.w;
+      last_gain = epoch;
+      if (now.recall > how_.recall) break;
+    }
+    transpose(d_, rank_, kept_a.data(), a);
+    transpose(rank_, f_, kept_b.data(), b);
+    return best;
+  }
+
+ private:
+  /// A matrix, its gradient and AdamW's averages.
+  struct trained {
+    std::vector<float> w, g, m, v;
+    void open(index size) {
+      for (auto* const one : {&w, &g, &m, &v}) one->assign(static_cast<std::size_t>(size), 0);
+    }
+  };
+
+  void start() {
+    a_.open(d_ * rank_);
+    b_.open(rank_ * f_);
+    for (float& x : a_.w)
+      x = static_cast<float>(random_.normal() / std::sqrt(static_cast<double>(d_)));
+    for (float& x : b_.w)
+      x = static_cast<float>(random_.normal() / std::sqrt(static_cast<double>(rank_)));
+  }
+  static void transpose(index rows, index columns, const float* x, float* y) {
+    for (index i = 0; i < rows; ++i)
+      for (index j = 0; j < columns; ++j) y[j * rows + i] = x[i * columns + j];
+  }
+  float* room(std::vector<float>& x, index size) const {
+    x.assign(static_cast<std::size_t>(size), 0);
+    return x.data();
+  }
+  /// Logits of some tokens.
+  void score(const index* tokens, index m) {
+    float* const x = room(x_, m * d_);
+    for (index i = 0; i < m; ++i) std::copy_n(seen_.inputs.data() + tokens[i] * d_, d_, x + i * d_);
+    ops::detail::split_sum<float>(on_, m, rank_, d_, {x, d_, 1}, a_.w.data(),
+                                  room(reduced_, m * rank_), 1.0f);
+    ops::detail::split_sum<float>(on_, m, f_, rank_, {reduced_.data(), rank_, 1}, b_.w.data(),
+                                  room(scores_, m * f_), 1.0f);
+  }
+  const std::uint8_t* active(index token) const { return seen_.active.data() + token * f_; }
+  predictor_quality judge(const index* tokens, index m) {
+    score(tokens, m);
+    double found = 0, predicted = 0, all = 0;
+    for (index i = 0; i < m; ++i)
+      for (index j = 0; j < f_; ++j) {
+        const bool yes = scores_[static_cast<std::size_t>(i * f_ + j)] >= 0;
+        const bool is = active(tokens[i])[j] != 0;
+        found += yes && is;
+        predicted += yes;
+        all += is;
+      }
+    const double size = static_cast<double>(m * f_);
+    return {all > 0 ? found / all : 1, predicted / size, all / size};
+  }
+  void step(const index* tokens, index m, double rate) {
+    score(tokens, m);
+    double count = 0;
+    for (index i = 0; i < m; ++i)
+      count += static_cast<double>(std::accumulate(active(tokens[i]), active(tokens[i]) + f_, 0));
+    const double weight = count / static_cast<double>(m * f_) + 0.005;
+    for (index i = 0; i < m; ++i)
+      for (index j = 0; j < f_; ++j) {
+        float& z = scores_[static_cast<std::size_t>(i * f_ + j)];  // becomes its derivative
+        const double p = 1 / (1 + std::exp(-static_cast<double>(z)));
+        z = static_cast<float>((active(tokens[i])[j] ? p - 1 : weight * p) /
+                               static_cast<double>(m));
+      }
+    transpose(rank_, f_, b_.w.data(), room(turned_, f_ * rank_));
+    std::fill(b_.g.begin(), b_.g.end(), 0.0f);
+    std::fill(a_.g.begin(), a_.g.end(), 0.0f);
+    ops::detail::split_sum<float>(on_, rank_, f_, m, {reduced_.data(), 1, rank_}, scores_.data(),
+                                  b_.g.data(), 1.0f);
+    ops::detail::split_sum<float>(on_, m, rank_, f_, {scores_.data(), f_, 1}, turned_.data(),
+                                  room(d_reduced_, m * rank_), 1.0f);
+    ops::detail::split_sum<float>(on_, d_, rank_, m, {x_.data(), 1, d_}, d_reduced_.data(),
+                                  a_.g.data(), 1.0f);
+    ++steps_;
+    const double n = static_cast<double>(steps_), root = std::sqrt(1 - std::pow(0.999, n));
+    for (trained* const one : {&a_, &b_})
+      on_.with_kernels([&](auto k) {
+        decltype(k)::template adamw<float>(std::ssize(one->w), 1.0f, 0.9f, 0.999f,
+                                           static_cast<float>(rate * root / (1 - std::pow(0.9, n))),
+                                           static_cast<float>(1e-8 * root),
+                                           static_cast<float>(rate * how_.decay), one->g.data(),
+                                           one->m.data(), one->v.data(), one->w.data());
+      });
+  }
+
+  const seen_neurons& seen_;
+  const predictor_training& how_;
+  index d_, f_, rank_, steps_ = 0;
+  random_stream random_{seed{how_.seed}};
+  ops::execution on_{.level = ops::best()};
+  trained a_, b_;  ///< A^T[width, rank] and B^T[rank, neurons]
+  std::vector<float> x_, reduced_, scores_, d_reduced_, turned_;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The matrices of a feed-forward by the ends of their names.
+inline bool is_read_by_neurons(std::string_view name) {
+  return name.ends_with("ffn.wi.weight") || name.ends_with("ffn.up.weight");
+}
+inline bool reads_neurons(std::string_view name) {
+  return name.ends_with("ffn.wo.weight") || name.ends_with("ffn.down.weight");
+}
+
+/// The inputs of the matrices that make neurons and of those that read them. Called by every
+/// thread.
+template <class F>
+struct neuron_watcher {
+  struct matrix {
+    const void* panels;
+    index place;      ///< which feed-forward
+    bool of_neurons;  ///< whether it reads neurons
+  };
+  std::vector<matrix> matrices{};
+  F see;  ///< see(place, of_neurons, inputs)
+
+  template <class P>
+  void name_all(const P& p) {
+    index makers = 0, readers = 0;
+    p.visit([&](const parameter_path& at, const tensor_info&, const auto& leaf) {
+      if constexpr (requires { leaf.panels; }) {
+        const std::string name = at.str();
+        if (is_read_by_neurons(name)) matrices.push_back({leaf.panels, makers++, false});
+        if (reads_neurons(name)) matrices.push_back({leaf.panels, readers++, true});
+      }
+    });
+  }
+  ops::input_tap tap() {
+    return {this, [](void* self, const ops::execution& on, const ops::product_inputs& x) {
+              on.threads.once([&] { static_cast<neuron_watcher*>(self)->look(x); });
+            }};
+  }
+
+ private:
+  void look(const ops::product_inputs& x) {
+    for (index i = 0; i < x.matrices; ++i)
+      for (const matrix& one : matrices)
+        if (one.panels == x.panels_of(i)) see(one.place, one.of_neurons, x);
+  }
+};
+
+/// Runs `w` and shows f(place, of_neurons, inputs) what feed-forwards read and their neurons.
+template <class M, class Batches, class F>
+result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& batches,
+                           const limits& l, index most, F&& f) LINNET_TRY {
+  const index needed = watched_model<M>::bytes(l);
+  if (auto fit = acceptable<M>(where, l, needed); !fit) return fit.error();
+  if (auto fit = check_finite(w, where); !fit) return fit.error();
+  const auto p = linnet::pack(w);
+  if (!p.valid()) return p.error();
+  watched_model<M> model(p, l);
+  if (!model.valid()) return out_of_memory(where, needed);
+  neuron_watcher<F&> watcher{.see = f};
+  watcher.name_all(p);
+  const ops::input_tap tap = watcher.tap();
+  const auto read = model.run_all(
+      where, batches, 0, most, [&](ops::execution& on) { on.tap = &tap; },
+      []() -> result<void> { return {}; });
+  if (!read) return read.error();
+  if (*read == 0) return error{errc::invalid, where, "batches", "at least one", "none"};
+  return {};
+}
+LINNET_OR_OUT_OF_MEMORY("watch_neurons")
+
+/// The places of a model's neurons, as those of importance::units: the first tensor that has them.
+template <class M>
+std::vector<unit_scores> neurons_of_model() {
+  std::vector<unit_scores> made;
+  std::string place;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        const std::string name = at.str();
+        if (name.ends_with("ffn.gate.weight") || name.ends_with("ffn.wi.weight")) place = name;
+        if (reads_neurons(name))
+          made.push_back({place, std::vector<double>(static_cast<std::size_t>(info.columns))});
+      },
+      parameter_path{});
+  return made;
+}
+
+}  // namespace detail
+
+/// Options of neuron_activity().
+struct activity_options {
+  index batches = 128;  ///< batches that are read, unless the text ends before
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batches", self.batches, detail::count(1));
+  }
+};
+
+/// Runs `w` on batches and counts how often each neuron of its standard or gated feed-forwards is
+/// active (Li et al. 2022, arXiv:2210.06313). A score is the share of tokens for which it is not 0;
+/// 1 minus their mean is the sparsity. They may replace those of importance::units. `batches(i)`
+/// returns batch number i; an empty one ends the text. Errors: errc::invalid for options, limits,
+/// weights or a batch that do not fit, and for no batch at all; errc::out_of_memory.
+template <class M, class Batches>
+result<std::vector<unit_scores>> neuron_activity(const weights<M>& w, Batches&& batches,
+                                                 const limits& l,
+                                                 const activity_options& how = {}) LINNET_TRY {
+  constexpr const char* where = "neuron_activity";
+  if (auto fit = detail::acceptable(where, "activity_options", how); !fit) return fit.error();
+  auto made = detail::neurons_of_model<M>();
+  std::vector<index> rows(made.size());
+  const auto count = [&](index place, bool of_neurons, const ops::product_inputs& x) {
+    if (!of_neurons) return;
+    const auto at = static_cast<std::size_t>(place);
+    rows[at] += x.rows;
+    for (index i = 0; i < x.rows; ++i)
+      for (index j = 0; j < x.width; ++j)
+        made[at].scores[static_cast<std::size_t>(j)] += x.x[i * x.width + j] != 0 ? 1 : 0;
+  };
+  if (auto seen = detail::watch_neurons(where, w, batches, l, how.batches, count); !seen)
+    return seen.error();
+  for (std::size_t at = 0; at < made.size(); ++at)
+    for (double& score : made[at].scores)
+      score /= static_cast<double>((std::max)(index{1}, rows[at]));
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("neuron_activity")
+
+/// Decoder `M` whose feed-forward predicts its neurons, see ffn::contextual.
+template <class M, index Rank, real Least = 0.0>
+using contextualised =
+    typename M::template with<ffn::policy, ffn::contextual<Rank, typename M::ffn, Least>>;
+
+namespace detail {
+
+/// The decoder whose neurons a contextual one predicts.
+template <class C>
+using whole_decoder = typename C::template with<ffn::policy, typename C::ffn::whole>;
+
+/// The name in a decoder of a tensor of its contextual one; "" for those of predictors.
+inline std::string whole_name(std::string name, bool gated) {
+  const std::size_t at = name.rfind("ffn.");
+  if (at == std::string::npos) return name;
+  const std::string_view rest = std::string_view(name).substr(at + 4);
+  if (rest.starts_with("predictor.")) return {};
+  const auto replace = [&](std::string_view from, std::string_view to) {
+    if (const std::size_t found = name.find(from, at + 4); found != std::string::npos)
+      name.replace(found, from.size(), to);
+  };
+  if (!gated) {
+    replace("up.", "wi.");
+    replace("down.", "wo.");
+  }
+  replace(".rows", ".weight");
+  return name;
+}
+
+}  // namespace detail
+
+/// Weights of contextual decoder `C` from those of the decoder whose neurons it predicts. Its
+/// predictors are zeros: with a `Least` of 0 or less all neurons are computed, until
+/// train_predictors(). Errors: those of `w`; errc::out_of_memory.
+template <class C, class T>
+result<weights<C, T>> contextualise(const weights<detail::whole_decoder<C>, T>& w) LINNET_TRY {
+  constexpr const char* where = "contextualise";
+  static_assert(weights<C, T>::storage::per_word == 1,
+                "linnet::contextualise: predict neurons first, quantize afterwards");
+  if (auto fit = check_finite(w, where); !fit) return fit.error();
+  weights<C, T> made;
+  if (!made.valid()) return made.error();
+  struct tensor {
+    std::string name;
+    tensor_info info;
+    const T* numbers;
+  };
+  std::vector<tensor> tensors;
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+    tensors.push_back({at.str(), info, detail::numbers_in(leaf)});
+  });
+  constexpr bool gated = detail::neurons_of<typename C::ffn::whole>.gated;
+  std::string missing;
+  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    const std::string wanted = detail::whole_name(at.str(), gated);
+    T* const to = detail::numbers_in(leaf);
+    if (wanted.empty()) return;
+    for (const tensor& from : tensors) {
+      if (from.name != wanted) continue;
+      const bool turned = from.info.rows != info.rows || detail::reads_neurons(wanted);
+      for (index i = 0; i < info.rows; ++i)
+        for (index j = 0; j < info.columns; ++j)
+          to[i * info.columns + j] =
+              from.numbers[turned ? j * info.rows + i : i * info.columns + j];
+      return;
+    }
+    missing = wanted;
+  });
+  if (!missing.empty())
+    return error{errc::invalid, where, missing, "a tensor of the decoder", "none"};
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("contextualise")
+
+/// Trains the predictors of `c` on what the decoder `w` computes for batches: which neurons are not
+/// 0, from what its feed-forward reads. The rest of `c` stays. Returns what each predictor finds of
+/// the tokens that were held out, in the order of the layers. Keeps up to `how.tokens` inputs of
+/// each layer. Errors: errc::invalid for options, limits, weights or a batch that do not fit, and
+/// for fewer than 2 tokens; errc::out_of_memory.
+template <class C, class Batches>
+result<std::vector<predictor_quality>> train_predictors(
+    weights<C>& c, const weights<detail::whole_decoder<C>>& w, Batches&& batches, const limits& l,
+    const predictor_training& how = {}) LINNET_TRY {
+  constexpr const char* where = "train_predictors";
+  if (auto fit = detail::acceptable(where, "predictor_training", how); !fit) return fit.error();
+  if (!c.valid()) return c.error();
+  std::vector<detail::seen_neurons> seen(
+      detail::neurons_of_model<detail::whole_decoder<C>>().size());
+  const auto keep = [&](index place, bool of_neurons, const ops::product_inputs& x) {
+    seen[static_cast<std::size_t>(place)].add(of_neurons, x, how.tokens);
+  };
+  if (auto read = detail::watch_neurons(where, w, batches, l, how.batches, keep); !read)
+    return read.error();
+  std::vector<predictor_quality> found;
+  float* reduce = nullptr;
+  index rank = 0;
+  error unfit{errc::invalid, where, {}, {}, {}};
+  c.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    const std::string name = at.str();
+    if (name.ends_with("ffn.predictor.reduce.weight")) {
+      reduce = detail::numbers_in(leaf);
+      rank = info.rows;
+    } else if (name.ends_with("ffn.predictor.score.weight")) {
+      detail::seen_neurons& one = seen[found.size()];
+      if (one.tokens() < 2 && unfit.what.empty()) {
+        unfit.what = name;
+        unfit.expected = "at least 2 tokens";
+        unfit.got = std::to_string(one.tokens());
+      }
+      found.push_back(
+          one.tokens() < 2
+              ? predictor_quality{}
+              : detail::predictor_trainer(one, rank, how).run(reduce, detail::numbers_in(leaf)));
+    }
+  });
+  if (!unfit.what.empty()) return unfit;
+  return found;
+}
+LINNET_OR_OUT_OF_MEMORY("train_predictors")
+
+LINNET_NAMESPACE_END
+/// @file
 /// Duplicates: neurons that nearly repeat another one's output go before those that do not.
 
 LINNET_NAMESPACE_BEGIN
@@ -2432,21 +2832,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Numbers of one group of inputs in several rows, and where their grids go.
-template <class S>
-struct group_of_rows {
-  index first;      ///< number of the first row in its matrix
-  index count;      ///< rows
-  index size;       ///< numbers of each row
-  const double* w;  ///< row r begins at w + r * stride
-  index stride;
-  const index* inputs;  ///< numbers of the inputs
-  code_grid<S>* grids;  ///< that of row r is grids[r * step]
-  index step;
-
-  const double* row(index r) const { return w + r * stride; }
-  code_grid<S>& grid(index r) const { return grids[r * step]; }
-};
 /// A method that leaves inputs out: unit() inputs together, of which choose() sees the numbers
 /// before the first of them is rounded.
 template <class How>
@@ -2553,6 +2938,11 @@ class error_compensation {
       unit = how.unit();
       if (how.sees_all_rows()) strip = rows;
     }
+    static_assert(rows_at_a_time % S::rows_together == 0);
+    const auto fit = [&](const group_of_rows<S>& some) {
+      how.fit(some);
+      relate_scales<S>(some.count, [&](index r) -> float& { return some.grid(r).scale; });
+    };
     const index rounded = columns - std::ssize(last_);
     const bool ahead = S::group == 0 || by.act_order;  // scales of the weights as they were
     grid whole;
@@ -2582,8 +2972,8 @@ class error_compensation {
             members.push_back(static_cast<double>(from[(r0 + r) * columns + j]));
         const index size = std::ssize(inputs);
         if (size > 0)
-          how.fit(group_of_rows<S>{r0, count, size, members.data(), size, inputs.data(),
-                                   grids.data() + g, groups});
+          fit(group_of_rows<S>{r0, count, size, members.data(), size, inputs.data(),
+                               grids.data() + g, groups});
       }
       const auto group_at = [&](index i) { return order_[at(i)] / group; };
       const auto new_group = [&](index i) { return i == 0 || group_at(i) != group_at(i - 1); };
@@ -2602,7 +2992,7 @@ class error_compensation {
           if (!ahead && new_group(a)) {
             index last = a + 1;
             while (last < end && !new_group(last)) ++last;
-            how.fit(rows_of(a, last - a, grids.data() + group_at(a)));
+            fit(rows_of(a, last - a, grids.data() + group_at(a)));
           }
           if constexpr (chooses_inputs<How>)
             if (new_unit(a)) how.choose(rows_of(a, (std::min)(unit, rounded - a), nullptr));
@@ -2660,9 +3050,20 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Codes of all inputs, of which storage `S` keeps some: whole groups of inputs share a scale.
+template <class S>
+struct codes_of_all_inputs : S::base {
+  static constexpr index group = S::group * S::pattern::group / S::pattern::kept_of_group;
+};
+
+}  // namespace detail
+
 /// GPTQ (Frantar et al. 2022, arXiv:2210.17323), a method of quantize(). Inputs are rounded one
 /// after the other. What rounding one adds to the output's error, later ones take back as well as
-/// X^T X allows. Inputs that calibration never saw are rounded to nearest.
+/// X^T X allows. Inputs that calibration never saw are rounded to nearest. In storage::n_of_m
+/// weights that have no place become 0, and later inputs take back their error as well.
 struct gptq {
   bool act_order = false;  ///< the inputs with the largest norms first; scales of groups are then
                            ///< those of the weights as they were
@@ -2673,6 +3074,7 @@ struct gptq {
 
   static constexpr const char* name = "gptq";
   static constexpr bool reads_inputs = true;  ///< needs calibration
+  static constexpr bool takes_sparse = true;  ///< and rounds what storage::n_of_m keeps
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -2702,6 +3104,49 @@ class gptq::rounder {
     loop_.round(rows, columns, from, to, {how_.act_order, how_.block}, how);
     return {};
   }
+  /// Rounds the largest magnitudes of each group of inputs. Weights that are 0 stay so. Errors:
+  /// those of other storages, and errc::out_of_memory.
+  template <class S>
+  requires(is_sparse<S>) result<void> round(index rows, index columns, const float* from,
+                                            const matrix_ref<S>& to, const input_statistics& x) {
+    constexpr bool whole = [] {
+      if constexpr (requires { S::pattern::kept_of_group; })
+        return !S::ggml && !has_levels<S> && S::group % S::pattern::kept_of_group == 0;
+      return false;
+    }();
+    static_assert(whole,
+                  "linnet::gptq: of sparse storages it rounds storage::n_of_m of numbers with "
+                  "plain scales, whose groups are whole groups of the pattern: "
+                  "n_of_m<int4<32>, 2, 4>");
+    if constexpr (whole) {
+      using codes = detail::codes_of_all_inputs<S>;
+      if (auto fit = loop_.factor(name, x, {how_.act_order, how_.damp}); !fit) return fit;
+      arena count;
+      matrix_ref<codes> all;
+      detail::place(count, {rows, columns}, all);
+      const memory_block memory(count.peak());
+      if (!memory.data() || !detail::has_memory(detail::array_bytes(rows, columns, 1)))
+        return detail::out_of_memory(name);
+      arena bytes(memory.data(), count.peak());
+      detail::place(bytes, {rows, columns}, all);
+      held<codes> how{how_.clip, x, rows, columns};
+      for (index r = 0; r < rows; ++r)
+        to.kept.choose(r, columns, from + r * columns, nullptr,
+                       [&](index, index j) { how.keep(r, j, from[r * columns + j]); });
+      loop_.round(rows, columns, from, all, {how_.act_order, how_.block}, how);
+      const index width = to.width(columns);
+      for (index r = 0; r < rows; ++r) {
+        for (index j = 0; j < columns; ++j)
+          if (const index c = to.kept.find(r, j, columns); c >= 0)
+            to.numbers().set_code(r, c, width, all.code(r, j, columns));
+        for (index g = 0; g < row_scales<codes>(columns); ++g) {
+          const auto grid = all.grid(r, g, columns);
+          to.numbers().set_grid(r, g, width, {grid.scale, grid.zero});
+        }
+      }
+    }
+    return {};
+  }
 
  private:
   /// Scales by a clip_search.
@@ -2711,9 +3156,41 @@ class gptq::rounder {
     const input_statistics& x;
 
     clipped(const clip_search& ranges, const input_statistics& inputs) : clip(ranges), x(inputs) {}
+    void fit(const detail::group_of_rows<S>& some) { clip.fit<S>(some, x); }
+  };
+
+  /// Inputs that are left out take the code of 0, and count for no scale.
+  template <class S>
+  struct held : clipped<S> {
+    index columns;
+    std::vector<char> kept;
+    std::vector<double> numbers{};
+
+    held(const clip_search& ranges, const input_statistics& inputs, index rows, index width)
+        : clipped<S>(ranges, inputs),
+          columns(width),
+          kept(static_cast<std::size_t>(rows * width)) {}
+    void keep(index r, index j, float w) {
+      kept[static_cast<std::size_t>(r * columns + j)] = w != 0;
+    }
+    bool keeps(index r, index j) const {
+      return kept[static_cast<std::size_t>(r * columns + j)] != 0;
+    }
     void fit(const detail::group_of_rows<S>& some) {
+      numbers.clear();
       for (index r = 0; r < some.count; ++r)
-        some.grid(r) = clip.fit<S>(some.size, some.row(r), some.inputs, x);
+        for (index i = 0; i < some.size; ++i)
+          numbers.push_back(keeps(some.first + r, some.inputs[i]) ? some.row(r)[i] : 0);
+      auto of_kept = some;
+      of_kept.w = numbers.data();
+      of_kept.stride = some.size;
+      clipped<S>::fit(of_kept);
+    }
+    typename S::value round(index r, index j, double number, const detail::code_grid<S>& g,
+                            double& left) const {
+      const auto code = detail::plain_rounding<S>::round(r, j, keeps(r, j) ? number : 0, g, left);
+      if (!keeps(r, j)) left = number;
+      return code;
     }
   };
 
@@ -3452,6 +3929,125 @@ class owq::rounder {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Pruning of whole blocks of weights, for storage::block_sparse.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Magnitude pruning of blocks, a method of prune(). In each `rows` rows the blocks of `columns`
+/// inputs with the least norms become 0. Blocks at the ends may be smaller; of equals the first go.
+struct block_magnitude {
+  double fraction = 0.5;  ///< of the blocks of each row of them, rounded down; one is left
+  index rows = 32;        ///< of a block; storage::block_sparse has multiples of 32
+  index columns = 32;     ///< of a block
+
+  static constexpr const char* name = "block_magnitude";
+  static constexpr bool reads_inputs = false;  ///< needs no calibration
+  static constexpr bool prunes = true;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("fraction", self.fraction, detail::pruned_fraction);
+    f("rows", self.rows, detail::count(1));
+    f("columns", self.columns, detail::count(1));
+  }
+
+  class rounder;
+};
+
+/// Prunes matrices by one block_magnitude.
+class block_magnitude::rounder {
+ public:
+  explicit rounder(const block_magnitude& how) : how_(how) {}
+
+  /// Prunes from[n, k] and rounds what is left to storage `S`. Errors:
+  /// errc::out_of_memory.
+  template <class S>
+  result<void> round(index n, index k, const float* from, const matrix_ref<S>& to,
+                     const input_statistics&) {
+    const index width = (std::min)(how_.columns, k), count = (k + width - 1) / width;
+    std::vector<double> sizes(static_cast<std::size_t>(count));
+    std::vector<char> least(sizes.size());
+    std::vector<index> order;
+    return detail::round_pruned(name, n, k, from, to, [&](index r, char* marks) {
+      if (r % how_.rows == 0) {
+        std::fill(sizes.begin(), sizes.end(), 0.0);
+        for (index i = r; i < n && i - r < how_.rows; ++i)
+          for (index j = 0; j < k; ++j) {
+            const auto x = static_cast<double>(from[i * k + j]);
+            sizes[static_cast<std::size_t>(j / width)] += x * x;
+          }
+        detail::mark_least(count, detail::fraction_of(how_.fraction, count), sizes.data(), order,
+                           least.data());
+      }
+      for (index j = 0; j < k; ++j) marks[j] = least[static_cast<std::size_t>(j / width)];
+    });
+  }
+
+ private:
+  block_magnitude how_;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// ReLU-fication: the activation of feed-forwards becomes one whose neurons can be 0 (Mirzadeh et
+/// al. 2023).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A standard or gated feed-forward with another activation; others stay.
+template <class Ffn, activation_kind A>
+struct activated_ffn {
+  using type = Ffn;
+};
+template <activation_kind B, activation_kind A>
+struct activated_ffn<ffn::standard<B>, A> {
+  using type = ffn::standard<A>;
+};
+template <activation_kind B, activation_kind A>
+struct activated_ffn<ffn::gated<B>, A> {
+  using type = ffn::gated<A>;
+};
+
+template <class M, activation_kind A>
+struct relufied_model {
+  static_assert(
+      requires { typename M::template with_ffn<typename M::ffn>; },
+      "linnet::relufied: the model needs its feed-forward's policy as `ffn` and "
+      "with_ffn<> that gives it another");
+  using type = typename M::template with_ffn<typename activated_ffn<typename M::ffn, A>::type>;
+};
+template <class M, activation_kind A>
+requires requires { typename M::encoder_ffn; }
+struct relufied_model<M, A> {
+  using type =
+      typename M::template with_ffn<typename activated_ffn<typename M::encoder_ffn, A>::type,
+                                    typename activated_ffn<typename M::decoder_ffn, A>::type>;
+};
+
+}  // namespace detail
+
+/// Model `M` with the activation `A` in its standard and gated feed-forwards (Mirzadeh et al. 2023,
+/// arXiv:2310.04564). Many neurons of a ReLU are exactly 0, of a shifted one more.
+template <class M, activation_kind A = activation_kind::relu>
+using relufied = typename detail::relufied_model<M, A>::type;
+
+/// The weights as those of a model with another activation, to be trained on. Not valid() if `w` is
+/// not, with its error, or where memory is lacking.
+template <activation_kind A = activation_kind::relu, class M, class T>
+weights<relufied<M, A>, T> relufy(const weights<M, T>& w) {
+  static_assert(!std::is_same_v<relufied<M, A>, M>,
+                "linnet::relufy: no feed-forward of this model has another activation");
+  auto made = detail::made_of<weights<relufied<M, A>, T>>(w);
+  static_assert(weights<M, T>::bytes() == weights<relufied<M, A>, T>::bytes());
+  if (made.valid()) __builtin_memcpy(made.data(), w.data(), static_cast<std::size_t>(made.bytes()));
+  return made;
+}
+
+LINNET_NAMESPACE_END
+/// @file
 /// Rotations of the residual stream and of values that spread outliers over all channels, folded
 /// into the weights (Ashkboos et al. 2024).
 
@@ -3924,6 +4520,68 @@ LINNET_OR_OUT_OF_MEMORY("sensitivities")
 
 LINNET_NAMESPACE_END
 /// @file
+/// Search over shapes within a budget (Muralidharan et al. 2024, Minitron).
+
+LINNET_NAMESPACE_BEGIN
+
+/// The most that a narrowed model may cost.
+struct shape_budget {
+  index bytes = index{1} << 60;  ///< of its weights as they are stored
+  index flops = index{1} << 60;  ///< of one forward call of `length` tokens
+  index length = 1;              ///< tokens of that call
+
+  /// Whether model `N` is within the budget.
+  template <class N>
+  consteval bool holds() const {
+    return weight_bytes<N>() <= bytes && N::flops(1, length) <= flops;
+  }
+};
+
+/// One shape that was tried.
+struct shape_trial {
+  index candidate = 0;  ///< its number among the shapes
+  index bytes = 0, flops = 0;
+  double loss = 0;
+};
+
+/// Narrows `w` to each of the `Shapes` within the budget and asks judge(weights) for its loss. That
+/// may be the loss on held-out text, before recovery or after some steps of it. Returns the trials,
+/// the lowest loss first, of equal ones the fewest bytes. What a shape costs is known when it is
+/// compiled: models beyond the budget are not instantiated. Errors: those of narrow() and `judge`,
+/// which may return a result; errc::invalid for a loss that is not finite.
+template <shape_budget Budget, auto... Shapes, class M, class T, class Judge>
+result<std::vector<shape_trial>> try_shapes(const weights<M, T>& w, const importance<M>& scores,
+                                            Judge&& judge) LINNET_TRY {
+  static_assert((Budget.template holds<narrowed<M, Shapes>>() || ...),
+                "linnet::try_shapes: none of these shapes is within the budget");
+  std::vector<shape_trial> made;
+  error wrong{};
+  index number = 0;
+  const auto one = [&]<class N, auto Shape>(std::type_identity<N>) {
+    const index candidate = number++;
+    if constexpr (Budget.template holds<N>()) {
+      const auto small = narrow<Shape>(w, scores);
+      if (!small) return wrong = small.error(), false;
+      const result<double> loss = judge(*small);
+      if (!loss) return wrong = loss.error(), false;
+      if (!is_finite(*loss))
+        return wrong = {errc::invalid, "try_shapes", "loss of shape " + std::to_string(candidate),
+                        "a finite number", "a NaN or an infinity"},
+               false;
+      made.push_back({candidate, weight_bytes<N>(), N::flops(1, Budget.length), *loss});
+    }
+    return true;
+  };
+  if (!(one.template operator()<narrowed<M, Shapes>, Shapes>({}) && ...)) return wrong;
+  std::stable_sort(made.begin(), made.end(), [](const shape_trial& a, const shape_trial& b) {
+    return a.loss < b.loss || (a.loss <= b.loss && a.bytes < b.bytes);
+  });
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("try_shapes")
+
+LINNET_NAMESPACE_END
+/// @file
 /// SparseGPT: prunes a matrix input by input, and lets later inputs make up for the error (Frantar
 /// and Alistarh 2023).
 
@@ -4108,7 +4766,7 @@ struct spinquant {
 
 namespace detail {
 
-/// A rotation that is learned, x R for rows x.
+/// A rotation that is learned, x R for rows x. Products with it are in float, its steps in double.
 class learned_rotation {
  public:
   using matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -4116,73 +4774,138 @@ class learned_rotation {
   /// Starts from a rotation of so many numbers.
   learned_rotation(index width, const quarot::rotation& start)
       : r_(matrix::Identity(width, width)),
-        slope_(matrix::Zero(width, width)),
-        row_(static_cast<std::size_t>(width)) {
+        rounded_(static_cast<std::size_t>(width * width)),
+        slope_(rounded_.size()) {
     for (index i = 0; i < width; ++i) start(r_.data() + i * width);
+    round();
   }
-  /// Rotates a row in place.
-  void operator()(double* x) const {
-    const index n = r_.cols();
-    std::fill(row_.begin(), row_.end(), 0);
-    for (index i = 0; i < n; ++i)
-      for (index j = 0; j < n; ++j) row_[static_cast<std::size_t>(j)] += x[i] * r_(i, j);
-    std::copy(row_.begin(), row_.end(), x);
+  /// Rotates the channels of one side, `from` into `to`: two arrays of the tensor's size.
+  void turn(const ops::execution& on, const channel_side<float>& side, const float* from,
+            float* to) const {
+    const index n = r_.cols(), ld = side.columns;
+    const float* const r = rounded_.data();
+    for (index first = 0; first < side.length(); first += n)
+      if (side.by_columns)
+        product{side.rows, n,  n, {from + first, ld, 1}, {r, n, simd::panel_width}, to + first,
+                ld,        {}, 0}
+            .split(on);
+      else
+        product{n,  ld, n, {r, 1, n}, {from + first * ld, ld, simd::panel_width}, to + first * ld,
+                ld, {}, 0}
+            .split(on);
+    on.threads.wait();
   }
-  /// Adds R^T dL/dR of one side of a rotated tensor with gradient `d`, times `share`.
-  void add(const channel_side<float>& side, const float* d, double share) {
-    const index n = r_.cols();
-    const auto at = [&](index channel, index i) {
-      return static_cast<double>(side.by_columns ? d[i * side.columns + channel]
-                                                 : d[channel * side.columns + i]);
-    };
-    for (index i = 0; i < side.depth(); ++i)
-      for (index first = 0; first < side.length(); first += n) {
-        for (index b = 0; b < n; ++b) row_[static_cast<std::size_t>(b)] = at(first + b, i) * share;
-        for (index a = 0; a < n; ++a) {
-          const double x = static_cast<double>(side.at(first + a, i));
-          for (index b = 0; b < n; ++b) slope_(a, b) += x * row_[static_cast<std::size_t>(b)];
+  /// Adds R^T dL/dR of one side of a rotated tensor `w` with gradient `d`.
+  void add(const ops::execution& on, const channel_side<float>& side, const float* w,
+           const float* d) {
+    constexpr index width = simd::panel_width, steps = ops::detail::gathered_steps;
+    const index n = r_.cols(), ld = side.columns;
+    const auto [p0, p1] = on.threads.range(round_up(n, width) / width);
+    alignas(64) float right[steps * width];
+    for (index first = 0; first < side.length(); first += n)
+      for (index k = 0; k < side.depth(); k += steps)
+        for (index j = p0 * width; j < (std::min)(n, p1 * width); j += width) {
+          const index count = (std::min)(steps, side.depth() - k), some = (std::min)(width, n - j);
+          for (index s = 0; s < count; ++s)
+            for (index c = 0; c < some; ++c)
+              right[s * width + c] = d[side.place(first + j + c, k + s)];
+          const float* const x = w + side.place(first, k);
+          product{n,
+                  some,
+                  count,
+                  {x, side.by_columns ? 1 : ld, side.by_columns ? ld : 1},
+                  {right, width, 0},
+                  slope_.data() + j,
+                  n,
+                  {nullptr, 1.0f, true},
+                  0}
+              .run(on.level);
         }
-      }
   }
-  /// Steps down the gradient that was added, by R (I + t A / 2)^-1 (I - t A / 2) for its skew part
-  /// A. The step is no longer than `rate`, and than what keeps the fixed point of Cayley's
-  /// transform in reach.
-  void step(double rate) {
-    const matrix skew = (slope_ - slope_.transpose()) / 2;
+  /// Steps down the gradient that was added, times `share`, by R (I + t A / 2)^-1 (I - t A / 2) for
+  /// its skew part A. The step is no longer than `rate`, and than what keeps the fixed point of
+  /// Cayley's transform in reach.
+  void step(double rate, double share) {
+    const index n = r_.cols();
+    const matrix slope =
+        Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>(
+            slope_.data(), n, n)
+            .cast<double>();
+    const matrix skew = (slope - slope.transpose()) * (share / 2);
     const double size = skew.cwiseAbs().colwise().sum().maxCoeff();
     const double t = (std::min)(rate, 1 / (size + 1e-8));
-    const matrix one = matrix::Identity(r_.rows(), r_.cols()), less = one - skew * (t / 2);
+    const matrix one = matrix::Identity(n, n), less = one - skew * (t / 2);
     // I - (t A / 2)^2 is positive definite, and all of these commute.
     const Eigen::LLT<matrix> both(less * less.transpose());
     r_ = both.solve((r_ * less * less).transpose()).transpose().eval();
-    slope_.setZero();
+    std::fill(slope_.begin(), slope_.end(), 0.0f);
+    round();
   }
 
  private:
-  matrix r_, slope_;
-  mutable std::vector<double> row_;
+  using product = ops::detail::block_product<float, float, simd::epilogue<float>>;
+
+  void round() {
+    std::transform(r_.data(), r_.data() + r_.size(), rounded_.begin(),
+                   [](double x) { return static_cast<float>(x); });
+  }
+
+  matrix r_;
+  std::vector<float> rounded_, slope_;  ///< R, and R^T dL/dR
 };
 
-/// Rounds all matrices of `w` to the storage of a model, and reads them back into `to`.
+/// One side of a tensor that rotation number `turn` rotates, from one array into another.
+struct rotated_side {
+  std::size_t turn;
+  channel_side<float> side;
+  const float* from;
+  float* to;
+};
+/// All sides that turns rotate, in order. The tensors' numbers are in `base` at first and in `to`
+/// at last; a tensor with several turns goes through `between`.
+inline std::vector<rotated_side> moves_of(const std::vector<turn<float>>& turns,
+                                          const std::vector<float*>& base,
+                                          const std::vector<float*>& to,
+                                          const std::vector<float*>& between) {
+  std::vector<rotated_side> all;
+  std::vector<const float*> now(base.begin(), base.end());
+  std::vector<index> left(base.size());
+  for (const auto& one : turns)
+    for (const auto& side : one.sides) ++left[static_cast<std::size_t>(side.ordinal)];
+  for (std::size_t i = 0; i < turns.size(); ++i)
+    for (const auto& side : turns[i].sides) {
+      const auto ordinal = static_cast<std::size_t>(side.ordinal);
+      float* const next = (left[ordinal]-- % 2 ? to : between)[ordinal];
+      all.push_back({i, side, now[ordinal], next});
+      now[ordinal] = next;
+    }
+  return all;
+}
+
+/// Rounds all matrices of `w` to the storage of a model, and reads them back into `to`. Without
+/// memory these are NaN.
 template <class W>
-void round_weights(const std::vector<round_trip>& trips, const W& w, W& to) {
+void round_weights(const ops::execution& on, const std::vector<round_trip>& trips, const W& w,
+                   W& to) {
   std::size_t tensor = 0;
-  std::vector<double> back;
   W::model::visit(
       [&](const parameter_path&, const tensor_info& info, auto& rounded, const auto& from) {
         const round_trip& trip = trips[tensor++];
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          std::copy_n(from, info.size(), rounded);
+          ops::copy(on, info.size(), static_cast<const float*>(from), rounded);
         } else {
           const index some = trip.strip(info.rows);
-          for (index first = 0; first < info.rows; first += some) {
-            const index rows = (std::min)(some, info.rows - first), size = rows * info.columns;
-            back.resize(static_cast<std::size_t>(size));
-            trip.run(rows, info.columns, from.data + first * info.columns, back.data());
+          on.threads.each((info.rows + some - 1) / some, [&](index strip) {
+            const index first = strip * some, rows = (std::min)(some, info.rows - first),
+                        size = rows * info.columns;
+            const memory_block back(size * index{sizeof(double)});
+            auto* const numbers = static_cast<double*>(back.data());
+            if (numbers) trip.run(rows, info.columns, from.data + first * info.columns, numbers);
             for (index i = 0; i < size; ++i)
               rounded.data[first * info.columns + i] =
-                  static_cast<float>(back[static_cast<std::size_t>(i)]);
-          }
+                  numbers ? static_cast<float>(numbers[i])
+                          : std::numeric_limits<float>::quiet_NaN();
+          });
         }
       },
       parameter_path{}, to.tree(), w.tree());
@@ -4222,21 +4945,19 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
   std::vector<detail::learned_rotation> rotations, kept;
   for (const auto& one : *turns)
     rotations.emplace_back(one.block, quarot::rotation(start, one.block, &one - turns->data()));
-  // A side of the rotated weights.
-  const auto turned = [&](detail::channel_side<float> side) {
-    side.data = numbers[static_cast<std::size_t>(side.ordinal)];
-    return side;
-  };
+  const auto moves = detail::moves_of(*turns, detail::numbers_of<float>(base), numbers,
+                                      detail::numbers_of<float>(rounded));
+  __builtin_memcpy(trial.data(), base.data(), static_cast<std::size_t>(base.bytes()));
   const auto apply = [&](const std::vector<detail::learned_rotation>& some) {
-    __builtin_memcpy(trial.data(), base.data(), static_cast<std::size_t>(base.bytes()));
-    for (std::size_t i = 0; i < turns->size(); ++i)
-      for (const auto& side : (*turns)[i].sides)
-        detail::rotate_side(turned(side), (*turns)[i].block, some[i]);
+    pass.on_threads([&](const ops::execution& on) {
+      for (const auto& one : moves) some[one.turn].turn(on, one.side, one.from, one.to);
+    });
   };
   double least = 0;
   for (index step = 0; step <= how.steps; ++step) {
     apply(rotations);
-    detail::round_weights(trips, trial, rounded);
+    pass.on_threads(
+        [&](const ops::execution& on) { detail::round_weights(on, trips, trial, rounded); });
     pass.pack();
     pass.clear();
     loss_sum sum;
@@ -4263,11 +4984,13 @@ result<weights<rotated<M>>> rotate(const weights<M>& w, Batches&& batches, const
                  rate = how.rate / 2 *
                         (1 + std::cos(std::numbers::pi * static_cast<double>(step) /
                                       static_cast<double>(how.steps)));
-    for (std::size_t i = 0; i < turns->size(); ++i) {
-      for (const auto& side : (*turns)[i].sides)
-        rotations[i].add(turned(side), slopes[static_cast<std::size_t>(side.ordinal)], share);
-      rotations[i].step(rate);
-    }
+    pass.on_threads([&](const ops::execution& on) {
+      for (const auto& one : moves) {
+        const auto ordinal = static_cast<std::size_t>(one.side.ordinal);
+        rotations[one.turn].add(on, one.side, numbers[ordinal], slopes[ordinal]);
+      }
+    });
+    for (auto& one : rotations) one.step(rate, share);
   }
   apply(kept);
   return trial;
@@ -4829,8 +5552,6 @@ struct quantize {
 LINNET_NAMESPACE_END
 /// @file
 /// Pruning while a trainer trains: a little more every so many steps.
-
-#include <string_view>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -5413,7 +6134,7 @@ namespace detail {
 /// their largest numbers.
 template <class S>
 constexpr bool clips() {
-  if constexpr (!S::scaled || S::per_tensor || S::ggml || has_levels<S> || is_corrected<S>)
+  if constexpr (!S::scaled || S::per_tensor || S::ggml || rows_share<S>)
     return false;
   else
     return !requires(const double* x) { S::fit_scale(index{}, x); };

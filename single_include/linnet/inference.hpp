@@ -1436,10 +1436,10 @@ LINNET_NAMESPACE_END
 /// numbers, only the scalar and the storage type are part of the code.
 
 /// @file
-/// Inputs of products, rounded to the compute type of the weights' storage.
+/// Hooks by which adapters add to the products of a model that they do not change.
 
 /// @file
-/// Panels of codes as numbers: a row of inputs times a panel, and parts of a panel decoded.
+/// Products of matrices as they lie in memory, split over a team of threads.
 
 /// @file
 /// A weight matrix in the form that products read: panels of 32 output features.
@@ -1972,11 +1972,13 @@ LINNET_SIMD_NAMESPACE_BEGIN
 
 /// Elementwise nonlinearities: the argument of the activation kernels.
 enum class activation_kind {
-  relu,       ///< max(x, 0)
-  gelu,       ///< x Phi(x), exact, with the error function
-  gelu_tanh,  ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
-  silu,       ///< x sigmoid(x)
-  tanh        ///< tanh x
+  relu,          ///< max(x, 0)
+  gelu,          ///< x Phi(x), exact, with the error function
+  gelu_tanh,     ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
+  silu,          ///< x sigmoid(x)
+  tanh,          ///< tanh x
+  relu_squared,  ///< max(x, 0)^2 (So et al. 2021), "relu2"
+  shifted_relu   ///< max(x - 1, 0) (Mirzadeh et al. 2023): fewer values stay than of a ReLU
 };
 
 namespace simd {
@@ -1985,6 +1987,17 @@ namespace simd {
 enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
+
+/// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
+struct expansions {
+  std::int8_t of[256][8] = {};
+  constexpr expansions() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int lane = 0, next = 0; lane < 8; ++lane)
+        of[mask][lane] = static_cast<std::int8_t>(mask >> lane & 1 ? next++ : -1);
+  }
+};
+inline constexpr expansions expanded{};
 
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
@@ -2547,6 +2560,12 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
   if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
 }
 /// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
 template <class T>
@@ -2573,6 +2592,10 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
   if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
 }
 
 /// @file
@@ -3966,7 +3989,7 @@ LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const f
     return decode_any<C>(from, i % block);
 }
 /// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
-static constexpr bool wide = LINNET_WIDTH > 32;
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
 
 /// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
 /// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
@@ -3978,7 +4001,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -4075,7 +4098,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? 0 : 16;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -4139,45 +4162,71 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
 /// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
 /// included inside a struct by simd/levels.hpp.
 
-/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
-/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
-                                       const float* scales, const float* zeros, float origin,
-                                       float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
+                                        const word* from, const float* scales, const float* zeros,
+                                        float origin, float* out) {
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
-  LINNET_UNROLL
-  for (int i = 0; i < per_word; ++i) {
+  for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
-    for (int at = 0; at < mask_words; at += lanes<float>) {
-      words u;
-      __builtin_memcpy(&u, from + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
-      const index c = first + i * mask_words + at;
-      if (scales && c >= end) {
-        if (group % lanes<float> == 0) {
-          const index g = group && c < group * groups ? c / group : groups - 1;
-          scale = vec<float>{} + scales[g];
-          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-          end = group ? (g + 1) * group : first + n;
-        } else {  // a vector has numbers of several groups
-          float some[2][lanes<float>];
-          for (int l = 0; l < lanes<float>; ++l) {
-            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-            some[0][l] = scales[g];
-            some[1][l] = zeros ? zeros[g] : origin;
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
           }
-          scale = load(some[0]);
-          zero = load(some[1]);
         }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
       }
-      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
-      if (scales) x = x * scale;
-      if constexpr (Offset == code_offset::minimum) x = x + zero;
-      store(out + i * mask_words + at, x);
     }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
   }
 }
 
@@ -4204,6 +4253,11 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
   index i = 0;
   for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
     LINNET_UNROLL
     for (int h = 0; h < 32; h += lanes<float>) {
       vec<float> y[std::size_t{J}];
@@ -4242,6 +4296,126 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   }
 #endif
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
 }
 
 /// @file
@@ -4346,6 +4520,7 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_LOOK_UP_4(table, i)                   \
   reinterpret_cast<vec<float>>(_mm256_permutevar_ps( \
       _mm256_broadcast_ps(reinterpret_cast<const __m128*>(table)), reinterpret_cast<__m256i>(i)))
+#define LINNET_EXPAND(bits, x) expand(bits, x)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
@@ -4622,6 +4797,12 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
   if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
 }
 /// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
 template <class T>
@@ -4648,6 +4829,10 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
   if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
 }
 
 /// @file
@@ -6041,7 +6226,7 @@ LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const f
     return decode_any<C>(from, i % block);
 }
 /// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
-static constexpr bool wide = LINNET_WIDTH > 32;
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
 
 /// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
 /// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
@@ -6053,7 +6238,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -6150,7 +6335,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? 0 : 16;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -6210,49 +6395,83 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
   }
 }
 
+  /// The first lanes of x in the lanes of a mask, zeros in the others: AVX2 has no instruction.
+  LINNET_TARGET static inline vec<float> expand(word mask, const vec<float>& x) {
+    const __m256i from = _mm256_cvtepi8_epi32(
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(expanded.of[mask & 255])));
+    return reinterpret_cast<vec<float>>(
+        _mm256_blendv_ps(_mm256_permutevar8x32_ps(reinterpret_cast<__m256>(x), from),
+                         _mm256_setzero_ps(), _mm256_castsi256_ps(from)));
+  }
 /// @file
 /// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
 /// included inside a struct by simd/levels.hpp.
 
-/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
-/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
-                                       const float* scales, const float* zeros, float origin,
-                                       float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
+                                        const word* from, const float* scales, const float* zeros,
+                                        float origin, float* out) {
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
-  LINNET_UNROLL
-  for (int i = 0; i < per_word; ++i) {
+  for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
-    for (int at = 0; at < mask_words; at += lanes<float>) {
-      words u;
-      __builtin_memcpy(&u, from + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
-      const index c = first + i * mask_words + at;
-      if (scales && c >= end) {
-        if (group % lanes<float> == 0) {
-          const index g = group && c < group * groups ? c / group : groups - 1;
-          scale = vec<float>{} + scales[g];
-          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-          end = group ? (g + 1) * group : first + n;
-        } else {  // a vector has numbers of several groups
-          float some[2][lanes<float>];
-          for (int l = 0; l < lanes<float>; ++l) {
-            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-            some[0][l] = scales[g];
-            some[1][l] = zeros ? zeros[g] : origin;
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
           }
-          scale = load(some[0]);
-          zero = load(some[1]);
         }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
       }
-      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
-      if (scales) x = x * scale;
-      if constexpr (Offset == code_offset::minimum) x = x + zero;
-      store(out + i * mask_words + at, x);
     }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
   }
 }
 
@@ -6279,6 +6498,11 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
   index i = 0;
   for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
     LINNET_UNROLL
     for (int h = 0; h < 32; h += lanes<float>) {
       vec<float> y[std::size_t{J}];
@@ -6317,6 +6541,126 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   }
 #endif
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
 }
 
 /// @file
@@ -6402,6 +6746,7 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_LOOK_UP
 #undef LINNET_LOOK_UP_8
 #undef LINNET_LOOK_UP_4
+#undef LINNET_EXPAND
 #undef LINNET_DOT_PAIRS
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
@@ -6709,6 +7054,12 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
   if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
 }
 /// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
 template <class T>
@@ -6735,6 +7086,10 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
   if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
 }
 
 /// @file
@@ -8128,7 +8483,7 @@ LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const f
     return decode_any<C>(from, i % block);
 }
 /// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
-static constexpr bool wide = LINNET_WIDTH > 32;
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
 
 /// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
 /// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
@@ -8140,7 +8495,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -8237,7 +8592,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? 0 : 16;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -8301,45 +8656,71 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
 /// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
 /// included inside a struct by simd/levels.hpp.
 
-/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
-/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
-                                       const float* scales, const float* zeros, float origin,
-                                       float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
+                                        const word* from, const float* scales, const float* zeros,
+                                        float origin, float* out) {
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
-  LINNET_UNROLL
-  for (int i = 0; i < per_word; ++i) {
+  for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
-    for (int at = 0; at < mask_words; at += lanes<float>) {
-      words u;
-      __builtin_memcpy(&u, from + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
-      const index c = first + i * mask_words + at;
-      if (scales && c >= end) {
-        if (group % lanes<float> == 0) {
-          const index g = group && c < group * groups ? c / group : groups - 1;
-          scale = vec<float>{} + scales[g];
-          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-          end = group ? (g + 1) * group : first + n;
-        } else {  // a vector has numbers of several groups
-          float some[2][lanes<float>];
-          for (int l = 0; l < lanes<float>; ++l) {
-            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-            some[0][l] = scales[g];
-            some[1][l] = zeros ? zeros[g] : origin;
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
           }
-          scale = load(some[0]);
-          zero = load(some[1]);
         }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
       }
-      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
-      if (scales) x = x * scale;
-      if constexpr (Offset == code_offset::minimum) x = x + zero;
-      store(out + i * mask_words + at, x);
     }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
   }
 }
 
@@ -8366,6 +8747,11 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
   index i = 0;
   for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
     LINNET_UNROLL
     for (int h = 0; h < 32; h += lanes<float>) {
       vec<float> y[std::size_t{J}];
@@ -8404,6 +8790,126 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   }
 #endif
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
 }
 
 /// @file
@@ -9544,6 +10050,9 @@ struct execution {
   const input_tap* tap = nullptr;     ///< is shown what products read, or null
   const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
   const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
+  const void* adapter = nullptr;      ///< a product_adapter of the model's scalar, or null
+  float loss_scale = 1;               ///< of gradients that products round to f16
+  bool notes_ranges = false;          ///< whether 8-bit training notes the largest magnitudes
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -9588,6 +10097,17 @@ LINNET_NAMESPACE_END
 /// @file
 /// All storage types: how a weight is kept in memory. A storage type is a template argument of a
 /// model; kernels read weights as they are stored.
+
+/// @file
+/// Sparse storage with whole blocks of numbers: rows that keep the same inputs.
+
+/// @file
+/// Sparse storage with numbers anywhere in a row: a bit for each input says where.
+
+#include <functional>
+
+/// @file
+/// Storage without most of the zeros: the numbers that are kept, and where each stands.
 
 /// @file
 /// Storage in codes with corrections: numbers of higher precision that are added to theirs.
@@ -9683,6 +10203,7 @@ struct projection_kind {
   index alpha = 0;       ///< numerator of a delta's factor alpha / rank
   bool normed = false;   ///< maps out of a branch normalise what they read
   bool rotated = false;  ///< they rotate it by a Hadamard transform
+  index kept = 0;        ///< they read so many of its largest magnitudes; 0 for all
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }
@@ -9795,9 +10316,16 @@ struct int4 : int8 {
   static constexpr int largest = 7;
 };
 
+/// Half precision, for trainers: master weights stay in f32, while weights, inputs and gradients of
+/// products are rounded to f16 (Micikevicius et al. 2018, arXiv:1710.03740). Processors multiply no
+/// such numbers here: they are read back as f32, so it shows what the rounding loses.
+struct f16 : policy {};
+
 /// 8-bit floats, e4m3, with one scale for each token, which maps its largest magnitude to 448 (Wu
-/// et al. 2023, ZeroQuant-FP). Weights may be any codes. Processors multiply no such numbers: they
-/// are read back as f32, so it costs more than compute::f32 and shows what the rounding loses.
+/// et al. 2023, ZeroQuant-FP). A trainer rounds to e4m3 in forward and to e5m2 in backward instead,
+/// with scales of whole tensors (Micikevicius et al. 2022). Weights may be any codes. Processors
+/// multiply no such numbers: they are read back as f32, so it costs more than compute::f32 and
+/// shows what the rounding loses.
 struct fp8 : policy {};
 
 /// Whether compute type `A` rounds inputs to integers.
@@ -9842,6 +10370,7 @@ struct no_correction {
 
 /// Every input of a row has a number, see storage::sparse.
 struct every_input {
+  static constexpr index rows_together = 1;  ///< that have the same inputs
   static constexpr index kept(index columns) { return columns; }
   static constexpr index bytes(index, index) { return 0; }
 };
@@ -9864,6 +10393,7 @@ struct policy {
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr bool fixed_scales = false;  ///< whether some numbers are no scales
+  static constexpr index rows_together = 1;    ///< rows whose scales depend on each other
   static constexpr index group = 0;            ///< inputs that share a scale; 0 for a whole row
   static constexpr index shared_bits = 0;      ///< of a code that shares its `value` with others
 };
@@ -9919,6 +10449,8 @@ struct with_compute : S {
                 "do mixed_int8 and int4");
   static_assert(!std::is_same_v<A, linnet::compute::fp8> || S::per_word > 1,
                 "linnet: compute::fp8 multiplies weights stored as codes");
+  static_assert(!std::is_same_v<A, linnet::compute::f16>,
+                "linnet: compute::f16 is for trainers; deploy storage::f16 or storage::bf16");
   static_assert(std::is_same_v<typename S::pattern, every_input>,
                 "linnet: products with sparse weights read their inputs as they are, in "
                 "compute::f32");
@@ -9940,7 +10472,8 @@ inline constexpr bool is_sparse = !std::is_same_v<typename S::pattern, storage::
 /// Whether rows of a matrix in storage `S` are not rounded alone: they share a scale, the codes of
 /// scales, or a correction.
 template <class S>
-inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S>;
+inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S> ||
+                                   S::pattern::rows_together > 1 || S::rows_together > 1;
 
 namespace detail {
 
@@ -9994,6 +10527,27 @@ inline real_grid_numbers real_grid(double low, double high, double most) {
   if (scale > 0) return {scale, -low / scale};
   if (low == 0) return {1, 0};
   return {std::abs(low), low > 0 ? 0.0 : 1.0};  // all are the same: code 1, or 0
+}
+
+/// Makes the scales of each S::rows_together rows differ by powers of two. Each becomes the least
+/// that is no smaller than before. `scale(r)` is a reference to that of row `r`; one that is not
+/// finite stays.
+template <class S, class F>
+void relate_scales([[maybe_unused]] index rows, [[maybe_unused]] F&& scale) {
+  if constexpr (S::rows_together > 1)
+    for (index first = 0; first < rows; first += S::rows_together) {
+      const index last = (std::min)(rows, first + S::rows_together);
+      float most = 0;
+      for (index r = first; r < last; ++r)
+        if (is_finite(scale(r))) most = (std::max)(most, scale(r));
+      for (index r = first; r < last; ++r)
+        if (is_finite(scale(r))) {
+          const double ratio = static_cast<double>(most) / static_cast<double>(scale(r));
+          // No smaller than the floats that have all their digits, where there is a choice.
+          const int most_halves = (std::max)(0, std::ilogb(most) + 126);
+          scale(r) = std::ldexp(most, -(std::min)(std::ilogb(ratio), most_halves));
+        }
+    }
 }
 
 /// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
@@ -10162,6 +10716,9 @@ struct matrix_ref {
   /// Rounds the scales where the storage rounds them, in place: the end of filling in a matrix.
   void seal(index rows, index columns) const {
     if constexpr (has_levels<S>) levels.seal(rows, row_scales<S>(columns), scales, zeros);
+    const index groups = row_scales<S>(columns);
+    for (index g = 0; g < groups && S::rows_together > 1; ++g)
+      detail::relate_scales<S>(rows, [&](index r) -> float& { return scales[r * groups + g]; });
   }
   /// Fills in the scales that are stored as codes, after these were read.
   void open(index rows, index columns) const {
@@ -10202,13 +10759,14 @@ requires(!S::ggml && !is_corrected<S> &&
       for (index first = 0; first < columns; first += group)
         fit(x + r * columns + first, (std::min)(group, columns - first), r, first / group);
   };
-  if constexpr (has_levels<S>) {
+  constexpr bool scales_first = has_levels<S> || S::rows_together > 1;
+  if constexpr (scales_first) {
     for (index r = 0; r < rows; ++r) fit_row(r);
     to.seal(rows, columns);
   }
   for (index r = 0; r < rows; ++r) {
     const T* const row = x + r * columns;
-    if constexpr (!has_levels<S>) fit_row(r);
+    if constexpr (!scales_first) fit_row(r);
     for (index j = 0; j < columns; ++j)
       to.set_code(r, j, columns,
                   to.grid(r, group_of<S>(j), columns).nearest(static_cast<double>(row[j])));
@@ -10619,6 +11177,425 @@ requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T*
 }
 
 }  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Whole numbers of `Bits` bits one after the other: places of numbers that are kept.
+template <int Bits>
+struct place_codes : coded<std::uint8_t, simd::integer_code(Bits)> {};
+
+/// The size of a number by which the largest are kept; that of a NaN is above all finite ones.
+template <class T>
+double kept_size(T x) {
+  const auto size = std::abs(static_cast<double>(x));
+  return is_nan(size) ? (std::numeric_limits<double>::max)() : size;
+}
+
+/// `N` of each `M` inputs that follow each other are kept. A row's last group may be shorter.
+template <index N, index M>
+struct inputs_of_groups {
+  static_assert(N > 0 && N < M && M <= 16,
+                "linnet::storage::n_of_m: 1 or more of up to 16 inputs are kept, but not all");
+  static constexpr index kept_of_group = N, group = M, rows_together = 1;
+  static constexpr int bits = M <= 4 ? 2 : M <= 8 ? 3 : 4;
+  using codes = place_codes<bits>;
+  /// Numbers that a row of so many inputs keeps.
+  static constexpr index kept(index columns) {
+    return columns / M * N + (std::min)(N, columns % M);
+  }
+  static constexpr index bytes(index rows, index columns) {
+    return rows * row_values<codes>(kept(columns));
+  }
+  /// Nonzero numbers of a row that find no place.
+  template <class T>
+  static index dropped(index columns, const T* row, index = 1) {
+    index count = 0;
+    for (index first = 0; first < columns; first += M) {
+      const index size = (std::min)(M, columns - first);
+      const index nonzero = size - std::count(row + first, row + first + size, T(0));
+      count += (std::max)(index{0}, nonzero - N);
+    }
+    return count;
+  }
+
+  struct canonical {
+    /// [rows, kept]: the input of each number, counted from where its group begins. They ascend
+    /// within a group.
+    matrix_ref<codes> places;
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".places", places.data, rows, row_values<codes>(kept(columns)));
+    }
+    /// Keeps the largest magnitudes of row `r`, of equal ones the first; calls put(0, c, j) for
+    /// number c at input j.
+    template <class T, class F>
+    void choose(index r, index, index columns, const T* row, double*, F&& put) const {
+      for (index first = 0, c = 0; first < columns; first += M) {
+        const index size = (std::min)(M, columns - first);
+        bool taken[std::size_t{M}] = {};
+        for (index i = 0; i < (std::min)(N, size); ++i) {
+          index best = -1;
+          for (index j = 0; j < size; ++j)
+            if (!taken[j] && (best < 0 || kept_size(row[first + j]) > kept_size(row[first + best])))
+              best = j;
+          taken[best] = true;
+        }
+        for (index j = 0; j < size; ++j)
+          if (taken[j]) {
+            places.set_code(r, c, kept(columns), static_cast<std::uint8_t>(j));
+            put(index{0}, c++, first + j);
+          }
+      }
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      return inputs_of_groups::find(j, columns, of_row(r, columns));
+    }
+    /// The places of row `r`, by number.
+    auto of_row(index r, index columns) const {
+      return [=, this](index c) { return index{places.code(r, c, kept(columns))}; };
+    }
+  };
+  /// The number of input `j` among those of a row, whose number c has the place place(c); -1 if it
+  /// is none.
+  template <class F>
+  static index find(index j, index columns, const F& place) {
+    const index first = j / M * N, last = (std::min)(first + N, kept(columns));
+    for (index c = first; c < last; ++c)
+      if (place(c) == j % M) return c;
+    return -1;
+  }
+  /// Whether such places are those of a row.
+  template <class F>
+  static bool fits(index columns, const F& place) {
+    for (index c = 0; c < kept(columns); ++c)
+      if (place(c) >= (std::min)(M, columns - c / N * M) || (c % N > 0 && place(c) <= place(c - 1)))
+        return false;
+    return true;
+  }
+  /// Whether `data` are the places of a matrix.
+  static bool fits(index rows, index columns, const std::uint8_t* data) {
+    const canonical those{{const_cast<std::uint8_t*>(data)}};
+    for (index r = 0; r < rows; ++r)
+      if (!fits(columns, those.of_row(r, columns))) return false;
+    return true;
+  }
+};
+
+/// The numbers that a `Pattern` keeps in storage `S`, as a matrix of fewer inputs, and where they
+/// stand: see n_of_m. Inputs that share a scale are those that are kept.
+template <class S, class Pattern, class Name>
+struct sparse : S {
+  static_assert(std::is_base_of_v<policy, S> && !is_corrected<S> && !is_sparse<S> &&
+                    !std::is_same_v<typename S::value, double>,
+                "linnet::storage: what a sparse storage keeps is in a storage of its own, such as "
+                "storage::f32, bf16, int8 or int4<32>, without corrections");
+  using base = S;  ///< storage of the numbers that are kept
+  using pattern = Pattern;
+  static constexpr index per_word = (std::max)(index{2}, index{S::per_word});  ///< not plain
+  static constexpr auto text = Name::template of<S>();
+  static constexpr const char* name = text.data();
+};
+
+}  // namespace storage
+
+/// A canonical matrix [rows, columns] in a sparse storage: the numbers that are kept, as a matrix
+/// of their own, and where they stand.
+template <class S>
+requires(is_sparse<S>) struct matrix_ref<S> : matrix_ref<typename S::base> {
+  using storage = S;
+  using base = matrix_ref<typename S::base>;
+  typename S::pattern::canonical kept{};
+
+  static constexpr index width(index columns) { return S::pattern::kept(columns); }
+  /// The matrix of the numbers that are kept, [rows, width].
+  const base& numbers() const { return *this; }
+  void seal(index rows, index columns) const { base::seal(rows, width(columns)); }
+  void open(index rows, index columns) const { base::open(rows, width(columns)); }
+  /// The number at row `r`, column `j`.
+  double at(index r, index j, index columns) const {
+    const index c = kept.find(r, j, columns);
+    return c < 0 ? 0 : base::at(r, c, width(columns));
+  }
+};
+
+namespace detail {
+
+/// Chooses what a sparse storage keeps of `x`[rows, columns], and calls round(width, numbers, to)
+/// for the matrix of these. Without memory the result is NaN.
+template <class S, class T, class F>
+void encode_kept(index rows, index columns, const T* x, const matrix_ref<S>& to, F&& round) {
+  const index width = to.width(columns);
+  const memory_block memory(rows * width * index{sizeof(T)}),
+      sizes(2 * columns * index{sizeof(double)});
+  auto* const numbers = static_cast<T*>(memory.data());
+  if (memory.data() == nullptr || sizes.data() == nullptr) {
+    constexpr auto nan = std::numeric_limits<float>::quiet_NaN();
+    if constexpr (S::scaled)
+      to.scales[0] = nan;
+    else
+      to.data[0] = S::encode(static_cast<double>(nan));
+    return;
+  }
+  constexpr index together = S::pattern::rows_together;  // that keep the same inputs
+  for (index r = 0; r < rows; r += together)
+    to.kept.choose(r, (std::min)(together, rows - r), columns, x + r * columns,
+                   static_cast<double*>(sizes.data()), [&](index i, index c, index j) {
+                     numbers[(r + i) * width + c] = x[(r + i) * columns + j];
+                   });
+  round(width, numbers, to.numbers());
+}
+
+/// Rounds `x`[rows, columns] to a sparse storage: of more nonzero numbers than it keeps, the
+/// largest.
+template <class S, class T>
+requires(is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
+                                          const matrix_ref<S>& to) {
+  encode_kept(rows, columns, x, to, [&](index width, const T* numbers, const auto& rest) {
+    encode_matrix(rows, width, numbers, rest);
+  });
+}
+
+}  // namespace detail
+
+namespace storage {
+
+/// The name of storage::n_of_m in files and errors: int4_2_of_4.
+template <index N, index M>
+struct n_of_m_name {
+  template <class S>
+  static constexpr auto of() {
+    return joined_name({S::name, "_", N, "_of_", M});
+  }
+};
+
+/// Storage `S` of `N` of each `M` inputs that follow each other (Zhou et al. 2021): 2:4 is
+/// n_of_m<S, 2, 4>. Rounding keeps the largest magnitudes; weights that were pruned so lose
+/// nothing. Each number has its place in its group beside it, in 2 to 4 bits.
+template <class S, index N, index M>
+using n_of_m = sparse<S, inputs_of_groups<N, M>, n_of_m_name<N, M>>;
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// `Percent` of the inputs of each row are kept, rounded up, anywhere in the row.
+template <index Percent>
+struct inputs_by_mask {
+  static_assert(Percent > 0 && Percent < 100,
+                "linnet::storage::bit_mask: from 1 to 99 percent of the inputs of a row are kept");
+  static constexpr bool by_rows = true;  ///< see is_masked
+  static constexpr index rows_together = 1;
+  /// Numbers that a row of so many inputs keeps.
+  static constexpr index kept(index columns) { return (columns * Percent + 99) / 100; }
+  static constexpr index row_bytes(index columns) { return (columns + 7) / 8; }
+  static constexpr index bytes(index rows, index columns) { return rows * row_bytes(columns); }
+  /// Nonzero numbers of a row that find no place.
+  template <class T>
+  static index dropped(index columns, const T* row, index = 1) {
+    const index nonzero = columns - std::count(row, row + columns, T(0));
+    return (std::max)(index{0}, nonzero - kept(columns));
+  }
+
+  struct canonical {
+    std::uint8_t* mask = nullptr;  ///< [rows, row_bytes]: bit j, the lowest first, is input j's
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".mask", mask, rows, row_bytes(columns));
+    }
+    /// Keeps the largest magnitudes of row `r`, of equal ones the first; calls put(0, c, j) for
+    /// number c at input j.
+    template <class T, class F>
+    void choose(index r, index, index columns, const T* row, double* sizes, F&& put) const {
+      std::uint8_t* const bits = mask + r * row_bytes(columns);
+      std::fill_n(bits, row_bytes(columns), std::uint8_t{0});
+      for (index j = 0; j < columns; ++j) sizes[j] = kept_size(row[j]);
+      double* const last = sizes + kept(columns) - 1;
+      std::nth_element(sizes, last, sizes + columns, std::greater<double>{});
+      const double least = *last;
+      index equal = std::count(sizes, last + 1, least);  // of those that are as large as the least
+      for (index j = 0, c = 0; j < columns; ++j) {
+        const double size = kept_size(row[j]);
+        if (!(size > least) && !(size >= least && equal-- > 0)) continue;
+        bits[j / 8] = static_cast<std::uint8_t>(bits[j / 8] | 1u << j % 8);
+        put(index{0}, c++, j);
+      }
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      const std::uint8_t* const bits = mask + r * row_bytes(columns);
+      const auto below = static_cast<std::uint8_t>(bits[j / 8] & ((1u << j % 8) - 1));
+      if (!(bits[j / 8] >> j % 8 & 1)) return -1;
+      index c = std::popcount(below);
+      for (index i = 0; i < j / 8; ++i) c += std::popcount(bits[i]);
+      return c;
+    }
+  };
+  /// Whether `data` are the masks of a matrix: as many bits in each row as it keeps, all at inputs.
+  static bool fits(index rows, index columns, const std::uint8_t* data) {
+    for (index r = 0; r < rows; ++r, data += row_bytes(columns)) {
+      index count = 0;
+      for (index i = 0; i < row_bytes(columns); ++i) count += std::popcount(data[i]);
+      if (count != kept(columns)) return false;
+      if (columns % 8 && data[columns / 8] >> columns % 8) return false;
+    }
+    return true;
+  }
+};
+
+/// The name of storage::bit_mask in files and errors: int4_mask_50.
+template <index Percent>
+struct bit_mask_name {
+  template <class S>
+  static constexpr auto of() {
+    static_assert(std::is_same_v<typename S::levels, no_levels>,
+                  "linnet::storage::bit_mask: scales of what is kept are numbers, not codes");
+    if constexpr (S::per_word > 1)
+      static_assert(simd::spare_bits(S::code) == 0,
+                    "linnet::storage::bit_mask: what is kept has 2, 4, 8, 16 or 32 bits");
+    return joined_name({S::name, "_mask_", Percent});
+  }
+};
+
+/// Storage `S` of `Percent` of the inputs of each row, anywhere, for weights that are pruned
+/// without a pattern. Rounding keeps the largest magnitudes of a row; rows with fewer numbers keep
+/// zeros. A bit for each input says which have numbers.
+template <class S, index Percent>
+using bit_mask = sparse<S, inputs_by_mask<Percent>, bit_mask_name<Percent>>;
+
+}  // namespace storage
+
+/// Whether storage `S` keeps numbers anywhere in a row, so that products go through them by rows.
+template <class S>
+inline constexpr bool is_masked = requires {
+  S::pattern::by_rows;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// `Percent` of the blocks of `Columns` inputs are kept, rounded up, the same ones in each `Rows`
+/// rows that follow each other. The last block of a row, and of a column, may be smaller.
+template <index Rows, index Columns, index Percent>
+struct inputs_by_blocks {
+  static_assert(Rows > 0 && Rows % simd::panel_width == 0,
+                "linnet::storage::block_sparse: a block has 32 rows, which products compute "
+                "together, or a multiple of them");
+  static_assert(Columns > 0, "linnet::storage::block_sparse: a block has at least one column");
+  using choice = inputs_by_mask<Percent>;  ///< of the blocks of a row of them
+  static constexpr index rows_together = Rows;
+
+  /// Blocks in a row of so many inputs, and rows of blocks in so many rows.
+  static constexpr index blocks(index columns) { return (columns + Columns - 1) / Columns; }
+  static constexpr index rows_of(index rows) { return (rows + Rows - 1) / Rows; }
+  /// Numbers that a row of so many inputs keeps, with zeros behind the end of its last block.
+  static constexpr index kept(index columns) { return choice::kept(blocks(columns)) * Columns; }
+  static constexpr index bytes(index rows, index columns) {
+    return choice::bytes(rows_of(rows), blocks(columns));
+  }
+  /// Sum of f(x) over block `b` of `rows` rows.
+  template <class T, class F>
+  static double sum_of(index rows, index columns, const T* x, index b, F&& f) {
+    double sum = 0;
+    for (index i = 0; i < rows; ++i)
+      for (index j = b * Columns; j < (std::min)(columns, (b + 1) * Columns); ++j)
+        sum += f(static_cast<double>(x[i * columns + j]));
+    return sum;
+  }
+  /// Calls put(n, b) for block number n that rows keep, block b: those with the largest sums of
+  /// squares, of equal ones the first. `mask` becomes that of the blocks. `room` is for 2 numbers
+  /// of each block.
+  template <class T, class F>
+  static void choose(index rows, index columns, const T* x, std::uint8_t* mask, double* room,
+                     F&& put) {
+    const index count = blocks(columns);
+    for (index b = 0; b < count; ++b)
+      room[b] = sum_of(rows, columns, x, b, [](double v) { return v * v; });
+    typename choice::canonical{mask}.choose(0, 1, count, room, room + count,
+                                            [&](index, index n, index b) { put(n, b); });
+  }
+  /// Nonzero numbers of `rows` rows that find no place; all of them without memory.
+  template <class T>
+  static index dropped(index columns, const T* x, index rows) {
+    const auto nonzero = [&](index b) {
+      return static_cast<index>(
+          sum_of(rows, columns, x, b, [](double v) { return v == 0 ? 0.0 : 1.0; }));
+    };
+    index left = 0;
+    for (index b = 0; b < blocks(columns); ++b) left += nonzero(b);
+    const memory_block room(3 * blocks(columns) * index{sizeof(double)});
+    if (auto* const numbers = static_cast<double*>(room.data()))
+      choose(rows, columns, x, reinterpret_cast<std::uint8_t*>(numbers + 2 * blocks(columns)),
+             numbers, [&](index, index b) { left -= nonzero(b); });
+    return left;
+  }
+
+  struct canonical {
+    typename choice::canonical of_blocks;  ///< a bit for each block, in [rows_of, row_bytes]
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".blocks", of_blocks.mask, rows_of(rows), choice::row_bytes(blocks(columns)));
+    }
+    /// Keeps blocks of rows [r, r + rows); calls put(i, c, j) for number c of row r + i at input j.
+    template <class T, class F>
+    void choose(index r, index rows, index columns, const T* x, double* room, F&& put) const {
+      std::uint8_t* const mask = of_blocks.mask + r / Rows * choice::row_bytes(blocks(columns));
+      inputs_by_blocks::choose(rows, columns, x, mask, room, [&](index n, index b) {
+        for (index i = 0; i < rows; ++i)
+          for (index j = b * Columns; j < (std::min)(columns, (b + 1) * Columns); ++j)
+            put(i, n * Columns + j % Columns, j);
+      });
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      const index n = of_blocks.find(r / Rows, j / Columns, blocks(columns));
+      return n < 0 ? n : n * Columns + j % Columns;
+    }
+  };
+  /// Whether `data` are the masks of a matrix with so many rows of blocks.
+  static bool fits(index block_rows, index columns, const std::uint8_t* data) {
+    return choice::fits(block_rows, blocks(columns), data);
+  }
+};
+
+/// The name of storage::block_sparse in files and errors: int4_50_of_32x16.
+template <index Rows, index Columns, index Percent>
+struct block_sparse_name {
+  template <class S>
+  static constexpr auto of() {
+    if constexpr (S::per_word > 1)
+      static_assert(Columns % S::block == 0,
+                    "linnet::storage::block_sparse: the columns of a block fill whole words of "
+                    "codes: a multiple of 4 with 8 bits, of 8 with 4 bits, of 16 with 2 bits");
+    return joined_name({S::name, "_", Percent, "_of_", Rows, "x", Columns});
+  }
+};
+
+/// Storage `S` of `Percent` of the blocks of `Rows` by `Columns` weights, anywhere in their rows,
+/// for weights that are pruned by blocks. Rounding keeps the blocks with the largest norms. A bit
+/// for each block says which have numbers. Products skip the others, in steps that vectors like.
+template <class S, index Rows, index Columns, index Percent = 50>
+using block_sparse =
+    sparse<S, inputs_by_blocks<Rows, Columns, Percent>, block_sparse_name<Rows, Columns, Percent>>;
+
+}  // namespace storage
 
 LINNET_NAMESPACE_END
 /// @file
@@ -11206,21 +12183,25 @@ struct fake_quantized : f32 {
 
 namespace detail {
 
+/// Storage `To<S>`, or that of each of a mixed one.
+template <template <class> class To, class S>
+struct mapped_storage {
+  using type = To<S>;
+};
+template <template <class> class To, class Rest, class... Parts>
+struct mapped_storage<To, storage::mixed<Rest, Parts...>> {
+  using type = storage::mixed<To<Rest>, To<Parts>...>;
+};
+template <template <class> class To, class Rest, class... Ranges>
+struct mapped_storage<To, storage::layered<Rest, Ranges...>> {
+  template <class S>
+  using of = typename mapped_storage<To, S>::type;
+  using type =
+      storage::layered<of<Rest>, typename Ranges::template with<of<typename Ranges::stored>>...>;
+};
 /// Fake-quantized storage `S`, or each of a mixed one.
 template <class S>
-struct faked_storage {
-  using type = storage::fake_quantized<S>;
-};
-template <class Rest, class... Parts>
-struct faked_storage<storage::mixed<Rest, Parts...>> {
-  using type = storage::mixed<storage::fake_quantized<Rest>, storage::fake_quantized<Parts>...>;
-};
-template <class Rest, class... Ranges>
-struct faked_storage<storage::layered<Rest, Ranges...>> {
-  using type = storage::layered<
-      typename faked_storage<Rest>::type,
-      typename Ranges::template with<typename faked_storage<typename Ranges::stored>::type>...>;
-};
+using faked_storage = mapped_storage<storage::fake_quantized, S>;
 
 /// Whether matrices of storage `S` are fake-quantized.
 template <class S>
@@ -11243,8 +12224,9 @@ namespace storage {
 
 /// Which numbers are scales of fp4.
 enum class fp4_scales {
-  any,          ///< the largest magnitude over 6
-  power_of_two  ///< the least power of two that is no smaller
+  any,                 ///< the largest magnitude over 6
+  power_of_two,        ///< the least power of two that is no smaller
+  power_of_two_ratios  ///< those of 32 rows differ by powers of two
 };
 
 /// 4-bit floats, e2m1, with one scale for each `Group` inputs of a row (Wu et al. 2023,
@@ -11277,6 +12259,14 @@ struct fp4<Group, fp4_scales::power_of_two> : fp4<Group> {
     const bool power = std::frexp(scale, &exponent) == 0.5f;
     return std::ldexp(1.0f, (std::min)(125, exponent - (power ? 1 : 0)));
   }
+};
+/// 4-bit floats with scales that differ by powers of two, each from the largest of 32 rows in the
+/// same inputs: the paper's constraint M2. Each is the least of these by which no number is cut.
+template <index Group>
+struct fp4<Group, fp4_scales::power_of_two_ratios> : fp4<Group> {
+  static constexpr const char* name = "fp4_power_of_two_ratios";
+  static constexpr bool fixed_scales = true;
+  static constexpr index rows_together = 32;
 };
 
 }  // namespace storage
@@ -11496,311 +12486,78 @@ struct int8 : int8_per<granularity::row> {};
 
 LINNET_NAMESPACE_END
 /// @file
-/// Sparse storage with numbers anywhere in a row: a bit for each input says where.
-
-#include <functional>
-
-/// @file
-/// Storage without most of the zeros: the numbers that are kept, and where each stands.
+/// Plain numbers that training rounds to small floats: weights, inputs and gradients of products.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// Whole numbers of `Bits` bits one after the other: places of numbers that are kept.
-template <int Bits>
-struct place_codes : coded<std::uint8_t, simd::integer_code(Bits)> {};
-
-/// The size of a number by which the largest are kept; that of a NaN is above all finite ones.
-template <class T>
-double kept_size(T x) {
-  const auto size = std::abs(static_cast<double>(x));
-  return is_nan(size) ? (std::numeric_limits<double>::max)() : size;
-}
-
-/// `N` of each `M` inputs that follow each other are kept. A row's last group may be shorter.
-template <index N, index M>
-struct inputs_of_groups {
-  static_assert(N > 0 && N < M && M <= 16,
-                "linnet::storage::n_of_m: 1 or more of up to 16 inputs are kept, but not all");
-  static constexpr index kept_of_group = N, group = M;
-  static constexpr int bits = M <= 4 ? 2 : M <= 8 ? 3 : 4;
-  using codes = place_codes<bits>;
-  /// Numbers that a row of so many inputs keeps.
-  static constexpr index kept(index columns) {
-    return columns / M * N + (std::min)(N, columns % M);
-  }
-  static constexpr index bytes(index rows, index columns) {
-    return rows * row_values<codes>(kept(columns));
-  }
-  /// Nonzero numbers of a row that find no place.
-  template <class T>
-  static index dropped(index columns, const T* row) {
-    index count = 0;
-    for (index first = 0; first < columns; first += M) {
-      const index size = (std::min)(M, columns - first);
-      const index nonzero = size - std::count(row + first, row + first + size, T(0));
-      count += (std::max)(index{0}, nonzero - N);
-    }
-    return count;
-  }
-
-  struct canonical {
-    /// [rows, kept]: the input of each number, counted from where its group begins. They ascend
-    /// within a group.
-    matrix_ref<codes> places;
-
-    /// Calls f(suffix, pointer, rows, columns) for each array.
-    template <class F>
-    constexpr void visit(index rows, index columns, F&& f) {
-      f(".places", places.data, rows, row_values<codes>(kept(columns)));
-    }
-    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
-    /// at input j.
-    template <class T, class F>
-    void choose(index r, index columns, const T* row, double*, F&& put) const {
-      for (index first = 0, c = 0; first < columns; first += M) {
-        const index size = (std::min)(M, columns - first);
-        bool taken[std::size_t{M}] = {};
-        for (index i = 0; i < (std::min)(N, size); ++i) {
-          index best = -1;
-          for (index j = 0; j < size; ++j)
-            if (!taken[j] && (best < 0 || kept_size(row[first + j]) > kept_size(row[first + best])))
-              best = j;
-          taken[best] = true;
-        }
-        for (index j = 0; j < size; ++j)
-          if (taken[j]) {
-            places.set_code(r, c, kept(columns), static_cast<std::uint8_t>(j));
-            put(c++, first + j);
-          }
-      }
-    }
-    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
-    index find(index r, index j, index columns) const {
-      return inputs_of_groups::find(j, columns, of_row(r, columns));
-    }
-    /// The places of row `r`, by number.
-    auto of_row(index r, index columns) const {
-      return [=, this](index c) { return index{places.code(r, c, kept(columns))}; };
-    }
-  };
-  /// The number of input `j` among those of a row, whose number c has the place place(c); -1 if it
-  /// is none.
-  template <class F>
-  static index find(index j, index columns, const F& place) {
-    const index first = j / M * N, last = (std::min)(first + N, kept(columns));
-    for (index c = first; c < last; ++c)
-      if (place(c) == j % M) return c;
-    return -1;
-  }
-  /// Whether such places are those of a row.
-  template <class F>
-  static bool fits(index columns, const F& place) {
-    for (index c = 0; c < kept(columns); ++c)
-      if (place(c) >= (std::min)(M, columns - c / N * M) || (c % N > 0 && place(c) <= place(c - 1)))
-        return false;
-    return true;
-  }
-  /// Whether `data` are the places of a matrix.
-  static bool fits(index rows, index columns, const std::uint8_t* data) {
-    const canonical those{{const_cast<std::uint8_t*>(data)}};
-    for (index r = 0; r < rows; ++r)
-      if (!fits(columns, those.of_row(r, columns))) return false;
-    return true;
-  }
-};
-
-/// The numbers that a `Pattern` keeps in storage `S`, as a matrix of fewer inputs, and where they
-/// stand: see n_of_m. Inputs that share a scale are those that are kept.
-template <class S, class Pattern, class Name>
-struct sparse : S {
-  static_assert(std::is_base_of_v<policy, S> && !is_corrected<S> && !is_sparse<S> &&
-                    !std::is_same_v<typename S::value, double>,
-                "linnet::storage: what a sparse storage keeps is in a storage of its own, such as "
-                "storage::f32, bf16, int8 or int4<32>, without corrections");
-  using base = S;  ///< storage of the numbers that are kept
-  using pattern = Pattern;
-  static constexpr index per_word = (std::max)(index{2}, index{S::per_word});  ///< not plain
-  static constexpr auto text = Name::template of<S>();
-  static constexpr const char* name = text.data();
+/// f32 numbers of a trainer in `A`, compute::f16 or compute::fp8: what products read, forward and
+/// backward, is rounded.
+template <class A>
+struct mixed_precision : f32 {
+  using compute = A;
+  static constexpr bool delayed = std::is_same_v<A, linnet::compute::fp8>;
+  using forward = std::conditional_t<delayed, fp8_e4m3, f16>;
+  using backward = std::conditional_t<delayed, fp8_e5m2, f16>;
+  static constexpr const char* name = "mixed-precision";
 };
 
 }  // namespace storage
 
-/// A canonical matrix [rows, columns] in a sparse storage: the numbers that are kept, as a matrix
-/// of their own, and where they stand.
-template <class S>
-requires(is_sparse<S>) struct matrix_ref<S> : matrix_ref<typename S::base> {
-  using storage = S;
-  using base = matrix_ref<typename S::base>;
-  typename S::pattern::canonical kept{};
+/// Scales of what the products of a matrix read in 8-bit training: the largest number over the
+/// largest magnitude of the last steps (delayed scaling).
+struct delayed_scales {
+  static constexpr int steps = 16;  ///< that are looked back on
 
-  static constexpr index width(index columns) { return S::pattern::kept(columns); }
-  /// The matrix of the numbers that are kept, [rows, width].
-  const base& numbers() const { return *this; }
-  void seal(index rows, index columns) const { base::seal(rows, width(columns)); }
-  void open(index rows, index columns) const { base::open(rows, width(columns)); }
-  /// The number at row `r`, column `j`.
-  double at(index r, index j, index columns) const {
-    const index c = kept.find(r, j, columns);
-    return c < 0 ? 0 : base::at(r, c, width(columns));
-  }
+  /// Scale of one tensor.
+  struct one {
+    float scale = 0;            ///< 0 before the first step, which takes 1
+    std::uint32_t largest = 0;  ///< bits of the largest magnitude of this step
+    float history[steps] = {};  ///< of the last steps
+
+    float factor() const { return scale > 0 ? scale : 1; }
+    /// Takes in the magnitude of a step that ends, which was step `t`.
+    void advance(index t, double most) {
+      float now = 0;
+      __builtin_memcpy(&now, &largest, sizeof now);
+      largest = 0;
+      if (!is_finite(now)) return;
+      history[t % steps] = now;
+      const float all = *std::max_element(history, history + steps);
+      if (all > 0) scale = static_cast<float>((std::min)(most / static_cast<double>(all), 1e30));
+    }
+  };
+  one input{}, gradient{};
 };
 
 namespace detail {
 
-/// Chooses what a sparse storage keeps of `x`[rows, columns], and calls round(width, numbers, to)
-/// for the matrix of these. Without memory the result is NaN.
-template <class S, class T, class F>
-void encode_kept(index rows, index columns, const T* x, const matrix_ref<S>& to, F&& round) {
-  const index width = to.width(columns);
-  const memory_block memory(rows * width * index{sizeof(T)}),
-      sizes(columns * index{sizeof(double)});
-  auto* const numbers = static_cast<T*>(memory.data());
-  if (memory.data() == nullptr || sizes.data() == nullptr) {
-    constexpr auto nan = std::numeric_limits<float>::quiet_NaN();
-    if constexpr (S::scaled)
-      to.scales[0] = nan;
-    else
-      to.data[0] = S::encode(static_cast<double>(nan));
-    return;
-  }
-  for (index r = 0; r < rows; ++r)
-    to.kept.choose(r, columns, x + r * columns, static_cast<double*>(sizes.data()),
-                   [&](index c, index j) { numbers[r * width + c] = x[r * columns + j]; });
-  round(width, numbers, to.numbers());
-}
+/// Whether training in storage `S` rounds to small floats.
+template <class S>
+inline constexpr bool is_mixed_precision = false;
+template <class A>
+inline constexpr bool is_mixed_precision<storage::mixed_precision<A>> = true;
 
-/// Rounds `x`[rows, columns] to a sparse storage: of more nonzero numbers than it keeps, the
-/// largest.
-template <class S, class T>
-requires(is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
-                                          const matrix_ref<S>& to) {
-  encode_kept(rows, columns, x, to, [&](index width, const T* numbers, const auto& rest) {
-    encode_matrix(rows, width, numbers, rest);
-  });
+/// Where the scales of a matrix are; nothing for storages without.
+template <class S>
+struct scales_place {};
+template <>
+struct scales_place<storage::mixed_precision<compute::fp8>> {
+  delayed_scales* at = nullptr;
+};
+
+/// x rounded to `Q` in units of 1 / `scale`. With `Saturates`, what is too large becomes the
+/// largest number. What is not finite stays so.
+template <class Q, bool Saturates>
+float rounded_to(float x, float scale) {
+  if (!is_finite(x)) return x;
+  double y = static_cast<double>(x) * static_cast<double>(scale);
+  if constexpr (Saturates) y = (std::clamp)(y, -Q::largest, Q::largest);
+  return static_cast<float>(Q::decode(Q::encode(y)) / static_cast<double>(scale));
 }
 
 }  // namespace detail
-
-namespace storage {
-
-/// The name of storage::n_of_m in files and errors: int4_2_of_4.
-template <index N, index M>
-struct n_of_m_name {
-  template <class S>
-  static constexpr auto of() {
-    return joined_name({S::name, "_", N, "_of_", M});
-  }
-};
-
-/// Storage `S` of `N` of each `M` inputs that follow each other (Zhou et al. 2021): 2:4 is
-/// n_of_m<S, 2, 4>. Rounding keeps the largest magnitudes; weights that were pruned so lose
-/// nothing. Each number has its place in its group beside it, in 2 to 4 bits.
-template <class S, index N, index M>
-using n_of_m = sparse<S, inputs_of_groups<N, M>, n_of_m_name<N, M>>;
-
-}  // namespace storage
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace storage {
-
-/// `Percent` of the inputs of each row are kept, rounded up, anywhere in the row.
-template <index Percent>
-struct inputs_by_mask {
-  static_assert(Percent > 0 && Percent < 100,
-                "linnet::storage::bit_mask: from 1 to 99 percent of the inputs of a row are kept");
-  static constexpr bool by_rows = true;  ///< see is_masked
-  /// Numbers that a row of so many inputs keeps.
-  static constexpr index kept(index columns) { return (columns * Percent + 99) / 100; }
-  static constexpr index row_bytes(index columns) { return (columns + 7) / 8; }
-  static constexpr index bytes(index rows, index columns) { return rows * row_bytes(columns); }
-  /// Nonzero numbers of a row that find no place.
-  template <class T>
-  static index dropped(index columns, const T* row) {
-    const index nonzero = columns - std::count(row, row + columns, T(0));
-    return (std::max)(index{0}, nonzero - kept(columns));
-  }
-
-  struct canonical {
-    std::uint8_t* mask = nullptr;  ///< [rows, row_bytes]: bit j, the lowest first, is input j's
-
-    /// Calls f(suffix, pointer, rows, columns) for each array.
-    template <class F>
-    constexpr void visit(index rows, index columns, F&& f) {
-      f(".mask", mask, rows, row_bytes(columns));
-    }
-    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
-    /// at input j.
-    template <class T, class F>
-    void choose(index r, index columns, const T* row, double* sizes, F&& put) const {
-      std::uint8_t* const bits = mask + r * row_bytes(columns);
-      std::fill_n(bits, row_bytes(columns), std::uint8_t{0});
-      for (index j = 0; j < columns; ++j) sizes[j] = kept_size(row[j]);
-      double* const last = sizes + kept(columns) - 1;
-      std::nth_element(sizes, last, sizes + columns, std::greater<double>{});
-      const double least = *last;
-      index equal = std::count(sizes, last + 1, least);  // of those that are as large as the least
-      for (index j = 0, c = 0; j < columns; ++j) {
-        const double size = kept_size(row[j]);
-        if (!(size > least) && !(size >= least && equal-- > 0)) continue;
-        bits[j / 8] = static_cast<std::uint8_t>(bits[j / 8] | 1u << j % 8);
-        put(c++, j);
-      }
-    }
-    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
-    index find(index r, index j, index columns) const {
-      const std::uint8_t* const bits = mask + r * row_bytes(columns);
-      const auto below = static_cast<std::uint8_t>(bits[j / 8] & ((1u << j % 8) - 1));
-      if (!(bits[j / 8] >> j % 8 & 1)) return -1;
-      index c = std::popcount(below);
-      for (index i = 0; i < j / 8; ++i) c += std::popcount(bits[i]);
-      return c;
-    }
-  };
-  /// Whether `data` are the masks of a matrix: as many bits in each row as it keeps, all at inputs.
-  static bool fits(index rows, index columns, const std::uint8_t* data) {
-    for (index r = 0; r < rows; ++r, data += row_bytes(columns)) {
-      index count = 0;
-      for (index i = 0; i < row_bytes(columns); ++i) count += std::popcount(data[i]);
-      if (count != kept(columns)) return false;
-      if (columns % 8 && data[columns / 8] >> columns % 8) return false;
-    }
-    return true;
-  }
-};
-
-/// The name of storage::bit_mask in files and errors: int4_mask_50.
-template <index Percent>
-struct bit_mask_name {
-  template <class S>
-  static constexpr auto of() {
-    static_assert(std::is_same_v<typename S::levels, no_levels>,
-                  "linnet::storage::bit_mask: scales of what is kept are numbers, not codes");
-    if constexpr (S::per_word > 1)
-      static_assert(simd::spare_bits(S::code) == 0,
-                    "linnet::storage::bit_mask: what is kept has 2, 4, 8, 16 or 32 bits");
-    return joined_name({S::name, "_mask_", Percent});
-  }
-};
-
-/// Storage `S` of `Percent` of the inputs of each row, anywhere, for weights that are pruned
-/// without a pattern. Rounding keeps the largest magnitudes of a row; rows with fewer numbers keep
-/// zeros. A bit for each input says which have numbers.
-template <class S, index Percent>
-using bit_mask = sparse<S, inputs_by_mask<Percent>, bit_mask_name<Percent>>;
-
-}  // namespace storage
-
-/// Whether storage `S` keeps numbers anywhere in a row, so that products go through them by rows.
-template <class S>
-inline constexpr bool is_masked = requires {
-  S::pattern::by_rows;
-};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -12498,6 +13255,8 @@ struct packed_matrix {
   const scale* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
   const scale* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
+  /// Scales of what products read in 8-bit training.
+  [[no_unique_address]] linnet::detail::scales_place<S> delayed{};
   /// Codes of the scales, in place of `scales` and `zeros`.
   [[no_unique_address]] packed_levels<typename S::levels> levels{};
   /// Numbers that are added to those of the codes, see storage::corrected.
@@ -12648,93 +13407,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops::detail {
 
-/// Inputs whose products with decoded weights are summed at a time, at most.
-inline constexpr index decoded_rows = 128;
-
-/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`.
-template <class S, class F>
-void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
-  using matrix = packed_matrix<float, S>;
-  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
-  for (index at = k0; at < k1;) {
-    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
-    const auto* const words = w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
-    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
-    if constexpr (has_levels<S>) {
-      const index groups = row_scales<S>(k);
-      for (index j = 0; j < panel_width; ++j) {
-        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
-        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
-      }
-      scales = numbers[0], zeros = numbers[1];
-    } else if constexpr (S::scaled) {
-      const index scale = matrix::scale_at(p * panel_width, at, k);
-      scales = w.scales + scale;
-      if constexpr (S::centred) zeros = w.zeros + scale;
-    }
-    f(at, end, words, scales, S::centred ? zeros : nullptr);
-    at = end;
-  }
-}
-
-/// How the codes of storage `S` become numbers.
-template <class S>
-inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
-                                               : S::ggml   ? simd::code_offset::minimum
-                                                           : simd::code_offset::zero;
-/// How many rows of inputs are multiplied with the codes themselves.
-struct summed_rows {
-  index together = 1;  ///< at a time, at most
-  index most = 1;      ///< more are multiplied with decoded weights; 0 for any number
-};
-/// Rows whose inputs are rounded and read back stand alone: another order of sums would round the
-/// inputs of the next product to other codes.
-template <class Kernels, class S>
-inline constexpr summed_rows rows_summed{
-    .most = std::is_same_v<typename S::compute, compute::fp8> ? 0 : 1};
-
-/// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
-/// rows these are.
-template <class Kernels, class S>
-index add_rows(Kernels, index, index p, index k, const float* x, const packed_matrix<float, S>& w,
-               float* sums) {
-  using scale = typename packed_matrix<float, S>::scale;
-  constexpr auto origin = static_cast<float>(S::origin);
-  each_group(p, k, 0, k, w,
-             [&](index first, index last, const simd::word* words, const scale* scales,
-                 const scale* zeros) {
-               Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
-                   last - first, x + first, words, scales, zeros, origin, sums);
-             });
-  return 1;
-}
-/// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers. Those that share words with the last
-/// ones follow. k0 is the first of a block of codes.
-template <class Kernels, class S>
-void decode_rows(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
-                 float* numbers) {
-  using scale = typename packed_matrix<float, S>::scale;
-  constexpr auto origin = static_cast<float>(S::origin);
-  each_group(p, k, k0, k1, w,
-             [&](index first, index last, const simd::word* words, const scale* scales,
-                 const scale* zeros) {
-               Kernels::template decode_panel<S::code, has_minima<S>, scale>(
-                   (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
-                   numbers + (first - k0) * panel_width);
-             });
-}
-
-}  // namespace ops::detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Products of matrices as they lie in memory, split over a team of threads.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops::detail {
-
 /// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
 inline constexpr index block_rows = 8 * 12;
 
@@ -12873,208 +13545,102 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Whether products of storage `S` round their inputs first.
-template <class S>
-inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
+/// A product y[m, n] = alpha x[m, k] W^T to which an adapter adds alpha dW. The matrix is known by
+/// where its panels are.
+template <class T>
+struct adapted_product {
+  const void* panels;
+  index m, n, k;
+  const T* x;
+  T* y;
+  T alpha;
+};
+/// Rows [i0, i1) of columns [j0, j1) of a product, whole panels.
+struct output_block {
+  index i0, i1, j0, j1;
+};
 
-/// Whether these are read back as numbers: in training, and in 8-bit floats.
-template <class S>
-inline constexpr bool fakes_inputs = converts<S> &&
-                                     (linnet::detail::is_fake<S> ||
-                                      std::is_same_v<typename S::compute, compute::fp8>);
-/// Whether products of storage `S` multiply numbers, rounded or not.
-template <class S>
-inline constexpr bool multiplies_numbers = !converts<S> || fakes_inputs<S>;
+/// A hook that adds to the outputs of products, in execution::adapter. Every thread of a team calls
+/// it.
+template <class T>
+struct product_adapter {
+  const void* object = nullptr;
+  /// Whether it adds to the products of the matrix with these panels.
+  bool (*covers)(const void* object, const void* panels) = nullptr;
+  /// Adds to a block of outputs, for the calling thread alone.
+  void (*add)(const void* object, const execution& on, const adapted_product<T>& to,
+              const output_block& block) = nullptr;
+  /// Adds the derivatives of what add() added, from dy[m, n]: to its own gradient and to dx[m, k].
+  /// Null for adapters that do not train.
+  void (*backward)(const void* object, const execution& on, const adapted_product<T>& of,
+                   const T* dy, T* dx) = nullptr;
+};
 
-/// Rows up to which every thread converts for itself instead of waiting for the others.
-inline constexpr index own_rows = 4;
+/// Adapters of the sequences of a batch, each of its own or none: a hook for products whose rows
+/// are [sequences, any number].
+template <class T>
+class sequence_adapters {
+ public:
+  /// Adapters of `sequences` sequences; the array must outlive this object.
+  sequence_adapters(const product_adapter<T>* each, index sequences)
+      : each_(each), sequences_(sequences) {}
 
-/// Whether products of storage `S` round their inputs to int8.
-template <class S>
-inline constexpr bool in_int8 = compute::rounds_to_integers<typename S::compute>;
-/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
-template <class S>
-inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
-/// How rows of such inputs are rounded.
-template <class S>
-inline constexpr simd::int8_rounding int8_rounding_of{
-    static_cast<float>(S::compute::largest),
-    __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
-/// Whether products of storage `S` read some inputs as they are, beside those in int8.
-template <class S>
-constexpr bool keeps_outliers() {
-  if constexpr (in_int8<S> && !fakes_inputs<S>)
-    return int8_rounding_of<S>.any();
-  else
-    return false;
-}
-/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
-template <class S>
-constexpr index converted_words(index k) {
-  const index depth = packed_matrix<float, S>::depth(k);
-  return in_int8<S> ? depth * (S::per_word / 4) : depth;
-}
-/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
-template <class S>
-constexpr index converted_scales(index k) {
-  return in_int8<S> ? row_scales<S>(k) : 0;
-}
-/// Words for the outliers of a row of `k` inputs: the inputs, their number of blocks, the blocks.
-template <class S>
-constexpr index outlier_words(index k) {
-  if constexpr (keeps_outliers<S>())
-    return k + 1 + (k + S::block - 1) / S::block;
-  else
-    return 0;
-}
-/// Words of scratch memory for a row of `k` rounded inputs.
-template <class S>
-constexpr index row_words(index k) {
-  return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
-}
+  /// The hook of products. It must not outlive this object.
+  product_adapter<T> hook() const { return {this, &covers, &add}; }
 
-/// Scratch bytes for inputs that are read back: the numbers, then the codes of each row.
-template <class S>
-constexpr index faked_bytes(index rows, index in, index threads) {
-  const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
-  return all * (4 * in + round_up(in, 4));
-}
+ private:
+  static const sequence_adapters& of(const void* self) {
+    return *static_cast<const sequence_adapters*>(self);
+  }
+  static bool covered(const product_adapter<T>& one, const void* panels) {
+    return one.object && one.covers(one.object, panels);
+  }
+  static bool covers(const void* self, const void* panels) {
+    const auto* const first = of(self).each_;
+    return std::any_of(first, first + of(self).sequences_,
+                       [&](const product_adapter<T>& one) { return covered(one, panels); });
+  }
+  static void add(const void* self, const execution& on, const adapted_product<T>& to,
+                  const output_block& block) {
+    const sequence_adapters& all = of(self);
+    const index rows = to.m / all.sequences_;
+    assert(rows * all.sequences_ == to.m && "linnet::session: rows of no sequence");
+    for (index b = block.i0 / rows, next = b; b * rows < block.i1; b = next) {
+      const product_adapter<T>& one = all.each_[b];
+      while (++next * rows < block.i1 && all.each_[next].object == one.object) {
+      }
+      if (covered(one, to.panels))
+        one.add(one.object, on, to,
+                {(std::max)(block.i0, b * rows), (std::min)(block.i1, next * rows), block.j0,
+                 block.j1});
+    }
+  }
 
-/// Scratch bytes for the rounded inputs of products, see converted_bytes().
-template <class S>
-constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
-  if (!converts<S>) return 0;
-  if (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
-  using matrix = packed_matrix<float, S>;
-  const index row = 4 * row_words<S>(in);
-  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
-  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
-  return training ? (std::max)(forward, backward) : forward;
-}
-/// Whether products of storage `S` need scratch memory.
-template <class S>
-inline constexpr bool uses_scratch = converts<S> || reduced_inputs<S>(1) > 0;
-/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
-/// `threads` threads.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  const index rounded = rounded_bytes<S>(rows, in, out, threads, training);
-  if (reduced_inputs<S>(in) == 0) return rounded;
-  return round_up(rounded, alignment) +
-         rows * reduced_inputs<S>(in) * static_cast<index>(sizeof(float));
-}
+  const product_adapter<T>* each_;
+  index sequences_;
+};
 
 namespace detail {
 
-/// The inputs of a product as words of low precision.
-struct converted_rows {
-  simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;         ///< int8: one per row, or per row and group
-  std::int32_t* sums = nullptr;    ///< int8: of the codes that share a scale
-  float* outliers = nullptr;       ///< [rows, k]: zeros in place of the inputs that are codes
-  std::int32_t* blocks = nullptr;  ///< of each row: how many blocks hold outliers, and which
-};
-/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
-template <class S>
-std::int32_t group_extra(std::int32_t sum) {
-  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
-  const auto x = static_cast<float>(sum);
-  std::int32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  return bits;
+/// Puts what the adapter adds to a product where the product will be added: true then, else
+/// `accumulate`. A thread writes the blocks that it will add to, so nobody waits.
+template <class T>
+bool adapt_outputs(const execution& on, const adapted_product<T>& to, bool accumulate) {
+  const auto& by = *static_cast<const product_adapter<T>*>(on.adapter);
+  if (!by.covers(by.object, to.panels)) return accumulate;
+  each_block(on, to.m, to.n, [&](index i0, index i1, index p0, index p1) {
+    const index j0 = p0 * panel_width, j1 = (std::min)(to.n, p1 * panel_width);
+    for (index i = i0; i < i1 && !accumulate; ++i)
+      std::fill(to.y + i * to.n + j0, to.y + i * to.n + j1, T(0));
+    by.add(by.object, on, to, {i0, i1, j0, j1});
+  });
+  return true;
 }
-/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
-/// each group of a row where weights have scales of groups.
-template <class S>
-converted_rows convert(const execution& on, index m, index k, const float* x) {
-  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
-  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
-  auto* words = static_cast<simd::word*>(on.converted);
-  if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
-  converted_rows to{{words, width, 1}};
-  to.scales = reinterpret_cast<float*>(words + m * width);
-  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
-  if constexpr (keeps_outliers<S>()) {
-    to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
-    to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
-  }
-  const auto row = [&](index i) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      if constexpr (in_int8<S>) {
-        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
-        float* const scale = to.scales + i * scales;
-        std::int32_t* const sum = to.sums + i * scales;
-        constexpr simd::int8_rounding by = int8_rounding_of<S>;
-        if constexpr (keeps_outliers<S>()) {
-          std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
-          *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
-                                                     to.outliers + i * k, blocks + 1);
-        }
-        if constexpr (in_int8_groups<S>) {
-          K::template to_int8_groups<S::code, float, by.any()>(k, S::group ? S::group : k,
-                                                               x + i * k, codes, scale, sum, by);
-          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
-        } else {
-          *scale = K::template to_int8<float, by.any()>(k, x + i * k, codes, *sum, by);
-        }
-      } else {
-        K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
-      }
-    });
-  };
-  if (m <= own_rows)
-    for (index i = 0; i < m; ++i) row(i);
-  else
-    on.threads.each(m, row);
-  return to;
-}
-
-/// y[n] = x[n] rounded to storage `Q` with one scale; all NaN where one is not finite.
-template <class Q>
-void round_row(index n, const float* x, float* y) {
-  linnet::detail::code_grid<Q> grid;
-  if (std::all_of(x, x + n, [](float v) { return is_finite(v); }))
-    grid = grid.fit(n, x);
-  else
-    grid.scale = std::numeric_limits<float>::quiet_NaN();
-  for (index j = 0; j < n; ++j)
-    y[j] = static_cast<float>(grid.at(grid.nearest(static_cast<double>(x[j]))));
-}
-/// x[m, k] rounded as the compute type of `S` says, and read back; x itself without memory for it.
-template <class S>
-const float* fake_inputs(const execution& on, index m, index k, const float* x) {
-  if (!on.converted) return x;
-  const index width = round_up(k, 4);
-  auto* numbers = static_cast<float*>(on.converted);
-  if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
-  [[maybe_unused]] auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
-  const auto row = [&](index i) {
-    if constexpr (in_int8<S>) {
-      const index group = S::grid::group ? S::grid::group : k;
-      simd::dispatch(on.level, [&](auto kernels) {
-        for (index j = 0; j < k; j += group) {
-          const index n = (std::min)(group, k - j);
-          std::int8_t* const q = codes + i * width;
-          std::int32_t sum = 0;
-          constexpr simd::int8_rounding by = int8_rounding_of<S>;
-          const float* const from = x + i * k + j;
-          const float scale =
-              decltype(kernels)::template to_int8<float, by.any()>(n, from, q, sum, by);
-          for (index l = 0; l < n; ++l)
-            numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
-        }
-      });
-    } else {
-      round_row<storage::fp8_e4m3>(k, x + i * k, numbers + i * k);
-    }
-  };
-  if (m <= own_rows)
-    for (index i = 0; i < m; ++i) row(i);
-  else
-    on.threads.each(m, row);
-  return numbers;
+/// Adds the derivatives of what adapt_outputs() put there.
+template <class T>
+void adapt_backward(const execution& on, const adapted_product<T>& of, const T* dy, T* dx) {
+  const auto& by = *static_cast<const product_adapter<T>*>(on.adapter);
+  if (by.backward && by.covers(by.object, of.panels)) by.backward(by.object, on, of, dy, dx);
 }
 
 }  // namespace detail
@@ -13083,11 +13649,103 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
 
 LINNET_NAMESPACE_END
 /// @file
+/// Matrices with blocks of numbers, in the form that products read: a packed matrix of the blocks
+/// that are kept, and which these are.
+
+/// @file
 /// Matrices with numbers anywhere in their rows, in the form that products read: row after row.
 
 /// @file
 /// Matrices of sparse storages in the form that products read: a packed matrix of the numbers that
 /// are kept, and where these stand.
+
+/// @file
+/// Panels of codes as numbers: a row of inputs times a panel, and parts of a panel decoded.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops::detail {
+
+/// Inputs whose products with decoded weights are summed at a time, at most.
+inline constexpr index decoded_rows = 128;
+
+/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
+/// scales in panel `p`.
+template <class S, class F>
+void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
+  using matrix = packed_matrix<float, S>;
+  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
+  for (index at = k0; at < k1;) {
+    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
+    const auto* const words = w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
+    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
+    if constexpr (has_levels<S>) {
+      const index groups = row_scales<S>(k);
+      for (index j = 0; j < panel_width; ++j) {
+        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
+        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
+      }
+      scales = numbers[0], zeros = numbers[1];
+    } else if constexpr (S::scaled) {
+      const index scale = matrix::scale_at(p * panel_width, at, k);
+      scales = w.scales + scale;
+      if constexpr (S::centred) zeros = w.zeros + scale;
+    }
+    f(at, end, words, scales, S::centred ? zeros : nullptr);
+    at = end;
+  }
+}
+
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// How many rows of inputs are multiplied with the codes themselves.
+struct summed_rows {
+  index together = 1;  ///< at a time, at most
+  index most = 1;      ///< more are multiplied with decoded weights; 0 for any number
+};
+/// Rows whose inputs are rounded and read back stand alone: another order of sums would round the
+/// inputs of the next product to other codes.
+template <class Kernels, class S>
+inline constexpr summed_rows rows_summed{
+    .most = std::is_same_v<typename S::compute, compute::fp8> ? 0 : 1};
+
+/// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
+/// rows these are.
+template <class Kernels, class S>
+index add_rows(Kernels, index, index p, index k, const float* x, const packed_matrix<float, S>& w,
+               float* sums) {
+  using scale = typename packed_matrix<float, S>::scale;
+  constexpr auto origin = static_cast<float>(S::origin);
+  each_group(p, k, 0, k, w,
+             [&](index first, index last, const simd::word* words, const scale* scales,
+                 const scale* zeros) {
+               Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                   last - first, x + first, words, scales, zeros, origin, sums);
+             });
+  return 1;
+}
+/// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers. Those that share words with the last
+/// ones follow. k0 is the first of a block of codes.
+template <class Kernels, class S>
+void decode_rows(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
+                 float* numbers) {
+  using scale = typename packed_matrix<float, S>::scale;
+  constexpr auto origin = static_cast<float>(S::origin);
+  each_group(p, k, k0, k1, w,
+             [&](index first, index last, const simd::word* words, const scale* scales,
+                 const scale* zeros) {
+               Kernels::template decode_panel<S::code, has_minima<S>, scale>(
+                   (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
+                   numbers + (first - k0) * panel_width);
+             });
+}
+
+}  // namespace ops::detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -13124,6 +13782,21 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
     return kind::find(j, k, [&](index c) { return index{places.code(n, c, kind::kept(k))}; });
   }
 
+  /// How many rows of inputs add_rows() takes.
+  template <class Kernels>
+  static constexpr detail::summed_rows summed{Kernels::kept_rows_together, Kernels::most_kept_rows};
+  /// Adds the products of up to `rows` rows, with the numbers that are kept at their places; how
+  /// many rows these are.
+  template <class Kernels, class S>
+  index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                 const packed_matrix<float, S>& w, float* sums) const {
+    if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
+      if (rows >= all) return add<all>(kernels, p, k, x, w, sums), all;
+      if (rows >= 4) return add<4>(kernels, p, k, x, w, sums), 4;
+    }
+    add<1>(kernels, p, k, x, w, sums);
+    return 1;
+  }
   /// Inputs of a panel that decode() takes at a time.
   static constexpr index step = detail::decoded_rows / M * M;
   const simd::word* panel(index p, index k) const {
@@ -13208,25 +13881,14 @@ requires(is_sparse<S> && !is_masked<S>) void unpack(index n, index k,
 namespace detail {
 
 template <class Kernels, class S>
-requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
-    Kernels::kept_rows_together, Kernels::most_kept_rows};
-/// Products with the numbers that are kept, at their places.
+requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S> =
+    packed_pattern<float, typename S::pattern>::template summed<Kernels>;
+/// Products with the numbers that are kept.
 template <class Kernels, class S>
 requires(is_sparse<S> && !is_masked<S>) index
     add_rows(Kernels kernels, index rows, index p, index k, const float* x,
              const packed_matrix<float, S>& w, float* sums) {
-  if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
-    if (rows >= all) {
-      w.kept.template add<all>(kernels, p, k, x, w.numbers(), sums);
-      return all;
-    }
-    if (rows >= 4) {
-      w.kept.template add<4>(kernels, p, k, x, w.numbers(), sums);
-      return 4;
-    }
-  }
-  w.kept.template add<1>(kernels, p, k, x, w.numbers(), sums);
-  return 1;
+  return w.kept.add_rows(kernels, rows, p, k, x, w.numbers(), sums);
 }
 /// Decodes the numbers that are kept, with zeros between them.
 template <class Kernels, class S>
@@ -13235,6 +13897,21 @@ requires(is_sparse<S> &&
                                          const packed_matrix<float, S>& w, float* numbers) {
   w.kept.decode(kernels, p, k, k0, k1, w.numbers(), numbers);
 }
+/// Decodes a panel, some inputs at a time, in their order.
+template <class S>
+class panel_decoder {
+ public:
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w) : p_(p), k_(k), w_(w) {}
+  /// Decodes inputs [k0, k1), see decode_rows().
+  template <class Kernels>
+  void decode(Kernels kernels, index k0, index k1, float* numbers) {
+    decode_rows(kernels, p_, k_, k0, k1, w_, numbers);
+  }
+
+ private:
+  index p_, k_;
+  const packed_matrix<float, S>& w_;
+};
 /// Inputs of a panel that are decoded at a time.
 template <class S>
 constexpr index decoded_step() {
@@ -13260,6 +13937,8 @@ struct packed_pattern<T, storage::inputs_by_mask<Percent>> {
   using kind = storage::inputs_by_mask<Percent>;
   const simd::word* masks = nullptr;  ///< [padded rows, words]
 
+  /// Inputs of a panel that are decoded at a time.
+  static constexpr index step = simd::detail::portable::masked_step;
   static constexpr index words(index k) { return (k + 31) / 32; }
   static constexpr index size(index n, index k) { return round_up(n, panel_width) * words(k); }
   constexpr void place(arena& memory, index n, index k) {
@@ -13398,13 +14077,14 @@ requires(is_masked<S>) void unpack(index n, index k, const packed_matrix<T, S>& 
 
 namespace detail {
 
-/// The numbers of a row one part after the other: where they are, or decoded.
-template <class S>
+/// The numbers of a row one part after the other: where they are, or decoded. A part is of up to
+/// `Part` inputs.
+template <class S, index Part = packed_matrix<float, S>::plain ? 1 << 20 : 256>
 class row_numbers {
  public:
   using matrix = packed_matrix<float, S>;
-  static constexpr index part = matrix::plain ? 1 << 20 : 256;  ///< inputs at a time
-  static constexpr index size = matrix::plain ? 1 : 4 * part;   ///< numbers that are decoded
+  static constexpr index part = Part;
+  static constexpr index size = matrix::plain ? 1 : 4 * part;  ///< numbers that are decoded
 
   row_numbers(index n, index k, const packed_matrix<float, S>& w)
       : w_(w), n_(n), width_(w.width(k)), depth_(w.depth(k)), groups_(row_scales<S>(k)) {}
@@ -13420,16 +14100,17 @@ class row_numbers {
         have_ -= at_;
         at_ = 0;
       }
-      while (have_ - at_ < part && decoded_ < width_) {
-        Kernels::template decode_block<S::code, offset_of<S>>(
-            decoded_, S::group, groups_,
+      if (have_ - at_ < part && decoded_ < width_) {
+        const index blocks = (part - (have_ - at_) + matrix::block - 1) / matrix::block;
+        const index last = (std::min)(width_, decoded_ + blocks * matrix::block);
+        Kernels::template decode_blocks<S::code, offset_of<S>>(
+            decoded_, last, S::group, groups_,
             w_.panels + n_ * depth_ + decoded_ / matrix::block * simd::mask_words,
             S::scaled ? w_.scales + n_ * groups_ : nullptr,
             S::centred ? w_.zeros + n_ * groups_ : nullptr, static_cast<float>(S::origin),
             room_ + have_);
-        const index count = (std::min)(index{matrix::block}, width_ - decoded_);
-        have_ += count;
-        decoded_ += count;
+        have_ += last - decoded_;
+        decoded_ = last;
       }
       return room_ + at_;
     }
@@ -13448,7 +14129,8 @@ class row_numbers {
 };
 
 template <class Kernels, class S>
-requires(is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{8, 0};
+requires(is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
+    4, packed_matrix<float, S>::plain ? 12 : 7};
 
 /// add_rows() of `R` rows, for `J` rows of weights at a time.
 template <int R, int J, class Kernels, class S>
@@ -13476,9 +14158,510 @@ void add_masked(Kernels kernels, index p, index k, const float* x, const packed_
 template <class Kernels, class S>
 requires(is_masked<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
                                       const packed_matrix<float, S>& w, float* sums) {
-  if (rows >= 8) return add_masked<8, 2>(kernels, p, k, x, w, sums), 8;
   if (rows >= 4) return add_masked<4, 4>(kernels, p, k, x, w, sums), 4;
   return add_masked<1, 4>(kernels, p, k, x, w, sums), 1;
+}
+/// Decodes a panel of rows with masks, from where the last call ended.
+template <class S>
+requires(is_masked<S>) class panel_decoder<S> {
+ public:
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w)
+      : panel_decoder(p, k, w, std::make_index_sequence<std::size_t{panel_width}>{}) {}
+  template <class Kernels>
+  void decode(Kernels kernels, index k0, index k1, float* numbers) {
+    const float* from[std::size_t{panel_width}];
+    const float* before[std::size_t{panel_width}];
+    const simd::word* masks[std::size_t{panel_width}];
+    for (index j = 0; j < panel_width; ++j) {
+      before[j] = from[j] = rows_[j].next(kernels);
+      masks[j] = masks_ + j * words_ + k0 / 32;
+    }
+    Kernels::masked_panel(k1 - k0, masks, from, numbers);
+    for (index j = 0; j < panel_width; ++j) rows_[j].take(from[j] - before[j]);
+  }
+
+ private:
+  template <std::size_t... At>
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w, std::index_sequence<At...>)
+      : rows_{{p * panel_width + static_cast<index>(At), k, w}...},
+        masks_(w.kept.masks + p * panel_width * w.kept.words(k)),
+        words_(w.kept.words(k)) {}
+
+  row_numbers<S, packed_pattern<float, typename S::pattern>::step> rows_[std::size_t{panel_width}];
+  const simd::word* masks_;
+  index words_;
+};
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Blocks of a matrix [N, K]: a bit for each block of each row of blocks.
+template <class T, index Rows, index Columns, index Percent>
+struct packed_pattern<T, storage::inputs_by_blocks<Rows, Columns, Percent>> {
+  using kind = storage::inputs_by_blocks<Rows, Columns, Percent>;
+  packed_pattern<T, typename kind::choice> of_blocks;  ///< [rows of blocks, blocks]
+
+  constexpr void place(arena& memory, index n, index k) {
+    of_blocks.place(memory, kind::rows_of(n), kind::blocks(k));
+  }
+  void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
+    of_blocks.pack(on, kind::rows_of(n), kind::blocks(k), from.of_blocks);
+  }
+  void unpack(index n, index k, const typename kind::canonical& to) const {
+    of_blocks.unpack(kind::rows_of(n), kind::blocks(k), to.of_blocks);
+  }
+  /// Whether each row keeps as many blocks as there are numbers.
+  bool fits(index n, index k) const { return of_blocks.fits(kind::rows_of(n), kind::blocks(k)); }
+  /// The number of input `j` among those that row `n` keeps; -1 if it is none.
+  index find(index n, index j, index k) const {
+    const index c = of_blocks.find(n / Rows, j / Columns, kind::blocks(k));
+    return c < 0 ? c : c * Columns + j % Columns;
+  }
+
+  /// How many rows of inputs add_rows() takes.
+  template <class Kernels>
+  static constexpr detail::summed_rows summed{32, 0};
+  /// Calls f(c, j, count) for stretches of inputs that are kept side by side in panel `p`: from
+  /// number c and input j on.
+  template <class F>
+  void each_stretch(index p, index k, F&& f) const {
+    const index words = of_blocks.words(kind::blocks(k));
+    const simd::word* const masks = of_blocks.masks + p * panel_width / Rows * words;
+    index c = 0, first = 0, count = 0;  // blocks of a stretch
+    for (index i = 0; i < words; ++i)
+      for (simd::word bits = masks[i]; bits != 0; bits &= bits - 1) {
+        const index b = 32 * i + std::countr_zero(bits);
+        if (count > 0 && (b != first + count || (count + 1) * Columns > most)) {
+          f(c, first * Columns, count * Columns);
+          c += count * Columns;
+          count = 0;
+        }
+        if (count == 0) first = b;
+        ++count;
+      }
+    if (count > 0) f(c, first * Columns, (std::min)(count * Columns, k - first * Columns));
+  }
+  /// Adds the products of up to `rows` rows with the blocks that are kept; how many rows these are.
+  template <class Kernels, class S>
+  index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                 const packed_matrix<float, S>& w, float* sums) const {
+    const index width = kind::kept(k), together = (std::min)(rows, index{32});
+    const auto multiply = [&](index j, index count, const float* numbers) {
+      Kernels::template multiply<float>(together, panel_width, count, {x + j, k, 1},
+                                        {numbers, panel_width, 0}, sums, panel_width,
+                                        {nullptr, 1, true}, 0);
+    };
+    each_stretch(p, k, [&](index c, index j, index count) {
+      if constexpr (S::per_word == 1) {
+        multiply(j, count, w.panels + (p * width + c) * panel_width);
+      } else if (together == 1) {
+        using scale = typename packed_matrix<float, S>::scale;
+        detail::each_group(p, width, c, c + count, w,
+                           [&](index first, index last, const simd::word* words,
+                               const scale* scales, const scale* zeros) {
+                             Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                                 last - first, x + j + first - c, words, scales, zeros,
+                                 static_cast<float>(S::origin), sums);
+                           });
+      } else {
+        alignas(64) float numbers[static_cast<std::size_t>(most * panel_width)];
+        detail::decode_rows(kernels, p, width, c, c + count, w, numbers);
+        multiply(j, count, numbers);
+      }
+    });
+    return together;
+  }
+
+ private:
+  /// Inputs of a stretch, at most.
+  static constexpr index most = (std::max)(Columns, detail::decoded_rows);
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// Inputs of products, rounded to the compute type of the weights' storage.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Whether products of storage `S` round their inputs first.
+template <class S>
+inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
+
+/// Whether these are read back as numbers: in training, and in 8-bit floats.
+template <class S>
+inline constexpr bool fakes_inputs = converts<S> &&
+                                     (linnet::detail::is_fake<S> ||
+                                      linnet::detail::is_mixed_precision<S> ||
+                                      std::is_same_v<typename S::compute, compute::fp8>);
+/// Whether products of storage `S` multiply numbers, rounded or not.
+template <class S>
+inline constexpr bool multiplies_numbers = !converts<S> || fakes_inputs<S>;
+
+/// Rows up to which every thread converts for itself instead of waiting for the others.
+inline constexpr index own_rows = 4;
+
+/// Whether products of storage `S` round their inputs to int8.
+template <class S>
+inline constexpr bool in_int8 = compute::rounds_to_integers<typename S::compute>;
+/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
+template <class S>
+inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// How rows of such inputs are rounded.
+template <class S>
+inline constexpr simd::int8_rounding int8_rounding_of{
+    static_cast<float>(S::compute::largest),
+    __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
+/// Whether products of storage `S` read some inputs as they are, beside those in int8.
+template <class S>
+constexpr bool keeps_outliers() {
+  if constexpr (in_int8<S> && !fakes_inputs<S>)
+    return int8_rounding_of<S>.any();
+  else
+    return false;
+}
+/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
+template <class S>
+constexpr index converted_words(index k) {
+  const index depth = packed_matrix<float, S>::depth(k);
+  return in_int8<S> ? depth * (S::per_word / 4) : depth;
+}
+/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
+template <class S>
+constexpr index converted_scales(index k) {
+  return in_int8<S> ? row_scales<S>(k) : 0;
+}
+/// Words for the outliers of a row of `k` inputs: the inputs, their number of blocks, the blocks.
+template <class S>
+constexpr index outlier_words(index k) {
+  if constexpr (keeps_outliers<S>())
+    return k + 1 + (k + S::block - 1) / S::block;
+  else
+    return 0;
+}
+/// Words of scratch memory for a row of `k` rounded inputs.
+template <class S>
+constexpr index row_words(index k) {
+  return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
+}
+
+/// Scratch bytes for inputs that are read back: the numbers, then the codes of each row.
+template <class S>
+constexpr index faked_bytes(index rows, index in, index threads) {
+  const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
+  return all * (4 * in + round_up(in, 4));
+}
+
+/// Scratch bytes for the rounded inputs of products, see converted_bytes().
+template <class S>
+constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
+  if (!converts<S>) return 0;
+  if (linnet::detail::is_mixed_precision<S>) return 4 * rows * (in + (training ? out : 0));
+  if (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
+  using matrix = packed_matrix<float, S>;
+  const index row = 4 * row_words<S>(in);
+  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
+  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
+  return training ? (std::max)(forward, backward) : forward;
+}
+/// Whether products of storage `S` need scratch memory.
+template <class S>
+inline constexpr bool uses_scratch = converts<S> || reduced_inputs<S>(1) > 0;
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  const index rounded = rounded_bytes<S>(rows, in, out, threads, training);
+  if (reduced_inputs<S>(in) == 0) return rounded;
+  return round_up(rounded, alignment) +
+         rows * reduced_inputs<S>(in) * static_cast<index>(sizeof(float));
+}
+
+namespace detail {
+
+/// Numbers [rows, columns].
+struct matrix_view {
+  index rows, columns;
+  const float* data;
+};
+
+/// The inputs of a product as words of low precision.
+struct converted_rows {
+  simd::rows_operand<simd::word> codes{};
+  float* scales = nullptr;         ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;    ///< int8: of the codes that share a scale
+  float* outliers = nullptr;       ///< [rows, k]: zeros in place of the inputs that are codes
+  std::int32_t* blocks = nullptr;  ///< of each row: how many blocks hold outliers, and which
+};
+/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
+template <class S>
+std::int32_t group_extra(std::int32_t sum) {
+  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
+  const auto x = static_cast<float>(sum);
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
+/// each group of a row where weights have scales of groups.
+template <class S>
+converted_rows convert(const execution& on, index m, index k, const float* x) {
+  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
+  auto* words = static_cast<simd::word*>(on.converted);
+  if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
+  converted_rows to{{words, width, 1}};
+  to.scales = reinterpret_cast<float*>(words + m * width);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
+  if constexpr (keeps_outliers<S>()) {
+    to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
+    to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
+  }
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (in_int8<S>) {
+        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
+        float* const scale = to.scales + i * scales;
+        std::int32_t* const sum = to.sums + i * scales;
+        constexpr simd::int8_rounding by = int8_rounding_of<S>;
+        if constexpr (keeps_outliers<S>()) {
+          std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
+          *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
+                                                     to.outliers + i * k, blocks + 1);
+        }
+        if constexpr (in_int8_groups<S>) {
+          K::template to_int8_groups<S::code, float, by.any()>(k, S::group ? S::group : k,
+                                                               x + i * k, codes, scale, sum, by);
+          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
+        } else {
+          *scale = K::template to_int8<float, by.any()>(k, x + i * k, codes, *sum, by);
+        }
+      } else {
+        K::template to_bf16<float>(k, x + i * k,
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+      }
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return to;
+}
+
+/// y[n] = x[n] rounded to storage `Q` with one scale; all NaN where one is not finite.
+template <class Q>
+void round_row(index n, const float* x, float* y) {
+  linnet::detail::code_grid<Q> grid;
+  if (std::all_of(x, x + n, [](float v) { return is_finite(v); }))
+    grid = grid.fit(n, x);
+  else
+    grid.scale = std::numeric_limits<float>::quiet_NaN();
+  for (index j = 0; j < n; ++j)
+    y[j] = static_cast<float>(grid.at(grid.nearest(static_cast<double>(x[j]))));
+}
+/// to[m, k] = x[m, k] rounded to `Q` in units of 1 / `scale`; the largest magnitude goes into
+/// `largest`, as bits, if it is given. Maxima are the same in any order.
+template <class Q, bool Saturates>
+void round_rows(const execution& on, const matrix_view& x, float scale, float* to,
+                std::uint32_t* largest) {
+  on.threads.each(x.rows, [&](index i) {
+    const float* const from = x.data + i * x.columns;
+    std::uint32_t bits = 0;  // of magnitudes, which they order; those of a NaN are above all
+    for (index j = 0; j < x.columns; ++j) {
+      to[i * x.columns + j] = linnet::detail::rounded_to<Q, Saturates>(from[j], scale);
+      std::uint32_t one = 0;
+      __builtin_memcpy(&one, from + j, sizeof one);
+      bits = (std::max)(bits, one & 0x7fff'ffffu);
+    }
+    if (!largest) return;
+    std::uint32_t now = __atomic_load_n(largest, __ATOMIC_RELAXED);
+    while (now < bits && !__atomic_compare_exchange_n(largest, &now, bits, true, __ATOMIC_RELAXED,
+                                                      __ATOMIC_RELAXED)) {
+    }
+  });
+}
+/// The inputs or the gradients of a product with `w`, rounded for mixed precision, in scratch
+/// memory `to`.
+template <bool Gradients, class S>
+const float* round_operand(const execution& on, const matrix_view& x,
+                           const packed_matrix<float, S>& w, float* to) {
+  using Q = std::conditional_t<Gradients, typename S::backward, typename S::forward>;
+  if constexpr (S::delayed) {
+    auto& of = Gradients ? w.delayed.at->gradient : w.delayed.at->input;
+    round_rows<Q, true>(on, x, of.factor(), to, on.notes_ranges ? &of.largest : nullptr);
+  } else {
+    round_rows<Q, false>(on, x, Gradients ? on.loss_scale : 1.0f, to, nullptr);
+  }
+  return to;
+}
+
+/// x[m, k] rounded as the compute type of `S` says, and read back; x itself without memory for it.
+template <class S>
+const float* fake_inputs(const execution& on, index m, index k, const float* x) {
+  if (!on.converted) return x;
+  const index width = round_up(k, 4);
+  auto* numbers = static_cast<float*>(on.converted);
+  if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
+  [[maybe_unused]] auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
+  const auto row = [&](index i) {
+    if constexpr (in_int8<S>) {
+      const index group = S::grid::group ? S::grid::group : k;
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index j = 0; j < k; j += group) {
+          const index n = (std::min)(group, k - j);
+          std::int8_t* const q = codes + i * width;
+          std::int32_t sum = 0;
+          constexpr simd::int8_rounding by = int8_rounding_of<S>;
+          const float* const from = x + i * k + j;
+          const float scale =
+              decltype(kernels)::template to_int8<float, by.any()>(n, from, q, sum, by);
+          for (index l = 0; l < n; ++l)
+            numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
+        }
+      });
+    } else {
+      round_row<storage::fp8_e4m3>(k, x + i * k, numbers + i * k);
+    }
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return numbers;
+}
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// The derivative of a product by its inputs, from the panels of a matrix in any storage.
+
+/// @file
+/// Matrices that do not train: gradients flow through them to what they read, as they are stored.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Storage `S` of a matrix without a gradient of its own. Panels are those of `S`, which products
+/// and the derivative by their inputs read. That derivative passes straight through what products
+/// round (Bengio et al. 2013).
+template <class S>
+struct frozen : S {
+  static constexpr bool is_frozen = true;
+};
+
+}  // namespace storage
+
+namespace detail {
+
+/// Frozen storage `S`, or each of a mixed one.
+template <class S>
+using frozen_storage = mapped_storage<storage::frozen, S>;
+
+/// Whether matrices of storage `S` are frozen.
+template <class S>
+inline constexpr bool is_frozen = requires {
+  S::is_frozen;
+};
+template <class S>
+requires requires { S::mixes; }
+inline constexpr bool is_frozen<S> = is_frozen<storage::single<S>>;
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// A matrix as a frozen one, in the same memory.
+template <class T, class S>
+packed_matrix<T, storage::frozen<S>> frozen_matrix(const packed_matrix<T, S>& w) {
+  packed_matrix<T, storage::frozen<S>> same;
+  same.panels = w.panels;
+  same.scales = w.scales;
+  same.zeros = w.zeros;
+  same.levels = w.levels;
+  same.correction = w.correction;
+  if constexpr (is_sparse<S>) same.kept = w.kept;
+  return same;
+}
+
+namespace detail {
+
+/// Numbers of a product: y[m, n] = x[m, k] W^T.
+struct product_extent {
+  index m, n, k;
+};
+
+/// Inputs [k0, k1), at most 32 from a multiple of 32, of panel `p` of W as numbers: rows of 32.
+template <class Kernels, class T, class S>
+void panel_tile(Kernels kernels, index p, const product_extent& of, index k0, index k1,
+                const packed_matrix<T, S>& w, T* numbers) {
+  constexpr bool decodes = [] {
+    if constexpr (S::per_word > 1 && !is_sparse<S> && !is_corrected<S>)
+      return std::is_same_v<T, float> && panel_width % S::block == 0;
+    return false;
+  }();
+  if constexpr (S::per_word == 1 && !is_sparse<S>) {
+    std::copy_n(w.panels + (p * of.k + k0) * panel_width, (k1 - k0) * panel_width, numbers);
+  } else if constexpr (decodes) {
+    decode_rows(kernels, p, of.k, k0, k1, w, numbers);
+  } else {
+    for (index r = 0; r < (std::min)(panel_width, of.n - p * panel_width); ++r)
+      for (index j = k0; j < k1; ++j)
+        numbers[(j - k0) * panel_width + r] = w.at(p * panel_width + r, j, of.k);
+  }
+}
+
+/// dx[m, k] += alpha dy[m, n] W: decodes W tile by tile, for each block of rows. Split over k, sums
+/// in the order of n on any number of threads.
+template <class T, class S>
+void stored_dx(const execution& on, const product_extent& of, const T* dy,
+               const packed_matrix<T, S>& w, T* dx, T alpha) {
+  constexpr index wide = panel_width;
+  const index m = of.m, n = of.n, k = of.k;
+  each_block(on, m, k, [&](index i0, index i1, index p0, index p1) {
+    alignas(64) T tile[std::size_t{wide * wide}];
+    alignas(64) T right[std::size_t{gathered_steps * wide}];
+    for (index p = p0; p < p1; ++p) {
+      const index j0 = p * wide, columns = (std::min)(wide, k - j0);
+      for (index n0 = 0; n0 < n; n0 += gathered_steps) {
+        const index steps = (std::min)(gathered_steps, n - n0);
+        for (index s0 = 0; s0 < steps; s0 += wide) {
+          on.with_kernels([&](auto kernels) {
+            panel_tile(kernels, (n0 + s0) / wide, of, j0, j0 + columns, w, tile);
+          });
+          for (index s = 0; s < (std::min)(wide, steps - s0); ++s) {
+            T* const row = right + (s0 + s) * wide;
+            for (index j = 0; j < columns; ++j) row[j] = tile[j * wide + s];
+            std::fill(row + columns, row + wide, T(0));
+          }
+        }
+        block_product<T, T, simd::epilogue<T>>{
+            i1 - i0,          columns,          steps, {dy + i0 * n + n0, n, 1},
+            {right, wide, 0}, dx + i0 * k + j0, k,     {nullptr, alpha, true},
+            wide - columns}
+            .run(on.level);
+      }
+    }
+  });
 }
 
 }  // namespace detail
@@ -13491,10 +14674,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+/// Whether gradients flow through products of storage `S`: whole numbers, bf16 throughout, or
+/// frozen ones of any kind.
 template <class S>
 inline constexpr bool trainable =
-    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
+    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16> ||
+    linnet::detail::is_frozen<S>;
 
 /// Activation of `n` finished values of a product, in place; `gate` are values of another product.
 /// See activates() and gates().
@@ -13585,9 +14770,10 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   if constexpr (codes.most > 0) {
     constexpr index step = decoded_step<S>();
     alignas(64) float numbers[static_cast<std::size_t>(step * panel_width)];
+    panel_decoder<S> panel(p, k, one.w);
     for (index k0 = 0; k0 < k; k0 += step) {
       const index k1 = (std::min)(k, k0 + step);
-      decode_rows(kernels, p, k, k0, k1, one.w, numbers);
+      panel.decode(kernels, k0, k1, numbers);
       Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                         {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
                                         panel_width - columns);
@@ -13682,12 +14868,21 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
     if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
   const T* seen = x;
-  if constexpr (fakes_inputs<S>)
+  if constexpr (linnet::detail::is_mixed_precision<S>) {
+    // Each matrix notes the inputs, so that all have the scales with which backward rounds them.
+    for (const product<T, S>& one : all)
+      if (on.converted)
+        seen =
+            detail::round_operand<false>(on, {m, k, x}, one.w, static_cast<float*>(on.converted));
+  } else if constexpr (fakes_inputs<S>)
     seen = detail::fake_inputs<S>(on, m, k, x);
   else if constexpr (converts<S>)
     inputs = detail::convert<S>(on, m, k, x);
-  for (const product<T, S>& one : all) {
+  for (product<T, S> one : all) {
     const auto& w = one.w;
+    if (on.adapter)
+      one.accumulate = detail::adapt_outputs<T>(on, {w.panels, m, one.n, k, x, one.y, one.alpha},
+                                                one.accumulate);
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
                                                          panel_width * depth};
@@ -13791,21 +14986,28 @@ void matmul_transposed(const execution& on, index m, index n, index k, const T* 
   });
 }
 
-/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
+/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself,
+/// or the panels of a frozen W.
 template <class T, class S>
 void matmul_dx(const execution& on, index m, index n, index k, const T* dy,
                const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
-  static_assert(
-      S::per_word == 1,
-      "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
+  if constexpr (linnet::detail::is_frozen<S>) {
+    detail::stored_dx(on, {m, n, k}, dy, w, dx, alpha);
+  } else {
+    static_assert(
+        S::per_word == 1,
+        "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
+    detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
+  }
   on.threads.wait();
 }
 
-/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
+/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights. Nothing without
+/// dw, which is that of frozen weights.
 template <class T>
 void matmul_dw(const execution& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
+  if (dw == nullptr) return;
   detail::split_sum<T>(on, n, k, m, {dy, 1, n}, x, dw, alpha);
   on.threads.wait();
 }
@@ -13820,13 +15022,22 @@ struct matmul_gradient {
 
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
-/// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013).
+/// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
+/// weights have no derivative, but those of an adapter have.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
-  if constexpr (S::per_word == 1) {
-    if constexpr (fakes_inputs<S>)
+  if constexpr (linnet::detail::is_frozen<S>) {
+    if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
+    matmul_dx(on, m, n, k, dy, w, dx, alpha);
+  } else if constexpr (S::per_word == 1) {
+    if constexpr (linnet::detail::is_mixed_precision<S>) {
+      auto* const inputs = static_cast<float*>(on.converted);
+      x = detail::round_operand<false>(on, {m, k, x}, w, inputs);
+      dy = detail::round_operand<true>(on, {m, n, dy}, w, inputs + m * k);
+    }
+    if constexpr (fakes_inputs<S> && !linnet::detail::is_mixed_precision<S>)
       matmul_dw(on, m, n, k, dy, detail::fake_inputs<S>(on, m, k, x), dw, alpha);
     else
       matmul_dw(on, m, n, k, dy, x, dw, alpha);
@@ -14467,13 +15678,15 @@ LINNET_NAMESPACE_BEGIN
 
 /// The largest call that buffers are planned for.
 struct call_shape {
-  index batch = 1;        ///< sequences at a time
-  index length = 0;       ///< new tokens per sequence in one call
-  index memory = 0;       ///< tokens of the encoder's output (cross-attention), else 0
-  index capacity = 0;     ///< tokens that the key-value cache holds; 0 while training
-  index blocks = 0;       ///< blocks of tokens of a cache that sequences share, or 0
-  index threads = 1;      ///< threads that may take part
-  bool training = false;  ///< keep what a backward pass needs
+  index batch = 1;         ///< sequences at a time
+  index length = 0;        ///< new tokens per sequence in one call
+  index memory = 0;        ///< tokens of the encoder's output (cross-attention), else 0
+  index capacity = 0;      ///< tokens that the key-value cache holds; 0 while training
+  index blocks = 0;        ///< blocks of tokens of a cache that sequences share, or 0
+  index threads = 1;       ///< threads that may take part
+  bool training = false;   ///< keep what a backward pass needs
+  bool recompute = false;  ///< of training: layers of a stack share what they keep by turns, and
+                           ///< backward computes it again
 
   /// Token positions in one call.
   constexpr index rows() const { return batch * length; }
@@ -14482,19 +15695,22 @@ struct call_shape {
 /// Softmax attention that an ops::attention_tap is shown in one pass, in all layers.
 struct attention_extent {
   index calls = 0;
-  index heads = 0;   ///< of all calls
-  index values = 0;  ///< of queries and keys, of all calls
-  index rows = 0;    ///< most rows of queries or keys in one call
-  index map = 0;     ///< largest attention map of a head
+  index heads = 0;                 ///< of all calls
+  index values = 0;                ///< of queries and keys, of all calls
+  index rows = 0;                  ///< most rows of queries or keys in one call
+  index map = 0;                   ///< largest attention map of a head
+  index q_width = 0, k_width = 0;  ///< of queries, and of keys or values, at most
 
-  constexpr void add(index of_heads, index batch, index queries, index keys, index q_width,
-                     index k_width) {
+  constexpr void add(index of_heads, index batch, index queries, index keys, index of_q,
+                     index of_k) {
     ++calls;
     heads += of_heads;
-    const index each = add_sizes(multiply_sizes(queries, q_width), multiply_sizes(keys, k_width));
+    const index each = add_sizes(multiply_sizes(queries, of_q), multiply_sizes(keys, of_k));
     values = add_sizes(values, multiply_sizes(batch, each));
     rows = (std::max)(rows, multiply_sizes(batch, (std::max)(queries, keys)));
     map = (std::max)(map, multiply_sizes(queries, keys));
+    q_width = (std::max)(q_width, of_q);
+    k_width = (std::max)(k_width, of_k);
   }
 };
 
@@ -14919,9 +16135,14 @@ class tensor_block {
  private:
   static constexpr void place_all(arena& memory, tree_type& tree) {
     using detail::place;  // and what optimizers declare behind this
-    M::visit([&](const parameter_path&, const tensor_info& info,
-                 auto& leaf) { place(memory, info, leaf); },
-             parameter_path{}, tree);
+    M::visit(
+        [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+          if constexpr (requires { place(memory, at, info, leaf); })
+            place(memory, at, info, leaf);
+          else
+            place(memory, info, leaf);
+        },
+        parameter_path{}, tree);
   }
 
   memory_block memory_;
@@ -14934,11 +16155,29 @@ class tensor_block {
 
 namespace detail {
 
+/// Lets parameters refer to the base that others refer to, where they are those of an adapter.
+template <class From, class To>
+void share_base(const From& from, To& to) {
+  if constexpr (requires { to.base = from.base; }) to.base = from.base;
+}
+/// Refuses parameters of an adapter that refer to no base. Errors: errc::invalid.
+template <class Tree>
+result<void> check_base(const char* where, const Tree& tree) {
+  if constexpr (requires { tree.base.of; })
+    if (tree.base.of == nullptr)
+      return failure(errc::invalid, where, "weights", "an adapter that adapt() gave its base",
+                     "one without a base");
+  return {};
+}
+
 /// Weights or packed weights that are made of `source`: failed if it is not valid, with its error.
 template <class To, class From>
 To made_of(const From& source) {
   To made;
-  if (!source.valid()) made.fail(source.error());
+  if (source.valid())
+    share_base(source.tree(), made.tree());
+  else
+    made.fail(source.error());
   return made;
 }
 
@@ -15125,6 +16364,7 @@ void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>
 /// Points `p` to the canonical rows of its matrices, which backward() reads.
 template <class L, class W, class P>
 void attach_rows(const W& w, P& p) {
+  share_base(w.tree(), p.tree());
   L::visit(
       [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
         if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
@@ -15154,6 +16394,7 @@ packed<M, T> pack(const weights<M, T>& w, std::span<std::byte> memory) {
   auto p = packed<M, T>::in_memory("pack", memory.data(), memory.size());
   if (!w.valid()) p.fail(w.error());
   if (!p.valid()) return p;
+  detail::share_base(w.tree(), p.tree());
   __builtin_memset(memory.data(), 0, static_cast<std::size_t>(p.bytes()));
   detail::pack_into(ops::execution{}, w, p);
   return p;
@@ -15533,9 +16774,11 @@ void embed(const execution& on, index rows, index d, const token* tokens,
   });
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
+/// Nothing without a table, which is that of a frozen one.
 template <class T>
 void embed_backward(const execution& on, index rows, index d, const token* tokens, const T* dx,
                     T* d_table) {
+  if (d_table == nullptr) return;
   const auto [first, last] = on.threads.range(d);
   for (index i = 0; i < rows; ++i)
     for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
@@ -17581,17 +18824,31 @@ namespace detail {
 /// layers while training, see ops::layer_mask; outside training, those of ctx.stack.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
-  T* stream[Count]{};  ///< [rows, D] output of each layer but the last
-  T* gradient[2]{};    ///< of two neighbouring layers
-  int dropout_id = 0;  ///< of layer dropout
+  T* stream[Count]{};      ///< [rows, D] output of each layer but the last
+  T* gradient[2]{};        ///< of two neighbouring layers
+  int dropout_id = 0;      ///< of layer dropout
+  bool recompute = false;  ///< layers keep by turns what backward needs, see call_shape
 
   constexpr void plan(planner& m, const call_shape& e) {
     const index size = e.rows() * D;
     dropout_id = m.dropout_ids;
+    recompute = e.recompute;
     if (e.training)
       for (T*& g : gradient) g = m.scratch.take<T>(size);
     for (std::size_t l = 0; l + 1 < Count; ++l)
       stream[l] = e.training || l < 2 ? m.saved.take<T>(size) : stream[l - 2];
+  }
+  /// Calls plan_layer(l) for the layers. Those that `take_turns` share what they save.
+  template <class Plan>
+  static constexpr void plan_layers(planner& m, bool take_turns, bool lasting, Plan&& plan_layer) {
+    const index begin = m.saved.mark();
+    index end = begin;
+    for (std::size_t l = 0; l < Count; ++l) {
+      if (take_turns) m.saved.release(begin);
+      plan_layer(l);
+      end = (std::max)(end, m.saved.mark());
+    }
+    m.saved.release(lasting ? end : begin);
   }
   /// Calls run(l, x, y) for the layers, numbered from `first` in a stack of `all`.
   template <class Run>
@@ -17616,10 +18873,11 @@ struct layer_loop {
     }
     if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
   }
-  /// Calls run(l, x, dy, dx) for the layers, the last one first.
-  template <class Run>
+  /// Calls run(l, x, dy, dx) for the layers, the last one first. Before that it calls again(l, x,
+  /// y), which is forward, where a later layer has taken the place of what this one kept.
+  template <class Again, class Run>
   void backward(view<const T, D> x, view<const T, D> dy, view<T, D> dx, context<T>& ctx,
-                index first, index all, Run&& run) const {
+                index first, index all, Again&& again, Run&& run) const {
     for (std::size_t l = Count; l-- > 0;) {
       const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
@@ -17633,7 +18891,17 @@ struct layer_loop {
         dy = view<const T, D>(rest, x.rows());
       }
       ctx.stack.mask = mask ? &mask : nullptr;
-      if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
+      if (!mask || !mask.drops_all(ctx.batch)) {
+        if (recompute && l + 1 < Count) {
+          const ops::execution watched = ctx.on;
+          ctx.on.tap = nullptr;  // what it shows has been seen
+          ctx.on.layers = nullptr;
+          ctx.on.attention = nullptr;
+          again(l, input, view<T, D>(stream[l], x.rows()));
+          ctx.on = watched;
+        }
+        run(l, input, dy, d_input);
+      }
       ctx.stack.mask = nullptr;
       ctx.stack.hook(layer, input.data(), d_input.data());
       dy = d_input;
@@ -17677,12 +18945,10 @@ struct repeat {
     cache<T> c;
     const index mark = m.scratch.mark();
     c.loop.plan(m, e);
-    for (auto& item : c.items) {
-      const index kept = m.saved.mark();
-      item = Layer::template plan<T>(m, e);
-      // A layer alone shares with nobody: what it leaves in ctx outlasts it.
-      if (!e.training && count > 1) m.saved.release(kept);
-    }
+    // A layer alone shares with nobody: what it leaves in ctx outlasts it.
+    const bool lasting = e.training || count == 1;
+    c.loop.plan_layers(m, !lasting || e.recompute, lasting,
+                       [&](std::size_t l) { c.items[l] = Layer::template plan<T>(m, e); });
     m.scratch.release(mark);
     return c;
   }
@@ -17690,24 +18956,13 @@ struct repeat {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      if constexpr (linnet::detail::by_layer<S>)
-        params<form::packed<T, S>>::unlike::take(
-            l,
-            [&](auto stored, const auto& item) {
-              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
-                                                                          ctx);
-            },
-            p);
-      else
-        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
-    });
+    c.loop.forward(x, y, ctx, First, All, run_forward<T, S>(p, c, ctx));
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.loop.backward(x, dy, dx, ctx, First, All,
+    c.loop.backward(x, dy, dx, ctx, First, All, run_forward<T, S>(p, c, ctx),
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       auto&& gradients = Held::of(dp, l);
                       if constexpr (linnet::detail::by_layer<S>)
@@ -17730,6 +18985,24 @@ struct repeat {
   }
 
   static constexpr index flops(const call_shape& e) { return N * Layer::flops(e); }
+
+ private:
+  /// A function (l, x, y) that runs layer `l` forward.
+  template <class T, class S>
+  static auto run_forward(const params<form::packed<T, S>>& p, cache<T>& c, context<T>& ctx) {
+    return [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      if constexpr (linnet::detail::by_layer<S>)
+        params<form::packed<T, S>>::unlike::take(
+            l,
+            [&](auto stored, const auto& item) {
+              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
+                                                                          ctx);
+            },
+            p);
+      else
+        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+    };
+  }
 };
 
 LINNET_NAMESPACE_END
@@ -17909,6 +19182,119 @@ struct post_norm_residual {
 
   static constexpr index flops(const call_shape& e) { return residual<Norm, Sub>::flops(e); }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Maps that read the largest of their inputs alone.
+
+/// @file
+/// The largest values of rows, and zeros elsewhere.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Rows of `width` values of which `kept` stay.
+struct top_k_shape {
+  index rows, width, kept;
+};
+
+namespace detail {
+
+/// The magnitude by which values are chosen; none is above that of a NaN or an infinity.
+template <class T>
+T chosen_by(T x) {
+  return is_finite(x) ? std::abs(x) : (std::numeric_limits<T>::max)();
+}
+/// Calls f(j) for the `kept` largest magnitudes of a row in ascending order, of equal ones the
+/// first. `room` holds a row.
+template <class T, class F>
+void each_of_largest(index width, index kept, const T* x, T* room, F&& f) {
+  for (index j = 0; j < width; ++j) room[j] = chosen_by(x[j]);
+  std::nth_element(room, room + kept - 1, room + width, std::greater<T>{});
+  const T least = room[kept - 1];
+  index equal = std::count(room, room + kept, least);  // of those that are as large as the least
+  for (index j = 0; j < width; ++j) {
+    const T size = chosen_by(x[j]);
+    if (size > least || (size >= least && equal-- > 0)) f(j);
+  }
+}
+
+}  // namespace detail
+
+/// y = x where it stays, else 0; y may be x. `room` holds as many values.
+template <class T>
+void top_k(const execution& on, const top_k_shape& s, const T* x, T* room, T* y) {
+  on.threads.each(s.rows, [&](index i) {
+    const T* const row = x + i * s.width;
+    T *const sizes = room + i * s.width, *const to = y + i * s.width;
+    index next = 0;
+    detail::each_of_largest(s.width, s.kept, row, sizes, [&](index j) {
+      std::fill(to + next, to + j, T(0));
+      to[j] = row[j];
+      next = j + 1;
+    });
+    std::fill(to + next, to + s.width, T(0));
+  });
+}
+/// dx += dy where x stays.
+template <class T>
+void top_k_backward(const execution& on, const top_k_shape& s, const T* x, const T* dy, T* room,
+                    T* dx) {
+  on.threads.each(s.rows, [&](index i) {
+    const T* const d = dy + i * s.width;
+    T* const to = dx + i * s.width;
+    detail::each_of_largest(s.width, s.kept, x + i * s.width, room + i * s.width,
+                            [&](index j) { to[j] += d[j]; });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = x where |x| is among the `K` largest of its row, else 0, on rows of width D. Of equal ones
+/// the first stay. Derivatives flow through what stays.
+template <index D, index K>
+struct top_k_layer : without_parameters {
+  static_assert(K > 0 && K <= D, "linnet::top_k_layer: from 1 to all values of a row stay");
+  static constexpr index in = D, out = D;
+  template <class T>
+  struct cache {
+    T* magnitudes = nullptr;  ///< [rows, D]
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index mark = m.scratch.mark();
+    const cache<T> c{m.scratch.take<T>(e.rows() * D)};
+    m.scratch.release(mark);
+    return c;
+  }
+  /// Scales would change which are the largest.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P&) {
+    c.passes();
+    c.fix(c.in, "a choice of the largest");
+    c.fix(c.out, "a choice of the largest");
+  }
+
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>& c, context<T>& ctx) {
+    ops::top_k(ctx.on, {x.rows(), D, K}, x.data(), c.magnitudes, y.data());
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx,
+                       cache<T>& c, context<T>& ctx) {
+    ops::top_k_backward(ctx.on, {x.rows(), D, K}, x.data(), dy.data(), c.magnitudes, dx.data());
+  }
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+/// A linear map that reads the `K` largest of its inputs: y = W top_k(x) (+ b).
+template <index In, index Out, index K, bool Bias = false>
+using top_k_linear = chain<named<"", top_k_layer<In, K>>, named<"", linear<In, Out, Bias>>>;
 
 LINNET_NAMESPACE_END
 
@@ -18099,6 +19485,12 @@ requires(Kind.rotated) struct output_map_of<In, Out, Bias, Kind> {
   static_assert(Kind.plain() && !Kind.normed,
                 "linnet: a map that rotates its inputs is one matrix");
   using type = rotated_linear<In, Out, Bias>;
+};
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.kept > 0) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain() && !Kind.normed && !Kind.rotated,
+                "linnet: a map that reads its largest inputs is one matrix");
+  using type = top_k_linear<In, Out, Kind.kept, Bias>;
 };
 }  // namespace detail
 
@@ -18723,150 +20115,9 @@ struct sinks : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Embedding policies: a table as wide as the stream, or a narrower one with linear maps (Lan et
-/// al. 2019).
+/// Contextual sparsity: a feed-forward that computes the neurons which a predictor expects to be
+/// active (Liu et al. 2023, Deja Vu).
 
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Embedding ends for a table as wide as the stream: nothing stands between them.
-template <index D>
-struct full_projection : without_parameters, without_cache {
-  static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
-  template <class T>
-  static T* rows(const without_cache::cache<T>&, T* x) {
-    return x;
-  }
-  template <class T, class S, class P>
-  static void widen(const P&, index, T*, const without_cache::cache<T>&, context<T>&) {}
-  template <class T, class S, class P, class G>
-  static T* widen_backward(const P&, G&, index, T* dx, const without_cache::cache<T>&,
-                           context<T>&) {
-    return dx;
-  }
-  template <class T, class S, class P>
-  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
-                       const ops::execution&) {
-    return y;
-  }
-  template <class T>
-  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::execution&) {
-    return dy;
-  }
-  template <class T, class S, class P, class G>
-  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
-                            const ops::execution&) {}
-  static constexpr index flops(const call_shape&) { return 0; }
-};
-
-/// Embedding ends for a table [vocabulary, Width] and a map P[D, Width]: rows of the stream are x =
-/// P e. A tied head reads z = P^T y.
-template <index Width, index D, bool Tied>
-struct factorised_projection {
-  using map = linear<Width, D>;
-  static constexpr index table = Width, head = Tied ? Width : D;
-
-  template <class Form>
-  using params = typename map::template params<Form>;
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    map::visit(f, at / "projection", p...);
-  }
-
-  template <class T>
-  struct cache {
-    T *in = nullptr, *out = nullptr;  ///< [rows, Width] e and z
-    T* gradient = nullptr;            ///< of one of them by turns, while training
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
-    const index size = e.rows() * Width;
-    (void)map::template plan<T>(m, e);
-    cache<T> c{m.saved.take<T>(size)};
-    if (Tied) c.out = m.saved.take<T>(size);
-    if (e.training) c.gradient = m.saved.take<T>(size);
-    return c;
-  }
-
-  /// Buffer for the rows of the table that are looked up for x[rows, D].
-  template <class T>
-  static T* rows(const cache<T>& c, T*) {
-    return c.in;
-  }
-  /// x = P e
-  template <class T, class S>
-  static void widen(const params<form::packed<T, S>>& p, index n, T* x, const cache<T>& c,
-                    context<T>& ctx) {
-    without_cache::cache<T> none;
-    map::template forward<T, S>(p, {c.in, n}, {x, n}, none, ctx);
-  }
-  /// Gradient of the rows of the table; adds the gradient of P.
-  template <class T, class S>
-  static T* widen_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                           index n, T* dx, const cache<T>& c, context<T>& ctx) {
-    without_cache::cache<T> none;
-    ops::fill(ctx.on, n * Width, T(0), c.gradient);
-    map::template backward<T, S>(p, dp, {c.in, n}, {dx, n}, {c.gradient, n}, none, ctx);
-    return c.gradient;
-  }
-  /// Input of the head's matrix for y[rows, D].
-  template <class T, class S>
-  static const T* read(const params<form::packed<T, S>>& p, index n, const T* y, const cache<T>& c,
-                       const ops::execution& on) {
-    if (!Tied) return y;
-    ops::matmul_transposed(on, n, D, Width, y, p.weight, c.out);
-    return c.out;
-  }
-  /// Buffer to which the head adds the gradient of its input.
-  template <class T>
-  static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::execution& on) {
-    if (!Tied) return dy;
-    ops::fill(on, n * Width, T(0), c.gradient);
-    return c.gradient;
-  }
-  /// Adds to the gradients dy = P dz and dP = y dz^T.
-  template <class T, class S>
-  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                            index n, const T* y, T* dy, const cache<T>& c,
-                            const ops::execution& on) {
-    if (!Tied) return;
-    ops::execution exact = on;
-    if (ops::fakes_inputs<storage::single<S>>) exact.converted = nullptr;  // dz is not rounded
-    ops::matmul(exact, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
-    ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
-  }
-  static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }
-};
-
-}  // namespace detail
-
-/// Embedding policies: how tokens become rows of width d_model.
-namespace embedding {
-/// Base of the embedding policies.
-struct policy {};
-/// One table [vocabulary, d_model].
-struct full : policy {
-  using kind = full;
-  static std::string name() { return "full"; }
-  template <index D, bool Tied>
-  using projection = linnet::detail::full_projection<D>;
-};
-/// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
-/// arXiv:1909.11942). A tied head takes the same two the other way: first the transposed
-/// map, from d_model to Width, then the table. (ALBERT's own head has a second map of that shape,
-/// with a bias, a GELU and a norm.) An untied head reads the stream itself.
-template <index Width>
-struct factorised : policy {
-  static_assert(Width > 0, "linnet::embedding::factorised: the width must be positive");
-  using kind = factorised;
-  static std::string name() { return "factorised " + std::to_string(Width); }
-  template <index D, bool Tied>
-  using projection = linnet::detail::factorised_projection<Width, D, Tied>;
-};
-}  // namespace embedding
-
-LINNET_NAMESPACE_END
 /// @file
 /// Feed-forward policies: standard and gated ones, and the re-parameterised variants of "Exploring
 /// the Limits of Small Language Models" (Lee et al. 2023). A policy has a template `layer<D, F,
@@ -19194,6 +20445,17 @@ struct sub_norm : policy {
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.normed = true}>;
 };
 
+/// A standard or gated feed-forward `Of` that keeps the `K` largest neurons of each token (Li et
+/// al. 2022, arXiv:2210.06313). The others are 0; of equal ones the first stay.
+template <index K, class Of = relu>
+struct top_k : policy {
+  static_assert(Of::has_output_map, "linnet::ffn::top_k: is of a standard or gated feed-forward");
+  static_assert(K > 0, "linnet::ffn::top_k: at least one neuron stays");
+  using whole = Of;  ///< what it takes neurons from
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.kept = K}>;
+};
+
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.
 /// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>
@@ -19221,6 +20483,477 @@ struct reparam : policy {
 };
 
 }  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
+/// Products with the rows of a matrix that are chosen for each row of inputs.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Neurons that are chosen for each row of inputs, in ascending order, and a value of each.
+template <class T>
+struct chosen_neurons {
+  index width = 0;                 ///< neurons to choose from
+  std::int32_t* counts = nullptr;  ///< [rows] how many are chosen
+  std::int32_t* chosen = nullptr;  ///< [rows, width] their numbers, `counts` of a row
+  T* values = nullptr;             ///< [rows, width] likewise
+
+  index count(index row) const { return counts[row]; }
+  std::int32_t* numbers(index row) const { return chosen + row * width; }
+  T* values_of(index row) const { return values + row * width; }
+};
+
+/// Chooses the neurons whose score is not less than `least`: scores[rows, width].
+template <class T>
+void choose_neurons(const execution& on, index rows, const T* scores, T least,
+                    const chosen_neurons<T>& to) {
+  on.threads.each(rows, [&](index i) {
+    const T* const score = scores + i * to.width;
+    std::int32_t *const numbers = to.numbers(i), count = 0;
+    for (index j = 0; j < to.width; ++j) {
+      numbers[count] = static_cast<std::int32_t>(j);
+      count += !(score[j] < least);
+    }
+    to.counts[i] = count;
+  });
+}
+/// Leaves out the neurons of the value 0.
+template <class T>
+void drop_zeros(const execution& on, index rows, const chosen_neurons<T>& of) {
+  on.threads.each(rows, [&](index i) {
+    std::int32_t *const numbers = of.numbers(i), count = 0;
+    T* const values = of.values_of(i);
+    for (index a = 0; a < of.count(i); ++a) {
+      numbers[count] = numbers[a];
+      values[count] = values[a];
+      count += values[a] != T(0);
+    }
+    of.counts[i] = count;
+  });
+}
+
+namespace detail {
+/// Calls f(kernels, row, first, count) for this thread's share of the neurons of each row.
+template <class T, class F>
+void each_share_of_chosen(const execution& on, index rows, const chosen_neurons<T>& of, F&& f) {
+  for (index i = 0; i < rows; ++i) {
+    const auto [first, last] = on.threads.range(of.count(i));
+    const index begin = first, count = last - first;
+    if (count > 0) simd::dispatch(on.level, [&](auto kernels) { f(kernels, i, begin, count); });
+  }
+  on.threads.wait();
+}
+}  // namespace detail
+
+/// Values of the chosen neurons: f(x . w[j] + bias[j]), with x[rows, n] and w[width, n]; the bias
+/// may be null.
+template <activation_kind A, class T>
+void activate_chosen(const execution& on, index rows, index n, const T* x, const T* w,
+                     const T* bias, const chosen_neurons<T>& to) {
+  detail::each_share_of_chosen(on, rows, to, [&](auto kernels, index i, index first, index count) {
+    using K = decltype(kernels);
+    const std::int32_t* const numbers = to.numbers(i) + first;
+    T* const values = to.values_of(i) + first;
+    K::template dots_of_chosen<T>(n, x + i * n, w, count, numbers, values);
+    for (index a = 0; bias && a < count; ++a) values[a] += bias[numbers[a]];
+    K::template activation<A, T>(count, values, values);
+  });
+}
+/// Multiplies the values of the chosen neurons by x . w[j] + bias[j]. `room` is like the values.
+template <class T>
+void scale_chosen(const execution& on, index rows, index n, const T* x, const T* w, const T* bias,
+                  T* room, const chosen_neurons<T>& to) {
+  detail::each_share_of_chosen(on, rows, to, [&](auto kernels, index i, index first, index count) {
+    const std::int32_t* const numbers = to.numbers(i) + first;
+    T *const values = to.values_of(i) + first, *const up = room + i * to.width + first;
+    decltype(kernels)::template dots_of_chosen<T>(n, x + i * n, w, count, numbers, up);
+    for (index a = 0; a < count; ++a) values[a] *= up[a] + (bias ? bias[numbers[a]] : T(0));
+  });
+}
+/// y[rows, n] = residual + bias + the sum of the values of the chosen neurons times their rows of
+/// w[width, n]. The residual [rows, n] and the bias may be null. Split over n.
+template <class T>
+void sum_chosen(const execution& on, index rows, index n, const T* w, const T* bias,
+                const T* residual, const chosen_neurons<T>& of, T* y) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.range((n + line - 1) / line);
+  const index begin = first * line, count = (std::min)(n, last * line) - begin;
+  for (index i = 0; i < rows && count > 0; ++i) {
+    T* const to = y + i * n + begin;
+    for (index j = 0; j < count; ++j)
+      to[j] = (residual ? residual[i * n + begin + j] : T(0)) + (bias ? bias[begin + j] : T(0));
+    simd::dispatch(on.level, [&](auto kernels) {
+      decltype(kernels)::template sum_of_chosen<T>(count, n, w + begin, of.count(i), of.numbers(i),
+                                                   of.values_of(i), to);
+    });
+  }
+  on.threads.wait();
+}
+
+/// Weights of neurons, or where their gradients are added: rows [width, n] and biases [width]. What
+/// is not there is null.
+template <class T>
+struct neuron_weights {
+  T* gate = nullptr;
+  T* gate_bias = nullptr;
+  T* up = nullptr;
+  T* up_bias = nullptr;
+  T* down = nullptr;
+};
+/// Inputs and outputs of neurons_backward().
+template <class T>
+struct neuron_gradient {
+  index rows, n;
+  const T *x, *dy;  ///< [rows, n]
+  T* dx;            ///< [rows, n] its gradient is added
+  T* room;          ///< [3, rows, width]
+};
+
+/// Adds the gradients of the neurons of `of` that were computed, and by x. Sums of weights run over
+/// rows in their order, split over n.
+template <activation_kind A, class T>
+void neurons_backward(const execution& on, const neuron_gradient<T>& g,
+                      const neuron_weights<const T>& w, const chosen_neurons<T>& of,
+                      const neuron_weights<T>& to) {
+  const index n = g.n, size = g.rows * of.width;
+  detail::each_share_of_chosen(
+      on, g.rows, of, [&](auto kernels, index i, index first, index count) {
+        using K = decltype(kernels);
+        const std::int32_t* const numbers = of.numbers(i) + first;
+        T *const pre = g.room + i * of.width + first, *const up = pre + size, *const dh = up + size;
+        K::template dots_of_chosen<T>(n, g.dy + i * n, w.down, count, numbers, dh);
+        K::template dots_of_chosen<T>(n, g.x + i * n, w.gate ? w.gate : w.up, count, numbers, pre);
+        const T* const bias = w.gate ? w.gate_bias : w.up_bias;
+        for (index a = 0; bias && a < count; ++a) pre[a] += bias[numbers[a]];
+        if (w.gate) {
+          K::template dots_of_chosen<T>(n, g.x + i * n, w.up, count, numbers, up);
+          for (index a = 0; w.up_bias && a < count; ++a) up[a] += w.up_bias[numbers[a]];
+          K::template gated_backward<A, T>(count, pre, up, dh, pre, up);
+        } else {
+          std::fill_n(up, count, T(0));
+          K::template activation_backward<A, T>(count, pre, dh, up);
+        }
+      });
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.range((n + line - 1) / line);
+  const index begin = first * line, end = (std::min)(n, last * line);
+  for (index i = 0; i < g.rows; ++i)
+    for (index a = 0; a < of.count(i); ++a) {
+      const index at = of.numbers(i)[a] * n, value = i * of.width + a;
+      const T h = of.values[value], d_gate = g.room[value], d_up = g.room[size + value];
+      for (index k = begin; k < end; ++k) {
+        const T x = g.x[i * n + k];
+        to.down[at + k] += h * g.dy[i * n + k];
+        to.up[at + k] += d_up * x;
+        g.dx[i * n + k] += d_up * w.up[at + k];
+        if (w.gate) {
+          to.gate[at + k] += d_gate * x;
+          g.dx[i * n + k] += d_gate * w.gate[at + k];
+        }
+      }
+    }
+  on.threads.once([&] {
+    for (index i = 0; to.up_bias && i < g.rows; ++i)
+      for (index a = 0; a < of.count(i); ++a) {
+        const index j = of.numbers(i)[a], value = i * of.width + a;
+        to.up_bias[j] += g.room[size + value];
+        if (w.gate) to.gate_bias[j] += g.room[value];
+      }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// How a feed-forward computes its neurons, and which are 0.
+struct neuron_kind {
+  activation_kind activation = activation_kind::gelu;
+  bool gated = false;
+  bool known = false;  ///< whether it is a standard or a gated one
+
+  /// Whether neurons are exactly 0 for many inputs.
+  constexpr bool sparse() const {
+    return known &&
+           (activation == activation_kind::relu || activation == activation_kind::relu_squared ||
+            activation == activation_kind::shifted_relu);
+  }
+};
+template <class Ffn>
+inline constexpr neuron_kind neurons_of{};
+template <activation_kind A>
+inline constexpr neuron_kind neurons_of<ffn::standard<A>>{A, false, true};
+template <activation_kind A>
+inline constexpr neuron_kind neurons_of<ffn::gated<A>>{A, true, true};
+
+}  // namespace detail
+
+/// A feed-forward whose neurons are predicted: y is the sum of h_j down_j over the neurons j with a
+/// score of at least `Least`. Their values are f(up_j . x), or f(gate_j . x) up_j . x. Scores are
+/// B (A x), A[Rank, D], B[F, Rank]. The weights of a neuron lie together: gate, up and down are [F,
+/// D], and those of other neurons are not read. Neurons that turn out to be 0 are left out of what
+/// follows.
+template <index D, index F, index Rank, detail::neuron_kind Kind, bool Bias, real Least>
+struct contextual_layer {
+  static_assert(Rank > 0 && Rank <= D && Rank <= F,
+                "linnet::ffn::contextual: the rank must be positive and at most the smaller width "
+                "of d_model and d_ff");
+  static constexpr index in = D, out = D;
+  static constexpr bool adds_residual = true;
+  using reducer = linear<D, Rank>;
+  using scorer = linear<Rank, F>;
+
+  template <class Form>
+  struct params {
+    template <bool There>
+    using vector = std::conditional_t<There, typename Form::vector, std::nullptr_t>;
+    [[no_unique_address]] vector<Kind.gated> gate{};  ///< [F, D]
+    typename Form::vector up{}, down{};               ///< [F, D]
+    [[no_unique_address]] vector<Kind.gated && Bias> gate_bias{};
+    [[no_unique_address]] vector<Bias> up_bias{}, down_bias{};
+    typename reducer::template params<Form> reduce{};
+    typename scorer::template params<Form> score{};
+  };
+  template <class Fn, class... P>
+  static constexpr void visit(Fn&& f, const parameter_path& at, P&... p) {
+    constexpr tensor_info reads{F, D, role::position, 1 / detail::sqrt(D)},
+        writes{F, D, role::position, 1 / detail::sqrt(F)}, bias{1, F, role::bias, 0};
+    if constexpr (Kind.gated) f(at / "gate" / "rows", reads, p.gate...);
+    if constexpr (Kind.gated && Bias) f(at / "gate" / "bias", bias, p.gate_bias...);
+    f(at / "up" / "rows", reads, p.up...);
+    if constexpr (Bias) f(at / "up" / "bias", bias, p.up_bias...);
+    f(at / "down" / "rows", writes, p.down...);
+    if constexpr (Bias) f(at / "down" / "bias", tensor_info{1, D, role::bias, 0}, p.down_bias...);
+    reducer::visit(f, at / "predictor" / "reduce", p.reduce...);
+    scorer::visit(f, at / "predictor" / "score", p.score...);
+  }
+
+  template <class T>
+  struct cache {
+    T *reduced = nullptr, *scores = nullptr;  ///< [rows, Rank], [rows, F]
+    ops::chosen_neurons<T> neurons{};         ///< kept while training
+    T* room = nullptr;                        ///< [3, rows, F] while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index n = e.rows(), mark = m.scratch.mark();
+    cache<T> c;
+    (void)reducer::template plan<T>(m, e);
+    (void)scorer::template plan<T>(m, e);
+    c.reduced = m.scratch.take<T>(n * Rank);
+    c.scores = m.scratch.take<T>(n * F);
+    arena& kept = e.training ? m.saved : m.scratch;
+    c.neurons = {F, kept.take<std::int32_t>(n), kept.take<std::int32_t>(n * F),
+                 kept.take<T>(n * F)};
+    if (e.training) c.room = m.scratch.take<T>(3 * n * F);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    const index rows = x.rows();
+    const auto& on = ctx.on;
+    without_cache::cache<T> none;
+    reducer::template forward<T, S>(p.reduce, x, {c.reduced, rows}, none, ctx);
+    scorer::template forward<T, S>(p.score, {c.reduced, rows}, {c.scores, rows}, none, ctx);
+    ops::choose_neurons(on, rows, c.scores, T(Least.value), c.neurons);
+    if constexpr (Kind.gated) {
+      ops::activate_chosen<Kind.activation, T>(on, rows, D, x.data(), p.gate, p.gate_bias,
+                                               c.neurons);
+      ops::drop_zeros(on, rows, c.neurons);
+      ops::scale_chosen<T>(on, rows, D, x.data(), p.up, p.up_bias, c.scores, c.neurons);
+    } else {
+      ops::activate_chosen<Kind.activation, T>(on, rows, D, x.data(), p.up, p.up_bias, c.neurons);
+      ops::drop_zeros(on, rows, c.neurons);
+    }
+    ops::sum_chosen<T>(on, rows, D, p.down, p.down_bias, residual, c.neurons, y.data());
+  }
+  /// Of the neurons that were computed; the predictor learns apart, see train_predictors().
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                       context<T>& ctx) {
+    if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), D, dy.data(), dp.down_bias);
+    ops::neurons_backward<Kind.activation, T>(
+        ctx.on, {x.rows(), D, x.data(), dy.data(), dx.data(), c.room},
+        {p.gate, p.gate_bias, p.up, p.up_bias, p.down}, c.neurons,
+        {dp.gate, dp.gate_bias, dp.up, dp.up_bias, dp.down});
+  }
+  /// Of the predictor alone; the neurons' depend on the text.
+  static constexpr index flops(const call_shape& e) { return reducer::flops(e) + scorer::flops(e); }
+};
+
+namespace ffn {
+
+/// A feed-forward `Of` that reads the weights of those neurons alone whose score is at least
+/// `Least` (Liu et al. 2023, arXiv:2310.17157, Deja Vu). A score is the logit of being active, of a
+/// predictor of rank `Rank`. `Of` is standard or gated, of a ReLU, squared or shifted.
+/// contextualise() makes its weights from those of `Of`.
+template <index Rank, class Of = relu, real Least = 0.0>
+struct contextual : policy {
+  static_assert(linnet::detail::neurons_of<Of>.sparse(),
+                "linnet::ffn::contextual: is of a standard or gated feed-forward of a ReLU, whose "
+                "neurons can be 0: see relufied<M>");
+  using whole = Of;  ///< what it predicts the neurons of
+  static constexpr double least = Least.value;
+  template <index D, index F, bool Bias>
+  using layer = contextual_layer<D, F, Rank, linnet::detail::neurons_of<Of>, Bias, Least>;
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
+/// Embedding policies: a table as wide as the stream, or a narrower one with linear maps (Lan et
+/// al. 2019).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Embedding ends for a table as wide as the stream: nothing stands between them.
+template <index D>
+struct full_projection : without_parameters, without_cache {
+  static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
+  template <class T>
+  static T* rows(const without_cache::cache<T>&, T* x) {
+    return x;
+  }
+  template <class T, class S, class P>
+  static void widen(const P&, index, T*, const without_cache::cache<T>&, context<T>&) {}
+  template <class T, class S, class P, class G>
+  static T* widen_backward(const P&, G&, index, T* dx, const without_cache::cache<T>&,
+                           context<T>&) {
+    return dx;
+  }
+  template <class T, class S, class P>
+  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
+                       const ops::execution&) {
+    return y;
+  }
+  template <class T>
+  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::execution&) {
+    return dy;
+  }
+  template <class T, class S, class P, class G>
+  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
+                            const ops::execution&) {}
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+/// Embedding ends for a table [vocabulary, Width] and a map P[D, Width]: rows of the stream are x =
+/// P e. A tied head reads z = P^T y.
+template <index Width, index D, bool Tied>
+struct factorised_projection {
+  using map = linear<Width, D>;
+  static constexpr index table = Width, head = Tied ? Width : D;
+
+  template <class Form>
+  using params = typename map::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    map::visit(f, at / "projection", p...);
+  }
+
+  template <class T>
+  struct cache {
+    T *in = nullptr, *out = nullptr;  ///< [rows, Width] e and z
+    T* gradient = nullptr;            ///< of one of them by turns, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index size = e.rows() * Width;
+    (void)map::template plan<T>(m, e);
+    cache<T> c{m.saved.take<T>(size)};
+    if (Tied) c.out = m.saved.take<T>(size);
+    if (e.training) c.gradient = m.saved.take<T>(size);
+    return c;
+  }
+
+  /// Buffer for the rows of the table that are looked up for x[rows, D].
+  template <class T>
+  static T* rows(const cache<T>& c, T*) {
+    return c.in;
+  }
+  /// x = P e
+  template <class T, class S>
+  static void widen(const params<form::packed<T, S>>& p, index n, T* x, const cache<T>& c,
+                    context<T>& ctx) {
+    without_cache::cache<T> none;
+    map::template forward<T, S>(p, {c.in, n}, {x, n}, none, ctx);
+  }
+  /// Gradient of the rows of the table; adds the gradient of P.
+  template <class T, class S>
+  static T* widen_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                           index n, T* dx, const cache<T>& c, context<T>& ctx) {
+    without_cache::cache<T> none;
+    ops::fill(ctx.on, n * Width, T(0), c.gradient);
+    map::template backward<T, S>(p, dp, {c.in, n}, {dx, n}, {c.gradient, n}, none, ctx);
+    return c.gradient;
+  }
+  /// Input of the head's matrix for y[rows, D].
+  template <class T, class S>
+  static const T* read(const params<form::packed<T, S>>& p, index n, const T* y, const cache<T>& c,
+                       const ops::execution& on) {
+    if (!Tied) return y;
+    ops::matmul_transposed(on, n, D, Width, y, p.weight, c.out);
+    return c.out;
+  }
+  /// Buffer to which the head adds the gradient of its input.
+  template <class T>
+  static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::execution& on) {
+    if (!Tied) return dy;
+    ops::fill(on, n * Width, T(0), c.gradient);
+    return c.gradient;
+  }
+  /// Adds to the gradients dy = P dz and dP = y dz^T.
+  template <class T, class S>
+  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                            index n, const T* y, T* dy, const cache<T>& c,
+                            const ops::execution& on) {
+    if (!Tied) return;
+    ops::execution exact = on;
+    if (ops::fakes_inputs<storage::single<S>>) exact.converted = nullptr;  // dz is not rounded
+    ops::matmul(exact, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
+    ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
+  }
+  static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }
+};
+
+}  // namespace detail
+
+/// Embedding policies: how tokens become rows of width d_model.
+namespace embedding {
+/// Base of the embedding policies.
+struct policy {};
+/// One table [vocabulary, d_model].
+struct full : policy {
+  using kind = full;
+  static std::string name() { return "full"; }
+  template <index D, bool Tied>
+  using projection = linnet::detail::full_projection<D>;
+};
+/// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
+/// arXiv:1909.11942). A tied head takes the same two the other way: first the transposed
+/// map, from d_model to Width, then the table. (ALBERT's own head has a second map of that shape,
+/// with a bias, a GELU and a norm.) An untied head reads the stream itself.
+template <index Width>
+struct factorised : policy {
+  static_assert(Width > 0, "linnet::embedding::factorised: the width must be positive");
+  using kind = factorised;
+  static std::string name() { return "factorised " + std::to_string(Width); }
+  template <index D, bool Tied>
+  using projection = linnet::detail::factorised_projection<Width, D, Tied>;
+};
+}  // namespace embedding
 
 LINNET_NAMESPACE_END
 /// @file
@@ -19282,13 +21015,11 @@ struct alternate {
     cache<T> c;
     const index mark = m.scratch.mark();
     c.loop.plan(m, e);
-    for (std::size_t l = 0; l < count; ++l) {
-      const index kept = m.saved.mark();
+    c.loop.plan_layers(m, !e.training || e.recompute, e.training, [&](std::size_t l) {
       take(
           l, [&](auto layer, auto& item) { item = decltype(layer)::type::template plan<T>(m, e); },
           c);
-      if (!e.training) m.saved.release(kept);
-    }
+    });
     m.scratch.release(mark);
     return c;
   }
@@ -19296,20 +21027,13 @@ struct alternate {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.loop.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      take(
-          l,
-          [&](auto layer, const auto& item, auto& buffers) {
-            decltype(layer)::type::template forward<T, S>(item, u, v, buffers, ctx);
-          },
-          p, c);
-    });
+    c.loop.forward(x, y, ctx, 0, N, run_forward<T, S>(p, c, ctx));
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.loop.backward(x, dy, dx, ctx, 0, N,
+    c.loop.backward(x, dy, dx, ctx, 0, N, run_forward<T, S>(p, c, ctx),
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       take(
                           l,
@@ -19332,6 +21056,18 @@ struct alternate {
   }
 
  private:
+  /// A function (l, x, y) that runs layer `l` forward.
+  template <class T, class S>
+  static auto run_forward(const params<form::packed<T, S>>& p, cache<T>& c, context<T>& ctx) {
+    return [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      take(
+          l,
+          [&](auto layer, const auto& item, auto& buffers) {
+            decltype(layer)::type::template forward<T, S>(item, u, v, buffers, ctx);
+          },
+          p, c);
+    };
+  }
   /// f(type, items...) with the type of layer `l` and what each of `p` has for it.
   template <class F, class... P>
   static constexpr void take(std::size_t l, F&& f, P&... p) {
@@ -20553,6 +22289,8 @@ enum class refusal : unsigned char {
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
   no_layer,                  ///< exit_after() a layer that the model does not have
+  other_base,                ///< an adapter of other packed weights
+  adapter_late,              ///< an adapter for a sequence that has read tokens
   nothing_chosen,            ///< a sampler that chose nothing
   not_started,               ///< a contrast that has not read this text
   null_tokens,               ///< a batch without tokens
@@ -20567,6 +22305,7 @@ enum class refusal : unsigned char {
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
   batch,                     ///< a batch that the model does not take, without a reason
+  accumulating,              ///< gradients that no step has used yet are in the way
   no_label,                  ///< nothing to learn from
   not_finite                 ///< a loss or gradient that is no number
 };
@@ -20629,6 +22368,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "max_truncation() tokens";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
+    case refusal::other_base:
+      return "the adapter was made for other packed weights: adapt() those of the session";
+    case refusal::adapter_late:
+      return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
     case refusal::nothing_chosen:
       return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
              "and the sampler's options";
@@ -20660,6 +22403,8 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "recorded batches";
     case refusal::batch:
       return "the model does not take the batch: see its accepts()";
+    case refusal::accumulating:
+      return "gradients are being accumulated: call update() first";
     case refusal::no_label:
       return "no label counts: give at least one that is not `ignored`";
     case refusal::not_finite:
@@ -20695,6 +22440,9 @@ struct limits {
   executor run_on{};           ///< your own threads instead of OpenMP's
   index max_logits = 1;        ///< tokens per sequence whose logits session::feed_all returns; for
                                ///< speculative decoding one more than are drafted
+  bool recompute = false;      ///< trainers keep the inputs of each layer of a stack alone, and
+                           ///< backward computes the rest again: a third more time, less memory,
+                           ///< the same bits (Chen et al. 2016, arXiv:1604.06174)
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -20709,6 +22457,7 @@ struct limits {
       detail::count(0, "0 always takes all threads"));
     f("level", self.level, detail::one_of(level_names));
     f("max_logits", self.max_logits, detail::count(1));
+    f("recompute", self.recompute, detail::one_of(detail::false_or_true));
   }
 
  private:
@@ -20848,6 +22597,7 @@ constexpr call_shape call_shape_for(const limits& l, purpose use, index length, 
   e.blocks = use == purpose::decoding ? l.kv_blocks : 0;
   e.threads = l.threads;
   e.training = use == purpose::training;
+  e.recompute = e.training && l.recompute;
   return e;
 }
 
@@ -21062,12 +22812,17 @@ constexpr const char* name_of(activation_kind kind) {
       return "gelu_tanh";
     case activation_kind::tanh:
       return "tanh";
+    case activation_kind::relu_squared:
+      return "relu_squared";
+    case activation_kind::shifted_relu:
+      return "shifted_relu";
     default:
       return "silu";
   }
 }
 
-/// Metadata of a feed-forward policy.
+/// Metadata of a feed-forward policy. Hugging Face has no name for a shifted ReLU, so a
+/// feed-forward of it is neither `standard` nor `gated`.
 template <class P>
 struct ffn_metadata {
   static constexpr bool standard = false, gated = false, named = names_itself<P>();
@@ -21084,13 +22839,13 @@ struct ffn_metadata<void> {
 };
 template <activation_kind A>
 struct ffn_metadata<ffn::standard<A>> {
-  static constexpr bool standard = true, gated = false, named = true;
+  static constexpr bool standard = A != activation_kind::shifted_relu, gated = false, named = true;
   static constexpr activation_kind activation = A;
   static std::string name() { return name_of(A); }
 };
 template <activation_kind A>
 struct ffn_metadata<ffn::gated<A>> {
-  static constexpr bool standard = false, gated = true, named = true;
+  static constexpr bool standard = false, gated = A != activation_kind::shifted_relu, named = true;
   static constexpr activation_kind activation = A;
   static std::string name() { return std::string("gated ") + name_of(A); }
 };
@@ -21131,6 +22886,22 @@ template <class Of>
 struct ffn_metadata<ffn::sub_norm<Of>> : ffn_metadata<void> {
   static constexpr bool named = ffn_metadata<Of>::named;
   static std::string name() { return "sub_norm " + ffn_metadata<Of>::name(); }
+};
+
+template <index K, class Of>
+struct ffn_metadata<ffn::top_k<K, Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    return "top_k " + std::to_string(K) + " " + ffn_metadata<Of>::name();
+  }
+};
+
+template <index Rank, class Of, real Least>
+struct ffn_metadata<ffn::contextual<Rank, Of, Least>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    return "contextual " + std::to_string(Rank) + " " + ffn_metadata<Of>::name();
+  }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -24161,11 +25932,18 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     read_rows<T, S>(p, rows, w, ctx);
     return head_of<T, S>(p, rows, w);
   }
+  /// The hidden states [batch * length, d] behind read().
+  template <class T>
+  static const T* last_hidden(const workspace<T>& w) {
+    return w.hidden;
+  }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
-  /// criterion asks for all. A contrastive head's criterion is ops::contrastive_criterion, with
-  /// defaults for others; `tokens` of the sum are pairs. Called by every thread.
+  /// criterion asks for all. A criterion may have `hidden_nats(on, hidden, d_hidden)`: a loss on
+  /// hidden states, which is added; it adds its gradient. A contrastive head's criterion is
+  /// ops::contrastive_criterion, with defaults for others; `tokens` of the sum are pairs. Called by
+  /// every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -24230,11 +26008,16 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
       }
-    const loss_sum sum = ops::head_loss(ctx.on, h, criterion);
+    loss_sum sum = ops::head_loss(ctx.on, h, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
+      }
+    if constexpr (requires { criterion.hidden_nats(ctx.on, w.hidden, w.d_hidden); })
+      sum.nats += criterion.hidden_nats(ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
@@ -25077,6 +26860,8 @@ class fed_sequences {
     for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
     std::copy_n(lengths, batch, source_lengths_);
   }
+  /// Takes its source from sequence `b`.
+  void forget_source(index b) { source_of_[b] = none; }
   /// Whether sequence `b` has a source.
   bool has_source(index b) const { return source_length_ > 0 && source_of_[b] != none; }
   /// The sources that the first `batch` sequences read.
@@ -25311,12 +27096,45 @@ class session {
     return true;
   }
 
-  /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
-  /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
-  /// False, and nothing done, for sequences outside the limits.
+  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(); none before. Any
+  /// number of sequences may have any adapters, of any ranks, and go on in one call. Nothing is
+  /// packed again, and reset() keeps it. `a` must outlive its use. An encoder-decoder's source has
+  /// to be encoded after this. False, and nothing done, for a sequence outside the limits or one
+  /// that has read tokens, and for an adapter of other weights.
+  template <class A>
+  requires requires { typename A::base_model; }
+  [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
+    static_assert(std::is_same_v<typename A::base_model, M> && A::adds_to_products,
+                  "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
+                  "with its base; sequences take those that add to products, as lora does");
+    constexpr bool routed = [] {
+      if constexpr (requires { M::depths::routes; }) return M::depths::routes;
+      return false;
+    }();
+    static_assert(!routed,
+                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
+                  "sequences in one product; merge() the adapter instead");
+    if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
+      return false;
+    return put_adapter(b, A::template hook<T>(a.tree()));
+  }
+  // Weights that would be gone before they are read.
+  template <class A>
+  bool set_adapter(index, const packed<A, T>&&) = delete;
+  /// Takes its adapter from sequence `b`. False, and nothing done, as for set_adapter().
+  [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
+
+  /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
+  /// on as before. Copies only what differs: not the tokens that both begin with, nor a shared
+  /// source. False, and nothing done, for sequences outside the limits.
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
+    if (adapters_[from].object != adapters_[to].object) {  // equal tokens have unlike states
+      sequences_.truncate(to, 0);
+      if constexpr (encodes) sequences_.forget_source(to);
+      adapters_[to] = adapters_[from];
+    }
     // What a prefix holds depends on all of it.
     M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
@@ -25339,7 +27157,7 @@ class session {
     if (!takes(c.why)) return false;
     reset();
     sequences_.encode(batch, length, lengths.data());
-    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::execution& on) {
+    run_adapted(batch, flops(batch, length, 0), [&](const ops::execution& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
                                sequences_.source(batch).lengths, work_.work, on);
     });
@@ -25430,6 +27248,7 @@ class session {
     arena counter;
     (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
+    (void)counter.take<ops::product_adapter<T>>(l.batch);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
   }
@@ -25448,6 +27267,7 @@ class session {
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
     sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
+    adapters_ = extra.take<ops::product_adapter<T>>(l.batch);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
       work_.work.pages = {tables_.data(), tables_.size()};
@@ -25526,12 +27346,35 @@ class session {
                          .every = every,
                          .layers = part,
                          .source = sequences_.source(batch)};
-    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::execution& on) {
+    run_adapted(batch, flops(batch, 0, length), [&](const ops::execution& on) {
       M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
     sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
+  }
+  /// Gives a sequence that has read nothing a hook, or an empty one.
+  bool put_adapter(index b, const ops::product_adapter<T>& one) {
+    if (!takes(!has(b)           ? refusal::no_sequence
+               : position(b) > 0 ? refusal::adapter_late
+                                 : refusal::none))
+      return false;
+    if constexpr (encodes) sequences_.forget_source(b);
+    adapters_[b] = one;
+    return true;
+  }
+  /// Runs f(execution) with the adapters of the first `batch` sequences.
+  template <class F>
+  void run_adapted(index batch, index work, F&& f) {
+    const ops::sequence_adapters<T> all(adapters_, batch);
+    const ops::product_adapter<T> hook = all.hook();
+    const bool any =
+        std::any_of(adapters_, adapters_ + batch, [](const auto& a) { return a.object; });
+    run(limits_, work_.converted, work, [&](const ops::execution& on) {
+      ops::execution with = on;
+      if (any) with.adapter = &hook;
+      f(with);
+    });
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -25548,7 +27391,8 @@ class session {
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   detail::fed_sequences sequences_{};
-  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
+  token* order_ = nullptr;                       ///< [vocabulary] scratch of samplers
+  ops::product_adapter<T>* adapters_ = nullptr;  ///< [limits.batch]
   refusal reason_ = refusal::none;
 };
 

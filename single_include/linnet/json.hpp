@@ -316,6 +316,239 @@ LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
 /// @file
+/// SQuAD (Rajpurkar et al. 2016): questions whose answers stand in a text, and the two figures that
+/// judge answers. Opt-in, through linnet/json.hpp.
+
+#include <optional>
+#include <vector>
+
+LINNET_NAMESPACE_BEGIN
+
+/// A question on a text.
+struct squad_question {
+  std::string id, text;
+  std::size_t context = 0;           ///< number in squad::contexts
+  std::vector<std::string> answers;  ///< none: the text does not tell (version 2)
+};
+
+/// A file of SQuAD.
+struct squad {
+  std::vector<std::string> contexts;
+  std::vector<squad_question> questions;
+
+  /// A question in T5's words: "question: … context: …" -> its first answer (Raffel et al. 2020,
+  /// appendix D.15). Without an answer the target is empty.
+  text_pair pair(std::size_t number) const {
+    const squad_question& q = questions[number];
+    return {"question: " + q.text + " context: " + contexts[q.context],
+            q.answers.empty() ? "" : q.answers.front()};
+  }
+};
+
+namespace detail {
+
+/// Takes questions out of {"data": [{"paragraphs": [{"context": …, "qas": [{"id": …, "question": …,
+/// "answers": [{"text": …}]}]}]}]}, whatever order the members have; other members are left out.
+struct squad_reader {
+  std::string where{};
+  squad made{};
+  error failure{};
+
+  explicit squad_reader(const std::string& file) : where(file) {}
+
+  bool open(bool array) {
+    if (open_.size() == 32) return fail("the file", "at most 32 levels", "more");
+    open_.push_back({next_, array});
+    if (array) return true;
+    wanted_ = nullptr;
+    if (next_ == things::paragraph) {
+      first_ = made.questions.size();
+      context_.reset();
+    }
+    if (next_ == things::question) {
+      made.questions.push_back(
+          {.id = {}, .text = {}, .context = made.contexts.size(), .answers = {}});
+      id_.reset();
+      text_.reset();
+    }
+    if (next_ == things::answer) answer_.reset();
+    next_ = things::other;
+    return true;
+  }
+  bool close() {
+    const auto [thing, array] = open_.back();
+    open_.pop_back();
+    next_ = !open_.empty() && open_.back().array ? open_.back().thing : things::other;
+    if (array) return true;
+    if (thing == things::answer) {
+      if (!answer_) return fail("answers.text", "a text", "none");
+      made.questions.back().answers.push_back(*std::move(answer_));
+    }
+    if (thing == things::question) {
+      if (!id_ || !text_) return fail(id_ ? "question" : "id", "a text", "none");
+      made.questions.back().id = *std::move(id_);
+      made.questions.back().text = *std::move(text_);
+    }
+    if (thing == things::paragraph) {
+      if (!context_ && made.questions.size() > first_) return fail("context", "a text", "none");
+      if (context_) made.contexts.push_back(*std::move(context_));
+    }
+    return true;
+  }
+  bool key(std::string_view name) {
+    const things in = open_.back().thing;
+    const auto is = [&](things thing, std::string_view one) { return in == thing && name == one; };
+    next_ = is(things::file, "data")            ? things::article
+            : is(things::article, "paragraphs") ? things::paragraph
+            : is(things::paragraph, "qas")      ? things::question
+            : is(things::question, "answers")   ? things::answer
+                                                : things::other;
+    wanted_ = is(things::paragraph, "context")   ? &context_
+              : is(things::question, "id")       ? &id_
+              : is(things::question, "question") ? &text_
+              : is(things::answer, "text")       ? &answer_
+                                                 : nullptr;
+    if (wanted_) name_ = name;
+    if (wanted_ && *wanted_) return fail(name_, "it once", "twice");
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (open_.empty()) return fail("the file", "an object with data", value.text());
+    if (!wanted_ || open_.back().array) return true;
+    if (value.kind != json_scalar::kinds::text) return fail(name_, "a text", value.text());
+    *wanted_ = std::string(value.string);
+    return true;
+  }
+
+ private:
+  enum class things { other, file, article, paragraph, question, answer };
+  struct level {
+    things thing;  ///< what it is, or what the array holds
+    bool array;
+  };
+  std::vector<level> open_;
+  things next_ = things::file;  ///< what an object is that begins now
+  std::optional<std::string> context_, id_, text_, answer_;
+  std::optional<std::string>* wanted_ = nullptr;  ///< where the text of the last key goes
+  std::string name_;                              ///< of it
+  std::size_t first_ = 0;                         ///< question of the paragraph
+
+  bool fail(std::string what, const char* expected, std::string got) {
+    failure = {errc::malformed, where, std::move(what), expected, std::move(got)};
+    return false;
+  }
+};
+
+}  // namespace detail
+
+/// Reads a file of SQuAD, version 1.1 or 2, of at most 256 MiB. Errors: errc::malformed, naming the
+/// file and the member, errc::unsupported for a larger file.
+inline result<squad> read_squad(std::string_view text, const std::string& where) LINNET_TRY {
+  if (!detail::has_memory(2 * text.size())) return detail::out_of_memory(where);
+  detail::squad_reader reader(where);
+  if (auto read = detail::read_json(std::as_bytes(std::span(text)), std::size_t{1} << 28, where,
+                                    "the file", reader);
+      !read)
+    return read.error();
+  if (reader.made.questions.empty())
+    return detail::failure(errc::malformed, where, "data", "at least one question", "none");
+  return std::move(reader.made);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// An answer as SQuAD compares it: lower case, without ASCII punctuation and the words a, an and
+/// the, one space between words. "" where memory lacks.
+inline std::string normalized_answer(std::string_view text) LINNET_TRY {
+  constexpr std::string_view punctuation = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
+  std::string plain;
+  while (!text.empty()) {
+    const detail::utf8_character c = detail::utf8_front(text);
+    const std::string_view bytes = text.substr(0, c.size);
+    text.remove_prefix(c.size);
+    if (bytes.size() == 1 && punctuation.find(bytes[0]) != punctuation.npos) continue;
+    if (bytes.size() == 1 && static_cast<unsigned char>(bytes[0]) >= 0x80)
+      plain += bytes;  // no UTF-8
+    else
+      each_lower(c.code, [&](char32_t low) { detail::append_utf8(low, plain); });
+  }
+  std::string made;
+  bool apart = false;
+  for (std::string_view rest = plain; !rest.empty();) {
+    const auto kind = [](std::string_view at) { return detail::front_of(at).kind; };
+    const auto in_word = [&](std::string_view at) {
+      return kind(at) == character_class::letter || kind(at) == character_class::number;
+    };
+    std::size_t end = 0;
+    while (end < rest.size() && in_word(rest.substr(end)))
+      end += detail::front_of(rest.substr(end)).size;
+    const std::string_view word = rest.substr(0, end);
+    const bool article = word == "a" || word == "an" || word == "the";
+    if (end == 0) end = detail::front_of(rest).size;
+    if (article || kind(rest) == character_class::space) {
+      apart = !made.empty();
+    } else {
+      if (apart) made += ' ';
+      apart = false;
+      made += rest.substr(0, end);
+    }
+    rest.remove_prefix(end);
+  }
+  return made;
+}
+LINNET_WITHOUT_MEMORY(return {})
+
+namespace detail {
+/// F1 of the words of two normalized answers.
+inline double word_overlap(std::string_view one, std::string_view other) {
+  const auto words_of = [](std::string_view text) {
+    std::vector<std::string_view> words;
+    while (!text.empty()) {
+      const std::size_t end = (std::min)(text.find(' '), text.size());
+      words.push_back(text.substr(0, end));
+      text.remove_prefix((std::min)(end + 1, text.size()));
+    }
+    std::sort(words.begin(), words.end());
+    return words;
+  };
+  const auto a = words_of(one), b = words_of(other);
+  if (a.empty() || b.empty()) return a.empty() && b.empty();
+  std::size_t same = 0;
+  for (std::size_t i = 0, j = 0; i < a.size() && j < b.size();) {
+    if (a[i] == b[j]) ++same;
+    const int order = a[i].compare(b[j]);
+    i += order <= 0;
+    j += order >= 0;
+  }
+  return 2 * static_cast<double>(same) / static_cast<double>(a.size() + b.size());
+}
+}  // namespace detail
+
+/// Whether a prediction is one of the answers, both normalized (Rajpurkar et al. 2016, section
+/// 6.1). Without answers it has to be empty.
+inline bool squad_exact(std::string_view prediction,
+                        std::span<const std::string> answers) LINNET_TRY {
+  const std::string words = normalized_answer(prediction);
+  if (answers.empty()) return words.empty();
+  return std::any_of(answers.begin(), answers.end(),
+                     [&](const std::string& answer) { return normalized_answer(answer) == words; });
+}
+LINNET_WITHOUT_MEMORY(return false)
+
+/// The largest F1 between the words of a prediction and those of an answer, both normalized. With
+/// no words on one side it is 1 if there are none on the other, else 0; NaN where memory lacks.
+inline double squad_f1(std::string_view prediction,
+                       std::span<const std::string> answers) LINNET_TRY {
+  const std::string words = normalized_answer(prediction);
+  if (answers.empty()) return words.empty();
+  double best = 0;
+  for (const std::string& answer : answers)
+    best = (std::max)(best, detail::word_overlap(words, normalized_answer(answer)));
+  return best;
+}
+LINNET_WITHOUT_MEMORY(return detail::unknown)
+
+LINNET_NAMESPACE_END
+/// @file
 /// Tests of language models whose files are JSON: BLiMP, ARC, WinoGrande, LAMBADA and GSM8K.
 /// Opt-in, through linnet/json.hpp.
 
@@ -647,6 +880,8 @@ inline std::vector<std::string> hf_activation(activation_kind kind) {
       return {"gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"};
     case activation_kind::tanh:
       return {"tanh"};
+    case activation_kind::relu_squared:
+      return {"relu2"};
     default:
       return {"silu", "swish"};
   }
@@ -949,7 +1184,6 @@ LINNET_NAMESPACE_END
 
 #include <functional>
 #include <map>
-#include <optional>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -1877,6 +2111,332 @@ LINNET_OR_OUT_OF_MEMORY(directory)
 
 LINNET_NAMESPACE_END
 /// @file
+/// Directories of adapters as Hugging Face's PEFT has them: adapter_config.json and
+/// adapter_model.safetensors. Opt-in, through linnet/json.hpp.
+
+/// @file
+/// PEFT's adapter_config.json: read, with a refusal of what linnet does not compute, and written.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Longest adapter_config.json that is read, in bytes.
+inline constexpr std::size_t longest_peft_config = 1024 * 1024;
+
+/// Fields of the outermost object as JSON texts. Of arrays and objects only whether they are empty
+/// is kept, as "[]" or "[...]".
+struct peft_reader {
+  struct field {
+    std::string key, value;
+    double number = 0;
+    bool is_number = false;
+  };
+  explicit peft_reader(const std::string& file) : where(file) {}
+
+  std::string where;
+  std::vector<field> fields{};
+  error failure{};
+
+  bool open(bool array) {
+    if (depth == 0 && array) return fail("content", "a JSON object", "an array");
+    if (depth == 32) return fail("content", "at most 32 levels", "more");
+    if (depth == 1) fields.push_back({name, array ? "[]" : "{}"});
+    if (depth > 1) fill();
+    ++depth;
+    return true;
+  }
+  bool close() {
+    --depth;
+    return true;
+  }
+  bool key(std::string_view text) {
+    if (depth == 1) {
+      name = printable(text);
+      if (find(name)) return fail(name, "each field once", "this one twice");
+    } else {
+      fill();
+    }
+    return true;
+  }
+  bool scalar(const json_scalar& value) {
+    if (depth == 0) return fail("content", "a JSON object", value.text());
+    if (depth == 1)
+      fields.push_back(
+          {name, value.text(), value.number, value.kind == json_scalar::kinds::number});
+    else
+      fill();
+    return true;
+  }
+  const field* find(std::string_view key) const {
+    const auto at = std::ranges::find(fields, key, &field::key);
+    return at == fields.end() ? nullptr : &*at;
+  }
+
+ private:
+  int depth = 0;
+  std::string name{};
+
+  /// The array or object at hand is not empty.
+  void fill() {
+    std::string& value = fields.back().value;
+    if (value.size() == 2) value.insert(1, "...");
+  }
+  bool fail(std::string what, std::string expected, std::string got) {
+    failure = {errc::malformed, where, std::move(what), std::move(expected), std::move(got)};
+    return false;
+  }
+};
+
+/// A field of adapter_config.json beside its numbers: the values under which an adapter computes
+/// what linnet computes. Without any, it may be anything.
+struct peft_rule {
+  std::string_view key;
+  std::vector<std::string_view> values{};
+};
+
+/// The options of a configuration of an adapter of rank `rank`.
+inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
+                                              const std::string& where, index rank) {
+  peft_reader config(where);
+  if (auto read = read_json(text, longest_peft_config, where, "content", config); !read)
+    return read.error();
+  const std::vector<peft_rule> rules = {
+      {"peft_type", {"\"LORA\""}},
+      {"bias", {"\"none\""}},
+      {"init_lora_weights", {"true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "null"}},
+      {"task_type"},
+      {"base_model_name_or_path"},
+      {"inference_mode"},
+      {"target_modules"},
+      {"exclude_modules"},
+      {"layers_to_transform"},
+      {"layers_pattern"},
+      {"revision"},
+      {"auto_mapping"},
+      {"peft_version"},
+      {"megatron_core"},
+      {"runtime_config"},
+      {"qalora_group_size"},
+      {"lora_ga_config"},
+      {"r"},
+      {"lora_alpha"},
+      {"lora_dropout"},
+      {"use_rslora", {"true", "false"}},
+  };
+  const std::vector<std::string_view> usual = {"null", "false", "[]", "{}"};
+  const auto refuse = [&](errc code, std::string_view key, std::string_view expected,
+                          const std::string& got) {
+    return failure(code, where, key, expected, got);
+  };
+  for (const peft_reader::field& one : config.fields) {
+    const auto rule = std::ranges::find(rules, one.key, &peft_rule::key);
+    const auto& values = rule == rules.end() ? usual : rule->values;
+    if (!values.empty() && std::ranges::find(values, one.value) == values.end()) {
+      std::string expected;
+      for (const std::string_view value : values)
+        expected += (expected.empty() ? "" : ", ") + std::string(value);
+      return refuse(errc::unsupported, one.key,
+                    expected + ": another value changes what the adapter computes", one.value);
+    }
+  }
+  lora_options how;
+  for (const auto& [key, to] :
+       {std::pair("lora_alpha", &how.alpha), std::pair("lora_dropout", &how.dropout)})
+    if (const auto* const field = config.find(key)) {
+      if (!field->is_number) return refuse(errc::malformed, key, "a number", field->value);
+      *to = field->number;
+    }
+  if (const auto* const field = config.find("use_rslora")) how.rslora = field->value == "true";
+  if (!config.find("peft_type")) return refuse(errc::missing, "peft_type", "\"LORA\"", "nothing");
+  const auto* const r = config.find("r");
+  if (const double said = r && r->is_number ? r->number : 8; said != static_cast<double>(rank))
+    return refuse(errc::mismatch, "r", std::to_string(rank) + " (the adapter's type)",
+                  number_text(said));
+  if (auto fit = acceptable(where.c_str(), "lora_options", how); !fit) return fit.error();
+  return how;
+}
+
+/// The configuration of an adapter.
+inline std::string make_peft_config(index rank, const lora_options& how,
+                                    const std::string& base_name,
+                                    const std::vector<std::string>& targets, const char* task) {
+  std::string names;
+  for (const std::string& one : targets) names += (names.empty() ? "" : ", ") + json_quoted(one);
+  const auto truth = [](bool x) { return x ? "true" : "false"; };
+  return std::string("{\n") +
+         "  \"base_model_name_or_path\": " + (base_name.empty() ? "null" : json_quoted(base_name)) +
+         ",\n  \"bias\": \"none\",\n  \"fan_in_fan_out\": false,\n  \"inference_mode\": true,\n"
+         "  \"init_lora_weights\": true,\n  \"lora_alpha\": " +
+         number_text(how.alpha) + ",\n  \"lora_dropout\": " + number_text(how.dropout) +
+         ",\n  \"modules_to_save\": null,\n  \"peft_type\": \"LORA\",\n  \"r\": " +
+         std::to_string(rank) + ",\n  \"target_modules\": [" + names + "],\n  \"task_type\": \"" +
+         task + "\",\n  \"use_dora\": false,\n  \"use_rslora\": " + truth(how.rslora) + "\n}\n";
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Whether an adapter is loaded for other weights than those it was saved with.
+enum class peft_base {
+  same,  ///< no: the files' hash, where there is one, is that of the base
+  any    ///< yes, such as one that was trained on codes for the numbers
+};
+
+namespace detail {
+
+/// A hash of packed weights: of their panels, which are the same on every machine.
+inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
+  std::uint64_t hash = bytes.size();
+  for (std::size_t i = 0; i < bytes.size(); i += 8) {
+    std::uint64_t word = 0;
+    __builtin_memcpy(&word, bytes.data() + i, (std::min)(std::size_t{8}, bytes.size() - i));
+    hash = (hash ^ word) * 0x9E3779B97F4A7C15u;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+template <class A, class T>
+std::string base_hash_of(const lora_base<A::count>& base) {
+  using of = packed<typename A::base_model, T>;
+  return std::to_string(base_hash(static_cast<const of*>(base.of)->block()));
+}
+
+/// True for models whose maps PEFT has one by one; words for others.
+template <class M>
+constexpr bool fits_peft() {
+  if constexpr (hf_kind_of<M>() == hf_kind::gpt2)
+    static_assert(never<M>,
+                  "linnet: PEFT's files of GPT-2 have one adapter for its queries, keys and values "
+                  "together; save_safetensors() keeps adapters under linnet's names");
+  else
+    return true;
+  return false;
+}
+
+/// Where a matrix of a model is in Hugging Face's files, by its name without the end:
+/// model.layers.0.self_attn.q_proj.
+template <class M>
+file_part peft_map(leaf whole) {
+  file_part part = hf_kind_of<M>() == hf_kind::none
+                       ? file_part{whole, {whole.name, whole.rows, whole.columns}}
+                       : hf_part(hf_layout_of<M>(), whole);
+  part.at.name = std::string(stem(part.at.name));
+  return part;
+}
+/// The parts of a file of an adapter.
+template <class A, class T>
+std::vector<file_part> peft_parts(const weights<A, T>& w) {
+  std::vector<file_part> parts;
+  for (leaf& tensor : leaves_of(w)) {
+    const bool first = tensor.name.ends_with(".lora_A.weight");
+    leaf whole = tensor;
+    whole.name.replace(whole.name.rfind(".lora_"), std::string::npos, ".weight");
+    const file_part part = peft_map<typename A::base_model>(std::move(whole));
+    placement at{"base_model.model." + part.at.name + (first ? ".lora_A.weight" : ".lora_B.weight"),
+                 tensor.rows, tensor.columns};
+    if (!first) at.half_heads = part.at.half_heads;
+    parts.push_back({std::move(tensor), std::move(at), {}});
+  }
+  return parts;
+}
+/// The names by which PEFT finds the matrices of an adapter: their last parts where no other matrix
+/// ends so, else whole names.
+template <class A>
+std::vector<std::string> peft_targets() {
+  using M = typename A::base_model;
+  std::vector<std::string> whole, last, others;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        if (info.kind != role::matrix && info.kind != role::table) return;
+        const std::string name = peft_map<M>({.name = at.str(), .rows = 1, .columns = 1}).at.name;
+        const std::string end = name.substr(name.rfind('.') + 1);
+        if (is_target<M, typename A::method::targets>(at, info)) {
+          whole.push_back(name);
+          if (std::ranges::find(last, end) == last.end()) last.push_back(end);
+        } else {
+          others.push_back(end);
+        }
+      },
+      parameter_path{});
+  const bool unlike = std::ranges::any_of(
+      last, [&](const std::string& end) { return std::ranges::find(others, end) != others.end(); });
+  return unlike ? whole : last;
+}
+
+}  // namespace detail
+
+/// Saves an adapter of low-rank deltas for PEFT and load_peft() into a directory that exists.
+/// `base_name` is what PEFT loads its base by, such as "HuggingFaceTB/SmolLM2-135M". The tensors'
+/// file also says a hash of the base. Errors: errc::io; errc::invalid for an adapter without a
+/// base; that of `a` if it is not valid().
+template <class A, class T>
+requires requires { A::rank; }
+result<void> save_peft(const weights<A, T>& a, const std::string& directory,
+                       const std::string& base_name = {}) LINNET_TRY {
+  if constexpr (detail::fits_peft<typename A::base_model>()) {
+    if (!a.valid()) return a.error();
+    const auto& base = a.tree().base;
+    if (auto fit = detail::check_base("save_peft", a.tree()); !fit) return fit;
+    const std::string config =
+        detail::make_peft_config(A::rank, base.how, base_name, detail::peft_targets<A>(),
+                                 A::encodes                                   ? "SEQ_2_SEQ_LM"
+                                 : detail::is_encoder<typename A::base_model> ? "FEATURE_EXTRACTION"
+                                                                              : "CAUSAL_LM");
+    if (auto saved = detail::save_parts(
+            directory + "/adapter_model.safetensors", detail::peft_parts(a),
+            {{"format", "pt"}, {"linnet.base", detail::base_hash_of<A, T>(base)}});
+        !saved)
+      return saved;
+    return write_file(directory + "/adapter_config.json", detail::bytes_of(config));
+  } else {
+    return {};
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(directory)
+
+/// Loads an adapter that PEFT or save_peft() saved into one that adapt() made for a base. Its
+/// options become those of the file. Options that would change what it computes are refused, such
+/// as DoRA, biases, modules_to_save and ranks that differ. `a` is untouched unless all of it fits.
+/// Errors: errc::io, errc::malformed, errc::missing; errc::unsupported for such options. Also
+/// errc::mismatch for another rank, other matrices or shapes, and another base by its hash;
+/// errc::invalid for an adapter without a base.
+template <class A, class T>
+requires requires { A::rank; }
+result<void> load_peft(weights<A, T>& a, const std::string& directory,
+                       peft_base base = peft_base::same) LINNET_TRY {
+  if constexpr (detail::fits_peft<typename A::base_model>()) {
+    if (!a.valid()) return a.error();
+    if (auto fit = detail::check_base("load_peft", a.tree()); !fit) return fit;
+    const std::string path = directory + "/adapter_config.json";
+    const auto text = read_file(path);
+    if (!text) return text.error();
+    const auto how = detail::parse_peft_config(*text, path, A::rank);
+    if (!how) return how.error();
+    const auto file = read_safetensors(directory + "/adapter_model.safetensors");
+    if (!file) return file.error();
+    const auto said = file->metadata().find("linnet.base");
+    if (base == peft_base::same && said != file->metadata().end())
+      if (const auto own = detail::base_hash_of<A, T>(a.tree().base); own != said->second)
+        return detail::failure(
+            errc::mismatch, file->where(), "linnet.base",
+            "the hash of the adapter's base, " + own + " (peft_base::any loads it for another)",
+            detail::printable(said->second));
+    auto loaded = detail::load_parts(*file, detail::peft_parts(a), {}, nonfinite::keep,
+                                     [](std::string_view) { return false; });
+    if (loaded) a.tree().base.how = *how;
+    return loaded;
+  } else {
+    return {};
+  }
+}
+LINNET_OR_OUT_OF_MEMORY(directory)
+
+LINNET_NAMESPACE_END
+/// @file
 /// GPT-2's encoder.json, which repeats the ids that follow from vocab.bpe.
 
 LINNET_NAMESPACE_BEGIN
@@ -2177,8 +2737,6 @@ struct hf_tokenizer_reader {
 LINNET_NAMESPACE_END
 /// @file
 /// The settings of a tokenizer.json: model, normalizer, pre-tokenizer and decoder.
-
-#include <vector>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -872,10 +872,10 @@ LINNET_NAMESPACE_END
 /// numbers, only the scalar and the storage type are part of the code.
 
 /// @file
-/// Inputs of products, rounded to the compute type of the weights' storage.
+/// Hooks by which adapters add to the products of a model that they do not change.
 
 /// @file
-/// Panels of codes as numbers: a row of inputs times a panel, and parts of a panel decoded.
+/// Products of matrices as they lie in memory, split over a team of threads.
 
 /// @file
 /// A weight matrix in the form that products read: panels of 32 output features.
@@ -1408,11 +1408,13 @@ LINNET_SIMD_NAMESPACE_BEGIN
 
 /// Elementwise nonlinearities: the argument of the activation kernels.
 enum class activation_kind {
-  relu,       ///< max(x, 0)
-  gelu,       ///< x Phi(x), exact, with the error function
-  gelu_tanh,  ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
-  silu,       ///< x sigmoid(x)
-  tanh        ///< tanh x
+  relu,          ///< max(x, 0)
+  gelu,          ///< x Phi(x), exact, with the error function
+  gelu_tanh,     ///< x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), "gelu_new"
+  silu,          ///< x sigmoid(x)
+  tanh,          ///< tanh x
+  relu_squared,  ///< max(x, 0)^2 (So et al. 2021), "relu2"
+  shifted_relu   ///< max(x - 1, 0) (Mirzadeh et al. 2023): fewer values stay than of a ReLU
 };
 
 namespace simd {
@@ -1421,6 +1423,17 @@ namespace simd {
 enum class bf16_code : std::uint16_t {};
 /// The code of an IEEE half precision value.
 enum class f16_code : std::uint16_t {};
+
+/// For each mask of 8 lanes the number that goes to each: 0, 1, ... where a bit is set, else -1.
+struct expansions {
+  std::int8_t of[256][8] = {};
+  constexpr expansions() {
+    for (int mask = 0; mask < 256; ++mask)
+      for (int lane = 0, next = 0; lane < 8; ++lane)
+        of[mask][lane] = static_cast<std::int8_t>(mask >> lane & 1 ? next++ : -1);
+  }
+};
+inline constexpr expansions expanded{};
 
 /// Columns of a packed panel. One layout serves every instruction-set level.
 inline constexpr index panel_width = 32;
@@ -1983,6 +1996,12 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
   if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
 }
 /// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
 template <class T>
@@ -2009,6 +2028,10 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
   if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
 }
 
 /// @file
@@ -3402,7 +3425,7 @@ LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const f
     return decode_any<C>(from, i % block);
 }
 /// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
-static constexpr bool wide = LINNET_WIDTH > 32;
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
 
 /// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
 /// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
@@ -3414,7 +3437,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -3511,7 +3534,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? 0 : 16;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -3575,45 +3598,71 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
 /// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
 /// included inside a struct by simd/levels.hpp.
 
-/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
-/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
-                                       const float* scales, const float* zeros, float origin,
-                                       float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
+                                        const word* from, const float* scales, const float* zeros,
+                                        float origin, float* out) {
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
-  LINNET_UNROLL
-  for (int i = 0; i < per_word; ++i) {
+  for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
-    for (int at = 0; at < mask_words; at += lanes<float>) {
-      words u;
-      __builtin_memcpy(&u, from + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
-      const index c = first + i * mask_words + at;
-      if (scales && c >= end) {
-        if (group % lanes<float> == 0) {
-          const index g = group && c < group * groups ? c / group : groups - 1;
-          scale = vec<float>{} + scales[g];
-          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-          end = group ? (g + 1) * group : first + n;
-        } else {  // a vector has numbers of several groups
-          float some[2][lanes<float>];
-          for (int l = 0; l < lanes<float>; ++l) {
-            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-            some[0][l] = scales[g];
-            some[1][l] = zeros ? zeros[g] : origin;
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
           }
-          scale = load(some[0]);
-          zero = load(some[1]);
         }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
       }
-      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
-      if (scales) x = x * scale;
-      if constexpr (Offset == code_offset::minimum) x = x + zero;
-      store(out + i * mask_words + at, x);
     }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
   }
 }
 
@@ -3640,6 +3689,11 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
   index i = 0;
   for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
     LINNET_UNROLL
     for (int h = 0; h < 32; h += lanes<float>) {
       vec<float> y[std::size_t{J}];
@@ -3678,6 +3732,126 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   }
 #endif
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
 }
 
 /// @file
@@ -3782,6 +3956,7 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #define LINNET_LOOK_UP_4(table, i)                   \
   reinterpret_cast<vec<float>>(_mm256_permutevar_ps( \
       _mm256_broadcast_ps(reinterpret_cast<const __m128*>(table)), reinterpret_cast<__m256i>(i)))
+#define LINNET_EXPAND(bits, x) expand(bits, x)
 #define LINNET_DOT_PAIRS(a, b)      \
   reinterpret_cast<vec_int<float>>( \
       _mm256_madd_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)))
@@ -4058,6 +4233,12 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
   if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
 }
 /// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
 template <class T>
@@ -4084,6 +4265,10 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
   if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
 }
 
 /// @file
@@ -5477,7 +5662,7 @@ LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const f
     return decode_any<C>(from, i % block);
 }
 /// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
-static constexpr bool wide = LINNET_WIDTH > 32;
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
 
 /// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
 /// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
@@ -5489,7 +5674,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -5586,7 +5771,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? 0 : 16;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -5646,49 +5831,83 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
   }
 }
 
+  /// The first lanes of x in the lanes of a mask, zeros in the others: AVX2 has no instruction.
+  LINNET_TARGET static inline vec<float> expand(word mask, const vec<float>& x) {
+    const __m256i from = _mm256_cvtepi8_epi32(
+        _mm_loadl_epi64(reinterpret_cast<const __m128i*>(expanded.of[mask & 255])));
+    return reinterpret_cast<vec<float>>(
+        _mm256_blendv_ps(_mm256_permutevar8x32_ps(reinterpret_cast<__m256>(x), from),
+                         _mm256_setzero_ps(), _mm256_castsi256_ps(from)));
+  }
 /// @file
 /// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
 /// included inside a struct by simd/levels.hpp.
 
-/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
-/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
-                                       const float* scales, const float* zeros, float origin,
-                                       float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
+                                        const word* from, const float* scales, const float* zeros,
+                                        float origin, float* out) {
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
-  LINNET_UNROLL
-  for (int i = 0; i < per_word; ++i) {
+  for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
-    for (int at = 0; at < mask_words; at += lanes<float>) {
-      words u;
-      __builtin_memcpy(&u, from + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
-      const index c = first + i * mask_words + at;
-      if (scales && c >= end) {
-        if (group % lanes<float> == 0) {
-          const index g = group && c < group * groups ? c / group : groups - 1;
-          scale = vec<float>{} + scales[g];
-          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-          end = group ? (g + 1) * group : first + n;
-        } else {  // a vector has numbers of several groups
-          float some[2][lanes<float>];
-          for (int l = 0; l < lanes<float>; ++l) {
-            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-            some[0][l] = scales[g];
-            some[1][l] = zeros ? zeros[g] : origin;
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
           }
-          scale = load(some[0]);
-          zero = load(some[1]);
         }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
       }
-      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
-      if (scales) x = x * scale;
-      if constexpr (Offset == code_offset::minimum) x = x + zero;
-      store(out + i * mask_words + at, x);
     }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
   }
 }
 
@@ -5715,6 +5934,11 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
   index i = 0;
   for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
     LINNET_UNROLL
     for (int h = 0; h < 32; h += lanes<float>) {
       vec<float> y[std::size_t{J}];
@@ -5753,6 +5977,126 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   }
 #endif
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
 }
 
 /// @file
@@ -5838,6 +6182,7 @@ LINNET_KERNEL static void drop(std::uint64_t key, std::uint64_t high, word limit
 #undef LINNET_LOOK_UP
 #undef LINNET_LOOK_UP_8
 #undef LINNET_LOOK_UP_4
+#undef LINNET_EXPAND
 #undef LINNET_DOT_PAIRS
 #undef LINNET_DOT_BYTES
 #undef LINNET_BYTES
@@ -6145,6 +6490,12 @@ LINNET_TARGET static inline vec<T> activate(const vec<T>& x) {
     return T(0.5) * x * (T(1) + tanh<T>(T(0.79788456080286536) * (x + T(0.044715) * (x * x * x))));
   if constexpr (A == activation_kind::silu) return x / (T(1) + exp<T>(-x));
   if constexpr (A == activation_kind::tanh) return tanh<T>(x);
+  if constexpr (A == activation_kind::relu_squared) {
+    const vec<T> y = activate<activation_kind::relu, T>(x);
+    return y * y;
+  }
+  if constexpr (A == activation_kind::shifted_relu)
+    return activate<activation_kind::relu, T>(x - T(1));
 }
 /// 1 - tanh^2 x without the difference, so that it vanishes exactly where x is large.
 template <class T>
@@ -6171,6 +6522,10 @@ LINNET_TARGET static inline vec<T> derivative(const vec<T>& x) {
     return s * (T(1) + x * (T(1) - s));
   }
   if constexpr (A == activation_kind::tanh) return tanh_derivative<T>(x);
+  if constexpr (A == activation_kind::relu_squared)
+    return T(2) * activate<activation_kind::relu, T>(x);
+  if constexpr (A == activation_kind::shifted_relu)
+    return derivative<activation_kind::relu, T>(x - T(1));
 }
 
 /// @file
@@ -7564,7 +7919,7 @@ LINNET_TARGET static inline vec<float> kept_number(const word* w, int i, const f
     return decode_any<C>(from, i % block);
 }
 /// Whether registers have 64 bytes, of which one instruction finds any of 16 numbers.
-static constexpr bool wide = LINNET_WIDTH > 32;
+static constexpr bool wide_vectors = LINNET_WIDTH > 32;
 
 /// Adds to sums[R][32] the products of `R` rows of inputs with a panel of the numbers that are kept
 /// of each few inputs. `w` and the scales are those of numbers [first, last) and of all columns,
@@ -7576,7 +7931,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide;
+  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -7673,7 +8028,7 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
 /// place_kept() and a product of numbers are faster.
 #if defined(LINNET_LOOK_UP)
 static constexpr int kept_rows_together = LINNET_ROWS > 8 ? 8 : LINNET_ROWS;
-static constexpr index most_kept_rows = wide ? 0 : 16;
+static constexpr index most_kept_rows = wide_vectors ? 0 : 16;
 #else
 static constexpr int kept_rows_together = 1;
 static constexpr index most_kept_rows = 1;
@@ -7737,45 +8092,71 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
 /// Products with matrices that keep numbers anywhere in a row, of one instruction-set level:
 /// included inside a struct by simd/levels.hpp.
 
-/// The numbers of a block of 16 words of codes, those of the lowest codes of all words first. They
-/// are `first`, first + 1, ... of a row, of which each `group` share one of `groups` scales.
+/// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
+/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_block(index first, index group, index groups, const word* from,
-                                       const float* scales, const float* zeros, float origin,
-                                       float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
+                                        const word* from, const float* scales, const float* zeros,
+                                        float origin, float* out) {
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
-  LINNET_UNROLL
-  for (int i = 0; i < per_word; ++i) {
+  for (; first < last; first += n, from += mask_words, out += n) {
     LINNET_UNROLL
-    for (int at = 0; at < mask_words; at += lanes<float>) {
-      words u;
-      __builtin_memcpy(&u, from + at, sizeof u);
-      vec<float> x = decode<C>(u, i);
-      const index c = first + i * mask_words + at;
-      if (scales && c >= end) {
-        if (group % lanes<float> == 0) {
-          const index g = group && c < group * groups ? c / group : groups - 1;
-          scale = vec<float>{} + scales[g];
-          if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
-          end = group ? (g + 1) * group : first + n;
-        } else {  // a vector has numbers of several groups
-          float some[2][lanes<float>];
-          for (int l = 0; l < lanes<float>; ++l) {
-            const index g = c + l < group * groups ? (c + l) / group : groups - 1;
-            some[0][l] = scales[g];
-            some[1][l] = zeros ? zeros[g] : origin;
+    for (int i = 0; i < per_word; ++i) {
+      LINNET_UNROLL
+      for (int at = 0; at < mask_words; at += lanes<float>) {
+        words u;
+        __builtin_memcpy(&u, from + at, sizeof u);
+        vec<float> x = decode<C>(u, i);
+        const index c = first + i * mask_words + at;
+        if (scales && c >= end) {
+          if (group % lanes<float> == 0) {
+            const index g = group && c < group * groups ? c / group : groups - 1;
+            scale = vec<float>{} + scales[g];
+            if constexpr (Offset != code_offset::origin) zero = vec<float>{} + zeros[g];
+            end = group ? (g + 1) * group : last + n;
+          } else {  // a vector has numbers of several groups
+            float some[2][lanes<float>];
+            for (int l = 0; l < lanes<float>; ++l) {
+              const index g = c + l < group * groups ? (c + l) / group : groups - 1;
+              some[0][l] = scales[g];
+              some[1][l] = zeros ? zeros[g] : origin;
+            }
+            scale = load(some[0]);
+            zero = load(some[1]);
           }
-          scale = load(some[0]);
-          zero = load(some[1]);
         }
+        if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
+        if (scales) x = x * scale;
+        if constexpr (Offset == code_offset::minimum) x = x + zero;
+        store(out + i * mask_words + at, x);
       }
-      if constexpr (is_integer(C) && Offset != code_offset::minimum) x = x - zero;
-      if (scales) x = x * scale;
-      if constexpr (Offset == code_offset::minimum) x = x + zero;
-      store(out + i * mask_words + at, x);
     }
+  }
+}
+
+/// Lanes of a and b by turns: those of the lower halves (High = 0) or of the upper ones.
+template <int High, class Vector, int... Lane>
+LINNET_TARGET static inline auto alternate(const Vector& a, const Vector& b,
+                                           std::integer_sequence<int, Lane...>) {
+  constexpr int all = sizeof...(Lane);
+  return __builtin_shufflevector(a, b, (Lane / 2 + High * all / 2 + Lane % 2 * all)...);
+}
+/// Turns a square of numbers: vector i becomes lane i of all.
+LINNET_TARGET static inline void turn(vec<float> (&v)[std::size_t{lanes<float>}]) {
+  constexpr int n = lanes<float>;
+  constexpr std::make_integer_sequence<int, n> all{};
+  LINNET_UNROLL
+  for (int stage = 1; stage < n; stage *= 2) {
+    vec<float> t[std::size_t{n}];
+    LINNET_UNROLL
+    for (int i = 0; i < n / 2; ++i) {
+      t[2 * i] = alternate<0>(v[i], v[i + n / 2], all);
+      t[2 * i + 1] = alternate<1>(v[i], v[i + n / 2], all);
+    }
+    LINNET_UNROLL
+    for (int i = 0; i < n; ++i) v[i] = t[i];
   }
 }
 
@@ -7802,6 +8183,11 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   vec<float> acc[std::size_t{R}][std::size_t{J}] = {};
   index i = 0;
   for (; i + 32 <= n; i += 32) {
+    LINNET_UNROLL
+    for (int j = 0; j < J; ++j) {  // rows wait for memory, in which their next numbers follow
+      __builtin_prefetch(from[j] + 512);
+      if (i % 512 == 0) __builtin_prefetch(masks[j] + i / 32 + 64);
+    }
     LINNET_UNROLL
     for (int h = 0; h < 32; h += lanes<float>) {
       vec<float> y[std::size_t{J}];
@@ -7840,6 +8226,126 @@ LINNET_KERNEL static void masked_rows(index n, const float* x, index row, const 
   }
 #endif
   for (int j = 0; j < J; ++j) numbers[j] = from[j];
+}
+
+/// Inputs of a panel that masked_panel() takes, at most.
+static constexpr index masked_step = 128;
+/// out[n][32]: the numbers of 32 rows of weights at `n` inputs, zeros where they keep none, for n
+/// up to `masked_step`. `numbers` move on by as many as they keep. Up to 16 beyond are read.
+LINNET_KERNEL static void masked_panel(index n, const word* const* masks, const float** numbers,
+                                       float* out) {
+#if defined(LINNET_EXPAND)
+  constexpr int width = lanes<float>;
+  constexpr word low = (word{1} << width % 32) - 1;
+  for (int j = 0; j < panel_width; j += width) {
+    const float* from[std::size_t{width}];
+    for (int r = 0; r < width; ++r) {
+      from[r] = numbers[j + r];
+      for (index next = 0; next < n; next += 16) __builtin_prefetch(from[r] + n + next);
+      __builtin_prefetch(masks[j + r] + 64);
+    }
+    for (index i = 0; i < n; i += width) {
+      vec<float> rows[std::size_t{width}];
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r) {
+        const word here = masks[j + r][i / 32] >> i % 32 & low;
+        rows[r] = spread(here, from[r]);
+        from[r] += __builtin_popcount(here);
+      }
+      turn(rows);
+      LINNET_UNROLL
+      for (int r = 0; r < width; ++r)
+        if (i + r < n) store(out + (i + r) * panel_width + j, rows[r]);
+    }
+    for (int r = 0; r < width; ++r) numbers[j + r] = from[r];
+  }
+#else
+  for (index i = 0; i < n * panel_width; ++i) out[i] = 0;
+  for (int j = 0; j < panel_width; ++j)
+    for (index i = 0; i < n; i += 32)
+      for (word bits = masks[j][i / 32]; bits != 0; bits &= bits - 1)
+        out[(i + __builtin_ctz(bits)) * panel_width + j] = *numbers[j]++;
+#endif
+}
+
+/// @file
+/// Products with some rows of a matrix, of one instruction-set level: included inside a struct by
+/// simd/levels.hpp. Rows lie anywhere, so the next ones are fetched while these are multiplied.
+
+/// Bytes of memory that are fetched at a time.
+static constexpr index fetched = 64;
+
+/// out[r] = x . rows[r] for `R` rows of n numbers. Those of `next` are fetched. A sum is the same
+/// beside any other rows.
+template <int R, class T>
+LINNET_TARGET static inline void dots_of_rows(index n, const T* x, const T* const* rows,
+                                              const T* const* next, T* out) {
+  constexpr index step = 2 * lanes<T>, line = fetched / index{sizeof(T)};
+  vec<T> even[std::size_t{R}] = {}, odd[std::size_t{R}] = {};
+  index i = 0;
+  for (; i + step <= n; i += step) {
+    const vec<T> x0 = load(x + i), x1 = load(x + i + lanes<T>);
+    LINNET_UNROLL
+    for (int r = 0; r < R; ++r) {
+      for (index l = 0; l < step; l += line) __builtin_prefetch(next[r] + i + l);
+      even[r] += x0 * load(rows[r] + i);
+      odd[r] += x1 * load(rows[r] + i + lanes<T>);
+    }
+  }
+  for (; i < n; i += lanes<T>) {
+    const index count = n - i < lanes<T> ? n - i : lanes<T>;
+    const vec<T> x0 = get(x + i, count);
+    for (int r = 0; r < R; ++r) even[r] += x0 * get(rows[r] + i, count);
+  }
+  for (int r = 0; r < R; ++r) out[r] = sum<T>(even[r] + odd[r]);
+}
+/// out[a] = x . w[chosen[a]] for `count` rows of w[..., n].
+template <class T>
+LINNET_KERNEL static void dots_of_chosen(index n, const T* x, const T* w, index count,
+                                         const std::int32_t* chosen, T* out) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * n;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * n;
+    }
+    if (a + R <= count)
+      dots_of_rows<R>(n, x, rows, next, out + a);
+    else
+      for (index r = 0; a + r < count; ++r) dots_of_rows<1>(n, x, rows + r, rows + r, out + a + r);
+  }
+}
+/// y[n] += sum of h[a] w[chosen[a]] over `count` rows of w, `row` apart, in their order.
+template <class T>
+LINNET_KERNEL static void sum_of_chosen(index n, index row, const T* w, index count,
+                                        const std::int32_t* chosen, const T* h, T* y) {
+  constexpr index R = 4;
+  for (index a = 0; a < count; a += R) {
+    const T *rows[R], *next[R];
+    T factor[R];
+    const index last = count - 1;
+    for (index r = 0; r < R; ++r) {
+      rows[r] = w + chosen[a + r < last ? a + r : last] * row;
+      next[r] = w + chosen[a + R + r < last ? a + R + r : last] * row;
+      factor[r] = a + r < count ? h[a + r] : T(0);
+    }
+    if (a + R <= count) {
+      LINNET_FOR_VECTORS(T, i, c, n) {
+        vec<T> sum = get(y + i, c);
+        LINNET_UNROLL
+        for (index r = 0; r < R; ++r) {
+          __builtin_prefetch(next[r] + i);
+          sum += factor[r] * get(rows[r] + i, c);
+        }
+        put<T>(y + i, sum, c);
+      }
+    } else {
+      for (index r = 0; a + r < count; ++r) LINNET_FOR_VECTORS(T, i, c, n)
+      put<T>(y + i, get(y + i, c) + factor[r] * get(rows[r] + i, c), c);
+    }
+  }
 }
 
 /// @file
@@ -8980,6 +9486,9 @@ struct execution {
   const input_tap* tap = nullptr;     ///< is shown what products read, or null
   const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
   const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
+  const void* adapter = nullptr;      ///< a product_adapter of the model's scalar, or null
+  float loss_scale = 1;               ///< of gradients that products round to f16
+  bool notes_ranges = false;          ///< whether 8-bit training notes the largest magnitudes
 
   /// Calls f(kernels) with the kernels of the level, see simd/kernels.hpp.
   template <class F>
@@ -9024,6 +9533,18 @@ LINNET_NAMESPACE_END
 /// @file
 /// All storage types: how a weight is kept in memory. A storage type is a template argument of a
 /// model; kernels read weights as they are stored.
+
+/// @file
+/// Sparse storage with whole blocks of numbers: rows that keep the same inputs.
+
+/// @file
+/// Sparse storage with numbers anywhere in a row: a bit for each input says where.
+
+#include <bit>
+#include <functional>
+
+/// @file
+/// Storage without most of the zeros: the numbers that are kept, and where each stands.
 
 /// @file
 /// Storage in codes with corrections: numbers of higher precision that are added to theirs.
@@ -9119,6 +9640,7 @@ struct projection_kind {
   index alpha = 0;       ///< numerator of a delta's factor alpha / rank
   bool normed = false;   ///< maps out of a branch normalise what they read
   bool rotated = false;  ///< they rotate it by a Hadamard transform
+  index kept = 0;        ///< they read so many of its largest magnitudes; 0 for all
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }
@@ -9231,9 +9753,16 @@ struct int4 : int8 {
   static constexpr int largest = 7;
 };
 
+/// Half precision, for trainers: master weights stay in f32, while weights, inputs and gradients of
+/// products are rounded to f16 (Micikevicius et al. 2018, arXiv:1710.03740). Processors multiply no
+/// such numbers here: they are read back as f32, so it shows what the rounding loses.
+struct f16 : policy {};
+
 /// 8-bit floats, e4m3, with one scale for each token, which maps its largest magnitude to 448 (Wu
-/// et al. 2023, ZeroQuant-FP). Weights may be any codes. Processors multiply no such numbers: they
-/// are read back as f32, so it costs more than compute::f32 and shows what the rounding loses.
+/// et al. 2023, ZeroQuant-FP). A trainer rounds to e4m3 in forward and to e5m2 in backward instead,
+/// with scales of whole tensors (Micikevicius et al. 2022). Weights may be any codes. Processors
+/// multiply no such numbers: they are read back as f32, so it costs more than compute::f32 and
+/// shows what the rounding loses.
 struct fp8 : policy {};
 
 /// Whether compute type `A` rounds inputs to integers.
@@ -9278,6 +9807,7 @@ struct no_correction {
 
 /// Every input of a row has a number, see storage::sparse.
 struct every_input {
+  static constexpr index rows_together = 1;  ///< that have the same inputs
   static constexpr index kept(index columns) { return columns; }
   static constexpr index bytes(index, index) { return 0; }
 };
@@ -9300,6 +9830,7 @@ struct policy {
   static constexpr bool ggml = false;        ///< whether scales are ggml's, zero points its minima
   static constexpr bool per_tensor = false;  ///< whether all scales of a matrix are the same
   static constexpr bool fixed_scales = false;  ///< whether some numbers are no scales
+  static constexpr index rows_together = 1;    ///< rows whose scales depend on each other
   static constexpr index group = 0;            ///< inputs that share a scale; 0 for a whole row
   static constexpr index shared_bits = 0;      ///< of a code that shares its `value` with others
 };
@@ -9355,6 +9886,8 @@ struct with_compute : S {
                 "do mixed_int8 and int4");
   static_assert(!std::is_same_v<A, linnet::compute::fp8> || S::per_word > 1,
                 "linnet: compute::fp8 multiplies weights stored as codes");
+  static_assert(!std::is_same_v<A, linnet::compute::f16>,
+                "linnet: compute::f16 is for trainers; deploy storage::f16 or storage::bf16");
   static_assert(std::is_same_v<typename S::pattern, every_input>,
                 "linnet: products with sparse weights read their inputs as they are, in "
                 "compute::f32");
@@ -9376,7 +9909,8 @@ inline constexpr bool is_sparse = !std::is_same_v<typename S::pattern, storage::
 /// Whether rows of a matrix in storage `S` are not rounded alone: they share a scale, the codes of
 /// scales, or a correction.
 template <class S>
-inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S>;
+inline constexpr bool rows_share = S::per_tensor || has_levels<S> || is_corrected<S> ||
+                                   S::pattern::rows_together > 1 || S::rows_together > 1;
 
 namespace detail {
 
@@ -9430,6 +9964,27 @@ inline real_grid_numbers real_grid(double low, double high, double most) {
   if (scale > 0) return {scale, -low / scale};
   if (low == 0) return {1, 0};
   return {std::abs(low), low > 0 ? 0.0 : 1.0};  // all are the same: code 1, or 0
+}
+
+/// Makes the scales of each S::rows_together rows differ by powers of two. Each becomes the least
+/// that is no smaller than before. `scale(r)` is a reference to that of row `r`; one that is not
+/// finite stays.
+template <class S, class F>
+void relate_scales([[maybe_unused]] index rows, [[maybe_unused]] F&& scale) {
+  if constexpr (S::rows_together > 1)
+    for (index first = 0; first < rows; first += S::rows_together) {
+      const index last = (std::min)(rows, first + S::rows_together);
+      float most = 0;
+      for (index r = first; r < last; ++r)
+        if (is_finite(scale(r))) most = (std::max)(most, scale(r));
+      for (index r = first; r < last; ++r)
+        if (is_finite(scale(r))) {
+          const double ratio = static_cast<double>(most) / static_cast<double>(scale(r));
+          // No smaller than the floats that have all their digits, where there is a choice.
+          const int most_halves = (std::max)(0, std::ilogb(most) + 126);
+          scale(r) = std::ldexp(most, -(std::min)(std::ilogb(ratio), most_halves));
+        }
+    }
 }
 
 /// The numbers that codes of storage `S` with one scale (and zero point or minimum) stand for.
@@ -9598,6 +10153,9 @@ struct matrix_ref {
   /// Rounds the scales where the storage rounds them, in place: the end of filling in a matrix.
   void seal(index rows, index columns) const {
     if constexpr (has_levels<S>) levels.seal(rows, row_scales<S>(columns), scales, zeros);
+    const index groups = row_scales<S>(columns);
+    for (index g = 0; g < groups && S::rows_together > 1; ++g)
+      detail::relate_scales<S>(rows, [&](index r) -> float& { return scales[r * groups + g]; });
   }
   /// Fills in the scales that are stored as codes, after these were read.
   void open(index rows, index columns) const {
@@ -9638,13 +10196,14 @@ requires(!S::ggml && !is_corrected<S> &&
       for (index first = 0; first < columns; first += group)
         fit(x + r * columns + first, (std::min)(group, columns - first), r, first / group);
   };
-  if constexpr (has_levels<S>) {
+  constexpr bool scales_first = has_levels<S> || S::rows_together > 1;
+  if constexpr (scales_first) {
     for (index r = 0; r < rows; ++r) fit_row(r);
     to.seal(rows, columns);
   }
   for (index r = 0; r < rows; ++r) {
     const T* const row = x + r * columns;
-    if constexpr (!has_levels<S>) fit_row(r);
+    if constexpr (!scales_first) fit_row(r);
     for (index j = 0; j < columns; ++j)
       to.set_code(r, j, columns,
                   to.grid(r, group_of<S>(j), columns).nearest(static_cast<double>(row[j])));
@@ -10055,6 +10614,425 @@ requires(is_corrected<S>) void encode_matrix(index rows, index columns, const T*
 }
 
 }  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Whole numbers of `Bits` bits one after the other: places of numbers that are kept.
+template <int Bits>
+struct place_codes : coded<std::uint8_t, simd::integer_code(Bits)> {};
+
+/// The size of a number by which the largest are kept; that of a NaN is above all finite ones.
+template <class T>
+double kept_size(T x) {
+  const auto size = std::abs(static_cast<double>(x));
+  return is_nan(size) ? (std::numeric_limits<double>::max)() : size;
+}
+
+/// `N` of each `M` inputs that follow each other are kept. A row's last group may be shorter.
+template <index N, index M>
+struct inputs_of_groups {
+  static_assert(N > 0 && N < M && M <= 16,
+                "linnet::storage::n_of_m: 1 or more of up to 16 inputs are kept, but not all");
+  static constexpr index kept_of_group = N, group = M, rows_together = 1;
+  static constexpr int bits = M <= 4 ? 2 : M <= 8 ? 3 : 4;
+  using codes = place_codes<bits>;
+  /// Numbers that a row of so many inputs keeps.
+  static constexpr index kept(index columns) {
+    return columns / M * N + (std::min)(N, columns % M);
+  }
+  static constexpr index bytes(index rows, index columns) {
+    return rows * row_values<codes>(kept(columns));
+  }
+  /// Nonzero numbers of a row that find no place.
+  template <class T>
+  static index dropped(index columns, const T* row, index = 1) {
+    index count = 0;
+    for (index first = 0; first < columns; first += M) {
+      const index size = (std::min)(M, columns - first);
+      const index nonzero = size - std::count(row + first, row + first + size, T(0));
+      count += (std::max)(index{0}, nonzero - N);
+    }
+    return count;
+  }
+
+  struct canonical {
+    /// [rows, kept]: the input of each number, counted from where its group begins. They ascend
+    /// within a group.
+    matrix_ref<codes> places;
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".places", places.data, rows, row_values<codes>(kept(columns)));
+    }
+    /// Keeps the largest magnitudes of row `r`, of equal ones the first; calls put(0, c, j) for
+    /// number c at input j.
+    template <class T, class F>
+    void choose(index r, index, index columns, const T* row, double*, F&& put) const {
+      for (index first = 0, c = 0; first < columns; first += M) {
+        const index size = (std::min)(M, columns - first);
+        bool taken[std::size_t{M}] = {};
+        for (index i = 0; i < (std::min)(N, size); ++i) {
+          index best = -1;
+          for (index j = 0; j < size; ++j)
+            if (!taken[j] && (best < 0 || kept_size(row[first + j]) > kept_size(row[first + best])))
+              best = j;
+          taken[best] = true;
+        }
+        for (index j = 0; j < size; ++j)
+          if (taken[j]) {
+            places.set_code(r, c, kept(columns), static_cast<std::uint8_t>(j));
+            put(index{0}, c++, first + j);
+          }
+      }
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      return inputs_of_groups::find(j, columns, of_row(r, columns));
+    }
+    /// The places of row `r`, by number.
+    auto of_row(index r, index columns) const {
+      return [=, this](index c) { return index{places.code(r, c, kept(columns))}; };
+    }
+  };
+  /// The number of input `j` among those of a row, whose number c has the place place(c); -1 if it
+  /// is none.
+  template <class F>
+  static index find(index j, index columns, const F& place) {
+    const index first = j / M * N, last = (std::min)(first + N, kept(columns));
+    for (index c = first; c < last; ++c)
+      if (place(c) == j % M) return c;
+    return -1;
+  }
+  /// Whether such places are those of a row.
+  template <class F>
+  static bool fits(index columns, const F& place) {
+    for (index c = 0; c < kept(columns); ++c)
+      if (place(c) >= (std::min)(M, columns - c / N * M) || (c % N > 0 && place(c) <= place(c - 1)))
+        return false;
+    return true;
+  }
+  /// Whether `data` are the places of a matrix.
+  static bool fits(index rows, index columns, const std::uint8_t* data) {
+    const canonical those{{const_cast<std::uint8_t*>(data)}};
+    for (index r = 0; r < rows; ++r)
+      if (!fits(columns, those.of_row(r, columns))) return false;
+    return true;
+  }
+};
+
+/// The numbers that a `Pattern` keeps in storage `S`, as a matrix of fewer inputs, and where they
+/// stand: see n_of_m. Inputs that share a scale are those that are kept.
+template <class S, class Pattern, class Name>
+struct sparse : S {
+  static_assert(std::is_base_of_v<policy, S> && !is_corrected<S> && !is_sparse<S> &&
+                    !std::is_same_v<typename S::value, double>,
+                "linnet::storage: what a sparse storage keeps is in a storage of its own, such as "
+                "storage::f32, bf16, int8 or int4<32>, without corrections");
+  using base = S;  ///< storage of the numbers that are kept
+  using pattern = Pattern;
+  static constexpr index per_word = (std::max)(index{2}, index{S::per_word});  ///< not plain
+  static constexpr auto text = Name::template of<S>();
+  static constexpr const char* name = text.data();
+};
+
+}  // namespace storage
+
+/// A canonical matrix [rows, columns] in a sparse storage: the numbers that are kept, as a matrix
+/// of their own, and where they stand.
+template <class S>
+requires(is_sparse<S>) struct matrix_ref<S> : matrix_ref<typename S::base> {
+  using storage = S;
+  using base = matrix_ref<typename S::base>;
+  typename S::pattern::canonical kept{};
+
+  static constexpr index width(index columns) { return S::pattern::kept(columns); }
+  /// The matrix of the numbers that are kept, [rows, width].
+  const base& numbers() const { return *this; }
+  void seal(index rows, index columns) const { base::seal(rows, width(columns)); }
+  void open(index rows, index columns) const { base::open(rows, width(columns)); }
+  /// The number at row `r`, column `j`.
+  double at(index r, index j, index columns) const {
+    const index c = kept.find(r, j, columns);
+    return c < 0 ? 0 : base::at(r, c, width(columns));
+  }
+};
+
+namespace detail {
+
+/// Chooses what a sparse storage keeps of `x`[rows, columns], and calls round(width, numbers, to)
+/// for the matrix of these. Without memory the result is NaN.
+template <class S, class T, class F>
+void encode_kept(index rows, index columns, const T* x, const matrix_ref<S>& to, F&& round) {
+  const index width = to.width(columns);
+  const memory_block memory(rows * width * index{sizeof(T)}),
+      sizes(2 * columns * index{sizeof(double)});
+  auto* const numbers = static_cast<T*>(memory.data());
+  if (memory.data() == nullptr || sizes.data() == nullptr) {
+    constexpr auto nan = std::numeric_limits<float>::quiet_NaN();
+    if constexpr (S::scaled)
+      to.scales[0] = nan;
+    else
+      to.data[0] = S::encode(static_cast<double>(nan));
+    return;
+  }
+  constexpr index together = S::pattern::rows_together;  // that keep the same inputs
+  for (index r = 0; r < rows; r += together)
+    to.kept.choose(r, (std::min)(together, rows - r), columns, x + r * columns,
+                   static_cast<double*>(sizes.data()), [&](index i, index c, index j) {
+                     numbers[(r + i) * width + c] = x[(r + i) * columns + j];
+                   });
+  round(width, numbers, to.numbers());
+}
+
+/// Rounds `x`[rows, columns] to a sparse storage: of more nonzero numbers than it keeps, the
+/// largest.
+template <class S, class T>
+requires(is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
+                                          const matrix_ref<S>& to) {
+  encode_kept(rows, columns, x, to, [&](index width, const T* numbers, const auto& rest) {
+    encode_matrix(rows, width, numbers, rest);
+  });
+}
+
+}  // namespace detail
+
+namespace storage {
+
+/// The name of storage::n_of_m in files and errors: int4_2_of_4.
+template <index N, index M>
+struct n_of_m_name {
+  template <class S>
+  static constexpr auto of() {
+    return joined_name({S::name, "_", N, "_of_", M});
+  }
+};
+
+/// Storage `S` of `N` of each `M` inputs that follow each other (Zhou et al. 2021): 2:4 is
+/// n_of_m<S, 2, 4>. Rounding keeps the largest magnitudes; weights that were pruned so lose
+/// nothing. Each number has its place in its group beside it, in 2 to 4 bits.
+template <class S, index N, index M>
+using n_of_m = sparse<S, inputs_of_groups<N, M>, n_of_m_name<N, M>>;
+
+}  // namespace storage
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// `Percent` of the inputs of each row are kept, rounded up, anywhere in the row.
+template <index Percent>
+struct inputs_by_mask {
+  static_assert(Percent > 0 && Percent < 100,
+                "linnet::storage::bit_mask: from 1 to 99 percent of the inputs of a row are kept");
+  static constexpr bool by_rows = true;  ///< see is_masked
+  static constexpr index rows_together = 1;
+  /// Numbers that a row of so many inputs keeps.
+  static constexpr index kept(index columns) { return (columns * Percent + 99) / 100; }
+  static constexpr index row_bytes(index columns) { return (columns + 7) / 8; }
+  static constexpr index bytes(index rows, index columns) { return rows * row_bytes(columns); }
+  /// Nonzero numbers of a row that find no place.
+  template <class T>
+  static index dropped(index columns, const T* row, index = 1) {
+    const index nonzero = columns - std::count(row, row + columns, T(0));
+    return (std::max)(index{0}, nonzero - kept(columns));
+  }
+
+  struct canonical {
+    std::uint8_t* mask = nullptr;  ///< [rows, row_bytes]: bit j, the lowest first, is input j's
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".mask", mask, rows, row_bytes(columns));
+    }
+    /// Keeps the largest magnitudes of row `r`, of equal ones the first; calls put(0, c, j) for
+    /// number c at input j.
+    template <class T, class F>
+    void choose(index r, index, index columns, const T* row, double* sizes, F&& put) const {
+      std::uint8_t* const bits = mask + r * row_bytes(columns);
+      std::fill_n(bits, row_bytes(columns), std::uint8_t{0});
+      for (index j = 0; j < columns; ++j) sizes[j] = kept_size(row[j]);
+      double* const last = sizes + kept(columns) - 1;
+      std::nth_element(sizes, last, sizes + columns, std::greater<double>{});
+      const double least = *last;
+      index equal = std::count(sizes, last + 1, least);  // of those that are as large as the least
+      for (index j = 0, c = 0; j < columns; ++j) {
+        const double size = kept_size(row[j]);
+        if (!(size > least) && !(size >= least && equal-- > 0)) continue;
+        bits[j / 8] = static_cast<std::uint8_t>(bits[j / 8] | 1u << j % 8);
+        put(index{0}, c++, j);
+      }
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      const std::uint8_t* const bits = mask + r * row_bytes(columns);
+      const auto below = static_cast<std::uint8_t>(bits[j / 8] & ((1u << j % 8) - 1));
+      if (!(bits[j / 8] >> j % 8 & 1)) return -1;
+      index c = std::popcount(below);
+      for (index i = 0; i < j / 8; ++i) c += std::popcount(bits[i]);
+      return c;
+    }
+  };
+  /// Whether `data` are the masks of a matrix: as many bits in each row as it keeps, all at inputs.
+  static bool fits(index rows, index columns, const std::uint8_t* data) {
+    for (index r = 0; r < rows; ++r, data += row_bytes(columns)) {
+      index count = 0;
+      for (index i = 0; i < row_bytes(columns); ++i) count += std::popcount(data[i]);
+      if (count != kept(columns)) return false;
+      if (columns % 8 && data[columns / 8] >> columns % 8) return false;
+    }
+    return true;
+  }
+};
+
+/// The name of storage::bit_mask in files and errors: int4_mask_50.
+template <index Percent>
+struct bit_mask_name {
+  template <class S>
+  static constexpr auto of() {
+    static_assert(std::is_same_v<typename S::levels, no_levels>,
+                  "linnet::storage::bit_mask: scales of what is kept are numbers, not codes");
+    if constexpr (S::per_word > 1)
+      static_assert(simd::spare_bits(S::code) == 0,
+                    "linnet::storage::bit_mask: what is kept has 2, 4, 8, 16 or 32 bits");
+    return joined_name({S::name, "_mask_", Percent});
+  }
+};
+
+/// Storage `S` of `Percent` of the inputs of each row, anywhere, for weights that are pruned
+/// without a pattern. Rounding keeps the largest magnitudes of a row; rows with fewer numbers keep
+/// zeros. A bit for each input says which have numbers.
+template <class S, index Percent>
+using bit_mask = sparse<S, inputs_by_mask<Percent>, bit_mask_name<Percent>>;
+
+}  // namespace storage
+
+/// Whether storage `S` keeps numbers anywhere in a row, so that products go through them by rows.
+template <class S>
+inline constexpr bool is_masked = requires {
+  S::pattern::by_rows;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// `Percent` of the blocks of `Columns` inputs are kept, rounded up, the same ones in each `Rows`
+/// rows that follow each other. The last block of a row, and of a column, may be smaller.
+template <index Rows, index Columns, index Percent>
+struct inputs_by_blocks {
+  static_assert(Rows > 0 && Rows % simd::panel_width == 0,
+                "linnet::storage::block_sparse: a block has 32 rows, which products compute "
+                "together, or a multiple of them");
+  static_assert(Columns > 0, "linnet::storage::block_sparse: a block has at least one column");
+  using choice = inputs_by_mask<Percent>;  ///< of the blocks of a row of them
+  static constexpr index rows_together = Rows;
+
+  /// Blocks in a row of so many inputs, and rows of blocks in so many rows.
+  static constexpr index blocks(index columns) { return (columns + Columns - 1) / Columns; }
+  static constexpr index rows_of(index rows) { return (rows + Rows - 1) / Rows; }
+  /// Numbers that a row of so many inputs keeps, with zeros behind the end of its last block.
+  static constexpr index kept(index columns) { return choice::kept(blocks(columns)) * Columns; }
+  static constexpr index bytes(index rows, index columns) {
+    return choice::bytes(rows_of(rows), blocks(columns));
+  }
+  /// Sum of f(x) over block `b` of `rows` rows.
+  template <class T, class F>
+  static double sum_of(index rows, index columns, const T* x, index b, F&& f) {
+    double sum = 0;
+    for (index i = 0; i < rows; ++i)
+      for (index j = b * Columns; j < (std::min)(columns, (b + 1) * Columns); ++j)
+        sum += f(static_cast<double>(x[i * columns + j]));
+    return sum;
+  }
+  /// Calls put(n, b) for block number n that rows keep, block b: those with the largest sums of
+  /// squares, of equal ones the first. `mask` becomes that of the blocks. `room` is for 2 numbers
+  /// of each block.
+  template <class T, class F>
+  static void choose(index rows, index columns, const T* x, std::uint8_t* mask, double* room,
+                     F&& put) {
+    const index count = blocks(columns);
+    for (index b = 0; b < count; ++b)
+      room[b] = sum_of(rows, columns, x, b, [](double v) { return v * v; });
+    typename choice::canonical{mask}.choose(0, 1, count, room, room + count,
+                                            [&](index, index n, index b) { put(n, b); });
+  }
+  /// Nonzero numbers of `rows` rows that find no place; all of them without memory.
+  template <class T>
+  static index dropped(index columns, const T* x, index rows) {
+    const auto nonzero = [&](index b) {
+      return static_cast<index>(
+          sum_of(rows, columns, x, b, [](double v) { return v == 0 ? 0.0 : 1.0; }));
+    };
+    index left = 0;
+    for (index b = 0; b < blocks(columns); ++b) left += nonzero(b);
+    const memory_block room(3 * blocks(columns) * index{sizeof(double)});
+    if (auto* const numbers = static_cast<double*>(room.data()))
+      choose(rows, columns, x, reinterpret_cast<std::uint8_t*>(numbers + 2 * blocks(columns)),
+             numbers, [&](index, index b) { left -= nonzero(b); });
+    return left;
+  }
+
+  struct canonical {
+    typename choice::canonical of_blocks;  ///< a bit for each block, in [rows_of, row_bytes]
+
+    /// Calls f(suffix, pointer, rows, columns) for each array.
+    template <class F>
+    constexpr void visit(index rows, index columns, F&& f) {
+      f(".blocks", of_blocks.mask, rows_of(rows), choice::row_bytes(blocks(columns)));
+    }
+    /// Keeps blocks of rows [r, r + rows); calls put(i, c, j) for number c of row r + i at input j.
+    template <class T, class F>
+    void choose(index r, index rows, index columns, const T* x, double* room, F&& put) const {
+      std::uint8_t* const mask = of_blocks.mask + r / Rows * choice::row_bytes(blocks(columns));
+      inputs_by_blocks::choose(rows, columns, x, mask, room, [&](index n, index b) {
+        for (index i = 0; i < rows; ++i)
+          for (index j = b * Columns; j < (std::min)(columns, (b + 1) * Columns); ++j)
+            put(i, n * Columns + j % Columns, j);
+      });
+    }
+    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
+    index find(index r, index j, index columns) const {
+      const index n = of_blocks.find(r / Rows, j / Columns, blocks(columns));
+      return n < 0 ? n : n * Columns + j % Columns;
+    }
+  };
+  /// Whether `data` are the masks of a matrix with so many rows of blocks.
+  static bool fits(index block_rows, index columns, const std::uint8_t* data) {
+    return choice::fits(block_rows, blocks(columns), data);
+  }
+};
+
+/// The name of storage::block_sparse in files and errors: int4_50_of_32x16.
+template <index Rows, index Columns, index Percent>
+struct block_sparse_name {
+  template <class S>
+  static constexpr auto of() {
+    if constexpr (S::per_word > 1)
+      static_assert(Columns % S::block == 0,
+                    "linnet::storage::block_sparse: the columns of a block fill whole words of "
+                    "codes: a multiple of 4 with 8 bits, of 8 with 4 bits, of 16 with 2 bits");
+    return joined_name({S::name, "_", Percent, "_of_", Rows, "x", Columns});
+  }
+};
+
+/// Storage `S` of `Percent` of the blocks of `Rows` by `Columns` weights, anywhere in their rows,
+/// for weights that are pruned by blocks. Rounding keeps the blocks with the largest norms. A bit
+/// for each block says which have numbers. Products skip the others, in steps that vectors like.
+template <class S, index Rows, index Columns, index Percent = 50>
+using block_sparse =
+    sparse<S, inputs_by_blocks<Rows, Columns, Percent>, block_sparse_name<Rows, Columns, Percent>>;
+
+}  // namespace storage
 
 LINNET_NAMESPACE_END
 /// @file
@@ -10642,21 +11620,25 @@ struct fake_quantized : f32 {
 
 namespace detail {
 
+/// Storage `To<S>`, or that of each of a mixed one.
+template <template <class> class To, class S>
+struct mapped_storage {
+  using type = To<S>;
+};
+template <template <class> class To, class Rest, class... Parts>
+struct mapped_storage<To, storage::mixed<Rest, Parts...>> {
+  using type = storage::mixed<To<Rest>, To<Parts>...>;
+};
+template <template <class> class To, class Rest, class... Ranges>
+struct mapped_storage<To, storage::layered<Rest, Ranges...>> {
+  template <class S>
+  using of = typename mapped_storage<To, S>::type;
+  using type =
+      storage::layered<of<Rest>, typename Ranges::template with<of<typename Ranges::stored>>...>;
+};
 /// Fake-quantized storage `S`, or each of a mixed one.
 template <class S>
-struct faked_storage {
-  using type = storage::fake_quantized<S>;
-};
-template <class Rest, class... Parts>
-struct faked_storage<storage::mixed<Rest, Parts...>> {
-  using type = storage::mixed<storage::fake_quantized<Rest>, storage::fake_quantized<Parts>...>;
-};
-template <class Rest, class... Ranges>
-struct faked_storage<storage::layered<Rest, Ranges...>> {
-  using type = storage::layered<
-      typename faked_storage<Rest>::type,
-      typename Ranges::template with<typename faked_storage<typename Ranges::stored>::type>...>;
-};
+using faked_storage = mapped_storage<storage::fake_quantized, S>;
 
 /// Whether matrices of storage `S` are fake-quantized.
 template <class S>
@@ -10679,8 +11661,9 @@ namespace storage {
 
 /// Which numbers are scales of fp4.
 enum class fp4_scales {
-  any,          ///< the largest magnitude over 6
-  power_of_two  ///< the least power of two that is no smaller
+  any,                 ///< the largest magnitude over 6
+  power_of_two,        ///< the least power of two that is no smaller
+  power_of_two_ratios  ///< those of 32 rows differ by powers of two
 };
 
 /// 4-bit floats, e2m1, with one scale for each `Group` inputs of a row (Wu et al. 2023,
@@ -10713,6 +11696,14 @@ struct fp4<Group, fp4_scales::power_of_two> : fp4<Group> {
     const bool power = std::frexp(scale, &exponent) == 0.5f;
     return std::ldexp(1.0f, (std::min)(125, exponent - (power ? 1 : 0)));
   }
+};
+/// 4-bit floats with scales that differ by powers of two, each from the largest of 32 rows in the
+/// same inputs: the paper's constraint M2. Each is the least of these by which no number is cut.
+template <index Group>
+struct fp4<Group, fp4_scales::power_of_two_ratios> : fp4<Group> {
+  static constexpr const char* name = "fp4_power_of_two_ratios";
+  static constexpr bool fixed_scales = true;
+  static constexpr index rows_together = 32;
 };
 
 }  // namespace storage
@@ -10932,312 +11923,78 @@ struct int8 : int8_per<granularity::row> {};
 
 LINNET_NAMESPACE_END
 /// @file
-/// Sparse storage with numbers anywhere in a row: a bit for each input says where.
-
-#include <bit>
-#include <functional>
-
-/// @file
-/// Storage without most of the zeros: the numbers that are kept, and where each stands.
+/// Plain numbers that training rounds to small floats: weights, inputs and gradients of products.
 
 LINNET_NAMESPACE_BEGIN
 
 namespace storage {
 
-/// Whole numbers of `Bits` bits one after the other: places of numbers that are kept.
-template <int Bits>
-struct place_codes : coded<std::uint8_t, simd::integer_code(Bits)> {};
-
-/// The size of a number by which the largest are kept; that of a NaN is above all finite ones.
-template <class T>
-double kept_size(T x) {
-  const auto size = std::abs(static_cast<double>(x));
-  return is_nan(size) ? (std::numeric_limits<double>::max)() : size;
-}
-
-/// `N` of each `M` inputs that follow each other are kept. A row's last group may be shorter.
-template <index N, index M>
-struct inputs_of_groups {
-  static_assert(N > 0 && N < M && M <= 16,
-                "linnet::storage::n_of_m: 1 or more of up to 16 inputs are kept, but not all");
-  static constexpr index kept_of_group = N, group = M;
-  static constexpr int bits = M <= 4 ? 2 : M <= 8 ? 3 : 4;
-  using codes = place_codes<bits>;
-  /// Numbers that a row of so many inputs keeps.
-  static constexpr index kept(index columns) {
-    return columns / M * N + (std::min)(N, columns % M);
-  }
-  static constexpr index bytes(index rows, index columns) {
-    return rows * row_values<codes>(kept(columns));
-  }
-  /// Nonzero numbers of a row that find no place.
-  template <class T>
-  static index dropped(index columns, const T* row) {
-    index count = 0;
-    for (index first = 0; first < columns; first += M) {
-      const index size = (std::min)(M, columns - first);
-      const index nonzero = size - std::count(row + first, row + first + size, T(0));
-      count += (std::max)(index{0}, nonzero - N);
-    }
-    return count;
-  }
-
-  struct canonical {
-    /// [rows, kept]: the input of each number, counted from where its group begins. They ascend
-    /// within a group.
-    matrix_ref<codes> places;
-
-    /// Calls f(suffix, pointer, rows, columns) for each array.
-    template <class F>
-    constexpr void visit(index rows, index columns, F&& f) {
-      f(".places", places.data, rows, row_values<codes>(kept(columns)));
-    }
-    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
-    /// at input j.
-    template <class T, class F>
-    void choose(index r, index columns, const T* row, double*, F&& put) const {
-      for (index first = 0, c = 0; first < columns; first += M) {
-        const index size = (std::min)(M, columns - first);
-        bool taken[std::size_t{M}] = {};
-        for (index i = 0; i < (std::min)(N, size); ++i) {
-          index best = -1;
-          for (index j = 0; j < size; ++j)
-            if (!taken[j] && (best < 0 || kept_size(row[first + j]) > kept_size(row[first + best])))
-              best = j;
-          taken[best] = true;
-        }
-        for (index j = 0; j < size; ++j)
-          if (taken[j]) {
-            places.set_code(r, c, kept(columns), static_cast<std::uint8_t>(j));
-            put(c++, first + j);
-          }
-      }
-    }
-    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
-    index find(index r, index j, index columns) const {
-      return inputs_of_groups::find(j, columns, of_row(r, columns));
-    }
-    /// The places of row `r`, by number.
-    auto of_row(index r, index columns) const {
-      return [=, this](index c) { return index{places.code(r, c, kept(columns))}; };
-    }
-  };
-  /// The number of input `j` among those of a row, whose number c has the place place(c); -1 if it
-  /// is none.
-  template <class F>
-  static index find(index j, index columns, const F& place) {
-    const index first = j / M * N, last = (std::min)(first + N, kept(columns));
-    for (index c = first; c < last; ++c)
-      if (place(c) == j % M) return c;
-    return -1;
-  }
-  /// Whether such places are those of a row.
-  template <class F>
-  static bool fits(index columns, const F& place) {
-    for (index c = 0; c < kept(columns); ++c)
-      if (place(c) >= (std::min)(M, columns - c / N * M) || (c % N > 0 && place(c) <= place(c - 1)))
-        return false;
-    return true;
-  }
-  /// Whether `data` are the places of a matrix.
-  static bool fits(index rows, index columns, const std::uint8_t* data) {
-    const canonical those{{const_cast<std::uint8_t*>(data)}};
-    for (index r = 0; r < rows; ++r)
-      if (!fits(columns, those.of_row(r, columns))) return false;
-    return true;
-  }
-};
-
-/// The numbers that a `Pattern` keeps in storage `S`, as a matrix of fewer inputs, and where they
-/// stand: see n_of_m. Inputs that share a scale are those that are kept.
-template <class S, class Pattern, class Name>
-struct sparse : S {
-  static_assert(std::is_base_of_v<policy, S> && !is_corrected<S> && !is_sparse<S> &&
-                    !std::is_same_v<typename S::value, double>,
-                "linnet::storage: what a sparse storage keeps is in a storage of its own, such as "
-                "storage::f32, bf16, int8 or int4<32>, without corrections");
-  using base = S;  ///< storage of the numbers that are kept
-  using pattern = Pattern;
-  static constexpr index per_word = (std::max)(index{2}, index{S::per_word});  ///< not plain
-  static constexpr auto text = Name::template of<S>();
-  static constexpr const char* name = text.data();
+/// f32 numbers of a trainer in `A`, compute::f16 or compute::fp8: what products read, forward and
+/// backward, is rounded.
+template <class A>
+struct mixed_precision : f32 {
+  using compute = A;
+  static constexpr bool delayed = std::is_same_v<A, linnet::compute::fp8>;
+  using forward = std::conditional_t<delayed, fp8_e4m3, f16>;
+  using backward = std::conditional_t<delayed, fp8_e5m2, f16>;
+  static constexpr const char* name = "mixed-precision";
 };
 
 }  // namespace storage
 
-/// A canonical matrix [rows, columns] in a sparse storage: the numbers that are kept, as a matrix
-/// of their own, and where they stand.
-template <class S>
-requires(is_sparse<S>) struct matrix_ref<S> : matrix_ref<typename S::base> {
-  using storage = S;
-  using base = matrix_ref<typename S::base>;
-  typename S::pattern::canonical kept{};
+/// Scales of what the products of a matrix read in 8-bit training: the largest number over the
+/// largest magnitude of the last steps (delayed scaling).
+struct delayed_scales {
+  static constexpr int steps = 16;  ///< that are looked back on
 
-  static constexpr index width(index columns) { return S::pattern::kept(columns); }
-  /// The matrix of the numbers that are kept, [rows, width].
-  const base& numbers() const { return *this; }
-  void seal(index rows, index columns) const { base::seal(rows, width(columns)); }
-  void open(index rows, index columns) const { base::open(rows, width(columns)); }
-  /// The number at row `r`, column `j`.
-  double at(index r, index j, index columns) const {
-    const index c = kept.find(r, j, columns);
-    return c < 0 ? 0 : base::at(r, c, width(columns));
-  }
+  /// Scale of one tensor.
+  struct one {
+    float scale = 0;            ///< 0 before the first step, which takes 1
+    std::uint32_t largest = 0;  ///< bits of the largest magnitude of this step
+    float history[steps] = {};  ///< of the last steps
+
+    float factor() const { return scale > 0 ? scale : 1; }
+    /// Takes in the magnitude of a step that ends, which was step `t`.
+    void advance(index t, double most) {
+      float now = 0;
+      __builtin_memcpy(&now, &largest, sizeof now);
+      largest = 0;
+      if (!is_finite(now)) return;
+      history[t % steps] = now;
+      const float all = *std::max_element(history, history + steps);
+      if (all > 0) scale = static_cast<float>((std::min)(most / static_cast<double>(all), 1e30));
+    }
+  };
+  one input{}, gradient{};
 };
 
 namespace detail {
 
-/// Chooses what a sparse storage keeps of `x`[rows, columns], and calls round(width, numbers, to)
-/// for the matrix of these. Without memory the result is NaN.
-template <class S, class T, class F>
-void encode_kept(index rows, index columns, const T* x, const matrix_ref<S>& to, F&& round) {
-  const index width = to.width(columns);
-  const memory_block memory(rows * width * index{sizeof(T)}),
-      sizes(columns * index{sizeof(double)});
-  auto* const numbers = static_cast<T*>(memory.data());
-  if (memory.data() == nullptr || sizes.data() == nullptr) {
-    constexpr auto nan = std::numeric_limits<float>::quiet_NaN();
-    if constexpr (S::scaled)
-      to.scales[0] = nan;
-    else
-      to.data[0] = S::encode(static_cast<double>(nan));
-    return;
-  }
-  for (index r = 0; r < rows; ++r)
-    to.kept.choose(r, columns, x + r * columns, static_cast<double*>(sizes.data()),
-                   [&](index c, index j) { numbers[r * width + c] = x[r * columns + j]; });
-  round(width, numbers, to.numbers());
-}
+/// Whether training in storage `S` rounds to small floats.
+template <class S>
+inline constexpr bool is_mixed_precision = false;
+template <class A>
+inline constexpr bool is_mixed_precision<storage::mixed_precision<A>> = true;
 
-/// Rounds `x`[rows, columns] to a sparse storage: of more nonzero numbers than it keeps, the
-/// largest.
-template <class S, class T>
-requires(is_sparse<S>) void encode_matrix(index rows, index columns, const T* x,
-                                          const matrix_ref<S>& to) {
-  encode_kept(rows, columns, x, to, [&](index width, const T* numbers, const auto& rest) {
-    encode_matrix(rows, width, numbers, rest);
-  });
+/// Where the scales of a matrix are; nothing for storages without.
+template <class S>
+struct scales_place {};
+template <>
+struct scales_place<storage::mixed_precision<compute::fp8>> {
+  delayed_scales* at = nullptr;
+};
+
+/// x rounded to `Q` in units of 1 / `scale`. With `Saturates`, what is too large becomes the
+/// largest number. What is not finite stays so.
+template <class Q, bool Saturates>
+float rounded_to(float x, float scale) {
+  if (!is_finite(x)) return x;
+  double y = static_cast<double>(x) * static_cast<double>(scale);
+  if constexpr (Saturates) y = (std::clamp)(y, -Q::largest, Q::largest);
+  return static_cast<float>(Q::decode(Q::encode(y)) / static_cast<double>(scale));
 }
 
 }  // namespace detail
-
-namespace storage {
-
-/// The name of storage::n_of_m in files and errors: int4_2_of_4.
-template <index N, index M>
-struct n_of_m_name {
-  template <class S>
-  static constexpr auto of() {
-    return joined_name({S::name, "_", N, "_of_", M});
-  }
-};
-
-/// Storage `S` of `N` of each `M` inputs that follow each other (Zhou et al. 2021): 2:4 is
-/// n_of_m<S, 2, 4>. Rounding keeps the largest magnitudes; weights that were pruned so lose
-/// nothing. Each number has its place in its group beside it, in 2 to 4 bits.
-template <class S, index N, index M>
-using n_of_m = sparse<S, inputs_of_groups<N, M>, n_of_m_name<N, M>>;
-
-}  // namespace storage
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace storage {
-
-/// `Percent` of the inputs of each row are kept, rounded up, anywhere in the row.
-template <index Percent>
-struct inputs_by_mask {
-  static_assert(Percent > 0 && Percent < 100,
-                "linnet::storage::bit_mask: from 1 to 99 percent of the inputs of a row are kept");
-  static constexpr bool by_rows = true;  ///< see is_masked
-  /// Numbers that a row of so many inputs keeps.
-  static constexpr index kept(index columns) { return (columns * Percent + 99) / 100; }
-  static constexpr index row_bytes(index columns) { return (columns + 7) / 8; }
-  static constexpr index bytes(index rows, index columns) { return rows * row_bytes(columns); }
-  /// Nonzero numbers of a row that find no place.
-  template <class T>
-  static index dropped(index columns, const T* row) {
-    const index nonzero = columns - std::count(row, row + columns, T(0));
-    return (std::max)(index{0}, nonzero - kept(columns));
-  }
-
-  struct canonical {
-    std::uint8_t* mask = nullptr;  ///< [rows, row_bytes]: bit j, the lowest first, is input j's
-
-    /// Calls f(suffix, pointer, rows, columns) for each array.
-    template <class F>
-    constexpr void visit(index rows, index columns, F&& f) {
-      f(".mask", mask, rows, row_bytes(columns));
-    }
-    /// Keeps the largest magnitudes of a row, of equal ones the first; calls put(c, j) for number c
-    /// at input j.
-    template <class T, class F>
-    void choose(index r, index columns, const T* row, double* sizes, F&& put) const {
-      std::uint8_t* const bits = mask + r * row_bytes(columns);
-      std::fill_n(bits, row_bytes(columns), std::uint8_t{0});
-      for (index j = 0; j < columns; ++j) sizes[j] = kept_size(row[j]);
-      double* const last = sizes + kept(columns) - 1;
-      std::nth_element(sizes, last, sizes + columns, std::greater<double>{});
-      const double least = *last;
-      index equal = std::count(sizes, last + 1, least);  // of those that are as large as the least
-      for (index j = 0, c = 0; j < columns; ++j) {
-        const double size = kept_size(row[j]);
-        if (!(size > least) && !(size >= least && equal-- > 0)) continue;
-        bits[j / 8] = static_cast<std::uint8_t>(bits[j / 8] | 1u << j % 8);
-        put(c++, j);
-      }
-    }
-    /// The number of input `j` among those that row `r` keeps; -1 if it is none.
-    index find(index r, index j, index columns) const {
-      const std::uint8_t* const bits = mask + r * row_bytes(columns);
-      const auto below = static_cast<std::uint8_t>(bits[j / 8] & ((1u << j % 8) - 1));
-      if (!(bits[j / 8] >> j % 8 & 1)) return -1;
-      index c = std::popcount(below);
-      for (index i = 0; i < j / 8; ++i) c += std::popcount(bits[i]);
-      return c;
-    }
-  };
-  /// Whether `data` are the masks of a matrix: as many bits in each row as it keeps, all at inputs.
-  static bool fits(index rows, index columns, const std::uint8_t* data) {
-    for (index r = 0; r < rows; ++r, data += row_bytes(columns)) {
-      index count = 0;
-      for (index i = 0; i < row_bytes(columns); ++i) count += std::popcount(data[i]);
-      if (count != kept(columns)) return false;
-      if (columns % 8 && data[columns / 8] >> columns % 8) return false;
-    }
-    return true;
-  }
-};
-
-/// The name of storage::bit_mask in files and errors: int4_mask_50.
-template <index Percent>
-struct bit_mask_name {
-  template <class S>
-  static constexpr auto of() {
-    static_assert(std::is_same_v<typename S::levels, no_levels>,
-                  "linnet::storage::bit_mask: scales of what is kept are numbers, not codes");
-    if constexpr (S::per_word > 1)
-      static_assert(simd::spare_bits(S::code) == 0,
-                    "linnet::storage::bit_mask: what is kept has 2, 4, 8, 16 or 32 bits");
-    return joined_name({S::name, "_mask_", Percent});
-  }
-};
-
-/// Storage `S` of `Percent` of the inputs of each row, anywhere, for weights that are pruned
-/// without a pattern. Rounding keeps the largest magnitudes of a row; rows with fewer numbers keep
-/// zeros. A bit for each input says which have numbers.
-template <class S, index Percent>
-using bit_mask = sparse<S, inputs_by_mask<Percent>, bit_mask_name<Percent>>;
-
-}  // namespace storage
-
-/// Whether storage `S` keeps numbers anywhere in a row, so that products go through them by rows.
-template <class S>
-inline constexpr bool is_masked = requires {
-  S::pattern::by_rows;
-};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -11935,6 +12692,8 @@ struct packed_matrix {
   const scale* scales = nullptr;  ///< [panels, row_scales, 32] when the storage is scaled
   const scale* zeros = nullptr;   ///< likewise when it is centred: zero points or minima
   const word* rows = nullptr;     ///< what backward reads, only while training: see matmul_dx()
+  /// Scales of what products read in 8-bit training.
+  [[no_unique_address]] linnet::detail::scales_place<S> delayed{};
   /// Codes of the scales, in place of `scales` and `zeros`.
   [[no_unique_address]] packed_levels<typename S::levels> levels{};
   /// Numbers that are added to those of the codes, see storage::corrected.
@@ -12085,93 +12844,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops::detail {
 
-/// Inputs whose products with decoded weights are summed at a time, at most.
-inline constexpr index decoded_rows = 128;
-
-/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
-/// scales in panel `p`.
-template <class S, class F>
-void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
-  using matrix = packed_matrix<float, S>;
-  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
-  for (index at = k0; at < k1;) {
-    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
-    const auto* const words = w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
-    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
-    if constexpr (has_levels<S>) {
-      const index groups = row_scales<S>(k);
-      for (index j = 0; j < panel_width; ++j) {
-        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
-        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
-      }
-      scales = numbers[0], zeros = numbers[1];
-    } else if constexpr (S::scaled) {
-      const index scale = matrix::scale_at(p * panel_width, at, k);
-      scales = w.scales + scale;
-      if constexpr (S::centred) zeros = w.zeros + scale;
-    }
-    f(at, end, words, scales, S::centred ? zeros : nullptr);
-    at = end;
-  }
-}
-
-/// How the codes of storage `S` become numbers.
-template <class S>
-inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
-                                               : S::ggml   ? simd::code_offset::minimum
-                                                           : simd::code_offset::zero;
-/// How many rows of inputs are multiplied with the codes themselves.
-struct summed_rows {
-  index together = 1;  ///< at a time, at most
-  index most = 1;      ///< more are multiplied with decoded weights; 0 for any number
-};
-/// Rows whose inputs are rounded and read back stand alone: another order of sums would round the
-/// inputs of the next product to other codes.
-template <class Kernels, class S>
-inline constexpr summed_rows rows_summed{
-    .most = std::is_same_v<typename S::compute, compute::fp8> ? 0 : 1};
-
-/// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
-/// rows these are.
-template <class Kernels, class S>
-index add_rows(Kernels, index, index p, index k, const float* x, const packed_matrix<float, S>& w,
-               float* sums) {
-  using scale = typename packed_matrix<float, S>::scale;
-  constexpr auto origin = static_cast<float>(S::origin);
-  each_group(p, k, 0, k, w,
-             [&](index first, index last, const simd::word* words, const scale* scales,
-                 const scale* zeros) {
-               Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
-                   last - first, x + first, words, scales, zeros, origin, sums);
-             });
-  return 1;
-}
-/// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers. Those that share words with the last
-/// ones follow. k0 is the first of a block of codes.
-template <class Kernels, class S>
-void decode_rows(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
-                 float* numbers) {
-  using scale = typename packed_matrix<float, S>::scale;
-  constexpr auto origin = static_cast<float>(S::origin);
-  each_group(p, k, k0, k1, w,
-             [&](index first, index last, const simd::word* words, const scale* scales,
-                 const scale* zeros) {
-               Kernels::template decode_panel<S::code, has_minima<S>, scale>(
-                   (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
-                   numbers + (first - k0) * panel_width);
-             });
-}
-
-}  // namespace ops::detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Products of matrices as they lie in memory, split over a team of threads.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops::detail {
-
 /// Rows of a product's outputs that are computed together, at most: whole tiles of every level.
 inline constexpr index block_rows = 8 * 12;
 
@@ -12310,208 +12982,102 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Whether products of storage `S` round their inputs first.
-template <class S>
-inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
+/// A product y[m, n] = alpha x[m, k] W^T to which an adapter adds alpha dW. The matrix is known by
+/// where its panels are.
+template <class T>
+struct adapted_product {
+  const void* panels;
+  index m, n, k;
+  const T* x;
+  T* y;
+  T alpha;
+};
+/// Rows [i0, i1) of columns [j0, j1) of a product, whole panels.
+struct output_block {
+  index i0, i1, j0, j1;
+};
 
-/// Whether these are read back as numbers: in training, and in 8-bit floats.
-template <class S>
-inline constexpr bool fakes_inputs = converts<S> &&
-                                     (linnet::detail::is_fake<S> ||
-                                      std::is_same_v<typename S::compute, compute::fp8>);
-/// Whether products of storage `S` multiply numbers, rounded or not.
-template <class S>
-inline constexpr bool multiplies_numbers = !converts<S> || fakes_inputs<S>;
+/// A hook that adds to the outputs of products, in execution::adapter. Every thread of a team calls
+/// it.
+template <class T>
+struct product_adapter {
+  const void* object = nullptr;
+  /// Whether it adds to the products of the matrix with these panels.
+  bool (*covers)(const void* object, const void* panels) = nullptr;
+  /// Adds to a block of outputs, for the calling thread alone.
+  void (*add)(const void* object, const execution& on, const adapted_product<T>& to,
+              const output_block& block) = nullptr;
+  /// Adds the derivatives of what add() added, from dy[m, n]: to its own gradient and to dx[m, k].
+  /// Null for adapters that do not train.
+  void (*backward)(const void* object, const execution& on, const adapted_product<T>& of,
+                   const T* dy, T* dx) = nullptr;
+};
 
-/// Rows up to which every thread converts for itself instead of waiting for the others.
-inline constexpr index own_rows = 4;
+/// Adapters of the sequences of a batch, each of its own or none: a hook for products whose rows
+/// are [sequences, any number].
+template <class T>
+class sequence_adapters {
+ public:
+  /// Adapters of `sequences` sequences; the array must outlive this object.
+  sequence_adapters(const product_adapter<T>* each, index sequences)
+      : each_(each), sequences_(sequences) {}
 
-/// Whether products of storage `S` round their inputs to int8.
-template <class S>
-inline constexpr bool in_int8 = compute::rounds_to_integers<typename S::compute>;
-/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
-template <class S>
-inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
-/// How rows of such inputs are rounded.
-template <class S>
-inline constexpr simd::int8_rounding int8_rounding_of{
-    static_cast<float>(S::compute::largest),
-    __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
-/// Whether products of storage `S` read some inputs as they are, beside those in int8.
-template <class S>
-constexpr bool keeps_outliers() {
-  if constexpr (in_int8<S> && !fakes_inputs<S>)
-    return int8_rounding_of<S>.any();
-  else
-    return false;
-}
-/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
-template <class S>
-constexpr index converted_words(index k) {
-  const index depth = packed_matrix<float, S>::depth(k);
-  return in_int8<S> ? depth * (S::per_word / 4) : depth;
-}
-/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
-template <class S>
-constexpr index converted_scales(index k) {
-  return in_int8<S> ? row_scales<S>(k) : 0;
-}
-/// Words for the outliers of a row of `k` inputs: the inputs, their number of blocks, the blocks.
-template <class S>
-constexpr index outlier_words(index k) {
-  if constexpr (keeps_outliers<S>())
-    return k + 1 + (k + S::block - 1) / S::block;
-  else
-    return 0;
-}
-/// Words of scratch memory for a row of `k` rounded inputs.
-template <class S>
-constexpr index row_words(index k) {
-  return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
-}
+  /// The hook of products. It must not outlive this object.
+  product_adapter<T> hook() const { return {this, &covers, &add}; }
 
-/// Scratch bytes for inputs that are read back: the numbers, then the codes of each row.
-template <class S>
-constexpr index faked_bytes(index rows, index in, index threads) {
-  const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
-  return all * (4 * in + round_up(in, 4));
-}
+ private:
+  static const sequence_adapters& of(const void* self) {
+    return *static_cast<const sequence_adapters*>(self);
+  }
+  static bool covered(const product_adapter<T>& one, const void* panels) {
+    return one.object && one.covers(one.object, panels);
+  }
+  static bool covers(const void* self, const void* panels) {
+    const auto* const first = of(self).each_;
+    return std::any_of(first, first + of(self).sequences_,
+                       [&](const product_adapter<T>& one) { return covered(one, panels); });
+  }
+  static void add(const void* self, const execution& on, const adapted_product<T>& to,
+                  const output_block& block) {
+    const sequence_adapters& all = of(self);
+    const index rows = to.m / all.sequences_;
+    assert(rows * all.sequences_ == to.m && "linnet::session: rows of no sequence");
+    for (index b = block.i0 / rows, next = b; b * rows < block.i1; b = next) {
+      const product_adapter<T>& one = all.each_[b];
+      while (++next * rows < block.i1 && all.each_[next].object == one.object) {
+      }
+      if (covered(one, to.panels))
+        one.add(one.object, on, to,
+                {(std::max)(block.i0, b * rows), (std::min)(block.i1, next * rows), block.j0,
+                 block.j1});
+    }
+  }
 
-/// Scratch bytes for the rounded inputs of products, see converted_bytes().
-template <class S>
-constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
-  if (!converts<S>) return 0;
-  if (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
-  using matrix = packed_matrix<float, S>;
-  const index row = 4 * row_words<S>(in);
-  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
-  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
-  return training ? (std::max)(forward, backward) : forward;
-}
-/// Whether products of storage `S` need scratch memory.
-template <class S>
-inline constexpr bool uses_scratch = converts<S> || reduced_inputs<S>(1) > 0;
-/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
-/// `threads` threads.
-template <class S>
-constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
-  const index rounded = rounded_bytes<S>(rows, in, out, threads, training);
-  if (reduced_inputs<S>(in) == 0) return rounded;
-  return round_up(rounded, alignment) +
-         rows * reduced_inputs<S>(in) * static_cast<index>(sizeof(float));
-}
+  const product_adapter<T>* each_;
+  index sequences_;
+};
 
 namespace detail {
 
-/// The inputs of a product as words of low precision.
-struct converted_rows {
-  simd::rows_operand<simd::word> codes{};
-  float* scales = nullptr;         ///< int8: one per row, or per row and group
-  std::int32_t* sums = nullptr;    ///< int8: of the codes that share a scale
-  float* outliers = nullptr;       ///< [rows, k]: zeros in place of the inputs that are codes
-  std::int32_t* blocks = nullptr;  ///< of each row: how many blocks hold outliers, and which
-};
-/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
-template <class S>
-std::int32_t group_extra(std::int32_t sum) {
-  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
-  const auto x = static_cast<float>(sum);
-  std::int32_t bits;
-  __builtin_memcpy(&bits, &x, sizeof bits);
-  return bits;
+/// Puts what the adapter adds to a product where the product will be added: true then, else
+/// `accumulate`. A thread writes the blocks that it will add to, so nobody waits.
+template <class T>
+bool adapt_outputs(const execution& on, const adapted_product<T>& to, bool accumulate) {
+  const auto& by = *static_cast<const product_adapter<T>*>(on.adapter);
+  if (!by.covers(by.object, to.panels)) return accumulate;
+  each_block(on, to.m, to.n, [&](index i0, index i1, index p0, index p1) {
+    const index j0 = p0 * panel_width, j1 = (std::min)(to.n, p1 * panel_width);
+    for (index i = i0; i < i1 && !accumulate; ++i)
+      std::fill(to.y + i * to.n + j0, to.y + i * to.n + j1, T(0));
+    by.add(by.object, on, to, {i0, i1, j0, j1});
+  });
+  return true;
 }
-/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
-/// each group of a row where weights have scales of groups.
-template <class S>
-converted_rows convert(const execution& on, index m, index k, const float* x) {
-  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
-  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
-  auto* words = static_cast<simd::word*>(on.converted);
-  if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
-  converted_rows to{{words, width, 1}};
-  to.scales = reinterpret_cast<float*>(words + m * width);
-  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
-  if constexpr (keeps_outliers<S>()) {
-    to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
-    to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
-  }
-  const auto row = [&](index i) {
-    simd::dispatch(on.level, [&](auto kernels) {
-      using K = decltype(kernels);
-      if constexpr (in_int8<S>) {
-        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
-        float* const scale = to.scales + i * scales;
-        std::int32_t* const sum = to.sums + i * scales;
-        constexpr simd::int8_rounding by = int8_rounding_of<S>;
-        if constexpr (keeps_outliers<S>()) {
-          std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
-          *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
-                                                     to.outliers + i * k, blocks + 1);
-        }
-        if constexpr (in_int8_groups<S>) {
-          K::template to_int8_groups<S::code, float, by.any()>(k, S::group ? S::group : k,
-                                                               x + i * k, codes, scale, sum, by);
-          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
-        } else {
-          *scale = K::template to_int8<float, by.any()>(k, x + i * k, codes, *sum, by);
-        }
-      } else {
-        K::template to_bf16<float>(k, x + i * k,
-                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
-      }
-    });
-  };
-  if (m <= own_rows)
-    for (index i = 0; i < m; ++i) row(i);
-  else
-    on.threads.each(m, row);
-  return to;
-}
-
-/// y[n] = x[n] rounded to storage `Q` with one scale; all NaN where one is not finite.
-template <class Q>
-void round_row(index n, const float* x, float* y) {
-  linnet::detail::code_grid<Q> grid;
-  if (std::all_of(x, x + n, [](float v) { return is_finite(v); }))
-    grid = grid.fit(n, x);
-  else
-    grid.scale = std::numeric_limits<float>::quiet_NaN();
-  for (index j = 0; j < n; ++j)
-    y[j] = static_cast<float>(grid.at(grid.nearest(static_cast<double>(x[j]))));
-}
-/// x[m, k] rounded as the compute type of `S` says, and read back; x itself without memory for it.
-template <class S>
-const float* fake_inputs(const execution& on, index m, index k, const float* x) {
-  if (!on.converted) return x;
-  const index width = round_up(k, 4);
-  auto* numbers = static_cast<float*>(on.converted);
-  if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
-  [[maybe_unused]] auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
-  const auto row = [&](index i) {
-    if constexpr (in_int8<S>) {
-      const index group = S::grid::group ? S::grid::group : k;
-      simd::dispatch(on.level, [&](auto kernels) {
-        for (index j = 0; j < k; j += group) {
-          const index n = (std::min)(group, k - j);
-          std::int8_t* const q = codes + i * width;
-          std::int32_t sum = 0;
-          constexpr simd::int8_rounding by = int8_rounding_of<S>;
-          const float* const from = x + i * k + j;
-          const float scale =
-              decltype(kernels)::template to_int8<float, by.any()>(n, from, q, sum, by);
-          for (index l = 0; l < n; ++l)
-            numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
-        }
-      });
-    } else {
-      round_row<storage::fp8_e4m3>(k, x + i * k, numbers + i * k);
-    }
-  };
-  if (m <= own_rows)
-    for (index i = 0; i < m; ++i) row(i);
-  else
-    on.threads.each(m, row);
-  return numbers;
+/// Adds the derivatives of what adapt_outputs() put there.
+template <class T>
+void adapt_backward(const execution& on, const adapted_product<T>& of, const T* dy, T* dx) {
+  const auto& by = *static_cast<const product_adapter<T>*>(on.adapter);
+  if (by.backward && by.covers(by.object, of.panels)) by.backward(by.object, on, of, dy, dx);
 }
 
 }  // namespace detail
@@ -12520,11 +13086,103 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
 
 LINNET_NAMESPACE_END
 /// @file
+/// Matrices with blocks of numbers, in the form that products read: a packed matrix of the blocks
+/// that are kept, and which these are.
+
+/// @file
 /// Matrices with numbers anywhere in their rows, in the form that products read: row after row.
 
 /// @file
 /// Matrices of sparse storages in the form that products read: a packed matrix of the numbers that
 /// are kept, and where these stand.
+
+/// @file
+/// Panels of codes as numbers: a row of inputs times a panel, and parts of a panel decoded.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops::detail {
+
+/// Inputs whose products with decoded weights are summed at a time, at most.
+inline constexpr index decoded_rows = 128;
+
+/// Calls f(first, last, words, scales, zeros) for stretches of the inputs [k0, k1) that share their
+/// scales in panel `p`.
+template <class S, class F>
+void each_group(index p, index k, index k0, index k1, const packed_matrix<float, S>& w, F&& f) {
+  using matrix = packed_matrix<float, S>;
+  [[maybe_unused]] alignas(64) float numbers[2][panel_width];  // of scales that are stored as codes
+  for (index at = k0; at < k1;) {
+    const index end = S::group ? (std::min)(k1, (group_of<S>(at) + 1) * S::group) : k1;
+    const auto* const words = w.panels + (p * matrix::depth(k) + matrix::depth(at)) * panel_width;
+    const typename matrix::scale *scales = nullptr, *zeros = nullptr;
+    if constexpr (has_levels<S>) {
+      const index groups = row_scales<S>(k);
+      for (index j = 0; j < panel_width; ++j) {
+        numbers[0][j] = w.levels.scale(p * panel_width + j, group_of<S>(at), groups);
+        numbers[1][j] = w.levels.zero(p * panel_width + j, group_of<S>(at), groups);
+      }
+      scales = numbers[0], zeros = numbers[1];
+    } else if constexpr (S::scaled) {
+      const index scale = matrix::scale_at(p * panel_width, at, k);
+      scales = w.scales + scale;
+      if constexpr (S::centred) zeros = w.zeros + scale;
+    }
+    f(at, end, words, scales, S::centred ? zeros : nullptr);
+    at = end;
+  }
+}
+
+/// How the codes of storage `S` become numbers.
+template <class S>
+inline constexpr simd::code_offset offset_of = !S::centred ? simd::code_offset::origin
+                                               : S::ggml   ? simd::code_offset::minimum
+                                                           : simd::code_offset::zero;
+/// How many rows of inputs are multiplied with the codes themselves.
+struct summed_rows {
+  index together = 1;  ///< at a time, at most
+  index most = 1;      ///< more are multiplied with decoded weights; 0 for any number
+};
+/// Rows whose inputs are rounded and read back stand alone: another order of sums would round the
+/// inputs of the next product to other codes.
+template <class Kernels, class S>
+inline constexpr summed_rows rows_summed{
+    .most = std::is_same_v<typename S::compute, compute::fp8> ? 0 : 1};
+
+/// Adds to sums[rows][32] the products of up to `rows` rows of `k` inputs with panel `p`; how many
+/// rows these are.
+template <class Kernels, class S>
+index add_rows(Kernels, index, index p, index k, const float* x, const packed_matrix<float, S>& w,
+               float* sums) {
+  using scale = typename packed_matrix<float, S>::scale;
+  constexpr auto origin = static_cast<float>(S::origin);
+  each_group(p, k, 0, k, w,
+             [&](index first, index last, const simd::word* words, const scale* scales,
+                 const scale* zeros) {
+               Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                   last - first, x + first, words, scales, zeros, origin, sums);
+             });
+  return 1;
+}
+/// Decodes inputs [k0, k1) of panel `p` to rows of 32 numbers. Those that share words with the last
+/// ones follow. k0 is the first of a block of codes.
+template <class Kernels, class S>
+void decode_rows(Kernels, index p, index k, index k0, index k1, const packed_matrix<float, S>& w,
+                 float* numbers) {
+  using scale = typename packed_matrix<float, S>::scale;
+  constexpr auto origin = static_cast<float>(S::origin);
+  each_group(p, k, k0, k1, w,
+             [&](index first, index last, const simd::word* words, const scale* scales,
+                 const scale* zeros) {
+               Kernels::template decode_panel<S::code, has_minima<S>, scale>(
+                   (last - first + S::block - 1) / S::block, words, scales, zeros, origin,
+                   numbers + (first - k0) * panel_width);
+             });
+}
+
+}  // namespace ops::detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -12561,6 +13219,21 @@ struct packed_pattern<T, storage::inputs_of_groups<N, M>> {
     return kind::find(j, k, [&](index c) { return index{places.code(n, c, kind::kept(k))}; });
   }
 
+  /// How many rows of inputs add_rows() takes.
+  template <class Kernels>
+  static constexpr detail::summed_rows summed{Kernels::kept_rows_together, Kernels::most_kept_rows};
+  /// Adds the products of up to `rows` rows, with the numbers that are kept at their places; how
+  /// many rows these are.
+  template <class Kernels, class S>
+  index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                 const packed_matrix<float, S>& w, float* sums) const {
+    if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
+      if (rows >= all) return add<all>(kernels, p, k, x, w, sums), all;
+      if (rows >= 4) return add<4>(kernels, p, k, x, w, sums), 4;
+    }
+    add<1>(kernels, p, k, x, w, sums);
+    return 1;
+  }
   /// Inputs of a panel that decode() takes at a time.
   static constexpr index step = detail::decoded_rows / M * M;
   const simd::word* panel(index p, index k) const {
@@ -12645,25 +13318,14 @@ requires(is_sparse<S> && !is_masked<S>) void unpack(index n, index k,
 namespace detail {
 
 template <class Kernels, class S>
-requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
-    Kernels::kept_rows_together, Kernels::most_kept_rows};
-/// Products with the numbers that are kept, at their places.
+requires(is_sparse<S> && !is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S> =
+    packed_pattern<float, typename S::pattern>::template summed<Kernels>;
+/// Products with the numbers that are kept.
 template <class Kernels, class S>
 requires(is_sparse<S> && !is_masked<S>) index
     add_rows(Kernels kernels, index rows, index p, index k, const float* x,
              const packed_matrix<float, S>& w, float* sums) {
-  if constexpr (constexpr int all = Kernels::kept_rows_together; all > 1) {
-    if (rows >= all) {
-      w.kept.template add<all>(kernels, p, k, x, w.numbers(), sums);
-      return all;
-    }
-    if (rows >= 4) {
-      w.kept.template add<4>(kernels, p, k, x, w.numbers(), sums);
-      return 4;
-    }
-  }
-  w.kept.template add<1>(kernels, p, k, x, w.numbers(), sums);
-  return 1;
+  return w.kept.add_rows(kernels, rows, p, k, x, w.numbers(), sums);
 }
 /// Decodes the numbers that are kept, with zeros between them.
 template <class Kernels, class S>
@@ -12672,6 +13334,21 @@ requires(is_sparse<S> &&
                                          const packed_matrix<float, S>& w, float* numbers) {
   w.kept.decode(kernels, p, k, k0, k1, w.numbers(), numbers);
 }
+/// Decodes a panel, some inputs at a time, in their order.
+template <class S>
+class panel_decoder {
+ public:
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w) : p_(p), k_(k), w_(w) {}
+  /// Decodes inputs [k0, k1), see decode_rows().
+  template <class Kernels>
+  void decode(Kernels kernels, index k0, index k1, float* numbers) {
+    decode_rows(kernels, p_, k_, k0, k1, w_, numbers);
+  }
+
+ private:
+  index p_, k_;
+  const packed_matrix<float, S>& w_;
+};
 /// Inputs of a panel that are decoded at a time.
 template <class S>
 constexpr index decoded_step() {
@@ -12697,6 +13374,8 @@ struct packed_pattern<T, storage::inputs_by_mask<Percent>> {
   using kind = storage::inputs_by_mask<Percent>;
   const simd::word* masks = nullptr;  ///< [padded rows, words]
 
+  /// Inputs of a panel that are decoded at a time.
+  static constexpr index step = simd::detail::portable::masked_step;
   static constexpr index words(index k) { return (k + 31) / 32; }
   static constexpr index size(index n, index k) { return round_up(n, panel_width) * words(k); }
   constexpr void place(arena& memory, index n, index k) {
@@ -12835,13 +13514,14 @@ requires(is_masked<S>) void unpack(index n, index k, const packed_matrix<T, S>& 
 
 namespace detail {
 
-/// The numbers of a row one part after the other: where they are, or decoded.
-template <class S>
+/// The numbers of a row one part after the other: where they are, or decoded. A part is of up to
+/// `Part` inputs.
+template <class S, index Part = packed_matrix<float, S>::plain ? 1 << 20 : 256>
 class row_numbers {
  public:
   using matrix = packed_matrix<float, S>;
-  static constexpr index part = matrix::plain ? 1 << 20 : 256;  ///< inputs at a time
-  static constexpr index size = matrix::plain ? 1 : 4 * part;   ///< numbers that are decoded
+  static constexpr index part = Part;
+  static constexpr index size = matrix::plain ? 1 : 4 * part;  ///< numbers that are decoded
 
   row_numbers(index n, index k, const packed_matrix<float, S>& w)
       : w_(w), n_(n), width_(w.width(k)), depth_(w.depth(k)), groups_(row_scales<S>(k)) {}
@@ -12857,16 +13537,17 @@ class row_numbers {
         have_ -= at_;
         at_ = 0;
       }
-      while (have_ - at_ < part && decoded_ < width_) {
-        Kernels::template decode_block<S::code, offset_of<S>>(
-            decoded_, S::group, groups_,
+      if (have_ - at_ < part && decoded_ < width_) {
+        const index blocks = (part - (have_ - at_) + matrix::block - 1) / matrix::block;
+        const index last = (std::min)(width_, decoded_ + blocks * matrix::block);
+        Kernels::template decode_blocks<S::code, offset_of<S>>(
+            decoded_, last, S::group, groups_,
             w_.panels + n_ * depth_ + decoded_ / matrix::block * simd::mask_words,
             S::scaled ? w_.scales + n_ * groups_ : nullptr,
             S::centred ? w_.zeros + n_ * groups_ : nullptr, static_cast<float>(S::origin),
             room_ + have_);
-        const index count = (std::min)(index{matrix::block}, width_ - decoded_);
-        have_ += count;
-        decoded_ += count;
+        have_ += last - decoded_;
+        decoded_ = last;
       }
       return room_ + at_;
     }
@@ -12885,7 +13566,8 @@ class row_numbers {
 };
 
 template <class Kernels, class S>
-requires(is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{8, 0};
+requires(is_masked<S>) inline constexpr summed_rows rows_summed<Kernels, S>{
+    4, packed_matrix<float, S>::plain ? 12 : 7};
 
 /// add_rows() of `R` rows, for `J` rows of weights at a time.
 template <int R, int J, class Kernels, class S>
@@ -12913,9 +13595,510 @@ void add_masked(Kernels kernels, index p, index k, const float* x, const packed_
 template <class Kernels, class S>
 requires(is_masked<S>) index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
                                       const packed_matrix<float, S>& w, float* sums) {
-  if (rows >= 8) return add_masked<8, 2>(kernels, p, k, x, w, sums), 8;
   if (rows >= 4) return add_masked<4, 4>(kernels, p, k, x, w, sums), 4;
   return add_masked<1, 4>(kernels, p, k, x, w, sums), 1;
+}
+/// Decodes a panel of rows with masks, from where the last call ended.
+template <class S>
+requires(is_masked<S>) class panel_decoder<S> {
+ public:
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w)
+      : panel_decoder(p, k, w, std::make_index_sequence<std::size_t{panel_width}>{}) {}
+  template <class Kernels>
+  void decode(Kernels kernels, index k0, index k1, float* numbers) {
+    const float* from[std::size_t{panel_width}];
+    const float* before[std::size_t{panel_width}];
+    const simd::word* masks[std::size_t{panel_width}];
+    for (index j = 0; j < panel_width; ++j) {
+      before[j] = from[j] = rows_[j].next(kernels);
+      masks[j] = masks_ + j * words_ + k0 / 32;
+    }
+    Kernels::masked_panel(k1 - k0, masks, from, numbers);
+    for (index j = 0; j < panel_width; ++j) rows_[j].take(from[j] - before[j]);
+  }
+
+ private:
+  template <std::size_t... At>
+  panel_decoder(index p, index k, const packed_matrix<float, S>& w, std::index_sequence<At...>)
+      : rows_{{p * panel_width + static_cast<index>(At), k, w}...},
+        masks_(w.kept.masks + p * panel_width * w.kept.words(k)),
+        words_(w.kept.words(k)) {}
+
+  row_numbers<S, packed_pattern<float, typename S::pattern>::step> rows_[std::size_t{panel_width}];
+  const simd::word* masks_;
+  index words_;
+};
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Blocks of a matrix [N, K]: a bit for each block of each row of blocks.
+template <class T, index Rows, index Columns, index Percent>
+struct packed_pattern<T, storage::inputs_by_blocks<Rows, Columns, Percent>> {
+  using kind = storage::inputs_by_blocks<Rows, Columns, Percent>;
+  packed_pattern<T, typename kind::choice> of_blocks;  ///< [rows of blocks, blocks]
+
+  constexpr void place(arena& memory, index n, index k) {
+    of_blocks.place(memory, kind::rows_of(n), kind::blocks(k));
+  }
+  void pack(const execution& on, index n, index k, const typename kind::canonical& from) const {
+    of_blocks.pack(on, kind::rows_of(n), kind::blocks(k), from.of_blocks);
+  }
+  void unpack(index n, index k, const typename kind::canonical& to) const {
+    of_blocks.unpack(kind::rows_of(n), kind::blocks(k), to.of_blocks);
+  }
+  /// Whether each row keeps as many blocks as there are numbers.
+  bool fits(index n, index k) const { return of_blocks.fits(kind::rows_of(n), kind::blocks(k)); }
+  /// The number of input `j` among those that row `n` keeps; -1 if it is none.
+  index find(index n, index j, index k) const {
+    const index c = of_blocks.find(n / Rows, j / Columns, kind::blocks(k));
+    return c < 0 ? c : c * Columns + j % Columns;
+  }
+
+  /// How many rows of inputs add_rows() takes.
+  template <class Kernels>
+  static constexpr detail::summed_rows summed{32, 0};
+  /// Calls f(c, j, count) for stretches of inputs that are kept side by side in panel `p`: from
+  /// number c and input j on.
+  template <class F>
+  void each_stretch(index p, index k, F&& f) const {
+    const index words = of_blocks.words(kind::blocks(k));
+    const simd::word* const masks = of_blocks.masks + p * panel_width / Rows * words;
+    index c = 0, first = 0, count = 0;  // blocks of a stretch
+    for (index i = 0; i < words; ++i)
+      for (simd::word bits = masks[i]; bits != 0; bits &= bits - 1) {
+        const index b = 32 * i + std::countr_zero(bits);
+        if (count > 0 && (b != first + count || (count + 1) * Columns > most)) {
+          f(c, first * Columns, count * Columns);
+          c += count * Columns;
+          count = 0;
+        }
+        if (count == 0) first = b;
+        ++count;
+      }
+    if (count > 0) f(c, first * Columns, (std::min)(count * Columns, k - first * Columns));
+  }
+  /// Adds the products of up to `rows` rows with the blocks that are kept; how many rows these are.
+  template <class Kernels, class S>
+  index add_rows(Kernels kernels, index rows, index p, index k, const float* x,
+                 const packed_matrix<float, S>& w, float* sums) const {
+    const index width = kind::kept(k), together = (std::min)(rows, index{32});
+    const auto multiply = [&](index j, index count, const float* numbers) {
+      Kernels::template multiply<float>(together, panel_width, count, {x + j, k, 1},
+                                        {numbers, panel_width, 0}, sums, panel_width,
+                                        {nullptr, 1, true}, 0);
+    };
+    each_stretch(p, k, [&](index c, index j, index count) {
+      if constexpr (S::per_word == 1) {
+        multiply(j, count, w.panels + (p * width + c) * panel_width);
+      } else if (together == 1) {
+        using scale = typename packed_matrix<float, S>::scale;
+        detail::each_group(p, width, c, c + count, w,
+                           [&](index first, index last, const simd::word* words,
+                               const scale* scales, const scale* zeros) {
+                             Kernels::template row_by_panel<S::code, has_minima<S>, scale>(
+                                 last - first, x + j + first - c, words, scales, zeros,
+                                 static_cast<float>(S::origin), sums);
+                           });
+      } else {
+        alignas(64) float numbers[static_cast<std::size_t>(most * panel_width)];
+        detail::decode_rows(kernels, p, width, c, c + count, w, numbers);
+        multiply(j, count, numbers);
+      }
+    });
+    return together;
+  }
+
+ private:
+  /// Inputs of a stretch, at most.
+  static constexpr index most = (std::max)(Columns, detail::decoded_rows);
+};
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// Inputs of products, rounded to the compute type of the weights' storage.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Whether products of storage `S` round their inputs first.
+template <class S>
+inline constexpr bool converts = !std::is_same_v<typename S::compute, compute::f32>;
+
+/// Whether these are read back as numbers: in training, and in 8-bit floats.
+template <class S>
+inline constexpr bool fakes_inputs = converts<S> &&
+                                     (linnet::detail::is_fake<S> ||
+                                      linnet::detail::is_mixed_precision<S> ||
+                                      std::is_same_v<typename S::compute, compute::fp8>);
+/// Whether products of storage `S` multiply numbers, rounded or not.
+template <class S>
+inline constexpr bool multiplies_numbers = !converts<S> || fakes_inputs<S>;
+
+/// Rows up to which every thread converts for itself instead of waiting for the others.
+inline constexpr index own_rows = 4;
+
+/// Whether products of storage `S` round their inputs to int8.
+template <class S>
+inline constexpr bool in_int8 = compute::rounds_to_integers<typename S::compute>;
+/// Whether such products sum by groups: of codes that kernels unpack a row is one group, too.
+template <class S>
+inline constexpr bool in_int8_groups = in_int8<S> && (S::group > 0 || S::per_word > 4);
+/// How rows of such inputs are rounded.
+template <class S>
+inline constexpr simd::int8_rounding int8_rounding_of{
+    static_cast<float>(S::compute::largest),
+    __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
+/// Whether products of storage `S` read some inputs as they are, beside those in int8.
+template <class S>
+constexpr bool keeps_outliers() {
+  if constexpr (in_int8<S> && !fakes_inputs<S>)
+    return int8_rounding_of<S>.any();
+  else
+    return false;
+}
+/// Words of a row of `k` rounded inputs, to the end of its last word of codes.
+template <class S>
+constexpr index converted_words(index k) {
+  const index depth = packed_matrix<float, S>::depth(k);
+  return in_int8<S> ? depth * (S::per_word / 4) : depth;
+}
+/// Scales of a row of `k` rounded inputs: one for each scale of a row of weights.
+template <class S>
+constexpr index converted_scales(index k) {
+  return in_int8<S> ? row_scales<S>(k) : 0;
+}
+/// Words for the outliers of a row of `k` inputs: the inputs, their number of blocks, the blocks.
+template <class S>
+constexpr index outlier_words(index k) {
+  if constexpr (keeps_outliers<S>())
+    return k + 1 + (k + S::block - 1) / S::block;
+  else
+    return 0;
+}
+/// Words of scratch memory for a row of `k` rounded inputs.
+template <class S>
+constexpr index row_words(index k) {
+  return converted_words<S>(k) + 2 * converted_scales<S>(k) + outlier_words<S>(k);
+}
+
+/// Scratch bytes for inputs that are read back: the numbers, then the codes of each row.
+template <class S>
+constexpr index faked_bytes(index rows, index in, index threads) {
+  const index all = (std::max)(rows, threads * (std::min)(rows, own_rows));
+  return all * (4 * in + round_up(in, 4));
+}
+
+/// Scratch bytes for the rounded inputs of products, see converted_bytes().
+template <class S>
+constexpr index rounded_bytes(index rows, index in, index out, index threads, bool training) {
+  if (!converts<S>) return 0;
+  if (linnet::detail::is_mixed_precision<S>) return 4 * rows * (in + (training ? out : 0));
+  if (fakes_inputs<S>) return faked_bytes<S>(rows, in, threads);
+  using matrix = packed_matrix<float, S>;
+  const index row = 4 * row_words<S>(in);
+  const index forward = (std::max)(rows * row, threads * (std::min)(rows, own_rows) * row);
+  const index backward = 4 * (matrix::depth(rows) * (in + out) + rows * matrix::depth(out));
+  return training ? (std::max)(forward, backward) : forward;
+}
+/// Whether products of storage `S` need scratch memory.
+template <class S>
+inline constexpr bool uses_scratch = converts<S> || reduced_inputs<S>(1) > 0;
+/// Scratch bytes for products of `rows` inputs of width `in`, and for their derivatives, on up to
+/// `threads` threads.
+template <class S>
+constexpr index converted_bytes(index rows, index in, index out, index threads, bool training) {
+  const index rounded = rounded_bytes<S>(rows, in, out, threads, training);
+  if (reduced_inputs<S>(in) == 0) return rounded;
+  return round_up(rounded, alignment) +
+         rows * reduced_inputs<S>(in) * static_cast<index>(sizeof(float));
+}
+
+namespace detail {
+
+/// Numbers [rows, columns].
+struct matrix_view {
+  index rows, columns;
+  const float* data;
+};
+
+/// The inputs of a product as words of low precision.
+struct converted_rows {
+  simd::rows_operand<simd::word> codes{};
+  float* scales = nullptr;         ///< int8: one per row, or per row and group
+  std::int32_t* sums = nullptr;    ///< int8: of the codes that share a scale
+  float* outliers = nullptr;       ///< [rows, k]: zeros in place of the inputs that are codes
+  std::int32_t* blocks = nullptr;  ///< of each row: how many blocks hold outliers, and which
+};
+/// The sum of a group's inputs in the form that its products read, see simd::grouped_rows.
+template <class S>
+std::int32_t group_extra(std::int32_t sum) {
+  if constexpr (offset_of<S> == simd::code_offset::origin) return -S::origin * sum;
+  const auto x = static_cast<float>(sum);
+  std::int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+/// Rounds x[m, k] to the compute type of `S`. Codes in int8 have one scale for each row, or for
+/// each group of a row where weights have scales of groups.
+template <class S>
+converted_rows convert(const execution& on, index m, index k, const float* x) {
+  assert(on.converted && "linnet::ops: this storage type needs machine::converted");
+  const index width = converted_words<S>(k), scales = converted_scales<S>(k);
+  auto* words = static_cast<simd::word*>(on.converted);
+  if (m <= own_rows) words += on.threads.rank() * m * row_words<S>(k);
+  converted_rows to{{words, width, 1}};
+  to.scales = reinterpret_cast<float*>(words + m * width);
+  to.sums = reinterpret_cast<std::int32_t*>(to.scales + m * scales);
+  if constexpr (keeps_outliers<S>()) {
+    to.outliers = reinterpret_cast<float*>(to.sums + m * scales);
+    to.blocks = reinterpret_cast<std::int32_t*>(to.outliers + m * k);
+  }
+  const auto row = [&](index i) {
+    simd::dispatch(on.level, [&](auto kernels) {
+      using K = decltype(kernels);
+      if constexpr (in_int8<S>) {
+        auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
+        float* const scale = to.scales + i * scales;
+        std::int32_t* const sum = to.sums + i * scales;
+        constexpr simd::int8_rounding by = int8_rounding_of<S>;
+        if constexpr (keeps_outliers<S>()) {
+          std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
+          *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
+                                                     to.outliers + i * k, blocks + 1);
+        }
+        if constexpr (in_int8_groups<S>) {
+          K::template to_int8_groups<S::code, float, by.any()>(k, S::group ? S::group : k,
+                                                               x + i * k, codes, scale, sum, by);
+          for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
+        } else {
+          *scale = K::template to_int8<float, by.any()>(k, x + i * k, codes, *sum, by);
+        }
+      } else {
+        K::template to_bf16<float>(k, x + i * k,
+                                   reinterpret_cast<simd::bf16_code*>(words + i * width));
+      }
+    });
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return to;
+}
+
+/// y[n] = x[n] rounded to storage `Q` with one scale; all NaN where one is not finite.
+template <class Q>
+void round_row(index n, const float* x, float* y) {
+  linnet::detail::code_grid<Q> grid;
+  if (std::all_of(x, x + n, [](float v) { return is_finite(v); }))
+    grid = grid.fit(n, x);
+  else
+    grid.scale = std::numeric_limits<float>::quiet_NaN();
+  for (index j = 0; j < n; ++j)
+    y[j] = static_cast<float>(grid.at(grid.nearest(static_cast<double>(x[j]))));
+}
+/// to[m, k] = x[m, k] rounded to `Q` in units of 1 / `scale`; the largest magnitude goes into
+/// `largest`, as bits, if it is given. Maxima are the same in any order.
+template <class Q, bool Saturates>
+void round_rows(const execution& on, const matrix_view& x, float scale, float* to,
+                std::uint32_t* largest) {
+  on.threads.each(x.rows, [&](index i) {
+    const float* const from = x.data + i * x.columns;
+    std::uint32_t bits = 0;  // of magnitudes, which they order; those of a NaN are above all
+    for (index j = 0; j < x.columns; ++j) {
+      to[i * x.columns + j] = linnet::detail::rounded_to<Q, Saturates>(from[j], scale);
+      std::uint32_t one = 0;
+      __builtin_memcpy(&one, from + j, sizeof one);
+      bits = (std::max)(bits, one & 0x7fff'ffffu);
+    }
+    if (!largest) return;
+    std::uint32_t now = __atomic_load_n(largest, __ATOMIC_RELAXED);
+    while (now < bits && !__atomic_compare_exchange_n(largest, &now, bits, true, __ATOMIC_RELAXED,
+                                                      __ATOMIC_RELAXED)) {
+    }
+  });
+}
+/// The inputs or the gradients of a product with `w`, rounded for mixed precision, in scratch
+/// memory `to`.
+template <bool Gradients, class S>
+const float* round_operand(const execution& on, const matrix_view& x,
+                           const packed_matrix<float, S>& w, float* to) {
+  using Q = std::conditional_t<Gradients, typename S::backward, typename S::forward>;
+  if constexpr (S::delayed) {
+    auto& of = Gradients ? w.delayed.at->gradient : w.delayed.at->input;
+    round_rows<Q, true>(on, x, of.factor(), to, on.notes_ranges ? &of.largest : nullptr);
+  } else {
+    round_rows<Q, false>(on, x, Gradients ? on.loss_scale : 1.0f, to, nullptr);
+  }
+  return to;
+}
+
+/// x[m, k] rounded as the compute type of `S` says, and read back; x itself without memory for it.
+template <class S>
+const float* fake_inputs(const execution& on, index m, index k, const float* x) {
+  if (!on.converted) return x;
+  const index width = round_up(k, 4);
+  auto* numbers = static_cast<float*>(on.converted);
+  if (m <= own_rows) numbers += on.threads.rank() * m * (k + width / 4);
+  [[maybe_unused]] auto* const codes = reinterpret_cast<std::int8_t*>(numbers + m * k);
+  const auto row = [&](index i) {
+    if constexpr (in_int8<S>) {
+      const index group = S::grid::group ? S::grid::group : k;
+      simd::dispatch(on.level, [&](auto kernels) {
+        for (index j = 0; j < k; j += group) {
+          const index n = (std::min)(group, k - j);
+          std::int8_t* const q = codes + i * width;
+          std::int32_t sum = 0;
+          constexpr simd::int8_rounding by = int8_rounding_of<S>;
+          const float* const from = x + i * k + j;
+          const float scale =
+              decltype(kernels)::template to_int8<float, by.any()>(n, from, q, sum, by);
+          for (index l = 0; l < n; ++l)
+            numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
+        }
+      });
+    } else {
+      round_row<storage::fp8_e4m3>(k, x + i * k, numbers + i * k);
+    }
+  };
+  if (m <= own_rows)
+    for (index i = 0; i < m; ++i) row(i);
+  else
+    on.threads.each(m, row);
+  return numbers;
+}
+
+}  // namespace detail
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+/// @file
+/// The derivative of a product by its inputs, from the panels of a matrix in any storage.
+
+/// @file
+/// Matrices that do not train: gradients flow through them to what they read, as they are stored.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace storage {
+
+/// Storage `S` of a matrix without a gradient of its own. Panels are those of `S`, which products
+/// and the derivative by their inputs read. That derivative passes straight through what products
+/// round (Bengio et al. 2013).
+template <class S>
+struct frozen : S {
+  static constexpr bool is_frozen = true;
+};
+
+}  // namespace storage
+
+namespace detail {
+
+/// Frozen storage `S`, or each of a mixed one.
+template <class S>
+using frozen_storage = mapped_storage<storage::frozen, S>;
+
+/// Whether matrices of storage `S` are frozen.
+template <class S>
+inline constexpr bool is_frozen = requires {
+  S::is_frozen;
+};
+template <class S>
+requires requires { S::mixes; }
+inline constexpr bool is_frozen<S> = is_frozen<storage::single<S>>;
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// A matrix as a frozen one, in the same memory.
+template <class T, class S>
+packed_matrix<T, storage::frozen<S>> frozen_matrix(const packed_matrix<T, S>& w) {
+  packed_matrix<T, storage::frozen<S>> same;
+  same.panels = w.panels;
+  same.scales = w.scales;
+  same.zeros = w.zeros;
+  same.levels = w.levels;
+  same.correction = w.correction;
+  if constexpr (is_sparse<S>) same.kept = w.kept;
+  return same;
+}
+
+namespace detail {
+
+/// Numbers of a product: y[m, n] = x[m, k] W^T.
+struct product_extent {
+  index m, n, k;
+};
+
+/// Inputs [k0, k1), at most 32 from a multiple of 32, of panel `p` of W as numbers: rows of 32.
+template <class Kernels, class T, class S>
+void panel_tile(Kernels kernels, index p, const product_extent& of, index k0, index k1,
+                const packed_matrix<T, S>& w, T* numbers) {
+  constexpr bool decodes = [] {
+    if constexpr (S::per_word > 1 && !is_sparse<S> && !is_corrected<S>)
+      return std::is_same_v<T, float> && panel_width % S::block == 0;
+    return false;
+  }();
+  if constexpr (S::per_word == 1 && !is_sparse<S>) {
+    std::copy_n(w.panels + (p * of.k + k0) * panel_width, (k1 - k0) * panel_width, numbers);
+  } else if constexpr (decodes) {
+    decode_rows(kernels, p, of.k, k0, k1, w, numbers);
+  } else {
+    for (index r = 0; r < (std::min)(panel_width, of.n - p * panel_width); ++r)
+      for (index j = k0; j < k1; ++j)
+        numbers[(j - k0) * panel_width + r] = w.at(p * panel_width + r, j, of.k);
+  }
+}
+
+/// dx[m, k] += alpha dy[m, n] W: decodes W tile by tile, for each block of rows. Split over k, sums
+/// in the order of n on any number of threads.
+template <class T, class S>
+void stored_dx(const execution& on, const product_extent& of, const T* dy,
+               const packed_matrix<T, S>& w, T* dx, T alpha) {
+  constexpr index wide = panel_width;
+  const index m = of.m, n = of.n, k = of.k;
+  each_block(on, m, k, [&](index i0, index i1, index p0, index p1) {
+    alignas(64) T tile[std::size_t{wide * wide}];
+    alignas(64) T right[std::size_t{gathered_steps * wide}];
+    for (index p = p0; p < p1; ++p) {
+      const index j0 = p * wide, columns = (std::min)(wide, k - j0);
+      for (index n0 = 0; n0 < n; n0 += gathered_steps) {
+        const index steps = (std::min)(gathered_steps, n - n0);
+        for (index s0 = 0; s0 < steps; s0 += wide) {
+          on.with_kernels([&](auto kernels) {
+            panel_tile(kernels, (n0 + s0) / wide, of, j0, j0 + columns, w, tile);
+          });
+          for (index s = 0; s < (std::min)(wide, steps - s0); ++s) {
+            T* const row = right + (s0 + s) * wide;
+            for (index j = 0; j < columns; ++j) row[j] = tile[j * wide + s];
+            std::fill(row + columns, row + wide, T(0));
+          }
+        }
+        block_product<T, T, simd::epilogue<T>>{
+            i1 - i0,          columns,          steps, {dy + i0 * n + n0, n, 1},
+            {right, wide, 0}, dx + i0 * k + j0, k,     {nullptr, alpha, true},
+            wide - columns}
+            .run(on.level);
+      }
+    }
+  });
 }
 
 }  // namespace detail
@@ -12928,10 +14111,12 @@ LINNET_NAMESPACE_BEGIN
 
 namespace ops {
 
-/// Whether gradients flow through products of storage `S`: whole numbers, or bf16 throughout.
+/// Whether gradients flow through products of storage `S`: whole numbers, bf16 throughout, or
+/// frozen ones of any kind.
 template <class S>
 inline constexpr bool trainable =
-    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16>;
+    S::per_word == 1 || std::is_same_v<typename S::compute, compute::bf16> ||
+    linnet::detail::is_frozen<S>;
 
 /// Activation of `n` finished values of a product, in place; `gate` are values of another product.
 /// See activates() and gates().
@@ -13022,9 +14207,10 @@ void decoded_product(Kernels kernels, index i0, index i1, index p, index k, cons
   if constexpr (codes.most > 0) {
     constexpr index step = decoded_step<S>();
     alignas(64) float numbers[static_cast<std::size_t>(step * panel_width)];
+    panel_decoder<S> panel(p, k, one.w);
     for (index k0 = 0; k0 < k; k0 += step) {
       const index k1 = (std::min)(k, k0 + step);
-      decode_rows(kernels, p, k, k0, k1, one.w, numbers);
+      panel.decode(kernels, k0, k1, numbers);
       Kernels::template multiply<float>(i1 - i0, columns, k1 - k0, {x + i0 * k + k0, k, 1},
                                         {numbers, panel_width, 0}, y + i0 * n + j0, n, part,
                                         panel_width - columns);
@@ -13119,12 +14305,21 @@ void gemm_batch(const execution& on, index m, index k, const T* x,
     if (on.tap) detail::show_inputs(on, m, k, x, std::data(all), std::size(all));
   detail::converted_rows inputs;
   const T* seen = x;
-  if constexpr (fakes_inputs<S>)
+  if constexpr (linnet::detail::is_mixed_precision<S>) {
+    // Each matrix notes the inputs, so that all have the scales with which backward rounds them.
+    for (const product<T, S>& one : all)
+      if (on.converted)
+        seen =
+            detail::round_operand<false>(on, {m, k, x}, one.w, static_cast<float*>(on.converted));
+  } else if constexpr (fakes_inputs<S>)
     seen = detail::fake_inputs<S>(on, m, k, x);
   else if constexpr (converts<S>)
     inputs = detail::convert<S>(on, m, k, x);
-  for (const product<T, S>& one : all) {
+  for (product<T, S> one : all) {
     const auto& w = one.w;
+    if (on.adapter)
+      one.accumulate = detail::adapt_outputs<T>(on, {w.panels, m, one.n, k, x, one.y, one.alpha},
+                                                one.accumulate);
     const index n = one.n, depth = matrix::depth(k), padding = round_up(n, panel_width) - n;
     const simd::columns_operand<typename S::word> panels{w.panels, panel_width,
                                                          panel_width * depth};
@@ -13228,21 +14423,28 @@ void matmul_transposed(const execution& on, index m, index n, index k, const T* 
   });
 }
 
-/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself.
+/// dx[M, K] += alpha dy[M, N] W: the derivative of matmul() by its input. Reads `w.rows`, W itself,
+/// or the panels of a frozen W.
 template <class T, class S>
 void matmul_dx(const execution& on, index m, index n, index k, const T* dy,
                const packed_matrix<T, S>& w, T* dx, T alpha = T(1)) {
-  static_assert(
-      S::per_word == 1,
-      "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
-  detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
+  if constexpr (linnet::detail::is_frozen<S>) {
+    detail::stored_dx(on, {m, n, k}, dy, w, dx, alpha);
+  } else {
+    static_assert(
+        S::per_word == 1,
+        "linnet: gradients flow through f32 or f64 weights; train first, quantize afterwards");
+    detail::split_sum<T>(on, m, k, n, {dy, n, 1}, w.rows, dx, alpha);
+  }
   on.threads.wait();
 }
 
-/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights.
+/// dw[N, K] += alpha dy[M, N]^T x[M, K]: the derivative of matmul() by its weights. Nothing without
+/// dw, which is that of frozen weights.
 template <class T>
 void matmul_dw(const execution& on, index m, index n, index k, const T* dy, const T* x, T* dw,
                T alpha = T(1)) {
+  if (dw == nullptr) return;
   detail::split_sum<T>(on, n, k, m, {dy, 1, n}, x, dw, alpha);
   on.threads.wait();
 }
@@ -13257,13 +14459,22 @@ struct matmul_gradient {
 
 /// Both derivatives of matmul() at once; see matmul_dx() and matmul_dw(). In bf16, dy and x are
 /// rounded once for both, and sums stay in f32; `w.rows` holds pairs of rows of W. Gradients pass
-/// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013).
+/// straight through what fake quantization rounds, weights and inputs (Bengio et al. 2013). Frozen
+/// weights have no derivative, but those of an adapter have.
 template <class T, class S>
 void matmul_backward(const execution& on, index m, index n, index k, const T* dy, const T* x,
                      const packed_matrix<T, S>& w, const matmul_gradient<T>& to) {
   const auto [dw, dx, alpha] = to;
-  if constexpr (S::per_word == 1) {
-    if constexpr (fakes_inputs<S>)
+  if constexpr (linnet::detail::is_frozen<S>) {
+    if (on.adapter) detail::adapt_backward<T>(on, {w.panels, m, n, k, x, nullptr, alpha}, dy, dx);
+    matmul_dx(on, m, n, k, dy, w, dx, alpha);
+  } else if constexpr (S::per_word == 1) {
+    if constexpr (linnet::detail::is_mixed_precision<S>) {
+      auto* const inputs = static_cast<float*>(on.converted);
+      x = detail::round_operand<false>(on, {m, k, x}, w, inputs);
+      dy = detail::round_operand<true>(on, {m, n, dy}, w, inputs + m * k);
+    }
+    if constexpr (fakes_inputs<S> && !linnet::detail::is_mixed_precision<S>)
       matmul_dw(on, m, n, k, dy, detail::fake_inputs<S>(on, m, k, x), dw, alpha);
     else
       matmul_dw(on, m, n, k, dy, x, dw, alpha);
@@ -13904,13 +15115,15 @@ LINNET_NAMESPACE_BEGIN
 
 /// The largest call that buffers are planned for.
 struct call_shape {
-  index batch = 1;        ///< sequences at a time
-  index length = 0;       ///< new tokens per sequence in one call
-  index memory = 0;       ///< tokens of the encoder's output (cross-attention), else 0
-  index capacity = 0;     ///< tokens that the key-value cache holds; 0 while training
-  index blocks = 0;       ///< blocks of tokens of a cache that sequences share, or 0
-  index threads = 1;      ///< threads that may take part
-  bool training = false;  ///< keep what a backward pass needs
+  index batch = 1;         ///< sequences at a time
+  index length = 0;        ///< new tokens per sequence in one call
+  index memory = 0;        ///< tokens of the encoder's output (cross-attention), else 0
+  index capacity = 0;      ///< tokens that the key-value cache holds; 0 while training
+  index blocks = 0;        ///< blocks of tokens of a cache that sequences share, or 0
+  index threads = 1;       ///< threads that may take part
+  bool training = false;   ///< keep what a backward pass needs
+  bool recompute = false;  ///< of training: layers of a stack share what they keep by turns, and
+                           ///< backward computes it again
 
   /// Token positions in one call.
   constexpr index rows() const { return batch * length; }
@@ -13919,19 +15132,22 @@ struct call_shape {
 /// Softmax attention that an ops::attention_tap is shown in one pass, in all layers.
 struct attention_extent {
   index calls = 0;
-  index heads = 0;   ///< of all calls
-  index values = 0;  ///< of queries and keys, of all calls
-  index rows = 0;    ///< most rows of queries or keys in one call
-  index map = 0;     ///< largest attention map of a head
+  index heads = 0;                 ///< of all calls
+  index values = 0;                ///< of queries and keys, of all calls
+  index rows = 0;                  ///< most rows of queries or keys in one call
+  index map = 0;                   ///< largest attention map of a head
+  index q_width = 0, k_width = 0;  ///< of queries, and of keys or values, at most
 
-  constexpr void add(index of_heads, index batch, index queries, index keys, index q_width,
-                     index k_width) {
+  constexpr void add(index of_heads, index batch, index queries, index keys, index of_q,
+                     index of_k) {
     ++calls;
     heads += of_heads;
-    const index each = add_sizes(multiply_sizes(queries, q_width), multiply_sizes(keys, k_width));
+    const index each = add_sizes(multiply_sizes(queries, of_q), multiply_sizes(keys, of_k));
     values = add_sizes(values, multiply_sizes(batch, each));
     rows = (std::max)(rows, multiply_sizes(batch, (std::max)(queries, keys)));
     map = (std::max)(map, multiply_sizes(queries, keys));
+    q_width = (std::max)(q_width, of_q);
+    k_width = (std::max)(k_width, of_k);
   }
 };
 
@@ -14356,9 +15572,14 @@ class tensor_block {
  private:
   static constexpr void place_all(arena& memory, tree_type& tree) {
     using detail::place;  // and what optimizers declare behind this
-    M::visit([&](const parameter_path&, const tensor_info& info,
-                 auto& leaf) { place(memory, info, leaf); },
-             parameter_path{}, tree);
+    M::visit(
+        [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+          if constexpr (requires { place(memory, at, info, leaf); })
+            place(memory, at, info, leaf);
+          else
+            place(memory, info, leaf);
+        },
+        parameter_path{}, tree);
   }
 
   memory_block memory_;
@@ -14371,11 +15592,29 @@ class tensor_block {
 
 namespace detail {
 
+/// Lets parameters refer to the base that others refer to, where they are those of an adapter.
+template <class From, class To>
+void share_base(const From& from, To& to) {
+  if constexpr (requires { to.base = from.base; }) to.base = from.base;
+}
+/// Refuses parameters of an adapter that refer to no base. Errors: errc::invalid.
+template <class Tree>
+result<void> check_base(const char* where, const Tree& tree) {
+  if constexpr (requires { tree.base.of; })
+    if (tree.base.of == nullptr)
+      return failure(errc::invalid, where, "weights", "an adapter that adapt() gave its base",
+                     "one without a base");
+  return {};
+}
+
 /// Weights or packed weights that are made of `source`: failed if it is not valid, with its error.
 template <class To, class From>
 To made_of(const From& source) {
   To made;
-  if (!source.valid()) made.fail(source.error());
+  if (source.valid())
+    share_base(source.tree(), made.tree());
+  else
+    made.fail(source.error());
   return made;
 }
 
@@ -14562,6 +15801,7 @@ void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>
 /// Points `p` to the canonical rows of its matrices, which backward() reads.
 template <class L, class W, class P>
 void attach_rows(const W& w, P& p) {
+  share_base(w.tree(), p.tree());
   L::visit(
       [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
         if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
@@ -14591,6 +15831,7 @@ packed<M, T> pack(const weights<M, T>& w, std::span<std::byte> memory) {
   auto p = packed<M, T>::in_memory("pack", memory.data(), memory.size());
   if (!w.valid()) p.fail(w.error());
   if (!p.valid()) return p;
+  detail::share_base(w.tree(), p.tree());
   __builtin_memset(memory.data(), 0, static_cast<std::size_t>(p.bytes()));
   detail::pack_into(ops::execution{}, w, p);
   return p;
@@ -14721,9 +15962,11 @@ void embed(const execution& on, index rows, index d, const token* tokens,
   });
 }
 /// d_table[token] += dx: split by columns, so repeated tokens meet in one thread, in row order.
+/// Nothing without a table, which is that of a frozen one.
 template <class T>
 void embed_backward(const execution& on, index rows, index d, const token* tokens, const T* dx,
                     T* d_table) {
+  if (d_table == nullptr) return;
   const auto [first, last] = on.threads.range(d);
   for (index i = 0; i < rows; ++i)
     for (index j = first; j < last; ++j) d_table[tokens[i] * d + j] += dx[i * d + j];
@@ -16769,17 +18012,31 @@ namespace detail {
 /// layers while training, see ops::layer_mask; outside training, those of ctx.stack.layers run.
 template <class T, index D, std::size_t Count>
 struct layer_loop {
-  T* stream[Count]{};  ///< [rows, D] output of each layer but the last
-  T* gradient[2]{};    ///< of two neighbouring layers
-  int dropout_id = 0;  ///< of layer dropout
+  T* stream[Count]{};      ///< [rows, D] output of each layer but the last
+  T* gradient[2]{};        ///< of two neighbouring layers
+  int dropout_id = 0;      ///< of layer dropout
+  bool recompute = false;  ///< layers keep by turns what backward needs, see call_shape
 
   constexpr void plan(planner& m, const call_shape& e) {
     const index size = e.rows() * D;
     dropout_id = m.dropout_ids;
+    recompute = e.recompute;
     if (e.training)
       for (T*& g : gradient) g = m.scratch.take<T>(size);
     for (std::size_t l = 0; l + 1 < Count; ++l)
       stream[l] = e.training || l < 2 ? m.saved.take<T>(size) : stream[l - 2];
+  }
+  /// Calls plan_layer(l) for the layers. Those that `take_turns` share what they save.
+  template <class Plan>
+  static constexpr void plan_layers(planner& m, bool take_turns, bool lasting, Plan&& plan_layer) {
+    const index begin = m.saved.mark();
+    index end = begin;
+    for (std::size_t l = 0; l < Count; ++l) {
+      if (take_turns) m.saved.release(begin);
+      plan_layer(l);
+      end = (std::max)(end, m.saved.mark());
+    }
+    m.saved.release(lasting ? end : begin);
   }
   /// Calls run(l, x, y) for the layers, numbered from `first` in a stack of `all`.
   template <class Run>
@@ -16804,10 +18061,11 @@ struct layer_loop {
     }
     if (x.data() != y.data()) ops::copy(ctx.on, x.size(), x.data(), y.data());  // none has run
   }
-  /// Calls run(l, x, dy, dx) for the layers, the last one first.
-  template <class Run>
+  /// Calls run(l, x, dy, dx) for the layers, the last one first. Before that it calls again(l, x,
+  /// y), which is forward, where a later layer has taken the place of what this one kept.
+  template <class Again, class Run>
   void backward(view<const T, D> x, view<const T, D> dy, view<T, D> dx, context<T>& ctx,
-                index first, index all, Run&& run) const {
+                index first, index all, Again&& again, Run&& run) const {
     for (std::size_t l = Count; l-- > 0;) {
       const view<const T, D> input = l > 0 ? view<const T, D>(stream[l - 1], x.rows()) : x;
       const view<T, D> d_input = l > 0 ? view<T, D>(gradient[l % 2], x.rows()) : dx;
@@ -16821,7 +18079,17 @@ struct layer_loop {
         dy = view<const T, D>(rest, x.rows());
       }
       ctx.stack.mask = mask ? &mask : nullptr;
-      if (!mask || !mask.drops_all(ctx.batch)) run(l, input, dy, d_input);
+      if (!mask || !mask.drops_all(ctx.batch)) {
+        if (recompute && l + 1 < Count) {
+          const ops::execution watched = ctx.on;
+          ctx.on.tap = nullptr;  // what it shows has been seen
+          ctx.on.layers = nullptr;
+          ctx.on.attention = nullptr;
+          again(l, input, view<T, D>(stream[l], x.rows()));
+          ctx.on = watched;
+        }
+        run(l, input, dy, d_input);
+      }
       ctx.stack.mask = nullptr;
       ctx.stack.hook(layer, input.data(), d_input.data());
       dy = d_input;
@@ -16865,12 +18133,10 @@ struct repeat {
     cache<T> c;
     const index mark = m.scratch.mark();
     c.loop.plan(m, e);
-    for (auto& item : c.items) {
-      const index kept = m.saved.mark();
-      item = Layer::template plan<T>(m, e);
-      // A layer alone shares with nobody: what it leaves in ctx outlasts it.
-      if (!e.training && count > 1) m.saved.release(kept);
-    }
+    // A layer alone shares with nobody: what it leaves in ctx outlasts it.
+    const bool lasting = e.training || count == 1;
+    c.loop.plan_layers(m, !lasting || e.recompute, lasting,
+                       [&](std::size_t l) { c.items[l] = Layer::template plan<T>(m, e); });
     m.scratch.release(mark);
     return c;
   }
@@ -16878,24 +18144,13 @@ struct repeat {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.loop.forward(x, y, ctx, First, All, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      if constexpr (linnet::detail::by_layer<S>)
-        params<form::packed<T, S>>::unlike::take(
-            l,
-            [&](auto stored, const auto& item) {
-              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
-                                                                          ctx);
-            },
-            p);
-      else
-        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
-    });
+    c.loop.forward(x, y, ctx, First, All, run_forward<T, S>(p, c, ctx));
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.loop.backward(x, dy, dx, ctx, First, All,
+    c.loop.backward(x, dy, dx, ctx, First, All, run_forward<T, S>(p, c, ctx),
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       auto&& gradients = Held::of(dp, l);
                       if constexpr (linnet::detail::by_layer<S>)
@@ -16918,6 +18173,24 @@ struct repeat {
   }
 
   static constexpr index flops(const call_shape& e) { return N * Layer::flops(e); }
+
+ private:
+  /// A function (l, x, y) that runs layer `l` forward.
+  template <class T, class S>
+  static auto run_forward(const params<form::packed<T, S>>& p, cache<T>& c, context<T>& ctx) {
+    return [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      if constexpr (linnet::detail::by_layer<S>)
+        params<form::packed<T, S>>::unlike::take(
+            l,
+            [&](auto stored, const auto& item) {
+              Layer::template forward<T, typename decltype(stored)::type>(item, u, v, c.items[l],
+                                                                          ctx);
+            },
+            p);
+      else
+        Layer::template forward<T, S>(Held::of(p, l), u, v, c.items[l], ctx);
+    };
+  }
 };
 
 LINNET_NAMESPACE_END
@@ -17097,6 +18370,119 @@ struct post_norm_residual {
 
   static constexpr index flops(const call_shape& e) { return residual<Norm, Sub>::flops(e); }
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// Maps that read the largest of their inputs alone.
+
+/// @file
+/// The largest values of rows, and zeros elsewhere.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Rows of `width` values of which `kept` stay.
+struct top_k_shape {
+  index rows, width, kept;
+};
+
+namespace detail {
+
+/// The magnitude by which values are chosen; none is above that of a NaN or an infinity.
+template <class T>
+T chosen_by(T x) {
+  return is_finite(x) ? std::abs(x) : (std::numeric_limits<T>::max)();
+}
+/// Calls f(j) for the `kept` largest magnitudes of a row in ascending order, of equal ones the
+/// first. `room` holds a row.
+template <class T, class F>
+void each_of_largest(index width, index kept, const T* x, T* room, F&& f) {
+  for (index j = 0; j < width; ++j) room[j] = chosen_by(x[j]);
+  std::nth_element(room, room + kept - 1, room + width, std::greater<T>{});
+  const T least = room[kept - 1];
+  index equal = std::count(room, room + kept, least);  // of those that are as large as the least
+  for (index j = 0; j < width; ++j) {
+    const T size = chosen_by(x[j]);
+    if (size > least || (size >= least && equal-- > 0)) f(j);
+  }
+}
+
+}  // namespace detail
+
+/// y = x where it stays, else 0; y may be x. `room` holds as many values.
+template <class T>
+void top_k(const execution& on, const top_k_shape& s, const T* x, T* room, T* y) {
+  on.threads.each(s.rows, [&](index i) {
+    const T* const row = x + i * s.width;
+    T *const sizes = room + i * s.width, *const to = y + i * s.width;
+    index next = 0;
+    detail::each_of_largest(s.width, s.kept, row, sizes, [&](index j) {
+      std::fill(to + next, to + j, T(0));
+      to[j] = row[j];
+      next = j + 1;
+    });
+    std::fill(to + next, to + s.width, T(0));
+  });
+}
+/// dx += dy where x stays.
+template <class T>
+void top_k_backward(const execution& on, const top_k_shape& s, const T* x, const T* dy, T* room,
+                    T* dx) {
+  on.threads.each(s.rows, [&](index i) {
+    const T* const d = dy + i * s.width;
+    T* const to = dx + i * s.width;
+    detail::each_of_largest(s.width, s.kept, x + i * s.width, room + i * s.width,
+                            [&](index j) { to[j] += d[j]; });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// y = x where |x| is among the `K` largest of its row, else 0, on rows of width D. Of equal ones
+/// the first stay. Derivatives flow through what stays.
+template <index D, index K>
+struct top_k_layer : without_parameters {
+  static_assert(K > 0 && K <= D, "linnet::top_k_layer: from 1 to all values of a row stay");
+  static constexpr index in = D, out = D;
+  template <class T>
+  struct cache {
+    T* magnitudes = nullptr;  ///< [rows, D]
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index mark = m.scratch.mark();
+    const cache<T> c{m.scratch.take<T>(e.rows() * D)};
+    m.scratch.release(mark);
+    return c;
+  }
+  /// Scales would change which are the largest.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P&) {
+    c.passes();
+    c.fix(c.in, "a choice of the largest");
+    c.fix(c.out, "a choice of the largest");
+  }
+
+  template <class T, class S, class P>
+  static void forward(const P&, view<const T, D> x, view<T, D> y, cache<T>& c, context<T>& ctx) {
+    ops::top_k(ctx.on, {x.rows(), D, K}, x.data(), c.magnitudes, y.data());
+  }
+  template <class T, class S, class P, class G>
+  static void backward(const P&, G&, view<const T, D> x, view<const T, D> dy, view<T, D> dx,
+                       cache<T>& c, context<T>& ctx) {
+    ops::top_k_backward(ctx.on, {x.rows(), D, K}, x.data(), dy.data(), c.magnitudes, dx.data());
+  }
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+/// A linear map that reads the `K` largest of its inputs: y = W top_k(x) (+ b).
+template <index In, index Out, index K, bool Bias = false>
+using top_k_linear = chain<named<"", top_k_layer<In, K>>, named<"", linear<In, Out, Bias>>>;
 
 LINNET_NAMESPACE_END
 
@@ -17287,6 +18673,12 @@ requires(Kind.rotated) struct output_map_of<In, Out, Bias, Kind> {
   static_assert(Kind.plain() && !Kind.normed,
                 "linnet: a map that rotates its inputs is one matrix");
   using type = rotated_linear<In, Out, Bias>;
+};
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.kept > 0) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain() && !Kind.normed && !Kind.rotated,
+                "linnet: a map that reads its largest inputs is one matrix");
+  using type = top_k_linear<In, Out, Kind.kept, Bias>;
 };
 }  // namespace detail
 
@@ -17911,150 +19303,9 @@ struct sinks : policy {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Embedding policies: a table as wide as the stream, or a narrower one with linear maps (Lan et
-/// al. 2019).
+/// Contextual sparsity: a feed-forward that computes the neurons which a predictor expects to be
+/// active (Liu et al. 2023, Deja Vu).
 
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Embedding ends for a table as wide as the stream: nothing stands between them.
-template <index D>
-struct full_projection : without_parameters, without_cache {
-  static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
-  template <class T>
-  static T* rows(const without_cache::cache<T>&, T* x) {
-    return x;
-  }
-  template <class T, class S, class P>
-  static void widen(const P&, index, T*, const without_cache::cache<T>&, context<T>&) {}
-  template <class T, class S, class P, class G>
-  static T* widen_backward(const P&, G&, index, T* dx, const without_cache::cache<T>&,
-                           context<T>&) {
-    return dx;
-  }
-  template <class T, class S, class P>
-  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
-                       const ops::execution&) {
-    return y;
-  }
-  template <class T>
-  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::execution&) {
-    return dy;
-  }
-  template <class T, class S, class P, class G>
-  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
-                            const ops::execution&) {}
-  static constexpr index flops(const call_shape&) { return 0; }
-};
-
-/// Embedding ends for a table [vocabulary, Width] and a map P[D, Width]: rows of the stream are x =
-/// P e. A tied head reads z = P^T y.
-template <index Width, index D, bool Tied>
-struct factorised_projection {
-  using map = linear<Width, D>;
-  static constexpr index table = Width, head = Tied ? Width : D;
-
-  template <class Form>
-  using params = typename map::template params<Form>;
-  template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    map::visit(f, at / "projection", p...);
-  }
-
-  template <class T>
-  struct cache {
-    T *in = nullptr, *out = nullptr;  ///< [rows, Width] e and z
-    T* gradient = nullptr;            ///< of one of them by turns, while training
-  };
-  template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
-    const index size = e.rows() * Width;
-    (void)map::template plan<T>(m, e);
-    cache<T> c{m.saved.take<T>(size)};
-    if (Tied) c.out = m.saved.take<T>(size);
-    if (e.training) c.gradient = m.saved.take<T>(size);
-    return c;
-  }
-
-  /// Buffer for the rows of the table that are looked up for x[rows, D].
-  template <class T>
-  static T* rows(const cache<T>& c, T*) {
-    return c.in;
-  }
-  /// x = P e
-  template <class T, class S>
-  static void widen(const params<form::packed<T, S>>& p, index n, T* x, const cache<T>& c,
-                    context<T>& ctx) {
-    without_cache::cache<T> none;
-    map::template forward<T, S>(p, {c.in, n}, {x, n}, none, ctx);
-  }
-  /// Gradient of the rows of the table; adds the gradient of P.
-  template <class T, class S>
-  static T* widen_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                           index n, T* dx, const cache<T>& c, context<T>& ctx) {
-    without_cache::cache<T> none;
-    ops::fill(ctx.on, n * Width, T(0), c.gradient);
-    map::template backward<T, S>(p, dp, {c.in, n}, {dx, n}, {c.gradient, n}, none, ctx);
-    return c.gradient;
-  }
-  /// Input of the head's matrix for y[rows, D].
-  template <class T, class S>
-  static const T* read(const params<form::packed<T, S>>& p, index n, const T* y, const cache<T>& c,
-                       const ops::execution& on) {
-    if (!Tied) return y;
-    ops::matmul_transposed(on, n, D, Width, y, p.weight, c.out);
-    return c.out;
-  }
-  /// Buffer to which the head adds the gradient of its input.
-  template <class T>
-  static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::execution& on) {
-    if (!Tied) return dy;
-    ops::fill(on, n * Width, T(0), c.gradient);
-    return c.gradient;
-  }
-  /// Adds to the gradients dy = P dz and dP = y dz^T.
-  template <class T, class S>
-  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
-                            index n, const T* y, T* dy, const cache<T>& c,
-                            const ops::execution& on) {
-    if (!Tied) return;
-    ops::execution exact = on;
-    if (ops::fakes_inputs<storage::single<S>>) exact.converted = nullptr;  // dz is not rounded
-    ops::matmul(exact, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
-    ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
-  }
-  static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }
-};
-
-}  // namespace detail
-
-/// Embedding policies: how tokens become rows of width d_model.
-namespace embedding {
-/// Base of the embedding policies.
-struct policy {};
-/// One table [vocabulary, d_model].
-struct full : policy {
-  using kind = full;
-  static std::string name() { return "full"; }
-  template <index D, bool Tied>
-  using projection = linnet::detail::full_projection<D>;
-};
-/// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
-/// arXiv:1909.11942). A tied head takes the same two the other way: first the transposed
-/// map, from d_model to Width, then the table. (ALBERT's own head has a second map of that shape,
-/// with a bias, a GELU and a norm.) An untied head reads the stream itself.
-template <index Width>
-struct factorised : policy {
-  static_assert(Width > 0, "linnet::embedding::factorised: the width must be positive");
-  using kind = factorised;
-  static std::string name() { return "factorised " + std::to_string(Width); }
-  template <index D, bool Tied>
-  using projection = linnet::detail::factorised_projection<Width, D, Tied>;
-};
-}  // namespace embedding
-
-LINNET_NAMESPACE_END
 /// @file
 /// Feed-forward policies: standard and gated ones, and the re-parameterised variants of "Exploring
 /// the Limits of Small Language Models" (Lee et al. 2023). A policy has a template `layer<D, F,
@@ -18382,6 +19633,17 @@ struct sub_norm : policy {
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.normed = true}>;
 };
 
+/// A standard or gated feed-forward `Of` that keeps the `K` largest neurons of each token (Li et
+/// al. 2022, arXiv:2210.06313). The others are 0; of equal ones the first stay.
+template <index K, class Of = relu>
+struct top_k : policy {
+  static_assert(Of::has_output_map, "linnet::ffn::top_k: is of a standard or gated feed-forward");
+  static_assert(K > 0, "linnet::ffn::top_k: at least one neuron stays");
+  using whole = Of;  ///< what it takes neurons from
+  template <index D, index F, bool Bias>
+  using layer = typename Of::template layer<D, F, Bias, projection_kind{.kept = K}>;
+};
+
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.
 /// 2023). After training, collapse() multiplies them into one [D, D] matrix. No biases.
 template <int N, expansion E = expansion{4}>
@@ -18409,6 +19671,477 @@ struct reparam : policy {
 };
 
 }  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
+/// Products with the rows of a matrix that are chosen for each row of inputs.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Neurons that are chosen for each row of inputs, in ascending order, and a value of each.
+template <class T>
+struct chosen_neurons {
+  index width = 0;                 ///< neurons to choose from
+  std::int32_t* counts = nullptr;  ///< [rows] how many are chosen
+  std::int32_t* chosen = nullptr;  ///< [rows, width] their numbers, `counts` of a row
+  T* values = nullptr;             ///< [rows, width] likewise
+
+  index count(index row) const { return counts[row]; }
+  std::int32_t* numbers(index row) const { return chosen + row * width; }
+  T* values_of(index row) const { return values + row * width; }
+};
+
+/// Chooses the neurons whose score is not less than `least`: scores[rows, width].
+template <class T>
+void choose_neurons(const execution& on, index rows, const T* scores, T least,
+                    const chosen_neurons<T>& to) {
+  on.threads.each(rows, [&](index i) {
+    const T* const score = scores + i * to.width;
+    std::int32_t *const numbers = to.numbers(i), count = 0;
+    for (index j = 0; j < to.width; ++j) {
+      numbers[count] = static_cast<std::int32_t>(j);
+      count += !(score[j] < least);
+    }
+    to.counts[i] = count;
+  });
+}
+/// Leaves out the neurons of the value 0.
+template <class T>
+void drop_zeros(const execution& on, index rows, const chosen_neurons<T>& of) {
+  on.threads.each(rows, [&](index i) {
+    std::int32_t *const numbers = of.numbers(i), count = 0;
+    T* const values = of.values_of(i);
+    for (index a = 0; a < of.count(i); ++a) {
+      numbers[count] = numbers[a];
+      values[count] = values[a];
+      count += values[a] != T(0);
+    }
+    of.counts[i] = count;
+  });
+}
+
+namespace detail {
+/// Calls f(kernels, row, first, count) for this thread's share of the neurons of each row.
+template <class T, class F>
+void each_share_of_chosen(const execution& on, index rows, const chosen_neurons<T>& of, F&& f) {
+  for (index i = 0; i < rows; ++i) {
+    const auto [first, last] = on.threads.range(of.count(i));
+    const index begin = first, count = last - first;
+    if (count > 0) simd::dispatch(on.level, [&](auto kernels) { f(kernels, i, begin, count); });
+  }
+  on.threads.wait();
+}
+}  // namespace detail
+
+/// Values of the chosen neurons: f(x . w[j] + bias[j]), with x[rows, n] and w[width, n]; the bias
+/// may be null.
+template <activation_kind A, class T>
+void activate_chosen(const execution& on, index rows, index n, const T* x, const T* w,
+                     const T* bias, const chosen_neurons<T>& to) {
+  detail::each_share_of_chosen(on, rows, to, [&](auto kernels, index i, index first, index count) {
+    using K = decltype(kernels);
+    const std::int32_t* const numbers = to.numbers(i) + first;
+    T* const values = to.values_of(i) + first;
+    K::template dots_of_chosen<T>(n, x + i * n, w, count, numbers, values);
+    for (index a = 0; bias && a < count; ++a) values[a] += bias[numbers[a]];
+    K::template activation<A, T>(count, values, values);
+  });
+}
+/// Multiplies the values of the chosen neurons by x . w[j] + bias[j]. `room` is like the values.
+template <class T>
+void scale_chosen(const execution& on, index rows, index n, const T* x, const T* w, const T* bias,
+                  T* room, const chosen_neurons<T>& to) {
+  detail::each_share_of_chosen(on, rows, to, [&](auto kernels, index i, index first, index count) {
+    const std::int32_t* const numbers = to.numbers(i) + first;
+    T *const values = to.values_of(i) + first, *const up = room + i * to.width + first;
+    decltype(kernels)::template dots_of_chosen<T>(n, x + i * n, w, count, numbers, up);
+    for (index a = 0; a < count; ++a) values[a] *= up[a] + (bias ? bias[numbers[a]] : T(0));
+  });
+}
+/// y[rows, n] = residual + bias + the sum of the values of the chosen neurons times their rows of
+/// w[width, n]. The residual [rows, n] and the bias may be null. Split over n.
+template <class T>
+void sum_chosen(const execution& on, index rows, index n, const T* w, const T* bias,
+                const T* residual, const chosen_neurons<T>& of, T* y) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.range((n + line - 1) / line);
+  const index begin = first * line, count = (std::min)(n, last * line) - begin;
+  for (index i = 0; i < rows && count > 0; ++i) {
+    T* const to = y + i * n + begin;
+    for (index j = 0; j < count; ++j)
+      to[j] = (residual ? residual[i * n + begin + j] : T(0)) + (bias ? bias[begin + j] : T(0));
+    simd::dispatch(on.level, [&](auto kernels) {
+      decltype(kernels)::template sum_of_chosen<T>(count, n, w + begin, of.count(i), of.numbers(i),
+                                                   of.values_of(i), to);
+    });
+  }
+  on.threads.wait();
+}
+
+/// Weights of neurons, or where their gradients are added: rows [width, n] and biases [width]. What
+/// is not there is null.
+template <class T>
+struct neuron_weights {
+  T* gate = nullptr;
+  T* gate_bias = nullptr;
+  T* up = nullptr;
+  T* up_bias = nullptr;
+  T* down = nullptr;
+};
+/// Inputs and outputs of neurons_backward().
+template <class T>
+struct neuron_gradient {
+  index rows, n;
+  const T *x, *dy;  ///< [rows, n]
+  T* dx;            ///< [rows, n] its gradient is added
+  T* room;          ///< [3, rows, width]
+};
+
+/// Adds the gradients of the neurons of `of` that were computed, and by x. Sums of weights run over
+/// rows in their order, split over n.
+template <activation_kind A, class T>
+void neurons_backward(const execution& on, const neuron_gradient<T>& g,
+                      const neuron_weights<const T>& w, const chosen_neurons<T>& of,
+                      const neuron_weights<T>& to) {
+  const index n = g.n, size = g.rows * of.width;
+  detail::each_share_of_chosen(
+      on, g.rows, of, [&](auto kernels, index i, index first, index count) {
+        using K = decltype(kernels);
+        const std::int32_t* const numbers = of.numbers(i) + first;
+        T *const pre = g.room + i * of.width + first, *const up = pre + size, *const dh = up + size;
+        K::template dots_of_chosen<T>(n, g.dy + i * n, w.down, count, numbers, dh);
+        K::template dots_of_chosen<T>(n, g.x + i * n, w.gate ? w.gate : w.up, count, numbers, pre);
+        const T* const bias = w.gate ? w.gate_bias : w.up_bias;
+        for (index a = 0; bias && a < count; ++a) pre[a] += bias[numbers[a]];
+        if (w.gate) {
+          K::template dots_of_chosen<T>(n, g.x + i * n, w.up, count, numbers, up);
+          for (index a = 0; w.up_bias && a < count; ++a) up[a] += w.up_bias[numbers[a]];
+          K::template gated_backward<A, T>(count, pre, up, dh, pre, up);
+        } else {
+          std::fill_n(up, count, T(0));
+          K::template activation_backward<A, T>(count, pre, dh, up);
+        }
+      });
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.range((n + line - 1) / line);
+  const index begin = first * line, end = (std::min)(n, last * line);
+  for (index i = 0; i < g.rows; ++i)
+    for (index a = 0; a < of.count(i); ++a) {
+      const index at = of.numbers(i)[a] * n, value = i * of.width + a;
+      const T h = of.values[value], d_gate = g.room[value], d_up = g.room[size + value];
+      for (index k = begin; k < end; ++k) {
+        const T x = g.x[i * n + k];
+        to.down[at + k] += h * g.dy[i * n + k];
+        to.up[at + k] += d_up * x;
+        g.dx[i * n + k] += d_up * w.up[at + k];
+        if (w.gate) {
+          to.gate[at + k] += d_gate * x;
+          g.dx[i * n + k] += d_gate * w.gate[at + k];
+        }
+      }
+    }
+  on.threads.once([&] {
+    for (index i = 0; to.up_bias && i < g.rows; ++i)
+      for (index a = 0; a < of.count(i); ++a) {
+        const index j = of.numbers(i)[a], value = i * of.width + a;
+        to.up_bias[j] += g.room[size + value];
+        if (w.gate) to.gate_bias[j] += g.room[value];
+      }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// How a feed-forward computes its neurons, and which are 0.
+struct neuron_kind {
+  activation_kind activation = activation_kind::gelu;
+  bool gated = false;
+  bool known = false;  ///< whether it is a standard or a gated one
+
+  /// Whether neurons are exactly 0 for many inputs.
+  constexpr bool sparse() const {
+    return known &&
+           (activation == activation_kind::relu || activation == activation_kind::relu_squared ||
+            activation == activation_kind::shifted_relu);
+  }
+};
+template <class Ffn>
+inline constexpr neuron_kind neurons_of{};
+template <activation_kind A>
+inline constexpr neuron_kind neurons_of<ffn::standard<A>>{A, false, true};
+template <activation_kind A>
+inline constexpr neuron_kind neurons_of<ffn::gated<A>>{A, true, true};
+
+}  // namespace detail
+
+/// A feed-forward whose neurons are predicted: y is the sum of h_j down_j over the neurons j with a
+/// score of at least `Least`. Their values are f(up_j . x), or f(gate_j . x) up_j . x. Scores are
+/// B (A x), A[Rank, D], B[F, Rank]. The weights of a neuron lie together: gate, up and down are [F,
+/// D], and those of other neurons are not read. Neurons that turn out to be 0 are left out of what
+/// follows.
+template <index D, index F, index Rank, detail::neuron_kind Kind, bool Bias, real Least>
+struct contextual_layer {
+  static_assert(Rank > 0 && Rank <= D && Rank <= F,
+                "linnet::ffn::contextual: the rank must be positive and at most the smaller width "
+                "of d_model and d_ff");
+  static constexpr index in = D, out = D;
+  static constexpr bool adds_residual = true;
+  using reducer = linear<D, Rank>;
+  using scorer = linear<Rank, F>;
+
+  template <class Form>
+  struct params {
+    template <bool There>
+    using vector = std::conditional_t<There, typename Form::vector, std::nullptr_t>;
+    [[no_unique_address]] vector<Kind.gated> gate{};  ///< [F, D]
+    typename Form::vector up{}, down{};               ///< [F, D]
+    [[no_unique_address]] vector<Kind.gated && Bias> gate_bias{};
+    [[no_unique_address]] vector<Bias> up_bias{}, down_bias{};
+    typename reducer::template params<Form> reduce{};
+    typename scorer::template params<Form> score{};
+  };
+  template <class Fn, class... P>
+  static constexpr void visit(Fn&& f, const parameter_path& at, P&... p) {
+    constexpr tensor_info reads{F, D, role::position, 1 / detail::sqrt(D)},
+        writes{F, D, role::position, 1 / detail::sqrt(F)}, bias{1, F, role::bias, 0};
+    if constexpr (Kind.gated) f(at / "gate" / "rows", reads, p.gate...);
+    if constexpr (Kind.gated && Bias) f(at / "gate" / "bias", bias, p.gate_bias...);
+    f(at / "up" / "rows", reads, p.up...);
+    if constexpr (Bias) f(at / "up" / "bias", bias, p.up_bias...);
+    f(at / "down" / "rows", writes, p.down...);
+    if constexpr (Bias) f(at / "down" / "bias", tensor_info{1, D, role::bias, 0}, p.down_bias...);
+    reducer::visit(f, at / "predictor" / "reduce", p.reduce...);
+    scorer::visit(f, at / "predictor" / "score", p.score...);
+  }
+
+  template <class T>
+  struct cache {
+    T *reduced = nullptr, *scores = nullptr;  ///< [rows, Rank], [rows, F]
+    ops::chosen_neurons<T> neurons{};         ///< kept while training
+    T* room = nullptr;                        ///< [3, rows, F] while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index n = e.rows(), mark = m.scratch.mark();
+    cache<T> c;
+    (void)reducer::template plan<T>(m, e);
+    (void)scorer::template plan<T>(m, e);
+    c.reduced = m.scratch.take<T>(n * Rank);
+    c.scores = m.scratch.take<T>(n * F);
+    arena& kept = e.training ? m.saved : m.scratch;
+    c.neurons = {F, kept.take<std::int32_t>(n), kept.take<std::int32_t>(n * F),
+                 kept.take<T>(n * F)};
+    if (e.training) c.room = m.scratch.take<T>(3 * n * F);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, D> x, view<T, D> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    const index rows = x.rows();
+    const auto& on = ctx.on;
+    without_cache::cache<T> none;
+    reducer::template forward<T, S>(p.reduce, x, {c.reduced, rows}, none, ctx);
+    scorer::template forward<T, S>(p.score, {c.reduced, rows}, {c.scores, rows}, none, ctx);
+    ops::choose_neurons(on, rows, c.scores, T(Least.value), c.neurons);
+    if constexpr (Kind.gated) {
+      ops::activate_chosen<Kind.activation, T>(on, rows, D, x.data(), p.gate, p.gate_bias,
+                                               c.neurons);
+      ops::drop_zeros(on, rows, c.neurons);
+      ops::scale_chosen<T>(on, rows, D, x.data(), p.up, p.up_bias, c.scores, c.neurons);
+    } else {
+      ops::activate_chosen<Kind.activation, T>(on, rows, D, x.data(), p.up, p.up_bias, c.neurons);
+      ops::drop_zeros(on, rows, c.neurons);
+    }
+    ops::sum_chosen<T>(on, rows, D, p.down, p.down_bias, residual, c.neurons, y.data());
+  }
+  /// Of the neurons that were computed; the predictor learns apart, see train_predictors().
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, D> x, view<const T, D> dy, view<T, D> dx, cache<T>& c,
+                       context<T>& ctx) {
+    if constexpr (Bias) ops::bias_gradient(ctx.on, x.rows(), D, dy.data(), dp.down_bias);
+    ops::neurons_backward<Kind.activation, T>(
+        ctx.on, {x.rows(), D, x.data(), dy.data(), dx.data(), c.room},
+        {p.gate, p.gate_bias, p.up, p.up_bias, p.down}, c.neurons,
+        {dp.gate, dp.gate_bias, dp.up, dp.up_bias, dp.down});
+  }
+  /// Of the predictor alone; the neurons' depend on the text.
+  static constexpr index flops(const call_shape& e) { return reducer::flops(e) + scorer::flops(e); }
+};
+
+namespace ffn {
+
+/// A feed-forward `Of` that reads the weights of those neurons alone whose score is at least
+/// `Least` (Liu et al. 2023, arXiv:2310.17157, Deja Vu). A score is the logit of being active, of a
+/// predictor of rank `Rank`. `Of` is standard or gated, of a ReLU, squared or shifted.
+/// contextualise() makes its weights from those of `Of`.
+template <index Rank, class Of = relu, real Least = 0.0>
+struct contextual : policy {
+  static_assert(linnet::detail::neurons_of<Of>.sparse(),
+                "linnet::ffn::contextual: is of a standard or gated feed-forward of a ReLU, whose "
+                "neurons can be 0: see relufied<M>");
+  using whole = Of;  ///< what it predicts the neurons of
+  static constexpr double least = Least.value;
+  template <index D, index F, bool Bias>
+  using layer = contextual_layer<D, F, Rank, linnet::detail::neurons_of<Of>, Bias, Least>;
+};
+
+}  // namespace ffn
+
+LINNET_NAMESPACE_END
+/// @file
+/// Embedding policies: a table as wide as the stream, or a narrower one with linear maps (Lan et
+/// al. 2019).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Embedding ends for a table as wide as the stream: nothing stands between them.
+template <index D>
+struct full_projection : without_parameters, without_cache {
+  static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
+  template <class T>
+  static T* rows(const without_cache::cache<T>&, T* x) {
+    return x;
+  }
+  template <class T, class S, class P>
+  static void widen(const P&, index, T*, const without_cache::cache<T>&, context<T>&) {}
+  template <class T, class S, class P, class G>
+  static T* widen_backward(const P&, G&, index, T* dx, const without_cache::cache<T>&,
+                           context<T>&) {
+    return dx;
+  }
+  template <class T, class S, class P>
+  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
+                       const ops::execution&) {
+    return y;
+  }
+  template <class T>
+  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::execution&) {
+    return dy;
+  }
+  template <class T, class S, class P, class G>
+  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
+                            const ops::execution&) {}
+  static constexpr index flops(const call_shape&) { return 0; }
+};
+
+/// Embedding ends for a table [vocabulary, Width] and a map P[D, Width]: rows of the stream are x =
+/// P e. A tied head reads z = P^T y.
+template <index Width, index D, bool Tied>
+struct factorised_projection {
+  using map = linear<Width, D>;
+  static constexpr index table = Width, head = Tied ? Width : D;
+
+  template <class Form>
+  using params = typename map::template params<Form>;
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    map::visit(f, at / "projection", p...);
+  }
+
+  template <class T>
+  struct cache {
+    T *in = nullptr, *out = nullptr;  ///< [rows, Width] e and z
+    T* gradient = nullptr;            ///< of one of them by turns, while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index size = e.rows() * Width;
+    (void)map::template plan<T>(m, e);
+    cache<T> c{m.saved.take<T>(size)};
+    if (Tied) c.out = m.saved.take<T>(size);
+    if (e.training) c.gradient = m.saved.take<T>(size);
+    return c;
+  }
+
+  /// Buffer for the rows of the table that are looked up for x[rows, D].
+  template <class T>
+  static T* rows(const cache<T>& c, T*) {
+    return c.in;
+  }
+  /// x = P e
+  template <class T, class S>
+  static void widen(const params<form::packed<T, S>>& p, index n, T* x, const cache<T>& c,
+                    context<T>& ctx) {
+    without_cache::cache<T> none;
+    map::template forward<T, S>(p, {c.in, n}, {x, n}, none, ctx);
+  }
+  /// Gradient of the rows of the table; adds the gradient of P.
+  template <class T, class S>
+  static T* widen_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                           index n, T* dx, const cache<T>& c, context<T>& ctx) {
+    without_cache::cache<T> none;
+    ops::fill(ctx.on, n * Width, T(0), c.gradient);
+    map::template backward<T, S>(p, dp, {c.in, n}, {dx, n}, {c.gradient, n}, none, ctx);
+    return c.gradient;
+  }
+  /// Input of the head's matrix for y[rows, D].
+  template <class T, class S>
+  static const T* read(const params<form::packed<T, S>>& p, index n, const T* y, const cache<T>& c,
+                       const ops::execution& on) {
+    if (!Tied) return y;
+    ops::matmul_transposed(on, n, D, Width, y, p.weight, c.out);
+    return c.out;
+  }
+  /// Buffer to which the head adds the gradient of its input.
+  template <class T>
+  static T* read_gradient(index n, T* dy, const cache<T>& c, const ops::execution& on) {
+    if (!Tied) return dy;
+    ops::fill(on, n * Width, T(0), c.gradient);
+    return c.gradient;
+  }
+  /// Adds to the gradients dy = P dz and dP = y dz^T.
+  template <class T, class S>
+  static void read_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                            index n, const T* y, T* dy, const cache<T>& c,
+                            const ops::execution& on) {
+    if (!Tied) return;
+    ops::execution exact = on;
+    if (ops::fakes_inputs<storage::single<S>>) exact.converted = nullptr;  // dz is not rounded
+    ops::matmul(exact, n, D, Width, c.gradient, p.weight, dy, {nullptr, T(1), true});
+    ops::matmul_dw(on, n, D, Width, y, c.gradient, dp.weight);
+  }
+  static constexpr index flops(const call_shape& e) { return (Tied ? 2 : 1) * map::flops(e); }
+};
+
+}  // namespace detail
+
+/// Embedding policies: how tokens become rows of width d_model.
+namespace embedding {
+/// Base of the embedding policies.
+struct policy {};
+/// One table [vocabulary, d_model].
+struct full : policy {
+  using kind = full;
+  static std::string name() { return "full"; }
+  template <index D, bool Tied>
+  using projection = linnet::detail::full_projection<D>;
+};
+/// A table [vocabulary, Width] and a linear map from Width to d_model (ALBERT, Lan et al. 2019,
+/// arXiv:1909.11942). A tied head takes the same two the other way: first the transposed
+/// map, from d_model to Width, then the table. (ALBERT's own head has a second map of that shape,
+/// with a bias, a GELU and a norm.) An untied head reads the stream itself.
+template <index Width>
+struct factorised : policy {
+  static_assert(Width > 0, "linnet::embedding::factorised: the width must be positive");
+  using kind = factorised;
+  static std::string name() { return "factorised " + std::to_string(Width); }
+  template <index D, bool Tied>
+  using projection = linnet::detail::factorised_projection<Width, D, Tied>;
+};
+}  // namespace embedding
 
 LINNET_NAMESPACE_END
 /// @file
@@ -18470,13 +20203,11 @@ struct alternate {
     cache<T> c;
     const index mark = m.scratch.mark();
     c.loop.plan(m, e);
-    for (std::size_t l = 0; l < count; ++l) {
-      const index kept = m.saved.mark();
+    c.loop.plan_layers(m, !e.training || e.recompute, e.training, [&](std::size_t l) {
       take(
           l, [&](auto layer, auto& item) { item = decltype(layer)::type::template plan<T>(m, e); },
           c);
-      if (!e.training) m.saved.release(kept);
-    }
+    });
     m.scratch.release(mark);
     return c;
   }
@@ -18484,20 +20215,13 @@ struct alternate {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
                       cache<T>& c, context<T>& ctx) {
-    c.loop.forward(x, y, ctx, 0, N, [&](std::size_t l, view<const T, in> u, view<T, in> v) {
-      take(
-          l,
-          [&](auto layer, const auto& item, auto& buffers) {
-            decltype(layer)::type::template forward<T, S>(item, u, v, buffers, ctx);
-          },
-          p, c);
-    });
+    c.loop.forward(x, y, ctx, 0, N, run_forward<T, S>(p, c, ctx));
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
                        context<T>& ctx) {
-    c.loop.backward(x, dy, dx, ctx, 0, N,
+    c.loop.backward(x, dy, dx, ctx, 0, N, run_forward<T, S>(p, c, ctx),
                     [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
                       take(
                           l,
@@ -18520,6 +20244,18 @@ struct alternate {
   }
 
  private:
+  /// A function (l, x, y) that runs layer `l` forward.
+  template <class T, class S>
+  static auto run_forward(const params<form::packed<T, S>>& p, cache<T>& c, context<T>& ctx) {
+    return [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      take(
+          l,
+          [&](auto layer, const auto& item, auto& buffers) {
+            decltype(layer)::type::template forward<T, S>(item, u, v, buffers, ctx);
+          },
+          p, c);
+    };
+  }
   /// f(type, items...) with the type of layer `l` and what each of `p` has for it.
   template <class F, class... P>
   static constexpr void take(std::size_t l, F&& f, P&... p) {
@@ -19743,6 +21479,8 @@ enum class refusal : unsigned char {
   no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
   length_gone,               ///< truncate() to a length that the cache has forgotten
   no_layer,                  ///< exit_after() a layer that the model does not have
+  other_base,                ///< an adapter of other packed weights
+  adapter_late,              ///< an adapter for a sequence that has read tokens
   nothing_chosen,            ///< a sampler that chose nothing
   not_started,               ///< a contrast that has not read this text
   null_tokens,               ///< a batch without tokens
@@ -19757,6 +21495,7 @@ enum class refusal : unsigned char {
   wrong_losses,              ///< a span of losses of another size
   objective,                 ///< a batch that the objective does not serve
   batch,                     ///< a batch that the model does not take, without a reason
+  accumulating,              ///< gradients that no step has used yet are in the way
   no_label,                  ///< nothing to learn from
   not_finite                 ///< a loss or gradient that is no number
 };
@@ -19819,6 +21558,10 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "max_truncation() tokens";
     case refusal::no_layer:
       return "the model has no such layer: give 1 to its layers";
+    case refusal::other_base:
+      return "the adapter was made for other packed weights: adapt() those of the session";
+    case refusal::adapter_late:
+      return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
     case refusal::nothing_chosen:
       return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
              "and the sampler's options";
@@ -19850,6 +21593,8 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "recorded batches";
     case refusal::batch:
       return "the model does not take the batch: see its accepts()";
+    case refusal::accumulating:
+      return "gradients are being accumulated: call update() first";
     case refusal::no_label:
       return "no label counts: give at least one that is not `ignored`";
     case refusal::not_finite:
@@ -19885,6 +21630,9 @@ struct limits {
   executor run_on{};           ///< your own threads instead of OpenMP's
   index max_logits = 1;        ///< tokens per sequence whose logits session::feed_all returns; for
                                ///< speculative decoding one more than are drafted
+  bool recompute = false;      ///< trainers keep the inputs of each layer of a stack alone, and
+                           ///< backward computes the rest again: a third more time, less memory,
+                           ///< the same bits (Chen et al. 2016, arXiv:1604.06174)
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -19899,6 +21647,7 @@ struct limits {
       detail::count(0, "0 always takes all threads"));
     f("level", self.level, detail::one_of(level_names));
     f("max_logits", self.max_logits, detail::count(1));
+    f("recompute", self.recompute, detail::one_of(detail::false_or_true));
   }
 
  private:
@@ -20038,6 +21787,7 @@ constexpr call_shape call_shape_for(const limits& l, purpose use, index length, 
   e.blocks = use == purpose::decoding ? l.kv_blocks : 0;
   e.threads = l.threads;
   e.training = use == purpose::training;
+  e.recompute = e.training && l.recompute;
   return e;
 }
 
@@ -20252,12 +22002,17 @@ constexpr const char* name_of(activation_kind kind) {
       return "gelu_tanh";
     case activation_kind::tanh:
       return "tanh";
+    case activation_kind::relu_squared:
+      return "relu_squared";
+    case activation_kind::shifted_relu:
+      return "shifted_relu";
     default:
       return "silu";
   }
 }
 
-/// Metadata of a feed-forward policy.
+/// Metadata of a feed-forward policy. Hugging Face has no name for a shifted ReLU, so a
+/// feed-forward of it is neither `standard` nor `gated`.
 template <class P>
 struct ffn_metadata {
   static constexpr bool standard = false, gated = false, named = names_itself<P>();
@@ -20274,13 +22029,13 @@ struct ffn_metadata<void> {
 };
 template <activation_kind A>
 struct ffn_metadata<ffn::standard<A>> {
-  static constexpr bool standard = true, gated = false, named = true;
+  static constexpr bool standard = A != activation_kind::shifted_relu, gated = false, named = true;
   static constexpr activation_kind activation = A;
   static std::string name() { return name_of(A); }
 };
 template <activation_kind A>
 struct ffn_metadata<ffn::gated<A>> {
-  static constexpr bool standard = false, gated = true, named = true;
+  static constexpr bool standard = false, gated = A != activation_kind::shifted_relu, named = true;
   static constexpr activation_kind activation = A;
   static std::string name() { return std::string("gated ") + name_of(A); }
 };
@@ -20321,6 +22076,22 @@ template <class Of>
 struct ffn_metadata<ffn::sub_norm<Of>> : ffn_metadata<void> {
   static constexpr bool named = ffn_metadata<Of>::named;
   static std::string name() { return "sub_norm " + ffn_metadata<Of>::name(); }
+};
+
+template <index K, class Of>
+struct ffn_metadata<ffn::top_k<K, Of>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    return "top_k " + std::to_string(K) + " " + ffn_metadata<Of>::name();
+  }
+};
+
+template <index Rank, class Of, real Least>
+struct ffn_metadata<ffn::contextual<Rank, Of, Least>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    return "contextual " + std::to_string(Rank) + " " + ffn_metadata<Of>::name();
+  }
 };
 
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
@@ -21889,10 +23660,12 @@ index dropped_by(const weights<M>& w) {
   const typename quantized<M, S>::template params<form::canonical<float, S>> tree{};
   M::visit(
       [&](const parameter_path&, const tensor_info& info, const auto& to, const auto& from) {
-        if constexpr (requires { to.kept; })
-          for (index r = 0; r < info.rows; ++r)
-            count += std::remove_cvref_t<decltype(to)>::storage::pattern::dropped(
-                info.columns, from.data + r * info.columns);
+        if constexpr (requires { to.kept; }) {
+          using pattern = typename std::remove_cvref_t<decltype(to)>::storage::pattern;
+          for (index r = 0; r < info.rows; r += pattern::rows_together)
+            count += pattern::dropped(info.columns, from.data + r * info.columns,
+                                      (std::min)(pattern::rows_together, info.rows - r));
+        }
       },
       parameter_path{}, tree, w.tree());
   return count;
@@ -27097,6 +28870,9 @@ LINNET_NAMESPACE_END
 /// Answers that a model generates: greedy text, and the number in it.
 
 /// @file
+/// Several prompts of any lengths, continued together.
+
+/// @file
 /// Samplers: greedy choice, or drawing with temperature, top-k, top-p, min-p and a repetition
 /// penalty. Hooks may change the logits first.
 
@@ -27541,15 +29317,15 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// Continues several prompts greedily and together, each by up to `most` tokens or as many as fit.
-/// Hands each token to `emit(number, token)`, `number` being that of its prompt, which returns
-/// false to end that text; `no_token` ends it, too, and is not handed on. `S` is a session of a
-/// decoder, or a class with its members planned, capacity, chunk, reset, feed and fork. Its limits'
-/// batch is the most prompts. False if they are more, or one of them is empty, too long or of
-/// tokens that the model refuses, or where memory lacks.
-template <class S, class Emit>
-bool generate_greedy(S& session, std::span<const std::span<const token>> prompts, index most,
-                     Emit&& on_token) LINNET_TRY {
+/// Continues several prompts together, each by up to `most` tokens or as many as fit. For each new
+/// token it calls `choose(number, logits)` and then `on_token(number, token)`, `number` being that
+/// of its prompt. `on_token` returns false to end that text; `no_token` ends it, too, and is not
+/// handed on. `S` is a session of a decoder, or a class with its members planned, capacity, chunk,
+/// reset, feed and fork. Its limits' batch is the most prompts. False if they are more, or one of
+/// them is empty, too long or of tokens that the model refuses, or where memory lacks.
+template <class S, class Choose, class Emit>
+bool generate_batch(S& session, std::span<const std::span<const token>> prompts, index most,
+                    Choose&& choose, Emit&& on_token) LINNET_TRY {
   struct text {
     std::size_t number;  ///< of its prompt
     index length;        ///< of that
@@ -27573,7 +29349,7 @@ bool generate_greedy(S& session, std::span<const std::span<const token>> prompts
     const std::size_t vocabulary = logits.size() / lengths.size();
     for (std::size_t b = 0; !logits.empty() && b < lengths.size(); ++b) {
       const auto row = logits.subspan(b * vocabulary, vocabulary);
-      texts[b].next = detail::most_likely(row);
+      texts[b].next = choose(texts[b].number, row);
     }
     return !logits.empty();
   };
@@ -27612,17 +29388,11 @@ bool generate_greedy(S& session, std::span<const std::span<const token>> prompts
 }
 LINNET_WITHOUT_MEMORY(return false)
 
-/// Continues one prompt greedily and calls `on_token(token)` for each token. Returns how many
-/// tokens were chosen; 0 for a prompt that is refused or where memory lacks.
-template <class S, class Emit>
-index generate_greedy(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
-  index n = 0;
-  (void)generate_greedy(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
-    ++n;
-    return on_token(t);
-  });
-  return n;
-}
+LINNET_NAMESPACE_END
+/// @file
+/// Numbers that a text states, in one spelling, so that they can be compared as texts.
+
+LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
@@ -27720,6 +29490,31 @@ inline std::string last_number(std::string_view text) LINNET_TRY {
   return detail::leading_number(text.substr(begin, end - begin));
 }
 LINNET_WITHOUT_MEMORY(return {})
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Continues several prompts greedily and together, as generate_batch() does.
+template <class S, class Emit>
+bool generate_greedy(S& session, std::span<const std::span<const token>> prompts, index most,
+                     Emit&& on_token) {
+  return generate_batch(
+      session, prompts, most, [](std::size_t, auto logits) { return detail::most_likely(logits); },
+      on_token);
+}
+
+/// Continues one prompt greedily and calls `on_token(token)` for each token. Returns how many
+/// tokens were chosen; 0 for a prompt that is refused or where memory lacks.
+template <class S, class Emit>
+index generate_greedy(S& session, std::span<const token> prompt, index most, Emit&& on_token) {
+  index n = 0;
+  (void)generate_greedy(session, std::span(&prompt, 1), most, [&](std::size_t, token t) {
+    ++n;
+    return on_token(t);
+  });
+  return n;
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -28198,6 +29993,7 @@ class evaluator {
     if (auto fit = detail::acceptable<M>("evaluator::open", l, footprint(l)); !fit)
       return fit.error();
     if (!p.valid()) return p.error();
+    if (auto fit = detail::check_base("evaluator::open", p.tree()); !fit) return fit.error();
     evaluator e(p, l);
     if (!e.memory_.data()) return detail::out_of_memory("evaluator::open", footprint(l));
     e.work_ = detail::place_workspace<M, T>(l, purpose::scoring, e.memory_.data());
@@ -28767,6 +30563,8 @@ class fed_sequences {
     for (index b = 0; b < batch_; ++b) source_of_[b] = b < batch ? b : none;
     std::copy_n(lengths, batch, source_lengths_);
   }
+  /// Takes its source from sequence `b`.
+  void forget_source(index b) { source_of_[b] = none; }
   /// Whether sequence `b` has a source.
   bool has_source(index b) const { return source_length_ > 0 && source_of_[b] != none; }
   /// The sources that the first `batch` sequences read.
@@ -29001,12 +30799,45 @@ class session {
     return true;
   }
 
-  /// Lets sequence `to` continue where sequence `from` is, source included; `from` goes on as
-  /// before. Copies only what differs: not the tokens that both begin with, nor a shared source.
-  /// False, and nothing done, for sequences outside the limits.
+  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(); none before. Any
+  /// number of sequences may have any adapters, of any ranks, and go on in one call. Nothing is
+  /// packed again, and reset() keeps it. `a` must outlive its use. An encoder-decoder's source has
+  /// to be encoded after this. False, and nothing done, for a sequence outside the limits or one
+  /// that has read tokens, and for an adapter of other weights.
+  template <class A>
+  requires requires { typename A::base_model; }
+  [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
+    static_assert(std::is_same_v<typename A::base_model, M> && A::adds_to_products,
+                  "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
+                  "with its base; sequences take those that add to products, as lora does");
+    constexpr bool routed = [] {
+      if constexpr (requires { M::depths::routes; }) return M::depths::routes;
+      return false;
+    }();
+    static_assert(!routed,
+                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
+                  "sequences in one product; merge() the adapter instead");
+    if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
+      return false;
+    return put_adapter(b, A::template hook<T>(a.tree()));
+  }
+  // Weights that would be gone before they are read.
+  template <class A>
+  bool set_adapter(index, const packed<A, T>&&) = delete;
+  /// Takes its adapter from sequence `b`. False, and nothing done, as for set_adapter().
+  [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
+
+  /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
+  /// on as before. Copies only what differs: not the tokens that both begin with, nor a shared
+  /// source. False, and nothing done, for sequences outside the limits.
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
+    if (adapters_[from].object != adapters_[to].object) {  // equal tokens have unlike states
+      sequences_.truncate(to, 0);
+      if constexpr (encodes) sequences_.forget_source(to);
+      adapters_[to] = adapters_[from];
+    }
     // What a prefix holds depends on all of it.
     M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
     if (limits_.kv_blocks > 0) tables_.share(from, to);
@@ -29029,7 +30860,7 @@ class session {
     if (!takes(c.why)) return false;
     reset();
     sequences_.encode(batch, length, lengths.data());
-    run(limits_, work_.converted, flops(batch, length, 0), [&](const ops::execution& on) {
+    run_adapted(batch, flops(batch, length, 0), [&](const ops::execution& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
                                sequences_.source(batch).lengths, work_.work, on);
     });
@@ -29120,6 +30951,7 @@ class session {
     arena counter;
     (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
+    (void)counter.take<ops::product_adapter<T>>(l.batch);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
   }
@@ -29138,6 +30970,7 @@ class session {
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
     sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
+    adapters_ = extra.take<ops::product_adapter<T>>(l.batch);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
       work_.work.pages = {tables_.data(), tables_.size()};
@@ -29216,12 +31049,35 @@ class session {
                          .every = every,
                          .layers = part,
                          .source = sequences_.source(batch)};
-    run(limits_, work_.converted, flops(batch, 0, length), [&](const ops::execution& on) {
+    run_adapted(batch, flops(batch, 0, length), [&](const ops::execution& on) {
       M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
     sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
+  }
+  /// Gives a sequence that has read nothing a hook, or an empty one.
+  bool put_adapter(index b, const ops::product_adapter<T>& one) {
+    if (!takes(!has(b)           ? refusal::no_sequence
+               : position(b) > 0 ? refusal::adapter_late
+                                 : refusal::none))
+      return false;
+    if constexpr (encodes) sequences_.forget_source(b);
+    adapters_[b] = one;
+    return true;
+  }
+  /// Runs f(execution) with the adapters of the first `batch` sequences.
+  template <class F>
+  void run_adapted(index batch, index work, F&& f) {
+    const ops::sequence_adapters<T> all(adapters_, batch);
+    const ops::product_adapter<T> hook = all.hook();
+    const bool any =
+        std::any_of(adapters_, adapters_ + batch, [](const auto& a) { return a.object; });
+    run(limits_, work_.converted, work, [&](const ops::execution& on) {
+      ops::execution with = on;
+      if (any) with.adapter = &hook;
+      f(with);
+    });
   }
   /// Work of a call that reads `source` tokens or continues targets by `target` ones.
   static constexpr index flops(index batch, index source, index target) {
@@ -29238,7 +31094,8 @@ class session {
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   detail::fed_sequences sequences_{};
-  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
+  token* order_ = nullptr;                       ///< [vocabulary] scratch of samplers
+  ops::product_adapter<T>* adapters_ = nullptr;  ///< [limits.batch]
   refusal reason_ = refusal::none;
 };
 
@@ -29377,95 +31234,285 @@ class classifier {
 
 LINNET_NAMESPACE_END
 /// @file
-/// How well a model predicts texts, whatever its tokenizer: bits per byte, bits per character and
-/// perplexities.
+/// Figures that GLUE judges answers by beside accuracy: F1 and three correlations.
+
+/// @file
+/// The nine tasks of GLUE (Wang et al. 2019) as text, in T5's words (Raffel et al. 2020, appendix
+/// D). The files are those of the benchmark itself, and others' of SST-2 and MNLI.
+
+#include <system_error>
+
+/// @file
+/// Text-to-text examples, such as those of a fine-tuning task, as T5 batches.
+
+/// @file
+/// The arrays behind a t5_batch.
+
+/// @file
+/// The special token ids of T5's vocabularies.
 
 LINNET_NAMESPACE_BEGIN
 
-/// Score of one text under a model: nats, tokens, bytes and characters.
-struct text_score {
-  double nats = 0;       ///< minus the summed log-probability of all tokens
-  index tokens = 0;      ///< predicted tokens: all of the text
-  index bytes = 0;       ///< bytes of the text
-  index characters = 0;  ///< code points of the text's UTF-8
-};
+/// Special ids of a vocabulary in T5's order: 0 pads, 1 ends a text, 2 is unknown. The last ids are
+/// sentinels for masked text, counting down (Raffel et al. 2020, in their code): `<extra_id_0>` is
+/// 32099 of T5's 32100.
+struct t5_ids {
+  static constexpr token padding = 0, end = 1, unknown = 2;
 
-/// Code points of a UTF-8 text: bytes that do not continue one.
-constexpr index characters_in(std::string_view text) {
-  return std::count_if(text.begin(), text.end(),
-                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
-}
+  index vocabulary = 32100;  ///< ids, sentinels included
+  index sentinels = 100;     ///< of these, the last ones
 
-/// Scores a whole text. `encode(text)` gives its tokens, without special ones; `opening` is the
-/// token that stands before a text, such as begin or end of text. Nothing predicts it, but every
-/// token of the text is predicted, from it at least. Longer texts go in windows, see score_windows.
-/// Errors: errc::invalid for a stride beyond the longest sequence, and for tokens that the model
-/// refuses, also for want of blocks.
-template <loglikelihood_scorer P, class Encode>
-result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
-                              index stride = 0) LINNET_TRY {
-  const auto wrong = [](const char* what, std::string expected, std::string got) {
-    return error{errc::invalid, "score_text", what, std::move(expected), std::move(got)};
-  };
-  if (stride > paths.longest())
-    return wrong("stride", "at most " + std::to_string(paths.longest()), std::to_string(stride));
-  std::vector<token> tokens{opening};
-  for (const token t : encode(text)) tokens.push_back(t);
-  std::vector<token_score> scores(tokens.size() - 1);
-  if (!detail::score_all_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
-    return detail::not_scored(paths, "score_text", detail::scorable);
-  text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
-  for (const token_score& s : scores) total.nats -= s.log_probability;
-  return total;
-}
-LINNET_OR_OUT_OF_MEMORY("score_text")
-
-/// Metrics over documents: bits per byte, bits per character, perplexities. The ratios are of sums
-/// over all documents (corpus level), with errors over documents, since the tokens of one are not
-/// independent (see ratio_estimate). A perplexity of any unit is 2 to the power of its bits.
-struct perplexity_metrics {
-  index documents = 0;
-  text_score total;
-  estimate bits_per_byte;       ///< what models with different tokenizers compare by
-  estimate bits_per_character;  ///< "original string length" (arXiv 2405.14159, 4.1.2)
-  estimate bits_per_token;      ///< only for models with one tokenizer
-  /// Mean over documents of exp(nats / characters), as the code of that paper averages. Short
-  /// documents weigh as much as long ones, and exp() favours the worst: prefer a power of the
-  /// corpus-level bits.
-  estimate mean_perplexity;
-};
-
-/// Sums up documents; those without text are left out. Where memory lacks there are no figures, of
-/// 0 documents.
-inline perplexity_metrics summarize(std::span<const text_score> documents) LINNET_TRY {
-  perplexity_metrics f;
-  std::vector<double> bits, bytes, characters, tokens, perplexities;
-  for (const text_score& d : documents) {
-    if (d.bytes <= 0 || d.characters <= 0) continue;
-    bits.push_back(d.nats / 0.69314718055994531);
-    bytes.push_back(static_cast<double>(d.bytes));
-    characters.push_back(static_cast<double>(d.characters));
-    tokens.push_back(static_cast<double>(d.tokens));
-    perplexities.push_back(std::exp(d.nats / static_cast<double>(d.characters)));
-    f.total.nats += d.nats;
-    f.total.tokens += d.tokens;
-    f.total.bytes += d.bytes;
-    f.total.characters += d.characters;
+  /// The `k`-th sentinel, k in [0, sentinels).
+  constexpr token sentinel(index k) const { return static_cast<token>(vocabulary - 1 - k); }
+  /// Whether `id` is a sentinel.
+  constexpr bool is_sentinel(token id) const {
+    return id >= vocabulary - sentinels && id < vocabulary;
   }
-  f.documents = std::ssize(bits);
-  f.bits_per_byte = ratio_estimate(bits, bytes);
-  f.bits_per_character = ratio_estimate(bits, characters);
-  f.bits_per_token = ratio_estimate(bits, tokens);
-  f.mean_perplexity = mean_estimate(perplexities);
-  return f;
-}
-LINNET_WITHOUT_MEMORY(return {})
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Largest batch that a stream of T5 examples has room for.
+struct example_limits {
+  index batch = 1;   ///< examples at a time
+  index source = 0;  ///< longest source in tokens, end included
+  index target = 0;  ///< longest target in tokens, end included
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("source", self.source, detail::count(0));
+    f("target", self.target, detail::count(0));
+  }
+};
+
+namespace detail {
+
+/// Sources and labels of a batch, allocated once for the largest.
+class batch_arrays {
+ public:
+  /// Number of bytes that the arrays take.
+  static std::size_t bytes(const example_limits& l) {
+    return array_bytes(l.batch, l.source, sizeof(token)) +
+           array_bytes(l.batch, l.target, sizeof(token)) + array_bytes(l.batch, 1, sizeof(index));
+  }
+  explicit batch_arrays(const example_limits& l)
+      : source_(static_cast<std::size_t>(l.batch * l.source)),
+        labels_(static_cast<std::size_t>(l.batch * l.target)),
+        lengths_(static_cast<std::size_t>(l.batch)) {}
+
+  /// Begins a batch of `batch` rows of these lengths, within the limits.
+  void begin(index batch, index source, index target) {
+    batch_ = batch;
+    source_length_ = source;
+    target_length_ = target;
+  }
+  /// Row `b` of the sources, to be written from its start.
+  std::span<token> source(index b) { return row(source_, b, source_length_); }
+  /// Row `b` of the labels, to be written from its start.
+  std::span<token> labels(index b) { return row(labels_, b, target_length_); }
+  /// Pads row `b` behind the tokens that were written.
+  void pad(index b, index source_tokens, index target_tokens) {
+    const auto s = source(b), l = labels(b);
+    std::fill(s.begin() + source_tokens, s.end(), t5_ids::padding);
+    std::fill(l.begin() + target_tokens, l.end(), ignored);
+    lengths_[static_cast<std::size_t>(b)] = source_tokens;
+  }
+  /// The batch, valid until the next begin().
+  t5_batch view() const {
+    return {source_.data(), lengths_.data(), labels_.data(),
+            batch_,         source_length_,  target_length_};
+  }
+
+ private:
+  static std::span<token> row(std::vector<token>& of, index b, index length) {
+    return std::span(of).subspan(static_cast<std::size_t>(b * length),
+                                 static_cast<std::size_t>(length));
+  }
+  std::vector<token> source_, labels_;  ///< [batch, length]
+  std::vector<index> lengths_;          ///< [batch]
+  index batch_ = 0, source_length_ = 0, target_length_ = 0;
+};
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 /// @file
-/// Multiple-choice tests from text files: MMLU and HellaSwag. Those in JSON are read by
-/// linnet/json.hpp.
+/// Order of training examples as arithmetic: nothing is shuffled or stored. One number says where a
+/// run stands, so a run resumes or splits exactly.
 
+LINNET_NAMESPACE_BEGIN
+
+/// A pseudo-random permutation of [0, size) without memory: a Feistel network of eight rounds of
+/// philox (Luby and Rackoff 1988). It acts on the smallest power of four that holds the numbers.
+/// Results outside are permuted again (cycle walking), fewer than four times on average.
+class permutation {
+ public:
+  /// The permutation number `stream` of a seed.
+  constexpr permutation(std::uint64_t size, seed key, std::uint64_t stream)
+      : size_(size), key_(key.value), stream_(stream) {
+    while (half_ < 32 && (std::uint64_t{1} << 2 * half_) < size) ++half_;
+  }
+  /// The number that `i` < size is mapped to.
+  constexpr std::uint64_t operator()(std::uint64_t i) const {
+    assert(i < size_ && "linnet::permutation: a number outside of [0, size)");
+    do i = once(i);
+    while (i >= size_);
+    return i;
+  }
+
+ private:
+  constexpr std::uint64_t once(std::uint64_t x) const {
+    const std::uint64_t mask = (std::uint64_t{1} << half_) - 1;
+    std::uint64_t left = x >> half_, right = x & mask;
+    for (std::uint64_t round = 0; round < 8; ++round) {
+      const std::uint64_t mixed = left ^ (philox(key_, stream_, round << 32 | right)[0] & mask);
+      left = right;
+      right = mixed;
+    }
+    return left << half_ | right;
+  }
+
+  std::uint64_t size_, key_, stream_;
+  int half_ = 1;  ///< bits of each half
+};
+
+/// Endless sequence of training examples in epochs; each epoch visits all of `size` items once, in
+/// an order of its own.
+class epoch_sampler {
+ public:
+  constexpr epoch_sampler(index size, seed key)
+      : size_(static_cast<std::uint64_t>(size)), key_{key.value ^ stream_of("linnet::epochs")} {}
+  /// The item of example number `i`.
+  constexpr index operator()(std::uint64_t i) const {
+    return static_cast<index>(permutation(size_, key_, i / size_)(i % size_));
+  }
+
+ private:
+  std::uint64_t size_;
+  seed key_;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// One example as text.
+struct text_pair {
+  std::string input, target;
+};
+
+/// Stream of pairs of texts: example i is a pure function of (seed, i), so a cursor is one integer.
+/// Each epoch visits every pair once, in an order of its own. All tokens are made once, by open().
+class pair_stream {
+ public:
+  /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
+  /// puts `end` behind each text. An input that is too long loses its end. Errors: errc::invalid
+  /// for limits below one batch or one token and the end, no pairs, or a target that is too long. A
+  /// target is never cut.
+  template <class Encode>
+  static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
+                                  const example_limits& l, seed key) LINNET_TRY {
+    const auto wrong = [](std::string what, std::string expected, index got) {
+      return error{errc::invalid, "pair_stream::open", std::move(what), std::move(expected),
+                   std::to_string(got)};
+    };
+    if (auto fit = detail::acceptable("pair_stream::open", "", l); !fit) return fit.error();
+    if (l.source < 2) return wrong("source", "at least 2 tokens", l.source);
+    if (pairs.empty()) return wrong("pairs", "at least 1", 0);
+    if (!detail::has_memory(detail::batch_arrays::bytes(l)))
+      return detail::out_of_memory("pair_stream::open");
+    pair_stream made(std::ssize(pairs), l, key);
+    for (const text_pair& pair : pairs) {
+      made.append(encode(std::string_view(pair.input)), l.source - 1);
+      const index target = made.append(encode(std::string_view(pair.target)), -1);
+      if (target > l.target)
+        return wrong("target of pair " + std::to_string(made.places_.size() / 2 - 1),
+                     "at most " + std::to_string(l.target) + " tokens, the end included", target);
+    }
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("pair_stream::open")
+
+  /// Pairs per epoch.
+  index epoch() const { return static_cast<index>(places_.size() / 2); }
+  /// The pair that is example `i`.
+  index pair(std::uint64_t i) const { return order_(i); }
+  /// Tokens of a pair, input and target, ends included: a measure of its difficulty.
+  index tokens(index pair) const {
+    return std::ssize(text(2 * pair)) + std::ssize(text(2 * pair + 1));
+  }
+
+  /// Examples first, first + 1, … of the endless sequence. The rows are as long as the longest of
+  /// the batch. Valid until the next call; allocates nothing.
+  t5_batch batch(std::uint64_t first) {
+    return batch(first, [this](std::uint64_t i) { return pair(i); });
+  }
+  /// Pairs first, first + 1, … of the order that a callable which(i) gives, such as a curriculum.
+  template <class Which>
+  t5_batch batch(std::uint64_t first, Which&& which) {
+    return fill(limits_.batch,
+                [&](index b) { return which(first + static_cast<std::uint64_t>(b)); });
+  }
+  /// Pairs first, first + 1, … in the given order, fewer at the end and none outside; for
+  /// evaluation.
+  t5_batch in_order(index first) {
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+    return fill((std::min)(limits_.batch, left), [&](index b) { return first + b; });
+  }
+
+ private:
+  struct place {
+    index first, size;
+  };
+  pair_stream(index pairs, const example_limits& l, seed key)
+      : limits_(l), order_(pairs, key), arrays_(l) {}
+
+  /// Adds a text and its end, cut to `longest` tokens and the end if that is not negative.
+  template <class Tokens>
+  index append(const Tokens& text, index longest) {
+    const index first = std::ssize(tokens_);
+    for (const token id : text) {
+      if (std::ssize(tokens_) - first == longest) break;
+      tokens_.push_back(id);
+    }
+    tokens_.push_back(t5_ids::end);
+    places_.push_back({first, std::ssize(tokens_) - first});
+    return places_.back().size;
+  }
+  std::span<const token> text(index i) const {
+    const place& p = places_[static_cast<std::size_t>(i)];
+    return std::span(tokens_).subspan(static_cast<std::size_t>(p.first),
+                                      static_cast<std::size_t>(p.size));
+  }
+  template <class Pair>
+  t5_batch fill(index count, Pair&& pair) {
+    index source = 1, target = 1;
+    for (index b = 0; b < count; ++b) {
+      source = (std::max)(source, std::ssize(text(2 * pair(b))));
+      target = (std::max)(target, std::ssize(text(2 * pair(b) + 1)));
+    }
+    arrays_.begin(count, source, target);
+    for (index b = 0; b < count; ++b) {
+      const auto s = text(2 * pair(b)), t = text(2 * pair(b) + 1);
+      std::copy(s.begin(), s.end(), arrays_.source(b).begin());
+      std::copy(t.begin(), t.end(), arrays_.labels(b).begin());
+      arrays_.pad(b, std::ssize(s), std::ssize(t));
+    }
+    return arrays_.view();
+  }
+
+  std::vector<token> tokens_;
+  std::vector<place> places_;  ///< input and target of each pair
+  example_limits limits_;
+  epoch_sampler order_;
+  detail::batch_arrays arrays_;
+};
+
+LINNET_NAMESPACE_END
 /// @file
 /// Tables in text files: tab-separated values, and comma-separated ones with quotes (RFC 4180).
 
@@ -29613,6 +31660,466 @@ inline result<table> table::parse(std::string_view text, const table_format& for
 LINNET_OR_OUT_OF_MEMORY(where)
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// The figure that a task of classes is judged by.
+enum class task_figure {
+  accuracy,
+  matthews,        ///< Matthews' correlation
+  f1_and_accuracy  ///< the mean of both, where class 1 is the one that is looked for
+};
+
+/// A classification task: what stands before its inputs, and the text of each class.
+struct text_task {
+  std::string_view name;
+  std::span<const std::string_view> labels;
+  task_figure judged_by = task_figure::accuracy;
+
+  /// The class of a label's text, or -1.
+  index class_of(std::string_view label) const {
+    const auto found = std::find(labels.begin(), labels.end(), label);
+    return found == labels.end() ? -1 : found - labels.begin();
+  }
+};
+
+namespace glue {
+
+namespace detail {
+inline constexpr std::array<std::string_view, 2> sst2{"negative", "positive"},
+    cola{"unacceptable", "acceptable"}, mrpc{"not_equivalent", "equivalent"},
+    qqp{"not_duplicate", "duplicate"}, entailment{"entailment", "not_entailment"},
+    wnli{"not_entailment", "entailment"};
+inline constexpr std::array<std::string_view, 3> mnli{"entailment", "neutral", "contradiction"};
+}  // namespace detail
+
+/// Sentiment of a sentence: class 1 is "positive".
+inline constexpr text_task sst2{"sst2", detail::sst2};
+/// Whether a sentence is acceptable English: class 1 is "acceptable".
+inline constexpr text_task cola{"cola", detail::cola, task_figure::matthews};
+/// Whether two sentences say the same: class 1 is "equivalent".
+inline constexpr text_task mrpc{"mrpc", detail::mrpc, task_figure::f1_and_accuracy};
+/// Whether two questions ask the same: class 1 is "duplicate".
+inline constexpr text_task qqp{"qqp", detail::qqp, task_figure::f1_and_accuracy};
+/// Whether a premise entails a hypothesis.
+inline constexpr text_task mnli{"mnli", detail::mnli};
+/// Whether a sentence answers a question.
+inline constexpr text_task qnli{"qnli", detail::entailment};
+/// Whether the first sentence entails the second.
+inline constexpr text_task rte{"rte", detail::entailment};
+/// Whether the first sentence entails the second, in which a pronoun is resolved: class 1 is
+/// "entailment".
+inline constexpr text_task wnli{"wnli", detail::wnli};
+
+/// Layouts of MNLI in files.
+enum class mnli_layout {
+  glue,         ///< TSV with columns sentence1, sentence2 and gold_label among others
+  named,        ///< TSV with columns premise, hypothesis and gold_label among others
+  label_first,  ///< TSV without header: label, premise, hypothesis
+  question      ///< CSV with columns Question, both texts in a sentence around them, and Answer
+};
+
+namespace detail {
+
+inline std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view blanks = " \t\r\n";
+  const std::size_t first = (std::min)(text.find_first_not_of(blanks), text.size());
+  return text.substr(first, text.find_last_not_of(blanks) + 1 - first);
+}
+
+/// Pairs of the task `t` from all rows; input(row) gives a result<std::string>.
+template <class Input>
+result<std::vector<text_pair>> pairs_of(const table& rows, const text_task& t, index label,
+                                        bool numbered, Input&& input) {
+  std::vector<text_pair> all;
+  for (index i = 0; i < rows.rows(); ++i) {
+    std::string_view text = rows.at(i, label);
+    if (numbered) text = text == "0" ? t.labels[0] : text == "1" ? t.labels[1] : "";
+    if (t.class_of(text) < 0) {
+      std::string expected = numbered ? "0, 1" : "";
+      for (std::size_t c = 0; c < t.labels.size() && !numbered; ++c)
+        (expected += c == 0 ? "" : ", ") += t.labels[c];
+      return rows.wrong(i, "label", "one of " + expected, rows.at(i, label));
+    }
+    auto words = input(i);
+    if (!words) return words.error();
+    all.push_back({std::string(t.name) + *std::move(words), std::string(text)});
+  }
+  return all;
+}
+
+/// A column of a file and what stands before its text in the input.
+struct glue_part {
+  const char* column;
+  const char* before;
+};
+
+/// Reads a TSV with a header, two texts for each row and its label.
+inline result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
+                                                 const text_task& t, glue_part first,
+                                                 glue_part second, const char* label,
+                                                 bool numbered) LINNET_TRY {
+  const auto rows = table::parse(text, table_format::tsv(), where);
+  if (!rows) return rows.error();
+  const auto a = rows->column(first.column), b = rows->column(second.column),
+             name = rows->column(label);
+  for (const auto* found : {&a, &b, &name})
+    if (!*found) return found->error();
+  return pairs_of(*rows, t, *name, numbered, [&](index i) {
+    return result<std::string>(first.before + std::string(trimmed(rows->at(i, *a))) +
+                               second.before + std::string(trimmed(rows->at(i, *b))));
+  });
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+inline result<std::vector<text_pair>> sentences(const table& rows, const text_task& t,
+                                                index sentence, index label) {
+  return pairs_of(rows, t, label, true, [&](index i) {
+    return result<std::string>(" sentence: " + std::string(trimmed(rows.at(i, sentence))));
+  });
+}
+
+}  // namespace detail
+
+/// Reads SST-2: TSV with columns sentence and label (0 or 1). "sst2 sentence: …" -> "positive".
+/// White space around texts is left out, here and below. Errors: errc::malformed, errc::missing.
+inline result<std::vector<text_pair>> read_sst2(std::string_view text,
+                                                const std::string& where) LINNET_TRY {
+  const auto rows = table::parse(text, table_format::tsv(), where);
+  if (!rows) return rows.error();
+  const auto sentence = rows->column("sentence"), label = rows->column("label");
+  if (!sentence) return sentence.error();
+  if (!label) return label.error();
+  return detail::sentences(*rows, sst2, *sentence, *label);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Reads CoLA: TSV without header, with source, label (0 or 1), the author's mark and sentence.
+/// "cola sentence: …" -> "acceptable". Errors: errc::malformed.
+inline result<std::vector<text_pair>> read_cola(std::string_view text,
+                                                const std::string& where) LINNET_TRY {
+  const auto rows = table::parse(text, table_format::tsv(false), where);
+  if (!rows) return rows.error();
+  if (rows->rows() > 0 && rows->columns() != 4)
+    return rows->wrong(0, "fields", "4", std::to_string(rows->columns()));
+  return detail::sentences(*rows, cola, 3, 1);
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Reads MNLI as pairs: "mnli hypothesis: … premise: …" -> "entailment". Errors: errc::malformed,
+/// errc::missing.
+inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layout layout,
+                                                const std::string& where) LINNET_TRY {
+  const bool question = layout == mnli_layout::question, plain = layout == mnli_layout::label_first;
+  const auto rows =
+      table::parse(text, question ? table_format::csv() : table_format::tsv(!plain), where);
+  if (!rows) return rows.error();
+  if (plain && rows->rows() > 0 && rows->columns() != 3)
+    return rows->wrong(0, "fields", "3", std::to_string(rows->columns()));
+  const auto column = [&](const char* name, index otherwise) {
+    return plain ? result<index>(otherwise) : rows->column(name);
+  };
+  const bool numbered = layout == mnli_layout::glue;
+  const auto label = column(question ? "Answer" : "gold_label", 0),
+             premise = column(question   ? "Question"
+                              : numbered ? "sentence1"
+                                         : "premise",
+                              1),
+             hypothesis = column(question   ? "Question"
+                                 : numbered ? "sentence2"
+                                            : "hypothesis",
+                                 2);
+  for (const auto* found : {&label, &premise, &hypothesis})
+    if (!*found) return found->error();
+  return detail::pairs_of(*rows, mnli, *label, false, [&](index i) -> result<std::string> {
+    std::string_view p = rows->at(i, *premise), h = rows->at(i, *hypothesis);
+    if (question) {
+      constexpr std::string_view before = "For the statement, \"",
+                                 between = "\", does the hypothesis \"",
+                                 behind = "\" represent entailment, contradiction, or neutrality?";
+      const std::size_t middle = p.find(between);
+      if (!p.starts_with(before) || !p.ends_with(behind) || middle == p.npos ||
+          middle < before.size() || middle + between.size() + behind.size() > p.size() ||
+          p.find(between, middle + 1) != p.npos)
+        return rows->wrong(
+            i, "Question",
+            std::string(before).append("…").append(between).append("…").append(behind), p);
+      h = p.substr(middle + between.size(), p.size() - behind.size() - middle - between.size());
+      p = p.substr(before.size(), middle - before.size());
+    }
+    return " hypothesis: " + std::string(detail::trimmed(h)) +
+           " premise: " + std::string(detail::trimmed(p));
+  });
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+/// Reads MRPC: TSV with columns "#1 String", "#2 String" and Quality (0 or 1). "mrpc sentence1: …
+/// sentence2: …" -> "equivalent". Errors, here and below: errc::malformed, errc::missing.
+inline result<std::vector<text_pair>> read_mrpc(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, mrpc, {"#1 String", " sentence1: "},
+                            {"#2 String", " sentence2: "}, "Quality", true);
+}
+/// Reads QQP: TSV with columns question1, question2 and is_duplicate (0 or 1). "qqp question1: …
+/// question2: …" -> "duplicate".
+inline result<std::vector<text_pair>> read_qqp(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, qqp, {"question1", " question1: "},
+                            {"question2", " question2: "}, "is_duplicate", true);
+}
+/// Reads QNLI: TSV with columns question, sentence and label. "qnli question: … sentence: …" ->
+/// "entailment".
+inline result<std::vector<text_pair>> read_qnli(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, qnli, {"question", " question: "},
+                            {"sentence", " sentence: "}, "label", false);
+}
+/// Reads RTE: TSV with columns sentence1, sentence2 and label. "rte sentence1: … sentence2: …" ->
+/// "not_entailment".
+inline result<std::vector<text_pair>> read_rte(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, rte, {"sentence1", " sentence1: "},
+                            {"sentence2", " sentence2: "}, "label", false);
+}
+/// Reads WNLI: TSV with columns sentence1, sentence2 and label (0 or 1). "wnli sentence1: …
+/// sentence2: …" -> "not_entailment".
+inline result<std::vector<text_pair>> read_wnli(std::string_view text, const std::string& where) {
+  return detail::read_parts(text, where, wnli, {"sentence1", " sentence1: "},
+                            {"sentence2", " sentence2: "}, "label", true);
+}
+
+/// A score of STS-B as T5 writes it: to the nearest fifth, in single precision, ties to the even
+/// one, with one decimal. 2.5 is "2.4". Empty for what is no score from 0 to 5.
+inline std::string stsb_target(double score) {
+  if (!(score >= 0 && score <= 5)) return "";
+  const int fifths = static_cast<int>(std::nearbyint(static_cast<float>(score) * 5.0F));
+  return {static_cast<char>('0' + fifths / 5), '.', static_cast<char>('0' + fifths % 5 * 2)};
+}
+/// The number that a text of STS-B is, or NaN for other texts.
+inline double stsb_score(std::string_view text) {
+  text = detail::trimmed(text);
+  double score = 0;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), score);
+  const bool number = problem == std::errc() && end == text.data() + text.size();
+  return number && is_finite(score) ? score : std::numeric_limits<double>::quiet_NaN();
+}
+/// Reads STS-B: TSV with columns sentence1, sentence2 and score (0 to 5). "stsb sentence1: …
+/// sentence2: …" -> "3.8", see stsb_target(). It is judged by pearson_correlation() and
+/// spearman_correlation().
+inline result<std::vector<text_pair>> read_stsb(std::string_view text,
+                                                const std::string& where) LINNET_TRY {
+  const auto rows = table::parse(text, table_format::tsv(), where);
+  if (!rows) return rows.error();
+  const auto a = rows->column("sentence1"), b = rows->column("sentence2"),
+             score = rows->column("score");
+  for (const auto* found : {&a, &b, &score})
+    if (!*found) return found->error();
+  std::vector<text_pair> all;
+  for (index i = 0; i < rows->rows(); ++i) {
+    std::string target = stsb_target(stsb_score(rows->at(i, *score)));
+    if (target.empty()) return rows->wrong(i, "score", "a number from 0 to 5", rows->at(i, *score));
+    all.push_back({"stsb sentence1: " + std::string(detail::trimmed(rows->at(i, *a))) +
+                       " sentence2: " + std::string(detail::trimmed(rows->at(i, *b))),
+                   std::move(target)});
+  }
+  return all;
+}
+LINNET_OR_OUT_OF_MEMORY(where)
+
+}  // namespace glue
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// F1 of the class `positive`: the harmonic mean of precision and recall. 0 where nothing is, and
+/// is taken for, that class; NaN for spans that are empty or of unlike lengths.
+inline double f1_score(std::span<const index> predicted, std::span<const index> actual,
+                       index positive = 1) {
+  if (predicted.size() != actual.size() || actual.empty()) return detail::unknown;
+  double both = 0, either = 0;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    both += predicted[i] == positive && actual[i] == positive;
+    either += (predicted[i] == positive) + (actual[i] == positive);
+  }
+  return either > 0 ? 2 * both / either : 0;
+}
+
+/// Matthews' correlation of classes, for any number of them (Gorodkin 2004, eq. 8): 1 for the same,
+/// 0 for chance and where one side is always one class, -1 for the opposite of two. A prediction of
+/// -1, no class, is one more class. NaN for spans that are empty or of unlike lengths, or where
+/// memory lacks.
+inline double matthews_correlation(std::span<const index> predicted,
+                                   std::span<const index> actual) LINNET_TRY {
+  if (predicted.size() != actual.size() || actual.empty()) return detail::unknown;
+  std::vector<index> p(predicted.begin(), predicted.end()), a(actual.begin(), actual.end());
+  std::sort(p.begin(), p.end());
+  std::sort(a.begin(), a.end());
+  // Pairs of equal classes: all of two sides, each with each.
+  const auto pairs = [](const std::vector<index>& x, const std::vector<index>& y) {
+    double sum = 0;
+    for (std::size_t i = 0; i < x.size();) {
+      const auto end = std::upper_bound(x.begin(), x.end(), x[i]);
+      const auto others = std::equal_range(y.begin(), y.end(), x[i]);
+      const auto n = static_cast<std::size_t>(end - x.begin()) - i;
+      sum += static_cast<double>(n) * static_cast<double>(others.second - others.first);
+      i += n;
+    }
+    return sum;
+  };
+  const auto n = static_cast<double>(actual.size());
+  double right = 0;
+  for (std::size_t i = 0; i < actual.size(); ++i) right += predicted[i] == actual[i];
+  const double spread = (n * n - pairs(p, p)) * (n * n - pairs(a, a));
+  return spread > 0 ? (right * n - pairs(p, a)) / std::sqrt(spread) : 0;
+}
+LINNET_WITHOUT_MEMORY(return detail::unknown)
+
+/// Pearson's correlation of two variables. NaN where one of them is constant or not finite, and for
+/// spans of fewer than two numbers or of unlike lengths.
+inline double pearson_correlation(std::span<const double> x, std::span<const double> y) {
+  if (x.size() != y.size() || x.size() < 2) return detail::unknown;
+  const auto n = static_cast<double>(x.size());
+  const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / n,
+               mean_y = std::accumulate(y.begin(), y.end(), 0.0) / n;
+  double xx = 0, xy = 0, yy = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const double a = x[i] - mean_x, b = y[i] - mean_y;
+    xx += a * a;
+    xy += a * b;
+    yy += b * b;
+  }
+  const double spread = std::sqrt(xx) * std::sqrt(yy);
+  return is_finite(spread) && spread > 0 ? xy / spread : detail::unknown;
+}
+
+namespace detail {
+/// The rank of each number, from 1; equal ones have the mean of their ranks.
+inline std::vector<double> ranks_of(std::span<const double> x) {
+  std::vector<std::size_t> order(x.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return x[a] < x[b]; });
+  std::vector<double> ranks(x.size());
+  for (std::size_t i = 0; i < x.size();) {
+    std::size_t end = i + 1;
+    while (end < x.size() && !(x[order[i]] < x[order[end]])) ++end;
+    for (std::size_t j = i; j < end; ++j) ranks[order[j]] = static_cast<double>(i + 1 + end) / 2;
+    i = end;
+  }
+  return ranks;
+}
+}  // namespace detail
+
+/// Spearman's correlation: that of Pearson between the ranks, of which equal numbers have the mean.
+/// NaN as for pearson_correlation(), or where memory lacks.
+inline double spearman_correlation(std::span<const double> x,
+                                   std::span<const double> y) LINNET_TRY {
+  for (const auto side : {x, y})
+    if (!std::all_of(side.begin(), side.end(), [](double v) { return is_finite(v); }))
+      return detail::unknown;
+  return pearson_correlation(detail::ranks_of(x), detail::ranks_of(y));
+}
+LINNET_WITHOUT_MEMORY(return detail::unknown)
+
+/// The one figure that GLUE's mean is made of for a task of classes, see text_task::judged_by.
+/// Classes are places of their labels, or -1; NaN for spans that are empty or of unlike lengths.
+inline double main_figure(const text_task& task, std::span<const index> predicted,
+                          std::span<const index> actual) {
+  if (predicted.size() != actual.size() || actual.empty()) return detail::unknown;
+  if (task.judged_by == task_figure::matthews) return matthews_correlation(predicted, actual);
+  accuracy right;
+  for (std::size_t i = 0; i < actual.size(); ++i) right.add(predicted[i] == actual[i]);
+  if (task.judged_by == task_figure::accuracy) return right.value();
+  return (f1_score(predicted, actual) + right.value()) / 2;
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// How well a model predicts texts, whatever its tokenizer: bits per byte, bits per character and
+/// perplexities.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Score of one text under a model: nats, tokens, bytes and characters.
+struct text_score {
+  double nats = 0;       ///< minus the summed log-probability of all tokens
+  index tokens = 0;      ///< predicted tokens: all of the text
+  index bytes = 0;       ///< bytes of the text
+  index characters = 0;  ///< code points of the text's UTF-8
+};
+
+/// Code points of a UTF-8 text: bytes that do not continue one.
+constexpr index characters_in(std::string_view text) {
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
+}
+
+/// Scores a whole text. `encode(text)` gives its tokens, without special ones; `opening` is the
+/// token that stands before a text, such as begin or end of text. Nothing predicts it, but every
+/// token of the text is predicted, from it at least. Longer texts go in windows, see score_windows.
+/// Errors: errc::invalid for a stride beyond the longest sequence, and for tokens that the model
+/// refuses, also for want of blocks.
+template <loglikelihood_scorer P, class Encode>
+result<text_score> score_text(P& paths, const Encode& encode, token opening, std::string_view text,
+                              index stride = 0) LINNET_TRY {
+  const auto wrong = [](const char* what, std::string expected, std::string got) {
+    return error{errc::invalid, "score_text", what, std::move(expected), std::move(got)};
+  };
+  if (stride > paths.longest())
+    return wrong("stride", "at most " + std::to_string(paths.longest()), std::to_string(stride));
+  std::vector<token> tokens{opening};
+  for (const token t : encode(text)) tokens.push_back(t);
+  std::vector<token_score> scores(tokens.size() - 1);
+  if (!detail::score_all_windows(paths, std::span<const token>(tokens), std::span(scores), stride))
+    return detail::not_scored(paths, "score_text", detail::scorable);
+  text_score total{0, std::ssize(scores), std::ssize(text), characters_in(text)};
+  for (const token_score& s : scores) total.nats -= s.log_probability;
+  return total;
+}
+LINNET_OR_OUT_OF_MEMORY("score_text")
+
+/// Metrics over documents: bits per byte, bits per character, perplexities. The ratios are of sums
+/// over all documents (corpus level), with errors over documents, since the tokens of one are not
+/// independent (see ratio_estimate). A perplexity of any unit is 2 to the power of its bits.
+struct perplexity_metrics {
+  index documents = 0;
+  text_score total;
+  estimate bits_per_byte;       ///< what models with different tokenizers compare by
+  estimate bits_per_character;  ///< "original string length" (arXiv 2405.14159, 4.1.2)
+  estimate bits_per_token;      ///< only for models with one tokenizer
+  /// Mean over documents of exp(nats / characters), as the code of that paper averages. Short
+  /// documents weigh as much as long ones, and exp() favours the worst: prefer a power of the
+  /// corpus-level bits.
+  estimate mean_perplexity;
+};
+
+/// Sums up documents; those without text are left out. Where memory lacks there are no figures, of
+/// 0 documents.
+inline perplexity_metrics summarize(std::span<const text_score> documents) LINNET_TRY {
+  perplexity_metrics f;
+  std::vector<double> bits, bytes, characters, tokens, perplexities;
+  for (const text_score& d : documents) {
+    if (d.bytes <= 0 || d.characters <= 0) continue;
+    bits.push_back(d.nats / 0.69314718055994531);
+    bytes.push_back(static_cast<double>(d.bytes));
+    characters.push_back(static_cast<double>(d.characters));
+    tokens.push_back(static_cast<double>(d.tokens));
+    perplexities.push_back(std::exp(d.nats / static_cast<double>(d.characters)));
+    f.total.nats += d.nats;
+    f.total.tokens += d.tokens;
+    f.total.bytes += d.bytes;
+    f.total.characters += d.characters;
+  }
+  f.documents = std::ssize(bits);
+  f.bits_per_byte = ratio_estimate(bits, bytes);
+  f.bits_per_character = ratio_estimate(bits, characters);
+  f.bits_per_token = ratio_estimate(bits, tokens);
+  f.mean_perplexity = mean_estimate(perplexities);
+  return f;
+}
+LINNET_WITHOUT_MEMORY(return {})
+
+LINNET_NAMESPACE_END
+/// @file
+/// Multiple-choice tests from text files: MMLU and HellaSwag. Those in JSON are read by
+/// linnet/json.hpp.
+
 /// @file
 /// Multiple choice by log-likelihood: which of several texts a model finds most likely.
 
@@ -30622,11 +33129,18 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     read_rows<T, S>(p, rows, w, ctx);
     return head_of<T, S>(p, rows, w);
   }
+  /// The hidden states [batch * length, d] behind read().
+  template <class T>
+  static const T* last_hidden(const workspace<T>& w) {
+    return w.hidden;
+  }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
-  /// criterion asks for all. A contrastive head's criterion is ops::contrastive_criterion, with
-  /// defaults for others; `tokens` of the sum are pairs. Called by every thread.
+  /// criterion asks for all. A criterion may have `hidden_nats(on, hidden, d_hidden)`: a loss on
+  /// hidden states, which is added; it adds its gradient. A contrastive head's criterion is
+  /// ops::contrastive_criterion, with defaults for others; `tokens` of the sum are pairs. Called by
+  /// every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -30691,11 +33205,16 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         h.d_table = head_gradient<T>(*dp);
         if constexpr (biased) h.d_bias = dp->bias;
       }
-    const loss_sum sum = ops::head_loss(ctx.on, h, criterion);
+    loss_sum sum = ops::head_loss(ctx.on, h, criterion);
     if constexpr (ops::trainable<S>)
       if (dp) {
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
+      }
+    if constexpr (requires { criterion.hidden_nats(ctx.on, w.hidden, w.d_hidden); })
+      sum.nats += criterion.hidden_nats(ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
+    if constexpr (ops::trainable<S>)
+      if (dp) {
         backward<T, S>(p, *dp, b, w, ctx);
       }
     return sum;
@@ -31834,8 +34353,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Durable files: linnet writes every file under a temporary name beside it, to the disk, and then
 /// renames it.
-
-#include <system_error>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <fcntl.h>
@@ -39865,65 +42382,745 @@ LINNET_NAMESPACE_END
 /// trainers, distillation and the gradient checker, without JSON and checkpoints.
 
 /// @file
-/// Examples in an order of difficulty: from a few easy ones to all of them.
+/// Making adapters of a base, and adding them to a base's weights.
 
 /// @file
-/// Order of training examples as arithmetic: nothing is shuffled or stored. One number says where a
-/// run stands, so a run resumes or splits exactly.
+/// BitFit: the biases of a frozen model train, and nothing else.
+
+/// @file
+/// Common parts of adapters: the base that they refer to, and how it runs with them.
 
 LINNET_NAMESPACE_BEGIN
 
-/// A pseudo-random permutation of [0, size) without memory: a Feistel network of eight rounds of
-/// philox (Luby and Rackoff 1988). It acts on the smallest power of four that holds the numbers.
-/// Results outside are permuted again (cycle walking), fewer than four times on average.
-class permutation {
- public:
-  /// The permutation number `stream` of a seed.
-  constexpr permutation(std::uint64_t size, seed key, std::uint64_t stream)
-      : size_(size), key_(key.value), stream_(stream) {
-    while (half_ < 32 && (std::uint64_t{1} << 2 * half_) < size) ++half_;
-  }
-  /// The number that `i` < size is mapped to.
-  constexpr std::uint64_t operator()(std::uint64_t i) const {
-    assert(i < size_ && "linnet::permutation: a number outside of [0, size)");
-    do i = once(i);
-    while (i >= size_);
-    return i;
-  }
+/// Model `M` with an adapter: see lora and bitfit. Its weights are the adapter's alone, with a
+/// visit, gradients, moments and files of their own. They refer to packed weights of `M` in any
+/// storage, which any number of adapters share and none changes; see adapt().
+template <class M, class Method>
+struct adapted;
 
- private:
-  constexpr std::uint64_t once(std::uint64_t x) const {
-    const std::uint64_t mask = (std::uint64_t{1} << half_) - 1;
-    std::uint64_t left = x >> half_, right = x & mask;
-    for (std::uint64_t round = 0; round < 8; ++round) {
-      const std::uint64_t mixed = left ^ (philox(key_, stream_, round << 32 | right)[0] & mask);
-      left = right;
-      right = mixed;
-    }
-    return left << half_ | right;
-  }
-
-  std::uint64_t size_, key_, stream_;
-  int half_ = 1;  ///< bits of each half
+/// The base that an adapter was made for.
+struct adapter_base {
+  const void* of = nullptr;  ///< the packed weights, or null
 };
 
-/// Endless sequence of training examples in epochs; each epoch visits all of `size` items once, in
-/// an order of its own.
-class epoch_sampler {
- public:
-  constexpr epoch_sampler(index size, seed key)
-      : size_(static_cast<std::uint64_t>(size)), key_{key.value ^ stream_of("linnet::epochs")} {}
-  /// The item of example number `i`.
-  constexpr index operator()(std::uint64_t i) const {
-    return static_cast<index>(permutation(size_, key_, i / size_)(i % size_));
+namespace detail {
+
+/// How a frozen model of scalar `T` is stored.
+template <class M, class T>
+using frozen_base = typename frozen_storage<storage_of<M, T>>::type;
+
+/// The parameters of `p` as frozen ones, in the same memory.
+template <class M, class T>
+packed_params<M, T, frozen_base<M, T>> frozen_params(
+    const packed_params<M, T, storage_of<M, T>>& p) {
+  packed_params<M, T, frozen_base<M, T>> made{};
+  M::visit(
+      [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+          to = from;
+        else
+          to = ops::frozen_matrix(from);
+      },
+      parameter_path{}, made, p);
+  return made;
+}
+
+/// Places for gradients that nobody reads. A layer's vectors have theirs side by side, as threads
+/// may write two of them at a time. The next layer's are in the same memory.
+struct unread_places {
+  index layer = -2, used = 0, most = 0;
+
+  /// Where the next tensor is.
+  constexpr index take(const parameter_path& at, const tensor_info& info) {
+    const index number = at.enclosing_element().number;
+    if (number != layer) used = 0;
+    layer = number;
+    const index here = used;
+    used += round_up(info.size(), index{16});
+    most = (std::max)(most, used);
+    return here;
+  }
+};
+/// Values that the gradients of a frozen model's vectors take.
+template <class M>
+consteval index count_unread() {
+  unread_places places;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        if (!info.stored()) (void)places.take(at, info);
+      },
+      parameter_path{});
+  return places.most;
+}
+/// Gradients of a frozen model: none of its matrices, and count_unread() values for its vectors, or
+/// none.
+template <class M, class T>
+typename M::template params<form::gradient<T>> frozen_gradients(T* unread) {
+  typename M::template params<form::gradient<T>> made{};
+  unread_places places;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+        if (unread && !info.stored()) leaf = unread + places.take(at, info);
+      },
+      parameter_path{}, made);
+  return made;
+}
+
+/// Buffers of a model with an adapter.
+template <class M, class T>
+struct adapted_workspace {
+  typename M::template workspace<T> base{};
+  T* unread = nullptr;                     ///< [count_unread()] while training
+  T *inner = nullptr, *d_inner = nullptr;  ///< of the adapter, while training
+};
+
+/// Plans the base of an adapter that keeps `width` values of each row of a product.
+template <class M, class T>
+constexpr adapted_workspace<M, T> plan_adapted(planner& m, const limits& l, purpose use,
+                                               index width) {
+  adapted_workspace<M, T> w;
+  if (use == purpose::training) {
+    planner rows;
+    rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
+    (void)M::template plan<T>(rows, l, use);
+    w.unread = m.saved.take<T>(count_unread<M>());
+    w.inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
+    w.d_inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
+  }
+  m.converted_bytes = planner_for<frozen_base<M, T>>().converted_bytes;
+  w.base = M::template plan<T>(m, l, use);
+  return w;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Training of biases alone (Ben Zaken et al. 2021), a method of adapted<>, for models that have
+/// some: those of linear maps and of LayerNorms.
+struct bitfit {};
+
+namespace detail {
+/// Whether a tensor is a bias that bitfit trains.
+constexpr bool is_bias(const parameter_path& at, const tensor_info& info) {
+  return info.kind == role::bias && at.name == "bias";
+}
+template <class M>
+consteval std::size_t count_biases() {
+  std::size_t count = 0;
+  M::visit([&](const parameter_path& at, const tensor_info& info) { count += is_bias(at, info); },
+           parameter_path{});
+  return count;
+}
+}  // namespace detail
+
+/// Model `M` with biases of its own beside packed weights. Tensors have the names of the base's.
+template <class M>
+struct adapted<M, bitfit> : M {
+  static constexpr std::size_t count = detail::count_biases<M>();
+  static_assert(count > 0,
+                "linnet::bitfit: the model has no biases; bias::all and norm::layer_norm have");
+  using base_model = M;
+  using method = bitfit;
+  using storage = linnet::storage::f32;  ///< of the adapter
+  template <class S>
+  requires std::is_same_v<S, storage>
+  using with_storage = adapted;
+  static constexpr bool supports_cache = false;  ///< merge() it to run it
+  static constexpr bool adds_to_products = false;
+
+  template <class Form>
+  struct params {
+    typename Form::vector biases[count]{};
+    adapter_base base{};  ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    std::size_t i = 0;
+    M::visit(
+        [&](const parameter_path& where, const tensor_info& info) {
+          if (!detail::is_bias(where, info)) return;
+          f(where, info, p.biases[i]...);
+          ++i;
+        },
+        at);
+  }
+  /// Trainable parameters.
+  static constexpr index parameters() { return count_parameters<adapted>(); }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "bitfit");
   }
 
- private:
-  std::uint64_t size_;
-  seed key_;
+  template <class T>
+  using workspace = detail::adapted_workspace<M, T>;
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    return detail::plan_adapted<M, T>(m, l, use, 0);
+  }
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    M::prepare(w.base, l);
+  }
+
+  /// Summed loss of a batch with these biases, see M::loss(). With `dp`, adds their gradient.
+  /// Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    constexpr bool plain = std::is_same_v<S, storage_of<adapted, T>>;
+    static_assert(plain, "linnet::bitfit: adapters train and run in compute::f32");
+    if (p.base.of == nullptr) return loss_sum::refused();
+    auto frozen = detail::frozen_params<M, T>(static_cast<const packed<M, T>*>(p.base.of)->tree());
+    auto gradient = detail::frozen_gradients<M, T>(w.unread);
+    std::size_t i = 0;
+    M::visit(
+        [&](const parameter_path& at, const tensor_info& info, auto& value, auto& slope) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(value)>>)
+            if (detail::is_bias(at, info)) {
+              value = p.biases[i];
+              if (dp) slope = dp->biases[i];
+              ++i;
+            }
+        },
+        parameter_path{}, frozen, gradient);
+    return M::template loss<T, detail::frozen_base<M, T>>(frozen, dp ? &gradient : nullptr, b,
+                                                          w.base, on, call, criterion);
+  }
 };
 
 LINNET_NAMESPACE_END
+/// @file
+/// LoRA: low-rank deltas of the matrices of a frozen model.
+
+/// @file
+/// Products with low-rank deltas, and their derivatives.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of an adapter with low-rank deltas, with PEFT's names and defaults.
+struct lora_options {
+  double alpha = 8;     ///< the delta is alpha / rank B A
+  bool rslora = false;  ///< alpha / sqrt(rank) B A instead (Kalajdzievski 2023)
+  double dropout = 0;   ///< probability of dropping an input of A while training
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("alpha", self.alpha, detail::at_least(0));
+    f("rslora", self.rslora, detail::one_of(detail::false_or_true));
+    f("dropout", self.dropout, detail::option_range{.least = 0, .most = 1, .below = true});
+  }
+  /// The factor of B A.
+  double scale(index rank) const {
+    const auto r = static_cast<double>(rank);
+    return alpha / (rslora ? std::sqrt(r) : r);
+  }
+};
+
+/// The base that an adapter of `Count` matrices was made for, and its options.
+template <std::size_t Count>
+struct lora_base : adapter_base {
+  lora_options how{};           ///< of low-rank deltas
+  const void* panels[Count]{};  ///< of each matrix, in the order of memory
+};
+
+namespace detail {
+
+/// Adds s B (A x) to products of the matrices of an adapter. `P` and `G` are its packed parameters
+/// and their gradients.
+template <index Rank, class T, class P, class G>
+struct lora_product {
+  const P& p;
+  G* dp = nullptr;
+  T *inner = nullptr, *d_inner = nullptr;  ///< [rows, Rank] while training
+  dropout_key key{};                       ///< of the inputs of A
+  index sequences = 1;                     ///< of the batch
+
+  static constexpr index padded = round_up(Rank, ops::panel_width);
+  /// Rows whose inner values one thread keeps.
+  static constexpr index most_rows = (std::max)(index{1}, 96 * 32 / padded);
+  static constexpr index stretch = 128;  ///< inputs that are dropped at a time
+
+  /// The hook of products. It must not outlive this object.
+  ops::product_adapter<T> hook() const { return {this, &covers, &add, dp ? &backward : nullptr}; }
+
+  /// The hook of an adapter that does not train. It reads `packed` as long as it lives.
+  static ops::product_adapter<T> of_packed(const P& packed) {
+    return {&packed,
+            [](const void* tree, const void* panels) {
+              return lora_product{*static_cast<const P*>(tree)}.find(panels) >= 0;
+            },
+            [](const void* tree, const ops::execution& on, const ops::adapted_product<T>& to,
+               const ops::output_block& block) {
+              const lora_product by{*static_cast<const P*>(tree)};
+              add(&by, on, to, block);
+            }};
+  }
+
+  static bool covers(const void* self, const void* panels) { return of(self).find(panels) >= 0; }
+  /// Number of the matrix with these panels, or -1.
+  index find(const void* panels) const {
+    const void* const* const end = std::end(p.base.panels);
+    const void* const* const at = std::lower_bound(std::begin(p.base.panels), end, panels);
+    return at != end && *at == panels ? at - std::begin(p.base.panels) : -1;
+  }
+  static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
+                  const ops::output_block& block) {
+    const lora_product& by = of(self);
+    const index map = by.find(to.panels);
+    const auto& b = by.p.maps[map].b;
+    const T scale = T(by.p.base.how.scale(Rank)) * to.alpha;
+    alignas(64) T some[std::size_t{most_rows * padded}];
+    for (index i = block.i0; i < block.i1; i += most_rows) {
+      const index rows = (std::min)(most_rows, block.i1 - i);
+      by.reduce(on, map, to, i, rows, some, padded);
+      ops::detail::block_product<T, T, simd::epilogue<T>>{
+          rows,
+          block.j1 - block.j0,
+          Rank,
+          {some, padded, 1},
+          {b.panels + block.j0 * Rank, ops::panel_width, ops::panel_width * Rank},
+          to.y + i * to.n + block.j0,
+          to.n,
+          {nullptr, scale, true},
+          round_up(block.j1, ops::panel_width) - block.j1}
+          .run(on.level);
+    }
+  }
+  static void backward(const void* self, const ops::execution& on,
+                       const ops::adapted_product<T>& of_y, const T* dy, T* dx) {
+    const lora_product& by = of(self);
+    const index map = by.find(of_y.panels), m = of_y.m, n = of_y.n;
+    const auto& w = by.p.maps[map];
+    auto& g = by.dp->maps[map];
+    const T scale = T(by.p.base.how.scale(Rank)) * of_y.alpha;
+    const auto [first, last] = on.threads.range(m);
+    by.reduce(on, map, of_y, first, last - first, by.inner + first * Rank, Rank);
+    ops::fill(on, m * Rank, T(0), by.d_inner);  // and waits
+    ops::matmul_dw(on, m, n, Rank, dy, by.inner, g.b, scale);
+    ops::matmul_dx(on, m, n, Rank, dy, w.b, by.d_inner, scale);
+    by.inputs_backward(on, map, of_y, g.a, dx);
+  }
+
+ private:
+  static const lora_product& of(const void* self) {
+    return *static_cast<const lora_product*>(self);
+  }
+  /// Multiplies inputs [first, first + count) of a row of a product with the mask of their dropout.
+  void drop(const ops::execution& on, index map, const ops::adapted_product<T>& to, index row,
+            index first, index count, T* x) const {
+    const index length = to.m % sequences == 0 ? to.m / sequences : 1;
+    on.with_kernels([&](auto kernels) {
+      ops::drop(kernels, key, row / length, static_cast<int>((index{1} << 23) + map),
+                row % length * to.k + first, count, x);
+    });
+  }
+  /// out[rows, Rank] = A x of rows [i, i + rows), for the calling thread alone.
+  void reduce(const ops::execution& on, index map, const ops::adapted_product<T>& to, index i,
+              index rows, T* out, index ld) const {
+    const T* const panels = p.maps[map].a.panels;
+    const index k = to.k;
+    const auto multiply = [&](index k0, index steps, const T* x, index row, index count, T* y) {
+      ops::detail::block_product<T, T, simd::epilogue<T>>{
+          count,
+          Rank,
+          steps,
+          {x, row, 1},
+          {panels + k0 * ops::panel_width, ops::panel_width, ops::panel_width * k},
+          y,
+          ld,
+          {nullptr, T(1), k0 > 0},
+          padded - Rank}
+          .run(on.level);
+    };
+    if (key.rate <= 0) return multiply(0, k, to.x + i * k, k, rows, out);
+    alignas(64) T kept[stretch];
+    for (index r = 0; r < rows; ++r)
+      for (index k0 = 0; k0 < k; k0 += stretch) {
+        const index count = (std::min)(stretch, k - k0);
+        std::copy_n(to.x + (i + r) * k + k0, count, kept);
+        drop(on, map, to, i + r, k0, count, kept);
+        multiply(k0, count, kept, stretch, 1, out + r * ld);
+      }
+  }
+  /// dA += d_inner^T x and dx += d_inner A, with the mask of the inputs. Split over inputs.
+  void inputs_backward(const ops::execution& on, index map, const ops::adapted_product<T>& of_y,
+                       T* da, T* dx) const {
+    constexpr index wide = ops::panel_width, some = 96;
+    const index m = of_y.m, k = of_y.k;
+    const T* const a = p.maps[map].a.rows;
+    on.threads.each((k + wide - 1) / wide, [&](index panel) {
+      alignas(64) T x[std::size_t{some * wide}];
+      const index j0 = panel * wide, columns = (std::min)(wide, k - j0);
+      for (index i0 = 0; i0 < m; i0 += some) {
+        const index rows = (std::min)(some, m - i0);
+        const auto drop_all = [&] {
+          for (index i = 0; i < rows && key.rate > 0; ++i)
+            drop(on, map, of_y, i0 + i, j0, columns, x + i * wide);
+        };
+        for (index i = 0; i < rows; ++i)
+          std::copy_n(of_y.x + (i0 + i) * k + j0, columns, x + i * wide);
+        drop_all();
+        ops::detail::block_product<T, T, simd::epilogue<T>>{
+            Rank,          columns, rows, {d_inner + i0 * Rank, 1, Rank},
+            {x, wide, 0},  da + j0, k,    {nullptr, T(1), true},
+            wide - columns}
+            .run(on.level);
+        ops::detail::block_product<T, T, simd::epilogue<T>>{rows,
+                                                            columns,
+                                                            Rank,
+                                                            {d_inner + i0 * Rank, Rank, 1},
+                                                            {a + j0, k, 0},
+                                                            x,
+                                                            wide,
+                                                            {nullptr, T(1), false},
+                                                            0}
+            .run(on.level);
+        drop_all();
+        for (index i = 0; i < rows; ++i)
+          for (index j = 0; j < columns; ++j) dx[(i0 + i) * k + j0 + j] += x[i * wide + j];
+      }
+    });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Which matrices of a model an adapter adds to.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether the end of a path reads `names`, which dots divide: `attention.q` of
+/// `blocks.0.attention.q`.
+constexpr bool path_ends_with(const parameter_path& at, std::string_view names) {
+  const std::size_t dot = names.rfind('.');
+  const bool one = dot == std::string_view::npos;
+  if (at.number >= 0 || at.name != (one ? names : names.substr(dot + 1))) return false;
+  return one || (at.parent && path_ends_with(*at.parent, names.substr(0, dot)));
+}
+
+}  // namespace detail
+
+/// All matrices of a model's layers: neither its embedding nor what makes its logits. A choice of
+/// your own has the same members.
+struct all_linear {
+  /// Whether it has the map at this place.
+  static constexpr bool has(const parameter_path&) { return true; }
+  static std::string name() { return "all-linear"; }
+};
+
+/// Matrices by the end of their names, such as target_modules<"attention.q", "attention.v">. A name
+/// is one member or several with dots between them.
+template <fixed_string... Names>
+struct target_modules {
+  static_assert(sizeof...(Names) > 0,
+                "linnet::target_modules: name at least one matrix, such as "
+                "target_modules<\"q\", \"v\">, or take all_linear");
+  /// Whether it has the map at this place.
+  static constexpr bool has(const parameter_path& at) {
+    return (detail::path_ends_with(at, Names) || ...);
+  }
+  static std::string name() {
+    std::string all;
+    ((all += (all.empty() ? "" : ", ") + std::string(std::string_view(Names))), ...);
+    return all;
+  }
+};
+
+namespace detail {
+
+/// Whether a tensor belongs to the embedding, whose matrices a tied head reads the other way round.
+constexpr bool in_embedding(const parameter_path& at) {
+  return at.name == "embedding" || (at.parent && in_embedding(*at.parent));
+}
+/// Whether `Targets` have the map of a matrix of model `M`.
+template <class M, class Targets>
+constexpr bool is_target(const parameter_path& weight, const tensor_info& info) {
+  return info.kind == role::matrix && info.rows != M::vocabulary && weight.parent &&
+         !in_embedding(weight) && Targets::has(*weight.parent);
+}
+/// How many they have.
+template <class M, class Targets>
+consteval std::size_t count_targets() {
+  std::size_t count = 0;
+  M::visit([&](const parameter_path& at,
+               const tensor_info& info) { count += is_target<M, Targets>(at, info); },
+           parameter_path{});
+  return count;
+}
+/// Whether each name is that of at least one matrix.
+template <class M, class Targets>
+inline constexpr bool names_fit = true;
+template <class M, fixed_string... Names>
+inline constexpr bool names_fit<M, target_modules<Names...>> =
+    ((count_targets<M, target_modules<Names>>() > 0) && ...);
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Low-rank adaptation (Hu et al. 2021), a method of adapted<>: y = W x + s B (A x). It holds for
+/// the matrices that `Targets` names, with A[Rank, in], B[out, Rank] and W frozen. s is
+/// lora_options::scale().
+template <index Rank, class Targets = all_linear>
+struct lora {
+  static_assert(Rank > 0 && Rank <= 1024,
+                "linnet::lora: the rank is from 1 to 1024, such as lora<8>");
+  static constexpr index rank = Rank;
+  using targets = Targets;
+};
+
+/// Model `M` with low-rank deltas. Tensors are named as PEFT names them, behind the base's path:
+/// blocks.0.attention.q.lora_A.weight.
+template <class M, index Rank, class Targets>
+struct adapted<M, lora<Rank, Targets>> : M {
+  static constexpr std::size_t count = detail::count_targets<M, Targets>();
+  static_assert(count > 0 && detail::names_fit<M, Targets>,
+                "linnet::lora: a name of target_modules<...> is that of no matrix of this model; "
+                "M::visit() has the names, such as blocks.0.attention.q.weight");
+
+ public:
+  using base_model = M;
+  using method = lora<Rank, Targets>;
+  using storage = linnet::storage::f32;  ///< of the adapter
+  template <class S>
+  requires std::is_same_v<S, storage>
+  using with_storage = adapted;
+  static constexpr bool supports_cache = false;  ///< see session::set_adapter()
+  static constexpr index rank = Rank;
+
+  template <class Form>
+  struct params {
+    struct map {
+      typename Form::matrix a{}, b{};
+    };
+    map maps[count]{};
+    lora_base<count> base{};  ///< what the adapter was made for
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    std::size_t i = 0;
+    M::visit(
+        [&](const parameter_path& weight, const tensor_info& info) {
+          if (!detail::is_target<M, Targets>(weight, info)) return;
+          const parameter_path a = *weight.parent / "lora_A", b = *weight.parent / "lora_B";
+          f(a / "weight",
+            tensor_info{Rank, info.columns, role::matrix,
+                        1 / detail::sqrt(3 * static_cast<double>(info.columns))},
+            p.maps[i].a...);
+          f(b / "weight", tensor_info{info.rows, Rank, role::matrix, 0, &start_zero},
+            p.maps[i].b...);
+          ++i;
+        },
+        at);
+  }
+  /// Trainable parameters: Rank (in + out) of each matrix.
+  static constexpr index parameters() { return count_parameters<adapted>(); }
+  /// Calls f(key, value) for what decides what the adapter computes.
+  template <class F>
+  static void describe(F&& f) {
+    M::describe(f);
+    f("adapter", "lora");
+    f("rank", Rank);
+    f("target_modules", Targets::name());
+  }
+
+  static constexpr bool adds_to_products = true;  ///< whether sequences of a session take it
+  /// The hook of products, for what runs the base. It reads `p` as long as it lives.
+  template <class T>
+  static ops::product_adapter<T> hook(const params<form::packed<T, storage_of<adapted, T>>>& p) {
+    using packed_form = form::packed<T, storage_of<adapted, T>>;
+    return detail::lora_product<Rank, T, params<packed_form>, params<form::gradient<T>>>::of_packed(
+        p);
+  }
+
+  template <class T>
+  using workspace = detail::adapted_workspace<M, T>;
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    return detail::plan_adapted<M, T>(m, l, use, Rank);
+  }
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    M::prepare(w.base, l);
+  }
+
+  /// Summed loss of a batch with the adapter, see M::loss(). With `dp`, adds the adapter's
+  /// gradient. Called by every thread.
+  template <class T, class S, class Criterion = ops::label_cross_entropy>
+  static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
+                       const typename M::batch& b, workspace<T>& w, const ops::execution& on,
+                       const loss_call<T>& call = {}, const Criterion& criterion = {}) {
+    using base = packed<M, T>;
+    if (p.base.of == nullptr) return loss_sum::refused();
+    const auto frozen = detail::frozen_params<M, T>(static_cast<const base*>(p.base.of)->tree());
+    auto unread = detail::frozen_gradients<M, T>(w.unread);
+    constexpr bool plain = std::is_same_v<S, storage_of<adapted, T>>;
+    static_assert(plain, "linnet::lora: adapters train and run in compute::f32");
+    using gradient = params<form::gradient<T>>;
+    detail::lora_product<Rank, T, params<form::packed<T, S>>, gradient> added{p, dp, w.inner,
+                                                                              w.d_inner};
+    added.key = call.dropout;
+    added.key.rate = dp || call.dropout.rate > 0 ? p.base.how.dropout : 0;
+    added.sequences = b.batch;
+    const ops::product_adapter<T> hook = added.hook();
+    ops::execution with = on;
+    with.adapter = &hook;
+    return M::template loss<T, detail::frozen_base<M, T>>(frozen, dp ? &unread : nullptr, b, w.base,
+                                                          with, call, criterion);
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Lets an adapter refer to the packed weights that it adds to.
+template <class A, class T>
+void bind_base(const packed<typename A::base_model, T>& base, const lora_options& how,
+               lora_base<A::count>& to) {
+  using M = typename A::base_model;
+  std::size_t i = 0;
+  to.of = &base;
+  to.how = how;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+        if constexpr (requires { leaf.panels; })
+          if (is_target<M, typename A::method::targets>(at, info)) to.panels[i++] = leaf.panels;
+      },
+      parameter_path{}, base.tree());
+}
+
+/// Adds `sign` times the deltas of an adapter to the matrices of `w`.
+template <class M, class A, class T>
+result<void> add_deltas(weights<M, T>& w, const weights<A, T>& adapter, double sign) {
+  static_assert(
+      std::is_same_v<M, typename A::base_model::template with_storage<storage::f32>>,
+      "linnet::merge: deltas are added to f32 (or double) weights of the adapter's base model; "
+      "quantize() what comes out");
+  if (!w.valid()) return w.error();
+  if (!adapter.valid()) return adapter.error();
+  const auto& tree = adapter.tree();
+  const double scale = sign * tree.base.how.scale(A::rank);
+  std::size_t i = 0;
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if constexpr (requires { leaf.data; })
+      if (is_target<M, typename A::method::targets>(at, info)) {
+        const auto &a = tree.maps[i].a, &b = tree.maps[i].b;
+        ++i;
+        for (index r = 0; r < info.rows; ++r)
+          for (index j = 0; j < info.columns; ++j) {
+            double sum = 0;
+            for (index c = 0; c < A::rank; ++c)
+              sum += static_cast<double>(b.data[r * A::rank + c]) *
+                     static_cast<double>(a.data[c * info.columns + j]);
+            T& x = leaf.data[r * info.columns + j];
+            x = static_cast<T>(static_cast<double>(x) + scale * sum);
+          }
+      }
+  });
+  return {};
+}
+
+}  // namespace detail
+
+/// A fresh adapter of packed weights in any storage, which must outlive it and not move: B is 0, so
+/// that it changes nothing; A is uniform between -in^-1/2 and in^-1/2, as PEFT's is. Train it with
+/// trainer<adapted<M, Method>>. Errors: errc::invalid for options out of their ranges;
+/// errc::out_of_memory, and the error of `base` if it is not valid().
+template <class Method, class M, class T>
+requires requires { Method::rank; }
+result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, const lora_options& how = {},
+                                             seed s = {}) LINNET_TRY {
+  using A = adapted<M, Method>;
+  if (auto fit = detail::acceptable("adapt", "lora_options", how); !fit) return fit.error();
+  if (!base.valid()) return base.error();
+  weights<A, T> made;
+  if (!made.valid()) return made.error();
+  detail::bind_base<A>(base, how, made.tree().base);
+  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if (info.start) return;  // B
+    random_stream random(s, stream_of(at.str()));
+    const double most = 1 / detail::sqrt(static_cast<double>(info.columns));
+    for (index i = 0; i < info.size(); ++i)
+      leaf.data[i] = static_cast<T>(most * (2 * random.uniform() - 1));
+  });
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("adapt")
+// Weights that would be gone before they are read.
+template <class Method, class M, class T>
+result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>&&, const lora_options& = {},
+                                             seed = {}) = delete;
+
+/// The biases of packed weights, to train them alone; `base` must outlive them and not move.
+/// Errors: errc::out_of_memory, and the error of `base` if it is not valid().
+template <class Method, class M, class T>
+requires std::is_same_v<Method, bitfit> result<weights<adapted<M, Method>, T>> adapt(
+    const packed<M, T>& base)
+LINNET_TRY {
+  using A = adapted<M, Method>;
+  if (!base.valid()) return base.error();
+  weights<A, T> made;
+  if (!made.valid()) return made.error();
+  made.tree().base.of = &base;
+  std::size_t i = 0;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+          if (detail::is_bias(at, info)) std::copy_n(leaf, info.size(), made.tree().biases[i++]);
+      },
+      parameter_path{}, base.tree());
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("adapt")
+
+/// Puts biases that were trained alone into the weights of their base. Errors: the error of what is
+/// not valid().
+template <class M, class N, class T>
+result<void> merge(weights<M, T>& w, const weights<adapted<N, bitfit>, T>& adapter) {
+  static_assert(std::is_same_v<typename M::template with_storage<typename N::storage>, N>,
+                "linnet::merge: biases go into weights of their base model, in any storage");
+  if (!w.valid()) return w.error();
+  if (!adapter.valid()) return adapter.error();
+  std::size_t i = 0;
+  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      if (detail::is_bias(at, info)) std::copy_n(adapter.tree().biases[i++], info.size(), leaf);
+  });
+  return {};
+}
+/// Adds the deltas of an adapter to the weights of its base: w then computes what base and adapter
+/// compute. Sums are in double. Errors: the error of what is not valid().
+template <class M, class A, class T>
+requires requires { A::rank; }
+result<void> merge(weights<M, T>& w, const weights<A, T>& adapter) {
+  return detail::add_deltas(w, adapter, 1);
+}
+/// Takes the deltas of an adapter away again.
+template <class M, class A, class T>
+requires requires { A::rank; }
+result<void> unmerge(weights<M, T>& w, const weights<A, T>& adapter) {
+  return detail::add_deltas(w, adapter, -1);
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// Examples in an order of difficulty: from a few easy ones to all of them.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -40009,101 +43206,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Pre-training examples of T5: windows of one or more texts, denoised.
 
-/// @file
-/// The arrays behind a t5_batch.
-
-/// @file
-/// The special token ids of T5's vocabularies.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Special ids of a vocabulary in T5's order: 0 pads, 1 ends a text, 2 is unknown. The last ids are
-/// sentinels for masked text, counting down (Raffel et al. 2020, in their code): `<extra_id_0>` is
-/// 32099 of T5's 32100.
-struct t5_ids {
-  static constexpr token padding = 0, end = 1, unknown = 2;
-
-  index vocabulary = 32100;  ///< ids, sentinels included
-  index sentinels = 100;     ///< of these, the last ones
-
-  /// The `k`-th sentinel, k in [0, sentinels).
-  constexpr token sentinel(index k) const { return static_cast<token>(vocabulary - 1 - k); }
-  /// Whether `id` is a sentinel.
-  constexpr bool is_sentinel(token id) const {
-    return id >= vocabulary - sentinels && id < vocabulary;
-  }
-};
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Largest batch that a stream of T5 examples has room for.
-struct example_limits {
-  index batch = 1;   ///< examples at a time
-  index source = 0;  ///< longest source in tokens, end included
-  index target = 0;  ///< longest target in tokens, end included
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("batch", self.batch, detail::count(1));
-    f("source", self.source, detail::count(0));
-    f("target", self.target, detail::count(0));
-  }
-};
-
-namespace detail {
-
-/// Sources and labels of a batch, allocated once for the largest.
-class batch_arrays {
- public:
-  /// Number of bytes that the arrays take.
-  static std::size_t bytes(const example_limits& l) {
-    return array_bytes(l.batch, l.source, sizeof(token)) +
-           array_bytes(l.batch, l.target, sizeof(token)) + array_bytes(l.batch, 1, sizeof(index));
-  }
-  explicit batch_arrays(const example_limits& l)
-      : source_(static_cast<std::size_t>(l.batch * l.source)),
-        labels_(static_cast<std::size_t>(l.batch * l.target)),
-        lengths_(static_cast<std::size_t>(l.batch)) {}
-
-  /// Begins a batch of `batch` rows of these lengths, within the limits.
-  void begin(index batch, index source, index target) {
-    batch_ = batch;
-    source_length_ = source;
-    target_length_ = target;
-  }
-  /// Row `b` of the sources, to be written from its start.
-  std::span<token> source(index b) { return row(source_, b, source_length_); }
-  /// Row `b` of the labels, to be written from its start.
-  std::span<token> labels(index b) { return row(labels_, b, target_length_); }
-  /// Pads row `b` behind the tokens that were written.
-  void pad(index b, index source_tokens, index target_tokens) {
-    const auto s = source(b), l = labels(b);
-    std::fill(s.begin() + source_tokens, s.end(), t5_ids::padding);
-    std::fill(l.begin() + target_tokens, l.end(), ignored);
-    lengths_[static_cast<std::size_t>(b)] = source_tokens;
-  }
-  /// The batch, valid until the next begin().
-  t5_batch view() const {
-    return {source_.data(), lengths_.data(), labels_.data(),
-            batch_,         source_length_,  target_length_};
-  }
-
- private:
-  static std::span<token> row(std::vector<token>& of, index b, index length) {
-    return std::span(of).subspan(static_cast<std::size_t>(b * length),
-                                 static_cast<std::size_t>(length));
-  }
-  std::vector<token> source_, labels_;  ///< [batch, length]
-  std::vector<index> lengths_;          ///< [batch]
-  index batch_ = 0, source_length_ = 0, target_length_ = 0;
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
 /// @file
 /// T5's unsupervised objectives on token ids (Raffel et al. 2020). Masked runs of a text become
 /// sentinels in the source, and the target holds the masked tokens.
@@ -40716,268 +43818,156 @@ class denoising_stream {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Classification tasks of GLUE (Wang et al. 2019) as text, in T5's words (Raffel et al.
-/// 2020, appendix D).
+/// Prompts and targets as batches of a decoder, with the loss on the targets alone.
 
 /// @file
-/// Text-to-text examples, such as those of a fine-tuning task, as T5 batches.
+/// Training items as text: what a model is shown, and what it learns to write behind it.
 
 LINNET_NAMESPACE_BEGIN
 
-/// One example as text.
-struct text_pair {
-  std::string input, target;
-};
+/// One item of supervised fine-tuning. The loss is that of the target alone: no token of the prompt
+/// is learned.
+struct training_item {
+  std::string prompt, target;
+  double weight = 1;  ///< how often the item is visited, beside others
 
-/// Stream of pairs of texts: example i is a pure function of (seed, i), so a cursor is one integer.
-/// Each epoch visits every pair once, in an order of its own. All tokens are made once, by open().
-class pair_stream {
- public:
-  /// Encodes all pairs with a callable encode(std::string_view) that returns a range of tokens, and
-  /// puts `end` behind each text. An input that is too long loses its end. Errors: errc::invalid
-  /// for limits below one batch or one token and the end, no pairs, or a target that is too long. A
-  /// target is never cut.
-  template <class Encode>
-  static result<pair_stream> open(std::span<const text_pair> pairs, Encode&& encode,
-                                  const example_limits& l, seed key) LINNET_TRY {
-    const auto wrong = [](std::string what, std::string expected, index got) {
-      return error{errc::invalid, "pair_stream::open", std::move(what), std::move(expected),
-                   std::to_string(got)};
-    };
-    if (auto fit = detail::acceptable("pair_stream::open", "", l); !fit) return fit.error();
-    if (l.source < 2) return wrong("source", "at least 2 tokens", l.source);
-    if (pairs.empty()) return wrong("pairs", "at least 1", 0);
-    if (!detail::has_memory(detail::batch_arrays::bytes(l)))
-      return detail::out_of_memory("pair_stream::open");
-    pair_stream made(std::ssize(pairs), l, key);
-    for (const text_pair& pair : pairs) {
-      made.append(encode(std::string_view(pair.input)), l.source - 1);
-      const index target = made.append(encode(std::string_view(pair.target)), -1);
-      if (target > l.target)
-        return wrong("target of pair " + std::to_string(made.places_.size() / 2 - 1),
-                     "at most " + std::to_string(l.target) + " tokens, the end included", target);
-    }
-    return made;
-  }
-  LINNET_OR_OUT_OF_MEMORY("pair_stream::open")
-
-  /// Pairs per epoch.
-  index epoch() const { return static_cast<index>(places_.size() / 2); }
-  /// The pair that is example `i`.
-  index pair(std::uint64_t i) const { return order_(i); }
-  /// Tokens of a pair, input and target, ends included: a measure of its difficulty.
-  index tokens(index pair) const {
-    return std::ssize(text(2 * pair)) + std::ssize(text(2 * pair + 1));
-  }
-
-  /// Examples first, first + 1, … of the endless sequence. The rows are as long as the longest of
-  /// the batch. Valid until the next call; allocates nothing.
-  t5_batch batch(std::uint64_t first) {
-    return batch(first, [this](std::uint64_t i) { return pair(i); });
-  }
-  /// Pairs first, first + 1, … of the order that a callable which(i) gives, such as a curriculum.
-  template <class Which>
-  t5_batch batch(std::uint64_t first, Which&& which) {
-    return fill(limits_.batch,
-                [&](index b) { return which(first + static_cast<std::uint64_t>(b)); });
-  }
-  /// Pairs first, first + 1, … in the given order, fewer at the end and none outside; for
-  /// evaluation.
-  t5_batch in_order(index first) {
-    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
-    return fill((std::min)(limits_.batch, left), [&](index b) { return first + b; });
-  }
-
- private:
-  struct place {
-    index first, size;
-  };
-  pair_stream(index pairs, const example_limits& l, seed key)
-      : limits_(l), order_(pairs, key), arrays_(l) {}
-
-  /// Adds a text and its end, cut to `longest` tokens and the end if that is not negative.
-  template <class Tokens>
-  index append(const Tokens& text, index longest) {
-    const index first = std::ssize(tokens_);
-    for (const token id : text) {
-      if (std::ssize(tokens_) - first == longest) break;
-      tokens_.push_back(id);
-    }
-    tokens_.push_back(t5_ids::end);
-    places_.push_back({first, std::ssize(tokens_) - first});
-    return places_.back().size;
-  }
-  std::span<const token> text(index i) const {
-    const place& p = places_[static_cast<std::size_t>(i)];
-    return std::span(tokens_).subspan(static_cast<std::size_t>(p.first),
-                                      static_cast<std::size_t>(p.size));
-  }
-  template <class Pair>
-  t5_batch fill(index count, Pair&& pair) {
-    index source = 1, target = 1;
-    for (index b = 0; b < count; ++b) {
-      source = (std::max)(source, std::ssize(text(2 * pair(b))));
-      target = (std::max)(target, std::ssize(text(2 * pair(b) + 1)));
-    }
-    arrays_.begin(count, source, target);
-    for (index b = 0; b < count; ++b) {
-      const auto s = text(2 * pair(b)), t = text(2 * pair(b) + 1);
-      std::copy(s.begin(), s.end(), arrays_.source(b).begin());
-      std::copy(t.begin(), t.end(), arrays_.labels(b).begin());
-      arrays_.pad(b, std::ssize(s), std::ssize(t));
-    }
-    return arrays_.view();
-  }
-
-  std::vector<token> tokens_;
-  std::vector<place> places_;  ///< input and target of each pair
-  example_limits limits_;
-  epoch_sampler order_;
-  detail::batch_arrays arrays_;
+  bool operator==(const training_item&) const = default;
 };
 
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
-/// A classification task: what stands before its inputs, and the text of each class.
-struct text_task {
-  std::string_view name;
-  std::span<const std::string_view> labels;
+/// Largest batch of an instruction_stream.
+struct instruction_limits {
+  index batch = 1;   ///< items at a time
+  index length = 0;  ///< longest item in inputs: tokens of prompt and target
 
-  /// The class of a label's text, or -1.
-  index class_of(std::string_view label) const {
-    const auto found = std::find(labels.begin(), labels.end(), label);
-    return found == labels.end() ? -1 : found - labels.begin();
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("length", self.length, detail::count(1));
   }
 };
 
-namespace glue {
-
-namespace detail {
-inline constexpr std::array<std::string_view, 2> sst2{"negative", "positive"},
-    cola{"unacceptable", "acceptable"};
-inline constexpr std::array<std::string_view, 3> mnli{"entailment", "neutral", "contradiction"};
-}  // namespace detail
-
-/// Sentiment of a sentence: class 1 is "positive".
-inline constexpr text_task sst2{"sst2", detail::sst2};
-/// Whether a sentence is acceptable English: class 1 is "acceptable".
-inline constexpr text_task cola{"cola", detail::cola};
-/// Whether a premise entails a hypothesis.
-inline constexpr text_task mnli{"mnli", detail::mnli};
-
-/// Layouts of MNLI in files.
-enum class mnli_layout {
-  named,        ///< TSV with columns premise, hypothesis and gold_label among others
-  label_first,  ///< TSV without header: label, premise, hypothesis
-  question      ///< CSV with columns Question, both texts in a sentence around them, and Answer
-};
-
-namespace detail {
-
-inline std::string_view trimmed(std::string_view text) {
-  constexpr std::string_view blanks = " \t\r\n";
-  const std::size_t first = (std::min)(text.find_first_not_of(blanks), text.size());
-  return text.substr(first, text.find_last_not_of(blanks) + 1 - first);
-}
-
-/// Pairs of the task `t` from all rows; input(row) gives a result<std::string>.
-template <class Input>
-result<std::vector<text_pair>> pairs_of(const table& rows, const text_task& t, index label,
-                                        bool numbered, Input&& input) {
-  std::vector<text_pair> all;
-  for (index i = 0; i < rows.rows(); ++i) {
-    std::string_view text = rows.at(i, label);
-    if (numbered) text = text == "0" ? t.labels[0] : text == "1" ? t.labels[1] : "";
-    if (t.class_of(text) < 0) {
-      std::string expected = numbered ? "0, 1" : "";
-      for (std::size_t c = 0; c < t.labels.size() && !numbered; ++c)
-        (expected += c == 0 ? "" : ", ") += t.labels[c];
-      return rows.wrong(i, "label", "one of " + expected, rows.at(i, label));
+/// Stream of prompts and targets: example i is a pure function of (seed, i), so a cursor is one
+/// integer. All tokens are made once, by open().
+///
+/// A row is prompt, target and an end token. Labels are the tokens of the target and the end; all
+/// others are `ignored`. An epoch has as many examples as there are items. It visits each item
+/// `items · weight / Σ weight` times, rounded up or down at random; equal weights visit each once.
+class instruction_stream {
+ public:
+  /// Encodes all items with a callable encode(std::string_view) that returns a range of tokens;
+  /// prompt and target are encoded apart. Errors: errc::invalid for no items, an item without a
+  /// prompt or longer than the limits, weights that are negative, not finite or all 0.
+  template <class Encode>
+  static result<instruction_stream> open(std::span<const training_item> items, Encode&& encode,
+                                         const instruction_limits& l, token end,
+                                         seed key) LINNET_TRY {
+    constexpr const char* where = "instruction_stream::open";
+    const auto wrong = [](std::string what, std::string expected, std::string got) {
+      return error{errc::invalid, "instruction_stream::open", std::move(what), std::move(expected),
+                   std::move(got)};
+    };
+    if (auto fit = detail::acceptable(where, "instruction_limits", l); !fit) return fit.error();
+    if (items.empty()) return wrong("items", "at least 1", "0");
+    if (!detail::has_memory(2 * detail::array_bytes(l.batch, l.length, sizeof(token))))
+      return detail::out_of_memory(where);
+    instruction_stream made(l, std::ssize(items), key);
+    double sum = 0;
+    for (const training_item& item : items) {
+      const std::string name = "item " + std::to_string(made.rows_.size());
+      if (!is_finite(item.weight) || item.weight < 0)
+        return wrong(name + ": weight", "at least 0, finite",
+                     is_finite(item.weight) ? detail::number_text(item.weight) : "no number");
+      row r{std::ssize(made.tokens_)};
+      for (const token t : encode(std::string_view(item.prompt))) made.tokens_.push_back(t);
+      r.target = std::ssize(made.tokens_);
+      for (const token t : encode(std::string_view(item.target))) made.tokens_.push_back(t);
+      made.tokens_.push_back(end);
+      r.last = std::ssize(made.tokens_) - 1;
+      if (r.target == r.first)
+        return wrong(name + ": prompt", "at least 1 token, whose label is the first of the target",
+                     "0");
+      if (r.last - r.first > l.length)
+        return wrong(name, "at most " + std::to_string(l.length) + " tokens, the length",
+                     std::to_string(r.last - r.first));
+      made.rows_.push_back(r);
+      made.shares_.push_back(sum += item.weight);
     }
-    auto words = input(i);
-    if (!words) return words.error();
-    all.push_back({std::string(t.name) + *std::move(words), std::string(text)});
+    if (!(sum > 0)) return wrong("weights of the items", "a sum above 0", "0");
+    for (double& share : made.shares_) share *= static_cast<double>(items.size()) / sum;
+    return made;
   }
-  return all;
-}
+  LINNET_OR_OUT_OF_MEMORY("instruction_stream::open")
 
-inline result<std::vector<text_pair>> sentences(const table& rows, const text_task& t,
-                                                index sentence, index label) {
-  return pairs_of(rows, t, label, true, [&](index i) {
-    return result<std::string>(" sentence: " + std::string(trimmed(rows.at(i, sentence))));
-  });
-}
+  /// Examples per epoch: the number of items.
+  index epoch() const { return std::ssize(rows_); }
+  /// The item that is example `i`.
+  index item(std::uint64_t i) const {
+    const auto size = static_cast<std::uint64_t>(rows_.size());
+    // Equal steps through the weights put end to end, from one random point of each epoch.
+    const double start = (random_stream(key_, i / size).uniform() + 0x1p-25);
+    const double point = static_cast<double>(order_(i)) + start;
+    const auto at = std::upper_bound(shares_.begin(), shares_.end(), point);
+    index found = (std::min)(at - shares_.begin(), std::ssize(rows_) - 1);
+    const auto share = [&](index k) { return shares_[static_cast<std::size_t>(k)]; };
+    while (found > 0 && !(share(found) > share(found - 1))) --found;  // never one of weight 0
+    return found;
+  }
+  /// Examples first, first + 1, … of the endless sequence. Rows are as long as the longest of the
+  /// batch. Valid until the next call; allocates nothing.
+  decoder_batch batch(std::uint64_t first) {
+    return fill(limits_.batch,
+                [&](index b) { return item(first + static_cast<std::uint64_t>(b)); });
+  }
+  /// Items first, first + 1, … in the given order, fewer at the end and none outside; for
+  /// evaluation.
+  decoder_batch in_order(index first) {
+    const index left = first < 0 ? 0 : (std::max)(index{0}, epoch() - first);
+    return fill((std::min)(limits_.batch, left), [&](index b) { return first + b; });
+  }
 
-}  // namespace detail
-
-/// Reads SST-2: TSV with columns sentence and label (0 or 1). "sst2 sentence: …" -> "positive".
-/// White space around texts is left out, here and below. Errors: errc::malformed, errc::missing.
-inline result<std::vector<text_pair>> read_sst2(std::string_view text,
-                                                const std::string& where) LINNET_TRY {
-  const auto rows = table::parse(text, table_format::tsv(), where);
-  if (!rows) return rows.error();
-  const auto sentence = rows->column("sentence"), label = rows->column("label");
-  if (!sentence) return sentence.error();
-  if (!label) return label.error();
-  return detail::sentences(*rows, sst2, *sentence, *label);
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-/// Reads CoLA: TSV without header, with source, label (0 or 1), the author's mark and sentence.
-/// "cola sentence: …" -> "acceptable". Errors: errc::malformed.
-inline result<std::vector<text_pair>> read_cola(std::string_view text,
-                                                const std::string& where) LINNET_TRY {
-  const auto rows = table::parse(text, table_format::tsv(false), where);
-  if (!rows) return rows.error();
-  if (rows->rows() > 0 && rows->columns() != 4)
-    return rows->wrong(0, "fields", "4", std::to_string(rows->columns()));
-  return detail::sentences(*rows, cola, 3, 1);
-}
-LINNET_OR_OUT_OF_MEMORY(where)
-
-/// Reads MNLI as pairs: "mnli hypothesis: … premise: …" -> "entailment". Errors: errc::malformed,
-/// errc::missing.
-inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layout layout,
-                                                const std::string& where) LINNET_TRY {
-  const bool question = layout == mnli_layout::question, plain = layout == mnli_layout::label_first;
-  const auto rows =
-      table::parse(text, question ? table_format::csv() : table_format::tsv(!plain), where);
-  if (!rows) return rows.error();
-  if (plain && rows->rows() > 0 && rows->columns() != 3)
-    return rows->wrong(0, "fields", "3", std::to_string(rows->columns()));
-  const auto column = [&](const char* name, index otherwise) {
-    return plain ? result<index>(otherwise) : rows->column(name);
+ private:
+  struct row {
+    index first, target = 0, last = 0;  ///< tokens of the prompt, of the target, and the end
   };
-  const auto label = column(question ? "Answer" : "gold_label", 0),
-             premise = column(question ? "Question" : "premise", 1),
-             hypothesis = column(question ? "Question" : "hypothesis", 2);
-  for (const auto* found : {&label, &premise, &hypothesis})
-    if (!*found) return found->error();
-  return detail::pairs_of(*rows, mnli, *label, false, [&](index i) -> result<std::string> {
-    std::string_view p = rows->at(i, *premise), h = rows->at(i, *hypothesis);
-    if (question) {
-      constexpr std::string_view before = "For the statement, \"",
-                                 between = "\", does the hypothesis \"",
-                                 behind = "\" represent entailment, contradiction, or neutrality?";
-      const std::size_t middle = p.find(between);
-      if (!p.starts_with(before) || !p.ends_with(behind) || middle == p.npos ||
-          middle < before.size() || middle + between.size() + behind.size() > p.size() ||
-          p.find(between, middle + 1) != p.npos)
-        return rows->wrong(
-            i, "Question",
-            std::string(before).append("…").append(between).append("…").append(behind), p);
-      h = p.substr(middle + between.size(), p.size() - behind.size() - middle - between.size());
-      p = p.substr(before.size(), middle - before.size());
-    }
-    return " hypothesis: " + std::string(detail::trimmed(h)) +
-           " premise: " + std::string(detail::trimmed(p));
-  });
-}
-LINNET_OR_OUT_OF_MEMORY(where)
+  instruction_stream(const instruction_limits& l, index items, seed key)
+      : limits_(l),
+        order_(items, key),
+        key_{key.value ^ stream_of("linnet::instruction_stream")},
+        inputs_(static_cast<std::size_t>(l.batch * l.length)),
+        labels_(inputs_.size()) {}
 
-}  // namespace glue
+  template <class Which>
+  decoder_batch fill(index count, Which&& which) {
+    index length = 0;
+    for (index b = 0; b < count; ++b) {
+      const row& r = rows_[static_cast<std::size_t>(which(b))];
+      length = (std::max)(length, r.last - r.first);
+    }
+    for (index b = 0; b < count; ++b) {
+      const row& r = rows_[static_cast<std::size_t>(which(b))];
+      const index n = r.last - r.first, learned = r.target - r.first - 1;
+      const auto inputs = inputs_.begin() + b * length, labels = labels_.begin() + b * length;
+      const auto tokens = tokens_.begin() + r.first;
+      std::fill_n(std::copy_n(tokens, n, inputs), length - n, tokens[n]);
+      std::fill_n(labels, length, ignored);
+      std::copy(tokens + learned + 1, tokens + n + 1, labels + learned);
+    }
+    return {inputs_.data(), labels_.data(), count, length};
+  }
+
+  instruction_limits limits_;
+  epoch_sampler order_;
+  seed key_;
+  std::vector<token> tokens_{};  ///< of all items
+  std::vector<row> rows_{};
+  std::vector<double> shares_{};        ///< sums of weights up to each item, scaled to their number
+  std::vector<token> inputs_, labels_;  ///< [batch, length]
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -41408,22 +44398,47 @@ LINNET_NAMESPACE_END
 /// student. Their logits are computed chunk by chunk beside the student's.
 
 /// @file
-/// Loss of knowledge distillation (Hinton et al. 2015; Lee et al. 2023, UCB/EECS-2023-141, eq. 3.1
-/// to 3.3). It combines cross-entropy with the labels and, at a temperature, with teachers.
+/// Losses of knowledge distillation over logits: a divergence of the student's distribution from
+/// the teachers', beside cross-entropy with the labels (Hinton et al. 2015; Lee et al. 2023,
+/// UCB/EECS-2023-141, eq. 3.1 to 3.3; Wen et al. 2023; Agarwal et al. 2024).
 
 LINNET_NAMESPACE_BEGIN
 
+/// Divergence between the teachers' distribution p and the student's q.
+enum class divergence {
+  cross_entropy,  ///< -sum p log q: KL(p || q) and p's entropy, which has no gradient
+  kl,             ///< KL(p || q) = sum p log(p / q): covers all that the teachers do
+  reverse_kl,     ///< KL(q || p): seeks what the teachers do most
+  jsd,            ///< beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q. As in GKD
+                  ///< (Agarwal et al. 2024), beta 0 is kl and beta 1 reverse_kl
+  total_variation  ///< sum |p - q| / 2
+};
+
+/// How the distributions of several teachers become one.
+enum class fusion {
+  probabilities,        ///< the mean of probabilities
+  logits,               ///< the mean of logits (BabyLlama, Timiryasov and Tastet 2023)
+  least_cross_entropy,  ///< for each sequence the teacher with the least cross-entropy with its
+                        ///< labels (MinCE of FuseLLM, Wan et al. 2024)
+  likely                ///< the mean of probabilities, weighted for each sequence by exp(-mean
+                        ///< cross-entropy) (AvgCE of FuseLLM)
+};
+
 /// Options of knowledge distillation. With p_j(tau) = softmax(logits / tau)_j, a token's loss is
-///   alpha (cross-entropy with the label + z-loss) - (1 - alpha) tau^2 sum_k p_k^t log p_k^s.
-/// Both p^s and p^t are at the temperature tau, and p^t is the mixture of the teachers'
-/// probabilities. Like the hard loss it is summed over the tokens that are not `ignored`, and the
-/// trainer divides by their number. The second part is tau^2 (KL(p^t || p^s) + the entropy of p^t),
-/// so it is not zero for a perfect student. But its gradient by the student's logits, (1 - alpha)
-/// tau (p^s - p^t), is.
+///   alpha (cross-entropy with the label + z-loss) + (1 - alpha) w tau^2 D(p^t, p^s).
+/// Both p^s and p^t are at the temperature tau, and p^t is the fusion of the teachers. Like the
+/// hard loss it is summed over the tokens that are not `ignored`, and the trainer divides by their
+/// number. By default D is the cross-entropy, which is not zero for a perfect student. But its
+/// gradient by the student's logits, (1 - alpha) tau (p^s - p^t), is.
 struct distillation_options {
   double alpha = 0.1;      ///< weight of the hard loss, 0 to 1; at 1 no teacher is asked
   double temperature = 3;  ///< tau, positive
   std::array<double, 4> shares{1, 1, 1, 1};  ///< relative weights of the teachers
+  linnet::divergence divergence = divergence::cross_entropy;
+  double beta = 0.5;  ///< of jsd: the teachers' share in the mixture
+  linnet::fusion fusion = fusion::probabilities;
+  double entropy_weight = 0;  ///< c in a token's weight w. With h the entropy of p^t over the
+                              ///< largest possible, w = 1 - c + c h for c >= 0, else 1 + c h
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -41431,65 +44446,244 @@ struct distillation_options {
     f("alpha", self.alpha, detail::between(0, 1, "at 1 no teacher is asked"));
     f("temperature", self.temperature, detail::above(0));
     f("shares", self.shares, detail::at_least(0));
+    f("divergence", self.divergence, detail::one_of(divergences));
+    f("beta", self.beta, detail::between(0, 1));
+    f("fusion", self.fusion, detail::one_of(fusions));
+    f("entropy_weight", self.entropy_weight, detail::between(-1, 1, "0 weighs tokens alike"));
   }
+
+ private:
+  static constexpr const char* divergences[] = {"cross_entropy", "kl", "reverse_kl", "jsd",
+                                                "total_variation"};
+  static constexpr const char* fusions[] = {"probabilities", "logits", "least_cross_entropy",
+                                            "likely"};
 };
+
+/// Distillation of BabyLlama (Timiryasov and Tastet 2023): half of labels, half of the mean of the
+/// teachers' logits at temperature 2.
+inline constexpr distillation_options babyllama_distillation{
+    .alpha = 0.5, .temperature = 2, .fusion = fusion::logits};
 
 namespace ops {
 
 /// Numbers of scratch memory that distil() takes for a team of that size.
 template <class T>
 constexpr index distil_scratch(index vocabulary, index threads) {
-  return 2 * threads * round_up(vocabulary, 64 / static_cast<index>(sizeof(T)));
+  return 3 * threads * round_up(vocabulary, 64 / static_cast<index>(sizeof(T)));
 }
+
+namespace detail {
+
+/// y = a - b
+template <class T>
+void row_difference(index n, const T* a, const T* b, T* y) {
+  for (index j = 0; j < n; ++j) y[j] = a[j] - b[j];
+}
+/// Turns logits into log-probabilities; `scratch` has room for a row.
+template <class K, class T>
+void log_softmax_row(index n, T* x, T* scratch) {
+  const T largest = K::template maximum<T>(n, x);
+  std::copy_n(x, n, scratch);
+  const T log_sum = std::log(K::template exp_sum<T>(n, largest, scratch));
+  for (index j = 0; j < n; ++j) x[j] = (x[j] - largest) - log_sum;
+}
+/// log(1 + e^x) with the bits that the kernel gives a row.
+template <class K, class T>
+T softplus_of(T x) {
+  K::template softplus<T>(1, &x);
+  return x;
+}
+
+/// One row of the divergence: `p` and `q` hold log-probabilities, which are overwritten. Returns
+/// the divergence and puts its gradient by q's logits into `d`.
+template <class K, class T>
+double divergence_row(index n, const distillation_options& how, T* p, T* q, T* d) {
+  const double beta = how.beta;
+  const auto kind = how.divergence != divergence::jsd ? how.divergence
+                    : beta <= 0                       ? divergence::kl
+                    : beta >= 1                       ? divergence::reverse_kl
+                                                      : divergence::jsd;
+  const T zero(0);
+  const auto dot = [&](const T* a, const T* b) {
+    return static_cast<double>(K::template dot<T>(n, a, b));
+  };
+  double loss = 0;
+  if (kind == divergence::cross_entropy) {
+    K::template exp_sum<T>(n, zero, p);
+    loss = -dot(p, q);
+    K::template exp_sum<T>(n, zero, q);
+    row_difference(n, q, p, d);
+    return loss;
+  }
+  row_difference(n, p, q, d);  // log(p / q), exactly 0 where they are equal
+  K::template exp_sum<T>(n, zero, p);
+  K::template exp_sum<T>(n, zero, q);
+  if (kind == divergence::kl) {
+    loss = dot(p, d);
+    row_difference(n, q, p, d);
+    return loss;
+  }
+  if (kind == divergence::reverse_kl) {
+    loss = -dot(q, d);
+    K::template scale<T>(n, T(-1), d);
+  } else if (kind == divergence::jsd) {
+    const double kl = dot(p, d);
+    // log(m / q) = softplus(x + c) - softplus(c) with c = log(beta / (1 - beta))
+    const T c = static_cast<T>(std::log(beta / (1 - beta))), origin = softplus_of<K>(c);
+    for (index j = 0; j < n; ++j) d[j] += c;
+    K::template softplus<T>(n, d);
+    for (index j = 0; j < n; ++j) d[j] -= origin;
+    loss = beta * (kl - dot(p, d)) - (1 - beta) * dot(q, d);
+    K::template scale<T>(n, static_cast<T>(beta - 1), d);
+  } else {
+    for (index j = 0; j < n; ++j) {
+      const T x = q[j] - p[j];
+      p[j] = x < zero ? -x : x;
+      d[j] = static_cast<T>(T(0.5) * static_cast<T>((x > zero) - (x < zero)));
+    }
+    loss = 0.5 * static_cast<double>(K::template total<T>(n, p));
+  }
+  K::template softmax_backward<T>(n, q, d, d);
+  return loss;
+}
+
+/// A token's weight by the entropy of log-probabilities `p`; `scratch` has room for a row.
+template <class K, class T>
+double entropy_weight_row(index n, double c, const T* p, T* scratch) {
+  std::copy_n(p, n, scratch);
+  K::template exp_sum<T>(n, T(0), scratch);
+  const double entropy = -static_cast<double>(K::template dot<T>(n, scratch, p));
+  const double h = n > 1 ? entropy / std::log(static_cast<double>(n)) : 0;
+  return c >= 0 ? 1 - c + c * h : 1 + c * h;
+}
+
+/// Rows of a thread's scratch memory.
+template <class T>
+struct distil_rows {
+  T *target, *other, *third;
+};
+/// Whether log-probabilities of the teachers are needed, not just their probabilities.
+inline bool distils_logs(const distillation_options& how) {
+  return how.divergence != divergence::cross_entropy || how.entropy_weight != 0;
+}
+/// Puts the fusion of the teachers' distributions into `at.target`, as log-probabilities if
+/// distils_logs().
+template <class K, class T, class Teacher>
+void fuse_teachers(index n, const distillation_options& how, index teachers, index row,
+                   const Teacher& teacher, const distil_rows<T>& at) {
+  const bool in_logs = distils_logs(how), mean_logits = how.fusion == fusion::logits;
+  const T inverse = T(1 / how.temperature);
+  bool begun = false;
+  for (index t = 0; t < teachers; ++t) {
+    T* const p = begun ? at.other : at.target;
+    const double share = teacher(t, row, p);
+    if (share == 0) continue;
+    const bool mixed = share != 1;
+    K::template scale<T>(n, mean_logits ? T(share) * inverse : inverse, p);
+    if (!mean_logits && in_logs) {
+      log_softmax_row<K>(n, p, at.third);
+      const T log_share = mixed ? static_cast<T>(std::log(share)) : T(0);
+      for (index j = 0; j < n; ++j) p[j] += log_share;
+      if (begun) {  // log(a + b) = log a + softplus(log b - log a)
+        row_difference(n, p, at.target, p);
+        K::template softplus<T>(n, p);
+      }
+    } else if (!mean_logits) {
+      K::template softmax<T>(n, p);
+      if (mixed) K::template scale<T>(n, T(share), p);
+    }
+    if (begun) K::template add<T>(n, at.target, p, at.target);
+    begun = true;
+  }
+  if (mean_logits && in_logs)
+    log_softmax_row<K>(n, at.target, at.third);
+  else if (mean_logits)
+    K::template softmax<T>(n, at.target);
+}
+/// The divergence of a row of the student's logits from `at.target`. Its gradient by logits over
+/// the temperature is in `at.other`. Sets the token's weight, which neither has.
+template <class K, class T>
+double soft_row(index n, const distillation_options& how, const T* logits, const distil_rows<T>& at,
+                double& weight) {
+  const T inverse = T(1 / how.temperature);
+  if (distils_logs(how)) {
+    if (how.entropy_weight != 0)
+      weight = entropy_weight_row<K>(n, how.entropy_weight, at.target, at.third);
+    std::copy_n(logits, n, at.third);
+    K::template scale<T>(n, inverse, at.third);
+    log_softmax_row<K>(n, at.third, at.other);
+    return divergence_row<K>(n, how, at.target, at.third, at.other);
+  }
+  std::copy_n(logits, n, at.other);
+  K::template scale<T>(n, inverse, at.other);
+  // -sum p^t log p^s = lse - sum p^t logits / tau
+  const T largest = K::template maximum<T>(n, at.other);
+  const double expected = static_cast<double>(K::template dot<T>(n, at.target, at.other));
+  const T sum = K::template exp_sum<T>(n, largest, at.other);
+  // Normalized as the teachers are, so that equal logits leave exactly nothing.
+  K::template scale<T>(n, T(1) / sum, at.other);
+  K::template scale<T>(n, T(-1), at.target);
+  K::template add<T>(n, at.other, at.target, at.other);
+  return std::log(static_cast<double>(sum)) + static_cast<double>(largest) - expected;
+}
+
+}  // namespace detail
+
+/// Factors of a row's two losses: of a label's as a function of its cross-entropy, and of the
+/// divergence.
+struct row_weights {
+  double label;       ///< the label's loss
+  double slope;       ///< its derivative by the cross-entropy
+  double divergence;  ///< factor of the divergence
+};
 
 /// Computes the distillation loss of rows [first, first + rows) of the student's head, as a
 /// criterion does (see label_cross_entropy). `teacher(t, i, to)` writes the logits of teacher t <
-/// `teachers` for row first + i to to[vocabulary]; `how.shares` of these teachers add up to 1.
-/// `scratch` has distil_scratch() numbers. Rows labelled `ignored` give 0.
+/// `teachers` for row first + i to to[vocabulary], and returns its share. The shares of a row add
+/// up to 1; a teacher that has none need not write. `scratch` has distil_scratch() numbers. If
+/// there is a teacher.weights(i, cross_entropy), it returns a row's row_weights in place of those
+/// of alpha. Rows labelled `ignored` give 0, or if there is a teacher.unlabelled(i), the divergence
+/// times that.
 template <class T, class S, class Teacher>
 void distil(const execution& on, const head_call<T, S>& h, index first, index rows,
             const distillation_options& how, index teachers, T* scratch, const Teacher& teacher) {
-  const index vocabulary = h.vocabulary;
+  const index n = h.vocabulary;
   const token* const labels = h.labels + first;
   const bool gradient = h.dy != nullptr;
-  const double soft = (1 - how.alpha) * how.temperature;
-  const T inverse = T(1 / how.temperature);
-  T* const target = scratch + on.threads.rank() * distil_scratch<T>(vocabulary, 1);
-  T* const other = target + distil_scratch<T>(vocabulary, 1) / 2;
-  detail::each_labelled_row(
-      on, rows, vocabulary, labels, h.chunk, h.losses + first, gradient,
-      [&](auto k, index i, T* row) {
-        using K = decltype(k);
-        for (index t = 0; t < teachers; ++t) {
-          T* const p = t == 0 ? target : other;
-          teacher(t, i, p);
-          K::template scale<T>(vocabulary, inverse, p);
-          K::template softmax<T>(vocabulary, p);
-          if (teachers > 1)
-            K::template scale<T>(vocabulary, T(how.shares[static_cast<std::size_t>(t)]), p);
-          if (t > 0) K::template add<T>(vocabulary, target, p, target);
-        }
-        std::copy_n(row, vocabulary, other);
-        K::template scale<T>(vocabulary, inverse, other);
-        // -sum p^t log p^s = lse - sum p^t logits / tau
-        const T largest = K::template maximum<T>(vocabulary, other);
-        const double expected = static_cast<double>(K::template dot<T>(vocabulary, target, other));
-        const T sum = K::template exp_sum<T>(vocabulary, largest, other);
-        const double lse = std::log(static_cast<double>(sum)) + static_cast<double>(largest);
-        const double loss = how.alpha * detail::cross_entropy_row<K>(vocabulary, labels[i], row,
-                                                                     gradient, h.z_loss) +
-                            soft * how.temperature * (lse - expected);
-        if (gradient) {
-          // Normalized as the teachers are, so that equal logits leave exactly nothing.
-          K::template scale<T>(vocabulary, T(1) / sum, other);
-          K::template scale<T>(vocabulary, T(-1), target);
-          K::template add<T>(vocabulary, other, target, other);
-          K::template scale<T>(vocabulary, T(soft), other);
-          K::template scale<T>(vocabulary, T(how.alpha), row);
-          K::template add<T>(vocabulary, row, other, row);
-        }
-        return loss;
-      });
+  const index stride = distil_scratch<T>(n, 1) / 3;
+  T* const own = scratch + on.threads.rank() * 3 * stride;
+  const detail::distil_rows<T> at{own, own + stride, own + 2 * stride};
+  on.threads.each(rows, [&](index i) {
+    T* const row = h.chunk + i * n;
+    const bool labelled = labels[i] != ignored;
+    double unlabelled = 0;
+    if constexpr (requires { teacher.unlabelled(i); })
+      if (!labelled) unlabelled = teacher.unlabelled(i);
+    double& loss = h.losses[first + i] = 0;
+    if (!labelled && gradient && unlabelled == 0) std::fill_n(row, n, T(0));
+    if (!labelled && unlabelled == 0) return;
+    on.with_kernels([&](auto k) {
+      using K = decltype(k);
+      detail::fuse_teachers<K>(n, how, teachers, i, teacher, at);
+      double weight = 1;
+      const double soft = detail::soft_row<K>(n, how, row, at, weight);
+      row_weights by{0, 0, unlabelled};
+      if (labelled) {
+        const double hard = detail::cross_entropy_row<K>(n, labels[i], row, gradient, h.z_loss);
+        by = {how.alpha * hard, how.alpha, 1 - how.alpha};
+        if constexpr (requires { teacher.weights(i, hard); }) by = teacher.weights(i, hard);
+      } else if (gradient) {
+        std::fill_n(row, n, T(0));
+      }
+      weight *= by.divergence * how.temperature;
+      if (gradient) {
+        K::template scale<T>(n, T(weight), at.other);
+        K::template scale<T>(n, T(by.slope), row);
+        K::template add<T>(n, row, at.other, row);
+      }
+      loss = by.label + weight * how.temperature * soft;
+    });
+  });
 }
 
 }  // namespace ops
@@ -41509,6 +44703,51 @@ template <class M, class T, class S>
 struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
+
+/// A teacher of packed weights, in memory for its hidden states.
+template <class Form>
+struct teacher_model {
+  using M = typename Form::model;
+  using T = typename Form::scalar;
+  using S = typename Form::storage;
+  using batch = typename M::batch;
+  using head = decltype(M::template read<T, S>(
+      std::declval<const Form&>().tree(), std::declval<const batch&>(),
+      std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
+  const Form* weights;
+  detail::placed_workspace<M, T> work{};
+
+  static constexpr index bytes(const limits& l) {
+    return plan_for<M, T, S>(l, purpose::scoring).total();
+  }
+  /// Takes bytes() of memory.
+  void place(const limits& l, std::byte*& at) {
+    work = place_workspace<M, T, S>(l, purpose::scoring, at);
+    at += bytes(l);
+  }
+  ops::execution on(const ops::execution& caller) const {
+    ops::execution mine{caller.threads, caller.level, work.converted};
+    mine.attention = caller.attention;
+    return mine;
+  }
+  /// Computes the hidden states of a batch; returns the head that reads them.
+  head read(const ops::execution& caller, const batch& b) const {
+    typename M::template workspace<T> w = work.work;
+    return M::template read<T, S>(weights->tree(), b, w, on(caller));
+  }
+};
+
+/// Labels of a batch that count.
+template <class M>
+index count_labels(const typename M::batch& b) {
+  index rows = b.batch, count = 0;
+  if constexpr (requires { b.target_length; })
+    rows *= b.target_length;
+  else if constexpr (!M::label_per_sequence)
+    rows *= b.length;
+  for (index i = 0; i < rows; ++i) count += b.labels[i] != ignored;
+  return count;
+}
 
 /// Checks the settings of distillation from so many teachers; the error names the first that makes
 /// no sense.
@@ -41531,6 +44770,8 @@ template <class Student, class... Teachers>
 class distillation {
   static constexpr index count = sizeof...(Teachers);
   static_assert(count >= 1 && count <= 4, "linnet::distillation: one to four teachers");
+  /// Weights of rows by distillation_options::alpha.
+  struct by_alpha {};
   template <class Name>
   using form = typename detail::packed_form<Name>::type;
   template <class Name>
@@ -41550,7 +44791,7 @@ class distillation {
   static constexpr index footprint(const limits& l) {
     return detail::bounded_bytes(l, [](const limits& some) {
       index sum = scratch_bytes(some);
-      ((sum = add_sizes(sum, workspace_bytes<Teachers>(some))), ...);
+      ((sum = add_sizes(sum, one<Teachers>::bytes(some))), ...);
       return sum;
     });
   }
@@ -41572,7 +44813,8 @@ class distillation {
     auto* at = static_cast<std::byte*>(made.memory_.data());
     if (!at) return detail::out_of_memory("distillation::open", footprint(l));
     std::apply([&](auto&... each) { (each.place(l, at), ...); }, made.all_);
-    made.scratch_ = reinterpret_cast<scalar*>(at);
+    made.shares_ = reinterpret_cast<double*>(at);
+    made.scratch_ = reinterpret_cast<scalar*>(at + share_bytes(l));
     return made;
   }
   LINNET_OR_OUT_OF_MEMORY("distillation::open")
@@ -41584,12 +44826,22 @@ class distillation {
                   "linnet::distillation: these teach a student with another vocabulary");
     return l.threads <= limits_.threads && (model_of<Teachers>::accepts(b, limits_) && ...);
   }
-  /// Runs the teachers and returns the loss criterion.
-  auto token_loss(const ops::execution& on, const batch& b) const {
-    criterion made{this, {}};
-    if (how_.alpha < 1)
-      made.calls.emplace(
-          std::apply([&](const auto&... each) { return heads{each.read(on, b)...}; }, all_));
+  /// Runs the teachers and returns the loss criterion. `weights(row, cross_entropy)`, if given,
+  /// returns the ops::row_weights of a row in place of those of alpha.
+  template <class Weights = by_alpha>
+  auto token_loss(const ops::execution& on, const batch& b, const Weights& weights = {}) const {
+    criterion<Weights> made{this, weights, {}};
+    if (how_.alpha == 1) return made;
+    made.calls.emplace(
+        std::apply([&](const auto&... each) { return heads{each.read(on, b)...}; }, all_));
+    made.rows_of_sequence = std::get<0>(*made.calls).rows / b.batch;
+    if (by_likelihood()) {
+      made.each_head([&](index n, const auto& teacher, const auto& head) {
+        (void)ops::head_loss(teacher.on(on), head);
+        on.threads.once([&] { score(n, head, made.rows_of_sequence, b.batch); });
+      });
+      on.threads.once([&] { weigh(b.batch); });
+    }
     return made;
   }
   /// Settings of distillation; the shares add up to 1.
@@ -41597,35 +44849,37 @@ class distillation {
 
  private:
   template <class Name>
-  struct one {
-    using M = model_of<Name>;
-    using T = typename form<Name>::scalar;
-    using S = typename form<Name>::storage;
-    using head = decltype(M::template read<T, S>(
-        std::declval<const form<Name>&>().tree(), std::declval<const typename M::batch&>(),
-        std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
-    const form<Name>* weights;
-    detail::placed_workspace<M, T> work{};
-
-    void place(const limits& l, std::byte*& at) {
-      work = detail::place_workspace<M, T, S>(l, purpose::scoring, at);
-      at += workspace_bytes<Name>(l);
-    }
-    ops::execution on(const ops::execution& caller) const {
-      ops::execution mine{caller.threads, caller.level, work.converted};
-      mine.attention = caller.attention;
-      return mine;
-    }
-    head read(const ops::execution& caller, const batch& b) const {
-      typename M::template workspace<T> w = work.work;
-      return M::template read<T, S>(weights->tree(), b, w, on(caller));
-    }
-  };
+  using one = detail::teacher_model<form<Name>>;
   using heads = std::tuple<typename one<Teachers>::head...>;
 
+  template <class Weights>
   struct criterion {
     const distillation* from;
+    Weights weights;
     std::optional<heads> calls;  ///< none where alpha is 1
+    index rows_of_sequence = 1;
+
+    /// The teachers' rows as ops::distil() asks for them.
+    template <class T>
+    struct rows_of {
+      const criterion* all;
+      index first, vocabulary;
+
+      double operator()(index t, index i, T* to) const {
+        const double share = all->from->share(t, (first + i) / all->rows_of_sequence);
+        if (share == 0) return 0;
+        all->each_head([&](index n, const auto&, const auto& head) {
+          if (n != t) return;
+          const auto* const logits = head.chunk + i * vocabulary;
+          for (index j = 0; j < vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+        });
+        return share;
+      }
+      ops::row_weights weights(index i, double cross_entropy) const
+          requires(!std::is_same_v<Weights, by_alpha>) {
+        return all->weights(first + i, cross_entropy);
+      }
+    };
 
     template <class T, class S>
     void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
@@ -41638,13 +44892,7 @@ class distillation {
         ops::head_logits(teacher.on(on), head, first, rows, head.chunk);
       });
       ops::distil(on, h, first, rows, from->how_, count, from->scratch_,
-                  [&](index t, index i, T* to) {
-                    each_head([&](index n, const auto&, const auto& head) {
-                      if (n != t) return;
-                      const auto* const logits = head.chunk + i * h.vocabulary;
-                      for (index j = 0; j < h.vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
-                    });
-                  });
+                  rows_of<T>{this, first, h.vocabulary});
     }
     /// Calls f(number, teacher, head) for each.
     template <class F>
@@ -41657,15 +44905,52 @@ class distillation {
     }
   };
 
-  template <class Name>
-  static constexpr index workspace_bytes(const limits& l) {
-    return detail::plan_for<model_of<Name>, typename form<Name>::scalar,
-                            typename form<Name>::storage>(l, purpose::scoring)
-        .total();
+  bool by_likelihood() const {
+    return how_.fusion == fusion::least_cross_entropy || how_.fusion == fusion::likely;
+  }
+  /// Share of a teacher in a sequence.
+  double share(index t, index sequence) const {
+    return by_likelihood() ? shares_[sequence * count + t]
+                           : how_.shares[static_cast<std::size_t>(t)];
+  }
+  /// Notes a teacher's mean cross-entropy with the labels of each sequence.
+  template <class Head>
+  void score(index t, const Head& head, index rows, index sequences) const {
+    for (index b = 0; b < sequences; ++b) {
+      double sum = 0, labels = 0;
+      for (index i = b * rows; i < (b + 1) * rows; ++i) {
+        sum += head.losses[i];
+        labels += head.labels[i] != ignored;
+      }
+      shares_[b * count + t] = labels > 0 ? sum / labels : 0;
+    }
+  }
+  /// Turns cross-entropies into shares.
+  void weigh(index sequences) const {
+    for (index b = 0; b < sequences; ++b) {
+      double* const own = shares_ + b * count;
+      index best = -1;
+      for (index t = 0; t < count; ++t)
+        if (how_.shares[static_cast<std::size_t>(t)] > 0 && (best < 0 || own[t] < own[best]))
+          best = t;
+      const double least = own[best];
+      double sum = 0;
+      for (index t = 0; t < count; ++t) {
+        own[t] = how_.fusion == fusion::likely
+                     ? how_.shares[static_cast<std::size_t>(t)] * std::exp(least - own[t])
+                     : t == best;
+        sum += own[t];
+      }
+      for (index t = 0; t < count; ++t) own[t] /= sum;
+    }
+  }
+
+  static constexpr index share_bytes(const limits& l) {
+    return round_up(l.batch * count * static_cast<index>(sizeof(double)), alignment);
   }
   static constexpr index scratch_bytes(const limits& l) {
-    return ops::distil_scratch<scalar>(student::vocabulary, l.threads) *
-           static_cast<index>(sizeof(scalar));
+    return add_sizes(share_bytes(l), ops::distil_scratch<scalar>(student::vocabulary, l.threads) *
+                                         static_cast<index>(sizeof(scalar)));
   }
   distillation(const limits& l, const distillation_options& how, const form<Teachers>&... p)
       : limits_(l), how_(how), memory_(footprint(l)), all_{one<Teachers>{&p}...} {
@@ -41678,6 +44963,7 @@ class distillation {
   distillation_options how_;
   memory_block memory_;
   std::tuple<one<Teachers>...> all_;
+  double* shares_ = nullptr;  ///< [batch, teachers] where they depend on the sequence
   scalar* scratch_ = nullptr;
 };
 
@@ -41959,7 +45245,7 @@ class attention_distillation {
       taught_ = filled_ = shown_ = maps_ = 0;
       cosines_ = spreads_ = 0;
       fits_ = true;
-      labels_ = count_labels(b);
+      labels_ = detail::count_labels<typename student_form::model>(b);
       teacher_tap_ = {this, [](void* self, const ops::execution& at,
                                const ops::attention_call<U>& a, const ops::attention_gradient<U>*) {
                         static_cast<attention_distillation*>(self)->keep(at, a);
@@ -42022,16 +45308,6 @@ class attention_distillation {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
     at_ = memory_map(all, l);
-  }
-  static index count_labels(const batch& b) {
-    using M = typename student_form::model;
-    index rows = b.batch, count = 0;
-    if constexpr (requires { b.target_length; })
-      rows *= b.target_length;
-    else if constexpr (!M::label_per_sequence)
-      rows *= b.length;
-    for (index i = 0; i < rows; ++i) count += b.labels[i] != ignored;
-    return count;
   }
 
   /// Keeps the queries and keys of a layer of the teacher.
@@ -42117,6 +45393,275 @@ class attention_distillation {
   double cosines_ = 0, spreads_ = 0;
   bool fits_ = true;
 };
+
+LINNET_NAMESPACE_END
+/// @file
+/// The three losses of DistilBERT (Sanh et al. 2019): masked tokens, the teacher's probabilities,
+/// and its last hidden states.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of distilbert. The defaults are those of the published recipe for one processor.
+struct distilbert_options {
+  double soft = 5;         ///< weight of tau^2 KL(teacher || student)
+  double labels = 2;       ///< weight of the cross-entropy of masked tokens
+  double hidden = 1;       ///< weight of 1 - cos of the last hidden states
+  double temperature = 2;  ///< tau
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("soft", self.soft, detail::at_least(0));
+    f("labels", self.labels, detail::at_least(0));
+    f("hidden", self.hidden, detail::at_least(0));
+    f("temperature", self.temperature, detail::above(0));
+  }
+};
+
+/// Objective of an encoder of masked tokens and a teacher of its width and vocabulary (Sanh et al.
+/// 2019, arXiv:1910.01108). The loss per label is
+///   labels mean CE + soft tau^2 mean KL(p || q) + hidden mean (1 - cos(h_s, h_t)).
+/// The first mean is over labels and the others over all tokens but padding; h are the last hidden
+/// states. A student begins well with layers of the teacher, see drop_layers().
+template <class Student, class Teacher>
+class distilbert {
+  using student_form = typename detail::packed_form<Student>::type;
+  using teacher_form = typename detail::packed_form<Teacher>::type;
+  using one = detail::teacher_model<teacher_form>;
+  using M = typename student_form::model;
+  using N = typename teacher_form::model;
+  using T = typename student_form::scalar;
+  using U = typename teacher_form::scalar;
+  static_assert(std::is_same_v<typename M::batch, typename N::batch> && !M::label_per_sequence &&
+                    !N::label_per_sequence && M::shape.vocabulary == M::vocabulary,
+                "linnet::distilbert: student and teacher are encoders with head::masked_lm");
+  static_assert(M::shape.d_model == N::shape.d_model && M::vocabulary == N::vocabulary,
+                "linnet::distilbert: student and teacher have one width and one vocabulary");
+  static constexpr index d = M::shape.d_model;
+
+ public:
+  using batch = typename M::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
+  }
+  /// Opens the objective for batches up to these limits, with at least the trainer's number of
+  /// threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an option
+  /// out of its range), errc::out_of_memory.
+  static result<distilbert> open(std::reference_wrapper<const teacher_form> p, const limits& l,
+                                 const distilbert_options& how = {}) LINNET_TRY {
+    constexpr const char* where = "distilbert::open";
+    if (auto fit = detail::acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
+    if (auto fit = detail::acceptable(where, "distilbert_options", how); !fit) return fit.error();
+    if (!p.get().valid()) return p.get().error();
+    distilbert made(l, how, p.get());
+    auto* at = static_cast<std::byte*>(made.memory_.data());
+    if (!at) return detail::out_of_memory(where, footprint(l));
+    made.teacher_.place(l, at);
+    arena rest(at, own_bytes(l));
+    made.at_ = place(rest, l);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("distilbert::open")
+
+  /// Whether the batch fits.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return l.threads <= limits_.threads && N::accepts(b, limits_);
+  }
+  /// Runs the teacher and returns the loss criterion.
+  auto token_loss(const ops::execution& on, const batch& b) const {
+    criterion made{this, b, teacher_.read(on, b)};
+    for (index s = 0; s < b.batch; ++s) made.tokens += b.lengths ? b.lengths[s] : b.length;
+    // Sums over tokens are divided by the number of labels.
+    made.share = static_cast<double>(detail::count_labels<M>(b)) / static_cast<double>(made.tokens);
+    return made;
+  }
+  /// The options that it was opened with.
+  const distilbert_options& settings() const { return how_; }
+
+ private:
+  struct criterion {
+    const distilbert* from;
+    batch b;
+    typename one::head head;
+    index tokens = 0;
+    double share = 0;
+
+    bool padding(index row) const {
+      return b.lengths && row % b.length >= b.lengths[row / b.length];
+    }
+    /// The teacher's rows as ops::distil() asks for them.
+    struct teacher_rows {
+      const criterion* all;
+      index first;
+
+      double operator()(index, index i, T* to) const {
+        const U* const logits = all->head.chunk + i * M::vocabulary;
+        for (index j = 0; j < M::vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+        return 1;
+      }
+      ops::row_weights weights(index, double cross_entropy) const {
+        const distilbert_options& how = all->from->how_;
+        return {how.labels * cross_entropy, how.labels, how.soft * all->share};
+      }
+      double unlabelled(index i) const {
+        return all->padding(first + i) ? 0 : all->from->how_.soft * all->share;
+      }
+    };
+    template <class S>
+    void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                    index rows) const {
+      ops::head_logits(from->teacher_.on(on), head, first, rows, head.chunk);
+      const distillation_options how{.temperature = from->how_.temperature,
+                                     .divergence = divergence::kl};
+      ops::distil(on, h, first, rows, how, 1, from->at_.scratch, teacher_rows{this, first});
+    }
+    /// The loss on hidden states, in nats; adds its gradient.
+    double hidden_nats(const ops::execution& on, const T* hidden, T* d_hidden) const {
+      const U* const taught = N::template last_hidden<U>(from->teacher_.work.work);
+      const double weight = from->how_.hidden * share;
+      on.threads.each(b.batch * b.length, [&](index row) {
+        double ss = 0, tt = 0, st = 0;
+        const T* const s = hidden + row * d;
+        const U* const t = taught + row * d;
+        for (index j = 0; j < d; ++j) {
+          const auto x = static_cast<double>(s[j]), y = static_cast<double>(t[j]);
+          ss += x * x;
+          tt += y * y;
+          st += x * y;
+        }
+        const bool counts = !padding(row) && ss > 0 && tt > 0;
+        const double both = std::sqrt(ss * tt), cosine = counts ? st / both : 0;
+        from->at_.losses[row] = padding(row) ? 0 : weight * (1 - cosine);
+        if (!d_hidden || !counts) return;
+        for (index j = 0; j < d; ++j)
+          d_hidden[row * d + j] -=
+              static_cast<T>(weight * (static_cast<double>(t[j]) / both -
+                                       cosine * static_cast<double>(s[j]) / ss));
+      });
+      double sum = 0;
+      for (index row = 0; row < b.batch * b.length; ++row) sum += from->at_.losses[row];
+      on.threads.wait();
+      return sum;
+    }
+  };
+  struct places {
+    T* scratch = nullptr;
+    double* losses = nullptr;  ///< of hidden states, [rows]
+  };
+  static constexpr places place(arena& from, const limits& l) {
+    places at;
+    at.scratch = from.take<T>(ops::distil_scratch<T>(M::vocabulary, l.threads));
+    at.losses = from.take<double>(l.batch * M::longest(l));
+    return at;
+  }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)place(counter, l);
+    return counter.peak();
+  }
+  distilbert(const limits& l, const distilbert_options& how, const teacher_form& p)
+      : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
+
+  detail::owned_limits limits_;
+  distilbert_options how_;
+  memory_block memory_;
+  one teacher_;
+  places at_{};
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Merges models that were trained from one pivot (FuseChat, Wan et al. 2024).
+
+LINNET_NAMESPACE_BEGIN
+
+/// The part of a model that has one weight for each target in fuse_weights().
+enum class fusion_level {
+  model,     ///< all parameters
+  tensor,    ///< each matrix, table and vector
+  parameter  ///< each number
+};
+
+/// Merges `targets`, which were trained from `pivot`, by squared updates (VaRM of FuseChat, Wan et
+/// al. 2024, arXiv:2408.07990). The result is sum_k w_k theta_k with w_k in proportion to the mean
+/// of (theta_k - pivot)^2 at that level; the w_k add up to 1. Where no target differs from the
+/// pivot, it is the pivot. Sums are in double, in the order of the targets. Errors: errc::invalid
+/// for no targets and for weights that are not finite; the error of weights that are not valid();
+/// errc::out_of_memory.
+template <class M, class T>
+result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
+                                   std::span<const weights<M, T>* const> targets,
+                                   fusion_level level = fusion_level::tensor) LINNET_TRY {
+  constexpr const char* where = "fuse_weights";
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet::fuse_weights: the weights are floats; quantize afterwards");
+  if (targets.empty())
+    return linnet::error{errc::invalid, where, "targets", "at least one model", "none"};
+  if (!pivot.valid()) return pivot.error();
+  for (const auto* const target : targets)
+    if (!target->valid()) return target->error();
+  weights<M, T> made = pivot.clone();
+  if (!made.valid()) return made.error();
+
+  const std::size_t count = targets.size();
+  const auto numbers = [](auto& leaf) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      return leaf;
+    else
+      return leaf.data;
+  };
+  std::vector<double> shares(count);
+  // The tensors of one target after the other, in one order.
+  std::vector<std::vector<const T*>> all(count);
+  for (std::size_t k = 0; k < count; ++k)
+    targets[k]->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
+      all[k].push_back(numbers(leaf));
+    });
+  const auto add_squares = [&](std::size_t tensor, const T* from, index first, index last) {
+    for (std::size_t k = 0; k < count; ++k)
+      for (index i = first; i < last; ++i) {
+        const double d = static_cast<double>(all[k][tensor][i]) - static_cast<double>(from[i]);
+        shares[k] += d * d;
+      }
+  };
+  bool finite = true;
+  const auto merge = [&](std::size_t tensor, T* to, index first, index last) {
+    double sum = 0;
+    for (const double s : shares) sum += s;
+    finite = finite && is_finite(sum);
+    for (index i = first; i < last && sum > 0; ++i) {
+      double mean = 0;
+      for (std::size_t k = 0; k < count; ++k)
+        mean += shares[k] / sum * static_cast<double>(all[k][tensor][i]);
+      to[i] = static_cast<T>(mean);
+    }
+  };
+  std::size_t tensor = 0;
+  if (level == fusion_level::model)
+    pivot.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      add_squares(tensor++, numbers(leaf), 0, info.size());
+    });
+  tensor = 0;
+  made.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
+    const index step = level == fusion_level::parameter ? 1 : info.size();
+    for (index i = 0; i < info.size(); i += step) {
+      if (level != fusion_level::model) {
+        std::fill(shares.begin(), shares.end(), 0.0);
+        add_squares(tensor, numbers(leaf), i, i + step);
+      }
+      merge(tensor, numbers(leaf), i, i + step);
+    }
+    ++tensor;
+  });
+  if (!finite)
+    return linnet::error{errc::invalid, where, "weights", "finite numbers",
+                         "an infinite or undefined update"};
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("fuse_weights")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -42230,6 +45775,1458 @@ result<generated_texts> generate_texts(const packed<M, T>& p, const limits& l,
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("generate_texts")
+
+LINNET_NAMESPACE_END
+/// @file
+/// MiniLLM: the reverse KL divergence of whole texts, by policy gradient on texts that the student
+/// and its teacher write together (Gu et al. 2024).
+
+/// @file
+/// Batches that the student writes itself, for on-policy distillation (GKD, Agarwal et al. 2024).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of on_policy.
+struct on_policy_options {
+  double share = 0.5;        ///< lambda: probability that a step's batch is a written one
+  double temperature = 0.9;  ///< of sampling; the loss has one of its own
+  index prompt = 1;          ///< fewest tokens of a decoder's sequence that are kept
+  token end = no_token;      ///< a text ends behind this token; none by default
+  std::uint64_t seed = 0;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("share", self.share, detail::between(0, 1, "0 never samples"));
+    f("temperature", self.temperature, detail::at_least(0, "0 is greedy"));
+    f("prompt", self.prompt, detail::count(1));
+  }
+};
+
+namespace detail {
+
+/// A number that depends on a seed and three counters alone.
+inline std::uint64_t rollout_bits(std::uint64_t key, index step, index sequence, index row) {
+  const auto both = [](random_stream from) {
+    const std::uint64_t high = from.bits();
+    return high << 32 | from.bits();
+  };
+  const std::uint64_t of_step =
+      both(random_stream(seed{key}, stream_of("rollout") + static_cast<std::uint64_t>(step)));
+  return both(random_stream(
+      seed{of_step}, static_cast<std::uint64_t>(sequence) << 32 | static_cast<std::uint64_t>(row)));
+}
+
+/// Copies of batches in which what follows the prompts is chosen token by token. A prompt ends
+/// where the labels begin to count.
+template <class M>
+class rollout {
+  static_assert(M::ids_per_token == 1 && !M::takes_prefix,
+                "linnet: a model of tokens without a prefix writes the texts");
+
+ public:
+  using batch = typename M::batch;
+
+  constexpr rollout() = default;
+  /// Takes its memory for batches up to these limits from an arena.
+  constexpr rollout(arena& from, const limits& l) {
+    const index all = l.batch * M::longest(l);
+    tokens_ = from.take<token>(all);
+    labels_ = from.take<token>(all);
+    fed_ = from.take<token>(all);
+    begins_ = from.take<index>(l.batch);
+  }
+
+  /// Writes behind the prompts of `b`, which the model accepts. `feed(tokens, sequences)` feeds
+  /// [sequences, length] tokens. `choose(sequence, row)` returns what follows a row; `ignored` ends
+  /// the sequence before it, `no_token` the whole. Whether both always answered.
+  template <class Feed, class Choose>
+  bool write(const batch& b, index prompt, token end, Feed&& feed, Choose&& choose) {
+    const index length = length_of(b), count = b.batch;
+    index common = length;
+    for (index s = 0; s < count; ++s) {
+      const token* const labels = b.labels + s * length;
+      index begin = 0;
+      while (begin < length && labels[begin] == ignored) ++begin;
+      if (!M::encodes && begin < length) begin = (std::max)(begin, (std::min)(prompt, length) - 1);
+      begins_[s] = begin;
+      common = (std::min)(common, begin);
+      std::fill_n(labels_ + s * length, length, ignored);
+      for (index i = 0; i < length; ++i)
+        tokens_[s * length + i] = i > begin ? 0 : given(b, s * length + i);
+    }
+    open_ = std::count_if(begins_, begins_ + count, [&](index n) { return n < length; });
+    if (open_ == 0) return true;
+    for (index s = 0; s < count; ++s)
+      for (index i = 0; i <= common; ++i) fed_[s * (common + 1) + i] = tokens_[s * length + i];
+    if (!feed({fed_, static_cast<std::size_t>(count * (common + 1))}, count)) return false;
+    for (index i = common;; ++i) {
+      for (index s = 0; s < count; ++s) {
+        const index row = s * length + i;
+        if (i < begins_[s]) continue;
+        const token next = choose(s, i);
+        if (next == no_token) return false;
+        labels_[row] = next;
+        if (i + 1 < length && next != ignored) tokens_[row + 1] = next;
+        if (next == end || next == ignored || i + 1 == length) {
+          begins_[s] = length;
+          --open_;
+        }
+      }
+      if (open_ == 0) return true;
+      for (index s = 0; s < count; ++s) fed_[s] = tokens_[s * length + i + 1];
+      if (!feed({fed_, static_cast<std::size_t>(count)}, count)) return false;
+    }
+  }
+  /// A batch with the texts of write().
+  batch written(const batch& b) const {
+    batch made = b;
+    made.labels = labels_;
+    if constexpr (!M::encodes) made.tokens = tokens_;
+    return made;
+  }
+  /// Rows of a sequence.
+  static index length_of(const batch& b) {
+    if constexpr (M::encodes)
+      return b.target_length;
+    else
+      return b.length;
+  }
+
+ private:
+  /// The input of a row; a decoder behind an encoder reads the labels before.
+  static token given(const batch& b, index row) {
+    if constexpr (M::encodes)
+      return M::start;
+    else
+      return b.tokens[row];
+  }
+
+  token *tokens_ = nullptr, *labels_ = nullptr, *fed_ = nullptr;
+  index* begins_ = nullptr;  ///< row of a sequence that is chosen first; its length behind the end
+  index open_ = 0;           ///< sequences that go on
+};
+
+/// A session that a rollout is written with, and its logits.
+template <class M, class T>
+struct rollout_reader {
+  session<M, T> run;
+  std::span<T> logits{};
+
+  /// Begins with the batch.
+  bool begin(const typename M::batch& b) {
+    if constexpr (M::encodes) {
+      for (index i = 0; i < b.batch; ++i)
+        lengths[i] = b.source_lengths ? b.source_lengths[i] : b.source_length;
+      return run.encode({b.source, static_cast<std::size_t>(b.batch * b.source_length)}, b.batch,
+                        {lengths, static_cast<std::size_t>(b.batch)});
+    } else {
+      run.reset();
+      return true;
+    }
+  }
+  /// Feeds [sequences, length] tokens.
+  bool feed(std::span<const token> tokens, index sequences) {
+    logits = run.feed(tokens, sequences, {});
+    return !logits.empty();
+  }
+  /// The logits behind the last token of a sequence.
+  std::span<T> row(index sequence) const {
+    return logits.subspan(static_cast<std::size_t>(sequence * M::vocabulary),
+                          static_cast<std::size_t>(M::vocabulary));
+  }
+
+  index* lengths = nullptr;  ///< [batch] of sources
+};
+
+}  // namespace detail
+
+/// Lets a model of packed weights, such as trainer::current() of the student, write the batches of
+/// some steps (Agarwal et al. 2024, algorithm 1). What follows the prompts of a batch is drawn from
+/// the model. The loss is that of any objective, such as distillation by divergence::jsd; no
+/// gradient goes through the draws. The texts are a function of seed, step, weights and prompts
+/// alone, for any number of threads. So a run that is resumed goes on with the same bits. Opened on
+/// the teacher's weights, it gives the texts of sequence-level distillation.
+template <class M, class T = float>
+class on_policy {
+ public:
+  using batch = typename M::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(session<M, T>::footprint(l), detail::bounded_bytes(l, own_bytes));
+  }
+  /// Opens it for batches up to these limits. The packed weights must outlive it and not move; they
+  /// may change between calls. Errors: errc::invalid for options and limits out of their range, the
+  /// error of the weights, errc::out_of_memory.
+  static result<on_policy> open(std::reference_wrapper<const packed<M, T>> p, const limits& l,
+                                const on_policy_options& how = {}) LINNET_TRY {
+    constexpr const char* where = "on_policy::open";
+    if (auto fit = detail::acceptable(where, "on_policy_options", how); !fit) return fit.error();
+    if (how.end != no_token && (how.end < 0 || how.end >= M::vocabulary))
+      return linnet::error{errc::invalid, where, "on_policy_options.end",
+                           "no_token or a token of the vocabulary", std::to_string(how.end)};
+    auto run = session<M, T>::open(p.get(), l);
+    if (!run) return run.error();
+    memory_block memory(own_bytes(l));
+    if (!memory.data()) return detail::out_of_memory(where, footprint(l));
+    return on_policy(std::move(*run), std::move(memory), how);
+  }
+  LINNET_OR_OUT_OF_MEMORY("on_policy::open")
+
+  /// Whether the batch of a step is written by the model.
+  bool writes(index step) const {
+    random_stream draw(seed{detail::rollout_bits(how_.seed, step, -1, 0)});
+    return draw.uniform() < how_.share;
+  }
+  /// The batch of a step: `b`, or its prompts with what the model writes behind them. It refers to
+  /// memory of this object until the next call. A batch that does not fit becomes one of no
+  /// sequences, which trainers refuse; last_refusal() says why.
+  batch next(index step, const batch& b) {
+    why_ = {};
+    if (!writes(step)) return b;
+    const sampling_options draw{.temperature = how_.temperature};
+    const refusal refused = detail::refusal_of<M>(b, reader_.run.planned());
+    if (refused != refusal::none) {
+      why_ = to_string(refused);
+      return {};
+    }
+    const bool done =
+        reader_.begin(b) &&
+        places_.text.write(
+            b, how_.prompt, how_.end,
+            [&](std::span<const token> tokens, index count) { return reader_.feed(tokens, count); },
+            [&](index sequence, index row) {
+              sampling_options own = draw;
+              own.seed = detail::rollout_bits(how_.seed, step, sequence, row);
+              return sampler(own)(reader_.row(sequence),
+                                  {places_.order, static_cast<std::size_t>(M::vocabulary)});
+            });
+    if (done) return places_.text.written(b);
+    why_ = reader_.run.last_refusal();
+    if (why_.empty()) why_ = to_string(refusal::nothing_chosen);
+    return {};
+  }
+  /// Why the last call of next() gave no batch; empty after one that did. Static text.
+  std::string_view last_refusal() const noexcept { return why_; }
+  /// The options that it was opened with.
+  const on_policy_options& settings() const { return how_; }
+
+ private:
+  /// Where things are in its memory.
+  struct places {
+    detail::rollout<M> text;
+    token* order;
+    index* lengths;
+  };
+  static constexpr places place(arena& from, const limits& l) {
+    return {detail::rollout<M>(from, l), from.take<token>(M::vocabulary),
+            from.take<index>(l.batch)};
+  }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)place(counter, l);
+    return counter.peak();
+  }
+  on_policy(session<M, T>&& run, memory_block&& memory, const on_policy_options& how)
+      : how_(how), memory_(std::move(memory)), reader_{std::move(run)} {
+    arena all(memory_.data(), memory_.size());
+    places_ = place(all, reader_.run.planned());
+    reader_.lengths = places_.lengths;
+  }
+
+  on_policy_options how_;
+  memory_block memory_;
+  detail::rollout_reader<M, T> reader_;
+  places places_{};
+  std::string_view why_{};
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of minillm. The defaults are those of the published code.
+struct minillm_options {
+  double mixture = 0.2;    ///< the teacher's share alpha in the distribution that tokens are drawn
+                           ///< from (teacher-mixed sampling)
+  double single_step = 1;  ///< weight of KL(q || p) of each next token, whose gradient is exact
+  double reward_scale = 0.5;  ///< c in a token's reward r = log(p / q) / c
+  double reward_clip = 100;   ///< largest size of a reward
+  double discount = 0.95;     ///< gamma of rewards that come later
+  bool own_reward = true;     ///< whether a token's return begins with its own reward; without it
+                              ///< and with the exact single step nothing counts twice
+  bool length_normalized = true;  ///< divides a return by the number of its rewards
+  bool whiten = true;             ///< gives the returns of a batch mean 0 and variance 1
+  bool prefix_weights = false;  ///< importance weights of whole prefixes, which are unbiased; else
+                                ///< of single tokens, which vary less
+  double clip = 0.2;  ///< of the ratio to the student that wrote the texts (PPO); 0 does not clip
+  index prompt = 1;   ///< fewest tokens of a decoder's sequence that are kept
+  token end = no_token;  ///< a text ends behind this token; none by default
+  std::uint64_t seed = 0;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("mixture", self.mixture, detail::option_range{.least = 0, .most = 1, .below = true});
+    f("single_step", self.single_step, detail::at_least(0));
+    f("reward_scale", self.reward_scale, detail::above(0));
+    f("reward_clip", self.reward_clip, detail::above(0));
+    f("discount", self.discount, detail::between(0, 1));
+    f("own_reward", self.own_reward, detail::one_of(detail::false_or_true));
+    f("length_normalized", self.length_normalized, detail::one_of(detail::false_or_true));
+    f("whiten", self.whiten, detail::one_of(detail::false_or_true));
+    f("prefix_weights", self.prefix_weights, detail::one_of(detail::false_or_true));
+    f("clip", self.clip, detail::option_range{.least = 0, .most = 1, .below = true});
+    f("prompt", self.prompt, detail::count(1));
+  }
+};
+
+/// Options whose mean gradient is exactly that of KL(q || p) of whole texts.
+inline constexpr minillm_options unbiased_minillm{.reward_scale = 1,
+                                                  .reward_clip = 1e9,
+                                                  .discount = 1,
+                                                  .own_reward = false,
+                                                  .length_normalized = false,
+                                                  .whiten = false,
+                                                  .prefix_weights = true,
+                                                  .clip = 0};
+
+/// Objective of MiniLLM (Gu et al. 2024, arXiv:2306.08543). The `Student` has packed weights that
+/// train. write() draws texts from it and the `Teacher`, and gives each token its return R_t. These
+/// are the discounted rewards log(p / q) that follow. A token's loss is
+///   KL(q || p) - min(rho A, clip(rho, 1 - epsilon, 1 + epsilon) A).
+/// A is R_t as the options say. rho is q / q_old times the token's importance weight,
+/// q_old / ((1 - alpha) q_old + alpha p). Texts serve any number of steps. To add the loss on other
+/// text, accumulate() it with `distillation`. Dropout should be off.
+template <class Student, class Teacher>
+class minillm {
+  using student_form = typename detail::packed_form<Student>::type;
+  using teacher_form = typename detail::packed_form<Teacher>::type;
+  using M = typename student_form::model;
+  using N = typename teacher_form::model;
+  using T = typename student_form::scalar;
+  using U = typename teacher_form::scalar;
+  using lessons = distillation<Student, Teacher>;
+
+ public:
+  using batch = typename M::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    index sum = add_sizes(lessons::footprint(l), detail::bounded_bytes(l, own_bytes));
+    sum = add_sizes(sum, session<M, T>::footprint(l));
+    return add_sizes(sum, session<N, U>::footprint(l));
+  }
+  /// Opens the objective for batches up to these limits. The weights must outlive it and not move;
+  /// those of the student may change between calls. Errors: errc::invalid for options and limits
+  /// out of their range, the error of the weights, errc::out_of_memory.
+  static result<minillm> open(std::reference_wrapper<const student_form> student,
+                              std::reference_wrapper<const teacher_form> teacher, const limits& l,
+                              const minillm_options& how = {}) LINNET_TRY {
+    constexpr const char* where = "minillm::open";
+    if (auto fit = detail::acceptable(where, "minillm_options", how); !fit) return fit.error();
+    if (how.end != no_token && (how.end < 0 || how.end >= M::vocabulary))
+      return linnet::error{errc::invalid, where, "minillm_options.end",
+                           "no_token or a token of the vocabulary", std::to_string(how.end)};
+    auto base = lessons::open(teacher, l,
+                              {.alpha = 0, .temperature = 1, .divergence = divergence::reverse_kl});
+    if (!base) return base.error();
+    auto own = session<M, T>::open(student.get(), l);
+    if (!own) return own.error();
+    auto other = session<N, U>::open(teacher.get(), l);
+    if (!other) return other.error();
+    memory_block memory(own_bytes(l));
+    if (!memory.data()) return detail::out_of_memory(where, footprint(l));
+    return minillm(std::move(*base), std::move(*own), std::move(*other), std::move(memory), how);
+  }
+  LINNET_OR_OUT_OF_MEMORY("minillm::open")
+
+  /// The prompts of `b` with what student and teacher write behind them at that step, for this
+  /// objective. It refers to memory of this object until the next call. The texts depend on seed,
+  /// step, weights and prompts alone. A batch that does not fit becomes one of no sequences;
+  /// last_refusal() says why.
+  batch write(index step, const batch& b) { return read(b, step); }
+  /// A batch of texts from elsewhere, with the returns that this objective gives them. Its labels
+  /// end where they no longer count.
+  batch adopt(const batch& b) { return read(b, given); }
+  /// Why the last call of write() or adopt() gave no batch; empty after one that did.
+  std::string_view last_refusal() const noexcept { return why_; }
+  /// The mean reward of the tokens of the last texts, -KL(q || p) per token but for the scale.
+  double mean_reward() const { return mean_reward_; }
+  /// The options that it was opened with.
+  const minillm_options& settings() const { return how_; }
+
+  /// Whether the batch is the last one that write() or adopt() returned.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return current_.labels && b.labels == current_.labels && b.batch == current_.batch &&
+           lessons_.template accepts<Any>(b, l);
+  }
+  /// Runs the teacher and returns the loss criterion.
+  auto token_loss(const ops::execution& on, const batch& b) const {
+    return lessons_.token_loss(on, b, policy{this});
+  }
+
+ private:
+  static constexpr index given = -1;  ///< the step of texts from elsewhere
+
+  /// A row's token when it was drawn, and its place in the text.
+  struct row {
+    double log_q, reward, weight;  ///< of the token
+    double advantage;              ///< return
+    double before;                 ///< weight of the single step: that of the prefix
+  };
+  struct places {
+    detail::rollout<M> text{};
+    row* rows = nullptr;
+    double *q = nullptr, *p = nullptr;  ///< log-probabilities
+    index *lengths = nullptr, *others = nullptr;
+  };
+  static constexpr places place(arena& from, const limits& l) {
+    places at{.text = detail::rollout<M>(from, l)};
+    at.rows = from.take<row>(l.batch * M::longest(l));
+    at.q = from.take<double>(M::vocabulary);
+    at.p = from.take<double>(M::vocabulary);
+    at.lengths = from.take<index>(l.batch);
+    at.others = from.take<index>(l.batch);
+    return at;
+  }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)place(counter, l);
+    return counter.peak();
+  }
+  minillm(lessons&& base, session<M, T>&& own, session<N, U>&& other, memory_block&& memory,
+          const minillm_options& how)
+      : how_(how),
+        lessons_(std::move(base)),
+        memory_(std::move(memory)),
+        student_{std::move(own)},
+        teacher_{std::move(other)} {
+    arena all(memory_.data(), memory_.size());
+    at_ = place(all, student_.run.planned());
+    student_.lengths = at_.lengths;
+    teacher_.lengths = at_.others;
+  }
+
+  template <class X>
+  static void log_probabilities(std::span<const X> logits, double* to) {
+    const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+    double sum = 0;
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+      to[i] = static_cast<double>(logits[i]) - largest;
+      sum += std::exp(to[i]);
+    }
+    for (std::size_t i = 0; i < logits.size(); ++i) to[i] -= std::log(sum);
+  }
+  /// Chooses what follows a row, or takes it from `b`, and notes what is known of it.
+  token choose(const batch& b, index step, index sequence, index place) {
+    const index number = sequence * detail::rollout<M>::length_of(b) + place;
+    log_probabilities<T>(student_.row(sequence), at_.q);
+    log_probabilities<U>(teacher_.row(sequence), at_.p);
+    token next = step == given ? b.labels[number] : no_token;
+    if (step != given) {
+      random_stream draw(seed{detail::rollout_bits(how_.seed, step, sequence, place)});
+      double left = draw.uniform() + draw.uniform() * 0x1p-24;
+      for (index t = 0; t < M::vocabulary && left >= 0; ++t) {
+        const double share =
+            (1 - how_.mixture) * std::exp(at_.q[t]) + how_.mixture * std::exp(at_.p[t]);
+        if (!(share >= 0)) return no_token;
+        if (share > 0) next = static_cast<token>(t);
+        left -= share;
+      }
+    }
+    if (next < 0) return next;
+    const double q = at_.q[next], ratio = at_.p[next] - q;
+    row& r = at_.rows[number];
+    r.log_q = q;
+    r.reward = (std::clamp)(ratio / how_.reward_scale, -how_.reward_clip, how_.reward_clip);
+    r.weight = 1 / (1 - how_.mixture + how_.mixture * std::exp(ratio));
+    return is_finite(ratio) ? next : no_token;
+  }
+  batch read(const batch& b, index step) {
+    why_ = {};
+    current_ = {};
+    refusal refused = detail::refusal_of<M>(b, student_.run.planned());
+    const bool done =
+        refused == refusal::none && student_.begin(b) && teacher_.begin(b) &&
+        at_.text.write(
+            b, step == given ? 1 : how_.prompt, how_.end,
+            [&](std::span<const token> tokens, index count) {
+              return student_.feed(tokens, count) && teacher_.feed(tokens, count);
+            },
+            [&](index sequence, index place) { return choose(b, step, sequence, place); });
+    if (!done) {
+      if (refused == refusal::none) refused = refusal::nothing_chosen;
+      why_ = student_.run.last_refusal();
+      if (why_.empty()) why_ = teacher_.run.last_refusal();
+      if (why_.empty()) why_ = to_string(refused);
+      return {};
+    }
+    current_ = at_.text.written(b);
+    find_returns();
+    return current_;
+  }
+  /// Turns the rewards of the texts into returns.
+  void find_returns() {
+    const index length = detail::rollout<M>::length_of(current_), all = current_.batch * length;
+    double sum = 0, squares = 0, tokens = 0;
+    mean_reward_ = 0;
+    for (index s = 0; s < current_.batch; ++s) {
+      double prefix = 1;  // weight of the tokens so far
+      for (index i = s * length; i < (s + 1) * length; ++i) {
+        if (current_.labels[i] == ignored) continue;
+        row& r = at_.rows[i];
+        mean_reward_ += r.reward;
+        r.before = 1;
+        if (!how_.prefix_weights) continue;
+        r.before = prefix;
+        prefix *= r.weight;
+        r.weight = 1;
+        r.reward *= prefix;
+      }
+      double later = 0, rewards = 0;
+      for (index i = (s + 1) * length - 1; i >= s * length; --i) {
+        if (current_.labels[i] == ignored) continue;
+        row& r = at_.rows[i];
+        const double from_here = r.reward + how_.discount * later;
+        const double counted = rewards + (how_.own_reward ? 1 : 0);
+        r.advantage = how_.own_reward ? from_here : later;
+        if (how_.length_normalized && counted > 0) r.advantage /= counted;
+        later = from_here;
+        ++rewards;
+        sum += r.advantage;
+        squares += r.advantage * r.advantage;
+        ++tokens;
+      }
+    }
+    if (tokens == 0) return;
+    mean_reward_ /= tokens;
+    const double mean = sum / tokens, variance = (std::max)(squares / tokens - mean * mean, 0.0);
+    if (how_.whiten)
+      for (index i = 0; i < all; ++i)
+        at_.rows[i].advantage = (at_.rows[i].advantage - mean) / std::sqrt(variance + 1e-8);
+  }
+
+  /// The losses of a row.
+  struct policy {
+    const minillm* from;
+
+    ops::row_weights operator()(index i, double cross_entropy) const {
+      const row& r = from->at_.rows[i];
+      const double epsilon = from->how_.clip, a = r.advantage;
+      const double ratio = r.weight * std::exp(-cross_entropy - r.log_q);
+      const double bounded = (std::clamp)(ratio, 1 - epsilon, 1 + epsilon);
+      const bool clipped = epsilon > 0 && bounded * a < ratio * a;
+      return {-a * (clipped ? bounded : ratio), clipped ? 0 : a * ratio,
+              from->how_.single_step * r.before};
+    }
+  };
+
+  minillm_options how_;
+  lessons lessons_;
+  memory_block memory_;
+  detail::rollout_reader<M, T> student_;
+  detail::rollout_reader<N, U> teacher_;
+  places at_{};
+  batch current_{};
+  std::string_view why_{};
+  double mean_reward_ = 0;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Distillation of self-attention relations (MiniLMv2, Wang et al. 2021): the student's last layer
+/// learns how a teacher's layer relates tokens, and nothing else.
+
+/// @file
+/// Losses on self-attention relations (MiniLMv2, Wang et al. 2021): how like each other a
+/// sequence's queries are, or its keys, or its values.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Queries, keys or values of all heads: the first `width` numbers of rows `stride` apart.
+template <class T>
+struct relation_rows {
+  const T* x = nullptr;  ///< [batch * tokens] rows
+  index tokens = 0, width = 0, stride = 0;
+};
+/// Queries (0), keys (1) or values (2) of an attention call.
+template <class T>
+relation_rows<T> relation_rows_of(const attention_call<T>& a, index which) {
+  if (which == 0) return {a.q, a.queries, a.heads * a.h, a.heads * a.h};
+  const auto& from = which == 1 ? a.k : a.v;
+  return {from.data, from.tokens, a.kv_heads * a.h, from.stride};
+}
+/// The relations that are compared: of how many heads, of which tokens.
+struct relation_call {
+  index batch = 0, heads = 0;
+  const index* lengths = nullptr;  ///< [batch] valid tokens, or null for all
+  bool causal = false;             ///< tokens relate to earlier ones alone
+};
+
+/// Doubles of scratch that one thread needs for relation_divergence() and its backward.
+constexpr index relation_scratch(index tokens) { return 2 * tokens * tokens; }
+
+namespace detail {
+
+/// map[n, n] = the softmax of x x^T / sqrt(d) of head `head` of `heads`, d = width / heads.
+template <class T>
+void relation_map(const relation_rows<T>& of, const relation_call& c, index b, index head, index n,
+                  double* map) {
+  const index d = of.width / c.heads;
+  const T* const x = of.x + b * of.tokens * of.stride + head * d;
+  std::fill_n(map, n * n, 0.0);
+  for (index i = 0; i < n; ++i) {
+    double* const row = map + i * n;
+    const index end = c.causal ? i + 1 : n;
+    double largest = -1e300, sum = 0;
+    for (index j = 0; j < end; ++j) {
+      for (index k = 0; k < d; ++k)
+        row[j] +=
+            static_cast<double>(x[i * of.stride + k]) * static_cast<double>(x[j * of.stride + k]);
+      row[j] /= std::sqrt(static_cast<double>(d));
+      largest = (std::max)(largest, row[j]);
+    }
+    for (index j = 0; j < end; ++j) sum += row[j] = std::exp(row[j] - largest);
+    for (index j = 0; j < end; ++j) row[j] /= sum;
+  }
+}
+
+}  // namespace detail
+
+/// Computes sums[batch * heads] of KL(teacher || student) of the relations. They are means over a
+/// sequence's tokens and over heads: a sequence's sums add up to its loss. `scratch` has
+/// relation_scratch() doubles for each thread.
+template <class T, class U>
+void relation_divergence(const execution& on, const relation_rows<T>& student,
+                         const relation_rows<U>& teacher, const relation_call& c, double* scratch,
+                         double* sums) {
+  const index size = student.tokens * student.tokens;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(c.batch * c.heads, [&](index number) {
+    const index b = number / c.heads, n = c.lengths ? c.lengths[b] : student.tokens;
+    detail::relation_map(student, c, b, number % c.heads, n, mine);
+    detail::relation_map(teacher, c, b, number % c.heads, n, theirs);
+    double sum = 0;
+    for (index i = 0; i < n * n; ++i)
+      if (theirs[i] > 0) sum += theirs[i] * std::log(theirs[i] / mine[i]);
+    sums[number] = sum / static_cast<double>(c.heads * n);
+  });
+}
+/// The derivative of `factor` times the sum of relation_divergence() by the student's numbers: adds
+/// to dx, whose rows are as the student's.
+template <class T, class U>
+void relation_divergence_backward(const execution& on, const relation_rows<T>& student,
+                                  const relation_rows<U>& teacher, const relation_call& c,
+                                  double factor, double* scratch, T* dx) {
+  const index size = student.tokens * student.tokens, d = student.width / c.heads;
+  double* const mine = scratch + on.threads.rank() * 2 * size;
+  double* const theirs = mine + size;
+  on.threads.each(c.batch * c.heads, [&](index number) {
+    const index b = number / c.heads, n = c.lengths ? c.lengths[b] : student.tokens;
+    const index stride = student.stride, from = b * student.tokens * stride + number % c.heads * d;
+    detail::relation_map(student, c, b, number % c.heads, n, mine);
+    detail::relation_map(teacher, c, b, number % c.heads, n, theirs);
+    const double scale =
+        factor / (static_cast<double>(c.heads * n) * std::sqrt(static_cast<double>(d)));
+    for (index i = 0; i < n; ++i)
+      for (index k = 0; k < d; ++k) {
+        double sum = 0;
+        for (index j = 0; j < n; ++j)
+          sum += (mine[i * n + j] - theirs[i * n + j] + mine[j * n + i] - theirs[j * n + i]) *
+                 static_cast<double>(student.x[from + j * stride + k]);
+        dx[from + i * stride + k] += static_cast<T>(scale * sum);
+      }
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of relation_distillation.
+struct relation_options {
+  index heads = 0;   ///< relation heads, which divide all widths; 0 for the student's heads
+  index layer = -1;  ///< of the teacher, from 0 on; -1 for its last
+  std::array<double, 3> weights{1.0 / 3, 1.0 / 3, 1.0 / 3};  ///< of queries, keys and values
+  double labels = 0;                                         ///< weight of the cross-entropy
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("heads", self.heads, detail::count(0, "0 takes the student's"));
+    f("layer", self.layer, detail::count(-1, "-1 takes the last"));
+    f("weights", self.weights, detail::at_least(0));
+    f("labels", self.labels, detail::at_least(0, "0 leaves relations alone"));
+  }
+};
+
+/// Objective of a `Student` whose last layer of softmax attention learns the relations of a layer
+/// of the `Teacher` (Wang et al. 2021, arXiv:2012.15828). Queries of all heads are split anew into
+/// relation heads of width d, and so are keys and values. With A = softmax(x x^T / sqrt(d)) the
+/// loss per label is
+///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
+///   of KL(A^t || A^s).
+/// Widths, layers and heads may differ. Padding is left out. Where attention is causal, so are
+/// relations. Queries and keys are those that are multiplied, behind positions. For trainers: an
+/// evaluator's loss is that of the labels.
+template <class Student, class Teacher>
+class relation_distillation {
+  using student_form = typename detail::packed_form<Student>::type;
+  using teacher_form = typename detail::packed_form<Teacher>::type;
+  using one = detail::teacher_model<teacher_form>;
+  using M = typename student_form::model;
+  using N = typename teacher_form::model;
+  using T = typename student_form::scalar;
+  using U = typename teacher_form::scalar;
+  static_assert(
+      std::is_same_v<typename M::batch, typename N::batch> && !requires { M::start; },
+      "linnet::relation_distillation: student and teacher are both decoders or both "
+      "encoders");
+
+ public:
+  using batch = typename M::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
+  }
+  /// Opens the objective for batches up to these limits, with at least the trainer's number of
+  /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
+  /// of their range, and for models without softmax attention. Also for relation heads that do not
+  /// divide the width of queries or of keys; the error of the weights; errc::out_of_memory.
+  static result<relation_distillation> open(std::reference_wrapper<const teacher_form> p,
+                                            const limits& l,
+                                            const relation_options& how = {}) LINNET_TRY {
+    constexpr const char* where = "relation_distillation::open";
+    if (auto fit = detail::acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
+    if (auto fit = detail::acceptable(where, "relation_options", how); !fit) return fit.error();
+    if (!p.get().valid()) return p.get().error();
+    const attention_extent mine = extent_of<student_form>(l), theirs = extent_of<teacher_form>(l);
+    if (mine.calls == 0 || theirs.calls == 0)
+      return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
+                           "none"};
+    if (how.layer >= theirs.calls)
+      return linnet::error{errc::invalid, where, "relation_options.layer",
+                           "below " + std::to_string(theirs.calls) + ", the teacher's layers",
+                           std::to_string(how.layer)};
+    relation_options set = how;
+    if (set.heads == 0) set.heads = mine.heads / mine.calls;
+    if (set.layer < 0) set.layer = theirs.calls - 1;
+    for (const index width : {mine.q_width, mine.k_width, theirs.q_width, theirs.k_width})
+      if (width % set.heads != 0)
+        return linnet::error{
+            errc::invalid, where, "relation_options.heads",
+            "a divisor of the widths of queries and keys, such as " + std::to_string(width),
+            std::to_string(set.heads)};
+    relation_distillation made(l, set, p.get());
+    auto* at = static_cast<std::byte*>(made.memory_.data());
+    if (!at) return detail::out_of_memory(where, footprint(l));
+    made.teacher_.place(l, at);
+    arena rest(at, own_bytes(l));
+    made.at_ = place(rest, l);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("relation_distillation::open")
+
+  /// Whether the batch fits.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return l.threads <= limits_.threads && N::accepts(b, limits_);
+  }
+  /// Runs the teacher and returns the criterion of the labels.
+  auto token_loss(const ops::execution& on, const batch& b) {
+    on.threads.once([&] {
+      taught_ = shown_ = 0;
+      sum_ = 0;
+      labels_ = detail::count_labels<M>(b);
+      teacher_tap_ = {this, [](void* self, const ops::execution& at,
+                               const ops::attention_call<U>& a, const ops::attention_gradient<U>*) {
+                        static_cast<relation_distillation*>(self)->keep(at, a);
+                      }};
+      student_tap_ = {this,
+                      [](void* self, const ops::execution& at, const ops::attention_call<T>& a,
+                         const ops::attention_gradient<T>* gradient) {
+                        static_cast<relation_distillation*>(self)->meet(at, a, gradient);
+                      }};
+    });
+    ops::execution watched = on;
+    watched.attention = &teacher_tap_;
+    (void)teacher_.read(watched, b);
+    return label_share{how_.labels};
+  }
+  /// The hook for the student's pass.
+  const void* attention_tap() const { return &student_tap_; }
+  /// The loss on relations of the batch that was shown, in nats: times its labels.
+  double attention_nats() const {
+    return shown_ == 0 ? sum_ : std::numeric_limits<double>::quiet_NaN();
+  }
+  /// The options, with the number of heads and the layer that they stand for.
+  const relation_options& settings() const { return how_; }
+
+ private:
+  /// Cross-entropy times a weight.
+  struct label_share {
+    double weight;
+
+    template <class S>
+    void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                    index rows) const {
+      ops::label_cross_entropy{}(on, h, first, rows);
+      const index n = h.vocabulary;
+      on.threads.each(rows, [&](index i) {
+        h.losses[first + i] *= weight;
+        if (h.dy)
+          for (index j = i * n; j < (i + 1) * n; ++j) h.chunk[j] *= static_cast<T>(weight);
+      });
+    }
+  };
+  struct places {
+    U* taught = nullptr;  ///< queries, keys and values of the teacher's layer
+    double *scratch = nullptr, *sums = nullptr;
+  };
+  template <class Form>
+  static constexpr attention_extent extent_of(const limits& l) {
+    planner m = detail::planner_for<typename Form::storage>();
+    (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
+    return m.attention;
+  }
+  static constexpr places place(arena& from, const limits& l) {
+    const attention_extent e = extent_of<teacher_form>(l), s = extent_of<student_form>(l);
+    const index tokens = (std::max)(e.rows, s.rows) / (std::max)(l.batch, index{1});
+    places at;
+    at.taught = from.take<U>(multiply_sizes(e.rows, e.q_width + 2 * e.k_width));
+    at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
+    at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
+    return at;
+  }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)place(counter, l);
+    return counter.peak();
+  }
+  relation_distillation(const limits& l, const relation_options& how, const teacher_form& p)
+      : limits_(l),
+        how_(how),
+        memory_(footprint(l)),
+        teacher_{&p},
+        last_(extent_of<student_form>(l).calls - 1) {}
+
+  /// Keeps the queries, keys and values of the teacher's layer.
+  void keep(const ops::execution& on, const ops::attention_call<U>& a) {
+    if (taught_ == how_.layer) {
+      U* to = at_.taught;
+      for (index which = 0; which < 3; ++which) {
+        const auto from = ops::relation_rows_of(a, which);
+        on.threads.each(a.batch * from.tokens, [&](index row) {
+          std::copy_n(from.x + row * from.stride, from.width, to + row * from.width);
+        });
+        on.threads.once([&] {
+          kept_[static_cast<std::size_t>(which)] = {to, from.tokens, from.width, from.width};
+        });
+        to += a.batch * from.tokens * from.width;
+      }
+    }
+    on.threads.wait();
+    on.threads.once([&] { ++taught_; });
+  }
+  /// Compares the student's last layer in forward, and adds to its gradients in backward.
+  void meet(const ops::execution& on, const ops::attention_call<T>& a,
+            const ops::attention_gradient<T>* gradient) {
+    const index layer = gradient ? shown_ - 1 : shown_;
+    if (layer == last_) {
+      const ops::relation_call c{a.batch, how_.heads, a.query_lengths, a.window.after == 0};
+      const double scale = static_cast<double>(labels_) / static_cast<double>(a.batch);
+      for (index which = 0; which < 3; ++which) {
+        const double weight = scale * how_.weights[static_cast<std::size_t>(which)];
+        if (weight == 0) continue;
+        const auto mine = ops::relation_rows_of(a, which);
+        const auto& theirs = kept_[static_cast<std::size_t>(which)];
+        if (gradient) {
+          ops::relation_divergence_backward(on, mine, theirs, c, weight, at_.scratch,
+                                            which == 0   ? gradient->dq
+                                            : which == 1 ? gradient->dk
+                                                         : gradient->dv);
+          continue;
+        }
+        ops::relation_divergence(on, mine, theirs, c, at_.scratch, at_.sums);
+        on.threads.once([&] {
+          for (index i = 0; i < a.batch * how_.heads; ++i) sum_ += weight * at_.sums[i];
+        });
+      }
+    }
+    on.threads.wait();
+    on.threads.once([&] { shown_ += gradient ? -1 : 1; });
+  }
+
+  detail::owned_limits limits_;
+  relation_options how_;
+  memory_block memory_;
+  one teacher_;
+  places at_{};
+  std::array<ops::relation_rows<U>, 3> kept_{};
+  ops::attention_tap<U> teacher_tap_{};
+  ops::attention_tap<T> student_tap_{};
+  index last_, taught_ = 0, shown_ = 0, labels_ = 0;
+  double sum_ = 0;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Distillation from a few tokens of each row, such as those that token_alignment carries over.
+
+/// @file
+/// Teachers with other tokenizers: which of their tokens stand for which of the student's (MinED of
+/// FuseLLM, Wan et al. 2024).
+
+LINNET_NAMESPACE_BEGIN
+
+/// The most probable tokens of rows, and their logits: both [rows, k]. Where a row has fewer, the
+/// rest of its ids are `no_token`. A row's ids differ.
+struct top_logits {
+  index k = 0;
+  std::vector<token> ids{};
+  std::vector<float> logits{};
+
+  /// Number of rows.
+  index rows() const { return k > 0 ? std::ssize(ids) / k : 0; }
+};
+
+/// Tokens [first, first + count) of another text that a token is aligned with.
+struct aligned_tokens {
+  index first = 0, count = 0;
+};
+
+/// Fewest insertions, deletions and replacements of bytes that turn `a` into `b`. A distance of
+/// `limit` or more is not computed to its end and gives a number that is at least `limit`.
+inline index edit_distance(std::string_view a, std::string_view b,
+                           index limit = (std::numeric_limits<index>::max)()) {
+  std::vector<index> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<index>(j);
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    index diagonal = row[0], least = row[0] = static_cast<index>(i) + 1;
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const index replaced = diagonal + (a[i] != b[j]);
+      diagonal = row[j + 1];
+      row[j + 1] = (std::min)({replaced, diagonal + 1, row[j] + 1});
+      least = (std::min)(least, row[j + 1]);
+    }
+    if (least >= limit) return least;
+  }
+  return row[b.size()];
+}
+
+/// Aligns the tokens of two vocabularies, by their texts. A leading U+2581 or G with a dot above,
+/// which stand for a space, are one.
+class token_alignment {
+ public:
+  /// Opens the alignment of another vocabulary with a base; id i is text number i. For each token
+  /// of the other, it looks for the base's token with the least edit distance, the lowest id first.
+  /// Texts that are in both take no time. Errors: errc::invalid for an empty vocabulary,
+  /// errc::out_of_memory.
+  static result<token_alignment> open(std::span<const std::string> base,
+                                      std::span<const std::string> other) LINNET_TRY {
+    for (const auto& [texts, name] : {std::pair{base, "base"}, std::pair{other, "other"}})
+      if (texts.empty() || texts.size() > 0x7fffffff)
+        return linnet::error{errc::invalid, "token_alignment::open", name, "1 to 2^31 - 1 texts",
+                             std::to_string(texts.size())};
+    token_alignment made;
+    for (const std::string& text : base) made.base_.push_back(spaced(text));
+    for (const std::string& text : other) made.other_.push_back(spaced(text));
+    std::unordered_map<std::string_view, token> ids;
+    for (std::size_t t = 0; t < base.size(); ++t) ids.emplace(made.base_[t], static_cast<token>(t));
+    for (const std::string& text : made.other_) {
+      const auto found = ids.find(text);
+      made.nearest_.push_back(found != ids.end() ? found->second : made.search(text));
+    }
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("token_alignment::open")
+
+  /// The base's token that is nearest to one of the other vocabulary; `no_token` for no token of
+  /// it.
+  token nearest(token other) const {
+    return is_in(other, nearest_.size()) ? nearest_[static_cast<std::size_t>(other)] : no_token;
+  }
+
+  /// Aligns two tokenized forms of a text by dynamic time warping: the pairs with the least sum of
+  /// edit distances, spaces in front left out. Each token of `base` has at least one of `other`.
+  /// Errors: errc::invalid for texts without tokens and tokens outside the vocabularies;
+  /// errc::out_of_memory.
+  result<std::vector<aligned_tokens>> align(std::span<const token> base,
+                                            std::span<const token> other) const LINNET_TRY {
+    constexpr const char* where = "token_alignment::align";
+    const std::size_t n = base.size(), m = other.size();
+    if (n == 0 || m == 0)
+      return linnet::error{errc::invalid, where, "tokens", "at least one of each", "none"};
+    for (const token t : base)
+      if (!is_in(t, base_.size())) return outside(where, "base", t);
+    for (const token t : other)
+      if (!is_in(t, other_.size())) return outside(where, "other", t);
+    if (!detail::has_memory(
+            detail::array_bytes(static_cast<index>(n), static_cast<index>(m), sizeof(index))))
+      return detail::out_of_memory(where);
+    constexpr index beyond = (std::numeric_limits<index>::max)() / 4;
+    std::vector<index> sums(n * m);
+    const auto at = [&](std::size_t i, std::size_t j) { return sums[i * m + j]; };
+    const auto diag = [&](std::size_t i, std::size_t j) {
+      return i > 0 && j > 0 ? at(i - 1, j - 1) : beyond;
+    };
+    const auto up = [&](std::size_t i, std::size_t j) { return i > 0 ? at(i - 1, j) : beyond; };
+    const auto left = [&](std::size_t i, std::size_t j) { return j > 0 ? at(i, j - 1) : beyond; };
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t j = 0; j < m; ++j)
+        sums[i * m + j] =
+            edit_distance(bare(text_of(base_, base[i])), bare(text_of(other_, other[j]))) +
+            (i + j == 0 ? 0 : (std::min)({diag(i, j), up(i, j), left(i, j)}));
+    std::vector<aligned_tokens> made(n);
+    for (std::size_t i = n - 1, j = m - 1;;) {
+      aligned_tokens& one = made[i];
+      one.first = static_cast<index>(j);
+      ++one.count;
+      if (i + j == 0) return made;
+      const index d = diag(i, j), u = up(i, j), l = left(i, j);
+      if (d <= u && d <= l)
+        --i, --j;
+      else if (u <= l)
+        --i;
+      else
+        --j;
+    }
+  }
+  LINNET_OR_OUT_OF_MEMORY("token_alignment::align")
+
+  /// Carries the other model's distributions over to the base's tokens. Row j of `of_other` is the
+  /// distribution that token j of `other` was predicted by. A token of `base` that is aligned with
+  /// one token, of equal text or the nearest, gets its row, each id by nearest(). All others get
+  /// themselves alone, with logit 1. Of ids that meet in one, the larger logit stays. Errors: those
+  /// of align(), and errc::invalid for as many rows as there are not tokens.
+  result<top_logits> carry(std::span<const token> base, std::span<const token> other,
+                           const top_logits& of_other) const LINNET_TRY {
+    constexpr const char* where = "token_alignment::carry";
+    if (of_other.rows() != std::ssize(other) || of_other.logits.size() != of_other.ids.size())
+      return linnet::error{errc::invalid, where, "of_other", std::to_string(other.size()) + " rows",
+                           std::to_string(of_other.rows())};
+    const auto with = align(base, other);
+    if (!with) return with.error();
+    const auto k = static_cast<std::size_t>(of_other.k);
+    top_logits made{of_other.k, std::vector<token>(base.size() * k, no_token),
+                    std::vector<float>(base.size() * k)};
+    for (std::size_t i = 0; i < base.size(); ++i) {
+      token* const ids = made.ids.data() + i * k;
+      float* const logits = made.logits.data() + i * k;
+      const auto j = static_cast<std::size_t>((*with)[i].first);
+      const bool same = (*with)[i].count == 1 &&
+                        (nearest(other[j]) == base[i] ||
+                         bare(text_of(base_, base[i])) == bare(text_of(other_, other[j])));
+      std::size_t kept = 0;
+      for (std::size_t c = j * k; same && c < (j + 1) * k; ++c) {
+        const token id = nearest(of_other.ids[c]);
+        if (id == no_token) continue;
+        const auto place = static_cast<std::size_t>(std::find(ids, ids + kept, id) - ids);
+        logits[place] =
+            place < kept ? (std::max)(logits[place], of_other.logits[c]) : of_other.logits[c];
+        ids[place] = id;
+        kept = (std::max)(kept, place + 1);
+      }
+      if (kept > 0) continue;
+      ids[0] = base[i];
+      logits[0] = 1;
+    }
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("token_alignment::carry")
+
+ private:
+  token_alignment() = default;
+  static bool is_in(token t, std::size_t size) {
+    return t >= 0 && static_cast<std::size_t>(t) < size;
+  }
+  static linnet::error outside(const char* where, const char* which, token t) {
+    return {errc::invalid, where, which, "tokens of the vocabulary", std::to_string(t)};
+  }
+  static const std::string& text_of(const std::vector<std::string>& texts, token t) {
+    return texts[static_cast<std::size_t>(t)];
+  }
+  /// A text with a space for the sign of one.
+  static std::string spaced(const std::string& text) {
+    for (const std::string_view sign : {"\xe2\x96\x81", "\xc4\xa0"})
+      if (std::string_view(text).starts_with(sign)) return ' ' + text.substr(sign.size());
+    return text;
+  }
+  static std::string_view bare(std::string_view text) {
+    if (text.starts_with(' ')) text.remove_prefix(1);
+    return text;
+  }
+  token search(std::string_view text) const {
+    index best = (std::numeric_limits<index>::max)();
+    token id = 0;
+    for (std::size_t t = 0; t < base_.size() && best > 1; ++t) {
+      const auto a = static_cast<index>(text.size()), b = std::ssize(base_[t]);
+      if ((a < b ? b - a : a - b) >= best) continue;
+      const index distance = edit_distance(text, base_[t], best);
+      if (distance >= best) continue;
+      best = distance;
+      id = static_cast<token>(t);
+    }
+    return id;
+  }
+
+  std::vector<std::string> base_, other_;
+  std::vector<token> nearest_;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Objective whose teacher is given as top_logits, a row for each of the student's. Tokens that are
+/// not among them have no probability. FuseLLM (Wan et al. 2024) takes {.alpha = 0.9, .temperature
+/// = 1}, and for each sequence the rows of the model with the least cross-entropy. Divergences that
+/// divide by the teacher's probabilities, as reverse_kl does, are refused.
+template <class M, class T = float>
+class top_logits_objective {
+ public:
+  using batch = typename M::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return ops::distil_scratch<T>(M::vocabulary, l.threads) * static_cast<index>(sizeof(T));
+  }
+  /// Opens the objective for trainers with at most the threads of `l`. Errors: errc::invalid for
+  /// settings out of their range, errc::out_of_memory.
+  static result<top_logits_objective> open(const limits& l,
+                                           const distillation_options& how = {}) LINNET_TRY {
+    constexpr const char* where = "top_logits_objective::open";
+    if (auto fit = detail::acceptable(where, "limits", l); !fit) return fit.error();
+    if (auto fit = detail::acceptable(where, how, 1); !fit) return fit.error();
+    if (how.divergence == divergence::reverse_kl ||
+        (how.divergence == divergence::jsd && how.beta == 1))
+      return linnet::error{errc::invalid, where, "distillation_options.divergence",
+                           "one that is finite where the teacher has no probability", "reverse_kl"};
+    top_logits_objective made(l, how);
+    if (!made.memory_.data()) return detail::out_of_memory(where, footprint(l));
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("top_logits_objective::open")
+
+  /// Names the rows of the next batch, which must outlive its steps.
+  void teach(const top_logits& rows) { rows_ = &rows; }
+  /// Whether there is a row with an id of the vocabulary for each of the batch's.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    static_assert(M::vocabulary == Any::vocabulary,
+                  "linnet::top_logits_objective: the student has another vocabulary");
+    if (!rows_ || l.threads > threads_ || rows_->logits.size() != rows_->ids.size()) return false;
+    index rows = b.batch;
+    if constexpr (requires { b.target_length; })
+      rows *= b.target_length;
+    else
+      rows *= b.length;
+    if (rows_->rows() != rows) return false;
+    for (index i = 0; i < rows; ++i)
+      if (rows_->ids[static_cast<std::size_t>(i * rows_->k)] == no_token) return false;
+    return std::all_of(rows_->ids.begin(), rows_->ids.end(),
+                       [](token t) { return t == no_token || (t >= 0 && t < M::vocabulary); });
+  }
+  /// The loss criterion of the rows.
+  template <class Batch>
+  auto token_loss(const ops::execution&, const Batch&) const {
+    return [this](const ops::execution& on, const auto& h, index first, index rows) {
+      ops::distil(on, h, first, rows, how_, 1, static_cast<T*>(memory_.data()),
+                  [&](index, index i, T* to) {
+                    expand(first + i, to);
+                    return 1.0;
+                  });
+    };
+  }
+
+ private:
+  top_logits_objective(const limits& l, const distillation_options& how)
+      : how_(how), threads_(l.threads), memory_(footprint(l)) {}
+
+  /// The logits of a row, so low for all other tokens that their probability is 0.
+  void expand(index row, T* to) const {
+    const auto begin = static_cast<std::size_t>(row * rows_->k),
+               k = static_cast<std::size_t>(rows_->k);
+    const std::span<const float> logits(rows_->logits.data() + begin, k);
+    const std::span<const token> ids(rows_->ids.data() + begin, k);
+    double largest = static_cast<double>(logits[0]);
+    for (std::size_t c = 0; c < k && ids[c] != no_token; ++c)
+      largest = (std::max)(largest, static_cast<double>(logits[c]));
+    std::fill_n(to, M::vocabulary, static_cast<T>(largest - 1e4 * how_.temperature));
+    for (std::size_t c = 0; c < k && ids[c] != no_token; ++c)
+      to[ids[c]] = static_cast<T>(logits[c]);
+  }
+
+  distillation_options how_;
+  int threads_;
+  memory_block memory_;
+  const top_logits* rows_ = nullptr;
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Universal logit distillation: teacher and student have different vocabularies (Boizard et al.
+/// 2024).
+
+/// @file
+/// Distance of distributions over different vocabularies: that of their sorted probabilities
+/// (Boizard et al. 2024).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+/// Scratch memory of a thread for sorted_distance().
+template <class T>
+struct sorted_distance_rows {
+  T* q;          ///< [student's vocabulary]
+  T* p;          ///< [teacher's vocabulary]
+  token* order;  ///< [student's vocabulary]
+};
+
+/// The sum of |q_(i) - p_(i)| over sorted probabilities of `logits`[n] and of the teacher's
+/// `at.p`[m] logits, which are overwritten. The smaller vocabulary is padded with zeros. `slope`
+/// [n], if not null, receives the gradient by the logits, with the order held fixed. It may be
+/// `logits`.
+template <class K, class T>
+double sorted_distance(index n, const T* logits, index m, const sorted_distance_rows<T>& at,
+                       T* slope) {
+  std::copy_n(logits, n, at.q);
+  K::template softmax<T>(n, at.q);
+  K::template softmax<T>(m, at.p);
+  std::sort(at.p, at.p + m, std::greater<T>());
+  for (index i = 0; i < n; ++i) at.order[i] = static_cast<token>(i);
+  std::sort(at.order, at.order + n,
+            [&](token a, token b) { return at.q[a] > at.q[b] || (at.q[a] == at.q[b] && a < b); });
+  double sum = 0;
+  for (index i = 0; i < n; ++i) {
+    const T x = at.q[at.order[i]] - (i < m ? at.p[i] : T(0));
+    sum += static_cast<double>(x < T(0) ? -x : x);
+    if (slope) slope[at.order[i]] = static_cast<T>((x > T(0)) - (x < T(0)));
+  }
+  for (index i = n; i < m; ++i) sum += static_cast<double>(at.p[i]);
+  if (slope) K::template softmax_backward<T>(n, at.q, slope, slope);
+  return sum;
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of uld.
+struct uld_options {
+  double weight = 1.5;  ///< of the distance, beside 1 for the cross-entropy
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("weight", self.weight, detail::at_least(0, "0 leaves the cross-entropy"));
+  }
+};
+
+/// Objective of universal logit distillation (Boizard et al. 2024, arXiv:2402.12030). The loss per
+/// label is
+///   cross-entropy + weight mean_b mean_t sum_i |q_(i) - p_(i)|,
+/// where q_(i) and p_(i) are the student's and teacher's probabilities in descending order. The
+/// smaller vocabulary is padded with zeros. Position t is the t-th label that counts, of both.
+/// The mean ends with the shorter answer. teach() names the teacher's batch, which has the answers
+/// of the student's in the teacher's tokens.
+template <class Student, class Teacher>
+class uld {
+  using student_form = typename detail::packed_form<Student>::type;
+  using teacher_form = typename detail::packed_form<Teacher>::type;
+  using one = detail::teacher_model<teacher_form>;
+  using M = typename student_form::model;
+  using N = typename teacher_form::model;
+  using T = typename student_form::scalar;
+  static_assert(!M::label_per_sequence && !N::label_per_sequence && M::ids_per_token == 1 &&
+                    N::ids_per_token == 1,
+                "linnet::uld: student and teacher have a label for each token");
+
+ public:
+  using batch = typename M::batch;
+  using teacher_batch = typename N::batch;
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
+  }
+  /// Opens the objective; the limits are those of both batches, with at least the trainer's number
+  /// of threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an
+  /// option out of its range), errc::out_of_memory.
+  static result<uld> open(std::reference_wrapper<const teacher_form> p, const limits& l,
+                          const uld_options& how = {}) LINNET_TRY {
+    if (auto fit = detail::acceptable<N>("uld::open", l, footprint(l)); !fit) return fit.error();
+    if (auto fit = detail::acceptable("uld::open", "uld_options", how); !fit) return fit.error();
+    if (!p.get().valid()) return p.get().error();
+    uld made(l, how, p.get());
+    auto* at = static_cast<std::byte*>(made.memory_.data());
+    if (!at) return detail::out_of_memory("uld::open", footprint(l));
+    made.teacher_.place(l, at);
+    arena rest(at, own_bytes(l));
+    made.at_ = place(rest, l);
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("uld::open")
+
+  /// Names the teacher's batch that belongs to the next one of the student's. Its tokens and labels
+  /// must outlive the steps.
+  void teach(const teacher_batch& b) { taught_ = b; }
+  /// Whether both batches fit and have as many sequences.
+  template <class Any>
+  bool accepts(const batch& b, const limits& l) const {
+    return l.threads <= limits_.threads && taught_.batch == b.batch &&
+           b.batch * length_of(b) <= limits_.batch * M::longest(limits_) &&
+           N::accepts(taught_, limits_);
+  }
+  /// Runs the teacher and returns the loss criterion.
+  auto token_loss(const ops::execution& on, const batch& b) const {
+    criterion made{this, teacher_.read(on, taught_)};
+    on.threads.once([&] { align(b, made.head); });
+    return made;
+  }
+  /// The options that it was opened with.
+  const uld_options& settings() const { return how_; }
+
+ private:
+  /// The teacher's row of a row, -1 for none, and the weight of their distance.
+  struct partner {
+    index row;
+    double weight;
+  };
+  struct places {
+    partner* partners = nullptr;  ///< [rows]
+    T *q = nullptr, *p = nullptr, *slope = nullptr;
+    token* order = nullptr;
+  };
+  static constexpr index row_of(index n) { return round_up(n, 64); }
+  static constexpr places place(arena& from, const limits& l) {
+    places at;
+    at.partners = from.take<partner>(l.batch * M::longest(l));
+    at.q = from.take<T>(l.threads * row_of(M::vocabulary));
+    at.p = from.take<T>(l.threads * row_of(N::vocabulary));
+    at.slope = from.take<T>(l.threads * row_of(M::vocabulary));
+    at.order = from.take<token>(l.threads * row_of(M::vocabulary));
+    return at;
+  }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)place(counter, l);
+    return counter.peak();
+  }
+  uld(const limits& l, const uld_options& how, const teacher_form& p)
+      : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
+
+  template <class Batch>
+  static index length_of(const Batch& b) {
+    if constexpr (requires { b.target_length; })
+      return b.target_length;
+    else
+      return b.length;
+  }
+  /// Finds the partners of rows.
+  template <class Head>
+  void align(const batch& b, const Head& head) const {
+    const index length = length_of(b), other = head.rows / b.batch;
+    index labels = 0, sequences = 0;
+    for (index s = 0; s < b.batch; ++s) {
+      index j = s * other, pairs = 0;
+      for (index i = s * length; i < (s + 1) * length; ++i) {
+        at_.partners[i] = {-1, 0};
+        if (b.labels[i] == ignored) continue;
+        ++labels;
+        while (j < (s + 1) * other && head.labels[j] == ignored) ++j;
+        if (j == (s + 1) * other) continue;
+        at_.partners[i].row = j++;
+        ++pairs;
+      }
+      sequences += pairs > 0;
+      for (index i = s * length; i < (s + 1) * length; ++i)
+        if (at_.partners[i].row >= 0) at_.partners[i].weight = 1 / static_cast<double>(pairs);
+    }
+    for (index i = 0; i < b.batch * length; ++i)
+      if (at_.partners[i].row >= 0)
+        at_.partners[i].weight *=
+            how_.weight * static_cast<double>(labels) / static_cast<double>(sequences);
+  }
+
+  struct criterion {
+    const uld* from;
+    typename one::head head;
+
+    template <class S>
+    void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                    index rows) const {
+      const partner* const partners = from->at_.partners + first;
+      const index step = ops::head_rows(N::vocabulary);
+      index next = -1;  // teacher's rows before it are done; none is before the first round
+      for (bool begun = false;; begun = true) {
+        // A chunk of the teacher's rows: from the first that is still needed.
+        index begin = head.rows;
+        for (index i = rows; i-- > 0;)
+          if (partners[i].row >= (std::max)(next, index{0})) begin = partners[i].row;
+        if (begun && begin == head.rows) return;
+        const index count = (std::min)(step, head.rows - begin);
+        if (count > 0) ops::head_logits(from->teacher_.on(on), head, begin, count, head.chunk);
+        on.threads.each(rows, [&](index i) {
+          const index row = partners[i].row;
+          if (row < 0 ? begun : row < begin || row >= begin + count) return;
+          on.with_kernels([&](auto k) { one_row<decltype(k)>(on, h, first + i, i, begin); });
+        });
+        next = begin + count;
+      }
+    }
+    /// Row i of the chunk, number `row` of the call; the teacher's chunk starts at `begin`.
+    template <class K, class S>
+    void one_row(const ops::execution& on, const ops::head_call<T, S>& h, index row, index i,
+                 index begin) const {
+      T* const logits = h.chunk + i * M::vocabulary;
+      const bool gradient = h.dy != nullptr;
+      const partner& with = from->at_.partners[row];
+      const index thread = on.threads.rank();
+      h.losses[row] = 0;
+      if (h.labels[row] == ignored) {
+        if (gradient) std::fill_n(logits, M::vocabulary, T(0));
+        return;
+      }
+      ops::sorted_distance_rows<T> at{from->at_.q + thread * row_of(M::vocabulary),
+                                      from->at_.p + thread * row_of(N::vocabulary),
+                                      from->at_.order + thread * row_of(M::vocabulary)};
+      double distance = 0;
+      T* const slope = from->at_.slope + thread * row_of(M::vocabulary);
+      if (with.row >= 0) {
+        const auto* const theirs = head.chunk + (with.row - begin) * N::vocabulary;
+        for (index j = 0; j < N::vocabulary; ++j) at.p[j] = static_cast<T>(theirs[j]);
+        distance = ops::sorted_distance<K>(M::vocabulary, logits, N::vocabulary, at,
+                                           gradient ? slope : nullptr);
+      }
+      h.losses[row] = ops::detail::cross_entropy_row<K>(M::vocabulary, h.labels[row], logits,
+                                                        gradient, h.z_loss) +
+                      with.weight * distance;
+      if (!gradient || with.row < 0) return;
+      K::template scale<T>(M::vocabulary, static_cast<T>(with.weight), slope);
+      K::template add<T>(M::vocabulary, logits, slope, logits);
+    }
+  };
+
+  detail::owned_limits limits_;
+  uld_options how_;
+  memory_block memory_;
+  one teacher_;
+  teacher_batch taught_{};
+  places at_{};
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -44452,25 +49449,41 @@ LINNET_NAMESPACE_END
 /// Adafactor: an optimizer whose memory is one row and one column of each large matrix.
 
 /// @file
+/// The contract of an optimizer, and what the library's own share: states of moving averages and
+/// the walk over all tensors.
+///
+/// An optimizer is a type with
+///  - `state<M, T>`: what it remembers of a model, with a constexpr `bytes()`, `valid()`, and
+///    `visit(f)`, which calls f(name, bytes) for each block of memory that continuing needs;
+///  - `update(execution, t, gradient_scale, gradients, state, weights)`: step `t` >= 1 with
+///    gradients times `gradient_scale`. Every thread of a team calls it. It allocates nothing, and
+///    any number of threads gives the same bits;
+///  - `rate`, a schedule, where steps of storages are learned;
+///  - `name()` for checkpoints, and `visit_options()` for ranges; both are optional;
+///  - `due(t)` and `observe(execution, tokens, gradient_scale, gradients, state)`, only where it
+///    estimates curvature, see `sophia`.
+
+/// @file
 /// Learning rate and dropout as functions of the step.
 
 LINNET_NAMESPACE_BEGIN
 
 /// The learning rate of each step; steps count from 1.
 struct schedule {
-  enum class kind { constant, cosine, inverse_sqrt, inverse_sqrt_linear };
+  enum class kind { constant, cosine, inverse_sqrt, inverse_sqrt_linear, warmup_stable_decay };
 
   kind form = kind::constant;
   double peak = 1e-3;  ///< highest rate; for the inverse square roots the factor
-  double floor = 0;    ///< rate at the end of a cosine
+  double floor = 0;    ///< rate at the end of a cosine or a decay
   index warmup = 0;    ///< steps of warm-up
-  index steps = 1;     ///< last step of a cosine
+  index steps = 1;     ///< last step of a cosine or a decay
+  index decay = 0;     ///< last steps, in which a warm-up-stable-decay falls
 
   /// A constant learning rate.
-  static constexpr schedule constant(double rate) { return {kind::constant, rate, 0, 0, 1}; }
+  static constexpr schedule constant(double rate) { return {kind::constant, rate, 0, 0, 1, 0}; }
   /// Linear warm-up to `peak`, then half a cosine down to `floor` at step `steps`.
   static constexpr schedule cosine(double peak, index warmup, index steps, double floor = 0) {
-    return {kind::cosine, peak, floor, warmup, steps};
+    return {kind::cosine, peak, floor, warmup, steps, 0};
   }
   /// The cosine of the Super Tiny Language Models repository, for rerunning its experiments
   /// (Hillier et al. 2024). It goes by (t - warmup) / steps, so it reaches `floor` only `warmup`
@@ -44481,11 +49494,19 @@ struct schedule {
   }
   /// T5: factor / sqrt(max(t, warmup)), so constant during warm-up.
   static constexpr schedule inverse_sqrt(index warmup = 10000, double factor = 1) {
-    return {kind::inverse_sqrt, factor, 0, warmup, 1};
+    return {kind::inverse_sqrt, factor, 0, warmup, 1, 0};
   }
   /// t5x: factor * min(1, t / warmup) / sqrt(max(t, warmup)).
   static constexpr schedule inverse_sqrt_linear(index warmup = 20000, double factor = 1) {
-    return {kind::inverse_sqrt_linear, factor, 0, warmup, 1};
+    return {kind::inverse_sqrt_linear, factor, 0, warmup, 1, 0};
+  }
+
+  /// Linear warm-up to `peak`, which stays until the last `decay` of all `steps`. In these it falls
+  /// in a straight line to `floor` (Hu et al. 2024, arXiv:2404.06395). A run can be prolonged from
+  /// any step before the decay.
+  static constexpr schedule warmup_stable_decay(double peak, index warmup, index steps, index decay,
+                                                double floor = 0) {
+    return {kind::warmup_stable_decay, peak, floor, warmup, steps, decay};
   }
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
@@ -44495,9 +49516,13 @@ struct schedule {
     f("peak", self.peak, detail::at_least(0));
     f("floor", self.floor, detail::at_least(0));
     f("warmup", self.warmup, detail::count(0));
-    const bool ends = self.form == kind::cosine && self.warmup > 1;
+    f("decay", self.decay, detail::count(0));
+    const bool falls = self.form == kind::warmup_stable_decay;
+    const auto least =
+        static_cast<double>(self.warmup) + (falls ? static_cast<double>(self.decay) : 0);
     f("steps", self.steps,
-      detail::count(ends ? static_cast<double>(self.warmup) : 1, "a cosine's warmup ends before"));
+      detail::count((falls || self.form == kind::cosine) && least > 1 ? least : 1,
+                    "warmup and decay are part of them"));
   }
 
   /// The rate of step `t` >= 1.
@@ -44506,9 +49531,14 @@ struct schedule {
     switch (form) {
       case kind::constant:
         return peak;
-      case kind::cosine: {
+      case kind::cosine:
+      case kind::warmup_stable_decay: {
         if (t < warmup) return peak * now / w;
         if (t >= steps) return floor;
+        if (form == kind::warmup_stable_decay)
+          return t <= steps - decay ? peak
+                                    : floor + (peak - floor) * static_cast<double>(steps - t) /
+                                                  static_cast<double>(decay);
         const double progress = (now - w) / (static_cast<double>(steps) - w);
         return floor + 0.5 * (peak - floor) * (1 + std::cos(std::numbers::pi * progress));
       }
@@ -44522,7 +49552,7 @@ struct schedule {
 
  private:
   static constexpr const char* kinds[] = {"constant", "cosine", "inverse_sqrt",
-                                          "inverse_sqrt_linear"};
+                                          "inverse_sqrt_linear", "warmup_stable_decay"};
 };
 
 /// The dropout of each step; steps count from 1. A number is one, too: that rate
@@ -44605,6 +49635,105 @@ struct sparsity_schedule {
     return end + (start - end) * left * left * left;
   }
 };
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The numbers of a weight tensor, whatever form holds them.
+template <class Leaf>
+auto* tensor_values(Leaf& leaf) {
+  if constexpr (std::is_pointer_v<std::remove_cvref_t<Leaf>>)
+    return leaf;
+  else
+    return leaf.data;
+}
+
+/// Calls f(path, info, weights, gradient, state...) for each tensor that has a gradient. The states
+/// are blocks with a tree of the model.
+template <class M, class T, class F, class... State>
+void each_trained_tensor(weights<M, T>& w, const gradients<M, T>& g, F&& f, State&... states) {
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info, auto& values, const auto& gradient,
+          auto&... of) {
+        if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
+        f(at, info, tensor_values(values), static_cast<const T*>(gradient), of...);
+      },
+      parameter_path{}, w.tree(), g.tree(), states.tree()...);
+}
+
+/// Calls f(i) for each of `n` values of type T, split over the team.
+template <class T, class F>
+void each_trained_value(const ops::execution& on, index n, F&& f) {
+  ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+    for (index i = at; i < at + count; ++i) f(i);
+  });
+}
+
+/// Sum of squares of all tensors of `g`, in fixed chunks and order, so that it does not depend on
+/// the number of threads. `partial` has room for the chunks of the largest tensor.
+inline constexpr index norm_chunk = 4096;
+template <class M>
+consteval index norm_chunks() {
+  index n = 1;
+  M::visit([&](const parameter_path&,
+               const tensor_info& info) { n = info.size() > n ? info.size() : n; },
+           parameter_path{});
+  return (n + norm_chunk - 1) / norm_chunk;
+}
+template <class M, class T>
+double sum_of_squares(const ops::execution& on, const gradients<M, T>& g, double* partial) {
+  double sum = 0;
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+        if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
+        const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
+        on.threads.each(chunks, [&](index c) {
+          const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
+          on.with_kernels([&](auto k) {
+            partial[c] =
+                static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
+          });
+        });
+        for (index c = 0; c < chunks; ++c) sum += partial[c];
+        on.threads.wait();
+      },
+      parameter_path{}, g.tree());
+  return sum;
+}
+
+/// State of an optimizer that keeps one average of the gradients.
+template <class M, class T>
+struct one_moment {
+  gradients<M, T> first;
+
+  static constexpr index bytes() { return gradients<M, T>::bytes(); }
+  bool valid() const { return first.valid(); }
+  /// Calls f(name, bytes) for each block of memory that continuing needs.
+  template <class F>
+  void visit(F&& f) {
+    f("first", first.block());
+  }
+};
+
+/// State of an optimizer that keeps an average of the gradients and one of their squares.
+template <class M, class T>
+struct two_moments {
+  gradients<M, T> first, second;
+
+  static constexpr index bytes() { return 2 * gradients<M, T>::bytes(); }
+  bool valid() const { return first.valid() && second.valid(); }
+  /// Calls f(name, bytes) for each block of memory that continuing needs.
+  template <class F>
+  void visit(F&& f) {
+    f("first", first.block());
+    f("second", second.block());
+  }
+};
+
+}  // namespace detail
 
 LINNET_NAMESPACE_END
 
@@ -44715,21 +49844,16 @@ struct adafactor {
               state<M, T>& s, weights<M, T>& w) const {
     const typename state<M, T>::sums sums(s.memory_.data(), s.memory_.size());
     const step_factors by{rate.at(t), 1 - std::pow(static_cast<double>(t), -decay), gradient_scale};
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
-            auto& v) {
-          if (info.kind == role::moving_average) return;
-          T* data = nullptr;
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-            data = values;
-          else
-            data = values.data;
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient,
+            const detail::second_moment<T>& v) {
           if (v.columns)
-            by_rows_and_columns(on, info, by, gradient, v, data, sums);
+            by_rows_and_columns(on, info, by, gradient, v, x, sums);
           else
-            by_values(on, info, by, gradient, v.rows, data, sums);
+            by_values(on, info, by, gradient, v.rows, x, sums);
         },
-        parameter_path{}, w.tree(), g.tree(), s.moments_.tree());
+        s.moments_);
   }
 
  private:
@@ -44845,6 +49969,301 @@ struct adafactor {
   static double squares(index n, const T* x) {
     return detail::sum_in_lanes(
         n, [&](index i) { return static_cast<double>(x[i]) * static_cast<double>(x[i]); });
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Training in bf16 alone: weights and moments that are rounded stochastically behind each step.
+
+/// @file
+/// AdamW with moving averages in 8 bits: a quarter of their memory.
+
+/// @file
+/// The AdamW optimizer. Any class with its members is an optimizer, see train/optimizer.hpp.
+
+LINNET_NAMESPACE_BEGIN
+
+/// AdamW (Loshchilov and Hutter 2019): decay is decoupled and applies to tensors with two
+/// dimensions only.
+struct adamw {
+  schedule rate = schedule::constant(1e-3);
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double decay = 0.01;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("beta1", self.beta1, detail::between(0, 0.999999));
+    f("beta2", self.beta2, detail::between(0, 0.999999));
+    f("eps", self.eps, detail::at_least(1e-30));
+    f("decay", self.decay, detail::at_least(0));
+  }
+
+  /// Name of the optimizer in checkpoints.
+  static constexpr std::string_view name() { return "adamw"; }
+
+  /// State of AdamW for each tensor: moving averages of the gradient and of its square.
+  template <class M, class T>
+  using state = detail::two_moments<M, T>;
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* m, T* v) {
+          move(on, t, gradient_scale, info.decays(), info.size(), {gradient, m, v}, x);
+        },
+        s.first, s.second);
+  }
+
+  /// A gradient and its moving averages.
+  template <class T>
+  struct averaged {
+    const T* gradient;
+    T *first, *second;
+  };
+  /// Step `t` >= 1 of x[n]. Called by every thread of a team.
+  template <class T>
+  void move(const ops::execution& on, index t, double gradient_scale, bool decays, index n,
+            const averaged<T>& by, T* x) const {
+    const double lr = rate.at(t);
+    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
+    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
+    ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+      on.with_kernels([&](auto k) {
+        // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
+        decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
+                                       T(lr * correct2 / correct1), T(eps * correct2),
+                                       decays ? T(lr * decay) : T(0), by.gradient + at,
+                                       by.first + at, by.second + at, x + at);
+      });
+    });
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The 256 numbers of dynamic 8-bit codes in ascending order, 1 the largest (Dettmers et al. 2022,
+/// arXiv:2110.02861). There are seven decades below 1. Each has twice as many numbers as the one
+/// below, in the middle of equal intervals. Signed codes have both signs; 0 is a code of both.
+template <bool Signed>
+constexpr std::array<float, 256> dynamic_codes() {
+  std::array<float, 256> all{};
+  std::size_t next = Signed ? 128 : 1;  // behind the zero
+  double decade = 1e-6;
+  for (int i = 0; i < 7; ++i, decade *= 10) {
+    const int count = 1 << (Signed ? i : i + 1);
+    for (int j = 0; j < count; ++j)
+      all[next++] = static_cast<float>(decade * (0.1 + 0.9 * (j + 0.5) / count));
+  }
+  all[next] = 1;
+  for (std::size_t i = 0; Signed && i < 127; ++i) all[i] = -all[254 - i];
+  return all;
+}
+template <bool Signed>
+inline constexpr std::array<float, 256> dynamic_code_values = dynamic_codes<Signed>();
+
+/// The code nearest to `x`; of unsigned ones that of 0 for 0 alone.
+template <bool Signed>
+std::uint8_t nearest_dynamic_code(float x) {
+  const auto& values = dynamic_code_values<Signed>;
+  const auto above = std::lower_bound(values.begin() + 1, values.end() - 1, x);
+  const float low = above[-1], high = *above;
+  const auto code = (above - values.begin()) - (x - low <= high - x);
+  return static_cast<std::uint8_t>(!Signed && code == 0 && x > 0 ? 1 : code);
+}
+
+/// Two moving averages of a tensor: as codes with a scale for each block, or as numbers.
+template <class T>
+struct coded_moments {
+  static constexpr index block = 256;   ///< values that share a scale
+  static constexpr index least = 4096;  ///< smaller tensors stay in full precision
+
+  T *first = nullptr, *second = nullptr;
+  std::uint8_t *first_codes = nullptr, *second_codes = nullptr;
+  float *first_scales = nullptr, *second_scales = nullptr;
+};
+/// The form of a parameter tree that holds them.
+template <class T>
+struct coded_moments_form {
+  using matrix = coded_moments<T>;
+  using vector = coded_moments<T>;
+};
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, coded_moments<T>& leaf) {
+  const index n = info.size(), blocks = (n + leaf.block - 1) / leaf.block;
+  if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
+  if (n < leaf.least) {
+    leaf.first = memory.take<T>(n);
+    leaf.second = memory.take<T>(n);
+    return;
+  }
+  leaf.first_codes = memory.take<std::uint8_t>(n);
+  leaf.second_codes = memory.take<std::uint8_t>(n);
+  leaf.first_scales = memory.take<float>(blocks);
+  leaf.second_scales = memory.take<float>(blocks);
+}
+
+}  // namespace detail
+
+/// AdamW with 8-bit moving averages (Dettmers et al. 2022, arXiv:2110.02861). Each 256 values share
+/// a scale, their largest magnitude. Tensors of less than 4096 values keep theirs in full. An
+/// average of squares never rounds to 0, so that what is left of a gradient is not divided by eps.
+struct adamw_8bit {
+  schedule rate = schedule::constant(1e-3);
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double eps = 1e-8;
+  double decay = 0.01;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    adamw::visit_options(self, f);
+  }
+
+  /// Name of the optimizer in checkpoints.
+  static constexpr std::string_view name() { return "adamw_8bit"; }
+
+  /// State of AdamW in codes.
+  template <class M, class T>
+  struct state {
+    tensor_block<M, detail::coded_moments_form<T>> moments;
+
+    static constexpr index bytes() {
+      return tensor_block<M, detail::coded_moments_form<T>>::bytes();
+    }
+    bool valid() const { return moments.valid(); }
+    /// Calls f(name, bytes) for each block of memory that continuing needs.
+    template <class F>
+    void visit(F&& f) {
+      f("moments", moments.block());
+    }
+  };
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. A step reads what codes stand for, moves
+  /// by averages in full precision and rounds these last. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    const adamw by{rate, beta1, beta2, eps, decay};
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient,
+            const detail::coded_moments<T>& of) {
+          if (of.first) {
+            by.move(on, t, gradient_scale, info.decays(), info.size(),
+                    {gradient, of.first, of.second}, x);
+            return;
+          }
+          constexpr index block = detail::coded_moments<T>::block;
+          const index n = info.size();
+          on.threads.each((n + block - 1) / block, [&](index b) {
+            const index first = b * block, count = (std::min)(block, n - first);
+            T m[std::size_t{block}], v[std::size_t{block}];
+            decode<true>(count, of.first_codes + first, of.first_scales[b], m);
+            decode<false>(count, of.second_codes + first, of.second_scales[b], v);
+            by.move(ops::execution{{}, on.level}, t, gradient_scale, info.decays(), count,
+                    {gradient + first, m, v}, x + first);
+            of.first_scales[b] = encode<true>(count, m, of.first_codes + first);
+            of.second_scales[b] = encode<false>(count, v, of.second_codes + first);
+          });
+        },
+        s.moments);
+  }
+
+ private:
+  template <bool Signed, class T>
+  static void decode(index n, const std::uint8_t* codes, float scale, T* x) {
+    for (index i = 0; i < n; ++i)
+      x[i] = static_cast<T>(scale * detail::dynamic_code_values<Signed>[codes[i]]);
+  }
+  /// Rounds to codes; returns their scale.
+  template <bool Signed, class T>
+  static float encode(index n, const T* x, std::uint8_t* codes) {
+    float largest = 0;
+    for (index i = 0; i < n; ++i) largest = (std::max)(largest, std::abs(static_cast<float>(x[i])));
+    for (index i = 0; i < n; ++i)
+      codes[i] = detail::nearest_dynamic_code<Signed>(
+          largest > 0 ? static_cast<float>(x[i]) / largest : 0.0f);
+    return largest;
+  }
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// x rounded to bf16: down or up, by 16 random bits, so that the mean is x (Gupta et al. 2015,
+/// arXiv:1502.02551). Infinities and NaN stay.
+inline float stochastic_bf16(float x, std::uint32_t random) {
+  std::uint32_t bits = 0;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  if ((bits & 0x7f80'0000u) != 0x7f80'0000u) bits += random & 0xffffu;
+  bits &= 0xffff'0000u;
+  __builtin_memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+/// Rounds x[n], of the stream of random numbers `stream`, at step `t`.
+inline void round_to_bf16(const ops::execution& on, std::uint64_t seed, std::uint64_t stream,
+                          index t, index n, float* x) {
+  ops::detail::in_slices<float>(on, n, [&](index at, index count) {
+    for (index i = at; i < at + count; i += 8 - i % 8) {
+      const auto words = philox(
+          seed, stream, static_cast<std::uint64_t>(t) << 40 | static_cast<std::uint64_t>(i / 8));
+      for (index j = i; j < (std::min)(at + count, i - i % 8 + 8); ++j)
+        x[j] = stochastic_bf16(x[j], words[static_cast<std::size_t>(j % 8 / 2)] >> j % 2 * 16);
+    }
+  });
+}
+
+}  // namespace detail
+
+/// An optimizer all of whose weights and moments are bf16 numbers, without a master copy in f32
+/// (Zamirai et al. 2020, arXiv:2010.06192). Behind each step both are rounded
+/// stochastically, so that updates below half a place of a weight count on average. With
+/// compute::bf16 a trainer then trains in bf16 alone. Numbers stay in memory as floats, so this
+/// shows what bf16 loses; it saves nothing.
+template <class Optimizer>
+struct bf16_rounded : Optimizer {
+  std::uint64_t seed = 0;  ///< of the rounding
+
+  /// Name of the optimizer in checkpoints.
+  static std::string name() { return std::string(Optimizer::name()) + " bf16"; }
+
+  /// State of the optimizer, rounded.
+  template <class M, class T>
+  using state = typename Optimizer::template state<M, T>;
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    static_assert(std::is_same_v<T, float> && !std::is_same_v<Optimizer, adamw_8bit>,
+                  "linnet::bf16_rounded: rounds f32 weights and moments, not codes of 8 bits");
+    Optimizer::update(on, t, gradient_scale, g, s, w);
+    std::uint64_t stream = 0;
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, auto& values) {
+          detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::tensor_values(values));
+        },
+        parameter_path{}, w.tree());
+    s.visit([&](std::string_view, std::span<std::byte> block) {
+      detail::round_to_bf16(on, seed, stream++, t, std::ssize(block) / 4,
+                            reinterpret_cast<float*>(block.data()));
+    });
   }
 };
 
@@ -45645,108 +51064,19 @@ layer_report check_layer(const layer_check& how = {}) {
 
 LINNET_NAMESPACE_END
 /// @file
-/// SR-STE: training towards n:m sparsity (Zhou et al. 2021).
-
-#include <ratio>
-
-/// @file
-/// Which weights of a matrix are pruned: those with the least scores, of all or of each few inputs.
+/// Optimizers with one average of the gradients: Lion, and stochastic gradient descent with
+/// momentum.
 
 LINNET_NAMESPACE_BEGIN
 
-/// A pattern of pruned weights: `kept` of every `of` consecutive inputs stay, in each row. 2 of 4
-/// is the one that hardware reads. The default is no pattern.
-struct n_of_m {
-  index kept = 0;
-  index of = 0;  ///< 0: no pattern
-
-  /// Whether there is a pattern.
-  constexpr explicit operator bool() const { return of > 0; }
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("kept", self.kept, detail::count(self.of > 0 ? 1 : 0));
-    f("of", self.of,
-      detail::count(self.of > 0 ? static_cast<double>(self.kept) : 0,
-                    "of so many inputs `kept` stay; 0 prunes by fraction"));
-  }
-};
-
-namespace detail {
-
-/// The share of weights that a method prunes.
-inline constexpr option_range pruned_fraction{.least = 0, .most = 1, .below = true};
-
-/// How many of `n` > 0 weights a fraction is, rounded down: at least one is left.
-inline index fraction_of(double fraction, index n) {
-  return (std::min)(n - 1, static_cast<index>(fraction * static_cast<double>(n) + 1e-9));
-}
-/// Refuses a pattern that the inputs of a matrix are no multiple of.
-inline result<void> check_pattern(const char* method, const n_of_m& pattern, index columns) {
-  if (pattern.of == 0 && pattern.kept > 0)
-    return failure(errc::invalid, method, "",
-                   "pattern.of to be at least pattern.kept, " + std::to_string(pattern.kept), "0");
-  if (!pattern || columns % pattern.of == 0) return {};
-  return failure(errc::invalid, method, "",
-                 "a number of inputs that is a multiple of pattern.of, " +
-                     std::to_string(pattern.of) + ", or another method for this model",
-                 std::to_string(columns));
-}
-/// Marks the `count` of scores[n] that are least, of equals the first. `order` is room.
-inline void mark_least(index n, index count, const double* scores, std::vector<index>& order,
-                       char* marks) {
-  order.resize(static_cast<std::size_t>(n));
-  std::iota(order.begin(), order.end(), index{0});
-  std::nth_element(order.begin(), order.begin() + count, order.end(), [&](index a, index b) {
-    return scores[a] < scores[b] || (scores[a] == scores[b] && a < b);
-  });
-  std::fill_n(marks, n, char{0});
-  for (index i = 0; i < count; ++i) marks[order[static_cast<std::size_t>(i)]] = 1;
-}
-/// Marks what a pattern or a fraction prunes of scores[n], the inputs of one row.
-inline void mark_row(index n, const n_of_m& pattern, double fraction, const double* scores,
-                     std::vector<index>& order, char* marks) {
-  if (!pattern) return mark_least(n, fraction_of(fraction, n), scores, order, marks);
-  for (index j = 0; j < n; j += pattern.of)
-    mark_least(pattern.of, pattern.of - pattern.kept, scores + j, order, marks + j);
-}
-
-}  // namespace detail
-
-/// The share of the weights of all matrices that are exactly 0, as pruned ones are. Token tables,
-/// norms and biases do not count.
-template <class M, class T>
-double sparsity(const weights<M, T>& w) {
-  index zeros = 0, all = 0;
-  if (w.valid())
-    w.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-      if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
-        if (info.kind != role::matrix) return;
-        all += info.size();
-        for (index r = 0; r < info.rows; ++r)
-          for (index j = 0; j < info.columns; ++j) zeros += leaf.at(r, j, info.columns) == 0;
-      }
-    });
-  return all > 0 ? static_cast<double>(zeros) / static_cast<double>(all) : 0;
-}
-
-LINNET_NAMESPACE_END
-/// @file
-/// The weights that a trainer computes in: its master weights themselves, or roundings of them.
-
-/// @file
-/// The AdamW optimizer. Any class with its members is an optimizer that a trainer can use.
-
-LINNET_NAMESPACE_BEGIN
-
-/// AdamW (Loshchilov and Hutter 2019): decay is decoupled and applies to tensors with two
-/// dimensions only.
-struct adamw {
-  schedule rate = schedule::constant(1e-3);
-  double beta1 = 0.9;
-  double beta2 = 0.999;
-  double eps = 1e-8;
-  double decay = 0.01;
+/// Lion: steps of one size, by the sign of an average (Chen et al. 2023, arXiv:2302.06675). Rates
+/// are 3 to 10 times smaller than AdamW's, decays as many times larger. Decay is decoupled and
+/// applies to tensors with two dimensions only.
+struct lion {
+  schedule rate = schedule::constant(1e-4);
+  double beta1 = 0.9;   ///< share of the average in the step
+  double beta2 = 0.99;  ///< share of the average that a step keeps
+  double decay = 0.1;
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -45754,71 +51084,446 @@ struct adamw {
     f("rate", self.rate);
     f("beta1", self.beta1, detail::between(0, 0.999999));
     f("beta2", self.beta2, detail::between(0, 0.999999));
-    f("eps", self.eps, detail::at_least(1e-30));
     f("decay", self.decay, detail::at_least(0));
   }
 
   /// Name of the optimizer in checkpoints.
-  static constexpr std::string_view name() { return "adamw"; }
+  static constexpr std::string_view name() { return "lion"; }
 
-  /// State of AdamW for each tensor: moving averages of the gradient and of its square.
+  /// State of Lion: a moving average of the gradient.
   template <class M, class T>
-  struct state {
-    gradients<M, T> first, second;
+  using state = detail::one_moment<M, T>;
 
-    static constexpr index bytes() { return 2 * gradients<M, T>::bytes(); }
-    bool valid() const { return first.valid() && second.valid(); }
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    const double lr = rate.at(t);
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* m) {
+          const double keep = info.decays() ? 1 - lr * decay : 1;
+          detail::each_trained_value<T>(on, info.size(), [&](index i) {
+            const double now = gradient_scale * static_cast<double>(gradient[i]);
+            const auto before = static_cast<double>(m[i]);
+            const double c = beta1 * before + (1 - beta1) * now;
+            const double sign = c > 0 ? 1 : c < 0 ? -1 : 0;
+            x[i] = static_cast<T>(keep * static_cast<double>(x[i]) - lr * sign);
+            m[i] = static_cast<T>(beta2 * before + (1 - beta2) * now);
+          });
+        },
+        s.first);
+  }
+};
+
+/// Stochastic gradient descent with momentum, as PyTorch has it: without dampening, and with decay
+/// as a part of the gradient of tensors with two dimensions.
+struct sgd {
+  schedule rate = schedule::constant(1e-2);
+  double momentum = 0.9;
+  bool nesterov = false;  ///< looks ahead by one step of the momentum (Sutskever et al. 2013)
+  double decay = 0;
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("momentum", self.momentum, detail::between(0, 0.999999));
+    f("nesterov", self.nesterov, detail::one_of(detail::false_or_true));
+    f("decay", self.decay, detail::at_least(0));
+  }
+
+  /// Name of the optimizer in checkpoints.
+  static constexpr std::string_view name() { return "sgd"; }
+
+  /// State of SGD: the velocity of each value.
+  template <class M, class T>
+  using state = detail::one_moment<M, T>;
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    const double lr = rate.at(t);
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* velocity) {
+          const double pull = info.decays() ? decay : 0;
+          detail::each_trained_value<T>(on, info.size(), [&](index i) {
+            const double now = gradient_scale * static_cast<double>(gradient[i]) +
+                               pull * static_cast<double>(x[i]);
+            const double v = momentum * static_cast<double>(velocity[i]) + now;
+            velocity[i] = static_cast<T>(v);
+            x[i] = static_cast<T>(static_cast<double>(x[i]) -
+                                  lr * (nesterov ? now + momentum * v : v));
+          });
+        },
+        s.first);
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Muon: steps of hidden matrices that are made nearly orthogonal, with AdamW for all else.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether Muon moves a tensor: a linear map of a layer in a stack. Embeddings, heads, positions,
+/// norms and biases are not.
+constexpr bool moved_by_muon(const parameter_path& at, const tensor_info& info) {
+  if (info.kind != role::matrix || info.rows < 2 || info.columns < 2) return false;
+  for (const parameter_path* p = &at; p; p = p->parent)
+    if (p->number >= 0 || p->name == "blocks") return true;
+  return false;
+}
+
+/// Averages of one tensor: of the gradient, and where AdamW moves it of the squared gradient.
+template <class T>
+struct muon_moments {
+  T *first = nullptr, *second = nullptr;
+};
+/// The form of a parameter tree that holds them.
+template <class T>
+struct muon_form {
+  using matrix = muon_moments<T>;
+  using vector = muon_moments<T>;
+};
+template <class T>
+constexpr void place(arena& memory, const parameter_path& at, const tensor_info& info,
+                     muon_moments<T>& leaf) {
+  if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
+  leaf.first = memory.take<T>(info.size());
+  if (!moved_by_muon(at, info)) leaf.second = memory.take<T>(info.size());
+}
+
+/// Five steps of Newton and Schulz towards the orthogonal factor of X (Jordan et al. 2024): X <- a
+/// X
+/// + X (b A + c A^2) with A = X^T X, from X / |X|. Singular values from 0.002 |X| on end between
+/// 0.68 and 1.2.
+template <class T>
+struct newton_schulz {
+  index rows = 0, columns = 0;                 ///< of X; no fewer rows than columns
+  T *x = nullptr, *next = nullptr;             ///< [rows, columns]; X and scratch
+  T *square = nullptr, *polynomial = nullptr;  ///< scratch [columns, columns]
+  double* sums = nullptr;                      ///< scratch [rows]
+
+  /// Called by every thread of a team; the result is in `x`.
+  void run(const ops::execution& on) {
+    const index n = columns;
+    on.threads.each(rows, [&](index i) {
+      sums[i] = sum_in_lanes(n, [&](index j) {
+        return static_cast<double>(x[i * n + j]) * static_cast<double>(x[i * n + j]);
+      });
+    });
+    double all = 0;
+    for (index i = 0; i < rows; ++i) all += sums[i];
+    const double share = 1 / (std::sqrt(all) + 1e-7);
+    scale(on, rows * n, share, x, x);
+    constexpr double a = 3.4445, b = -4.7750, c = 2.0315;
+    for (int step = 0; step < 5; ++step) {
+      ops::fill(on, n * n, T(0), square);
+      ops::detail::split_sum<T>(on, n, n, rows, {x, 1, n}, x, square, T(1));
+      on.threads.wait();
+      scale(on, n * n, b, square, polynomial);
+      ops::detail::split_sum<T>(on, n, n, n, {square, n, 1}, square, polynomial, T(c));
+      on.threads.wait();
+      scale(on, rows * n, a, x, next);
+      ops::detail::split_sum<T>(on, rows, n, n, {x, n, 1}, polynomial, next, T(1));
+      on.threads.wait();
+      std::swap(x, next);
+    }
+  }
+
+ private:
+  static void scale(const ops::execution& on, index n, double by, const T* from, T* to) {
+    ops::detail::in_slices<T>(on, n, [&](index at, index count) {
+      for (index i = at; i < at + count; ++i)
+        to[i] = static_cast<T>(by * static_cast<double>(from[i]));
+    });
+  }
+};
+
+}  // namespace detail
+
+/// Muon (Jordan et al. 2024): the step of a hidden matrix is the momentum, made nearly orthogonal,
+/// times sqrt(max(1, rows / columns)). Hidden are the linear maps of the layers of a stack. AdamW
+/// moves embeddings, heads, positions, norms and biases.
+struct muon {
+  schedule rate = schedule::constant(0.02);  ///< of hidden matrices
+  double momentum = 0.95;
+  bool nesterov = true;
+  double decay = 0;  ///< decoupled, of hidden matrices
+  /// Steps of 0.2 sqrt(max(rows, columns)) instead, which fit AdamW's rates and decays (Liu et al.
+  /// 2025, arXiv:2502.16982).
+  bool match_adamw = false;
+  adamw others{schedule::constant(3e-4), 0.9, 0.95, 1e-10, 0.01};  ///< of all other tensors
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("momentum", self.momentum, detail::between(0, 0.999999));
+    f("nesterov", self.nesterov, detail::one_of(detail::false_or_true));
+    f("decay", self.decay, detail::at_least(0));
+    f("match_adamw", self.match_adamw, detail::one_of(detail::false_or_true));
+    f("others", self.others);
+  }
+
+  /// Name of the optimizer in checkpoints.
+  static constexpr std::string_view name() { return "muon"; }
+
+  /// State of Muon: a moving average of the gradient, and where AdamW moves a tensor one of its
+  /// square. Beside it scratch memory for the largest hidden matrix.
+  template <class M, class T>
+  class state {
+   public:
+    static constexpr index bytes() { return moments::bytes() + scratch(nullptr, 0).bytes; }
+    state() : memory_(scratch(nullptr, 0).bytes) {}
+    bool valid() const { return moments_.valid() && memory_.data(); }
     /// Calls f(name, bytes) for each block of memory that continuing needs.
     template <class F>
     void visit(F&& f) {
-      f("first", first.block());
-      f("second", second.block());
+      f("moments", moments_.block());
     }
+
+   private:
+    friend muon;
+    using moments = tensor_block<M, detail::muon_form<T>>;
+
+    /// Room for any hidden matrix.
+    struct scratch {
+      detail::newton_schulz<T> of{};
+      index bytes = 0;
+
+      constexpr scratch(void* block, index size) {
+        index values = 1, lines = 1, squares = 1;
+        M::visit(
+            [&](const parameter_path& at, const tensor_info& info) {
+              if (!detail::moved_by_muon(at, info)) return;
+              const index n = (std::min)(info.rows, info.columns);
+              values = (std::max)(values, info.size());
+              lines = (std::max)(lines, info.size() / n);
+              squares = (std::max)(squares, n * n);
+            },
+            parameter_path{});
+        arena all = block ? arena(block, size) : arena();
+        of.x = all.template take<T>(values);
+        of.next = all.template take<T>(values);
+        of.square = all.template take<T>(squares);
+        of.polynomial = all.template take<T>(squares);
+        of.sums = all.template take<double>(lines);
+        bytes = all.peak();
+      }
+    };
+
+    moments moments_;
+    memory_block memory_;
   };
 
   /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
   template <class M, class T>
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info, auto& values, const auto& gradient,
-            auto& m, auto& v) {
-          T* data = nullptr;
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-            data = values;
+    const detail::newton_schulz<T> room =
+        typename state<M, T>::scratch(s.memory_.data(), s.memory_.size()).of;
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient,
+            const detail::muon_moments<T>& of) {
+          if (of.second)
+            others.move(on, t, gradient_scale, info.decays(), info.size(),
+                        {gradient, of.first, of.second}, x);
           else
-            data = values.data;
-          move(on, t, gradient_scale, info.decays(), info.size(), {gradient, m, v}, data);
+            move(on, info, {rate.at(t), gradient_scale}, gradient, of.first, room, x);
         },
-        parameter_path{}, w.tree(), g.tree(), s.first.tree(), s.second.tree());
+        s.moments_);
   }
 
-  /// A gradient and its moving averages.
-  template <class T>
-  struct averaged {
-    const T* gradient;
-    T *first, *second;
+ private:
+  /// Numbers of a step.
+  struct step_factors {
+    double lr, scale;
   };
-  /// Step `t` >= 1 of x[n]. Called by every thread of a team.
+  /// Moves a hidden matrix. The tall one of it and its transpose is made orthogonal.
   template <class T>
-  void move(const ops::execution& on, index t, double gradient_scale, bool decays, index n,
-            const averaged<T>& by, T* x) const {
-    const double lr = rate.at(t);
-    const double correct1 = 1 - std::pow(beta1, static_cast<double>(t));
-    const double correct2 = std::sqrt(1 - std::pow(beta2, static_cast<double>(t)));
-    ops::detail::in_slices<T>(on, n, [&](index at, index count) {
-      on.with_kernels([&](auto k) {
-        // lr * (m / correct1) / (sqrt(v) / correct2 + eps), with the corrections moved out
-        decltype(k)::template adamw<T>(count, T(gradient_scale), T(beta1), T(beta2),
-                                       T(lr * correct2 / correct1), T(eps * correct2),
-                                       decays ? T(lr * decay) : T(0), by.gradient + at,
-                                       by.first + at, by.second + at, x + at);
-      });
+  void move(const ops::execution& on, const tensor_info& info, const step_factors& by, const T* g,
+            T* m, detail::newton_schulz<T> with, T* w) const {
+    const index rows = info.rows, columns = info.columns;
+    const bool turned = rows < columns;
+    with.rows = (std::max)(rows, columns);
+    with.columns = (std::min)(rows, columns);
+    const auto place = [&](index i) { return turned ? i % columns * rows + i / columns : i; };
+    detail::each_trained_value<T>(on, info.size(), [&](index i) {
+      const double now = by.scale * static_cast<double>(g[i]);
+      const double average = momentum * static_cast<double>(m[i]) + (1 - momentum) * now;
+      m[i] = static_cast<T>(average);
+      with.x[place(i)] =
+          static_cast<T>(nesterov ? momentum * average + (1 - momentum) * now : average);
+    });
+    with.run(on);
+    const double tall = static_cast<double>(rows) / static_cast<double>(columns);
+    const double size = match_adamw ? 0.2 * std::sqrt(static_cast<double>(with.rows))
+                                    : std::sqrt((std::max)(1.0, tall));
+    const double keep = 1 - by.lr * decay, step = by.lr * size;
+    detail::each_trained_value<T>(on, info.size(), [&](index i) {
+      w[i] = static_cast<T>(keep * static_cast<double>(w[i]) -
+                            step * static_cast<double>(with.x[place(i)]));
     });
   }
 };
 
 LINNET_NAMESPACE_END
+/// @file
+/// Two numbers that a run needs before it begins: a learning rate, and the size of a batch.
+
+/// @file
+/// The loss of a model with its gradient, for methods that read derivatives by weights.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The objective of model `M` where none is said.
+template <class M>
+struct default_objective {
+  using type = cross_entropy_objective;
+};
+template <class M>
+requires requires { requires M::head::contrasts; }
+struct default_objective<M> {
+  using type = contrastive_objective;
+};
+
+/// The loss of some weights with its gradient, in memory that is taken once. The weights are the
+/// caller's, who packs them again after each change.
+template <class M, class T = float>
+class gradient_pass {
+  using S = storage_of<M, T>;
+  static_assert(check_language_model<M, T, S>());
+  static_assert(std::is_same_v<typename M::storage, storage::f32>,
+                "linnet: gradients need weights in f32 (or double); quantize afterwards");
+
+ public:
+  using batch = typename M::batch;
+
+  /// Bytes that it takes.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(workspace_bytes(l), round_up(packed<M, T>::bytes(), alignment) +
+                                             round_up(gradients<M, T>::bytes(), alignment));
+  }
+  /// A pass through `w` for batches up to these limits, which acceptable() has taken.
+  gradient_pass(const weights<M, T>& w, const limits& l)
+      : weights_(&w), limits_(l), memory_(workspace_bytes(l)) {
+    if (!valid()) return;
+    attach_rows<M>(w, panels_);
+    work_ = place_workspace<M, T>(limits_, purpose::training, memory_.data());
+    pack();
+  }
+  /// Whether there was memory for all of it.
+  bool valid() const { return memory_.data() && panels_.valid() && gradient_.valid(); }
+
+  /// Packs the weights after they were changed.
+  void pack() {
+    on_threads([&](const ops::execution& on) { pack_into(on, *weights_, panels_); });
+  }
+  /// Sets the gradient to zero.
+  void clear() {
+    on_threads([&](const ops::execution& on) {
+      gradient_.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
+        ops::fill(on, info.size(), T(0), leaf);
+      });
+    });
+  }
+  /// Summed loss of a batch that refused() takes, in nats; adds its gradient.
+  loss_sum add(const batch& b) {
+    loss_sum loss;
+    on_threads([&](const ops::execution& on) {
+      const loss_sum sum = M::template loss<T, S>(panels_.tree(), &gradient_.tree(), b, work_.work,
+                                                  on, {}, objective_.token_loss(on, b));
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
+  }
+  /// The error of `where` for batch number `i` if the model or the limits do not take it.
+  result<void> refused(const char* where, index i, const batch& b) {
+    return check_batch(where, i, refusal_of<M>(b, limits_, objective_, std::span<T>()));
+  }
+  /// The gradient: sums over the tokens of all batches since clear().
+  gradients<M, T>& gradient() { return gradient_; }
+  /// Calls f(execution) on the threads of the limits.
+  template <class F>
+  void on_threads(F&& f) const {
+    run(limits_, work_.converted, f);
+  }
+
+ private:
+  static constexpr index workspace_bytes(const limits& l) {
+    return bounded_bytes(
+        l, [](const limits& some) { return plan_for<M, T>(some, purpose::training).total(); });
+  }
+
+  const weights<M, T>* weights_;
+  limits limits_;
+  memory_block memory_;
+  packed<M, T> panels_;
+  gradients<M, T> gradient_;
+  placed_workspace<M, T> work_{};
+  [[no_unique_address]] typename default_objective<M>::type objective_{};
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Training: one parallel region per step runs forward, backward, clipping, optimizer and
+/// repacking, in memory that is planned once.
+
+/// @file
+/// Tensors that follow running averages instead of a gradient, such as the centroids of
+/// attention::routing (Roy et al. 2021).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Moves each row w of tensors of role::moving_average towards the sum g in its gradient. The rule
+/// is w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|. A row without a usable sum stays.
+/// Clears these gradients, so that no optimizer sees them. Only the direction of a sum counts, not
+/// how many batches it is made of. A trainer does this before each step. Called by every thread of
+/// a team.
+template <class M, class T>
+void follow_averages(const ops::execution& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& values, auto& sums) {
+        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          if (info.kind == role::moving_average)
+            on.threads.each(info.rows, [&](index row) {
+              T* const x = values + row * info.columns;
+              T* const sum = sums + row * info.columns;
+              const auto length = [&](const T* v) {
+                double square = 0;
+                for (index i = 0; i < info.columns; ++i)
+                  square += static_cast<double>(v[i]) * static_cast<double>(v[i]);
+                return std::sqrt(square);
+              };
+              const double all = length(sum);
+              if (is_finite(all) && all > 0) {
+                for (index i = 0; i < info.columns; ++i)
+                  x[i] = static_cast<T>(keep * static_cast<double>(x[i]) +
+                                        (1 - keep) * static_cast<double>(sum[i]) / all);
+                const double now = length(x);
+                for (index i = 0; now > 0 && i < info.columns; ++i)
+                  x[i] = static_cast<T>(static_cast<double>(x[i]) / now);
+              }
+              std::fill_n(sum, info.columns, T(0));
+            });
+      },
+      parameter_path{}, w.tree(), g.tree());
+}
+
+LINNET_NAMESPACE_END
+/// @file
+/// The weights that a trainer computes in: its master weights themselves, or roundings of them.
 
 LINNET_NAMESPACE_BEGIN
 
@@ -46178,157 +51883,6 @@ struct stored<linnet::detail::step_form<S>> {
 }  // namespace form
 
 LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-namespace compute {
-
-/// Training towards matrices of which `Kept` of every `Of` consecutive inputs stay (SR-STE, Zhou et
-/// al. 2021, arXiv:2102.04010), for trainers. Each step computes in the weights that magnitude
-/// pruning leaves, found anew. Gradients pass straight through to all weights. Those that are
-/// pruned decay: their gradient gains `Decay` times the weight. prune() with magnitude and
-/// this pattern gives the weights to ship.
-template <index Kept, index Of, class Decay = std::ratio<1, 5000>>
-struct sr_ste : policy {
-  static_assert(1 <= Kept && Kept <= Of,
-                "linnet::compute::sr_ste: Kept of every Of inputs stay, from 1 to all");
-};
-
-}  // namespace compute
-
-namespace detail {
-
-/// True, or a refusal that leaves the class that asks usable.
-template <class M, index Of>
-consteval bool check_pattern() {
-  constexpr bool fits = [] {
-    bool all = true;
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info) {
-          if (info.kind == role::matrix) all = all && info.columns % Of == 0;
-        },
-        parameter_path{});
-    return all;
-  }();
-  static_assert(fits,
-                "linnet::compute::sr_ste: the inputs of every matrix must be a multiple of the "
-                "pattern's width");
-  return true;
-}
-
-/// In the weights that a pattern leaves.
-template <class M, class T, index Kept, index Of, class Decay>
-class master_form<M, T, compute::sr_ste<Kept, Of, Decay>> {
-  static_assert(check_pattern<M, Of>());
-
- public:
-  using storage = storage_of<M, T>;
-  using word = T;
-  static constexpr bool own_rows = true, learns_steps = false, trains_weights = true;
-  static constexpr index row_words(const tensor_info& info) { return info.size(); }
-  static constexpr index bytes() { return 0; }
-  static constexpr bool valid() { return true; }
-
-  /// Packs what the pattern leaves of `w`.
-  static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info, auto& panels, const auto& from) {
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-            ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(panels));
-          } else {
-            T* const rows = const_cast<T*>(panels.rows);
-            ops::copy(on, info.size(), static_cast<const T*>(from.data), rows);
-            if (info.kind == role::matrix)
-              each_pruned(on, info, from.data, [&](index i) { rows[i] = T(0); });
-            ops::pack(on, info.rows, info.columns, matrix_ref<storage>{rows}, panels);
-          }
-        },
-        parameter_path{}, to.tree(), w.tree());
-  }
-  /// Adds the decay of pruned weights to gradients that are summed over `tokens`.
-  static void add_decay(const ops::execution& on, index tokens, const weights<M, T>& w,
-                        gradients<M, T>& g) {
-    const double factor = static_cast<double>(Decay::num) / static_cast<double>(Decay::den) *
-                          static_cast<double>(tokens);
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info, const auto& from, auto& gradient) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
-            if (info.kind == role::matrix)
-              each_pruned(on, info, from.data, [&](index i) {
-                gradient[i] += static_cast<T>(factor * static_cast<double>(from.data[i]));
-              });
-        },
-        parameter_path{}, w.tree(), g.tree());
-  }
-
- private:
-  /// Calls f(i) for each value that the pattern prunes; a row is one thread's.
-  template <class F>
-  static void each_pruned(const ops::execution& on, const tensor_info& info, const T* from, F&& f) {
-    on.threads.each(info.rows, [&](index r) {
-      for (index j = r * info.columns; j < (r + 1) * info.columns; j += Of)
-        for (index a = 0; a < Of; ++a) {
-          // Larger ones, and of equals later ones, stay before it: as mark_least() has it.
-          index larger = 0;
-          for (index b = 0; b < Of; ++b) {
-            const T x = std::abs(from[j + a]), y = std::abs(from[j + b]);
-            larger += y > x || (y == x && b > a);
-          }
-          if (larger >= Kept) f(j + a);
-        }
-    });
-  }
-};
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Training: one parallel region per step runs forward, backward, clipping, optimizer and
-/// repacking, in memory that is planned once.
-
-/// @file
-/// Tensors that follow running averages instead of a gradient, such as the centroids of
-/// attention::routing (Roy et al. 2021).
-
-LINNET_NAMESPACE_BEGIN
-
-/// Moves each row w of tensors of role::moving_average towards the sum g in its gradient. The rule
-/// is w <- u(keep w + (1 - keep) u(g)) with u(x) = x / |x|. A row without a usable sum stays.
-/// Clears these gradients, so that no optimizer sees them. Only the direction of a sum counts, not
-/// how many batches it is made of. A trainer does this before each step. Called by every thread of
-/// a team.
-template <class M, class T>
-void follow_averages(const ops::execution& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& values, auto& sums) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          if (info.kind == role::moving_average)
-            on.threads.each(info.rows, [&](index row) {
-              T* const x = values + row * info.columns;
-              T* const sum = sums + row * info.columns;
-              const auto length = [&](const T* v) {
-                double square = 0;
-                for (index i = 0; i < info.columns; ++i)
-                  square += static_cast<double>(v[i]) * static_cast<double>(v[i]);
-                return std::sqrt(square);
-              };
-              const double all = length(sum);
-              if (is_finite(all) && all > 0) {
-                for (index i = 0; i < info.columns; ++i)
-                  x[i] = static_cast<T>(keep * static_cast<double>(x[i]) +
-                                        (1 - keep) * static_cast<double>(sum[i]) / all);
-                const double now = length(x);
-                for (index i = 0; now > 0 && i < info.columns; ++i)
-                  x[i] = static_cast<T>(static_cast<double>(x[i]) / now);
-              }
-              std::fill_n(sum, info.columns, T(0));
-            });
-      },
-      parameter_path{}, w.tree(), g.tree());
-}
-
-LINNET_NAMESPACE_END
 /// @file
 /// LayerSkip's training recipe (Elhoushi et al. 2024): layer dropout that grows with depth, and
 /// losses at early exits. A model trained so can stop early or draft for itself
@@ -46395,6 +51949,289 @@ struct early_exits {
       sum += out[static_cast<std::size_t>(l)] = enabled(t, l, layers) ? raw : 0;
     }
     for (double& e : out) e = layers == 1 ? 1 : e / sum;
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// Training in f16 with dynamic loss scaling, and in 8-bit floats with delayed scaling.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Factor of the mean loss in f16 training, so that small gradients do not round to 0
+/// (Micikevicius et al. 2018, arXiv:1710.03740). It is doubled after 2000 good steps, and halved
+/// where a gradient overflows, whose step is left out.
+struct dynamic_loss_scale {
+  static constexpr double first = 65536, least = 1, most = 16'777'216;
+  static constexpr index patience = 2000;  ///< good steps until it doubles
+
+  double value = first;
+  index good = 0;  ///< steps since it changed
+
+  /// Takes in a step; whether it was lowered because gradients overflowed.
+  bool advance(bool overflowed) {
+    if (overflowed) {
+      good = 0;
+      if (value <= least) return false;
+      value /= 2;
+      return true;
+    }
+    if (++good < patience) return false;
+    good = 0;
+    value = (std::min)(most, 2 * value);
+    return false;
+  }
+};
+
+namespace detail {
+
+/// Rounded weights in rows of their own, which both kinds of mixed precision have.
+template <class M, class A>
+struct rounded_form {
+  using storage = linnet::storage::mixed_precision<A>;
+  using word = float;
+  static constexpr bool own_rows = true, learns_steps = false, trains_weights = true;
+  static constexpr index row_words(const tensor_info& info) { return info.size(); }
+  /// Rounds matrices, each in units of 1 / scale(values, n), and packs them.
+  template <class Scale>
+  static void pack_rounded(const ops::execution& on, const weights<M>& w,
+                           packed<M, float, storage>& to, Scale&& scale) {
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, auto& panels, const auto& from) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            ops::copy(on, info.size(), static_cast<const float*>(from), const_cast<float*>(panels));
+          } else {
+            auto* const numbers = const_cast<float*>(panels.rows);
+            const float by = scale(from.data, info.size());
+            ops::detail::in_slices<float>(on, info.size(), [&](index at, index n) {
+              for (index i = at; i < at + n; ++i)
+                numbers[i] =
+                    rounded_to<typename storage::forward, storage::delayed>(from.data[i], by);
+            });
+            ops::pack(on, info.rows, info.columns, matrix_ref<storage>{numbers}, panels);
+          }
+        },
+        parameter_path{}, to.tree(), w.tree());
+  }
+};
+
+/// In f16.
+template <class M>
+class master_form<M, float, compute::f16> : public rounded_form<M, compute::f16> {
+  using base = rounded_form<M, compute::f16>;
+
+ public:
+  static constexpr index bytes() { return 0; }
+  static constexpr bool valid() { return true; }
+  static void pack(const ops::execution& on, const weights<M>& w,
+                   packed<M, float, typename base::storage>& to) {
+    base::pack_rounded(on, w, to, [](const float*, index) { return 1.0f; });
+  }
+  /// Calls f(name, bytes) for each block of memory that continuing needs.
+  template <class F>
+  void visit(F&& f) {
+    f("loss_scale", std::as_writable_bytes(std::span(&scale_, 1)));
+  }
+  /// How gradients are rounded in a step of batches up to `tokens`.
+  void prepare(ops::execution& on, index tokens) const {
+    const auto share = std::bit_ceil(static_cast<std::uint64_t>((std::max)(tokens, index{1})));
+    on.loss_scale = static_cast<float>(scale_.value / static_cast<double>(share));
+  }
+  /// Takes in a step; whether it failed for a scale that was too large.
+  bool advance(index, bool overflowed) { return scale_.advance(overflowed); }
+  double loss_scale() const { return scale_.value; }
+
+ private:
+  dynamic_loss_scale scale_{};
+};
+
+/// In 8-bit floats.
+template <class M>
+class master_form<M, float, compute::fp8> : public rounded_form<M, compute::fp8> {
+  using base = rounded_form<M, compute::fp8>;
+  using S = typename base::storage;
+  static constexpr index matrices() {
+    index n = 0;
+    M::visit([&](const parameter_path&, const tensor_info& info) { n += info.stored(); },
+             parameter_path{});
+    return n;
+  }
+
+ public:
+  static constexpr index bytes() {
+    return matrices() * round_up(static_cast<index>(sizeof(delayed_scales)), alignment);
+  }
+  master_form() : memory_(bytes()) {}
+  bool valid() const { return memory_.data() != nullptr; }
+  void pack(const ops::execution& on, const weights<M>& w, packed<M, float, S>& to) {
+    // Weights are there, so their scales need no delay; a thread's own copy of them is enough.
+    base::pack_rounded(on, w, to, [](const float* x, index n) {
+      float most = 0;
+      for (index i = 0; i < n; ++i) most = (std::max)(most, x[i] < 0 ? -x[i] : x[i]);
+      return most > 0 ? static_cast<float>(linnet::storage::fp8_e4m3::largest) / most : 1.0f;
+    });
+    index next = 0;
+    M::visit(
+        [&](const parameter_path&, const tensor_info&, auto& panels) {
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(panels)>>)
+            if (on.threads.rank() == 0) panels.delayed.at = at(next++);
+        },
+        parameter_path{}, to.tree());
+    on.threads.wait();
+  }
+  /// Calls f(name, bytes) for each block of memory that continuing needs.
+  template <class F>
+  void visit(F&& f) {
+    f("scales",
+      std::span(static_cast<std::byte*>(memory_.data()), static_cast<std::size_t>(bytes())));
+  }
+  void prepare(ops::execution& on, index) const { on.notes_ranges = true; }
+  /// Takes in the magnitudes of step `t`.
+  bool advance(index t, bool) {
+    for (index i = 0; i < matrices(); ++i) {
+      at(i)->input.advance(t, linnet::storage::fp8_e4m3::largest);
+      at(i)->gradient.advance(t, linnet::storage::fp8_e5m2::largest);
+    }
+    return false;
+  }
+  /// Scales of matrix number `i`, in canonical order.
+  delayed_scales* at(index i) const {
+    return reinterpret_cast<delayed_scales*>(
+        static_cast<std::byte*>(memory_.data()) +
+        i * round_up(static_cast<index>(sizeof(delayed_scales)), alignment));
+  }
+
+ private:
+  memory_block memory_;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Sophia-G: steps that a diagonal estimate of the curvature divides, and that end at the rate.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A criterion whose labels a model draws itself: the cross-entropy with tokens sampled from the
+/// model's own distribution, wherever the batch has a label. Its squared gradient estimates the
+/// Gauss-Newton diagonal (Liu et al. 2023, arXiv:2305.14342, section 2.3).
+struct sampled_cross_entropy {
+  std::uint64_t seed = 0, step = 0;
+
+  template <class T, class S>
+  void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
+                  index rows) const {
+    const index vocabulary = h.vocabulary;
+    ops::detail::each_labelled_row(
+        on, rows, vocabulary, h.labels + first, h.chunk, h.losses + first, h.dy != nullptr,
+        [&](auto k, index i, T* row) {
+          using K = decltype(k);
+          const T largest = K::template maximum<T>(vocabulary, row);
+          const auto sum = static_cast<double>(K::template exp_sum<T>(vocabulary, largest, row));
+          const auto place = static_cast<std::uint64_t>(first + i);
+          random_stream random(linnet::seed{seed ^ stream_of("sampled labels")},
+                               step << 32 ^ place);
+          double left = random.uniform() * sum;
+          index label = 0;
+          for (index j = 0; j < vocabulary; ++j) {
+            const auto mass = static_cast<double>(row[j]);
+            if (mass > 0) label = j;
+            left -= mass;
+            if (left < 0) break;
+          }
+          const double loss = std::log(sum / static_cast<double>(row[label]));
+          if (h.dy) {
+            K::template scale<T>(vocabulary, static_cast<T>(1 / sum), row);
+            row[label] -= T(1);
+          }
+          return loss;
+        });
+  }
+};
+
+/// Optimizers that estimate curvature, and whose trainers so draw labels from the model.
+template <class Optimizer>
+concept estimates_curvature = requires(const Optimizer& o) {
+  { o.due(index{}) } -> std::same_as<bool>;
+};
+
+}  // namespace detail
+
+/// Sophia-G (Liu et al. 2023, arXiv:2305.14342): a step is m / (rho h), at most the rate. Here m is
+/// an average of the gradient and h one of the curvature. Before the first estimate each value
+/// takes the full rate. Decay is decoupled and applies to tensors with two dimensions only.
+///
+/// trainer::step() estimates the curvature behind every `every`-th step, by a second backward pass
+/// over its batch with labels that the model draws. Who accumulates calls
+/// trainer::estimate_curvature() where due().
+struct sophia {
+  schedule rate = schedule::constant(6e-4);
+  double beta1 = 0.965;
+  double beta2 = 0.99;  ///< share of the curvature that an estimate keeps
+  double rho = 0.04;    ///< smaller ones cut more steps to the rate; the paper's runs .04 to .08
+  double decay = 0.1;
+  index every = 10;  ///< steps from one estimate of the curvature to the next
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate);
+    f("beta1", self.beta1, detail::between(0, 0.999999));
+    f("beta2", self.beta2, detail::between(0, 0.999999));
+    f("rho", self.rho, detail::above(0));
+    f("decay", self.decay, detail::at_least(0));
+    f("every", self.every, detail::count(1));
+  }
+
+  /// Name of the optimizer in checkpoints.
+  static constexpr std::string_view name() { return "sophia"; }
+
+  /// State of Sophia: moving averages of the gradient and of the curvature.
+  template <class M, class T>
+  using state = detail::two_moments<M, T>;
+
+  /// Step `t` >= 1 with gradients times `gradient_scale`. Called by every thread of a team.
+  template <class M, class T>
+  void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
+              state<M, T>& s, weights<M, T>& w) const {
+    const double lr = rate.at(t);
+    detail::each_trained_tensor(
+        w, g,
+        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* m, T* h) {
+          const double keep = info.decays() ? 1 - lr * decay : 1;
+          detail::each_trained_value<T>(on, info.size(), [&](index i) {
+            const double now = beta1 * static_cast<double>(m[i]) +
+                               (1 - beta1) * gradient_scale * static_cast<double>(gradient[i]);
+            const double size =
+                (std::min)(1.0, std::abs(now) / (rho * static_cast<double>(h[i]) + 1e-15));
+            m[i] = static_cast<T>(now);
+            x[i] = static_cast<T>(keep * static_cast<double>(x[i]) - lr * (now < 0 ? -size : size));
+          });
+        },
+        s.first, s.second);
+  }
+
+  /// Whether the curvature is estimated behind step `t` >= 1.
+  bool due(index t) const { return t % every == 0; }
+  /// Adds an estimate of the curvature, from gradients of labels that the model has drawn:
+  /// h <- beta2 h + (1 - beta2) tokens g^2. Here g, the gradients times `gradient_scale`, is their
+  /// mean over `tokens`. Called by every thread of a team.
+  template <class M, class T>
+  void observe(const ops::execution& on, index tokens, double gradient_scale,
+               const gradients<M, T>& g, state<M, T>& s) const {
+    const auto count = static_cast<double>(tokens);
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, const auto& gradient, auto& h) {
+          if (info.kind == role::moving_average) return;
+          detail::each_trained_value<T>(on, info.size(), [&](index i) {
+            const double x = gradient_scale * static_cast<double>(gradient[i]);
+            h[i] = static_cast<T>(beta2 * static_cast<double>(h[i]) + (1 - beta2) * count * x * x);
+          });
+        },
+        parameter_path{}, g.tree(), s.second.tree());
   }
 };
 
@@ -46516,50 +52353,18 @@ struct training_progress {
   constexpr bool accumulating() const { return samples > 0; }
 };
 
-namespace detail {
-/// Sum of squares of all tensors of `g`, in fixed chunks and order, so that it does not depend on
-/// the number of threads. `partial` has room for the chunks of the largest tensor.
-inline constexpr index norm_chunk = 4096;
-template <class M>
-consteval index norm_chunks() {
-  index n = 1;
-  M::visit([&](const parameter_path&,
-               const tensor_info& info) { n = info.size() > n ? info.size() : n; },
-           parameter_path{});
-  return (n + norm_chunk - 1) / norm_chunk;
-}
-template <class M, class T>
-double sum_of_squares(const ops::execution& on, const gradients<M, T>& g, double* partial) {
-  double sum = 0;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-        if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
-        const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
-        on.threads.each(chunks, [&](index c) {
-          const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
-          on.with_kernels([&](auto k) {
-            partial[c] =
-                static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
-          });
-        });
-        for (index c = 0; c < chunks; ++c) sum += partial[c];
-        on.threads.wait();
-      },
-      parameter_path{}, g.tree());
-  return sum;
-}
-}  // namespace detail
-
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
 /// compute::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
-/// and gradients, with sums in f32; all else stays in f32. With compute::fake_quantized the loss is
-/// that of the quantized model.
+/// and gradients, with sums in f32; all else stays in f32. The types compute::f16 and compute::fp8
+/// round these to f16 with a dynamic loss scale, or to 8-bit floats with delayed scales. With
+/// compute::fake_quantized the loss is that of the quantized model.
 template <class M, class Optimizer = adamw, class T = float, class Compute = compute::f32>
 class trainer {
   using master_form = detail::master_form<M, T, Compute>;
   using S = typename master_form::storage;
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
+  static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
   static_assert(detail::check_language_model<M, T, S>());
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
@@ -46598,6 +52403,7 @@ class trainer {
                            "0, as this model has no early exits",
                            detail::number_text(how.early_exits.scale)};
     if (!w.valid()) return w.error();
+    if (auto fit = detail::check_base("trainer::open", w.tree()); !fit) return fit.error();
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid() ||
         !t.form_.valid())
@@ -46606,6 +52412,7 @@ class trainer {
     const index planned = detail::plan_for<M, T, S>(l, purpose::training).total();
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
+    detail::share_base(w.tree(), t.packed_.tree());
     M::visit(
         [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
             const auto& from) {
@@ -46643,6 +52450,8 @@ class trainer {
       apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
     finish();
+    if constexpr (detail::estimates_curvature<Optimizer>)
+      if (usable_ && optimizer_.due(progress_.steps)) (void)estimate_curvature(b);
     return loss.mean();
   }
   /// Adds the gradient of one part of a larger batch; update() then takes the step. Returns the
@@ -46673,6 +52482,32 @@ class trainer {
     run(limits_, work_.converted,
         [&](const ops::execution& on) { apply(on, progress_.tokens, progress_.nats); });
     finish();
+  }
+  /// Lets an optimizer such as `sophia` estimate the curvature on a batch. It does so by gradients
+  /// of labels that the model draws, clipped as a step's are. step() calls this itself where it is
+  /// due. Who accumulates calls it behind update(), where optimizer().due(steps()). Returns their
+  /// loss; NaN, and nothing done, as for step() and while gradients are being accumulated.
+  loss_sum estimate_curvature(const batch& b) requires detail::estimates_curvature<Optimizer> {
+    cross_entropy_objective from;
+    if (!takes(b, from)) return loss_sum::refused();
+    if (progress_.accumulating()) {
+      reason_ = refusal::accumulating;
+      return loss_sum::refused();
+    }
+    const detail::sampled_cross_entropy criterion{how_.seed,
+                                                  static_cast<std::uint64_t>(progress_.steps)};
+    loss_sum loss;
+    run(limits_, work_.converted, [&](const ops::execution& on) {
+      const loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
+                                                  on, {}, criterion);
+      const double share = sum.tokens > 0 ? 1.0 / static_cast<double>(sum.tokens) : 0.0;
+      const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
+      if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0)
+        optimizer_.observe(on, sum.tokens, share * clip_of(norm), gradients_, state_);
+      clear_gradients(on);
+      if (on.threads.rank() == 0) loss = sum;
+    });
+    return loss;
   }
   /// Summed loss of a batch in nats, without dropout and without a step; NaN for a batch that does
   /// not fit. `logits`, if not empty, receives the logits [batch * length of the labels,
@@ -46759,7 +52594,7 @@ class trainer {
         f("optimizer." + std::string(name), bytes);
       });
     }
-    if constexpr (master_form::learns_steps) form_.visit(f);
+    if constexpr (requires { form_.visit(f); }) form_.visit(f);
     f("gradients", gradients_.block());
   }
   /// Goes on from `at`, after the blocks that visit_state() shows have been written. Errors:
@@ -46806,8 +52641,10 @@ class trainer {
   bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
     reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
-    const bool skips = detail::sees_attention<Objective> && how_.layer_dropout.rate > 0;
-    if (reason_ == refusal::none && (!options_fit() || skips)) reason_ = refusal::options;
+    // An objective on attention compares layers one by one, behind the last.
+    const bool unfit =
+        detail::sees_attention<Objective> && (how_.layer_dropout.rate > 0 || limits_.recompute);
+    if (reason_ == refusal::none && (!options_fit() || unfit)) reason_ = refusal::options;
     if (reason_ == refusal::none) return true;
     ++refused_;
     in_vain();
@@ -46835,6 +52672,8 @@ class trainer {
     }
     const auto criterion = from.token_loss(on, b);
     ops::execution watched = on;
+    if constexpr (adapts)
+      form_.prepare(watched, limits_.batch * (std::max)(limits_.target, index{1}));
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
@@ -46856,7 +52695,7 @@ class trainer {
     const double norm = std::sqrt(squares) * share;
     const bool finite = is_finite(norm) && is_finite(nats), usable = finite && tokens > 0;
     if (usable) {
-      const double clip = how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
+      const double clip = clip_of(norm);
       if constexpr (master_form::trains_weights) {
         follow_averages(on, how_.average, gradients_, *weights_);
         optimizer_.update(on, progress_.steps + 1, share * clip, gradients_, state_, *weights_);
@@ -46866,16 +52705,27 @@ class trainer {
         form_.update(on, progress_.steps + 1, share * clip, optimizer_);
       form_.pack(on, *weights_, packed_);
     }
-    M::visit([&](const parameter_path&, const tensor_info& info,
-                 auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
-             parameter_path{}, gradients_.tree());
+    clear_gradients(on);
     on.threads.once([&] {
       progress_.norm = norm;
       usable_ = usable;
       finite_ = finite;
+      nats_ = nats;
     });
   }
+  /// The factor that brings gradients of this norm down to the largest one.
+  double clip_of(double norm) const {
+    return how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
+  }
+  void clear_gradients(const ops::execution& on) {
+    M::visit([&](const parameter_path&, const tensor_info& info,
+                 auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
+             parameter_path{}, gradients_.tree());
+  }
   void finish() {
+    bool rescaled = false;  // a gradient that overflows in f16 is no reason to stop
+    if constexpr (adapts)
+      rescaled = form_.advance(progress_.steps, !is_finite(progress_.norm)) && is_finite(nats_);
     progress_.steps += usable_;
     progress_.skipped += !usable_;
     if (usable_) {
@@ -46883,7 +52733,7 @@ class trainer {
       reason_ = refusal::none;
     } else {
       reason_ = finite_ ? refusal::no_label : refusal::not_finite;
-      in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
+      if (!rescaled) in_vain(!finite_ && how_.if_not_finite == bad_step::stop);
     }
     progress_.tokens = progress_.samples = 0;
     progress_.nats = 0;
@@ -46902,8 +52752,465 @@ class trainer {
   double* partial_ = nullptr;
   training_progress progress_;
   bool usable_ = true, finite_ = true, stopped_ = false;
+  double nats_ = 0;  ///< of the last step
   index refused_ = 0, in_a_row_ = 0;
   refusal reason_ = refusal::none;
+};
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of find_learning_rate().
+struct rate_search_options {
+  double lowest = 1e-6;
+  double highest = 1;
+  index steps = 100;      ///< in which the rate grows from the one to the other
+  double keep = 0.95;     ///< share of the smoothed loss that a step keeps
+  double divergence = 4;  ///< ends the search where the loss is so many times the lowest
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("lowest", self.lowest, detail::above(0));
+    f("highest", self.highest, detail::above(0));
+    f("steps", self.steps, detail::count(3));
+    f("keep", self.keep, detail::option_range{.least = 0, .most = 1, .below = true});
+    f("divergence", self.divergence, detail::above(1));
+  }
+};
+
+/// Losses of rates that grow, and what follows from them.
+struct rate_search {
+  /// A step of the search.
+  struct point {
+    double rate;
+    double loss;      ///< nats per label before the step
+    double smoothed;  ///< an average of the losses so far, bias-corrected
+  };
+  std::vector<point> curve;
+  double steepest = 0;  ///< the rate at which the smoothed loss falls fastest
+  double below = 0;     ///< a tenth of the rate of the lowest smoothed loss
+};
+
+/// Trains a copy of `w` with a rate that grows in each step, and reports the losses (Smith 2017,
+/// arXiv:1506.01186). A good highest rate lies between `below` and `steepest`. `batches(i)` returns
+/// batch number i of a step each, a view that is read before the next call; an empty one ends the
+/// search. `optimizer` has all options but the rate. Errors: those of trainer::open();
+/// errc::invalid for options, for a batch that is refused, and where the loss never was finite.
+template <class Optimizer = adamw, class M, class T, class Batches>
+result<rate_search> find_learning_rate(const weights<M, T>& w, Batches&& batches, const limits& l,
+                                       const rate_search_options& how = {},
+                                       Optimizer optimizer = {},
+                                       const training_options& training = {}) LINNET_TRY {
+  constexpr const char* where = "find_learning_rate";
+  if (auto fit = detail::acceptable(where, "rate_search_options", how); !fit) return fit.error();
+  if (how.highest <= how.lowest)
+    return error{errc::invalid, where, "rate_search_options.highest",
+                 "above lowest, " + detail::number_text(how.lowest),
+                 detail::number_text(how.highest)};
+  if (!w.valid()) return w.error();
+  weights<M, T> copy = w.clone();
+  if (!copy.valid()) return copy.error();
+  auto train = trainer<M, Optimizer, T>::open(copy, l, optimizer, training);
+  if (!train) return train.error();
+  rate_search found;
+  double average = 0, left = 1, lowest = 0;
+  const double growth = std::log(how.highest / how.lowest) / static_cast<double>(how.steps - 1);
+  for (index i = 0; i < how.steps; ++i) {
+    const typename M::batch b = batches(i);
+    if (b.batch == 0) break;
+    if (auto fit = detail::check_batch(where, i, detail::refusal_of<M>(b, l)); !fit)
+      return fit.error();
+    const double rate = how.lowest * std::exp(growth * static_cast<double>(i));
+    train->optimizer().rate = schedule::constant(rate);
+    const double loss = train->step(b);
+    if (!is_finite(loss)) break;
+    average = how.keep * average + (1 - how.keep) * loss;
+    left *= how.keep;
+    const double smoothed = average / (1 - left);
+    found.curve.push_back({rate, loss, smoothed});
+    if (i == 0 || smoothed < lowest) {
+      lowest = smoothed;
+      found.below = rate / 10;
+    }
+    if (smoothed > how.divergence * lowest) break;
+  }
+  if (found.curve.size() < 3)
+    return error{errc::invalid, where, "steps", "at least 3 with a finite loss",
+                 std::to_string(found.curve.size())};
+  double steepest = 0;
+  for (std::size_t i = 1; i + 1 < found.curve.size(); ++i) {
+    const double slope = found.curve[i + 1].smoothed - found.curve[i - 1].smoothed;
+    if (i > 1 && slope >= steepest) continue;
+    steepest = slope;
+    found.steepest = found.curve[i].rate;
+  }
+  return found;
+}
+LINNET_OR_OUT_OF_MEMORY("find_learning_rate")
+
+/// How noisy gradients are (McCandlish et al. 2018, arXiv:1812.06162).
+struct gradient_noise {
+  double signal =
+      0;             ///< |G|^2 of the true gradient of the loss per label; estimates may be below 0
+  double noise = 0;  ///< trace of the covariance of one label's gradient
+  index batches = 0;  ///< that were compared
+
+  /// The simple noise scale, in labels: batches far below it waste steps, those far above it
+  /// computation.
+  double scale() const { return noise / signal; }
+};
+
+/// Estimates the noise of gradients from the norms of each batch's and of all batches' together,
+/// without bias (McCandlish et al. 2018, appendix A.1). `batches(i)` returns batch number i, a view
+/// that is read before the next call; an empty one ends them, at the latest `most`. Batches may
+/// have different numbers of labels. The same bits on any number of threads. Errors: errc::invalid
+/// for limits, weights or a batch that do not fit, and for a loss that is not finite. Also for less
+/// than two batches with labels; errc::out_of_memory.
+template <class M, class T, class Batches>
+result<gradient_noise> estimate_gradient_noise(const weights<M, T>& w, Batches&& batches,
+                                               const limits& l, index most = 16) LINNET_TRY {
+  constexpr const char* where = "estimate_gradient_noise";
+  const index needed = detail::gradient_pass<M, T>::footprint(l) + gradients<M, T>::bytes();
+  if (auto fit = detail::acceptable<M>(where, l, needed); !fit) return fit.error();
+  if (!w.valid()) return w.error();
+  detail::gradient_pass<M, T> pass(w, l);
+  gradients<M, T> sum;
+  std::vector<double> partial(static_cast<std::size_t>(detail::norm_chunks<M>()));
+  if (!pass.valid() || !sum.valid()) return detail::out_of_memory(where, needed);
+  const auto square_of = [&](const gradients<M, T>& g) {
+    double square = 0;
+    pass.on_threads([&](const ops::execution& on) {
+      const double all = detail::sum_of_squares(on, g, partial.data());
+      if (on.threads.rank() == 0) square = all;
+    });
+    return square;
+  };
+  gradient_noise found;
+  double squares = 0, shares = 0, tokens = 0;
+  for (index i = 0; i < most; ++i) {
+    const typename M::batch b = batches(i);
+    if (b.batch == 0) break;
+    if (auto fit = pass.refused(where, i, b); !fit) return fit.error();
+    const loss_sum loss = pass.add(b);
+    const double square = square_of(pass.gradient());
+    if (!is_finite(loss.nats) || !is_finite(square))
+      return error{errc::invalid, where, "the loss of batch " + std::to_string(i),
+                   "a finite number with a finite gradient", "another"};
+    pass.on_threads([&](const ops::execution& on) {
+      M::visit([&](const parameter_path&, const tensor_info& info, auto& to,
+                   auto& from) { ops::add(on, info.size(), to, from, to); },
+               parameter_path{}, sum.tree(), pass.gradient().tree());
+    });
+    pass.clear();
+    if (loss.tokens == 0) continue;
+    const auto labels = static_cast<double>(loss.tokens);
+    squares += square / (labels * labels);
+    shares += 1 / labels;
+    tokens += labels;
+    ++found.batches;
+  }
+  if (found.batches < 2)
+    return error{errc::invalid, where, "batches", "at least two with labels",
+                 std::to_string(found.batches)};
+  const auto n = static_cast<double>(found.batches);
+  const double large = square_of(sum) / (tokens * tokens);
+  // |g|^2 is |G|^2 + noise / labels on average, of a batch and of all of them.
+  found.noise = (squares / n - large) / (shares / n - 1 / tokens);
+  found.signal = large - found.noise / tokens;
+  return found;
+}
+LINNET_OR_OUT_OF_MEMORY("estimate_gradient_noise")
+
+LINNET_NAMESPACE_END
+/// @file
+/// SR-STE: training towards n:m sparsity (Zhou et al. 2021).
+
+#include <ratio>
+
+/// @file
+/// Which weights of a matrix are pruned: those with the least scores, of all or of each few inputs.
+
+LINNET_NAMESPACE_BEGIN
+
+/// A pattern of pruned weights: `kept` of every `of` consecutive inputs stay, in each row. 2 of 4
+/// is the one that hardware reads. The default is no pattern.
+struct n_of_m {
+  index kept = 0;
+  index of = 0;  ///< 0: no pattern
+
+  /// Whether there is a pattern.
+  constexpr explicit operator bool() const { return of > 0; }
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("kept", self.kept, detail::count(self.of > 0 ? 1 : 0));
+    f("of", self.of,
+      detail::count(self.of > 0 ? static_cast<double>(self.kept) : 0,
+                    "of so many inputs `kept` stay; 0 prunes by fraction"));
+  }
+};
+
+namespace detail {
+
+/// The share of weights that a method prunes.
+inline constexpr option_range pruned_fraction{.least = 0, .most = 1, .below = true};
+
+/// How many of `n` > 0 weights a fraction is, rounded down: at least one is left.
+inline index fraction_of(double fraction, index n) {
+  return (std::min)(n - 1, static_cast<index>(fraction * static_cast<double>(n) + 1e-9));
+}
+/// Refuses a pattern that the inputs of a matrix are no multiple of.
+inline result<void> check_pattern(const char* method, const n_of_m& pattern, index columns) {
+  if (pattern.of == 0 && pattern.kept > 0)
+    return failure(errc::invalid, method, "",
+                   "pattern.of to be at least pattern.kept, " + std::to_string(pattern.kept), "0");
+  if (!pattern || columns % pattern.of == 0) return {};
+  return failure(errc::invalid, method, "",
+                 "a number of inputs that is a multiple of pattern.of, " +
+                     std::to_string(pattern.of) + ", or another method for this model",
+                 std::to_string(columns));
+}
+/// Marks the `count` of scores[n] that are least, of equals the first. `order` is room.
+inline void mark_least(index n, index count, const double* scores, std::vector<index>& order,
+                       char* marks) {
+  order.resize(static_cast<std::size_t>(n));
+  std::iota(order.begin(), order.end(), index{0});
+  std::nth_element(order.begin(), order.begin() + count, order.end(), [&](index a, index b) {
+    return scores[a] < scores[b] || (scores[a] == scores[b] && a < b);
+  });
+  std::fill_n(marks, n, char{0});
+  for (index i = 0; i < count; ++i) marks[order[static_cast<std::size_t>(i)]] = 1;
+}
+/// Marks what a pattern or a fraction prunes of scores[n], the inputs of one row.
+inline void mark_row(index n, const n_of_m& pattern, double fraction, const double* scores,
+                     std::vector<index>& order, char* marks) {
+  if (!pattern) return mark_least(n, fraction_of(fraction, n), scores, order, marks);
+  for (index j = 0; j < n; j += pattern.of)
+    mark_least(pattern.of, pattern.of - pattern.kept, scores + j, order, marks + j);
+}
+
+}  // namespace detail
+
+/// The share of the weights of all matrices that are exactly 0, as pruned ones are. Token tables,
+/// norms and biases do not count.
+template <class M, class T>
+double sparsity(const weights<M, T>& w) {
+  index zeros = 0, all = 0;
+  if (w.valid())
+    w.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+      if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
+        if (info.kind != role::matrix) return;
+        all += info.size();
+        for (index r = 0; r < info.rows; ++r)
+          for (index j = 0; j < info.columns; ++j) zeros += leaf.at(r, j, info.columns) == 0;
+      }
+    });
+  return all > 0 ? static_cast<double>(zeros) / static_cast<double>(all) : 0;
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace compute {
+
+/// Training towards matrices of which `Kept` of every `Of` consecutive inputs stay (SR-STE, Zhou et
+/// al. 2021, arXiv:2102.04010), for trainers. Each step computes in the weights that magnitude
+/// pruning leaves, found anew. Gradients pass straight through to all weights. Those that are
+/// pruned decay: their gradient gains `Decay` times the weight. prune() with magnitude and
+/// this pattern gives the weights to ship.
+template <index Kept, index Of, class Decay = std::ratio<1, 5000>>
+struct sr_ste : policy {
+  static_assert(1 <= Kept && Kept <= Of,
+                "linnet::compute::sr_ste: Kept of every Of inputs stay, from 1 to all");
+};
+
+}  // namespace compute
+
+namespace detail {
+
+/// True, or a refusal that leaves the class that asks usable.
+template <class M, index Of>
+consteval bool check_pattern() {
+  constexpr bool fits = [] {
+    bool all = true;
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info) {
+          if (info.kind == role::matrix) all = all && info.columns % Of == 0;
+        },
+        parameter_path{});
+    return all;
+  }();
+  static_assert(fits,
+                "linnet::compute::sr_ste: the inputs of every matrix must be a multiple of the "
+                "pattern's width");
+  return true;
+}
+
+/// In the weights that a pattern leaves.
+template <class M, class T, index Kept, index Of, class Decay>
+class master_form<M, T, compute::sr_ste<Kept, Of, Decay>> {
+  static_assert(check_pattern<M, Of>());
+
+ public:
+  using storage = storage_of<M, T>;
+  using word = T;
+  static constexpr bool own_rows = true, learns_steps = false, trains_weights = true;
+  static constexpr index row_words(const tensor_info& info) { return info.size(); }
+  static constexpr index bytes() { return 0; }
+  static constexpr bool valid() { return true; }
+
+  /// Packs what the pattern leaves of `w`.
+  static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, auto& panels, const auto& from) {
+          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+            ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(panels));
+          } else {
+            T* const rows = const_cast<T*>(panels.rows);
+            ops::copy(on, info.size(), static_cast<const T*>(from.data), rows);
+            if (info.kind == role::matrix)
+              each_pruned(on, info, from.data, [&](index i) { rows[i] = T(0); });
+            ops::pack(on, info.rows, info.columns, matrix_ref<storage>{rows}, panels);
+          }
+        },
+        parameter_path{}, to.tree(), w.tree());
+  }
+  /// Adds the decay of pruned weights to gradients that are summed over `tokens`.
+  static void add_decay(const ops::execution& on, index tokens, const weights<M, T>& w,
+                        gradients<M, T>& g) {
+    const double factor = static_cast<double>(Decay::num) / static_cast<double>(Decay::den) *
+                          static_cast<double>(tokens);
+    M::visit(
+        [&](const parameter_path&, const tensor_info& info, const auto& from, auto& gradient) {
+          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
+            if (info.kind == role::matrix)
+              each_pruned(on, info, from.data, [&](index i) {
+                gradient[i] += static_cast<T>(factor * static_cast<double>(from.data[i]));
+              });
+        },
+        parameter_path{}, w.tree(), g.tree());
+  }
+
+ private:
+  /// Calls f(i) for each value that the pattern prunes; a row is one thread's.
+  template <class F>
+  static void each_pruned(const ops::execution& on, const tensor_info& info, const T* from, F&& f) {
+    on.threads.each(info.rows, [&](index r) {
+      for (index j = r * info.columns; j < (r + 1) * info.columns; j += Of)
+        for (index a = 0; a < Of; ++a) {
+          // Larger ones, and of equals later ones, stay before it: as mark_least() has it.
+          index larger = 0;
+          for (index b = 0; b < Of; ++b) {
+            const T x = std::abs(from[j + a]), y = std::abs(from[j + b]);
+            larger += y > x || (y == x && b > a);
+          }
+          if (larger >= Kept) f(j + a);
+        }
+    });
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Averages of the weights along a run, which often judge better than the last weights do.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of a weight_average.
+struct weight_average_options {
+  enum class kind {
+    exponential,  ///< EMA: the latest weights count most (Polyak and Juditsky 1992)
+    equal         ///< SWA: all count the same (Izmailov et al. 2018, arXiv:1803.05407)
+  };
+  kind form = kind::exponential;
+  double keep = 0.999;  ///< share of an exponential average that weights leave of it
+  index first = 1;      ///< step of the first weights that count
+  index every = 1;      ///< steps from one to the next
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("form", self.form, detail::one_of(kinds));
+    f("keep", self.keep, detail::option_range{.least = 0, .most = 1, .below = true});
+    f("first", self.first, detail::count(1));
+    f("every", self.every, detail::count(1));
+  }
+
+ private:
+  static constexpr const char* kinds[] = {"exponential", "equal"};
+};
+
+/// An average of the weights of a run, a second copy of them. It begins as the first weights that
+/// count. Vectors that follow running averages themselves are copied. Zeros that all weights have
+/// stay 0.
+template <class M, class T = float>
+class weight_average {
+ public:
+  /// Exact bytes that it allocates.
+  static constexpr index footprint() { return weights<M, T>::bytes(); }
+  /// Opens an average of no weights yet; `l` has the threads. Errors: errc::invalid for an option
+  /// out of its range, by its name; errc::out_of_memory.
+  static result<weight_average> open(const weight_average_options& how = {},
+                                     const limits& l = {}) LINNET_TRY {
+    constexpr const char* where = "weight_average::open";
+    if (auto fit = detail::acceptable(where, "weight_average_options", how); !fit)
+      return fit.error();
+    weight_average made(how, l);
+    if (!made.average_.valid()) return detail::out_of_memory(where, footprint());
+    return made;
+  }
+  LINNET_OR_OUT_OF_MEMORY("weight_average::open")
+
+  /// Takes in the weights behind step `step` >= 1, if they count. Allocates nothing.
+  void follow(const weights<M, T>& w, index step) {
+    if (step < how_.first || (step - how_.first) % how_.every != 0 || !average_.valid()) return;
+    const double share = count_ == 0 ? 1
+                         : how_.form == weight_average_options::kind::equal
+                             ? 1 / static_cast<double>(count_ + 1)
+                             : 1 - how_.keep;
+    run(limits_, nullptr, [&](const ops::execution& on) {
+      M::visit(
+          [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
+            const T* x = nullptr;
+            T* a = nullptr;
+            if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
+              x = from, a = to;
+            else
+              x = from.data, a = to.data;
+            const double by = info.kind == role::moving_average ? 1 : share;
+            ops::detail::in_slices<T>(on, info.size(), [&](index at, index n) {
+              for (index i = at; i < at + n; ++i) {
+                const auto old = static_cast<double>(a[i]);
+                a[i] =
+                    by == 1 ? x[i] : static_cast<T>(old + by * (static_cast<double>(x[i]) - old));
+              }
+            });
+          },
+          parameter_path{}, average_.tree(), w.tree());
+    });
+    ++count_;
+  }
+  /// The average so far: weights to evaluate, pack or save. All 0 while count() is 0.
+  const weights<M, T>& current() const { return average_; }
+  /// How many weights it is of.
+  index count() const { return count_; }
+  /// The numbers of the average, for a section of a checkpoint beside count().
+  std::span<std::byte> block() { return average_.block(); }
+  /// Goes on from an average of `count` weights, after its block() has been written.
+  void resume(index count) { count_ = count; }
+
+ private:
+  weight_average(const weight_average_options& how, const limits& l) : how_(how), limits_(l) {}
+
+  weight_average_options how_;
+  limits limits_;
+  weights<M, T> average_;
+  index count_ = 0;
 };
 
 LINNET_NAMESPACE_END

@@ -886,6 +886,12 @@ concept rounding_method = requires {
 
 namespace detail {
 
+/// Whether a method that reads inputs rounds what a sparse storage keeps.
+template <class Method>
+inline constexpr bool takes_sparse = requires {
+  requires Method::takes_sparse;
+};
+
 /// Whether a method treats a tensor: all, unless its rounder says which by takes().
 template <class Rounder>
 bool takes(const Rounder& rounder, const tensor_info& info) {
@@ -904,11 +910,11 @@ result<void> round_tensor(typename Method::rounder& rounder, const parameter_pat
              !takes(rounder, info)) {
     encode_matrix(info.rows, info.columns, from.data, to);
   } else {
-    if constexpr (is_sparse<typename To::storage>) {
-      static_assert(
-          !Method::reads_inputs,
-          "linnet::quantize: methods that read inputs round whole rows; prune first, then "
-          "round what is left to a sparse storage without them: quantize<storage>(weights)");
+    if constexpr (is_sparse<typename To::storage> && !takes_sparse<Method>) {
+      static_assert(!Method::reads_inputs,
+                    "linnet::quantize: methods that read inputs round whole rows, but gptq; prune "
+                    "first, then "
+                    "round what is left to a sparse storage by gptq or without them");
       encode_kept(info.rows, info.columns, from.data, to,
                   [&](index width, const float* numbers, const auto& kept) {
                     done = rounder.round(info.rows, width, numbers, kept, x);
