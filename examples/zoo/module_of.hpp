@@ -62,11 +62,15 @@ class trainee_of final : public trainee {
   }
 
   double step(ln::index parts, const std::function<any_batch(ln::index)>& part) override {
-    const double nats = take_step(parts, part);
-    if constexpr (std::is_same_v<Optimizer, ln::sophia>)
+    if (parts == 1) return trainer_->step(batch_of(part(0)), start_->objective);
+    for (ln::index i = 0; i < parts; ++i)
+      (void)trainer_->accumulate(batch_of(part(i)), start_->objective);
+    const ln::training_progress before = trainer_->progress();
+    trainer_->update();
+    if constexpr (std::is_same_v<Optimizer, ln::sophia>)  // a step() does it by itself
       if (trainer_->optimizer().due(trainer_->steps()))
         (void)trainer_->estimate_curvature(batch_of(part(0)));
-    return nats;
+    return before.nats / static_cast<double>(before.tokens);
   }
   ln::index steps() const override { return trainer_->steps(); }
   double norm() const override { return trainer_->gradient_norm(); }
@@ -83,14 +87,6 @@ class trainee_of final : public trainee {
   std::optional<start> start_;
   std::optional<trainer> trainer_;
 
-  double take_step(ln::index parts, const std::function<any_batch(ln::index)>& part) {
-    if (parts == 1) return trainer_->step(batch_of(part(0)), start_->objective);
-    for (ln::index i = 0; i < parts; ++i)
-      (void)trainer_->accumulate(batch_of(part(i)), start_->objective);
-    const ln::training_progress before = trainer_->progress();
-    trainer_->update();
-    return before.nats / static_cast<double>(before.tokens);
-  }
   static const typename M::batch& batch_of(const any_batch& b) {
     return std::get<typename M::batch>(b);
   }
