@@ -529,6 +529,10 @@ BOOST_AUTO_TEST_CASE(recorded_scores) {
   LINNET_REQUIRE_OK(draws);
   const std::vector<request> second{{"p", "", 1}};
   BOOST_TEST(!draws->generate(second));
+  const std::vector<request> twice{{"q"}, {"q"}};  // one request, and no draw 1
+  LINNET_REQUIRE_OK(draws->generate(twice));
+  BOOST_TEST(draws->record().find({"q"}) != nullptr);
+  BOOST_TEST(draws->record().find({"q", "", 1}) == nullptr);
 }
 
 BOOST_AUTO_TEST_CASE(items_in_files) {
