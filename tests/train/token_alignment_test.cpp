@@ -89,7 +89,7 @@ BOOST_AUTO_TEST_CASE(paths_are_the_cheapest) {
 
 BOOST_AUTO_TEST_CASE(one_tokenizer_is_aligned_with_itself) {
   const auto with = opened(base, base);
-  const std::vector<token> text{1, 2, 4, 7, 8, 3};
+  const std::vector<token> text{1, 1, 1, 7, 8, 3};  // of equal ways the diagonal one
   const auto path = with.align(text, text);
   for (std::size_t i = 0; i < text.size(); ++i)
     BOOST_TEST(((*path)[i].first == static_cast<index>(i) && (*path)[i].count == 1));
