@@ -226,6 +226,12 @@ void add_distil(CLI::App& app, train_options& o) {
   c.add_option("--temperature", o.temperature, "that both distributions are softened by")
       ->check(number_in(1e-3, 1e3))
       ->capture_default_str();
+  c.add_option("--divergence", o.divergence,
+               "between teacher and student: cross_entropy, kl, reverse_kl, jsd, total_variation")
+      ->capture_default_str();
+  c.add_option("--beta", o.beta, "the teacher's share in the mixture of jsd")
+      ->check(number_in(0, 1))
+      ->capture_default_str();
   c.callback([&] { distil(o); });
 }
 

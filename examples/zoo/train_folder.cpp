@@ -140,6 +140,18 @@ ln::schedule schedule_of(const train_options& o) {
       std::max(warm_up, 1L), o.rate * std::sqrt(static_cast<double>(std::max(warm_up, 1L))));
 }
 
+/// How a student learns from its teacher.
+ln::distillation_options lesson_of(const train_options& o) {
+  static constexpr std::string_view known[] = {"cross_entropy", "kl", "reverse_kl", "jsd",
+                                               "total_variation"};  // as ln::divergence
+  check_name("divergence", o.divergence, known);
+  ln::distillation_options made{.alpha = o.alpha, .temperature = o.temperature};
+  made.divergence = static_cast<ln::divergence>(
+      std::find(std::begin(known), std::end(known), o.divergence) - std::begin(known));
+  made.beta = o.beta;
+  return made;
+}
+
 /// All that the result depends on.
 json description(const train_options& o, const model_spec& model, const tokenizing& by,
                  const training_text& text, const beginning* from) {
@@ -176,6 +188,8 @@ json description(const train_options& o, const model_spec& model, const tokenizi
     all["teacher"] = from->model.name();
     all["alpha"] = o.alpha;
     all["temperature"] = o.temperature;
+    all["divergence"] = o.divergence;
+    all["beta"] = o.beta;
   }
   return all;
 }
@@ -196,7 +210,7 @@ class course {
                          .seed = o.seed,
                          .threads = o.threads,
                          .weights = weights,
-                         .lesson = {.alpha = o.alpha, .temperature = o.temperature},
+                         .lesson = lesson_of(o),
                          .adapter = {.alpha = o.lora_alpha, .dropout = o.lora_dropout}});
     record_.tokens_per_step = o.batch * o.accumulate * (from.source() + from.target());
     record_.bytes_per_label = from.bytes_per_label;
@@ -352,6 +366,7 @@ void train_from(train_options o, const beginning* begun) {
   const module_kind kind = kind_of(o, begun);
   check_kind(kind);
   (void)schedule_of(o);
+  (void)lesson_of(o);
   const training_text text = read_training_text(o.texts, o.mix);
   const tokenizing by = prepare_tokenizer(o, model, text, begun);
   if (!begun) model = with_vocabulary(model, by.vocabulary);

@@ -372,6 +372,9 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
           "trained in f32");
   refused("finetune", {"--text", text, "--weights", first, "--lora", "--qlora"}, "--lora");
   refused("distil", {"--text", text, "--model", small_copy}, "--teacher is required");
+  refused("distil",
+          {"--text", text, "--model", small_copy, "--teacher-weights", first, "--divergence", "js"},
+          "did you mean jsd?");
   refused("distil", {"--text", text, "--model", "t5", "--teacher-weights", first},
           "another family");
   refused("distil",
