@@ -4,6 +4,7 @@
 #include <linnet/low_rank.hpp>
 
 #include "support/scoring.hpp"
+#include "support/singular_values.hpp"
 
 namespace test::counterpart_test {
 

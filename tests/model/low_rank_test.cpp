@@ -5,6 +5,7 @@
 
 #include "support/data.hpp"
 #include "support/scoring.hpp"
+#include "support/singular_values.hpp"
 
 namespace test::low_rank_test {
 

@@ -7,6 +7,7 @@
 #include "support/compression.hpp"
 #include "support/matrix.hpp"
 #include "support/models.hpp"
+#include "support/singular_values.hpp"
 
 namespace test::outliers_test {
 
