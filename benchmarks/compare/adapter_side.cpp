@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+// Adapters that linnet writes, and what they compute. Compiled once per family, with
+//   SIDE_FAMILY   llama, interleaved or t5
+// and started as: adapter_side FOLDER. Writes FOLDER/model, a tiny model with random weights as
+// Transformers reads it, and FOLDER/adapter, an adapter as PEFT reads it. Says in a line of JSON
+// the tokens and the logits.
+
+#include <linnet/json.hpp>
+#include <linnet/linnet.hpp>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+namespace ln = linnet;
+
+namespace {
+
+constexpr ln::decoder_shape shape{.d_model = 64,
+                                  .d_ff = 96,
+                                  .heads = 4,
+                                  .kv_heads = 2,
+                                  .layers = 2,
+                                  .vocabulary = 160,
+                                  .context = 64};
+constexpr ln::t5_shape encoder_decoder{.d_model = 64,
+                                       .d_ff = 96,
+                                       .d_kv = 16,
+                                       .heads = 4,
+                                       .encoder_layers = 2,
+                                       .decoder_layers = 2,
+                                       .vocabulary = 160};
+namespace family {
+using llama = ln::decoder<shape, ln::position::rope_half>;
+using interleaved = ln::decoder<shape>;
+using t5 = ln::t5<encoder_decoder, ln::tie::untied>;
+}  // namespace family
+using Model = family::SIDE_FAMILY;
+// Of T5, names that other matrices end with, too.
+using Targets = ln::target_modules<"attention.q", "v", "o">;
+using Adapter = ln::adapted<Model, ln::lora<5, Targets>>;
+
+/// Ends the program with the reason, where a result failed.
+template <class R>
+void check(const R& r) {
+  if (r) return;
+  std::fprintf(stderr, "%s\n", r.error().message().c_str());
+  std::exit(2);
+}
+
+/// Weights of which none is zero.
+template <class M>
+void randomize(ln::weights<M>& w) {
+  w.visit([](const ln::parameter_path& at, const ln::tensor_info& info, auto& leaf) {
+    ln::random_stream random(ln::seed{7}, ln::stream_of(at.str()));
+    float* values = nullptr;
+    if constexpr (requires { leaf.data; })
+      values = leaf.data;
+    else
+      values = leaf;
+    // Small enough that T5, which does not scale its scores, amplifies no rounding.
+    const double width = 0.5 / std::sqrt(static_cast<double>(info.columns));
+    for (ln::index i = 0; i < info.size(); ++i)
+      values[i] = static_cast<float>(info.kind == ln::role::scale ? 1 + 0.1 * random.normal()
+                                                                  : width * random.normal());
+  });
+}
+
+constexpr ln::index length = 12;
+
+template <class M>
+typename M::batch batch_of(const std::vector<ln::token>& tokens,
+                           const std::vector<ln::token>& labels) {
+  if constexpr (M::encodes)
+    return {tokens.data(), &length, labels.data(), 1, length, length};
+  else
+    return {tokens.data(), labels.data(), 1, length};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) return 1;
+  const std::string folder = argv[1];
+  ln::weights<Model> w;
+  randomize(w);
+  check(ln::save_hugging_face(w, folder + "/model"));
+  const auto base = ln::pack(w);
+  auto adapter = ln::adapt<Adapter::method>(base, {.alpha = 7, .rslora = true});
+  check(adapter);
+  randomize(*adapter);
+  check(ln::save_peft(*adapter, folder + "/adapter"));
+
+  std::vector<ln::token> tokens, labels;
+  for (ln::index i = 0; i < length; ++i) {
+    tokens.push_back(static_cast<ln::token>(3 + i * 37 % 150));
+    labels.push_back(static_cast<ln::token>(3 + i * 41 % 150));
+  }
+  const auto packed = ln::pack(*adapter);
+  std::vector<float> logits(static_cast<std::size_t>(length * Model::vocabulary));
+  auto run = ln::evaluator<Adapter>::open(
+      packed, {.batch = 1, .source = Model::encodes ? length : 0, .target = length});
+  check(run);
+  (void)run->loss(batch_of<Model>(tokens, labels), logits);
+  const auto list = [](const char* name, const auto& values, const char* format) {
+    std::printf("\"%s\": [", name);
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (i > 0) std::printf(", ");
+      std::printf(format, values[i]);
+    }
+    std::printf("]");
+  };
+  std::printf("{");
+  list("tokens", tokens, "%d");
+  std::printf(", ");
+  list("labels", labels, "%d");
+  std::printf(", ");
+  list("logits", logits, "%.9g");
+  std::printf("}\n");
+  return std::fflush(stdout) == 0 ? 0 : 1;
+}
