@@ -413,10 +413,9 @@ std::string_view variant_type(const model_spec& model, std::string_view ffn) {
 }
 
 std::vector<stored_part> parts_of(std::string_view name) {
-  static constexpr std::string_view roles[] = {"embedding",   "head",        "attention_q",
-                                               "attention_k", "attention_v", "attention_o",
-                                               "ffn_gate",    "ffn_up",      "ffn_down",
-                                               "first1",      "last2",       "layers3-5"};
+  static constexpr std::string_view roles[] = {
+      "embedding", "head",   "attention_q", "attention_k", "attention_v", "attention_o",
+      "ffn_gate",  "ffn_up", "ffn_down",    "first1",      "last2",       "layers3-5"};
   std::vector<stored_part> parts;
   for (std::size_t at = 0; at <= name.size();) {
     const std::size_t end = std::min(name.find('+', at), name.size());
