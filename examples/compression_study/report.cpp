@@ -30,6 +30,9 @@ std::string style_of(const std::string& name) {
   return fmt::format("m{}", at % 7);
 }
 
+/// Whether weights are 0, but take the room that they took.
+bool only_zeros(const summary& s) { return s.storage == "f32" && s.found().contains("zeros"); }
+
 /// The points of a model; those of the frontier come first, from left to right, connected.
 template <class X>
 std::string frontier(const std::vector<summary>& all, const std::string& model, bool summary::*best,
@@ -38,7 +41,7 @@ std::string frontier(const std::vector<summary>& all, const std::string& model, 
   int group = 0;
   for (const bool on : {true, false})
     for (const summary& s : all)
-      if (s.model == model && s.*best == on)
+      if (s.model == model && s.*best == on && !only_zeros(s))
         points.push_back(
             {s.storage + " " + s.method, style_of(s.method), on ? 0 : ++group, x(s), s.loss});
   std::ranges::stable_sort(points, [](const plot_point& a, const plot_point& b) {
@@ -53,9 +56,7 @@ std::string sparsity_plot(const std::vector<summary>& all, const std::string& mo
   std::vector<support::plot_line> lines;
   double top = 0;
   for (const summary& s : all) {
-    if (s.model != model || s.storage != "f32" || !s.found().contains("zeros") ||
-        s.method.find(':') != s.method.npos)
-      continue;
+    if (s.model != model || !only_zeros(s) || s.method.find(':') != s.method.npos) continue;
     const std::string name = s.method.substr(0, s.method.find(' '));
     const double before = judge(s.found(), true).loss;
     top = std::max(top, 3 * before);

@@ -202,7 +202,7 @@ class compressor_of final : public compressor {
       if constexpr (Only.has(Row::name))
         if (Row::name.is(name)) {
           const auto method = asked(row.how, how);
-          if constexpr (!row.how.reads_inputs)
+          if constexpr (!std::remove_cvref_t<decltype(method)>::reads_inputs)
             become(take(ln::prune(*source_, method)));
           else if (p->in_blocks)
             become(take(ln::prune_in_blocks(*source_, text.windows, text.limits, method,
