@@ -1956,7 +1956,8 @@ class answer_recorder {
   result<std::vector<std::string>> generate(std::span<const teacher_request> all) LINNET_TRY {
     std::vector<teacher_request> missing;
     for (const teacher_request& one : all)
-      if (!known_.find(one)) missing.push_back(one);
+      if (!known_.find(one) && std::find(missing.begin(), missing.end(), one) == missing.end())
+        missing.push_back(one);
     for (std::size_t i = 0; i < missing.size(); i += static_cast<std::size_t>(portion_)) {
       const auto some = std::span(missing).subspan(
           i, (std::min)(missing.size() - i, static_cast<std::size_t>(portion_)));
