@@ -93,8 +93,8 @@ class gptq::rounder {
       detail::place(bytes, {rows, columns}, all);
       held<codes> how{how_.clip, x, rows, columns};
       for (index r = 0; r < rows; ++r)
-        to.kept.choose(r, columns, from + r * columns, nullptr,
-                       [&](index, index j) { how.keep(r, j, from[r * columns + j]); });
+        to.kept.choose(r, 1, columns, from + r * columns, nullptr,
+                       [&](index, index, index j) { how.keep(r, j, from[r * columns + j]); });
       loop_.round(rows, columns, from, all, {how_.act_order, how_.block}, how);
       const index width = to.width(columns);
       for (index r = 0; r < rows; ++r) {
