@@ -121,6 +121,7 @@ BOOST_AUTO_TEST_CASE(ratios_lose_less_than_powers) {
   BOOST_TEST(ratios < 0.95 * powers);
 }
 
+namespace {
 /// Methods that find scales on their way relate them before they round.
 template <class Method>
 void check_method(const Method& how, const ln::input_statistics& x) {
@@ -134,6 +135,7 @@ void check_method(const Method& how, const ln::input_statistics& x) {
   });
   BOOST_TEST(m.error(w) < 2 * matrix<ratios>(w).error(w));
 }
+}  // namespace
 BOOST_AUTO_TEST_CASE(methods_relate_scales_before_they_round) {
   inputs x{200, columns};
   x.gather();
