@@ -211,6 +211,10 @@ double active(ln::activation_kind kind, double x) {
       return x / (1 + std::exp(-x));
     case ln::activation_kind::tanh:
       return std::tanh(x);
+    case ln::activation_kind::relu_squared:
+      return x > 0 ? x * x : 0;
+    case ln::activation_kind::shifted_relu:
+      return x > 1 ? x - 1 : 0;
   }
   return 0;
 }
