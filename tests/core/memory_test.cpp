@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Planned memory: what an arena counts is exactly what it hands out.
 
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
+#include <thread>
 
 #include "support/test.hpp"
 
@@ -97,6 +100,47 @@ BOOST_AUTO_TEST_CASE(block_of_anothers_memory) {
     BOOST_TEST(block.size() == 0);
   }
   BOOST_TEST(given_back == 128);
+}
+
+// Blocks of a scope lie in its memory, one behind the other, zeroed and aligned. They come from the
+// heap again behind it, and where another thread asks.
+BOOST_AUTO_TEST_CASE(scope_gives_its_memory) {
+  alignas(ln::alignment) static std::byte bytes[256], others[64];
+  std::fill(std::begin(bytes), std::end(bytes), std::byte{1});
+  ln::memory_block first, second, none, nested, elsewhere;
+  {
+    ln::memory_scope scope(bytes);
+    first = ln::memory_block(65);
+    {
+      ln::memory_scope inner(others);
+      nested = ln::memory_block(1);
+      BOOST_TEST(inner.left() == 0);
+      BOOST_TEST(ln::memory_block(1).data() == nullptr);
+    }
+    BOOST_TEST(scope.left() == 128);
+    none = ln::memory_block(129);
+    BOOST_TEST(scope.left() == 128);
+    second = ln::memory_block(128);
+    std::thread([&] { elsewhere = ln::memory_block(64); }).join();
+  }
+  BOOST_TEST(first.data() == bytes);
+  BOOST_TEST(first.size() == 128);
+  BOOST_TEST(second.data() == bytes + 128);
+  BOOST_TEST(none.data() == nullptr);
+  BOOST_TEST(nested.data() == others);
+  BOOST_TEST(std::ranges::all_of(bytes, [](std::byte b) { return b == std::byte{0}; }));
+  BOOST_TEST(elsewhere.data() != nullptr);
+  const ln::memory_block behind(64);
+  BOOST_TEST(behind.data() != nullptr);
+  for (const void* p : {elsewhere.data(), static_cast<void*>(behind.data())})
+    BOOST_TEST((p < bytes || p >= bytes + 256));
+  // Memory that is not aligned begins where it is.
+  ln::memory_scope late{std::span(bytes).subspan(1)};
+  BOOST_TEST(late.left() == 192);
+  BOOST_TEST(ln::memory_block(1).data() == bytes + 64);
+  ln::memory_scope empty{std::span(bytes).subspan(1, 5)};
+  BOOST_TEST(empty.left() == 0);
+  BOOST_TEST(ln::memory_block(1).data() == nullptr);
 }
 
 // A block that cannot be had is empty; nothing throws.

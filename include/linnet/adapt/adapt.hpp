@@ -80,7 +80,7 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, const lor
   detail::bind_base<A>(base, how, made.tree().base);
   made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     if (info.start) return;  // B
-    random_stream random(s, stream_of(at.str()));
+    random_stream random(s, stream_of(at));
     const double most = 1 / detail::sqrt(static_cast<double>(info.columns));
     for (index i = 0; i < info.size(); ++i)
       leaf.data[i] = static_cast<T>(most * (2 * random.uniform() - 1));

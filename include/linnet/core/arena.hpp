@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstdlib>
 #include <limits>
+#include <span>
+#include <utility>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -101,6 +103,41 @@ inline void aligned_free(void* p) { std::free(p); }
 #endif
 }  // namespace detail
 
+/// Memory of the caller's for every memory_block that this thread allocates while the scope lives.
+/// Such are weights, packed weights, trainers, sessions and all else that states its bytes. Blocks
+/// lie one behind the other. Where the memory ends, opening fails with errc::out_of_memory. A block
+/// may outlive the scope, but not the memory, of which nothing is given back. Scopes nest.
+class memory_scope {
+ public:
+  /// Memory aligned to `alignment`; less of it is used where it is not.
+  explicit memory_scope(std::span<std::byte> memory)
+      : next_(memory.data()), left_(std::ssize(memory)) {
+    const auto past = static_cast<index>(reinterpret_cast<std::uintptr_t>(next_) % alignment);
+    if (past > 0) (void)take((std::min)(left_, alignment - past));
+    innermost = this;
+  }
+  ~memory_scope() { innermost = outer_; }
+  memory_scope(const memory_scope&) = delete;
+  memory_scope& operator=(const memory_scope&) = delete;
+
+  /// Bytes that are left.
+  index left() const { return left_; }
+
+ private:
+  friend class memory_block;
+  /// The next bytes; null, and none taken, where fewer are left.
+  void* take(index bytes) {
+    if (bytes > left_) return nullptr;
+    left_ -= bytes;
+    return std::exchange(next_, next_ + bytes);
+  }
+
+  inline static constinit thread_local memory_scope* innermost = nullptr;
+  std::byte* next_;
+  index left_;
+  memory_scope* outer_ = innermost;
+};
+
 /// One aligned block of memory: zeroed and its own, or another's. Movable; an empty block means
 /// that allocation failed, or that the block was moved from.
 class memory_block {
@@ -109,12 +146,16 @@ class memory_block {
   using release = void (*)(void* data, index size);
 
   memory_block() = default;
-  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure.
+  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure. They come
+  /// from the innermost memory_scope of this thread, or from the heap where there is none.
   explicit memory_block(index bytes) {
     if (bytes >= most_bytes) return;
     const index size = round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment);
-    *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
-                         [](void* p, index) { detail::aligned_free(p); });
+    if (memory_scope* const scope = memory_scope::innermost)
+      *this = memory_block(scope->take(size), size, nullptr);
+    else
+      *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
+                           [](void* p, index) { detail::aligned_free(p); });
     if (data_) __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size));
   }
   /// Takes `size` bytes at `data`, which `how` gives back. Without `how` they stay another's and

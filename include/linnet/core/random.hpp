@@ -73,8 +73,7 @@ class random_stream {
 
 /// Stream number of a name (64-bit FNV-1a). A tensor's initial values so depend on its name and not
 /// on the order in which tensors are visited.
-constexpr std::uint64_t stream_of(std::string_view name) {
-  std::uint64_t h = 0xcbf29ce484222325ull;
+constexpr std::uint64_t stream_of(std::string_view name, std::uint64_t h = 0xcbf29ce484222325ull) {
   for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
   return h;
 }

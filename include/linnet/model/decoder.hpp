@@ -233,7 +233,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       w.logits = m.state.take<T>(e.batch * l.max_logits * vocabulary);
     } else {
       w.losses = m.saved.take<double>(e.rows());
-      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      w.chunk = m.saved.take<T>((std::min)(ops::head_rows(vocabulary), e.rows()) * vocabulary);
       m.product(ops::head_rows(vocabulary), embedding_projection::head, vocabulary, e);
     }
     if (e.training) {

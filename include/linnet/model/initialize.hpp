@@ -20,7 +20,7 @@ void initialize(tensor_block<M, form::canonical<T, S>>& w, seed s) {
   if constexpr (trainable) {
     if (!w.valid()) return;
     w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-      random_stream random(s, stream_of(at.str()));
+      random_stream random(s, stream_of(at));
       T* values = nullptr;
       if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
         values = leaf;

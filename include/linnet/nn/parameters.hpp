@@ -5,6 +5,7 @@
 /// packed form that kernels read.
 
 #include <charconv>
+#include <iterator>
 #include <string>
 #include <string_view>
 
@@ -33,15 +34,31 @@ struct parameter_path {
   }
   /// The dotted name, such as `encoder.0.attention.q.weight`.
   std::string str() const {
-    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
-                           ? parent->str()
-                           : "";
-    if (!text.empty()) text += '.';
-    if (number < 0) return text + std::string(name);
+    std::string text;
+    each_part([&](std::string_view part) { text += part; });
+    return text;
+  }
+  /// Calls f(text) for each piece of str(), in order and without a string. Returns whether any of
+  /// them has text.
+  template <class F>
+  bool each_part(F&& f) const {
+    const bool begun = parent && parent->each_part(f);
+    if (begun) f(std::string_view("."));
     char digits[24];
-    return text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+    const std::string_view own =
+        number < 0 ? name
+                   : std::string_view(digits, std::to_chars(digits, std::end(digits), number).ptr);
+    f(own);
+    return begun || !own.empty();
   }
 };
+
+/// stream_of(at.str()), without a string.
+inline std::uint64_t stream_of(const parameter_path& at) {
+  std::uint64_t stream = stream_of(std::string_view());
+  at.each_part([&](std::string_view part) { stream = stream_of(part, stream); });
+  return stream;
+}
 
 /// Role of a parameter, which decides its initial values and weight decay.
 enum class role {

@@ -56,13 +56,14 @@ struct planner {
   arena scratch{};  ///< lasts for one call of the layer that takes it
   int dropout_ids = 0;  ///< dropout ids given so far
   attention_extent attention{};
-  /// ops::converted_bytes() of the storage type, or null if products do not round their inputs.
-  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
+  /// ops::converted_bytes() of the storage type; 0 if products do not round their inputs. It is
+  /// never null, as g++ with -fsanitize=undefined compares no function in a constant.
+  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) =
+      [](index, index, index, index, bool) -> index { return 0; };
   index converted = 0;  ///< the most that a product needs
 
   /// Makes room for a product of `rows` inputs.
   constexpr void product(index rows, index in, index out, const call_shape& e) {
-    if (converted_bytes == nullptr) return;
     const index bytes = converted_bytes(rows, in, out, e.threads, e.training);
     converted = bytes > converted ? bytes : converted;
   }

@@ -318,7 +318,14 @@ class trainer {
           "linnet::trainer: the optimizer's state needs a visit(f) that calls f(name, "
           "bytes) for each block of memory that continuing needs, as adamw::state has");
       state_.visit([&](std::string_view name, std::span<std::byte> bytes) {
-        f("optimizer." + std::string(name), bytes);
+        char text[32] = "optimizer.";  // the heap is for names that are longer
+        const std::size_t begun = 10, size = begun + name.size();
+        if (size <= sizeof text) {
+          name.copy(text + begun, name.size());
+          f(std::string_view(text, size), bytes);
+        } else {
+          f("optimizer." + std::string(name), bytes);
+        }
       });
     }
     if constexpr (requires { form_.visit(f); }) form_.visit(f);
