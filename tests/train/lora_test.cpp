@@ -161,6 +161,24 @@ BOOST_AUTO_TEST_CASE(training) {
   BOOST_TEST(same_bytes(*third, *fourth));
 }
 
+// An average of adapters is one of the same base, with its options.
+BOOST_AUTO_TEST_CASE(averages) {
+  ln::weights<small> w;
+  randomize(w);
+  const auto base = ln::pack(w);
+  const auto data = decoder_data<small>();
+  auto adapter = ln::adapt<ln::lora<2>>(base, {.alpha = 5});
+  auto average = ln::weight_average<everywhere>::open({.keep = 0.5});
+  BOOST_REQUIRE((adapter && average));
+  randomize(*adapter, 2);
+  average->follow(*adapter, 1);
+  const auto one = ln::pack(*adapter), other = ln::pack(average->current());
+  auto first = ln::evaluator<everywhere>::open(one, data.limits());
+  auto second = ln::evaluator<everywhere>::open(other, data.limits());
+  LINNET_REQUIRE_OK(second);
+  BOOST_TEST(first->loss(data.view()).nats == second->loss(data.view()).nats);
+}
+
 // An adapter on codes: loss and gradient of one on the numbers that they stand for.
 BOOST_AUTO_TEST_CASE(quantized_bases) {
   const auto check = [](auto stored) {
