@@ -225,8 +225,10 @@ class trainer {
                                                   static_cast<std::uint64_t>(progress_.steps)};
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
+      ops::execution scaled = prepared(on);
+      scaled.notes_ranges = false;  // of steps alone
       const loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
-                                                  on, {}, criterion);
+                                                  scaled, {}, criterion);
       const double share = sum.tokens > 0 ? 1.0 / static_cast<double>(sum.tokens) : 0.0;
       const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
       if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0)
@@ -386,6 +388,11 @@ class trainer {
   }
   /// Counts a call that led to no step; too many in a row stop the trainer.
   void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
+  /// Where a pass with gradients runs: with the scales by which they are rounded.
+  ops::execution prepared(ops::execution on) const {
+    if constexpr (adapts) form_.prepare(on, limits_.batch * (std::max)(limits_.target, index{1}));
+    return on;
+  }
   template <class Objective>
   loss_sum add_gradients(const ops::execution& on, const batch& b, Objective& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
@@ -398,9 +405,7 @@ class trainer {
       if (how_.early_exits.scale > 0) call.exits.weights = weights.data();
     }
     const auto criterion = from.token_loss(on, b);
-    ops::execution watched = on;
-    if constexpr (adapts)
-      form_.prepare(watched, limits_.batch * (std::max)(limits_.target, index{1}));
+    ops::execution watched = prepared(on);
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
