@@ -284,6 +284,19 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(message(train) ==
              "trainer::open: weights: expected an adapter that adapt() gave its base, got one "
              "without a base");
+  ln::weights<small> w;
+  randomize(w);
+  const auto numbers = ln::pack(w);
+  auto fresh = ln::adapt<ln::lora<2>>(numbers);
+  BOOST_REQUIRE(static_cast<bool>(fresh));
+  const auto open = [&] {
+    return ln::trainer<everywhere>::open(*fresh, data.limits(), {}, {.keep_zeros = true});
+  };
+  BOOST_TEST(message(open()) ==
+             "trainer::open: training_options.keep_zeros: expected false, as all of "
+             "blocks.0.attention.q.lora_B.weight is 0 at the start and would stay so, got true");
+  randomize(*fresh);
+  BOOST_TEST(message(open()) == "success");
   ln::packed<small> base;
   BOOST_TEST(message(ln::adapt<ln::lora<2>>(base, {.dropout = 1})) ==
              "adapt: lora_options.dropout: expected 0 <= dropout < 1, got 1");

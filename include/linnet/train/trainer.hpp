@@ -131,6 +131,11 @@ class trainer {
                            detail::number_text(how.early_exits.scale)};
     if (!w.valid()) return w.error();
     if (auto fit = detail::check_base("trainer::open", w.tree()); !fit) return fit.error();
+    if (how.keep_zeros)
+      if (const std::string zeros = detail::first_untrained_zeros(w); !zeros.empty())
+        return linnet::error{errc::invalid, "trainer::open", "training_options.keep_zeros",
+                             "false, as all of " + zeros + " is 0 at the start and would stay so",
+                             "true"};
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid() ||
         !t.form_.valid())
