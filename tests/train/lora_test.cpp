@@ -284,9 +284,17 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(message(train) ==
              "trainer::open: weights: expected an adapter that adapt() gave its base, got one "
              "without a base");
+  const auto noise = ln::estimate_gradient_noise(
+      nobodys, [&](index) { return data.view(); }, data.limits());
+  BOOST_TEST(message(noise) ==
+             "estimate_gradient_noise: weights: expected an adapter that adapt() gave its base, "
+             "got one without a base");
   ln::weights<small> w;
   randomize(w);
-  const auto numbers = ln::pack(w);
+  BOOST_TEST(message(ln::merge(w, nobodys)) ==
+             "merge: weights: expected an adapter that adapt() gave its base, got one without a "
+             "base");
+  auto numbers = ln::pack(w);
   auto fresh = ln::adapt<ln::lora<2>>(numbers);
   BOOST_REQUIRE(static_cast<bool>(fresh));
   const auto open = [&] {
@@ -297,6 +305,11 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "blocks.0.attention.q.lora_B.weight is 0 at the start and would stay so, got true");
   randomize(*fresh);
   BOOST_TEST(message(open()) == "success");
+  const auto elsewhere = std::move(numbers);
+  BOOST_TEST(
+      message(open()) ==
+      "trainer::open: weights: expected an adapter that adapt() gave its base, got one whose "
+      "base has moved or is not valid");
   ln::packed<small> base;
   BOOST_TEST(message(ln::adapt<ln::lora<2>>(base, {.dropout = 1})) ==
              "adapt: lora_options.dropout: expected 0 <= dropout < 1, got 1");

@@ -26,8 +26,8 @@ void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, 
       },
       parameter_path{}, w.tree(), g.tree());
 }
-/// The name of the first matrix that is 0 before training, such as B of an adapter, and is so now;
-/// empty if there is none.
+/// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
+/// there is none.
 template <class M, class T>
 std::string first_untrained_zeros(const weights<M, T>& w) {
   std::string found;
