@@ -27,7 +27,7 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
-/// What a teacher of packed weights reads its hidden states with.
+/// The head that reads the hidden states of a teacher of packed weights.
 template <class Form>
 struct teacher_head {
   using M = typename Form::model;
