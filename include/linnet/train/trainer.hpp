@@ -92,6 +92,8 @@ class trainer {
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
+  static constexpr bool needs_curvature =
+      detail::estimates_curvature<Optimizer> && master_form::trains_weights;
   static_assert(detail::check_language_model<M, T, S>());
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
@@ -182,7 +184,7 @@ class trainer {
       apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
     finish();
-    if constexpr (detail::estimates_curvature<Optimizer>)
+    if constexpr (needs_curvature)
       if (usable_ && optimizer_.due(progress_.steps)) (void)estimate_curvature(b);
     return loss.mean();
   }
@@ -219,7 +221,7 @@ class trainer {
   /// of labels that the model draws, clipped as a step's are. step() calls this itself where it is
   /// due. Who accumulates calls it behind update(), where optimizer().due(steps()). Returns their
   /// loss; NaN, and nothing done, as for step() and while gradients are being accumulated.
-  loss_sum estimate_curvature(const batch& b) requires detail::estimates_curvature<Optimizer> {
+  loss_sum estimate_curvature(const batch& b) requires needs_curvature {
     cross_entropy_objective from;
     if (!takes(b, from)) return loss_sum::refused();
     if (progress_.accumulating()) {
