@@ -377,6 +377,23 @@ BOOST_AUTO_TEST_CASE(steps_alone_begin_with_given_codes) {
   BOOST_TEST(train->start_from(none).error().where == "here");
 }
 
+// Sophia moves steps alone as it does learned ones; weights that stay have no curvature.
+BOOST_AUTO_TEST_CASE(steps_alone_by_sophia) {
+  using compute = ln::compute::fake_quantized<int4, ln::compute::f32, ln::steps::alone>;
+  const auto data = data_for<small>(3, 6, 5);
+  ln::weights<small> w;
+  randomize(w);
+  const auto kept = w.clone();
+  ln::sophia optimizer{.rate = ln::schedule::constant(1e-2)};
+  optimizer.every = 2;
+  auto train = ln::trainer<small, ln::sophia, float, compute>::open(w, data.limits(), optimizer);
+  BOOST_REQUIRE(static_cast<bool>(train));
+  const double before = train->step(data.view());
+  for (int i = 0; i < 30; ++i) (void)train->step(data.view());
+  BOOST_TEST(train->evaluate(data.view()).mean() < 0.9 * before);
+  BOOST_TEST(same_bytes(w, kept));
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace

@@ -161,6 +161,24 @@ BOOST_AUTO_TEST_CASE(training) {
   BOOST_TEST(same_bytes(*third, *fourth));
 }
 
+// An average of adapters is one of the same base, with its options.
+BOOST_AUTO_TEST_CASE(averages) {
+  ln::weights<small> w;
+  randomize(w);
+  const auto base = ln::pack(w);
+  const auto data = decoder_data<small>();
+  auto adapter = ln::adapt<ln::lora<2>>(base, {.alpha = 5});
+  auto average = ln::weight_average<everywhere>::open({.keep = 0.5});
+  BOOST_REQUIRE((adapter && average));
+  randomize(*adapter, 2);
+  average->follow(*adapter, 1);
+  const auto one = ln::pack(*adapter), other = ln::pack(average->current());
+  auto first = ln::evaluator<everywhere>::open(one, data.limits());
+  auto second = ln::evaluator<everywhere>::open(other, data.limits());
+  LINNET_REQUIRE_OK(second);
+  BOOST_TEST(first->loss(data.view()).nats == second->loss(data.view()).nats);
+}
+
 // An adapter on codes: loss and gradient of one on the numbers that they stand for.
 BOOST_AUTO_TEST_CASE(quantized_bases) {
   const auto check = [](auto stored) {
@@ -266,6 +284,32 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(message(train) ==
              "trainer::open: weights: expected an adapter that adapt() gave its base, got one "
              "without a base");
+  const auto noise = ln::estimate_gradient_noise(
+      nobodys, [&](index) { return data.view(); }, data.limits());
+  BOOST_TEST(message(noise) ==
+             "estimate_gradient_noise: weights: expected an adapter that adapt() gave its base, "
+             "got one without a base");
+  ln::weights<small> w;
+  randomize(w);
+  BOOST_TEST(message(ln::merge(w, nobodys)) ==
+             "merge: weights: expected an adapter that adapt() gave its base, got one without a "
+             "base");
+  auto numbers = ln::pack(w);
+  auto fresh = ln::adapt<ln::lora<2>>(numbers);
+  BOOST_REQUIRE(static_cast<bool>(fresh));
+  const auto open = [&] {
+    return ln::trainer<everywhere>::open(*fresh, data.limits(), {}, {.keep_zeros = true});
+  };
+  BOOST_TEST(message(open()) ==
+             "trainer::open: training_options.keep_zeros: expected false, as all of "
+             "blocks.0.attention.q.lora_B.weight is 0 at the start and would stay so, got true");
+  randomize(*fresh);
+  BOOST_TEST(message(open()) == "success");
+  const auto elsewhere = std::move(numbers);
+  BOOST_TEST(
+      message(open()) ==
+      "trainer::open: weights: expected an adapter that adapt() gave its base, got one whose "
+      "base has moved or is not valid");
   ln::packed<small> base;
   BOOST_TEST(message(ln::adapt<ln::lora<2>>(base, {.dropout = 1})) ==
              "adapt: lora_options.dropout: expected 0 <= dropout < 1, got 1");

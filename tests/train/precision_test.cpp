@@ -279,6 +279,29 @@ BOOST_AUTO_TEST_CASE(overflow_in_f16) {
   s.value = 1;
   BOOST_TEST(!s.advance(true));  // then it is no scale's fault
 }
+// Curvature comes from gradients that f16 rounds, with their scale: those of v are 1e-8 here, below
+// the least f16.
+BOOST_AUTO_TEST_CASE(curvature_in_f16) {
+  const auto seen = []<class Compute>(Compute) {
+    run<trainer<Compute, ln::sophia>> r;
+    r.w.visit([](const ln::parameter_path& path, const ln::tensor_info& info, auto& leaf) {
+      if (path.str().ends_with("attention.o.weight"))
+        for (index i = 0; i < info.size(); ++i) values_of(leaf)[i] *= 1e-7f;
+    });
+    (*r).refresh();
+    BOOST_TEST(ln::is_finite((*r).estimate_curvature(r.data.view()).nats));
+    const auto b = r.block("optimizer.second");
+    int count = 0;
+    for (std::size_t i = 0; i < b.size(); i += 4) {
+      float h = 0;
+      std::memcpy(&h, b.data() + i, 4);
+      count += h > 0;
+    }
+    return count;
+  };
+  const int all = seen(ln::compute::f32{}), half = seen(ln::compute::f16{});
+  BOOST_TEST(half > 0.98 * all, half << " of " << all);
+}
 // A loss that is no number stops, as in f32.
 BOOST_AUTO_TEST_CASE(losses_that_are_no_number) {
   run<trainer<ln::compute::f16>> r(1, {.if_not_finite = ln::bad_step::stop});

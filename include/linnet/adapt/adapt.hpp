@@ -21,7 +21,7 @@ void bind_base(const packed<typename A::base_model, T>& base, const lora_options
                lora_base<A::count>& to) {
   using M = typename A::base_model;
   std::size_t i = 0;
-  to.of = &base;
+  to.refer_to(base);
   to.how = how;
   M::visit(
       [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
@@ -41,6 +41,7 @@ result<void> add_deltas(weights<M, T>& w, const weights<A, T>& adapter, double s
   if (!w.valid()) return w.error();
   if (!adapter.valid()) return adapter.error();
   const auto& tree = adapter.tree();
+  if (!tree.base.of) return check_base(sign > 0 ? "merge" : "unmerge", tree);  // nor options
   const double scale = sign * tree.base.how.scale(A::rank);
   std::size_t i = 0;
   w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
@@ -103,7 +104,7 @@ LINNET_TRY {
   if (!base.valid()) return base.error();
   weights<A, T> made;
   if (!made.valid()) return made.error();
-  made.tree().base.of = &base;
+  made.tree().base.refer_to(base);
   std::size_t i = 0;
   M::visit(
       [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {

@@ -18,7 +18,15 @@ struct adapted;
 
 /// The base that an adapter was made for.
 struct adapter_base {
-  const void* of = nullptr;  ///< the packed weights, or null
+  const void* of = nullptr;              ///< the packed weights, or null
+  bool (*there)(const void*) = nullptr;  ///< whether they are valid
+
+  /// Refers to packed weights.
+  template <class Packed>
+  void refer_to(const Packed& base) {
+    of = &base;
+    there = [](const void* one) { return static_cast<const Packed*>(one)->valid(); };
+  }
 };
 
 namespace detail {

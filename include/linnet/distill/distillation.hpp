@@ -27,6 +27,23 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
+/// The head that reads the hidden states of a teacher of packed weights.
+template <class Form>
+struct teacher_head {
+  using M = typename Form::model;
+  using T = typename Form::scalar;
+  using type = decltype(M::template read<T, typename Form::storage>(
+      std::declval<const Form&>().tree(), std::declval<const typename M::batch&>(),
+      std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
+};
+template <class Form>
+requires requires { typename Form::model::base_model; }
+struct teacher_head<Form> {
+  static_assert(never<Form>,
+                "linnet: an adapter does not teach; merge() it into a copy of its base's weights");
+  using type = void;
+};
+
 /// A teacher of packed weights, in memory for its hidden states.
 template <class Form>
 struct teacher_model {
@@ -34,9 +51,7 @@ struct teacher_model {
   using T = typename Form::scalar;
   using S = typename Form::storage;
   using batch = typename M::batch;
-  using head = decltype(M::template read<T, S>(
-      std::declval<const Form&>().tree(), std::declval<const batch&>(),
-      std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
+  using head = typename teacher_head<Form>::type;
   const Form* weights;
   detail::placed_workspace<M, T> work{};
 

@@ -191,13 +191,15 @@ template <class From, class To>
 void share_base(const From& from, To& to) {
   if constexpr (requires { to.base = from.base; }) to.base = from.base;
 }
-/// Refuses parameters of an adapter that refer to no base. Errors: errc::invalid.
+/// Refuses parameters of an adapter that refer to no base, or to one that was moved. Errors:
+/// errc::invalid.
 template <class Tree>
 result<void> check_base(const char* where, const Tree& tree) {
   if constexpr (requires { tree.base.of; })
-    if (tree.base.of == nullptr)
-      return failure(errc::invalid, where, "weights", "an adapter that adapt() gave its base",
-                     "one without a base");
+    if (tree.base.of == nullptr || !tree.base.there(tree.base.of))
+      return failure(
+          errc::invalid, where, "weights", "an adapter that adapt() gave its base",
+          tree.base.of ? "one whose base has moved or is not valid" : "one without a base");
   return {};
 }
 

@@ -126,6 +126,7 @@ result<gradient_noise> estimate_gradient_noise(const weights<M, T>& w, Batches&&
   const index needed = detail::gradient_pass<M, T>::footprint(l) + gradients<M, T>::bytes();
   if (auto fit = detail::acceptable<M>(where, l, needed); !fit) return fit.error();
   if (!w.valid()) return w.error();
+  if (auto fit = detail::check_base(where, w.tree()); !fit) return fit.error();
   detail::gradient_pass<M, T> pass(w, l);
   gradients<M, T> sum;
   std::vector<double> partial(static_cast<std::size_t>(detail::norm_chunks<M>()));

@@ -92,6 +92,8 @@ class trainer {
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
+  static constexpr bool needs_curvature =
+      detail::estimates_curvature<Optimizer> && master_form::trains_weights;
   static_assert(detail::check_language_model<M, T, S>());
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
@@ -131,6 +133,11 @@ class trainer {
                            detail::number_text(how.early_exits.scale)};
     if (!w.valid()) return w.error();
     if (auto fit = detail::check_base("trainer::open", w.tree()); !fit) return fit.error();
+    if (how.keep_zeros)
+      if (const std::string zeros = detail::first_untrained_zeros(w); !zeros.empty())
+        return linnet::error{errc::invalid, "trainer::open", "training_options.keep_zeros",
+                             "false, as all of " + zeros + " is 0 at the start and would stay so",
+                             "true"};
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid() ||
         !t.form_.valid())
@@ -177,7 +184,7 @@ class trainer {
       apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
     finish();
-    if constexpr (detail::estimates_curvature<Optimizer>)
+    if constexpr (needs_curvature)
       if (usable_ && optimizer_.due(progress_.steps)) (void)estimate_curvature(b);
     return loss.mean();
   }
@@ -214,7 +221,7 @@ class trainer {
   /// of labels that the model draws, clipped as a step's are. step() calls this itself where it is
   /// due. Who accumulates calls it behind update(), where optimizer().due(steps()). Returns their
   /// loss; NaN, and nothing done, as for step() and while gradients are being accumulated.
-  loss_sum estimate_curvature(const batch& b) requires detail::estimates_curvature<Optimizer> {
+  loss_sum estimate_curvature(const batch& b) requires needs_curvature {
     cross_entropy_objective from;
     if (!takes(b, from)) return loss_sum::refused();
     if (progress_.accumulating()) {
@@ -225,8 +232,10 @@ class trainer {
                                                   static_cast<std::uint64_t>(progress_.steps)};
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
+      ops::execution scaled = prepared(on);
+      scaled.notes_ranges = false;  // of steps alone
       const loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
-                                                  on, {}, criterion);
+                                                  scaled, {}, criterion);
       const double share = sum.tokens > 0 ? 1.0 / static_cast<double>(sum.tokens) : 0.0;
       const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
       if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0)
@@ -393,6 +402,11 @@ class trainer {
   }
   /// Counts a call that led to no step; too many in a row stop the trainer.
   void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
+  /// Where a pass with gradients runs: with the scales by which they are rounded.
+  ops::execution prepared(ops::execution on) const {
+    if constexpr (adapts) form_.prepare(on, limits_.batch * (std::max)(limits_.target, index{1}));
+    return on;
+  }
   template <class Objective>
   loss_sum add_gradients(const ops::execution& on, const batch& b, Objective& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
@@ -405,9 +419,7 @@ class trainer {
       if (how_.early_exits.scale > 0) call.exits.weights = weights.data();
     }
     const auto criterion = from.token_loss(on, b);
-    ops::execution watched = on;
-    if constexpr (adapts)
-      form_.prepare(watched, limits_.batch * (std::max)(limits_.target, index{1}));
+    ops::execution watched = prepared(on);
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);

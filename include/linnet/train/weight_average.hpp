@@ -60,6 +60,7 @@ class weight_average {
                          : how_.form == weight_average_options::kind::equal
                              ? 1 / static_cast<double>(count_ + 1)
                              : 1 - how_.keep;
+    detail::share_base(w.tree(), average_.tree());
     run(limits_, nullptr, [&](const ops::execution& on) {
       M::visit(
           [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {

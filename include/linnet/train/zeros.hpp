@@ -3,7 +3,9 @@
 /// @file
 /// Weights that stay zero in training: what pruning removed. No mask is kept, the zeros are it.
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 
 #include <linnet/model/weights.hpp>
@@ -23,6 +25,19 @@ void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, 
           });
       },
       parameter_path{}, w.tree(), g.tree());
+}
+/// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
+/// there is none.
+template <class M, class T>
+std::string first_untrained_zeros(const weights<M, T>& w) {
+  std::string found;
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& values) {
+    if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+      if (found.empty() && info.start == &start_zero &&
+          std::all_of(values.data, values.data + info.size(), [](T x) { return x == T(0); }))
+        found = at.str();
+  });
+  return found;
 }
 /// The bits of a negative zero, which marks a gradient. Bits, as -ffast-math knows one zero.
 template <class T>
