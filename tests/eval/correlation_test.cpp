@@ -91,6 +91,11 @@ BOOST_AUTO_TEST_CASE(correlations_of_numbers) {
     BOOST_TEST(std::isnan(ln::spearman_correlation(x, other)));
   }
   BOOST_TEST(std::isnan(ln::pearson_correlation(few, few)));
+  // Constant, though the mean of such numbers is not exactly one of them.
+  const numbers tenth(3, 0.1), rising{1, 2, 3};
+  BOOST_TEST(std::isnan(ln::pearson_correlation(tenth, rising)));
+  BOOST_TEST(std::isnan(ln::pearson_correlation(rising, tenth)));
+  BOOST_TEST(std::isnan(ln::pearson_correlation(tenth, tenth)));
 }
 
 BOOST_AUTO_TEST_CASE(each_task_has_its_figure) {
