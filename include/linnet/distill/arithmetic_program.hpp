@@ -151,8 +151,8 @@ class program_runner {
       default:
         break;
     }
-    // '/' and, as letters, 'f' for // and 'm' for %, which round downwards as Python's do: from the
-    // exact remainder, as a quotient may have been rounded up. 1 // 0.1 is 9.
+    // '/' and, as letters, 'f' for // and 'm' for %, which round downwards as Python's do. They go
+    // by the exact remainder, as a quotient may have been rounded up: 1 // 0.1 is 9.
     if (b == 0) return fail("division by zero"), 0.0;
     if (operation == '/') return finite(a / b);
     double left = std::fmod(a, b);
