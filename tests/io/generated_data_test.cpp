@@ -529,6 +529,11 @@ BOOST_AUTO_TEST_CASE(recorded_scores) {
   LINNET_REQUIRE_OK(draws);
   const std::vector<request> second{{"p", "", 1}};
   BOOST_TEST(!draws->generate(second));
+  const std::vector<request> exchanged{{"p", "", 1}, {"p"}}, negative{{"p", "", -1}};
+  BOOST_TEST(!draws->generate(negative));
+  BOOST_TEST(draws->generate(exchanged).error().message() ==
+             folder.path("d") + ": draw: expected one behind all draws below it, got 1");
+  BOOST_TEST(draws->record().answers() == 0);      // nothing was asked for
   const std::vector<request> twice{{"q"}, {"q"}};  // one request, and no draw 1
   LINNET_REQUIRE_OK(draws->generate(twice));
   BOOST_TEST(draws->record().find({"q"}) != nullptr);
