@@ -49,9 +49,9 @@ result<std::vector<shape_trial>> try_shapes(const weights<M, T>& w, const import
   const auto one = [&]<class N, auto Shape>(std::type_identity<N>) {
     const index candidate = number++;
     if constexpr (Budget.template holds<N>()) {
-      const auto small = narrow<Shape>(w, scores);
-      if (!small) return wrong = small.error(), false;
-      const result<double> loss = judge(*small);
+      const auto narrower = narrow<Shape>(w, scores);
+      if (!narrower) return wrong = narrower.error(), false;
+      const result<double> loss = judge(*narrower);
       if (!loss) return wrong = loss.error(), false;
       if (!is_finite(*loss))
         return wrong = {errc::invalid, "try_shapes", "loss of shape " + std::to_string(candidate),
