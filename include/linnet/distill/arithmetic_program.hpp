@@ -240,7 +240,8 @@ class program_runner {
   /// A number with so many decimals. Its own digits decide, as in Python: 2.675 is a little less.
   static double rounded(double x, int decimals) {
     if (decimals < 0) {
-      const double scale = std::pow(10.0, -decimals);
+      double scale = 1;  // exactly, which a compiler's pow() need not be
+      for (int i = decimals; i < 0; ++i) scale *= 10;
       return std::nearbyint(x / scale) * scale;
     }
     char digits[360];  // 309 before the point, a sign, a point and 15 behind it
