@@ -30,15 +30,15 @@ BEGINNING = re.compile(r"(// SPDX-.*\n)?#pragma once\n")
 # The names of std that the library uses, by the standard header that has them. Compilers do not
 # check this: their standard headers include more of each other than they must.
 STANDARD = {
-    "algorithm": """adjacent_find all_of any_of clamp copy copy_backward copy_n count count_if fill fill_n find find_if
+    "algorithm": """adjacent_find all_of any_of clamp copy copy_backward copy_n count count_if equal fill fill_n find find_if
         equal_range lower_bound make_heap max max_element min min_element mismatch none_of nth_element
         partial_sort pop_heap push_heap ranges remove_if reverse rotate sort sort_heap stable_partition stable_sort transform
         upper_bound""",
     "array": "array",
     "atomic": "atomic memory_order_acq_rel memory_order_acquire memory_order_relaxed",
     "bit": "bit_ceil bit_width countr_zero endian popcount",
-    "charconv": "from_chars to_chars",
-    "cmath": "abs ceil copysign cos erf exp exp2 expm1 ldexp log log1p nearbyint nextafter floor frexp ilogb pow round sin sqrt tanh",
+    "charconv": "chars_format from_chars to_chars",
+    "cmath": "abs ceil copysign cos erf exp exp2 expm1 fmod ldexp log log1p nearbyint nextafter floor frexp ilogb pow round sin sqrt tanh",
     "concepts": "convertible_to derived_from invocable same_as",
     "cstddef": "byte nullptr_t ptrdiff_t size_t to_integer",
     "cstdint": "int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t uintptr_t",
@@ -66,7 +66,7 @@ STANDARD = {
     "system_error": "errc generic_category",
     "thread": "thread",
     "tuple": "apply get tuple tuple_element_t",
-    "type_traits": """conditional_t is_arithmetic_v is_base_of_v is_const_v is_constant_evaluated is_constructible_v is_convertible_v is_copy_constructible_v
+    "type_traits": """conditional_t enable_if_t is_arithmetic_v is_base_of_v is_const_v is_constant_evaluated is_constructible_v is_convertible_v is_copy_constructible_v
         is_floating_point_v is_invocable_v is_lvalue_reference_v is_nothrow_move_constructible_v
         is_pointer_v is_same_v is_signed_v
         is_trivially_copyable_v is_void_v remove_const_t remove_cvref_t type_identity type_identity_t""",

@@ -59,12 +59,17 @@ void check_folder(const train_options& o) {
 
 /// Refuses a folder whose training had other settings.
 void check_same(const json& before, const json& now, const std::string& out) {
-  for (const auto& [key, value] : now.items())
-    if (!before.contains(key) || before[key] != value)
-      throw failure(fmt::format(
-          "{}: its training was begun with {} {}, not {}; give the options it was begun with, or "
-          "another --out",
-          out, key, before.contains(key) ? before[key].dump() : "missing", value.dump()));
+  const auto value_of = [](const json& all, const std::string& key) {
+    return all.contains(key) ? all[key].dump() : "missing";
+  };
+  // A teacher or an adapter is a setting of some trainings alone, so both are gone through.
+  for (const json* const one : {&now, &before})
+    for (const auto& [key, value] : one->items())
+      if (key != "result" && value_of(before, key) != value_of(now, key))
+        throw failure(fmt::format(
+            "{}: its training was begun with {} {}, not {}; give the options it was begun with, or "
+            "another --out",
+            out, key, value_of(before, key), value_of(now, key)));
 }
 
 // --- the tokenizer -------------------------------------------------------------------------------

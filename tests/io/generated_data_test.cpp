@@ -529,6 +529,11 @@ BOOST_AUTO_TEST_CASE(recorded_scores) {
   LINNET_REQUIRE_OK(draws);
   const std::vector<request> second{{"p", "", 1}};
   BOOST_TEST(!draws->generate(second));
+  const std::vector<request> exchanged{{"p", "", 1}, {"p"}}, negative{{"p", "", -1}};
+  BOOST_TEST(!draws->generate(negative));
+  BOOST_TEST(draws->generate(exchanged).error().message() ==
+             folder.path("d") + ": draw: expected one behind all draws below it, got 1");
+  BOOST_TEST(draws->record().answers() == 0);      // nothing was asked for
   const std::vector<request> twice{{"q"}, {"q"}};  // one request, and no draw 1
   LINNET_REQUIRE_OK(draws->generate(twice));
   BOOST_TEST(draws->record().find({"q"}) != nullptr);
@@ -563,6 +568,16 @@ BOOST_AUTO_TEST_CASE(programs) {
   BOOST_TEST(run("-2 ** 2") == "-4");
   BOOST_TEST(run("2 ** -1") == "0.5");
   BOOST_TEST(run("(7 // -2) % 5 + -7 % 5") == "4");
+  // As Python 3.11 answers: the quotient's last bit does not decide.
+  BOOST_TEST(run("1 // 0.1") == "9");
+  BOOST_TEST(run("1 % 0.1") == "0.09999999999999995");
+  BOOST_TEST(run("-1 // 0.1 + 6 // -4") == "-12");
+  BOOST_TEST(run("-7.5 % 2 + 7 % -2") == "-0.5");
+  BOOST_TEST(run("round(2.675, 2)") == "2.67");
+  BOOST_TEST(run("round(-1.075, 2)") == "-1.07");
+  BOOST_TEST(run("round(0.125, 2)") == "0.12");
+  BOOST_TEST(run("round(1e300, 15)") == "1e+300");
+  BOOST_TEST(run("round(1250, -2)") == "1200");
   BOOST_TEST(run("a = 1_000.5\na -= .5\na *= 2\n") == "2000");
   BOOST_TEST(run("round(min(2.5, 7, 3) + max(1) + sum(1, 1) + abs(-int(-1.9)) + float(1))") == "8");
   BOOST_TEST(run("round(1 / 3, 2) * 1e2") == "33");

@@ -66,6 +66,8 @@ BOOST_AUTO_TEST_CASE(what_is_no_such_file) {
   BOOST_TEST(without("\"id\": \"q1\"", "\"other\": \"q1\"") == "f: id: expected a text, got none");
   BOOST_TEST(without("\"text\": \"linnet\"", "\"text\": null") ==
              "f: text: expected a text, got null");
+  BOOST_TEST(without("{\"answer_start\": 4, \"text\": \"linnet\"}", "\"linnet\"") ==
+             "f: answers: expected objects, got \"linnet\"");
   BOOST_TEST(without(", \"text\": \"linnet\"", "") == "f: answers.text: expected a text, got none");
   BOOST_TEST(without("\"question\": \"Who?\"", "\"question\": \"a\", \"question\": \"b\"") ==
              "f: question: expected it once, got twice");

@@ -152,6 +152,15 @@ BOOST_AUTO_TEST_CASE(methods_read_the_model_before_them) {
   LINNET_REQUIRE_OK(stale);
   BOOST_TEST(!same_bytes(*q, *stale));
 
+  // The storage that AWQ scales for, and how its products are computed, may be said.
+  const auto scaled =
+      ln::apply(w, step::smooth{}.by<int4, ln::compute::int8>(ln::awq{.ratios = 4}, text));
+  LINNET_REQUIRE_OK(scaled);
+  const auto scaled_by_hand = ln::smooth<int4, ln::compute::int8>(w, *before, ln::awq{.ratios = 4});
+  LINNET_REQUIRE_OK(scaled_by_hand);
+  BOOST_TEST(same_bytes(*scaled, *scaled_by_hand));
+  BOOST_TEST(!same_bytes(*scaled, w));
+
   const auto learned =
       ln::apply(w, step::rotate{}.by<int4>(ln::spinquant{.steps = 2, .batches = 1}, text), round{});
   LINNET_REQUIRE_OK(learned);

@@ -82,6 +82,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
   const auto none = ln::fuse_weights<model, float>(pivot, {});
   BOOST_TEST(none.error().message() ==
              "fuse_weights: targets: expected at least one model, got none");
+  const ln::weights<model>* const missing[] = {&pivot, nullptr};
+  BOOST_TEST((ln::fuse_weights<model, float>(pivot, missing)).error().message() ==
+             "fuse_weights: targets: expected pointers to weights, got a null one");
   auto broken = random_weights(2);
   broken.tree().embedding.data[3] = std::numeric_limits<float>::quiet_NaN();
   const weights* const targets[] = {&broken};

@@ -8,6 +8,11 @@ namespace test::token_alignment_test {
 
 namespace {
 
+template <class Objective, class Rows>
+concept can_teach = requires(Objective& o, Rows&& rows) {
+  o.teach(static_cast<Rows&&>(rows));
+};
+
 using model = ln::decoder<tiny_decoder_shape>;
 using texts = std::vector<std::string>;
 
@@ -196,6 +201,11 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(why(objective::open(data.limits(), {.divergence = ln::divergence::reverse_kl})) ==
              "top_logits_objective::open: distillation_options.divergence: expected one that is "
              "finite where the teacher has no probability, got reverse_kl");
+  BOOST_TEST(why(objective::open(data.limits(), {.divergence = ln::divergence::jsd, .beta = 1})) ==
+             "top_logits_objective::open: distillation_options.divergence: expected one that is "
+             "finite where the teacher has no probability, got jsd with beta 1, which is "
+             "reverse_kl");
+  static_assert(can_teach<objective, ln::top_logits&> && !can_teach<objective, ln::top_logits>);
   const auto p = random_packed<model, float>();
   auto scores = ln::evaluator<model>::open(p, data.limits());
   auto from = objective::open(data.limits());

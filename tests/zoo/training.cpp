@@ -388,6 +388,10 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   check_refused(
       finetune(tuned, first, {"--text", text, "--steps", "60", "--rate", "0.003", "--resume"}),
       "begun with text");
+  // Nor is one with an adapter gone on with as if there were none.
+  check_refused(
+      finetune(adapted, first, {"--text", other, "--steps", "60", "--rate", "0.01", "--resume"}),
+      "begun with adapter");
 }
 
 BOOST_AUTO_TEST_CASE(an_encoder_decoder_fills_gaps) {

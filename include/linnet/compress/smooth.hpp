@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include <linnet/compress/calibrate.hpp>
@@ -79,8 +80,11 @@ channel_statistics statistics_of(const channel_set<T>& set, const Stats& stats) 
 /// and weights that are not finite. Also for a model without a place to fold scales into, such as
 /// one with norms behind its residual sums; the error of `w`; errc::out_of_memory.
 template <class M, class T>
-result<weights<M, T>> smooth(const weights<M, T>& w, const calibration<M>& stats,
-                             const smoothquant& how = {}) LINNET_TRY {
+std::enable_if_t<std::is_floating_point_v<T>, result<weights<M, T>>>
+// No constraint: of smooth<S, A>(w, stats, awq{}) clang++ would look for a conversion to
+// weights<S, A> before it reads one.
+smooth(const weights<M, T>& w, const calibration<M>& stats,
+       const smoothquant& how = {}) LINNET_TRY {
   static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::smooth: smooth first, quantize afterwards");
   static_assert(detail::has_channels<M>,

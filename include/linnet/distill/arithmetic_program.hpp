@@ -151,10 +151,13 @@ class program_runner {
       default:
         break;
     }
-    // '/' and, as letters, 'f' for // and 'm' for %, which round downwards as Python's do.
+    // '/' and, as letters, 'f' for // and 'm' for %, which round downwards as Python's do. They go
+    // by the exact remainder, as a quotient may have been rounded up: 1 // 0.1 is 9.
     if (b == 0) return fail("division by zero"), 0.0;
-    const double down = std::floor(a / b);
-    return finite(operation == '/' ? a / b : operation == 'f' ? down : a - down * b);
+    if (operation == '/') return finite(a / b);
+    double left = std::fmod(a, b);
+    if (left != 0 && (left < 0) != (b < 0)) left += b;
+    return finite(operation == 'f' ? std::nearbyint((a - left) / b) : left);
   }
 
   double sum() {
@@ -234,6 +237,19 @@ class program_runner {
     rest_.remove_prefix(n);
     return x;
   }
+  /// A number with so many decimals. Its own digits decide, as in Python: 2.675 is a little less.
+  static double rounded(double x, int decimals) {
+    if (decimals < 0) {
+      double scale = 1;  // exactly, which a compiler's pow() need not be
+      for (int i = decimals; i < 0; ++i) scale *= 10;
+      return std::nearbyint(x / scale) * scale;
+    }
+    char digits[360];  // 309 before the point, a sign, a point and 15 behind it
+    const auto written =
+        std::to_chars(digits, digits + sizeof digits, x, std::chars_format::fixed, decimals);
+    std::from_chars(digits, written.ptr, x);
+    return x;
+  }
   double call(std::string_view name) {
     double x[8];
     std::size_t count = 0;
@@ -247,10 +263,8 @@ class program_runner {
       return name == "float" ? first : first < 0 ? std::ceil(first) : std::floor(first);
     if (count == 1 && name == "abs") return std::abs(first);
     if (count == 1 && name == "round") return std::nearbyint(first);  // halves to even
-    if (count == 2 && name == "round" && x[1] == std::floor(x[1]) && std::abs(x[1]) <= 15) {
-      const double scale = std::pow(10.0, x[1]);
-      return finite(std::nearbyint(first * scale) / scale);
-    }
+    if (count == 2 && name == "round" && x[1] == std::floor(x[1]) && std::abs(x[1]) <= 15)
+      return rounded(first, static_cast<int>(x[1]));
     if (count > 0 && (name == "sum" || name == "min" || name == "max")) {
       double all = first;
       for (std::size_t i = 1; i < count; ++i)

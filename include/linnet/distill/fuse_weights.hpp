@@ -25,8 +25,8 @@ enum class fusion_level {
 /// al. 2024, arXiv:2408.07990). The result is sum_k w_k theta_k with w_k in proportion to the mean
 /// of (theta_k - pivot)^2 at that level; the w_k add up to 1. Where no target differs from the
 /// pivot, it is the pivot. Sums are in double, in the order of the targets. Errors: errc::invalid
-/// for no targets and for weights that are not finite; the error of weights that are not valid();
-/// errc::out_of_memory.
+/// for no targets, null ones, and weights that are not finite; the error of weights that are not
+/// valid(); errc::out_of_memory.
 template <class M, class T>
 result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
                                    std::span<const weights<M, T>* const> targets,
@@ -37,8 +37,11 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
   if (targets.empty())
     return linnet::error{errc::invalid, where, "targets", "at least one model", "none"};
   if (!pivot.valid()) return pivot.error();
-  for (const auto* const target : targets)
+  for (const auto* const target : targets) {
+    if (!target)
+      return linnet::error{errc::invalid, where, "targets", "pointers to weights", "a null one"};
     if (!target->valid()) return target->error();
+  }
   weights<M, T> made = pivot.clone();
   if (!made.valid()) return made.error();
 

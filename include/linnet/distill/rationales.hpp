@@ -214,8 +214,8 @@ struct program_aided {
     text.remove_prefix((std::min)(text.find('\n'), text.size()));
     return detail::trimmed(text.substr(0, text.find("```")));
   }
-  /// The program with the first name that it assigns misspelt there, so that later lines fail; the
-  /// same program where none is read again.
+  /// The program with the first name that it assigns misspelt there. Later lines that read the name
+  /// fail. A program without " = " stays as it is.
   static std::string broken(std::string_view program) {
     const std::size_t equals = program.find(" = ");
     std::string wrong(program);

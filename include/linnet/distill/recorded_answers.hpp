@@ -184,9 +184,18 @@ class answer_recorder {
   /// the record has to be opened anew; errc::invalid for a draw before the ones below it.
   result<std::vector<std::string>> generate(std::span<const teacher_request> all) LINNET_TRY {
     std::vector<teacher_request> missing;
-    for (const teacher_request& one : all)
-      if (!known_.find(one) && std::find(missing.begin(), missing.end(), one) == missing.end())
-        missing.push_back(one);
+    const auto asks = [&](const teacher_request& one) {
+      return std::find(missing.begin(), missing.end(), one) != missing.end();
+    };
+    for (const teacher_request& one : all) {
+      if (known_.find(one) || asks(one)) continue;
+      // Draws are found again by their order, so none is asked for before those below it.
+      if (const teacher_request below{one.prompt, one.against, one.draw - 1};
+          one.draw != 0 && !known_.find(below) && !asks(below))
+        return detail::failure(errc::invalid, path_, "draw", "one behind all draws below it",
+                               std::to_string(one.draw));
+      missing.push_back(one);
+    }
     for (std::size_t i = 0; i < missing.size(); i += static_cast<std::size_t>(portion_)) {
       const auto some = std::span(missing).subspan(
           i, (std::min)(missing.size() - i, static_cast<std::size_t>(portion_)));
@@ -202,13 +211,7 @@ class answer_recorder {
       if (auto done = write(lines); !done) return done.error();
     }
     std::vector<std::string> texts;
-    for (const teacher_request& one : all) {
-      const std::string* const text = known_.find(one);
-      if (!text)
-        return detail::failure(errc::invalid, path_, "draw", "one behind all draws below it",
-                               std::to_string(one.draw));
-      texts.push_back(*text);
-    }
+    for (const teacher_request& one : all) texts.push_back(*known_.find(one));
     return texts;
   }
   LINNET_OR_OUT_OF_MEMORY(path_)

@@ -40,9 +40,10 @@ struct relation_options {
 /// loss per label is
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
-/// Widths, layers and heads may differ. Padding is left out. Where attention is causal, so are
-/// relations. Queries and keys are those that are multiplied, behind positions. For trainers: an
-/// evaluator's loss is that of the labels.
+/// Widths, layers and heads may differ. An encoder's padding is left out; a decoder's batch has no
+/// lengths, so there all tokens count. Where attention is causal, so are relations. Queries and
+/// keys are those that are multiplied, behind positions. For trainers: an evaluator's loss is that
+/// of the labels.
 template <class Student, class Teacher>
 class relation_distillation {
   using student_form = typename detail::packed_form<Student>::type;

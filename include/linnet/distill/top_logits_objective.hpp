@@ -36,7 +36,10 @@ class top_logits_objective {
     if (how.divergence == divergence::reverse_kl ||
         (how.divergence == divergence::jsd && how.beta == 1))
       return linnet::error{errc::invalid, where, "distillation_options.divergence",
-                           "one that is finite where the teacher has no probability", "reverse_kl"};
+                           "one that is finite where the teacher has no probability",
+                           how.beta == 1 && how.divergence == divergence::jsd
+                               ? "jsd with beta 1, which is reverse_kl"
+                               : "reverse_kl"};
     top_logits_objective made(l, how);
     if (!made.memory_.data()) return detail::out_of_memory(where, footprint(l));
     return made;
@@ -45,6 +48,8 @@ class top_logits_objective {
 
   /// Names the rows of the next batch, which must outlive its steps.
   void teach(const top_logits& rows) { rows_ = &rows; }
+  // Rows that would be gone before the step.
+  void teach(const top_logits&&) = delete;
   /// Whether there is a row with an id of the vocabulary for each of the batch's.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {

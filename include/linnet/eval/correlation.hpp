@@ -61,6 +61,9 @@ LINNET_WITHOUT_MEMORY(return detail::unknown)
 /// spans of fewer than two numbers or of unlike lengths.
 inline double pearson_correlation(std::span<const double> x, std::span<const double> y) {
   if (x.size() != y.size() || x.size() < 2) return detail::unknown;
+  // A sum of equal numbers is rounded, so that the mean may be another one.
+  for (const auto side : {x, y})
+    if (std::equal(side.begin() + 1, side.end(), side.begin())) return detail::unknown;
   const auto n = static_cast<double>(x.size());
   const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / n,
                mean_y = std::accumulate(y.begin(), y.end(), 0.0) / n;
