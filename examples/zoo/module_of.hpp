@@ -68,7 +68,7 @@ class trainee_of final : public trainee {
     const ln::training_progress before = trainer_->progress();
     trainer_->update();
     if constexpr (std::is_same_v<Optimizer, ln::sophia>)  // a step() does it by itself
-      if (trainer_->optimizer().due(trainer_->steps()))
+      if (trainer_->steps() > before.steps && trainer_->optimizer().due(trainer_->steps()))
         (void)trainer_->estimate_curvature(batch_of(part(0)));
     return before.nats / static_cast<double>(before.tokens);
   }

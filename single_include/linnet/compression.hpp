@@ -1373,8 +1373,11 @@ channel_statistics statistics_of(const channel_set<T>& set, const Stats& stats) 
 /// and weights that are not finite. Also for a model without a place to fold scales into, such as
 /// one with norms behind its residual sums; the error of `w`; errc::out_of_memory.
 template <class M, class T>
-result<weights<M, T>> smooth(const weights<M, T>& w, const calibration<M>& stats,
-                             const smoothquant& how = {}) LINNET_TRY {
+std::enable_if_t<std::is_floating_point_v<T>, result<weights<M, T>>>
+// No constraint: of smooth<S, A>(w, stats, awq{}) clang++ would look for a conversion to
+// weights<S, A> before it reads one.
+smooth(const weights<M, T>& w, const calibration<M>& stats,
+       const smoothquant& how = {}) LINNET_TRY {
   static_assert(weights<M, T>::storage::per_word == 1,
                 "linnet::smooth: smooth first, quantize afterwards");
   static_assert(detail::has_channels<M>,
@@ -3131,8 +3134,8 @@ class gptq::rounder {
       detail::place(bytes, {rows, columns}, all);
       held<codes> how{how_.clip, x, rows, columns};
       for (index r = 0; r < rows; ++r)
-        to.kept.choose(r, columns, from + r * columns, nullptr,
-                       [&](index, index j) { how.keep(r, j, from[r * columns + j]); });
+        to.kept.choose(r, 1, columns, from + r * columns, nullptr,
+                       [&](index, index, index j) { how.keep(r, j, from[r * columns + j]); });
       loop_.round(rows, columns, from, all, {how_.act_order, how_.block}, how);
       const index width = to.width(columns);
       for (index r = 0; r < rows; ++r) {
@@ -4560,9 +4563,9 @@ result<std::vector<shape_trial>> try_shapes(const weights<M, T>& w, const import
   const auto one = [&]<class N, auto Shape>(std::type_identity<N>) {
     const index candidate = number++;
     if constexpr (Budget.template holds<N>()) {
-      const auto small = narrow<Shape>(w, scores);
-      if (!small) return wrong = small.error(), false;
-      const result<double> loss = judge(*small);
+      const auto cut = narrow<Shape>(w, scores);
+      if (!cut) return wrong = cut.error(), false;
+      const result<double> loss = judge(*cut);
       if (!loss) return wrong = loss.error(), false;
       if (!is_finite(*loss))
         return wrong = {errc::invalid, "try_shapes", "loss of shape " + std::to_string(candidate),

@@ -1382,10 +1382,13 @@ class program_runner {
       default:
         break;
     }
-    // '/' and, as letters, 'f' for // and 'm' for %, which round downwards as Python's do.
+    // '/' and, as letters, 'f' for // and 'm' for %, which round downwards as Python's do. They go
+    // by the exact remainder, as a quotient may have been rounded up: 1 // 0.1 is 9.
     if (b == 0) return fail("division by zero"), 0.0;
-    const double down = std::floor(a / b);
-    return finite(operation == '/' ? a / b : operation == 'f' ? down : a - down * b);
+    if (operation == '/') return finite(a / b);
+    double left = std::fmod(a, b);
+    if (left != 0 && (left < 0) != (b < 0)) left += b;
+    return finite(operation == 'f' ? std::nearbyint((a - left) / b) : left);
   }
 
   double sum() {
@@ -1465,6 +1468,19 @@ class program_runner {
     rest_.remove_prefix(n);
     return x;
   }
+  /// A number with so many decimals. Its own digits decide, as in Python: 2.675 is a little less.
+  static double rounded(double x, int decimals) {
+    if (decimals < 0) {
+      double scale = 1;  // exactly, which a compiler's pow() need not be
+      for (int i = decimals; i < 0; ++i) scale *= 10;
+      return std::nearbyint(x / scale) * scale;
+    }
+    char digits[360];  // 309 before the point, a sign, a point and 15 behind it
+    const auto written =
+        std::to_chars(digits, digits + sizeof digits, x, std::chars_format::fixed, decimals);
+    std::from_chars(digits, written.ptr, x);
+    return x;
+  }
   double call(std::string_view name) {
     double x[8];
     std::size_t count = 0;
@@ -1478,10 +1494,8 @@ class program_runner {
       return name == "float" ? first : first < 0 ? std::ceil(first) : std::floor(first);
     if (count == 1 && name == "abs") return std::abs(first);
     if (count == 1 && name == "round") return std::nearbyint(first);  // halves to even
-    if (count == 2 && name == "round" && x[1] == std::floor(x[1]) && std::abs(x[1]) <= 15) {
-      const double scale = std::pow(10.0, x[1]);
-      return finite(std::nearbyint(first * scale) / scale);
-    }
+    if (count == 2 && name == "round" && x[1] == std::floor(x[1]) && std::abs(x[1]) <= 15)
+      return rounded(first, static_cast<int>(x[1]));
     if (count > 0 && (name == "sum" || name == "min" || name == "max")) {
       double all = first;
       for (std::size_t i = 1; i < count; ++i)
@@ -1728,8 +1742,8 @@ struct program_aided {
     text.remove_prefix((std::min)(text.find('\n'), text.size()));
     return detail::trimmed(text.substr(0, text.find("```")));
   }
-  /// The program with the first name that it assigns misspelt there, so that later lines fail; the
-  /// same program where none is read again.
+  /// The program with the first name that it assigns misspelt there. Later lines that read the name
+  /// fail. A program without " = " stays as it is.
   static std::string broken(std::string_view program) {
     const std::size_t equals = program.find(" = ");
     std::string wrong(program);
@@ -1955,9 +1969,18 @@ class answer_recorder {
   /// the record has to be opened anew; errc::invalid for a draw before the ones below it.
   result<std::vector<std::string>> generate(std::span<const teacher_request> all) LINNET_TRY {
     std::vector<teacher_request> missing;
-    for (const teacher_request& one : all)
-      if (!known_.find(one) && std::find(missing.begin(), missing.end(), one) == missing.end())
-        missing.push_back(one);
+    const auto asks = [&](const teacher_request& one) {
+      return std::find(missing.begin(), missing.end(), one) != missing.end();
+    };
+    for (const teacher_request& one : all) {
+      if (known_.find(one) || asks(one)) continue;
+      // Draws are found again by their order, so none is asked for before those below it.
+      if (const teacher_request below{one.prompt, one.against, one.draw - 1};
+          one.draw != 0 && !known_.find(below) && !asks(below))
+        return detail::failure(errc::invalid, path_, "draw", "one behind all draws below it",
+                               std::to_string(one.draw));
+      missing.push_back(one);
+    }
     for (std::size_t i = 0; i < missing.size(); i += static_cast<std::size_t>(portion_)) {
       const auto some = std::span(missing).subspan(
           i, (std::min)(missing.size() - i, static_cast<std::size_t>(portion_)));
@@ -1973,13 +1996,7 @@ class answer_recorder {
       if (auto done = write(lines); !done) return done.error();
     }
     std::vector<std::string> texts;
-    for (const teacher_request& one : all) {
-      const std::string* const text = known_.find(one);
-      if (!text)
-        return detail::failure(errc::invalid, path_, "draw", "one behind all draws below it",
-                               std::to_string(one.draw));
-      texts.push_back(*text);
-    }
+    for (const teacher_request& one : all) texts.push_back(*known_.find(one));
     return texts;
   }
   LINNET_OR_OUT_OF_MEMORY(path_)

@@ -1217,6 +1217,41 @@ inline void aligned_free(void* p) { std::free(p); }
 #endif
 }  // namespace detail
 
+/// Memory of the caller's for every memory_block that this thread allocates while the scope lives.
+/// Such are weights, packed weights, trainers, sessions and all else that states its bytes. Blocks
+/// lie one behind the other. Where the memory ends, opening fails with errc::out_of_memory. A block
+/// may outlive the scope, but not the memory, of which nothing is given back. Scopes nest.
+class memory_scope {
+ public:
+  /// Memory aligned to `alignment`; less of it is used where it is not.
+  explicit memory_scope(std::span<std::byte> memory)
+      : next_(memory.data()), left_(std::ssize(memory)) {
+    const auto past = static_cast<index>(reinterpret_cast<std::uintptr_t>(next_) % alignment);
+    if (past > 0) (void)take((std::min)(left_, alignment - past));
+    innermost = this;
+  }
+  ~memory_scope() { innermost = outer_; }
+  memory_scope(const memory_scope&) = delete;
+  memory_scope& operator=(const memory_scope&) = delete;
+
+  /// Bytes that are left.
+  index left() const { return left_; }
+
+ private:
+  friend class memory_block;
+  /// The next bytes; null, and none taken, where fewer are left.
+  void* take(index bytes) {
+    if (bytes > left_) return nullptr;
+    left_ -= bytes;
+    return std::exchange(next_, next_ + bytes);
+  }
+
+  inline static constinit thread_local memory_scope* innermost = nullptr;
+  std::byte* next_;
+  index left_;
+  memory_scope* outer_ = innermost;
+};
+
 /// One aligned block of memory: zeroed and its own, or another's. Movable; an empty block means
 /// that allocation failed, or that the block was moved from.
 class memory_block {
@@ -1225,12 +1260,16 @@ class memory_block {
   using release = void (*)(void* data, index size);
 
   memory_block() = default;
-  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure.
+  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure. They come
+  /// from the innermost memory_scope of this thread, or from the heap where there is none.
   explicit memory_block(index bytes) {
     if (bytes >= most_bytes) return;
     const index size = round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment);
-    *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
-                         [](void* p, index) { detail::aligned_free(p); });
+    if (memory_scope* const scope = memory_scope::innermost)
+      *this = memory_block(scope->take(size), size, nullptr);
+    else
+      *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
+                           [](void* p, index) { detail::aligned_free(p); });
     if (data_) __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size));
   }
   /// Takes `size` bytes at `data`, which `how` gives back. Without `how` they stay another's and
@@ -1355,6 +1394,8 @@ LINNET_NAMESPACE_END
 /// Names of parameters, and the forms a parameter takes: canonical weights, gradients, and the
 /// packed form that kernels read.
 
+#include <iterator>
+
 /// @file
 /// Counter-based random numbers: one key and counter give the same bits on every compiler, in every
 /// thread and in any order. So a dropout mask can be recomputed instead of stored.
@@ -1424,8 +1465,7 @@ class random_stream {
 
 /// Stream number of a name (64-bit FNV-1a). A tensor's initial values so depend on its name and not
 /// on the order in which tensors are visited.
-constexpr std::uint64_t stream_of(std::string_view name) {
-  std::uint64_t h = 0xcbf29ce484222325ull;
+constexpr std::uint64_t stream_of(std::string_view name, std::uint64_t h = 0xcbf29ce484222325ull) {
   for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
   return h;
 }
@@ -15103,15 +15143,31 @@ struct parameter_path {
   }
   /// The dotted name, such as `encoder.0.attention.q.weight`.
   std::string str() const {
-    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
-                           ? parent->str()
-                           : "";
-    if (!text.empty()) text += '.';
-    if (number < 0) return text + std::string(name);
+    std::string text;
+    each_part([&](std::string_view part) { text += part; });
+    return text;
+  }
+  /// Calls f(text) for each piece of str(), in order and without a string. Returns whether any of
+  /// them has text.
+  template <class F>
+  bool each_part(F&& f) const {
+    const bool begun = parent && parent->each_part(f);
+    if (begun) f(std::string_view("."));
     char digits[24];
-    return text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+    const std::string_view own =
+        number < 0 ? name
+                   : std::string_view(digits, std::to_chars(digits, std::end(digits), number).ptr);
+    f(own);
+    return begun || !own.empty();
   }
 };
+
+/// stream_of(at.str()), without a string.
+inline std::uint64_t stream_of(const parameter_path& at) {
+  std::uint64_t stream = stream_of(std::string_view());
+  at.each_part([&](std::string_view part) { stream = stream_of(part, stream); });
+  return stream;
+}
 
 /// Role of a parameter, which decides its initial values and weight decay.
 enum class role {
@@ -15723,13 +15779,14 @@ struct planner {
   arena scratch{};  ///< lasts for one call of the layer that takes it
   int dropout_ids = 0;  ///< dropout ids given so far
   attention_extent attention{};
-  /// ops::converted_bytes() of the storage type, or null if products do not round their inputs.
-  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
+  /// ops::converted_bytes() of the storage type; 0 if products do not round their inputs. It is
+  /// never null, as g++ with -fsanitize=undefined compares no function in a constant.
+  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) =
+      [](index, index, index, index, bool) -> index { return 0; };
   index converted = 0;  ///< the most that a product needs
 
   /// Makes room for a product of `rows` inputs.
   constexpr void product(index rows, index in, index out, const call_shape& e) {
-    if (converted_bytes == nullptr) return;
     const index bytes = converted_bytes(rows, in, out, e.threads, e.training);
     converted = bytes > converted ? bytes : converted;
   }
@@ -16160,13 +16217,15 @@ template <class From, class To>
 void share_base(const From& from, To& to) {
   if constexpr (requires { to.base = from.base; }) to.base = from.base;
 }
-/// Refuses parameters of an adapter that refer to no base. Errors: errc::invalid.
+/// Refuses parameters of an adapter that refer to no base, or to one that was moved. Errors:
+/// errc::invalid.
 template <class Tree>
 result<void> check_base(const char* where, const Tree& tree) {
   if constexpr (requires { tree.base.of; })
-    if (tree.base.of == nullptr)
-      return failure(errc::invalid, where, "weights", "an adapter that adapt() gave its base",
-                     "one without a base");
+    if (tree.base.of == nullptr || !tree.base.there(tree.base.of))
+      return failure(
+          errc::invalid, where, "weights", "an adapter that adapt() gave its base",
+          tree.base.of ? "one whose base has moved or is not valid" : "one without a base");
   return {};
 }
 
@@ -23406,7 +23465,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       w.logits = m.state.take<T>(e.batch * l.max_logits * vocabulary);
     } else {
       w.losses = m.saved.take<double>(e.rows());
-      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      w.chunk = m.saved.take<T>((std::min)(ops::head_rows(vocabulary), e.rows()) * vocabulary);
       m.product(ops::head_rows(vocabulary), embedding_projection::head, vocabulary, e);
     }
     if (e.training) {

@@ -414,7 +414,9 @@ struct squad_reader {
   }
   bool scalar(const json_scalar& value) {
     if (open_.empty()) return fail("the file", "an object with data", value.text());
-    if (!wanted_ || open_.back().array) return true;
+    const auto [thing, array] = open_.back();
+    if (array && thing == things::answer) return fail("answers", "objects", value.text());
+    if (!wanted_ || array) return true;
     if (value.kind != json_scalar::kinds::text) return fail(name_, "a text", value.text());
     *wanted_ = std::string(value.string);
     return true;

@@ -444,6 +444,41 @@ inline void aligned_free(void* p) { std::free(p); }
 #endif
 }  // namespace detail
 
+/// Memory of the caller's for every memory_block that this thread allocates while the scope lives.
+/// Such are weights, packed weights, trainers, sessions and all else that states its bytes. Blocks
+/// lie one behind the other. Where the memory ends, opening fails with errc::out_of_memory. A block
+/// may outlive the scope, but not the memory, of which nothing is given back. Scopes nest.
+class memory_scope {
+ public:
+  /// Memory aligned to `alignment`; less of it is used where it is not.
+  explicit memory_scope(std::span<std::byte> memory)
+      : next_(memory.data()), left_(std::ssize(memory)) {
+    const auto past = static_cast<index>(reinterpret_cast<std::uintptr_t>(next_) % alignment);
+    if (past > 0) (void)take((std::min)(left_, alignment - past));
+    innermost = this;
+  }
+  ~memory_scope() { innermost = outer_; }
+  memory_scope(const memory_scope&) = delete;
+  memory_scope& operator=(const memory_scope&) = delete;
+
+  /// Bytes that are left.
+  index left() const { return left_; }
+
+ private:
+  friend class memory_block;
+  /// The next bytes; null, and none taken, where fewer are left.
+  void* take(index bytes) {
+    if (bytes > left_) return nullptr;
+    left_ -= bytes;
+    return std::exchange(next_, next_ + bytes);
+  }
+
+  inline static constinit thread_local memory_scope* innermost = nullptr;
+  std::byte* next_;
+  index left_;
+  memory_scope* outer_ = innermost;
+};
+
 /// One aligned block of memory: zeroed and its own, or another's. Movable; an empty block means
 /// that allocation failed, or that the block was moved from.
 class memory_block {
@@ -452,12 +487,16 @@ class memory_block {
   using release = void (*)(void* data, index size);
 
   memory_block() = default;
-  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure.
+  /// Allocates `bytes` (at least one alignment unit), zeroed; data() is null on failure. They come
+  /// from the innermost memory_scope of this thread, or from the heap where there is none.
   explicit memory_block(index bytes) {
     if (bytes >= most_bytes) return;
     const index size = round_up((std::clamp)(bytes, index{1}, most_bytes - alignment), alignment);
-    *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
-                         [](void* p, index) { detail::aligned_free(p); });
+    if (memory_scope* const scope = memory_scope::innermost)
+      *this = memory_block(scope->take(size), size, nullptr);
+    else
+      *this = memory_block(detail::aligned_allocate(static_cast<std::size_t>(size)), size,
+                           [](void* p, index) { detail::aligned_free(p); });
     if (data_) __builtin_memset(data_.get(), 0, static_cast<std::size_t>(size));
   }
   /// Takes `size` bytes at `data`, which `how` gives back. Without `how` they stay another's and
@@ -790,6 +829,7 @@ LINNET_NAMESPACE_END
 /// packed form that kernels read.
 
 #include <charconv>
+#include <iterator>
 
 /// @file
 /// Counter-based random numbers: one key and counter give the same bits on every compiler, in every
@@ -860,8 +900,7 @@ class random_stream {
 
 /// Stream number of a name (64-bit FNV-1a). A tensor's initial values so depend on its name and not
 /// on the order in which tensors are visited.
-constexpr std::uint64_t stream_of(std::string_view name) {
-  std::uint64_t h = 0xcbf29ce484222325ull;
+constexpr std::uint64_t stream_of(std::string_view name, std::uint64_t h = 0xcbf29ce484222325ull) {
   for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
   return h;
 }
@@ -14540,15 +14579,31 @@ struct parameter_path {
   }
   /// The dotted name, such as `encoder.0.attention.q.weight`.
   std::string str() const {
-    std::string text = parent && (parent->parent || !parent->name.empty() || parent->number >= 0)
-                           ? parent->str()
-                           : "";
-    if (!text.empty()) text += '.';
-    if (number < 0) return text + std::string(name);
+    std::string text;
+    each_part([&](std::string_view part) { text += part; });
+    return text;
+  }
+  /// Calls f(text) for each piece of str(), in order and without a string. Returns whether any of
+  /// them has text.
+  template <class F>
+  bool each_part(F&& f) const {
+    const bool begun = parent && parent->each_part(f);
+    if (begun) f(std::string_view("."));
     char digits[24];
-    return text.append(digits, std::to_chars(digits, digits + sizeof digits, number).ptr);
+    const std::string_view own =
+        number < 0 ? name
+                   : std::string_view(digits, std::to_chars(digits, std::end(digits), number).ptr);
+    f(own);
+    return begun || !own.empty();
   }
 };
+
+/// stream_of(at.str()), without a string.
+inline std::uint64_t stream_of(const parameter_path& at) {
+  std::uint64_t stream = stream_of(std::string_view());
+  at.each_part([&](std::string_view part) { stream = stream_of(part, stream); });
+  return stream;
+}
 
 /// Role of a parameter, which decides its initial values and weight decay.
 enum class role {
@@ -15160,13 +15215,14 @@ struct planner {
   arena scratch{};  ///< lasts for one call of the layer that takes it
   int dropout_ids = 0;  ///< dropout ids given so far
   attention_extent attention{};
-  /// ops::converted_bytes() of the storage type, or null if products do not round their inputs.
-  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) = nullptr;
+  /// ops::converted_bytes() of the storage type; 0 if products do not round their inputs. It is
+  /// never null, as g++ with -fsanitize=undefined compares no function in a constant.
+  index (*converted_bytes)(index rows, index in, index out, index threads, bool training) =
+      [](index, index, index, index, bool) -> index { return 0; };
   index converted = 0;  ///< the most that a product needs
 
   /// Makes room for a product of `rows` inputs.
   constexpr void product(index rows, index in, index out, const call_shape& e) {
-    if (converted_bytes == nullptr) return;
     const index bytes = converted_bytes(rows, in, out, e.threads, e.training);
     converted = bytes > converted ? bytes : converted;
   }
@@ -15597,13 +15653,15 @@ template <class From, class To>
 void share_base(const From& from, To& to) {
   if constexpr (requires { to.base = from.base; }) to.base = from.base;
 }
-/// Refuses parameters of an adapter that refer to no base. Errors: errc::invalid.
+/// Refuses parameters of an adapter that refer to no base, or to one that was moved. Errors:
+/// errc::invalid.
 template <class Tree>
 result<void> check_base(const char* where, const Tree& tree) {
   if constexpr (requires { tree.base.of; })
-    if (tree.base.of == nullptr)
-      return failure(errc::invalid, where, "weights", "an adapter that adapt() gave its base",
-                     "one without a base");
+    if (tree.base.of == nullptr || !tree.base.there(tree.base.of))
+      return failure(
+          errc::invalid, where, "weights", "an adapter that adapt() gave its base",
+          tree.base.of ? "one whose base has moved or is not valid" : "one without a base");
   return {};
 }
 
@@ -22596,7 +22654,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       w.logits = m.state.take<T>(e.batch * l.max_logits * vocabulary);
     } else {
       w.losses = m.saved.take<double>(e.rows());
-      w.chunk = m.saved.take<T>(ops::head_rows(vocabulary) * vocabulary);
+      w.chunk = m.saved.take<T>((std::min)(ops::head_rows(vocabulary), e.rows()) * vocabulary);
       m.product(ops::head_rows(vocabulary), embedding_projection::head, vocabulary, e);
     }
     if (e.training) {
@@ -24573,8 +24631,6 @@ bool text_matcher::assign(std::uint32_t count, Text&& text) {
 LINNET_NAMESPACE_END
 /// @file
 /// Unicode's normal forms (Unicode Standard Annex 15), lower case, and classes of marks.
-
-#include <iterator>
 
 /// @file
 /// Letters, numbers and white space of Unicode 14.0.0. Written by tools/unicode_tables.py.
@@ -31975,6 +32031,9 @@ LINNET_WITHOUT_MEMORY(return detail::unknown)
 /// spans of fewer than two numbers or of unlike lengths.
 inline double pearson_correlation(std::span<const double> x, std::span<const double> y) {
   if (x.size() != y.size() || x.size() < 2) return detail::unknown;
+  // A sum of equal numbers is rounded, so that the mean may be another one.
+  for (const auto side : {x, y})
+    if (std::equal(side.begin() + 1, side.end(), side.begin())) return detail::unknown;
   const auto n = static_cast<double>(x.size());
   const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / n,
                mean_y = std::accumulate(y.begin(), y.end(), 0.0) / n;
@@ -37640,7 +37699,7 @@ void initialize(tensor_block<M, form::canonical<T, S>>& w, seed s) {
   if constexpr (trainable) {
     if (!w.valid()) return;
     w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-      random_stream random(s, stream_of(at.str()));
+      random_stream random(s, stream_of(at));
       T* values = nullptr;
       if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
         values = leaf;
@@ -42400,7 +42459,15 @@ struct adapted;
 
 /// The base that an adapter was made for.
 struct adapter_base {
-  const void* of = nullptr;  ///< the packed weights, or null
+  const void* of = nullptr;              ///< the packed weights, or null
+  bool (*there)(const void*) = nullptr;  ///< whether they are valid
+
+  /// Refers to packed weights.
+  template <class Packed>
+  void refer_to(const Packed& base) {
+    of = &base;
+    there = [](const void* one) { return static_cast<const Packed*>(one)->valid(); };
+  }
 };
 
 namespace detail {
@@ -42995,7 +43062,7 @@ void bind_base(const packed<typename A::base_model, T>& base, const lora_options
                lora_base<A::count>& to) {
   using M = typename A::base_model;
   std::size_t i = 0;
-  to.of = &base;
+  to.refer_to(base);
   to.how = how;
   M::visit(
       [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
@@ -43015,6 +43082,7 @@ result<void> add_deltas(weights<M, T>& w, const weights<A, T>& adapter, double s
   if (!w.valid()) return w.error();
   if (!adapter.valid()) return adapter.error();
   const auto& tree = adapter.tree();
+  if (!tree.base.of) return check_base(sign > 0 ? "merge" : "unmerge", tree);  // nor options
   const double scale = sign * tree.base.how.scale(A::rank);
   std::size_t i = 0;
   w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
@@ -43054,7 +43122,7 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, const lor
   detail::bind_base<A>(base, how, made.tree().base);
   made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     if (info.start) return;  // B
-    random_stream random(s, stream_of(at.str()));
+    random_stream random(s, stream_of(at));
     const double most = 1 / detail::sqrt(static_cast<double>(info.columns));
     for (index i = 0; i < info.size(); ++i)
       leaf.data[i] = static_cast<T>(most * (2 * random.uniform() - 1));
@@ -43077,7 +43145,7 @@ LINNET_TRY {
   if (!base.valid()) return base.error();
   weights<A, T> made;
   if (!made.valid()) return made.error();
-  made.tree().base.of = &base;
+  made.tree().base.refer_to(base);
   std::size_t i = 0;
   M::visit(
       [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
@@ -44704,6 +44772,23 @@ struct packed_form<packed<M, T, S>> {
   using type = packed<M, T, S>;
 };
 
+/// The head that reads the hidden states of a teacher of packed weights.
+template <class Form>
+struct teacher_head {
+  using M = typename Form::model;
+  using T = typename Form::scalar;
+  using type = decltype(M::template read<T, typename Form::storage>(
+      std::declval<const Form&>().tree(), std::declval<const typename M::batch&>(),
+      std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
+};
+template <class Form>
+requires requires { typename Form::model::base_model; }
+struct teacher_head<Form> {
+  static_assert(never<Form>,
+                "linnet: an adapter does not teach; merge() it into a copy of its base's weights");
+  using type = void;
+};
+
 /// A teacher of packed weights, in memory for its hidden states.
 template <class Form>
 struct teacher_model {
@@ -44711,9 +44796,7 @@ struct teacher_model {
   using T = typename Form::scalar;
   using S = typename Form::storage;
   using batch = typename M::batch;
-  using head = decltype(M::template read<T, S>(
-      std::declval<const Form&>().tree(), std::declval<const batch&>(),
-      std::declval<typename M::template workspace<T>&>(), std::declval<const ops::execution&>()));
+  using head = typename teacher_head<Form>::type;
   const Form* weights;
   detail::placed_workspace<M, T> work{};
 
@@ -45589,8 +45672,8 @@ enum class fusion_level {
 /// al. 2024, arXiv:2408.07990). The result is sum_k w_k theta_k with w_k in proportion to the mean
 /// of (theta_k - pivot)^2 at that level; the w_k add up to 1. Where no target differs from the
 /// pivot, it is the pivot. Sums are in double, in the order of the targets. Errors: errc::invalid
-/// for no targets and for weights that are not finite; the error of weights that are not valid();
-/// errc::out_of_memory.
+/// for no targets, null ones, and weights that are not finite; the error of weights that are not
+/// valid(); errc::out_of_memory.
 template <class M, class T>
 result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
                                    std::span<const weights<M, T>* const> targets,
@@ -45601,8 +45684,11 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
   if (targets.empty())
     return linnet::error{errc::invalid, where, "targets", "at least one model", "none"};
   if (!pivot.valid()) return pivot.error();
-  for (const auto* const target : targets)
+  for (const auto* const target : targets) {
+    if (!target)
+      return linnet::error{errc::invalid, where, "targets", "pointers to weights", "a null one"};
     if (!target->valid()) return target->error();
+  }
   weights<M, T> made = pivot.clone();
   if (!made.valid()) return made.error();
 
@@ -46474,9 +46560,10 @@ struct relation_options {
 /// loss per label is
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
-/// Widths, layers and heads may differ. Padding is left out. Where attention is causal, so are
-/// relations. Queries and keys are those that are multiplied, behind positions. For trainers: an
-/// evaluator's loss is that of the labels.
+/// Widths, layers and heads may differ. An encoder's padding is left out; a decoder's batch has no
+/// lengths, so there all tokens count. Where attention is causal, so are relations. Queries and
+/// keys are those that are multiplied, behind positions. For trainers: an evaluator's loss is that
+/// of the labels.
 template <class Student, class Teacher>
 class relation_distillation {
   using student_form = typename detail::packed_form<Student>::type;
@@ -46910,7 +46997,10 @@ class top_logits_objective {
     if (how.divergence == divergence::reverse_kl ||
         (how.divergence == divergence::jsd && how.beta == 1))
       return linnet::error{errc::invalid, where, "distillation_options.divergence",
-                           "one that is finite where the teacher has no probability", "reverse_kl"};
+                           "one that is finite where the teacher has no probability",
+                           how.beta == 1 && how.divergence == divergence::jsd
+                               ? "jsd with beta 1, which is reverse_kl"
+                               : "reverse_kl"};
     top_logits_objective made(l, how);
     if (!made.memory_.data()) return detail::out_of_memory(where, footprint(l));
     return made;
@@ -46919,6 +47009,8 @@ class top_logits_objective {
 
   /// Names the rows of the next batch, which must outlive its steps.
   void teach(const top_logits& rows) { rows_ = &rows; }
+  // Rows that would be gone before the step.
+  void teach(const top_logits&&) = delete;
   /// Whether there is a row with an id of the vocabulary for each of the batch's.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
@@ -51884,76 +51976,6 @@ struct stored<linnet::detail::step_form<S>> {
 
 LINNET_NAMESPACE_END
 /// @file
-/// LayerSkip's training recipe (Elhoushi et al. 2024): layer dropout that grows with depth, and
-/// losses at early exits. A model trained so can stop early or draft for itself
-/// (generate/self_speculative.hpp).
-
-LINNET_NAMESPACE_BEGIN
-
-/// Layer dropout in training: a sample skips layer l of L with probability S(t) D(l) rate, where
-/// D(l) = 2^(l / (L - 1)) - 1. It is drawn once per sample and layer, for attention and
-/// feed-forward together. Nothing is rescaled.
-struct layer_dropout {
-  double rate = 0;  ///< rate of the last layer (p_max; paper: .1 to .2); 0 turns it off
-  index steps = 0;  ///< T of a training from scratch: S(t) = 2^(t / (T - 1)) - 1 rises from 0 to 1
-                    ///< over so many steps; 0 for continued training: S = 1
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("rate", self.rate,
-      detail::option_range{.least = 0, .most = 1, .below = true, .note = "0 turns it off"});
-    f("steps", self.steps, detail::count(0, "0 for continued training"));
-  }
-
-  /// S(t) rate at optimizer step `t`, counted from 0.
-  double at(index t) const {
-    if (steps <= 1 || t >= steps - 1) return rate;
-    return rate * (std::exp2(static_cast<double>(t) / static_cast<double>(steps - 1)) - 1);
-  }
-};
-
-/// Losses of early exits in training: the loss becomes J = sum_l e~(l) CE(g(x_{l+1})). Here x_{l+1}
-/// is the stream after layer l, g the model's final norm and head, and e~(l) the normalised C(t, l)
-/// e(l). Weights are e(l) = scale (0 + 1 + ... + l) before the last layer, e(L-1) = (L-1) + scale
-/// (0 + ... + (L-2)). The curriculum C enables exits step by step; the last one always is. The exit
-/// after the first layer has no weight (e(0) = 0). With an objective or z-loss each exit has its
-/// loss instead of the cross-entropy. Trainers report J as their loss, evaluate() the last exit's.
-struct early_exits {
-  double scale = 0;    ///< e_s in [0, 1] (the paper .1 to .2, fine-tuning 1); 0 is plain training
-  index rotation = 1;  ///< R: only every R-th exit in a step, the next ones in the next step
-  index steps = 0;     ///< T: exits are enabled from the last to the first, one more every
-                       ///< T / (2 L) steps; 0 for all from the start
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("scale", self.scale, detail::between(0, 1, "0 is plain training"));
-    f("rotation", self.rotation, detail::count(1));
-    f("steps", self.steps, detail::count(0, "0: all from the start"));
-  }
-
-  /// Whether the curriculum enables exit `l` of `layers` at optimizer step `t`, counted from 0.
-  constexpr bool enabled(index t, index l, index layers) const {
-    if (l + 1 == layers) return true;
-    return l % rotation == t % rotation && 2 * layers * t >= steps * (layers - 1 - l);
-  }
-  /// The weights e~ of all exits [layers] at optimizer step `t`. They add up to 1.
-  void weights(index t, std::span<double> out) const {
-    const index layers = std::ssize(out);
-    double sum = 0;
-    for (index l = 0; l < layers; ++l) {
-      const bool last = l + 1 == layers;
-      const auto before = static_cast<double>(last ? (l - 1) * l / 2 : l * (l + 1) / 2);
-      const double raw = scale * before + (last ? static_cast<double>(l) : 0);
-      sum += out[static_cast<std::size_t>(l)] = enabled(t, l, layers) ? raw : 0;
-    }
-    for (double& e : out) e = layers == 1 ? 1 : e / sum;
-  }
-};
-
-LINNET_NAMESPACE_END
-/// @file
 /// Training in f16 with dynamic loss scaling, and in 8-bit floats with delayed scaling.
 
 LINNET_NAMESPACE_BEGIN
@@ -52237,56 +52259,76 @@ struct sophia {
 
 LINNET_NAMESPACE_END
 /// @file
-/// Weights that stay zero in training: what pruning removed. No mask is kept, the zeros are it.
+/// Options of a trainer besides those of its optimizer, and its counters.
+
+/// @file
+/// LayerSkip's training recipe (Elhoushi et al. 2024): layer dropout that grows with depth, and
+/// losses at early exits. A model trained so can stop early or draft for itself
+/// (generate/self_speculative.hpp).
 
 LINNET_NAMESPACE_BEGIN
 
-namespace detail {
+/// Layer dropout in training: a sample skips layer l of L with probability S(t) D(l) rate, where
+/// D(l) = 2^(l / (L - 1)) - 1. It is drawn once per sample and layer, for attention and
+/// feed-forward together. Nothing is rescaled.
+struct layer_dropout {
+  double rate = 0;  ///< rate of the last layer (p_max; paper: .1 to .2); 0 turns it off
+  index steps = 0;  ///< T of a training from scratch: S(t) = 2^(t / (T - 1)) - 1 rises from 0 to 1
+                    ///< over so many steps; 0 for continued training: S = 1
 
-/// Calls f(weight, gradient) for each value of the matrices and tables of a model.
-template <class M, class T, class F>
-void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, T>& g, F&& f) {
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& values, auto& gradient) {
-        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
-            for (index i = at; i < at + count; ++i) f(values.data[i], gradient[i]);
-          });
-      },
-      parameter_path{}, w.tree(), g.tree());
-}
-/// The bits of a negative zero, which marks a gradient. Bits, as -ffast-math knows one zero.
-template <class T>
-using bits_of = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
-template <class T>
-inline constexpr bits_of<T> negative_zero = bits_of<T>{1} << (8 * sizeof(T) - 1);
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("rate", self.rate,
+      detail::option_range{.least = 0, .most = 1, .below = true, .note = "0 turns it off"});
+    f("steps", self.steps, detail::count(0, "0 for continued training"));
+  }
 
-/// Makes the gradient of each weight that is 0 a negative zero, and no other. Optimizers read it
-/// as 0. Called by every thread of a team.
-template <class M, class T>
-void mark_zeros(const ops::execution& on, weights<M, T>& w, gradients<M, T>& g) {
-  each_stored_value(on, w, g, [](const T& value, T& gradient) {
-    bits_of<T> bits;
-    __builtin_memcpy(&bits, &gradient, sizeof bits);
-    if (value == T(0))
-      bits = negative_zero<T>;
-    else if (bits == negative_zero<T>)
-      bits = 0;
-    __builtin_memcpy(&gradient, &bits, sizeof bits);
-  });
-}
-/// Makes each weight 0 whose gradient mark_zeros() marked, after an optimizer's step. Called by
-/// every thread of a team.
-template <class M, class T>
-void restore_zeros(const ops::execution& on, gradients<M, T>& g, weights<M, T>& w) {
-  each_stored_value(on, w, g, [](T& value, const T& gradient) {
-    bits_of<T> bits;
-    __builtin_memcpy(&bits, &gradient, sizeof bits);
-    if (bits == negative_zero<T>) value = T(0);
-  });
-}
+  /// S(t) rate at optimizer step `t`, counted from 0.
+  double at(index t) const {
+    if (steps <= 1 || t >= steps - 1) return rate;
+    return rate * (std::exp2(static_cast<double>(t) / static_cast<double>(steps - 1)) - 1);
+  }
+};
 
-}  // namespace detail
+/// Losses of early exits in training: the loss becomes J = sum_l e~(l) CE(g(x_{l+1})). Here x_{l+1}
+/// is the stream after layer l, g the model's final norm and head, and e~(l) the normalised C(t, l)
+/// e(l). Weights are e(l) = scale (0 + 1 + ... + l) before the last layer, e(L-1) = (L-1) + scale
+/// (0 + ... + (L-2)). The curriculum C enables exits step by step; the last one always is. The exit
+/// after the first layer has no weight (e(0) = 0). With an objective or z-loss each exit has its
+/// loss instead of the cross-entropy. Trainers report J as their loss, evaluate() the last exit's.
+struct early_exits {
+  double scale = 0;    ///< e_s in [0, 1] (the paper .1 to .2, fine-tuning 1); 0 is plain training
+  index rotation = 1;  ///< R: only every R-th exit in a step, the next ones in the next step
+  index steps = 0;     ///< T: exits are enabled from the last to the first, one more every
+                       ///< T / (2 L) steps; 0 for all from the start
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("scale", self.scale, detail::between(0, 1, "0 is plain training"));
+    f("rotation", self.rotation, detail::count(1));
+    f("steps", self.steps, detail::count(0, "0: all from the start"));
+  }
+
+  /// Whether the curriculum enables exit `l` of `layers` at optimizer step `t`, counted from 0.
+  constexpr bool enabled(index t, index l, index layers) const {
+    if (l + 1 == layers) return true;
+    return l % rotation == t % rotation && 2 * layers * t >= steps * (layers - 1 - l);
+  }
+  /// The weights e~ of all exits [layers] at optimizer step `t`. They add up to 1.
+  void weights(index t, std::span<double> out) const {
+    const index layers = std::ssize(out);
+    double sum = 0;
+    for (index l = 0; l < layers; ++l) {
+      const bool last = l + 1 == layers;
+      const auto before = static_cast<double>(last ? (l - 1) * l / 2 : l * (l + 1) / 2);
+      const double raw = scale * before + (last ? static_cast<double>(l) : 0);
+      sum += out[static_cast<std::size_t>(l)] = enabled(t, l, layers) ? raw : 0;
+    }
+    for (double& e : out) e = layers == 1 ? 1 : e / sum;
+  }
+};
 
 LINNET_NAMESPACE_END
 
@@ -52353,6 +52395,76 @@ struct training_progress {
   constexpr bool accumulating() const { return samples > 0; }
 };
 
+LINNET_NAMESPACE_END
+/// @file
+/// Weights that stay zero in training: what pruning removed. No mask is kept, the zeros are it.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Calls f(weight, gradient) for each value of the matrices and tables of a model.
+template <class M, class T, class F>
+void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, T>& g, F&& f) {
+  M::visit(
+      [&](const parameter_path&, const tensor_info& info, auto& values, auto& gradient) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+          ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
+            for (index i = at; i < at + count; ++i) f(values.data[i], gradient[i]);
+          });
+      },
+      parameter_path{}, w.tree(), g.tree());
+}
+/// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
+/// there is none.
+template <class M, class T>
+std::string first_untrained_zeros(const weights<M, T>& w) {
+  std::string found;
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& values) {
+    if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
+      if (found.empty() && info.start == &start_zero &&
+          std::all_of(values.data, values.data + info.size(), [](T x) { return x == T(0); }))
+        found = at.str();
+  });
+  return found;
+}
+/// The bits of a negative zero, which marks a gradient. Bits, as -ffast-math knows one zero.
+template <class T>
+using bits_of = std::conditional_t<sizeof(T) == 8, std::uint64_t, std::uint32_t>;
+template <class T>
+inline constexpr bits_of<T> negative_zero = bits_of<T>{1} << (8 * sizeof(T) - 1);
+
+/// Makes the gradient of each weight that is 0 a negative zero, and no other. Optimizers read it
+/// as 0. Called by every thread of a team.
+template <class M, class T>
+void mark_zeros(const ops::execution& on, weights<M, T>& w, gradients<M, T>& g) {
+  each_stored_value(on, w, g, [](const T& value, T& gradient) {
+    bits_of<T> bits;
+    __builtin_memcpy(&bits, &gradient, sizeof bits);
+    if (value == T(0))
+      bits = negative_zero<T>;
+    else if (bits == negative_zero<T>)
+      bits = 0;
+    __builtin_memcpy(&gradient, &bits, sizeof bits);
+  });
+}
+/// Makes each weight 0 whose gradient mark_zeros() marked, after an optimizer's step. Called by
+/// every thread of a team.
+template <class M, class T>
+void restore_zeros(const ops::execution& on, gradients<M, T>& g, weights<M, T>& w) {
+  each_stored_value(on, w, g, [](T& value, const T& gradient) {
+    bits_of<T> bits;
+    __builtin_memcpy(&bits, &gradient, sizeof bits);
+    if (bits == negative_zero<T>) value = T(0);
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
 /// Trains weights of model `M`, which it refers to, with `Optimizer`. With `Compute` =
 /// compute::bf16, matrix products multiply bf16 roundings of the f32 master weights, activations
 /// and gradients, with sums in f32; all else stays in f32. The types compute::f16 and compute::fp8
@@ -52365,6 +52477,8 @@ class trainer {
   using optimizer_state = typename std::conditional_t<master_form::trains_weights, Optimizer,
                                                       detail::no_optimizer>::template state<M, T>;
   static constexpr bool adapts = detail::is_mixed_precision<S>;  ///< its rounding, in each step
+  static constexpr bool needs_curvature =
+      detail::estimates_curvature<Optimizer> && master_form::trains_weights;
   static_assert(detail::check_language_model<M, T, S>());
   static_assert(std::is_same_v<typename M::storage, storage::f32>,
                 "linnet::trainer: training needs f32 (or double) weights; quantize afterwards");
@@ -52404,6 +52518,11 @@ class trainer {
                            detail::number_text(how.early_exits.scale)};
     if (!w.valid()) return w.error();
     if (auto fit = detail::check_base("trainer::open", w.tree()); !fit) return fit.error();
+    if (how.keep_zeros)
+      if (const std::string zeros = detail::first_untrained_zeros(w); !zeros.empty())
+        return linnet::error{errc::invalid, "trainer::open", "training_options.keep_zeros",
+                             "false, as all of " + zeros + " is 0 at the start and would stay so",
+                             "true"};
     trainer t(w, l, optimizer, how);
     if (!t.memory_.data() || !t.packed_.valid() || !t.gradients_.valid() || !t.state_.valid() ||
         !t.form_.valid())
@@ -52450,7 +52569,7 @@ class trainer {
       apply(on, progress_.tokens + sum.tokens, progress_.nats + sum.nats);
     });
     finish();
-    if constexpr (detail::estimates_curvature<Optimizer>)
+    if constexpr (needs_curvature)
       if (usable_ && optimizer_.due(progress_.steps)) (void)estimate_curvature(b);
     return loss.mean();
   }
@@ -52487,7 +52606,7 @@ class trainer {
   /// of labels that the model draws, clipped as a step's are. step() calls this itself where it is
   /// due. Who accumulates calls it behind update(), where optimizer().due(steps()). Returns their
   /// loss; NaN, and nothing done, as for step() and while gradients are being accumulated.
-  loss_sum estimate_curvature(const batch& b) requires detail::estimates_curvature<Optimizer> {
+  loss_sum estimate_curvature(const batch& b) requires needs_curvature {
     cross_entropy_objective from;
     if (!takes(b, from)) return loss_sum::refused();
     if (progress_.accumulating()) {
@@ -52498,8 +52617,10 @@ class trainer {
                                                   static_cast<std::uint64_t>(progress_.steps)};
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
+      ops::execution scaled = prepared(on);
+      scaled.notes_ranges = false;  // of steps alone
       const loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
-                                                  on, {}, criterion);
+                                                  scaled, {}, criterion);
       const double share = sum.tokens > 0 ? 1.0 / static_cast<double>(sum.tokens) : 0.0;
       const double norm = std::sqrt(detail::sum_of_squares(on, gradients_, partial_)) * share;
       if (is_finite(norm) && is_finite(sum.nats) && sum.tokens > 0)
@@ -52591,7 +52712,14 @@ class trainer {
           "linnet::trainer: the optimizer's state needs a visit(f) that calls f(name, "
           "bytes) for each block of memory that continuing needs, as adamw::state has");
       state_.visit([&](std::string_view name, std::span<std::byte> bytes) {
-        f("optimizer." + std::string(name), bytes);
+        char text[32] = "optimizer.";  // the heap is for names that are longer
+        const std::size_t begun = 10, size = begun + name.size();
+        if (size <= sizeof text) {
+          name.copy(text + begun, name.size());
+          f(std::string_view(text, size), bytes);
+        } else {
+          f("optimizer." + std::string(name), bytes);
+        }
       });
     }
     if constexpr (requires { form_.visit(f); }) form_.visit(f);
@@ -52659,6 +52787,11 @@ class trainer {
   }
   /// Counts a call that led to no step; too many in a row stop the trainer.
   void in_vain(bool stop = false) { stopped_ = ++in_a_row_ >= how_.patience || stop; }
+  /// Where a pass with gradients runs: with the scales by which they are rounded.
+  ops::execution prepared(ops::execution on) const {
+    if constexpr (adapts) form_.prepare(on, limits_.batch * (std::max)(limits_.target, index{1}));
+    return on;
+  }
   template <class Objective>
   loss_sum add_gradients(const ops::execution& on, const batch& b, Objective& from) {
     const dropout_key key{how_.seed, static_cast<std::uint64_t>(progress_.steps), progress_.samples,
@@ -52671,9 +52804,7 @@ class trainer {
       if (how_.early_exits.scale > 0) call.exits.weights = weights.data();
     }
     const auto criterion = from.token_loss(on, b);
-    ops::execution watched = on;
-    if constexpr (adapts)
-      form_.prepare(watched, limits_.batch * (std::max)(limits_.target, index{1}));
+    ops::execution watched = prepared(on);
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
@@ -52875,6 +53006,7 @@ result<gradient_noise> estimate_gradient_noise(const weights<M, T>& w, Batches&&
   const index needed = detail::gradient_pass<M, T>::footprint(l) + gradients<M, T>::bytes();
   if (auto fit = detail::acceptable<M>(where, l, needed); !fit) return fit.error();
   if (!w.valid()) return w.error();
+  if (auto fit = detail::check_base(where, w.tree()); !fit) return fit.error();
   detail::gradient_pass<M, T> pass(w, l);
   gradients<M, T> sum;
   std::vector<double> partial(static_cast<std::size_t>(detail::norm_chunks<M>()));
@@ -53173,6 +53305,7 @@ class weight_average {
                          : how_.form == weight_average_options::kind::equal
                              ? 1 / static_cast<double>(count_ + 1)
                              : 1 - how_.keep;
+    detail::share_base(w.tree(), average_.tree());
     run(limits_, nullptr, [&](const ops::execution& on) {
       M::visit(
           [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {

@@ -183,7 +183,8 @@ BOOST_AUTO_TEST_CASE(weights_from_gguf) {
                   words);
   };
   rounded("int7", "f32", "did you mean int8?");
-  rounded("f32", "int4", "known: f32, int8");
+  rounded("f32", "int4", "not with f32");
+  rounded("f32", "int5", "unknown compute");
   rounded(
       "f32", "int8",
       "--compute int8: goes with --storage int8, int4, ternary, q8_0, q4_0 or q4_1, not with f32");
