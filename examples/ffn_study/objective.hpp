@@ -40,6 +40,7 @@ class taught {
                       [&](ln::index, ln::index i, T* to) {
                         std::copy_n(from->logits_.data() + (first + i) * h.vocabulary, h.vocabulary,
                                     to);
+                        return 1.0;
                       });
     }
   };

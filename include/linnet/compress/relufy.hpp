@@ -10,6 +10,7 @@
 
 #include <linnet/compress/channel_map.hpp>
 #include <linnet/model/weights.hpp>
+#include <linnet/nn/ffn.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
