@@ -778,6 +778,25 @@ inline std::vector<index> drawn_with(index number, index count, index size, std:
   return all;
 }
 
+/// Two scores from 1 to 10 that a judge wrote.
+struct two_scores {
+  double first = 0, second = 0;
+  bool valid = false;
+};
+/// The first two numbers of a text, if both are such scores.
+inline two_scores two_scores_in(std::string_view text) {
+  double found[2]{};
+  for (double& x : found) {
+    const std::size_t at = text.find_first_of("0123456789");
+    if (at == text.npos) return {};
+    const char* const end = text.data() + text.size();
+    const auto [stop, problem] = std::from_chars(text.data() + at, end, x);
+    if (problem != std::errc() || !(x >= 1 && x <= 10)) return {};
+    text = {stop, static_cast<std::size_t>(end - stop)};
+  }
+  return {found[0], found[1], true};
+}
+
 }  // namespace detail
 
 /// One round of adversarial distillation (Jiang et al. 2023, the model Lion). A seed without
@@ -822,7 +841,7 @@ struct adversarial_distillation {
     };
     const std::string_view one = rate(answer, s.other), two = rate(s.other, answer);
     if (d.waiting()) return;
-    const scores a = scores_in(one), b = scores_in(two);
+    const auto a = detail::two_scores_in(one), b = detail::two_scores_in(two);
     if (!a.valid || !b.valid) return d.refuse("no scores");
     const double better = ((a.first - a.second) + (b.second - b.first)) / 2;
     const bool hard = better >= gap;
@@ -843,25 +862,6 @@ struct adversarial_distillation {
         d.keep_new({std::string(instructions[i]), std::string(answers[i])}, instructions[i],
                    most_overlap);
     }
-  }
-
- private:
-  struct scores {
-    double first = 0, second = 0;
-    bool valid = false;
-  };
-  /// The first two numbers of a text, if both are from 1 to 10.
-  static scores scores_in(std::string_view text) {
-    double found[2]{};
-    for (double& x : found) {
-      const std::size_t at = text.find_first_of("0123456789");
-      if (at == text.npos) return {};
-      const char* const end = text.data() + text.size();
-      const auto [stop, problem] = std::from_chars(text.data() + at, end, x);
-      if (problem != std::errc() || !(x >= 1 && x <= 10)) return {};
-      text = {stop, static_cast<std::size_t>(end - stop)};
-    }
-    return {found[0], found[1], true};
   }
 };
 

@@ -1703,6 +1703,14 @@ struct grouped_panel {
   const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
 };
 
+/// The scales of a row of codes.
+struct scales_of_row {
+  const float* scales;  ///< [groups], or null
+  const float* zeros;   ///< [groups]: zeros or minima; null for an origin
+  float origin;
+  index group, groups;  ///< numbers that share a scale, 0: all; scales
+};
+
 /// Words of a block of codes in a row of a matrix with a mask: a register, or several.
 inline constexpr int mask_words = 16;
 /// Rows of `k` inputs for the numbers [first, last) that a panel keeps of each few of them.
@@ -3476,7 +3484,8 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
+  constexpr bool looked_up =
+      coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -3638,11 +3647,11 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
 /// included inside a struct by simd/levels.hpp.
 
 /// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
-/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
+/// first. They are [first, last) of a row.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
-                                        const word* from, const float* scales, const float* zeros,
-                                        float origin, float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, const word* from,
+                                        const scales_of_row& of, float* out) {
+  const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
@@ -5713,7 +5722,8 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
+  constexpr bool looked_up =
+      coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -5883,11 +5893,11 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
 /// included inside a struct by simd/levels.hpp.
 
 /// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
-/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
+/// first. They are [first, last) of a row.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
-                                        const word* from, const float* scales, const float* zeros,
-                                        float origin, float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, const word* from,
+                                        const scales_of_row& of, float* out) {
+  const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
@@ -7970,7 +7980,8 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
+  constexpr bool looked_up =
+      coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
@@ -8132,11 +8143,11 @@ LINNET_KERNEL static void place_kept(index first, index last, const float* numbe
 /// included inside a struct by simd/levels.hpp.
 
 /// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
-/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
+/// first. They are [first, last) of a row.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
-                                        const word* from, const float* scales, const float* zeros,
-                                        float origin, float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, const word* from,
+                                        const scales_of_row& of, float* out) {
+  const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;
@@ -13580,10 +13591,10 @@ class row_numbers {
         const index blocks = (part - (have_ - at_) + matrix::block - 1) / matrix::block;
         const index last = (std::min)(width_, decoded_ + blocks * matrix::block);
         Kernels::template decode_blocks<S::code, offset_of<S>>(
-            decoded_, last, S::group, groups_,
-            w_.panels + n_ * depth_ + decoded_ / matrix::block * simd::mask_words,
-            S::scaled ? w_.scales + n_ * groups_ : nullptr,
-            S::centred ? w_.zeros + n_ * groups_ : nullptr, static_cast<float>(S::origin),
+            decoded_, last, w_.panels + n_ * depth_ + decoded_ / matrix::block * simd::mask_words,
+            {S::scaled ? w_.scales + n_ * groups_ : nullptr,
+             S::centred ? w_.zeros + n_ * groups_ : nullptr, static_cast<float>(S::origin),
+             S::group, groups_},
             room_ + have_);
         have_ += last - decoded_;
         decoded_ = last;

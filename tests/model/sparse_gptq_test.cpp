@@ -26,7 +26,8 @@ struct problem {
     for (index t = 0; t < texts; ++t) {
       const double shared = next();
       for (index j = 0; j < columns; ++j)
-        x[at(t * columns + j)] = next() + shared * static_cast<double>(j % 3) + (j == 7 ? 6 * next() : 0);
+        x[at(t * columns + j)] =
+            next() + shared * static_cast<double>(j % 3) + (j == 7 ? 6 * next() : 0);
     }
     for (index a = 0; a < columns; ++a)
       for (index b = 0; b < columns; ++b)

@@ -10,7 +10,8 @@ namespace {
 constexpr ln::limits long_text(bool recompute) {
   return {.batch = 1, .target = 8192, .threads = 2, .recompute = recompute};
 }
-// A sequence of 8192 tokens, far below 2 GB with the weights; about a quarter of what it takes without.
+// A sequence of 8192 tokens, far below 2 GB with the weights; about a quarter of what it takes
+// without.
 using stlm = ln::trainer<ln::zoo::stlm_10m>;
 static_assert(stlm::footprint(long_text(true)) + ln::weights<ln::zoo::stlm_10m>::bytes() <
               500'000'000);

@@ -187,10 +187,10 @@ class row_numbers {
         const index blocks = (part - (have_ - at_) + matrix::block - 1) / matrix::block;
         const index last = (std::min)(width_, decoded_ + blocks * matrix::block);
         Kernels::template decode_blocks<S::code, offset_of<S>>(
-            decoded_, last, S::group, groups_,
-            w_.panels + n_ * depth_ + decoded_ / matrix::block * simd::mask_words,
-            S::scaled ? w_.scales + n_ * groups_ : nullptr,
-            S::centred ? w_.zeros + n_ * groups_ : nullptr, static_cast<float>(S::origin),
+            decoded_, last, w_.panels + n_ * depth_ + decoded_ / matrix::block * simd::mask_words,
+            {S::scaled ? w_.scales + n_ * groups_ : nullptr,
+             S::centred ? w_.zeros + n_ * groups_ : nullptr, static_cast<float>(S::origin),
+             S::group, groups_},
             room_ + have_);
         have_ += last - decoded_;
         decoded_ = last;

@@ -4,11 +4,11 @@
 /// included inside a struct by simd/levels.hpp.
 
 /// The numbers of blocks of 16 words of codes, those of the lowest codes of all words of a block
-/// first. They are [first, last) of a row, of which each `group` share one of `groups` scales.
+/// first. They are [first, last) of a row.
 template <code C, code_offset Offset>
-LINNET_KERNEL static void decode_blocks(index first, index last, index group, index groups,
-                                        const word* from, const float* scales, const float* zeros,
-                                        float origin, float* out) {
+LINNET_KERNEL static void decode_blocks(index first, index last, const word* from,
+                                        const scales_of_row& of, float* out) {
+  const auto [scales, zeros, origin, group, groups] = of;
   constexpr int per_word = codes_of_word(C), n = mask_words * per_word;
   index end = 0;
   vec<float> scale = {}, zero = vec<float>{} + origin;

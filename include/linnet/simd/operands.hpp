@@ -265,6 +265,14 @@ struct grouped_panel {
   const Scale* offsets;    ///< [groups, 32]: zeros or minima; null for an origin
 };
 
+/// The scales of a row of codes.
+struct scales_of_row {
+  const float* scales;  ///< [groups], or null
+  const float* zeros;   ///< [groups]: zeros or minima; null for an origin
+  float origin;
+  index group, groups;  ///< numbers that share a scale, 0: all; scales
+};
+
 /// Words of a block of codes in a row of a matrix with a mask: a register, or several.
 inline constexpr int mask_words = 16;
 /// Rows of `k` inputs for the numbers [first, last) that a panel keeps of each few of them.

@@ -59,7 +59,8 @@ LINNET_KERNEL static void rows_by_kept(const kept_rows& a, const Word* w, const 
                                        float* sums) {
   constexpr code P = Steps::places;
   constexpr bool coded = std::is_same_v<Word, word>, minima = Offset == code_offset::minimum;
-  constexpr bool looked_up = coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
+  constexpr bool looked_up =
+      coded && C == code::u4 && Offset == code_offset::origin && wide_vectors;
   constexpr bool centred = coded && is_integer(C) && !minima && !looked_up;
   constexpr int table = 1 << bits_of(P), block = codes_of_block(P), rows = words_of_block(P),
                 per_panel = static_cast<int>(panel_width) / lanes<float>, together = 2,
