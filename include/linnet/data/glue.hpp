@@ -240,7 +240,7 @@ inline result<std::vector<text_pair>> read_wnli(std::string_view text, const std
 /// A score of STS-B as T5 writes it: to the nearest fifth, in single precision, ties to the even
 /// one, with one decimal. 2.5 is "2.4". Empty for what is no score from 0 to 5.
 inline std::string stsb_target(double score) {
-  if (!(score >= 0 && score <= 5)) return "";
+  if (!is_finite(score) || score < 0 || score > 5) return "";
   const int fifths = static_cast<int>(std::nearbyint(static_cast<float>(score) * 5.0F));
   return {static_cast<char>('0' + fifths / 5), '.', static_cast<char>('0' + fifths % 5 * 2)};
 }
