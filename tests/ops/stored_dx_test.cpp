@@ -12,8 +12,9 @@ namespace storage = ln::storage;
 /// dx += 3/4 dy W against sums in double, with the bits of one thread on three.
 template <class T, class S>
 void check() {
-  for (const auto& [m, n, k] : std::initializer_list<std::array<index, 3>>{
-           {1, 5, 3}, {7, 31, 129}, {13, 165, 40}, {230, 70, 65}}) {
+  constexpr index shapes[][3] = {{1, 5, 3}, {7, 31, 129}, {13, 165, 40}, {230, 70, 65}};
+  for (const auto& shape : shapes) {
+    const index m = shape[0], n = shape[1], k = shape[2];
     const matrix<T, S> w(n, k, 1);
     const auto frozen = ln::ops::frozen_matrix(w.packed);
     const auto dy = normal<T>(m * n, 2), start = normal<T>(m * k, 3);
