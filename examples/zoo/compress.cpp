@@ -218,12 +218,6 @@ json json_of(const score& s) {
           {"weight_bytes", s.weight_bytes}};
 }
 
-std::uint64_t mark_of(const std::string& path) {
-  if (fs::is_directory(path)) return ln::stream_of(path);
-  const ln::file_bytes file = take(ln::read_file(path));
-  return ln::stream_of(std::string_view(reinterpret_cast<const char*>(file.data()), file.size()));
-}
-
 /// A JSON file that says in "of" what it is of; nothing if there is none yet. Refuses that of
 /// something else.
 std::optional<json> kept_json(const char* option, const std::string& path, const json& of) {

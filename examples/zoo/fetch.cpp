@@ -7,9 +7,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <linnet/core/random.hpp>
+#include <linnet/file/file.hpp>
 #include <vector>
 
 #include "commands.hpp"
@@ -148,6 +151,22 @@ std::string weights_of(std::string_view model, const std::string& given) {
     throw failure(fmt::format("no weights of {}: zoo fetch {} gets them ({}), or give --weights",
                               model, model, m->size));
   return path;
+}
+
+std::uint64_t mark_of(const std::string& path) {
+  std::vector<std::string> files{path};
+  if (fs::is_directory(path)) {
+    files.clear();
+    for (const auto& entry : fs::directory_iterator(path))
+      if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
+    std::sort(files.begin(), files.end());
+  }
+  std::uint64_t mark = ln::stream_of("");
+  for (const std::string& file : files) {
+    const ln::file_bytes all = take(ln::read_file(file));
+    mark = ln::stream_of({reinterpret_cast<const char*>(all.data()), all.size()}, mark);
+  }
+  return mark;
 }
 
 void fetch(const fetch_options& o) {

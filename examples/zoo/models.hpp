@@ -2,6 +2,7 @@
 #pragma once
 // Real models that `zoo fetch` gets, and the folder that it puts them in.
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -27,5 +28,9 @@ std::string cache_folder();
 /// Where the weights of a model are: `given` if it is not empty, else where `zoo fetch` put them.
 /// Refuses a model without either, with the command that gets it.
 std::string weights_of(std::string_view model, const std::string& given);
+
+/// A number that is very likely another one for a file of other content, or for a directory of
+/// other weights (*.safetensors).
+std::uint64_t mark_of(const std::string& path);
 
 }  // namespace zoo
