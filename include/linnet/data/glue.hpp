@@ -80,23 +80,29 @@ inline std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(blanks) + 1 - first);
 }
 
-/// Pairs of the task `t` from all rows; input(row) gives a result<std::string>.
-template <class Input>
-result<std::vector<text_pair>> pairs_of(const table& rows, const text_task& t, index label,
-                                        bool numbered, Input&& input) {
+/// The text of a task's label, or the error of what is none.
+inline result<std::string> label_of(const table& rows, index row, index column, const text_task& t,
+                                    bool numbered) {
+  std::string_view text = rows.at(row, column);
+  if (numbered) text = text == "0" ? t.labels[0] : text == "1" ? t.labels[1] : "";
+  if (t.class_of(text) >= 0) return std::string(text);
+  std::string expected = numbered ? "0, 1" : "";
+  for (std::size_t c = 0; c < t.labels.size() && !numbered; ++c)
+    (expected += c == 0 ? "" : ", ") += t.labels[c];
+  return rows.wrong(row, "label", "one of " + expected, rows.at(row, column));
+}
+
+/// Pairs of the task `name` from all rows; target(row) and input(row) give a result<std::string>.
+template <class Target, class Input>
+result<std::vector<text_pair>> pairs_of(const table& rows, std::string_view name, Target&& target,
+                                        Input&& input) {
   std::vector<text_pair> all;
   for (index i = 0; i < rows.rows(); ++i) {
-    std::string_view text = rows.at(i, label);
-    if (numbered) text = text == "0" ? t.labels[0] : text == "1" ? t.labels[1] : "";
-    if (t.class_of(text) < 0) {
-      std::string expected = numbered ? "0, 1" : "";
-      for (std::size_t c = 0; c < t.labels.size() && !numbered; ++c)
-        (expected += c == 0 ? "" : ", ") += t.labels[c];
-      return rows.wrong(i, "label", "one of " + expected, rows.at(i, label));
-    }
+    auto label = target(i);
+    if (!label) return label.error();
     auto words = input(i);
     if (!words) return words.error();
-    all.push_back({std::string(t.name) + *std::move(words), std::string(text)});
+    all.push_back({std::string(name) + *std::move(words), *std::move(label)});
   }
   return all;
 }
@@ -107,29 +113,44 @@ struct glue_part {
   const char* before;
 };
 
-/// Reads a TSV with a header, two texts for each row and its label.
-inline result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
-                                                 const text_task& t, glue_part first,
-                                                 glue_part second, const char* label,
-                                                 bool numbered) LINNET_TRY {
+/// Reads a TSV with a header: two texts for each row, and a target from the column `label`, which
+/// target(rows, row, column) gives.
+template <class Target>
+result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
+                                          std::string_view name, glue_part first, glue_part second,
+                                          const char* label, Target&& target) LINNET_TRY {
   const auto rows = table::parse(text, table_format::tsv(), where);
   if (!rows) return rows.error();
   const auto a = rows->column(first.column), b = rows->column(second.column),
-             name = rows->column(label);
-  for (const auto* found : {&a, &b, &name})
+             answer = rows->column(label);
+  for (const auto* found : {&a, &b, &answer})
     if (!*found) return found->error();
-  return pairs_of(*rows, t, *name, numbered, [&](index i) {
-    return result<std::string>(first.before + std::string(trimmed(rows->at(i, *a))) +
-                               second.before + std::string(trimmed(rows->at(i, *b))));
-  });
+  return pairs_of(
+      *rows, name, [&](index i) { return target(*rows, i, *answer); },
+      [&](index i) {
+        return result<std::string>(first.before + std::string(trimmed(rows->at(i, *a))) +
+                                   second.before + std::string(trimmed(rows->at(i, *b))));
+      });
 }
 LINNET_OR_OUT_OF_MEMORY(where)
+/// Reads such a TSV of a task of classes, whose labels are texts, or 0 and 1.
+inline result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
+                                                 const text_task& t, glue_part first,
+                                                 glue_part second, const char* label,
+                                                 bool numbered) {
+  return read_parts(text, where, t.name, first, second, label,
+                    [&](const table& rows, index row, index column) {
+                      return label_of(rows, row, column, t, numbered);
+                    });
+}
 
 inline result<std::vector<text_pair>> sentences(const table& rows, const text_task& t,
                                                 index sentence, index label) {
-  return pairs_of(rows, t, label, true, [&](index i) {
-    return result<std::string>(" sentence: " + std::string(trimmed(rows.at(i, sentence))));
-  });
+  return pairs_of(
+      rows, t.name, [&](index i) { return label_of(rows, i, label, t, true); },
+      [&](index i) {
+        return result<std::string>(" sentence: " + std::string(trimmed(rows.at(i, sentence))));
+      });
 }
 
 }  // namespace detail
@@ -184,7 +205,8 @@ inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layo
                                  2);
   for (const auto* found : {&label, &premise, &hypothesis})
     if (!*found) return found->error();
-  return detail::pairs_of(*rows, mnli, *label, false, [&](index i) -> result<std::string> {
+  const auto answer = [&](index i) { return detail::label_of(*rows, i, *label, mnli, false); };
+  return detail::pairs_of(*rows, mnli.name, answer, [&](index i) -> result<std::string> {
     std::string_view p = rows->at(i, *premise), h = rows->at(i, *hypothesis);
     if (question) {
       constexpr std::string_view before = "For the statement, \"",
@@ -255,25 +277,15 @@ inline double stsb_score(std::string_view text) {
 /// Reads STS-B: TSV with columns sentence1, sentence2 and score (0 to 5). "stsb sentence1: …
 /// sentence2: …" -> "3.8", see stsb_target(). It is judged by pearson_correlation() and
 /// spearman_correlation().
-inline result<std::vector<text_pair>> read_stsb(std::string_view text,
-                                                const std::string& where) LINNET_TRY {
-  const auto rows = table::parse(text, table_format::tsv(), where);
-  if (!rows) return rows.error();
-  const auto a = rows->column("sentence1"), b = rows->column("sentence2"),
-             score = rows->column("score");
-  for (const auto* found : {&a, &b, &score})
-    if (!*found) return found->error();
-  std::vector<text_pair> all;
-  for (index i = 0; i < rows->rows(); ++i) {
-    std::string target = stsb_target(stsb_score(rows->at(i, *score)));
-    if (target.empty()) return rows->wrong(i, "score", "a number from 0 to 5", rows->at(i, *score));
-    all.push_back({"stsb sentence1: " + std::string(detail::trimmed(rows->at(i, *a))) +
-                       " sentence2: " + std::string(detail::trimmed(rows->at(i, *b))),
-                   std::move(target)});
-  }
-  return all;
+inline result<std::vector<text_pair>> read_stsb(std::string_view text, const std::string& where) {
+  return detail::read_parts(
+      text, where, "stsb", {"sentence1", " sentence1: "}, {"sentence2", " sentence2: "}, "score",
+      [](const table& rows, index row, index column) -> result<std::string> {
+        std::string target = stsb_target(stsb_score(rows.at(row, column)));
+        if (!target.empty()) return target;
+        return rows.wrong(row, "score", "a number from 0 to 5", rows.at(row, column));
+      });
 }
-LINNET_OR_OUT_OF_MEMORY(where)
 
 }  // namespace glue
 
