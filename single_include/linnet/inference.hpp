@@ -16094,6 +16094,15 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
   leaf = memory.take<std::remove_const_t<T>>(info.size());
 }
 
+/// The numbers of one tensor, whatever form holds them.
+template <class Leaf>
+constexpr auto* numbers_in(const Leaf& leaf) {
+  if constexpr (std::is_pointer_v<Leaf>)
+    return leaf;
+  else
+    return leaf.data;
+}
+
 /// Refuses a caller's memory that is shorter than `bytes`, which `called` says, or not aligned.
 /// Errors: errc::invalid.
 inline result<void> fits_memory(const char* where, const void* data, std::size_t size,
@@ -24825,14 +24834,18 @@ LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use,
   return placed;
 }
 
-/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
-template <class M, class Batch, class T>
-bool logits_fit(const Batch& b, std::span<T> logits) {
-  index rows = b.batch * M::ids_per_token;
+/// Labels of each sequence of a batch.
+template <class M>
+constexpr index labels_per_sequence(const typename M::batch& b) {
   if constexpr (requires { b.target_length; })
-    rows *= b.target_length;
-  else if constexpr (!M::label_per_sequence)
-    rows *= b.length;
+    return b.target_length;
+  else
+    return M::label_per_sequence ? 1 : b.length;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class T>
+bool logits_fit(const typename M::batch& b, std::span<T> logits) {
+  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }
 /// Whether a model has no loss, as an encoder without a head.

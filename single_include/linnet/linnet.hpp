@@ -15530,6 +15530,15 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
   leaf = memory.take<std::remove_const_t<T>>(info.size());
 }
 
+/// The numbers of one tensor, whatever form holds them.
+template <class Leaf>
+constexpr auto* numbers_in(const Leaf& leaf) {
+  if constexpr (std::is_pointer_v<Leaf>)
+    return leaf;
+  else
+    return leaf.data;
+}
+
 /// Refuses a caller's memory that is shorter than `bytes`, which `called` says, or not aligned.
 /// Errors: errc::invalid.
 inline result<void> fits_memory(const char* where, const void* data, std::size_t size,
@@ -29756,14 +29765,18 @@ LINNET_COLD placed_workspace<M, T> place_workspace(const limits& l, purpose use,
   return placed;
 }
 
-/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
-template <class M, class Batch, class T>
-bool logits_fit(const Batch& b, std::span<T> logits) {
-  index rows = b.batch * M::ids_per_token;
+/// Labels of each sequence of a batch.
+template <class M>
+constexpr index labels_per_sequence(const typename M::batch& b) {
   if constexpr (requires { b.target_length; })
-    rows *= b.target_length;
-  else if constexpr (!M::label_per_sequence)
-    rows *= b.length;
+    return b.target_length;
+  else
+    return M::label_per_sequence ? 1 : b.length;
+}
+/// Whether a span takes the logits of a batch that the model accepts, or is empty and takes none.
+template <class M, class T>
+bool logits_fit(const typename M::batch& b, std::span<T> logits) {
+  const index rows = b.batch * M::ids_per_token * labels_per_sequence<M>(b);
   return logits.empty() || std::ssize(logits) >= rows * M::vocabulary;
 }
 /// Whether a model has no loss, as an encoder without a head.
@@ -31794,23 +31807,29 @@ inline std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(blanks) + 1 - first);
 }
 
-/// Pairs of the task `t` from all rows; input(row) gives a result<std::string>.
-template <class Input>
-result<std::vector<text_pair>> pairs_of(const table& rows, const text_task& t, index label,
-                                        bool numbered, Input&& input) {
+/// The text of a task's label, or the error of what is none.
+inline result<std::string> label_of(const table& rows, index row, index column, const text_task& t,
+                                    bool numbered) {
+  std::string_view text = rows.at(row, column);
+  if (numbered) text = text == "0" ? t.labels[0] : text == "1" ? t.labels[1] : "";
+  if (t.class_of(text) >= 0) return std::string(text);
+  std::string expected = numbered ? "0, 1" : "";
+  for (std::size_t c = 0; c < t.labels.size() && !numbered; ++c)
+    (expected += c == 0 ? "" : ", ") += t.labels[c];
+  return rows.wrong(row, "label", "one of " + expected, rows.at(row, column));
+}
+
+/// Pairs of the task `name` from all rows; target(row) and input(row) give a result<std::string>.
+template <class Target, class Input>
+result<std::vector<text_pair>> pairs_of(const table& rows, std::string_view name, Target&& target,
+                                        Input&& input) {
   std::vector<text_pair> all;
   for (index i = 0; i < rows.rows(); ++i) {
-    std::string_view text = rows.at(i, label);
-    if (numbered) text = text == "0" ? t.labels[0] : text == "1" ? t.labels[1] : "";
-    if (t.class_of(text) < 0) {
-      std::string expected = numbered ? "0, 1" : "";
-      for (std::size_t c = 0; c < t.labels.size() && !numbered; ++c)
-        (expected += c == 0 ? "" : ", ") += t.labels[c];
-      return rows.wrong(i, "label", "one of " + expected, rows.at(i, label));
-    }
+    auto label = target(i);
+    if (!label) return label.error();
     auto words = input(i);
     if (!words) return words.error();
-    all.push_back({std::string(t.name) + *std::move(words), std::string(text)});
+    all.push_back({std::string(name) + *std::move(words), *std::move(label)});
   }
   return all;
 }
@@ -31821,29 +31840,44 @@ struct glue_part {
   const char* before;
 };
 
-/// Reads a TSV with a header, two texts for each row and its label.
-inline result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
-                                                 const text_task& t, glue_part first,
-                                                 glue_part second, const char* label,
-                                                 bool numbered) LINNET_TRY {
+/// Reads a TSV with a header: two texts for each row, and a target from the column `label`, which
+/// target(rows, row, column) gives.
+template <class Target>
+result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
+                                          std::string_view name, glue_part first, glue_part second,
+                                          const char* label, Target&& target) LINNET_TRY {
   const auto rows = table::parse(text, table_format::tsv(), where);
   if (!rows) return rows.error();
   const auto a = rows->column(first.column), b = rows->column(second.column),
-             name = rows->column(label);
-  for (const auto* found : {&a, &b, &name})
+             answer = rows->column(label);
+  for (const auto* found : {&a, &b, &answer})
     if (!*found) return found->error();
-  return pairs_of(*rows, t, *name, numbered, [&](index i) {
-    return result<std::string>(first.before + std::string(trimmed(rows->at(i, *a))) +
-                               second.before + std::string(trimmed(rows->at(i, *b))));
-  });
+  return pairs_of(
+      *rows, name, [&](index i) { return target(*rows, i, *answer); },
+      [&](index i) {
+        return result<std::string>(first.before + std::string(trimmed(rows->at(i, *a))) +
+                                   second.before + std::string(trimmed(rows->at(i, *b))));
+      });
 }
 LINNET_OR_OUT_OF_MEMORY(where)
+/// Reads such a TSV of a task of classes, whose labels are texts, or 0 and 1.
+inline result<std::vector<text_pair>> read_parts(std::string_view text, const std::string& where,
+                                                 const text_task& t, glue_part first,
+                                                 glue_part second, const char* label,
+                                                 bool numbered) {
+  return read_parts(text, where, t.name, first, second, label,
+                    [&](const table& rows, index row, index column) {
+                      return label_of(rows, row, column, t, numbered);
+                    });
+}
 
 inline result<std::vector<text_pair>> sentences(const table& rows, const text_task& t,
                                                 index sentence, index label) {
-  return pairs_of(rows, t, label, true, [&](index i) {
-    return result<std::string>(" sentence: " + std::string(trimmed(rows.at(i, sentence))));
-  });
+  return pairs_of(
+      rows, t.name, [&](index i) { return label_of(rows, i, label, t, true); },
+      [&](index i) {
+        return result<std::string>(" sentence: " + std::string(trimmed(rows.at(i, sentence))));
+      });
 }
 
 }  // namespace detail
@@ -31898,7 +31932,8 @@ inline result<std::vector<text_pair>> read_mnli(std::string_view text, mnli_layo
                                  2);
   for (const auto* found : {&label, &premise, &hypothesis})
     if (!*found) return found->error();
-  return detail::pairs_of(*rows, mnli, *label, false, [&](index i) -> result<std::string> {
+  const auto answer = [&](index i) { return detail::label_of(*rows, i, *label, mnli, false); };
+  return detail::pairs_of(*rows, mnli.name, answer, [&](index i) -> result<std::string> {
     std::string_view p = rows->at(i, *premise), h = rows->at(i, *hypothesis);
     if (question) {
       constexpr std::string_view before = "For the statement, \"",
@@ -31969,25 +32004,15 @@ inline double stsb_score(std::string_view text) {
 /// Reads STS-B: TSV with columns sentence1, sentence2 and score (0 to 5). "stsb sentence1: …
 /// sentence2: …" -> "3.8", see stsb_target(). It is judged by pearson_correlation() and
 /// spearman_correlation().
-inline result<std::vector<text_pair>> read_stsb(std::string_view text,
-                                                const std::string& where) LINNET_TRY {
-  const auto rows = table::parse(text, table_format::tsv(), where);
-  if (!rows) return rows.error();
-  const auto a = rows->column("sentence1"), b = rows->column("sentence2"),
-             score = rows->column("score");
-  for (const auto* found : {&a, &b, &score})
-    if (!*found) return found->error();
-  std::vector<text_pair> all;
-  for (index i = 0; i < rows->rows(); ++i) {
-    std::string target = stsb_target(stsb_score(rows->at(i, *score)));
-    if (target.empty()) return rows->wrong(i, "score", "a number from 0 to 5", rows->at(i, *score));
-    all.push_back({"stsb sentence1: " + std::string(detail::trimmed(rows->at(i, *a))) +
-                       " sentence2: " + std::string(detail::trimmed(rows->at(i, *b))),
-                   std::move(target)});
-  }
-  return all;
+inline result<std::vector<text_pair>> read_stsb(std::string_view text, const std::string& where) {
+  return detail::read_parts(
+      text, where, "stsb", {"sentence1", " sentence1: "}, {"sentence2", " sentence2: "}, "score",
+      [](const table& rows, index row, index column) -> result<std::string> {
+        std::string target = stsb_target(stsb_score(rows.at(row, column)));
+        if (!target.empty()) return target;
+        return rows.wrong(row, "score", "a number from 0 to 5", rows.at(row, column));
+      });
 }
-LINNET_OR_OUT_OF_MEMORY(where)
 
 }  // namespace glue
 
@@ -44834,13 +44859,8 @@ struct teacher_model {
 /// Labels of a batch that count.
 template <class M>
 index count_labels(const typename M::batch& b) {
-  index rows = b.batch, count = 0;
-  if constexpr (requires { b.target_length; })
-    rows *= b.target_length;
-  else if constexpr (!M::label_per_sequence)
-    rows *= b.length;
-  for (index i = 0; i < rows; ++i) count += b.labels[i] != ignored;
-  return count;
+  const index rows = b.batch * labels_per_sequence<M>(b);
+  return rows - std::count(b.labels, b.labels + rows, ignored);
 }
 
 /// Checks the settings of distillation from so many teachers; the error names the first that makes
@@ -45939,7 +45959,7 @@ class rollout {
   /// the sequence before it, `no_token` the whole. Whether both always answered.
   template <class Feed, class Choose>
   bool write(const batch& b, index prompt, token end, Feed&& feed, Choose&& choose) {
-    const index length = length_of(b), count = b.batch;
+    const index length = labels_per_sequence<M>(b), count = b.batch;
     index common = length;
     for (index s = 0; s < count; ++s) {
       const token* const labels = b.labels + s * length;
@@ -45981,13 +46001,6 @@ class rollout {
     made.labels = labels_;
     if constexpr (!M::encodes) made.tokens = tokens_;
     return made;
-  }
-  /// Rows of a sequence.
-  static index length_of(const batch& b) {
-    if constexpr (M::encodes)
-      return b.target_length;
-    else
-      return b.length;
   }
 
  private:
@@ -46319,7 +46332,7 @@ class minillm {
   }
   /// Chooses what follows a row, or takes it from `b`, and notes what is known of it.
   token choose(const batch& b, index step, index sequence, index place) {
-    const index number = sequence * detail::rollout<M>::length_of(b) + place;
+    const index number = sequence * detail::labels_per_sequence<M>(b) + place;
     log_probabilities<T>(student_.row(sequence), at_.q);
     log_probabilities<U>(teacher_.row(sequence), at_.p);
     token next = step == given ? b.labels[number] : no_token;
@@ -46367,7 +46380,7 @@ class minillm {
   }
   /// Turns the rewards of the texts into returns.
   void find_returns() {
-    const index length = detail::rollout<M>::length_of(current_), all = current_.batch * length;
+    const index length = detail::labels_per_sequence<M>(current_), all = current_.batch * length;
     double sum = 0, squares = 0, tokens = 0;
     mean_reward_ = 0;
     for (index s = 0; s < current_.batch; ++s) {
@@ -47028,11 +47041,7 @@ class top_logits_objective {
     static_assert(M::vocabulary == Any::vocabulary,
                   "linnet::top_logits_objective: the student has another vocabulary");
     if (!rows_ || l.threads > threads_ || rows_->logits.size() != rows_->ids.size()) return false;
-    index rows = b.batch;
-    if constexpr (requires { b.target_length; })
-      rows *= b.target_length;
-    else
-      rows *= b.length;
+    const index rows = b.batch * detail::labels_per_sequence<Any>(b);
     if (rows_->rows() != rows) return false;
     for (index i = 0; i < rows; ++i)
       if (rows_->ids[static_cast<std::size_t>(i * rows_->k)] == no_token) return false;
@@ -47190,7 +47199,7 @@ class uld {
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
     return l.threads <= limits_.threads && taught_.batch == b.batch &&
-           b.batch * length_of(b) <= limits_.batch * M::longest(limits_) &&
+           b.batch * detail::labels_per_sequence<M>(b) <= limits_.batch * M::longest(limits_) &&
            N::accepts(taught_, limits_);
   }
   /// Runs the teacher and returns the loss criterion.
@@ -47231,17 +47240,10 @@ class uld {
   uld(const limits& l, const uld_options& how, const teacher_form& p)
       : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
 
-  template <class Batch>
-  static index length_of(const Batch& b) {
-    if constexpr (requires { b.target_length; })
-      return b.target_length;
-    else
-      return b.length;
-  }
   /// Finds the partners of rows.
   template <class Head>
   void align(const batch& b, const Head& head) const {
-    const index length = length_of(b), other = head.rows / b.batch;
+    const index length = detail::labels_per_sequence<M>(b), other = head.rows / b.batch;
     index labels = 0, sequences = 0;
     for (index s = 0; s < b.batch; ++s) {
       index j = s * other, pairs = 0;
@@ -49745,15 +49747,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The numbers of a weight tensor, whatever form holds them.
-template <class Leaf>
-auto* tensor_values(Leaf& leaf) {
-  if constexpr (std::is_pointer_v<std::remove_cvref_t<Leaf>>)
-    return leaf;
-  else
-    return leaf.data;
-}
-
 /// Calls f(path, info, weights, gradient, state...) for each tensor that has a gradient. The states
 /// are blocks with a tree of the model.
 template <class M, class T, class F, class... State>
@@ -49762,7 +49755,7 @@ void each_trained_tensor(weights<M, T>& w, const gradients<M, T>& g, F&& f, Stat
       [&](const parameter_path& at, const tensor_info& info, auto& values, const auto& gradient,
           auto&... of) {
         if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
-        f(at, info, tensor_values(values), static_cast<const T*>(gradient), of...);
+        f(at, info, numbers_in(values), static_cast<const T*>(gradient), of...);
       },
       parameter_path{}, w.tree(), g.tree(), states.tree()...);
 }
@@ -50360,7 +50353,7 @@ struct bf16_rounded : Optimizer {
     std::uint64_t stream = 0;
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& values) {
-          detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::tensor_values(values));
+          detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::numbers_in(values));
         },
         parameter_path{}, w.tree());
     s.visit([&](std::string_view, std::span<std::byte> block) {
@@ -51301,10 +51294,9 @@ constexpr void place(arena& memory, const parameter_path& at, const tensor_info&
   if (!moved_by_muon(at, info)) leaf.second = memory.take<T>(info.size());
 }
 
-/// Five steps of Newton and Schulz towards the orthogonal factor of X (Jordan et al. 2024): X <- a
-/// X
-/// + X (b A + c A^2) with A = X^T X, from X / |X|. Singular values from 0.002 |X| on end between
-/// 0.68 and 1.2.
+/// Five steps of Newton and Schulz towards the orthogonal factor of X (Jordan et al. 2024). From
+/// X / |X|, X becomes a X + X (b A + c A^2) with A = X^T X. Singular values from 0.002 |X| on end
+/// between 0.68 and 1.2.
 template <class T>
 struct newton_schulz {
   index rows = 0, columns = 0;                 ///< of X; no fewer rows than columns

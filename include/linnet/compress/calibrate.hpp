@@ -49,7 +49,6 @@ template <class M>
 typename M::batch sequence_of(const typename M::batch& b, index i) {
   typename M::batch one = b;
   one.batch = 1;
-  index labels = 1;
   if constexpr (requires { b.source_lengths; }) {
     one.source += i * b.source_length;
     if (b.source_lengths) {
@@ -57,10 +56,7 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
       one.source_length = b.source_lengths[i];
     }
   }
-  if constexpr (requires { b.length; }) {
-    labels = b.length;
-    one.tokens += i * b.length;
-  }
+  if constexpr (requires { b.length; }) one.tokens += i * b.length;
   if constexpr (requires { b.lengths; })
     if (b.lengths) {
       one.lengths += i;
@@ -70,8 +66,7 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
     if (b.prefixes) one.prefixes += i;
   if constexpr (requires { b.types; })
     if (b.types) one.types += i * b.length;
-  if constexpr (requires { b.target_length; }) labels = b.target_length;
-  if (one.labels) one.labels += i * (M::label_per_sequence ? 1 : labels);
+  if (one.labels) one.labels += i * labels_per_sequence<M>(b);
   if constexpr (requires { b.target_length; })  // labels are inputs, too: `ignored` ends them
     while (one.target_length > 1 && one.labels[one.target_length - 1] == ignored)
       --one.target_length;

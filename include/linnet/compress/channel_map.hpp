@@ -14,14 +14,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The numbers of one tensor.
-template <class Leaf>
-auto* numbers_in(const Leaf& leaf) {
-  if constexpr (std::is_pointer_v<Leaf>)
-    return leaf;
-  else
-    return leaf.data;
-}
 /// Pointers to the numbers of all tensors of weights or gradients, in the order of visit().
 template <class T, class W>
 std::vector<T*> numbers_of(const W& w) {

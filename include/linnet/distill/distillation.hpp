@@ -78,13 +78,8 @@ struct teacher_model {
 /// Labels of a batch that count.
 template <class M>
 index count_labels(const typename M::batch& b) {
-  index rows = b.batch, count = 0;
-  if constexpr (requires { b.target_length; })
-    rows *= b.target_length;
-  else if constexpr (!M::label_per_sequence)
-    rows *= b.length;
-  for (index i = 0; i < rows; ++i) count += b.labels[i] != ignored;
-  return count;
+  const index rows = b.batch * labels_per_sequence<M>(b);
+  return rows - std::count(b.labels, b.labels + rows, ignored);
 }
 
 /// Checks the settings of distillation from so many teachers; the error names the first that makes

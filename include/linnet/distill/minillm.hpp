@@ -193,7 +193,7 @@ class minillm {
   }
   /// Chooses what follows a row, or takes it from `b`, and notes what is known of it.
   token choose(const batch& b, index step, index sequence, index place) {
-    const index number = sequence * detail::rollout<M>::length_of(b) + place;
+    const index number = sequence * detail::labels_per_sequence<M>(b) + place;
     log_probabilities<T>(student_.row(sequence), at_.q);
     log_probabilities<U>(teacher_.row(sequence), at_.p);
     token next = step == given ? b.labels[number] : no_token;
@@ -241,7 +241,7 @@ class minillm {
   }
   /// Turns the rewards of the texts into returns.
   void find_returns() {
-    const index length = detail::rollout<M>::length_of(current_), all = current_.batch * length;
+    const index length = detail::labels_per_sequence<M>(current_), all = current_.batch * length;
     double sum = 0, squares = 0, tokens = 0;
     mean_reward_ = 0;
     for (index s = 0; s < current_.batch; ++s) {

@@ -70,7 +70,7 @@ class rollout {
   /// the sequence before it, `no_token` the whole. Whether both always answered.
   template <class Feed, class Choose>
   bool write(const batch& b, index prompt, token end, Feed&& feed, Choose&& choose) {
-    const index length = length_of(b), count = b.batch;
+    const index length = labels_per_sequence<M>(b), count = b.batch;
     index common = length;
     for (index s = 0; s < count; ++s) {
       const token* const labels = b.labels + s * length;
@@ -112,13 +112,6 @@ class rollout {
     made.labels = labels_;
     if constexpr (!M::encodes) made.tokens = tokens_;
     return made;
-  }
-  /// Rows of a sequence.
-  static index length_of(const batch& b) {
-    if constexpr (M::encodes)
-      return b.target_length;
-    else
-      return b.length;
   }
 
  private:

@@ -56,11 +56,7 @@ class top_logits_objective {
     static_assert(M::vocabulary == Any::vocabulary,
                   "linnet::top_logits_objective: the student has another vocabulary");
     if (!rows_ || l.threads > threads_ || rows_->logits.size() != rows_->ids.size()) return false;
-    index rows = b.batch;
-    if constexpr (requires { b.target_length; })
-      rows *= b.target_length;
-    else
-      rows *= b.length;
+    const index rows = b.batch * detail::labels_per_sequence<Any>(b);
     if (rows_->rows() != rows) return false;
     for (index i = 0; i < rows; ++i)
       if (rows_->ids[static_cast<std::size_t>(i * rows_->k)] == no_token) return false;

@@ -76,7 +76,7 @@ class uld {
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
     return l.threads <= limits_.threads && taught_.batch == b.batch &&
-           b.batch * length_of(b) <= limits_.batch * M::longest(limits_) &&
+           b.batch * detail::labels_per_sequence<M>(b) <= limits_.batch * M::longest(limits_) &&
            N::accepts(taught_, limits_);
   }
   /// Runs the teacher and returns the loss criterion.
@@ -117,17 +117,10 @@ class uld {
   uld(const limits& l, const uld_options& how, const teacher_form& p)
       : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
 
-  template <class Batch>
-  static index length_of(const Batch& b) {
-    if constexpr (requires { b.target_length; })
-      return b.target_length;
-    else
-      return b.length;
-  }
   /// Finds the partners of rows.
   template <class Head>
   void align(const batch& b, const Head& head) const {
-    const index length = length_of(b), other = head.rows / b.batch;
+    const index length = detail::labels_per_sequence<M>(b), other = head.rows / b.batch;
     index labels = 0, sequences = 0;
     for (index s = 0; s < b.batch; ++s) {
       index j = s * other, pairs = 0;

@@ -57,6 +57,15 @@ constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
   leaf = memory.take<std::remove_const_t<T>>(info.size());
 }
 
+/// The numbers of one tensor, whatever form holds them.
+template <class Leaf>
+constexpr auto* numbers_in(const Leaf& leaf) {
+  if constexpr (std::is_pointer_v<Leaf>)
+    return leaf;
+  else
+    return leaf.data;
+}
+
 /// Refuses a caller's memory that is shorter than `bytes`, which `called` says, or not aligned.
 /// Errors: errc::invalid.
 inline result<void> fits_memory(const char* where, const void* data, std::size_t size,

@@ -64,7 +64,7 @@ struct bf16_rounded : Optimizer {
     std::uint64_t stream = 0;
     M::visit(
         [&](const parameter_path&, const tensor_info& info, auto& values) {
-          detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::tensor_values(values));
+          detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::numbers_in(values));
         },
         parameter_path{}, w.tree());
     s.visit([&](std::string_view, std::span<std::byte> block) {

@@ -40,10 +40,9 @@ constexpr void place(arena& memory, const parameter_path& at, const tensor_info&
   if (!moved_by_muon(at, info)) leaf.second = memory.take<T>(info.size());
 }
 
-/// Five steps of Newton and Schulz towards the orthogonal factor of X (Jordan et al. 2024): X <- a
-/// X
-/// + X (b A + c A^2) with A = X^T X, from X / |X|. Singular values from 0.002 |X| on end between
-/// 0.68 and 1.2.
+/// Five steps of Newton and Schulz towards the orthogonal factor of X (Jordan et al. 2024). From
+/// X / |X|, X becomes a X + X (b A + c A^2) with A = X^T X. Singular values from 0.002 |X| on end
+/// between 0.68 and 1.2.
 template <class T>
 struct newton_schulz {
   index rows = 0, columns = 0;                 ///< of X; no fewer rows than columns

@@ -15,23 +15,12 @@
 ///  - `due(t)` and `observe(execution, tokens, gradient_scale, gradients, state)`, only where it
 ///    estimates curvature, see `sophia`.
 
-#include <type_traits>
-
 #include <linnet/model/weights.hpp>
 #include <linnet/train/schedules.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// The numbers of a weight tensor, whatever form holds them.
-template <class Leaf>
-auto* tensor_values(Leaf& leaf) {
-  if constexpr (std::is_pointer_v<std::remove_cvref_t<Leaf>>)
-    return leaf;
-  else
-    return leaf.data;
-}
 
 /// Calls f(path, info, weights, gradient, state...) for each tensor that has a gradient. The states
 /// are blocks with a tree of the model.
@@ -41,7 +30,7 @@ void each_trained_tensor(weights<M, T>& w, const gradients<M, T>& g, F&& f, Stat
       [&](const parameter_path& at, const tensor_info& info, auto& values, const auto& gradient,
           auto&... of) {
         if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
-        f(at, info, tensor_values(values), static_cast<const T*>(gradient), of...);
+        f(at, info, numbers_in(values), static_cast<const T*>(gradient), of...);
       },
       parameter_path{}, w.tree(), g.tree(), states.tree()...);
 }
