@@ -175,6 +175,75 @@ BOOST_AUTO_TEST_CASE(forks_and_refusals) {
   BOOST_TEST(!s->set_adapter(0, nobody));
 }
 
+// Parts of unequal lengths, truncation, forks and new adapters, in any order: each sequence is as
+// if it were alone, in paged caches and others.
+BOOST_AUTO_TEST_CASE(calls_in_any_order) {
+  using M = ln::decoder<tiny_decoder_shape>;
+  using base = shared_base<M, ln::storage::f32>;
+  const base b;
+  constexpr index sequences = 3, most = 12, part = 4;
+  ln::random_stream random(ln::seed{11}, 0);
+  const auto below = [&](index n) {
+    return static_cast<index>(random.bits() % static_cast<std::uint64_t>(n));
+  };
+  for (const index blocks : {0, 3}) {
+    auto s =
+        ln::session<M>::open(b.base, {.batch = sequences, .target = most, .kv_blocks = blocks});
+    auto alone = ln::session<M>::open(b.base, {.batch = 1, .target = most});
+    BOOST_REQUIRE(static_cast<bool>(s) && static_cast<bool>(alone));
+    std::vector<token> read[sequences];
+    int ids[sequences] = {1, 2, 0};
+    for (index i = 0; i < sequences; ++i) BOOST_REQUIRE(b.choose(*s, i, ids[i]));
+    index compared = 0;
+    for (int call = 0; call < 80; ++call) {
+      const index one = below(sequences), other = below(sequences);
+      if (call % 4 == 2) {
+        const index length = below(std::ssize(read[one]) + 1);
+        BOOST_REQUIRE(s->truncate(length, one));
+        read[one].resize(at(length));
+        if (length > 0) continue;
+        ids[one] = static_cast<int>(below(3));
+        BOOST_REQUIRE(b.choose(*s, one, ids[one]));
+      } else if (call % 4 == 3) {
+        if (one == other) continue;
+        BOOST_REQUIRE(s->fork(one, other));
+        read[other] = read[one];
+        ids[other] = ids[one];
+      } else {
+        const index count = 1 + below(sequences);
+        std::vector<token> tokens(at(count * part));
+        std::vector<index> lengths;
+        for (index i = 0; i < count; ++i) {
+          if (std::ssize(read[i]) + part > most) {
+            BOOST_REQUIRE(s->truncate(1, i));
+            read[i].resize(1);
+          }
+          lengths.push_back(1 + below(part));
+          for (index j = 0; j < lengths.back(); ++j) {
+            tokens[at(i * part + j)] = static_cast<token>(below(M::vocabulary));
+            read[i].push_back(tokens[at(i * part + j)]);
+          }
+        }
+        const auto logits = s->feed(tokens, count, lengths);
+        BOOST_REQUIRE_MESSAGE(!logits.empty(), s->last_refusal());
+        for (index i = 0; i < count; ++i, ++compared) {
+          alone->reset();
+          BOOST_REQUIRE(b.choose(*alone, 0, ids[i]));
+          const auto expected = alone->feed(read[i], 1, {});
+          double largest = 0, worst = 0;
+          for (std::size_t j = 0; j < expected.size(); ++j) {
+            largest = (std::max)(largest, std::abs(double{expected[j]}));
+            worst = (std::max)(
+                worst, std::abs(double{expected[j]} - double{logits[at(i * M::vocabulary) + j]}));
+          }
+          BOOST_TEST(worst <= 1e-5 * largest, "call " << call << ", sequence " << i);
+        }
+      }
+    }
+    BOOST_TEST(compared > 60);
+  }
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::adapters_test
