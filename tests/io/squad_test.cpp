@@ -63,6 +63,7 @@ BOOST_AUTO_TEST_CASE(what_is_no_such_file) {
   BOOST_TEST(without("\"context\": \"c\", ", "") == "f: context: expected a text, got none");
   BOOST_TEST(without("\"question\": \"Who?\", ", "") == "f: question: expected a text, got none");
   BOOST_TEST(without("\"q2\"", "2") == "f: id: expected a text, got 2");
+  BOOST_TEST(without("\"q2\"", "[\"q2\"]") == "f: id: expected a text, got none");
   BOOST_TEST(without("\"id\": \"q1\"", "\"other\": \"q1\"") == "f: id: expected a text, got none");
   BOOST_TEST(without("\"text\": \"linnet\"", "\"text\": null") ==
              "f: text: expected a text, got null");
@@ -91,6 +92,7 @@ BOOST_AUTO_TEST_CASE(answers_are_compared_without_case_articles_and_punctuation)
   BOOST_TEST(ln::squad_f1("The conquest", answers) == 2.0 / 3);
   BOOST_TEST(ln::squad_f1("in 1066", answers) == 2.0 / 3);
   BOOST_TEST(ln::squad_f1("conquest conquest", answers) == 0.5);
+  BOOST_TEST(ln::squad_f1("1066", std::vector<std::string>{"1066, 1066"}) == 2.0 / 3);
   BOOST_TEST(ln::squad_f1("x", answers) == 0);
   BOOST_TEST(ln::squad_f1("the", answers) == 0);
   BOOST_TEST(ln::squad_exact("A!", none));
