@@ -46,18 +46,12 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
   if (!made.valid()) return made.error();
 
   const std::size_t count = targets.size();
-  const auto numbers = [](auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      return leaf;
-    else
-      return leaf.data;
-  };
   std::vector<double> shares(count);
   // The tensors of one target after the other, in one order.
   std::vector<std::vector<const T*>> all(count);
   for (std::size_t k = 0; k < count; ++k)
     targets[k]->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      all[k].push_back(numbers(leaf));
+      all[k].push_back(detail::numbers_in(leaf));
     });
   const auto add_squares = [&](std::size_t tensor, const T* from, index first, index last) {
     for (std::size_t k = 0; k < count; ++k)
@@ -81,7 +75,7 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
   std::size_t tensor = 0;
   if (level == fusion_level::model)
     pivot.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-      add_squares(tensor++, numbers(leaf), 0, info.size());
+      add_squares(tensor++, detail::numbers_in(leaf), 0, info.size());
     });
   tensor = 0;
   made.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
@@ -89,9 +83,9 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
     for (index i = 0; i < info.size(); i += step) {
       if (level != fusion_level::model) {
         std::fill(shares.begin(), shares.end(), 0.0);
-        add_squares(tensor, numbers(leaf), i, i + step);
+        add_squares(tensor, detail::numbers_in(leaf), i, i + step);
       }
-      merge(tensor, numbers(leaf), i, i + step);
+      merge(tensor, detail::numbers_in(leaf), i, i + step);
     }
     ++tensor;
   });

@@ -21,11 +21,7 @@ void initialize(tensor_block<M, form::canonical<T, S>>& w, seed s) {
     if (!w.valid()) return;
     w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
       random_stream random(s, stream_of(at));
-      T* values = nullptr;
-      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-        values = leaf;
-      else
-        values = leaf.data;
+      T* const values = detail::numbers_in(leaf);
       for (index i = 0; i < info.size(); ++i)
         values[i] = info.start                 ? static_cast<T>(info.start(at, i, random))
                     : info.kind == role::scale ? T(1)

@@ -107,11 +107,7 @@ struct layer_trial {
                   std::numeric_limits<T>::quiet_NaN());
     alone.weights.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
       random_stream random(seed{how.seed}, stream_of(at.str()));
-      T* values = nullptr;
-      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-        values = leaf;
-      else
-        values = leaf.data;
+      T* const values = detail::numbers_in(leaf);
       const double deviation =
           info.kind == role::matrix ? 1 / detail::sqrt(static_cast<double>(info.columns)) : 0.5;
       for (index i = 0; i < info.size(); ++i)
