@@ -37736,11 +37736,7 @@ void initialize(tensor_block<M, form::canonical<T, S>>& w, seed s) {
     if (!w.valid()) return;
     w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
       random_stream random(s, stream_of(at));
-      T* values = nullptr;
-      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-        values = leaf;
-      else
-        values = leaf.data;
+      T* const values = detail::numbers_in(leaf);
       for (index i = 0; i < info.size(); ++i)
         values[i] = info.start                 ? static_cast<T>(info.start(at, i, random))
                     : info.kind == role::scale ? T(1)
@@ -44856,6 +44852,62 @@ struct teacher_model {
   }
 };
 
+/// How much softmax attention packed weights of type `Form` compute in a batch of these limits.
+template <class Form>
+constexpr attention_extent attention_extent_of(const limits& l) {
+  planner m = planner_for<typename Form::storage>();
+  (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
+  return m.attention;
+}
+
+/// Limits of an objective with one teacher, the teacher's workspace, and `Places`. These are what
+/// Places::place(arena, limits) takes from the same block of memory.
+template <class Form, class Places>
+class one_teacher {
+  using N = typename Form::model;
+
+ public:
+  teacher_model<Form> model;
+  Places at{};
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(teacher_model<Form>::bytes(l), bounded_bytes(l, own_bytes));
+  }
+  /// Checks limits, the options of the objective and the weights, and takes the memory.
+  template <class Options>
+  static result<one_teacher> open(const char* where, const char* options, const Options& how,
+                                  const Form& p, const limits& l) {
+    if (auto fit = acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
+    if (auto fit = acceptable(where, options, how); !fit) return fit.error();
+    if (!p.valid()) return p.error();
+    one_teacher made(p, l);
+    auto* to = static_cast<std::byte*>(made.memory_.data());
+    if (!to) return out_of_memory(where, footprint(l));
+    made.model.place(l, to);
+    arena rest(to, own_bytes(l));
+    made.at = Places::place(rest, l);
+    return made;
+  }
+  /// The limits that it was opened with.
+  const limits& planned() const { return limits_; }
+  /// Whether the teacher takes a batch in a call with these limits.
+  bool takes(const typename N::batch& b, const limits& l) const {
+    return l.threads <= limits_.threads && N::accepts(b, limits_);
+  }
+
+ private:
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)Places::place(counter, l);
+    return counter.peak();
+  }
+  one_teacher(const Form& p, const limits& l) : model{&p}, limits_(l), memory_(footprint(l)) {}
+
+  owned_limits limits_;
+  memory_block memory_;
+};
+
 /// Labels of a batch that count.
 template <class M>
 index count_labels(const typename M::batch& b) {
@@ -45332,7 +45384,8 @@ class attention_distillation {
       return fit.error();
     auto base = logits::open(p, l, how);
     if (!base) return base.error();
-    const attention_extent mine = extent_of<student_form>(l), theirs = extent_of<teacher_form>(l);
+    const attention_extent mine = detail::attention_extent_of<student_form>(l),
+                           theirs = detail::attention_extent_of<teacher_form>(l);
     if (mine.calls == 0 || mine.calls != theirs.calls || mine.heads != theirs.heads) {
       const auto text = [](const attention_extent& e) {
         return std::to_string(e.calls) + " layers of softmax attention and " +
@@ -45395,14 +45448,9 @@ class attention_distillation {
     double* spreads;  ///< [rows] of a call
     double* scratch;  ///< per thread
   };
-  template <class Form>
-  static constexpr attention_extent extent_of(const limits& l) {
-    planner m = detail::planner_for<typename Form::storage>();
-    (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
-    return m.attention;
-  }
   static constexpr map memory_map(arena& from, const limits& l) {
-    const attention_extent e = extent_of<teacher_form>(l), s = extent_of<student_form>(l);
+    const attention_extent e = detail::attention_extent_of<teacher_form>(l),
+                           s = detail::attention_extent_of<student_form>(l);
     map m{};
     m.values = from.take<U>(e.values);
     m.cosines = from.take<double>(l.batch * s.heads);
@@ -45418,7 +45466,7 @@ class attention_distillation {
           (void)memory_map(counter, l);
           return counter.peak();
         }()),
-        layers_(static_cast<std::size_t>(extent_of<teacher_form>(l).calls)) {
+        layers_(static_cast<std::size_t>(detail::attention_extent_of<teacher_form>(l).calls)) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
     at_ = memory_map(all, l);
@@ -45541,7 +45589,8 @@ template <class Student, class Teacher>
 class distilbert {
   using student_form = typename detail::packed_form<Student>::type;
   using teacher_form = typename detail::packed_form<Teacher>::type;
-  using one = detail::teacher_model<teacher_form>;
+  struct places;
+  using one = detail::one_teacher<teacher_form, places>;
   using M = typename student_form::model;
   using N = typename teacher_form::model;
   using T = typename student_form::scalar;
@@ -45557,36 +45606,26 @@ class distilbert {
   using batch = typename M::batch;
 
   /// Exact bytes that it allocates with these limits.
-  static constexpr index footprint(const limits& l) {
-    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
-  }
+  static constexpr index footprint(const limits& l) { return one::footprint(l); }
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an option
   /// out of its range), errc::out_of_memory.
   static result<distilbert> open(std::reference_wrapper<const teacher_form> p, const limits& l,
                                  const distilbert_options& how = {}) LINNET_TRY {
-    constexpr const char* where = "distilbert::open";
-    if (auto fit = detail::acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
-    if (auto fit = detail::acceptable(where, "distilbert_options", how); !fit) return fit.error();
-    if (!p.get().valid()) return p.get().error();
-    distilbert made(l, how, p.get());
-    auto* at = static_cast<std::byte*>(made.memory_.data());
-    if (!at) return detail::out_of_memory(where, footprint(l));
-    made.teacher_.place(l, at);
-    arena rest(at, own_bytes(l));
-    made.at_ = place(rest, l);
-    return made;
+    auto from = one::open("distilbert::open", "distilbert_options", how, p.get(), l);
+    if (!from) return from.error();
+    return distilbert(*std::move(from), how);
   }
   LINNET_OR_OUT_OF_MEMORY("distilbert::open")
 
   /// Whether the batch fits.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && N::accepts(b, limits_);
+    return teacher_.takes(b, l);
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
-    criterion made{this, b, teacher_.read(on, b)};
+    criterion made{this, b, teacher_.model.read(on, b)};
     for (index s = 0; s < b.batch; ++s) made.tokens += b.lengths ? b.lengths[s] : b.length;
     // Sums over tokens are divided by the number of labels.
     made.share = static_cast<double>(detail::count_labels<M>(b)) / static_cast<double>(made.tokens);
@@ -45599,7 +45638,7 @@ class distilbert {
   struct criterion {
     const distilbert* from;
     batch b;
-    typename one::head head;
+    typename detail::teacher_model<teacher_form>::head head;
     index tokens = 0;
     double share = 0;
 
@@ -45627,14 +45666,14 @@ class distilbert {
     template <class S>
     void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
                     index rows) const {
-      ops::head_logits(from->teacher_.on(on), head, first, rows, head.chunk);
+      ops::head_logits(from->teacher_.model.on(on), head, first, rows, head.chunk);
       const distillation_options how{.temperature = from->how_.temperature,
                                      .divergence = divergence::kl};
-      ops::distil(on, h, first, rows, how, 1, from->at_.scratch, teacher_rows{this, first});
+      ops::distil(on, h, first, rows, how, 1, from->teacher_.at.scratch, teacher_rows{this, first});
     }
     /// The loss on hidden states, in nats; adds its gradient.
     double hidden_nats(const ops::execution& on, const T* hidden, T* d_hidden) const {
-      const U* const taught = N::template last_hidden<U>(from->teacher_.work.work);
+      const U* const taught = N::template last_hidden<U>(from->teacher_.model.work.work);
       const double weight = from->how_.hidden * share;
       on.threads.each(b.batch * b.length, [&](index row) {
         double ss = 0, tt = 0, st = 0;
@@ -45648,7 +45687,7 @@ class distilbert {
         }
         const bool counts = !padding(row) && ss > 0 && tt > 0;
         const double both = std::sqrt(ss * tt), cosine = counts ? st / both : 0;
-        from->at_.losses[row] = padding(row) ? 0 : weight * (1 - cosine);
+        from->teacher_.at.losses[row] = padding(row) ? 0 : weight * (1 - cosine);
         if (!d_hidden || !counts) return;
         for (index j = 0; j < d; ++j)
           d_hidden[row * d + j] -=
@@ -45656,7 +45695,7 @@ class distilbert {
                                        cosine * static_cast<double>(s[j]) / ss));
       });
       double sum = 0;
-      for (index row = 0; row < b.batch * b.length; ++row) sum += from->at_.losses[row];
+      for (index row = 0; row < b.batch * b.length; ++row) sum += from->teacher_.at.losses[row];
       on.threads.wait();
       return sum;
     }
@@ -45664,26 +45703,18 @@ class distilbert {
   struct places {
     T* scratch = nullptr;
     double* losses = nullptr;  ///< of hidden states, [rows]
-  };
-  static constexpr places place(arena& from, const limits& l) {
-    places at;
-    at.scratch = from.take<T>(ops::distil_scratch<T>(M::vocabulary, l.threads));
-    at.losses = from.take<double>(l.batch * M::longest(l));
-    return at;
-  }
-  static constexpr index own_bytes(const limits& l) {
-    arena counter;
-    (void)place(counter, l);
-    return counter.peak();
-  }
-  distilbert(const limits& l, const distilbert_options& how, const teacher_form& p)
-      : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
 
-  detail::owned_limits limits_;
+    static constexpr places place(arena& from, const limits& l) {
+      places at;
+      at.scratch = from.take<T>(ops::distil_scratch<T>(M::vocabulary, l.threads));
+      at.losses = from.take<double>(l.batch * M::longest(l));
+      return at;
+    }
+  };
+  distilbert(one&& from, const distilbert_options& how) : how_(how), teacher_(std::move(from)) {}
+
   distilbert_options how_;
-  memory_block memory_;
   one teacher_;
-  places at_{};
 };
 
 LINNET_NAMESPACE_END
@@ -45724,18 +45755,12 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
   if (!made.valid()) return made.error();
 
   const std::size_t count = targets.size();
-  const auto numbers = [](auto& leaf) {
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      return leaf;
-    else
-      return leaf.data;
-  };
   std::vector<double> shares(count);
   // The tensors of one target after the other, in one order.
   std::vector<std::vector<const T*>> all(count);
   for (std::size_t k = 0; k < count; ++k)
     targets[k]->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
-      all[k].push_back(numbers(leaf));
+      all[k].push_back(detail::numbers_in(leaf));
     });
   const auto add_squares = [&](std::size_t tensor, const T* from, index first, index last) {
     for (std::size_t k = 0; k < count; ++k)
@@ -45759,7 +45784,7 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
   std::size_t tensor = 0;
   if (level == fusion_level::model)
     pivot.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-      add_squares(tensor++, numbers(leaf), 0, info.size());
+      add_squares(tensor++, detail::numbers_in(leaf), 0, info.size());
     });
   tensor = 0;
   made.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
@@ -45767,9 +45792,9 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
     for (index i = 0; i < info.size(); i += step) {
       if (level != fusion_level::model) {
         std::fill(shares.begin(), shares.end(), 0.0);
-        add_squares(tensor, numbers(leaf), i, i + step);
+        add_squares(tensor, detail::numbers_in(leaf), i, i + step);
       }
-      merge(tensor, numbers(leaf), i, i + step);
+      merge(tensor, detail::numbers_in(leaf), i, i + step);
     }
     ++tensor;
   });
@@ -46592,7 +46617,8 @@ template <class Student, class Teacher>
 class relation_distillation {
   using student_form = typename detail::packed_form<Student>::type;
   using teacher_form = typename detail::packed_form<Teacher>::type;
-  using one = detail::teacher_model<teacher_form>;
+  struct places;
+  using one = detail::one_teacher<teacher_form, places>;
   using M = typename student_form::model;
   using N = typename teacher_form::model;
   using T = typename student_form::scalar;
@@ -46606,9 +46632,7 @@ class relation_distillation {
   using batch = typename M::batch;
 
   /// Exact bytes that it allocates with these limits.
-  static constexpr index footprint(const limits& l) {
-    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
-  }
+  static constexpr index footprint(const limits& l) { return one::footprint(l); }
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
@@ -46617,10 +46641,10 @@ class relation_distillation {
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
     constexpr const char* where = "relation_distillation::open";
-    if (auto fit = detail::acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
-    if (auto fit = detail::acceptable(where, "relation_options", how); !fit) return fit.error();
-    if (!p.get().valid()) return p.get().error();
-    const attention_extent mine = extent_of<student_form>(l), theirs = extent_of<teacher_form>(l);
+    auto from = one::open(where, "relation_options", how, p.get(), l);
+    if (!from) return from.error();
+    const attention_extent mine = detail::attention_extent_of<student_form>(l),
+                           theirs = detail::attention_extent_of<teacher_form>(l);
     if (mine.calls == 0 || theirs.calls == 0)
       return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
                            "none"};
@@ -46637,20 +46661,14 @@ class relation_distillation {
             errc::invalid, where, "relation_options.heads",
             "a divisor of the widths of queries and keys, such as " + std::to_string(width),
             std::to_string(set.heads)};
-    relation_distillation made(l, set, p.get());
-    auto* at = static_cast<std::byte*>(made.memory_.data());
-    if (!at) return detail::out_of_memory(where, footprint(l));
-    made.teacher_.place(l, at);
-    arena rest(at, own_bytes(l));
-    made.at_ = place(rest, l);
-    return made;
+    return relation_distillation(*std::move(from), set);
   }
   LINNET_OR_OUT_OF_MEMORY("relation_distillation::open")
 
   /// Whether the batch fits.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && N::accepts(b, limits_);
+    return teacher_.takes(b, l);
   }
   /// Runs the teacher and returns the criterion of the labels.
   auto token_loss(const ops::execution& on, const batch& b) {
@@ -46670,7 +46688,7 @@ class relation_distillation {
     });
     ops::execution watched = on;
     watched.attention = &teacher_tap_;
-    (void)teacher_.read(watched, b);
+    (void)teacher_.model.read(watched, b);
     return label_share{how_.labels};
   }
   /// The hook for the student's pass.
@@ -46702,38 +46720,27 @@ class relation_distillation {
   struct places {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layer
     double *scratch = nullptr, *sums = nullptr;
+
+    static constexpr places place(arena& from, const limits& l) {
+      const attention_extent e = detail::attention_extent_of<teacher_form>(l),
+                             s = detail::attention_extent_of<student_form>(l);
+      const index tokens = (std::max)(e.rows, s.rows) / (std::max)(l.batch, index{1});
+      places at;
+      at.taught = from.take<U>(multiply_sizes(e.rows, e.q_width + 2 * e.k_width));
+      at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
+      at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
+      return at;
+    }
   };
-  template <class Form>
-  static constexpr attention_extent extent_of(const limits& l) {
-    planner m = detail::planner_for<typename Form::storage>();
-    (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
-    return m.attention;
-  }
-  static constexpr places place(arena& from, const limits& l) {
-    const attention_extent e = extent_of<teacher_form>(l), s = extent_of<student_form>(l);
-    const index tokens = (std::max)(e.rows, s.rows) / (std::max)(l.batch, index{1});
-    places at;
-    at.taught = from.take<U>(multiply_sizes(e.rows, e.q_width + 2 * e.k_width));
-    at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
-    at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
-    return at;
-  }
-  static constexpr index own_bytes(const limits& l) {
-    arena counter;
-    (void)place(counter, l);
-    return counter.peak();
-  }
-  relation_distillation(const limits& l, const relation_options& how, const teacher_form& p)
-      : limits_(l),
-        how_(how),
-        memory_(footprint(l)),
-        teacher_{&p},
-        last_(extent_of<student_form>(l).calls - 1) {}
+  relation_distillation(one&& from, const relation_options& how)
+      : how_(how),
+        teacher_(std::move(from)),
+        last_(detail::attention_extent_of<student_form>(teacher_.planned()).calls - 1) {}
 
   /// Keeps the queries, keys and values of the teacher's layer.
   void keep(const ops::execution& on, const ops::attention_call<U>& a) {
     if (taught_ == how_.layer) {
-      U* to = at_.taught;
+      U* to = teacher_.at.taught;
       for (index which = 0; which < 3; ++which) {
         const auto from = ops::relation_rows_of(a, which);
         on.threads.each(a.batch * from.tokens, [&](index row) {
@@ -46761,15 +46768,15 @@ class relation_distillation {
         const auto mine = ops::relation_rows_of(a, which);
         const auto& theirs = kept_[static_cast<std::size_t>(which)];
         if (gradient) {
-          ops::relation_divergence_backward(on, mine, theirs, c, weight, at_.scratch,
+          ops::relation_divergence_backward(on, mine, theirs, c, weight, teacher_.at.scratch,
                                             which == 0   ? gradient->dq
                                             : which == 1 ? gradient->dk
                                                          : gradient->dv);
           continue;
         }
-        ops::relation_divergence(on, mine, theirs, c, at_.scratch, at_.sums);
+        ops::relation_divergence(on, mine, theirs, c, teacher_.at.scratch, teacher_.at.sums);
         on.threads.once([&] {
-          for (index i = 0; i < a.batch * how_.heads; ++i) sum_ += weight * at_.sums[i];
+          for (index i = 0; i < a.batch * how_.heads; ++i) sum_ += weight * teacher_.at.sums[i];
         });
       }
     }
@@ -46777,11 +46784,8 @@ class relation_distillation {
     on.threads.once([&] { shown_ += gradient ? -1 : 1; });
   }
 
-  detail::owned_limits limits_;
   relation_options how_;
-  memory_block memory_;
   one teacher_;
-  places at_{};
   std::array<ops::relation_rows<U>, 3> kept_{};
   ops::attention_tap<U> teacher_tap_{};
   ops::attention_tap<T> student_tap_{};
@@ -47158,7 +47162,8 @@ template <class Student, class Teacher>
 class uld {
   using student_form = typename detail::packed_form<Student>::type;
   using teacher_form = typename detail::packed_form<Teacher>::type;
-  using one = detail::teacher_model<teacher_form>;
+  struct places;
+  using one = detail::one_teacher<teacher_form, places>;
   using M = typename student_form::model;
   using N = typename teacher_form::model;
   using T = typename student_form::scalar;
@@ -47171,24 +47176,15 @@ class uld {
   using teacher_batch = typename N::batch;
 
   /// Exact bytes that it allocates with these limits.
-  static constexpr index footprint(const limits& l) {
-    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
-  }
+  static constexpr index footprint(const limits& l) { return one::footprint(l); }
   /// Opens the objective; the limits are those of both batches, with at least the trainer's number
   /// of threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an
   /// option out of its range), errc::out_of_memory.
   static result<uld> open(std::reference_wrapper<const teacher_form> p, const limits& l,
                           const uld_options& how = {}) LINNET_TRY {
-    if (auto fit = detail::acceptable<N>("uld::open", l, footprint(l)); !fit) return fit.error();
-    if (auto fit = detail::acceptable("uld::open", "uld_options", how); !fit) return fit.error();
-    if (!p.get().valid()) return p.get().error();
-    uld made(l, how, p.get());
-    auto* at = static_cast<std::byte*>(made.memory_.data());
-    if (!at) return detail::out_of_memory("uld::open", footprint(l));
-    made.teacher_.place(l, at);
-    arena rest(at, own_bytes(l));
-    made.at_ = place(rest, l);
-    return made;
+    auto from = one::open("uld::open", "uld_options", how, p.get(), l);
+    if (!from) return from.error();
+    return uld(*std::move(from), how);
   }
   LINNET_OR_OUT_OF_MEMORY("uld::open")
 
@@ -47198,13 +47194,14 @@ class uld {
   /// Whether both batches fit and have as many sequences.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && taught_.batch == b.batch &&
-           b.batch * detail::labels_per_sequence<M>(b) <= limits_.batch * M::longest(limits_) &&
-           N::accepts(taught_, limits_);
+    const limits& most = teacher_.planned();
+    return taught_.batch == b.batch &&
+           b.batch * detail::labels_per_sequence<M>(b) <= most.batch * M::longest(most) &&
+           teacher_.takes(taught_, l);
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
-    criterion made{this, teacher_.read(on, taught_)};
+    criterion made{this, teacher_.model.read(on, taught_)};
     on.threads.once([&] { align(b, made.head); });
     return made;
   }
@@ -47217,28 +47214,23 @@ class uld {
     index row;
     double weight;
   };
+  static constexpr index row_of(index n) { return round_up(n, 64); }
   struct places {
     partner* partners = nullptr;  ///< [rows]
     T *q = nullptr, *p = nullptr, *slope = nullptr;
     token* order = nullptr;
+
+    static constexpr places place(arena& from, const limits& l) {
+      places at;
+      at.partners = from.take<partner>(l.batch * M::longest(l));
+      at.q = from.take<T>(l.threads * row_of(M::vocabulary));
+      at.p = from.take<T>(l.threads * row_of(N::vocabulary));
+      at.slope = from.take<T>(l.threads * row_of(M::vocabulary));
+      at.order = from.take<token>(l.threads * row_of(M::vocabulary));
+      return at;
+    }
   };
-  static constexpr index row_of(index n) { return round_up(n, 64); }
-  static constexpr places place(arena& from, const limits& l) {
-    places at;
-    at.partners = from.take<partner>(l.batch * M::longest(l));
-    at.q = from.take<T>(l.threads * row_of(M::vocabulary));
-    at.p = from.take<T>(l.threads * row_of(N::vocabulary));
-    at.slope = from.take<T>(l.threads * row_of(M::vocabulary));
-    at.order = from.take<token>(l.threads * row_of(M::vocabulary));
-    return at;
-  }
-  static constexpr index own_bytes(const limits& l) {
-    arena counter;
-    (void)place(counter, l);
-    return counter.peak();
-  }
-  uld(const limits& l, const uld_options& how, const teacher_form& p)
-      : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
+  uld(one&& from, const uld_options& how) : how_(how), teacher_(std::move(from)) {}
 
   /// Finds the partners of rows.
   template <class Head>
@@ -47248,32 +47240,33 @@ class uld {
     for (index s = 0; s < b.batch; ++s) {
       index j = s * other, pairs = 0;
       for (index i = s * length; i < (s + 1) * length; ++i) {
-        at_.partners[i] = {-1, 0};
+        teacher_.at.partners[i] = {-1, 0};
         if (b.labels[i] == ignored) continue;
         ++labels;
         while (j < (s + 1) * other && head.labels[j] == ignored) ++j;
         if (j == (s + 1) * other) continue;
-        at_.partners[i].row = j++;
+        teacher_.at.partners[i].row = j++;
         ++pairs;
       }
       sequences += pairs > 0;
       for (index i = s * length; i < (s + 1) * length; ++i)
-        if (at_.partners[i].row >= 0) at_.partners[i].weight = 1 / static_cast<double>(pairs);
+        if (teacher_.at.partners[i].row >= 0)
+          teacher_.at.partners[i].weight = 1 / static_cast<double>(pairs);
     }
     for (index i = 0; i < b.batch * length; ++i)
-      if (at_.partners[i].row >= 0)
-        at_.partners[i].weight *=
+      if (teacher_.at.partners[i].row >= 0)
+        teacher_.at.partners[i].weight *=
             how_.weight * static_cast<double>(labels) / static_cast<double>(sequences);
   }
 
   struct criterion {
     const uld* from;
-    typename one::head head;
+    typename detail::teacher_model<teacher_form>::head head;
 
     template <class S>
     void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
                     index rows) const {
-      const partner* const partners = from->at_.partners + first;
+      const partner* const partners = from->teacher_.at.partners + first;
       const index step = ops::head_rows(N::vocabulary);
       index next = -1;  // teacher's rows before it are done; none is before the first round
       for (bool begun = false;; begun = true) {
@@ -47283,7 +47276,8 @@ class uld {
           if (partners[i].row >= (std::max)(next, index{0})) begin = partners[i].row;
         if (begun && begin == head.rows) return;
         const index count = (std::min)(step, head.rows - begin);
-        if (count > 0) ops::head_logits(from->teacher_.on(on), head, begin, count, head.chunk);
+        if (count > 0)
+          ops::head_logits(from->teacher_.model.on(on), head, begin, count, head.chunk);
         on.threads.each(rows, [&](index i) {
           const index row = partners[i].row;
           if (row < 0 ? begun : row < begin || row >= begin + count) return;
@@ -47298,18 +47292,18 @@ class uld {
                  index begin) const {
       T* const logits = h.chunk + i * M::vocabulary;
       const bool gradient = h.dy != nullptr;
-      const partner& with = from->at_.partners[row];
+      const partner& with = from->teacher_.at.partners[row];
       const index thread = on.threads.rank();
       h.losses[row] = 0;
       if (h.labels[row] == ignored) {
         if (gradient) std::fill_n(logits, M::vocabulary, T(0));
         return;
       }
-      ops::sorted_distance_rows<T> at{from->at_.q + thread * row_of(M::vocabulary),
-                                      from->at_.p + thread * row_of(N::vocabulary),
-                                      from->at_.order + thread * row_of(M::vocabulary)};
+      ops::sorted_distance_rows<T> at{from->teacher_.at.q + thread * row_of(M::vocabulary),
+                                      from->teacher_.at.p + thread * row_of(N::vocabulary),
+                                      from->teacher_.at.order + thread * row_of(M::vocabulary)};
       double distance = 0;
-      T* const slope = from->at_.slope + thread * row_of(M::vocabulary);
+      T* const slope = from->teacher_.at.slope + thread * row_of(M::vocabulary);
       if (with.row >= 0) {
         const auto* const theirs = head.chunk + (with.row - begin) * N::vocabulary;
         for (index j = 0; j < N::vocabulary; ++j) at.p[j] = static_cast<T>(theirs[j]);
@@ -47325,12 +47319,9 @@ class uld {
     }
   };
 
-  detail::owned_limits limits_;
   uld_options how_;
-  memory_block memory_;
   one teacher_;
   teacher_batch taught_{};
-  places at_{};
 };
 
 LINNET_NAMESPACE_END
@@ -50463,11 +50454,7 @@ struct layer_trial {
                   std::numeric_limits<T>::quiet_NaN());
     alone.weights.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
       random_stream random(seed{how.seed}, stream_of(at.str()));
-      T* values = nullptr;
-      if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-        values = leaf;
-      else
-        values = leaf.data;
+      T* const values = detail::numbers_in(leaf);
       const double deviation =
           info.kind == role::matrix ? 1 / detail::sqrt(static_cast<double>(info.columns)) : 0.5;
       for (index i = 0; i < info.size(); ++i)

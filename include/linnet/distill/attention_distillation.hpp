@@ -67,7 +67,8 @@ class attention_distillation {
       return fit.error();
     auto base = logits::open(p, l, how);
     if (!base) return base.error();
-    const attention_extent mine = extent_of<student_form>(l), theirs = extent_of<teacher_form>(l);
+    const attention_extent mine = detail::attention_extent_of<student_form>(l),
+                           theirs = detail::attention_extent_of<teacher_form>(l);
     if (mine.calls == 0 || mine.calls != theirs.calls || mine.heads != theirs.heads) {
       const auto text = [](const attention_extent& e) {
         return std::to_string(e.calls) + " layers of softmax attention and " +
@@ -130,14 +131,9 @@ class attention_distillation {
     double* spreads;  ///< [rows] of a call
     double* scratch;  ///< per thread
   };
-  template <class Form>
-  static constexpr attention_extent extent_of(const limits& l) {
-    planner m = detail::planner_for<typename Form::storage>();
-    (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
-    return m.attention;
-  }
   static constexpr map memory_map(arena& from, const limits& l) {
-    const attention_extent e = extent_of<teacher_form>(l), s = extent_of<student_form>(l);
+    const attention_extent e = detail::attention_extent_of<teacher_form>(l),
+                           s = detail::attention_extent_of<student_form>(l);
     map m{};
     m.values = from.take<U>(e.values);
     m.cosines = from.take<double>(l.batch * s.heads);
@@ -153,7 +149,7 @@ class attention_distillation {
           (void)memory_map(counter, l);
           return counter.peak();
         }()),
-        layers_(static_cast<std::size_t>(extent_of<teacher_form>(l).calls)) {
+        layers_(static_cast<std::size_t>(detail::attention_extent_of<teacher_form>(l).calls)) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
     at_ = memory_map(all, l);

@@ -38,7 +38,8 @@ template <class Student, class Teacher>
 class distilbert {
   using student_form = typename detail::packed_form<Student>::type;
   using teacher_form = typename detail::packed_form<Teacher>::type;
-  using one = detail::teacher_model<teacher_form>;
+  struct places;
+  using one = detail::one_teacher<teacher_form, places>;
   using M = typename student_form::model;
   using N = typename teacher_form::model;
   using T = typename student_form::scalar;
@@ -54,36 +55,26 @@ class distilbert {
   using batch = typename M::batch;
 
   /// Exact bytes that it allocates with these limits.
-  static constexpr index footprint(const limits& l) {
-    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
-  }
+  static constexpr index footprint(const limits& l) { return one::footprint(l); }
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an option
   /// out of its range), errc::out_of_memory.
   static result<distilbert> open(std::reference_wrapper<const teacher_form> p, const limits& l,
                                  const distilbert_options& how = {}) LINNET_TRY {
-    constexpr const char* where = "distilbert::open";
-    if (auto fit = detail::acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
-    if (auto fit = detail::acceptable(where, "distilbert_options", how); !fit) return fit.error();
-    if (!p.get().valid()) return p.get().error();
-    distilbert made(l, how, p.get());
-    auto* at = static_cast<std::byte*>(made.memory_.data());
-    if (!at) return detail::out_of_memory(where, footprint(l));
-    made.teacher_.place(l, at);
-    arena rest(at, own_bytes(l));
-    made.at_ = place(rest, l);
-    return made;
+    auto from = one::open("distilbert::open", "distilbert_options", how, p.get(), l);
+    if (!from) return from.error();
+    return distilbert(*std::move(from), how);
   }
   LINNET_OR_OUT_OF_MEMORY("distilbert::open")
 
   /// Whether the batch fits.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && N::accepts(b, limits_);
+    return teacher_.takes(b, l);
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
-    criterion made{this, b, teacher_.read(on, b)};
+    criterion made{this, b, teacher_.model.read(on, b)};
     for (index s = 0; s < b.batch; ++s) made.tokens += b.lengths ? b.lengths[s] : b.length;
     // Sums over tokens are divided by the number of labels.
     made.share = static_cast<double>(detail::count_labels<M>(b)) / static_cast<double>(made.tokens);
@@ -96,7 +87,7 @@ class distilbert {
   struct criterion {
     const distilbert* from;
     batch b;
-    typename one::head head;
+    typename detail::teacher_model<teacher_form>::head head;
     index tokens = 0;
     double share = 0;
 
@@ -124,14 +115,14 @@ class distilbert {
     template <class S>
     void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
                     index rows) const {
-      ops::head_logits(from->teacher_.on(on), head, first, rows, head.chunk);
+      ops::head_logits(from->teacher_.model.on(on), head, first, rows, head.chunk);
       const distillation_options how{.temperature = from->how_.temperature,
                                      .divergence = divergence::kl};
-      ops::distil(on, h, first, rows, how, 1, from->at_.scratch, teacher_rows{this, first});
+      ops::distil(on, h, first, rows, how, 1, from->teacher_.at.scratch, teacher_rows{this, first});
     }
     /// The loss on hidden states, in nats; adds its gradient.
     double hidden_nats(const ops::execution& on, const T* hidden, T* d_hidden) const {
-      const U* const taught = N::template last_hidden<U>(from->teacher_.work.work);
+      const U* const taught = N::template last_hidden<U>(from->teacher_.model.work.work);
       const double weight = from->how_.hidden * share;
       on.threads.each(b.batch * b.length, [&](index row) {
         double ss = 0, tt = 0, st = 0;
@@ -145,7 +136,7 @@ class distilbert {
         }
         const bool counts = !padding(row) && ss > 0 && tt > 0;
         const double both = std::sqrt(ss * tt), cosine = counts ? st / both : 0;
-        from->at_.losses[row] = padding(row) ? 0 : weight * (1 - cosine);
+        from->teacher_.at.losses[row] = padding(row) ? 0 : weight * (1 - cosine);
         if (!d_hidden || !counts) return;
         for (index j = 0; j < d; ++j)
           d_hidden[row * d + j] -=
@@ -153,7 +144,7 @@ class distilbert {
                                        cosine * static_cast<double>(s[j]) / ss));
       });
       double sum = 0;
-      for (index row = 0; row < b.batch * b.length; ++row) sum += from->at_.losses[row];
+      for (index row = 0; row < b.batch * b.length; ++row) sum += from->teacher_.at.losses[row];
       on.threads.wait();
       return sum;
     }
@@ -161,26 +152,18 @@ class distilbert {
   struct places {
     T* scratch = nullptr;
     double* losses = nullptr;  ///< of hidden states, [rows]
-  };
-  static constexpr places place(arena& from, const limits& l) {
-    places at;
-    at.scratch = from.take<T>(ops::distil_scratch<T>(M::vocabulary, l.threads));
-    at.losses = from.take<double>(l.batch * M::longest(l));
-    return at;
-  }
-  static constexpr index own_bytes(const limits& l) {
-    arena counter;
-    (void)place(counter, l);
-    return counter.peak();
-  }
-  distilbert(const limits& l, const distilbert_options& how, const teacher_form& p)
-      : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
 
-  detail::owned_limits limits_;
+    static constexpr places place(arena& from, const limits& l) {
+      places at;
+      at.scratch = from.take<T>(ops::distil_scratch<T>(M::vocabulary, l.threads));
+      at.losses = from.take<double>(l.batch * M::longest(l));
+      return at;
+    }
+  };
+  distilbert(one&& from, const distilbert_options& how) : how_(how), teacher_(std::move(from)) {}
+
   distilbert_options how_;
-  memory_block memory_;
   one teacher_;
-  places at_{};
 };
 
 LINNET_NAMESPACE_END

@@ -75,6 +75,62 @@ struct teacher_model {
   }
 };
 
+/// How much softmax attention packed weights of type `Form` compute in a batch of these limits.
+template <class Form>
+constexpr attention_extent attention_extent_of(const limits& l) {
+  planner m = planner_for<typename Form::storage>();
+  (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
+  return m.attention;
+}
+
+/// Limits of an objective with one teacher, the teacher's workspace, and `Places`. These are what
+/// Places::place(arena, limits) takes from the same block of memory.
+template <class Form, class Places>
+class one_teacher {
+  using N = typename Form::model;
+
+ public:
+  teacher_model<Form> model;
+  Places at{};
+
+  /// Exact bytes that it allocates with these limits.
+  static constexpr index footprint(const limits& l) {
+    return add_sizes(teacher_model<Form>::bytes(l), bounded_bytes(l, own_bytes));
+  }
+  /// Checks limits, the options of the objective and the weights, and takes the memory.
+  template <class Options>
+  static result<one_teacher> open(const char* where, const char* options, const Options& how,
+                                  const Form& p, const limits& l) {
+    if (auto fit = acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
+    if (auto fit = acceptable(where, options, how); !fit) return fit.error();
+    if (!p.valid()) return p.error();
+    one_teacher made(p, l);
+    auto* to = static_cast<std::byte*>(made.memory_.data());
+    if (!to) return out_of_memory(where, footprint(l));
+    made.model.place(l, to);
+    arena rest(to, own_bytes(l));
+    made.at = Places::place(rest, l);
+    return made;
+  }
+  /// The limits that it was opened with.
+  const limits& planned() const { return limits_; }
+  /// Whether the teacher takes a batch in a call with these limits.
+  bool takes(const typename N::batch& b, const limits& l) const {
+    return l.threads <= limits_.threads && N::accepts(b, limits_);
+  }
+
+ private:
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)Places::place(counter, l);
+    return counter.peak();
+  }
+  one_teacher(const Form& p, const limits& l) : model{&p}, limits_(l), memory_(footprint(l)) {}
+
+  owned_limits limits_;
+  memory_block memory_;
+};
+
 /// Labels of a batch that count.
 template <class M>
 index count_labels(const typename M::batch& b) {

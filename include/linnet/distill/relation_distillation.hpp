@@ -48,7 +48,8 @@ template <class Student, class Teacher>
 class relation_distillation {
   using student_form = typename detail::packed_form<Student>::type;
   using teacher_form = typename detail::packed_form<Teacher>::type;
-  using one = detail::teacher_model<teacher_form>;
+  struct places;
+  using one = detail::one_teacher<teacher_form, places>;
   using M = typename student_form::model;
   using N = typename teacher_form::model;
   using T = typename student_form::scalar;
@@ -62,9 +63,7 @@ class relation_distillation {
   using batch = typename M::batch;
 
   /// Exact bytes that it allocates with these limits.
-  static constexpr index footprint(const limits& l) {
-    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
-  }
+  static constexpr index footprint(const limits& l) { return one::footprint(l); }
   /// Opens the objective for batches up to these limits, with at least the trainer's number of
   /// threads. The packed weights must outlive it. Errors: errc::invalid for limits and options out
   /// of their range, and for models without softmax attention. Also for relation heads that do not
@@ -73,10 +72,10 @@ class relation_distillation {
                                             const limits& l,
                                             const relation_options& how = {}) LINNET_TRY {
     constexpr const char* where = "relation_distillation::open";
-    if (auto fit = detail::acceptable<N>(where, l, footprint(l)); !fit) return fit.error();
-    if (auto fit = detail::acceptable(where, "relation_options", how); !fit) return fit.error();
-    if (!p.get().valid()) return p.get().error();
-    const attention_extent mine = extent_of<student_form>(l), theirs = extent_of<teacher_form>(l);
+    auto from = one::open(where, "relation_options", how, p.get(), l);
+    if (!from) return from.error();
+    const attention_extent mine = detail::attention_extent_of<student_form>(l),
+                           theirs = detail::attention_extent_of<teacher_form>(l);
     if (mine.calls == 0 || theirs.calls == 0)
       return linnet::error{errc::invalid, where, "layers", "softmax attention in both models",
                            "none"};
@@ -93,20 +92,14 @@ class relation_distillation {
             errc::invalid, where, "relation_options.heads",
             "a divisor of the widths of queries and keys, such as " + std::to_string(width),
             std::to_string(set.heads)};
-    relation_distillation made(l, set, p.get());
-    auto* at = static_cast<std::byte*>(made.memory_.data());
-    if (!at) return detail::out_of_memory(where, footprint(l));
-    made.teacher_.place(l, at);
-    arena rest(at, own_bytes(l));
-    made.at_ = place(rest, l);
-    return made;
+    return relation_distillation(*std::move(from), set);
   }
   LINNET_OR_OUT_OF_MEMORY("relation_distillation::open")
 
   /// Whether the batch fits.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && N::accepts(b, limits_);
+    return teacher_.takes(b, l);
   }
   /// Runs the teacher and returns the criterion of the labels.
   auto token_loss(const ops::execution& on, const batch& b) {
@@ -126,7 +119,7 @@ class relation_distillation {
     });
     ops::execution watched = on;
     watched.attention = &teacher_tap_;
-    (void)teacher_.read(watched, b);
+    (void)teacher_.model.read(watched, b);
     return label_share{how_.labels};
   }
   /// The hook for the student's pass.
@@ -158,38 +151,27 @@ class relation_distillation {
   struct places {
     U* taught = nullptr;  ///< queries, keys and values of the teacher's layer
     double *scratch = nullptr, *sums = nullptr;
+
+    static constexpr places place(arena& from, const limits& l) {
+      const attention_extent e = detail::attention_extent_of<teacher_form>(l),
+                             s = detail::attention_extent_of<student_form>(l);
+      const index tokens = (std::max)(e.rows, s.rows) / (std::max)(l.batch, index{1});
+      places at;
+      at.taught = from.take<U>(multiply_sizes(e.rows, e.q_width + 2 * e.k_width));
+      at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
+      at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
+      return at;
+    }
   };
-  template <class Form>
-  static constexpr attention_extent extent_of(const limits& l) {
-    planner m = detail::planner_for<typename Form::storage>();
-    (void)Form::model::template plan<typename Form::scalar>(m, l, purpose::scoring);
-    return m.attention;
-  }
-  static constexpr places place(arena& from, const limits& l) {
-    const attention_extent e = extent_of<teacher_form>(l), s = extent_of<student_form>(l);
-    const index tokens = (std::max)(e.rows, s.rows) / (std::max)(l.batch, index{1});
-    places at;
-    at.taught = from.take<U>(multiply_sizes(e.rows, e.q_width + 2 * e.k_width));
-    at.scratch = from.take<double>(l.threads * ops::relation_scratch(tokens));
-    at.sums = from.take<double>(l.batch * (std::max)(s.q_width, index{1}));
-    return at;
-  }
-  static constexpr index own_bytes(const limits& l) {
-    arena counter;
-    (void)place(counter, l);
-    return counter.peak();
-  }
-  relation_distillation(const limits& l, const relation_options& how, const teacher_form& p)
-      : limits_(l),
-        how_(how),
-        memory_(footprint(l)),
-        teacher_{&p},
-        last_(extent_of<student_form>(l).calls - 1) {}
+  relation_distillation(one&& from, const relation_options& how)
+      : how_(how),
+        teacher_(std::move(from)),
+        last_(detail::attention_extent_of<student_form>(teacher_.planned()).calls - 1) {}
 
   /// Keeps the queries, keys and values of the teacher's layer.
   void keep(const ops::execution& on, const ops::attention_call<U>& a) {
     if (taught_ == how_.layer) {
-      U* to = at_.taught;
+      U* to = teacher_.at.taught;
       for (index which = 0; which < 3; ++which) {
         const auto from = ops::relation_rows_of(a, which);
         on.threads.each(a.batch * from.tokens, [&](index row) {
@@ -217,15 +199,15 @@ class relation_distillation {
         const auto mine = ops::relation_rows_of(a, which);
         const auto& theirs = kept_[static_cast<std::size_t>(which)];
         if (gradient) {
-          ops::relation_divergence_backward(on, mine, theirs, c, weight, at_.scratch,
+          ops::relation_divergence_backward(on, mine, theirs, c, weight, teacher_.at.scratch,
                                             which == 0   ? gradient->dq
                                             : which == 1 ? gradient->dk
                                                          : gradient->dv);
           continue;
         }
-        ops::relation_divergence(on, mine, theirs, c, at_.scratch, at_.sums);
+        ops::relation_divergence(on, mine, theirs, c, teacher_.at.scratch, teacher_.at.sums);
         on.threads.once([&] {
-          for (index i = 0; i < a.batch * how_.heads; ++i) sum_ += weight * at_.sums[i];
+          for (index i = 0; i < a.batch * how_.heads; ++i) sum_ += weight * teacher_.at.sums[i];
         });
       }
     }
@@ -233,11 +215,8 @@ class relation_distillation {
     on.threads.once([&] { shown_ += gradient ? -1 : 1; });
   }
 
-  detail::owned_limits limits_;
   relation_options how_;
-  memory_block memory_;
   one teacher_;
-  places at_{};
   std::array<ops::relation_rows<U>, 3> kept_{};
   ops::attention_tap<U> teacher_tap_{};
   ops::attention_tap<T> student_tap_{};

@@ -35,7 +35,8 @@ template <class Student, class Teacher>
 class uld {
   using student_form = typename detail::packed_form<Student>::type;
   using teacher_form = typename detail::packed_form<Teacher>::type;
-  using one = detail::teacher_model<teacher_form>;
+  struct places;
+  using one = detail::one_teacher<teacher_form, places>;
   using M = typename student_form::model;
   using N = typename teacher_form::model;
   using T = typename student_form::scalar;
@@ -48,24 +49,15 @@ class uld {
   using teacher_batch = typename N::batch;
 
   /// Exact bytes that it allocates with these limits.
-  static constexpr index footprint(const limits& l) {
-    return add_sizes(one::bytes(l), detail::bounded_bytes(l, own_bytes));
-  }
+  static constexpr index footprint(const limits& l) { return one::footprint(l); }
   /// Opens the objective; the limits are those of both batches, with at least the trainer's number
   /// of threads. The packed weights must outlive it. Errors: errc::invalid (limits, weights, an
   /// option out of its range), errc::out_of_memory.
   static result<uld> open(std::reference_wrapper<const teacher_form> p, const limits& l,
                           const uld_options& how = {}) LINNET_TRY {
-    if (auto fit = detail::acceptable<N>("uld::open", l, footprint(l)); !fit) return fit.error();
-    if (auto fit = detail::acceptable("uld::open", "uld_options", how); !fit) return fit.error();
-    if (!p.get().valid()) return p.get().error();
-    uld made(l, how, p.get());
-    auto* at = static_cast<std::byte*>(made.memory_.data());
-    if (!at) return detail::out_of_memory("uld::open", footprint(l));
-    made.teacher_.place(l, at);
-    arena rest(at, own_bytes(l));
-    made.at_ = place(rest, l);
-    return made;
+    auto from = one::open("uld::open", "uld_options", how, p.get(), l);
+    if (!from) return from.error();
+    return uld(*std::move(from), how);
   }
   LINNET_OR_OUT_OF_MEMORY("uld::open")
 
@@ -75,13 +67,14 @@ class uld {
   /// Whether both batches fit and have as many sequences.
   template <class Any>
   bool accepts(const batch& b, const limits& l) const {
-    return l.threads <= limits_.threads && taught_.batch == b.batch &&
-           b.batch * detail::labels_per_sequence<M>(b) <= limits_.batch * M::longest(limits_) &&
-           N::accepts(taught_, limits_);
+    const limits& most = teacher_.planned();
+    return taught_.batch == b.batch &&
+           b.batch * detail::labels_per_sequence<M>(b) <= most.batch * M::longest(most) &&
+           teacher_.takes(taught_, l);
   }
   /// Runs the teacher and returns the loss criterion.
   auto token_loss(const ops::execution& on, const batch& b) const {
-    criterion made{this, teacher_.read(on, taught_)};
+    criterion made{this, teacher_.model.read(on, taught_)};
     on.threads.once([&] { align(b, made.head); });
     return made;
   }
@@ -94,28 +87,23 @@ class uld {
     index row;
     double weight;
   };
+  static constexpr index row_of(index n) { return round_up(n, 64); }
   struct places {
     partner* partners = nullptr;  ///< [rows]
     T *q = nullptr, *p = nullptr, *slope = nullptr;
     token* order = nullptr;
+
+    static constexpr places place(arena& from, const limits& l) {
+      places at;
+      at.partners = from.take<partner>(l.batch * M::longest(l));
+      at.q = from.take<T>(l.threads * row_of(M::vocabulary));
+      at.p = from.take<T>(l.threads * row_of(N::vocabulary));
+      at.slope = from.take<T>(l.threads * row_of(M::vocabulary));
+      at.order = from.take<token>(l.threads * row_of(M::vocabulary));
+      return at;
+    }
   };
-  static constexpr index row_of(index n) { return round_up(n, 64); }
-  static constexpr places place(arena& from, const limits& l) {
-    places at;
-    at.partners = from.take<partner>(l.batch * M::longest(l));
-    at.q = from.take<T>(l.threads * row_of(M::vocabulary));
-    at.p = from.take<T>(l.threads * row_of(N::vocabulary));
-    at.slope = from.take<T>(l.threads * row_of(M::vocabulary));
-    at.order = from.take<token>(l.threads * row_of(M::vocabulary));
-    return at;
-  }
-  static constexpr index own_bytes(const limits& l) {
-    arena counter;
-    (void)place(counter, l);
-    return counter.peak();
-  }
-  uld(const limits& l, const uld_options& how, const teacher_form& p)
-      : limits_(l), how_(how), memory_(footprint(l)), teacher_{&p} {}
+  uld(one&& from, const uld_options& how) : how_(how), teacher_(std::move(from)) {}
 
   /// Finds the partners of rows.
   template <class Head>
@@ -125,32 +113,33 @@ class uld {
     for (index s = 0; s < b.batch; ++s) {
       index j = s * other, pairs = 0;
       for (index i = s * length; i < (s + 1) * length; ++i) {
-        at_.partners[i] = {-1, 0};
+        teacher_.at.partners[i] = {-1, 0};
         if (b.labels[i] == ignored) continue;
         ++labels;
         while (j < (s + 1) * other && head.labels[j] == ignored) ++j;
         if (j == (s + 1) * other) continue;
-        at_.partners[i].row = j++;
+        teacher_.at.partners[i].row = j++;
         ++pairs;
       }
       sequences += pairs > 0;
       for (index i = s * length; i < (s + 1) * length; ++i)
-        if (at_.partners[i].row >= 0) at_.partners[i].weight = 1 / static_cast<double>(pairs);
+        if (teacher_.at.partners[i].row >= 0)
+          teacher_.at.partners[i].weight = 1 / static_cast<double>(pairs);
     }
     for (index i = 0; i < b.batch * length; ++i)
-      if (at_.partners[i].row >= 0)
-        at_.partners[i].weight *=
+      if (teacher_.at.partners[i].row >= 0)
+        teacher_.at.partners[i].weight *=
             how_.weight * static_cast<double>(labels) / static_cast<double>(sequences);
   }
 
   struct criterion {
     const uld* from;
-    typename one::head head;
+    typename detail::teacher_model<teacher_form>::head head;
 
     template <class S>
     void operator()(const ops::execution& on, const ops::head_call<T, S>& h, index first,
                     index rows) const {
-      const partner* const partners = from->at_.partners + first;
+      const partner* const partners = from->teacher_.at.partners + first;
       const index step = ops::head_rows(N::vocabulary);
       index next = -1;  // teacher's rows before it are done; none is before the first round
       for (bool begun = false;; begun = true) {
@@ -160,7 +149,8 @@ class uld {
           if (partners[i].row >= (std::max)(next, index{0})) begin = partners[i].row;
         if (begun && begin == head.rows) return;
         const index count = (std::min)(step, head.rows - begin);
-        if (count > 0) ops::head_logits(from->teacher_.on(on), head, begin, count, head.chunk);
+        if (count > 0)
+          ops::head_logits(from->teacher_.model.on(on), head, begin, count, head.chunk);
         on.threads.each(rows, [&](index i) {
           const index row = partners[i].row;
           if (row < 0 ? begun : row < begin || row >= begin + count) return;
@@ -175,18 +165,18 @@ class uld {
                  index begin) const {
       T* const logits = h.chunk + i * M::vocabulary;
       const bool gradient = h.dy != nullptr;
-      const partner& with = from->at_.partners[row];
+      const partner& with = from->teacher_.at.partners[row];
       const index thread = on.threads.rank();
       h.losses[row] = 0;
       if (h.labels[row] == ignored) {
         if (gradient) std::fill_n(logits, M::vocabulary, T(0));
         return;
       }
-      ops::sorted_distance_rows<T> at{from->at_.q + thread * row_of(M::vocabulary),
-                                      from->at_.p + thread * row_of(N::vocabulary),
-                                      from->at_.order + thread * row_of(M::vocabulary)};
+      ops::sorted_distance_rows<T> at{from->teacher_.at.q + thread * row_of(M::vocabulary),
+                                      from->teacher_.at.p + thread * row_of(N::vocabulary),
+                                      from->teacher_.at.order + thread * row_of(M::vocabulary)};
       double distance = 0;
-      T* const slope = from->at_.slope + thread * row_of(M::vocabulary);
+      T* const slope = from->teacher_.at.slope + thread * row_of(M::vocabulary);
       if (with.row >= 0) {
         const auto* const theirs = head.chunk + (with.row - begin) * N::vocabulary;
         for (index j = 0; j < N::vocabulary; ++j) at.p[j] = static_cast<T>(theirs[j]);
@@ -202,12 +192,9 @@ class uld {
     }
   };
 
-  detail::owned_limits limits_;
   uld_options how_;
-  memory_block memory_;
   one teacher_;
   teacher_batch taught_{};
-  places at_{};
 };
 
 LINNET_NAMESPACE_END
