@@ -114,6 +114,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
   refused({"--method", "rtn", "--storage", "int4-g64-out8-2:4"}, "have no corrections");
   refused({"--method", "rtn", "--storage", "int4-g64+first0=int8"}, "unknown part of a model");
   refused({"--method", "rtn", "--storage", "int4-g64+layers3-2=int8"}, "unknown part of a model");
+  refused({"--method", "rtn", "--storage", "int4-g64+layers0-9223372036854775807=int8"},
+          "unknown part of a model");
   refused({"--method", "rtn", "--storage", "fp4-g12"}, "a multiple of 8 inputs");
   refused({"--method", "rtn", "--storage", "int8-2:4", "--compute", "int8"},
           "--compute int8: goes with storages that keep all inputs, not with int8-2:4");
