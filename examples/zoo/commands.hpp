@@ -112,6 +112,7 @@ struct eval_options {
   std::string data;                ///< folder of the tests' folders
   std::vector<std::string> texts;  ///< files of text beside them
   long limit = 0;                  ///< most items of each; 0: all
+  long shots = 0;                  ///< solved examples before each question
   long context = 0;                ///< most tokens that the model reads at a time; 0: as it can
   long batch = 8;                  ///< sequences that are computed together
   int threads = 1;

@@ -377,10 +377,11 @@ std::vector<eval_test> read_tests(const eval_options& o) {
       if (other.name == test.name) throw failure("'" + test.name + "' is there twice");
     tests.push_back(std::move(test));
   };
-  for (const std::string& name : o.tasks) add(read_test(name, o.data, o.limit));
+  for (const std::string& name : o.tasks) add(read_test(name, o.data, o.limit, o.shots));
   if (o.tasks.empty() && !o.data.empty())
     for (const std::string_view name : test_names())
-      if (fs::is_directory(o.data + "/" + std::string(name))) add(read_test(name, o.data, o.limit));
+      if (fs::is_directory(o.data + "/" + std::string(name)))
+        add(read_test(name, o.data, o.limit, o.shots));
   for (const std::string& path : o.texts) add(read_text(path, o.limit));
   if (tests.empty())
     throw failure("nothing to evaluate: give --data, a folder of tests, or --text");

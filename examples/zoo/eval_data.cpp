@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <linnet/eval/few_shot.hpp>
 #include <linnet/json.hpp>
 
 #include "support.hpp"
@@ -57,10 +58,11 @@ std::vector<ln::eval_item> read_blimp_folder(const std::string& folder) {
   return all;
 }
 
-std::vector<ln::eval_item> read_mmlu_folder(const std::string& folder) {
-  constexpr std::string_view begin = "test__", end = "_test.csv";
+/// The questions of all subjects in the files of a part, "test" or "dev".
+std::vector<ln::eval_item> read_mmlu_folder(const std::string& folder, const std::string& part) {
+  const std::string begin = part + "__", end = "_" + part + ".csv";
   const std::vector<std::string> files = files_in(folder, begin, end);
-  if (files.empty()) throw failure(folder + ": no files test__<subject>_test.csv");
+  if (files.empty()) throw failure(fmt::format("{}: no files {}<subject>{}", folder, begin, end));
   std::vector<ln::eval_item> all;
   for (const std::string& file : files) {
     std::string subject = fs::path(file).filename().string();
@@ -132,7 +134,8 @@ const std::vector<entry>& table() {
        [](const std::string& f) { return items_in(f + "/dev.json", ln::read_winogrande); },
        nullptr},
       {"hellaswag", test_kind::choice, read_hellaswag_file, nullptr},
-      {"mmlu", test_kind::choice, read_mmlu_folder, nullptr},
+      {"mmlu", test_kind::choice, [](const std::string& f) { return read_mmlu_folder(f, "test"); },
+       nullptr},
       {"blimp", test_kind::choice, read_blimp_folder, nullptr},
       {"lambada", test_kind::word,
        [](const std::string& f) { return items_in(f + "/lambada_test.jsonl", ln::read_lambada); },
@@ -156,6 +159,25 @@ eval_test checked(eval_test made, const std::string& where, long limit) {
   return made;
 }
 
+/// Puts examples before the questions of a test, which has all of its items yet.
+void add_examples(eval_test& test, const std::vector<ln::eval_item>& all, const std::string& folder,
+                  long shots) {
+  if (shots == 0 || test.kind == test_kind::text) return;
+  ln::few_shot_options how{.examples = shots};
+  std::vector<ln::eval_item> others;
+  if (test.name == "mmlu") {  // five of each subject, in the order in which they are published
+    others = read_mmlu_folder(folder, "dev");
+    how.drawn = false;
+  } else if (test.name == "arc_easy" && fs::exists(folder + "/train.json")) {
+    others = items_in(folder + "/train.json", ln::read_arc);
+  } else if (test.kind == test_kind::number) {  // as judge::solve asks
+    how.before = "\nAnswer: #### ";
+    how.behind = "\n\nQuestion: ";
+  }
+  test.items = take(ln::few_shot(test.items, others.empty() ? all : others, how));
+  test.note += fmt::format("{}{} examples each", test.note.empty() ? "" : ", ", shots);
+}
+
 }  // namespace
 
 std::string eval_test::text_of(std::size_t i) const {
@@ -171,7 +193,7 @@ std::vector<std::string_view> test_names() {
   return names;
 }
 
-eval_test read_test(std::string_view name, const std::string& data, long limit) {
+eval_test read_test(std::string_view name, const std::string& data, long limit, long shots) {
   check_name("test", name, test_names());
   const auto at =
       std::find_if(table().begin(), table().end(), [&](const entry& e) { return e.name == name; });
@@ -183,6 +205,7 @@ eval_test read_test(std::string_view name, const std::string& data, long limit) 
     made.items = at->items(folder);
   else
     made.documents = at->documents(folder);
+  const std::vector<ln::eval_item> items = shots > 0 ? made.items : std::vector<ln::eval_item>();
   const std::size_t all = made.size();
   made = checked(std::move(made), folder, limit);
   if (name == "blimp")
@@ -192,6 +215,7 @@ eval_test read_test(std::string_view name, const std::string& data, long limit) 
     made.note += fmt::format("{}{} of {} items", made.note.empty() ? "" : ", ",
                              grouped(std::ssize(made.items) + std::ssize(made.documents)),
                              grouped(static_cast<ln::index>(all)));
+  add_examples(made, items, folder, shots);
   return made;
 }
 

@@ -37,8 +37,9 @@ struct eval_test {
 std::vector<std::string_view> test_names();
 
 /// Reads a test from its folder in `data`; of more than `limit` items, so many, evenly spread (0:
-/// all). Refuses what is not there or not as it should be.
-eval_test read_test(std::string_view name, const std::string& data, long limit);
+/// all). `shots` examples stand before each question: of train.json or MMLU's dev files where they
+/// are, else of the test's other questions. Refuses what is not there or not as it should be.
+eval_test read_test(std::string_view name, const std::string& data, long limit, long shots);
 
 /// A file of text as a test: stretches of whole paragraphs.
 eval_test read_text(const std::string& path, long limit);

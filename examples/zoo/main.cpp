@@ -269,6 +269,12 @@ void add_eval(CLI::App& app, eval_options& o) {
   c.add_option("--limit", o.limit, "most items of each test, evenly spread; 0: all")
       ->transform(whole_in(0L, 100'000'000L))
       ->capture_default_str();
+  c.add_option("--shots", o.shots,
+               "solved examples before each question, drawn by seed 1; MMLU's are those of its dev "
+               "files")
+      ->transform(whole_in(0L, 100L))
+      ->needs(data)
+      ->capture_default_str();
   c.add_option("--context", o.context, "most tokens to read at a time; 0: the model's context")
       ->transform(whole_in(0L, 1'000'000L))
       ->capture_default_str();

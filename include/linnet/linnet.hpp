@@ -13,6 +13,7 @@
 #include <linnet/eval/answers.hpp>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/correlation.hpp>
+#include <linnet/eval/few_shot.hpp>
 #include <linnet/eval/language.hpp>
 #include <linnet/eval/tasks.hpp>
 #include <linnet/formats/hf_names.hpp>

@@ -284,6 +284,56 @@ BOOST_AUTO_TEST_CASE(groups_take_no_quadratic_time, *boost::unit_test::label("nu
   BOOST_TEST(large < 6 * small, small << " and " << large);
 }
 
+BOOST_AUTO_TEST_CASE(examples_before_a_question) {
+  // Two groups; what an example says is its context, a space, its right option and its ending.
+  std::vector<ln::eval_item> pool;
+  for (const char c : {'a', 'b', 'c', 'd', 'e'})
+    pool.push_back({.context = std::string("Q") + c,
+                    .options = {"no", std::string("A") + c},
+                    .answer = 1,
+                    .group = "one",
+                    .ending = "."});
+  pool.push_back({.options = {"alone"}, .group = "two"});
+  const auto text_of = [](char c) { return std::string("Q") + c + " A" + c + ".\n\n"; };
+
+  const std::vector<ln::eval_item> asked{pool[1],
+                                         {.context = "new", .options = {"x"}, .group = "one"}};
+  const auto first = ln::few_shot(asked, pool, {.examples = 3, .drawn = false});
+  LINNET_REQUIRE_OK(first);
+  BOOST_TEST((*first)[0].context == text_of('a') + text_of('c') + text_of('d') + "Qb");
+  BOOST_TEST((*first)[1].context == text_of('a') + text_of('b') + text_of('c') + "new");
+  BOOST_TEST((*first)[0].answer == 1);
+
+  // All four others, in some order; an item's examples depend on its number and the seed alone.
+  std::map<std::string, int> orders;
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    const auto drawn = ln::few_shot(asked, pool, {.examples = 4, .seed = ln::seed{seed}});
+    LINNET_REQUIRE_OK(drawn);
+    const std::string& text = (*drawn)[0].context;
+    for (const char c : {'a', 'c', 'd', 'e'}) BOOST_TEST(text.find(text_of(c)) != text.npos);
+    BOOST_TEST(text.size() == 4 * text_of('a').size() + 2);
+    ++orders[text];
+    const auto again =
+        ln::few_shot(std::span(asked).first(1), pool, {.examples = 4, .seed = ln::seed{seed}});
+    BOOST_TEST((*again)[0].context == text);
+  }
+  BOOST_TEST(orders.size() == 24);
+
+  // A text of examples alone ends with a line, and no space follows.
+  auto model = toy();
+  const ln::eval_item bare{.context = "ab\n", .options = {"c", "d"}};
+  BOOST_TEST(scored(model, bytes_of, bare).options[1].whole == path('\n', "d"));
+
+  BOOST_TEST(
+      message(ln::few_shot(asked, pool)) ==
+      "few_shot: examples of the group 'one': expected at least 5 beside the item itself, got 4");
+  BOOST_TEST(message(ln::few_shot(asked, pool, {.examples = -1})) ==
+             "few_shot: few_shot_options.examples: expected at least 0, got -1");
+  pool[2].answer = 2;
+  BOOST_TEST(message(ln::few_shot(asked, pool)) ==
+             "few_shot: example 2: expected an answer that is one of its options, got 2");
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   auto model = toy();
   const auto asked = [&](const ln::eval_item& item) {

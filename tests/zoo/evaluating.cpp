@@ -89,6 +89,17 @@ BOOST_AUTO_TEST_CASE(all_tests_on_a_byte_model) {
                           tests[name]["continuation"]["confidence"]["value"].get<double>(),
                       1e-5);
   BOOST_CHECK_EQUAL(alone["gsm8k"], tests["gsm8k"]);
+  // Examples before each question: MMLU's of its dev files, the others' of the test itself.
+  fs::copy_file(test::golden("eval_tasks/mmlu.csv"), folder.path("mmlu/dev__birds_dev.csv"));
+  const std::string shown = run("shots", "2", {"--tasks", "arc_easy,mmlu,gsm8k", "--shots", "1"});
+  BOOST_CHECK_MESSAGE(shown.find("1 examples each") != shown.npos, shown);
+  const auto shots = nlohmann::json::parse(test::contents(results.path("shots")))["tests"];
+  for (const char* const name : {"arc_easy", "mmlu"})
+    BOOST_CHECK(shots[name]["continuation"]["confidence"] !=
+                tests[name]["continuation"]["confidence"]);
+  test::check_refused({"eval", "--weights", weights, "--data", folder.path(), "--tasks", "arc_easy",
+                       "--shots", "2"},
+                      "expected at least 2 beside the item itself, got 1");
   // A run that was interrupted anywhere, in the middle of a line too, ends as if it had not been.
   for (const std::size_t end :
        {items.find('\n') + 1, items.size() / 3, items.size() / 2 + 7, items.size() - 1,

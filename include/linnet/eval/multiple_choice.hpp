@@ -12,7 +12,8 @@
 
 LINNET_NAMESPACE_BEGIN
 
-/// A question of a test. Its texts are context + " " + option + ending; no space without a context.
+/// A question of a test. Its texts are context + " " + option + ending. There is no space without a
+/// context, nor behind one that ends with a line.
 struct eval_item {
   std::string context{};               ///< text before the options; may be empty
   std::vector<std::string> options{};  ///< one alone where a word or a number is to be found
@@ -105,7 +106,7 @@ choice_tokens tokenized(const eval_item& item, const Encode& encode, const choic
   const auto add = [&](std::vector<token>& to, std::string_view text) {
     for (const token t : encode(text)) to.push_back(t);
   };
-  const std::string between = item.context.empty() ? "" : " ";
+  const std::string between = item.context.empty() || item.context.ends_with('\n') ? "" : " ";
   for (const std::string& option : item.options) {
     const std::string given = item.ending.empty() ? item.context : item.context + between + option;
     const std::string rest = item.ending.empty() ? between + option : item.ending;
