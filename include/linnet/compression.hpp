@@ -19,6 +19,7 @@
 #include <linnet/compress/prune_blocks.hpp>
 #include <linnet/compress/quantize_by.hpp>
 #include <linnet/compress/relufy.hpp>
+#include <linnet/compress/rewind.hpp>
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/rotate_online.hpp>
 #include <linnet/compress/sensitivities.hpp>

@@ -55,6 +55,43 @@ bool same_zeros(const std::vector<T>& a, const std::vector<T>& b) {
 
 BOOST_AUTO_TEST_SUITE(pruning)
 
+BOOST_AUTO_TEST_CASE(a_ticket_has_the_first_numbers_and_the_last_zeros) {
+  const auto data = data_for<small>(3, 6, 5);
+  ln::weights<small> start;
+  randomize(start);
+  auto trained = start.clone();
+  auto train = ln::trainer<small>::open(trained, data.limits());
+  BOOST_REQUIRE(static_cast<bool>(train));
+  for (int i = 0; i < 5; ++i) train->step(data.view());
+  const auto pruned = ln::prune(trained, ln::magnitude{.fraction = 0.5});
+  BOOST_REQUIRE(static_cast<bool>(pruned));
+  auto ticket = ln::rewind(start, *pruned);
+  BOOST_REQUIRE(static_cast<bool>(ticket));
+
+  const auto first = matrices_of(start), last = matrices_of(*pruned), drawn = matrices_of(*ticket);
+  std::size_t zeros = 0;
+  for (std::size_t i = 0; i < drawn.size(); ++i) {
+    BOOST_TEST(drawn[i] == (last[i] == 0 ? 0.0f : first[i]));
+    zeros += last[i] == 0;
+  }
+  BOOST_TEST(zeros == drawn.size() / 2);
+  // What no method prunes is as it was in the beginning.
+  const auto others = [](const auto& w) {
+    std::vector<float> all;
+    w.visit([&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
+      if (info.kind != ln::role::matrix)
+        all.insert(all.end(), values_of(leaf), values_of(leaf) + info.size());
+    });
+    return all;
+  };
+  BOOST_TEST(others(start) == others(*ticket));
+  BOOST_TEST(others(start) != others(*pruned));
+  auto again = ln::trainer<small>::open(*ticket, data.limits(), {}, {.keep_zeros = true});
+  BOOST_REQUIRE(static_cast<bool>(again));
+  for (int i = 0; i < 5; ++i) again->step(data.view());
+  BOOST_TEST(same_zeros(drawn, matrices_of(*ticket)));
+}
+
 /// Weights are pruned in the middle of a run, when the optimizer's averages are those of dense
 /// weights. For many steps they stay 0, all others train, and the loss falls.
 template <class M, class Optimizer, class T = float, class Compute = ln::compute::f32>
