@@ -288,6 +288,11 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::minillm_options>("minillm_options", "minillm_options", {}, [&](const auto& o) {
     return complaint_of(ln::minillm<M, M>::open(p, p, l, o));
   });
+  check<ln::spin_options>("spin_options", "spin_options", {}, [&](const auto& o) {
+    ln::limits two = l;
+    two.batch = 2;
+    return complaint_of(ln::spin<M>::open(p, two, o));
+  });
   check<ln::uld_options>("uld_options", "uld_options", {},
                          [&](const auto& o) { return complaint_of(ln::uld<M, M>::open(p, l, o)); });
   check<ln::relation_options>("relation_options", "relation_options", {}, [&](const auto& o) {

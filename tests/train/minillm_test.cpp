@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // MiniLLM: all texts of two tokens of three are enumerated, so the mean of its gradient is held
-// against the gradient of the KL divergence of whole texts.
+// against the gradient of the KL divergence of whole texts. SPIN beside its definition.
 
 #include "support/scoring.hpp"
 
@@ -287,6 +287,132 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(small.write(0, data.view()).batch == 0);
   BOOST_TEST(small.last_refusal() == ln::to_string(ln::refusal::batch_over_limit));
   BOOST_TEST(!ln::is_finite(train->step(small.adopt(data.view()), small)));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(spin)
+
+using pairs = ln::spin<model, double>;
+pairs opened_pairs(const packed& opponent, const ln::limits& l, const ln::spin_options& how) {
+  auto made = pairs::open(opponent, l, how);
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(made), (made ? "" : made.error().message()));
+  return *std::move(made);
+}
+/// The sum of log-probabilities of each sequence's labels.
+row logs_of(const packed& p, const ln::decoder_batch& b) {
+  const auto all = log_probabilities(p, b);
+  row sums(at(b.batch));
+  for (index i = 0; i < b.batch * b.length; ++i)
+    if (b.labels[i] != ln::ignored) sums[at(i / b.length)] += all[at(i)][at(b.labels[i])];
+  return sums;
+}
+
+// The loss is the mean over pairs of the definition; more rows than the head takes at a time.
+BOOST_AUTO_TEST_CASE(equals_the_definition_and_its_gradient) {
+  const auto opponent = ln::pack(random_weights(1));
+  for (const auto loss : {ln::spin_loss::logistic, ln::spin_loss::hinge}) {
+    const index count = loss == ln::spin_loss::hinge ? 3 : 13;
+    const decoder_tokens data(count, 5, v);
+    const ln::limits l{.batch = 2 * count, .target = 5};
+    BOOST_REQUIRE((count == 3 || 2 * count * 5 > ln::ops::head_rows(v)));
+    auto from = opened_pairs(opponent, l, {.beta = 0.7, .loss = loss, .seed = 3});
+    const auto b = from.write(0, data.view());
+    BOOST_REQUIRE(b.batch == 2 * count);
+    BOOST_TEST(std::equal(b.tokens, b.tokens + 5 * count, data.inputs.begin()));
+    auto w = random_weights(1);
+    const auto loss_of = [&] {
+      const auto p = ln::pack(w);
+      auto scores = ln::evaluator<model, double>::open(p, l);
+      return scores->loss(b, from).mean();
+    };
+    // A model beside itself has no margin.
+    const bool hinge = loss == ln::spin_loss::hinge;
+    BOOST_TEST(distance_of(loss_of(), hinge ? 1.0 : std::log(2.0)) < 1e-12);
+    w = random_weights(2);
+    const row now = logs_of(ln::pack(w), b), then = logs_of(opponent, b);
+    double want = 0;
+    for (std::size_t n = 0; n < at(count); ++n) {
+      const double z = 0.7 * ((now[n] - then[n]) - (now[at(count) + n] - then[at(count) + n]));
+      want += (hinge ? (std::max)(0.0, 1 - z) : std::log(1 + std::exp(-z))) /
+              static_cast<double>(count);
+    }
+    BOOST_TEST(distance_of(loss_of(), want) < 1e-11);
+    const auto r = ln::check_model_gradients(w, b, l, {}, 1e-6, 0, from);
+    BOOST_TEST(r.passed(), text_of(r));
+    BOOST_TEST(2 * r.nonzero > r.entries);
+  }
+  // Equal texts teach nothing.
+  const decoder_tokens data(2, 5, v);
+  const ln::limits l{.batch = 4, .target = 5};
+  auto same = opened_pairs(opponent, l, {});
+  auto w = random_weights(2);
+  auto train = ln::trainer<model, ln::adamw, double>::open(w, l);
+  const auto twice = same.pair(data.view(), data.view());
+  BOOST_TEST(distance_of(train->accumulate(twice, same).mean(), std::log(2.0)) < 1e-12);
+  double largest = 0;
+  train->gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+    for (index i = 0; i < info.size(); ++i) largest = (std::max)(largest, std::abs(leaf[i]));
+  });
+  BOOST_TEST(largest < 1e-12);
+}
+
+// Real texts say 1 2 0 1 2 0: after some rounds the model does, too, with the same bits on any
+// number of threads.
+BOOST_AUTO_TEST_CASE(learns_in_rounds, *boost::unit_test::label("tsan")) {
+  std::vector<token> text(4 * 6);
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<token>((i + i / 6) % 3);
+  std::vector<token> inputs, labels;
+  for (std::size_t s = 0; s < 4; ++s)
+    for (std::size_t i = 0; i < 5; ++i) {
+      inputs.push_back(text[6 * s + i]);
+      labels.push_back(text[6 * s + i + 1]);
+    }
+  const ln::decoder_batch real{inputs.data(), labels.data(), 4, 5};
+  const auto run = [&](int threads) {
+    auto w = random_weights(1);
+    ln::limits l{.batch = 8, .target = 5, .threads = threads, .min_flops_per_thread = 0};
+    if (threads > 1) l.run_on = std_threads();
+    for (std::uint64_t round = 0; round < 2; ++round) {
+      const auto opponent = ln::pack(w);
+      auto from = opened_pairs(opponent, l, {.beta = 1, .seed = round});
+      auto train =
+          ln::trainer<model, ln::adamw, double>::open(w, l, {ln::schedule::constant(3e-2)});
+      for (int i = 0; i < 12; ++i) (void)train->step(from.write(train->steps(), real), from);
+    }
+    return w;
+  };
+  const auto one = run(1), three = run(3);
+  BOOST_TEST(same_bytes(one, three));
+  const row before = logs_of(ln::pack(random_weights(1)), real),
+            after = logs_of(ln::pack(one), real);
+  for (std::size_t s = 0; s < 4; ++s) BOOST_TEST(after[s] > before[s] + 1);
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const decoder_tokens data(2, 4, v);
+  const auto p = ln::pack(random_weights(1));
+  const auto why = [&](const ln::limits& l, const ln::spin_options& how) {
+    const auto made = pairs::open(p, l, how);
+    return made ? "" : made.error().message();
+  };
+  BOOST_TEST(why({.batch = 2, .target = 4}, {}) == "");
+  BOOST_TEST(why({.batch = 1, .target = 4}, {}) ==
+             "spin::open: limits.batch: expected at least 2, a real and a written text, got 1");
+  BOOST_TEST(
+      why({.batch = 2, .target = 4}, {.beta = 0}).starts_with("spin::open: spin_options.beta"));
+  auto from = opened_pairs(p, {.batch = 3, .target = 4}, {});
+  BOOST_TEST(from.write(0, data.view()).batch == 0);
+  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::batch_over_limit));
+  const auto b = from.write(0, data.part(0, 1));
+  BOOST_TEST(b.batch == 2);
+  auto w = random_weights(1);
+  auto train = ln::trainer<model, ln::adamw, double>::open(w, {.batch = 2, .target = 4});
+  BOOST_TEST(ln::is_finite(train->step(b, from)));
+  BOOST_TEST(!ln::is_finite(train->step(data.view(), from)));  // not written by it
+  BOOST_TEST(train->last_refusal() == ln::to_string(ln::refusal::objective));
+  BOOST_TEST(from.pair(data.part(0, 1), {data.inputs.data(), data.labels.data(), 1, 3}).batch == 0);
+  BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::uneven));
 }
 
 BOOST_AUTO_TEST_SUITE_END()
