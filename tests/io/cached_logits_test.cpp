@@ -61,14 +61,14 @@ ln::gradients<M, T> gradient_of(const auto& data, auto&& lesson, ln::loss_sum& l
 template <class M, class T>
 double distance_of_gradients(const ln::gradients<M, T>& a, const ln::gradients<M, T>& b) {
   double worst = 0, size = 0;
-  M::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& x, const auto& y) {
         for (index i = 0; i < info.size(); ++i) {
           worst = (std::max)(worst, distance_of(x[i], y[i]));
           size = (std::max)(size, distance_of(x[i], 0));
         }
       },
-      ln::parameter_path{}, a.tree(), b.tree());
+      a, b);
   BOOST_TEST(size > 0.1);
   return worst / size;
 }

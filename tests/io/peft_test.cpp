@@ -71,7 +71,7 @@ void check_golden_adapter() {
   LINNET_REQUIRE_OK(ln::detail::load_parts(*expected, parts, "grad.", ln::nonfinite::refuse,
                                            [](std::string_view) { return false; }));
   double size = 0, error = 0;
-  A::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& a, const auto& b) {
         for (index i = 0; i < info.size(); ++i) {
           const double got = a[i] / static_cast<double>(sum.tokens);
@@ -79,7 +79,7 @@ void check_golden_adapter() {
           size = (std::max)(size, std::abs(got));
         }
       },
-      ln::parameter_path{}, train->gradient().tree(), slopes.tree());
+      train->gradient(), slopes);
   BOOST_TEST(size > 0);
   BOOST_TEST(error <= 1e-9 * size, error << " of " << size);
   train->update();

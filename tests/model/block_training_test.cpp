@@ -288,12 +288,12 @@ BOOST_AUTO_TEST_CASE(gradients_of_scales) {
   randomize(w);
   const auto linear = [&] {  // a loss whose gradient by the weights is `by`
     double sum = 0;
-    block::visit(
+    ln::each_tensor_of(
         [&](const ln::parameter_path&, const ln::tensor_info& info, auto& x, auto& slopes) {
           for (index i = 0; i < info.size(); ++i)
             sum += static_cast<double>(values_of(x)[i]) * static_cast<double>(slopes[i]);
         },
-        ln::parameter_path{}, w.tree(), by.tree());
+        w, by);
     return sum;
   };
   by.visit([&](const ln::parameter_path&, const ln::tensor_info& info, float* slopes) {

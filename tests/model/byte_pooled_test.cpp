@@ -339,14 +339,14 @@ BOOST_AUTO_TEST_CASE(parts_add_up) {
   }
   BOOST_TEST(all.tokens == sum.tokens);
   BOOST_TEST(std::abs(all.nats - sum.nats) <= 1e-11 * sum.nats);
-  corrected::visit(
+  ln::each_tensor_of(
       [](const ln::parameter_path& where, const ln::tensor_info& info, const auto& a,
          const auto& b) {
         const std::span<const double> x(a, at(info.size())), y(b, at(info.size()));
         BOOST_TEST(magnitude(x) > 1e-6, where.str());
         BOOST_TEST(distance(x, y) <= 1e-11 * magnitude(x), where.str());
       },
-      ln::parameter_path{}, whole->gradient().tree(), parts->gradient().tree());
+      whole->gradient(), parts->gradient());
 }
 
 // Weighted reconstruction adds the loss of the head on the embedder's own output, once for each

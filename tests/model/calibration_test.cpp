@@ -43,9 +43,9 @@ void capture(const ln::packed<M>& p, const typename M::batch& b, const ln::limit
 template <class M, class F>
 void each(const ln::calibration<M>& c, F&& f) {
   index ordinal = 0;
-  M::visit([&](const ln::parameter_path& at_path,
-               const ln::tensor_info& info) { f(at_path.str(), info, c.of(ordinal++)); },
-           ln::parameter_path{});
+  ln::each_tensor<M>([&](const ln::parameter_path& at_path, const ln::tensor_info& info) {
+    f(at_path.str(), info, c.of(ordinal++));
+  });
 }
 /// What one tensor read.
 template <class M>

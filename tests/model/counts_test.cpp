@@ -280,8 +280,7 @@ BOOST_AUTO_TEST_CASE(weights_hold_what_is_counted) {
   BOOST_TEST(visited<t5>() == t5::parameters());
   BOOST_TEST(visited<decoder>() == decoder::parameters());
   index tensors = 0;
-  t5::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
-            ln::parameter_path{});
+  ln::each_tensor<t5>([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; });
   BOOST_TEST(ln::weights<t5>::bytes() >= 4 * t5::parameters());
   BOOST_TEST(ln::weights<t5>::bytes() < 4 * t5::parameters() + 64 * tensors);
   BOOST_TEST((ln::weights<t5, double>::bytes() >= 8 * t5::parameters()));
@@ -290,9 +289,8 @@ BOOST_AUTO_TEST_CASE(weights_hold_what_is_counted) {
 // Names are unique.
 BOOST_AUTO_TEST_CASE(names_are_unique) {
   std::vector<std::string> names;
-  zoo::t5_v1_1_small::visit(
-      [&](const ln::parameter_path& at, const ln::tensor_info&) { names.push_back(at.str()); },
-      ln::parameter_path{});
+  ln::each_tensor<zoo::t5_v1_1_small>(
+      [&](const ln::parameter_path& at, const ln::tensor_info&) { names.push_back(at.str()); });
   BOOST_TEST(names.size() == 2u + 2 * 2 + 8 * (2 + 4 + 3) + 8 * (3 + 8 + 3));
   std::sort(names.begin(), names.end());
   BOOST_TEST((std::adjacent_find(names.begin(), names.end()) == names.end()));

@@ -96,9 +96,8 @@ BOOST_AUTO_TEST_CASE(threads) {
     BOOST_REQUIRE(static_cast<bool>(train));
     const ln::loss_sum loss = train->accumulate(data.view());
     std::vector<float> all;
-    bert::visit([&](const ln::parameter_path&, const ln::tensor_info& info,
-                    const auto& g) { all.insert(all.end(), g, g + info.size()); },
-                ln::parameter_path{}, train->gradient().tree());
+    train->gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info,
+                                const auto& g) { all.insert(all.end(), g, g + info.size()); });
     if (n == 1) gradients = all, nats = loss.nats;
     BOOST_TEST(same_bits(all, gradients));
     BOOST_TEST(loss.nats == nats);

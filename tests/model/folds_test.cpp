@@ -36,12 +36,12 @@ double difference(const std::vector<A>& a, const std::vector<B>& b) {
 template <class M, class T>
 std::vector<std::string> changed(const ln::weights<M, T>& a, const ln::weights<M, T>& b) {
   std::vector<std::string> names;
-  M::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& x, const auto& y) {
         if (!std::equal(values_of(x), values_of(x) + info.size(), values_of(y)))
           names.push_back(at.str());
       },
-      ln::parameter_path{}, a.tree(), b.tree());
+      a, b);
   return names;
 }
 template <class List>
@@ -540,13 +540,13 @@ BOOST_AUTO_TEST_CASE(learned_rotations_lose_less) {
   // Without rounding no rotation is better than another: the gradient is zero, unless it lacks a
   // tensor that the rotation turns.
   const auto same = learn(ln::storage::f32{}, 3);
-  ln::rotated<planted>::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& x, const auto& y) {
         BOOST_TEST(distance(std::span(values_of(x), test::at(info.size())),
                             std::span(values_of(y), test::at(info.size()))) < 1e-3,
                    at.str());
       },
-      ln::parameter_path{}, start.tree(), same.tree());
+      start, same);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

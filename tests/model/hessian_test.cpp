@@ -83,9 +83,8 @@ BOOST_AUTO_TEST_CASE(known_spectra) {
 template <class M>
 std::vector<std::string> blocks_of(ln::hessian_blocks by) {
   std::vector<std::string> names, all;
-  M::visit(
-      [&](const ln::parameter_path& path, const ln::tensor_info&) { names.push_back(path.str()); },
-      ln::parameter_path{});
+  ln::each_tensor<M>(
+      [&](const ln::parameter_path& path, const ln::tensor_info&) { names.push_back(path.str()); });
   for (const auto& block : ln::detail::blocks_of<M>(by)) {
     std::string line = block.name + ':';
     for (const index tensor : block.tensors) line += ' ' + names[at(tensor)];
@@ -213,9 +212,9 @@ BOOST_AUTO_TEST_CASE(single_precision_and_threads) {
   ln::weights<small> w;
   ln::weights<small, double> twice;
   randomize(w);
-  small::visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& to,
-                  auto& from) { std::copy_n(values_of(from), info.size(), values_of(to)); },
-               ln::parameter_path{}, twice.tree(), w.tree());
+  ln::each_tensor_of([](const ln::parameter_path&, const ln::tensor_info& info, auto& to,
+                        auto& from) { std::copy_n(values_of(from), info.size(), values_of(to)); },
+                     twice, w);
   const auto before = w.clone();
   const two_texts text;
   const auto found = [&](const auto& some, int threads, index iterations) {
@@ -288,17 +287,15 @@ BOOST_AUTO_TEST_CASE(storages_by_sensitivity) {
   constexpr const char* names[] = {"storage::int4<0>", "storage::int8", "storage::bf16"};
   const auto bytes_of = [&](const std::string& role, std::ptrdiff_t storage) {
     index sum = 0, ordinal = 0;
-    small::visit(
-        [&](const ln::parameter_path&, const ln::tensor_info& info) {
-          for (const auto& block : stats.blocks)
-            if (block.name == role &&
-                std::count(block.tensors.begin(), block.tensors.end(), ordinal) > 0)
-              sum += storage == 0   ? ln::matrix_bytes<int4<0>>(info.rows, info.columns)
-                     : storage == 1 ? ln::matrix_bytes<int8>(info.rows, info.columns)
-                                    : ln::matrix_bytes<bf16>(info.rows, info.columns);
-          ++ordinal;
-        },
-        ln::parameter_path{});
+    ln::each_tensor<small>([&](const ln::parameter_path&, const ln::tensor_info& info) {
+      for (const auto& block : stats.blocks)
+        if (block.name == role &&
+            std::count(block.tensors.begin(), block.tensors.end(), ordinal) > 0)
+          sum += storage == 0   ? ln::matrix_bytes<int4<0>>(info.rows, info.columns)
+                 : storage == 1 ? ln::matrix_bytes<int8>(info.rows, info.columns)
+                                : ln::matrix_bytes<bf16>(info.rows, info.columns);
+      ++ordinal;
+    });
     return sum;
   };
   index before = 0;

@@ -39,12 +39,10 @@ auto* numbers(W& w, const std::string& name) {
 /// The number of a tensor in visit().
 index ordinal(const std::string& name) {
   index n = 0, found = -1;
-  model::visit(
-      [&](const ln::parameter_path& at, const ln::tensor_info&) {
-        if (at.str() == name) found = n;
-        ++n;
-      },
-      ln::parameter_path{});
+  ln::each_tensor<model>([&](const ln::parameter_path& at, const ln::tensor_info&) {
+    if (at.str() == name) found = n;
+    ++n;
+  });
   BOOST_REQUIRE_MESSAGE(found >= 0, name);
   return found;
 }

@@ -179,18 +179,16 @@ BOOST_AUTO_TEST_CASE(encoders) {
 BOOST_AUTO_TEST_CASE(bytes) {
   using Q = ln::quantized<llama<>, ends>;
   index want = 0;
-  llama<>::visit(
-      [&](const ln::parameter_path& at, const ln::tensor_info& info) {
-        const std::string name = at.str();
-        const bool end = name.starts_with("blocks.0.") || name.starts_with("blocks.4.");
-        if (!info.stored())
-          want += 4 * info.size();
-        else if (end)
-          want += ln::matrix_bytes<storage::int8>(info.rows, info.columns);
-        else
-          want += ln::matrix_bytes<int4>(info.rows, info.columns);
-      },
-      ln::parameter_path{});
+  ln::each_tensor<llama<>>([&](const ln::parameter_path& at, const ln::tensor_info& info) {
+    const std::string name = at.str();
+    const bool end = name.starts_with("blocks.0.") || name.starts_with("blocks.4.");
+    if (!info.stored())
+      want += 4 * info.size();
+    else if (end)
+      want += ln::matrix_bytes<storage::int8>(info.rows, info.columns);
+    else
+      want += ln::matrix_bytes<int4>(info.rows, info.columns);
+  });
   BOOST_TEST(ln::weight_bytes<Q>() == want);
   BOOST_TEST((ln::weight_bytes<llama<>, ends>()) == want);
   BOOST_TEST((ln::weight_bytes<llama<>, storage::int8>()) > want);

@@ -74,12 +74,10 @@ BOOST_AUTO_TEST_CASE(too_little_memory) {
 // The stream of a path is that of its name.
 BOOST_AUTO_TEST_CASE(stream_of_a_path) {
   int seen = 0;
-  decoder::visit(
-      [&](const ln::parameter_path& path, const ln::tensor_info&) {
-        BOOST_TEST(ln::stream_of(path) == ln::stream_of(path.str()), path.str());
-        ++seen;
-      },
-      ln::parameter_path{});
+  ln::each_tensor<decoder>([&](const ln::parameter_path& path, const ln::tensor_info&) {
+    BOOST_TEST(ln::stream_of(path) == ln::stream_of(path.str()), path.str());
+    ++seen;
+  });
   BOOST_TEST(seen > 5);
   const ln::parameter_path root{}, model{&root, "m"};
   BOOST_TEST(((model / 12) / "weight").str() == "m.12.weight");

@@ -289,13 +289,11 @@ BOOST_AUTO_TEST_CASE(metadata) {
 BOOST_AUTO_TEST_CASE(names) {
   std::string routers;
   index blocks = 0;
-  five::visit(
-      [&](const ln::parameter_path& where, const ln::tensor_info&) {
-        const std::string name = where.str();
-        if (name.ends_with("router.weight")) routers += name + ' ';
-        if (name == "blocks." + std::to_string(blocks) + ".attention.norm.weight") ++blocks;
-      },
-      ln::parameter_path{});
+  ln::each_tensor<five>([&](const ln::parameter_path& where, const ln::tensor_info&) {
+    const std::string name = where.str();
+    if (name.ends_with("router.weight")) routers += name + ' ';
+    if (name == "blocks." + std::to_string(blocks) + ".attention.norm.weight") ++blocks;
+  });
   BOOST_TEST(routers == "blocks.1.router.weight blocks.3.router.weight ");
   BOOST_TEST(blocks == 5);
 }

@@ -247,17 +247,15 @@ BOOST_AUTO_TEST_CASE(calibrated) {
   const auto c = gather();
   BOOST_REQUIRE(a && b && c);
   index ordinal = 0, changed = 0;
-  model::visit(
-      [&](const ln::parameter_path& at_path, const ln::tensor_info& info) {
-        const auto x = a->of(ordinal), y = b->of(ordinal), z = c->of(ordinal);
-        ++ordinal;
-        BOOST_TEST((x.rows > 0) == (info.kind == ln::role::matrix), at_path.str());
-        if (x.rows == 0) return;
-        const auto size = at(x.width * x.width);
-        BOOST_TEST(same_bits(std::span(x.moments, size), std::span(y.moments, size)));
-        changed += !same_bits(std::span(x.moments, size), std::span(z.moments, size));
-      },
-      ln::parameter_path{});
+  ln::each_tensor<model>([&](const ln::parameter_path& at_path, const ln::tensor_info& info) {
+    const auto x = a->of(ordinal), y = b->of(ordinal), z = c->of(ordinal);
+    ++ordinal;
+    BOOST_TEST((x.rows > 0) == (info.kind == ln::role::matrix), at_path.str());
+    if (x.rows == 0) return;
+    const auto size = at(x.width * x.width);
+    BOOST_TEST(same_bits(std::span(x.moments, size), std::span(y.moments, size)));
+    changed += !same_bits(std::span(x.moments, size), std::span(z.moments, size));
+  });
   BOOST_TEST(changed > 10);
   BOOST_TEST(static_cast<bool>(ln::quantize<ln::storage::int4<>>(w, *a, ln::gptq{})));
 }

@@ -338,8 +338,7 @@ void check_model(const Method& how) {
   BOOST_TEST(same_bits(prompt_logits(p, 2, false), whole));
   BOOST_TEST(same_bytes(ln::unpack(p), *q));
   index tensors = 0;
-  small::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
-               ln::parameter_path{});
+  ln::each_tensor<small>([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; });
   BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
   BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 5 * 64 * tensors);
 }

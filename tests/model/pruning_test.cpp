@@ -219,19 +219,19 @@ constexpr ln::calibration_options options{.batches = 3};
 template <class M>
 std::pair<index, index> changed(const ln::weights<M>& a, const ln::weights<M>& b) {
   index matrices = 0, others = 0;
-  M::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& x, const auto& y) {
         const bool differs = !std::equal(values_of(x), values_of(x) + info.size(), values_of(y));
         (info.kind == ln::role::matrix ? matrices : others) += differs;
       },
-      ln::parameter_path{}, a.tree(), b.tree());
+      a, b);
   return {matrices, others};
 }
 template <class M>
 index count_of(ln::role kind) {
   index n = 0;
-  M::visit([&](const ln::parameter_path&, const ln::tensor_info& info) { n += info.kind == kind; },
-           ln::parameter_path{});
+  ln::each_tensor<M>(
+      [&](const ln::parameter_path&, const ln::tensor_info& info) { n += info.kind == kind; });
   return n;
 }
 
@@ -291,11 +291,11 @@ BOOST_AUTO_TEST_CASE(blocks_read_what_pruned_blocks_give) {
   // The second layer, by hand: what it reads behind the pruned first one.
   auto half = w.clone();
   const auto each = [](auto& a, auto& b, auto&& f) {
-    small::visit(
+    ln::each_tensor_of(
         [&](const ln::parameter_path& path, const ln::tensor_info& info, auto& x, auto& y) {
           f(path.str().find("1.") != std::string::npos, info, values_of(x), values_of(y));
         },
-        ln::parameter_path{}, a.tree(), b.tree());
+        a, b);
   };
   each(*plain, half, [](bool second, const ln::tensor_info& info, auto* from, auto* to) {
     if (!second) std::copy_n(from, info.size(), const_cast<float*>(to));

@@ -215,9 +215,9 @@ BOOST_AUTO_TEST_CASE(layers_are_numbered_throughout) {
   using one = ln::rwkv7<shallow>;
   check_model<one>(decoder_data<one>());
   std::vector<std::string> names;
-  zoo::rwkv7_834k::visit([&](const ln::parameter_path& where,
-                             const ln::tensor_info&) { names.push_back(where.str()); },
-                         ln::parameter_path{});
+  ln::each_tensor<zoo::rwkv7_834k>([&](const ln::parameter_path& where, const ln::tensor_info&) {
+    names.push_back(where.str());
+  });
   const auto count = [&](const char* name) { return std::count(names.begin(), names.end(), name); };
   BOOST_TEST(count("blocks.0.attention.w1.weight") == 1);
   BOOST_TEST(count("blocks.0.attention.v0") == 0);

@@ -18,9 +18,9 @@ using small = ln::decoder<tiny_decoder_shape>;
 template <class M, class F>
 void each(const ln::gradient_statistics<M>& s, F&& f) {
   index ordinal = 0;
-  M::visit([&](const ln::parameter_path& path,
-               const ln::tensor_info& info) { f(path.str(), info, s.of(ordinal++)); },
-           ln::parameter_path{});
+  ln::each_tensor<M>([&](const ln::parameter_path& path, const ln::tensor_info& info) {
+    f(path.str(), info, s.of(ordinal++));
+  });
 }
 /// Every sum of two has the same bits.
 template <class M>

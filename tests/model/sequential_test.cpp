@@ -17,12 +17,12 @@ constexpr ln::calibration_options options{.batches = 3};
 /// Calls f(path, info, from, a, b) for all that is stored.
 template <class A, class B, class F>
 void each_stored(const A& a, const B& b, F&& f) {
-  small::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path& path, const ln::tensor_info& info, auto& x, auto& y) {
         if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(x)>>)
           f(path.str(), info, x, y);
       },
-      ln::parameter_path{}, a.tree(), b.tree());
+      a, b);
 }
 template <class A, class B>
 bool same_codes(const ln::tensor_info& info, const A& a, const B& b) {

@@ -60,8 +60,7 @@ void check_model() {
   BOOST_TEST(same_bits(prompt_logits(p, 2, false), whole));
   BOOST_TEST(same_bytes(ln::unpack(p), q));
   index tensors = 0;
-  small::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
-               ln::parameter_path{});
+  ln::each_tensor<small>([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; });
   BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
   BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 3 * 64 * tensors);
 }
@@ -133,7 +132,7 @@ BOOST_AUTO_TEST_CASE(gptq_rounds_what_is_kept) {
   BOOST_TEST(!same_bytes(*q, ln::quantize<S>(w)));
   const auto back = decoded<small>(*q);
   index nonzero = 0;
-  small::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& x, const auto& y) {
         if constexpr (requires { x.scales; })
           for (index i = 0; i < info.size(); ++i) {
@@ -141,7 +140,7 @@ BOOST_AUTO_TEST_CASE(gptq_rounds_what_is_kept) {
             if (x.data[i] == 0) BOOST_TEST(y.data[i] == 0.0f, at.str());
           }
       },
-      ln::parameter_path{}, w.tree(), back.tree());
+      w, back);
   BOOST_TEST(nonzero > 100);
 }
 

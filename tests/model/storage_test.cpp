@@ -32,8 +32,7 @@ void check_model(double rounding) {
     BOOST_TEST(same_bits(prompt_logits(p, threads, true), prompt_logits(p, 1, true)));
   }
   index tensors = 0;
-  llama::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
-               ln::parameter_path{});
+  ln::each_tensor<llama>([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; });
   BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
   BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 3 * 64 * tensors);
 }

@@ -214,6 +214,57 @@ BOOST_AUTO_TEST_CASE(initial_values_depend_on_seed_and_name) {
   BOOST_TEST(same_bits(keys(one), keys(other)));
 }
 
+/// What a function is called with for one tensor: its place, its sizes, and where its numbers are.
+struct call {
+  std::string path;
+  index rows, columns;
+  std::vector<const void*> leaves;
+
+  bool operator==(const call&) const = default;
+};
+/// Writes down its calls.
+struct recorder {
+  std::vector<call>& calls;
+
+  template <class... Leaf>
+  void operator()(const ln::parameter_path& at, const ln::tensor_info& info, Leaf&... leaf) const {
+    calls.push_back({at.str(), info.rows, info.columns, {static_cast<const void*>(&leaf)...}});
+  }
+};
+
+// each_tensor() and each_tensor_of() call what the model's own visit() calls, in its order: for no
+// block, for one, and for several of any kinds, whichever of them comes first.
+BOOST_AUTO_TEST_CASE(tensors_in_lockstep) {
+  ln::weights<decoder> w;
+  const auto q = ln::quantize<storage::int8>(w);
+  const auto p = ln::pack(w);
+  ln::gradients<decoder> g, h;
+  const auto by_visit = [](auto&... blocks) {
+    std::vector<call> calls;
+    decoder::visit(recorder{calls}, ln::parameter_path{}, blocks.tree()...);
+    return calls;
+  };
+  const auto by_blocks = [](auto&... blocks) {
+    std::vector<call> calls;
+    ln::each_tensor_of(recorder{calls}, blocks...);
+    return calls;
+  };
+  std::vector<call> calls;
+  ln::each_tensor<decoder>(recorder{calls});
+  BOOST_TEST(calls.size() > 20u);
+  BOOST_TEST((calls == by_visit()));
+  BOOST_TEST((by_blocks(w) == by_visit(w)));
+  BOOST_TEST((by_blocks(g, w, q, p) == by_visit(g, w, q, p)));
+  BOOST_TEST((by_blocks(q, g) == by_visit(q, g)));
+  BOOST_TEST((by_blocks(g, h) == by_visit(g, h)));
+  ln::each_tensor_of(
+      [](const auto&, const auto&, auto& gradient, auto& numbers) {
+        static_assert(!std::is_const_v<std::remove_reference_t<decltype(gradient)>>);
+        static_assert(std::is_const_v<std::remove_reference_t<decltype(numbers)>>);
+      },
+      g, std::as_const(w));
+}
+
 // int8: each weight within half a step of its row, norms and tables untouched; the model really
 // holds codes of one byte, and computes what the decoded weights compute.
 BOOST_AUTO_TEST_CASE(int8_weights) {

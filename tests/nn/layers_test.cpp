@@ -76,9 +76,8 @@ BOOST_AUTO_TEST_CASE(combinators) {
 BOOST_AUTO_TEST_CASE(names_are_paths) {
   using block = ln::chain<ln::named<"first", ln::residual<rms, ln::linear<6, 6, true>>>>;
   std::string names;
-  ln::repeat<block, 2>::visit(
-      [&](const ln::parameter_path& at, const ln::tensor_info&) { names += at.str() + ' '; },
-      ln::parameter_path{});
+  ln::each_tensor<ln::repeat<block, 2>>(
+      [&](const ln::parameter_path& at, const ln::tensor_info&) { names += at.str() + ' '; });
   BOOST_TEST(names ==
              "0.first.norm.weight 0.first.weight 0.first.bias 1.first.norm.weight 1.first.weight "
              "1.first.bias ");

@@ -262,7 +262,7 @@ BOOST_AUTO_TEST_CASE(training_moves_centroids) {
   std::memcpy(sums.data(), train->gradient().data(), at(sums.bytes()));
   train->update();
   index rows = 0;
-  model::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path&, const ln::tensor_info& info, auto& after, auto& old,
           auto& sum) {
         if (info.kind != ln::role::moving_average) return;
@@ -279,7 +279,7 @@ BOOST_AUTO_TEST_CASE(training_moves_centroids) {
           BOOST_TEST(distance(expected, std::span(values_of(after) + r * 2, 2)) <= 1e-14);
         }
       },
-      ln::parameter_path{}, w.tree(), before.tree(), sums.tree());
+      w, before, sums);
   BOOST_TEST(rows > 4);
 }
 

@@ -99,7 +99,7 @@ double worst_gradient(const golden_case<M>& c, ln::gradients<M, T>& sums, index 
   ln::weights<M, double> want;
   LINNET_REQUIRE_OK(ln::load_safetensors(want, c.expected, names_of<M>{}, "grad."));
   std::map<std::string, std::pair<double, double>> squares;  // of the error, of the value
-  M::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path& at_path, const ln::tensor_info& info, const auto& right,
           const auto& sum) {
         std::string name = at_path.str();
@@ -112,7 +112,7 @@ double worst_gradient(const golden_case<M>& c, ln::gradients<M, T>& sums, index 
           size += r * r;
         }
       },
-      ln::parameter_path{}, want.tree(), sums.tree());
+      want, sums);
   double worst = 0;
   for (const auto& [name, one] : squares) {
     BOOST_TEST(one.second > 0, name);

@@ -17,17 +17,14 @@ struct lone_layer {
   std::map<std::string, std::vector<double>> parameters;
 
   explicit lone_layer(std::uint64_t seed = 1) {
-    Layer::visit(
-        [&](const ln::parameter_path& where, const ln::tensor_info& info) {
-          ln::random_stream random(ln::seed{seed}, ln::stream_of(where.str()));
-          const double width = info.kind == ln::role::matrix
-                                   ? 1 / std::sqrt(static_cast<double>(info.columns))
-                                   : 0.5;
-          auto& values = parameters[where.str()];
-          for (index i = 0; i < info.size(); ++i)
-            values.push_back(width * random.normal() + (info.kind == ln::role::scale ? 1 : 0));
-        },
-        ln::parameter_path{});
+    ln::each_tensor<Layer>([&](const ln::parameter_path& where, const ln::tensor_info& info) {
+      ln::random_stream random(ln::seed{seed}, ln::stream_of(where.str()));
+      const double width =
+          info.kind == ln::role::matrix ? 1 / std::sqrt(static_cast<double>(info.columns)) : 0.5;
+      auto& values = parameters[where.str()];
+      for (index i = 0; i < info.size(); ++i)
+        values.push_back(width * random.normal() + (info.kind == ln::role::scale ? 1 : 0));
+    });
   }
 
   /// y of [batch, length] tokens of x, in inference or as the forward pass of a training step.

@@ -39,8 +39,7 @@ void check_mixed_model() {
   BOOST_TEST(same_bits(prompt_logits(p, 3, false), whole));
   BOOST_TEST(same_bytes(ln::unpack(p), q));
   index tensors = 0;
-  M::visit([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; },
-           ln::parameter_path{});
+  ln::each_tensor<M>([&](const ln::parameter_path&, const ln::tensor_info&) { ++tensors; });
   BOOST_TEST(ln::weights<Q>::bytes() >= ln::weight_bytes<Q>());
   BOOST_TEST(ln::weights<Q>::bytes() <= ln::weight_bytes<Q>() + 3 * 64 * tensors);
 }

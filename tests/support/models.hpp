@@ -45,18 +45,26 @@ inline constexpr ln::decoder_shape tiny_rwkv7_shape{.d_model = 6,
                                                     .context = 64,
                                                     .eps = 1e-3};
 
-/// Random weights of models: bigger than initial ones, so that nothing is nearly linear, and norms
-/// and biases away from their start.
-template <class M, class T>
-void randomize(ln::weights<M, T>& w, std::uint64_t seed = 1) {
-  w.visit([&](const ln::parameter_path& at, const ln::tensor_info& info, auto& leaf) {
+/// Gives a tensor random values.
+template <class T>
+struct randomizes {
+  std::uint64_t seed;
+
+  template <class Leaf>
+  void operator()(const ln::parameter_path& at, const ln::tensor_info& info, Leaf& leaf) const {
     ln::random_stream random(ln::seed{seed}, ln::stream_of(at.str()));
     const double width =
         info.kind == ln::role::matrix ? 1 / std::sqrt(static_cast<double>(info.columns)) : 0.5;
     for (index i = 0; i < info.size(); ++i)
       values_of(leaf)[i] =
           static_cast<T>(width * random.normal() + (info.kind == ln::role::scale ? 1 : 0));
-  });
+  }
+};
+/// Random weights of models: bigger than initial ones, so that nothing is nearly linear, and norms
+/// and biases away from their start.
+template <class M, class T>
+void randomize(ln::weights<M, T>& w, std::uint64_t seed = 1) {
+  w.visit(randomizes<T>{seed});
 }
 
 /// A T5 batch that owns its tokens: sources of different lengths, some labels ignored.
@@ -201,7 +209,7 @@ void check_model(const Data& data, double dropout = 0, double z_loss = 0) {
 template <class M, class Q>
 ln::weights<M> decoded(const ln::weights<Q>& q) {
   ln::weights<M> w;
-  M::visit(
+  ln::each_tensor_of(
       [](const ln::parameter_path&, const ln::tensor_info& info, auto& to, const auto& from) {
         if constexpr (requires { from.scales; })
           for (index r = 0; r < info.rows; ++r)
@@ -210,7 +218,7 @@ ln::weights<M> decoded(const ln::weights<Q>& q) {
         else
           std::copy_n(from, info.size(), to);
       },
-      ln::parameter_path{}, w.tree(), q.tree());
+      w, q);
   return w;
 }
 

@@ -43,11 +43,11 @@ struct bench {
   }
   template <class F>
   void each(F&& f) {
-    tensors::visit(
+    ln::each_tensor_of(
         [&](const ln::parameter_path&, const ln::tensor_info& info, auto& values, auto& gradient) {
           for (index i = 0; i < info.size(); ++i) f(values_of(values)[i], gradient[i]);
         },
-        ln::parameter_path{}, w.tree(), g.tree());
+        w, g);
   }
   std::vector<double> values() {
     std::vector<double> all;
@@ -114,21 +114,19 @@ void check_reference(double clip, double eps, double tolerance) {
   const auto before = b.values();
   std::vector<naive> want;
   std::size_t first = 0;
-  tensors::visit(
-      [&](const ln::parameter_path&, const ln::tensor_info& info) {
-        const auto begin = before.begin() + static_cast<std::ptrdiff_t>(first);
-        want.push_back({info.rows,
-                        info.columns,
-                        info.rows >= 128 && info.columns >= 128,
-                        clip,
-                        eps,
-                        {begin, begin + info.size()},
-                        {},
-                        {},
-                        {}});
-        first += at(info.size());
-      },
-      ln::parameter_path{});
+  ln::each_tensor<tensors>([&](const ln::parameter_path&, const ln::tensor_info& info) {
+    const auto begin = before.begin() + static_cast<std::ptrdiff_t>(first);
+    want.push_back({info.rows,
+                    info.columns,
+                    info.rows >= 128 && info.columns >= 128,
+                    clip,
+                    eps,
+                    {begin, begin + info.size()},
+                    {},
+                    {},
+                    {}});
+    first += at(info.size());
+  });
   for (int t = 1; t <= 5; ++t) {
     b.random(static_cast<std::uint64_t>(t));
     const double scale = t % 2 == 0 ? 0.05 : 1, rate = 0.5 / std::sqrt((std::max)(2.0, 1.0 * t));

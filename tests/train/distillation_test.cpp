@@ -230,12 +230,12 @@ void check_accumulation() {
   }
   BOOST_TEST(!same_bytes(whole, before));
   double worst = 0;
-  Student::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& a, const auto& b) {
         for (index i = 0; i < info.size(); ++i)
           worst = (std::max)(worst, distance_of(values_of(a)[i], values_of(b)[i]));
       },
-      ln::parameter_path{}, whole.tree(), parts.tree());
+      whole, parts);
   BOOST_TEST(worst < 1e-11);
 }
 

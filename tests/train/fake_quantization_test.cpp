@@ -140,9 +140,11 @@ void check_scales(double rate) {
   const auto loss_at = [&](const auto& q) {
     ln::weights<small, double> d;
     const auto numbers = decoded<small>(q);
-    small::visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& to,
-                    const auto& from) { std::copy_n(values_of(from), info.size(), values_of(to)); },
-                 ln::parameter_path{}, d.tree(), numbers.tree());
+    ln::each_tensor_of(
+        [](const ln::parameter_path&, const ln::tensor_info& info, auto& to, const auto& from) {
+          std::copy_n(values_of(from), info.size(), values_of(to));
+        },
+        d, numbers);
     const auto p = ln::pack(d);
     auto judge = ln::evaluator<small, double>::open(p, data.limits());
     return judge->loss(data.view()).mean();

@@ -30,11 +30,11 @@ struct bench {
   /// Calls f(info, weight, gradient) for every entry, in order.
   template <class F>
   void each(F&& f) {
-    model::visit(
+    ln::each_tensor_of(
         [&](const ln::parameter_path&, const ln::tensor_info& info, auto& values, auto& gradient) {
           for (index i = 0; i < info.size(); ++i) f(info, values_of(values)[i], gradient[i]);
         },
-        ln::parameter_path{}, w.tree(), g.tree());
+        w, g);
   }
   std::vector<double> values() {
     std::vector<double> all;

@@ -42,9 +42,9 @@ struct bench {
   /// Calls f(info, weights, gradient) for each tensor.
   template <class F>
   void each(F&& f) {
-    tensors::visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& values,
-                       auto& gradient) { f(info, values_of(values), gradient); },
-                   ln::parameter_path{}, w.tree(), g.tree());
+    ln::each_tensor_of([&](const ln::parameter_path&, const ln::tensor_info& info, auto& values,
+                           auto& gradient) { f(info, values_of(values), gradient); },
+                       w, g);
   }
   /// Gradients of widely different sizes, some of them 0; weights once.
   void random(std::uint64_t step) {

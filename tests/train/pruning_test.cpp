@@ -146,14 +146,14 @@ BOOST_AUTO_TEST_CASE(gradients_of_zeros_do_not_count) {
   // A weight that is not 0 may have a gradient of any zero.
   train->gradient().tree().embedding[1] = -0.0f;
   double squares = 0, pruned = 0;
-  small::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path&, const ln::tensor_info& info, auto& x, auto& g) {
         for (index i = 0; i < info.size(); ++i) {
           const auto one = static_cast<double>(values_of(g)[i]);
           (info.stored() && values_of(x)[i] == 0 ? pruned : squares) += one * one;
         }
       },
-      ln::parameter_path{}, w.tree(), train->gradient().tree());
+      w, train->gradient());
   train->update();
   BOOST_TEST(w.tree().embedding.data[1] != 0);
   BOOST_TEST(pruned > 0.01 * squares);
@@ -315,7 +315,7 @@ BOOST_AUTO_TEST_CASE(sr_ste_by_its_definition) {
   const auto before = w.clone();
   train->update();
   index pruned = 0;
-  small::visit(
+  ln::each_tensor_of(
       [&](const ln::parameter_path&, const ln::tensor_info& info, auto& x, auto& was, auto& left,
           auto& g) {
         for (index i = 0; i < info.size(); ++i) {
@@ -329,7 +329,7 @@ BOOST_AUTO_TEST_CASE(sr_ste_by_its_definition) {
                      3e-7 * (1 + std::abs(want)));
         }
       },
-      ln::parameter_path{}, w.tree(), before.tree(), masked.tree(), plain->gradient().tree());
+      w, before, masked, plain->gradient());
   BOOST_TEST(pruned == std::ssize(matrices_of(w)) / 2);
   BOOST_TEST(same_bytes(train->current(), ln::pack(*ln::prune(w, pattern))));
 }

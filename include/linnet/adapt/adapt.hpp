@@ -23,12 +23,10 @@ void bind_base(const packed<typename A::base_model, T>& base, const lora_options
   std::size_t i = 0;
   to.refer_to(base);
   to.how = how;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-        if constexpr (requires { leaf.panels; })
-          if (is_target<M, typename A::method::targets>(at, info)) to.panels[i++] = leaf.panels;
-      },
-      parameter_path{}, base.tree());
+  base.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+    if constexpr (requires { leaf.panels; })
+      if (is_target<M, typename A::method::targets>(at, info)) to.panels[i++] = leaf.panels;
+  });
 }
 
 /// Adds `sign` times the deltas of an adapter to the matrices of `w`.
@@ -84,7 +82,7 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, const lor
     random_stream random(s, stream_of(at));
     const double most = 1 / detail::sqrt(static_cast<double>(info.columns));
     for (index i = 0; i < info.size(); ++i)
-      leaf.data[i] = static_cast<T>(most * (2 * random.uniform() - 1));
+      detail::numbers_in(leaf)[i] = static_cast<T>(most * (2 * random.uniform() - 1));
   });
   return made;
 }
@@ -106,12 +104,10 @@ LINNET_TRY {
   if (!made.valid()) return made.error();
   made.tree().base.refer_to(base);
   std::size_t i = 0;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-          if (detail::is_bias(at, info)) std::copy_n(leaf, info.size(), made.tree().biases[i++]);
-      },
-      parameter_path{}, base.tree());
+  base.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
+      if (detail::is_bias(at, info)) std::copy_n(leaf, info.size(), made.tree().biases[i++]);
+  });
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")

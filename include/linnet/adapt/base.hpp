@@ -71,11 +71,9 @@ struct unread_places {
 template <class M>
 consteval index count_unread() {
   unread_places places;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        if (!info.stored()) (void)places.take(at, info);
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    if (!info.stored()) (void)places.take(at, info);
+  });
   return places.most;
 }
 /// Gradients of a frozen model: none of its matrices, and count_unread() values for its vectors, or

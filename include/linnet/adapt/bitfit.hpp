@@ -21,8 +21,8 @@ constexpr bool is_bias(const parameter_path& at, const tensor_info& info) {
 template <class M>
 consteval std::size_t count_biases() {
   std::size_t count = 0;
-  M::visit([&](const parameter_path& at, const tensor_info& info) { count += is_bias(at, info); },
-           parameter_path{});
+  each_tensor<M>(
+      [&](const parameter_path& at, const tensor_info& info) { count += is_bias(at, info); });
   return count;
 }
 }  // namespace detail

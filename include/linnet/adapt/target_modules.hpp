@@ -68,9 +68,9 @@ constexpr bool is_target(const parameter_path& weight, const tensor_info& info) 
 template <class M, class Targets>
 consteval std::size_t count_targets() {
   std::size_t count = 0;
-  M::visit([&](const parameter_path& at,
-               const tensor_info& info) { count += is_target<M, Targets>(at, info); },
-           parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    count += is_target<M, Targets>(at, info);
+  });
   return count;
 }
 /// Whether each name is that of at least one matrix.

@@ -80,13 +80,11 @@ result<storage_allocation> allocate_storages(const hessian_statistics<M>& stats,
                            std::to_string(candidates.size()));
   std::vector<index> rows, columns;
   index rest = 0;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info) {
-        rows.push_back(info.rows);
-        columns.push_back(info.columns);
-        if (!info.stored()) rest += info.size() * static_cast<index>(sizeof(float));
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+    rows.push_back(info.rows);
+    columns.push_back(info.columns);
+    if (!info.stored()) rest += info.size() * static_cast<index>(sizeof(float));
+  });
   const auto bytes_of = [&](const hessian_block& block, const storage_candidate& by) {
     index bytes = 0;
     for (const index tensor : block.tensors)

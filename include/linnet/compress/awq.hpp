@@ -70,16 +70,15 @@ template <class Q>
 std::vector<round_trip> round_trips() {
   std::vector<round_trip> all;
   typename weights<Q>::tree_type tree{};
-  Q::visit(
-      [&](const parameter_path&, const tensor_info&, const auto& leaf) {
-        if constexpr (requires { leaf.scales; }) {
-          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-          all.push_back({rows_share<S>, run_round_trip<S>});
-        } else {
-          all.push_back({});
-        }
-      },
-      parameter_path{}, tree);
+  const auto add = [&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if constexpr (requires { leaf.scales; }) {
+      using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+      all.push_back({rows_share<S>, run_round_trip<S>});
+    } else {
+      all.push_back({});
+    }
+  };
+  each_leaf(add, tree_of<Q, form::canonical<float, typename Q::storage>>{tree});
   return all;
 }
 

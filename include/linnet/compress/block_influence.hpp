@@ -69,13 +69,11 @@ class cosine_gatherer {
 template <class M>
 std::vector<unit_scores> stacks_of() {
   std::vector<std::string> places;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info&) {
-        const layer_place place = layer_of(at);
-        if (place.count > 0 && (places.empty() || places.back() != place.stack))
-          places.push_back(place.stack);
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info&) {
+    const layer_place place = layer_of(at);
+    if (place.count > 0 && (places.empty() || places.back() != place.stack))
+      places.push_back(place.stack);
+  });
   std::vector<index> counts;
   if constexpr (requires { M::shape.encoder_layers; })
     counts = {M::shape.encoder_layers, M::shape.decoder_layers};

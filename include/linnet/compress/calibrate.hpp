@@ -144,7 +144,7 @@ template <class M>
 class calibration {
   static constexpr index count = [] {
     index n = 0;
-    M::visit([&](const parameter_path&, const tensor_info&) { ++n; }, parameter_path{});
+    each_tensor<M>([&](const parameter_path&, const tensor_info&) { ++n; });
     return n;
   }();
 
@@ -154,12 +154,9 @@ class calibration {
   /// Bytes of the statistics, at most: those of a model whose matrices share no inputs.
   static constexpr index bytes(bool moments = true) {
     index most = 0;
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info) {
-          if (info.stored())
-            most = add_sizes(most, detail::input_arrays::bytes(info.columns, moments));
-        },
-        parameter_path{});
+    each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+      if (info.stored()) most = add_sizes(most, detail::input_arrays::bytes(info.columns, moments));
+    });
     return most;
   }
   /// Bytes that the statistics take.

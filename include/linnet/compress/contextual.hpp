@@ -91,14 +91,12 @@ template <class M>
 std::vector<unit_scores> neurons_of_model() {
   std::vector<unit_scores> made;
   std::string place;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        const std::string name = at.str();
-        if (name.ends_with("ffn.gate.weight") || name.ends_with("ffn.wi.weight")) place = name;
-        if (reads_neurons(name))
-          made.push_back({place, std::vector<double>(static_cast<std::size_t>(info.columns))});
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    const std::string name = at.str();
+    if (name.ends_with("ffn.gate.weight") || name.ends_with("ffn.wi.weight")) place = name;
+    if (reads_neurons(name))
+      made.push_back({place, std::vector<double>(static_cast<std::size_t>(info.columns))});
+  });
   return made;
 }
 

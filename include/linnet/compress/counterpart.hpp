@@ -37,17 +37,15 @@ consteval bool pairs_whole() {
   using form = form::canonical<T, storage_of<M, T>>;
   constexpr std::size_t count = [] {
     std::size_t n = 0;
-    Q::visit([&](const parameter_path&, const tensor_info&) { ++n; }, parameter_path{});
+    each_tensor<Q>([&](const parameter_path&, const tensor_info&) { ++n; });
     return n;
   }();
   std::array<index, count> rows{}, columns{};
   std::size_t next = 0;
-  Q::visit(
-      [&](const parameter_path&, const tensor_info& info) {
-        rows[next] = info.rows;
-        columns[next++] = info.columns;
-      },
-      parameter_path{});
+  each_tensor<Q>([&](const parameter_path&, const tensor_info& info) {
+    rows[next] = info.rows;
+    columns[next++] = info.columns;
+  });
   typename M::template params<form> p{};
   typename Q::template params<form> q{};
   std::size_t met = 0, wrong = 0;

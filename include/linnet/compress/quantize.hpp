@@ -31,14 +31,14 @@ weights<quantized<M, S, A>> quantize(const weights<M>& w) {
     rounded.fail(fit.error());
     return rounded;
   }
-  M::visit(
+  each_tensor_of(
       [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
           std::copy_n(from, info.size(), to);
         else
           detail::encode_matrix(info.rows, info.columns, from.data, to);
       },
-      parameter_path{}, rounded.tree(), w.tree());
+      rounded, w);
   if (auto name = first_nonfinite(rounded); !name.empty())
     rounded.fail({errc::invalid, "quantize", std::move(name),
                   "numbers that storage::" + storage::name_of<S>() + " holds", "a larger one"});
@@ -52,17 +52,18 @@ template <class S, class M>
 index dropped_by(const weights<M>& w) {
   index count = 0;
   if (!w.valid()) return count;
-  const typename quantized<M, S>::template params<form::canonical<float, S>> tree{};
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, const auto& to, const auto& from) {
-        if constexpr (requires { to.kept; }) {
-          using pattern = typename std::remove_cvref_t<decltype(to)>::storage::pattern;
-          for (index r = 0; r < info.rows; r += pattern::rows_together)
-            count += pattern::dropped(info.columns, from.data + r * info.columns,
-                                      (std::min)(pattern::rows_together, info.rows - r));
-        }
-      },
-      parameter_path{}, tree, w.tree());
+  typename quantized<M, S>::template params<form::canonical<float, S>> tree{};
+  const auto add = [&](const parameter_path&, const tensor_info& info, const auto& to,
+                       const auto& from) {
+    if constexpr (requires { to.kept; }) {
+      using pattern = typename std::remove_cvref_t<decltype(to)>::storage::pattern;
+      for (index r = 0; r < info.rows; r += pattern::rows_together)
+        count += pattern::dropped(info.columns, from.data + r * info.columns,
+                                  (std::min)(pattern::rows_together, info.rows - r));
+    }
+  };
+  detail::each_leaf(add, detail::tree_of<quantized<M, S>, form::canonical<float, S>>{tree},
+                    detail::tree_in(w));
   return count;
 }
 
@@ -87,9 +88,9 @@ consteval index weight_bytes() {
         },
         parameter_path{}, tree);
   } else {
-    M::visit([&](const parameter_path&,
-                 const tensor_info& info) { count(std::type_identity<S>{}, info); },
-             parameter_path{});
+    each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+      count(std::type_identity<S>{}, info);
+    });
   }
   return bytes;
 }

@@ -112,13 +112,13 @@ result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stat
     if (auto ready = rounder.prepare(w); !ready) return ready.error();
   result<void> done;
   index ordinal = 0;
-  M::visit(
+  each_tensor_of(
       [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
         const input_statistics x = stats ? stats->of(ordinal) : input_statistics{};
         ++ordinal;
         if (done) done = round_tensor<Method>(rounder, at, info, to, from, x);
       },
-      parameter_path{}, rounded.tree(), w.tree());
+      rounded, w);
   if (!done) return done.error();
   return if_held<S>(std::move(rounded), where);
 }

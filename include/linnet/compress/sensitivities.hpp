@@ -154,13 +154,13 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
         std::fill(g + first, g + last, T(0));
       };
       if (squares)
-        M::visit([&](const parameter_path&, const tensor_info& info, auto& g, auto& sum,
-                     auto& square) { add(info, g, sum, square); },
-                 parameter_path{}, pass.gradient().tree(), to.sums->tree(), squares->tree());
+        each_tensor_of([&](const parameter_path&, const tensor_info& info, auto& g, auto& sum,
+                           auto& square) { add(info, g, sum, square); },
+                       pass.gradient(), *to.sums, *squares);
       else
-        M::visit([&](const parameter_path&, const tensor_info& info, auto& g,
-                     auto& sum) { add(info, g, sum, nullptr); },
-                 parameter_path{}, pass.gradient().tree(), to.sums->tree());
+        each_tensor_of([&](const parameter_path&, const tensor_info& info, auto& g,
+                           auto& sum) { add(info, g, sum, nullptr); },
+                       pass.gradient(), *to.sums);
     });
   };
   index& i = to.batches;

@@ -33,12 +33,10 @@ constexpr const parameter_path& outermost_element(const parameter_path& at) {
 template <class M, class F>
 constexpr void each_in_blocks(F&& f) {
   std::uint64_t block = 0;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        const std::uint64_t before = std::exchange(block, path_key(outermost_element(at)));
-        f(at, info, before != block);
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    const std::uint64_t before = std::exchange(block, path_key(outermost_element(at)));
+    f(at, info, before != block);
+  });
 }
 /// Bytes of the statistics of one block of `M`, at most.
 template <class M>
@@ -96,7 +94,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks_as(
     typename Method::rounder rounder(how);  // it keeps what it computed of these statistics
     result<void> done;
     index ordinal = 0;
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from,
             auto& now) {
           const index i = ordinal++;
@@ -107,7 +105,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks_as(
               for (index j = 0; j < info.columns; ++j)
                 now.data[r * info.columns + j] = static_cast<float>(to.at(r, j, info.columns));
         },
-        parameter_path{}, rounded.tree(), w.tree(), current.tree());
+        rounded, w, current);
     if (!done) return done.error();
   }
   return if_held<S>(std::move(rounded), where);

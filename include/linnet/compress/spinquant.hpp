@@ -171,7 +171,7 @@ template <class W>
 void round_weights(const ops::execution& on, const std::vector<round_trip>& trips, const W& w,
                    W& to) {
   std::size_t tensor = 0;
-  W::model::visit(
+  each_tensor_of(
       [&](const parameter_path&, const tensor_info& info, auto& rounded, const auto& from) {
         const round_trip& trip = trips[tensor++];
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
@@ -191,7 +191,7 @@ void round_weights(const ops::execution& on, const std::vector<round_trip>& trip
           });
         }
       },
-      parameter_path{}, to.tree(), w.tree());
+      to, w);
 }
 
 }  // namespace detail

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #if defined(_OPENMP)
@@ -26,6 +27,8 @@ struct executor {
   void* object = nullptr;
   void (*run)(void* object, int threads, void (*body)(void*, int, int), void* argument) = nullptr;
 };
+
+class team;
 
 namespace detail {
 
@@ -130,6 +133,16 @@ class team_savings {
   std::atomic<int> unwatched_{0};
 };
 
+/// A function object of any type that is called with a team.
+struct team_function {
+  void* object;
+  void (*call)(void* object, const team& threads);
+};
+template <class F>
+void call_with_team(void* object, const team& threads) {
+  (*static_cast<F*>(object))(threads);
+}
+
 /// One call of parallel(): where its threads meet, and how long they compute.
 struct region {
   static constexpr std::int64_t reading = 3'000;  ///< nanoseconds of reading the threads' clocks
@@ -140,8 +153,7 @@ struct region {
   const bool watched = limited && savings.due();  ///< whether its threads' clocks are read
   const std::int64_t begun = watched ? nanoseconds::elapsed() : 0;
 
-  template <class F>
-  void run(F& f, int rank, int size);
+  void run(const team_function& f, int rank, int size);
   void end() const {
     if (watched)
       savings.add(computed.load(), nanoseconds::elapsed() - begun - reading);
@@ -239,51 +251,46 @@ class team {
   detail::barrier* barrier_ = nullptr;
 };
 
-template <class F>
-void detail::region::run(F& f, int rank, int size) {
+namespace detail {
+
+inline void region::run(const team_function& f, int rank, int size) {
   const team mine(rank, size, &meeting);
-  if (!watched) return f(mine);
+  if (!watched) return f.call(f.object, mine);
   const std::int64_t started = nanoseconds::computed(), looked = looks;
-  f(mine);
+  f.call(f.object, mine);
   const double waited = static_cast<double>(looks - looked) * look();
   computed.fetch_add(nanoseconds::computed() - started - static_cast<std::int64_t>(waited),
                      std::memory_order_relaxed);
 }
 
-/// Runs `f(team)` on up to `threads` threads. It uses `custom` if given, else OpenMP if the program
-/// is compiled with it, else the calling thread alone. The caller's OpenMP settings are not
-/// touched. `f` must not throw.
-///
-/// There are no more threads than default_threads(). For a while there is only one, where other
-/// work keeps a team's threads from running at the same time. Where OpenMP can make fewer, there
-/// are fewer; a forked process whose parent's thread used OpenMP here has one.
-template <class F>
-void parallel(int threads, const executor& custom, F&& f) {
+/// parallel() for function objects of any type, so that compilers make it once. The savings are
+/// those of this kind of call.
+inline void share_work(int threads, const executor& custom, team_savings& savings,
+                       const team_function& f) {
 #if defined(_OPENMP)
   const bool can = true;
 #else
   const bool can = custom.run != nullptr;
 #endif
-  if (threads < 2 || !can) return f(team());
-  const bool limited = detail::nanoseconds::known && detail::assumed_processors.load() == 0;
-  static constinit detail::team_savings savings;  // those of this kind of call
+  if (threads < 2 || !can) return f.call(f.object, team());
+  const bool limited = nanoseconds::known && assumed_processors.load() == 0;
   if (limited && !savings.any()) {
-    const std::int64_t begun = detail::nanoseconds::elapsed();
-    f(team());
-    return savings.repay(detail::nanoseconds::elapsed() - begun);
+    const std::int64_t begun = nanoseconds::elapsed();
+    f.call(f.object, team());
+    return savings.repay(nanoseconds::elapsed() - begun);
   }
 #if defined(_OPENMP)
-  threads = (std::min)(threads, detail::openmp_processors());
-  if (custom.run == nullptr) threads = detail::openmp_threads(threads);
+  threads = (std::min)(threads, openmp_processors());
+  if (custom.run == nullptr) threads = openmp_threads(threads);
 #else
   threads = (std::min)(threads, default_threads());
 #endif
-  if (threads < 2) return f(team());
-  detail::region here{.savings = savings, .limited = limited};
+  if (threads < 2) return f.call(f.object, team());
+  region here{.savings = savings, .limited = limited};
   if (custom.run != nullptr) {
     struct work {
-      F& f;
-      detail::region& here;
+      const team_function& f;
+      region& here;
     } shared{f, here};
     custom.run(
         custom.object, threads,
@@ -300,6 +307,24 @@ void parallel(int threads, const executor& custom, F&& f) {
   }
 #endif
   here.end();
+}
+
+}  // namespace detail
+
+/// Runs `f(team)` on up to `threads` threads. It uses `custom` if given, else OpenMP if the program
+/// is compiled with it, else the calling thread alone. The caller's OpenMP settings are not
+/// touched. `f` must not throw.
+///
+/// There are no more threads than default_threads(). For a while there is only one, where other
+/// work keeps a team's threads from running at the same time. Where OpenMP can make fewer, there
+/// are fewer; a forked process whose parent's thread used OpenMP here has one.
+template <class F>
+void parallel(int threads, const executor& custom, F&& f) {
+  using function = std::remove_reference_t<F>;
+  static constinit detail::team_savings savings;
+  detail::share_work(
+      threads, custom, savings,
+      {const_cast<std::remove_const_t<function>*>(&f), &detail::call_with_team<function>});
 }
 
 LINNET_NAMESPACE_END

@@ -131,6 +131,10 @@
 #define LINNET_COLD __attribute__((cold, noinline))
 #endif
 
+// Before functions so small, or called from one place, that compilers take longer to make than to
+// inline them, also where nothing is optimized.
+#define LINNET_INLINE __attribute__((always_inline))
+
 #if defined(__clang__)
 #define LINNET_UNROLL _Pragma("clang loop unroll(full)")
 #else

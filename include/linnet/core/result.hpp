@@ -146,26 +146,26 @@ class [[nodiscard]] result {
   ~result() { end(); }
 
   /// Whether a value is there.
-  explicit operator bool() const { return succeeded_; }
+  LINNET_INLINE explicit operator bool() const { return succeeded_; }
   /// The value; asserts that there is one.
-  T& value() & { return *operator->(); }
+  LINNET_INLINE T& value() & { return *operator->(); }
   /// @copydoc value()
-  const T& value() const& { return *operator->(); }
+  LINNET_INLINE const T& value() const& { return *operator->(); }
   /// Moves the value out.
   T value() && { return std::move(*operator->()); }
   /// The value; asserts that there is one.
-  T& operator*() & { return *operator->(); }
+  LINNET_INLINE T& operator*() & { return *operator->(); }
   /// @copydoc operator*()
-  const T& operator*() const& { return *operator->(); }
+  LINNET_INLINE const T& operator*() const& { return *operator->(); }
   /// Moves the value out.
   T operator*() && { return std::move(*operator->()); }
   /// Access to the value's members.
-  T* operator->() {
+  LINNET_INLINE T* operator->() {
     assert(succeeded_ && "linnet::result: value() of a failed result; test it first");
     return &value_;
   }
   /// @copydoc operator->()
-  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
+  LINNET_INLINE const T* operator->() const { return const_cast<result*>(this)->operator->(); }
   /// The failure; call it only if there is no value.
   const linnet::error& error() const {
     assert(!succeeded_ && "linnet::result: error() of a successful result");
@@ -180,7 +180,7 @@ class [[nodiscard]] result {
     else
       new (&failure_) linnet::error(std::forward<Other>(other).failure_);
   }
-  void end() {
+  LINNET_INLINE void end() {
     if (succeeded_)
       value_.~T();
     else

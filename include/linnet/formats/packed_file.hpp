@@ -96,14 +96,13 @@ void describe_packed(F&& f) {
   // Names, sizes and storage of all tensors: models from outside may say little of themselves.
   layout_digest digest;
   typename packed<M, T>::tree_type tree{};
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-        digest.add(at);
-        digest.add(static_cast<std::uint64_t>(info.rows));
-        digest.add(static_cast<std::uint64_t>(info.columns));
-        digest.add(leaf);
-      },
-      parameter_path{}, tree);
+  const auto add = [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+    digest.add(at);
+    digest.add(static_cast<std::uint64_t>(info.rows));
+    digest.add(static_cast<std::uint64_t>(info.columns));
+    digest.add(leaf);
+  };
+  each_leaf(add, tree_of<M, form::packed<T, storage_of<M, T>>>{tree});
   char digits[16];
   for (int i = 0; i < 16; ++i) digits[i] = "0123456789abcdef"[digest.value >> (60 - 4 * i) & 15];
   f("tensors", std::string_view(digits, sizeof digits));

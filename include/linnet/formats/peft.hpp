@@ -85,19 +85,17 @@ template <class A>
 std::vector<std::string> peft_targets() {
   using M = typename A::base_model;
   std::vector<std::string> whole, last, others;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        if (info.kind != role::matrix && info.kind != role::table) return;
-        const std::string name = peft_map<M>({.name = at.str(), .rows = 1, .columns = 1}).at.name;
-        const std::string end = name.substr(name.rfind('.') + 1);
-        if (is_target<M, typename A::method::targets>(at, info)) {
-          whole.push_back(name);
-          if (std::ranges::find(last, end) == last.end()) last.push_back(end);
-        } else {
-          others.push_back(end);
-        }
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    if (info.kind != role::matrix && info.kind != role::table) return;
+    const std::string name = peft_map<M>({.name = at.str(), .rows = 1, .columns = 1}).at.name;
+    const std::string end = name.substr(name.rfind('.') + 1);
+    if (is_target<M, typename A::method::targets>(at, info)) {
+      whole.push_back(name);
+      if (std::ranges::find(last, end) == last.end()) last.push_back(end);
+    } else {
+      others.push_back(end);
+    }
+  });
   const bool unlike = std::ranges::any_of(
       last, [&](const std::string& end) { return std::ranges::find(others, end) != others.end(); });
   return unlike ? whole : last;

@@ -184,17 +184,19 @@ LINNET_COLD inline leaf leaf_of(const parameter_path& at, const tensor_info& inf
   if (one.vector) std::swap(one.rows, one.columns);
   return one;
 }
-/// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
-template <class M, class T>
-std::vector<leaf> leaves_of(const weights<M, T>& w) {
-  std::vector<leaf> all;
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& from) {
+/// Adds each tensor to a list.
+template <class T>
+struct lists_leaves {
+  std::vector<leaf>& all;
+
+  template <class From>
+  void operator()(const parameter_path& at, const tensor_info& info, const From& from) const {
     leaf& one = all.emplace_back(leaf_of(at, info));
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+    if constexpr (std::is_pointer_v<From>) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
     } else {
-      using S = typename std::remove_cvref_t<decltype(from)>::storage;
+      using S = typename From::storage;
       one.type = dtype_of<S>();
       one.columns = row_values<S>(info.columns);
       one.data = reinterpret_cast<std::byte*>(from.data);
@@ -231,7 +233,13 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
         };
       }
     }
-  });
+  }
+};
+/// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
+template <class M, class T>
+std::vector<leaf> leaves_of(const weights<M, T>& w) {
+  std::vector<leaf> all;
+  w.visit(lists_leaves<T>{all});
   return all;
 }
 

@@ -435,8 +435,7 @@ class session {
   void run_adapted(index batch, index work, F&& f) {
     const ops::sequence_adapters<T> all(adapters_, batch);
     const ops::product_adapter<T> hook = all.hook();
-    const bool any =
-        std::any_of(adapters_, adapters_ + batch, [](const auto& a) { return a.object; });
+    const bool any = all.any();
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
       ops::execution with = on;
       if (any) with.adapter = &hook;

@@ -122,10 +122,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   /// Named visit of all parameters, once each, in canonical order. Initial values are decoders'.
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = Core::initial_deviation;
-      f(where, info, leaf...);
-    };
+    const detail::with_deviation<std::remove_reference_t<F>> normal{f, Core::initial_deviation};
     reader::visit(normal, at / "embedder", p.embedder...);
     blocks::visit(normal, at / "blocks", p.stack...);
     writer::visit(normal, at / "head", p.head...);

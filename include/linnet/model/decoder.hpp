@@ -128,10 +128,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       f(at / "position" / "weight",
         tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
     // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
-    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = initial_deviation;
-      f(where, info, leaf...);
-    };
+    const detail::with_deviation<std::remove_reference_t<F>> normal{f, initial_deviation};
     blocks::visit(normal, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
     if constexpr (!tied)

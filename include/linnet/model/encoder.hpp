@@ -84,10 +84,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     // The usual small normal values instead of fan-in scaling.
-    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = initial_deviation;
-      f(where, info, leaf...);
-    };
+    const detail::with_deviation<std::remove_reference_t<F>> normal{f, initial_deviation};
     body::visit(normal, at, p...);
     reader::visit(normal, at / Head::place, p.read...);
     constexpr std::string_view last = masked ? "head" : "classifier";

@@ -61,12 +61,37 @@ struct limits {
                                                 "avx512dot"};
 };
 
+namespace detail {
+
+/// A function object of any type that is called with an execution.
+struct execution_function {
+  void* object;
+  void (*call)(void* object, const ops::execution& on);
+};
+template <class F>
+void call_with_execution(void* object, const ops::execution& on) {
+  (*static_cast<F*>(object))(on);
+}
+inline void run_function(const limits& l, void* converted, team_savings& savings,
+                         const execution_function& f) {
+  const auto with = [&](const team& threads) {
+    f.call(f.object, ops::execution{threads, ops::resolve(l.level), converted});
+  };
+  using function = decltype(with);
+  share_work(l.threads, l.run_on, savings,
+             {const_cast<std::remove_const_t<function>*>(&with), &call_with_team<function>});
+}
+
+}  // namespace detail
+
 /// Calls `f(execution)` on the threads of `l`; `converted` is ops::execution's.
 template <class F>
 void run(const limits& l, void* converted, F&& f) {
-  parallel(l.threads, l.run_on, [&](const team& threads) {
-    f(ops::execution{threads, ops::resolve(l.level), converted});
-  });
+  using function = std::remove_reference_t<F>;
+  static constinit detail::team_savings savings;
+  detail::run_function(
+      l, converted, savings,
+      {const_cast<std::remove_const_t<function>*>(&f), &detail::call_with_execution<function>});
 }
 /// Calls `f(execution)` on only as many threads of `l` as `flops` floating-point operations are
 /// worth.

@@ -212,10 +212,7 @@ struct next_thought : model_defaults {
   /// start as those of decoders; layers between, which no residual bridges, by their inputs' width.
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = initial_deviation;
-      f(where, info, leaf...);
-    };
+    const detail::with_deviation<std::remove_reference_t<F>> normal{f, initial_deviation};
     normal(at / "embedding" / "weight", tensor_info{vocabulary, d, role::table, 1}, p.embedding...);
     normal(at / "position" / "weight", tensor_info{context_length, d, role::position, 1},
            p.positions...);

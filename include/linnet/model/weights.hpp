@@ -14,6 +14,8 @@
 #include <linnet/core/arena.hpp>
 #include <linnet/core/result.hpp>
 #include <linnet/core/view.hpp>
+#include <linnet/model/leaves.hpp>
+#include <linnet/nn/each_tensor.hpp>
 #include <linnet/nn/layer.hpp>
 #include <linnet/ops/elementwise.hpp>
 
@@ -24,47 +26,6 @@ template <class M, class T>
 using storage_of = std::conditional_t<std::is_same_v<T, double>, storage::f64, typename M::storage>;
 
 namespace detail {
-
-template <class S>
-constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
-  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
-  const index scales = info.rows * row_scales<S>(info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
-  [[maybe_unused]] const auto take = [&](const char*, auto*& values, index rows, index columns) {
-    values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
-  };
-  if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
-  if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
-  if constexpr (is_sparse<S>) leaf.kept.visit(info.rows, info.columns, take);
-}
-template <class T, class S>
-constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
-  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
-  using scale = typename ops::packed_matrix<T, S>::scale;
-  const index scales = leaf.scales_size(info.rows, info.columns);
-  if constexpr (has_levels<S>) {
-    leaf.levels.place(memory, info.rows, row_scales<S>(info.columns));
-  } else {
-    if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
-    if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
-  }
-  leaf.correction.place(memory, info.rows, info.columns);
-  if constexpr (is_sparse<S>) leaf.kept.place(memory, info.rows, info.columns);
-}
-template <class T>
-constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
-  leaf = memory.take<std::remove_const_t<T>>(info.size());
-}
-
-/// The numbers of one tensor, whatever form holds them.
-template <class Leaf>
-constexpr auto* numbers_in(const Leaf& leaf) {
-  if constexpr (std::is_pointer_v<Leaf>)
-    return leaf;
-  else
-    return leaf.data;
-}
 
 /// Refuses a caller's memory that is shorter than `bytes`, which `called` says, or not aligned.
 /// Errors: errc::invalid.
@@ -127,7 +88,7 @@ class tensor_block {
     return *this;
   }
   /// Whether values are there: the allocation succeeded, and so did whatever filled it.
-  bool valid() const { return values_.data() != nullptr; }
+  LINNET_INLINE bool valid() const { return values_.data() != nullptr; }
   /// Why valid() is false: errc::out_of_memory, the error of the function that should have made the
   /// values, or errc::invalid after a move.
   linnet::error error() const {
@@ -145,18 +106,18 @@ class tensor_block {
     failed_ = true;
   }
   /// The parameters as a struct of pointers.
-  tree_type& tree() { return tree_; }
+  LINNET_INLINE tree_type& tree() { return tree_; }
   /// @copydoc tree()
-  const tree_type& tree() const { return tree_; }
+  LINNET_INLINE const tree_type& tree() const { return tree_; }
   /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
   template <class F>
   void visit(F&& f) {
-    M::visit(f, parameter_path{}, tree_);
+    detail::each_leaf(f, detail::tree_of<M, Form>{tree_});
   }
   /// @copydoc visit()
   template <class F>
   void visit(F&& f) const {
-    M::visit(f, parameter_path{}, tree_);
+    detail::each_leaf(f, detail::tree_of<M, Form, true>{const_cast<tree_type&>(tree_)});
   }
   /// The whole block as bytes.
   void* data() const { return values_.data(); }
@@ -174,15 +135,8 @@ class tensor_block {
 
  private:
   static constexpr void place_all(arena& memory, tree_type& tree) {
-    using detail::place;  // and what optimizers declare behind this
-    M::visit(
-        [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-          if constexpr (requires { place(memory, at, info, leaf); })
-            place(memory, at, info, leaf);
-          else
-            place(memory, info, leaf);
-        },
-        parameter_path{}, tree);
+    const detail::places_leaves place_one{memory};
+    detail::each_leaf(place_one, detail::tree_of<M, Form>{tree});
   }
 
   memory_block memory_;
@@ -192,6 +146,27 @@ class tensor_block {
   bool failed_ = false;
   bool lacks_memory_ = false;
 };
+
+namespace detail {
+
+template <class M, class Form>
+tree_of<M, Form> tree_in(tensor_block<M, Form>& block) {
+  return {block.tree()};
+}
+template <class M, class Form>
+tree_of<M, Form, true> tree_in(const tensor_block<M, Form>& block) {
+  return {const_cast<typename M::template params<Form>&>(block.tree())};
+}
+
+}  // namespace detail
+
+/// Calls f(path, tensor_info, leaf...) for each tensor of several blocks, in canonical order: of
+/// weights and gradients, say. All have the same tensors, though stored in other ways. Compiles in
+/// less time than a visit() of the model with all of them.
+template <class F, class... Block>
+void each_tensor_of(F&& f, Block&... blocks) {
+  detail::each_leaf(f, detail::tree_in(blocks)...);
+}
 
 namespace detail {
 
@@ -253,35 +228,7 @@ class weights : public tensor_block<M, form::canonical<T, storage_of<M, T>>> {
 template <class M, class T>
 std::string first_nonfinite(const weights<M, T>& w) {
   std::string found;
-  if (!w.valid()) return found;
-  const auto look = [&]<class S>(S, const auto* values, index count, const parameter_path& at,
-                                 const char* suffix) {
-    bool finite = true;  // no early end: the loop runs on vectors
-    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
-    if (!finite) found = at.str() + suffix;
-  };
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-    if (!found.empty()) return;
-    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
-      look(plain{}, leaf, info.size(), at, "");
-    } else {
-      using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
-      const index scales = info.rows * row_scales<S>(info.columns);
-      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
-      if (S::centred && found.empty())
-        look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
-      [[maybe_unused]] auto more = leaf.correction;
-      if constexpr (is_corrected<S>)
-        more.visit(info.rows, info.columns,
-                   [&](const char* suffix, const auto* values, index rows, index columns) {
-                     using value = std::remove_cvref_t<decltype(*values)>;
-                     if constexpr (!std::is_same_v<value, storage::input_number>)
-                       look(typename S::correction::value{}, values, rows * columns, at, suffix);
-                   });
-    }
-  });
+  if (w.valid()) w.visit(detail::finds_nonfinite<T>{found});
   return found;
 }
 
@@ -387,16 +334,7 @@ error refuse_weights() {
 /// thread of a team.
 template <class L, class W, class P>
 void pack_tree(const ops::execution& on, const W& w, P& p) {
-  L::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          using scalar = std::remove_cvref_t<decltype(*from)>;
-          ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
-        } else {
-          ops::pack(on, info.rows, info.columns, from, to);
-        }
-      },
-      parameter_path{}, p.tree(), w.tree());
+  each_tensor_of(packs_leaves{on}, p, w);
 }
 /// Rewrites the packed form of a model from its canonical weights.
 template <class M, class T, class S>
@@ -407,11 +345,7 @@ void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>
 template <class L, class W, class P>
 void attach_rows(const W& w, P& p) {
   share_base(w.tree(), p.tree());
-  L::visit(
-      [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
-        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
-      },
-      parameter_path{}, p.tree(), w.tree());
+  each_tensor_of(attaches_leaves{}, p, w);
 }
 
 }  // namespace detail
@@ -446,16 +380,7 @@ packed<M, T> pack(const weights<M, T>& w, std::span<std::byte> memory) {
 template <class M, class T>
 weights<M, T> unpack(const packed<M, T>& p) {
   auto w = detail::made_of<weights<M, T>>(p);
-  if (!w.valid()) return w;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
-          std::copy_n(from, info.size(), to);
-        } else {
-          ops::unpack(info.rows, info.columns, from, to);
-        }
-      },
-      parameter_path{}, w.tree(), p.tree());
+  if (w.valid()) each_tensor_of(detail::unpacks_leaves{}, w, p);
   return w;
 }
 

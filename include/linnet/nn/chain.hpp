@@ -49,12 +49,12 @@ template <class... T>
 using pack = pack_of<std::index_sequence_for<T...>, T...>;
 /// Value number K of a pack.
 template <std::size_t K, class T>
-constexpr T& member(numbered<K, T>& s) {
+LINNET_INLINE constexpr T& member(numbered<K, T>& s) {
   return s.value;
 }
 /// @copydoc member()
 template <std::size_t K, class T>
-constexpr const T& member(const numbered<K, T>& s) {
+LINNET_INLINE constexpr const T& member(const numbered<K, T>& s) {
   return s.value;
 }
 
@@ -150,7 +150,7 @@ struct chain {
 
  private:
   template <std::size_t K, class F, class... P>
-  static constexpr void visit_from(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit_from(F&& f, const parameter_path& at, P&... p) {
     if constexpr (item<K>::name.empty())
       at_layer<K>::visit(f, at, linnet::detail::member<K>(p.items)...);
     else
@@ -169,7 +169,7 @@ struct chain {
     }
   }
   template <std::size_t K, class T>
-  static constexpr void plan_from(planner& m, const call_shape& e, cache<T>& c) {
+  LINNET_INLINE static constexpr void plan_from(planner& m, const call_shape& e, cache<T>& c) {
     linnet::detail::member<K>(c.items) = at_layer<K>::template plan<T>(m, e);
     if constexpr (K + 1 < count) {
       c.between[K] = m.saved.take<T>(e.rows() * at_layer<K>::out);
@@ -177,20 +177,22 @@ struct chain {
     }
   }
   template <std::size_t K, class T>
-  static constexpr void gradients_from(planner& m, const call_shape& e, cache<T>& c) {
+  LINNET_INLINE static constexpr void gradients_from(planner& m, const call_shape& e, cache<T>& c) {
     if constexpr (K + 1 < count) {
       c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
       gradients_from<K + 1>(m, e, c);
     }
   }
   template <std::size_t K, class T>
-  static void copy_from(cache<T>& c, index from, index to, const state_part& part) {
+  LINNET_INLINE static inline void copy_from(cache<T>& c, index from, index to,
+                                             const state_part& part) {
     linnet::copy_state<at_layer<K>, T>(linnet::detail::member<K>(c.items), from, to, part);
     if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
   }
   template <std::size_t K, class S, class T, class P>
-  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
-                           cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
+  LINNET_INLINE static inline void forward_from(const P& p, view<const T, at_layer<K>::in> x,
+                                                view<T, out> y, cache<T>& c, context<T>& ctx,
+                                                [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
       at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
                                                          linnet::detail::member<K>(c.items), ctx,
@@ -206,9 +208,10 @@ struct chain {
     }
   }
   template <std::size_t K, class S, class T, class P, class G>
-  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x,
-                            view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
-                            context<T>& ctx) {
+  LINNET_INLINE static inline void backward_from(const P& p, G& dp,
+                                                 view<const T, at_layer<K>::in> x,
+                                                 view<const T, out> dy, view<T, at_layer<K>::in> dx,
+                                                 cache<T>& c, context<T>& ctx) {
     if constexpr (K + 1 == count) {
       at_layer<K>::template backward<T, at_storage<K, S>>(
           linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,

@@ -53,7 +53,7 @@ struct factorised_projection {
   template <class Form>
   using params = typename map::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     map::visit(f, at / "projection", p...);
   }
 

@@ -75,7 +75,7 @@ struct activated_linear {
   template <class Form>
   using params = typename map::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     map::visit(f, at, p...);
   }
   /// A positive scale passes a ReLU, and nothing else.

@@ -36,6 +36,7 @@
 #include <linnet/core/view.hpp>
 #include <linnet/nn/channels.hpp>
 #include <linnet/nn/context.hpp>
+#include <linnet/nn/each_tensor.hpp>
 #include <linnet/nn/parameters.hpp>
 #include <linnet/nn/planner.hpp>
 
@@ -187,8 +188,7 @@ consteval bool check_trainable_layer() {
 template <class L>
 consteval index count_parameters() {
   index n = 0;
-  L::visit([&](const parameter_path&, const tensor_info& info) { n += info.size(); },
-           parameter_path{});
+  each_tensor<L>([&](const parameter_path&, const tensor_info& info) { n += info.size(); });
   return n;
 }
 

@@ -149,7 +149,7 @@ struct repeat {
   template <class Form>
   using params = typename Held::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Held::visit(f, at, p...);
   }
   template <class Ends, class P>

@@ -24,7 +24,7 @@ struct residual {
     typename Sub::template params<Form> sub{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Norm::visit(f, at / "norm", p.norm...);
     Sub::visit(f, at, p.sub...);
   }
@@ -114,7 +114,7 @@ struct post_norm_residual {
   template <class Form>
   using params = typename residual<Norm, Sub>::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     residual<Norm, Sub>::visit(f, at, p...);
   }
   template <class Ends, class P>

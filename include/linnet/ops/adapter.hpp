@@ -52,6 +52,11 @@ class sequence_adapters {
   sequence_adapters(const product_adapter<T>* each, index sequences)
       : each_(each), sequences_(sequences) {}
 
+  /// Whether any sequence has an adapter.
+  bool any() const {
+    return std::any_of(each_, each_ + sequences_,
+                       [](const product_adapter<T>& one) { return one.object != nullptr; });
+  }
   /// The hook of products. It must not outlive this object.
   product_adapter<T> hook() const { return {this, &covers, &add}; }
 

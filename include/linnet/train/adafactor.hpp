@@ -88,13 +88,11 @@ struct adafactor {
 
       constexpr sums(void* block, index size) {
         index lines = 1, most = 1;
-        M::visit(
-            [&](const parameter_path&, const tensor_info& info) {
-              const bool factored = detail::second_moment<T>::factors(info);
-              lines = (std::max)(lines, factored ? info.rows : pieces(info.size()));
-              most = (std::max)(most, factored ? info.columns : 1);
-            },
-            parameter_path{});
+        each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+          const bool factored = detail::second_moment<T>::factors(info);
+          lines = (std::max)(lines, factored ? info.rows : pieces(info.size()));
+          most = (std::max)(most, factored ? info.columns : 1);
+        });
         arena all = block ? arena(block, size) : arena();
         weights = all.template take<double>(lines);
         updates = all.template take<double>(lines);

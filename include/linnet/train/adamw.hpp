@@ -39,12 +39,8 @@ struct adamw {
   template <class M, class T>
   void update(const ops::execution& on, index t, double gradient_scale, const gradients<M, T>& g,
               state<M, T>& s, weights<M, T>& w) const {
-    detail::each_trained_tensor(
-        w, g,
-        [&](const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* m, T* v) {
-          move(on, t, gradient_scale, info.decays(), info.size(), {gradient, m, v}, x);
-        },
-        s.first, s.second);
+    detail::each_trained_tensor(w, g, moves_tensors<T>{*this, on, t, gradient_scale}, s.first,
+                                s.second);
   }
 
   /// A gradient and its moving averages.
@@ -70,6 +66,20 @@ struct adamw {
       });
     });
   }
+
+ private:
+  template <class T>
+  struct moves_tensors {
+    const adamw& by;
+    const ops::execution& on;
+    index t;
+    double gradient_scale;
+
+    void operator()(const parameter_path&, const tensor_info& info, T* x, const T* gradient, T* m,
+                    T* v) const {
+      by.move(on, t, gradient_scale, info.decays(), info.size(), averaged<T>{gradient, m, v}, x);
+    }
+  };
 };
 
 LINNET_NAMESPACE_END

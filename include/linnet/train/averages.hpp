@@ -17,7 +17,7 @@ LINNET_NAMESPACE_BEGIN
 /// a team.
 template <class M, class T>
 void follow_averages(const ops::execution& on, double keep, gradients<M, T>& g, weights<M, T>& w) {
-  M::visit(
+  each_tensor_of(
       [&](const parameter_path&, const tensor_info& info, auto& values, auto& sums) {
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
           if (info.kind == role::moving_average)
@@ -42,7 +42,7 @@ void follow_averages(const ops::execution& on, double keep, gradients<M, T>& g, 
               std::fill_n(sum, info.columns, T(0));
             });
       },
-      parameter_path{}, w.tree(), g.tree());
+      w, g);
 }
 
 LINNET_NAMESPACE_END

@@ -62,11 +62,9 @@ struct bf16_rounded : Optimizer {
                   "linnet::bf16_rounded: rounds f32 weights and moments, not codes of 8 bits");
     Optimizer::update(on, t, gradient_scale, g, s, w);
     std::uint64_t stream = 0;
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info, auto& values) {
-          detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::numbers_in(values));
-        },
-        parameter_path{}, w.tree());
+    w.visit([&](const parameter_path&, const tensor_info& info, auto& values) {
+      detail::round_to_bf16(on, seed, stream++, t, info.size(), detail::numbers_in(values));
+    });
     s.visit([&](std::string_view, std::span<std::byte> block) {
       detail::round_to_bf16(on, seed, stream++, t, std::ssize(block) / 4,
                             reinterpret_cast<float*>(block.data()));

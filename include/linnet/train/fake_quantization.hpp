@@ -198,7 +198,7 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
 
   /// Finds the scales, and the codes, that training begins with.
   void start(const ops::execution& on, const weights<M>& w) {
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             ops::copy(on, info.size(), static_cast<const float*>(from), codes);
@@ -218,11 +218,11 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
             });
           }
         },
-        parameter_path{}, codes_.tree(), w.tree());
+        codes_, w);
   }
   /// Rounds `w` to nearest and packs what the codes stand for.
   void pack(const ops::execution& on, const weights<M>& w, packed<M, float, storage>& to) {
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, auto& panels, auto& codes,
             const auto& from) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
@@ -254,13 +254,13 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
             ops::pack(on, info.rows, columns, matrix_ref<fake>{numbers}, panels);
           }
         },
-        parameter_path{}, to.tree(), codes_.tree(), w.tree());
+        to, codes_, w);
   }
   /// Gradients of the steps, from those of the numbers, which lose what is cut. Returns the sum of
   /// their squares, in a fixed order.
   double find_gradients(const ops::execution& on, const weights<M>& w, gradients<M>& g) {
     double squares = 0;
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, const auto& codes, const auto& from,
             auto& gradient, auto& to) {
           if constexpr (trains<decltype(codes)>()) {
@@ -284,7 +284,7 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
             on.threads.wait();
           }
         },
-        parameter_path{}, codes_.tree(), w.tree(), g.tree(), moments_.tree());
+        codes_, w, g, moments_);
     return squares;
   }
   /// Moves the steps by AdamW without decay, at the rate of `how`; no step falls to 0.
@@ -295,7 +295,7 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
       by = how;
     else
       by.rate = how.rate;
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, auto& codes, auto& of) {
           if constexpr (trains<decltype(codes)>()) {
             using Q = storage_type<decltype(codes)>;
@@ -307,7 +307,7 @@ class master_form<M, float, compute::fake_quantized<S, A, Steps>> {
             });
           }
         },
-        parameter_path{}, codes_.tree(), moments_.tree());
+        codes_, moments_);
   }
 
  private:

@@ -65,7 +65,7 @@ void compare_gradient(const std::string& name, index n, double* values, const do
 /// Compares the gradient of every parameter of a layer or model `L` with central differences.
 template <class L, class W, class G, class Loss>
 void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&& loss) {
-  L::visit(
+  each_tensor_of(
       [&](const parameter_path& at, const tensor_info& info, auto& values, auto& gradient) {
         double* data = nullptr;
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
@@ -74,7 +74,7 @@ void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&&
           data = values.data;
         compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
       },
-      parameter_path{}, w.tree(), g.tree());
+      w, g);
 }
 
 }  // namespace detail

@@ -88,11 +88,11 @@ struct layer_comparison {
   /// Compares the gradients of the parameters, and of tables that sequences share.
   template <class Layer, class T>
   void compare_gradients(layer_trial<Layer, T>& expected, layer_trial<Layer, T>& got) {
-    Layer::visit(
+    each_tensor_of(
         [&](const parameter_path& at, const tensor_info& info, auto& a, auto& b) {
           compare("gradient of " + at.str(), 0, 0, info.size(), info.size(), a, b);
         },
-        parameter_path{}, expected.alone.gradients.tree(), got.alone.gradients.tree());
+        expected.alone.gradients, got.alone.gradients);
     const auto all = [&](std::string_view name, const std::vector<T>& a, const std::vector<T>& b) {
       const index size = std::ssize(a);
       compare(name, 0, 0, (std::max)(size, index{1}), size, a.data(), b.data());

@@ -50,7 +50,7 @@ struct rounded_form {
   template <class Scale>
   static void pack_rounded(const ops::execution& on, const weights<M>& w,
                            packed<M, float, storage>& to, Scale&& scale) {
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, auto& panels, const auto& from) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             ops::copy(on, info.size(), static_cast<const float*>(from), const_cast<float*>(panels));
@@ -65,7 +65,7 @@ struct rounded_form {
             ops::pack(on, info.rows, info.columns, matrix_ref<storage>{numbers}, panels);
           }
         },
-        parameter_path{}, to.tree(), w.tree());
+        to, w);
   }
 };
 
@@ -106,8 +106,7 @@ class master_form<M, float, compute::fp8> : public rounded_form<M, compute::fp8>
   using S = typename base::storage;
   static constexpr index matrices() {
     index n = 0;
-    M::visit([&](const parameter_path&, const tensor_info& info) { n += info.stored(); },
-             parameter_path{});
+    each_tensor<M>([&](const parameter_path&, const tensor_info& info) { n += info.stored(); });
     return n;
   }
 
@@ -125,12 +124,10 @@ class master_form<M, float, compute::fp8> : public rounded_form<M, compute::fp8>
       return most > 0 ? static_cast<float>(linnet::storage::fp8_e4m3::largest) / most : 1.0f;
     });
     index next = 0;
-    M::visit(
-        [&](const parameter_path&, const tensor_info&, auto& panels) {
-          if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(panels)>>)
-            if (on.threads.rank() == 0) panels.delayed.at = at(next++);
-        },
-        parameter_path{}, to.tree());
+    to.visit([&](const parameter_path&, const tensor_info&, auto& panels) {
+      if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(panels)>>)
+        if (on.threads.rank() == 0) panels.delayed.at = at(next++);
+    });
     on.threads.wait();
   }
   /// Calls f(name, bytes) for each block of memory that continuing needs.

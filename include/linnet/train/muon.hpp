@@ -140,15 +140,13 @@ struct muon {
 
       constexpr scratch(void* block, index size) {
         index values = 1, lines = 1, squares = 1;
-        M::visit(
-            [&](const parameter_path& at, const tensor_info& info) {
-              if (!detail::moved_by_muon(at, info)) return;
-              const index n = (std::min)(info.rows, info.columns);
-              values = (std::max)(values, info.size());
-              lines = (std::max)(lines, info.size() / n);
-              squares = (std::max)(squares, n * n);
-            },
-            parameter_path{});
+        each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+          if (!detail::moved_by_muon(at, info)) return;
+          const index n = (std::min)(info.rows, info.columns);
+          values = (std::max)(values, info.size());
+          lines = (std::max)(lines, info.size() / n);
+          squares = (std::max)(squares, n * n);
+        });
         arena all = block ? arena(block, size) : arena();
         of.x = all.template take<T>(values);
         of.next = all.template take<T>(values);

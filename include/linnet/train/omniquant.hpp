@@ -260,7 +260,7 @@ class omniquant::trainer {
     on.threads.once([&] {
       for (const auto& one : scales_) detail::scale_channels(*one.set, one.scales);
     });
-    exact::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from,
             const auto& range, auto& panels) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(codes)>>)
@@ -282,12 +282,12 @@ class omniquant::trainer {
                                grid.nearest(static_cast<double>(one.w[j])));
             });
         },
-        parameter_path{}, codes_.tree(), scaled_.tree(), ranges_.tree(), to.tree());
+        codes_, scaled_, ranges_, to);
     detail::pack_codes<exact>(on, codes_.tree(), to.tree());
   }
   /// Takes step number `t`: ranges and scales move, weights stay.
   void step(const ops::execution& on, index t, const weights<exact>&, gradients<exact>& g) {
-    exact::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, const auto& codes, const auto& from,
             auto& range, auto& slopes) {
           if constexpr (clips<decltype(codes)>) {
@@ -302,7 +302,7 @@ class omniquant::trainer {
                      range.logits);
           }
         },
-        parameter_path{}, codes_.tree(), scaled_.tree(), ranges_.tree(), g.tree());
+        codes_, scaled_, ranges_, g);
     for (auto& one : scales_) {
       on.threads.once([&] { one.find_gradient(g); });
       by_scale_.move(on, t, 1, false, std::ssize(one.logs),

@@ -22,17 +22,33 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Fills gradients with a number.
+template <class T>
+struct fills_leaves {
+  const ops::execution& on;
+  T value;
+
+  void operator()(const parameter_path&, const tensor_info& info, T* leaf) const {
+    ops::fill(on, info.size(), value, leaf);
+  }
+};
+/// Calls a function object with the tensors that have a gradient.
+template <class T, class F>
+struct takes_trained {
+  F& f;
+
+  template <class Values, class... Of>
+  void operator()(const parameter_path& at, const tensor_info& info, Values& values,
+                  const T* gradient, Of&... of) const {
+    if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
+    f(at, info, numbers_in(values), gradient, of...);
+  }
+};
 /// Calls f(path, info, weights, gradient, state...) for each tensor that has a gradient. The states
 /// are blocks with a tree of the model.
 template <class M, class T, class F, class... State>
 void each_trained_tensor(weights<M, T>& w, const gradients<M, T>& g, F&& f, State&... states) {
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info, auto& values, const auto& gradient,
-          auto&... of) {
-        if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
-        f(at, info, numbers_in(values), static_cast<const T*>(gradient), of...);
-      },
-      parameter_path{}, w.tree(), g.tree(), states.tree()...);
+  each_tensor_of(takes_trained<T, std::remove_reference_t<F>>{f}, w, g, states...);
 }
 
 /// Calls f(i) for each of `n` values of type T, split over the team.
@@ -49,29 +65,34 @@ inline constexpr index norm_chunk = 4096;
 template <class M>
 consteval index norm_chunks() {
   index n = 1;
-  M::visit([&](const parameter_path&,
-               const tensor_info& info) { n = info.size() > n ? info.size() : n; },
-           parameter_path{});
+  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+    n = info.size() > n ? info.size() : n;
+  });
   return (n + norm_chunk - 1) / norm_chunk;
 }
+template <class T>
+struct adds_squares {
+  const ops::execution& on;
+  double* partial;
+  double& sum;
+
+  void operator()(const parameter_path&, const tensor_info& info, const T* leaf) const {
+    if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
+    const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
+    on.threads.each(chunks, [&](index c) {
+      const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
+      on.with_kernels([&](auto k) {
+        partial[c] = static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
+      });
+    });
+    for (index c = 0; c < chunks; ++c) sum += partial[c];
+    on.threads.wait();
+  }
+};
 template <class M, class T>
 double sum_of_squares(const ops::execution& on, const gradients<M, T>& g, double* partial) {
   double sum = 0;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-        if (info.kind == role::moving_average) return;  // no gradient, see follow_averages()
-        const index chunks = (info.size() + norm_chunk - 1) / norm_chunk;
-        on.threads.each(chunks, [&](index c) {
-          const index at = c * norm_chunk, count = (std::min)(norm_chunk, info.size() - at);
-          on.with_kernels([&](auto k) {
-            partial[c] =
-                static_cast<double>(decltype(k)::template dot<T>(count, leaf + at, leaf + at));
-          });
-        });
-        for (index c = 0; c < chunks; ++c) sum += partial[c];
-        on.threads.wait();
-      },
-      parameter_path{}, g.tree());
+  g.visit(adds_squares<T>{on, partial, sum});
   return sum;
 }
 

@@ -151,9 +151,9 @@ result<gradient_noise> estimate_gradient_noise(const weights<M, T>& w, Batches&&
       return error{errc::invalid, where, "the loss of batch " + std::to_string(i),
                    "a finite number with a finite gradient", "another"};
     pass.on_threads([&](const ops::execution& on) {
-      M::visit([&](const parameter_path&, const tensor_info& info, auto& to,
-                   auto& from) { ops::add(on, info.size(), to, from, to); },
-               parameter_path{}, sum.tree(), pass.gradient().tree());
+      each_tensor_of([&](const parameter_path&, const tensor_info& info, auto& to,
+                         auto& from) { ops::add(on, info.size(), to, from, to); },
+                     sum, pass.gradient());
     });
     pass.clear();
     if (loss.tokens == 0) continue;

@@ -121,7 +121,7 @@ struct sophia {
   void observe(const ops::execution& on, index tokens, double gradient_scale,
                const gradients<M, T>& g, state<M, T>& s) const {
     const auto count = static_cast<double>(tokens);
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, const auto& gradient, auto& h) {
           if (info.kind == role::moving_average) return;
           detail::each_trained_value<T>(on, info.size(), [&](index i) {
@@ -129,7 +129,7 @@ struct sophia {
             h[i] = static_cast<T>(beta2 * static_cast<double>(h[i]) + (1 - beta2) * count * x * x);
           });
         },
-        parameter_path{}, g.tree(), s.second.tree());
+        g, s.second);
   }
 };
 

@@ -34,11 +34,9 @@ template <class M, index Of>
 consteval bool check_pattern() {
   constexpr bool fits = [] {
     bool all = true;
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info) {
-          if (info.kind == role::matrix) all = all && info.columns % Of == 0;
-        },
-        parameter_path{});
+    each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+      if (info.kind == role::matrix) all = all && info.columns % Of == 0;
+    });
     return all;
   }();
   static_assert(fits,
@@ -62,7 +60,7 @@ class master_form<M, T, compute::sr_ste<Kept, Of, Decay>> {
 
   /// Packs what the pattern leaves of `w`.
   static void pack(const ops::execution& on, const weights<M, T>& w, packed<M, T, storage>& to) {
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, auto& panels, const auto& from) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
             ops::copy(on, info.size(), static_cast<const T*>(from), const_cast<T*>(panels));
@@ -74,14 +72,14 @@ class master_form<M, T, compute::sr_ste<Kept, Of, Decay>> {
             ops::pack(on, info.rows, info.columns, matrix_ref<storage>{rows}, panels);
           }
         },
-        parameter_path{}, to.tree(), w.tree());
+        to, w);
   }
   /// Adds the decay of pruned weights to gradients that are summed over `tokens`.
   static void add_decay(const ops::execution& on, index tokens, const weights<M, T>& w,
                         gradients<M, T>& g) {
     const double factor = static_cast<double>(Decay::num) / static_cast<double>(Decay::den) *
                           static_cast<double>(tokens);
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, const auto& from, auto& gradient) {
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
             if (info.kind == role::matrix)
@@ -89,7 +87,7 @@ class master_form<M, T, compute::sr_ste<Kept, Of, Decay>> {
                 gradient[i] += static_cast<T>(factor * static_cast<double>(from.data[i]));
               });
         },
-        parameter_path{}, w.tree(), g.tree());
+        w, g);
   }
 
  private:

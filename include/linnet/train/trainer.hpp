@@ -86,7 +86,7 @@ class trainer {
     arena more(static_cast<std::byte*>(t.memory_.data()) + planned, workspace_bytes(l) - planned);
     t.partial_ = more.take<double>(detail::norm_chunks<M>());
     detail::share_base(w.tree(), t.packed_.tree());
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path&, [[maybe_unused]] const tensor_info& info, auto& to,
             const auto& from) {
           if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
@@ -96,7 +96,7 @@ class trainer {
               to.rows = from.data;
           }
         },
-        parameter_path{}, t.packed_.tree(), w.tree());
+        t.packed_, w);
     run(l, nullptr, [&](const ops::execution& on) {
       if constexpr (master_form::learns_steps) t.form_.start(on, w);
       t.form_.pack(on, w, t.packed_);
@@ -311,12 +311,10 @@ class trainer {
     arena more;
     (void)more.take<double>(detail::norm_chunks<M>());
     if constexpr (master_form::own_rows)
-      M::visit(
-          [&](const parameter_path&, const tensor_info& info) {
-            if (info.stored())
-              (void)more.take<typename master_form::word>(master_form::row_words(info));
-          },
-          parameter_path{});
+      each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+        if (info.stored())
+          (void)more.take<typename master_form::word>(master_form::row_words(info));
+      });
     return add_sizes(detail::plan_for<M, T, S>(l, purpose::training).total(), more.peak());
   }
   template <class Objective>
@@ -403,9 +401,7 @@ class trainer {
     return how_.clip > 0 ? (std::min)(1.0, how_.clip / (norm + 1e-6)) : 1.0;
   }
   void clear_gradients(const ops::execution& on) {
-    M::visit([&](const parameter_path&, const tensor_info& info,
-                 auto& leaf) { ops::fill(on, info.size(), T(0), leaf); },
-             parameter_path{}, gradients_.tree());
+    gradients_.visit(detail::fills_leaves<T>{on, T(0)});
   }
   void finish() {
     bool rescaled = false;  // a gradient that overflows in f16 is no reason to stop

@@ -62,7 +62,7 @@ class weight_average {
                              : 1 - how_.keep;
     detail::share_base(w.tree(), average_.tree());
     run(limits_, nullptr, [&](const ops::execution& on) {
-      M::visit(
+      each_tensor_of(
           [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
             const T* x = nullptr;
             T* a = nullptr;
@@ -79,7 +79,7 @@ class weight_average {
               }
             });
           },
-          parameter_path{}, average_.tree(), w.tree());
+          average_, w);
     });
     ++count_;
   }

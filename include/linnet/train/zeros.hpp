@@ -17,14 +17,14 @@ namespace detail {
 /// Calls f(weight, gradient) for each value of the matrices and tables of a model.
 template <class M, class T, class F>
 void each_stored_value(const ops::execution& on, weights<M, T>& w, gradients<M, T>& g, F&& f) {
-  M::visit(
+  each_tensor_of(
       [&](const parameter_path&, const tensor_info& info, auto& values, auto& gradient) {
         if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
           ops::detail::in_slices<T>(on, info.size(), [&](index at, index count) {
             for (index i = at; i < at + count; ++i) f(values.data[i], gradient[i]);
           });
       },
-      parameter_path{}, w.tree(), g.tree());
+      w, g);
 }
 /// The name of the first matrix that starts as 0, such as B of an adapter, and is so now. Empty if
 /// there is none.

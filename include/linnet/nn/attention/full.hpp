@@ -35,7 +35,7 @@ struct softmax_attention {
   template <class Form>
   using params = typename projections::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     projections::visit(f, at, p...);
   }
   template <class Ends, class P>

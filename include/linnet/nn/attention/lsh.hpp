@@ -71,7 +71,7 @@ struct lsh : policy {
     template <class Form>
     using params = typename projections::template params<Form>;
     template <class F, class... P>
-    static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
       projections::visit(f, at, p...);
     }
 

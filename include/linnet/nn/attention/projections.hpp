@@ -42,7 +42,7 @@ struct attention_projections {
     typename to_output::template params<form::at<Form, storage::part::attention_o>> o{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     visit_query(f, at / "q", p.q...);
     if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
     to_key::visit(f, at / "v", p.v...);
@@ -65,13 +65,11 @@ struct attention_projections {
   }
   /// Query projection: T5's small initial values replace the missing 1/sqrt(d_kv).
   template <class F, class... P>
-  static constexpr void visit_query(F&& f, const parameter_path& at, P&... p) {
-    const auto scaled = [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
-      tensor_info changed = info;
-      if (!A.scaled) changed.deviation /= sqrt(h);
-      f(where, changed, leaf...);
-    };
-    to_query::visit(scaled, at, p...);
+  LINNET_INLINE static constexpr void visit_query(F&& f, const parameter_path& at, P&... p) {
+    if constexpr (A.scaled)
+      to_query::visit(f, at, p...);
+    else
+      to_query::visit(detail::with_smaller_start<std::remove_reference_t<F>>{f, sqrt(h)}, at, p...);
   }
 
   /// Buffers of the projections themselves; empty where each is one matrix.
