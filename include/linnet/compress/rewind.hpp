@@ -21,13 +21,13 @@ result<weights<M, T>> rewind(const weights<M, T>& start, const weights<M, T>& pr
   if (!pruned.valid()) return pruned.error();
   weights<M, T> made = start.clone();
   if (!made.valid()) return made.error();
-  M::visit(
+  each_tensor_of(
       [](const parameter_path&, const tensor_info& info, auto& to, const auto& mask) {
         if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
           for (index i = 0; i < info.size(); ++i)
             if (mask.data[i] == T(0)) to.data[i] = T(0);
       },
-      parameter_path{}, made.tree(), pruned.tree());
+      made, pruned);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("rewind")
