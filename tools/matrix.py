@@ -59,8 +59,9 @@ ALSO_IN_INT8 = {
 # Storage that goes with few other choices: one model of each family beside the pairs.
 ALONE = {"layers": "storage::layers<storage::first<1, storage::int8>, storage::int4<>>"}
 ALONE_IN_DECODERS = {"blocks": "storage::block_sparse<storage::int4<8>, 32, 8>"}
-# Feed-forwards of decoders that leave out neurons: one model each.
+# Feed-forwards of decoders that leave out neurons or experts: one model each.
 FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
+             "experts": "ffn::experts<3, 2>",
              "contextual": "ffn::contextual<6, ffn::gated<activation_kind::relu>>"}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 

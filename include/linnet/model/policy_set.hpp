@@ -13,6 +13,7 @@
 #include <linnet/nn/policies.hpp>
 #include <linnet/nn/repeat.hpp>
 #include <linnet/nn/residual.hpp>
+#include <linnet/nn/routing/experts.hpp>
 #include <linnet/nn/routing/mixture_of_depths.hpp>
 #include <linnet/nn/sharing.hpp>
 
