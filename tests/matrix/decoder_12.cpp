@@ -32,6 +32,9 @@ BOOST_AUTO_TEST_CASE(model_94) {
 BOOST_AUTO_TEST_CASE(model_95) {
   check<decoder, ln::storage::block_sparse<ln::storage::int4<8>, 32, 8>>("decoder: weights blocks");
 }
+BOOST_AUTO_TEST_CASE(model_96) {
+  check<decoder, ln::embedding::tensor_train<tensor_train_cores>, ln::tie::untied>("decoder: ends tensor train");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -16,6 +16,7 @@
 #include <linnet/nn/routing/experts.hpp>
 #include <linnet/nn/routing/mixture_of_depths.hpp>
 #include <linnet/nn/sharing.hpp>
+#include <linnet/nn/tensor_train.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
