@@ -21,6 +21,9 @@ static_assert(M::flops(1, 5) == dense::flops(1, 5) + 2 * 2 * 5 * (3 * d + 3 * d 
 // A layer for all blocks has its experts once.
 using shared = ln::decoder<tiny_decoder_shape, ln::ffn::experts<3, 1>, ln::sharing::ffn>;
 static_assert(shared::parameters() - ln::count_active_parameters<shared>() == 2 * 3 * d * f);
+static_assert(ln::zoo::stlm_10m_experts::parameters() == 17'957'632);
+static_assert(ln::count_active_parameters<ln::zoo::stlm_10m_experts>() ==
+              ln::zoo::stlm_10m::parameters() + 18 * 8 * 128);
 
 }  // namespace
 

@@ -212,6 +212,7 @@ struct experts : policy,
   static_assert(Choice.valid(),
                 "linnet::expert_choice: capacity, balance and z must not be negative");
   using expert = Of;                          ///< what each of them is
+  static constexpr index all_experts = N;     ///< their number
   static constexpr index active_experts = K;  ///< experts that a token goes through
   static constexpr bool normalised = Choice.normalised && K > 1;
   template <index D, index F, bool Bias>
