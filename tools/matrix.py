@@ -59,9 +59,12 @@ ALSO_IN_INT8 = {
 # Storage that goes with few other choices: one model of each family beside the pairs.
 ALONE = {"layers": "storage::layers<storage::first<1, storage::int8>, storage::int4<>>"}
 ALONE_IN_DECODERS = {"blocks": "storage::block_sparse<storage::int4<8>, 32, 8>"}
-# Feed-forwards of decoders that leave out neurons: one model each.
+# Feed-forwards of decoders that leave out neurons or experts: one model each.
 FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
+             "experts": "ffn::experts<3, 2>",
              "contextual": "ffn::contextual<6, ffn::gated<activation_kind::relu>>"}
+# Embeddings that go with few heads: one model.
+ENDS_ALONE = {"tensor train": "embedding::tensor_train<tensor_train_cores>, tie::untied"}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -217,7 +220,8 @@ def completes(axes, row, fits):
 
 
 def policies(axes, row):
-    also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE}
+    also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
+            "ends": ENDS_ALONE}
     words = [axes[name].get(value) or also.get(name, {}).get(value) for name, value in row.items()]
     return "".join(", " + part for word in words if word for part in split(word))
 
@@ -284,6 +288,7 @@ def sources():
         if family == "decoder":
             rows += [{"ffn": name} for name in FFN_ALONE]
             rows += [{"weights": name} for name in ALONE_IN_DECODERS]
+            rows += [{"ends": name} for name in ENDS_ALONE]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -312,7 +317,8 @@ def tables(file):
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
-            also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE}.get(axis, {})
+            also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
+                    "ends": ENDS_ALONE}.get(axis, {})
             shown = list(values) + [v for v in also if v not in values]
             for value in shown:
                 cells = []

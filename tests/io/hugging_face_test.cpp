@@ -145,6 +145,11 @@ BOOST_AUTO_TEST_CASE(names_in_both_directions) {
   check(ln::weights<test::t5_1_0>(), ln::hf_kind::t5, false);
   check(ln::weights<test::t5_1_1>(), ln::hf_kind::t5, true);
   check(ln::weights<test::llama_gqa>(), ln::hf_kind::llama, true);
+  check(ln::weights<test::mixtral>(), ln::hf_kind::mixtral, true);
+  BOOST_TEST(ln::hugging_face_name(ln::hf_kind::mixtral, "blocks.11.ffn.experts.10.up.weight") ==
+             "model.layers.11.block_sparse_moe.experts.10.w3.weight");
+  static_assert(ln::hf_kind_of<ln::decoder<test::gqa_shape, ln::ffn::experts<4, 1>>>() ==
+                ln::hf_kind::none);
   check(ln::weights<test::gpt2>(), ln::hf_kind::gpt2, false);
   check(ln::weights<test::mamba_untied>(), ln::hf_kind::mamba, false);
   BOOST_TEST(ln::hugging_face_name(ln::hf_kind::mamba, "blocks.1.attention.A_log") ==
@@ -168,6 +173,54 @@ BOOST_AUTO_TEST_CASE(names_in_both_directions) {
   static_assert(ln::hf_kind_of<ln::zoo::gpt2_small>() == ln::hf_kind::gpt2);
   static_assert(ln::hf_kind_of<ln::zoo::stlm_50m>() == ln::hf_kind::llama);
   static_assert(ln::hf_kind_of<ln::zoo::stlm_50m_mod>() == ln::hf_kind::none);
+}
+
+// Mixtral's names and numbers are those of Transformers; what its files say comes back.
+BOOST_AUTO_TEST_CASE(mixtral) {
+  using published = ln::decoder<ln::decoder_shape{.d_model = 4096,
+                                                  .d_ff = 14336,
+                                                  .heads = 32,
+                                                  .kv_heads = 8,
+                                                  .layers = 32,
+                                                  .vocabulary = 32000,
+                                                  .context = 131072,
+                                                  .rope_theta = 1e6},
+                                ln::ffn::experts<8, 2>, ln::position::rope_half, ln::tie::untied>;
+  static_assert(published::parameters() == 46'702'792'704);
+  const auto verdict = [](const std::string& text) {
+    const auto config = ln::parse_hf_config(test::bytes(text), "c");
+    return test::message(ln::check_config<published>(*config));
+  };
+  BOOST_TEST(verdict(R"({"model_type": "mixtral"})") == "success");
+  BOOST_TEST(
+      verdict(R"({"model_type": "mixtral", "num_local_experts": 4})").find("num_local_experts") !=
+      std::string::npos);
+  BOOST_TEST(verdict(R"({"model_type": "mixtral", "num_experts_per_tok": 1})")
+                 .find("num_experts_per_tok") != std::string::npos);
+  BOOST_TEST(
+      verdict(R"({"model_type": "mixtral", "sliding_window": 4096})").find("sliding_window") !=
+      std::string::npos);
+  BOOST_TEST(verdict(R"({"model_type": "llama"})") != "success");
+
+  ln::weights<test::mixtral> w, back;
+  ln::initialize(w, ln::seed{5});
+  const test::scratch_folder folder;
+  LINNET_REQUIRE_OK(ln::save_hugging_face(w, folder.path()));
+  LINNET_REQUIRE_OK(ln::load_hugging_face(back, folder.path()));
+  BOOST_TEST(test::same_bytes(w, back));
+  BOOST_TEST(test::contents(folder.path("config.json")).find("\"MixtralForCausalLM\"") !=
+             std::string::npos);
+  const auto file = ln::read_safetensors(folder.path("model.safetensors"));
+  LINNET_REQUIRE_OK(file);
+  for (const auto& [theirs, ours] :
+       {std::pair("gate", "router"), std::pair("experts.3.w1", "experts.3.gate"),
+        std::pair("experts.0.w2", "experts.0.down"), std::pair("experts.2.w3", "experts.2.up")}) {
+    const auto there =
+        file->values<float>("model.layers.1.block_sparse_moe." + std::string(theirs) + ".weight");
+    LINNET_REQUIRE_OK(there);
+    BOOST_TEST(std::ranges::equal(
+        *there, test::floats(w, "blocks.1.ffn." + std::string(ours) + ".weight")));
+  }
 }
 
 BOOST_AUTO_TEST_CASE(t5_aliases) {

@@ -93,6 +93,20 @@ inline constexpr ln::decoder_shape mamba_untied_shape{.d_model = 18,
                                                       .context = 64,
                                                       .eps = 1e-5};
 
+inline constexpr ln::decoder_shape mixtral_shape{.d_model = 24,
+                                                 .d_ff = 20,
+                                                 .heads = 4,
+                                                 .kv_heads = 2,
+                                                 .layers = 2,
+                                                 .vocabulary = 41,
+                                                 .context = 32,
+                                                 .eps = 1e-5};
+/// Without the losses of the router, which Transformers adds where they are asked for.
+using mixtral =
+    ln::decoder<mixtral_shape,
+                ln::ffn::experts<4, 2, ln::ffn::swiglu, ln::expert_choice{.balance = 0, .z = 0}>,
+                ln::position::rope_half, ln::tie::untied>;
+
 using llama_gqa = ln::decoder<gqa_shape, ln::position::rope_half, ln::tie::untied>;
 using llama_gqa_interleaved = ln::decoder<gqa_shape, ln::tie::untied>;
 using llama_mha = ln::decoder<mha_shape, ln::position::rope_half>;

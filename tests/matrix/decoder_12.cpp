@@ -24,10 +24,16 @@ BOOST_AUTO_TEST_CASE(model_92) {
   check<decoder, ln::ffn::top_k<4, ln::ffn::swiglu>>("decoder: ffn top k");
 }
 BOOST_AUTO_TEST_CASE(model_93) {
-  check<decoder, ln::ffn::contextual<6, ln::ffn::gated<ln::activation_kind::relu>>>("decoder: ffn contextual");
+  check<decoder, ln::ffn::experts<3, 2>>("decoder: ffn experts");
 }
 BOOST_AUTO_TEST_CASE(model_94) {
+  check<decoder, ln::ffn::contextual<6, ln::ffn::gated<ln::activation_kind::relu>>>("decoder: ffn contextual");
+}
+BOOST_AUTO_TEST_CASE(model_95) {
   check<decoder, ln::storage::block_sparse<ln::storage::int4<8>, 32, 8>>("decoder: weights blocks");
+}
+BOOST_AUTO_TEST_CASE(model_96) {
+  check<decoder, ln::embedding::tensor_train<tensor_train_cores>, ln::tie::untied>("decoder: ends tensor train");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -594,6 +594,9 @@ inline constexpr ln::decoder_shape decoder_shape{.d_model = 8,
                                                  .vocabulary = 11,
                                                  .context = 80,
                                                  .eps = 1e-3};
+/// Cores of a table of that size.
+inline constexpr ln::tensor_train_shape tensor_train_cores{
+    .rows = {4, 3}, .columns = {2, 4}, .ranks = {3}};
 /// Its heads have keys and values of their own, as RWKV-7 asks for.
 inline constexpr ln::decoder_shape rwkv_shape = [] {
   ln::decoder_shape s = decoder_shape;

@@ -247,17 +247,19 @@ void t5_fields(hf_fields& to, bool untied_by_scale, bool mt5) {
 template <class M>
 void llama_fields(hf_fields& to) {
   constexpr decoder_shape s = M::shape;
-  to.text("model_type", {"llama"}, "llama");
+  constexpr bool mixtral = hf_kind_of<M>() == hf_kind::mixtral;
+  const std::string name = mixtral ? "mixtral" : "llama";
+  to.text("model_type", {name}, name);
   to.number("vocab_size", s.vocabulary, 32000);
   to.number("hidden_size", s.d_model, 4096);
-  to.number("intermediate_size", s.d_ff, 11008);
+  to.number("intermediate_size", s.d_ff, mixtral ? 14336 : 11008);
   to.number("num_hidden_layers", s.layers, 32);
   to.number("num_attention_heads", s.heads, 32);
-  to.number("num_key_value_heads", s.kv_heads, s.heads);
+  to.number("num_key_value_heads", s.kv_heads, mixtral ? 8 : s.heads);
   to.number("head_dim", s.head_width(), s.d_model / s.heads);
-  to.number("max_position_embeddings", s.context, 2048);
-  to.real("rms_norm_eps", s.eps, 1e-6);
-  to.real("rope_theta", s.rope_theta, 10000)
+  to.number("max_position_embeddings", s.context, mixtral ? 131072 : 2048);
+  to.real("rms_norm_eps", s.eps, mixtral ? 1e-5 : 1e-6);
+  to.real("rope_theta", s.rope_theta, mixtral ? 1e6 : 10000)
       .or_at("rope_parameters.rope_theta")
       .or_at("rope_scaling.rope_theta");
   to.real("partial_rotary_factor", 1, 1)
@@ -272,9 +274,17 @@ void llama_fields(hf_fields& to) {
     for (const char* const layers : {".full_attention", ".sliding_attention"})
       to.none(scaling + layers);
   }
-  to.text("hidden_act", hf_activation(ffn_metadata<typename M::ffn>::activation), "silu");
-  to.truth("attention_bias", M::biased, false);
-  to.truth("mlp_bias", M::biased, false);
+  if constexpr (mixtral) {
+    using ffn = typename M::ffn;
+    to.number("num_local_experts", ffn::all_experts, 8).or_at("num_experts");
+    to.number("num_experts_per_tok", ffn::active_experts, 2);
+    to.none("sliding_window");
+    to.text("hidden_act", hf_activation(ffn_metadata<typename ffn::expert>::activation), "silu");
+  } else {
+    to.text("hidden_act", hf_activation(ffn_metadata<typename M::ffn>::activation), "silu");
+    to.truth("attention_bias", M::biased, false);
+    to.truth("mlp_bias", M::biased, false);
+  }
   to.truth("tie_word_embeddings", M::tied, false);
 }
 
@@ -374,7 +384,7 @@ hf_fields fields_of(const hf_config* file) {
     };
     t5_fields<M>(fields, !M::tied && says("scale_decoder_outputs", "false"),
                  says("model_type", "\"mt5\""));
-  } else if constexpr (kind == hf_kind::llama) {
+  } else if constexpr (kind == hf_kind::llama || kind == hf_kind::mixtral) {
     llama_fields<M>(fields);
   } else if constexpr (kind == hf_kind::mamba) {
     mamba_fields<M>(fields);
@@ -431,6 +441,7 @@ std::string make_hf_config() {
   constexpr std::string_view classes[] = {"",
                                           "T5ForConditionalGeneration",
                                           "LlamaForCausalLM",
+                                          "MixtralForCausalLM",
                                           "GPT2LMHeadModel",
                                           "MambaForCausalLM",
                                           "Bert",

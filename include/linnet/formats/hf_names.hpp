@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Hugging Face's names and layouts of the tensors of T5, Llama, GPT-2, Mamba, BERT and its kin.
+/// Hugging Face's names and layouts of the tensors of T5, Llama, Mixtral, GPT-2, Mamba, BERT and
+/// its kin.
 
 #include <linnet/formats/tensor.hpp>
 #include <linnet/model/decoder.hpp>
@@ -16,6 +17,7 @@ enum class hf_kind {
   none,        ///< no counterpart: other norms, positions, attention or feed-forwards
   t5,          ///< T5 1.0 and 1.1
   llama,       ///< RMSNorm and rotary positions
+  mixtral,     ///< Llama with experts, whose weights are divided by their sum
   gpt2,        ///< LayerNorm, learned positions, biases
   mamba,       ///< RMSNorm, mixer::mamba, neither feed-forward nor positions
   bert,        ///< an encoder with token types
@@ -93,6 +95,11 @@ constexpr hf_kind hf_kind_of() {
     if (rms && F::gated &&
         (std::is_same_v<P, position::rope> || std::is_same_v<P, position::rope_half>))
       return hf_kind::llama;
+    if constexpr (requires { typename M::ffn::expert; })
+      return rms && detail::ffn_metadata<typename M::ffn::expert>::gated && M::ffn::normalised &&
+                     !M::biased && M::rotary
+                 ? hf_kind::mixtral
+                 : hf_kind::none;
     const bool plain = M::shape.kv_heads == M::shape.heads &&
                        M::shape.heads * M::shape.head_width() == M::shape.d_model;
     const bool gpt2 = std::is_same_v<typename M::norm, norm::layer_norm> &&
@@ -112,7 +119,8 @@ constexpr bool fits_hugging_face() {
         never<M>,
         "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
         "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
-        "feed-forward) and GPT-2 (norm::layer_norm, position::learned, bias::all, no "
+        "feed-forward), Mixtral (the same of ffn::experts<n, k>, k > 1) and GPT-2 "
+        "(norm::layer_norm, position::learned, bias::all, no "
         "grouped queries, a standard feed-forward), all with attention::full, Mamba "
         "(mixer::mamba, ffn::skip, norm::rms, position::none), and BERT, DistilBERT, "
         "ALBERT and RoBERTa (an encoder's defaults); use save_safetensors() and load_safetensors() "
@@ -182,6 +190,10 @@ inline constexpr name_rule llama_rules[] = {
     {"blocks.#.ffn.gate", "model.layers.#.mlp.gate_proj"},
     {"blocks.#.ffn.up", "model.layers.#.mlp.up_proj"},
     {"blocks.#.ffn.down", "model.layers.#.mlp.down_proj"},
+    {"blocks.#.ffn.router", "model.layers.#.block_sparse_moe.gate"},  // of Mixtral
+    {"blocks.#.ffn.experts.#.gate", "model.layers.#.block_sparse_moe.experts.#.w1"},
+    {"blocks.#.ffn.experts.#.up", "model.layers.#.block_sparse_moe.experts.#.w3"},
+    {"blocks.#.ffn.experts.#.down", "model.layers.#.block_sparse_moe.experts.#.w2"},
     {"norm", "model.norm"},
     {"head", "lm_head"},
 };
@@ -298,7 +310,7 @@ inline constexpr name_rule roberta_rules[] = {
 
 constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   if (kind == hf_kind::t5) return t5_rules;
-  if (kind == hf_kind::llama) return llama_rules;
+  if (kind == hf_kind::llama || kind == hf_kind::mixtral) return llama_rules;
   if (kind == hf_kind::gpt2) return gpt2_rules;
   if (kind == hf_kind::mamba) return mamba_rules;
   if (kind == hf_kind::bert) return bert_rules;
@@ -308,15 +320,14 @@ constexpr std::span<const name_rule> rules_of(hf_kind kind) {
   return {};
 }
 
-/// Whether `text` is `pattern` with digits in place of #; `number` receives them.
-inline bool fits(std::string_view text, std::string_view pattern, std::string_view& number) {
+/// Whether `text` is `pattern` with digits in place of each #; `numbers` receive them.
+inline bool fits(std::string_view text, std::string_view pattern, std::string_view* numbers) {
   const std::size_t mark = pattern.find('#');
   if (mark == pattern.npos) return text == pattern;
-  const std::string_view tail = pattern.substr(mark + 1);
-  if (text.size() < pattern.size() || text.substr(0, mark) != pattern.substr(0, mark)) return false;
-  number = text.substr(mark, text.size() - mark - tail.size());
-  return text.substr(mark + number.size()) == tail &&
-         number.find_first_not_of("0123456789") == number.npos;
+  if (text.substr(0, mark) != pattern.substr(0, mark)) return false;
+  text.remove_prefix(mark);
+  *numbers = text.substr(0, text.find_first_not_of("0123456789"));
+  return fits(text.substr(numbers->size()), pattern.substr(mark + 1), numbers + 1);
 }
 
 /// The part of a name before its last dot.
@@ -330,13 +341,14 @@ inline std::string translate(std::span<const name_rule> rules, std::string_view 
                              bool gated = false) {
   const std::string_view head = stem(name);
   for (const name_rule& rule : rules) {
-    std::string_view number;
-    if (!fits(head, rule.*from, number)) continue;
+    std::string_view numbers[2];  // of a block, and of an expert
+    if (!fits(head, rule.*from, numbers)) continue;
     // T5's "wo" is two of linnet's names: "down" where the feed-forward is gated.
     if (from == &name_rule::file && gated && rule.linnet.ends_with(".wo")) continue;
     std::string found(rule.*to);
-    if (const std::size_t mark = found.find('#'); mark != found.npos)
-      found.replace(mark, 1, number);
+    for (const std::string_view number : numbers)
+      if (const std::size_t mark = found.find('#'); mark != found.npos)
+        found.replace(mark, 1, number);
     return found.append(name.substr(head.size()));
   }
   return {};
@@ -368,7 +380,8 @@ inline bool hugging_face_ignores(hf_kind kind, std::string_view name) {
     return name == "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
   std::string_view number;
   const auto is = [&](std::string_view prefix, std::string_view pattern) {
-    return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern, number);
+    return detail::fits(name.substr(name.starts_with(prefix) ? prefix.size() : 0), pattern,
+                        &number);
   };
   if (detail::is_encoder_kind(kind)) {
     for (const std::string_view prefix : {"bert.", "distilbert.", "albert.", "roberta."})
@@ -440,7 +453,8 @@ inline file_part hf_part(const hf_layout& layout, leaf tensor) {
       {}};
   const std::string_view name = stem(tensor.name);
   const bool query = name.ends_with(".attention.q"), key = name.ends_with(".attention.k");
-  if (layout.kind == hf_kind::llama && (query || key)) part.at.half_heads = layout.rope_heads;
+  const bool rotates = layout.kind == hf_kind::llama || layout.kind == hf_kind::mixtral;
+  if (rotates && (query || key)) part.at.half_heads = layout.rope_heads;
   if (layout.kind == hf_kind::gpt2 && name.starts_with("blocks.") && part.at.name != tensor.name) {
     if (query || key || name.ends_with(".attention.v")) {
       part.at.offset = query ? 0 : key ? tensor.rows : 2 * tensor.rows;

@@ -117,10 +117,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "embedding" / "weight",
-      tensor_info{vocabulary, embedding_projection::table, role::table, initial_deviation,
-                  embedding_start},
-      p.embedding...);
+    f(at / "embedding" / "weight", table_info, p.embedding...);
     embedding_projection::visit(f, at / "embedding", p.projection...);
     if constexpr (embedding_normed)
       norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
@@ -138,11 +135,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// Which tensors write the channels that others read, see nn/channels.hpp.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    constexpr index table = embedding_projection::table;
     const index stream = c.open(d), looked_up = embedding_normed ? c.open(d) : stream,
-                normed = c.open(d), rows = factorised ? c.open(table) : looked_up;
-    const tensor_info info{vocabulary, table, role::table};
-    c.between(-1, rows).looks_up(p.embedding, info);
+                normed = c.open(d), rows = factorised ? c.open(table_info.columns) : looked_up;
+    c.between(-1, rows).looks_up(p.embedding, table_info);
     if constexpr (factorised)
       embedding_projection::map::channels(c.between(rows, looked_up), p.projection);
     if constexpr (learned)
@@ -159,7 +154,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       c.fix(rows, "a tied head that goes back through a factorised embedding");
       c.fix(normed, "a tied head that goes back through a factorised embedding");
     } else {
-      c.between(normed, -1).reads(p.embedding, info);
+      c.between(normed, -1).reads(p.embedding, table_info);
     }
   }
   static constexpr double initial_deviation = 0.02;
@@ -170,15 +165,17 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       embedding_normed ? +[](const parameter_path&, index,
                              random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
                        : nullptr;
+  static constexpr tensor_info table_info{
+      embedding_projection::rows_of(vocabulary), embedding_projection::table, role::table,
+      embedding_projection::deviation(initial_deviation), embedding_start};
 
   /// Trainable parameters; shared ones count once.
   static constexpr index parameters() { return count_parameters<decoder_model>(); }
   /// Parameters outside the embedding, the position table and an untied head; both factors of a
   /// factorised embedding count as embedding.
   static constexpr index non_embedding() {
-    return parameters() - vocabulary * embedding_projection::table -
-           count_parameters<embedding_projection>() - (tied ? 0 : vocabulary * d) -
-           (learned ? context_length * d : 0);
+    return parameters() - table_info.size() - count_parameters<embedding_projection>() -
+           (tied ? 0 : vocabulary * d) - (learned ? context_length * d : 0);
   }
   /// Floating-point operations of one forward call over [batch, length] tokens, with the head and a
   /// factorised embedding's projection.
@@ -351,7 +348,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
         ops::embed_backward(
-            on, rows, embedding_projection::table, b.tokens,
+            on, rows, embedding_projection::table,
+            embedding_projection::template entries<T>(w.projected, b.tokens, ctx),
             embedding_projection::template widen_backward<T, table_storage<S>>(
                 p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
             dp->embedding);
@@ -415,7 +413,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, embedding_projection::table, b.tokens, p.embedding,
+    ops::embed(ctx.on, rows, embedding_projection::table,
+               embedding_projection::template entries<T>(w.projected, b.tokens, ctx), p.embedding,
                embedding_projection::template rows<T>(w.projected, w.looked_up));
     embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
                                                               w.projected, ctx);

@@ -20,6 +20,7 @@ constexpr bool decoder_fits() {
   using Position = pick<position::policy, position::rope, Ps...>;
   using Depths = pick<depths::policy, depths::all, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  using Embedding = pick<embedding::policy, embedding::full, Ps...>;
   if constexpr (!(known_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::decoder<shape, policies...>: an argument is not a policy; derive your "
@@ -108,6 +109,15 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet: sharing:: policies need blocks of one type; the first block of this kind "
         "of attention differs from the others");
+  else if constexpr (!Embedding::fits(S.vocabulary, S.d_model))
+    static_assert(never<Ps...>,
+                  "linnet::embedding::tensor_train: the product of its rows must be the vocabulary "
+                  "or more, and that of its columns d_model");
+  else if constexpr (!Embedding::whole_rows &&
+                     std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>)
+    static_assert(never<Ps...>,
+                  "linnet::embedding::tensor_train: a tied head would need whole rows of the "
+                  "table, which is kept in cores; add tie::untied");
   else
     return true;
   return false;

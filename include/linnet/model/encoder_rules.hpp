@@ -105,6 +105,10 @@ constexpr bool encoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
                   "full and sliding_window do");
+  else if constexpr (!pick<embedding::policy, embedding::full, Ps...>::whole_rows)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: embedding::tensor_train fits decoders; take embedding::full or "
+                  "factorised");
   else
     return true;
   return false;

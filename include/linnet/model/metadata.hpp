@@ -116,6 +116,17 @@ struct ffn_metadata<ffn::contextual<Rank, Of, Least>> : ffn_metadata<void> {
   }
 };
 
+/// Neither a capacity nor the weights of losses: weights compute the same without them.
+template <index N, index K, class Of, expert_choice Choice>
+struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    return "experts " + std::to_string(N) + " " + std::to_string(K) +
+           (ffn::experts<N, K, Of, Choice>::normalised || K == 1 ? " " : " not normalised ") +
+           ffn_metadata<Of>::name();
+  }
+};
+
 /// The activation of a feed-forward policy; exact GELU for those that are neither standard nor
 /// gated.
 template <class P>

@@ -13,8 +13,10 @@
 #include <linnet/nn/policies.hpp>
 #include <linnet/nn/repeat.hpp>
 #include <linnet/nn/residual.hpp>
+#include <linnet/nn/routing/experts.hpp>
 #include <linnet/nn/routing/mixture_of_depths.hpp>
 #include <linnet/nn/sharing.hpp>
+#include <linnet/nn/tensor_train.hpp>
 
 LINNET_NAMESPACE_BEGIN
 

@@ -66,6 +66,12 @@ inline constexpr decoder_shape stlm_100m{.d_model = 512,
                                          .vocabulary = 50257,
                                          .context = 512,
                                          .eps = 1e-6};
+/// Half as wide feed-forwards, of which a token goes through two.
+inline constexpr decoder_shape stlm_10m_experts = [] {
+  decoder_shape s = stlm_10m;
+  s.d_ff /= 2;
+  return s;
+}();
 // The same budgets between bytes: without a table of tokens more of them is left for the blocks.
 // The 50M is the published configuration, as wide as the budget of the baseline allows; the 100M is
 // deeper. At 10M the published ends would take half, so it has the paper's smaller ones.
@@ -204,6 +210,8 @@ using stlm_10m_mod =
     decoder<shapes::stlm_10m, depths::mixture_of_depths<>>;  ///< 9,977,728, nine blocks routed
 using stlm_50m_mod =
     decoder<shapes::stlm_50m, depths::mixture_of_depths<>>;  ///< 55,891,456, five blocks routed
+/// 17,957,632, of which a token meets 9,995,008
+using stlm_10m_experts = decoder<shapes::stlm_10m_experts, ffn::experts<8, 2>>;
 // Sisters with fewer parameters of their own. MobiLlama has one feed-forward for all blocks. ALBERT
 // has one block for all layers behind a narrow embedding, 128 wide or half the stream.
 using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, sharing::ffn>;    ///< 7,469,824

@@ -17,6 +17,14 @@ namespace detail {
 template <index D>
 struct full_projection : without_parameters, without_cache {
   static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
+  static constexpr index rows_of(index vocabulary) { return vocabulary; }  ///< rows of the table
+  static constexpr double deviation(double of) { return of; }              ///< of the table
+  /// Rows of the table that are looked up for tokens.
+  template <class T>
+  static const token* entries(const without_cache::cache<T>&, const token* tokens,
+                              const context<T>&) {
+    return tokens;
+  }
   template <class T>
   static T* rows(const without_cache::cache<T>&, T* x) {
     return x;
@@ -49,6 +57,8 @@ template <index Width, index D, bool Tied>
 struct factorised_projection {
   using map = linear<Width, D>;
   static constexpr index table = Width, head = Tied ? Width : D;
+  static constexpr index rows_of(index vocabulary) { return vocabulary; }
+  static constexpr double deviation(double of) { return of; }
 
   template <class Form>
   using params = typename map::template params<Form>;
@@ -72,6 +82,10 @@ struct factorised_projection {
     return c;
   }
 
+  template <class T>
+  static const token* entries(const cache<T>&, const token* tokens, const context<T>&) {
+    return tokens;
+  }
   /// Buffer for the rows of the table that are looked up for x[rows, D].
   template <class T>
   static T* rows(const cache<T>& c, T*) {
@@ -127,7 +141,11 @@ struct factorised_projection {
 /// Embedding policies: how tokens become rows of width d_model.
 namespace embedding {
 /// Base of the embedding policies.
-struct policy {};
+struct policy {
+  static constexpr bool whole_rows = true;  ///< its table has a row for each token
+  /// Whether it fits a vocabulary and a width.
+  static constexpr bool fits(index, index) { return true; }
+};
 /// One table [vocabulary, d_model].
 struct full : policy {
   using kind = full;
