@@ -41,6 +41,12 @@ static_assert(t5_counts<zoo::t5_v1_1_small>(3, false) &&
               zoo::t5_v1_1_small::parameters() == 76'961'152);
 static_assert(t5_counts<zoo::t5_v1_1_base>(3, false) &&
               zoo::t5_v1_1_base::parameters() == 247'577'856);
+// As their cards say: 300M, 580M, 300M, 582M.
+static_assert(t5_counts<zoo::mt5_small>(3, false) && zoo::mt5_small::parameters() == 300'176'768);
+static_assert(t5_counts<zoo::mt5_base>(3, false) && zoo::mt5_base::parameters() == 582'401'280);
+static_assert(t5_counts<zoo::byt5_small>(3, false) && zoo::byt5_small::parameters() == 299'637'760);
+static_assert(t5_counts<zoo::byt5_base>(3, false) && zoo::byt5_base::parameters() == 581'653'248);
+static_assert(std::is_same_v<zoo::flan_t5_base, zoo::t5_v1_1_base>);
 static_assert(t5_counts<ln::t5<tiny_t5_shape>>(2, true));
 static_assert(t5_counts<ln::t5<grouped_t5_shape>>(2, true));
 
