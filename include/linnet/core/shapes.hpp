@@ -89,6 +89,8 @@ struct projection_kind {
   bool normed = false;   ///< maps out of a branch normalise what they read
   bool rotated = false;  ///< they rotate it by a Hadamard transform
   index kept = 0;        ///< they read so many of its largest magnitudes; 0 for all
+  index factors = 0;     ///< they are a product of so many matrices, 2 or 3; 0 for one matrix
+  index inner = 0;       ///< width between these
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }
