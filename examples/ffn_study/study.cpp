@@ -70,19 +70,19 @@ void report_trial(const options& o, const workshop& w) {
   const trial_result found = run_trial(o.trial, w);
   const double gigabyte = 1e9, day = 86'400;
   const double share = found.planned.operations / found.tried.operations;
-  support::say("{}: {} steps of {} x {} ids, {:.2f} nats per label, then {:.2f}\n",
+  support::put("{}: {} steps of {} x {} ids, {:.2f} nats per label, then {:.2f}\n",
                name_of(o.trial.what), o.trial.steps,
                o.trial.batch > 0 ? o.trial.batch : o.size.batch,
                o.trial.length > 0 ? o.trial.length : o.size.length, found.first, found.last);
-  support::say("a step: {:.2f} s of a processor, {:.2f} GB planned; {:.2f} GB held at most\n",
+  support::put("a step: {:.2f} s of a processor, {:.2f} GB planned; {:.2f} GB held at most\n",
                found.seconds, static_cast<double>(found.tried.bytes) / gigabyte,
                found.peak / gigabyte);
-  support::say("a step of {}: {:.0f} s, {:.1f} GB; {} of them: {:.1f} days\n", o.size.batch,
+  support::put("a step of {}: {:.0f} s, {:.1f} GB; {} of them: {:.1f} days\n", o.size.batch,
                found.seconds * share, static_cast<double>(found.planned.bytes) / gigabyte,
                support::grouped(o.size.steps),
                found.seconds * share * static_cast<double>(o.size.steps) / day);
   const std::vector<job> jobs = jobs_of(o.size, o.tables);
-  support::say("all {} jobs of scale {}: {:.0f} days of a processor\n", jobs.size(), o.size.name,
+  support::put("all {} jobs of scale {}: {:.0f} days of a processor\n", jobs.size(), o.size.name,
                seconds_of(jobs, found, w) / day);
 }
 

@@ -156,7 +156,7 @@ BOOST_AUTO_TEST_CASE(early_stops_and_restarts) {
   BOOST_CHECK_EQUAL(found.number("restarts", "Held-out", "from seed 1 halfway", "measured: runs"),
                     5);
   // A teacher that falls silent after two of three steps, and one after the first.
-  const auto point = [&](const char* job, int i) { return run(job)["held_out"][i]; };
+  const auto point = [&](const char* job, std::size_t i) { return run(job)["held_out"][i]; };
   const char *const whole = "mini.from-small.a0.1.t3", *const half = "mini.from-small.a0.1.t3.half",
                     *const quarter = "mini.from-small.a0.1.t3.quarter";
   BOOST_CHECK_EQUAL(point(half, 2), point(whole, 2));
