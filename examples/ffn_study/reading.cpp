@@ -3,7 +3,8 @@
 
 #include <array>
 
-#ifdef ZOO_SENTENCEPIECE
+#if defined(ZOO_SENTENCEPIECE) && defined(FFN_STUDY_TRUE_SHAPES)
+#define FFN_STUDY_PIECES
 #include <linnet/sentencepiece.hpp>
 #endif
 
@@ -11,7 +12,7 @@
 
 namespace study {
 
-#ifdef ZOO_SENTENCEPIECE
+#ifdef FFN_STUDY_PIECES
 struct reader::pieces {
   ln::sentencepiece_tokenizer by;
   std::vector<ln::index> bytes;  ///< of each id
@@ -22,23 +23,21 @@ struct reader::pieces {};
 
 reader reader::open([[maybe_unused]] const std::string& data) {
   reader made;
-#ifdef ZOO_SENTENCEPIECE
-  if constexpr (true_shapes) {
-    pieces all{
-        support::take(ln::sentencepiece_tokenizer::open(data + "/tokenizer_t5/spiece.model")), {}};
-    const ln::t5_ids ids = all.by.ids();
-    if (ids.vocabulary > trained_vocabulary)
-      throw support::failure("tokenizer_t5/spiece.model: more pieces than T5's 32,100");
-    // Behind a sentinel a piece keeps the space before its word.
-    const ln::token sentinel = ids.sentinel(0);
-    const std::size_t before = all.by.decode(std::array{sentinel}).size();
-    for (ln::token id = 0; id < ids.vocabulary; ++id)
-      all.bytes.push_back(id > ln::t5_ids::unknown && !ids.is_sentinel(id)
-                              ? std::ssize(all.by.decode(std::array{sentinel, id})) -
-                                    static_cast<ln::index>(before)
-                              : 0);
-    made.pieces_ = std::make_shared<const pieces>(std::move(all));
-  }
+#ifdef FFN_STUDY_PIECES
+  pieces all{support::take(ln::sentencepiece_tokenizer::open(data + "/tokenizer_t5/spiece.model")),
+             {}};
+  const ln::t5_ids ids = all.by.ids();
+  if (ids.vocabulary > trained_vocabulary)
+    throw support::failure("tokenizer_t5/spiece.model: more pieces than T5's 32,100");
+  // Behind a sentinel a piece keeps the space before its word.
+  const ln::token sentinel = ids.sentinel(0);
+  const std::size_t before = all.by.decode(std::array{sentinel}).size();
+  for (ln::token id = 0; id < ids.vocabulary; ++id)
+    all.bytes.push_back(id > ln::t5_ids::unknown && !ids.is_sentinel(id)
+                            ? std::ssize(all.by.decode(std::array{sentinel, id})) -
+                                  static_cast<ln::index>(before)
+                            : 0);
+  made.pieces_ = std::make_shared<const pieces>(std::move(all));
 #else
   if (true_shapes)
     throw support::failure(
@@ -49,21 +48,21 @@ reader reader::open([[maybe_unused]] const std::string& data) {
 }
 
 std::vector<ln::token> reader::encode(std::string_view text) const {
-#ifdef ZOO_SENTENCEPIECE
+#ifdef FFN_STUDY_PIECES
   if (pieces_) return pieces_->by.encode(text);
 #endif
   return bytes_of_text.encode(text);
 }
 
 ln::t5_ids reader::ids() const {
-#ifdef ZOO_SENTENCEPIECE
+#ifdef FFN_STUDY_PIECES
   if (pieces_) return pieces_->by.ids();
 #endif
   return bytes_of_text.ids();
 }
 
 ln::index reader::bytes_of(ln::token id) const {
-#ifdef ZOO_SENTENCEPIECE
+#ifdef FFN_STUDY_PIECES
   if (pieces_)
     return id >= 0 && id < std::ssize(pieces_->bytes) ? pieces_->bytes[static_cast<std::size_t>(id)]
                                                       : 0;
