@@ -136,6 +136,7 @@ T5S = {
     "ffn": {"relu": "", "skip": "ffn::skip", "gated": "ffn::gated_gelu",
             "reparam": "ffn::reparam<3>", "channel mix": "ffn::rwkv4_channel_mix"},
     "ends": {"tied": "", "untied": "tie::untied"},
+    "keys": {"of each query": "", "grouped": "matrix::grouped"},
 }
 
 ENCODERS = {
@@ -223,7 +224,9 @@ def policies(axes, row):
     also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
             "ends": ENDS_ALONE}
     words = [axes[name].get(value) or also.get(name, {}).get(value) for name, value in row.items()]
-    return "".join(", " + part for word in words if word for part in split(word))
+    parts = [part for word in words if word for part in split(word)]
+    parts.sort(key=lambda part: not part.startswith("matrix::"))  # no policy: a shape
+    return "".join(", " + part.removeprefix("matrix::") for part in parts)
 
 
 def split(word):
@@ -235,7 +238,8 @@ def split(word):
             parts.append(word[start:i].strip())
             start = i + 1
     parts.append(word[start:].strip())
-    return ["ln::" + re.sub(r"([<, ])(\w+::)", r"\1ln::\2", p) for p in parts]
+    return [p if p.startswith("matrix::") else "ln::" + re.sub(r"([<, ])(\w+::)", r"\1ln::\2", p)
+            for p in parts]
 
 
 def name_of(family, axes, row):

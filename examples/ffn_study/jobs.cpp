@@ -4,15 +4,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+
+#include "pieces.hpp"
 
 namespace study {
 
 std::string settings_of(const scale& s) {
-  return fmt::format(
+  std::string text = fmt::format(
       "{} steps of {} x {}, curves of {}, rate {} after {:.4g}, {} held out, tuned {} "
       "x {} at {} with dropout {}, {} timings",
-      s.steps, s.batch, s.bytes, s.curve_steps, s.highest_rate, s.warm_up, s.checked,
-      s.tuning_steps, s.tuning_bytes, s.tuning_rate, s.tuning_dropout, s.timings);
+      s.steps, s.batch, s.length, s.curve_steps, s.highest_rate, s.warm_up, s.checked,
+      s.tuning_steps, s.tuning_length, s.tuning_rate, s.tuning_dropout, s.timings);
+  if (s.dropout != 0) text += fmt::format(", dropout {}", s.dropout);
+  if (s.clip != 1) text += fmt::format(", clipped at {}", s.clip);
+  return text;
 }
 
 std::vector<model> models_of(std::string_view table) {
@@ -23,6 +29,15 @@ std::vector<model> models_of(std::string_view table) {
   if (table == "4.5") return {mini, three, three_2, three_1_5, three_1_2};
   return {};
 }
+
+namespace {
+/// The job whose weights teach those of a series, by its name; none for others.
+std::string teacher_of(const series& row) {
+  const auto from = row.name.find("from-");
+  if (from == row.name.npos) return "";
+  return row.name.substr(from + 5, row.name.find('.', from) - from - 5) + ".s1";
+}
+}  // namespace
 
 std::string job_name(const series& s, std::uint64_t seed) {
   return fmt::format("{}.s{}", s.name, seed);
@@ -64,6 +79,24 @@ std::vector<series> distillations(const scale& s) {
   return all;
 }
 
+std::vector<series> early_stops() {
+  const auto taught = [](const char* label, const char* teacher, const char* end, double share) {
+    return series{
+        label, fmt::format("mini.from-{}.a0.1.t3{}", teacher, end), model::mini, 0.1, 3, false,
+        share};
+  };
+  return {{"Mini alone", "mini", model::mini, 1, 1, false},
+          taught("Small teaches to the end", "small", "", 1),
+          taught("Small teaches half of the steps", "small", ".half", 0.5),
+          taught("Small teaches a quarter", "small", ".quarter", 0.25),
+          taught("Small of half its steps teaches", "small-half", "", 1),
+          taught("Small of a quarter teaches", "small-quarter", "", 1)};
+}
+
+std::vector<series> restarts() {
+  return {{"from the start", "mini"}, {"from seed 1 halfway", "mini.restart"}};
+}
+
 std::vector<series> curves() { return {{"constant", "mini.constant"}, {"linear", "mini.linear"}}; }
 
 std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables) {
@@ -75,6 +108,9 @@ std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables)
   const auto wanted = [&](std::string_view t) {
     return std::find(tables.begin(), tables.end(), t) != tables.end();
   };
+  const std::vector<std::string_view> tasks =
+      s.glue ? std::vector<std::string_view>{"glue"}
+             : std::vector<std::string_view>(task_names.begin(), task_names.end());
   const auto train = [&](const series& row, ln::index steps, const std::string& teacher = {}) {
     const auto seeds = static_cast<std::uint64_t>(row.in_full ? s.seeds : 1);
     for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
@@ -85,17 +121,22 @@ std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables)
            .steps = steps,
            .needs = teacher,
            .alpha = row.alpha,
-           .temperature = row.temperature});
-      for (const char* const task : {"sst2", "mnli"})
+           .temperature = row.temperature,
+           .taught = row.taught < 1 ? std::max<ln::index>(
+                                          1, std::lround(row.taught * static_cast<double>(steps)))
+                                    : 0});
+      for (const std::string_view task : tasks)
         if (s.tuning_steps > 0 && row.in_full) {
-          add({.name = fmt::format("baseline.{}", task), .kind = job_kind::baseline, .task = task});
+          add({.name = fmt::format("baseline.{}", task),
+               .kind = job_kind::baseline,
+               .task = std::string(task)});
           add({.name = tuning_name(task, name),
                .kind = job_kind::tuning,
                .what = row.what,
                .seed = seed,
                .steps = s.tuning_steps,
                .needs = name,
-               .task = task});
+               .task = std::string(task)});
         }
     }
   };
@@ -120,14 +161,31 @@ std::vector<job> jobs_of(const scale& s, const std::vector<std::string>& tables)
       add({.name = fmt::format("{}.s1", name_of(m)), .what = m, .steps = s.steps});
     std::vector<series> rows = distillations(s);
     std::stable_partition(rows.begin(), rows.end(), [](const series& r) { return r.in_full; });
-    for (const series& row : rows) {
-      const auto from = row.name.find("from-");
-      const std::string teacher =
-          from == row.name.npos
-              ? ""
-              : row.name.substr(from + 5, row.name.find('.', from) - from - 5) + ".s1";
-      train(row, s.steps, teacher);
-    }
+    for (const series& row : rows) train(row, s.steps, teacher_of(row));
+  }
+  if (wanted("early")) {
+    const auto part = [&](ln::index of) { return std::max<ln::index>(1, s.steps / of); };
+    for (const auto& [name, steps] : {std::pair{"small.s1", s.steps},
+                                      {"small-half.s1", part(2)},
+                                      {"small-quarter.s1", part(4)}})
+      add({.name = name, .what = model::small, .steps = steps, .planned = s.steps});
+    for (const series& row : early_stops()) train(row, s.steps, teacher_of(row));
+  }
+  if (wanted("restarts")) {
+    const std::string start = "mini.halfway.s1";
+    add({.name = start,
+         .steps = std::max<ln::index>(1, s.steps / 2),
+         .planned = s.steps,
+         .keeps_state = true});
+    for (std::uint64_t seed = 1; seed <= curve_seeds; ++seed)
+      for (const series& row : restarts()) {
+        const bool goes_on = row.name == "mini.restart";
+        add({.name = job_name(row, seed),
+             .seed = seed,
+             .steps = s.steps,
+             .needs = goes_on ? start : "",
+             .restarts = goes_on});
+      }
   }
   if (wanted("4.2")) {
     const auto rows = longer_trainings(s);

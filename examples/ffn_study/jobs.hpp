@@ -15,22 +15,28 @@ namespace study {
 /// The tables and the figure of the report.
 inline constexpr std::array<std::string_view, 8> table_ids{"3.1", "4.1", "4.2", "4.3",
                                                            "4.4", "4.5", "4.6", "F4.1"};
+/// What it says in words, without figures: distillation and teachers that stop early, and runs that
+/// go on from one checkpoint. They are run where they are asked for.
+inline constexpr std::array<std::string_view, 2> extra_ids{"early", "restarts"};
 
 /// How much is run. Steps are those of a baseline.
 struct scale {
   std::string_view name;
-  ln::index steps;               ///< of pre-training
-  ln::index batch = 16;          ///< examples of a step
-  ln::index bytes = 32;          ///< of text in an example
-  ln::index curve_steps;         ///< of each run of Figure 4.1
-  double highest_rate = 0.04;    ///< of Adafactor, at the end of the linear warm-up
-  double warm_up;                ///< share of the steps
-  ln::index checked;             ///< held-out examples
-  ln::index tuning_steps = 0;    ///< of SST-2 and MNLI; 0 leaves them out
-  ln::index tuning_bytes = 160;  ///< of an input; what is longer loses its end
-  double tuning_rate = 0.005;    ///< constant
-  double tuning_dropout = 0;     ///< the report's tenth keeps models this small from learning
-  int seeds = 1;                 ///< of each row
+  ln::index steps;                ///< of pre-training
+  ln::index batch = 16;           ///< examples of a step
+  ln::index length = 32;          ///< ids of text in an example: bytes, or T5's pieces
+  ln::index curve_steps;          ///< of each run of Figure 4.1
+  double highest_rate = 0.04;     ///< of Adafactor, at the end of the linear warm-up
+  double warm_up;                 ///< share of the steps
+  ln::index checked;              ///< held-out examples
+  ln::index tuning_steps = 0;     ///< of SST-2 and MNLI; 0 leaves them out
+  ln::index tuning_length = 160;  ///< ids of an input; what is longer loses its end
+  double tuning_rate = 0.005;     ///< constant
+  double tuning_dropout = 0;      ///< the report's tenth keeps models this small from learning
+  double dropout = 0;             ///< of pre-training
+  double clip = 1;                ///< largest norm of a gradient; Adafactor has bounds of its own
+  bool glue = false;              ///< tunes on all tasks of GLUE together, not on two by themselves
+  int seeds = 1;                  ///< of each row
   std::array<int, 3> longer = {2, 4, 0};  ///< multiples of the steps in Table 4.2, 0 for none
   bool sweep = false;  ///< alpha and T over a grid, too, or the report's values only
   int timings;         ///< repetitions of each measured call
@@ -56,7 +62,7 @@ inline constexpr std::array scales{
           .warm_up = 0.5,
           .checked = 4,
           .tuning_steps = 2,
-          .tuning_bytes = 32,
+          .tuning_length = 32,
           .longer = {2, 0, 0},
           .timings = 1},
     scale{.name = "minutes",
@@ -78,15 +84,18 @@ inline constexpr std::array scales{
     scale{.name = "paper",
           .steps = 524'288,
           .batch = 128,
-          .bytes = 512,
+          .length = 512,
           .curve_steps = 524'288,
           .highest_rate = report_rate,
           .warm_up = report_warm_up,
           .checked = 4096,
           .tuning_steps = 262'144,
-          .tuning_bytes = 512,
+          .tuning_length = 512,
           .tuning_rate = 1e-3,
           .tuning_dropout = 0.1,
+          .dropout = 0.1,
+          .clip = 0,
+          .glue = true,
           .seeds = 5,
           .longer = {2, 4, 10},
           .sweep = true,
@@ -108,10 +117,14 @@ struct job {
   std::uint64_t seed = 1;
   ln::index steps = 0;
   warm_up start = warm_up::linear;
-  std::string needs{};  ///< the job whose weights teach it or are tuned, or none
+  std::string needs{};  ///< the job whose weights teach it, are tuned or go on; or none
   std::string task{};   ///< of a tuning or a baseline: "sst2", "mnli"
   double alpha = 1;     ///< share of the hard labels in the loss
   double temperature = 1;
+  ln::index taught = 0;      ///< steps that it listens to its teacher; 0 for all
+  ln::index planned = 0;     ///< steps that its schedule is of; 0 for its own
+  bool keeps_state = false;  ///< leaves its optimizer's state, too
+  bool restarts = false;     ///< goes on from the state of the job that it needs
 };
 
 /// A row of a table: jobs that differ in their seed alone.
@@ -121,6 +134,7 @@ struct series {
   model what = model::mini;
   double alpha = 1, temperature = 1;
   bool in_full = true;  ///< with all seeds and tasks; or with seed 1 and none
+  double taught = 1;    ///< share of its steps that it listens to its teacher
 };
 
 std::string job_name(const series& s, std::uint64_t seed);
@@ -133,6 +147,11 @@ std::vector<series> distillations(const scale& s);
 /// The two series of Figure 4.1, five seeds each.
 std::vector<series> curves();
 inline constexpr int curve_seeds = 5;
+/// Small teaches Mini to the end, a half and a quarter of the steps; one that has a quarter or a
+/// half of its own steps teaches, too (Cho and Hariharan 2019).
+std::vector<series> early_stops();
+/// Five seeds: from the start, and from the state of seed 1 halfway, with text in other orders.
+std::vector<series> restarts();
 
 /// All jobs of these tables ("3.1" to "4.6", "F4.1"), what is needed first before what needs it,
 /// each once.

@@ -17,8 +17,15 @@ namespace study {
 struct training_plan {
   ln::limits limits;
   ln::schedule rate;
+  double clip = 1;  ///< largest norm of a step's gradient, or 0
   double dropout = 0;
   std::uint64_t seed = 0;
+};
+
+/// What a model's training takes.
+struct training_cost {
+  double operations = 0;  ///< of one forward call
+  ln::index bytes = 0;    ///< of weights and of all that the trainer holds
 };
 
 /// A model in training. All but its weights is there from begin() on.
@@ -27,6 +34,8 @@ class learner {
   virtual ~learner() = default;
   virtual void initialize(std::uint64_t seed) = 0;
   virtual ln::index parameters() const = 0;
+  /// Of batches within these limits, whether training has begun or not.
+  virtual training_cost cost(const ln::limits& l) const = 0;
   virtual void save(const std::string& path) const = 0;
   virtual void load(const std::string& path) = 0;
   /// Collapses its weights into those of the learner of the model that is deployed.
@@ -48,8 +57,11 @@ class learner {
   virtual double nats(const ln::t5_batch& b, std::span<float> logits = {}) = 0;
 };
 
-/// A byte-level model of T5's proportions, scaled down.
+/// A model of T5's proportions: its true shape and pieces, or bytes and scaled down.
 std::unique_ptr<learner> make_learner(model m);
+
+/// Operations of a forward call of a model that is trained, without making it.
+double operations_of(model m, const ln::limits& l);
 
 /// A model ready to score.
 class scorer {

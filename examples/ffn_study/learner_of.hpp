@@ -42,11 +42,16 @@ class learner_of final : public learner {
   void assign(ln::weights<M>&& w) { weights_ = std::move(w); }
 
   void begin(const training_plan& p) override {
-    trainer_.emplace(support::take(trainer::open(weights_, p.limits, {.rate = p.rate},
-                                                 {.dropout = p.dropout, .seed = p.seed})));
+    trainer_.emplace(
+        support::take(trainer::open(weights_, p.limits, {.rate = p.rate},
+                                    {.clip = p.clip, .dropout = p.dropout, .seed = p.seed})));
   }
   double step(const ln::t5_batch& b, taught& from) override { return trainer_->step(b, from); }
   ln::index steps() const override { return trainer_->steps(); }
+  training_cost cost(const ln::limits& l) const override {
+    return {static_cast<double>(M::flops(l.batch, l.source, l.target)),
+            ln::weights<M>::bytes() + trainer::footprint(l)};
+  }
   double norm() const override { return trainer_->gradient_norm(); }
   void save_checkpoint(const std::string& path, std::span<const std::byte> own) override {
     support::save_run(path, *trainer_, own);
@@ -74,11 +79,11 @@ std::unique_ptr<learner> make_one_of(model m) {
   return made;
 }
 
-/// One of T5-Tiny, -Mini, -Small and -Base with a vocabulary of bytes: the true shape, or heads of
+/// One of T5-Tiny, -Mini, -Small and -Base: the true shape, or with a vocabulary of bytes heads of
 /// 16, a sixth of the widths or a little more, fewer layers.
 constexpr ln::t5_shape trained(ln::t5_shape s, ln::index layers, ln::index d_model,
                                ln::index heads) {
-  s.vocabulary = byte_vocabulary;
+  s.vocabulary = trained_vocabulary;
   if (true_shapes) return s;
   s.d_model = d_model;
   s.d_ff = 4 * d_model;
@@ -91,6 +96,14 @@ inline constexpr ln::t5_shape trained_tiny = trained(ln::zoo::shapes::t5_tiny, 2
                               trained_mini = trained(ln::zoo::shapes::t5_mini, 2, 64, 4),
                               trained_small = trained(ln::zoo::shapes::t5_small, 3, 96, 6),
                               trained_base = trained(ln::zoo::shapes::t5_base, 4, 128, 8);
+
+/// The shape in which a model is trained.
+constexpr ln::t5_shape trained_shape_of(model m) {
+  return m == model::tiny    ? trained_tiny
+         : m == model::small ? trained_small
+         : m == model::base  ? trained_base
+                             : trained_mini;
+}
 
 // Null for a model that is not in that file.
 std::unique_ptr<learner> make_plain_learner(model m);

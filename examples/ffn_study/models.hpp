@@ -12,7 +12,7 @@ namespace study {
 
 namespace ln = linnet;
 
-/// Of the models that are run: ByT5's bytes and special ids, and sentinels.
+/// ByT5's bytes and special ids, and sentinels.
 inline constexpr ln::index byte_vocabulary = 384;
 
 /// Whether the program trains T5's true shapes (scale paper) or scaled-down ones (all others).
@@ -22,6 +22,9 @@ inline constexpr bool true_shapes = true;
 inline constexpr bool true_shapes = false;
 #endif
 inline constexpr std::string_view sizes_trained = true_shapes ? "full-size" : "scaled-down";
+/// Of the models that are trained: T5's pieces with their true shapes, else bytes.
+inline constexpr ln::index trained_vocabulary =
+    true_shapes ? ln::zoo::shapes::t5_vocabulary : byte_vocabulary;
 
 /// The feed-forwards of the report's Figure 3.1.
 enum class ffn_kind { standard, skip, one, one_relu, two, three };

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <filesystem>
 #include <linnet/eval/classifier.hpp>
 #include <linnet/eval/evaluator.hpp>
 
@@ -25,8 +26,8 @@ struct comparison {
   ln::index equal = 0, compared = 0;
 };
 template <class Model>
-void compare(Model& before, Model& after, const ln::t5_batch& b, comparison& c) {
-  const auto vocabulary = static_cast<std::size_t>(byte_vocabulary);
+void compare(Model& before, Model& after, const ln::t5_batch& b, ln::index ids, comparison& c) {
+  const auto vocabulary = static_cast<std::size_t>(ids);
   const auto rows = static_cast<std::size_t>(b.batch * b.target_length);
   std::vector<float> x(rows * vocabulary), y(x.size());
   before.nats(b, x);
@@ -69,7 +70,7 @@ outcome measure_cost(const job& j, const workshop& w) {
       {"memory.trained", before->memory_bytes()}, {"memory.deployed", after->memory_bytes()}};
   if (collapses(recipe_of(j.what))) {
     comparison c;
-    compare(*before, *after, call, c);
+    compare(*before, *after, call, byte_vocabulary, c);
     o.figures["change"] = c.change / c.largest;
   }
   return o;
@@ -78,7 +79,8 @@ outcome measure_cost(const job& j, const workshop& w) {
 /// The report's rates (Lee et al. 2023): factor / sqrt(step); while warming up linear, or constant
 /// for half as long.
 ln::schedule rate_of(const job& j, const scale& s) {
-  const double steps = std::max(2.0, s.warm_up * static_cast<double>(j.steps));
+  const double steps =
+      std::max(2.0, s.warm_up * static_cast<double>(j.planned > 0 ? j.planned : j.steps));
   const double factor = s.highest_rate * std::sqrt(steps);
   return j.start == warm_up::linear ? ln::schedule::inverse_sqrt_linear(std::lround(steps), factor)
                                     : ln::schedule::inverse_sqrt(std::lround(steps / 2), factor);
@@ -86,13 +88,13 @@ ln::schedule rate_of(const job& j, const scale& s) {
 
 /// Bits per masked byte of the held-out examples.
 double examine(learner& m, const workshop& w) {
-  auto held_out = denoise(w.text.held_out, w.size.batch, w.size.bytes, held_out_seed);
+  auto held_out = denoise(w.held_out, w.reads, w.size.batch, w.size.length, held_out_seed);
   double nats = 0;
   ln::index bytes = 0;
   for (ln::index i = 0; i < w.size.checked; i += w.size.batch) {
     const ln::t5_batch b = held_out.batch(static_cast<std::uint64_t>(i));
     nats += m.nats(b);
-    bytes += masked_bytes(b);
+    bytes += masked_bytes(b, w.reads);
   }
   return ln::bits_per_byte(nats, bytes);
 }
@@ -103,17 +105,19 @@ class tutor {
   tutor() = default;
   tutor(const job& j, const workshop& w, const ln::limits& l)
       : lectures_(&w.heard), course_(fmt::format("{} {}", j.needs, j.seed)) {
-    if (j.needs.empty()) return;
+    if (j.needs.empty() || j.restarts) return;
+    until_ = j.taught > 0 ? j.taught : j.steps;
     model_ = make_learner(model_of(j.needs));
     model_->load(w.runs + "/" + j.needs + ".safetensors");
     model_->begin({.limits = l, .rate = {}});
-    objective_ = taught({.alpha = j.alpha, .temperature = j.temperature}, byte_vocabulary);
+    objective_ = taught({.alpha = j.alpha, .temperature = j.temperature}, trained_vocabulary);
   }
   taught& prepare(const ln::t5_batch& b, ln::index step) {
     if (!model_) return objective_;
+    if (step >= until_) return labels_;  // stopped early
     said_ = lectures_->hear(course_, step, [&] {
       std::vector<float> logits(
-          static_cast<std::size_t>(b.batch * b.target_length * byte_vocabulary));
+          static_cast<std::size_t>(b.batch * b.target_length * trained_vocabulary));
       model_->nats(b, logits);
       return std::make_shared<const std::vector<float>>(std::move(logits));
     });
@@ -126,7 +130,8 @@ class tutor {
   lectures* lectures_ = nullptr;
   std::string course_;  ///< the teacher and the order of the batches
   lectures::logits said_;
-  taught objective_;
+  ln::index until_ = 0;  ///< the step with which it falls silent
+  taught objective_, labels_;
 };
 
 /// Takes the steps of a job from where it stands; false if it was put off. `examples(i)` gives the
@@ -143,16 +148,34 @@ bool take_steps(const job& j, const workshop& w, learner& m, support::run_record
       look);
 }
 
+/// Where a job leaves its optimizer's state, too, for others that go on from it.
+std::string state_of(const workshop& w, const std::string& job) {
+  return w.runs + "/" + job + ".state";
+}
+
 std::optional<outcome> pretrain(const job& j, const workshop& w) {
-  auto examples = denoise(w.text.training, w.size.batch, w.size.bytes, j.seed);
+  auto examples = denoise(w.training, w.reads, w.size.batch, w.size.length, j.seed);
   const ln::example_limits most = examples.planned();
   const ln::limits limits{.batch = most.batch, .source = most.source, .target = most.target};
-  const training_plan plan{.limits = limits, .rate = rate_of(j, w.size), .seed = j.seed};
+  const training_plan plan{.limits = limits,
+                           .rate = rate_of(j, w.size),
+                           .clip = w.size.clip,
+                           .dropout = w.size.dropout,
+                           .seed = j.restarts ? 1 : j.seed};
   tutor teacher(j, w, limits);
   const auto m = make_learner(j.what);
   m->initialize(j.seed);
   m->begin(plan);
-  support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.bytes};
+  support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.length};
+  if (j.restarts) {
+    support::run_record before;
+    const std::string from = state_of(w, j.needs);
+    if (!m->load_checkpoint(from, std::as_writable_bytes(std::span(&before, 1))))
+      throw support::failure(from + ": is not there");
+    // Its log goes on, too.
+    std::filesystem::copy_file(w.runs + "/" + j.needs + ".jsonl", w.runs + "/" + j.name + ".jsonl",
+                               std::filesystem::copy_options::skip_existing);
+  }
   const auto look = [&](ln::index step, support::run_record& to) {
     to.look(step, [&] { return examine(*m, w); });
   };
@@ -169,16 +192,17 @@ std::optional<outcome> pretrain(const job& j, const workshop& w) {
     const auto after = make_learner(model::one);
     m->collapse_into(*after);
     after->begin(plan);
-    auto held_out = denoise(w.text.held_out, w.size.batch, w.size.bytes, held_out_seed);
+    auto held_out = denoise(w.held_out, w.reads, w.size.batch, w.size.length, held_out_seed);
     comparison c;
     for (ln::index i = 0; i < w.size.checked; i += w.size.batch)
-      compare(*m, *after, held_out.batch(static_cast<std::uint64_t>(i)), c);
+      compare(*m, *after, held_out.batch(static_cast<std::uint64_t>(i)), trained_vocabulary, c);
     o.figures.insert({{"collapsed.bits", examine(*after, w)},
                       {"collapsed.change", c.change / c.largest},
                       {"collapsed.equal", c.equal},
                       {"collapsed.compared", c.compared}});
   }
   m->save(w.runs + "/" + j.name + ".safetensors");
+  if (j.keeps_state) m->save_checkpoint(state_of(w, j.name), std::as_bytes(std::span(&r, 1)));
   return o;
 }
 
@@ -188,7 +212,7 @@ class judge {
   judge(std::vector<std::vector<ln::token>> labels, const ln::limits& l)
       : labels_(std::move(labels)),
         asked_(static_cast<std::size_t>(l.batch * l.target)),
-        logits_(asked_.size() * static_cast<std::size_t>(byte_vocabulary)) {}
+        logits_(asked_.size() * static_cast<std::size_t>(trained_vocabulary)) {}
 
   std::vector<ln::index> classify(learner& m, ln::t5_batch b) {
     std::vector<ln::index> chosen(static_cast<std::size_t>(b.batch));
@@ -211,10 +235,10 @@ class judge {
 
  private:
   double log_probability(std::size_t row, ln::token t) const {
-    const float* const x = &logits_[row * static_cast<std::size_t>(byte_vocabulary)];
-    const double most = *std::max_element(x, x + byte_vocabulary);
+    const float* const x = &logits_[row * static_cast<std::size_t>(trained_vocabulary)];
+    const double most = *std::max_element(x, x + trained_vocabulary);
     double sum = 0;
-    for (ln::index k = 0; k < byte_vocabulary; ++k) sum += std::exp(x[k] - most);
+    for (ln::index k = 0; k < trained_vocabulary; ++k) sum += std::exp(x[k] - most);
     return x[t] - most - std::log(sum);
   }
 
@@ -224,33 +248,40 @@ class judge {
 };
 
 /// Fine-tuning with a constant rate, as the report, then the exams, before and after collapsing.
+/// Several tasks are one training set, so that each example counts as much as any other.
 std::optional<outcome> tune(const job& j, const workshop& w) {
-  const task& t = w.tasks.at(j.task);
-  const auto encode = [](std::string_view text) { return bytes_of_text.encode(text); };
-  std::vector<std::vector<ln::token>> labels;
+  const std::vector<task>& tasks = w.tasks.at(j.task);
+  const auto encode = [&](std::string_view text) { return w.reads.encode(text); };
+  using label_texts = std::vector<std::vector<ln::token>>;
+  std::vector<label_texts> labels(tasks.size());
+  std::vector<ln::text_pair> pairs;
   ln::index target = 1;
-  for (const std::string_view label : t.words.labels) {
-    labels.push_back(encode(label));
-    labels.back().push_back(ln::t5_ids::end);
-    target = std::max(target, std::ssize(labels.back()));
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    for (const std::string_view label : tasks[i].words.labels) {
+      labels[i].push_back(encode(label));
+      labels[i].back().push_back(ln::t5_ids::end);
+      target = std::max(target, std::ssize(labels[i].back()));
+    }
+    pairs.insert(pairs.end(), tasks[i].training.begin(), tasks[i].training.end());
   }
   const ln::limits limits{
-      .batch = w.size.batch, .source = w.size.tuning_bytes + 1, .target = target};
-  const auto stream = [&](const std::vector<ln::text_pair>& pairs) {
+      .batch = w.size.batch, .source = w.size.tuning_length + 1, .target = target};
+  const auto stream = [&](const std::vector<ln::text_pair>& some) {
     return support::take(ln::pair_stream::open(
-        pairs, encode, {.batch = limits.batch, .source = limits.source, .target = target},
+        some, encode, {.batch = limits.batch, .source = limits.source, .target = target},
         ln::seed{j.seed}));
   };
   const training_plan plan{.limits = limits,
                            .rate = ln::schedule::constant(w.size.tuning_rate),
+                           .clip = w.size.clip,
                            .dropout = w.size.tuning_dropout,
                            .seed = j.seed};
   const auto m = make_learner(j.what);
   m->load(w.runs + "/" + j.needs + ".safetensors");
   m->begin(plan);
-  auto training = stream(t.training);
+  auto training = stream(pairs);
   tutor nobody;
-  support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.tuning_bytes};
+  support::run_record r{.steps = j.steps, .batch = w.size.batch, .length = w.size.tuning_length};
   if (!take_steps(
           j, w, *m, r, nobody, [&](std::uint64_t i) { return training.batch(i); },
           [](ln::index, support::run_record&) {}))
@@ -264,23 +295,22 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
     m->collapse_into(*after);
     after->begin(plan);
   }
-  judge chooses(labels, limits);
   ln::index equal = 0, compared = 0;
-  for (const task::exam& e : t.exams) {
-    auto asked = stream(e.pairs);
-    ln::accuracy right;
-    for (ln::index i = 0; i < asked.epoch(); i += w.size.batch) {
-      const ln::t5_batch b = asked.in_order(i);
-      const auto given = chooses.classify(*m, b);
-      const auto shipped = after ? chooses.classify(*after, b) : given;
-      for (std::size_t k = 0; k < given.size(); ++k) {
-        const ln::text_pair& pair = e.pairs[static_cast<std::size_t>(i) + k];
-        right.add(given[k] == t.words.class_of(pair.target));
-        equal += given[k] == shipped[k];
-        ++compared;
+  for (std::size_t t = 0; t < tasks.size(); ++t) {
+    judge chooses(labels[t], limits);
+    for (const task::exam& e : tasks[t].exams) {
+      auto asked = stream(e.pairs);
+      std::vector<ln::index> answers;
+      for (ln::index i = 0; i < asked.epoch(); i += w.size.batch) {
+        const ln::t5_batch b = asked.in_order(i);
+        const auto given = chooses.classify(*m, b);
+        const auto shipped = after ? chooses.classify(*after, b) : given;
+        answers.insert(answers.end(), given.begin(), given.end());
+        for (std::size_t k = 0; k < given.size(); ++k) equal += given[k] == shipped[k];
       }
+      compared += std::ssize(answers);
+      o.figures[e.name] = exam_figure(tasks[t], answers, e);
     }
-    o.figures[e.name] = 100 * right.value();
   }
   if (after) o.figures.insert({{"equal", equal}, {"compared", compared}});
   return o;
@@ -288,13 +318,15 @@ std::optional<outcome> tune(const job& j, const workshop& w) {
 
 outcome ask_baselines(const job& j, const workshop& w) {
   outcome o{.job = j.name, .figures = {}, .held_out = {}};
-  const task& t = w.tasks.at(j.task);
-  for (const task::exam& e : t.exams) {
-    const baselines found = baselines_of(t, e);
-    o.figures.insert({{e.name + ".majority", 100 * found.majority},
-                      {e.name + ".bag", 100 * found.bag_of_words},
-                      {e.name + ".chance", 100.0 / static_cast<double>(t.words.labels.size())},
-                      {e.name + ".asked", static_cast<double>(e.pairs.size())}});
+  for (const task& t : w.tasks.at(j.task)) {
+    if (t.words.name == "stsb") continue;  // scores, not classes
+    for (const task::exam& e : t.exams) {
+      const baselines found = baselines_of(t, e);
+      o.figures.insert({{e.name + ".majority", 100 * found.majority},
+                        {e.name + ".bag", 100 * found.bag_of_words},
+                        {e.name + ".chance", 100.0 / static_cast<double>(t.words.labels.size())},
+                        {e.name + ".asked", static_cast<double>(e.pairs.size())}});
+    }
   }
   return o;
 }

@@ -19,10 +19,12 @@ using support::outcome;
 struct workshop {
   scale size;
   support::texts text;
-  std::map<std::string, task> tasks;  ///< by name
-  std::string runs;                   ///< folder of results, weights, checkpoints and logs
-  double deadline;                    ///< support::now() after which jobs are put off
-  lectures& heard;                    ///< by jobs that run at the same time
+  reader reads;
+  readable training, held_out;
+  std::map<std::string, std::vector<task>> tasks;  ///< by name; of "glue" those that are there
+  std::string runs;  ///< folder of results, weights, checkpoints and logs
+  double deadline;   ///< support::now() after which jobs are put off
+  lectures& heard;   ///< by jobs that run at the same time
 };
 
 /// What a job found; nothing if it was put off, which leaves a checkpoint. A training takes at

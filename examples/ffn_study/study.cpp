@@ -23,13 +23,67 @@ support::document report_of(const options& o, const support::results& known) {
           "The tables of \"Exploring the Limits of Small Language Models\" (UC Berkeley, "
           "EECS-2023-141). Published: as printed there. Derived: computed from model types "
           "or by a stated formula. Measured: run by this program on this machine, with {} "
-          "byte-level models, so that only differences compare.",
-          sizes_trained),
+          "models{}.",
+          sizes_trained, true_shapes ? "" : " of bytes, so that only differences compare"),
       .notes = {},
       .tables = {}};
   for (const std::string& id : o.tables) d.tables.push_back(make_table(id, o.size, known));
   d.notes.push_back(fmt::format("Scale {}. linnet {}.", o.size.name, LINNET_VERSION));
   return d;
+}
+
+/// The texts, and the tasks that are there.
+workshop open_workshop(const options& o, lectures& heard) {
+  support::texts text = support::read_texts(o.data);
+  const reader reads = reader::open(o.data);
+  readable training(text.training, reads), held_out(text.held_out, reads);
+  workshop w{o.size,
+             std::move(text),
+             reads,
+             std::move(training),
+             std::move(held_out),
+             {},
+             o.runs(),
+             support::now() + 60 * o.minutes,
+             heard};
+  if (o.size.tuning_steps == 0 || o.trial.steps > 0) return w;
+  if (o.size.glue) {
+    std::vector<task> all;
+    for (const std::string_view name : glue_names)
+      if (auto one = read_glue(o.data, name))
+        all.push_back(std::move(*one));
+      else
+        support::say("{}/glue: without {}\n", o.data, name);
+    if (!all.empty()) w.tasks.emplace("glue", std::move(all));
+    return w;
+  }
+  for (const std::string_view name : task_names)
+    if (const std::string folder = folder_of(o.data, name); std::filesystem::exists(folder))
+      w.tasks[std::string(name)].push_back(read_task(o.data, name));
+    else
+      support::say("{} is not there: without {}\n", folder, name);
+  return w;
+}
+
+/// Tries a few steps, and says what all jobs of the tables would take.
+void report_trial(const options& o, const workshop& w) {
+  const trial_result found = run_trial(o.trial, w);
+  const double gigabyte = 1e9, day = 86'400;
+  const double share = found.planned.operations / found.tried.operations;
+  support::put("{}: {} steps of {} x {} ids, {:.2f} nats per label, then {:.2f}\n",
+               name_of(o.trial.what), o.trial.steps,
+               o.trial.batch > 0 ? o.trial.batch : o.size.batch,
+               o.trial.length > 0 ? o.trial.length : o.size.length, found.first, found.last);
+  support::put("a step: {:.2f} s of a processor, {:.2f} GB planned; {:.2f} GB held at most\n",
+               found.seconds, static_cast<double>(found.tried.bytes) / gigabyte,
+               found.peak / gigabyte);
+  support::put("a step of {}: {:.0f} s, {:.1f} GB; {} of them: {:.1f} days\n", o.size.batch,
+               found.seconds * share, static_cast<double>(found.planned.bytes) / gigabyte,
+               support::grouped(o.size.steps),
+               found.seconds * share * static_cast<double>(o.size.steps) / day);
+  const std::vector<job> jobs = jobs_of(o.size, o.tables);
+  support::put("all {} jobs of scale {}: {:.0f} days of a processor\n", jobs.size(), o.size.name,
+               seconds_of(jobs, found, w) / day);
 }
 
 }  // namespace
@@ -39,20 +93,15 @@ void run_study(options o) {
     throw support::failure(fmt::format(
         "scale {} trains {} shapes: configure CMake with -DLINNET_STUDY_TRUE_SHAPES={}",
         o.size.name, true_shapes ? "scaled-down" : "T5's true", true_shapes ? "OFF" : "ON"));
+  if (o.trial.steps > 0 && o.data.empty())
+    throw support::failure("--try: needs the text of --data");
   if (o.tables.empty()) o.tables.assign(table_ids.begin(), table_ids.end());
-  support::prepare_folder(o);
+  if (o.trial.steps == 0) support::prepare_folder(o);
 
   if (!o.data.empty()) {
     lectures heard;
-    workshop w{o.size,   support::read_texts(o.data),     {},
-               o.runs(), support::now() + 60 * o.minutes, heard};
-    for (const std::string_view name : task_names) {
-      if (o.size.tuning_steps == 0) break;
-      if (const std::string folder = folder_of(o.data, name); std::filesystem::exists(folder))
-        w.tasks.emplace(name, read_task(o.data, name));
-      else
-        support::say("{} is not there: without {}\n", folder, name);
-    }
+    const workshop w = open_workshop(o, heard);
+    if (o.trial.steps > 0) return report_trial(o, w);
     std::vector<support::work> all;
     for (const job& j : jobs_of(o.size, o.tables))
       if (j.task.empty() || w.tasks.contains(j.task))

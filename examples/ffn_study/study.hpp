@@ -2,14 +2,15 @@
 #pragma once
 // The whole study: runs what is missing, then writes the report of what is there.
 
-#include "jobs.hpp"
 #include "support/study.hpp"
+#include "trial.hpp"
 
 namespace study {
 
 struct options : support::study_options {
   scale size = scales[1];
-  std::vector<std::string> tables;  ///< all if empty
+  std::vector<std::string> tables;  ///< those of the report if empty
+  trial_options trial;              ///< instead of the jobs
 };
 
 /// Runs the jobs that have no result yet, prints the tables and writes the report.

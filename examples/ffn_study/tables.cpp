@@ -141,20 +141,26 @@ struct shown_figure {
   bool most;  ///< more is better
   int decimals;
 };
-constexpr shown_figure qualities[] = {{"", "bits", "bits/byte", false, 3},
-                                      {"sst2", "sst2", "SST-2", true, 1},
-                                      {"mnli", "mnli-m", "MNLI-m", true, 1},
-                                      {"mnli", "mnli-mm", "MNLI-mm", true, 1}};
+constexpr shown_figure qualities[] = {
+    {"", "bits", "bits/byte", false, 3},   {"sst2", "sst2", "SST-2", true, 1},
+    {"mnli", "mnli-m", "MNLI-m", true, 1}, {"mnli", "mnli-mm", "MNLI-mm", true, 1},
+    {"glue", "cola", "CoLA", true, 1},     {"glue", "mrpc", "MRPC", true, 1},
+    {"glue", "stsb", "STS-B", true, 1},    {"glue", "qqp", "QQP", true, 1},
+    {"glue", "qnli", "QNLI", true, 1},     {"glue", "rte", "RTE", true, 1},
+    {"glue", "wnli", "WNLI", true, 1}};
 
 /// One row per series, statistics over its seeds; only of figures that some run has.
 block quality(const std::vector<series>& rows, const scale& s, const results& known) {
   block b{.title = fmt::format("Quality of {} models, trained by this program", sizes_trained)};
   const auto values = [&](const series& one, std::string_view task, const char* figure) {
     std::vector<double> found;
-    for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(s.seeds); ++seed)
-      if (const outcome* const o = known.find(
-              task.empty() ? job_name(one, seed) : tuning_name(task, job_name(one, seed))))
-        if (const double v = (*o)[figure]; !std::isnan(v)) found.push_back(v);
+    for (std::uint64_t seed = 1; seed <= static_cast<std::uint64_t>(s.seeds); ++seed) {
+      const std::string trained = job_name(one, seed);
+      const outcome* o = known.find(task.empty() ? trained : tuning_name(task, trained));
+      if (o == nullptr && !task.empty()) o = known.find(tuning_name("glue", trained));
+      if (o == nullptr) continue;
+      if (const double v = (*o)[figure]; !std::isnan(v)) found.push_back(v);
+    }
     return found;
   };
   for (const series& one : rows) b.rows.push_back({one.label, {}});
@@ -186,8 +192,8 @@ block quality(const std::vector<series>& rows, const scale& s, const results& kn
       "Bits per masked byte of held-out denoising: the whole target, sentinels included, over the "
       "bytes that were masked. That runs of masked bytes have random ends takes 0.6 bits of them "
       "in "
-      "any model. Scale {}: {} steps of {} examples of {} bytes.",
-      s.name, support::grouped(s.steps), s.batch, s.bytes);
+      "any model. Scale {}: {} steps of {} examples of {} {}.",
+      s.name, support::grouped(s.steps), s.batch, s.length, true_shapes ? "pieces" : "bytes");
   return b;
 }
 
@@ -233,16 +239,18 @@ block without_models(const results& known) {
           .note =
               "Bag of words: multinomial naive Bayes on the same training set. differences "
               "below twice the standard error say nothing."};
-  for (const auto& [job, exam] :
-       {std::pair{"baseline.sst2", "sst2"}, std::pair{"baseline.mnli", "mnli-m"},
-        std::pair{"baseline.mnli", "mnli-mm"}})
-    if (const outcome* const o = known.find(job)) {
+  for (const char* const exam :
+       {"sst2", "mnli-m", "mnli-mm", "cola", "mrpc", "qqp", "qnli", "rte", "wnli"}) {
+    const outcome* o = known.find(fmt::format("baseline.{}", std::string(exam).substr(0, 4)));
+    if (o == nullptr) o = known.find("baseline.glue");
+    if (o != nullptr && !std::isnan((*o)[fmt::format("{}.bag", exam)])) {
       const auto figure = [&](const char* what) { return (*o)[fmt::format("{}.{}", exam, what)]; };
       const double share = figure("bag") / 100, asked = figure("asked");
       b.rows.push_back({exam,
                         {figure("chance"), figure("majority"), figure("bag"),
                          100 * std::sqrt(share * (1 - share) / asked), asked}});
     }
+  }
   return b;
 }
 
@@ -349,6 +357,39 @@ table distillation(const scale& s, const results& known) {
           {}};
 }
 
+/// How far the ends of the seeds of each series lie apart.
+block spread_of_seeds(const std::vector<series>& rows, const results& known) {
+  block b{.title = "Held-out bits per byte at the end",
+          .columns = {{measured, "best", 3},
+                      {measured, "worst", 3},
+                      {measured, "mean", 3},
+                      {measured, "sd", 3},
+                      {measured, "runs"}}};
+  for (const series& one : rows) {
+    std::vector<double> bits;
+    for (std::uint64_t seed = 1; seed <= curve_seeds; ++seed)
+      if (const outcome* const o = known.find(job_name(one, seed))) bits.push_back((*o)["bits"]);
+    const auto st = statistics_of(bits);
+    b.rows.push_back(
+        {one.label, st ? std::vector<cell>{st->least, st->most, st->mean, st->deviation,
+                                           static_cast<double>(st->runs)}
+                       : std::vector<cell>(b.columns.size())});
+  }
+  return b;
+}
+
+table stopped_early(const scale& s, const results& known) {
+  std::vector<series> rows = early_stops();
+  rows.push_back({"teacher: Small", "small", model::small});
+  rows.push_back({"teacher: Small, half of its steps", "small-half", model::small});
+  rows.push_back({"teacher: Small, a quarter", "small-quarter", model::small});
+  return {"early",
+          "Distillation and teachers that stop early",
+          "What the report names of Cho and Hariharan (2019) and does not run; alpha 0.1, T 3.",
+          {quality(rows, s, known)},
+          {}};
+}
+
 table figure(const results& known) {
   table t{"F4.1",
           "Loss curves of five seeds",
@@ -356,18 +397,10 @@ table figure(const results& known) {
           "rising linearly. Thin: the linear ones.",
           {},
           {}};
-  block b{.title = "Held-out bits per byte at the end",
-          .columns = {{measured, "best", 3},
-                      {measured, "worst", 3},
-                      {measured, "mean", 3},
-                      {measured, "sd", 3},
-                      {measured, "runs"}}};
   for (const series& one : curves()) {
-    std::vector<double> bits;
     for (std::uint64_t seed = 1; seed <= curve_seeds; ++seed) {
       const outcome* const o = known.find(job_name(one, seed));
       if (o == nullptr) continue;
-      bits.push_back((*o)["bits"]);
       const std::string style = fmt::format("s{}", seed);
       for (const auto& [step, value] : o->held_out) t.top = std::max(t.top, value);
       if (one.label == "constant")
@@ -375,13 +408,10 @@ table figure(const results& known) {
       else
         t.curves.push_back({"", style, {}, o->held_out});
     }
-    const auto st = statistics_of(bits);
-    b.rows.push_back({one.label + " warm-up",
-                      st ? std::vector<cell>{st->least, st->most, st->mean, st->deviation,
-                                             static_cast<double>(st->runs)}
-                         : std::vector<cell>(b.columns.size())});
   }
-  t.blocks = {b};
+  std::vector<series> rows = curves();
+  for (series& one : rows) one.label += " warm-up";
+  t.blocks = {spread_of_seeds(rows, known)};
   return t;
 }
 
@@ -409,6 +439,13 @@ table make_table(std::string_view id, const scale& s, const results& known) {
     return ablation(id, "Inner width of 3W",
                     "All collapse to the same model; they differ in training alone.", s, known);
   if (id == "4.6") return distillation(s, known);
+  if (id == "early") return stopped_early(s, known);
+  if (id == "restarts")
+    return {"restarts",
+            "Seeds from one checkpoint",
+            "The report found no variance between runs that go on from an intermediate checkpoint.",
+            {spread_of_seeds(restarts(), known)},
+            {}};
   return figure(known);
 }
 

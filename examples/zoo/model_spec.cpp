@@ -52,6 +52,7 @@ void each_number(t5_shape& s, F&& f) {
   f("buckets", s.buckets);
   f("max_distance", s.max_distance);
   f("eps", s.eps);
+  f("kv_heads", s.kv_heads);
 }
 template <class F>
 void each_number(encoder_shape& s, F&& f) {
@@ -527,6 +528,7 @@ std::string narrower_declaration(const model_spec& model, const std::string& tex
           });
           if constexpr (requires { shape.kv_heads; })
             if (name == "heads") {
+              if (shape.kv_heads == 0) return;  // a T5 without groups
               const ln::index group = heads / shape.kv_heads;
               if (number % group != 0)
                 throw failure(fmt::format(

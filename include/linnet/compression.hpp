@@ -10,6 +10,7 @@
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/contextual.hpp>
 #include <linnet/compress/duplicates.hpp>
+#include <linnet/compress/fold_norms.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hessian.hpp>
 #include <linnet/compress/hqq.hpp>

@@ -34,6 +34,7 @@
 #include <linnet/nn/attention/longformer.hpp>
 #include <linnet/nn/attention/lsh.hpp>
 #include <linnet/nn/attention/nystrom.hpp>
+#include <linnet/nn/attention/reparam_output.hpp>
 #include <linnet/nn/attention/routing.hpp>
 #include <linnet/nn/recurrent/mamba.hpp>
 #include <linnet/text/bpe_trainer.hpp>

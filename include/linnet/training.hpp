@@ -8,6 +8,7 @@
 #include <linnet/data/curriculum.hpp>
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>
+#include <linnet/data/instruction_format.hpp>
 #include <linnet/data/instruction_stream.hpp>
 #include <linnet/data/masking_stream.hpp>
 #include <linnet/data/pause.hpp>

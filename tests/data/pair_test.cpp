@@ -122,6 +122,47 @@ BOOST_AUTO_TEST_CASE(batches_allocate_nothing) {
   BOOST_TEST(use.calls == 0);
 }
 
+// Examples as instructions: fields and choices in their places, whatever braces a text has.
+BOOST_AUTO_TEST_CASE(instructions_of_examples) {
+  const ln::flan::example one{
+      {{"premise", "A {label} cat."}, {"hypothesis", "An animal"}, {"label", "yes"}},
+      {"yes", "no"}};
+  const auto first = ln::flan::write(ln::flan::inference[0], one);
+  LINNET_REQUIRE_OK(first);
+  BOOST_TEST(first->input ==
+             "A {label} cat.\nDoes it follow that \"An animal\"?\nOPTIONS:\n- yes\n- no");
+  BOOST_TEST(first->target == "yes");
+  const auto turned = ln::flan::write(ln::flan::inference[3], one);
+  LINNET_REQUIRE_OK(turned);
+  BOOST_TEST(turned->target == "An animal");
+
+  const auto wrong = ln::flan::write(ln::flan::reading[0], one);
+  BOOST_REQUIRE(!wrong);
+  BOOST_TEST(wrong.error().message() ==
+             "flan::write: {passage}: expected a field of the example, got none");
+  const auto no_options = ln::flan::write(ln::flan::inference[0], {one.fields, {}});
+  BOOST_REQUIRE(!no_options);
+  BOOST_TEST(no_options.error().what == "{options}");
+
+  const std::vector<ln::text_pair> shots{{"a?", "yes"}, {"b?", "no"}};
+  BOOST_TEST(ln::flan::few_shot(shots, "c?") == "a?\nyes\n\nb?\nno\n\nc?");
+
+  std::set<std::string_view> seen;  // all forms, each a function of the example's number
+  for (std::uint64_t i = 0; i < 64; ++i) {
+    const auto& how = ln::flan::pick(ln::flan::sentence, ln::seed{3}, i);
+    BOOST_TEST(&how == &ln::flan::pick(ln::flan::sentence, ln::seed{3}, i));
+    seen.insert(how.input);
+  }
+  BOOST_TEST(seen.size() == ln::flan::sentence.size());
+}
+
+// ByT5 takes the last 100 bytes' ids for sentinels.
+static_assert(ln::byte_tokenizer::byt5_denoising().sentinel(0) == 258);
+static_assert(ln::byte_tokenizer::byt5_denoising().is_sentinel(159) &&
+              !ln::byte_tokenizer::byt5_denoising().is_sentinel(158));
+static_assert(ln::byte_tokenizer::byt5_denoising().vocabulary ==
+              ln::byte_tokenizer::byt5().vocabulary());
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::pair_test

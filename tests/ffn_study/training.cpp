@@ -142,6 +142,33 @@ BOOST_AUTO_TEST_CASE(interrupted_jobs_go_on_with_the_same_bits) {
   }
 }
 
+BOOST_AUTO_TEST_CASE(early_stops_and_restarts) {
+  const test::scratch_folder folder;
+  const std::string data = folder.path("data"), out = folder.path("out");
+  test::write_text(data);
+  const test::report found = study(data, out, "2", {"early", "restarts"});
+  const auto run = [&](const std::string& job) { return run_of(out, job + ".s1"); };
+  // From seed 1 halfway, after one of three steps, seed 1 goes on as if nothing had been.
+  BOOST_CHECK_EQUAL(run("mini.restart")["figures"], run("mini")["figures"]);
+  const auto other = run_of(out, "mini.restart.s2");
+  BOOST_CHECK_EQUAL(other["held_out"][0], run("mini")["held_out"][1]);
+  BOOST_CHECK_NE(other["figures"]["bits"], run("mini")["figures"]["bits"]);
+  BOOST_CHECK_EQUAL(found.number("restarts", "Held-out", "from seed 1 halfway", "measured: runs"),
+                    5);
+  // A teacher that falls silent after two of three steps, and one after the first.
+  const auto point = [&](const char* job, std::size_t i) { return run(job)["held_out"][i]; };
+  const char *const whole = "mini.from-small.a0.1.t3", *const half = "mini.from-small.a0.1.t3.half",
+                    *const quarter = "mini.from-small.a0.1.t3.quarter";
+  BOOST_CHECK_EQUAL(point(half, 2), point(whole, 2));
+  BOOST_CHECK_NE(point(half, 3), point(whole, 3));
+  BOOST_CHECK_EQUAL(point(quarter, 1), point(whole, 1));
+  BOOST_CHECK_NE(point(quarter, 2), point(whole, 2));
+  // One that has stopped early itself: its first step is that of the whole run.
+  BOOST_CHECK_EQUAL(point("small-half", 1), point("small", 1));
+  BOOST_CHECK_NE(run("mini.from-small-half.a0.1.t3")["figures"]["bits"],
+                 run(whole)["figures"]["bits"]);
+}
+
 BOOST_AUTO_TEST_CASE(teachers_and_tasks) {
   const test::scratch_folder folder;
   const std::string data = folder.path("data"), out = folder.path("out"),

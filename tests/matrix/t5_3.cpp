@@ -12,7 +12,7 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_t5)
 
 BOOST_AUTO_TEST_CASE(model_17) {
-  check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::routing<5, 6>::online>, ln::ffn::skip, ln::storage::int8, ln::compute::int8>("t5: cache int4, decoder routing online, ffn skip, weights int8 in int8");
+  check<t5, grouped, ln::kv::int4, ln::decoder_stack<ln::attention::routing<5, 6>::online>, ln::ffn::skip, ln::storage::int8, ln::compute::int8>("t5: cache int4, decoder routing online, ffn skip, weights int8 in int8, keys grouped");
 }
 BOOST_AUTO_TEST_CASE(model_18) {
   check<t5, ln::kv::int4, ln::decoder_stack<ln::attention::sinks<1, 5>>, ln::ffn::skip, ln::encoder_stack<ln::attention::linear<>>, ln::storage::int4<>, ln::compute::int8>("t5: cache int4, decoder sinks, ffn skip, encoder linear, weights int4 in int8");
@@ -27,7 +27,7 @@ BOOST_AUTO_TEST_CASE(model_21) {
   check<t5, ln::kv::int8, ln::storage::bf16, ln::compute::bf16>("t5: cache int8, weights bf16 in bf16");
 }
 BOOST_AUTO_TEST_CASE(model_22) {
-  check<t5, ln::kv::int8, ln::decoder_stack<ln::attention::linear<>>, ln::ffn::gated_gelu, ln::storage::fp4<8>, ln::tie::untied>("t5: cache int8, decoder linear, ffn gated, weights fp4, ends untied");
+  check<t5, grouped, ln::kv::int8, ln::decoder_stack<ln::attention::linear<>>, ln::ffn::gated_gelu, ln::storage::fp4<8>, ln::tie::untied>("t5: cache int8, decoder linear, ffn gated, weights fp4, ends untied, keys grouped");
 }
 BOOST_AUTO_TEST_CASE(model_23) {
   check<t5, ln::kv::int8, ln::decoder_stack<ln::attention::lsh<4, 3>>, ln::ffn::skip, ln::encoder_stack<ln::attention::linear<>>>("t5: cache int8, decoder lsh, ffn skip, encoder linear");

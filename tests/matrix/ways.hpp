@@ -613,9 +613,19 @@ struct decoder {
                          Policies...>;
   using draft = ln::decoder<decoder_shape, ln::ffn::skip>;
 };
+/// Stands before the policies of a T5 in which queries share keys and values in pairs.
+struct grouped {};
 struct t5 {
   template <class... Policies>
-  using of = ln::t5<tiny_t5_shape, Policies...>;
+  struct made {
+    using type = ln::t5<tiny_t5_shape, Policies...>;
+  };
+  template <class... Policies>
+  struct made<grouped, Policies...> {
+    using type = ln::t5<grouped_t5_shape, Policies...>;
+  };
+  template <class... Policies>
+  using of = typename made<Policies...>::type;
   using draft = ln::t5<tiny_t5_shape, ln::ffn::skip>;
 };
 struct encoder {

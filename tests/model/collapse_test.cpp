@@ -117,6 +117,66 @@ BOOST_AUTO_TEST_CASE(gradient_identity) {
     BOOST_TEST(distance(tensor(chain, name).x, tensor(single, name).x) < 1e-12);
 }
 
+// Attention and feed-forward merged: the output map of each self-attention is a product, which
+// collapses to a T5 without feed-forwards.
+BOOST_AUTO_TEST_CASE(merged_into_attention) {
+  using M = ln::t5<tiny_t5_shape, ffn::skip, ln::attention::reparam_output<3, 1.5>>;
+  using plain = ln::t5<tiny_t5_shape, ffn::skip>;
+  static_assert(std::is_same_v<ln::collapsed<M>, plain>);
+  // Four maps of 4 to 6 become 4 to 9 to 9 to 6.
+  static_assert(M::parameters() - plain::parameters() == 4 * (4 * 9 + 9 * 9 + 9 * 6 - 4 * 6));
+  check_model<M>(t5_data<M>());
+  check_collapse<M, double>(40);
+}
+
+/// The output for attention's output `a` in one block of attention and a 1W feed-forward, with
+/// or without the norm in between; all weights are fixed.
+template <class Norm>
+std::vector<double> behind(const std::vector<double>& a) {
+  constexpr index d = 6;
+  using layer = ln::residual<typename Norm::template layer<d, ln::real{1e-3}>,
+                             ffn::linear::layer<d, d, false>>;
+  ln::layer_runner<layer, double> runner({.batch = 1, .length = 1, .threads = 1});
+  BOOST_REQUIRE(runner.valid());
+  std::uint64_t stream = 3;
+  runner.weights.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+    const auto x = normal<double>(info.size(), ++stream);
+    std::copy(x.begin(), x.end(), values_of(leaf));
+  });
+  runner.pack();
+  const auto skip = normal<double>(d, 77);  // what attention's skip connection carries
+  std::vector<double> x(d), y(d);
+  for (index i = 0; i < d; ++i) x[at(i)] = skip[at(i)] + a[at(i)];
+  ln::context<double> ctx;
+  ctx.length = 1;
+  runner.forward(x.data(), y.data(), ctx);
+  return y;
+}
+/// How far f(a + b) - f(a) - f(b) + f(0) is from 0, as it is for every affine f.
+template <class Norm>
+double bend() {
+  const auto a = normal<double>(6, 5), b = normal<double>(6, 6);
+  std::vector<double> sum(6), none(6);
+  for (std::size_t i = 0; i < 6; ++i) sum[i] = a[i] + b[i];
+  const auto f = behind<Norm>(sum), g = behind<Norm>(a), h = behind<Norm>(b),
+             o = behind<Norm>(none);
+  double most = 0;
+  for (std::size_t i = 0; i < 6; ++i) most = (std::max)(most, std::abs(f[i] - g[i] - h[i] + o[i]));
+  return most;
+}
+/// A linear map in the place of a norm.
+struct no_norm {
+  template <index D, ln::real>
+  using layer = ln::linear<D, D>;
+};
+
+// A norm between attention and a 1W makes the block bend in attention's output, so that no output
+// map is both. Without it any block of the two is affine, and the product of both maps is one.
+BOOST_AUTO_TEST_CASE(a_norm_in_between_keeps_a_1w_apart) {
+  BOOST_TEST(bend<ln::norm::rms>() > 0.1);
+  BOOST_TEST(bend<no_norm>() < 1e-11);
+}
+
 BOOST_AUTO_TEST_SUITE_END()
 
 }  // namespace test::collapse_test

@@ -15,8 +15,9 @@ namespace storage = ln::storage;
 /// Parameters of a T5 with `ffn` weights per feed-forward, its norm included (0 if there is none).
 constexpr index t5_count(const ln::t5_shape& s, index encoder_ffn, index decoder_ffn, bool tied) {
   const index d = s.d_model, n = s.heads * s.d_kv;
-  return s.vocabulary * d * (tied ? 1 : 2) + s.encoder_layers * (4 * d * n + d + encoder_ffn) +
-         s.decoder_layers * (8 * d * n + 2 * d + decoder_ffn) + 2 * d + 2 * s.buckets * s.heads;
+  const index attention = 2 * d * n + 2 * d * (s.kv_heads > 0 ? s.kv_heads * s.d_kv : n);
+  return s.vocabulary * d * (tied ? 1 : 2) + s.encoder_layers * (attention + d + encoder_ffn) +
+         s.decoder_layers * (2 * attention + 2 * d + decoder_ffn) + 2 * d + 2 * s.buckets * s.heads;
 }
 template <class M>
 constexpr bool t5_counts(index matrices, bool tied) {
@@ -40,7 +41,14 @@ static_assert(t5_counts<zoo::t5_v1_1_small>(3, false) &&
               zoo::t5_v1_1_small::parameters() == 76'961'152);
 static_assert(t5_counts<zoo::t5_v1_1_base>(3, false) &&
               zoo::t5_v1_1_base::parameters() == 247'577'856);
+// As their cards say: 300M, 580M, 300M, 582M.
+static_assert(t5_counts<zoo::mt5_small>(3, false) && zoo::mt5_small::parameters() == 300'176'768);
+static_assert(t5_counts<zoo::mt5_base>(3, false) && zoo::mt5_base::parameters() == 582'401'280);
+static_assert(t5_counts<zoo::byt5_small>(3, false) && zoo::byt5_small::parameters() == 299'637'760);
+static_assert(t5_counts<zoo::byt5_base>(3, false) && zoo::byt5_base::parameters() == 581'653'248);
+static_assert(std::is_same_v<zoo::flan_t5_base, zoo::t5_v1_1_base>);
 static_assert(t5_counts<ln::t5<tiny_t5_shape>>(2, true));
+static_assert(t5_counts<ln::t5<grouped_t5_shape>>(2, true));
 
 // T5-Mini without embedding, heads of width 32 and 64: standard, no feed-forward, none in the
 // encoder, one matrix.

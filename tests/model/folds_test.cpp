@@ -330,6 +330,52 @@ BOOST_AUTO_TEST_CASE(rotate_is_exact) {
   check_rotate<fixed>(data);
 }
 
+/// Folds the norms of random weights in double: the same logits, and gains of 1 but of `left`.
+template <class M, class Data>
+void check_fold(const Data& data, ln::unfolded others = ln::unfolded::refuse,
+                const std::string& left = "") {
+  ln::weights<M, double> w;
+  randomize(w, 3);
+  const auto after = ln::fold_norms(w, others);
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(after), (after ? "" : after.error().message()));
+  BOOST_TEST(difference(logits_of(ln::pack(w), data), logits_of(ln::pack(*after), data)) < 1e-13);
+  index folded = 0;
+  after->visit([&](const ln::parameter_path& at, const ln::tensor_info& info, const auto& leaf) {
+    if (!at.str().ends_with("norm.weight")) return;
+    const bool ones = std::all_of(values_of(leaf), values_of(leaf) + info.size(),
+                                  [](double x) { return x == 1; });
+    BOOST_TEST(ones == (at.str() != left), at.str());
+    folded += ones;
+  });
+  BOOST_TEST(folded > 0);
+}
+template <class M>
+std::string fold_refusal() {
+  ln::weights<M> w;
+  randomize(w);
+  const auto after = ln::fold_norms(w);
+  BOOST_REQUIRE(!after);
+  return after.error().message();
+}
+
+BOOST_AUTO_TEST_CASE(norms_fold_exactly) {
+  const decoder_tokens data(2, 9, 11);
+  check_fold<small<ln::ffn::reparam<2>, ln::attention::sliding_window<4>>>(data, ln::unfolded::keep,
+                                                                           "norm.weight");
+  check_fold<small<ln::tie::untied, ln::norm::layer_norm, ln::bias::all, ln::ffn::relu>>(data);
+  check_fold<ln::t5<tiny_t5_shape>>(t5_tokens(2, 7, 5, 11), ln::unfolded::keep,
+                                    "decoder.norm.weight");
+}
+BOOST_AUTO_TEST_CASE(norms_that_do_not_fold) {
+  using shared = small<ln::sharing::ffn, ln::tie::untied>;
+  const std::string rule = "expected a norm that maps alone read, got ";
+  BOOST_TEST(fold_refusal<ln::t5<tiny_t5_shape>>() ==
+             "fold_norms: decoder.norm.weight: " + rule +
+                 "a tied head, whose table is looked up, too");
+  BOOST_TEST(fold_refusal<shared>().ends_with(
+      rule + "norms of unlike gains before a map that they share"));
+}
+
 BOOST_AUTO_TEST_CASE(rotate_refuses_what_is_no_rotation) {
   const std::string rule =
       "rotate: the residual stream: expected one that only matrices and RMSNorms read and write, "

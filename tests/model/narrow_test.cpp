@@ -43,7 +43,10 @@ axes axes_of(const std::string& name) {
     h = M::shape.d_kv;
   else
     h = M::shape.head_width();
-  if constexpr (requires { M::shape.kv_heads; }) group = M::shape.heads / M::shape.kv_heads;
+  if constexpr (M::encodes)
+    group = M::shape.heads / M::shape.key_value_heads();
+  else if constexpr (requires { M::shape.kv_heads; })
+    group = M::shape.heads / M::shape.kv_heads;
   const axis stream{"embedding.weight"};
   axis heads{}, hidden{};
   if (const auto block = before(name, ".attention."); !block.empty())
@@ -238,8 +241,8 @@ BOOST_AUTO_TEST_CASE(layer_norms_and_biases) {
 
 BOOST_AUTO_TEST_CASE(t5) {
   const t5_tokens data(2, 7, 5, 11);
-  check<ln::t5<tiny_t5_shape>, smaller<tiny_t5_shape, 4, 5, 1, 1>()>(&data, std::sqrt(1.5),
-                                                                     "decoder.norm.weight");
+  check<ln::t5<grouped_t5_shape>, smaller<grouped_t5_shape, 4, 5, 2, 1>()>(&data, std::sqrt(1.5),
+                                                                           "decoder.norm.weight");
 }
 
 BOOST_AUTO_TEST_CASE(encoders) {

@@ -20,6 +20,13 @@ inline constexpr ln::t5_shape tiny_t5_shape{.d_model = 6,
                                             .buckets = 8,
                                             .max_distance = 12,
                                             .eps = 1e-3};
+/// Four query heads in two groups.
+inline constexpr ln::t5_shape grouped_t5_shape = [] {
+  ln::t5_shape s = tiny_t5_shape;
+  s.heads = 4;
+  s.kv_heads = 2;
+  return s;
+}();
 inline constexpr ln::decoder_shape tiny_decoder_shape{.d_model = 8,
                                                       .d_ff = 7,
                                                       .heads = 4,

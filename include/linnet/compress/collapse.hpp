@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Collapse: the re-parameterised feed-forwards 2W and 3W become the one matrix that they are
-/// (Lee et al. 2023).
+/// Collapse: re-parameterised feed-forwards, 2W and 3W, and output maps of attention become the one
+/// matrix that they are (Lee et al. 2023).
 
 #include <linnet/compress/before_eigen.inl>
 
@@ -31,28 +31,63 @@ struct collapse_ffn<Ffn> {
   static constexpr bool linear = true;
 };
 
+/// The kind of attention that a kind collapses to, itself where there is nothing to multiply.
+template <class Kind>
+struct collapse_attention {
+  using type = Kind;
+  static constexpr bool any = false;
+};
+template <class Kind>
+requires requires { typename Kind::collapsed; }
+struct collapse_attention<Kind> {
+  using type = typename Kind::collapsed;
+  static constexpr bool any = true;
+};
+/// A model with its kinds of attention collapsed.
+template <class M>
+struct collapse_kinds {
+  using type = M;
+  static constexpr bool any = false;
+};
+template <class M>
+requires requires { typename M::attention::collapsed; }
+struct collapse_kinds<M> {
+  using type = typename M::template with_attention<typename M::attention::collapsed>;
+  static constexpr bool any = true;
+};
+template <class M>
+requires requires { typename M::encoder_attention; }
+struct collapse_kinds<M> {
+  using encoder = collapse_attention<typename M::encoder_attention>;
+  using decoder = collapse_attention<typename M::decoder_attention>;
+  using type = typename M::template with_attention<typename encoder::type, typename decoder::type>;
+  static constexpr bool any = encoder::any || decoder::any;
+};
+
 template <class M>
 struct collapse_model {
   static_assert(
       requires { typename M::template with_ffn<typename M::ffn>; },
       "linnet::collapse: the model needs its feed-forward's policy as `ffn`, or as `encoder_ffn` "
       "and `decoder_ffn`, and with_ffn<> that gives it another");
-  static_assert(collapse_ffn<typename M::ffn>::linear,
+  static_assert(collapse_ffn<typename M::ffn>::linear || collapse_kinds<M>::any,
                 "linnet::collapse: this model's feed-forward has a nonlinearity between its "
                 "matrices (or none at all); "
                 "only ffn::reparam<2, e> and ffn::reparam<3, e> collapse to one matrix");
-  using type = typename M::template with_ffn<typename collapse_ffn<typename M::ffn>::type>;
+  using type = typename collapse_kinds<
+      typename M::template with_ffn<typename collapse_ffn<typename M::ffn>::type>>::type;
 };
 template <class M>
 requires requires { typename M::encoder_ffn; }
 struct collapse_model<M> {
   using encoder = collapse_ffn<typename M::encoder_ffn>;
   using decoder = collapse_ffn<typename M::decoder_ffn>;
-  static_assert(encoder::linear || decoder::linear,
+  static_assert(encoder::linear || decoder::linear || collapse_kinds<M>::any,
                 "linnet::collapse: this model's feed-forward has a nonlinearity between its "
                 "matrices (or none at all); "
                 "only ffn::reparam<2, e> and ffn::reparam<3, e> collapse to one matrix");
-  using type = typename M::template with_ffn<typename encoder::type, typename decoder::type>;
+  using type = typename collapse_kinds<
+      typename M::template with_ffn<typename encoder::type, typename decoder::type>>::type;
 };
 
 /// W = base + scale F[N - 1] ... F[0], in double, each number rounded once. False where the blocks
@@ -78,11 +113,12 @@ bool multiply_factors(const matrix_expression<Leaf, N>& w, T* to) {
 
 }  // namespace detail
 
-/// The model type that collapse() makes: every ffn::reparam is an ffn::linear, the rest unchanged.
+/// The model type that collapse() makes: every ffn::reparam is an ffn::linear, and every
+/// attention::reparam_output its kind. The rest is unchanged.
 template <class M>
 using collapsed = typename detail::collapse_model<M>::type;
 
-/// Multiplies the matrices of each re-parameterised feed-forward, in double, rounded once. The
+/// Multiplies the matrices of each re-parameterised map, in double, rounded once. The
 /// result computes the function of `w` with fewer weights. It is not valid() where a sharing policy
 /// of your own tells the factors of one matrix apart (errc::invalid).
 template <class M, class T>

@@ -23,11 +23,17 @@ constexpr auto cut_numbers(const encoder_shape& s) {
   return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.heads, s.layers};
 }
 constexpr auto cut_numbers(const t5_shape& s) {
-  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.encoder_layers, s.decoder_layers};
+  return std::array<index, 6>{s.d_model,           s.d_ff,           s.heads,
+                              s.key_value_heads(), s.encoder_layers, s.decoder_layers};
 }
 /// Query heads of each head of keys and values.
 constexpr index queries_per_kv(const decoder_shape& s) {
   return s.kv_heads > 0 && s.heads % s.kv_heads == 0 ? s.heads / s.kv_heads : 0;
+}
+constexpr index queries_per_kv(const t5_shape& s) {
+  return s.key_value_heads() > 0 && s.heads % s.key_value_heads() == 0
+             ? s.heads / s.key_value_heads()
+             : 0;
 }
 template <class Shape>
 constexpr index queries_per_kv(const Shape&) {

@@ -61,9 +61,9 @@ template <class M>
 constexpr bool collapses() {
   if constexpr (requires { typename M::encoder_ffn; })
     return collapse_ffn<typename M::encoder_ffn>::linear ||
-           collapse_ffn<typename M::decoder_ffn>::linear;
+           collapse_ffn<typename M::decoder_ffn>::linear || collapse_kinds<M>::any;
   else if constexpr (requires { typename M::template with_ffn<typename M::ffn>; })
-    return collapse_ffn<typename M::ffn>::linear;
+    return collapse_ffn<typename M::ffn>::linear || collapse_kinds<M>::any;
   return false;
 }
 /// Whether scales and rotations can be folded into the tensors of a model.

@@ -19,12 +19,16 @@ struct t5_shape {
   index buckets = 32;        ///< relative position buckets
   index max_distance = 128;  ///< distance from which all positions share the last bucket
   double eps = 1e-6;         ///< added under the root of the norm
+  index kv_heads = 0;        ///< key and value heads; heads % kv_heads == 0; 0 means heads
 
+  /// Key and value heads of every attention, cross-attention too.
+  constexpr index key_value_heads() const { return kv_heads != 0 ? kv_heads : heads; }
   /// Whether every number is usable.
   constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
-           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
-           max_distance > buckets / 2 && eps > 0;
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && kv_heads >= 0 &&
+           heads % key_value_heads() == 0 && encoder_layers > 0 && decoder_layers > 0 &&
+           vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 && max_distance > buckets / 2 &&
+           eps > 0;
   }
 };
 
@@ -85,6 +89,8 @@ struct projection_kind {
   bool normed = false;   ///< maps out of a branch normalise what they read
   bool rotated = false;  ///< they rotate it by a Hadamard transform
   index kept = 0;        ///< they read so many of its largest magnitudes; 0 for all
+  index factors = 0;     ///< they are a product of so many matrices, 2 or 3; 0 for one matrix
+  index inner = 0;       ///< width between these
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }

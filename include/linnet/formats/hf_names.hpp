@@ -77,7 +77,9 @@ constexpr hf_kind hf_kind_of() {
     using F = detail::ffn_metadata<typename M::encoder_ffn>;
     const bool one_ffn = std::is_same_v<typename M::encoder_ffn, typename M::decoder_ffn> &&
                          (F::standard || F::gated);
-    return rms && full && one_ffn ? hf_kind::t5 : hf_kind::none;
+    // Neither Transformers nor files of theirs know of groups.
+    const bool own_keys = M::shape.key_value_heads() == M::shape.heads;
+    return rms && full && one_ffn && own_keys ? hf_kind::t5 : hf_kind::none;
   } else if constexpr (detail::is_encoder<M>) {
     return detail::hf_encoder_kind<M>();
   } else if constexpr (!detail::is_decoder<M>) {
@@ -118,8 +120,8 @@ constexpr bool fits_hugging_face() {
     static_assert(
         never<M>,
         "linnet: this model type has no counterpart at Hugging Face, which knows T5 "
-        "(norm::rms, one feed-forward), Llama (norm::rms, rotary positions, a gated "
-        "feed-forward), Mixtral (the same of ffn::experts<n, k>, k > 1) and GPT-2 "
+        "(norm::rms, one feed-forward, no grouped queries), Llama (norm::rms, rotary positions, a "
+        "gated feed-forward), Mixtral (the same of ffn::experts<n, k>, k > 1) and GPT-2 "
         "(norm::layer_norm, position::learned, bias::all, no "
         "grouped queries, a standard feed-forward), all with attention::full, Mamba "
         "(mixer::mamba, ffn::skip, norm::rms, position::none), and BERT, DistilBERT, "

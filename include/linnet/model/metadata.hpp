@@ -277,6 +277,8 @@ void describe_t5(F& f) {
   describe_shape<M>(f);
   f("family", "t5");
   f("d_kv", shape.d_kv);
+  // Older files say nothing of it.
+  if constexpr (shape.key_value_heads() != shape.heads) f("kv_heads", shape.kv_heads);
   f("encoder_layers", shape.encoder_layers);
   f("decoder_layers", shape.decoder_layers);
   f("buckets", shape.buckets);

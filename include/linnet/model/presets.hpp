@@ -37,6 +37,23 @@ inline constexpr t5_shape t5_mini_kv32 = t5_efficient(4, 1536, 384, 8, 32);
 inline constexpr t5_shape t5_small_kv32 = t5_efficient(6, 2048, 512, 8, 32);
 inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
 inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
+/// T5 1.1 with pieces of 101 languages, padded likewise (mT5, Xue et al. 2021).
+constexpr t5_shape with_vocabulary(t5_shape s, index vocabulary) {
+  s.vocabulary = vocabulary;
+  return s;
+}
+inline constexpr index mt5_vocabulary = 250112;
+inline constexpr t5_shape mt5_small = with_vocabulary(t5_v1_1_small, mt5_vocabulary);
+inline constexpr t5_shape mt5_base = with_vocabulary(t5_v1_1_base, mt5_vocabulary);
+/// T5 of bytes: three quarters of the blocks encode (ByT5, Xue et al. 2022). 259 ids in 384 rows.
+constexpr t5_shape byt5(index encoder_layers, index d_ff, index d_model, index heads) {
+  t5_shape s = t5_efficient(encoder_layers, d_ff, d_model, heads, 64);
+  s.decoder_layers = encoder_layers / 3;
+  s.vocabulary = 384;
+  return s;
+}
+inline constexpr t5_shape byt5_small = byt5(12, 3584, 1472, 6);
+inline constexpr t5_shape byt5_base = byt5(18, 3968, 1536, 12);
 
 // Super Tiny Language Models (Hillier et al. 2024, Table 1): the published baseline of 50M and two
 // sisters. They are deep and thin, as MobileLLM (Liu et al. 2024) found best at these sizes. The
@@ -203,7 +220,14 @@ using t5_mini_kv32 = t5<shapes::t5_mini_kv32>;    ///< 26,501,888
 using t5_small_kv32 = t5<shapes::t5_small_kv32>;  ///< 51,069,440
 using t5_v1_1_small = t5<shapes::t5_v1_1_small, ffn::gated_gelu, tie::untied>;  ///< 76,961,152
 using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    ///< 247,577,856
-using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
+/// Flan-T5 (Chung et al. 2022) is T5 1.1, trained on on instructions; data/instruction_format.hpp.
+using flan_t5_small = t5_v1_1_small;
+using flan_t5_base = t5_v1_1_base;
+using mt5_small = t5<shapes::mt5_small, ffn::gated_gelu, tie::untied>;    ///< 300,176,768
+using mt5_base = t5<shapes::mt5_base, ffn::gated_gelu, tie::untied>;      ///< 582,401,280
+using byt5_small = t5<shapes::byt5_small, ffn::gated_gelu, tie::untied>;  ///< 299,637,760
+using byt5_base = t5<shapes::byt5_base, ffn::gated_gelu, tie::untied>;    ///< 581,653,248
+using stlm_10m = decoder<shapes::stlm_10m>;                               ///< within 5% of 10M
 using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
 using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
 using stlm_10m_mod =

@@ -167,10 +167,12 @@ struct t5_model : model_defaults {
       w.d_memory = m.saved.take<T>(source.rows() * d);
       w.d_out = m.saved.take<T>(target.rows() * d);
     }
+    const auto bias = decoder::template plan_bias<T>(m, target);
     const index mark = m.saved.mark();
-    w.encoder_stack = encoder::template plan<T>(m, source);
+    w.encoder_stack =
+        encoder::template plan<T>(m, source, encoder::template plan_bias<T>(m, source));
     if (use != purpose::training) m.saved.release(mark);
-    w.decoder_stack = decoder::template plan<T>(m, target);
+    w.decoder_stack = decoder::template plan<T>(m, target, bias);
     return w;
   }
   /// Calls f(key, value) for what decides what the weights compute.
@@ -395,6 +397,10 @@ constexpr bool t5_fits() {
   else if constexpr (S.heads <= 0)
     static_assert(never<Ps...>,
                   "linnet::t5_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.kv_heads < 0 || S.heads % S.key_value_heads() != 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: kv_heads must divide heads, as each key-value head serves as "
+                  "many query heads; 0 means heads");
   else if constexpr (S.encoder_layers <= 0)
     static_assert(never<Ps...>,
                   "linnet::t5_shape: encoder_layers, the number of the encoder's blocks, must be "

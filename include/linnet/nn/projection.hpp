@@ -207,6 +207,22 @@ requires(Kind.kept > 0) struct output_map_of<In, Out, Bias, Kind> {
                 "linnet: a map that reads its largest inputs is one matrix");
   using type = top_k_linear<In, Out, Kind.kept, Bias>;
 };
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.factors > 0) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain() && !Kind.normed && !Kind.rotated && Kind.kept == 0,
+                "linnet: a map that is a product of matrices is of no other kind");
+  using first = named<"w1", linear<In, Kind.inner>>;
+  template <index Factors, class = void>
+  struct made {
+    using type = linear_product<first, named<"w2", linear<Kind.inner, Out, Bias>>>;
+  };
+  template <class Void>
+  struct made<3, Void> {
+    using type = linear_product<first, named<"w2", linear<Kind.inner, Kind.inner>>,
+                                named<"w3", linear<Kind.inner, Out, Bias>>>;
+  };
+  using type = typename made<Kind.factors>::type;
+};
 }  // namespace detail
 
 /// The linear map of a kind that ends a branch.

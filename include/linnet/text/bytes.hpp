@@ -26,6 +26,8 @@ struct byte_tokenizer {
   static constexpr byte_tokenizer t5(index vocabulary = 384) {
     return {3, static_cast<token>(vocabulary - 259)};
   }
+  /// Special ids of ByT5's denoising: its sentinels are the last 100 bytes' ids (Xue et al. 2022).
+  static constexpr t5_ids byt5_denoising() { return {259, 100}; }
   /// Special ids of a vocabulary from t5().
   constexpr t5_ids ids() const { return {vocabulary(), specials}; }
   /// ByT5's special ids.

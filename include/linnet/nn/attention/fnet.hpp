@@ -20,7 +20,8 @@ namespace mixer {
 /// sequence is transformed at its own length, so padding changes nothing, and every length works in
 /// O(T log T). The map is symmetric: its derivative is the same map.
 struct fnet : attention::policy {
-  static constexpr bool causal = false, supports_cache = false, rotary = false;
+  static constexpr bool causal = false, supports_cache = false, rotary = false,
+                        relative_bias = false;
   using kind = fnet;
   static std::string name() { return "fnet"; }
 

@@ -37,6 +37,7 @@ struct elu_plus_one {
 template <class FeatureMap = elu_plus_one>
 struct linear : policy {
   static constexpr bool can_truncate = false;  ///< the state cannot forget its last tokens
+  static constexpr bool relative_bias = false;
   using kind = linear;
   static std::string name() { return "linear<" + FeatureMap::name() + ">"; }
 

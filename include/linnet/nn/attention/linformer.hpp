@@ -27,6 +27,7 @@ struct linformer : policy {
                 "linnet::attention::linformer<K, MaxLength>: both must be positive");
   static constexpr bool causal = false;
   static constexpr bool supports_cache = false;
+  static constexpr bool relative_bias = false;
   static constexpr index longest = MaxLength;
   using kind = linformer;
   static std::string name() {

@@ -27,6 +27,7 @@ struct nystrom : policy {
                 "none");
   static constexpr bool causal = false;
   static constexpr bool supports_cache = false;
+  static constexpr bool relative_bias = false;
   using kind = nystrom;
   static std::string name() {
     return "nystrom<" + std::to_string(Landmarks) + ", " + std::to_string(Convolution) + ">";

@@ -66,6 +66,7 @@ struct policy {
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
+  static constexpr bool relative_bias = true;    ///< has scores of pairs, to which T5 adds a bias
 };
 
 }  // namespace attention

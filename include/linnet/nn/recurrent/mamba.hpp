@@ -29,6 +29,7 @@ struct mamba : attention::policy {
   static constexpr index state = State, conv = Conv, expand = Expand;
   static constexpr bool bidirectional = false;
   static constexpr bool can_truncate = false;  ///< the state cannot forget its last tokens
+  static constexpr bool relative_bias = false;
   using kind = mamba;
   static constexpr bool rotary = false;
   static std::string name() {
