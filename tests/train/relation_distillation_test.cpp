@@ -3,6 +3,7 @@
 // rotations, equal models, threads and refusals.
 
 #include "support/encoders.hpp"
+#include "support/resumed.hpp"
 
 namespace test::relation_distillation_test {
 
@@ -245,6 +246,11 @@ BOOST_AUTO_TEST_CASE(rotations_do_not_matter) {
   BOOST_TEST(magnitude(sums) > 1e-3);  // heads of two numbers are cut apart by these rotations
 }
 
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  const pair_of<small, wide> pair;
+  check_resumed(pair.w, decoder_data<small>(2, 6),
+                [&](const ln::limits& l) { return pair.open(l, {.heads = 2}); });
+}
 BOOST_AUTO_TEST_CASE(any_number_of_threads_gives_the_same_bits, *boost::unit_test::label("tsan")) {
   const auto data = decoder_data<small>(2, 6);
   const pair_of<small, wide> pair;

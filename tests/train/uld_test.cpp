@@ -3,6 +3,7 @@
 // permuted vocabularies, bounds and refusals.
 
 #include "support/data.hpp"
+#include "support/resumed.hpp"
 #include "support/scoring.hpp"
 
 namespace test::uld_test {
@@ -113,6 +114,18 @@ BOOST_AUTO_TEST_CASE(chunks_and_threads, *boost::unit_test::label("tsan")) {
   auto shared = opened<model>(teacher, l, 1.5);
   shared.teach(taught.view());
   BOOST_TEST(loss_of(student, data.view(), l, shared).mean() == got);
+}
+
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  const decoder_tokens data(3, 5, model::vocabulary, 1), taught(3, 5, other::vocabulary, 2);
+  const auto teacher = random_packed<other, double>(2);
+  ln::weights<model, double> w;
+  randomize(w);
+  check_resumed(w, data, [&](const ln::limits& l) {
+    auto from = opened<model>(teacher, l, 1.5);
+    from.teach(taught.view());
+    return from;
+  });
 }
 
 // A teacher that is the student, and one whose tokens have other names, teach nothing.
