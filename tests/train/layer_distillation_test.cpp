@@ -329,14 +329,15 @@ BOOST_AUTO_TEST_CASE(probes_of_classifiers) {
 
 /// Both stages in float: what they end with.
 struct both_stages {
-  using student = ln::filtered<small, 5, 1>;
-  using teacher = ln::filtered<wide, 5, 2>;
+  using student = ln::filtered<small, 5, 0, 1>;
+  using teacher = ln::filtered<wide, 5, 0, 2>;
   ln::weights<ln::filter_probe<teacher>> filters{};
   ln::weights<student> w{};
   std::vector<double> losses{};
 
-  /// With so many threads; a run that is interrupted goes on in other objects.
-  both_stages(int threads, bool interrupted) {
+  /// With so many threads; a run that is interrupted goes on in other objects. The student may
+  /// compute its layers again in backward.
+  both_stages(int threads, bool interrupted, bool recompute = false) {
     const auto data = decoder_data<small>(2, 6);
     auto l = data.limits(threads);
     l.run_on = std_threads();
@@ -373,14 +374,15 @@ struct both_stages {
     randomize(begun, 1);
     w = *ln::add_filters<student>(begun, ln::seed{4});
     auto from = opened<ln::layer_distillation<student, teacher>>(with_filters, l, {.hidden = 5});
+    l.recompute = recompute;
     train([&](auto& at) { return ln::trainer<student>::open(at, l); }, w, from);
   }
 };
 BOOST_AUTO_TEST_CASE(threads_and_resumed_runs_change_no_bit, *boost::unit_test::label("tsan")) {
-  const both_stages whole(1, false), shared(3, false), resumed(3, true);
+  const both_stages whole(1, false), shared(3, false), resumed(3, true), again(1, false, true);
   BOOST_TEST(whole.losses[3] < whole.losses[0]);
   BOOST_TEST(whole.losses[7] < whole.losses[4]);
-  for (const both_stages* const other : {&shared, &resumed}) {
+  for (const both_stages* const other : {&shared, &resumed, &again}) {
     BOOST_TEST((whole.losses == other->losses));
     BOOST_TEST(same_bytes(whole.filters, other->filters));
     BOOST_TEST(same_bytes(whole.w, other->w));
