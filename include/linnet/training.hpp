@@ -16,8 +16,10 @@
 #include <linnet/distill/attention_distillation.hpp>
 #include <linnet/distill/distilbert.hpp>
 #include <linnet/distill/distillation.hpp>
+#include <linnet/distill/filter_probe.hpp>
 #include <linnet/distill/fuse_weights.hpp>
 #include <linnet/distill/generated_texts.hpp>
+#include <linnet/distill/layer_distillation.hpp>
 #include <linnet/distill/minillm.hpp>
 #include <linnet/distill/on_policy.hpp>
 #include <linnet/distill/relation_distillation.hpp>

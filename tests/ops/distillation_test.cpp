@@ -40,14 +40,20 @@ double divergence_of(const ln::distillation_options& how, const row& p, const ro
       return kl(q, p);
     case ln::divergence::total_variation:
       return variation;
+    case ln::divergence::jsd_teacher:
+      return beta * kl(p, m);
+    case ln::divergence::jsd_student:
+      return (1 - beta) * kl(q, m);
     case ln::divergence::jsd:
       break;
   }
   return beta == 0 ? kl(p, q) : beta == 1 ? kl(q, p) : beta * kl(p, m) + (1 - beta) * kl(q, m);
 }
-constexpr ln::divergence all_divergences[] = {ln::divergence::cross_entropy, ln::divergence::kl,
-                                              ln::divergence::reverse_kl, ln::divergence::jsd,
-                                              ln::divergence::total_variation};
+constexpr ln::divergence all_divergences[] = {
+    ln::divergence::cross_entropy,   ln::divergence::kl,
+    ln::divergence::reverse_kl,      ln::divergence::jsd,
+    ln::divergence::total_variation, ln::divergence::jsd_teacher,
+    ln::divergence::jsd_student};
 
 /// Rows of a student's and of some teachers' logits, and what distil() makes of them.
 template <class T>
@@ -305,7 +311,9 @@ BOOST_AUTO_TEST_CASE(divergences) {
           .expect_defined(1e-12);
     }
   for (const double beta : {0.0, 1.0})
-    call<double>(4, 17, 1, {.divergence = ln::divergence::jsd, .beta = beta}).expect_defined(1e-12);
+    for (const auto kind :
+         {ln::divergence::jsd, ln::divergence::jsd_teacher, ln::divergence::jsd_student})
+      call<double>(4, 17, 1, {.divergence = kind, .beta = beta}).expect_defined(1e-12);
 }
 
 // Equal logits: exactly no loss and no gradient, of each divergence but the cross-entropy, which
@@ -355,7 +363,9 @@ BOOST_AUTO_TEST_CASE(two_tokens) {
       {ln::divergence::reverse_kl, l2 - 0.5 * l3},
       {ln::divergence::jsd, 0.5 * (0.75 * std::log(6.0 / 5) + 0.25 * std::log(2.0 / 3) +
                                    0.5 * std::log(4.0 / 5) + 0.5 * std::log(4.0 / 3))},
-      {ln::divergence::total_variation, 0.25}};
+      {ln::divergence::total_variation, 0.25},
+      {ln::divergence::jsd_teacher, 0.5 * (0.75 * std::log(6.0 / 5) + 0.25 * std::log(2.0 / 3))},
+      {ln::divergence::jsd_student, 0.25 * (std::log(4.0 / 5) + std::log(4.0 / 3))}};
   for (const auto level : levels())
     for (const auto& [kind, value] : want) {
       call<double> c(1, 2, 1, {.alpha = 0, .temperature = 1, .divergence = kind});

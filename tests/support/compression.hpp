@@ -3,26 +3,16 @@
 /// @file
 /// Matrices that methods of compression round, and the inputs that they are multiplied with.
 
-#include <fstream>
 #include <linnet/compression.hpp>
-#include <map>
 
+#include "support/data.hpp"
 #include "support/scoring.hpp"
 
 namespace test {
 
 /// Tensors of a fixture, see tests/reference/make_compression.py.
 inline std::map<std::string, std::vector<double>> fixture(const std::string& name) {
-  std::ifstream in(std::string(LINNET_TEST_DIR) + "/golden/compression/" + name + ".txt");
-  std::map<std::string, std::vector<double>> all;
-  std::string tensor;
-  for (index rows = 0, columns = 0; in >> tensor >> rows >> columns;) {
-    auto& x = all[tensor];
-    x.resize(at(rows * columns));
-    for (double& v : x) in >> v;
-  }
-  BOOST_REQUIRE_MESSAGE(!all.empty() && in.eof(), name);
-  return all;
+  return golden_tensors("compression/" + name);
 }
 
 /// Inputs X[rows, width] and their moments.

@@ -7,8 +7,10 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <linnet/linnet.hpp>
+#include <map>
 #include <set>
 #include <span>
 #include <string>
@@ -19,6 +21,20 @@ namespace test {
 
 /// The folder of a golden fixture.
 inline std::string golden(const std::string& name) { return LINNET_TEST_DIR "/golden/" + name; }
+
+/// Tensors of a text fixture: lines `name rows columns` and as many numbers.
+inline std::map<std::string, std::vector<double>> golden_tensors(const std::string& name) {
+  std::ifstream in(golden(name + ".txt"));
+  std::map<std::string, std::vector<double>> all;
+  std::string tensor;
+  for (std::size_t rows = 0, columns = 0; in >> tensor >> rows >> columns;) {
+    auto& x = all[tensor];
+    x.resize(rows * columns);
+    for (double& v : x) in >> v;
+  }
+  BOOST_REQUIRE_MESSAGE(!all.empty() && in.eof(), name);
+  return all;
+}
 
 /// The cases that got no real data, for the last line of the program.
 inline std::set<boost::unit_test::test_unit_id> without_data;

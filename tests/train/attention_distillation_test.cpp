@@ -3,6 +3,7 @@
 // differences of it.
 
 #include "support/encoders.hpp"
+#include "support/resumed.hpp"
 
 namespace test::attention_distillation_test {
 
@@ -185,6 +186,11 @@ BOOST_AUTO_TEST_CASE(differences_of_an_encoder) {
   BOOST_TEST(train->accumulate(data.view(), *from).nats == before);
 }
 
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  const pair_of<small, wide> pair;
+  check_resumed(pair.w, decoder_data<small>(2, 6),
+                [&](const ln::limits& l) { return *pair.open(l, {}); });
+}
 BOOST_AUTO_TEST_CASE(any_number_of_threads_gives_the_same_bits) {
   const auto data = decoder_data<small>(2, 6);
   pair_of<small, wide> pair;

@@ -6,6 +6,7 @@
 
 #include "support/data.hpp"
 #include "support/encoders.hpp"
+#include "support/resumed.hpp"
 
 namespace test::contrastive_test {
 
@@ -125,6 +126,13 @@ BOOST_AUTO_TEST_CASE(any_number_of_threads) {
     return std::vector<std::byte>(bytes.begin(), bytes.end());
   };
   BOOST_TEST((trained(1) == trained(2)));
+}
+
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  ln::weights<tiny> w;
+  randomize(w);
+  check_resumed(w, encoder_data<tiny>(6, 5),
+                [](const ln::limits&) { return objective({.symmetric = true, .negatives = 1}); });
 }
 
 BOOST_AUTO_TEST_CASE(cosines_and_refusals) {

@@ -3,6 +3,7 @@
 // that begins with layers of its teacher.
 
 #include "support/encoders.hpp"
+#include "support/resumed.hpp"
 #include "support/scoring.hpp"
 
 #include <linnet/compression.hpp>
@@ -140,6 +141,14 @@ BOOST_AUTO_TEST_CASE(begins_with_layers_of_its_teacher, *boost::unit_test::label
     if (threads == 1) BOOST_TEST(ends.back() < 0.5 * first);
   }
   for (std::size_t n = 0; n < 8; ++n) BOOST_TEST(ends[n] == ends[40 + n]);
+}
+
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  const auto t = random_packed<teacher, float>(2);
+  ln::weights<student> w;
+  randomize(w);
+  check_resumed(w, encoder_data<student>(),
+                [&](const ln::limits& l) { return *ln::distilbert<student, teacher>::open(t, l); });
 }
 
 BOOST_AUTO_TEST_CASE(refusals) {

@@ -65,11 +65,34 @@ BOOST_AUTO_TEST_CASE(equals_the_definition) {
   }
 }
 
+// All tensors of a layer together; the embedding and the last norm alone.
+BOOST_AUTO_TEST_CASE(by_layers) {
+  const auto pivot = random_weights(1), a = random_weights(2), b = random_weights(3);
+  const auto p = tensors_of(pivot), x = tensors_of(a), y = tensors_of(b);
+  const auto got = tensors_of(fused(pivot, {&a, &b}, level::layer));
+  std::vector<std::string> parts;
+  pivot.visit([&](const ln::parameter_path& at, const ln::tensor_info&, const auto&) {
+    const std::string name = at.str();
+    parts.push_back(name.rfind("blocks.", 0) == 0 ? name.substr(0, 8) : name);
+  });
+  BOOST_REQUIRE((parts.front() == "embedding.weight" && parts.back() == "norm.weight"));
+  for (std::size_t n = 0; n < p.size(); ++n) {
+    double of_x = 0, of_y = 0;
+    for (std::size_t m = 0; m < p.size(); ++m)
+      for (std::size_t i = 0; i < p[m].size() && parts[m] == parts[n]; ++i) {
+        of_x += (x[m][i] - p[m][i]) * (x[m][i] - p[m][i]);
+        of_y += (y[m][i] - p[m][i]) * (y[m][i] - p[m][i]);
+      }
+    for (std::size_t i = 0; i < p[n].size(); ++i)
+      BOOST_TEST(distance_of(got[n][i], (of_x * x[n][i] + of_y * y[n][i]) / (of_x + of_y)) < 1e-6);
+  }
+}
+
 // One target is the result; a target that did not move counts nothing; nor do all of them move the
 // pivot.
 BOOST_AUTO_TEST_CASE(limits) {
   const auto pivot = random_weights(1), a = random_weights(2);
-  for (const level at : {level::model, level::tensor, level::parameter}) {
+  for (const level at : {level::model, level::layer, level::tensor, level::parameter}) {
     BOOST_TEST(same_bytes(fused(pivot, {&a}, at), a));
     BOOST_TEST(same_bytes(fused(pivot, {&pivot, &a, &pivot}, at), a));
     BOOST_TEST(same_bytes(fused(pivot, {&pivot, &pivot}, at), pivot));

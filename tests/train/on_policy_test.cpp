@@ -2,6 +2,8 @@
 // Batches that the student writes: prompts stay, the rest is drawn from the student by seed, step
 // and weights alone, so that training with them goes on with the same bits.
 
+#include <set>
+
 #include "support/scoring.hpp"
 
 namespace test::on_policy_test {
@@ -67,6 +69,19 @@ BOOST_AUTO_TEST_CASE(prompts_stay_and_the_rest_is_written, *boost::unit_test::la
     BOOST_TEST(later.first[at(length + i)] == data.inputs[at(length + i)]);
   BOOST_TEST(later.second[at(length + 2)] == ln::ignored);
   BOOST_TEST(later.second[at(length + 3)] != ln::ignored);
+}
+
+// Equal prompts of a batch are gone on with by draws of their own.
+BOOST_AUTO_TEST_CASE(equal_prompts_get_texts_of_their_own) {
+  constexpr index copies = 8;
+  const auto p = random_packed<model, float>();
+  const std::vector<token> inputs(at(copies * length), 4), labels(at(copies * length), 0);
+  auto student = opened(p, {.share = 1, .seed = 5}, {.batch = copies, .target = length});
+  const auto b = student.next(0, {inputs.data(), labels.data(), copies, length});
+  std::set<std::vector<token>> texts;
+  for (index s = 0; s < copies; ++s)
+    texts.emplace(b.labels + s * length, b.labels + (s + 1) * length);
+  BOOST_TEST(std::ssize(texts) == copies);
 }
 
 BOOST_AUTO_TEST_CASE(share_of_steps) {

@@ -331,6 +331,13 @@ BOOST_AUTO_TEST_CASE(stochastic_rounding) {
   double mean = 0;
   for (const float y : many) mean += static_cast<double>(y) / 10'000;
   BOOST_TEST(std::abs(mean - static_cast<double>(x)) < 4 * 0x1p-7 * std::sqrt(0.22 / 10'000));
+  // Neighbours are rounded independently: alike with probability p^2 + (1 - p)^2.
+  for (const std::size_t begin : {0, 1}) {
+    const double p = 0.3125, alike = p * p + (1 - p) * (1 - p);
+    double seen = 0;
+    for (std::size_t i = begin; i + 1 < many.size(); i += 2) seen += many[i] == many[i + 1];
+    BOOST_TEST(std::abs(seen / 5'000 - alike) < 4 * std::sqrt(alike * (1 - alike) / 5'000));
+  }
 }
 // All weights and moments are bf16 numbers, and what is below half a place counts: 400 steps of
 // 1e-4 from 1, where places are 0.004 and 0.008.

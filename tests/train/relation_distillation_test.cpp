@@ -3,6 +3,7 @@
 // rotations, equal models, threads and refusals.
 
 #include "support/encoders.hpp"
+#include "support/resumed.hpp"
 
 namespace test::relation_distillation_test {
 
@@ -155,8 +156,8 @@ BOOST_AUTO_TEST_CASE(loss_by_definition) {
 
 BOOST_AUTO_TEST_CASE(differences) {
   check_differences<small, wide>(decoder_data<small>(2, 5), {.heads = 2}, 7);
-  check_differences<text, text>(encoder_data<text>(2, 5), {.weights = {1, 2, 3}, .labels = 0.3},
-                                13);
+  check_differences<text, text>(encoder_data<text>(2, 5),
+                                {.weights = {1, 2, 3}, .labels = 0.3, .attention = 1.5}, 13);
 }
 
 // Padding relates to nothing; a model is its own perfect student.
@@ -179,6 +180,46 @@ BOOST_AUTO_TEST_CASE(padding_and_equal_models) {
   });
 }
 
+// Queries related to keys are attention: MiniLM's two losses of an encoder by their definition.
+BOOST_AUTO_TEST_CASE(attention_maps_by_definition) {
+  const auto data = encoder_data<text>(2, 5);
+  const pair_of<text, text> pair;
+  const auto mine = rows_of(ln::pack(pair.w), data.view(), data.limits()),
+             theirs = rows_of(pair.p, data.view(), data.limits());
+  double want = 0;
+  const auto add = [&](std::size_t from, std::size_t to) {
+    constexpr index heads = 3, d = 2, width = 6;
+    for (index b = 0; b < 2; ++b)
+      for (index head = 0; head < heads; ++head)
+        for (index i = 0; i < data.lengths[at(b)]; ++i) {
+          const auto row = [&](const layers_of_rows& all) {
+            std::vector<double> r;
+            double sum = 0;
+            for (index j = 0; j < data.lengths[at(b)]; ++j) {
+              double dot = 0;
+              for (index k = head * d; k < (head + 1) * d; ++k)
+                dot += all[1][from][at((b * 5 + i) * width + k)] *
+                       all[1][to][at((b * 5 + j) * width + k)];
+              sum += r.emplace_back(std::exp(dot / std::sqrt(2.0)));
+            }
+            for (double& x : r) x /= sum;
+            return r;
+          };
+          const auto p = row(theirs), q = row(mine);
+          for (std::size_t j = 0; j < p.size(); ++j)
+            want +=
+                p[j] * std::log(p[j] / q[j]) / static_cast<double>(2 * heads * data.lengths[at(b)]);
+        }
+  };
+  add(0, 1);
+  add(2, 2);
+  auto w = pair.w.clone();
+  auto train = pair_of<text, text>::trainer::open(w, data.limits());
+  auto from = pair.open(data.limits(), ln::minilm_options);
+  BOOST_TEST(want > 1e-3);
+  BOOST_TEST(distance_of(train->accumulate(data.view(), from).mean(), want) < 1e-11);
+}
+
 // Relations do not change where all tokens of a relation head are rotated together.
 BOOST_AUTO_TEST_CASE(rotations_do_not_matter) {
   constexpr index n = 6, width = 8;
@@ -193,8 +234,9 @@ BOOST_AUTO_TEST_CASE(rotations_do_not_matter) {
       row[3] = s * a + c * b;
     }
   std::vector<double> scratch(at(ln::ops::relation_scratch(n))), sums(2);
-  const ln::ops::relation_rows<double> one{x.data(), n, width, width},
-      other{turned.data(), n, width, width};
+  const ln::ops::relation_rows<double> rows{x.data(), n, width, width},
+      turned_rows{turned.data(), n, width, width};
+  const ln::ops::relation_pair<double> one{rows, rows}, other{turned_rows, turned_rows};
   ln::ops::relation_divergence({{}, levels().back()}, one, other, {1, 2}, scratch.data(),
                                sums.data());
   BOOST_TEST(magnitude(sums) < 1e-14);
@@ -204,6 +246,11 @@ BOOST_AUTO_TEST_CASE(rotations_do_not_matter) {
   BOOST_TEST(magnitude(sums) > 1e-3);  // heads of two numbers are cut apart by these rotations
 }
 
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  const pair_of<small, wide> pair;
+  check_resumed(pair.w, decoder_data<small>(2, 6),
+                [&](const ln::limits& l) { return pair.open(l, {.heads = 2}); });
+}
 BOOST_AUTO_TEST_CASE(any_number_of_threads_gives_the_same_bits, *boost::unit_test::label("tsan")) {
   const auto data = decoder_data<small>(2, 6);
   const pair_of<small, wide> pair;
@@ -237,6 +284,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
   BOOST_TEST(why({.layer = 3}) ==
              "relation_distillation::open: relation_options.layer: expected below 3, the "
              "teacher's layers, got 3");
+  BOOST_TEST(why({.heads = 2, .attention = 1}) ==
+             "relation_distillation::open: relation_options.attention: expected 0, as a model has "
+             "fewer heads of keys than of queries, got 1");
   BOOST_TEST(why({.labels = -1}) ==
              "relation_distillation::open: relation_options.labels: expected at least 0, finite "
              "(0 leaves relations alone), got -1");

@@ -2,8 +2,7 @@
 // What a run consists of: copied into a fresh trainer at any moment, it continues with the same
 // bits. And what happens when a loss or a gradient is not finite.
 
-#include "support/data.hpp"
-#include "support/models.hpp"
+#include "support/resumed.hpp"
 
 namespace test::state_test {
 
@@ -59,19 +58,6 @@ std::vector<std::string> blocks_of() {
   train->visit_state(
       [&](std::string_view name, std::span<std::byte>) { names.emplace_back(name); });
   return names;
-}
-
-/// Copies the state of one trainer into another.
-template <class Trainer>
-void copy_state(Trainer& from, Trainer& to) {
-  std::vector<std::span<std::byte>> blocks;
-  from.visit_state([&](std::string_view, std::span<std::byte> block) { blocks.push_back(block); });
-  std::size_t next = 0;
-  to.visit_state([&](std::string_view, std::span<std::byte> block) {
-    std::copy(blocks[next].begin(), blocks[next].end(), block.begin());
-    ++next;
-  });
-  LINNET_REQUIRE_OK(to.resume(from.progress()));
 }
 
 }  // namespace

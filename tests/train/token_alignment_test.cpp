@@ -2,6 +2,7 @@
 // Tokens of two tokenizers that are aligned, distributions that are carried over, and the objective
 // that learns them.
 
+#include "support/resumed.hpp"
 #include "support/scoring.hpp"
 
 namespace test::token_alignment_test {
@@ -172,6 +173,12 @@ BOOST_AUTO_TEST_CASE(rows_are_learned) {
     const auto r = ln::check_model_gradients(w, data.view(), l, {}, 1e-5, 0, *from);
     BOOST_TEST(r.passed(), text_of(r));
   }
+  const auto few = largest(teacher, data, 3);
+  check_resumed(w, data, [&](const ln::limits& within) {
+    auto made = *objective::open(within, {.alpha = 0.3, .temperature = 2});
+    made.teach(few);
+    return made;
+  });
   // A single token is a label.
   auto from = objective::open(l, {.alpha = 0, .temperature = 1});
   ln::top_logits sure{2, {}, {}};

@@ -2,6 +2,8 @@
 // Universal logit distillation between vocabularies: the definition, gradients, equal models,
 // permuted vocabularies, bounds and refusals.
 
+#include "support/data.hpp"
+#include "support/resumed.hpp"
 #include "support/scoring.hpp"
 
 namespace test::uld_test {
@@ -114,6 +116,18 @@ BOOST_AUTO_TEST_CASE(chunks_and_threads, *boost::unit_test::label("tsan")) {
   BOOST_TEST(loss_of(student, data.view(), l, shared).mean() == got);
 }
 
+BOOST_AUTO_TEST_CASE(resumed_with_the_same_bits) {
+  const decoder_tokens data(3, 5, model::vocabulary, 1), taught(3, 5, other::vocabulary, 2);
+  const auto teacher = random_packed<other, double>(2);
+  ln::weights<model, double> w;
+  randomize(w);
+  check_resumed(w, data, [&](const ln::limits& l) {
+    auto from = opened<model>(teacher, l, 1.5);
+    from.teach(taught.view());
+    return from;
+  });
+}
+
 // A teacher that is the student, and one whose tokens have other names, teach nothing.
 BOOST_AUTO_TEST_CASE(names_of_tokens_do_not_matter) {
   const decoder_tokens data(3, 5, model::vocabulary, 1);
@@ -139,6 +153,52 @@ BOOST_AUTO_TEST_CASE(names_of_tokens_do_not_matter) {
   BOOST_TEST(distance_of(loss_of(p, data.view(), l, from).nats, plain) < 1e-9);
   from.teach(data.view());  // under the wrong names
   BOOST_TEST(loss_of(p, data.view(), l, from).nats > plain + 1);
+}
+
+/// A decoder whose layers compute nothing: logits are those of a token's embedding.
+template <class M>
+ln::packed<M, double> of_embedding(const std::vector<double>& table) {
+  ln::weights<M, double> w;
+  w.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+    std::fill_n(values_of(leaf), info.size(), info.kind == ln::role::scale ? 1.0 : 0.0);
+  });
+  BOOST_REQUIRE(std::ssize(table) == M::vocabulary * M::d);
+  std::copy(table.begin(), table.end(), w.tree().embedding.data);
+  return ln::pack(w);
+}
+// The losses that TRL makes of the same logits, see tests/reference/make_distillation.py; also
+// those of GKD by `distillation`, which counts tau^2 times.
+BOOST_AUTO_TEST_CASE(golden_values_of_trl) {
+  const auto c = golden_tensors("distillation/trl");
+  const auto ids = [&](const char* name) {
+    const auto& values = c.at(name);
+    std::vector<token> all;
+    for (const double x : values) all.push_back(x < 0 ? ln::ignored : static_cast<token>(x));
+    return all;
+  };
+  const auto inputs = ids("tokens"), labels = ids("labels"), other_inputs = ids("other_tokens"),
+             other_labels = ids("other_labels");
+  const ln::decoder_batch b{inputs.data(), labels.data(), 3, 6},
+      taught{other_inputs.data(), other_labels.data(), 3, 5};
+  const ln::limits l{.batch = 3, .target = 6};
+  const auto student = of_embedding<model>(c.at("student"));
+  const auto teacher = of_embedding<model>(c.at("teacher"));
+  const auto with_seven = of_embedding<other>(c.at("other"));
+  auto from = opened<model>(with_seven, l, 1.5);
+  from.teach(taught);
+  const double plain = loss_of(student, b, l, ln::cross_entropy_objective{}).mean();
+  BOOST_TEST(distance_of(loss_of(student, b, l, from).mean() - plain, c.at("uld")[0]) < 1e-12);
+  for (std::size_t t = 0; t < 2; ++t)
+    for (std::size_t n = 0; n < 4; ++n) {
+      const double tau = c.at("temperatures")[t];
+      auto gkd = ln::distillation<f64<model>, f64<model>>::open(teacher, l,
+                                                                {.alpha = 0,
+                                                                 .temperature = tau,
+                                                                 .divergence = ln::divergence::jsd,
+                                                                 .beta = c.at("betas")[n]});
+      const double got = loss_of(student, b, l, *gkd).mean();
+      BOOST_TEST(distance_of(got / (tau * tau), c.at("gkd")[4 * t + n]) < 1e-12);
+    }
 }
 
 BOOST_AUTO_TEST_CASE(refusals) {

@@ -5,10 +5,10 @@
 /// and its last hidden states.
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
 
 #include <linnet/distill/distillation.hpp>
+#include <linnet/ops/state_match.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -123,30 +123,15 @@ class distilbert {
     /// The loss on hidden states, in nats; adds its gradient.
     double hidden_nats(const ops::execution& on, const T* hidden, T* d_hidden) const {
       const U* const taught = N::template last_hidden<U>(from->teacher_.model.work.work);
+      const ops::state_match<T, U> match{state_loss::cosine, b.batch * b.length, d, hidden, taught};
       const double weight = from->how_.hidden * share;
-      on.threads.each(b.batch * b.length, [&](index row) {
-        double ss = 0, tt = 0, st = 0;
-        const T* const s = hidden + row * d;
-        const U* const t = taught + row * d;
-        for (index j = 0; j < d; ++j) {
-          const auto x = static_cast<double>(s[j]), y = static_cast<double>(t[j]);
-          ss += x * x;
-          tt += y * y;
-          st += x * y;
-        }
-        const bool counts = !padding(row) && ss > 0 && tt > 0;
-        const double both = std::sqrt(ss * tt), cosine = counts ? st / both : 0;
-        from->teacher_.at.losses[row] = padding(row) ? 0 : weight * (1 - cosine);
-        if (!d_hidden || !counts) return;
-        for (index j = 0; j < d; ++j)
-          d_hidden[row * d + j] -=
-              static_cast<T>(weight * (static_cast<double>(t[j]) / both -
-                                       cosine * static_cast<double>(s[j]) / ss));
-      });
+      double* const losses = from->teacher_.at.losses;
+      ops::state_losses(on, match, weight, losses, d_hidden,
+                        [&](index row) { return !padding(row); });
       double sum = 0;
-      for (index row = 0; row < b.batch * b.length; ++row) sum += from->teacher_.at.losses[row];
+      for (index row = 0; row < b.batch * b.length; ++row) sum += losses[row];
       on.threads.wait();
-      return sum;
+      return weight * sum;
     }
   };
   struct places {

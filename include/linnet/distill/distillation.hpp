@@ -73,6 +73,11 @@ struct teacher_model {
     typename M::template workspace<T> w = work.work;
     return M::template read<T, S>(weights->tree(), b, w, on(caller));
   }
+  /// Likewise, and shows `hook` the outputs of all layers but the last.
+  head read(const ops::execution& caller, const batch& b, const layer_hook<T>& hook) const {
+    typename M::template workspace<T> w = work.work;
+    return M::template read<T, S>(weights->tree(), b, w, on(caller), hook);
+  }
 };
 
 /// How much softmax attention packed weights of type `Form` compute in a batch of these limits.

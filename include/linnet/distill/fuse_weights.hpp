@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -17,6 +18,7 @@ LINNET_NAMESPACE_BEGIN
 /// The part of a model that has one weight for each target in fuse_weights().
 enum class fusion_level {
   model,     ///< all parameters
+  layer,     ///< all parameters of each layer; what is in none, such as the embedding, as tensors
   tensor,    ///< each matrix, table and vector
   parameter  ///< each number
 };
@@ -46,22 +48,23 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
   if (!made.valid()) return made.error();
 
   const std::size_t count = targets.size();
-  std::vector<double> shares(count);
   // The tensors of one target after the other, in one order.
   std::vector<std::vector<const T*>> all(count);
   for (std::size_t k = 0; k < count; ++k)
     targets[k]->visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
       all[k].push_back(detail::numbers_in(leaf));
     });
-  const auto add_squares = [&](std::size_t tensor, const T* from, index first, index last) {
+  const auto add_squares = [&](std::vector<double>& to, std::size_t tensor, const T* from,
+                               index first, index last) {
     for (std::size_t k = 0; k < count; ++k)
       for (index i = first; i < last; ++i) {
         const double d = static_cast<double>(all[k][tensor][i]) - static_cast<double>(from[i]);
-        shares[k] += d * d;
+        to[k] += d * d;
       }
   };
   bool finite = true;
-  const auto merge = [&](std::size_t tensor, T* to, index first, index last) {
+  const auto merge = [&](const std::vector<double>& shares, std::size_t tensor, T* to, index first,
+                         index last) {
     double sum = 0;
     for (const double s : shares) sum += s;
     finite = finite && is_finite(sum);
@@ -72,21 +75,32 @@ result<weights<M, T>> fuse_weights(const weights<M, T>& pivot,
       to[i] = static_cast<T>(mean);
     }
   };
+  // Tensors of one name have one weight for each target.
+  const auto part_of = [&](const parameter_path& at) {
+    const parameter_path& layer = at.enclosing_element();
+    if (level == fusion_level::model) return std::string();
+    return level == fusion_level::layer && layer.number >= 0 ? layer.str() : at.str();
+  };
+  std::map<std::string, std::vector<double>> parts;
   std::size_t tensor = 0;
-  if (level == fusion_level::model)
-    pivot.visit([&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-      add_squares(tensor++, detail::numbers_in(leaf), 0, info.size());
+  if (level != fusion_level::parameter)
+    pivot.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+      auto& shares = parts[part_of(at)];
+      shares.resize(count);
+      add_squares(shares, tensor++, detail::numbers_in(leaf), 0, info.size());
     });
   tensor = 0;
-  made.visit([&](const parameter_path&, const tensor_info& info, auto& leaf) {
-    const index step = level == fusion_level::parameter ? 1 : info.size();
-    for (index i = 0; i < info.size(); i += step) {
-      if (level != fusion_level::model) {
+  std::vector<double> shares(count);
+  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    T* const to = detail::numbers_in(leaf);
+    if (level != fusion_level::parameter)
+      merge(parts[part_of(at)], tensor, to, 0, info.size());
+    else
+      for (index i = 0; i < info.size(); ++i) {
         std::fill(shares.begin(), shares.end(), 0.0);
-        add_squares(tensor, detail::numbers_in(leaf), i, i + step);
+        add_squares(shares, tensor, to, i, i + 1);
+        merge(shares, tensor, to, i, i + 1);
       }
-      merge(tensor, detail::numbers_in(leaf), i, i + step);
-    }
     ++tensor;
   });
   if (!finite)

@@ -23,6 +23,7 @@ struct relation_options {
   index layer = -1;  ///< of the teacher, from 0 on; -1 for its last
   std::array<double, 3> weights{1.0 / 3, 1.0 / 3, 1.0 / 3};  ///< of queries, keys and values
   double labels = 0;                                         ///< weight of the cross-entropy
+  double attention = 0;  ///< weight of relations of queries to keys, which are attention maps
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
@@ -31,8 +32,12 @@ struct relation_options {
     f("layer", self.layer, detail::count(-1, "-1 takes the last"));
     f("weights", self.weights, detail::at_least(0));
     f("labels", self.labels, detail::at_least(0, "0 leaves relations alone"));
+    f("attention", self.attention, detail::at_least(0));
   }
 };
+/// The first MiniLM (Wang et al. 2020, arXiv:2002.10957): attention maps and relations of values.
+/// Student and teacher have as many heads.
+inline constexpr relation_options minilm_options{.weights = {0, 0, 1}, .attention = 1};
 
 /// Objective of a `Student` whose last layer of softmax attention learns the relations of a layer
 /// of the `Teacher` (Wang et al. 2021, arXiv:2012.15828). Queries of all heads are split anew into
@@ -40,6 +45,7 @@ struct relation_options {
 /// loss per label is
 ///   labels cross-entropy + mean over sequences of sum_x w_x mean over heads and tokens
 ///   of KL(A^t || A^s).
+/// One more x, weighted by `attention`, relates queries to keys: softmax(q k^T / sqrt(d)).
 /// Widths, layers and heads may differ. An encoder's padding is left out; a decoder's batch has no
 /// lengths, so there all tokens count. Where attention is causal, so are relations. Queries and
 /// keys are those that are multiplied, behind positions. For trainers: an evaluator's loss is that
@@ -92,6 +98,10 @@ class relation_distillation {
             errc::invalid, where, "relation_options.heads",
             "a divisor of the widths of queries and keys, such as " + std::to_string(width),
             std::to_string(set.heads)};
+    if (how.attention > 0 && (mine.q_width != mine.k_width || theirs.q_width != theirs.k_width))
+      return linnet::error{errc::invalid, where, "relation_options.attention",
+                           "0, as a model has fewer heads of keys than of queries",
+                           detail::number_text(how.attention)};
     return relation_distillation(*std::move(from), set);
   }
   LINNET_OR_OUT_OF_MEMORY("relation_distillation::open")
@@ -193,16 +203,19 @@ class relation_distillation {
     if (layer == last_) {
       const ops::relation_call c{a.batch, how_.heads, a.query_lengths, a.window.after == 0};
       const double scale = static_cast<double>(labels_) / static_cast<double>(a.batch);
-      for (index which = 0; which < 3; ++which) {
-        const double weight = scale * how_.weights[static_cast<std::size_t>(which)];
+      for (index pair = 0; pair < 4; ++pair) {  // of queries, keys, values, and queries with keys
+        const index from = pair % 3, to = pair < 3 ? pair : 1;
+        const double weight =
+            scale * (pair < 3 ? how_.weights[static_cast<std::size_t>(pair)] : how_.attention);
         if (weight == 0) continue;
-        const auto mine = ops::relation_rows_of(a, which);
-        const auto& theirs = kept_[static_cast<std::size_t>(which)];
+        const ops::relation_pair<T> mine{ops::relation_rows_of(a, from),
+                                         ops::relation_rows_of(a, to)};
+        const ops::relation_pair<U> theirs{kept_[static_cast<std::size_t>(from)],
+                                           kept_[static_cast<std::size_t>(to)]};
         if (gradient) {
+          T* const slopes[] = {gradient->dq, gradient->dk, gradient->dv};
           ops::relation_divergence_backward(on, mine, theirs, c, weight, teacher_.at.scratch,
-                                            which == 0   ? gradient->dq
-                                            : which == 1 ? gradient->dk
-                                                         : gradient->dv);
+                                            slopes[from], slopes[to]);
           continue;
         }
         ops::relation_divergence(on, mine, theirs, c, teacher_.at.scratch, teacher_.at.sums);

@@ -45,6 +45,22 @@ struct step_call {
 };
 
 namespace detail {
+/// Shows the output of a layer but the last to a criterion with `layer_state(on, layer, x, dx)`. In
+/// forward dx is null; in backward it comes again and may add to dx.
+template <class T, class Criterion>
+void show_layer(const Criterion& c, const ops::execution& on, index layer, const T* x, T* dx) {
+  if constexpr (requires { c.layer_state(on, layer, x, dx); }) c.layer_state(on, layer, x, dx);
+}
+/// The loss on hidden states of a criterion that has `hidden_nats(on, hidden, d_hidden)`, or 0. It
+/// is asked between forward and backward; where `d_hidden` is given, it adds its gradient.
+template <class T, class Criterion>
+double hidden_nats(const Criterion& c, const ops::execution& on, const T* hidden, T* d_hidden) {
+  if constexpr (requires { c.hidden_nats(on, hidden, d_hidden); })
+    return c.hidden_nats(on, hidden, d_hidden);
+  else
+    return 0;
+}
+
 /// The context of a step.
 template <class T>
 context<T> step_context(const step_call& call, const ops::execution& on) {

@@ -279,17 +279,24 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) {
+                                                 const ops::execution& on,
+                                                 const layer_hook<T>& hook = {}) {
     context<T> ctx = context_of<T>(b, on);
+    ctx.stack.hook = hook;
     embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
     final_norm<T, S>(p, w, ctx);
     return head<T, S>(p, b, w, ctx);
   }
+  /// The hidden states [batch * length, d] behind read() and loss().
+  template <class T>
+  static const T* last_hidden(const workspace<T>& w) {
+    return w.normed;
+  }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch * length,
-  /// vocabulary]. The losses of early exits are in the sum, by their weights. Called by every
-  /// thread.
+  /// vocabulary]. The losses of early exits are in the sum, by their weights. A criterion may see
+  /// hidden states, see detail::show_layer() and hidden_nats(). Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -312,30 +319,35 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
           h.dy = embedding_projection::template read_gradient<T>(rows, w.d_normed, w.projected, on);
-          h.d_table = head_gradient<T>(*dp);
+          h.d_table = head_leaf(*dp);
         }
       const loss_sum one = ops::head_loss(on, h, criterion);
       if constexpr (ops::trainable<S>)
-        if (dx) {
+        if (dx)
           embedding_projection::template read_backward<T, table_storage<S>>(
               p.projection, dp->projection, rows, w.normed, w.d_normed, w.projected, on);
+      if (layer + 1 == Shape.layers)
+        sum.nats += detail::hidden_nats(criterion, on, w.normed, dx ? w.d_normed : nullptr);
+      if constexpr (ops::trainable<S>)
+        if (dx)
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
-        }
       if (at.losses && on.threads.rank() == 0) at.losses[layer] = one;
       sum.nats += weight * one.nats;
       sum.tokens = one.tokens;
     };
     embed<T, S>(p, b, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
-    const auto hook = layer_hook<T>::of(take_exit);
-    if (at.weights && !dp) ctx.stack.hook = hook;
+    const auto between = [&](index layer, const T* x, T* dx) {
+      if (at.weights && (dx != nullptr) == (dp != nullptr)) take_exit(layer, x, dx);
+      detail::show_layer(criterion, on, layer, x, dx);
+    };
+    ctx.stack.hook = layer_hook<T>::of(between);
     run_layers<T, S>(p, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        if (at.weights) ctx.stack.hook = hook;
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
@@ -389,7 +401,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     ops::matmul(on, read_rows, vocabulary, embedding_projection::head,
                 embedding_projection::template read<T, table_storage<S>>(p.projection, read_rows, y,
                                                                          w.projected, on),
-                head_matrix<T, S>(p), w.logits);
+                head_leaf(p), w.logits);
   }
 
   /// Lets cached sequence `to` continue where `from` is.
@@ -421,11 +433,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;
-    if (table)
-      ctx.on.threads.each(rows, [&](index i) {
-        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-      });
+    const auto add_position = [&](index i) {
+      const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
+      for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
+    };
+    if (table) ctx.on.threads.each(rows, add_position);
     if constexpr (embedding_normed)
       norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
                                          w.embedding_norm, ctx);
@@ -440,30 +452,16 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                                  const context<T>& ctx) {
     const T* const y = embedding_projection::template read<T, table_storage<S>>(
         p.projection, ctx.rows(), w.normed, w.projected, ctx.on);
-    return {ctx.rows(),
-            embedding_projection::head,
-            vocabulary,
-            y,
-            head_matrix<T, S>(p),
-            T(1),
-            b.labels,
-            w.chunk,
-            w.losses};
+    constexpr index width = embedding_projection::head;
+    return {ctx.rows(), width, vocabulary, y, head_leaf(p), T(1), b.labels, w.chunk, w.losses};
   }
-  template <class T, class S>
-  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
-      const params<form::packed<T, S>>& p) {
+  /// The table that the head reads, in parameters of any form.
+  template <class P>
+  static auto& head_leaf(P& p) {
     if constexpr (tied)
       return p.embedding;
     else
       return p.head;
-  }
-  template <class T>
-  static T* head_gradient(params<form::gradient<T>>& dp) {
-    if constexpr (tied)
-      return dp.embedding;
-    else
-      return dp.head;
   }
   /// w.embedded -> w.out
   template <class T, class S>

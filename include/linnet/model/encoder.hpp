@@ -270,10 +270,11 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The states of a batch that the head reads, one row for each label, and the head: arguments of
   /// ops::head_loss() and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
-                                                 const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) requires(labelled) {
+  static ops::head_call<T, head_storage<S>> read(
+      const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+      const ops::execution& on, const layer_hook<T>& hook = {}) requires(labelled) {
     context<T> ctx = context_of<T>(b, on);
+    ctx.stack.hook = hook;
     forward<T, S>(p, b, w, ctx);
     const index rows = choose(b, true, w, ctx);
     read_rows<T, S>(p, rows, w, ctx);
@@ -287,8 +288,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
-  /// criterion asks for all. A criterion may have `hidden_nats(on, hidden, d_hidden)`: a loss on
-  /// hidden states, which is added; it adds its gradient. A contrastive head's criterion is
+  /// criterion asks for all. A criterion may see hidden states, see detail::show_layer() and
+  /// hidden_nats(). A contrastive head's criterion is
   /// ops::contrastive_criterion, with defaults for others; `tokens` of the sum are pairs. Called by
   /// every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
@@ -298,6 +299,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                        const Criterion& criterion = {}) requires(Head::trains) {
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
+    const auto between = [&](index layer, const T* x, T* dx) {
+      detail::show_layer(criterion, on, layer, x, dx);
+    };
+    ctx.stack.hook = layer_hook<T>::of(between);
     forward<T, S>(p, b, w, ctx);
     if constexpr (Head::contrasts)
       return contrast<T, S>(p, dp, b, w, ctx, {call, ops::contrastive_settings(criterion)});
@@ -361,8 +366,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
       }
-    if constexpr (requires { criterion.hidden_nats(ctx.on, w.hidden, w.d_hidden); })
-      sum.nats += criterion.hidden_nats(ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
+    sum.nats += detail::hidden_nats(criterion, ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
         backward<T, S>(p, *dp, b, w, ctx);

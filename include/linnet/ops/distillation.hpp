@@ -21,7 +21,10 @@ enum class divergence {
   reverse_kl,     ///< KL(q || p): seeks what the teachers do most
   jsd,            ///< beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q. As in GKD
                   ///< (Agarwal et al. 2024), beta 0 is kl and beta 1 reverse_kl
-  total_variation  ///< sum |p - q| / 2
+  total_variation,  ///< sum |p - q| / 2
+  jsd_teacher,      ///< beta KL(p || m): the half of jsd that f-distill (Wen et al. 2023) takes on
+                    ///< the teachers' texts; beta there is 1 - beta here
+  jsd_student       ///< (1 - beta) KL(q || m): the half for the student's own texts
 };
 
 /// How the distributions of several teachers become one.
@@ -45,7 +48,7 @@ struct distillation_options {
   double temperature = 3;  ///< tau, positive
   std::array<double, 4> shares{1, 1, 1, 1};  ///< relative weights of the teachers
   linnet::divergence divergence = divergence::cross_entropy;
-  double beta = 0.5;  ///< of jsd: the teachers' share in the mixture
+  double beta = 0.5;  ///< of jsd and its halves: the teachers' share in the mixture
   linnet::fusion fusion = fusion::probabilities;
   double entropy_weight = 0;  ///< c in a token's weight w. With h the entropy of p^t over the
                               ///< largest possible, w = 1 - c + c h for c >= 0, else 1 + c h
@@ -63,8 +66,8 @@ struct distillation_options {
   }
 
  private:
-  static constexpr const char* divergences[] = {"cross_entropy", "kl", "reverse_kl", "jsd",
-                                                "total_variation"};
+  static constexpr const char* divergences[] = {
+      "cross_entropy", "kl", "reverse_kl", "jsd", "total_variation", "jsd_teacher", "jsd_student"};
   static constexpr const char* fusions[] = {"probabilities", "logits", "least_cross_entropy",
                                             "likely"};
 };
@@ -145,6 +148,23 @@ double divergence_row(index n, const distillation_options& how, T* p, T* q, T* d
     for (index j = 0; j < n; ++j) d[j] -= origin;
     loss = beta * (kl - dot(p, d)) - (1 - beta) * dot(q, d);
     K::template scale<T>(n, static_cast<T>(beta - 1), d);
+  } else if (kind != divergence::total_variation) {
+    const bool of_teacher = kind == divergence::jsd_teacher;
+    const double sign = of_teacher ? -1 : 1, weight = of_teacher ? beta : 1 - beta;
+    if (!(beta > 0 && beta < 1)) {  // m is p or q
+      std::fill_n(d, n, zero);
+      return 0;
+    }
+    // log(m / p) or log(m / q), as above
+    const T c = static_cast<T>(sign * std::log(beta / (1 - beta))), origin = softplus_of<K>(c);
+    for (index j = 0; j < n; ++j) d[j] = static_cast<T>(sign) * d[j] + c;
+    K::template softplus<T>(n, d);
+    for (index j = 0; j < n; ++j) d[j] -= origin;
+    loss = -weight * dot(of_teacher ? p : q, d);
+    for (index j = 0; j < n; ++j) {
+      const T rest = static_cast<T>(1 - beta) * std::expm1(-d[j]);
+      d[j] = static_cast<T>(-weight) * (of_teacher ? rest : d[j] + rest);
+    }
   } else {
     for (index j = 0; j < n; ++j) {
       const T x = q[j] - p[j];

@@ -2,7 +2,7 @@
 #pragma once
 /// @file
 /// Losses on self-attention relations (MiniLMv2, Wang et al. 2021): how like each other a
-/// sequence's queries are, or its keys, or its values.
+/// sequence's queries, keys or values are. MiniLM also relates queries to keys.
 
 #include <algorithm>
 #include <cmath>
@@ -27,6 +27,11 @@ relation_rows<T> relation_rows_of(const attention_call<T>& a, index which) {
   const auto& from = which == 1 ? a.k : a.v;
   return {from.data, from.tokens, a.kv_heads * a.h, from.stride};
 }
+/// Rows that are related, and those that they are related to; often the same.
+template <class T>
+struct relation_pair {
+  relation_rows<T> from{}, to{};
+};
 /// The relations that are compared: of how many heads, of which tokens.
 struct relation_call {
   index batch = 0, heads = 0;
@@ -39,12 +44,13 @@ constexpr index relation_scratch(index tokens) { return 2 * tokens * tokens; }
 
 namespace detail {
 
-/// map[n, n] = the softmax of x x^T / sqrt(d) of head `head` of `heads`, d = width / heads.
+/// map[n, n] = the softmax of x y^T / sqrt(d) of head `head` of `heads`, d = width / heads.
 template <class T>
-void relation_map(const relation_rows<T>& of, const relation_call& c, index b, index head, index n,
+void relation_map(const relation_pair<T>& of, const relation_call& c, index b, index head, index n,
                   double* map) {
-  const index d = of.width / c.heads;
-  const T* const x = of.x + b * of.tokens * of.stride + head * d;
+  const index d = of.from.width / c.heads, step = of.from.stride, other = of.to.stride;
+  const T* const x = of.from.x + b * of.from.tokens * step + head * d;
+  const T* const y = of.to.x + b * of.to.tokens * other + head * d;
   std::fill_n(map, n * n, 0.0);
   for (index i = 0; i < n; ++i) {
     double* const row = map + i * n;
@@ -52,8 +58,7 @@ void relation_map(const relation_rows<T>& of, const relation_call& c, index b, i
     double largest = -1e300, sum = 0;
     for (index j = 0; j < end; ++j) {
       for (index k = 0; k < d; ++k)
-        row[j] +=
-            static_cast<double>(x[i * of.stride + k]) * static_cast<double>(x[j * of.stride + k]);
+        row[j] += static_cast<double>(x[i * step + k]) * static_cast<double>(y[j * other + k]);
       row[j] /= std::sqrt(static_cast<double>(d));
       largest = (std::max)(largest, row[j]);
     }
@@ -68,14 +73,14 @@ void relation_map(const relation_rows<T>& of, const relation_call& c, index b, i
 /// sequence's tokens and over heads: a sequence's sums add up to its loss. `scratch` has
 /// relation_scratch() doubles for each thread.
 template <class T, class U>
-void relation_divergence(const execution& on, const relation_rows<T>& student,
-                         const relation_rows<U>& teacher, const relation_call& c, double* scratch,
+void relation_divergence(const execution& on, const relation_pair<T>& student,
+                         const relation_pair<U>& teacher, const relation_call& c, double* scratch,
                          double* sums) {
-  const index size = student.tokens * student.tokens;
+  const index tokens = student.from.tokens, size = tokens * tokens;
   double* const mine = scratch + on.threads.rank() * 2 * size;
   double* const theirs = mine + size;
   on.threads.each(c.batch * c.heads, [&](index number) {
-    const index b = number / c.heads, n = c.lengths ? c.lengths[b] : student.tokens;
+    const index b = number / c.heads, n = c.lengths ? c.lengths[b] : tokens;
     detail::relation_map(student, c, b, number % c.heads, n, mine);
     detail::relation_map(teacher, c, b, number % c.heads, n, theirs);
     double sum = 0;
@@ -84,29 +89,36 @@ void relation_divergence(const execution& on, const relation_rows<T>& student,
     sums[number] = sum / static_cast<double>(c.heads * n);
   });
 }
-/// The derivative of `factor` times the sum of relation_divergence() by the student's numbers: adds
-/// to dx, whose rows are as the student's.
+/// Adds the derivative of `factor` times the sum of relation_divergence() to dx and dy. Their rows
+/// are as those of student.from and student.to.
 template <class T, class U>
-void relation_divergence_backward(const execution& on, const relation_rows<T>& student,
-                                  const relation_rows<U>& teacher, const relation_call& c,
-                                  double factor, double* scratch, T* dx) {
-  const index size = student.tokens * student.tokens, d = student.width / c.heads;
+void relation_divergence_backward(const execution& on, const relation_pair<T>& student,
+                                  const relation_pair<U>& teacher, const relation_call& c,
+                                  double factor, double* scratch, T* dx, T* dy) {
+  const index tokens = student.from.tokens, size = tokens * tokens;
+  const index d = student.from.width / c.heads;
   double* const mine = scratch + on.threads.rank() * 2 * size;
   double* const theirs = mine + size;
   on.threads.each(c.batch * c.heads, [&](index number) {
-    const index b = number / c.heads, n = c.lengths ? c.lengths[b] : student.tokens;
-    const index stride = student.stride, from = b * student.tokens * stride + number % c.heads * d;
+    const index b = number / c.heads, n = c.lengths ? c.lengths[b] : tokens;
+    const auto& [x, y] = student;
+    const index x_begin = b * tokens * x.stride + number % c.heads * d;
+    const index y_begin = b * tokens * y.stride + number % c.heads * d;
     detail::relation_map(student, c, b, number % c.heads, n, mine);
     detail::relation_map(teacher, c, b, number % c.heads, n, theirs);
     const double scale =
         factor / (static_cast<double>(c.heads * n) * std::sqrt(static_cast<double>(d)));
     for (index i = 0; i < n; ++i)
       for (index k = 0; k < d; ++k) {
-        double sum = 0;
-        for (index j = 0; j < n; ++j)
-          sum += (mine[i * n + j] - theirs[i * n + j] + mine[j * n + i] - theirs[j * n + i]) *
-                 static_cast<double>(student.x[from + j * stride + k]);
-        dx[from + i * stride + k] += static_cast<T>(scale * sum);
+        double of_row = 0, of_column = 0;
+        for (index j = 0; j < n; ++j) {
+          of_row += (mine[i * n + j] - theirs[i * n + j]) *
+                    static_cast<double>(y.x[y_begin + j * y.stride + k]);
+          of_column += (mine[j * n + i] - theirs[j * n + i]) *
+                       static_cast<double>(x.x[x_begin + j * x.stride + k]);
+        }
+        dx[x_begin + i * x.stride + k] += static_cast<T>(scale * of_row);
+        dy[y_begin + i * y.stride + k] += static_cast<T>(scale * of_column);
       }
   });
 }
