@@ -175,6 +175,45 @@ BOOST_AUTO_TEST_CASE(forks_and_refusals) {
   BOOST_TEST(!s->set_adapter(0, nobody));
 }
 
+// Hypotheses of a search fork into sequences that have adapters of their own: each has it again for
+// its next text, whether by reset() or by truncation.
+BOOST_AUTO_TEST_CASE(searches_keep_adapters) {
+  using M = ln::decoder<tiny_decoder_shape>;
+  const shared_base<M, ln::storage::f32> b;
+  const ln::limits l{.batch = 3, .target = 16};
+  auto s = ln::session<M>::open(b.base, l);
+  auto merged = b.merged(1);
+  auto plain = ln::session<M>::open(merged, l);
+  BOOST_REQUIRE(s && plain && b.choose(*s, 0, 1) && b.choose(*s, 1, 2));
+  const auto words = text(0, M::vocabulary);
+  auto search = ln::beam_search<M>::open(*s, {.width = 3});
+  auto other = ln::beam_search<M>::open(*plain, {.width = 3});
+  BOOST_REQUIRE(search && other);
+  const auto found = (*search)(std::span(words).first(4), {.tokens = 5});
+  const auto wanted = (*other)(std::span(words).first(4), {.tokens = 5});
+  BOOST_REQUIRE(found.size() == wanted.size());
+  for (std::size_t i = 0; i < found.size(); ++i)
+    BOOST_TEST(std::abs(found[i].log_probability - wanted[i].log_probability) <= 1e-4);
+  const auto check = [&] {
+    std::vector<token> all;
+    for (int i = 0; i < 3; ++i) all.insert(all.end(), words.begin(), words.begin() + 4);
+    const auto logits = s->feed(all, 3, {});
+    BOOST_REQUIRE(!logits.empty());
+    for (index i = 0; i < 3; ++i) {
+      auto alone = ln::session<M>::open(b.base, {.target = 16});
+      BOOST_REQUIRE(alone && b.choose(*alone, 0, i == 0 ? 1 : i == 1 ? 2 : 0));
+      BOOST_TEST(same_bits(logits.subspan(at(i * M::vocabulary), at(M::vocabulary)),
+                           alone->feed(std::span(words).first(4), 1, {})),
+                 "sequence " << i);
+    }
+  };
+  for (index i = 0; i < 3; ++i) BOOST_REQUIRE(s->truncate(0, i));
+  check();
+  BOOST_REQUIRE(!(*search)(std::span(words).first(4), {.tokens = 5}).empty());
+  s->reset();
+  check();
+}
+
 // Parts of unequal lengths, truncation, forks and new adapters, in any order: each sequence is as
 // if it were alone, in paged caches and others.
 BOOST_AUTO_TEST_CASE(calls_in_any_order) {
