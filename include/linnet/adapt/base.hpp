@@ -123,8 +123,8 @@ constexpr adapted_workspace<M, T> plan_adapted(planner& m, const limits& l, purp
   return w;
 }
 
-/// What models with an adapter share. Their own are params, visit and describe; hook, where
-/// sequences of a session take it; plan and loss.
+/// The common members of models with an adapter. Their own are params, visit and describe; hook,
+/// where sequences of a session take it; plan and loss.
 template <class M, class Method>
 struct adapted_model : M {
   using base_model = M;
@@ -172,6 +172,16 @@ struct adapted_model : M {
                                                   with, call, criterion);
   }
 };
+
+/// An adapter of packed weights, all zero.
+template <class Method, class M, class T>
+result<weights<adapted<M, Method>, T>> begin_adapter(const packed<M, T>& base) {
+  if (!base.valid()) return base.error();
+  weights<adapted<M, Method>, T> made;
+  if (!made.valid()) return made.error();
+  made.tree().base.refer_to(base);
+  return made;
+}
 
 }  // namespace detail
 

@@ -37,7 +37,7 @@ class session_adapters {
   bool same(index a, index b) const { return used_[a].object == used_[b].object; }
   /// Sequence `to` goes on with the adapter of `from`.
   void fork(index from, index to) { used_[to] = used_[from]; }
-  /// Those of the first `count` sequences.
+  /// The adapters of the first `count` sequences.
   ops::sequence_adapters<T> of(index count) const { return {used_, count}; }
 
   /// Most virtual tokens that an adapter puts before a sequence.
