@@ -56,14 +56,19 @@ struct shared_base {
   }
 };
 
-/// Beside those, adapters that put virtual tokens before texts: numbers 3 and 4.
+/// Beside those, adapters that put virtual tokens before texts, change branches and add gated keys:
+/// numbers 3 to 6.
 template <class M>
 struct with_virtual : shared_base<M, ln::storage::f32> {
   using plain = shared_base<M, ln::storage::f32>;
   using prompted = ln::adapted<M, ln::prompt_tuning<3>>;
   using prefixed = ln::adapted<M, ln::prefix_tuning<2>>;
+  using narrow = ln::adapted<M, ln::bottleneck<3>>;
+  using gated = ln::adapted<M, ln::gated_prefix<3, 1>>;
   ln::packed<prompted> prompt;
   ln::packed<prefixed> prefix;
+  ln::packed<narrow> branch;
+  ln::packed<gated> keys;
 
   with_virtual() {
     auto a = ln::adapt<ln::prompt_tuning<3>>(this->base);
@@ -71,10 +76,21 @@ struct with_virtual : shared_base<M, ln::storage::f32> {
     BOOST_REQUIRE(static_cast<bool>(a) && static_cast<bool>(b));
     prompt = ln::pack(*a);
     prefix = ln::pack(*b);
+    auto c = ln::adapt<ln::bottleneck<3>>(this->base);
+    auto e = ln::adapt<ln::llama_adapter<3, 1>>(this->base);
+    BOOST_REQUIRE(static_cast<bool>(c) && static_cast<bool>(e));
+    randomize(*c, 4);
+    randomize(*e, 5);
+    branch = ln::pack(*c);
+    auto folded = ln::fold(*e);
+    LINNET_REQUIRE_OK(folded);
+    keys = ln::pack(*folded);
   }
   bool choose(ln::session<M>& s, index b, int id) const {
     return id == 3   ? s.set_adapter(b, prompt)
            : id == 4 ? s.set_adapter(b, prefix)
+           : id == 5 ? s.set_adapter(b, branch)
+           : id == 6 ? s.set_adapter(b, keys)
                      : plain::choose(s, b, id);
   }
 };
@@ -258,18 +274,21 @@ BOOST_AUTO_TEST_CASE(virtual_tokens) {
   };
   const auto size = at(5 * M::vocabulary);
   std::vector<token> all;
-  for (int i = 0; i < 4; ++i) all.insert(all.end(), words.begin(), words.end());
-  auto s = ln::session<M>::open(b.base, {.batch = 4, .target = 8, .max_logits = 5});
-  BOOST_REQUIRE(s && b.choose(*s, 0, 3) && b.choose(*s, 2, 4) && b.choose(*s, 3, 1));
+  for (int i = 0; i < 6; ++i) all.insert(all.end(), words.begin(), words.end());
+  auto s = ln::session<M>::open(b.base, {.batch = 6, .target = 8, .max_logits = 5});
+  BOOST_REQUIRE(s && b.choose(*s, 0, 3) && b.choose(*s, 2, 4) && b.choose(*s, 3, 1) &&
+                b.choose(*s, 4, 5) && b.choose(*s, 5, 6));
   BOOST_TEST(s->capacity() == 5);
   for (int again = 0; again < 2; ++again) {
-    const std::span<const float> logits = s->feed_all(all, 4, {});
+    const std::span<const float> logits = s->feed_all(all, 6, {});
     BOOST_REQUIRE_MESSAGE(!logits.empty(), s->last_refusal());
     BOOST_TEST(s->position(0) == 5);
     BOOST_TEST(s->fed(0).size() == 5u);
     check(logits.first(size), whole_logits(b.prompt, words));
     check(logits.subspan(2 * size, size), whole_logits(b.prefix, words));
     check(logits.subspan(3 * size, size), whole_logits(b.first, words));
+    check(logits.subspan(4 * size, size), whole_logits(b.branch, words));
+    check(logits.subspan(5 * size, size), whole_logits(b.keys, words));
     auto alone = ln::session<M>::open(b.base, {.target = 5, .max_logits = 5});
     BOOST_TEST(same_bits(logits.subspan(size, size), alone->feed_all(words)));
     s->reset();
@@ -335,7 +354,7 @@ BOOST_AUTO_TEST_CASE(calls_in_any_order) {
         BOOST_REQUIRE(s->truncate(length, one));
         read[one].resize(at(length));
         if (length > 0) continue;
-        ids[one] = static_cast<int>(below(5));
+        ids[one] = static_cast<int>(below(7));
         BOOST_REQUIRE(b.choose(*s, one, ids[one]));
       } else if (call % 4 == 3) {
         if (one == other) continue;

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Write tests/golden/peft_prompt and peft_prefix from Hugging Face's PEFT: soft tokens and prefixes
-of tests/golden/llama_gqa_untied as PEFT saves them, and in F64 what they compute on that fixture's
-batch.
+"""Write tests/golden/peft_prompt, peft_prefix and peft_adaption from Hugging Face's PEFT: soft tokens,
+prefixes and gated prompts of tests/golden/llama_gqa_untied as PEFT saves them, and in F64 what they
+compute on that fixture's batch.
 
 Needs requirements.txt, and peft==0.21.2 with accelerate.
 """
@@ -13,7 +13,7 @@ import tempfile
 
 import torch
 import torch.nn.functional as F
-from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import AdaptionPromptConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
@@ -23,7 +23,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 BASE = HERE.parent / "golden" / "llama_gqa_untied"
 
 
-def write(name, config, virtual_logits):
+def write(name, config, virtual_logits, gates=False):
     """One case; the first `virtual_logits` of a sequence are those of virtual tokens."""
     out = HERE.parent / "golden" / name
     torch.manual_seed(21)
@@ -31,9 +31,10 @@ def write(name, config, virtual_logits):
     base = to_double(LlamaForCausalLM.from_pretrained(BASE, dtype=torch.float32))
     model = get_peft_model(base, config, autocast_adapter_dtype=False)
     model.eval()
-    encoder = model.prompt_encoder["default"]
-    rows = encoder.embedding.weight
-    rows.data = (0.3 * torch.randn(rows.shape)).float().double()
+    trained = {name.split(".", 3)[-1].replace(".default", ""): p
+               for name, p in model.named_parameters() if p.requires_grad}
+    for rows in trained.values():
+        rows.data = (0.3 * torch.randn(rows.shape)).float().double()
     out.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -48,13 +49,17 @@ def write(name, config, virtual_logits):
     labels = batch["labels"].reshape(-1)
     loss = F.cross_entropy(logits.reshape(len(labels), -1), labels, ignore_index=-100)
     loss.backward()
-    save_file({"logits": logits.detach().contiguous(), "loss": loss.detach().reshape(1),
-               "grad.prompt_embeddings": rows.grad.contiguous()}, out / "expected.safetensors")
+    grads = {"grad." + (name if gates else "prompt_embeddings"): p.grad.contiguous()
+             for name, p in trained.items()}
+    save_file({"logits": logits.detach().contiguous(), "loss": loss.detach().reshape(1), **grads},
+              out / "expected.safetensors")
 
 
 def main():
     write("peft_prompt", PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), 3)
     write("peft_prefix", PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3), 0)
+    write("peft_adaption",
+          AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=5, adapter_layers=2), 0, True)
 
 
 if __name__ == "__main__":

@@ -55,12 +55,51 @@ struct virtual_tokens {
   index stride = 0;                ///< from one token's keys and values to the next one's
 };
 
+/// Rows that a residual branch has made, which an adapter changes before they join the stream. The
+/// branch is known by where the panels of its last matrix are.
+template <class T>
+struct branch_rows {
+  const void* panels;
+  index count, width;
+};
+
+/// A hook that changes what residual branches make.
+template <class T>
+struct branch_adapter {
+  const void* object = nullptr;
+  /// Whether it changes the branch whose last matrix has these panels.
+  bool (*covers)(const void* object, const void* panels) = nullptr;
+  /// to[rows] = changed x[rows], which may be the same rows; for the calling thread alone.
+  void (*change)(const void* object, const execution& on, const branch_rows<T>& rows, const T* x,
+                 T* to) = nullptr;
+  /// dx[rows] becomes the derivative by x of what change() made, from that by its result, and the
+  /// adapter's own is added. Called by every thread.
+  void (*backward)(const void* object, const execution& on, const branch_rows<T>& rows, const T* x,
+                   T* dx) = nullptr;
+};
+
+/// Keys and values that every token of a sequence sees beside those of the text. They have a
+/// softmax and gates of their own, in the layers from `first` on.
+template <class T>
+struct gated_keys {
+  index count = 0;                             ///< of each layer
+  index first = 0, layers = 0;                 ///< of a stack
+  const T *keys = nullptr, *values = nullptr;  ///< [layers, count, width of keys], or null
+  const T* gates = nullptr;                    ///< [layers, heads], before their tanh
+  T *d_keys = nullptr, *d_values = nullptr, *d_gates = nullptr;  ///< gradients, while training
+
+  /// Whether a layer has some.
+  constexpr bool in(index layer) const { return keys && layer >= first && layer < first + layers; }
+};
+
 /// All hooks of an adapter, in execution::adapter. Those that are empty change nothing.
 template <class T>
 struct adapter_hooks {
   const void* object = nullptr;  ///< the adapter's parameters, or null for no adapter
   product_adapter<T> products{};
   virtual_tokens<T> front{};
+  branch_adapter<T> branches{};
+  gated_keys<T> gated{};
   const adapter_hooks* each = nullptr;  ///< [sequences] of a session, each of its own, or null
 
   /// The hooks of a sequence.

@@ -4,6 +4,7 @@
 /// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
 /// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
 
+#include <linnet/nn/attention/gated_keys.hpp>
 #include <linnet/nn/attention/projections.hpp>
 #include <linnet/nn/virtual_tokens.hpp>
 #include <linnet/ops/hadamard.hpp>
@@ -154,6 +155,7 @@ struct softmax_attention {
       ops::attention(ctx.on, a);
       show<T>(a, ctx, nullptr);
     }
+    if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
@@ -176,7 +178,10 @@ struct softmax_attention {
         dv.data(),      c.dq_first, A.relative ? ctx.bias.d_lines : nullptr};
     ops::attention_backward(ctx.on, a, gradient);
     show<T>(a, ctx, &gradient);
-    if constexpr (takes_virtual_keys) linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+    if constexpr (takes_virtual_keys) {
+      linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+      linnet::detail::gated_backward(ctx, gated<T>(), c.q, c.d_mixed, c.dq);
+    }
     if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -222,6 +227,11 @@ struct softmax_attention {
   }
 
  private:
+  /// Shapes of attention to an adapter's keys.
+  template <class T>
+  static constexpr linnet::detail::gated_shape<T> gated() {
+    return {A.heads, A.kv_heads, A.d_kv, projections::template scale<T>};
+  }
   /// Buffer of the keys or values of this call.
   template <class T>
   static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
