@@ -182,15 +182,27 @@ void add_finetune(CLI::App& app, train_options& o) {
                "folder of zoo train, GGUF or safetensors file, Hugging Face directory; without, "
                "what zoo fetch got")
       ->check(CLI::ExistingPath);
-  const auto rank = [&](const char* name, long& value, const char* what) {
+  const auto rank = [&](const char* name, long& value, const char* what,
+                        const char* kind = "RANK") {
     return c.add_option(name, value, what)
         ->expected(0, 1)
         ->default_str("8")
         ->transform(whole_in(1L, 1024L))
-        ->type_name("RANK");
+        ->type_name(kind);
   };
   auto* const lora = rank("--lora", o.lora, "train an adapter of low-rank deltas alone");
-  rank("--qlora", o.qlora, "the same on weights in NF4 with double quantization")->excludes(lora);
+  auto* const qlora =
+      rank("--qlora", o.qlora, "the same on weights in NF4 with double quantization")
+          ->excludes(lora);
+  auto* const prompt =
+      rank("--prompt", o.prompt, "train soft tokens before each text alone", "TOKENS")
+          ->excludes(lora, qlora);
+  auto* const prefix =
+      rank("--prefix", o.prefix, "train keys and values before each text alone", "TOKENS")
+          ->excludes(lora, qlora, prompt);
+  rank("--bottleneck", o.bottleneck, "train narrow maps behind attention and feed-forwards alone",
+       "WIDTH")
+      ->excludes(lora, qlora, prompt, prefix);
   c.add_option("--lora-alpha", o.lora_alpha, "deltas are alpha / rank B A")
       ->check(number_in(0, 1e6))
       ->capture_default_str();

@@ -185,9 +185,11 @@ struct train_options : course_options {
   double alpha = 0.1;      ///< weight of the text's own tokens in the loss
   double temperature = 3;  ///< that both distributions are softened by
   std::string divergence = "cross_entropy";
-  double beta = 0.5;  ///< of jsd
-  long lora = 0;      ///< rank of an adapter that is trained instead of the weights, or 0
-  long qlora = 0;     ///< such a rank; the weights are frozen in NF4
+  double beta = 0.5;            ///< of jsd
+  long lora = 0;                ///< rank of an adapter that is trained instead of the weights, or 0
+  long qlora = 0;               ///< such a rank; the weights are frozen in NF4
+  long prompt = 0, prefix = 0;  ///< virtual tokens that are trained instead, or 0
+  long bottleneck = 0;          ///< width of maps behind branches that are trained instead, or 0
   double lora_alpha = 16, lora_dropout = 0;
   std::string lora_target = "all";  ///< or ends of matrices' names, such as "q,v"
 };

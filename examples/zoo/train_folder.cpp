@@ -189,6 +189,9 @@ json description(const train_options& o, const model_spec& model, const tokenizi
     all["lora_dropout"] = o.lora_dropout;
     all["lora_target"] = o.lora_target;
   }
+  if (o.prompt > 0) all["prompt"] = o.prompt;
+  if (o.prefix > 0) all["prefix"] = o.prefix;
+  if (o.bottleneck > 0) all["bottleneck"] = o.bottleneck;
   if (o.taught) {
     all["teacher"] = from->model.name();
     all["alpha"] = o.alpha;
@@ -329,6 +332,9 @@ model_spec model_of(const train_options& o, const beginning* from) {
 
 /// The C++ of an adapter, whose matrices are named on the command line.
 std::string adapter_of(const train_options& o) {
+  if (o.prompt > 0) return fmt::format("zoo::with_adapter<ln::prompt_tuning<{}>>", o.prompt);
+  if (o.prefix > 0) return fmt::format("zoo::with_adapter<ln::prefix_tuning<{}>>", o.prefix);
+  if (o.bottleneck > 0) return fmt::format("zoo::with_adapter<ln::bottleneck<{}>>", o.bottleneck);
   std::string targets;
   const auto is_name = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.';
@@ -352,7 +358,7 @@ std::string adapter_of(const train_options& o) {
 module_kind kind_of(const train_options& o, const beginning* from) {
   module_kind kind{o.ffn, o.optimizer, o.compute};
   if (from) kind.start = "zoo::from_file";
-  if (o.lora > 0 || o.qlora > 0) {
+  if (o.lora > 0 || o.qlora > 0 || o.prompt > 0 || o.prefix > 0 || o.bottleneck > 0) {
     if (o.compute != "f32")
       throw failure(fmt::format("--compute {}: adapters are trained in f32", o.compute));
     kind.start = adapter_of(o);
@@ -368,6 +374,8 @@ module_kind kind_of(const train_options& o, const beginning* from) {
 void train_from(train_options o, const beginning* begun) {
   model_spec model = model_of(o, begun);
   (void)variant_type(model, o.ffn);
+  if (model.encodes() && (o.prompt > 0 || o.prefix > 0))
+    throw failure("--prompt and --prefix: only decoders take virtual tokens before their texts");
   const module_kind kind = kind_of(o, begun);
   check_kind(kind);
   (void)schedule_of(o);
@@ -377,10 +385,12 @@ void train_from(train_options o, const beginning* begun) {
   if (!begun) model = with_vocabulary(model, by.vocabulary);
   ln::index longest = model.context();
   if (begun) longest = std::min(longest, begun->model.context());
+  longest -= std::min(longest, ln::index{std::max(o.prompt, o.prefix)});  // virtual tokens
   if (o.length == 0) o.length = model.encodes() ? usual_length : std::min(longest, usual_length);
   if (!model.encodes() && o.length > longest)
-    throw failure(
-        fmt::format("--length: {} is more than the model's context of {}", o.length, longest));
+    throw failure(fmt::format("--length: {} is more than the model's context of {}{}", o.length,
+                              longest,
+                              o.prompt > 0 || o.prefix > 0 ? " beside the virtual tokens" : ""));
   const auto from = open_examples(text, by, model.encodes(), o.batch, o.length, o.seed);
 
   const json described = description(o, model, by, text, begun);

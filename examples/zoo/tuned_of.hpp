@@ -5,8 +5,11 @@
 #include <filesystem>
 
 #include <linnet/adapt/adapt.hpp>
+#include <linnet/adapt/adapt_virtual.hpp>
+#include <linnet/adapt/bottleneck.hpp>
 #include <linnet/distill/distillation.hpp>
 #include <linnet/formats/peft.hpp>
+#include <linnet/formats/peft_virtual.hpp>
 
 #include "module_of.hpp"
 #include "preset_loader.hpp"
@@ -56,13 +59,14 @@ struct with_adapter {
     of(const training_plan& p, const ln::limits&)
         : frozen_(ln::quantize<S>(weights_at<M>(p.weights))),
           packed_(packed_of(frozen_)),
-          weights(take(ln::adapt<Method>(*packed_, p.adapter, ln::seed{p.seed}))) {}
+          weights(take(fresh(*packed_, p))) {}
 
-    /// The adapter by itself, and the model that it makes of the frozen numbers.
+    /// The adapter by itself, and the model that it makes of the frozen numbers. One that is not
+    /// merged leaves them as they are.
     void save(const std::string& path) {
       const std::string folder = std::filesystem::path(path).parent_path() / "adapter";
       std::filesystem::create_directories(folder);
-      if constexpr (ln::hf_kind_of<M>() == ln::hf_kind::gpt2)
+      if constexpr (!in_peft)
         take(ln::save_safetensors(weights, folder + "/adapter.safetensors"));
       else
         take(ln::save_peft(weights, folder));
@@ -79,8 +83,35 @@ struct with_adapter {
             }
           },
           ln::parameter_path{}, whole.tree(), frozen_.tree());
-      take(ln::merge(whole, weights));
+      if constexpr (is_lora) take(ln::merge(whole, weights));
       take(ln::save_safetensors(whole, path));
+    }
+
+   private:
+    static constexpr bool is_lora = requires { Method::rank; };
+    static constexpr bool is_virtual = requires { Method::virtual_count; };
+    /// Whether PEFT has files of such an adapter.
+    static constexpr bool in_peft =
+        is_virtual || (is_lora && ln::hf_kind_of<M>() != ln::hf_kind::gpt2);
+
+    static auto fresh(const ln::packed<base>& frozen, const training_plan& p) {
+      if constexpr (is_lora)
+        return ln::adapt<Method>(frozen, p.adapter, ln::seed{p.seed});
+      else if constexpr (std::is_same_v<Method, ln::prompt_tuning<count_of<Method>()>>)
+        return ln::adapt<Method>(
+            frozen,
+            {.start = M::factorised ? ln::prompt_start::random : ln::prompt_start::vocabulary},
+            ln::seed{p.seed});
+      else if constexpr (is_virtual)
+        return ln::adapt<Method>(frozen, ln::prefix_start::random, ln::seed{p.seed});
+      else
+        return ln::adapt<Method>(frozen, ln::seed{p.seed});
+    }
+    /// Virtual tokens of a method; 1 for others.
+    template <class Any>
+    static constexpr ln::index count_of() {
+      if constexpr (requires { Any::virtual_count; }) return Any::virtual_count;
+      return 1;
     }
   };
 };

@@ -5,6 +5,10 @@
 /// trainers, distillation and the gradient checker, without JSON and checkpoints.
 
 #include <linnet/adapt/adapt.hpp>
+#include <linnet/adapt/adapt_virtual.hpp>
+#include <linnet/adapt/bottleneck.hpp>
+#include <linnet/adapt/dynamic_lora.hpp>
+#include <linnet/adapt/llama_adapter.hpp>
 #include <linnet/data/curriculum.hpp>
 #include <linnet/data/denoising_stream.hpp>
 #include <linnet/data/glue.hpp>

@@ -56,6 +56,45 @@ struct shared_base {
   }
 };
 
+/// Beside those, adapters that put virtual tokens before texts, change branches and add gated keys:
+/// numbers 3 to 6.
+template <class M>
+struct with_virtual : shared_base<M, ln::storage::f32> {
+  using plain = shared_base<M, ln::storage::f32>;
+  using prompted = ln::adapted<M, ln::prompt_tuning<3>>;
+  using prefixed = ln::adapted<M, ln::prefix_tuning<2>>;
+  using narrow = ln::adapted<M, ln::bottleneck<3>>;
+  using gated = ln::adapted<M, ln::gated_prefix<3, 1>>;
+  ln::packed<prompted> prompt;
+  ln::packed<prefixed> prefix;
+  ln::packed<narrow> branch;
+  ln::packed<gated> keys;
+
+  with_virtual() {
+    auto a = ln::adapt<ln::prompt_tuning<3>>(this->base);
+    auto b = ln::adapt<ln::prefix_tuning<2>>(this->base);
+    BOOST_REQUIRE(static_cast<bool>(a) && static_cast<bool>(b));
+    prompt = ln::pack(*a);
+    prefix = ln::pack(*b);
+    auto c = ln::adapt<ln::bottleneck<3>>(this->base);
+    auto e = ln::adapt<ln::llama_adapter<3, 1>>(this->base);
+    BOOST_REQUIRE(static_cast<bool>(c) && static_cast<bool>(e));
+    randomize(*c, 4);
+    randomize(*e, 5);
+    branch = ln::pack(*c);
+    auto folded = ln::fold(*e);
+    LINNET_REQUIRE_OK(folded);
+    keys = ln::pack(*folded);
+  }
+  bool choose(ln::session<M>& s, index b, int id) const {
+    return id == 3   ? s.set_adapter(b, prompt)
+           : id == 4 ? s.set_adapter(b, prefix)
+           : id == 5 ? s.set_adapter(b, branch)
+           : id == 6 ? s.set_adapter(b, keys)
+                     : plain::choose(s, b, id);
+  }
+};
+
 constexpr index length = 5, steps = 4;
 
 /// The source or prompt of sequence `b`, and what follows.
@@ -175,24 +214,137 @@ BOOST_AUTO_TEST_CASE(forks_and_refusals) {
   BOOST_TEST(!s->set_adapter(0, nobody));
 }
 
+// Hypotheses of a search fork into sequences that have adapters of their own: each has it again for
+// its next text, whether by reset() or by truncation.
+BOOST_AUTO_TEST_CASE(searches_keep_adapters) {
+  using M = ln::decoder<tiny_decoder_shape>;
+  const shared_base<M, ln::storage::f32> b;
+  const ln::limits l{.batch = 3, .target = 16};
+  auto s = ln::session<M>::open(b.base, l);
+  auto merged = b.merged(1);
+  auto plain = ln::session<M>::open(merged, l);
+  BOOST_REQUIRE(s && plain && b.choose(*s, 0, 1) && b.choose(*s, 1, 2));
+  const auto words = text(0, M::vocabulary);
+  auto search = ln::beam_search<M>::open(*s, {.width = 3});
+  auto other = ln::beam_search<M>::open(*plain, {.width = 3});
+  BOOST_REQUIRE(search && other);
+  const auto found = (*search)(std::span(words).first(4), {.tokens = 5});
+  const auto wanted = (*other)(std::span(words).first(4), {.tokens = 5});
+  BOOST_REQUIRE(found.size() == wanted.size());
+  for (std::size_t i = 0; i < found.size(); ++i)
+    BOOST_TEST(std::abs(found[i].log_probability - wanted[i].log_probability) <= 1e-4);
+  const auto check = [&] {
+    std::vector<token> all;
+    for (int i = 0; i < 3; ++i) all.insert(all.end(), words.begin(), words.begin() + 4);
+    const auto logits = s->feed(all, 3, {});
+    BOOST_REQUIRE(!logits.empty());
+    for (index i = 0; i < 3; ++i) {
+      auto alone = ln::session<M>::open(b.base, {.target = 16});
+      BOOST_REQUIRE(alone && b.choose(*alone, 0, i == 0 ? 1 : i == 1 ? 2 : 0));
+      BOOST_TEST(same_bits(logits.subspan(at(i * M::vocabulary), at(M::vocabulary)),
+                           alone->feed(std::span(words).first(4), 1, {})),
+                 "sequence " << i);
+    }
+  };
+  for (index i = 0; i < 3; ++i) BOOST_REQUIRE(s->truncate(0, i));
+  check();
+  BOOST_REQUIRE(!(*search)(std::span(words).first(4), {.tokens = 5}).empty());
+  s->reset();
+  check();
+}
+
+/// Logits of a text with an adapter, all at once.
+template <class A>
+std::vector<float> whole_logits(const ln::packed<A>& p, std::span<const token> words) {
+  std::vector<float> logits(words.size() * at(A::vocabulary));
+  auto e = ln::evaluator<A>::open(p, {.target = std::ssize(words)});
+  LINNET_REQUIRE_OK(e);
+  (void)e->loss({words.data(), words.data(), 1, std::ssize(words)}, logits);
+  return logits;
+}
+// Virtual tokens take the first rows of the caches, in parts of a chunk, and nobody else's.
+BOOST_AUTO_TEST_CASE(virtual_tokens) {
+  using M = ln::decoder<tiny_decoder_shape>;
+  const with_virtual<M> b;
+  const auto words = tokens(5, M::vocabulary, 4);
+  const auto check = [&](std::span<const float> got, std::span<const float> want) {
+    BOOST_REQUIRE(got.size() == want.size());
+    for (std::size_t i = 0; i < got.size(); ++i)
+      BOOST_TEST(std::abs(got[i] - want[i]) <= 2e-5 * (1 + std::abs(want[i])));
+  };
+  const auto size = at(5 * M::vocabulary);
+  std::vector<token> all;
+  for (int i = 0; i < 6; ++i) all.insert(all.end(), words.begin(), words.end());
+  auto s = ln::session<M>::open(b.base, {.batch = 6, .target = 8, .max_logits = 5});
+  BOOST_REQUIRE(s && b.choose(*s, 0, 3) && b.choose(*s, 2, 4) && b.choose(*s, 3, 1) &&
+                b.choose(*s, 4, 5) && b.choose(*s, 5, 6));
+  BOOST_TEST(s->capacity() == 5);
+  for (int again = 0; again < 2; ++again) {
+    const std::span<const float> logits = s->feed_all(all, 6, {});
+    BOOST_REQUIRE_MESSAGE(!logits.empty(), s->last_refusal());
+    BOOST_TEST(s->position(0) == 5);
+    BOOST_TEST(s->fed(0).size() == 5u);
+    check(logits.first(size), whole_logits(b.prompt, words));
+    check(logits.subspan(2 * size, size), whole_logits(b.prefix, words));
+    check(logits.subspan(3 * size, size), whole_logits(b.first, words));
+    check(logits.subspan(4 * size, size), whole_logits(b.branch, words));
+    check(logits.subspan(5 * size, size), whole_logits(b.keys, words));
+    auto alone = ln::session<M>::open(b.base, {.target = 5, .max_logits = 5});
+    BOOST_TEST(same_bits(logits.subspan(size, size), alone->feed_all(words)));
+    s->reset();
+  }
+  // A text that has no room behind them.
+  BOOST_TEST(s->feed(tokens(6, M::vocabulary, 1), 1, {}).empty());
+  BOOST_TEST(s->last_refusal() == to_string(ln::refusal::over_target));
+  auto parts = ln::session<M>::open(b.base, {.target = 8, .chunk = 2});
+  BOOST_REQUIRE(parts && b.choose(*parts, 0, 3));
+  const auto prompted = whole_logits(b.prompt, words);
+  check(parts->reset_and_prefill(words), std::span(prompted).last(at(M::vocabulary)));
+  index generated = 0;
+  parts->generate(std::span(words).first(2), ln::greedy{}, [&](token) { ++generated; });
+  BOOST_TEST(generated == 4);  // three more fit, and what follows them
+}
+// Soft tokens before a recurrence.
+BOOST_AUTO_TEST_CASE(virtual_tokens_of_a_recurrence) {
+  using M = ln::rwkv4<tiny_decoder_shape>;
+  ln::weights<M> w;
+  randomize(w);
+  const auto base = ln::pack(w);
+  auto made = ln::adapt<ln::prompt_tuning<3>>(base);
+  LINNET_REQUIRE_OK(made);
+  const auto prompt = ln::pack(*made);
+  const auto words = tokens(5, M::vocabulary, 4);
+  auto s = ln::session<M>::open(base, {.batch = 2, .target = 12});
+  auto plain = ln::session<M>::open(base, {.target = 12});
+  BOOST_REQUIRE(s && plain && s->set_adapter(1, prompt));
+  std::vector<token> twice(words);
+  twice.insert(twice.end(), words.begin(), words.end());
+  const std::span<const float> logits = s->feed(twice, 2, {});
+  BOOST_REQUIRE(!logits.empty());
+  const auto want = whole_logits(prompt, words);
+  for (std::size_t i = 0; i < at(M::vocabulary); ++i)
+    BOOST_TEST(std::abs(logits[at(M::vocabulary) + i] - want[4 * at(M::vocabulary) + i]) <=
+               2e-5 * (1 + std::abs(want[4 * at(M::vocabulary) + i])));
+  BOOST_TEST(same_bits(logits.first(at(M::vocabulary)), plain->feed(words)));
+}
+
 // Parts of unequal lengths, truncation, forks and new adapters, in any order: each sequence is as
 // if it were alone, in paged caches and others.
 BOOST_AUTO_TEST_CASE(calls_in_any_order) {
   using M = ln::decoder<tiny_decoder_shape>;
-  using base = shared_base<M, ln::storage::f32>;
-  const base b;
-  constexpr index sequences = 3, most = 12, part = 4;
+  const with_virtual<M> b;
+  constexpr index sequences = 3, most = 12, part = 4, front = 3;
   ln::random_stream random(ln::seed{11}, 0);
   const auto below = [&](index n) {
     return static_cast<index>(random.bits() % static_cast<std::uint64_t>(n));
   };
   for (const index blocks : {0, 3}) {
-    auto s =
-        ln::session<M>::open(b.base, {.batch = sequences, .target = most, .kv_blocks = blocks});
-    auto alone = ln::session<M>::open(b.base, {.batch = 1, .target = most});
+    auto s = ln::session<M>::open(
+        b.base, {.batch = sequences, .target = most + front, .kv_blocks = blocks});
+    auto alone = ln::session<M>::open(b.base, {.batch = 1, .target = most + front});
     BOOST_REQUIRE(static_cast<bool>(s) && static_cast<bool>(alone));
     std::vector<token> read[sequences];
-    int ids[sequences] = {1, 2, 0};
+    int ids[sequences] = {1, 3, 4};
     for (index i = 0; i < sequences; ++i) BOOST_REQUIRE(b.choose(*s, i, ids[i]));
     index compared = 0;
     for (int call = 0; call < 80; ++call) {
@@ -202,7 +354,7 @@ BOOST_AUTO_TEST_CASE(calls_in_any_order) {
         BOOST_REQUIRE(s->truncate(length, one));
         read[one].resize(at(length));
         if (length > 0) continue;
-        ids[one] = static_cast<int>(below(3));
+        ids[one] = static_cast<int>(below(7));
         BOOST_REQUIRE(b.choose(*s, one, ids[one]));
       } else if (call % 4 == 3) {
         if (one == other) continue;

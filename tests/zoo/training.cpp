@@ -339,6 +339,19 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   BOOST_CHECK_EQUAL(config["r"], 4);
   BOOST_CHECK(fs::exists(adapted + "/adapter/adapter_model.safetensors"));
 
+  // Soft tokens learn it, too; the file is the model that they stand before.
+  const std::string prompted = folder.path("prompted");
+  const double by_prompt = bits_of(test::zoo_prints(finetune(
+      prompted, first, {"--text", other, "--steps", "60", "--rate", "0.05", "--prompt", "4"})));
+  BOOST_CHECK_MESSAGE(by_prompt < untuned + 0.1, by_prompt << " after " << untuned);
+  const auto soft =
+      nlohmann::json::parse(test::contents(prompted + "/adapter/adapter_config.json"));
+  BOOST_CHECK_EQUAL(soft["num_virtual_tokens"], 4);
+  BOOST_CHECK(test::contents(prompted + "/model.safetensors") ==
+              test::contents(first + "/model.safetensors"));
+  BOOST_CHECK(test::contents(prompted + "/report.html").find("<td>prompt</td>") !=
+              std::string::npos);
+
   // With alpha 0 a student never asks the text's tokens: what it learns is the teacher's.
   const auto distil = [&](const std::string& out, const std::string& teacher) {
     return bits_of(test::zoo_prints(
@@ -371,6 +384,9 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   refused("finetune", {"--text", text, "--weights", first, "--lora", "--compute", "bf16"},
           "trained in f32");
   refused("finetune", {"--text", text, "--weights", first, "--lora", "--qlora"}, "--lora");
+  refused("finetune", {"--text", text, "--weights", first, "--lora", "--prompt"}, "--lora");
+  refused("finetune", {"--text", text, "--weights", first, "--prompt", "4", "--length", "99999"},
+          "beside the virtual tokens");
   refused("distil", {"--text", text, "--model", small_copy}, "--teacher is required");
   refused("distil",
           {"--text", text, "--model", small_copy, "--teacher-weights", first, "--divergence", "js"},

@@ -29,6 +29,26 @@ void bind_base(const packed<typename A::base_model, T>& base, const lora_options
   });
 }
 
+/// A fresh adapter of low-rank deltas: B is 0, all else is uniform between -in^-1/2 and in^-1/2.
+template <class Method, class M, class T>
+result<weights<adapted<M, Method>, T>> begin_low_rank(const packed<M, T>& base,
+                                                      const lora_options& how, seed s) {
+  using A = adapted<M, Method>;
+  if (auto fit = detail::acceptable("adapt", "lora_options", how); !fit) return fit.error();
+  if (!base.valid()) return base.error();
+  weights<A, T> made;
+  if (!made.valid()) return made.error();
+  detail::bind_base<A>(base, how, made.tree().base);
+  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if (info.start) return;  // B
+    random_stream random(s, stream_of(at));
+    const double most = 1 / detail::sqrt(static_cast<double>(info.columns));
+    for (index i = 0; i < info.size(); ++i)
+      detail::numbers_in(leaf)[i] = static_cast<T>(most * (2 * random.uniform() - 1));
+  });
+  return made;
+}
+
 /// Adds `sign` times the deltas of an adapter to the matrices of `w`.
 template <class M, class A, class T>
 result<void> add_deltas(weights<M, T>& w, const weights<A, T>& adapter, double sign) {
@@ -71,20 +91,7 @@ template <class Method, class M, class T>
 requires requires { Method::rank; }
 result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, const lora_options& how = {},
                                              seed s = {}) LINNET_TRY {
-  using A = adapted<M, Method>;
-  if (auto fit = detail::acceptable("adapt", "lora_options", how); !fit) return fit.error();
-  if (!base.valid()) return base.error();
-  weights<A, T> made;
-  if (!made.valid()) return made.error();
-  detail::bind_base<A>(base, how, made.tree().base);
-  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if (info.start) return;  // B
-    random_stream random(s, stream_of(at));
-    const double most = 1 / detail::sqrt(static_cast<double>(info.columns));
-    for (index i = 0; i < info.size(); ++i)
-      detail::numbers_in(leaf)[i] = static_cast<T>(most * (2 * random.uniform() - 1));
-  });
-  return made;
+  return detail::begin_low_rank<Method>(base, how, s);
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")
 // Weights that would be gone before they are read.

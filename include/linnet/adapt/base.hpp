@@ -5,14 +5,17 @@
 
 #include <algorithm>
 
+#include <type_traits>
+
 #include <linnet/model/buffers.hpp>
 #include <linnet/storage/frozen.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
-/// Model `M` with an adapter: see lora and bitfit. Its weights are the adapter's alone, with a
-/// visit, gradients, moments and files of their own. They refer to packed weights of `M` in any
-/// storage, which any number of adapters share and none changes; see adapt().
+/// Model `M` with an adapter: see lora, bitfit, prompt_tuning and prefix_tuning. Its weights are
+/// the adapter's alone, with a visit, gradients, moments and files of their own. They refer to
+/// packed weights of `M` in any storage, which any number of adapters share and none changes; see
+/// adapt().
 template <class M, class Method>
 struct adapted;
 
@@ -104,16 +107,78 @@ constexpr adapted_workspace<M, T> plan_adapted(planner& m, const limits& l, purp
                                                index width) {
   adapted_workspace<M, T> w;
   if (use == purpose::training) {
-    planner rows;
-    rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
-    (void)M::template plan<T>(rows, l, use);
     w.unread = m.saved.take<T>(count_unread<M>());
-    w.inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
-    w.d_inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
+    if (width > 0) {
+      planner rows;
+      rows.converted_bytes = [](index some, index, index, index, bool) { return some; };
+      (void)M::template plan<T>(rows, l, use);
+      w.inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
+      w.d_inner = m.saved.take<T>(multiply_sizes(rows.converted, width));
+    }
   }
   m.converted_bytes = planner_for<frozen_base<M, T>>().converted_bytes;
   w.base = M::template plan<T>(m, l, use);
   return w;
+}
+
+/// The common members of models with an adapter. Their own are params, visit and describe; hook,
+/// where sequences of a session take it; plan and loss.
+template <class M, class Method>
+struct adapted_model : M {
+  using base_model = M;
+  using method = Method;
+  using storage = linnet::storage::f32;  ///< of the adapter
+  template <class S>
+  requires std::is_same_v<S, storage>
+  using with_storage = adapted<M, Method>;
+  static constexpr bool supports_cache = false;  ///< see session::set_adapter()
+  /// Whether sequences of a session take it.
+  static constexpr bool serves_sequences = true;
+  /// Trainable parameters.
+  static constexpr index parameters() { return count_parameters<adapted<M, Method>>(); }
+
+  template <class T>
+  using workspace = adapted_workspace<M, T>;
+  template <class T>
+  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
+    return plan_adapted<M, T>(m, l, use, 0);
+  }
+  template <class T>
+  static void prepare(workspace<T>& w, const limits& l) {
+    M::prepare(w.base, l);
+  }
+
+ protected:
+  /// Refuses in words what trains or runs an adapter in another type than its own.
+  template <class S, class T>
+  static constexpr void check_storage() {
+    constexpr bool plain = std::is_same_v<S, storage_of<adapted<M, Method>, T>>;
+    static_assert(plain, "linnet::adapted: adapters train and run in compute::f32");
+  }
+  /// The loss of the base that `p` refers to with the hooks of an adapter, and with `trains` what
+  /// they do with its gradient. Called by every thread.
+  template <class T, class P, class Criterion>
+  static loss_sum loss_with(const P& p, bool trains, const typename M::batch& b, workspace<T>& w,
+                            const ops::execution& on, const ops::adapter_hooks<T>& hooks,
+                            const loss_call<T>& call, const Criterion& criterion) {
+    if (p.base.of == nullptr) return loss_sum::refused();
+    const auto frozen = frozen_params<M, T>(static_cast<const packed<M, T>*>(p.base.of)->tree());
+    auto unread = frozen_gradients<M, T>(w.unread);
+    ops::execution with = on;
+    with.adapter = &hooks;
+    return M::template loss<T, frozen_base<M, T>>(frozen, trains ? &unread : nullptr, b, w.base,
+                                                  with, call, criterion);
+  }
+};
+
+/// An adapter of packed weights, all zero.
+template <class Method, class M, class T>
+result<weights<adapted<M, Method>, T>> begin_adapter(const packed<M, T>& base) {
+  if (!base.valid()) return base.error();
+  weights<adapted<M, Method>, T> made;
+  if (!made.valid()) return made.error();
+  made.tree().base.refer_to(base);
+  return made;
 }
 
 }  // namespace detail

@@ -29,18 +29,11 @@ consteval std::size_t count_biases() {
 
 /// Model `M` with biases of its own beside packed weights. Tensors have the names of the base's.
 template <class M>
-struct adapted<M, bitfit> : M {
+struct adapted<M, bitfit> : detail::adapted_model<M, bitfit> {
   static constexpr std::size_t count = detail::count_biases<M>();
   static_assert(count > 0,
                 "linnet::bitfit: the model has no biases; bias::all and norm::layer_norm have");
-  using base_model = M;
-  using method = bitfit;
-  using storage = linnet::storage::f32;  ///< of the adapter
-  template <class S>
-  requires std::is_same_v<S, storage>
-  using with_storage = adapted;
-  static constexpr bool supports_cache = false;  ///< merge() it to run it
-  static constexpr bool adds_to_products = false;
+  static constexpr bool serves_sequences = false;  ///< merge() it to run it
 
   template <class Form>
   struct params {
@@ -58,8 +51,6 @@ struct adapted<M, bitfit> : M {
         },
         at);
   }
-  /// Trainable parameters.
-  static constexpr index parameters() { return count_parameters<adapted>(); }
   /// Calls f(key, value) for what decides what the adapter computes.
   template <class F>
   static void describe(F&& f) {
@@ -69,14 +60,6 @@ struct adapted<M, bitfit> : M {
 
   template <class T>
   using workspace = detail::adapted_workspace<M, T>;
-  template <class T>
-  static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
-    return detail::plan_adapted<M, T>(m, l, use, 0);
-  }
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    M::prepare(w.base, l);
-  }
 
   /// Summed loss of a batch with these biases, see M::loss(). With `dp`, adds their gradient.
   /// Called by every thread.
@@ -84,8 +67,7 @@ struct adapted<M, bitfit> : M {
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const typename M::batch& b, workspace<T>& w, const ops::execution& on,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    constexpr bool plain = std::is_same_v<S, storage_of<adapted, T>>;
-    static_assert(plain, "linnet::bitfit: adapters train and run in compute::f32");
+    adapted::template check_storage<S, T>();
     if (p.base.of == nullptr) return loss_sum::refused();
     auto frozen = detail::frozen_params<M, T>(static_cast<const packed<M, T>*>(p.base.of)->tree());
     auto gradient = detail::frozen_gradients<M, T>(w.unread);

@@ -3,9 +3,6 @@
 /// @file
 /// LoRA: low-rank deltas of the matrices of a frozen model.
 
-#include <algorithm>
-#include <type_traits>
-
 #include <linnet/adapt/base.hpp>
 #include <linnet/adapt/lora_product.hpp>
 #include <linnet/adapt/target_modules.hpp>
@@ -27,20 +24,12 @@ struct lora {
 /// Model `M` with low-rank deltas. Tensors are named as PEFT names them, behind the base's path:
 /// blocks.0.attention.q.lora_A.weight.
 template <class M, index Rank, class Targets>
-struct adapted<M, lora<Rank, Targets>> : M {
+struct adapted<M, lora<Rank, Targets>> : detail::adapted_model<M, lora<Rank, Targets>> {
   static constexpr std::size_t count = detail::count_targets<M, Targets>();
   static_assert(count > 0 && detail::names_fit<M, Targets>,
                 "linnet::lora: a name of target_modules<...> is that of no matrix of this model; "
                 "M::visit() has the names, such as blocks.0.attention.q.weight");
 
- public:
-  using base_model = M;
-  using method = lora<Rank, Targets>;
-  using storage = linnet::storage::f32;  ///< of the adapter
-  template <class S>
-  requires std::is_same_v<S, storage>
-  using with_storage = adapted;
-  static constexpr bool supports_cache = false;  ///< see session::set_adapter()
   static constexpr index rank = Rank;
 
   template <class Form>
@@ -68,8 +57,6 @@ struct adapted<M, lora<Rank, Targets>> : M {
         },
         at);
   }
-  /// Trainable parameters: Rank (in + out) of each matrix.
-  static constexpr index parameters() { return count_parameters<adapted>(); }
   /// Calls f(key, value) for what decides what the adapter computes.
   template <class F>
   static void describe(F&& f) {
@@ -79,13 +66,12 @@ struct adapted<M, lora<Rank, Targets>> : M {
     f("target_modules", Targets::name());
   }
 
-  static constexpr bool adds_to_products = true;  ///< whether sequences of a session take it
-  /// The hook of products, for what runs the base. It reads `p` as long as it lives.
+  /// The hooks of what runs the base. They read `p` as long as they live.
   template <class T>
-  static ops::product_adapter<T> hook(const params<form::packed<T, storage_of<adapted, T>>>& p) {
+  static ops::adapter_hooks<T> hook(const params<form::packed<T, storage_of<adapted, T>>>& p) {
     using packed_form = form::packed<T, storage_of<adapted, T>>;
-    return detail::lora_product<Rank, T, params<packed_form>, params<form::gradient<T>>>::of_packed(
-        p);
+    using added = detail::lora_product<Rank, T, params<packed_form>, params<form::gradient<T>>>;
+    return {.object = &p, .products = added::of_packed(p)};
   }
 
   template <class T>
@@ -94,10 +80,6 @@ struct adapted<M, lora<Rank, Targets>> : M {
   static constexpr workspace<T> plan(planner& m, const limits& l, purpose use) {
     return detail::plan_adapted<M, T>(m, l, use, Rank);
   }
-  template <class T>
-  static void prepare(workspace<T>& w, const limits& l) {
-    M::prepare(w.base, l);
-  }
 
   /// Summed loss of a batch with the adapter, see M::loss(). With `dp`, adds the adapter's
   /// gradient. Called by every thread.
@@ -105,23 +87,16 @@ struct adapted<M, lora<Rank, Targets>> : M {
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const typename M::batch& b, workspace<T>& w, const ops::execution& on,
                        const loss_call<T>& call = {}, const Criterion& criterion = {}) {
-    using base = packed<M, T>;
-    if (p.base.of == nullptr) return loss_sum::refused();
-    const auto frozen = detail::frozen_params<M, T>(static_cast<const base*>(p.base.of)->tree());
-    auto unread = detail::frozen_gradients<M, T>(w.unread);
-    constexpr bool plain = std::is_same_v<S, storage_of<adapted, T>>;
-    static_assert(plain, "linnet::lora: adapters train and run in compute::f32");
+    adapted::template check_storage<S, T>();
     using gradient = params<form::gradient<T>>;
     detail::lora_product<Rank, T, params<form::packed<T, S>>, gradient> added{p, dp, w.inner,
                                                                               w.d_inner};
     added.key = call.dropout;
     added.key.rate = dp || call.dropout.rate > 0 ? p.base.how.dropout : 0;
     added.sequences = b.batch;
-    const ops::product_adapter<T> hook = added.hook();
-    ops::execution with = on;
-    with.adapter = &hook;
-    return M::template loss<T, detail::frozen_base<M, T>>(frozen, dp ? &unread : nullptr, b, w.base,
-                                                          with, call, criterion);
+    return adapted::loss_with(p, dp != nullptr, b, w, on,
+                              ops::adapter_hooks<T>{.object = &p, .products = added.hook()}, call,
+                              criterion);
   }
 };
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 
 #include <linnet/adapt/base.hpp>
+#include <linnet/adapt/expert_gates.hpp>
 #include <linnet/core/options.hpp>
 #include <linnet/ops/dropout.hpp>
 #include <linnet/ops/matmul.hpp>
@@ -44,12 +45,14 @@ struct lora_base : adapter_base {
 namespace detail {
 
 /// Adds s B (A x) to products of the matrices of an adapter. `P` and `G` are its packed parameters
-/// and their gradients.
-template <index Rank, class T, class P, class G>
+/// and their gradients. With `Gates`, Rank is that of all experts together, and a router's gates
+/// stand between A and B.
+template <index Rank, class T, class P, class G, class Gates = no_gates>
 struct lora_product {
   const P& p;
   G* dp = nullptr;
-  T *inner = nullptr, *d_inner = nullptr;  ///< [rows, Rank] while training
+  T *inner = nullptr, *d_inner = nullptr;  ///< [rows, Rank] while training, and
+                                           ///< with gates [rows, 2 Rank + experts]
   dropout_key key{};                       ///< of the inputs of A
   index sequences = 1;                     ///< of the batch
 
@@ -57,6 +60,9 @@ struct lora_product {
   /// Rows whose inner values one thread keeps.
   static constexpr index most_rows = (std::max)(index{1}, 96 * 32 / padded);
   static constexpr index stretch = 128;  ///< inputs that are dropped at a time
+  static constexpr index experts = Gates::experts;
+  static constexpr bool gated = experts > 0;
+  static constexpr index own_rank = Rank / (std::max)(experts, index{1});  ///< of one expert
 
   /// The hook of products. It must not outlive this object.
   ops::product_adapter<T> hook() const { return {this, &covers, &add, dp ? &backward : nullptr}; }
@@ -86,11 +92,17 @@ struct lora_product {
     const lora_product& by = of(self);
     const index map = by.find(to.panels);
     const auto& b = by.p.maps[map].b;
-    const T scale = T(by.p.base.how.scale(Rank)) * to.alpha;
+    const T scale = T(by.p.base.how.scale(own_rank)) * to.alpha;
     alignas(64) T some[std::size_t{most_rows * padded}];
     for (index i = block.i0; i < block.i1; i += most_rows) {
       const index rows = (std::min)(most_rows, block.i1 - i);
       by.reduce(on, map, to, i, rows, some, padded);
+      if constexpr (gated) {
+        alignas(64) T gates[std::size_t{most_rows * padded_experts}];
+        by.route(on, map, to, i, rows, gates, padded_experts);
+        for (index r = 0; r < rows; ++r)
+          Gates::apply(gates + r * padded_experts, own_rank, some + r * padded);
+      }
       ops::detail::block_product<T, T, simd::epilogue<T>>{
           rows,
           block.j1 - block.j0,
@@ -110,16 +122,35 @@ struct lora_product {
     const index map = by.find(of_y.panels), m = of_y.m, n = of_y.n;
     const auto& w = by.p.maps[map];
     auto& g = by.dp->maps[map];
-    const T scale = T(by.p.base.how.scale(Rank)) * of_y.alpha;
+    const T scale = T(by.p.base.how.scale(own_rank)) * of_y.alpha;
     const auto [first, last] = on.threads.range(m);
+    T* const passed = by.inner + (gated ? m * Rank : 0);
+    [[maybe_unused]] T* const gates = passed + (gated ? m * Rank : 0);
+    [[maybe_unused]] T* const d_scores = by.d_inner + (gated ? m * Rank : 0);
     by.reduce(on, map, of_y, first, last - first, by.inner + first * Rank, Rank);
+    if constexpr (gated) {
+      std::copy(by.inner + first * Rank, by.inner + last * Rank, passed + first * Rank);
+      by.route(on, map, of_y, first, last - first, gates + first * experts, experts);
+      for (index i = first; i < last; ++i)
+        Gates::apply(gates + i * experts, own_rank, passed + i * Rank);
+    }
     ops::fill(on, m * Rank, T(0), by.d_inner);  // and waits
-    ops::matmul_dw(on, m, n, Rank, dy, by.inner, g.b, scale);
+    ops::matmul_dw(on, m, n, Rank, dy, passed, g.b, scale);
     ops::matmul_dx(on, m, n, Rank, dy, w.b, by.d_inner, scale);
+    if constexpr (gated) {
+      on.threads.each(m, [&](index i) {
+        Gates::backward(gates + i * experts, own_rank, by.inner + i * Rank, by.d_inner + i * Rank,
+                        d_scores + i * experts);
+      });
+      ops::matmul_dw(on, m, experts, of_y.k, d_scores, of_y.x, g.router);
+      ops::matmul_dx(on, m, experts, of_y.k, d_scores, w.router, dx);
+    }
     by.inputs_backward(on, map, of_y, g.a, dx);
   }
 
  private:
+  static constexpr index padded_experts = round_up((std::max)(experts, index{1}), ops::panel_width);
+
   static const lora_product& of(const void* self) {
     return *static_cast<const lora_product*>(self);
   }
@@ -131,6 +162,22 @@ struct lora_product {
       ops::drop(kernels, key, row / length, static_cast<int>((index{1} << 23) + map),
                 row % length * to.k + first, count, x);
     });
+  }
+  /// gates[rows, experts] of rows [i, i + rows), for the calling thread alone.
+  void route(const ops::execution& on, index map, const ops::adapted_product<T>& to, index i,
+             index rows, T* gates, index ld) const {
+    ops::detail::block_product<T, T, simd::epilogue<T>>{
+        rows,
+        experts,
+        to.k,
+        {to.x + i * to.k, to.k, 1},
+        {p.maps[map].router.panels, ops::panel_width, ops::panel_width * to.k},
+        gates,
+        ld,
+        {nullptr, T(1), false},
+        ld - experts}
+        .run(on.level);
+    for (index r = 0; r < rows; ++r) Gates::choose(gates + r * ld);
   }
   /// out[rows, Rank] = A x of rows [i, i + rows), for the calling thread alone.
   void reduce(const ops::execution& on, index map, const ops::adapted_product<T>& to, index i,

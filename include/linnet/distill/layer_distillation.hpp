@@ -113,6 +113,10 @@ class layer_distillation {
                     std::is_same_v<typename M::batch, typename N::batch>,
                 "linnet::layer_distillation: student and teacher are both decoders, or both "
                 "encoders with labels");
+  static_assert(
+      !requires { M::virtual_count; } && !requires { N::virtual_count; },
+      "linnet::layer_distillation: virtual tokens have hidden states, too, and no "
+      "counterparts; use lora<> or bottleneck<>");
   static_assert(M::vocabulary == N::vocabulary && M::label_per_sequence == N::label_per_sequence,
                 "linnet::layer_distillation: student and teacher predict the same labels");
   static_assert(mine::width == detail::shown_states<N>::width,

@@ -36,9 +36,21 @@ inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
   return hash;
 }
 template <class A, class T>
-std::string base_hash_of(const lora_base<A::count>& base) {
+std::string base_hash_of(const adapter_base& base) {
   using of = packed<typename A::base_model, T>;
   return std::to_string(base_hash(static_cast<const of*>(base.of)->block()));
+}
+/// Refuses a file of an adapter of another base, unless it may be any.
+template <class A, class T>
+result<void> check_peft_base(const safetensors& file, const adapter_base& base, peft_base which) {
+  const auto said = file.metadata().find("linnet.base");
+  if (which == peft_base::any || said == file.metadata().end()) return {};
+  const auto own = base_hash_of<A, T>(base);
+  if (own == said->second) return {};
+  return failure(
+      errc::mismatch, file.where(), "linnet.base",
+      "the hash of the adapter's base, " + own + " (peft_base::any loads it for another)",
+      printable(said->second));
 }
 
 /// True for models whose maps PEFT has one by one; words for others.
@@ -152,13 +164,7 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
     if (!how) return how.error();
     const auto file = read_safetensors(directory + "/adapter_model.safetensors");
     if (!file) return file.error();
-    const auto said = file->metadata().find("linnet.base");
-    if (base == peft_base::same && said != file->metadata().end())
-      if (const auto own = detail::base_hash_of<A, T>(a.tree().base); own != said->second)
-        return detail::failure(
-            errc::mismatch, file->where(), "linnet.base",
-            "the hash of the adapter's base, " + own + " (peft_base::any loads it for another)",
-            detail::printable(said->second));
+    if (auto fit = detail::check_peft_base<A, T>(*file, a.tree().base, base); !fit) return fit;
     auto loaded = detail::load_parts(*file, detail::peft_parts(a), {}, nonfinite::keep,
                                      [](std::string_view) { return false; });
     if (loaded) a.tree().base.how = *how;

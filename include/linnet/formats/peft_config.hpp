@@ -89,26 +89,56 @@ struct peft_rule {
   std::vector<std::string_view> values{};
 };
 
-/// The options of a configuration of an adapter of rank `rank`.
-inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
-                                              const std::string& where, index rank) {
+/// Fields that say where an adapter comes from, in configurations of all kinds.
+inline std::vector<peft_rule> usual_peft_rules() {
+  return {{"task_type"},      {"base_model_name_or_path"},
+          {"inference_mode"}, {"revision"},
+          {"auto_mapping"},   {"peft_version"}};
+}
+/// Reads a configuration whose fields keep `rules`; others must be null, false or empty.
+inline result<peft_reader> read_peft_config(std::span<const std::byte> text,
+                                            const std::string& where,
+                                            const std::vector<peft_rule>& rules) {
   peft_reader config(where);
   if (auto read = read_json(text, longest_peft_config, where, "content", config); !read)
     return read.error();
-  const std::vector<peft_rule> rules = {
+  const std::vector<std::string_view> usual = {"null", "false", "[]", "{}"};
+  for (const peft_reader::field& one : config.fields) {
+    const auto rule = std::ranges::find(rules, one.key, &peft_rule::key);
+    const auto& values = rule == rules.end() ? usual : rule->values;
+    if (!values.empty() && std::ranges::find(values, one.value) == values.end()) {
+      std::string expected;
+      for (const std::string_view value : values)
+        expected += (expected.empty() ? "" : ", ") + std::string(value);
+      return failure(errc::unsupported, where, one.key,
+                     expected + ": another value changes what the adapter computes", one.value);
+    }
+  }
+  if (!config.find("peft_type"))
+    return failure(errc::missing, where, "peft_type", rules.front().values.front(), "nothing");
+  return config;
+}
+/// Refuses a number of a configuration that is not the one of the adapter's type.
+inline result<void> check_peft_number(const peft_reader& config, std::string_view key, index own,
+                                      double absent) {
+  const auto* const field = config.find(key);
+  const double said = field && field->is_number ? field->number : absent;
+  if (said == static_cast<double>(own)) return {};
+  return failure(errc::mismatch, config.where, key, std::to_string(own) + " (the adapter's type)",
+                 number_text(said));
+}
+
+/// The options of a configuration of an adapter of rank `rank`.
+inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
+                                              const std::string& where, index rank) {
+  std::vector<peft_rule> rules = {
       {"peft_type", {"\"LORA\""}},
       {"bias", {"\"none\""}},
       {"init_lora_weights", {"true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "null"}},
-      {"task_type"},
-      {"base_model_name_or_path"},
-      {"inference_mode"},
       {"target_modules"},
       {"exclude_modules"},
       {"layers_to_transform"},
       {"layers_pattern"},
-      {"revision"},
-      {"auto_mapping"},
-      {"peft_version"},
       {"megatron_core"},
       {"runtime_config"},
       {"qalora_group_size"},
@@ -118,35 +148,18 @@ inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
       {"lora_dropout"},
       {"use_rslora", {"true", "false"}},
   };
-  const std::vector<std::string_view> usual = {"null", "false", "[]", "{}"};
-  const auto refuse = [&](errc code, std::string_view key, std::string_view expected,
-                          const std::string& got) {
-    return failure(code, where, key, expected, got);
-  };
-  for (const peft_reader::field& one : config.fields) {
-    const auto rule = std::ranges::find(rules, one.key, &peft_rule::key);
-    const auto& values = rule == rules.end() ? usual : rule->values;
-    if (!values.empty() && std::ranges::find(values, one.value) == values.end()) {
-      std::string expected;
-      for (const std::string_view value : values)
-        expected += (expected.empty() ? "" : ", ") + std::string(value);
-      return refuse(errc::unsupported, one.key,
-                    expected + ": another value changes what the adapter computes", one.value);
-    }
-  }
+  for (const peft_rule& one : usual_peft_rules()) rules.push_back(one);
+  const auto config = read_peft_config(text, where, rules);
+  if (!config) return config.error();
   lora_options how;
   for (const auto& [key, to] :
        {std::pair("lora_alpha", &how.alpha), std::pair("lora_dropout", &how.dropout)})
-    if (const auto* const field = config.find(key)) {
-      if (!field->is_number) return refuse(errc::malformed, key, "a number", field->value);
+    if (const auto* const field = config->find(key)) {
+      if (!field->is_number) return failure(errc::malformed, where, key, "a number", field->value);
       *to = field->number;
     }
-  if (const auto* const field = config.find("use_rslora")) how.rslora = field->value == "true";
-  if (!config.find("peft_type")) return refuse(errc::missing, "peft_type", "\"LORA\"", "nothing");
-  const auto* const r = config.find("r");
-  if (const double said = r && r->is_number ? r->number : 8; said != static_cast<double>(rank))
-    return refuse(errc::mismatch, "r", std::to_string(rank) + " (the adapter's type)",
-                  number_text(said));
+  if (const auto* const field = config->find("use_rslora")) how.rslora = field->value == "true";
+  if (auto fit = check_peft_number(*config, "r", rank, 8); !fit) return fit.error();
   if (auto fit = acceptable(where.c_str(), "lora_options", how); !fit) return fit.error();
   return how;
 }

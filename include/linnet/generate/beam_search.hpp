@@ -155,7 +155,7 @@ class beam_search {
   static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
 
   beam_search(session<M, T>& s, const beam_options& how)
-      : session_(&s), how_(how), capacity_(s.capacity()) {}
+      : session_(&s), how_(how), capacity_(session<M, T>::capacity_for(s.planned())) {}
 
   static bool better(const candidate& a, const candidate& b) {
     if (a.sum != b.sum) return a.sum > b.sum;

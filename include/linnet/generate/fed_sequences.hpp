@@ -25,6 +25,7 @@ class fed_sequences {
         row_(capacity * ids),
         ids_(ids),
         past_(memory.take<index>(batch)),
+        front_(memory.take<index>(batch)),
         floor_(memory.take<index>(batch)),
         source_lengths_(memory.take<index>(batch)),
         source_of_(memory.take<index>(batch)),
@@ -33,21 +34,33 @@ class fed_sequences {
   /// Forgets all tokens.
   void reset() {
     std::fill_n(past_, batch_, index{0});
+    std::fill_n(front_, batch_, index{0});
     std::fill_n(floor_, batch_, index{0});
     cached_sources_ = 0;
   }
-  /// Tokens [batch] of each sequence.
+  /// Tokens [batch] that the caches of each sequence have, virtual ones included.
   const index* past() const { return past_; }
+  /// Tokens that sequence `b` has been fed.
+  index length(index b) const { return past_[b] - front_[b]; }
   /// The tokens of sequence `b`.
   std::span<const token> tokens(index b) const {
-    return {tokens_ + b * row_, static_cast<std::size_t>(past_[b] * ids_)};
+    return {tokens_ + b * row_, static_cast<std::size_t>(length(b) * ids_)};
+  }
+  /// Virtual tokens of an adapter that the caches of sequence `b` have.
+  index front(index b) const { return front_[b]; }
+  /// Records more of them, `counts` [batch].
+  void add_front(index batch, const index* counts) {
+    for (index b = 0; b < batch; ++b) {
+      past_[b] += counts[b];
+      front_[b] += counts[b];
+    }
   }
   /// Shortest length, beside 0, that sequence `b` can go back to.
   index floor(index b) const { return floor_[b]; }
-  /// Takes back the tokens of sequence `b` behind `length`.
+  /// Takes back the tokens of sequence `b` behind `length`; with the last one, virtual ones, too.
   void truncate(index b, index length) {
-    past_[b] = length;
-    if (length == 0) floor_[b] = 0;
+    if (length == 0) floor_[b] = front_[b] = 0;
+    past_[b] = front_[b] + length;
   }
   /// Records the tokens of a step. At most `back` of a sequence's can be taken back, and none of a
   /// `prefix`.
@@ -56,10 +69,10 @@ class fed_sequences {
     for (index b = 0; b < call.batch; ++b) {
       const index count = call.lengths ? call.lengths[b] : call.length;
       std::copy_n(call.tokens + b * call.length * ids_, count * ids_,
-                  tokens_ + b * row_ + past_[b] * ids_);
+                  tokens_ + b * row_ + length(b) * ids_);
       if (prefix && past_[b] == 0) floor_[b] = count;
       past_[b] += count;
-      floor_[b] = (std::max)(floor_[b], past_[b] - back);
+      floor_[b] = (std::max)(floor_[b], length(b) - back);
     }
   }
 
@@ -84,8 +97,9 @@ class fed_sequences {
     const bool same = source_of_[from] == source_of_[to];
     state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};
     const auto a = tokens(from), b = tokens(to);
-    if (same && !prefix)
-      part.first = (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_;
+    if (same && !prefix && front_[from] == front_[to])
+      part.first = front_[to] +
+                   (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_;
     return part;
   }
   /// Lets sequence `to` continue where `from` is.
@@ -94,6 +108,7 @@ class fed_sequences {
     const auto text = tokens(from);
     std::copy(text.begin(), text.end(), tokens_ + to * row_);
     past_[to] = past_[from];
+    front_[to] = front_[from];
     floor_[to] = floor_[from];
     source_of_[to] = source_of_[from];
     source_lengths_[to] = source_lengths_[from];
@@ -110,6 +125,7 @@ class fed_sequences {
   index row_ = 0;                    ///< numbers of a sequence's tokens
   index ids_ = 1;                    ///< numbers of a token
   index* past_ = nullptr;            ///< [batch]
+  index* front_ = nullptr;           ///< [batch]
   index* floor_ = nullptr;           ///< [batch]
   index* source_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads

@@ -14,6 +14,7 @@
 #include <linnet/generate/fed_sequences.hpp>
 #include <linnet/generate/generation_options.hpp>
 #include <linnet/generate/samplers.hpp>
+#include <linnet/generate/session_adapters.hpp>
 #include <linnet/model/buffers.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -105,11 +106,12 @@ class session {
   }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
-  /// Forgets everything that was fed.
+  /// Forgets everything that was fed. Sequences have the adapters again that they were given.
   void reset() {
     if (!valid()) return;
     sequences_.reset();
     tables_.reset();
+    adapters_.reset();
   }
   /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
   /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
@@ -122,13 +124,13 @@ class session {
     return true;
   }
   /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
-  index position(index b = 0) const { return has(b) ? sequences_.past()[b] : 0; }
+  index position(index b = 0) const { return has(b) ? sequences_.length(b) : 0; }
   /// The tokens fed so far to sequence `b`; none for one outside the limits.
   std::span<const token> fed(index b = 0) const {
     return has(b) ? sequences_.tokens(b) : std::span<const token>();
   }
-  /// Most tokens that a sequence can be fed.
-  index capacity() const { return valid() ? capacity_for(limits_) : 0; }
+  /// Most tokens that any sequence can be fed: virtual tokens of adapters take their room.
+  index capacity() const { return valid() ? capacity_for(limits_) - adapters_.most_front() : 0; }
   /// Most tokens that a sequence of a session with these limits can be fed.
   static constexpr index capacity_for(const limits& l) { return M::longest(l); }
 
@@ -136,13 +138,14 @@ class session {
   index free_blocks() const { return valid() ? tables_.available() : 0; }
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
-    return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
+    const index all = valid() ? capacity_for(limits_) : 0;
+    return limits_.chunk > 0 ? (std::min)(limits_.chunk, all) : all;
   }
 
   /// Most tokens of a sequence that truncate() can take back, not counting the prompt of
   /// attention::prefix. It is chunk() where old tokens are evicted, 32 with kv::int4, else all.
   index max_truncation() const {
-    const index kept = M::evicts ? chunk() : capacity();
+    const index kept = M::evicts ? chunk() : capacity_for(limits_);
     return M::cache::code == kv_code::int4 ? (std::min)(kept, index{ops::token_block}) : kept;
   }
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
@@ -159,21 +162,23 @@ class session {
                                                             : refusal::none))
       return false;
     sequences_.truncate(b, length);
-    if (limits_.kv_blocks > 0) tables_.truncate(b, length);
+    if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
+    if (length == 0) adapters_.reset(b);
     return true;
   }
 
   /// Gives sequence `b` an adapter of the session's packed weights, see adapt(); none before. Any
   /// number of sequences may have any adapters, of any ranks, and go on in one call. Nothing is
   /// packed again, and reset() keeps it. `a` must outlive its use. An encoder-decoder's source has
-  /// to be encoded after this. False, and nothing done, for a sequence outside the limits or one
+  /// to be encoded after this. Virtual tokens of an adapter take the first rows of the caches, with
+  /// the sequence's first tokens. False, and nothing done, for a sequence outside the limits or one
   /// that has read tokens, and for an adapter of other weights.
   template <class A>
   requires requires { typename A::base_model; }
   [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
-    static_assert(std::is_same_v<typename A::base_model, M> && A::adds_to_products,
+    static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
                   "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
-                  "with its base; sequences take those that add to products, as lora does");
+                  "with its base; sequences take others of the session's model, such as lora");
     constexpr bool routed = [] {
       if constexpr (requires { M::depths::routes; }) return M::depths::routes;
       return false;
@@ -192,15 +197,16 @@ class session {
   [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
 
   /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
-  /// on as before. Copies only what differs: not the tokens that both begin with, nor a shared
-  /// source. False, and nothing done, for sequences outside the limits.
+  /// on as before. Where `to` begins anew, it has the adapter that it was given again. Copies only
+  /// what differs: not the tokens that both begin with, nor a shared source. False, and nothing
+  /// done, for sequences outside the limits.
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
-    if (adapters_[from].object != adapters_[to].object) {  // equal tokens have unlike states
+    if (!adapters_.same(from, to)) {  // equal tokens have unlike states
       sequences_.truncate(to, 0);
       if constexpr (encodes) sequences_.forget_source(to);
-      adapters_[to] = adapters_[from];
+      adapters_.fork(from, to);
     }
     // What a prefix holds depends on all of it.
     M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
@@ -315,7 +321,7 @@ class session {
     arena counter;
     (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
-    (void)counter.take<ops::product_adapter<T>>(l.batch);
+    (void)detail::session_adapters<T>(counter, l.batch);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
   }
@@ -334,7 +340,7 @@ class session {
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
     sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
-    adapters_ = extra.take<ops::product_adapter<T>>(l.batch);
+    adapters_ = detail::session_adapters<T>(extra, l.batch);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
       work_.work.pages = {tables_.data(), tables_.size()};
@@ -374,16 +380,21 @@ class session {
   refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
                   index most, bool anew = false) const {
     const index length = length_of(tokens, batch);
-    auto c = checked(tokens, batch, lengths, capacity(), refusal::over_target);
+    const index room = capacity_for(limits_);
+    auto c = checked(tokens, batch, lengths, room, refusal::over_target);
+    const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
+    const auto more = [&](index b) {
+      return adapters_.lacking(sequences_, b, anew) +
+             (lengths.empty() ? length : lengths.data()[b]);
+    };
     for (index b = 0; c.fits() && b < batch; ++b) {
       c.no(encodes && !sequences_.has_source(b), refusal::no_source);
-      c.no(!anew && position(b) + length > capacity(), refusal::over_target);
+      c.no(past(b) + adapters_.lacking(sequences_, b, anew) + length > room, refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    const auto past = [&](index b) { return position(b); };
-    const auto more = [&](index b) { return lengths.empty() ? length : lengths.data()[b]; };
-    c.no(anew ? block_tables::blocks_of(length) > limits_.kv_blocks
+    c.no(anew ? block_tables::blocks_of(adapters_.lacking(sequences_, 0, anew) + length) >
+                    limits_.kv_blocks
               : tables_.needed(batch, past, more) > tables_.available(),
          refusal::no_blocks);
     return c.why;
@@ -398,13 +409,11 @@ class session {
   /// Feeds tokens that fit.
   std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
                          bool every, const layer_range& part) {
+    while (read_front(batch)) {
+    }
     const index length = length_of(tokens, batch);
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    if (limits_.kv_blocks > 0)
-      tables_.reserve(
-          batch, [&](index b) { return position(b); },
-          [&](index b) { return valid ? valid[b] : length; },
-          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+    reserve(batch, [&](index b) { return valid ? valid[b] : length; });
     const step_call call{.tokens = tokens.data(),
                          .batch = batch,
                          .length = length,
@@ -420,25 +429,50 @@ class session {
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
-  /// Gives a sequence that has read nothing a hook, or an empty one.
-  bool put_adapter(index b, const ops::product_adapter<T>& one) {
+  /// Reads virtual tokens of the first `batch` sequences, a chunk at most; false if none is left.
+  bool read_front(index batch) {
+    const index most = adapters_.next_front(sequences_, batch, chunk());
+    if (most == 0) return false;
+    reserve(batch, [&](index b) { return adapters_.lengths()[b]; });
+    const step_call call{.batch = batch,
+                         .length = most,
+                         .lengths = adapters_.lengths(),
+                         .past = sequences_.past(),
+                         .front = true,
+                         .layers = {layers_.first, layers_.last, false}};
+    run_adapted(batch, flops(batch, 0, most), [&](const ops::execution& on) {
+      M::template step<T, S>(packed_->tree(), call, work_.work, on);
+    });
+    sequences_.add_front(batch, adapters_.lengths());
+    return true;
+  }
+  /// Makes room for `more` tokens of sequences in a paged cache.
+  template <class More>
+  void reserve(index batch, More&& more) {
+    if (limits_.kv_blocks > 0)
+      tables_.reserve(
+          batch, [&](index b) { return sequences_.past()[b]; }, more,
+          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+  }
+  /// Gives a sequence that has read nothing hooks, or empty ones.
+  bool put_adapter(index b, const ops::adapter_hooks<T>& one) {
     if (!takes(!has(b)           ? refusal::no_sequence
                : position(b) > 0 ? refusal::adapter_late
                                  : refusal::none))
       return false;
     if constexpr (encodes) sequences_.forget_source(b);
-    adapters_[b] = one;
+    adapters_.give(b, one);
     return true;
   }
   /// Runs f(execution) with the adapters of the first `batch` sequences.
   template <class F>
   void run_adapted(index batch, index work, F&& f) {
-    const ops::sequence_adapters<T> all(adapters_, batch);
-    const ops::product_adapter<T> hook = all.hook();
+    const ops::sequence_adapters<T> all = adapters_.of(batch);
+    const ops::adapter_hooks<T> hooks = all.hooks();
     const bool any = all.any();
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
       ops::execution with = on;
-      if (any) with.adapter = &hook;
+      if (any) with.adapter = &hooks;
       f(with);
     });
   }
@@ -457,8 +491,8 @@ class session {
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   detail::fed_sequences sequences_{};
-  token* order_ = nullptr;                       ///< [vocabulary] scratch of samplers
-  ops::product_adapter<T>* adapters_ = nullptr;  ///< [limits.batch]
+  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
+  detail::session_adapters<T> adapters_{};
   refusal reason_ = refusal::none;
 };
 

@@ -7,6 +7,7 @@
 #include <linnet/model/decoder_rules.hpp>
 #include <linnet/model/metadata.hpp>
 #include <linnet/nn/position_tables.hpp>
+#include <linnet/nn/virtual_tokens.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -135,27 +136,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// Which tensors write the channels that others read, see nn/channels.hpp.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    const index stream = c.open(d), looked_up = embedding_normed ? c.open(d) : stream,
-                normed = c.open(d), rows = factorised ? c.open(table_info.columns) : looked_up;
-    c.between(-1, rows).looks_up(p.embedding, table_info);
-    if constexpr (factorised)
-      embedding_projection::map::channels(c.between(rows, looked_up), p.projection);
-    if constexpr (learned)
-      c.between(-1, looked_up)
-          .looks_up(p.positions, tensor_info{context_length, d, role::position});
-    if (sinusoidal) c.keeps_whole(looked_up, "fixed sines and cosines");
-    if constexpr (embedding_normed)
-      norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
-    detail::describe_channels<blocks>(c.between(stream, stream), p.stack);
-    norm_layer::channels(c.between(stream, normed), p.norm);
-    if constexpr (!tied) {
-      c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
-    } else if constexpr (factorised) {
-      c.fix(rows, "a tied head that goes back through a factorised embedding");
-      c.fix(normed, "a tied head that goes back through a factorised embedding");
-    } else {
-      c.between(normed, -1).reads(p.embedding, table_info);
-    }
+    detail::describe_decoder_channels<decoder_model>(c, p);
   }
   static constexpr double initial_deviation = 0.02;
   static constexpr double head_deviation =
@@ -304,13 +285,14 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     const exit_calls& at = call.exits;
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
-    const index rows = ctx.rows();
+    const index rows = ctx.rows(), real_rows = b.batch * b.length;  // without virtual tokens
     loss_sum sum;
     // Norm and head on the output x of a layer; the gradient of x is added to dx.
     const auto take_exit = [&](index layer, const T* x, T* dx) {
       const double weight = at.weights ? at.weights[layer] : layer + 1 == Shape.layers;
       if (weight == 0) return;
       norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
+      linnet::detail::leave_virtual(ctx, d, w.normed);
       ops::head_call<T, head_storage<S>> h = head<T, S>(p, b, w, ctx);
       h.z_loss = call.z_loss;
       h.weight = weight;
@@ -318,20 +300,23 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
-          h.dy = embedding_projection::template read_gradient<T>(rows, w.d_normed, w.projected, on);
+          h.dy = embedding_projection::template read_gradient<T>(real_rows, w.d_normed, w.projected,
+                                                                 on);
           h.d_table = head_leaf(*dp);
         }
       const loss_sum one = ops::head_loss(on, h, criterion);
       if constexpr (ops::trainable<S>)
         if (dx)
           embedding_projection::template read_backward<T, table_storage<S>>(
-              p.projection, dp->projection, rows, w.normed, w.d_normed, w.projected, on);
+              p.projection, dp->projection, real_rows, w.normed, w.d_normed, w.projected, on);
       if (layer + 1 == Shape.layers)
         sum.nats += detail::hidden_nats(criterion, on, w.normed, dx ? w.d_normed : nullptr);
       if constexpr (ops::trainable<S>)
-        if (dx)
+        if (dx) {
+          linnet::detail::enter_virtual(ctx, d, w.d_normed);
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
+        }
       if (at.losses && on.threads.rank() == 0) at.losses[layer] = one;
       sum.nats += weight * one.nats;
       sum.tokens = one.tokens;
@@ -365,6 +350,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
             embedding_projection::template widen_backward<T, table_storage<S>>(
                 p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
             dp->embedding);
+        linnet::detail::virtual_rows_backward(ctx, d, w.d_looked_up);
         if constexpr (learned)
           ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
       }
@@ -416,7 +402,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
-    ctx.length = b.length;
+    if (on.adapter) ctx.front = ops::adapter_hooks<T>::in(on)->front.count;
+    ctx.length = ctx.front + b.length;
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
     return ctx;
   }
@@ -425,11 +412,13 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, embedding_projection::table,
-               embedding_projection::template entries<T>(w.projected, b.tokens, ctx), p.embedding,
-               embedding_projection::template rows<T>(w.projected, w.looked_up));
+    linnet::detail::embed_behind(
+        ctx, embedding_projection::table,
+        embedding_projection::template entries<T>(w.projected, b.tokens, ctx), p.embedding,
+        embedding_projection::template rows<T>(w.projected, w.looked_up));
     embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
                                                               w.projected, ctx);
+    linnet::detail::put_virtual_rows(ctx, d, w.looked_up);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;
@@ -451,9 +440,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                                  const batch& b, workspace<T>& w,
                                                  const context<T>& ctx) {
     const T* const y = embedding_projection::template read<T, table_storage<S>>(
-        p.projection, ctx.rows(), w.normed, w.projected, ctx.on);
+        p.projection, b.batch * b.length, w.normed, w.projected, ctx.on);
     constexpr index width = embedding_projection::head;
-    return {ctx.rows(), width, vocabulary, y, head_leaf(p), T(1), b.labels, w.chunk, w.losses};
+    return {b.batch * b.length, width,   vocabulary, y, head_leaf(p), T(1),
+            b.labels,           w.chunk, w.losses};
   }
   /// The table that the head reads, in parameters of any form.
   template <class P>

@@ -177,6 +177,33 @@ struct decoder_of;
 template <decoder_shape Shape, class... Ps>
 struct decoder_of<Shape, policy_set<Ps...>> : checked_decoder<Shape, Ps...> {};
 
+/// Which tensors of decoder `M` write the channels that others read, see nn/channels.hpp.
+template <class M, class Ends, class P>
+void describe_decoder_channels(const Ends& c, P& p) {
+  const index stream = c.open(M::d), looked_up = M::embedding_normed ? c.open(M::d) : stream,
+              normed = c.open(M::d),
+              rows = M::factorised ? c.open(M::table_info.columns) : looked_up;
+  c.between(-1, rows).looks_up(p.embedding, M::table_info);
+  if constexpr (M::factorised)
+    M::embedding_projection::map::channels(c.between(rows, looked_up), p.projection);
+  if constexpr (M::learned)
+    c.between(-1, looked_up)
+        .looks_up(p.positions, tensor_info{M::context_length, M::d, role::position});
+  if (M::sinusoidal) c.keeps_whole(looked_up, "fixed sines and cosines");
+  if constexpr (M::embedding_normed)
+    M::norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
+  detail::describe_channels<typename M::blocks>(c.between(stream, stream), p.stack);
+  M::norm_layer::channels(c.between(stream, normed), p.norm);
+  if constexpr (!M::tied) {
+    c.between(normed, -1).reads(p.head, tensor_info{M::vocabulary, M::d, role::matrix});
+  } else if constexpr (M::factorised) {
+    c.fix(rows, "a tied head that goes back through a factorised embedding");
+    c.fix(normed, "a tied head that goes back through a factorised embedding");
+  } else {
+    c.between(normed, -1).reads(p.embedding, M::table_info);
+  }
+}
+
 }  // namespace detail
 
 LINNET_NAMESPACE_END

@@ -101,6 +101,7 @@ struct context {
   const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
   const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
   const index* prefix = nullptr;    ///< first tokens of each sequence that see each other, or null
+  index front = 0;                  ///< first of the new tokens that are an adapter's virtual ones
   dropout_key dropout{};            ///< masks of this step; rate 0 outside training
   stack_place<T> stack{};           ///< where in a stack the call is
   encoder_memory<T> memory{};       ///< what cross-attention reads

@@ -60,7 +60,8 @@ struct planner {
   /// never null, as g++ with -fsanitize=undefined compares no function in a constant.
   index (*converted_bytes)(index rows, index in, index out, index threads, bool training) =
       [](index, index, index, index, bool) -> index { return 0; };
-  index converted = 0;  ///< the most that a product needs
+  index converted = 0;          ///< the most that a product needs
+  bool keeps_branches = false;  ///< residual branches keep what they make, for adapters that train
 
   /// Makes room for a product of `rows` inputs.
   constexpr void product(index rows, index in, index out, const call_shape& e) {

@@ -3,6 +3,7 @@
 /// @file
 /// The residual branch, with its norm before it or behind it.
 
+#include <linnet/nn/adapted_branch.hpp>
 #include <linnet/nn/layer.hpp>
 #include <linnet/ops/elementwise.hpp>
 
@@ -43,6 +44,7 @@ struct residual {
     T* normed = nullptr;    ///< [rows, D] input of the branch
     T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient; null where the
                             ///< branch adds x itself
+    T* kept = nullptr;      ///< [rows, D] what an adapter that trains read of the branch
     T* d_normed = nullptr;  ///< [rows, D] while training
     int dropout_id = 0;     ///< of its dropout
   };
@@ -52,6 +54,7 @@ struct residual {
     c.dropout_id = m.dropout_ids++;
     c.norm = Norm::template plan<T>(m, e);
     c.normed = m.saved.take<T>(e.rows() * in);
+    if (e.training && m.keeps_branches) c.kept = m.saved.take<T>(e.rows() * in);
     const index mark = m.scratch.mark();
     if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
     if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
@@ -65,6 +68,16 @@ struct residual {
                       cache<T>& c, context<T>& ctx) {
     const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
+    const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub);
+    if (adapted) {
+      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : y.data(), x.rows());
+      T* const changed = c.branch ? c.branch : y.data();
+      Sub::template forward<T, S>(p.sub, normed, made, c.sub, ctx);
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
+      adapted.change(ctx, made.data(), changed);
+      ops::add(ctx.on, x.size(), x.data(), changed, y.data());
+      return;
+    }
     if constexpr (fused)
       if (c.branch == nullptr) {
         Sub::template forward<T, S>(p.sub, normed, y, c.sub, ctx, x.data());
@@ -81,6 +94,8 @@ struct residual {
     const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
         d_normed(c.d_normed, x.rows());
     ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
+    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
+      adapted.backward(ctx, c.kept, d_branch.data());
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_branch.data());
     ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
     Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
@@ -132,6 +147,7 @@ struct post_norm_residual {
     T* sum = nullptr;     ///< [rows, D] input of the norm
     T* branch = nullptr;  ///< [rows, D] output of the branch, then the gradient of both; null where
                           ///< the branch adds x itself
+    T* kept = nullptr;    ///< [rows, D] what an adapter that trains read of the branch
     int dropout_id = 0;   ///< of its dropout
   };
   template <class T>
@@ -140,6 +156,7 @@ struct post_norm_residual {
     c.dropout_id = m.dropout_ids++;
     c.norm = Norm::template plan<T>(m, e);
     c.sum = m.saved.take<T>(e.rows() * in);
+    if (e.training && m.keeps_branches) c.kept = m.saved.take<T>(e.rows() * in);
     const index mark = m.scratch.mark();
     if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
     c.sub = Sub::template plan<T>(m, e);
@@ -151,7 +168,14 @@ struct post_norm_residual {
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
                       cache<T>& c, context<T>& ctx) {
     const view<T, in> sum(c.sum, x.rows()), branch(c.branch, x.rows());
-    if (branch.data()) {
+    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted) {
+      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : c.sum, x.rows());
+      T* const changed = c.branch ? c.branch : c.sum;
+      Sub::template forward<T, S>(p.sub, x, made, c.sub, ctx);
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
+      adapted.change(ctx, made.data(), changed);
+      ops::add(ctx.on, x.size(), x.data(), changed, sum.data());
+    } else if (branch.data()) {
       Sub::template forward<T, S>(p.sub, x, branch, c.sub, ctx);
       ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
       ops::add(ctx.on, x.size(), x.data(), branch.data(), sum.data());
@@ -168,6 +192,8 @@ struct post_norm_residual {
     ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
     Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
     ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
+    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
+      adapted.backward(ctx, c.kept, d_sum.data());
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
     Sub::template backward<T, S>(p.sub, dp.sub, x, d_sum, dx, c.sub, ctx);
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// Hooks by which adapters add to the products of a model that they do not change.
+/// Hooks by which adapters change what a model computes that they do not change: its products, the
+/// tokens before a text, and what layers make.
 
 #include <algorithm>
 #include <cassert>
@@ -27,8 +28,7 @@ struct output_block {
   index i0, i1, j0, j1;
 };
 
-/// A hook that adds to the outputs of products, in execution::adapter. Every thread of a team calls
-/// it.
+/// A hook that adds to the outputs of products. Every thread of a team calls it.
 template <class T>
 struct product_adapter {
   const void* object = nullptr;
@@ -43,22 +43,92 @@ struct product_adapter {
                    const T* dy, T* dx) = nullptr;
 };
 
-/// Adapters of the sequences of a batch, each of its own or none: a hook for products whose rows
-/// are [sequences, any number].
+/// Tokens of no text that an adapter puts before each sequence. Either the stream begins with rows
+/// of its own there, or each layer of attention finds keys and values there.
+template <class T>
+struct virtual_tokens {
+  index count = 0;
+  const T* rows = nullptr;         ///< [count, width of the stream], or null
+  T* d_rows = nullptr;             ///< their gradient, while training
+  const T* keys_values = nullptr;  ///< [count, layers, 2, width of keys], or null
+  T* d_keys_values = nullptr;      ///< their gradient, while training
+  index stride = 0;                ///< from one token's keys and values to the next one's
+};
+
+/// Rows that a residual branch has made, which an adapter changes before they join the stream. The
+/// branch is known by where the panels of its last matrix are.
+template <class T>
+struct branch_rows {
+  const void* panels;
+  index count, width;
+};
+
+/// A hook that changes what residual branches make.
+template <class T>
+struct branch_adapter {
+  const void* object = nullptr;
+  /// Whether it changes the branch whose last matrix has these panels.
+  bool (*covers)(const void* object, const void* panels) = nullptr;
+  /// to[rows] = changed x[rows], which may be the same rows; for the calling thread alone.
+  void (*change)(const void* object, const execution& on, const branch_rows<T>& rows, const T* x,
+                 T* to) = nullptr;
+  /// dx[rows] becomes the derivative by x of what change() made, from that by its result, and the
+  /// adapter's own is added. Called by every thread.
+  void (*backward)(const void* object, const execution& on, const branch_rows<T>& rows, const T* x,
+                   T* dx) = nullptr;
+};
+
+/// Keys and values that every token of a sequence sees beside those of the text. They have a
+/// softmax and gates of their own, in the layers from `first` on.
+template <class T>
+struct gated_keys {
+  index count = 0;                             ///< of each layer
+  index first = 0, layers = 0;                 ///< of a stack
+  const T *keys = nullptr, *values = nullptr;  ///< [layers, count, width of keys], or null
+  const T* gates = nullptr;                    ///< [layers, heads], before their tanh
+  T *d_keys = nullptr, *d_values = nullptr, *d_gates = nullptr;  ///< gradients, while training
+
+  /// Whether a layer has some.
+  constexpr bool in(index layer) const { return keys && layer >= first && layer < first + layers; }
+};
+
+/// All hooks of an adapter, in execution::adapter. Those that are empty change nothing.
+template <class T>
+struct adapter_hooks {
+  const void* object = nullptr;  ///< the adapter's parameters, or null for no adapter
+  product_adapter<T> products{};
+  virtual_tokens<T> front{};
+  branch_adapter<T> branches{};
+  gated_keys<T> gated{};
+  const adapter_hooks* each = nullptr;  ///< [sequences] of a session, each of its own, or null
+
+  /// The hooks of a sequence.
+  const adapter_hooks& of(index sequence) const { return each ? each[sequence] : *this; }
+  /// The hooks of an execution, or null.
+  static const adapter_hooks* in(const execution& on) {
+    return static_cast<const adapter_hooks*>(on.adapter);
+  }
+};
+
+/// Adapters of the sequences of a batch, each of its own or none. Rows of products are [sequences,
+/// any number].
 template <class T>
 class sequence_adapters {
  public:
   /// Adapters of `sequences` sequences; the array must outlive this object.
-  sequence_adapters(const product_adapter<T>* each, index sequences)
+  sequence_adapters(const adapter_hooks<T>* each, index sequences)
       : each_(each), sequences_(sequences) {}
 
-  /// Whether any sequence has an adapter.
+  /// Whether any sequence has one.
   bool any() const {
-    return std::any_of(each_, each_ + sequences_,
-                       [](const product_adapter<T>& one) { return one.object != nullptr; });
+    return std::any_of(each_, each_ + sequences_, [](const auto& one) { return one.object; });
   }
-  /// The hook of products. It must not outlive this object.
-  product_adapter<T> hook() const { return {this, &covers, &add}; }
+  /// The hooks of all. They must not outlive this object.
+  adapter_hooks<T> hooks() const {
+    adapter_hooks<T> all{.object = this, .products = {this, &covers, &add}};
+    all.each = each_;
+    return all;
+  }
 
  private:
   static const sequence_adapters& of(const void* self) {
@@ -70,7 +140,7 @@ class sequence_adapters {
   static bool covers(const void* self, const void* panels) {
     const auto* const first = of(self).each_;
     return std::any_of(first, first + of(self).sequences_,
-                       [&](const product_adapter<T>& one) { return covered(one, panels); });
+                       [&](const adapter_hooks<T>& one) { return covered(one.products, panels); });
   }
   static void add(const void* self, const execution& on, const adapted_product<T>& to,
                   const output_block& block) {
@@ -78,8 +148,8 @@ class sequence_adapters {
     const index rows = to.m / all.sequences_;
     assert(rows * all.sequences_ == to.m && "linnet::session: rows of no sequence");
     for (index b = block.i0 / rows, next = b; b * rows < block.i1; b = next) {
-      const product_adapter<T>& one = all.each_[b];
-      while (++next * rows < block.i1 && all.each_[next].object == one.object) {
+      const product_adapter<T>& one = all.each_[b].products;
+      while (++next * rows < block.i1 && all.each_[next].products.object == one.object) {
       }
       if (covered(one, to.panels))
         one.add(one.object, on, to,
@@ -88,7 +158,7 @@ class sequence_adapters {
     }
   }
 
-  const product_adapter<T>* each_;
+  const adapter_hooks<T>* each_;
   index sequences_;
 };
 
@@ -98,8 +168,8 @@ namespace detail {
 /// `accumulate`. A thread writes the blocks that it will add to, so nobody waits.
 template <class T>
 bool adapt_outputs(const execution& on, const adapted_product<T>& to, bool accumulate) {
-  const auto& by = *static_cast<const product_adapter<T>*>(on.adapter);
-  if (!by.covers(by.object, to.panels)) return accumulate;
+  const product_adapter<T>& by = adapter_hooks<T>::in(on)->products;
+  if (!by.object || !by.covers(by.object, to.panels)) return accumulate;
   each_block(on, to.m, to.n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(to.n, p1 * panel_width);
     for (index i = i0; i < i1 && !accumulate; ++i)
@@ -111,7 +181,7 @@ bool adapt_outputs(const execution& on, const adapted_product<T>& to, bool accum
 /// Adds the derivatives of what adapt_outputs() put there.
 template <class T>
 void adapt_backward(const execution& on, const adapted_product<T>& of, const T* dy, T* dx) {
-  const auto& by = *static_cast<const product_adapter<T>*>(on.adapter);
+  const product_adapter<T>& by = adapter_hooks<T>::in(on)->products;
   if (by.backward && by.covers(by.object, of.panels)) by.backward(by.object, on, of, dy, dx);
 }
 

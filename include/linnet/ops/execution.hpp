@@ -30,7 +30,7 @@ struct execution {
   const input_tap* tap = nullptr;     ///< is shown what products read, or null
   const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
   const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
-  const void* adapter = nullptr;      ///< a product_adapter of the model's scalar, or null
+  const void* adapter = nullptr;      ///< adapter_hooks of the model's scalar, or null
   float loss_scale = 1;               ///< of gradients that products round to f16
   bool notes_ranges = false;          ///< whether 8-bit training notes the largest magnitudes
 

@@ -321,9 +321,11 @@ class trainer {
   bool takes(const batch& b, Objective& from) {
     if (stopped_) return false;
     reason_ = detail::refusal_of<M>(b, limits_, from, std::span<T>());
-    // An objective on attention compares layers one by one, behind the last.
-    const bool unfit =
-        detail::sees_attention<Objective> && (how_.layer_dropout.rate > 0 || limits_.recompute);
+    // An objective on attention compares layers one by one, behind the last, and the tokens of a
+    // text, which virtual ones are not.
+    constexpr bool fronted = requires { M::virtual_count; };
+    const bool unfit = detail::sees_attention<Objective> &&
+                       (fronted || how_.layer_dropout.rate > 0 || limits_.recompute);
     if (reason_ == refusal::none && (!options_fit() || unfit)) reason_ = refusal::options;
     if (reason_ == refusal::none) return true;
     ++refused_;

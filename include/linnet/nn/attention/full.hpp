@@ -4,7 +4,9 @@
 /// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
 /// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
 
+#include <linnet/nn/attention/gated_keys.hpp>
 #include <linnet/nn/attention/projections.hpp>
+#include <linnet/nn/virtual_tokens.hpp>
 #include <linnet/ops/hadamard.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -25,6 +27,8 @@ struct softmax_attention {
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
   /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
+  /// Whether adapters may put keys and values before its own.
+  static constexpr bool takes_virtual_keys = !A.cross && A.causal && !Slots && !A.hadamard;
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
@@ -132,6 +136,7 @@ struct softmax_attention {
           rotate_row(c.q, A.heads, row, ctx, false);
           rotate_row(c.k, A.kv_heads, row, ctx, false);
         });
+      if constexpr (takes_virtual_keys) linnet::detail::put_virtual_keys(ctx, kv, c.k, c.v);
       if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
     }
     if (cached) {
@@ -150,6 +155,7 @@ struct softmax_attention {
       ops::attention(ctx.on, a);
       show<T>(a, ctx, nullptr);
     }
+    if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
@@ -172,6 +178,10 @@ struct softmax_attention {
         dv.data(),      c.dq_first, A.relative ? ctx.bias.d_lines : nullptr};
     ops::attention_backward(ctx.on, a, gradient);
     show<T>(a, ctx, &gradient);
+    if constexpr (takes_virtual_keys) {
+      linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+      linnet::detail::gated_backward(ctx, gated<T>(), c.q, c.d_mixed, c.dq);
+    }
     if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -217,6 +227,11 @@ struct softmax_attention {
   }
 
  private:
+  /// Shapes of attention to an adapter's keys.
+  template <class T>
+  static constexpr linnet::detail::gated_shape<T> gated() {
+    return {A.heads, A.kv_heads, A.d_kv, projections::template scale<T>};
+  }
   /// Buffer of the keys or values of this call.
   template <class T>
   static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// The adapters that the sequences of a session were given, and those that they go on with.
+
+#include <algorithm>
+
+#include <linnet/generate/fed_sequences.hpp>
+#include <linnet/ops/adapter.hpp>
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Adapters of the sequences of a session. A forked sequence goes on with another's; when it begins
+/// anew, it has its own again. Memory is given once; nothing allocates.
+template <class T>
+class session_adapters {
+ public:
+  using hooks = ops::adapter_hooks<T>;
+
+  session_adapters() = default;
+  /// Room for `batch` sequences, without adapters.
+  constexpr session_adapters(arena& memory, index batch)
+      : batch_(batch),
+        used_(memory.take<hooks>(batch)),
+        given_(memory.take<hooks>(batch)),
+        lengths_(memory.take<index>(batch)) {}
+
+  /// All sequences begin anew.
+  void reset() { std::copy_n(given_, batch_, used_); }
+  /// Sequence `b` begins anew.
+  void reset(index b) { used_[b] = given_[b]; }
+  /// Gives sequence `b` an adapter, or none.
+  void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
+  /// Whether two sequences go on with the same adapter, or none.
+  bool same(index a, index b) const { return used_[a].object == used_[b].object; }
+  /// Sequence `to` goes on with the adapter of `from`.
+  void fork(index from, index to) { used_[to] = used_[from]; }
+  /// The adapters of the first `count` sequences.
+  ops::sequence_adapters<T> of(index count) const { return {used_, count}; }
+
+  /// Most virtual tokens that an adapter puts before a sequence.
+  index most_front() const {
+    index most = 0;
+    for (index b = 0; b < batch_; ++b)
+      most = (std::max)({most, used_[b].front.count, given_[b].front.count});
+    return most;
+  }
+  /// Virtual tokens that sequence `b` has to read before its next token, or with `anew` before its
+  /// first one.
+  index lacking(const fed_sequences& fed, index b, bool anew) const {
+    if (anew) return given_[b].front.count;
+    return fed.length(b) > 0 ? 0 : used_[b].front.count - fed.front(b);
+  }
+  /// The most of those that any of `batch` sequences reads next, at most `chunk`; see lengths().
+  index next_front(const fed_sequences& fed, index batch, index chunk) {
+    index most = 0;
+    for (index b = 0; b < batch; ++b)
+      most = (std::max)(most, lengths_[b] = (std::min)(lacking(fed, b, false), chunk));
+    return most;
+  }
+  /// Virtual tokens [batch] of each sequence in the step that next_front() has found.
+  const index* lengths() const { return lengths_; }
+
+ private:
+  index batch_ = 0;
+  hooks* used_ = nullptr;     ///< [batch]
+  hooks* given_ = nullptr;    ///< [batch]
+  index* lengths_ = nullptr;  ///< [batch]
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END

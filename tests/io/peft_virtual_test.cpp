@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT
+// Soft tokens and prefixes in PEFT's directories: those that PEFT saved compute what they compute
+// there, what is saved is loaded again, and what would compute something else is refused.
+
+#include "support/golden.hpp"
+
+namespace test::peft_virtual_test {
+
+namespace {
+
+template <class M>
+using prompted = ln::adapted<M, ln::prompt_tuning<3>>;
+template <class M>
+using prefixed = ln::adapted<M, ln::prefix_tuning<3>>;
+
+/// The fixture's base, and the adapter that PEFT saved in folder `name`.
+template <class A>
+struct loaded {
+  using M = typename A::base_model;
+  std::string name;
+  golden_case<M> c{"llama_gqa_untied"};
+  ln::packed<M, double> base = ln::pack(c.template weights<double>());
+  ln::weights<A, double> adapter;
+
+  explicit loaded(const char* folder) : name(folder) {
+    auto made = ln::adapt<typename A::method>(base);
+    LINNET_REQUIRE_OK(made);
+    adapter = std::move(*made);
+    LINNET_REQUIRE_OK(ln::load_peft(adapter, golden(name)));
+  }
+};
+
+template <class A>
+void check(const char* folder) {
+  loaded<A> l(folder);
+  using M = typename A::base_model;
+  auto expected = ln::read_safetensors(golden(l.name + "/expected.safetensors"));
+  LINNET_REQUIRE_OK(expected);
+  const auto numbers = [&](const std::string& name) {
+    auto values = expected->template values<double>(name);
+    LINNET_REQUIRE_OK(values);
+    return *values;
+  };
+  auto train = ln::trainer<A, ln::adamw, double>::open(l.adapter, l.c.limits());
+  LINNET_REQUIRE_OK(train);
+  std::vector<double> logits(at(l.c.batch * l.c.target_length * M::vocabulary));
+  (void)train->evaluate(l.c.view(), logits);
+  const auto want = numbers("logits");
+  BOOST_REQUIRE(want.size() == logits.size());
+  double worst = 0;
+  for (std::size_t i = 0; i < want.size(); ++i)
+    worst = (std::max)(worst, std::abs(want[i] - logits[i]));
+  BOOST_TEST(worst <= 1e-11, worst);
+  const ln::loss_sum sum = train->accumulate(l.c.view());
+  BOOST_TEST(std::abs(sum.mean() - numbers("loss")[0]) <= 1e-12);
+  const auto slopes = numbers("grad.prompt_embeddings");
+  const auto* const got = static_cast<const double*>(train->gradient().data());
+  double size = 0, error = 0;
+  ln::detail::each_virtual_number<A>([&](index i, index place) {
+    const double mine = got[i] / static_cast<double>(sum.tokens);
+    error = (std::max)(error, std::abs(mine - slopes[at(place)]));
+    size = (std::max)(size, std::abs(mine));
+  });
+  BOOST_TEST(size > 0);
+  BOOST_TEST(error <= 1e-9 * size, error << " of " << size);
+
+  // What is saved is loaded again, and PEFT's numbers are in it in PEFT's order.
+  const scratch_folder saved;
+  LINNET_REQUIRE_OK(ln::save_peft(l.adapter, saved.path(), "some/base"));
+  auto other = ln::adapt<typename A::method>(l.base, {}, ln::seed{3});
+  LINNET_REQUIRE_OK(other);
+  LINNET_REQUIRE_OK(ln::load_peft(*other, saved.path()));
+  BOOST_TEST(same_bytes(*other, l.adapter));
+  const auto theirs = ln::read_safetensors(golden(l.name + "/adapter_model.safetensors"));
+  const auto ours = ln::read_safetensors(saved.path("adapter_model.safetensors"));
+  BOOST_REQUIRE(theirs && ours && ours->tensors().size() == 1u);
+  BOOST_TEST(*theirs->template values<double>("prompt_embeddings") ==
+             *ours->template values<double>("prompt_embeddings"));
+
+  // Another base is noticed, and may be meant.
+  auto w = l.c.template weights<double>();
+  w.tree().norm.weight[0] += 1;
+  const auto changed = ln::pack(w);
+  auto elsewhere = ln::adapt<typename A::method>(changed);
+  LINNET_REQUIRE_OK(elsewhere);
+  const auto refused = ln::load_peft(*elsewhere, saved.path());
+  BOOST_REQUIRE(!refused);
+  BOOST_TEST(refused.error().what == "linnet.base");
+  LINNET_REQUIRE_OK(ln::load_peft(*elsewhere, saved.path(), ln::peft_base::any));
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(peft_virtual)
+
+BOOST_AUTO_TEST_CASE(prompts) { check<prompted<llama_gqa>>("peft_prompt"); }
+BOOST_AUTO_TEST_CASE(prefixes) { check<prefixed<llama_gqa>>("peft_prefix"); }
+BOOST_AUTO_TEST_CASE(prefixes_with_interleaved_pairs) {
+  check<prefixed<llama_gqa_interleaved>>("peft_prefix");
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  loaded<prompted<llama_gqa>> l("peft_prompt");
+  const auto before = l.adapter.clone();
+  const auto prefix = ln::load_peft(l.adapter, golden("peft_prefix"));
+  BOOST_REQUIRE(!prefix);
+  BOOST_TEST((prefix.error().code == ln::errc::unsupported));
+  const scratch_folder folder;
+  LINNET_REQUIRE_OK(ln::save_peft(l.adapter, folder.path()));
+  const std::string path = folder.path("adapter_config.json"), text = contents(path);
+  const auto replaced = [&](std::string_view from, std::string_view to) {
+    std::string changed = text;
+    const auto place = changed.find(from);
+    BOOST_REQUIRE(place != changed.npos);
+    changed.replace(place, from.size(), to);
+    LINNET_REQUIRE_OK(ln::write_file(path, bytes(changed)));
+    const auto done = ln::load_peft(l.adapter, folder.path());
+    BOOST_REQUIRE(!done);
+    return done.error();
+  };
+  BOOST_TEST(replaced("virtual_tokens\": 3", "virtual_tokens\": 4").message() ==
+             path + ": num_virtual_tokens: expected 3 (the adapter's type), got 4");
+  BOOST_TEST(replaced("token_dim\": 24", "token_dim\": 25").what == "token_dim");
+  BOOST_TEST(replaced("submodules\": 1", "submodules\": 2").what == "num_transformer_submodules");
+  BOOST_TEST(replaced("\"inference_mode\": true", "\"shared\": 1").what == "shared");
+  BOOST_TEST(same_bytes(before, l.adapter));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::peft_virtual_test

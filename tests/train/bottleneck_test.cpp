@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// Bottleneck adapters on frozen weights: every parameter by central differences, a start that
+// changes no bit, and bottlenecks that scale what a branch makes.
+
+#include "support/data.hpp"
+#include "support/encoders.hpp"
+#include "support/models.hpp"
+
+namespace test::bottleneck_test {
+
+namespace {
+
+using small = ln::decoder<tiny_decoder_shape>;
+
+template <class A>
+struct pair {
+  using base_model = typename A::base_model;
+  ln::weights<base_model, double> w;
+  ln::packed<base_model, double> base;
+  ln::weights<A, double> adapter;
+
+  pair() {
+    randomize(w);
+    base = ln::pack(w);
+    auto made = ln::adapt<typename A::method>(base);
+    BOOST_REQUIRE(static_cast<bool>(made));
+    adapter = std::move(*made);
+  }
+};
+
+/// Loss of a batch.
+template <class M, class Data>
+double loss_of(const ln::packed<M, double>& p, const Data& data) {
+  auto e = ln::evaluator<M, double>::open(p, data.limits());
+  LINNET_REQUIRE_OK(e);
+  return e->loss(data.view()).nats;
+}
+
+template <class A, class Data>
+void check(const Data& data, double dropout = 0) {
+  pair<A> p;
+  BOOST_TEST(loss_of(ln::pack(p.adapter), data) == loss_of(p.base, data));
+  randomize(p.adapter, 2);
+  const ln::gradient_report r =
+      ln::check_model_gradients(p.adapter, data.view(), data.limits(), {3, 1, 2, dropout});
+  BOOST_TEST(r.passed(), text_of(r));
+  BOOST_TEST(r.entries == A::parameters());
+  BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+}
+
+}  // namespace
+
+BOOST_AUTO_TEST_SUITE(bottlenecks)
+
+BOOST_AUTO_TEST_CASE(gradients) {
+  using everywhere = ln::adapted<small, ln::bottleneck<3>>;
+  static_assert(everywhere::count == 4);
+  static_assert(everywhere::parameters() == 4 * (2 * 3 * 8 + 3 + 8));
+  check<everywhere>(decoder_data<small>());
+  check<everywhere>(decoder_data<small>(), 0.25);
+  using some =
+      ln::adapted<small, ln::bottleneck<3, ln::target_modules<"ffn">, ln::activation_kind::tanh>>;
+  static_assert(some::count == 2);
+  check<some>(decoder_data<small>());
+}
+BOOST_AUTO_TEST_CASE(encoder_behind_whose_branches_a_norm_stands) {
+  using M = ln::encoder<tiny_encoder_shape>;
+  check<ln::adapted<M, ln::bottleneck<3>>>(encoder_data<M>());
+}
+BOOST_AUTO_TEST_CASE(encoder_decoder) {
+  using M = ln::t5<tiny_t5_shape>;
+  using A = ln::adapted<M, ln::bottleneck<3>>;
+  static_assert(A::count == 2 * 2 + 2 * 3);
+  check<A>(t5_data<M>());
+}
+
+// D takes a branch and its opposite, U gives back their difference: s h, whatever the sign of h.
+BOOST_AUTO_TEST_CASE(scales_branches) {
+  using A = ln::adapted<small, ln::bottleneck<16, ln::all_branches, ln::activation_kind::relu>>;
+  pair<A> p;
+  constexpr double s = 0.75;
+  for (auto& part : p.adapter.tree().parts)
+    for (index i = 0; i < 16; ++i)
+      for (index j = 0; j < 8; ++j) {
+        const double sign = i % 8 != j ? 0 : i < 8 ? 1 : -1;
+        part.down.data[i * 8 + j] = sign;
+        part.up.data[j * 16 + i] = s * sign;
+      }
+  p.w.visit([&](const ln::parameter_path& at, const ln::tensor_info& info, auto& leaf) {
+    const std::string name = at.str();
+    if (name.ends_with(".o.weight") || name.ends_with(".down.weight"))
+      for (index i = 0; i < info.size(); ++i) values_of(leaf)[i] *= 1 + s;
+  });
+  const auto data = decoder_data<small>();
+  const double want = loss_of(ln::pack(p.w), data), before = loss_of(p.base, data);
+  BOOST_TEST(std::abs(loss_of(ln::pack(p.adapter), data) - want) <= 1e-12 * want);
+  BOOST_TEST(std::abs(want - before) > 1e-3 * before);
+}
+
+// On codes, with layers computed again: steps change the adapter alone, with the same bits on any
+// number of threads.
+BOOST_AUTO_TEST_CASE(training) {
+  using Q = ln::quantized<small, ln::storage::int4<8>>;
+  using A = ln::adapted<Q, ln::bottleneck<3>>;
+  ln::weights<small> w;
+  randomize(w);
+  const auto base = ln::pack(ln::quantize<ln::storage::int4<8>>(w)), before = base.clone();
+  const auto data = decoder_data<small>(3, 6);
+  const ln::adamw fast{.rate = ln::schedule::constant(1e-2)};
+  auto first = ln::adapt<ln::bottleneck<3>>(base), second = ln::adapt<ln::bottleneck<3>>(base);
+  BOOST_REQUIRE(static_cast<bool>(first) && static_cast<bool>(second));
+  auto again = data.limits(3);
+  again.recompute = true;
+  auto alone = ln::trainer<A>::open(*first, data.limits(1), fast);
+  auto team = ln::trainer<A>::open(*second, again, fast);
+  BOOST_REQUIRE(static_cast<bool>(alone) && static_cast<bool>(team));
+  const double start = alone->step(data.view());
+  BOOST_TEST(team->step(data.view()) == start);
+  double last = 0;
+  for (int i = 0; i < 30; ++i) {
+    last = alone->step(data.view());
+    if (i < 2) BOOST_TEST(team->step(data.view()) == last);
+  }
+  BOOST_TEST(last < 0.9 * start, last << " after " << start);
+  BOOST_TEST(same_bytes(base, before));
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace test::bottleneck_test
