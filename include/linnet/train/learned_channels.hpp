@@ -78,8 +78,8 @@ struct learned_scales : learned_channels {
   }
 };
 
-/// Shifts of a set of channels: they are taken from a channel where it is written, and given back
-/// by the biases of what reads it.
+/// Shifts of a set of channels: taken from a channel where it is written, and given back by the
+/// biases of what reads it.
 struct learned_shifts : learned_channels {
   using learned_channels::learned_channels;
 
