@@ -75,7 +75,8 @@ BOOST_AUTO_TEST_CASE(tokens_are_chosen_by_rank_or_threshold) {
 
 BOOST_AUTO_TEST_CASE(scores_are_those_of_the_first_key) {
   constexpr index heads = 4, kv_heads = 2, h = 3, n = heads * h, kv = kv_heads * h;
-  const auto q = normal<float>(batch * length * n, 1), k = normal<float>(batch * length * kv, 2);
+  auto q = normal<float>(batch * length * n, 1);
+  const auto k = normal<float>(batch * length * kv, 2);
   ln::ops::attention_call<float> a{};
   a.batch = batch, a.queries = a.keys = length;
   a.heads = heads, a.kv_heads = kv_heads, a.h = h;
@@ -93,6 +94,10 @@ BOOST_AUTO_TEST_CASE(scores_are_those_of_the_first_key) {
                  static_cast<double>(k[at(b * length * kv + head / 2 * h + i)]);
       BOOST_TEST(std::abs(scores[at(b * length + t)] - sum) < 1e-12);
     }
+  // Scores are ordered, whatever a model gives.
+  q[at(3 * n)] = std::numeric_limits<float>::quiet_NaN();
+  ln::detail::score_tokens({}, a, scores.data());
+  BOOST_TEST(scores[3] == std::numeric_limits<double>::lowest());
 }
 
 BOOST_AUTO_TEST_CASE(evaluators_round_as_chosen) {

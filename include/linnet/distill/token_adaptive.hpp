@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include <linnet/core/finite.hpp>
 #include <linnet/distill/distillation.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -35,7 +36,8 @@ struct token_adaptive_options {
 namespace detail {
 
 /// Scores of the tokens in one call of attention: of their queries with the first key, before the
-/// softmax, summed over heads. scores[batch * queries].
+/// softmax, summed over heads. One that is not finite is the lowest number. scores[batch *
+/// queries].
 template <class T>
 void score_tokens(const ops::execution& on, const ops::attention_call<T>& a, double* scores) {
   const index n = a.heads * a.h, kv = a.kv_heads * a.h, group = a.heads / a.kv_heads;
@@ -47,7 +49,8 @@ void score_tokens(const ops::execution& on, const ops::attention_call<T>& a, dou
       for (index i = 0; i < a.h; ++i)
         sum +=
             static_cast<double>(q[head * a.h + i]) * static_cast<double>(k[head / group * a.h + i]);
-    scores[row] = sum * static_cast<double>(a.scale);
+    sum *= static_cast<double>(a.scale);
+    scores[row] = is_finite(sum) ? sum : std::numeric_limits<double>::lowest();
   });
 }
 /// Writes `code` for those of n tokens that have few bits, and 0 for the others. Of equal scores
