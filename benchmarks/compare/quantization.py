@@ -14,6 +14,9 @@ input   weights whose input was always 0 are rounded to nearest; theirs become 0
 blocks  a group's scale is that of the weights when it begins; theirs of those at the last block of 128
 count   a fraction is rounded down to whole weights; theirs prunes one more
 groups  HQQ stops group by group; theirs when the whole matrix stops to improve
+order   OWQ with act_order takes inputs by their norms; theirs by those times what rounding loses
+half    SpQR's scale and zero point of 16 scales are in half precision, also while it rounds
+rows    SpQR's threshold is that of all 20 rows, of which theirs is given 16
 """
 
 import argparse
@@ -33,6 +36,8 @@ SOURCES = {
     "gptq": "https://github.com/IST-DASLab/gptq",
     "sparsegpt": "https://github.com/IST-DASLab/sparsegpt",
     "llm-awq": "https://github.com/mit-han-lab/llm-awq",
+    "owq": "https://github.com/xvyaward/owq",
+    "SpQR": "https://github.com/Vahe1994/SpQR",
 }
 
 
@@ -219,6 +224,83 @@ def compare_hqq(to, data):
            numbers, theirs, steps)  # fmt: skip
 
 
+def compare_owq(folder, to, data):
+    falcon = types.ModuleType("modeling_falcon")
+    falcon.FalconLinear = nn.Linear
+    with contextlib.redirect_stdout(io.StringIO()):  # it says that its CUDA kernels are missing
+        quant = module(folder / "owq" / "quant.py", "owq_program.quant",
+                       **{"transformers.models.falcon.modeling_falcon": falcon})  # fmt: skip
+    package = types.ModuleType("owq_program")
+    package.__path__ = [str(folder / "owq")]
+    recon = module(folder / "owq" / "recon.py", "owq_program.recon",
+                   **{"owq_program": package, "owq_program.quant": quant})  # fmt: skip
+    w, moments, rows = data["weights"], data["moments"], int(data["rows"][0, 0])
+    k = w.shape[1]
+    for act_order in False, True:
+        ours = fixture("owq_int4_row" + ("_act_order" if act_order else ""))
+        steps = spread(ours["scales"], 0, k)
+        numbers = (ours["codes"] - spread(ours["zeros"], 0, k)) * steps
+        weak = ours["outlier_inputs"][0].long()
+        numbers[:, weak] = ours["outliers"]
+        for published in True, False:
+            by = recon.GPTQ_OWQ(layer_of(w), len(weak))
+            by.H = hessian(moments, rows, False)
+            by.quantizer = quant.Quantizer(4, perchannel=True, mse=True)
+            by.quantizer.find_params(w.float(), weight=True, num=40)
+            lost = (w.float() - by.quantizer.quantize(w.float())).square().sum(dim=0)
+            theirs = by.hessian_sorting(actorder=act_order, frob_norm=lost)
+            if not published:
+                assert sorted(theirs.tolist()) == sorted(weak.tolist()), "other inputs are weak"
+                by.H = hessian(moments, rows, True)
+                if act_order:
+                    norms = torch.argsort(moments.diagonal(), descending=True, stable=True)
+                    others = [int(j) for j in norms if int(j) not in weak.tolist()]
+                    by.ids = torch.tensor(others + weak.tolist())
+            with contextlib.redirect_stdout(io.StringIO()):
+                by.fasterquant(percdamp=0.01, groupsize=-1, actorder=act_order)
+            given = "as published" if published else "input, order" if act_order else "input"
+            to.add("OWQ" + (", act_order" if act_order else ""), "int4, 3 inputs kept", given, w, moments,
+                   numbers, by.layer.weight.data.double(), steps)  # fmt: skip
+
+
+def compare_spqr(folder, to, data):
+    quant = module(folder / "quant_groups.py", "quant_groups")
+    permutation = types.ModuleType("weight_permutation")
+    permutation.get_permutation_order = lambda h, *_: torch.arange(len(h))
+    program = module(folder / "spqr_engine.py", "spqr_engine",
+                     quant_groups=quant, weight_permutation=permutation)  # fmt: skip
+    find, inside = quant.Quantizer.find_params, []
+
+    def find_in_half(self, x, weight=False):
+        inside.append(self)
+        find(self, x, weight)
+        inside.pop()
+        if inside:  # the second level
+            self.scale, self.zero = self.scale.half().float(), self.zero.half().float()
+
+    moments, samples = data["moments"], int(data["rows"][0, 0])
+    ours = fixture("spqr")
+    every, group, damp, share, together = ours["weights"], 16, 1.0, 0.2, 16
+    w, k = every[:together], every.shape[1]
+    steps = spread(ours["scales"], group, k)
+    numbers = ((ours["codes"] - spread(ours["zeros"], group, k)) * steps + ours["outliers"])[:together]
+    h = hessian(moments, samples, True).double()
+    h.diagonal().add_(damp * h.diagonal().mean())
+    pivots = torch.linalg.cholesky(torch.linalg.inv(h), upper=True).diagonal() ** 2
+    ratio = float((every.var(dim=0) / pivots).mean() / (w.var(dim=0) / pivots).mean())
+    for published in True, False:
+        quant.Quantizer.find_params = find if published else find_in_half
+        by = program.SPQRUtil(layer_of(w))
+        by.H = hessian(moments, samples, not published)
+        made = by.quantize(bits=3, groupsize=group, percdamp=damp, verbose=False, qq_scale_bits=3,
+                           qq_zero_bits=3, qq_groupsize=together,
+                           outlier_relative_threshold=share * (1 if published else ratio))  # fmt: skip
+        if not published:
+            assert int(made.unstructured_outlier_mask.sum()) == int((ours["outliers"][:together] != 0).sum())
+        to.add("SpQR", "spqr<3>, 16 rows", "as published" if published else "input, half, rows", w, moments,
+               numbers, made.weight.double(), steps[:together].abs())  # fmt: skip
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--sources", required=True, help="folder of the authors' programs")
@@ -233,6 +315,8 @@ def main():
     compare_clip(folder / "llm-awq", to, data)
     compare_sparsegpt(folder / "sparsegpt", to, data)
     compare_hqq(to, data)
+    compare_owq(folder / "owq", to, data)
+    compare_spqr(folder / "SpQR", to, data)
     sys.exit(to.failed)
 
 

@@ -98,7 +98,7 @@ struct run {
       add("--samples", std::to_string(samples(o)));
       add("--seed", std::to_string(seed));
       const auto& first = zoo::words_of(what.method.substr(0, what.method.find('+')));
-      if (first.calibrates && first.does != zoo::effect::rebuilds)
+      if (first.calibrates && first.does != zoo::effect::rebuilds && !first.in_blocks)
         add("--statistics", fmt::format("{}.{}.{}.statistics", kept, samples(o), seed));
     }
     all.emplace_back("--json");
@@ -116,7 +116,8 @@ std::vector<run> runs_of(const options& o, const std::vector<subject>& all) {
       for (const stored& to : s.storages)
         for (const zoo::method_words& by : methods)
           if (by.does != zoo::effect::prunes && by.does != zoo::effect::trains &&
-              by.name != "narrow" && zoo::gives(by.storages, to.storage) &&
+              by.name != "narrow" && (!by.in_blocks || s.name == "stories260k") &&
+              zoo::gives(by.storages, to.storage) &&
               (s.methods.empty() || std::ranges::find(s.methods, by.name) != s.methods.end()))
             add({&s, {std::string(by.name), to}, seed});
       for (const trial& one : s.pruned) add({&s, one, seed});

@@ -24,7 +24,8 @@ void add_compress(CLI::App& app, compress_options& o) {
   c.add_option("--method", o.method,
                "rtn (round to nearest), gptq, clip (clipped ranges), awq, hqq (q4_1 alone), "
                "smoothquant (int8), owq (int4-row-out8), spqr (spqr3-out2), lorc (int4-g64-rank8), "
-               "quarot (rotation, then gptq), spinquant (learned rotation, then gptq); magnitude, "
+               "zeroquant and omniquant (train block by block), quarot (rotation, then gptq), "
+               "spinquant (learned rotation, then gptq); magnitude, "
                "wanda or sparsegpt (prune); narrow (a smaller --shape); distil (train on by the "
                "logits of the model as it was). Several in a row are joined by +, such as "
                "narrow+distil+gptq or wanda+gptq")

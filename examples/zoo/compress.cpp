@@ -578,7 +578,7 @@ void compress(const compress_options& asked) {
         "--method {}: calibrates a model that it learns anew each time; leave --statistics out",
         o.method));
   // What first reads the statistics of the weights that all steps begin with.
-  const bool at_once = !o.sequential &&
+  const bool at_once = !o.sequential && !(chain.before.empty() && words_of(chain.last).in_blocks) &&
                        words_of(chain.before.empty() ? chain.last : chain.before[0]).calibrates &&
                        (chain.before.empty() || chain.before[0] != "distil");
   if (!at_once && !o.statistics.empty())

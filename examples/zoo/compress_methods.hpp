@@ -176,6 +176,18 @@ inline constexpr bool compiles<ln::hqq, S> =
       return !(One::scaled && One::centred && !One::per_tensor);
     });
 
+/// Whether a method trains the blocks of a model.
+template <class Method>
+inline constexpr bool trains_blocks =
+    std::is_same_v<Method, ln::zeroquant> || std::is_same_v<Method, ln::omniquant>;
+template <class S>
+inline constexpr bool compiles<ln::zeroquant, S> =
+    !std::is_same_v<S, ln::storage::f32> && !ln::detail::by_layer<S> &&
+    !any_storage<S>([]<class One>(std::type_identity<One>) { return ln::is_sparse<One>; });
+template <class S>
+inline constexpr bool compiles<ln::omniquant, S> =
+    compiles<ln::zeroquant, S>&& ln::detail::clips_any<S>();
+
 /// Calls f(method) for each one that stores weights.
 template <class F>
 void each_rounding(F&& f) {
@@ -189,6 +201,8 @@ void each_rounding(F&& f) {
   f(named<"owq", ln::owq>{});
   f(named<"spqr", ln::spqr>{});
   f(named<"lorc", ln::lorc<ln::gptq>>{{gptq}});
+  f(named<"zeroquant", ln::zeroquant>{});
+  f(named<"omniquant", ln::omniquant>{});
 }
 /// Calls f(method) for each one that makes weights 0.
 template <class F>

@@ -33,6 +33,10 @@ inline bool whole(std::string_view part) { return uncorrected(part) && !sparse(p
 inline bool plain_scales(std::string_view part) {
   return whole(part) && !of_spqr(part) && part != "nf4-double";
 }
+/// With a range of its own for each scale, which omniquant learns.
+inline bool ranges_of(std::string_view part) {
+  return plain_scales(part) && !part.starts_with("q") && !part.starts_with("mx") && part != "f32";
+}
 inline bool is_q4_1(std::string_view part) { return part == "q4_1" || part.starts_with("q4_1-"); }
 
 inline constexpr storage_words nearest{"int4-g64, int4-g64-out8, int4-g64-2:4 and the like",
@@ -42,6 +46,7 @@ inline constexpr storage_words codes{"int4-g64, nf4-double and the like", whole,
 inline constexpr storage_words pruned{"f32, int4-g64, int4-g64-2:4, bf16-mask50 and the like",
                                       uncorrected, uncorrected};
 inline constexpr storage_words plain{"int4-g64, q4_0 and the like", plain_scales, plain_scales};
+inline constexpr storage_words ranges{"int4-g64, int4-row and the like", ranges_of, whole};
 inline constexpr storage_words minima{
     "q4_1", [](std::string_view p) { return is_q4_1(p) && uncorrected(p); },
     [](std::string_view) { return false; }};
@@ -94,7 +99,8 @@ struct method_words {
   bool calibrates;        ///< runs the model on text first
   std::string_view then;  ///< the method that stores the model where none follows; or itself
   storage_words storages;
-  bool often = true;  ///< whether modules have it for any method that is asked for
+  bool often = true;       ///< whether modules have it for any method that is asked for
+  bool in_blocks = false;  ///< whether it trains one block after the other, without statistics
 };
 /// Every method.
 inline constexpr method_words methods[] = {
@@ -107,6 +113,8 @@ inline constexpr method_words methods[] = {
     {"owq", effect::rounds, true, "owq", words::columns, false},
     {"spqr", effect::rounds, true, "spqr", words::places, false},
     {"lorc", effect::rounds, true, "lorc", words::rank, false},
+    {"zeroquant", effect::rounds, true, "zeroquant", words::codes, false, true},
+    {"omniquant", effect::rounds, true, "omniquant", words::ranges, false, true},
     {"quarot", effect::rebuilds, false, "gptq", words::codes},
     {"spinquant", effect::rebuilds, true, "gptq", words::codes},
     {"magnitude", effect::prunes, false, "rtn", words::pruned},

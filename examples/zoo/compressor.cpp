@@ -59,6 +59,10 @@ void check_combination(const compression& what, const method_chain& chain) {
   if (has(chain, "distil") && what.model.embeds())
     throw failure(fmt::format("--method {}: distil trains by logits, and {} alone has none",
                               what.method, what.model.name()));
+  if (words_of(chain.last).in_blocks && what.model.encodes())
+    throw failure(
+        fmt::format("--method {}: {} trains the blocks of decoders and encoders alone; {} has both",
+                    what.method, chain.last, what.model.name()));
   if (has(chain, "narrow") && what.shape.empty())
     throw failure(fmt::format(
         "--method {}: narrow makes a smaller shape; give --shape, such as layers=4", what.method));

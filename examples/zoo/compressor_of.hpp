@@ -255,10 +255,15 @@ class compressor_of final : public compressor {
     std::unique_ptr<stored_model> made;
     each_rounding([&]<class Row>(const Row& row) {
       using Method = std::remove_cvref_t<decltype(row.how)>;
-      if constexpr (Only.has(Row::name) && compiles<Method, S>)
+      if constexpr (Only.has(Row::name) && compiles<Method, S> &&
+                    (!trains_blocks<Method> || ln::detail::has_lone_blocks<source>))
         if (Row::name.is(name)) made = kept(rounded(asked(row.how, how), text, p), l);
     });
-    if (!made) throw failure(std::string(name) + " does not give this storage");
+    if (!made)
+      throw failure(std::string(name) +
+                    (words_of(name).in_blocks
+                         ? " trains block by block: blocks of one type and storage, shared by none"
+                         : " does not give this storage"));
     dropped_ = ln::dropped_by<S>(*source_);
     return made;
   }
@@ -269,7 +274,11 @@ class compressor_of final : public compressor {
   }
   template <class Method>
   ln::weights<deployed> rounded(const Method& how, const texts& text, const calibration_plan* p) {
-    if constexpr (!Method::reads_inputs) {
+    if constexpr (trains_blocks<Method>) {
+      Method each = how;
+      each.batches = text.count;
+      return take(ln::quantize_in_blocks<S, A>(*source_, text.windows, text.limits, each));
+    } else if constexpr (!Method::reads_inputs) {
       return take(ln::quantize<S, A>(*source_, how));
     } else {
       if constexpr (ln::rounding_method<Method>)

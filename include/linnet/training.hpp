@@ -28,6 +28,7 @@
 #include <linnet/distill/on_policy.hpp>
 #include <linnet/distill/relation_distillation.hpp>
 #include <linnet/distill/spin.hpp>
+#include <linnet/distill/token_adaptive.hpp>
 #include <linnet/distill/top_logits_objective.hpp>
 #include <linnet/distill/uld.hpp>
 #include <linnet/eval/evaluator.hpp>

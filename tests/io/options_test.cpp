@@ -311,6 +311,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
       "attention_distillation_options", "attention_distillation_options", {}, [&](const auto& o) {
         return complaint_of(ln::attention_distillation<M, M>::open(p, l, {}, o));
       });
+  check<ln::token_adaptive_options>(
+      "token_adaptive_options", "token_adaptive_options", {},
+      [&](const auto& o) { return complaint_of(ln::token_adaptive<M>::open(l, o)); });
 
   check<ln::lora_options>("lora_options", "lora_options", {}, [&](const auto& o) {
     return complaint_of(ln::adapt<ln::lora<1>>(p, o));

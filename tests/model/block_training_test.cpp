@@ -466,6 +466,9 @@ BOOST_AUTO_TEST_CASE(refusals) {
                  .find("batch 0") != std::string::npos);
   BOOST_TEST(why(texts{}, ln::omniquant{.epochs = -1}).find("epochs") != std::string::npos);
   BOOST_TEST(why(texts{}, ln::zeroquant{.rate = 0}).find("rate") != std::string::npos);
+  BOOST_TEST(why(texts{}, ln::omniquant{.batches = count, .shift_rate = 5e-3}) ==
+             "quantize: omniquant.shift_rate: expected 0, or a model whose norms or values have "
+             "biases, and what reads them as well, got 0.005");
   texts some;
   index calls = 0;
   const auto shrinks = [&](index i) {

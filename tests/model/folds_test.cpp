@@ -124,6 +124,79 @@ BOOST_AUTO_TEST_CASE(smooth_is_exact_in_encoders) {
              "docs/compression.md), got one without");
 }
 
+/// Shifts all sets that may be, and then scales queries and keys: the same logits. Returns how many
+/// sets were shifted.
+template <class M, class Data>
+index check_shifts_and_scores(const Data& data) {
+  ln::weights<M, double> w;
+  randomize(w, 3);
+  const auto exact = logits_of(ln::pack(w), data);
+  const ln::detail::channel_map<double> map(w);
+  ln::random_stream random(ln::seed{7}, 0);
+  index shifted = 0;
+  for (const auto& set : map.sets()) {
+    if (!ln::detail::can_shift(set)) continue;
+    ++shifted;
+    std::vector<float> shifts;
+    for (index i = 0; i < set.width; ++i) shifts.push_back(static_cast<float>(random.normal()));
+    const auto before = w.clone();
+    ln::detail::shift_channels(set, shifts);
+    BOOST_TEST(!same_bytes(before, w));
+    BOOST_TEST(difference(exact, logits_of(ln::pack(w), data)) < 1e-12);
+  }
+  BOOST_TEST(map.scores().size() == static_cast<std::size_t>(tiny_decoder_shape.layers));
+  for (const auto& set : map.scores()) {
+    std::vector<double> scales(static_cast<std::size_t>(set.width), 1);
+    for (index i = 0; i < set.width; ++i) {
+      const auto one = static_cast<std::size_t>(i),
+                 other = static_cast<std::size_t>(set.partner_of(i));
+      scales[one] = scales[other] = std::exp(random.normal());
+    }
+    ln::detail::scale_channels(set, scales);
+    BOOST_TEST(difference(exact, logits_of(ln::pack(w), data)) < 1e-12);
+    if (set.pairing == ln::rope_pairing::none) continue;
+    scales.assign(scales.size(), 1);
+    scales[0] = 2;  // and not what rotary positions mix with it
+    ln::detail::scale_channels(set, scales);
+    BOOST_TEST(difference(exact, logits_of(ln::pack(w), data)) > 1e-6);
+    scales[0] = 0.5;
+    ln::detail::scale_channels(set, scales);
+  }
+  return shifted;
+}
+
+BOOST_AUTO_TEST_CASE(shifts_and_scores_are_exact) {
+  const decoder_tokens data(2, 9, 11);
+  // Both norms and values; the final norm feeds a head without biases.
+  using gelu =
+      small<ln::norm::layer_norm, ln::bias::all, ln::ffn::gelu_tanh, ln::position::learned>;
+  using relu = small<ln::bias::all, ln::ffn::relu>;
+  BOOST_TEST(check_shifts_and_scores<gelu>(data) == 2 * 3);
+  BOOST_TEST(check_shifts_and_scores<small<>>(data) == 0);  // no biases
+  BOOST_TEST(check_shifts_and_scores<relu>(data) == 2);     // values alone
+  using pre = ln::encoder<tiny_encoder_shape, ln::norm_placement::pre>;
+  BOOST_TEST(check_shifts_and_scores<pre>(encoder_data<pre>()) == 2 * 3);
+}
+
+BOOST_AUTO_TEST_CASE(partners_are_those_that_rotary_positions_mix) {
+  constexpr index h = 8;
+  std::vector<double> angles(h);
+  ln::ops::rope_angles(3, h, 10.0, angles.data());
+  for (const auto pairing :
+       {ln::rope_pairing::none, ln::rope_pairing::interleaved, ln::rope_pairing::half}) {
+    ln::detail::channel_set<float> set{2 * h, h};
+    set.pairing = pairing;
+    for (index c = 0; c < 2 * h; ++c) {
+      std::vector<double> x(2 * h);
+      x[at(c)] = 1;
+      if (pairing != ln::rope_pairing::none)
+        ln::ops::rope_row(pairing, 2, h, angles.data(), x.data(), false);
+      for (index other = 0; other < 2 * h; ++other)
+        BOOST_TEST((x[at(other)] != 0) == (other == c || other == set.partner_of(c)));
+    }
+  }
+}
+
 /// Calls f(numbers, tensor_info) for the tensor of that name.
 template <class M, class F>
 void change(ln::weights<M>& w, const std::string& name, F&& f) {

@@ -72,8 +72,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
                 "--model is required, unless");
   refused({"--method", "gtpq"}, "did you mean gptq?");
   refused({"--method", "magic"},
-          "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, quarot, spinquant, "
-          "magnitude, wanda, sparsegpt, narrow, distil");
+          "known: rtn, gptq, clip, hqq, awq, smoothquant, owq, spqr, lorc, zeroquant, "
+          "omniquant, quarot, spinquant, magnitude, wanda, sparsegpt, narrow, distil");
   refused({"--method", "gptq"}, "give --calibrate TEXT");
   refused({"--method", "rtn", "--calibrate", text}, "--method rtn: needs no text");
   refused({"--method", "rtn", "--storage", "int7"}, "did you mean int8?");
@@ -97,6 +97,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
   other("owq", "int4-g64-out8+head=int4-g64-rank8");
   other("spqr", "int4-g64-out8");
   other("lorc", "int4-g64");
+  other("omniquant", "q4_1");
+  other("zeroquant", "int4-g64-out8");
   other("quarot", "int4-g64-rank8");
   other("spinquant", "int4-g64-out8");
   refused({"--method", "rtn", "--storage", "int4-g64-rank8"},

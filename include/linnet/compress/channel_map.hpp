@@ -32,6 +32,8 @@ struct channel_side {
   role kind = role::matrix;
   bool by_columns = false;
   index ordinal = -1;  ///< of the tensor in visit()
+  T* added = nullptr;  ///< the vector that is added to a matrix' products, or null
+  index added_ordinal = -1;
 
   bool same(const channel_side& other) const {
     return data == other.data && by_columns == other.by_columns;
@@ -132,6 +134,8 @@ struct channel_set {
   index normalised = -1;          ///< the set that these are normalised from
   bool read_by_norm = false;      ///< a norm reads them: a stream
   bool transformed = false;       ///< a Hadamard transform writes them
+  bool constants = false;         ///< a constant that is added arrives as it is
+  rope_pairing pairing{};         ///< which of them rotary positions mix
   const char* fixed = nullptr;    ///< why they must not be scaled, or null
   const char* unmixed = nullptr;  ///< why they must not be rotated, or null
   std::vector<channel_side<T>> writers{}, readers{};
@@ -141,6 +145,12 @@ struct channel_set {
     if (length == width) return j;
     const index group = length / width;
     return j / (head * group) * head + j % head;
+  }
+  /// The channel that rotary positions mix with channel `c`, or `c` itself.
+  index partner_of(index c) const {
+    if (pairing == rope_pairing::none) return c;
+    if (pairing == rope_pairing::interleaved) return c % 2 ? c - 1 : c + 1;
+    return c % head < head / 2 ? c + head / 2 : c - head / 2;
   }
 };
 
@@ -156,13 +166,26 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   explicit channel_map(weights<M, T>& w) {
     M::channels(channel_ends<channel_map>{this}, w.tree());
     base::unite();
+    find_scores();
     drop_joined();
     index ordinal = 0;
     w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
       this->each_side_of(numbers_in(leaf), [&](index, auto& side) { side.ordinal = ordinal; });
+      for (auto& score : scores_)
+        for (auto* const sides : {&score.writers, &score.readers})
+          for (auto& side : *sides)
+            if (side.data == numbers_in(leaf)) side.ordinal = ordinal;
+      for (const auto& one : offsets_)
+        if (one.vector == numbers_in(leaf))
+          this->each_side_of(one.matrix, [&](index, auto& side) {
+            side.added = one.vector;
+            side.added_ordinal = ordinal;
+          });
       ++ordinal;
     });
   }
+  /// Queries, the writers, whose channels meet those of keys, the readers, one by one in scores.
+  const std::vector<channel_set<T>>& scores() const { return scores_; }
 
   // What layers say.
   index open(index width, index head) { return base::open_set({width, head}); }
@@ -173,6 +196,7 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
     if (to.normalised < 0) to.normalised = from.normalised;
     to.read_by_norm = to.read_by_norm || from.read_by_norm;
     to.transformed = to.transformed || from.transformed;
+    to.constants = to.constants && from.constants;
     if (!to.fixed) to.fixed = from.fixed;
     if (!to.unmixed) to.unmixed = from.unmixed;
   }
@@ -182,6 +206,16 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   }
   void elementwise(index set, const char* why) {
     if (set >= 0 && !of(set).unmixed) of(set).unmixed = why;
+  }
+  void match(index queries, index keys, rope_pairing pairing) {
+    matches_.push_back({queries, keys, pairing});
+  }
+  void keep_constants(index set) {
+    if (set >= 0) of(set).constants = true;
+  }
+  template <class Leaf, class Vector>
+  void offset(const Leaf& matrix, const Vector& vector) {
+    if (numbers_in(matrix)) offsets_.push_back({numbers_in(matrix), numbers_in(vector)});
   }
   void accompany(index, index) {}  // says nothing of scales
   void keep_whole(index, const char*) {}
@@ -201,6 +235,34 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   }
 
  private:
+  struct match_of {
+    index queries, keys;
+    rope_pairing pairing;
+  };
+  struct offset_of {
+    const T* matrix;
+    T* vector;
+  };
+  /// Makes sets of queries and keys that meet each other alone.
+  void find_scores() {
+    for (std::size_t i = 0; i < matches_.size(); ++i) {
+      const match_of& one = matches_[i];
+      const index q = root(one.queries), k = root(one.keys);
+      bool lone = q != k && of(q).readers.empty() && of(k).readers.empty();
+      for (std::size_t j = 0; j < matches_.size(); ++j) {
+        const match_of& other = matches_[j];
+        const index a = root(other.queries), b = root(other.keys);
+        const bool same = a == q && b == k && other.pairing == one.pairing;
+        if (same ? j < i : a == q || b == k || a == k || b == q) lone = false;
+      }
+      if (!lone) continue;
+      channel_set<T> made{of(k).width, of(k).head};
+      made.pairing = one.pairing;
+      made.writers = of(q).writers;
+      made.readers = of(k).writers;
+      scores_.push_back(std::move(made));
+    }
+  }
   /// Leaves each set once.
   void drop_joined() {
     std::vector<index> numbers(sets_.size(), -1);
@@ -211,6 +273,10 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
       if (set.normalised >= 0) set.normalised = numbers[at(root(set.normalised))];
     sets_ = std::move(left);
   }
+
+  std::vector<channel_set<T>> scores_{};
+  std::vector<match_of> matches_{};
+  std::vector<offset_of> offsets_{};
 };
 
 /// Divides channel c of what writes a set by scales[c], and multiplies what reads it.
@@ -229,11 +295,42 @@ void scale_channels(const channel_set<T>& set, const std::vector<double>& scales
   for (const auto& side : set.readers) scale(side, true);
 }
 
+/// Takes shifts[c] from channel c of what writes a set, and adds what that changes to the products
+/// of what reads it. The vectors that are written are those of biases.
+template <class T>
+void shift_channels(const channel_set<T>& set, const std::vector<float>& shifts) {
+  const auto shift = [&](const channel_side<T>& side, index j) {
+    return static_cast<double>(shifts[static_cast<std::size_t>(set.channel_of(j, side.length()))]);
+  };
+  for (const auto& side : set.readers)
+    for (index r = 0; r < side.rows; ++r) {
+      double sum = static_cast<double>(side.added[r]);
+      for (index j = 0; j < side.columns; ++j)
+        sum += static_cast<double>(side.at(j, r)) * shift(side, j);
+      side.added[r] = static_cast<T>(sum);
+    }
+  for (const auto& side : set.writers)
+    if (side.kind == role::bias)
+      for (index j = 0; j < side.length(); ++j)
+        side.data[j] = static_cast<T>(static_cast<double>(side.data[j]) - shift(side, j));
+}
+
 /// Whether a method may scale a set: something writes it and something reads it, and nothing else
 /// minds.
 template <class T>
 bool can_scale(const channel_set<T>& set) {
   return !set.fixed && !set.writers.empty() && !set.readers.empty();
+}
+
+/// Whether a method may shift a set: biases end what writes it, and those of what reads it take
+/// back what the shift adds.
+template <class T>
+bool can_shift(const channel_set<T>& set) {
+  index biases = 0;
+  for (const auto& side : set.writers) biases += side.kind == role::bias ? 1 : -1;
+  return can_scale(set) && set.constants && biases == 0 &&
+         std::all_of(set.readers.begin(), set.readers.end(),
+                     [](const auto& side) { return side.by_columns && side.added; });
 }
 
 template <class M>

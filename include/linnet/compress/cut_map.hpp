@@ -85,6 +85,10 @@ class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
   }
   void fix(index, const char*) {}  // what keeps channels from being scaled or mixed
   void elementwise(index, const char*) {}
+  void match(index, index, rope_pairing) {}
+  void keep_constants(index) {}
+  template <class Leaf, class Vector>
+  void offset(const Leaf&, const Vector&) {}
   void transform(index from, index to) { join(from, to); }
   void normalise(index from, index to, const char* why) {
     join(from, to);

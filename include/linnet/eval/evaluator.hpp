@@ -62,9 +62,14 @@ class evaluator {
     if (reason_ != refusal::none) return loss_sum::refused();
     loss_sum loss;
     run(limits_, work_.converted, [&](const ops::execution& on) {
-      const loss_sum sum =
-          M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, on,
-                                 {.logits = logits.data()}, from.token_loss(on, b));
+      const auto criterion = from.token_loss(on, b);
+      ops::execution watched = on;
+      if constexpr (detail::chooses_bits<Objective>) {
+        watched.attention = from.attention_tap();
+        watched.bits = from.token_bits();
+      }
+      const loss_sum sum = M::template loss<T, S>(packed_->tree(), nullptr, b, work_.work, watched,
+                                                  {.logits = logits.data()}, criterion);
       if (on.threads.rank() == 0) loss = sum;
     });
     return loss;

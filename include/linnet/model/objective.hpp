@@ -32,6 +32,11 @@ concept sees_attention = requires(std::remove_cvref_t<L>& l) {
   l.attention_tap();
   l.attention_nats();
 };
+/// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
+template <class L>
+concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
+  l.token_bits();
+};
 }  // namespace detail
 
 /// The default objective: cross-entropy with the labels of the batch.

@@ -5,6 +5,7 @@
 /// rotations into neighbouring tensors, or cut channels out of all of them.
 
 #include <linnet/nn/parameters.hpp>
+#include <linnet/ops/rope.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -49,6 +50,18 @@ struct channel_ends {
   /// Channels of two sets, or heads of theirs, stand and fall together, as those of a gate and what
   /// it gates.
   void accompanies(index a, index b) const { map->accompany(a, b); }
+  /// Channels of queries meet those of keys one by one in scores: what divides the ones may
+  /// multiply the others. Pairs that rotary positions mix stand together.
+  void matches(index queries, index keys, rope_pairing pairing) const {
+    map->match(queries, keys, pairing);
+  }
+  /// A constant that is added to channels comes to what reads them as it is.
+  void keeps_constants(index channels) const { map->keep_constants(channels); }
+  /// The numbers of a vector are added to the products of a matrix.
+  template <class Leaf, class Vector>
+  void offsets(const Leaf& matrix, const Vector& vector) const {
+    map->offset(matrix, vector);
+  }
   /// Channels of which none can be left out; nothing folds there, either.
   void keeps_whole(index channels, const char* why) const {
     map->fix(channels, why);

@@ -48,7 +48,10 @@ struct linear : without_cache {
   static void channels(const Ends& c, P& p) {
     c.reads(p.weight, weight_info);
     c.writes(p.weight, weight_info);
-    if constexpr (Bias) c.writes(p.bias, tensor_info{Out, 1, role::bias});
+    if constexpr (Bias) {
+      c.writes(p.bias, tensor_info{Out, 1, role::bias});
+      c.offsets(p.weight, p.bias);
+    }
   }
 
   template <class T>

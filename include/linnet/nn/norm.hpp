@@ -82,6 +82,7 @@ struct layer_norm : policy {
       c.normalises("a LayerNorm, which subtracts the mean of the channels");
       c.writes(p.weight, tensor_info{D, 1, role::scale});
       c.writes(p.bias, tensor_info{D, 1, role::bias});
+      c.keeps_constants(c.out);
     }
 
     template <class T>

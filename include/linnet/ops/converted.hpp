@@ -42,6 +42,13 @@ template <class S>
 inline constexpr simd::int8_rounding int8_rounding_of{
     static_cast<float>(S::compute::largest),
     __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
+/// How row `i` of `m` such inputs is rounded.
+template <class S>
+simd::int8_rounding int8_rounding_at(const execution& on, index m, index i) {
+  simd::int8_rounding by = int8_rounding_of<S>;
+  if (const float largest = on.bits ? on.bits->of(m, i) : 0; largest > 0) by.largest = largest;
+  return by;
+}
 /// Whether products of storage `S` read some inputs as they are, beside those in int8.
 template <class S>
 constexpr bool keeps_outliers() {
@@ -154,18 +161,19 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
         auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
         float* const scale = to.scales + i * scales;
         std::int32_t* const sum = to.sums + i * scales;
-        constexpr simd::int8_rounding by = int8_rounding_of<S>;
+        constexpr bool outliers = int8_rounding_of<S>.any();
+        const simd::int8_rounding by = int8_rounding_at<S>(on, m, i);
         if constexpr (keeps_outliers<S>()) {
           std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
           *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
                                                      to.outliers + i * k, blocks + 1);
         }
         if constexpr (in_int8_groups<S>) {
-          K::template to_int8_groups<S::code, float, by.any()>(k, S::group ? S::group : k,
+          K::template to_int8_groups<S::code, float, outliers>(k, S::group ? S::group : k,
                                                                x + i * k, codes, scale, sum, by);
           for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
         } else {
-          *scale = K::template to_int8<float, by.any()>(k, x + i * k, codes, *sum, by);
+          *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
         K::template to_bf16<float>(k, x + i * k,
@@ -243,10 +251,10 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
           const index n = (std::min)(group, k - j);
           std::int8_t* const q = codes + i * width;
           std::int32_t sum = 0;
-          constexpr simd::int8_rounding by = int8_rounding_of<S>;
+          const simd::int8_rounding by = int8_rounding_at<S>(on, m, i);
           const float* const from = x + i * k + j;
-          const float scale =
-              decltype(kernels)::template to_int8<float, by.any()>(n, from, q, sum, by);
+          const float scale = decltype(kernels)::template to_int8<float, int8_rounding_of<S>.any()>(
+              n, from, q, sum, by);
           for (index l = 0; l < n; ++l)
             numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
         }

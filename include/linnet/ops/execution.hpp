@@ -21,6 +21,15 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 
+/// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
+struct token_bits {
+  index rows = 0;                  ///< of the products that it is for
+  const float* largest = nullptr;  ///< [rows] the largest code, or 0 for that of the type; or null
+
+  /// The largest code of row `i` of products of `m` rows, or 0.
+  float of(index m, index i) const { return largest && m == rows ? largest[i] : 0; }
+};
+
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.
 struct execution {
@@ -30,6 +39,7 @@ struct execution {
   const input_tap* tap = nullptr;     ///< is shown what products read, or null
   const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
   const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
+  const token_bits* bits = nullptr;   ///< tokens whose inputs have few bits, or null
   const void* adapter = nullptr;      ///< adapter_hooks of the model's scalar, or null
   float loss_scale = 1;               ///< of gradients that products round to f16
   bool notes_ranges = false;          ///< whether 8-bit training notes the largest magnitudes

@@ -145,9 +145,12 @@ struct label_cross_entropy {
 };
 
 /// Summed loss of all rows by a criterion; if asked for, also the gradients of that sum times
-/// h.weight.
+/// h.weight. Inputs of all tokens have the bits of the compute type here.
 template <class T, class S, class Criterion = label_cross_entropy>
-loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
+loss_sum head_loss(const execution& caller, const head_call<T, S>& h,
+                   const Criterion& criterion = {}) {
+  execution on = caller;
+  on.bits = nullptr;
   const index step = head_rows(h.vocabulary);
   for (index first = 0; first < h.rows; first += step) {
     const index rows = (std::min)(step, h.rows - first);

@@ -452,6 +452,8 @@ result<weights<quantized<M, S, A>>> train_in_blocks(const weights<M>& w, Batches
   trainer by(how);
   if (!trial.valid() || !by.valid())
     return out_of_memory("quantize", block_training_bytes<S, M, Method, A>(l, trial.batches()));
+  if constexpr (requires { by.fits(how); })
+    if (auto fit = by.fits(how); !fit) return fit.error();
   if (auto done = trial.embed(linnet::pack(w), batches, false); !done) return done.error();
   if (auto done = trial.embed(linnet::pack(rounded), batches, true); !done) return done.error();
   index number = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 /// @file
-/// OmniQuant: learned ranges of what shares a scale, and learned scales of channels (Shao et al.
-/// 2023).
+/// OmniQuant: learned ranges of what shares a scale, and learned scales and shifts of channels
+/// (Shao et al. 2023).
 
 #include <algorithm>
 #include <array>
@@ -11,16 +11,17 @@
 #include <type_traits>
 #include <vector>
 
-#include <linnet/compress/channel_map.hpp>
 #include <linnet/compress/sequential.hpp>
 #include <linnet/train/block_training.hpp>
 #include <linnet/train/fake_quantization.hpp>
+#include <linnet/train/learned_channels.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
 /// OmniQuant (Shao et al. 2023, arXiv:2308.13137), a method of quantize_in_blocks(). The largest
 /// and the smallest weight of each row or group are multiplied by sigmoids that are learned, which
-/// begin at 0.982. Weights beyond are cut. Scales of channels are learned as well, and folded.
+/// begin at 0.982. Weights beyond are cut. Scales and shifts of channels are learned as well, and
+/// folded: before rounding the block computes the same function.
 /// Gradients pass straight through rounding. A block keeps the codes with the least loss, so it is
 /// never worse than at its start, nor than rounded to nearest.
 struct omniquant {
@@ -28,6 +29,9 @@ struct omniquant {
   index epochs = 20;            ///< passes over them, with a step for each batch
   double rate = 1e-2;           ///< of AdamW, without decay
   double scale_rate = 0;        ///< of AdamW for scales of channels, such as 5e-3; 0 learns none
+  double score_rate = 0;        ///< for scales that queries are divided by and keys multiplied, for
+                                ///< models whose cache rounds keys, such as 5e-3; 0 learns none
+  double shift_rate = 0;        ///< for shifts, which biases take back, such as 5e-3; 0 learns none
   bool reads_quantized = true;  ///< whether a block is trained on what the quantized blocks before
                                 ///< it give; else on what those in full precision give
   std::vector<block_loss>* report = nullptr;  ///< where a block's losses are added, or null
@@ -41,6 +45,8 @@ struct omniquant {
     f("epochs", self.epochs, detail::count(0));
     f("rate", self.rate, detail::above(0));
     f("scale_rate", self.scale_rate, detail::at_least(0, "0 learns none"));
+    f("score_rate", self.score_rate, detail::at_least(0, "0 learns none"));
+    f("shift_rate", self.shift_rate, detail::at_least(0, "0 learns none"));
     f("reads_quantized", self.reads_quantized, detail::one_of(detail::false_or_true));
   }
 
@@ -163,50 +169,6 @@ constexpr void place(arena& memory, const tensor_info& info, range_leaf<S>& leaf
     if (clips<S>()) *one = memory.take<float>(2 * leaf.count(info));
 }
 
-/// Scales of a set of channels, by their logarithms.
-struct learned_scales {
-  const channel_set<float>* set;
-  std::vector<double> scales;
-  std::vector<float> logs, gradient, first, second;
-
-  explicit learned_scales(const channel_set<float>& of)
-      : set(&of), scales(static_cast<std::size_t>(of.width)), logs(scales.size()) {
-    gradient = first = second = logs;
-  }
-  /// Begins with no scales.
-  void clear() {
-    for (auto* const one : {&logs, &first, &second}) std::fill(one->begin(), one->end(), 0.0f);
-    update();
-  }
-  void update() {
-    for (std::size_t i = 0; i < logs.size(); ++i)
-      scales[i] = std::exp(static_cast<double>(logs[i]));
-  }
-  /// From the gradient by the scaled weights: what reads a channel grows with its scale, what
-  /// writes it shrinks.
-  template <class G>
-  void find_gradient(G& g) {
-    std::fill(gradient.begin(), gradient.end(), 0.0f);
-    index ordinal = 0;
-    g.visit([&](const parameter_path&, const tensor_info&, float* slopes) {
-      for (const bool reads : {true, false})
-        for (const auto& side : reads ? set->readers : set->writers) {
-          if (side.ordinal != ordinal) continue;
-          auto by = side;
-          by.data = slopes;
-          for (index c = 0; c < side.length(); ++c) {
-            double sum = 0;
-            for (index i = 0; i < side.depth(); ++i)
-              sum += static_cast<double>(by.at(c, i)) * static_cast<double>(side.at(c, i));
-            gradient[static_cast<std::size_t>(set->channel_of(c, side.length()))] +=
-                static_cast<float>(reads ? sum : -sum);
-          }
-        }
-      ++ordinal;
-    });
-  }
-};
-
 }  // namespace detail
 
 namespace form {
@@ -228,11 +190,23 @@ class omniquant::trainer {
  public:
   explicit trainer(const omniquant& how)
       : by_{.rate = schedule::constant(how.rate)},
-        by_scale_{.rate = schedule::constant(how.scale_rate)},
-        channels_(scaled_) {
-    if (how.scale_rate == 0) return;
-    for (const auto& set : channels_.sets())
-      if (detail::can_scale(set)) scales_.emplace_back(set);
+        by_channel_{adamw{.rate = schedule::constant(how.scale_rate)},
+                    adamw{.rate = schedule::constant(how.score_rate)},
+                    adamw{.rate = schedule::constant(how.shift_rate)}},
+        channels_(scaled_),
+        learned_(channels_, {how.scale_rate > 0, how.score_rate > 0, how.shift_rate > 0}) {}
+  /// Whether there is what the rates are for. Errors: errc::invalid.
+  result<void> fits(const omniquant& how) const {
+    const auto refuse = [](const char* option, double rate, const char* remedy) {
+      return error{errc::invalid, "quantize", std::string(name) + "." + option,
+                   std::string("0, or ") + remedy, detail::number_text(rate)};
+    };
+    if (how.score_rate > 0 && !learned_.has_scores())
+      return refuse("score_rate", how.score_rate, "a model of softmax attention");
+    if (how.shift_rate > 0 && !learned_.has_shifts())
+      return refuse("shift_rate", how.shift_rate,
+                    "a model whose norms or values have biases, and what reads them as well");
+    return {};
   }
   static constexpr index bytes() {
     return ranges::bytes() + weights<deployed>::bytes() + weights<exact>::bytes();
@@ -247,19 +221,15 @@ class omniquant::trainer {
         for (float* const one : {range.first, range.second}) ops::fill(on, count, 0.0f, one);
       }
     });
-    on.threads.once([&] {
-      for (auto& one : scales_) one.clear();
-    });
+    on.threads.once([&] { learned_.clear(); });
   }
-  /// Scales the block, rounds it within its ranges, and packs what the codes stand for. Matrices
-  /// without ranges are rounded to nearest.
+  /// Transforms the block, rounds it within its ranges, and packs what the codes stand for.
+  /// Matrices without ranges are rounded to nearest.
   template <class Packed>
   void pack(const ops::execution& on, const weights<exact>& w, Packed& to) {
     ops::copy(on, weights<exact>::bytes() / static_cast<index>(sizeof(float)),
               static_cast<const float*>(w.data()), static_cast<float*>(scaled_.data()));
-    on.threads.once([&] {
-      for (const auto& one : scales_) detail::scale_channels(*one.set, one.scales);
-    });
+    on.threads.once([&] { learned_.apply(); });
     each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from,
             const auto& range, auto& panels) {
@@ -303,12 +273,11 @@ class omniquant::trainer {
           }
         },
         codes_, scaled_, ranges_, g);
-    for (auto& one : scales_) {
-      on.threads.once([&] { one.find_gradient(g); });
-      by_scale_.move(on, t, 1, false, std::ssize(one.logs),
-                     {one.gradient.data(), one.first.data(), one.second.data()}, one.logs.data());
-      on.threads.once([&] { one.update(); });
-    }
+    learned_.step(on.threads, g, [&](std::size_t kind, detail::learned_channels& one) {
+      by_channel_[kind].move(on, t, 1, false, std::ssize(one.numbers),
+                             {one.gradient.data(), one.first.data(), one.second.data()},
+                             one.numbers.data());
+    });
   }
   const weights<deployed>& codes() const { return codes_; }
 
@@ -326,9 +295,10 @@ class omniquant::trainer {
   weights<deployed> codes_;
   weights<exact> scaled_;
   ranges ranges_;
-  adamw by_, by_scale_;
+  adamw by_;
+  std::array<adamw, 3> by_channel_;
   detail::channel_map<float> channels_;
-  std::vector<detail::learned_scales> scales_;
+  detail::learned_transformation learned_;
 };
 
 /// Rounds `w` to storage `S` and learns the ranges and scales of its blocks by omniquant.

@@ -360,6 +360,7 @@ class trainer {
     const auto criterion = from.token_loss(on, b);
     ops::execution watched = prepared(on);
     if constexpr (detail::sees_attention<Objective>) watched.attention = from.attention_tap();
+    if constexpr (detail::chooses_bits<Objective>) watched.bits = from.token_bits();
     loss_sum sum = M::template loss<T, S>(packed_.tree(), &gradients_.tree(), b, work_.work,
                                           watched, call, criterion);
     if constexpr (detail::sees_attention<Objective>) sum.nats += from.attention_nats();

@@ -48,7 +48,7 @@ struct attention_projections {
     to_key::visit(f, at / "v", p.v...);
     to_output::visit(f, at / "o", p.o...);
   }
-  /// Mixing tokens multiplies all values of a head by one number.
+  /// Mixing tokens multiplies all values of a head by one number; those of a softmax add up to 1.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
     const index values = c.open(kv, h), queries = c.open(n, h), keys = c.open(kv, h),
@@ -57,6 +57,8 @@ struct attention_projections {
       c.fix(channels, "scores of attention");
       c.accompanies(channels, values);
     }
+    c.matches(queries, keys, A.rope);
+    c.keeps_constants(values);
     if (A.relative) c.accompanies(c.heads, values);
     to_query::channels(c.between(c.in, queries), p.q);
     to_key::channels(c.between(source, keys), p.k);
