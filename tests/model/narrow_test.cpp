@@ -92,12 +92,11 @@ struct narrowing {
   ln::weights<M, double> w;
   ln::importance<M> scores;
 
-  narrowing() {
+  explicit narrowing(std::uint64_t stream) {
     randomize(w, 3);
     auto found = ln::importance_of(w);
     BOOST_REQUIRE_MESSAGE(static_cast<bool>(found), (found ? "" : found.error().message()));
     scores = std::move(*found);
-    std::uint64_t stream = 1;
     for (auto* const all : {&scores.units, &scores.layers})
       for (auto& one : *all) one.scores = normal<double>(std::ssize(one.scores), ++stream);
   }
@@ -184,8 +183,9 @@ struct narrowing {
 /// Narrows random weights and checks the slices; with `data` also that they compute what the larger
 /// model computes with zeros for the rest.
 template <class M, auto Shape, class Data = decoder_tokens>
-void check(const Data* data, double gain = 1, const std::string& last_norm = "") {
-  narrowing<M, Shape> from;
+void check(const Data* data, double gain = 1, const std::string& last_norm = "",
+           std::uint64_t stream = 1) {
+  narrowing<M, Shape> from(stream);
   const auto n = ln::narrow<Shape>(from.w, from.scores);
   BOOST_REQUIRE_MESSAGE(static_cast<bool>(n), (n ? "" : n.error().message()));
   from.check(*n, gain, last_norm);
@@ -238,8 +238,9 @@ BOOST_AUTO_TEST_CASE(layer_norms_and_biases) {
 
 BOOST_AUTO_TEST_CASE(t5) {
   const t5_tokens data(2, 7, 5, 11);
-  check<ln::t5<tiny_t5_shape>, smaller<tiny_t5_shape, 4, 5, 1, 1>()>(&data, std::sqrt(1.5),
-                                                                     "decoder.norm.weight");
+  for (const std::uint64_t stream : {1, 40, 80, 120})  // each layer's own heads are others
+    check<ln::t5<tiny_t5_shape>, smaller<tiny_t5_shape, 4, 5, 1, 1>()>(
+        &data, std::sqrt(1.5), "decoder.norm.weight", stream);
 }
 
 BOOST_AUTO_TEST_CASE(encoders) {
