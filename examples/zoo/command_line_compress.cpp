@@ -38,9 +38,10 @@ void add_compress(CLI::App& app, compress_options& o) {
                    "of narrow: numbers that become smaller, such as layers=24,d_ff=1024; also "
                    "heads, d_model, and of a T5 encoder_layers and decoder_layers");
   c.add_option("--importance", o.importance,
-               "of narrow: what stays, by activation, taylor (gradients) or magnitude (no text); "
+               "of narrow: what stays, by activation, taylor (gradients), lora (gradients of an "
+               "adapter that trains meanwhile) or magnitude (no text); "
                "but for magnitude, layers go by their block influence")
-      ->check(CLI::IsMember({"activation", "taylor", "magnitude"}))
+      ->check(CLI::IsMember({"activation", "taylor", "lora", "magnitude"}))
       ->capture_default_str()
       ->needs(shape);
   c.add_option(

@@ -91,6 +91,40 @@ struct by_taylor {
                                          text);
   }
 };
+/// By gradients of an adapter, averaged while it trains beside the weights, which stay as they are;
+/// of layers, their block influence.
+struct by_lora {
+  template <class M, class Batch>
+  static ln::result<ln::importance<M>> scores(const ln::weights<M>& w,
+                                              const step_text<Batch>& text) {
+    using method = ln::lora<8>;
+    const auto base = ln::pack(w);
+    auto adapter = ln::adapt<method>(base);
+    if (!adapter) return adapter.error();
+    auto train = ln::trainer<ln::adapted<M, method>>::open(
+        *adapter, text.limits, ln::adamw{.rate = ln::schedule::constant(1e-4)});
+    if (!train) return train.error();
+    ln::running_importance<M> average;
+    ln::index tokens = 0;
+    for (ln::index i = 0; i < text.count;) {
+      const Batch b = text.windows(i++);
+      if (b.batch > 0) tokens += train->accumulate(b).tokens;
+      const bool last = b.batch == 0 || i == text.count;
+      if (tokens > 0 && (last || i % 4 == 0)) {  // four windows a step
+        const auto now =
+            ln::importance_of(w, *adapter, train->gradient(), ln::lora_score{.tokens = tokens});
+        if (!now) return now.error();
+        if (auto fit = average.follow(*now); !fit) return fit.error();
+        train->update();
+        tokens = 0;
+      }
+      if (last) break;
+    }
+    if (average.current().units.empty())
+      return ln::error{ln::errc::invalid, "lora_score", "windows", "at least one", "none"};
+    return by_activation::with_influence(average.current(), w, text);
+  }
+};
 /// The model in a smaller shape, with what `Score` finds most important.
 template <auto Shape, class Score>
 struct cut {

@@ -68,7 +68,7 @@ void check_combination(const compression& what, const method_chain& chain) {
 
 /// The steps that rebuild the model, as C++.
 std::string rebuilding_type(const compression& what, const method_chain& chain) {
-  static constexpr std::string_view scores[] = {"activation", "magnitude", "taylor"};
+  static constexpr std::string_view scores[] = {"activation", "magnitude", "taylor", "lora"};
   std::string all;
   for (const std::string_view name : chain.rebuilding) {
     all += all.empty() ? "" : ", ";

@@ -4,6 +4,7 @@
 /// Opt-in: calibration and the methods that round with it, or prepare for it. Takes Eigen's
 /// Cholesky decomposition.
 
+#include <linnet/adapt/lora_importance.hpp>
 #include <linnet/compress/allocate_storages.hpp>
 #include <linnet/compress/awq.hpp>
 #include <linnet/compress/block_influence.hpp>
@@ -21,6 +22,7 @@
 #include <linnet/compress/relufy.hpp>
 #include <linnet/compress/rotate.hpp>
 #include <linnet/compress/rotate_online.hpp>
+#include <linnet/compress/running_importance.hpp>
 #include <linnet/compress/sensitivities.hpp>
 #include <linnet/compress/sequential.hpp>
 #include <linnet/compress/shape_search.hpp>

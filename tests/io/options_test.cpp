@@ -380,6 +380,12 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::taylor_score>("taylor_score", "taylor_score", {}, [&](const auto& o) {
     return complaint_of(ln::importance_of(w, sums_of_gradients{}, o));
   });
+  const auto adapter = ln::adapt<ln::lora<1>>(p);
+  const ln::gradients<ln::adapted<M, ln::lora<1>>> adapter_gradient;
+  BOOST_REQUIRE((adapter && adapter_gradient.valid()));
+  check<ln::lora_score>("lora_score", "lora_score", {}, [&](const auto& o) {
+    return complaint_of(ln::importance_of(w, *adapter, adapter_gradient, o));
+  });
   check<ln::activation_score>("activation_score", "activation_score", {}, [&](const auto& o) {
     return complaint_of(ln::importance_of(w, *statistics, o));
   });
