@@ -61,7 +61,10 @@ ALONE = {"layers": "storage::layers<storage::first<1, storage::int8>, storage::i
 ALONE_IN_DECODERS = {"blocks": "storage::block_sparse<storage::int4<8>, 32, 8>"}
 # Feed-forwards of decoders that leave out neurons: one model each.
 FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
-             "contextual": "ffn::contextual<6, ffn::gated<activation_kind::relu>>"}
+             "contextual": "ffn::contextual<6, ffn::gated<activation_kind::relu>>",
+             "widths": "ffn::per_layer<ffn::swiglu, 3, 7>"}
+# Attention of decoders that leaves out heads.
+ATTENTION_ALONE = {"contextual": "attention::contextual<3>"}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -217,7 +220,8 @@ def completes(axes, row, fits):
 
 
 def policies(axes, row):
-    also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE}
+    also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
+            "attention": ATTENTION_ALONE}
     words = [axes[name].get(value) or also.get(name, {}).get(value) for name, value in row.items()]
     return "".join(", " + part for word in words if word for part in split(word))
 
@@ -284,6 +288,7 @@ def sources():
         if family == "decoder":
             rows += [{"ffn": name} for name in FFN_ALONE]
             rows += [{"weights": name} for name in ALONE_IN_DECODERS]
+            rows += [{"attention": name} for name in ATTENTION_ALONE]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -312,7 +317,8 @@ def tables(file):
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
-            also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE}.get(axis, {})
+            also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
+            "attention": ATTENTION_ALONE}.get(axis, {})
             shown = list(values) + [v for v in also if v not in values]
             for value in shown:
                 cells = []

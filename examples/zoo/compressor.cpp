@@ -62,6 +62,9 @@ void check_combination(const compression& what, const method_chain& chain) {
   if (has(chain, "narrow") && what.shape.empty())
     throw failure(fmt::format(
         "--method {}: narrow makes a smaller shape; give --shape, such as layers=4", what.method));
+  if (what.shape.find(';') != what.shape.npos && what.model.embeds())
+    throw failure(fmt::format("--shape {}: rounds train by logits, and {} alone has none",
+                              what.shape, what.model.name()));
   if (!has(chain, "narrow") && !what.shape.empty())
     throw failure(fmt::format("--shape: is of narrow; --method narrow+{} has it", what.method));
 }
@@ -74,7 +77,10 @@ std::string rebuilding_type(const compression& what, const method_chain& chain) 
     all += all.empty() ? "" : ", ";
     if (name == "narrow") {
       check_name("importance", what.scores, scores);
-      all += fmt::format("zoo::cut<narrower, zoo::by_{}>", what.scores);
+      const narrower_words small = narrower_of(what.model, what.shape);
+      all += small.rounds
+                 ? fmt::format("zoo::cut_in_rounds<zoo::by_{}, {}>", what.scores, small.shapes)
+                 : fmt::format("zoo::cut<narrower, zoo::by_{}{}>", what.scores, small.widths);
     } else {
       all += name == "quarot" ? "zoo::turned" : "zoo::turned_by_learning";
     }
@@ -164,7 +170,7 @@ std::shared_ptr<compressor> find_compressor(const compression& what) {
       "ZOO_COMPRESSOR(Model, {}, {}, {}, \"{}\")\n",
       what.model.name(), what.ffn, what.to.storage, what.to.compute, ZOO_SOURCE_DIR,
       what.model.declarations(), what.model.type(what.ffn),
-      what.shape.empty() ? "" : narrower_declaration(what.model, what.shape), type, compute,
+      what.shape.empty() ? "" : narrower_of(what.model, what.shape).declaration, type, compute,
       rebuilding, list);
   try {
     const auto made = reinterpret_cast<compressor* (*)()>(

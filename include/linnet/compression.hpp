@@ -10,11 +10,13 @@
 #include <linnet/compress/block_influence.hpp>
 #include <linnet/compress/clip_search.hpp>
 #include <linnet/compress/contextual.hpp>
+#include <linnet/compress/contextual_heads.hpp>
 #include <linnet/compress/duplicates.hpp>
 #include <linnet/compress/gptq.hpp>
 #include <linnet/compress/hessian.hpp>
 #include <linnet/compress/hqq.hpp>
 #include <linnet/compress/narrow.hpp>
+#include <linnet/compress/narrow_in_rounds.hpp>
 #include <linnet/compress/owq.hpp>
 #include <linnet/compress/prune.hpp>
 #include <linnet/compress/prune_blocks.hpp>
@@ -31,6 +33,7 @@
 #include <linnet/compress/spinquant.hpp>
 #include <linnet/compress/spqr.hpp>
 #include <linnet/compress/steps.hpp>
+#include <linnet/distill/recovery.hpp>
 #include <linnet/train/gradual_pruning.hpp>
 #include <linnet/train/omniquant.hpp>
 #include <linnet/train/zeroquant.hpp>

@@ -411,6 +411,18 @@ BOOST_AUTO_TEST_CASE(the_document) {
         "predictor_training", "predictor_training", {.batches = 1, .epochs = 1},
         [&](const auto& o) { return complaint_of(ln::train_predictors(*c, of, text, l, o)); });
   }
+  {
+    using predicting = ln::with_head_predictors<M, 1>;
+    auto c = ln::predict_heads<predicting>(w);
+    BOOST_REQUIRE(static_cast<bool>(c));
+    check<ln::head_training>(
+        "head_training", "head_training", {.predictor = {.batches = 1, .epochs = 1}},
+        [&](const auto& o) { return complaint_of(ln::train_head_predictors(*c, w, text, l, o)); });
+  }
+  auto student = w.clone();
+  check<ln::recovery_options>(
+      "recovery_options", "recovery_options", {.steps = 1},
+      [&](const auto& o) { return complaint_of(ln::recovery(p, text, l, o)(0, student)); });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::text_generation_options>(

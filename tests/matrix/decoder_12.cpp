@@ -27,7 +27,13 @@ BOOST_AUTO_TEST_CASE(model_93) {
   check<decoder, ln::ffn::contextual<6, ln::ffn::gated<ln::activation_kind::relu>>>("decoder: ffn contextual");
 }
 BOOST_AUTO_TEST_CASE(model_94) {
+  check<decoder, ln::ffn::per_layer<ln::ffn::swiglu, 3, 7>>("decoder: ffn widths");
+}
+BOOST_AUTO_TEST_CASE(model_95) {
   check<decoder, ln::storage::block_sparse<ln::storage::int4<8>, 32, 8>>("decoder: weights blocks");
+}
+BOOST_AUTO_TEST_CASE(model_96) {
+  check<decoder, ln::attention::contextual<3>>("decoder: attention contextual");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -90,7 +90,8 @@ result<importance<M>> importance_of(const weights<M, T>& w, const weights<A, T>&
   w.visit([&](const parameter_path& at, const tensor_info& info, const auto&) {
     matrices.emplace_back();
     if (!detail::is_target<M, typename A::method::targets>(at, info)) return;
-    const auto &of = tree.maps[next], &by = gradient.tree().maps[next];
+    const auto& of = tree.maps[next];
+    const auto& by = gradient.tree().maps[next];
     ++next;
     matrices.back() = {of.a.data, of.b.data, by.a, by.b, info.columns};
   });
