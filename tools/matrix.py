@@ -62,9 +62,12 @@ ALONE_IN_DECODERS = {"blocks": "storage::block_sparse<storage::int4<8>, 32, 8>"}
 # Feed-forwards of decoders that leave out neurons or experts: one model each.
 FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
              "experts": "ffn::experts<3, 2>",
-             "contextual": "ffn::contextual<6, ffn::gated<activation_kind::relu>>"}
+             "contextual": "ffn::contextual<6, ffn::gated<activation_kind::relu>>",
+             "widths": "ffn::per_layer<ffn::swiglu, 3, 7>"}
 # Embeddings that go with few heads: one model.
 ENDS_ALONE = {"tensor train": "embedding::tensor_train<tensor_train_cores>, tie::untied"}
+# Attention of decoders that leaves out heads.
+ATTENTION_ALONE = {"contextual": "attention::contextual<3>"}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -222,7 +225,7 @@ def completes(axes, row, fits):
 
 def policies(axes, row):
     also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
-            "ends": ENDS_ALONE}
+            "ends": ENDS_ALONE, "attention": ATTENTION_ALONE}
     words = [axes[name].get(value) or also.get(name, {}).get(value) for name, value in row.items()]
     parts = [part for word in words if word for part in split(word)]
     parts.sort(key=lambda part: not part.startswith("matrix::"))  # no policy: a shape
@@ -293,6 +296,7 @@ def sources():
             rows += [{"ffn": name} for name in FFN_ALONE]
             rows += [{"weights": name} for name in ALONE_IN_DECODERS]
             rows += [{"ends": name} for name in ENDS_ALONE]
+            rows += [{"attention": name} for name in ATTENTION_ALONE]
         for first in range(0, len(rows), MODELS_PER_FILE):
             file = f"{family}_{first // MODELS_PER_FILE + 1}"
             text = HEAD % (file, family)
@@ -322,7 +326,7 @@ def tables(file):
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
             also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
-                    "ends": ENDS_ALONE}.get(axis, {})
+                    "ends": ENDS_ALONE, "attention": ATTENTION_ALONE}.get(axis, {})
             shown = list(values) + [v for v in also if v not in values]
             for value in shown:
                 cells = []

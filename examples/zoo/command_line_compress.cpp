@@ -34,14 +34,17 @@ void add_compress(CLI::App& app, compress_options& o) {
                "what magnitude, wanda and sparsegpt make 0: percent of each matrix, or n:m, of "
                "which n of each m inputs stay; without, what --storage has no place for, or 50")
       ->type_name("PERCENT|N:M");
-  auto* const shape =
-      c.add_option("--shape", o.shape,
-                   "of narrow: numbers that become smaller, such as layers=24,d_ff=1024; also "
-                   "heads, d_model, and of a T5 encoder_layers and decoder_layers");
+  auto* const shape = c.add_option(
+      "--shape", o.shape,
+      "of narrow: numbers that become smaller, such as layers=24,d_ff=1024; also "
+      "heads, d_model, and of a T5 encoder_layers and decoder_layers. d_ff=512/384 has "
+      "the width of each layer that is left; with ; between them, shapes of rounds, "
+      "each trained by --steps");
   c.add_option("--importance", o.importance,
-               "of narrow: what stays, by activation, taylor (gradients) or magnitude (no text); "
+               "of narrow: what stays, by activation, taylor (gradients), lora (gradients of an "
+               "adapter that trains meanwhile) or magnitude (no text); "
                "but for magnitude, layers go by their block influence")
-      ->check(CLI::IsMember({"activation", "taylor", "magnitude"}))
+      ->check(CLI::IsMember({"activation", "taylor", "lora", "magnitude"}))
       ->capture_default_str()
       ->needs(shape);
   c.add_option(
@@ -79,8 +82,10 @@ void add_compress(CLI::App& app, compress_options& o) {
         "tokens of a window; without, 512 or the model's context. An encoder reads each line of a "
         "text, cut there; without, 256",
         nullptr);
-  count("--steps", o.steps, "most steps of spinquant and distil, of four windows each", calibrate);
-  c.add_option("--rate", o.rate, "highest learning rate of distil")
+  count("--steps", o.steps,
+        "most steps of spinquant, distil and each round of narrow, of four windows each",
+        calibrate);
+  c.add_option("--rate", o.rate, "highest learning rate of distil and of rounds")
       ->check(number_in(0, 1))
       ->capture_default_str()
       ->needs(calibrate);

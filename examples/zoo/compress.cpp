@@ -564,7 +564,8 @@ void compress(const compress_options& asked) {
   (void)storage_type(o.how.storage);
   const method_chain chain = parse_methods(o.method, o.how.storage);
   const auto calibrates = [&](std::string_view name) {
-    return name == "narrow" ? o.importance != "magnitude" : words_of(name).calibrates;
+    return name == "narrow" ? o.importance != "magnitude" || o.shape.find(';') != o.shape.npos
+                            : words_of(name).calibrates;
   };
   const bool reads = any_method(chain, calibrates),
              learns = any_method(chain, [](std::string_view name) { return name == "spinquant"; });

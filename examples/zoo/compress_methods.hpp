@@ -10,6 +10,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include <linnet/adapt/adapt.hpp>
 #include <linnet/compression.hpp>
 #include <linnet/distill/distillation.hpp>
 #include <linnet/low_rank.hpp>
@@ -28,6 +29,7 @@ struct step_text {
   batches windows, lessons;  ///< of calibration, and of steps that learn
   ln::limits limits{};
   ln::index count = 0, steps = 0, each = 0;  ///< windows; steps of learning, of so many windows
+  double rate = 0;                           ///< the highest, of what trains
 
   /// What calibrates.
   ln::calibration_text<batches> calibration() const {
@@ -91,8 +93,43 @@ struct by_taylor {
                                          text);
   }
 };
-/// The model in a smaller shape, with what `Score` finds most important.
-template <auto Shape, class Score>
+/// By gradients of an adapter, averaged while it trains beside the weights, which stay as they are;
+/// of layers, their block influence.
+struct by_lora {
+  template <class M, class Batch>
+  static ln::result<ln::importance<M>> scores(const ln::weights<M>& w,
+                                              const step_text<Batch>& text) {
+    using method = ln::lora<8>;
+    const auto base = ln::pack(w);
+    auto adapter = ln::adapt<method>(base);
+    if (!adapter) return adapter.error();
+    auto train = ln::trainer<ln::adapted<M, method>>::open(
+        *adapter, text.limits, ln::adamw{.rate = ln::schedule::constant(1e-4)});
+    if (!train) return train.error();
+    ln::running_importance<M> average;
+    ln::index tokens = 0;
+    for (ln::index i = 0; i < text.count;) {
+      const Batch b = text.windows(i++);
+      if (b.batch > 0) tokens += train->accumulate(b).tokens;
+      const bool last = b.batch == 0 || i == text.count;
+      if (tokens > 0 && (last || i % 4 == 0)) {  // four windows a step
+        const auto now =
+            ln::importance_of(w, *adapter, train->gradient(), ln::lora_score{.tokens = tokens});
+        if (!now) return now.error();
+        if (auto fit = average.follow(*now); !fit) return fit.error();
+        train->update();
+        tokens = 0;
+      }
+      if (last) break;
+    }
+    if (average.current().units.empty())
+      return ln::error{ln::errc::invalid, "lora_score", "windows", "at least one", "none"};
+    return by_activation::with_influence(ln::result<ln::importance<M>>(average.current()), w, text);
+  }
+};
+/// The model in a smaller shape, with what `Score` finds most important. With `Widths`, those of
+/// its layers' feed-forwards.
+template <auto Shape, class Score, ln::index... Widths>
 struct cut {
   template <class Batch>
   struct scores_of {
@@ -102,10 +139,46 @@ struct cut {
       return Score::scores(w, text);
     }
   };
-  using step = ln::step::narrow<Shape>;
+  using step = ln::step::narrow<Shape, ln::detail::no_function, Widths...>;
   template <class S, class Batch>
   static auto of(const step_text<Batch>& text) {
-    return ln::step::narrow<Shape, scores_of<Batch>>{{text}};
+    return ln::step::narrow<Shape, scores_of<Batch>, Widths...>{{text}};
+  }
+};
+/// The model in smaller shapes by turns. What is left of each learns from the logits of the model
+/// as it was.
+template <class Score, auto... Shapes>
+struct cut_in_rounds {
+  struct step {
+    template <class M>
+    static constexpr bool accepts = true;
+    template <class M>
+    using type = ln::narrowed_in_rounds<M, Shapes...>;
+    template <class M>
+    static consteval bool explain() {
+      return true;
+    }
+  };
+  template <class Batch>
+  struct trained : step {
+    step_text<Batch> text;
+    explicit trained(const step_text<Batch>& from) : text(from) {}
+    template <class M>
+    ln::result<ln::weights<ln::narrowed_in_rounds<M, Shapes...>>> apply(
+        const ln::weights<M>& w) const {
+      const auto teacher = ln::pack(w);
+      const auto lessons = [&](ln::index i) {  // the same ones in each round
+        return text.lessons(i % (text.steps * text.each));
+      };
+      return ln::narrow_in_rounds<Shapes...>(
+          w, [&](const auto& some) { return Score::scores(some, text); },
+          ln::recovery(teacher, lessons, text.limits,
+                       {.steps = text.steps, .batches = text.each, .rate = text.rate}));
+    }
+  };
+  template <class S, class Batch>
+  static auto of(const step_text<Batch>& text) {
+    return trained<Batch>(text);
   }
 };
 

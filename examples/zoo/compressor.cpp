@@ -66,19 +66,25 @@ void check_combination(const compression& what, const method_chain& chain) {
   if (has(chain, "narrow") && what.shape.empty())
     throw failure(fmt::format(
         "--method {}: narrow makes a smaller shape; give --shape, such as layers=4", what.method));
+  if (what.shape.find(';') != what.shape.npos && what.model.embeds())
+    throw failure(fmt::format("--shape {}: rounds train by logits, and {} alone has none",
+                              what.shape, what.model.name()));
   if (!has(chain, "narrow") && !what.shape.empty())
     throw failure(fmt::format("--shape: is of narrow; --method narrow+{} has it", what.method));
 }
 
 /// The steps that rebuild the model, as C++.
 std::string rebuilding_type(const compression& what, const method_chain& chain) {
-  static constexpr std::string_view scores[] = {"activation", "magnitude", "taylor"};
+  static constexpr std::string_view scores[] = {"activation", "magnitude", "taylor", "lora"};
   std::string all;
   for (const std::string_view name : chain.rebuilding) {
     all += all.empty() ? "" : ", ";
     if (name == "narrow") {
       check_name("importance", what.scores, scores);
-      all += fmt::format("zoo::cut<narrower, zoo::by_{}>", what.scores);
+      const narrower_words small = narrower_of(what.model, what.shape);
+      all += small.rounds
+                 ? fmt::format("zoo::cut_in_rounds<zoo::by_{}, {}>", what.scores, small.shapes)
+                 : fmt::format("zoo::cut<narrower, zoo::by_{}{}>", what.scores, small.widths);
     } else {
       all += name == "quarot" ? "zoo::turned" : "zoo::turned_by_learning";
     }
@@ -168,7 +174,7 @@ std::shared_ptr<compressor> find_compressor(const compression& what) {
       "ZOO_COMPRESSOR(Model, {}, {}, {}, \"{}\")\n",
       what.model.name(), what.ffn, what.to.storage, what.to.compute, ZOO_SOURCE_DIR,
       what.model.declarations(), what.model.type(what.ffn),
-      what.shape.empty() ? "" : narrower_declaration(what.model, what.shape), type, compute,
+      what.shape.empty() ? "" : narrower_of(what.model, what.shape).declaration, type, compute,
       rebuilding, list);
   try {
     const auto made = reinterpret_cast<compressor* (*)()>(

@@ -161,7 +161,8 @@ class compressor_of final : public compressor {
     };
   }
   static texts text_of(const calibration_plan& p) {
-    return {batches_of(p.batch), batches_of(p.lesson), p.limits, p.batches, p.steps, p.windows};
+    return {
+        batches_of(p.batch), batches_of(p.lesson), p.limits, p.batches, p.steps, p.windows, p.rate};
   }
   /// Rebuilds what load() read.
   void begin(const texts& text) {

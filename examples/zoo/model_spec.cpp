@@ -499,7 +499,24 @@ std::string compute_type(std::string_view what, std::string_view name) {
   return fmt::format("ln::compute::mixed_int8<{:#}>", threshold);
 }
 
-std::string narrower_declaration(const model_spec& model, const std::string& text) {
+namespace {
+
+/// The width of each layer in "128/96", in order.
+std::vector<ln::index> widths_in(const std::string& pair, std::string_view text) {
+  std::vector<ln::index> all;
+  for (std::size_t at = 0, end; at <= text.size(); at = end + 1) {
+    end = std::min(text.find('/', at), text.size());
+    ln::index width = 0;
+    if (!reads_number(text.substr(at, end - at), width) || width < 1)
+      throw failure(fmt::format("--shape: '{}': expected a width above 0 of each layer", pair));
+    all.push_back(width);
+  }
+  return all;
+}
+
+/// One shape, called `name`; `widths` becomes those of its layers.
+std::string declaration_of_shape(const model_spec& model, const std::string& text,
+                                 std::string_view shape_name, std::vector<ln::index>& widths) {
   static constexpr std::string_view fields[] = {"d_model", "d_ff",           "heads",
                                                 "layers",  "encoder_layers", "decoder_layers"};
   model_spec small = model;
@@ -512,7 +529,11 @@ std::string narrower_declaration(const model_spec& model, const std::string& tex
     const std::string name = pair.substr(0, equals);
     check_name("number of a shape", name, fields);
     ln::index number = 0;
-    if (equals == pair.size() || !reads_number(std::string_view(pair).substr(equals + 1), number))
+    if (name == "d_ff" && pair.find('/') != pair.npos) {
+      widths = widths_in(pair, std::string_view(pair).substr(equals + 1));
+      number = *std::ranges::max_element(widths);
+    } else if (equals == pair.size() ||
+               !reads_number(std::string_view(pair).substr(equals + 1), number))
       throw failure(fmt::format("--shape: '{}': expected field=value, such as layers=4", pair));
     bool known = false;
     std::visit(
@@ -557,10 +578,40 @@ std::string narrower_declaration(const model_spec& model, const std::string& tex
         });
       },
       small.shape);
+  if (!widths.empty()) {
+    const auto* const decoder = std::get_if<ln::decoder_shape>(&small.shape);
+    if (!decoder)
+      throw failure(fmt::format("--shape: d_ff of each layer is for decoders; {} has one width",
+                                model.name()));
+    if (std::ssize(widths) != decoder->layers)
+      throw failure(fmt::format("--shape: d_ff has {} widths for {} layers that are left",
+                                widths.size(), decoder->layers));
+    smaller = smaller || *std::ranges::min_element(widths) < decoder->d_ff;
+  }
   if (!smaller) throw failure(fmt::format("--shape {}: is no smaller than {}", text, model.name()));
   return fmt::format(
-      "inline constexpr auto narrower = [] {{\n  auto s = Model::shape;\n{}  return s;\n}}();\n",
-      numbers);
+      "inline constexpr auto {} = [] {{\n  auto s = Model::shape;\n{}  return s;\n}}();\n",
+      shape_name, numbers);
+}
+
+}  // namespace
+
+narrower_words narrower_of(const model_spec& model, const std::string& text) {
+  narrower_words made;
+  made.rounds = text.find(';') != text.npos;
+  std::string all;
+  std::vector<ln::index> widths;
+  for (std::size_t at = 0, end, round = 0; at <= text.size(); at = end + 1, ++round) {
+    end = std::min(text.find(';', at), text.size());
+    all += (all.empty() ? "" : ",") + text.substr(at, end - at);
+    const std::string name = made.rounds ? fmt::format("narrower_{}", round) : "narrower";
+    made.declaration += declaration_of_shape(model, all, name, widths);
+    made.shapes += (made.shapes.empty() ? "" : ", ") + name;
+  }
+  if (made.rounds && !widths.empty())
+    throw failure("--shape: d_ff of each layer is for one round; leave the ';' out");
+  for (const ln::index width : widths) made.widths += fmt::format(", {}", width);
+  return made;
 }
 
 }  // namespace zoo

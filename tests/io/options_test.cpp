@@ -392,6 +392,12 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::taylor_score>("taylor_score", "taylor_score", {}, [&](const auto& o) {
     return complaint_of(ln::importance_of(w, sums_of_gradients{}, o));
   });
+  const auto adapter = ln::adapt<ln::lora<1>>(p);
+  const ln::gradients<ln::adapted<M, ln::lora<1>>> adapter_gradient;
+  BOOST_REQUIRE((adapter && adapter_gradient.valid()));
+  check<ln::lora_score>("lora_score", "lora_score", {}, [&](const auto& o) {
+    return complaint_of(ln::importance_of(w, *adapter, adapter_gradient, o));
+  });
   check<ln::activation_score>("activation_score", "activation_score", {}, [&](const auto& o) {
     return complaint_of(ln::importance_of(w, *statistics, o));
   });
@@ -417,6 +423,18 @@ BOOST_AUTO_TEST_CASE(the_document) {
         "predictor_training", "predictor_training", {.batches = 1, .epochs = 1},
         [&](const auto& o) { return complaint_of(ln::train_predictors(*c, of, text, l, o)); });
   }
+  {
+    using predicting = ln::with_head_predictors<M, 1>;
+    auto c = ln::predict_heads<predicting>(w);
+    BOOST_REQUIRE(static_cast<bool>(c));
+    check<ln::head_training>(
+        "head_training", "head_training", {.predictor = {.batches = 1, .epochs = 1}},
+        [&](const auto& o) { return complaint_of(ln::train_head_predictors(*c, w, text, l, o)); });
+  }
+  auto student = w.clone();
+  check<ln::recovery_options>(
+      "recovery_options", "recovery_options", {.steps = 1},
+      [&](const auto& o) { return complaint_of(ln::recovery(p, text, l, o)(0, student)); });
   check<ln::hqq>("hqq", "hqq", {},
                  [&](const auto& o) { return complaint_of(ln::quantize<centred>(w, o)); });
   check<ln::text_generation_options>(

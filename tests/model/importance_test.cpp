@@ -2,6 +2,7 @@
 // Importance: scores by their definitions, what contributes nothing goes first, and refusals.
 
 #include "support/compression.hpp"
+#include "support/data.hpp"
 #include "support/encoders.hpp"
 
 namespace test::importance_test {
@@ -227,6 +228,143 @@ BOOST_AUTO_TEST_CASE(second_order) {
              "gradients, got second");
   BOOST_TEST(refusal(ln::importance_of(w, even_sums{&there, 0}, ln::taylor_score{})) ==
              "taylor_score: gradient: expected sums of at least one sample, got of none");
+}
+
+using adapted = ln::adapted<model, ln::lora<2>>;
+
+/// A base, an adapter and a gradient of it, of random numbers.
+struct adapter_and_gradient {
+  ln::weights<model, double> w = random_weights();
+  ln::packed<model, double> base = ln::pack(w);
+  ln::weights<adapted, double> adapter = value(ln::adapt<ln::lora<2>>(base, {.alpha = 3}));
+  ln::gradients<adapted, double> gradient;
+
+  adapter_and_gradient() {
+    randomize(adapter, 5);
+    std::uint64_t stream = 30;
+    gradient.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+      std::ranges::copy(normal<double>(info.size(), ++stream), values_of(leaf));
+    });
+  }
+};
+
+// The estimate of LoRAPrune, written out, scores merged weights as any gradient does.
+BOOST_AUTO_TEST_CASE(gradients_of_an_adapter) {
+  const double a[] = {1, 2}, b[] = {3, 4}, d_a[] = {0.5, 0.25}, d_b[] = {0.1, 0.2};
+  const ln::detail::estimated_matrix<1, double> one{a, b, d_a, d_b, 2};
+  BOOST_TEST(near(one.at(0, 1).gradient, 0.1 * 1 + 3 * 0.5 - 0.1 * 0.5));
+  BOOST_TEST(near(one.at(3, 1).gradient, 0.2 * 2 + 4 * 0.25 - 0.2 * 0.25));
+  BOOST_TEST(near(one.at(3, 0.5).gradient, 0.1 * 2 + 4 * 0.125 - 0.1 * 0.125));
+  BOOST_TEST(one.at(1, 1).delta == 6);
+  adapter_and_gradient of;
+  auto merged = of.w.clone();
+  LINNET_REQUIRE_OK(ln::merge(merged, of.adapter));
+  ln::gradients<model, double> estimate;
+  const index tokens = 7;
+  std::map<std::string, const double*> factors, slopes;
+  of.adapter.visit([&](const ln::parameter_path& at, const ln::tensor_info&, auto& leaf) {
+    factors[at.str()] = values_of(leaf);
+  });
+  of.gradient.visit([&](const ln::parameter_path& at, const ln::tensor_info&, auto& leaf) {
+    slopes[at.str()] = values_of(leaf);
+  });
+  estimate.visit([&](const ln::parameter_path& at, const ln::tensor_info& info, auto& leaf) {
+    const std::string name = at.str(), place = name.substr(0, name.rfind('.'));
+    if (!factors.contains(place + ".lora_A.weight")) return;
+    const double *const x = factors.at(place + ".lora_A.weight"),
+                        *const y = factors.at(place + ".lora_B.weight"),
+                        *const dx = slopes.at(place + ".lora_A.weight"),
+                        *const dy = slopes.at(place + ".lora_B.weight");
+    for (index i = 0; i < info.rows; ++i)
+      for (index j = 0; j < info.columns; ++j)
+        for (index r = 0; r < 2; ++r)
+          values_of(leaf)[i * info.columns + j] += dy[i * 2 + r] / 7 * x[r * info.columns + j] +
+                                                   y[i * 2 + r] * dx[r * info.columns + j] / 7 -
+                                                   dy[i * 2 + r] * dx[r * info.columns + j] / 49;
+  });
+  for (const auto members : {ln::aggregate::sum, ln::aggregate::readers, ln::aggregate::even})
+    for (const bool signs : {false, true}) {
+      const auto got = value(
+          ln::importance_of(of.w, of.adapter, of.gradient,
+                            ln::lora_score{.tokens = tokens, .signs = signs, .members = members}));
+      const auto want = value(ln::importance_of(
+          merged, estimate, ln::taylor_score{.signs = signs, .members = members}));
+      for (const std::string& place : {neurons, heads, std::string("embedding.weight")})
+        for (std::size_t i = 0; i < scores(want, place).size(); ++i) {
+          BOOST_TEST(near(scores(got, place)[i], scores(want, place)[i]), place << ' ' << i);
+          BOOST_TEST(scores(got, place)[i] > 0);
+        }
+      BOOST_TEST(near(scores(got, "blocks")[1], scores(want, "blocks")[1]));
+      if (members != ln::aggregate::even) continue;
+      // Three matrices, each of a length of 1.
+      double sum = 0;
+      for (const double score : scores(got, neurons)) sum += score;
+      BOOST_TEST((sum > 3 && sum <= 3 * std::sqrt(7.0)));
+    }
+}
+
+// With as many factors as inputs, A = 1 and B = 0 the estimate is the gradient itself.
+BOOST_AUTO_TEST_CASE(an_adapter_of_full_rank_knows_the_gradient) {
+  using full = ln::adapted<model, ln::lora<8>>;
+  ln::weights<model> w;
+  randomize(w, 3);
+  for (index i = 0; i < shape.d_model; ++i)
+    numbers(w, block + "ffn.down.weight")[i * shape.d_ff + 4] = 0;
+  const auto base = ln::pack(w);
+  auto adapter = value(ln::adapt<ln::lora<8>>(base, {.alpha = 8}));
+  adapter.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
+    if (info.start) return;  // B
+    for (index i = 0; i < info.size(); ++i)
+      values_of(leaf)[i] = i / info.columns == i % info.columns ? 1 : 0;
+  });
+  const decoder_tokens data(2, 9, 11);
+  auto train = value(ln::trainer<full>::open(adapter, data.limits()));
+  (void)train.accumulate(data.view());
+  const auto got = value(ln::importance_of(w, adapter, train.gradient(),
+                                           ln::lora_score{.members = ln::aggregate::sum}));
+  with_gradient(w, [&](ln::gradients<model>& g) {
+    const auto want = value(ln::importance_of(w, g, ln::taylor_score{}));
+    for (const std::string& place : {neurons, heads})
+      for (std::size_t i = 0; i < scores(want, place).size(); ++i)
+        BOOST_TEST(std::abs(scores(got, place)[i] - scores(want, place)[i]) <=
+                   1e-4 * (1e-3 + scores(want, place)[i]));
+  });
+  BOOST_TEST(scores(got, neurons)[4] == 0);
+  BOOST_TEST(lowest(scores(got, neurons)) == 4);
+}
+
+BOOST_AUTO_TEST_CASE(scores_are_averaged_over_steps) {
+  adapter_and_gradient of;
+  const auto first = value(ln::importance_of(of.w, of.adapter, of.gradient, ln::lora_score{}));
+  const auto second = value(ln::importance_of(of.w));
+  ln::running_importance<model> average(0.75);
+  BOOST_TEST(average.current().units.empty());
+  LINNET_REQUIRE_OK(average.follow(first));
+  ln::running_importance<model> again(average.current(), 0.75);
+  LINNET_REQUIRE_OK(average.follow(second));
+  LINNET_REQUIRE_OK(again.follow(second));
+  const auto& got = scores(average.current(), neurons);
+  for (std::size_t i = 0; i < got.size(); ++i)
+    BOOST_TEST(
+        near(got[i], 0.75 * 0.25 * scores(first, neurons)[i] + 0.25 * scores(second, neurons)[i]));
+  BOOST_TEST((scores(again.current(), neurons) == got));
+  auto odd = second;
+  odd.units[0].scores[0] = std::numeric_limits<double>::infinity();
+  BOOST_TEST(refusal(average.follow(odd)).find("finite scores, got a NaN") != std::string::npos);
+  odd.units.pop_back();
+  odd.units[0].scores[0] = 1;
+  BOOST_TEST(
+      refusal(average.follow(odd)) ==
+      "running_importance: scores: expected those of the units before, got scores of others");
+  BOOST_TEST((scores(average.current(), neurons) == got));
+  BOOST_TEST(refusal(ln::running_importance<model>(1).follow(first)) ==
+             "running_importance: keep: expected 0 <= keep < 1, got 1");
+  of.gradient.visit([](const ln::parameter_path&, const ln::tensor_info&, auto& leaf) {
+    *values_of(leaf) = std::numeric_limits<double>::quiet_NaN();
+  });
+  BOOST_TEST(refusal(ln::importance_of(of.w, of.adapter, of.gradient, ln::lora_score{}))
+                 .find("lora_score: ") == 0u);
+  BOOST_TEST(!ln::importance_of(of.w, of.adapter, of.gradient, ln::lora_score{.tokens = 0}));
 }
 
 BOOST_AUTO_TEST_CASE(activations) {

@@ -89,18 +89,17 @@ std::vector<index> largest(const std::vector<double>& scores, index count) {
 }
 
 /// A model, random weights and random scores; what they leave, found by names alone.
-template <class M, auto Shape>
+template <class M, auto Shape, index... Widths>
 struct narrowing {
-  using N = ln::narrowed<M, Shape>;
+  using N = ln::narrowed<M, Shape, Widths...>;
   ln::weights<M, double> w;
   ln::importance<M> scores;
 
-  narrowing() {
+  explicit narrowing(std::uint64_t stream) {
     randomize(w, 3);
     auto found = ln::importance_of(w);
     BOOST_REQUIRE_MESSAGE(static_cast<bool>(found), (found ? "" : found.error().message()));
     scores = std::move(*found);
-    std::uint64_t stream = 1;
     for (auto* const all : {&scores.units, &scores.layers})
       for (auto& one : *all) one.scores = normal<double>(std::ssize(one.scores), ++stream);
   }
@@ -187,8 +186,9 @@ struct narrowing {
 /// Narrows random weights and checks the slices; with `data` also that they compute what the larger
 /// model computes with zeros for the rest.
 template <class M, auto Shape, class Data = decoder_tokens>
-void check(const Data* data, double gain = 1, const std::string& last_norm = "") {
-  narrowing<M, Shape> from;
+void check(const Data* data, double gain = 1, const std::string& last_norm = "",
+           std::uint64_t stream = 1) {
+  narrowing<M, Shape> from(stream);
   const auto n = ln::narrow<Shape>(from.w, from.scores);
   BOOST_REQUIRE_MESSAGE(static_cast<bool>(n), (n ? "" : n.error().message()));
   from.check(*n, gain, last_norm);
@@ -239,10 +239,39 @@ BOOST_AUTO_TEST_CASE(layer_norms_and_biases) {
   check<model, smaller<large, 8, 7, 4, 3>(), decoder_tokens>(nullptr);  // the mean moves
 }
 
+// Each layer has as many neurons left as its width says.
+BOOST_AUTO_TEST_CASE(widths_by_layer) {
+  const decoder_tokens data(2, 9, 11);
+  constexpr auto small = smaller<large, 8, 7, 2, 3>();
+  narrowing<ln::decoder<large>, small, 3, 6, 1> from(1);
+  using N = decltype(from)::N;
+  static_assert(N::shape.d_ff == 6);
+  static_assert(std::is_same_v<N::ffn, ln::ffn::per_layer<ln::ffn::swiglu, 3, 6, 1>>);
+  const auto n = ln::narrow<small, 3, 6, 1>(from.w, from.scores);
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(n), (n ? "" : n.error().message()));
+  from.check(*n, std::sqrt(1.5));
+  const auto masked = logits_of(ln::pack(from.w), data), got = logits_of(ln::pack(*n), data);
+  BOOST_TEST(magnitude(masked) > 0.1);
+  BOOST_TEST(distance(masked, got) <= 1e-10 * magnitude(masked));
+  // Narrower again, where the widths of what is left allow it.
+  const auto scores = ln::importance_of(*n);
+  BOOST_REQUIRE(static_cast<bool>(scores));
+  auto again = ln::narrow<N::shape, 2, 5, 1>(*n, *scores);
+  BOOST_REQUIRE_MESSAGE(static_cast<bool>(again), (again ? "" : again.error().message()));
+  const auto wider = ln::narrow<N::shape, 2, 5, 2>(*n, *scores);
+  BOOST_REQUIRE(!wider);
+  BOOST_TEST(wider.error().message() ==
+             "narrow: rows of blocks.2.ffn.gate.weight: expected at most 1, got 2");
+  const ln::gradient_report r = ln::check_model_gradients(*again, data.view(), data.limits());
+  BOOST_TEST(r.passed(), text_of(r));
+  BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+}
+
 BOOST_AUTO_TEST_CASE(t5) {
   const t5_tokens data(2, 7, 5, 11);
-  check<ln::t5<grouped_t5_shape>, smaller<grouped_t5_shape, 4, 5, 2, 1>()>(&data, std::sqrt(1.5),
-                                                                           "decoder.norm.weight");
+  for (const unsigned stream : {1U, 40U, 80U, 120U})  // each layer's own heads are others
+    check<ln::t5<grouped_t5_shape>, smaller<grouped_t5_shape, 4, 5, 2, 1>()>(
+        &data, std::sqrt(1.5), "decoder.norm.weight", stream);
 }
 
 BOOST_AUTO_TEST_CASE(encoders) {

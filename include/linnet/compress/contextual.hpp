@@ -26,8 +26,15 @@ inline bool reads_neurons(std::string_view name) {
   return name.ends_with("ffn.wo.weight") || name.ends_with("ffn.down.weight");
 }
 
-/// The inputs of the matrices that make neurons and of those that read them. Called by every
-/// thread.
+/// Names of matrices by their ends: of one that makes what is predicted, and one that reads it.
+struct watched_names {
+  bool (*makes)(std::string_view name);
+  bool (*reads)(std::string_view name);
+};
+inline constexpr watched_names names_of_neurons{is_read_by_neurons, reads_neurons};
+
+/// The inputs of the matrices that make neurons, or heads, and of those that read them. Called by
+/// every thread.
 template <class F>
 struct neuron_watcher {
   struct matrix {
@@ -39,13 +46,13 @@ struct neuron_watcher {
   F see;  ///< see(place, of_neurons, inputs)
 
   template <class P>
-  void name_all(const P& p) {
+  void name_all(const P& p, const watched_names& names) {
     index makers = 0, readers = 0;
     p.visit([&](const parameter_path& at, const tensor_info&, const auto& leaf) {
       if constexpr (requires { leaf.panels; }) {
         const std::string name = at.str();
-        if (is_read_by_neurons(name)) matrices.push_back({leaf.panels, makers++, false});
-        if (reads_neurons(name)) matrices.push_back({leaf.panels, readers++, true});
+        if (names.makes(name)) matrices.push_back({leaf.panels, makers++, false});
+        if (names.reads(name)) matrices.push_back({leaf.panels, readers++, true});
       }
     });
   }
@@ -63,10 +70,12 @@ struct neuron_watcher {
   }
 };
 
-/// Runs `w` and shows f(place, of_neurons, inputs) what feed-forwards read and their neurons.
+/// Runs `w` and shows f(place, of_neurons, inputs) what feed-forwards read and their neurons, or
+/// what other matrices of these names read.
 template <class M, class Batches, class F>
 result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& batches,
-                           const limits& l, index most, F&& f) LINNET_TRY {
+                           const limits& l, index most, F&& f,
+                           const watched_names& names = names_of_neurons) LINNET_TRY {
   const index needed = watched_model<M>::bytes(l);
   if (auto fit = acceptable<M>(where, l, needed); !fit) return fit.error();
   if (auto fit = check_finite(w, where); !fit) return fit.error();
@@ -75,7 +84,7 @@ result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& bat
   watched_model<M> model(p, l);
   if (!model.valid()) return out_of_memory(where, needed);
   neuron_watcher<F&> watcher{.see = f};
-  watcher.name_all(p);
+  watcher.name_all(p, names);
   const ops::input_tap tap = watcher.tap();
   const auto read = model.run_all(
       where, batches, 0, most, [&](ops::execution& on) { on.tap = &tap; },
@@ -217,6 +226,47 @@ result<weights<C, T>> contextualise(const weights<detail::whole_decoder<C>, T>& 
 }
 LINNET_OR_OUT_OF_MEMORY("contextualise")
 
+namespace detail {
+
+/// Whether a tensor is of a predictor of neurons.
+inline bool predicts_neurons(std::string_view name) {
+  return name.find("ffn.predictor.") != name.npos;
+}
+
+/// Trains the predictors of `c` whose tensors have names that fit, one after the other.
+template <class C>
+result<std::vector<predictor_quality>> train_each(const char* where, weights<C>& c,
+                                                  std::vector<seen_neurons>& seen,
+                                                  bool (*fits)(std::string_view),
+                                                  const predictor_training& how) {
+  std::vector<predictor_quality> found;
+  float* reduce = nullptr;
+  index rank = 0;
+  error unfit{errc::invalid, where, {}, {}, {}};
+  c.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    const std::string name = at.str();
+    if (!fits(name)) return;
+    if (name.ends_with("reduce.weight")) {
+      reduce = numbers_in(leaf);
+      rank = info.rows;
+    } else {
+      seen_neurons& one = seen[found.size()];
+      if (one.tokens() < 2 && unfit.what.empty()) {
+        unfit.what = name;
+        unfit.expected = "at least 2 tokens";
+        unfit.got = std::to_string(one.tokens());
+      }
+      found.push_back(one.tokens() < 2
+                          ? predictor_quality{}
+                          : predictor_trainer(one, rank, how).run(reduce, numbers_in(leaf)));
+    }
+  });
+  if (!unfit.what.empty()) return unfit;
+  return found;
+}
+
+}  // namespace detail
+
 /// Trains the predictors of `c` on what the decoder `w` computes for batches: which neurons are not
 /// 0, from what its feed-forward reads. The rest of `c` stays. Returns what each predictor finds of
 /// the tokens that were held out, in the order of the layers. Keeps up to `how.tokens` inputs of
@@ -236,30 +286,7 @@ result<std::vector<predictor_quality>> train_predictors(
   };
   if (auto read = detail::watch_neurons(where, w, batches, l, how.batches, keep); !read)
     return read.error();
-  std::vector<predictor_quality> found;
-  float* reduce = nullptr;
-  index rank = 0;
-  error unfit{errc::invalid, where, {}, {}, {}};
-  c.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    const std::string name = at.str();
-    if (name.ends_with("ffn.predictor.reduce.weight")) {
-      reduce = detail::numbers_in(leaf);
-      rank = info.rows;
-    } else if (name.ends_with("ffn.predictor.score.weight")) {
-      detail::seen_neurons& one = seen[found.size()];
-      if (one.tokens() < 2 && unfit.what.empty()) {
-        unfit.what = name;
-        unfit.expected = "at least 2 tokens";
-        unfit.got = std::to_string(one.tokens());
-      }
-      found.push_back(
-          one.tokens() < 2
-              ? predictor_quality{}
-              : detail::predictor_trainer(one, rank, how).run(reduce, detail::numbers_in(leaf)));
-    }
-  });
-  if (!unfit.what.empty()) return unfit;
-  return found;
+  return detail::train_each(where, c, seen, detail::predicts_neurons, how);
 }
 LINNET_OR_OUT_OF_MEMORY("train_predictors")
 

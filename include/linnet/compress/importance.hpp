@@ -31,17 +31,19 @@ struct importance {
   std::vector<unit_scores> layers{};  ///< of each stack, see block_influence()
 };
 
-/// How the scores of the matrices that have a unit become one (Ma et al. 2023, LLM-Pruner).
+/// How the scores of the matrices that have a unit become one (Ma et al. 2023, LLM-Pruner; `even`:
+/// Zhang et al. 2023, LoRAPrune).
 enum class aggregate {
   sum,      ///< of all of them
   product,  ///< their geometric mean: 0 where one of them is 0
   largest,  ///< the largest one
-  readers   ///< sum of those that read it, such as `down` and `o`
+  readers,  ///< sum of those that read it, such as `down` and `o`
+  even      ///< sum of all, each divided by the norm of that matrix's scores of all units
 };
 
 namespace detail {
 
-inline constexpr const char* aggregate_names[] = {"sum", "product", "largest", "readers"};
+inline constexpr const char* aggregate_names[] = {"sum", "product", "largest", "readers", "even"};
 inline constexpr const char* taylor_terms[] = {"first", "second", "both"};
 
 }  // namespace detail
@@ -149,19 +151,26 @@ importance<M> scores_of_units(const cut_map<T>& map, aggregate how, Member&& mem
   importance<M> made;
   for (const auto& set : map.sets()) {
     if (set.place.empty() || set.whole) continue;
-    unit_scores one{set.place, {}};
-    for (index unit = 0; unit < set.units; ++unit) {
-      member_scores all(how);
-      const auto look = [&](const std::vector<channel_side<T>>& sides) {
-        for (const auto& side : sides) {
-          const index span = set.span(side.length());
-          if (has_scores(side.kind)) all.add(member(side, unit * span, span));
+    const auto units = static_cast<std::size_t>(set.units);
+    std::vector<member_scores> all(units, member_scores(how));
+    std::vector<double> of_side(units);
+    const auto look = [&](const std::vector<channel_side<T>>& sides) {
+      for (const auto& side : sides) {
+        if (!has_scores(side.kind)) continue;
+        const index span = set.span(side.length());
+        double squares = 0;
+        for (std::size_t unit = 0; unit < units; ++unit) {
+          of_side[unit] = member(side, static_cast<index>(unit) * span, span);
+          squares += of_side[unit] * of_side[unit];
         }
-      };
-      if (how != aggregate::readers) look(set.writers);
-      look(set.readers);
-      one.scores.push_back(all.score());
-    }
+        const double length = how == aggregate::even ? std::sqrt(squares) + 1e-8 : 1;
+        for (std::size_t unit = 0; unit < units; ++unit) all[unit].add(of_side[unit] / length);
+      }
+    };
+    if (how != aggregate::readers) look(set.writers);
+    look(set.readers);
+    unit_scores one{set.place, {}};
+    for (const member_scores& unit : all) one.scores.push_back(unit.score());
     made.units.push_back(std::move(one));
   }
   return made;

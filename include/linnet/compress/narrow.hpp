@@ -152,6 +152,10 @@ class cutter {
     const index set = by_columns ? from.columns : from.rows,
                 whole = by_columns ? from.info.columns : from.info.rows;
     const std::string side = (by_columns ? "columns of " : "rows of ") + from.name;
+    if (size > whole) {
+      why = unfit(side, "at most " + std::to_string(whole), std::to_string(size));
+      return false;
+    }
     if (set < 0) {
       if (size == whole) return true;
       why = unfit(side, "channels that a layer names, see nn/channels.hpp",
@@ -263,15 +267,16 @@ result<weights<N, T>> cut_weights(const weights<M, T>& w, const importance<M>& s
 
 /// Leaves out what `scores` says is least important: layers, feed-forward neurons, heads with all
 /// queries of their keys and values, and channels of the stream. Of equal scores the first stay.
-/// All tensors that share a channel lose it. The result computes what `w` computes with zeros for
-/// what is left out, up to rounding. A LayerNorm of fewer channels has another mean, though, and so
-/// has a post-norm model of fewer layers. Errors: errc::invalid for scores that are missing or not
-/// finite, and for widths whose layers do not say what they share. Also the error of `w`;
-/// errc::out_of_memory.
-template <auto Shape, class M, class T>
-result<weights<narrowed<M, Shape>, T>> narrow(const weights<M, T>& w,
-                                              const importance<M>& scores) LINNET_TRY {
-  return detail::cut_weights<narrowed<M, Shape>>(w, scores);
+/// All tensors that share a channel lose it. `Widths` are hidden widths of the layers that are
+/// left, one for each, in place of one d_ff for all: see ffn::per_layer. The result computes what
+/// `w` computes with zeros for what is left out, up to rounding. A LayerNorm of fewer channels has
+/// another mean, though, and so has a post-norm model of fewer layers. Errors: errc::invalid for
+/// scores that are missing or not finite, and for widths whose layers do not say what they share.
+/// Also the error of `w`; errc::out_of_memory.
+template <auto Shape, index... Widths, class M, class T>
+result<weights<narrowed<M, Shape, Widths...>, T>> narrow(const weights<M, T>& w,
+                                                         const importance<M>& scores) LINNET_TRY {
+  return detail::cut_weights<narrowed<M, Shape, Widths...>>(w, scores);
 }
 LINNET_OR_OUT_OF_MEMORY("narrow")
 

@@ -3,6 +3,7 @@
 /// @file
 /// The types that narrow() makes, and the rules that their shapes keep.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <type_traits>
@@ -80,8 +81,8 @@ constexpr auto narrowed_shape() {
   return s;
 }
 /// Words for what keeps `Shape` from being a smaller one of model `M`, unless `Quiet`; true where
-/// nothing does.
-template <class M, auto Shape, bool Quiet = false>
+/// nothing does. The shape may be the model's where `Same`.
+template <class M, auto Shape, bool Quiet = false, bool Same = false>
 constexpr bool narrows() {
   if constexpr (!takes_shape<M, Shape>) {
     static_assert(Quiet || never<M>,
@@ -99,7 +100,7 @@ constexpr bool narrows() {
       static_assert(Quiet || never<M>,
                     "linnet::narrow: d_model, d_ff, heads and layers must be given, and none may "
                     "be larger than the model's");
-    else if constexpr (from == to)
+    else if constexpr (from == to && !Same)
       static_assert(Quiet || never<M>,
                     "linnet::narrow: the shape is no narrower than the model's; make d_model, "
                     "d_ff, heads or layers smaller");
@@ -133,11 +134,76 @@ struct narrowed_model<M, Shape, false> {
 
 }  // namespace detail
 
+namespace detail {
+
+/// A decoder whose feed-forwards may have a width for each layer.
+template <class M>
+concept takes_layer_widths = requires {
+  requires is_decoder<M>;
+  requires ffn_of_layers<typename M::ffn>::type::has_output_map;
+  requires std::is_same_v<typename M::sharing, sharing::none> && !M::depths::routes;
+};
+/// M with one width for all layers, the widest.
+template <class M>
+struct of_even_width {
+  using type = M;
+};
+template <class M>
+requires(is_decoder<M>&& has_layer_widths<typename M::ffn>) struct of_even_width<M> {
+  using type = typename M::template with_ffn<typename ffn_of_layers<typename M::ffn>::type>;
+};
+/// `Shape` with the widest of some widths.
+template <auto Shape, index... Widths>
+constexpr auto shape_of_widths() {
+  auto s = Shape;
+  s.d_ff = (std::max)({Widths...});
+  return s;
+}
+/// Words for what keeps widths from being those of the layers of model `M` in a smaller shape,
+/// unless `Quiet`; true where nothing does. Without widths, see narrows().
+template <class M, auto Shape, bool Quiet, index... Widths>
+constexpr bool narrows_by_layer() {
+  if constexpr (sizeof...(Widths) == 0) {
+    return narrows<M, Shape, Quiet>();
+  } else if constexpr (!takes_layer_widths<M>) {
+    static_assert(Quiet || never<M>,
+                  "linnet::narrow: widths by layer are those of a decoder with a standard or gated "
+                  "feed-forward, sharing::none and depths::all; give d_ff of the shape alone");
+  } else if constexpr (!requires { requires sizeof...(Widths) == Shape.layers; }) {
+    static_assert(Quiet || never<M>,
+                  "linnet::narrow: give one width for each of the shape's layers, or d_ff alone");
+  } else if constexpr (!((Widths > 0) && ...)) {
+    static_assert(Quiet || never<M>, "linnet::narrow: widths of layers must be positive");
+  } else {
+    return narrows<typename of_even_width<M>::type, shape_of_widths<Shape, Widths...>(), Quiet,
+                   true>();
+  }
+  return false;
+}
+template <bool Fits, class M, auto Shape, index... Widths>
+struct model_of_widths {  // stands in for what was refused
+  using type = M;
+};
+template <class M, auto Shape>
+struct model_of_widths<true, M, Shape> : narrowed_model<M, Shape, true> {};
+template <class M, auto Shape, index First, index... Widths>
+struct model_of_widths<true, M, Shape, First, Widths...> {
+  using even = typename narrowed_model<typename of_even_width<M>::type,
+                                       shape_of_widths<Shape, First, Widths...>(), true>::type;
+  using type =
+      typename even::template with_ffn<ffn::per_layer<typename even::ffn, First, Widths...>>;
+};
+
+}  // namespace detail
+
 /// The model type that narrow() makes: M of a smaller shape, with the same policies. Its
 /// vocabulary, positions and heads' width are those of M: a `d_kv` of 0 stands for that width. With
-/// RMSNorm, `eps` is that of M times the ratio of d_model.
-template <class M, auto Shape>
-using narrowed = typename detail::narrowed_model<M, Shape>::type;
+/// RMSNorm, `eps` is that of M times the ratio of d_model. With `Widths`, one for each layer that
+/// is left, a decoder's feed-forwards are ffn::per_layer, and d_ff is the widest.
+template <class M, auto Shape, index... Widths>
+using narrowed =
+    typename detail::model_of_widths<detail::narrows_by_layer<M, Shape, false, Widths...>(), M,
+                                     Shape, Widths...>::type;
 
 namespace detail {
 

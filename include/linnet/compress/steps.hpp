@@ -86,9 +86,9 @@ constexpr bool rotates_online() {
 }
 
 /// Whether `Shape` is a smaller one of a model whose layers say what they share.
-template <class M, auto Shape>
+template <class M, auto Shape, index... Widths>
 constexpr bool cuts() {
-  if constexpr (folds<M>()) return narrows<M, Shape, true>();
+  if constexpr (folds<M>()) return narrows_by_layer<M, Shape, true, Widths...>();
   return false;
 }
 
@@ -253,20 +253,20 @@ struct prune {
   }
 };
 
-/// narrow(): a smaller shape of the same family. `scores(w)` returns a result<importance<M>> of the
-/// model at that place.
-template <auto Shape, class Scores = linnet::detail::no_function>
+/// narrow(): a smaller shape of the same family, with `Widths` of its layers' feed-forwards where
+/// they are given. `scores(w)` returns a result<importance<M>> of the model at that place.
+template <auto Shape, class Scores = linnet::detail::no_function, index... Widths>
 struct narrow {
   Scores scores{};
 
   template <class M>
-  static constexpr bool accepts = linnet::detail::cuts<M, Shape>();
+  static constexpr bool accepts = linnet::detail::cuts<M, Shape, Widths...>();
   template <class M>
-  using type = narrowed<M, Shape>;
+  using type = narrowed<M, Shape, Widths...>;
   template <class M>
   static consteval bool explain() {
     if constexpr (linnet::detail::folds<M>())
-      return linnet::detail::narrows<M, Shape>();
+      return linnet::detail::narrows_by_layer<M, Shape, false, Widths...>();
     else
       static_assert(linnet::detail::never<M>,
                     "linnet::pipeline: step::narrow needs a model that says which channels its "
@@ -280,7 +280,7 @@ struct narrow {
   & > {
     const auto found = scores(w);
     if (!found) return found.error();
-    return linnet::narrow<Shape>(w, *found);
+    return linnet::narrow<Shape, Widths...>(w, *found);
   }
 };
 

@@ -76,14 +76,14 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     a.first = Attention::first_differs;
     return a;
   }();
-  template <attention_shape A>
+  template <attention_shape A, index F = Shape.d_ff>
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
-      template make<d, Shape.d_ff, biased, eps, Sharing::projections>::type;
-  using blocks = typename Depths::template stack<
-      detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>, Shape.layers,
-                       Attention::first_differs, Sharing>,
-      block_with<self>, Shape.layers, rotary ? self.d_kv : 0>;
+      template make<d, F, biased, eps, Sharing::projections>::type;
+  template <index F, bool First>
+  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
+                                                   rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;

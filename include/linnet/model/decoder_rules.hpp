@@ -12,6 +12,18 @@ struct decoder_model;
 
 namespace detail {
 
+/// Words for widths that are not those of a shape's layers; true for others.
+template <class Ffn, index Layers, index Widest>
+constexpr bool widths_fit() {
+  if constexpr (has_layer_widths<Ffn>) {
+    static_assert(Ffn::layers == Layers,
+                  "linnet::ffn::per_layer: give one width for each of the shape's layers");
+    static_assert(Ffn::widest == Widest,
+                  "linnet::ffn::per_layer: d_ff of the shape must be the widest of its widths");
+    return Ffn::layers == Layers && Ffn::widest == Widest;
+  }
+  return true;
+}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -86,6 +98,14 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
                   "n");
+  else if constexpr (!widths_fit<Ffn, S.layers, S.d_ff>())
+    return false;
+  else if constexpr (has_layer_widths<Ffn> &&
+                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
+    static_assert(
+        never<Ps...>,
+        "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
+        "sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -126,7 +146,8 @@ constexpr bool decoder_fits() {
 template <decoder_shape S, class... Ps>
 constexpr ffn_fault decoder_ffn_fault() {
   if constexpr (decoder_fits<S, Ps...>())
-    return fault_of_ffn<pick<ffn::policy, ffn::swiglu, Ps...>, S.d_model, S.d_ff,
+    return fault_of_ffn<typename ffn_of_layers<pick<ffn::policy, ffn::swiglu, Ps...>>::type,
+                        S.d_model, S.d_ff,
                         std::is_same_v<pick<bias::policy, bias::none, Ps...>, bias::all>,
                         pick<sharing::policy, sharing::none, Ps...>::projections>();
   else
@@ -164,7 +185,8 @@ struct checked_decoder {
   /// Whether layers have nothing of their own that storage could tell apart.
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
-      pick<depths::policy, depths::all, Ps...>::routes;
+      pick<depths::policy, depths::all, Ps...>::routes ||
+      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&

@@ -108,6 +108,16 @@ struct ffn_metadata<ffn::top_k<K, Of>> : ffn_metadata<void> {
   }
 };
 
+template <class Of, index... Widths>
+struct ffn_metadata<ffn::per_layer<Of, Widths...>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    std::string all = "per_layer";
+    for (const index width : {Widths...}) all += ' ' + std::to_string(width);
+    return all + ' ' + ffn_metadata<Of>::name();
+  }
+};
+
 template <index Rank, class Of, real Least>
 struct ffn_metadata<ffn::contextual<Rank, Of, Least>> : ffn_metadata<void> {
   static constexpr bool named = ffn_metadata<Of>::named;

@@ -3,12 +3,16 @@
 /// @file
 /// Turns a list of policies in any order into one choice per slot, with worded refusals.
 
+#include <cstddef>
 #include <type_traits>
+#include <utility>
 
+#include <linnet/nn/attention/head_predictor.hpp>
 #include <linnet/nn/attention/window.hpp>
 #include <linnet/nn/chain.hpp>
 #include <linnet/nn/contextual.hpp>
 #include <linnet/nn/embedding.hpp>
+#include <linnet/nn/layer_list.hpp>
 #include <linnet/nn/norm.hpp>
 #include <linnet/nn/policies.hpp>
 #include <linnet/nn/repeat.hpp>
@@ -70,9 +74,9 @@ constexpr bool layers_fit() {
     constexpr bool ranges = layers_of<S, Layers>::fits;
     constexpr bool few = layers_of<S, Layers>::template kinds<Layers>.count <= 4;
     static_assert(!Alike,
-                  "linnet::storage::layers: layers that share parameters, or that "
-                  "depths::mixture_of_depths routes, are stored alike; take sharing::none and "
-                  "depths::all, or one storage");
+                  "linnet::storage::layers: layers that share parameters, that "
+                  "depths::mixture_of_depths routes or that ffn::per_layer makes unlike are stored "
+                  "alike; take sharing::none and depths::all, or one storage");
     static_assert(ranges,
                   "linnet::storage::layers: a range names layers that the model does not have; "
                   "they count from 0, or from the end where negative");
@@ -158,7 +162,21 @@ constexpr bool policies_fit() {
 }
 
 /// Faults of the layer of a feed-forward policy.
-enum class ffn_fault { none, no_layer, no_delta, rank, widths, chain_widths };
+enum class ffn_fault { none, no_layer, no_delta, rank, widths, chain_widths, by_layer };
+/// Whether a feed-forward has a width for each layer.
+template <class Ffn>
+inline constexpr bool has_layer_widths = requires {
+  Ffn::widest;
+};
+/// The feed-forward of each layer.
+template <class Ffn>
+struct ffn_of_layers {
+  using type = Ffn;
+};
+template <class Of, index... Widths>
+struct ffn_of_layers<ffn::per_layer<Of, Widths...>> {
+  using type = Of;
+};
 template <class Ffn, index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
 constexpr ffn_fault fault_of_ffn() {
   const auto widths = []<class Layer>(std::type_identity<Layer>) {
@@ -169,7 +187,9 @@ constexpr ffn_fault fault_of_ffn() {
     if constexpr (requires { Ffn::rank; }) return Ffn::rank > 0 && Ffn::rank <= D && Ffn::rank <= F;
     return true;
   }();
-  if constexpr (Ffn::skipped) {
+  if constexpr (has_layer_widths<Ffn>) {
+    return ffn_fault::by_layer;
+  } else if constexpr (Ffn::skipped) {
     return ffn_fault::none;
   } else if constexpr (!ranked) {
     return ffn_fault::rank;
@@ -203,6 +223,9 @@ constexpr bool ffn_fits() {
   static_assert(Fault != ffn_fault::widths,
                 "linnet: the layer of your ffn:: policy must keep the width of the stream: both "
                 "its `in` and its `out` are D, the shape's d_model");
+  static_assert(Fault != ffn_fault::by_layer,
+                "linnet::ffn::per_layer: its widths are those of the layers of a decoder; the "
+                "blocks of other models are of one type");
   return Fault == ffn_fault::none;
 }
 
@@ -236,6 +259,10 @@ requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
   };
 };
 
+template <class Norm, class Of, index... Widths, class... Branches>
+struct block_of<Norm, ffn::per_layer<Of, Widths...>, Branches...>
+    : block_of<Norm, Of, Branches...> {};
+
 /// `N` blocks, of which the first is a `First` if it differs; `Rest` holds the type of the others.
 /// The buffers of a first one that differs last as long as those of the others, which may read
 /// them.
@@ -260,6 +287,25 @@ struct stack_of<First, Rest, N, true, sharing::none> {
 template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
+};
+/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
+/// stack where `First`.
+template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>>
+struct stack_of_decoder {
+  using first = typename Block<Shape.d_ff, true>::type;
+  using rest = Block<Shape.d_ff, false>;
+  using type = typename Policies::template of<depths::policy>::template stack<
+      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
+               typename Policies::template of<sharing::policy>>,
+      typename rest::type, Shape.layers, Rotary>;
+};
+template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
+          index... Widths>
+struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
+  template <std::size_t... Layer>
+  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
 };
 
 }  // namespace detail

@@ -8,6 +8,8 @@
 /// sharing::lora. A policy of your own derives from ffn::policy; nothing in the library needs
 /// editing.
 
+#include <algorithm>
+
 #include <linnet/core/shapes.hpp>
 #include <linnet/nn/chain.hpp>
 #include <linnet/nn/projection.hpp>
@@ -342,6 +344,19 @@ struct top_k : policy {
   using whole = Of;  ///< what it takes neurons from
   template <index D, index F, bool Bias>
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.kept = K}>;
+};
+
+/// A standard or gated feed-forward `Of` with a hidden width for each layer of a decoder. The
+/// shape's d_ff is the widest one. narrow() makes weights of it from those of `Of`.
+template <class Of, index... Widths>
+struct per_layer : policy {
+  static_assert(Of::has_output_map,
+                "linnet::ffn::per_layer: is of a standard or gated feed-forward");
+  static_assert(sizeof...(Widths) > 0 && ((Widths > 0) && ...),
+                "linnet::ffn::per_layer: give a positive width for each layer");
+  using each = Of;  ///< that of each layer
+  static constexpr index widths[] = {Widths...};
+  static constexpr index layers = sizeof...(Widths), widest = (std::max)({Widths...});
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.

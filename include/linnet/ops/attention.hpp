@@ -280,16 +280,23 @@ struct attention_unit {
 }  // namespace detail
 
 /// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
-/// key.
+/// key. What attention_call::skips() is 0.
 template <class T, class Code>
 void attention(const execution& on, const attention_call<T, Code>& call) {
   const index group = call.heads / call.kv_heads, h = call.h;
   const auto [first, last] = on.threads.range(call.batch * call.kv_heads);
   for (index item = first, groups = 1; item < last; item += groups) {
+    if (call.skips(item)) {
+      std::fill_n(call.out + item * group * h, group * h, T(0));
+      groups = 1;
+      continue;
+    }
     // One query reads the keys and values of all heads together, as they lie in memory.
     if (call.queries == 1 && !std::is_same_v<Code, int4_code> && group < attention_rows)
       groups =
           (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
+    for (index i = 1; i < groups; ++i)
+      if (call.skips(item + i)) groups = i;
     const detail::attention_unit<T, Code> u(on, call, item, groups);
     for (index row = 0, rows = 0; row < call.queries; row += rows) {
       const auto some = u.at(row);

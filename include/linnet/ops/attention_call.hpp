@@ -56,6 +56,19 @@ struct attention_call {
   index scratch_size = 0;
   dropout_key dropout{};
   int dropout_id = 0;
+  const T* head_scores = nullptr;  ///< [batch, queries, heads], or null where all heads are needed
+  T least_score = T(0);            ///< of heads that are needed
+
+  /// Whether key-value head `item` of all sequences is needed by none of the heads that share it. A
+  /// query that comes alone then reads none of its keys and values.
+  bool skips(index item) const {
+    if (head_scores == nullptr || queries != 1) return false;
+    const index group = heads / kv_heads;
+    const T* const scores = head_scores + item / kv_heads * heads + item % kv_heads * group;
+    for (index i = 0; i < group; ++i)
+      if (!(scores[i] < least_score)) return false;
+    return true;
+  }
 };
 
 /// Gradients of an attention call over plain keys and values; everything is added to.

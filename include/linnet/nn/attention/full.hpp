@@ -8,6 +8,7 @@
 #include <linnet/nn/attention/projections.hpp>
 #include <linnet/nn/virtual_tokens.hpp>
 #include <linnet/ops/hadamard.hpp>
+#include <linnet/ops/heads.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -54,7 +55,8 @@ struct softmax_attention {
     buffer<T, false> values{};
     buffer<T, true> keys{};  ///< what decoding keeps
     typename projections::template projection_caches<T> inner{};
-    T* mixed = nullptr;  ///< [rows, n] before the output projection
+    T* mixed = nullptr;        ///< [rows, n] before the output projection
+    T* head_scores = nullptr;  ///< [rows, heads] of a predictor
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
     index scratch_size = 0;
@@ -79,6 +81,7 @@ struct softmax_attention {
     c.q = m.saved.take<T>(e.rows() * n);
     if (two_queries) c.q_first = m.saved.take<T>(e.rows() * n);
     c.mixed = m.saved.take<T>(e.rows() * n);
+    if (projections::predicts) c.head_scores = m.saved.take<T>(e.rows() * A.heads);
     const index key_values = e.batch * keys * kv;
     arena& passing = cached ? m.scratch : m.saved;
     const index mark = m.scratch.mark();
@@ -104,6 +107,9 @@ struct softmax_attention {
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
+    if constexpr (projections::predicts)
+      projections::to_scores::template forward<T, S>(p.predictor, x, {c.head_scores, rows},
+                                                     c.inner.scores, ctx);
     if constexpr (A.cross) {
       to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
       if (!ctx.memory.cached) {
@@ -156,6 +162,7 @@ struct softmax_attention {
       show<T>(a, ctx, nullptr);
     }
     if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
+    if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.mixed);
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
@@ -168,6 +175,7 @@ struct softmax_attention {
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
     to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
+    if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.d_mixed);
     ops::fill(ctx.on, dq.size(), T(0), dq.data());
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
     ops::fill(ctx.on, dk.size(), T(0), dk.data());
@@ -222,8 +230,8 @@ struct softmax_attention {
     key_rows.length = keys;
     const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
-    return to_query::flops(e) + to_output::flops(e) + 2 * to_key::flops(key_rows) +
-           e.batch * 4 * queries * seen * n;
+    return projections::predictor_flops(e) + to_query::flops(e) + to_output::flops(e) +
+           2 * to_key::flops(key_rows) + e.batch * 4 * queries * seen * n;
   }
 
  private:
@@ -231,6 +239,11 @@ struct softmax_attention {
   template <class T>
   static constexpr linnet::detail::gated_shape<T> gated() {
     return {A.heads, A.kv_heads, A.d_kv, projections::template scale<T>};
+  }
+  /// The heads that a predictor has scored.
+  template <class T>
+  static ops::scored_heads<T> chosen(const cache<T>& c, index rows) {
+    return {rows, A.heads, A.d_kv, c.head_scores, T(A.least_score)};
   }
   /// Buffer of the keys or values of this call.
   template <class T>
@@ -269,6 +282,8 @@ struct softmax_attention {
     a.scratch_size = c.scratch_size;
     a.dropout = ctx.dropout;
     a.dropout_id = c.dropout_id;
+    a.head_scores = c.head_scores;
+    a.least_score = T(A.least_score);
     return a;
   }
   /// Shows a call to an ops::attention_tap.

@@ -27,8 +27,10 @@ struct attention_shape {
   bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
-  bool hadamard = false;  ///< queries and keys are rotated, for policies that are
-                          ///< `supports_low_rank`
+  bool hadamard = false;   ///< queries and keys are rotated, for policies that are
+                           ///< `supports_low_rank`
+  index predictor = 0;     ///< rank of what chooses heads, 0 where all are computed; likewise
+  double least_score = 0;  ///< of heads that are computed
   projection_kind
       projections{};  ///< how the linear maps are made, for policies that are `supports_low_rank`
 

@@ -13,6 +13,15 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Scores of heads, B (A x); nothing of rank 0.
+template <index D, index Rank, index Heads>
+struct head_predictor
+    : chain<named<"reduce", linear<D, Rank>>, named<"score", linear<Rank, Heads>>> {
+  static_assert(Rank <= D, "linnet::attention::contextual: the rank is at most d_model");
+};
+template <index D, index Heads>
+struct head_predictor<D, 0, Heads> : without_parameters, without_cache {};
+
 /// The projections x -> q, k, v and mixed -> y, and the steps that self-attention over whole
 /// sequences takes around its mixing. With `SharedKey` there are no keys here: the kind makes them
 /// from the queries.
@@ -26,6 +35,8 @@ struct attention_projections {
   using to_query = projection<in, n, A.bias, A.projections>;
   using to_key = projection<in, kv, A.bias, A.projections>;
   using to_output = output_projection<n, out, A.bias, A.projections>;
+  static constexpr bool predicts = A.predictor > 0;
+  using to_scores = head_predictor<in, A.predictor, A.heads>;
 
   /// Factor of the scores.
   template <class T>
@@ -40,6 +51,9 @@ struct attention_projections {
         k{};
     typename to_key::template params<form::at<Form, storage::part::attention_v>> v{};
     typename to_output::template params<form::at<Form, storage::part::attention_o>> o{};
+    [[no_unique_address]] std::conditional_t<predicts, typename to_scores::template params<Form>,
+                                             std::nullptr_t>
+        predictor{};
   };
   template <class F, class... P>
   LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
@@ -47,6 +61,7 @@ struct attention_projections {
     if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
     to_key::visit(f, at / "v", p.v...);
     to_output::visit(f, at / "o", p.o...);
+    if constexpr (predicts) to_scores::visit(f, at / "predictor", p.predictor...);
   }
   /// Mixing tokens multiplies all values of a head by one number; those of a softmax add up to 1.
   template <class Ends, class P>
@@ -60,6 +75,12 @@ struct attention_projections {
     c.matches(queries, keys, A.rope);
     c.keeps_constants(values);
     if (A.relative) c.accompanies(c.heads, values);
+    if constexpr (predicts) {
+      const index scores = c.open(A.heads);
+      c.keeps_whole(scores, "heads that a predictor chooses");
+      c.keeps_whole(values, "heads that a predictor chooses");
+      to_scores::channels(c.between(c.in, scores), p.predictor);
+    }
     to_query::channels(c.between(c.in, queries), p.q);
     to_key::channels(c.between(source, keys), p.k);
     to_key::channels(c.between(source, values), p.v);
@@ -80,6 +101,7 @@ struct attention_projections {
     typename to_query::template cache<T> q{};
     typename to_key::template cache<T> k{}, v{};
     typename to_output::template cache<T> o{};
+    typename to_scores::template cache<T> scores{};
   };
   /// Plans the projections for calls `e` with `key_rows` rows of keys and values for each sequence.
   template <class T>
@@ -92,6 +114,7 @@ struct attention_projections {
     c.k = to_key::template plan<T>(m, keys);
     c.v = to_key::template plan<T>(m, keys);
     c.o = to_output::template plan<T>(m, e);
+    if constexpr (predicts) c.scores = to_scores::template plan<T>(m, e);
     return c;
   }
 
@@ -164,6 +187,11 @@ struct attention_projections {
     to_key::template backward<T>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
   }
 
+  /// Floating-point operations of a predictor of heads.
+  static constexpr index predictor_flops(const call_shape& e) {
+    if constexpr (predicts) return to_scores::flops(e);
+    return 0;
+  }
   /// Floating-point operations of the projections.
   static constexpr index flops(const call_shape& e) {
     return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+// Written by tools/matrix.py: run it again instead of changing this file.
+
+#include "matrix/ways.hpp"
+
+namespace test::decoder_13 {
+
+namespace {
+
+using namespace matrix;
+
+BOOST_AUTO_TEST_SUITE(matrix_of_decoder)
+
+BOOST_AUTO_TEST_CASE(model_97) {
+  check<decoder, ln::embedding::tensor_train<tensor_train_cores>, ln::tie::untied>("decoder: ends tensor train");
+}
+BOOST_AUTO_TEST_CASE(model_98) {
+  check<decoder, ln::attention::contextual<3>>("decoder: attention contextual");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+}  // namespace
+
+}  // namespace test::decoder_13
