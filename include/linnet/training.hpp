@@ -10,6 +10,7 @@
 #include <linnet/data/glue.hpp>
 #include <linnet/data/instruction_stream.hpp>
 #include <linnet/data/masking_stream.hpp>
+#include <linnet/data/packed_stream.hpp>
 #include <linnet/data/pause.hpp>
 #include <linnet/data/window_stream.hpp>
 #include <linnet/distill/attention_distillation.hpp>

@@ -90,6 +90,7 @@ class all_ways {
           note("path scores", path_scores());
         }
         note("evaluator", evaluate());
+        if (blocks == 0 && prompt == short_prompt) note("packed documents", packed_documents());
         if (blocks == 0 && prompt == short_prompt) note("mapped", mapped());
       }
     }
@@ -508,6 +509,37 @@ class all_ways {
                 plain[at(i)]);
       return o;
     }
+  }
+
+  /// Two texts in one row are as if each had a row of its own.
+  outcome packed_documents() {
+    outcome o;
+    if constexpr (!std::is_same_v<typename M::batch, ln::decoder_batch>) {
+      o.refused = "batches of these models have no documents";
+    } else {
+      auto e = ln::evaluator<M>::open(p_, limits(1));
+      BOOST_REQUIRE(static_cast<bool>(e));
+      std::vector<index> documents(at(length));
+      const index starts[] = {0, 29, length};
+      BOOST_REQUIRE(ln::mark_documents(std::span(starts).first(2), documents));
+      ln::decoder_batch b{text_.data(), text_.data(), 1, length};
+      b.documents = documents.data();
+      row packed(at(length * vocabulary)), alone(packed);
+      if (!ln::is_finite(e->loss(b, packed).nats)) {
+        BOOST_TEST(!M::supports_documents, name_);
+        o.refused = e->last_refusal();
+        return o;
+      }
+      for (const index i : {0, 1}) {
+        const index first = starts[i], size = starts[i + 1] - first;
+        const std::span<float> logits(alone.data(), at(size * vocabulary));
+        const token* const from = text_.data() + first;
+        BOOST_REQUIRE(ln::is_finite(e->loss({from, from, 1, size}, logits).nats));
+        compare(o, logits,
+                std::span<const float>(packed).subspan(at(first * vocabulary), logits.size()));
+      }
+    }
+    return o;
   }
 
   static outcome refusal(const ln::error& e) { return {0, true, e.what + ": " + e.expected}; }

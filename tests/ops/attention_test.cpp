@@ -21,6 +21,7 @@ struct shape {
   ln::ops::attention_window window = {};
   std::vector<index> prefix = {};
   index slots = 0;  ///< other queries for the first keys, no further away than this
+  std::vector<index> documents = {};  ///< [batch, queries] first token of each one's document
 
   /// What a query sees.
   ln::ops::attention_window seen() const {
@@ -30,6 +31,15 @@ struct shape {
   }
 };
 constexpr index any = ln::ops::any_distance;
+
+/// The first token of each one's document, of rows with documents that start there.
+std::vector<index> documents(index length, const std::vector<std::vector<index>>& starts) {
+  std::vector<index> made(starts.size() * at(length));
+  for (std::size_t b = 0; b < starts.size(); ++b)
+    for (const index start : starts[b])
+      std::fill_n(made.begin() + static_cast<index>(b) * length + start, length - start, start);
+  return made;
+}
 
 const std::vector<shape> shapes{
     {"one token", 1, 1, 1, 1, 1, 1},
@@ -161,6 +171,60 @@ const std::vector<shape> shapes{
      {4, any, 3},
      {},
      8},
+    {"documents",
+     2,
+     60,
+     60,
+     4,
+     2,
+     4,
+     true,
+     {},
+     {},
+     true,
+     false,
+     0.5,
+     0.2,
+     {},
+     {},
+     0,
+     documents(60, {{0, 5, 6, 55}, {0, 50}})},
+    {"documents seen both ways, padded",
+     2,
+     60,
+     60,
+     2,
+     1,
+     3,
+     false,
+     {},
+     {60, 20},
+     true,
+     false,
+     0.5,
+     0,
+     {},
+     {},
+     0,
+     documents(60, {{0, 9}, {0, 3, 17, 19, 40}})},
+    {"documents, first and window",
+     1,
+     70,
+     70,
+     2,
+     1,
+     4,
+     true,
+     {},
+     {},
+     true,
+     false,
+     0.5,
+     0.3,
+     {4, any, 3},
+     {},
+     8,
+     documents(70, {{0, 1, 12}})},
 };
 
 /// The multiplier of one value, from the documented key: sample and dropout id above, position
@@ -226,6 +290,7 @@ struct problem {
     c.past = s.past.empty() ? nullptr : s.past.data();
     c.key_lengths = s.key_lengths.empty() ? nullptr : s.key_lengths.data();
     c.prefix = s.prefix.empty() ? nullptr : s.prefix.data();
+    c.documents = s.documents.empty() ? nullptr : s.documents.data();
     c.bias = s.bias ? bias.data() : nullptr;
     c.bias_origin = origin;
     c.scratch = scratch.data();
@@ -256,20 +321,27 @@ outcome dense(const problem<T>& p) {
   for (index b = 0; b < s.batch; ++b)
     for (index head = 0; head < s.heads; ++head)
       for (index i = 0; i < s.queries; ++i) {
-        const index position = (s.past.empty() ? 0 : s.past[at(b)]) + i;
+        const auto start_of = [&](index t) {
+          return s.documents.empty() ? 0 : s.documents[at(b * s.queries + t)];
+        };
+        const index start = start_of(i),
+                    position = (s.past.empty() ? 0 : s.past[at(b)]) + i - start;
         const index q_at = (b * s.queries + i) * p.n + head * s.h,
                     group = head * s.kv_heads / s.heads;
         const auto k_at = [&](index j) { return (b * s.keys + j) * p.kv + group * s.h; };
-        const auto seen = [&](index j) {
+        const auto seen = [&](index key) {
+          const index j = key - start;
+          if (!s.documents.empty() && start_of(key) != start) return false;
           const bool before = j <= position || (!s.prefix.empty() && j < s.prefix[at(b)]);
-          return !(s.causal && !before) && !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]) &&
+          return !(s.causal && !before) &&
+                 !(!s.key_lengths.empty() && key >= s.key_lengths[at(b)]) &&
                  (j < s.window.first ||
                   (j >= position - s.window.before && j <= position + s.window.after) ||
                   (j >= position - s.window.before && !s.prefix.empty() && j < s.prefix[at(b)]));
         };
-        const auto by_slot = [&](index j) { return s.slots && j < s.window.first; };
+        const auto by_slot = [&](index j) { return s.slots && j - start < s.window.first; };
         const auto bias_at = [&](index j) {
-          return head * p.line + p.origin + j -
+          return head * p.line + p.origin + j - start -
                  (by_slot(j) ? (std::min)(position, s.slots - 1) : position);
         };
         double largest = -1e300, sum = 0;
@@ -474,7 +546,7 @@ kept<Code> keep(const shape& s, std::vector<float>& x, layout how) {
 template <class Code>
 void check_kept(layout how, bool bitwise) {
   for (const shape& s : shapes) {
-    if (s.integers) continue;
+    if (s.integers || !s.documents.empty()) continue;  // documents have no cache
     problem<float> p(s);
     const auto k = keep<Code>(s, p.k, how), v = keep<Code>(s, p.v, how);
     std::vector<float> plain(p.q.size()), out(p.q.size()), scratch(at(scratch_size(s)));

@@ -45,6 +45,9 @@ enum class refusal : unsigned char {
   null_bytes,                ///< a batch without its table of tokens' bytes
   prefix_unknown,            ///< prefixes for a model that takes none
   prefix_outside,            ///< a prefix that is longer than its sequence
+  documents_unknown,         ///< documents for a model that cannot keep them apart
+  documents_with_prefix,     ///< documents and prefixes in one batch
+  documents_unordered,       ///< documents that do not follow each other
   type_outside,              ///< a token type that the model does not have
   label_on_padding,          ///< a label behind the end of its sequence
   short_logits,              ///< a span that the logits do not fit in
@@ -136,6 +139,17 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "attention::prefix";
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
+    case refusal::documents_unknown:
+      return "documents of the batch are given, but states, hashes or a mixture of depths would "
+             "carry tokens from one to the next: give each a row of its own, or use "
+             "attention::full "
+             "or a window";
+    case refusal::documents_with_prefix:
+      return "documents and prefixes of the batch are both given: give each document with a prefix "
+             "a row of its own";
+    case refusal::documents_unordered:
+      return "an entry of documents is neither its own place nor the entry before it: write them "
+             "by mark_documents()";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
     case refusal::label_on_padding:

@@ -36,7 +36,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
                         evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
                         supports_cache = Attention::supports_cache,
-                        takes_prefix = Attention::takes_prefix;
+                        takes_prefix = Attention::takes_prefix,
+                        supports_documents =
+                            Attention::supports_documents && Ffn::can_truncate && !Depths::routes;
   static constexpr index exits = Shape.layers;
   using ffn = Ffn;
   using attention = Attention;
@@ -268,14 +270,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   }
   /// Why a batch does not fit the limits, the vocabulary or the attention.
   static refusal refuses(const batch& b, const limits& l) {
-    batch_check c(b.batch, l.batch);
-    c.length(b.length, longest(l), refusal::over_target);
-    c.tokens(b.tokens, b.length, vocabulary);
-    c.labels(b.labels, b.length, vocabulary);
-    c.no(b.prefixes && !Attention::takes_prefix, refusal::prefix_unknown);
-    for (index i = 0; b.prefixes && c.fits() && i < b.batch; ++i)
-      c.no(b.prefixes[i] < 0 || b.prefixes[i] > b.length, refusal::prefix_outside);
-    return c.why;
+    return detail::decoder_refuses<decoder_model>(b, l);
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
@@ -359,7 +354,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                 p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
             dp->embedding);
         if constexpr (learned)
-          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions,
+                                 b.restart_positions ? b.documents : nullptr);
       }
     return sum;
   }
@@ -411,6 +407,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     ctx.batch = b.batch;
     ctx.length = b.length;
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
+    if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
   }
   /// Tokens -> w.embedded[batch * length, d], which the first block reads.
@@ -425,11 +422,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;
-    if (table)
-      ctx.on.threads.each(rows, [&](index i) {
-        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-      });
+    if (table) positional::add(table, b.restart_positions, ctx, w.looked_up);
     if constexpr (embedding_normed)
       norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
                                          w.embedding_norm, ctx);

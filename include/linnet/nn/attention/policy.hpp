@@ -56,9 +56,10 @@ struct policy {
       false;  ///< later tokens decide which earlier ones meet,
               ///< but in sessions, where they are unknown
   static constexpr bool supports_token_subset =
-      false;                                    ///< works on any subset of the tokens, with the
-                                                ///< angles and the past that the context gives
-  static constexpr bool takes_prefix = false;   ///< sees a prefix of the sequence both ways
+      false;  ///< works on any subset of the tokens, with the
+              ///< angles and the past that the context gives
+  static constexpr bool supports_documents = false;  ///< keeps documents packed in a row apart
+  static constexpr bool takes_prefix = false;        ///< sees a prefix of the sequence both ways
   static constexpr index min_positions = 0;     ///< positions that it needs whatever the length
   static constexpr index longest = 0;           ///< most tokens an encoder may read; 0 for any
   static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
