@@ -82,6 +82,7 @@ class all_ways {
         note("unequal batch", unequal_batch());
         note("fork", fork());
         note("truncate", truncate());
+        note("tree", branches());
         if constexpr (slots == 1) {
           note("generate", generate());
           note("beam of 1", beam());
@@ -338,6 +339,31 @@ class all_ways {
             go_on(o, s, other, expected, 1, (std::min)(now + 3, length));
             go_on(o, s, other, expected, chunk ? chunk : 11, (std::min)(now + 36, length));
           }
+    }
+    return o;
+  }
+
+  /// Two branches in one call: one is kept, and the text goes on.
+  outcome branches() {
+    outcome o;
+    if constexpr (!M::supports_trees) {
+      o.refused = "the cache of these models keeps texts, not trees";
+    } else {
+      auto s = open(1);
+      BOOST_REQUIRE(!start(s, text_, prompt_).empty());
+      for (index i = 0; i < 2; ++i) {  // a wrong token, the text's next two, a wrong one behind it
+        const index now = s.position();
+        const token wrong = static_cast<token>((text_[at(now)] + 1) % vocabulary);
+        const token nodes[] = {wrong, text_[at(now)], text_[at(now + 1)], wrong};
+        const index parents[] = {-1, -1, 1, 0};
+        const auto rows = s.feed_tree(nodes, parents);
+        BOOST_REQUIRE_MESSAGE(!rows.empty(), name_);
+        const auto& plain = truth(text_);
+        for (const index node : {1, 2})
+          compare(o, rows.subspan(at(node * vocabulary), at(vocabulary)), plain[at(now + node)]);
+        BOOST_REQUIRE(s.keep_path(2));
+      }
+      go_on(o, s, text_, truth(text_));
     }
     return o;
   }

@@ -37,6 +37,8 @@ enum class refusal : unsigned char {
   no_layer,                  ///< exit_after() a layer that the model does not have
   other_base,                ///< an adapter of other packed weights
   adapter_late,              ///< an adapter for a sequence that has read tokens
+  tree_parents,              ///< tokens whose parents make no tree
+  no_tree,                   ///< keep_path() without a tree, or of a token that is not in it
   nothing_chosen,            ///< a sampler that chose nothing
   not_started,               ///< a contrast that has not read this text
   null_tokens,               ///< a batch without tokens
@@ -121,6 +123,13 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the adapter was made for other packed weights: adapt() those of the session";
     case refusal::adapter_late:
       return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
+    case refusal::tree_parents:
+      return "the parents make no tree: give one for each token, -1 or the number of a token "
+             "before "
+             "it, so that there is no circle";
+    case refusal::no_tree:
+      return "no such token in a tree: call keep_path() right behind feed_tree(), with -1 or the "
+             "number of one of its tokens";
     case refusal::nothing_chosen:
       return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
              "and the sampler's options";

@@ -12,19 +12,12 @@
 #include <linnet/core/refusal.hpp>
 #include <linnet/generate/block_tables.hpp>
 #include <linnet/generate/fed_sequences.hpp>
-#include <linnet/generate/generation_options.hpp>
+#include <linnet/generate/generate_text.hpp>
 #include <linnet/generate/samplers.hpp>
+#include <linnet/generate/token_tree.hpp>
 #include <linnet/model/buffers.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-/// Lets last_refusal() of a session say why what runs it did nothing.
-template <class Session>
-void refuse(Session& s, refusal why) noexcept {
-  s.reason_ = why;
-}
-}  // namespace detail
 
 /// Inference session of model `M`: runs it token by token with a key-value cache. A session is
 /// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
@@ -108,6 +101,7 @@ class session {
   /// Forgets everything that was fed.
   void reset() {
     if (!valid()) return;
+    tree_.clear();
     sequences_.reset();
     tables_.reset();
   }
@@ -266,6 +260,39 @@ class session {
     return advance(tokens, batch, lengths, true, layers_);
   }
 
+  /// Feeds a tree of at most limits.max_logits tokens behind the one sequence, in one call.
+  /// Token i follows token parents[i], which stands before it, or with parent -1 the text fed so
+  /// far. It sees its ancestors and that text alone, at a position as deep as it stands.
+  /// Returns the logits [tokens, vocabulary] of what follows each, as if each path were fed alone.
+  /// position() stays until keep_path(). Another call forgets the tree.
+  [[nodiscard]] std::span<T> feed_tree(std::span<const token> tokens,
+                                       std::span<const index> parents) {
+    static_assert(M::supports_trees,
+                  "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
+                  "with attention::full, a feed-forward without a state and any cache but kv::int4 "
+                  "take them");
+    const refusal why = refuses_all(tokens, 1, {});
+    if (!takes(why == refusal::none ? tree_.refuses(std::ssize(tokens), parents) : why)) return {};
+    tree_.set(tokens, parents);
+    return continued(tokens, 1, {}, true, layers_);
+  }
+  /// Lets the sequence go on behind token `last` of the tree of the last feed_tree(), and forgets
+  /// the other branches; -1 forgets the whole tree. The cache is as if only that path had been fed.
+  /// False, and nothing done, without a tree or such a token.
+  [[nodiscard]] bool keep_path(index last) {
+    const bool there = tree_.size() > 0 && last >= -1 && last < tree_.size();
+    reason_ = there ? refusal::none : refusal::no_tree;
+    if (!valid() || !there) return false;
+    const auto path = tree_.path_to(last, position(), [&](state_part moved) {
+      moved.pages = work_.work.pages;
+      M::copy_state(work_.work, 0, 0, moved);
+    });
+    sequences_.add({.tokens = path.data(), .batch = 1, .length = std::ssize(path)},
+                   max_truncation(), false);
+    forget_tree();
+    return true;
+  }
+
   /// Resets the session and feeds a decoder's prompt, or an encoder-decoder's source and start
   /// token. Returns the logits [vocabulary] of the first new token. They are empty, and nothing is
   /// done, if `tokens` do not fit.
@@ -292,22 +319,8 @@ class session {
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) requires(ids_per_token == 1) {
     if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
-    std::span<T> logits = reset_and_prefill(tokens);
-    if (logits.empty()) return 0;
-    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
-    for (index n = 0;; ++n) {
-      if (g.tokens > 0 && n == g.tokens) return n;
-      const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (next == no_token) reason_ = refusal::nothing_chosen;
-      if (g.stops(next)) return n;
-      if (!detail::goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
-      if (position() >= capacity()) {
-        if (g.tokens > 0) reason_ = refusal::over_target;
-        return n + 1;
-      }
-      logits = feed({&next, 1});
-      if (logits.empty()) return n + 1;
-    }
+    return detail::generate_text(*this, {order_, static_cast<std::size_t>(M::vocabulary)}, tokens,
+                                 choose, on_token, g);
   }
 
  private:
@@ -315,6 +328,7 @@ class session {
     arena counter;
     (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
+    if (M::supports_trees) (void)detail::fed_tree(counter, l.max_logits);
     (void)counter.take<ops::product_adapter<T>>(l.batch);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
@@ -334,6 +348,7 @@ class session {
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
     sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
+    if (M::supports_trees) tree_ = detail::fed_tree(extra, l.max_logits);
     adapters_ = extra.take<ops::product_adapter<T>>(l.batch);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
@@ -343,15 +358,21 @@ class session {
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
                        bool every, const layer_range& part) {
-    const index most = every ? (std::min)(chunk(), limits_.max_logits) : chunk();
-    refusal why = refuses(tokens, batch, lengths, most);
-    if (why == refusal::over_chunk && every) why = refusal::over_logits;
+    const refusal why =
+        every ? refuses_all(tokens, batch, lengths) : refuses(tokens, batch, lengths, chunk());
     return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
+  }
+  /// Frees what a tree holds.
+  void forget_tree() {
+    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, position());
+    tree_.clear();
   }
   /// Notes why a call does nothing, or that it does what was asked.
   bool takes(refusal why) {
     reason_ = why;
-    return valid() && why == refusal::none;
+    if (!valid() || why != refusal::none) return false;
+    forget_tree();
+    return true;
   }
   /// Tokens of each sequence.
   static index length_of(std::span<const token> tokens, index batch) {
@@ -388,6 +409,12 @@ class session {
          refusal::no_blocks);
     return c.why;
   }
+  /// Why tokens whose logits are all asked for cannot follow.
+  refusal refuses_all(std::span<const token> tokens, index batch,
+                      std::span<const index> lengths) const {
+    const refusal why = refuses(tokens, batch, lengths, (std::min)(chunk(), limits_.max_logits));
+    return why == refusal::over_chunk ? refusal::over_logits : why;
+  }
   /// Feeds tokens that fit to the one sequence, in parts.
   std::span<T> parts(std::span<const token> tokens) {
     const auto most = static_cast<std::size_t>(chunk() * ids_per_token);
@@ -410,13 +437,14 @@ class session {
                          .length = length,
                          .lengths = valid,
                          .past = sequences_.past(),
+                         .tree = tree_.size() > 0 ? tree_.view() : ops::token_tree{},
                          .every = every,
                          .layers = part,
                          .source = sequences_.source(batch)};
     run_adapted(batch, flops(batch, 0, length), [&](const ops::execution& on) {
       M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
-    sequences_.add(call, max_truncation(), takes_prefix && !every);
+    if (tree_.size() == 0) sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
@@ -458,6 +486,7 @@ class session {
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   detail::fed_sequences sequences_{};
+  detail::fed_tree tree_{};
   token* order_ = nullptr;                       ///< [vocabulary] scratch of samplers
   ops::product_adapter<T>* adapters_ = nullptr;  ///< [limits.batch]
   refusal reason_ = refusal::none;

@@ -39,6 +39,8 @@ struct step_call {
   index length = 0;                ///< padded tokens per sequence
   const index* lengths = nullptr;  ///< [batch] valid tokens, or null when all are
   const index* past = nullptr;     ///< [batch] tokens that are cached already
+  ops::token_tree tree{};          ///< of new tokens that are no text, of a model that
+                                   ///< `supports_trees`
   bool every = false;              ///< logits behind every token, not only each sequence's last
   layer_range layers{};            ///< that run, of a model that has `exits`
   source_call source{};            ///< of a model that `encodes`
@@ -54,6 +56,7 @@ context<T> step_context(const step_call& call, const ops::execution& on) {
   ctx.length = call.length;
   ctx.lengths = call.lengths;
   ctx.past = call.past;
+  ctx.tree = call.tree;
   ctx.stack.layers = call.layers;
   return ctx;
 }

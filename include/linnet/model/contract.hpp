@@ -64,6 +64,8 @@ struct model_defaults {
   static constexpr bool evicts = false;              ///< decoding forgets old tokens
   static constexpr bool takes_prefix = false;        ///< the first tokens see each other both ways
   static constexpr bool supports_documents = false;  ///< loss() keeps documents of a row apart
+  static constexpr bool supports_trees = false;      ///< step() takes a tree of tokens, and
+                                                     ///< copy_state() moves single ones
   static constexpr index ids_per_token = 1;          ///< numbers that a token consists of
   static constexpr bool label_per_sequence =
       false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token

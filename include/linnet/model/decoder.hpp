@@ -38,7 +38,9 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                         supports_cache = Attention::supports_cache,
                         takes_prefix = Attention::takes_prefix,
                         supports_documents =
-                            Attention::supports_documents && Ffn::can_truncate && !Depths::routes;
+                            Attention::supports_documents && Ffn::can_truncate && !Depths::routes,
+                        supports_trees =
+                            detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;
   static constexpr index exits = Shape.layers;
   using ffn = Ffn;
   using attention = Attention;

@@ -113,6 +113,12 @@ constexpr bool decoder_fits() {
     return true;
   return false;
 }
+/// Whether sessions of a decoder can keep a tree of tokens. Rounding keys in blocks of 32 tokens
+/// asks for texts.
+template <class Policies, class Attention, class Ffn, class Depths>
+inline constexpr bool decoder_takes_trees =
+    Attention::supports_trees&& Ffn::can_truncate && !Depths::routes &&
+    Policies::template of<kv::policy>::code != kv_code::int4;
 /// Why a batch does not fit the limits, the vocabulary or the attention of decoder `M`.
 template <class M>
 refusal decoder_refuses(const decoder_batch& b, const limits& l) {

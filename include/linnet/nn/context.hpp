@@ -103,6 +103,7 @@ struct context {
   const index* prefix = nullptr;   ///< first tokens of each sequence that see each other, or null
   const index* documents = nullptr;  ///< [rows] first token of each one's document in its sequence,
                                      ///< or null where a sequence is one document
+  ops::token_tree tree{};            ///< what new tokens follow, where they are no text
   dropout_key dropout{};             ///< masks of this step; rate 0 outside training
   stack_place<T> stack{};            ///< where in a stack the call is
   encoder_memory<T> memory{};        ///< what cross-attention reads
@@ -117,7 +118,8 @@ struct context {
   index past_of(index b) const { return past ? past[b] : 0; }
   /// Position of a row in its document.
   index position_of(index row) const {
-    return past_of(row / length) + row % length - (documents ? documents[row] : 0);
+    const index place = tree.depths ? tree.depths[row] : row % length;
+    return past_of(row / length) + place - (documents ? documents[row] : 0);
   }
   /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {

@@ -53,11 +53,13 @@ void attend(const attention_unit<T, Code>& u) {
             return &s == some.part ? s.first : u.begin_of(row + i);
           };
           const index shared =
-              begin_of(some.rows - 1) > s.first ? 0 : (std::max)(u.end_of(row) - s.first, index{0});
+              begin_of(some.rows - 1) > s.first
+                  ? 0
+                  : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
           const detail::value_mix<T> mix{
               some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
           mix.run(u.kernels, [&](index i, index j) {
-            return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
+            return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
           });
         }
         more = true;

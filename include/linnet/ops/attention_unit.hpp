@@ -165,8 +165,30 @@ struct attention_unit {
     return (std::max)(call.window.first, past + i - call.window.before);
   }
   /// Whether kernels read keys and values where they are: one query, codes that they know.
-  static constexpr bool direct(const block& some) {
-    return some.rows == 1 && !std::is_same_v<Code, int4_code>;
+  bool direct(const block& some) const {
+    return some.rows == 1 && !std::is_same_v<Code, int4_code> &&
+           (!call.tree.parents || call.queries == 1);
+  }
+  /// Position of query i.
+  index position_of(index i) const {
+    return past + (call.tree.depths ? call.tree.depths[b * call.queries + i] : i);
+  }
+  /// Calls f(j) for each of the keys [past, past + i] of a tree that query i sees, or that it does
+  /// not see. The last first.
+  template <class F>
+  void each_in_tree(index i, bool seen, F&& f) const {
+    for (index j = i, next = i; j >= 0; --j) {
+      const bool ancestor = j == next;
+      if (ancestor) next = call.tree.parents[b * call.queries + j];
+      if (ancestor == seen) f(past + j);
+    }
+  }
+  /// Whether query i sees key j.
+  bool sees(index i, index j) const {
+    if (j >= end_of(i) || !call.tree.parents || j < past) return j < end_of(i);
+    bool found = false;
+    each_in_tree(i, true, [&](index key) { found = found || key == j; });
+    return found;
   }
   block at(index row) const {
     const index first = call.window.first;
@@ -262,8 +284,19 @@ struct attention_unit {
         const index to = (std::clamp)(end_of(some.row + i), from, s.last);
         const index at = s.column + from - s.first;
         if (to == from) continue;
-        if (call.bias)
-          kernels.add(to - from, row + at, bias_line(call.bias, head, some, s, i) + from, row + at);
+        if (call.bias) {
+          const T* const line = bias_line(call.bias, head, some, s, i);
+          const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
+          kernels.add(text - from, row + at, line + from, row + at);
+          if (call.tree.parents) {  // ancestors stand at their depths
+            index position = position_of(some.row + i);
+            each_in_tree(some.row + i, true,
+                         [&](index j) { row[s.column + j - s.first] += line[position--]; });
+          }
+        }
+        if (call.tree.parents)
+          each_in_tree(some.row + i, false,
+                       [&](index j) { row[s.column + j - s.first] = T(-1e30); });
         std::fill(row + count, row + (std::max)(count, at), T(-1e30));
         count = at + to - from;
         seen += to - from;
@@ -280,7 +313,7 @@ struct attention_unit {
   /// cache has no place in the line and takes the last one.
   template <class Line>
   Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
-    const index position = (std::min)(past + some.row + i, call.bias_origin);
+    const index position = (std::min)(position_of(some.row + i), call.bias_origin);
     return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
            (&s == some.part ? (std::min)(position, call.kept - 1) : position);
   }
