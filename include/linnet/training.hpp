@@ -15,6 +15,7 @@
 #include <linnet/data/instruction_format.hpp>
 #include <linnet/data/instruction_stream.hpp>
 #include <linnet/data/masking_stream.hpp>
+#include <linnet/data/packed_stream.hpp>
 #include <linnet/data/pause.hpp>
 #include <linnet/data/window_stream.hpp>
 #include <linnet/distill/attention_distillation.hpp>

@@ -191,4 +191,78 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
+BOOST_AUTO_TEST_SUITE(packed_stream)
+
+using packed = ln::packed_stream<>;
+
+/// "0>1 1>2|5>6|.": inputs and labels of a row, documents apart, padding as dots.
+std::string shown(const ln::decoder_batch& b, index row) {
+  std::string made;
+  for (index t = 0; t < b.length; ++t) {
+    const index i = row * b.length + t;
+    if (t > 0) made += b.documents[i] == b.documents[i - 1] ? ' ' : '|';
+    made += b.labels[i] == ln::ignored
+                ? "."
+                : std::to_string(b.tokens[i]) + '>' + std::to_string(b.labels[i]);
+  }
+  return made;
+}
+
+// Documents of 4, 2, 9, 3 and 5 tokens take 3, 1, 5 and 3, 2, and 4 places of rows of 5.
+BOOST_AUTO_TEST_CASE(by_hand) {
+  const std::vector<index> starts{0, 4, 6, 15, 18};
+  auto s = packed::open(source(text), starts, 2, 5, ln::seed{1});
+  LINNET_REQUIRE_OK(s);
+  BOOST_TEST(s->epoch() == 4);
+  BOOST_TEST(s->places() == 18);
+  const auto first = s->in_order(0);
+  BOOST_TEST(first.batch == 2);
+  BOOST_TEST(shown(first, 0) == "6>7 7>8 8>9 9>10 10>11");
+  BOOST_TEST(shown(first, 1) == "18>19 19>20 20>21 21>22|4>5");
+  const auto second = s->in_order(2);
+  BOOST_TEST(shown(second, 0) == "0>1 1>2 2>3|. .");
+  BOOST_TEST(shown(second, 1) == "11>12 12>13 13>14|15>16 16>17");
+  BOOST_TEST(s->in_order(3).batch == 1);
+  for (const index outside : {-1, 4}) BOOST_TEST(s->in_order(outside).batch == 0);
+}
+
+// An epoch has each row once, in an order of its own, and a number its row again.
+BOOST_AUTO_TEST_CASE(a_pure_function_of_the_number) {
+  std::vector<index> starts;
+  for (index i = 0; i < 21; i += 3) starts.push_back(i);
+  auto s = packed::open(source(text), starts, 1, 2, ln::seed{1});
+  LINNET_REQUIRE_OK(s);
+  BOOST_TEST(s->epoch() == 8);
+  std::vector<std::string> rows, again;
+  BOOST_TEST(heap_use_of([&] { (void)s->batch(9), (void)s->in_order(0); }).calls == 0);
+  for (std::uint64_t i = 0; i < 16; ++i) rows.push_back(shown(s->batch(i), 0));
+  for (std::uint64_t i = 16; i-- > 0;) again.insert(again.begin(), shown(s->batch(i), 0));
+  BOOST_TEST((rows == again));
+  for (const index epoch : {0, 8})
+    BOOST_TEST(
+        (std::set<std::string>(rows.begin() + epoch, rows.begin() + epoch + 8).size() == 8u));
+  BOOST_TEST(
+      (std::vector(rows.begin(), rows.begin() + 8) != std::vector(rows.begin() + 8, rows.end())));
+}
+
+BOOST_AUTO_TEST_CASE(refused) {
+  const auto wrong = [&](std::vector<index> starts, index batch, index length,
+                         const std::string& says) {
+    const auto made = packed::open(source(text), starts, batch, length, ln::seed{1});
+    BOOST_REQUIRE(!made);
+    BOOST_TEST(made.error().message().find(says) != std::string::npos, made.error().message());
+  };
+  wrong({}, 1, 4, "at least one document");
+  wrong({0}, 0, 4, "batch");
+  wrong({0}, 1, 0, "length");
+  wrong({0, 5, 5}, 1, 4, "at least 2 tokens");
+  wrong({0, 5, 6}, 1, 4, "at least 2 tokens");
+  wrong({0, 22}, 1, 4, "at least 2 tokens");
+  wrong({0, 9, 5}, 1, 4, "documents follow each other");
+  wrong({0, 23}, 1, 4, "tokens of the text");
+  wrong({-1, 5}, 1, 4, "starts[0]");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
 }  // namespace test::window_test

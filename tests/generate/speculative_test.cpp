@@ -23,12 +23,12 @@ using draft4_t5 = ln::t5<four_tokens_t5, ln::ffn::skip>;
 
 template <class M, class D>
 void check_law(const ln::sampling_options& how, index drafts, const ln::generation_options& g,
-               index draft_capacity = 10) {
+               index draft_capacity = 10, index width = 1) {
   const auto p = random_packed<M, double>(21);
   const auto q = random_packed<D, double>(22);
-  auto target = opened(p, {.source = 5, .target = 10, .max_logits = drafts + 1});
+  auto target = opened(p, {.source = 5, .target = 10, .max_logits = drafts * width + 1});
   auto draft = opened(q, {.source = 5, .target = draft_capacity});
-  auto fast = ln::speculative<M, D, double>::open(target, draft, drafts);
+  auto fast = ln::speculative<M, D, double>::open(target, draft, drafts, width);
   BOOST_REQUIRE(static_cast<bool>(fast));
   const std::vector<token> prompt{3, 1, 2};
 
@@ -73,6 +73,13 @@ BOOST_AUTO_TEST_CASE(law_of_the_target) {
   check_law<target4, draft4>({.temperature = 0.6, .min_p = 0.1, .repetition_penalty = 1.5}, 2,
                              {.tokens = 4});
   check_law<target4_t5, draft4_t5>({.repetition_penalty = 1.2}, 2, {.tokens = 3});
+}
+// A tree of the likeliest drafts is followed as far as the target's own draws do.
+BOOST_AUTO_TEST_CASE(law_of_trees) {
+  check_law<target4, draft4>({}, 2, {.tokens = 4}, 10, 2);
+  check_law<target4, draft4>({}, 3, {.tokens = 3}, 10, 3);
+  check_law<target4, draft4>({.temperature = 0.6, .top_k = 3, .repetition_penalty = 1.5}, 2,
+                             {.tokens = 4}, 4, 2);
 }
 BOOST_AUTO_TEST_CASE(law_with_a_stop_token) {
   const token stop[] = {2};
@@ -148,12 +155,17 @@ BOOST_AUTO_TEST_CASE(greedy_texts) {
   using E = ln::t5<tiny_t5_shape>;
   using F = ln::t5<tiny_t5_shape, ln::ffn::skip>;
   const auto check = [&]<class A, class B>(const ln::packed<A>& p, const ln::packed<B>& q) {
-    for (const auto& [drafts, chunk, draft_chunk] :
-         {std::array<index, 3>{1, 0, 0}, {3, 0, 0}, {6, 0, 0}, {3, 4, 2}}) {
+    for (const auto& [drafts, chunk, draft_chunk, width] : {std::array<index, 4>{1, 0, 0, 1},
+                                                            {3, 0, 0, 1},
+                                                            {6, 0, 0, 1},
+                                                            {3, 4, 2, 1},
+                                                            {3, 9, 0, 2},
+                                                            {1, 0, 3, 5}}) {
+      if (width > 1 && !A::supports_trees) continue;
       auto target =
-          opened(p, {.source = 9, .target = 20, .chunk = chunk, .max_logits = drafts + 1});
+          opened(p, {.source = 9, .target = 20, .chunk = chunk, .max_logits = drafts * width + 1});
       auto draft = opened(q, {.source = 9, .target = 20, .chunk = draft_chunk});
-      auto fast = ln::speculative<A, B>::open(target, draft, drafts);
+      auto fast = ln::speculative<A, B>::open(target, draft, drafts, width);
       BOOST_REQUIRE(static_cast<bool>(fast));
       const auto compare = [&](std::span<const token> prompt, const ln::generation_options& g) {
         const auto want = text_of(target, prompt, ln::greedy{}, g);
@@ -263,6 +275,28 @@ BOOST_AUTO_TEST_CASE(the_draft_forgets_what_was_rejected) {
   BOOST_TEST(rejected > 5);
 }
 
+// A tree holds the target's token more often than a chain. Equal models accept whole chains.
+BOOST_AUTO_TEST_CASE(trees_accept_more) {
+  const auto p = random_packed<target4, double>(21), q = random_packed<target4, double>(24);
+  auto target = opened(p, {.target = 30, .max_logits = 9});
+  const auto counts_of = [&](const ln::packed<target4, double>& by, index width) {
+    auto draft = opened(by, {.target = 30});
+    auto fast = ln::speculative<target4, target4, double>::open(target, draft, 4, width);
+    BOOST_REQUIRE(static_cast<bool>(fast));
+    ln::draft_counts all;
+    for (std::uint64_t key = 0; key < 5; ++key) {
+      fast->generate(tokens(3, 4, key), ln::greedy{}, [](token) {}, {.tokens = 21});
+      all.rounds += fast->counts().rounds;
+      all.accepted += fast->counts().accepted;
+      BOOST_TEST(fast->counts().tokens == 20);
+    }
+    return all;
+  };
+  BOOST_TEST(counts_of(q, 2).rounds < counts_of(q, 1).rounds);
+  BOOST_TEST(counts_of(p, 2).rounds == 20);
+  BOOST_TEST(counts_of(p, 2).accepted == 80);
+}
+
 BOOST_AUTO_TEST_CASE(refusals) {
   const auto p = random_packed<target4, float>();
   auto target = opened(p, {.target = 12, .max_logits = 3}), draft = opened(p, {.target = 12});
@@ -276,11 +310,26 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "speculative::open: limits.max_logits: expected at least 4 (drafts + 1), got 3");
   BOOST_TEST(message(13) ==
              "speculative::open: drafts: expected 1 to 12 (that can be taken back), got 13");
+  const auto tree_message = [&](index drafts, index width) {
+    const auto fast = ln::speculative<target4, target4>::open(target, draft, drafts, width);
+    return fast ? "opened" : fast.error().message();
+  };
+  BOOST_TEST(tree_message(1, 2) == "opened");
+  BOOST_TEST(
+      tree_message(2, 2) ==
+      "speculative::open: limits.max_logits: expected at least 5 (drafts x width + 1), got 3");
+  BOOST_TEST(tree_message(2, 0) == "speculative::open: width: expected 1 to the vocabulary, got 0");
+  BOOST_TEST(tree_message(2, 5) == "speculative::open: width: expected 1 to the vocabulary, got 5");
   // What a cache cannot take back exactly is not drafted.
   using lossy = target4::with_cache<ln::kv::int4>;
   const auto q = random_packed<lossy, float>();
   auto many = opened(q, {.target = 90, .max_logits = 50});
   BOOST_TEST(static_cast<bool>(ln::speculative<lossy, target4>::open(many, draft, 32)));
+  const auto wide = ln::speculative<lossy, target4>::open(many, draft, 2, 2);
+  BOOST_REQUIRE(!wide);
+  BOOST_TEST(wide.error().message() ==
+             "speculative::open: width: expected 1, as the target's cache keeps texts, not trees, "
+             "got 2");
   const auto fast = ln::speculative<lossy, target4>::open(many, draft, 33);
   BOOST_REQUIRE(!fast);
   BOOST_TEST(fast.error().message() ==

@@ -82,6 +82,7 @@ class all_ways {
         note("unequal batch", unequal_batch());
         note("fork", fork());
         note("truncate", truncate());
+        note("tree", branches());
         if constexpr (slots == 1) {
           note("generate", generate());
           note("beam of 1", beam());
@@ -90,6 +91,7 @@ class all_ways {
           note("path scores", path_scores());
         }
         note("evaluator", evaluate());
+        if (blocks == 0 && prompt == short_prompt) note("packed documents", packed_documents());
         if (blocks == 0 && prompt == short_prompt) note("mapped", mapped());
       }
     }
@@ -341,6 +343,31 @@ class all_ways {
     return o;
   }
 
+  /// Two branches in one call: one is kept, and the text goes on.
+  outcome branches() {
+    outcome o;
+    if constexpr (!M::supports_trees) {
+      o.refused = "the cache of these models keeps texts, not trees";
+    } else {
+      auto s = open(1);
+      BOOST_REQUIRE(!start(s, text_, prompt_).empty());
+      for (index i = 0; i < 2; ++i) {  // a wrong token, the text's next two, a wrong one behind it
+        const index now = s.position();
+        const token wrong = static_cast<token>((text_[at(now)] + 1) % vocabulary);
+        const token nodes[] = {wrong, text_[at(now)], text_[at(now + 1)], wrong};
+        const index parents[] = {-1, -1, 1, 0};
+        const auto rows = s.feed_tree(nodes, parents);
+        BOOST_REQUIRE_MESSAGE(!rows.empty(), name_);
+        const auto& plain = truth(text_);
+        for (const index node : {1, 2})
+          compare(o, rows.subspan(at(node * vocabulary), at(vocabulary)), plain[at(now + node)]);
+        BOOST_REQUIRE(s.keep_path(2));
+      }
+      go_on(o, s, text_, truth(text_));
+    }
+    return o;
+  }
+
   /// Greedy text by hand.
   text_with_gaps greedy_text() {
     text_with_gaps t;
@@ -508,6 +535,37 @@ class all_ways {
                 plain[at(i)]);
       return o;
     }
+  }
+
+  /// Two texts in one row are as if each had a row of its own.
+  outcome packed_documents() {
+    outcome o;
+    if constexpr (!std::is_same_v<typename M::batch, ln::decoder_batch>) {
+      o.refused = "batches of these models have no documents";
+    } else {
+      auto e = ln::evaluator<M>::open(p_, limits(1));
+      BOOST_REQUIRE(static_cast<bool>(e));
+      std::vector<index> documents(at(length));
+      const index starts[] = {0, 29, length};
+      BOOST_REQUIRE(ln::mark_documents(std::span(starts).first(2), documents));
+      ln::decoder_batch b{text_.data(), text_.data(), 1, length};
+      b.documents = documents.data();
+      row packed(at(length * vocabulary)), alone(packed);
+      if (!ln::is_finite(e->loss(b, packed).nats)) {
+        BOOST_TEST(!M::supports_documents, name_);
+        o.refused = e->last_refusal();
+        return o;
+      }
+      for (const index i : {0, 1}) {
+        const index first = starts[i], size = starts[i + 1] - first;
+        const std::span<float> logits(alone.data(), at(size * vocabulary));
+        const token* const from = text_.data() + first;
+        BOOST_REQUIRE(ln::is_finite(e->loss({from, from, 1, size}, logits).nats));
+        compare(o, logits,
+                std::span<const float>(packed).subspan(at(first * vocabulary), logits.size()));
+      }
+    }
+    return o;
   }
 
   static outcome refusal(const ln::error& e) { return {0, true, e.what + ": " + e.expected}; }

@@ -151,6 +151,11 @@ BOOST_AUTO_TEST_CASE(decoder_batches_that_do_not_fit) {
   check(refusal::null_labels, [](data&, batch& b) { b.labels = nullptr; });
   const std::vector<index> prefixes{1, 6};
   check(refusal::prefix_unknown, [&](data&, batch& b) { b.prefixes = prefixes.data(); });
+  for (const std::vector<index>& starts : {std::vector<index>{0, 0, 1, 0, 0, 0, 0, 0, 0, 0},
+                                           {0, 0, 2, 2, 0, 0, 0, 0, 0, 0},
+                                           {0, 0, 2, 2, 2, 1, 1, 1, 1, 1},
+                                           {0, 0, 3, 3, 3, 0, 0, 0, 0, 0}})
+    check(refusal::documents_unordered, [&](data&, batch& b) { b.documents = starts.data(); });
   check(refusal::no_tokens, [](data&, batch& b) { b.length = 0; });
   check(refusal::token_outside_vocabulary,
         [](data& d, batch&) { d.inputs[9] = decoder::vocabulary; });
@@ -175,6 +180,10 @@ BOOST_AUTO_TEST_CASE(decoder_batches_that_do_not_fit) {
   b.prefixes = prefixes.data();
   BOOST_TEST(refused(other->loss(b)));
   BOOST_TEST(other->last_refusal() == ln::to_string(refusal::prefix_outside));
+  const std::vector<index> documents(10, 0), none{0, 0};
+  b.prefixes = none.data(), b.documents = documents.data();
+  BOOST_TEST(refused(other->loss(b)));
+  BOOST_TEST(other->last_refusal() == ln::to_string(refusal::documents_with_prefix));
 }
 
 // No check of gradients reads or writes beyond what was planned.

@@ -20,7 +20,9 @@ struct shape {
   double dropout = 0;
   ln::ops::attention_window window = {};
   std::vector<index> prefix = {};
-  index slots = 0;  ///< other queries for the first keys, no further away than this
+  index slots = 0;                  ///< other queries for the first keys, no further away than this
+  std::vector<index> parents = {};  ///< [queries] of a tree of tokens, in each sequence
+  std::vector<index> documents = {};  ///< [batch, queries] first token of each one's document
 
   /// What a query sees.
   ln::ops::attention_window seen() const {
@@ -30,6 +32,15 @@ struct shape {
   }
 };
 constexpr index any = ln::ops::any_distance;
+
+/// The first token of each one's document, of rows with documents that start there.
+std::vector<index> documents(index length, const std::vector<std::vector<index>>& starts) {
+  std::vector<index> made(starts.size() * at(length));
+  for (std::size_t b = 0; b < starts.size(); ++b)
+    for (const index start : starts[b])
+      std::fill_n(made.begin() + static_cast<index>(b) * length + start, length - start, start);
+  return made;
+}
 
 const std::vector<shape> shapes{
     {"one token", 1, 1, 1, 1, 1, 1},
@@ -161,6 +172,81 @@ const std::vector<shape> shapes{
      {4, any, 3},
      {},
      8},
+    {"tree after a past",
+     2,
+     9,
+     30,
+     4,
+     2,
+     4,
+     true,
+     {0, 12},
+     {},
+     true,
+     false,
+     0.5,
+     0,
+     {},
+     {},
+     0,
+     {-1, 0, 1, 0, -1, 1, 5, 6, 4}},
+    {"documents",
+     2,
+     60,
+     60,
+     4,
+     2,
+     4,
+     true,
+     {},
+     {},
+     true,
+     false,
+     0.5,
+     0.2,
+     {},
+     {},
+     0,
+     {},
+     documents(60, {{0, 5, 6, 55}, {0, 50}})},
+    {"documents seen both ways, padded",
+     2,
+     60,
+     60,
+     2,
+     1,
+     3,
+     false,
+     {},
+     {60, 20},
+     true,
+     false,
+     0.5,
+     0,
+     {},
+     {},
+     0,
+     {},
+     documents(60, {{0, 9}, {0, 3, 17, 19, 40}})},
+    {"documents, first and window",
+     1,
+     70,
+     70,
+     2,
+     1,
+     4,
+     true,
+     {},
+     {},
+     true,
+     false,
+     0.5,
+     0.3,
+     {4, any, 3},
+     {},
+     8,
+     {},
+     documents(70, {{0, 1, 12}})},
 };
 
 /// The multiplier of one value, from the documented key: sample and dropout id above, position
@@ -186,6 +272,7 @@ struct problem {
   const shape& s;
   index n, kv, origin, line;
   std::vector<T> q, k, v, d_out, bias, q_first;
+  std::vector<index> parents, depths;  ///< [batch, queries] of a tree
   ln::dropout_key dropout;
   static constexpr int dropout_id = 5;
 
@@ -202,6 +289,11 @@ struct problem {
         bias(s.bias ? normal<T>(s.heads * line, 5) : std::vector<T>()),
         q_first(s.slots ? normal<T>(s.batch * s.queries * n, 6) : std::vector<T>()),
         dropout{11, 3, 2, s.dropout} {
+    for (index b = 0; b < s.batch; ++b)
+      for (const index parent : s.parents) {
+        depths.push_back(parent < 0 ? 0 : depths[at(b * s.queries + parent)] + 1);
+        parents.push_back(parent);
+      }
     if (s.integers)
       for (auto* x : {&q, &k})
         for (T& value : *x) value = static_cast<T>(std::nearbyint(static_cast<double>(value) * 60));
@@ -226,6 +318,8 @@ struct problem {
     c.past = s.past.empty() ? nullptr : s.past.data();
     c.key_lengths = s.key_lengths.empty() ? nullptr : s.key_lengths.data();
     c.prefix = s.prefix.empty() ? nullptr : s.prefix.data();
+    c.documents = s.documents.empty() ? nullptr : s.documents.data();
+    if (!s.parents.empty()) c.tree = {parents.data(), depths.data()};
     c.bias = s.bias ? bias.data() : nullptr;
     c.bias_origin = origin;
     c.scratch = scratch.data();
@@ -256,20 +350,38 @@ outcome dense(const problem<T>& p) {
   for (index b = 0; b < s.batch; ++b)
     for (index head = 0; head < s.heads; ++head)
       for (index i = 0; i < s.queries; ++i) {
-        const index position = (s.past.empty() ? 0 : s.past[at(b)]) + i;
+        const auto start_of = [&](index t) {
+          return s.documents.empty() ? 0 : s.documents[at(b * s.queries + t)];
+        };
+        const index before = s.past.empty() ? 0 : s.past[at(b)], start = start_of(i);
+        // Where key j stands: tokens of a tree at their depth.
+        const auto place_of = [&](index j) {
+          const bool in_tree = !s.parents.empty() && j >= before && j < before + s.queries;
+          return in_tree ? before + p.depths[at(j - before)] : j - start;
+        };
+        const auto in_branch = [&](index j) {
+          index ancestor = i;
+          while (j >= before && ancestor > j - before) ancestor = s.parents[at(ancestor)];
+          return j < before || ancestor == j - before;
+        };
+        const index position = place_of(before + i);
         const index q_at = (b * s.queries + i) * p.n + head * s.h,
                     group = head * s.kv_heads / s.heads;
         const auto k_at = [&](index j) { return (b * s.keys + j) * p.kv + group * s.h; };
-        const auto seen = [&](index j) {
-          const bool before = j <= position || (!s.prefix.empty() && j < s.prefix[at(b)]);
-          return !(s.causal && !before) && !(!s.key_lengths.empty() && j >= s.key_lengths[at(b)]) &&
+        const auto seen = [&](index key) {
+          const index j = key - start;
+          if (!s.documents.empty() && start_of(key) != start) return false;
+          if (!s.parents.empty()) return key < before + s.queries && in_branch(key);
+          const bool earlier = j <= position || (!s.prefix.empty() && j < s.prefix[at(b)]);
+          return !(s.causal && !earlier) &&
+                 !(!s.key_lengths.empty() && key >= s.key_lengths[at(b)]) &&
                  (j < s.window.first ||
                   (j >= position - s.window.before && j <= position + s.window.after) ||
                   (j >= position - s.window.before && !s.prefix.empty() && j < s.prefix[at(b)]));
         };
-        const auto by_slot = [&](index j) { return s.slots && j < s.window.first; };
+        const auto by_slot = [&](index j) { return s.slots && j - start < s.window.first; };
         const auto bias_at = [&](index j) {
-          return head * p.line + p.origin + j -
+          return head * p.line + p.origin + place_of(j) -
                  (by_slot(j) ? (std::min)(position, s.slots - 1) : position);
         };
         double largest = -1e300, sum = 0;
@@ -355,7 +467,8 @@ void check(const shape& s, ln::simd::level level, int threads) {
   BOOST_TEST(error_of(dk, want.dk, 0.5) <= tolerance, text("dk"));
   BOOST_TEST(error_of(dv, want.dv, 0.5) <= tolerance, text("dv"));
   if (s.slots) BOOST_TEST(error_of(dq_first, want.dq_first, 0.5) <= tolerance, text("dq_first"));
-  if (s.bias) BOOST_TEST(error_of(d_bias, want.d_bias, 0.5) <= tolerance, text("d_bias"));
+  if (s.bias && s.parents.empty())  // trees are for sessions alone
+    BOOST_TEST(error_of(d_bias, want.d_bias, 0.5) <= tolerance, text("d_bias"));
 }
 
 }  // namespace
@@ -474,7 +587,7 @@ kept<Code> keep(const shape& s, std::vector<float>& x, layout how) {
 template <class Code>
 void check_kept(layout how, bool bitwise) {
   for (const shape& s : shapes) {
-    if (s.integers) continue;
+    if (s.integers || !s.documents.empty()) continue;  // documents have no cache
     problem<float> p(s);
     const auto k = keep<Code>(s, p.k, how), v = keep<Code>(s, p.v, how);
     std::vector<float> plain(p.q.size()), out(p.q.size()), scratch(at(scratch_size(s)));
@@ -489,7 +602,7 @@ void check_kept(layout how, bool bitwise) {
       call.q_first = straight.q_first, call.kept = straight.kept;
       call.k = k.rows, call.v = v.rows, call.out = out.data();
       call.past = straight.past, call.key_lengths = straight.key_lengths;
-      call.prefix = straight.prefix;
+      call.prefix = straight.prefix, call.tree = straight.tree;
       call.bias = straight.bias, call.bias_origin = straight.bias_origin;
       call.scratch = gathered.data(), call.scratch_size = scratch_size(s, false, true);
       call.dropout = straight.dropout, call.dropout_id = straight.dropout_id;

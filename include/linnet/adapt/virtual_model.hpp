@@ -61,7 +61,7 @@ struct virtual_model : adapted_model<M, Method> {
   static refusal refuses(const batch& b, const limits& l) {
     limits text = l;
     text.target = longest(l);
-    return M::refuses(b, text);
+    return b.documents ? refusal::documents_unknown : M::refuses(b, text);
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }

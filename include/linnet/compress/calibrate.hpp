@@ -64,6 +64,8 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
     }
   if constexpr (requires { b.prefixes; })
     if (b.prefixes) one.prefixes += i;
+  if constexpr (requires { b.documents; })
+    if (b.documents) one.documents += i * b.length;
   if constexpr (requires { b.types; })
     if (b.types) one.types += i * b.length;
   if (one.labels) one.labels += i * labels_per_sequence<M>(b);

@@ -37,6 +37,8 @@ enum class refusal : unsigned char {
   no_layer,                  ///< exit_after() a layer that the model does not have
   other_base,                ///< an adapter of other packed weights
   adapter_late,              ///< an adapter for a sequence that has read tokens
+  tree_parents,              ///< tokens whose parents make no tree
+  no_tree,                   ///< keep_path() without a tree, or of a token that is not in it
   nothing_chosen,            ///< a sampler that chose nothing
   not_started,               ///< a contrast that has not read this text
   null_tokens,               ///< a batch without tokens
@@ -45,6 +47,9 @@ enum class refusal : unsigned char {
   null_bytes,                ///< a batch without its table of tokens' bytes
   prefix_unknown,            ///< prefixes for a model that takes none
   prefix_outside,            ///< a prefix that is longer than its sequence
+  documents_unknown,         ///< documents for a model that cannot keep them apart
+  documents_with_prefix,     ///< documents and prefixes in one batch
+  documents_unordered,       ///< documents that do not follow each other
   type_outside,              ///< a token type that the model does not have
   label_on_padding,          ///< a label behind the end of its sequence
   short_logits,              ///< a span that the logits do not fit in
@@ -118,6 +123,13 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the adapter was made for other packed weights: adapt() those of the session";
     case refusal::adapter_late:
       return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
+    case refusal::tree_parents:
+      return "the parents make no tree: give one for each token, -1 or the number of a token "
+             "before "
+             "it, so that there is no circle";
+    case refusal::no_tree:
+      return "no such token in a tree: call keep_path() right behind feed_tree(), with -1 or the "
+             "number of one of its tokens";
     case refusal::nothing_chosen:
       return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
              "and the sampler's options";
@@ -136,6 +148,18 @@ constexpr std::string_view to_string(refusal why) noexcept {
              "attention::prefix";
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
+    case refusal::documents_unknown:
+      return "documents of the batch are given, but states, hashes, experts or a mixture of depths "
+             "would "
+             "carry tokens from one to the next: give each a row of its own, or use "
+             "attention::full "
+             "or a window";
+    case refusal::documents_with_prefix:
+      return "documents and prefixes of the batch are both given: give each document with a prefix "
+             "a row of its own";
+    case refusal::documents_unordered:
+      return "an entry of documents is neither its own place nor the entry before it: write them "
+             "by mark_documents()";
     case refusal::type_outside:
       return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
     case refusal::label_on_padding:

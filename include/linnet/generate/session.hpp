@@ -12,20 +12,13 @@
 #include <linnet/core/refusal.hpp>
 #include <linnet/generate/block_tables.hpp>
 #include <linnet/generate/fed_sequences.hpp>
-#include <linnet/generate/generation_options.hpp>
+#include <linnet/generate/generate_text.hpp>
 #include <linnet/generate/samplers.hpp>
 #include <linnet/generate/session_adapters.hpp>
+#include <linnet/generate/token_tree.hpp>
 #include <linnet/model/buffers.hpp>
 
 LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-/// Lets last_refusal() of a session say why what runs it did nothing.
-template <class Session>
-void refuse(Session& s, refusal why) noexcept {
-  s.reason_ = why;
-}
-}  // namespace detail
 
 /// Inference session of model `M`: runs it token by token with a key-value cache. A session is
 /// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
@@ -109,6 +102,7 @@ class session {
   /// Forgets everything that was fed. Sequences have the adapters again that they were given.
   void reset() {
     if (!valid()) return;
+    tree_.clear();
     sequences_.reset();
     tables_.reset();
     adapters_.reset();
@@ -167,25 +161,15 @@ class session {
     return true;
   }
 
-  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(); none before. Any
-  /// number of sequences may have any adapters, of any ranks, and go on in one call. Nothing is
-  /// packed again, and reset() keeps it. `a` must outlive its use. An encoder-decoder's source has
-  /// to be encoded after this. Virtual tokens of an adapter take the first rows of the caches, with
-  /// the sequence's first tokens. False, and nothing done, for a sequence outside the limits or one
+  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(). Sequences may have
+  /// any adapters, of any ranks, and go on in one call. Nothing is packed again, and reset() keeps
+  /// it. `a` must outlive its use. A source has to be encoded after this. Virtual tokens take the
+  /// first rows of the caches. False, and nothing done, for a sequence outside the limits or one
   /// that has read tokens, and for an adapter of other weights.
   template <class A>
   requires requires { typename A::base_model; }
   [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
-    static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
-                  "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
-                  "with its base; sequences take others of the session's model, such as lora");
-    constexpr bool routed = [] {
-      if constexpr (requires { M::depths::routes; }) return M::depths::routes;
-      return false;
-    }();
-    static_assert(!routed,
-                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
-                  "sequences in one product; merge() the adapter instead");
+    static_assert(detail::serves_session<A, M>());
     if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
       return false;
     return put_adapter(b, A::template hook<T>(a.tree()));
@@ -230,7 +214,7 @@ class session {
     if (!takes(c.why)) return false;
     reset();
     sequences_.encode(batch, length, lengths.data());
-    run_adapted(batch, flops(batch, length, 0), [&](const ops::execution& on) {
+    run_adapted(batch, detail::step_flops<M>(batch, length, 0), [&](const ops::execution& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
                                sequences_.source(batch).lengths, work_.work, on);
     });
@@ -272,6 +256,34 @@ class session {
     return advance(tokens, batch, lengths, true, layers_);
   }
 
+  /// Feeds a tree of at most limits.max_logits tokens behind the one sequence. Token i follows
+  /// token parents[i], which stands before it, or with parent -1 the text. It sees its ancestors
+  /// and the text alone. Returns the logits [tokens, vocabulary] of what follows each, as if each
+  /// path were fed alone. position() stays until keep_path(). Another call forgets the tree.
+  [[nodiscard]] std::span<T> feed_tree(std::span<const token> tokens,
+                                       std::span<const index> parents) {
+    static_assert(detail::takes_trees<M>());
+    const refusal why = refuses_all(tokens, 1, {});
+    if (!takes(why == refusal::none ? tree_.refuses(std::ssize(tokens), parents) : why)) return {};
+    tree_.set(tokens, parents);
+    return continued(tokens, 1, {}, true, layers_);
+  }
+  /// Lets the sequence go on behind token `last` of the tree of the last feed_tree(), and forgets
+  /// the other branches; -1 forgets the whole tree. The cache is as if only that path had been fed.
+  /// False, and nothing done, without a tree or such a token.
+  [[nodiscard]] bool keep_path(index last) {
+    reason_ = tree_.has(last) ? refusal::none : refusal::no_tree;
+    if (!tree_.has(last)) return false;
+    const auto path = tree_.path_to(last, sequences_.past()[0], [&](state_part moved) {
+      moved.pages = work_.work.pages;
+      M::copy_state(work_.work, 0, 0, moved);
+    });
+    sequences_.add({.tokens = path.data(), .batch = 1, .length = std::ssize(path)},
+                   max_truncation(), false);
+    forget_tree();
+    return true;
+  }
+
   /// Resets the session and feeds a decoder's prompt, or an encoder-decoder's source and start
   /// token. Returns the logits [vocabulary] of the first new token. They are empty, and nothing is
   /// done, if `tokens` do not fit.
@@ -292,28 +304,13 @@ class session {
   /// takes them, the tokens fed so far. `on_token` may return false to end. Generation also ends at
   /// a stop token, after `g.tokens` tokens, or where the capacity or a paged cache is full. It ends
   /// where `choose` returns `no_token` or an id outside the vocabulary. Returns the number of
-  /// tokens passed to `on_token`. It is 0 if `tokens` do not fit or `g.tokens` is negative. Nothing
-  /// is allocated.
+  /// tokens passed to `on_token`; 0 if `tokens` do not fit or `g.tokens` is negative.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) requires(ids_per_token == 1) {
     if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
-    std::span<T> logits = reset_and_prefill(tokens);
-    if (logits.empty()) return 0;
-    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
-    for (index n = 0;; ++n) {
-      if (g.tokens > 0 && n == g.tokens) return n;
-      const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (next == no_token) reason_ = refusal::nothing_chosen;
-      if (g.stops(next)) return n;
-      if (!detail::goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
-      if (position() >= capacity()) {
-        if (g.tokens > 0) reason_ = refusal::over_target;
-        return n + 1;
-      }
-      logits = feed({&next, 1});
-      if (logits.empty()) return n + 1;
-    }
+    return detail::generate_text(*this, {order_, static_cast<std::size_t>(M::vocabulary)}, tokens,
+                                 choose, on_token, g);
   }
 
  private:
@@ -322,13 +319,13 @@ class session {
     (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
     (void)detail::session_adapters<T>(counter, l.batch);
+    if (M::supports_trees) (void)detail::fed_tree(counter, l.max_logits);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("session::open", l, footprint(l)); !fit) return fit;
-    if (!p.valid()) return p.error();
-    return {};
+    auto fit = detail::acceptable<M>("session::open", l, footprint(l));
+    return !fit || p.valid() ? fit : p.error();
   }
   /// Whether the limits have a sequence `b`.
   bool has(index b) const { return b >= 0 && b < limits_.batch; }
@@ -341,6 +338,7 @@ class session {
     sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
     adapters_ = detail::session_adapters<T>(extra, l.batch);
+    if (M::supports_trees) tree_ = detail::fed_tree(extra, l.max_logits);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
       work_.work.pages = {tables_.data(), tables_.size()};
@@ -349,15 +347,21 @@ class session {
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
                        bool every, const layer_range& part) {
-    const index most = every ? (std::min)(chunk(), limits_.max_logits) : chunk();
-    refusal why = refuses(tokens, batch, lengths, most);
-    if (why == refusal::over_chunk && every) why = refusal::over_logits;
+    const refusal why =
+        every ? refuses_all(tokens, batch, lengths) : refuses(tokens, batch, lengths, chunk());
     return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
+  }
+  /// Frees what a tree holds.
+  void forget_tree() {
+    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, sequences_.past()[0]);
+    tree_.clear();
   }
   /// Notes why a call does nothing, or that it does what was asked.
   bool takes(refusal why) {
     reason_ = why;
-    return valid() && why == refusal::none;
+    if (!valid() || why != refusal::none) return false;
+    forget_tree();
+    return true;
   }
   /// Tokens of each sequence.
   static index length_of(std::span<const token> tokens, index batch) {
@@ -379,25 +383,29 @@ class session {
   /// sequence.
   refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
                   index most, bool anew = false) const {
-    const index length = length_of(tokens, batch);
-    const index room = capacity_for(limits_);
+    const index length = length_of(tokens, batch), room = capacity_for(limits_);
     auto c = checked(tokens, batch, lengths, room, refusal::over_target);
     const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
+    const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
     const auto more = [&](index b) {
-      return adapters_.lacking(sequences_, b, anew) +
-             (lengths.empty() ? length : lengths.data()[b]);
+      return front(b) + (lengths.empty() ? length : lengths.data()[b]);
     };
     for (index b = 0; c.fits() && b < batch; ++b) {
       c.no(encodes && !sequences_.has_source(b), refusal::no_source);
-      c.no(past(b) + adapters_.lacking(sequences_, b, anew) + length > room, refusal::over_target);
+      c.no(past(b) + front(b) + length > room, refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    c.no(anew ? block_tables::blocks_of(adapters_.lacking(sequences_, 0, anew) + length) >
-                    limits_.kv_blocks
+    c.no(anew ? block_tables::blocks_of(front(0) + length) > limits_.kv_blocks
               : tables_.needed(batch, past, more) > tables_.available(),
          refusal::no_blocks);
     return c.why;
+  }
+  /// Why tokens whose logits are all asked for cannot follow.
+  refusal refuses_all(std::span<const token> tokens, index batch,
+                      std::span<const index> lengths) const {
+    const refusal why = refuses(tokens, batch, lengths, (std::min)(chunk(), limits_.max_logits));
+    return why == refusal::over_chunk ? refusal::over_logits : why;
   }
   /// Feeds tokens that fit to the one sequence, in parts.
   std::span<T> parts(std::span<const token> tokens) {
@@ -419,13 +427,14 @@ class session {
                          .length = length,
                          .lengths = valid,
                          .past = sequences_.past(),
+                         .tree = tree_.size() > 0 ? tree_.view() : ops::token_tree{},
                          .every = every,
                          .layers = part,
                          .source = sequences_.source(batch)};
-    run_adapted(batch, flops(batch, 0, length), [&](const ops::execution& on) {
+    run_adapted(batch, detail::step_flops<M>(batch, 0, length), [&](const ops::execution& on) {
       M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
-    sequences_.add(call, max_truncation(), takes_prefix && !every);
+    if (tree_.size() == 0) sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
@@ -440,7 +449,7 @@ class session {
                          .past = sequences_.past(),
                          .front = true,
                          .layers = {layers_.first, layers_.last, false}};
-    run_adapted(batch, flops(batch, 0, most), [&](const ops::execution& on) {
+    run_adapted(batch, detail::step_flops<M>(batch, 0, most), [&](const ops::execution& on) {
       M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
     sequences_.add_front(batch, adapters_.lengths());
@@ -476,14 +485,6 @@ class session {
       f(with);
     });
   }
-  /// Work of a call that reads `source` tokens or continues targets by `target` ones.
-  static constexpr index flops(index batch, index source, index target) {
-    if constexpr (encodes)
-      return M::flops(batch, source, target);
-    else
-      return M::flops(batch, target);
-  }
-
   const packed<M, T>* packed_ = nullptr;
   detail::owned_limits limits_;  ///< refuses everything until it is opened
   layer_range layers_{};         ///< that feed() runs
@@ -491,6 +492,7 @@ class session {
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   detail::fed_sequences sequences_{};
+  detail::fed_tree tree_{};
   token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
   detail::session_adapters<T> adapters_{};
   refusal reason_ = refusal::none;

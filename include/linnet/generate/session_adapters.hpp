@@ -12,6 +12,19 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Whether sequences of model `M` take an adapter; words for those that they do not.
+template <class A, class M>
+consteval bool serves_session() {
+  static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
+                "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
+                "with its base; sequences take others of the session's model, such as lora");
+  if constexpr (requires { M::depths::routes; })
+    static_assert(!M::depths::routes,
+                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
+                  "sequences in one product; merge() the adapter instead");
+  return true;
+}
+
 /// Adapters of the sequences of a session. A forked sequence goes on with another's; when it begins
 /// anew, it has its own again. Memory is given once; nothing allocates.
 template <class T>

@@ -4,6 +4,7 @@
 /// Speculative decoding: a small model drafts tokens, the large one checks them in one call
 /// (Leviathan et al. 2023, algorithm 1). The text follows the large model's distribution exactly.
 
+#include <linnet/generate/draft_tree.hpp>
 #include <linnet/generate/session.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -53,6 +54,13 @@ struct draft_buffers {
     text[end] = one_of(size, choose.sample(distribution));
     return text[end] != no_token;
   }
+  /// Draws token `end` of the text from the target's logits.
+  template <class Sampler, class T>
+  void choose_last(Sampler& choose, std::span<T> logits, index end) const {
+    const std::span<double> distribution(p, logits.size());
+    choose.probabilities(logits, {scratch, logits.size()}, first(end), distribution);
+    text[end] = one_of(logits.size(), choose.sample(distribution));
+  }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
   /// vocabulary]; returns the number accepted. It also draws the token behind them.
   template <class Sampler, class T>
@@ -87,9 +95,10 @@ struct draft_buffers {
   }
 };
 
-/// Whether a session can check so many drafts in one call and take all of them back.
+/// Whether a session can check so many drafts, or `width` times as many in a tree, in one call and
+/// take all of them back.
 template <class Session>
-result<void> drafts_fit(const char* where, const Session& s, index drafts) {
+result<void> drafts_fit(const char* where, const Session& s, index drafts, index width = 1) {
   const auto refuse = [&](const char* field, std::string expected, index got) {
     return linnet::error{errc::invalid, where, field, std::move(expected), std::to_string(got)};
   };
@@ -97,8 +106,14 @@ result<void> drafts_fit(const char* where, const Session& s, index drafts) {
   if (drafts < 1) return refuse("drafts", "at least 1", drafts);
   if (drafts > most)
     return refuse("drafts", "1 to " + std::to_string(most) + " (that can be taken back)", drafts);
-  if (drafts > checked)
-    return refuse("limits.max_logits", "at least " + std::to_string(drafts + 1) + " (drafts + 1)",
+  if (width < 1 || width > Session::model::vocabulary)
+    return refuse("width", "1 to the vocabulary", width);
+  if (width > 1 && !Session::model::supports_trees)
+    return refuse("width", "1, as the target's cache keeps texts, not trees", width);
+  if (drafts > checked / width)
+    return refuse("limits.max_logits",
+                  "at least " + std::to_string(drafts * width + 1) +
+                      (width > 1 ? " (drafts x width + 1)" : " (drafts + 1)"),
                   s.planned().max_logits);
   return {};
 }
@@ -125,25 +140,30 @@ class speculative {
 
  public:
   /// Opens speculation with two sessions, which must outlive it, and `drafts` tokens drafted at a
-  /// time. Errors: errc::invalid (drafts below 1, not below the target's limits.max_logits, or more
-  /// than its cache can take back, see session::max_truncation()), errc::out_of_memory.
-  static result<speculative> open(session<M, T>& target, session<D, U>& draft,
-                                  index drafts) LINNET_TRY {
-    if (auto fit = detail::drafts_fit("speculative::open", target, drafts); !fit)
+  /// time. A `width` above 1 drafts a tree: at each depth the draft's `width` likeliest tokens, of
+  /// which the first goes on. The target then draws its own tokens and follows those in the tree.
+  /// Errors: errc::invalid (drafts below 1, drafts times width not below the target's
+  /// limits.max_logits, or more than its cache can take back, see session::max_truncation()). Also
+  /// for a width of a target that does not support trees, and errc::out_of_memory.
+  static result<speculative> open(session<M, T>& target, session<D, U>& draft, index drafts,
+                                  index width = 1) LINNET_TRY {
+    if (auto fit = detail::drafts_fit("speculative::open", target, drafts, width); !fit)
       return fit.error();
-    speculative made(target, draft, drafts);
-    made.own_ = memory_block(footprint(target.planned(), drafts));
-    if (!made.own_.data())
-      return detail::out_of_memory("speculative::open", footprint(target.planned(), drafts));
-    arena a(made.own_.data(), footprint(target.planned(), drafts));
+    speculative made(target, draft, drafts, width);
+    const index bytes = footprint(target.planned(), drafts, width);
+    made.own_ = memory_block(bytes);
+    if (!made.own_.data()) return detail::out_of_memory("speculative::open", bytes);
+    arena a(made.own_.data(), bytes);
     made.at_ = place(a, target.planned(), drafts);
+    made.tree_ = detail::draft_tree::place(a, drafts, width);
     return made;
   }
   LINNET_OR_OUT_OF_MEMORY("speculative::open")
   /// Exact bytes that it allocates for a target with these limits.
-  static constexpr index footprint(const limits& l, index drafts) {
+  static constexpr index footprint(const limits& l, index drafts, index width = 1) {
     arena counter;
     (void)place(counter, l, drafts);
+    (void)detail::draft_tree::place(counter, drafts, width);
     return counter.peak();
   }
 
@@ -173,7 +193,8 @@ class speculative {
         if (g.tokens > 0) detail::refuse(*target_, refusal::over_target);
         return n;
       }
-      if (!round(choose, g.tokens > 0 ? g.tokens - n : target_->capacity())) return n;
+      const index most = g.tokens > 0 ? g.tokens - n : target_->capacity();
+      if (!(width_ > 1 ? tree_round(choose, most) : round(choose, most))) return n;
     }
   }
   /// Why the last generate() did nothing or ended early, see session::last_refusal().
@@ -192,8 +213,8 @@ class speculative {
   }
   static constexpr std::size_t at(index i) { return static_cast<std::size_t>(i); }
 
-  speculative(session<M, T>& target, session<D, U>& draft, index drafts)
-      : target_(&target), draft_(&draft), drafts_(drafts) {}
+  speculative(session<M, T>& target, session<D, U>& draft, index drafts, index width)
+      : target_(&target), draft_(&draft), drafts_(drafts), width_(width) {}
 
   /// Feeds the prompt and chooses the first token, which is not fed yet. The prompt is fed whole,
   /// as without speculation.
@@ -241,19 +262,62 @@ class speculative {
     if (!target_->truncate(known_ + accepted)) return false;
     if (draft_->position() > known_ + accepted)
       drafting_ = drafting_ && draft_->truncate(known_ + accepted);
+    count(drafted, accepted);
+    return true;
+  }
+  void count(index drafted, index accepted) {
     known_ += accepted + 1;
     counts_.rounds += 1;
     counts_.drafted += drafted;
     counts_.accepted += accepted;
     counts_.tokens += accepted + 1;
-    return true;
+  }
+  /// round() with a tree of drafts. The target's tokens are drawn as without drafts; those in the
+  /// tree need no call of their own.
+  template <class Sampler>
+  bool tree_round(Sampler& choose, index most) {
+    if constexpr (M::supports_trees) {
+      const index room = (target_->capacity() - target_->position() - 1) / width_;
+      const index wanted = (std::min)({drafts_, most - 1, room});
+      tree_.begin(at_.text[known_ - 1]);
+      for (index drafted = 0; drafting_ && drafted < wanted; ++drafted) {
+        const auto logits =
+            draft_->prefill(at_.first(known_ + drafted).subspan(at(draft_->position())));
+        drafting_ = !logits.empty();
+        if (!drafting_ || !tree_.grow(logits, width_)) break;
+        at_.text[known_ + drafted] = tree_.tokens[tree_.chain];
+      }
+      auto rows = target_->feed_tree(tree_.all_tokens(), tree_.all_parents());
+      if (rows.empty() && tree_.size > 1) {  // the last block may hold one token more
+        tree_.begin(at_.text[known_ - 1]);
+        rows = target_->feed_tree(tree_.all_tokens(), tree_.all_parents());
+      }
+      if (rows.empty()) return false;
+      index node = 0, accepted = 0, chained = 0;
+      for (;; ++accepted) {
+        const index end = known_ + accepted, parent = node;
+        const token drafted = at_.text[end];
+        const auto row = rows.subspan(at(node * vocabulary), at(vocabulary));
+        at_.choose_last(choose, row, end);
+        if (const index next = tree_.child(node, at_.text[end]); next >= 0) node = next;
+        if (node == parent) break;
+        if (chained == accepted && at_.text[end] == drafted) ++chained;
+      }
+      if (!target_->keep_path(node)) return false;
+      if (draft_->position() > known_ + chained)
+        drafting_ = drafting_ && draft_->truncate(known_ + chained);
+      count(tree_.size - 1, accepted);
+      return true;
+    }
+    return false;
   }
 
   session<M, T>* target_;
   session<D, U>* draft_;
-  index drafts_;
+  index drafts_, width_;
   memory_block own_;
   buffers at_{};
+  detail::draft_tree tree_{};
   index known_ = 0;
   bool drafting_ = false;  ///< the draft can still follow the text
   draft_counts counts_{};

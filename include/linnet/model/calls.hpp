@@ -40,6 +40,8 @@ struct step_call {
   const index* lengths = nullptr;  ///< [batch] valid tokens, or null when all are
   const index* past = nullptr;     ///< [batch] tokens that are cached already
   bool front = false;              ///< virtual tokens of the sequences' adapters, not `tokens`
+  ops::token_tree tree{};          ///< of new tokens that are no text, of a model that
+                                   ///< `supports_trees`
   bool every = false;              ///< logits behind every token, not only each sequence's last
   layer_range layers{};            ///< that run, of a model that has `exits`
   source_call source{};            ///< of a model that `encodes`
@@ -62,6 +64,16 @@ double hidden_nats(const Criterion& c, const ops::execution& on, const T* hidden
     return 0;
 }
 
+/// Work of a call that reads `source` tokens of each sequence or continues targets by `target`
+/// ones.
+template <class M>
+constexpr index step_flops(index batch, index source, index target) {
+  if constexpr (M::encodes)
+    return M::flops(batch, source, target);
+  else
+    return M::flops(batch, target);
+}
+
 /// The context of a step.
 template <class T>
 context<T> step_context(const step_call& call, const ops::execution& on) {
@@ -72,6 +84,7 @@ context<T> step_context(const step_call& call, const ops::execution& on) {
   ctx.lengths = call.lengths;
   ctx.past = call.past;
   ctx.front = call.front ? call.length : 0;
+  ctx.tree = call.tree;
   ctx.stack.layers = call.layers;
   return ctx;
 }

@@ -59,11 +59,14 @@ struct model_defaults {
   static constexpr bool encodes = false;  ///< reads a source by encode() before step()
   static constexpr bool causal = false;   ///< a token's logits depend on no later token, in loss()
                                           ///< too
-  static constexpr bool supports_cache = true;  ///< can continue cached sequences
-  static constexpr bool can_truncate = false;   ///< decoding can take tokens back
-  static constexpr bool evicts = false;         ///< decoding forgets old tokens
-  static constexpr bool takes_prefix = false;   ///< the first tokens see each other both ways
-  static constexpr index ids_per_token = 1;     ///< numbers that a token consists of
+  static constexpr bool supports_cache = true;       ///< can continue cached sequences
+  static constexpr bool can_truncate = false;        ///< decoding can take tokens back
+  static constexpr bool evicts = false;              ///< decoding forgets old tokens
+  static constexpr bool takes_prefix = false;        ///< the first tokens see each other both ways
+  static constexpr bool supports_documents = false;  ///< loss() keeps documents of a row apart
+  static constexpr bool supports_trees = false;      ///< step() takes a tree of tokens, and
+                                                     ///< copy_state() moves single ones
+  static constexpr index ids_per_token = 1;          ///< numbers that a token consists of
   static constexpr bool label_per_sequence =
       false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
   static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
@@ -79,11 +82,15 @@ struct model_defaults {
 
 /// Tokens of a decoder's training or scoring call, [batch, length] row-major.
 struct decoder_batch {
-  const token* tokens = nullptr;    ///< inputs
-  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
-  index batch = 0;                  ///< sequences
-  index length = 0;                 ///< tokens per sequence
-  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
+  const token* tokens = nullptr;     ///< inputs
+  const token* labels = nullptr;     ///< the token that follows each input, or `ignored`
+  index batch = 0;                   ///< sequences
+  index length = 0;                  ///< tokens per sequence
+  const index* prefixes = nullptr;   ///< [batch] tokens that see each other, for attention::prefix
+  const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
+                                     ///< row, see mark_documents(), or null for one in each row
+  bool restart_positions = true;     ///< learned and sinusoidal positions count from there; others
+                                     ///< speak of distances alone
 };
 
 namespace detail {

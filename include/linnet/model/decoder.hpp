@@ -37,7 +37,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
                         evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
                         supports_cache = Attention::supports_cache,
-                        takes_prefix = Attention::takes_prefix;
+                        takes_prefix = Attention::takes_prefix,
+                        supports_documents = Attention::supports_documents && Ffn::can_truncate &&
+                                             !Ffn::couples_tokens && !Depths::routes,
+                        supports_trees =
+                            detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;
   static constexpr index exits = Shape.layers;
   using ffn = Ffn;
   using attention = Attention;
@@ -243,14 +247,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   }
   /// Why a batch does not fit the limits, the vocabulary or the attention.
   static refusal refuses(const batch& b, const limits& l) {
-    batch_check c(b.batch, l.batch);
-    c.length(b.length, longest(l), refusal::over_target);
-    c.tokens(b.tokens, b.length, vocabulary);
-    c.labels(b.labels, b.length, vocabulary);
-    c.no(b.prefixes && !Attention::takes_prefix, refusal::prefix_unknown);
-    for (index i = 0; b.prefixes && c.fits() && i < b.batch; ++i)
-      c.no(b.prefixes[i] < 0 || b.prefixes[i] > b.length, refusal::prefix_outside);
-    return c.why;
+    return detail::decoder_refuses<decoder_model>(b, l);
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
@@ -352,7 +349,8 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
             dp->embedding);
         linnet::detail::virtual_rows_backward(ctx, d, w.d_looked_up);
         if constexpr (learned)
-          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions,
+                                 b.restart_positions ? b.documents : nullptr);
       }
     return sum;
   }
@@ -405,6 +403,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     if (on.adapter) ctx.front = ops::adapter_hooks<T>::in(on)->front.count;
     ctx.length = ctx.front + b.length;
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
+    if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
   }
   /// Tokens -> w.embedded[batch * length, d], which the first block reads.
@@ -422,11 +421,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;
-    const auto add_position = [&](index i) {
-      const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-      for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-    };
-    if (table) ctx.on.threads.each(rows, add_position);
+    if (table) positional::add(table, b.restart_positions, ctx, w.looked_up);
     if constexpr (embedding_normed)
       norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
                                          w.embedding_norm, ctx);

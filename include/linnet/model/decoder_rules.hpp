@@ -3,6 +3,7 @@
 /// @file
 /// The rules that a decoder's shape and policies keep, each with a sentence for what breaks it.
 
+#include <linnet/model/contract.hpp>
 #include <linnet/model/policy_set.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -141,6 +142,25 @@ constexpr bool decoder_fits() {
   else
     return true;
   return false;
+}
+/// Whether sessions of a decoder can keep a tree of tokens. Rounding keys in blocks of 32 tokens
+/// asks for texts.
+template <class Policies, class Attention, class Ffn, class Depths>
+inline constexpr bool decoder_takes_trees =
+    Attention::supports_trees&& Ffn::can_truncate && !Depths::routes &&
+    Policies::template of<kv::policy>::code != kv_code::int4;
+/// Why a batch does not fit the limits, the vocabulary or the attention of decoder `M`.
+template <class M>
+refusal decoder_refuses(const decoder_batch& b, const limits& l) {
+  batch_check c(b.batch, l.batch);
+  c.length(b.length, M::longest(l), refusal::over_target);
+  c.tokens(b.tokens, b.length, M::vocabulary);
+  c.labels(b.labels, b.length, M::vocabulary);
+  c.no(b.prefixes && !M::takes_prefix, refusal::prefix_unknown);
+  for (index i = 0; b.prefixes && c.fits() && i < b.batch; ++i)
+    c.no(b.prefixes[i] < 0 || b.prefixes[i] > b.length, refusal::prefix_outside);
+  c.documents(b.documents, b.length, M::supports_documents, b.prefixes);
+  return c.why;
 }
 /// The fault of the feed-forward of a decoder that fits otherwise.
 template <decoder_shape S, class... Ps>

@@ -31,6 +31,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Whether the head has logits of labels.
   static constexpr bool labelled = Head::trains && !Head::contrasts;
   // See model_defaults.
+  static constexpr bool supports_documents =
+      body::supports_documents && labelled && !Head::per_sequence;
   static constexpr bool supports_cache = false,
                         label_per_sequence = Head::trains && Head::per_sequence;
   using ffn = typename body::ffn;
@@ -215,6 +217,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     c.tokens(b.tokens, b.length, Shape.vocabulary);
     c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
          refusal::type_outside);
+    // A head that reads a row's first token, or its mean, reads one document.
+    c.documents(b.documents, b.length, supports_documents, false);
     return c.why;
   }
   /// Why a batch does not fit the limits or the model.

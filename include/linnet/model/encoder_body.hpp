@@ -12,13 +12,15 @@ LINNET_NAMESPACE_BEGIN
 
 /// Texts of an encoder's call, row-major.
 struct encoder_batch {
-  const token* tokens = nullptr;   ///< [batch, length], padded on the right
-  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
-  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
-                                   ///< sequence; `ignored` on padding and where none counts
-  index batch = 0;                 ///< sequences
-  index length = 0;                ///< padded tokens per sequence
-  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
+  const token* tokens = nullptr;     ///< [batch, length], padded on the right
+  const index* lengths = nullptr;    ///< [batch] valid tokens, at least 1; null when all are
+  const token* labels = nullptr;     ///< [batch, length], or [batch] of a head with a label per
+                                     ///< sequence; `ignored` on padding and where none counts
+  index batch = 0;                   ///< sequences
+  index length = 0;                  ///< padded tokens per sequence
+  const token* types = nullptr;      ///< [batch, length] token types; null when all are 0
+  const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
+                                     ///< row, where positions begin again, see mark_documents()
 };
 
 /// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
@@ -37,6 +39,8 @@ struct encoder_body {
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
   static constexpr bool rotary = position::pairing != rope_pairing::none;
   static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+  static constexpr bool supports_documents =
+      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
   /// Rows of a learned table of positions, and the row of the first token.
@@ -177,6 +181,7 @@ struct encoder_body {
     ctx.batch = b.batch;
     ctx.length = b.length;
     ctx.lengths = b.lengths;
+    if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
   }
   /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
@@ -198,8 +203,8 @@ struct encoder_body {
         for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
       };
       if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
-      if constexpr (learned) add(p.positions, position_offset + i % ctx.length);
-      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
+      if constexpr (learned) add(p.positions, position_offset + ctx.position_of(i));
+      if constexpr (sinusoidal) add(w.positions.table, ctx.position_of(i));
     });
     embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
                                            w.embedding_scale, ctx);
@@ -246,7 +251,7 @@ struct encoder_body {
     ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
     if constexpr (learned)
       ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
-                             dp.positions + position_offset * width);
+                             dp.positions + position_offset * width, ctx.documents);
     if constexpr (Shape.types > 0) {
       if (b.types)
         ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);

@@ -200,6 +200,15 @@ struct batch_check {
     no(fits() && !tokens_fit(t, batch * length, vocabulary, true),
        refusal::label_outside_vocabulary);
   }
+  /// First tokens [batch, length] of each one's document; null for one document in each row.
+  void documents(const index* first, index length, bool supported, bool prefixed) {
+    no(first && !supported, refusal::documents_unknown);
+    no(first && prefixed, refusal::documents_with_prefix);
+    for (index i = 0; first && fits() && i < batch * length; ++i) {
+      const index t = i % length;
+      no(first[i] != t && (t == 0 || first[i] != first[i - 1]), refusal::documents_unordered);
+    }
+  }
   /// Something else that must not be.
   void no(bool wrong, refusal cause) {
     if (fits() && wrong) why = cause;

@@ -95,28 +95,36 @@ struct value_residual {
 /// Context of a call, which all its layers read.
 template <class T>
 struct context {
-  ops::execution on{};              ///< threads and instruction-set level
-  index batch = 1;                  ///< sequences
-  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
-  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
-  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
-  const index* prefix = nullptr;    ///< first tokens of each sequence that see each other, or null
-  index front = 0;                  ///< first of the new tokens that are an adapter's virtual ones
-  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
-  stack_place<T> stack{};           ///< where in a stack the call is
-  encoder_memory<T> memory{};       ///< what cross-attention reads
-  relative_bias<T> bias{};          ///< what T5 adds to scores
-  rotary_angles<T> rope{};          ///< what rotates queries and keys
-  ops::page_tables pages{};         ///< blocks of paged caches
-  value_residual<T> first_layer{};  ///< what the first layer leaves to the others
+  ops::execution on{};             ///< threads and instruction-set level
+  index batch = 1;                 ///< sequences
+  index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
+  const index* prefix = nullptr;   ///< first tokens of each sequence that see each other, or null
+  const index* documents = nullptr;  ///< [rows] first token of each one's document in its sequence,
+                                     ///< or null where a sequence is one document
+  ops::token_tree tree{};            ///< what new tokens follow, where they are no text
+  index front = 0;                   ///< first of the new tokens that are an adapter's virtual ones
+  dropout_key dropout{};             ///< masks of this step; rate 0 outside training
+  stack_place<T> stack{};            ///< where in a stack the call is
+  encoder_memory<T> memory{};        ///< what cross-attention reads
+  relative_bias<T> bias{};           ///< what T5 adds to scores
+  rotary_angles<T> rope{};           ///< what rotates queries and keys
+  ops::page_tables pages{};          ///< blocks of paged caches
+  value_residual<T> first_layer{};   ///< what the first layer leaves to the others
 
   /// Number of rows of the inputs.
   index rows() const { return batch * length; }
   /// Number of tokens of sequence `b` before this call.
   index past_of(index b) const { return past ? past[b] : 0; }
+  /// Position of a row in its document.
+  index position_of(index row) const {
+    const index place = tree.depths ? tree.depths[row] : row % length;
+    return past_of(row / length) + place - (documents ? documents[row] : 0);
+  }
   /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {
-    const index position = past_of(row / length) + row % length;
+    const index position = position_of(row);
     return position < rope.positions ? rope.table + position * d_kv : rope.beyond + row * d_kv;
   }
   /// Whether sequence `b` skips the running layer. What the layer computes of it is thrown away and

@@ -259,6 +259,7 @@ struct policy {
   static constexpr bool skipped = false;
   static constexpr bool has_output_map = false;  ///< its last matrix is an output_projection
   static constexpr bool can_truncate = true;     ///< keeps no summary of past tokens while decoding
+  static constexpr bool couples_tokens = false;  ///< trains a sequence's tokens together
 };
 
 /// The standard feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU): wo(Drop(f(wi x))).

@@ -76,7 +76,9 @@ struct state_part {
   index tokens = 0;  ///< tokens that the copied sequence has read
   index memory =
       0;  ///< padded tokens of the encoder's output, or 0 where both read the same source
-  bool block = false;  ///< not sequences: block `from` of paged caches becomes block `to`
+  bool token = false;  ///< not sequences: token `first` of `from` takes the place of token `tokens`
+  ops::page_tables pages{};  ///< of paged caches, then
+  bool block = false;        ///< not sequences: block `from` of paged caches becomes block `to`
 };
 
 namespace detail {

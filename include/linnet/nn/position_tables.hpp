@@ -46,6 +46,15 @@ struct position_tables {
       for (index t = 0; t < longest; ++t)
         for (index i = 0; i < D; ++i) c.table[t * D + i] = static_cast<T>(ops::sinusoid(t, i, D));
   }
+  /// x[rows, D] += the rows of a table of positions, which `restart` with each document.
+  template <class T>
+  static void add(const T* table, bool restart, const context<T>& ctx, T* x) {
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      const index skipped = ctx.documents && !restart ? ctx.documents[i] : 0;
+      const T* const from = table + (ctx.position_of(i) + skipped) * D;
+      for (index j = 0; j < D; ++j) x[i * D + j] += from[j];
+    });
+  }
   /// Passes the angles of this call to the layers.
   template <class T>
   static void angles(const cache<T>& c, context<T>& ctx) {
@@ -53,7 +62,7 @@ struct position_tables {
     ctx.rope = {c.table, c.count, c.beyond};
     if (c.beyond)
       ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        const index position = ctx.position_of(row);
         if (position >= c.count)
           ops::rope_angles(position, Head, Theta.value, c.beyond + row * Head);
       });

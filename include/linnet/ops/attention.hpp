@@ -5,10 +5,7 @@
 /// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
 /// stored.
 
-#include <algorithm>
-
-#include <linnet/ops/attention_call.hpp>
-#include <linnet/ops/matmul.hpp>
+#include <linnet/ops/attention_unit.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -16,266 +13,64 @@ namespace ops {
 
 namespace detail {
 
-/// The kernels of a level that attention calls. What calls them is compiled once for all levels.
+/// Attention of the queries of one unit.
 template <class T, class Code>
-struct attention_kernels {
-  void (*multiply)(index M, index N, index K, const simd::rows_operand<T>& a,
-                   const simd::columns_operand<T>& b, T* c, index ldc, const simd::epilogue<T>& e,
-                   index slack);
-  void (*dots)(index first, index last, index n, T scale, const T* x,
-               const simd::token_rows<Code>& k, T* y, const simd::head_rows& heads);
-  void (*mix)(index first, index last, index n, const T* p, const simd::token_rows<Code>& v, T* y,
-              bool accumulate, const simd::head_rows& heads);
-  bool (*all_finite)(index rows, index n, const T* x, index stride);
-  void (*add)(index n, const T* a, const T* b, T* y);
-  void (*scale)(index n, T a, T* x);
-  T (*maximum)(index n, const T* x);
-  T (*exp_sum)(index n, T most, T* x);
-  void (*softmax)(index n, T* x);
-  void (*drop)(std::uint64_t stream, std::uint64_t where, simd::word limit, T scale, index first,
-               index n, T* x, T* other);
-
-  static attention_kernels of(simd::level level) {
-    return simd::dispatch(level, [](auto kernels) {
-      using K = decltype(kernels);
-      attention_kernels k{K::template multiply<T>,
-                          nullptr,
-                          nullptr,
-                          K::template all_finite<T>,
-                          K::template add<T>,
-                          K::template scale<T>,
-                          K::template maximum<T>,
-                          K::template exp_sum<T>,
-                          K::template softmax<T>,
-                          K::template drop<T>};
-      if constexpr (!std::is_same_v<Code, int4_code>)
-        k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
-      return k;
-    });
-  }
-};
-
-/// A product out[rows, h] (+)= p[rows, keys] v[keys, h] of probabilities and values.
-template <class T>
-struct value_mix {
-  index rows, h, keys;
-  index shared;  ///< all rows see the keys before it
-  const T* p;
-  index ldp;
-  const T* v;
-  index ldv;
-  T* out;
-  index ldo;
-  bool accumulate = false;
-
-  /// Computes it. A row ignores keys that it does not see, even if they are not finite:
-  /// sees(row, key) is false.
-  template <class Kernels, class Sees>
-  void run(const Kernels& kernels, Sees&& sees) const {
-    const auto finite = [&](index j, index count) {
-      return kernels.all_finite(count, h, v + j * ldv, ldv);
-    };
-    const bool clean = shared >= keys || finite(shared, keys - shared);
-    bool add = accumulate;
-    for (index from = 0, to = keys;; from = to + 1, add = true) {
-      if (!clean)
-        for (to = (std::max)(from, shared); to < keys && finite(to, 1);) ++to;
-      kernels.multiply(rows, h, to - from, {p + from, ldp, 1}, {v + from * ldv, ldv, panel_width},
-                       out, ldo, {nullptr, T(1), add}, 0);
-      if (to == keys) return;
-      for (index i = 0; i < rows; ++i)
-        for (index c = 0; c < h && sees(i, to); ++c)
-          out[i * ldo + c] += p[i * ldp + to] * v[to * ldv + c];
-    }
-  }
-};
-
-/// Everything about a sequence and some of its key-value heads that both directions share.
-template <class T, class Code>
-struct attention_unit {
-  /// Keys [first, last) whose scores begin at a column.
-  struct stretch {
-    index first = 0, last = 0, column = 0;
-  };
-  /// Some query rows of a head and what they see.
-  struct block {
-    index row, rows;  ///< queries [row, row + rows)
-    index view;       ///< block of tokens that they see as given, where codes differ by that, or -1
-    stretch part[2];  ///< the first keys and the near ones; without `first` only the latter
-    index used;       ///< columns of scores
-
-    const stretch* begin() const { return part; }
-    const stretch* end() const { return part + 2; }
-  };
-
-  const attention_call<T, Code>& call;
-  attention_kernels<T, Code> kernels;
-  index b, g, groups;  ///< sequence, first key-value head and how many that are read together
-  index n, valid, past, prefix, wide;
-  bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
-  simd::token_rows<Code> key, value;
-  T *scores, *key_columns, *values;
-
-  /// The `together` heads from head `unit` of all sequences on.
-  attention_unit(const execution& on, const attention_call<T, Code>& c, index unit,
-                 index together = 1)
-      : call(c),
-        kernels(attention_kernels<T, Code>::of(on.level)),
-        b(unit / c.kv_heads),
-        g(unit % c.kv_heads),
-        groups(together),
-        n(c.heads * c.h),
-        valid(c.key_lengths ? c.key_lengths[b] : c.keys),
-        past(c.past ? c.past[b] : 0),
-        prefix(c.prefix ? c.prefix[b] : 0),
-        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
-        by_view(std::is_same_v<Code, int4_code> && c.past),
-        key(c.k.of(b, g)),
-        value(c.v.of(b, g)),
-        scores(c.scratch + on.threads.rank() * c.scratch_size),
-        key_columns(scores + attention_rows * wide),
-        values(key_columns + c.h * wide) {
-    // What follows the last valid query of a causal sequence was never there.
-    const index queries = c.query_lengths ? c.query_lengths[b] : c.queries;
-    valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
-  }
-
-  /// End of the keys that query i sees.
-  index end_of(index i) const {
-    return (std::min)(valid, (std::max)(prefix, past + i + call.window.after + 1));
-  }
-  /// Beginning of the keys that query i sees, not counting the `first` ones.
-  index begin_of(index i) const {
-    return (std::max)(call.window.first, past + i - call.window.before);
-  }
-  /// Whether kernels read keys and values where they are: one query, codes that they know.
-  static constexpr bool direct(const block& some) {
-    return some.rows == 1 && !std::is_same_v<Code, int4_code>;
-  }
-  block at(index row) const {
-    const index first = call.window.first;
-    block some{row, (std::min)(attention_rows, call.queries - row), -1, {}, 0};
-    if (by_view) {  // all of a block's queries have one view
-      some.view = (std::max)(past + row, prefix - 1) / simd::token_block;
-      some.rows = (std::min)(some.rows, (some.view + 1) * simd::token_block - past - row);
-    }
-    const index step = direct(some) ? 1 : panel_width, last = end_of(row + some.rows - 1);
-    some.part[0].last = (std::min)(first, last);
-    some.part[1] = {begin_of(row), last, round_up(some.part[0].last, step)};
-    some.part[1].first = (std::min)(some.part[1].first, last);
-    some.used = some.part[1].column + last - some.part[1].first;
-    return some;
-  }
-
-  /// columns[h, wide] = rows of one stretch, transposed, zero behind them.
-  void transpose(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-                 index view, T* columns) const {
-    const index end = s.column + round_up(s.last - s.first, panel_width);
-    for (index j = s.first; j < s.last; ++j)
-      all.load(b, g, j, rows.place(j), call.h, columns + s.column + j - s.first, wide, view);
-    for (index c = 0; c < call.h; ++c)
-      std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
-  }
-  /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
-  void prepare(const block& some, T* value_columns) const {
-    if (direct(some) && !value_columns) return;
-    const bool all = !call.window.bounded();
-    if (all && some.row > 0 && !by_view) return;
-    for (stretch s : some) {
-      if (s.first == s.last) continue;
-      if (all) s.last = valid;
-      if (all && some.row > 0) {  // the view has moved by a block
-        const index known = (some.view - 1) * simd::token_block - s.first;
-        const index skip = (std::max)(known, index{0}) / panel_width * panel_width;
-        transpose({s.first + skip, s.last, s.column + skip}, key, call.k, some.view, key_columns);
-        continue;
+void attend(const attention_unit<T, Code>& u) {
+  const attention_call<T, Code>& call = u.call;
+  const index group = call.heads / call.kv_heads, h = call.h;
+  for (index row = 0, rows = 0; row < u.count; row += rows) {
+    const auto some = u.at(row);
+    rows = some.rows;
+    u.prepare(some, nullptr);
+    const index together = u.direct(some) ? (std::min)(group * u.groups, attention_rows) : 1;
+    const index end = (u.g + u.groups) * group;
+    for (index head = u.g * group, heads = 0; head < end; head += heads) {
+      heads = (std::min)(together, end - head);
+      u.score(head, heads, some);
+      T sums[attention_rows];
+      for (index i = 0; i < heads; ++i) {
+        T* const p = u.scores + i * u.wide;
+        sums[i] = u.template normalize<false>(head + i, some, p);
+        u.drop(head + i, some, p);
       }
-      transpose(s, key, call.k, some.view, key_columns);
-      if (value_columns) transpose(s, value, call.v, -1, value_columns);
-      if (call.v.plain() && std::is_same_v<T, Code>) continue;
-      for (index j = s.first; j < s.last; ++j)
-        call.v.load(b, g, j, value.place(j), call.h, values + (s.column + j - s.first) * call.h, 1,
-                    -1);
-    }
-  }
-  /// x[i] *= the scales of a stretch of codes, in the row of each of `heads` heads.
-  void rescale(const stretch& s, const simd::token_rows<Code>& rows, const kv_rows<Code>& all,
-               index heads, T* x) const {
-    for (index i = 0; i < heads && all.scales; ++i, x += wide)
-      for (index j = s.first, at = g + i / (heads / groups); j < s.last; ++j)
-        x[j - s.first] *= static_cast<T>(all.scale(b, rows.place(j), at));
-  }
-
-  /// The queries that a stretch of keys is compared with.
-  const T* queries(const block& some, const stretch& s) const {
-    return &s == some.part && call.q_first ? call.q_first : call.q;
-  }
-  /// scores[rows, wide] = scale q k^T of some query rows of a head. Of a single row that kernels
-  /// read directly: a row for each of `heads` heads that follow each other.
-  void score(index head, index heads, const block& some) const {
-    const index q_at = (b * call.queries + some.row) * n + head * call.h;
-    for (const stretch& s : some) {
-      if (s.first == s.last) continue;
-      const T* const q = queries(some, s) + q_at;
-      if (direct(some)) {
-        if constexpr (!std::is_same_v<Code, int4_code>) {
-          kernels.dots(s.first, s.last, call.h, call.scale, q, key, scores + s.column,
-                       {groups, call.k.slot, heads / groups, call.h, wide});
-          rescale(s, key, call.k, heads, scores + s.column);
+      T* const out = call.out + (u.b * call.queries + u.origin + row) * u.n + head * h;
+      bool more = false;
+      for (const auto& s : some) {
+        if (s.first == s.last) continue;
+        T* const p = u.scores + s.column;
+        if (u.direct(some)) {
+          if constexpr (!std::is_same_v<Code, int4_code>) {
+            u.rescale(s, u.value, call.v, heads, p);
+            u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
+                          {u.groups, call.v.slot, heads / u.groups, u.wide, h});
+          }
+        } else {
+          const T* v = u.values + s.column * h;
+          index ldv = h;
+          if constexpr (std::is_same_v<T, Code>)
+            if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
+          const auto begin_of = [&](index i) {
+            return &s == some.part ? s.first : u.begin_of(row + i);
+          };
+          const index shared =
+              begin_of(some.rows - 1) > s.first
+                  ? 0
+                  : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
+          const detail::value_mix<T> mix{
+              some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+          mix.run(u.kernels, [&](index i, index j) {
+            return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
+          });
         }
-      } else {
-        kernels.multiply(some.rows, round_up(s.last - s.first, panel_width), call.h, {q, n, 1},
-                         {key_columns + s.column, wide, panel_width}, scores + s.column, wide,
-                         {nullptr, call.scale, false}, 0);
+        more = true;
       }
+      if (!more)
+        for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
+      else if (some.rows == 1)
+        for (index i = 0; i < heads; ++i) u.kernels.scale(h, T(1) / sums[i], out + i * h);
     }
   }
-  /// scores[rows, wide] = softmax of the scores of some query rows of a head; zero where a row sees
-  /// nothing. Those of a single row are not divided by their sum, which is returned, if `Whole` is
-  /// false.
-  template <bool Whole = true>
-  T normalize(index head, const block& some, T* of_head) const {
-    T sum = 1;
-    for (index i = 0; i < some.rows; ++i) {
-      T* const row = of_head + i * wide;
-      index count = 0, seen = 0;  // columns in use, keys seen
-      for (const stretch& s : some) {
-        const index open = &s == some.part ? s.first : begin_of(some.row + i);
-        const index from = (std::clamp)(open, s.first, s.last);
-        const index to = (std::clamp)(end_of(some.row + i), from, s.last);
-        const index at = s.column + from - s.first;
-        if (to == from) continue;
-        if (call.bias)
-          kernels.add(to - from, row + at, bias_line(call.bias, head, some, s, i) + from, row + at);
-        std::fill(row + count, row + (std::max)(count, at), T(-1e30));
-        count = at + to - from;
-        seen += to - from;
-      }
-      if (seen > 0 && (Whole || some.rows > 1))
-        kernels.softmax(count, row);
-      else if (seen > 0)
-        sum = kernels.exp_sum(count, kernels.maximum(count, row), row);
-      std::fill(row + count, row + some.used, T(0));
-    }
-    return sum;
-  }
-  /// Where key 0 is in the line of position biases of row `i` of a block. Padding behind a full
-  /// cache has no place in the line and takes the last one.
-  template <class Line>
-  Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
-    const index position = (std::min)(past + some.row + i, call.bias_origin);
-    return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
-           (&s == some.part ? (std::min)(position, call.kept - 1) : position);
-  }
-  /// Multiplies rows of probabilities, or of their gradient, with the dropout mask.
-  void drop(index head, const block& some, T* x) const {
-    for (index i = 0; i < some.rows; ++i)
-      for (const stretch& s : some)
-        ops::drop(kernels, call.dropout, b, call.dropout_id,
-                  (head * call.queries + some.row + i) * call.keys + s.first, s.last - s.first,
-                  x + i * wide + s.column);
-  }
-};
+}
 
 }  // namespace detail
 
@@ -283,11 +78,11 @@ struct attention_unit {
 /// key. What attention_call::skips() is 0.
 template <class T, class Code>
 void attention(const execution& on, const attention_call<T, Code>& call) {
-  const index group = call.heads / call.kv_heads, h = call.h;
+  const index group = call.heads / call.kv_heads;
   const auto [first, last] = on.threads.range(call.batch * call.kv_heads);
   for (index item = first, groups = 1; item < last; item += groups) {
     if (call.skips(item)) {
-      std::fill_n(call.out + item * group * h, group * h, T(0));
+      std::fill_n(call.out + item * group * call.h, group * call.h, T(0));
       groups = 1;
       continue;
     }
@@ -297,123 +92,89 @@ void attention(const execution& on, const attention_call<T, Code>& call) {
           (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
     for (index i = 1; i < groups; ++i)
       if (call.skips(item + i)) groups = i;
-    const detail::attention_unit<T, Code> u(on, call, item, groups);
-    for (index row = 0, rows = 0; row < call.queries; row += rows) {
-      const auto some = u.at(row);
-      rows = some.rows;
-      u.prepare(some, nullptr);
-      const index together = u.direct(some) ? (std::min)(group * groups, attention_rows) : 1;
-      const index end = (u.g + groups) * group;
-      for (index head = u.g * group, heads = 0; head < end; head += heads) {
-        heads = (std::min)(together, end - head);
-        u.score(head, heads, some);
-        T sums[attention_rows];
-        for (index i = 0; i < heads; ++i) {
-          T* const p = u.scores + i * u.wide;
-          sums[i] = u.template normalize<false>(head + i, some, p);
-          u.drop(head + i, some, p);
-        }
-        T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
-        bool more = false;
-        for (const auto& s : some) {
-          if (s.first == s.last) continue;
-          T* const p = u.scores + s.column;
-          if (u.direct(some)) {
-            if constexpr (!std::is_same_v<Code, int4_code>) {
-              u.rescale(s, u.value, call.v, heads, p);
-              u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
-                            {u.groups, call.v.slot, heads / u.groups, u.wide, h});
-            }
-          } else {
-            const T* v = u.values + s.column * h;
-            index ldv = h;
-            if constexpr (std::is_same_v<T, Code>)
-              if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
-            const auto begin_of = [&](index i) {
-              return &s == some.part ? s.first : u.begin_of(row + i);
-            };
-            const index shared = begin_of(some.rows - 1) > s.first
-                                     ? 0
-                                     : (std::max)(u.end_of(row) - s.first, index{0});
-            const detail::value_mix<T> mix{
-                some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
-            mix.run(u.kernels, [&](index i, index j) {
-              return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
-            });
-          }
-          more = true;
-        }
-        if (!more)
-          for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
-        else if (some.rows == 1)
-          for (index i = 0; i < heads; ++i) u.kernels.scale(h, T(1) / sums[i], out + i * h);
-      }
+    for (index from = 0; from < call.queries;) {
+      const detail::attention_unit<T, Code> u(on, call, item, groups, from);
+      detail::attend(u);
+      from += u.count;
     }
   }
   on.threads.wait();
 }
+
+namespace detail {
+
+/// The derivative of attend().
+template <class T>
+void attend_backward(const execution& on, const attention_unit<T, T>& u,
+                     const attention_gradient<T>& grad) {
+  const attention_call<T>& call = u.call;
+  const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
+  T* const value_columns = u.values;
+  T* const d_scores = value_columns + h * wide;
+  T* const dropped = d_scores + attention_rows * wide;
+  T* const dk = grad.dk + (u.key.data - call.k.data);
+  T* const dv = grad.dv + (u.value.data - call.v.data);
+  for (index row = 0; row < u.count; row += attention_rows) {
+    const auto some = u.at(row);
+    u.prepare(some, value_columns);
+    for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+      u.score(head, 1, some);
+      (void)u.normalize(head, some, u.scores);
+      const index rows = some.rows, at = (u.b * call.queries + u.origin + row) * u.n + head * h;
+      const T* const d_out = grad.d_out + at;
+      std::copy_n(u.scores, rows * wide, dropped);
+      u.drop(head, some, dropped);
+      // dv += P^T d_out, dP = d_out v^T
+      std::fill_n(d_scores, rows * wide, T(0));
+      for (const auto& s : some) {
+        const index keys = s.last - s.first;
+        u.kernels.multiply(keys, h, rows, {dropped + s.column, 1, wide}, {d_out, u.n, panel_width},
+                           dv + s.first * u.value.stride, u.value.stride, {nullptr, T(1), true}, 0);
+        u.kernels.multiply(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
+                           {value_columns + s.column, wide, panel_width}, d_scores + s.column, wide,
+                           {}, 0);
+      }
+      u.drop(head, some, d_scores);
+      for (index i = 0; i < rows; ++i) {
+        T* const d_row = d_scores + i * wide;
+        // Where the row sees nothing its probabilities are zero, and so is this.
+        on.with_kernels([&](auto kernels) {
+          kernels.template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
+        });
+        for (const auto& s : some)
+          if (grad.d_bias) {
+            T* const line = u.bias_line(grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1),
+                                        head, some, s, i);
+            const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
+            if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+          }
+      }
+      // dq += scale dS k, dk += scale dS^T q
+      for (const auto& s : some) {
+        const index keys = s.last - s.first;
+        T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
+        u.kernels.multiply(rows, h, keys, {d_scores + s.column, wide, 1},
+                           {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                           {nullptr, call.scale, true}, 0);
+        u.kernels.multiply(keys, h, rows, {d_scores + s.column, 1, wide},
+                           {u.queries(some, s) + at, u.n, panel_width}, dk + s.first * u.key.stride,
+                           u.key.stride, {nullptr, call.scale, true}, 0);
+      }
+    }
+  }
+}
+
+}  // namespace detail
 
 /// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
 template <class T>
 void attention_backward(const execution& on, const attention_call<T>& call,
                         const attention_gradient<T>& grad) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    const detail::attention_unit<T, T> u(on, call, item);
-    const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
-    T* const value_columns = u.values;
-    T* const d_scores = value_columns + h * wide;
-    T* const dropped = d_scores + attention_rows * wide;
-    T* const dk = grad.dk + (u.key.data - call.k.data);
-    T* const dv = grad.dv + (u.value.data - call.v.data);
-    for (index row = 0; row < call.queries; row += attention_rows) {
-      const auto some = u.at(row);
-      u.prepare(some, value_columns);
-      for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-        u.score(head, 1, some);
-        (void)u.normalize(head, some, u.scores);
-        const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
-        const T* const d_out = grad.d_out + at;
-        std::copy_n(u.scores, rows * wide, dropped);
-        u.drop(head, some, dropped);
-        // dv += P^T d_out, dP = d_out v^T
-        std::fill_n(d_scores, rows * wide, T(0));
-        for (const auto& s : some) {
-          const index keys = s.last - s.first;
-          u.kernels.multiply(keys, h, rows, {dropped + s.column, 1, wide},
-                             {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
-                             u.value.stride, {nullptr, T(1), true}, 0);
-          u.kernels.multiply(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
-                             {value_columns + s.column, wide, panel_width}, d_scores + s.column,
-                             wide, {}, 0);
-        }
-        u.drop(head, some, d_scores);
-        for (index i = 0; i < rows; ++i) {
-          T* const d_row = d_scores + i * wide;
-          // Where the row sees nothing its probabilities are zero, and so is this.
-          on.with_kernels([&](auto kernels) {
-            kernels.template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
-          });
-          for (const auto& s : some)
-            if (grad.d_bias) {
-              T* const line = u.bias_line(
-                  grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
-              const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
-              if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
-            }
-        }
-        // dq += scale dS k, dk += scale dS^T q
-        for (const auto& s : some) {
-          const index keys = s.last - s.first;
-          T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
-          u.kernels.multiply(rows, h, keys, {d_scores + s.column, wide, 1},
-                             {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
-                             {nullptr, call.scale, true}, 0);
-          u.kernels.multiply(keys, h, rows, {d_scores + s.column, 1, wide},
-                             {u.queries(some, s) + at, u.n, panel_width},
-                             dk + s.first * u.key.stride, u.key.stride, {nullptr, call.scale, true},
-                             0);
-        }
-      }
+    for (index from = 0; from < call.queries;) {
+      const detail::attention_unit<T, T> u(on, call, item, 1, from);
+      detail::attend_backward(on, u, grad);
+      from += u.count;
     }
   });
 }

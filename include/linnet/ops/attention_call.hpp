@@ -49,6 +49,9 @@ struct attention_call {
   const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
   const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
   const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
+  const index* documents = nullptr;      ///< [batch, queries] first token of each one's document;
+                                         ///< of self-attention over plain rows without a past
+  token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
   index kept = any_distance;  ///< queries stand no further than kept - 1 from the `first` keys

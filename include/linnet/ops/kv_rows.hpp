@@ -17,6 +17,15 @@ struct page_tables {
   index size = 0;                        ///< blocks of the longest sequence
 };
 
+/// Tokens of a call that are no text but a tree. Each follows its parent, and sees its ancestors
+/// and the text before the call alone.
+struct token_tree {
+  const index* parents =
+      nullptr;                    ///< [batch, length] number of a token's parent in the call, which
+                                  ///< stands before it, or -1 where it follows the text; or null
+  const index* depths = nullptr;  ///< [batch, length] number of ancestors in the call
+};
+
 /// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
 /// session or the output of a linear map.
 template <class Code>

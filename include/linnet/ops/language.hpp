@@ -45,13 +45,17 @@ void embed_backward(const execution& on, index rows, index d, const token* token
   on.threads.wait();
 }
 
-/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
+/// d_table[position] += sum over the batch of dx[batch, length, d] at that position. It is the
+/// place in a token's document, where `documents`[batch, length] has the first token of each one's.
 template <class T>
 void position_backward(const execution& on, index batch, index length, index d, const T* dx,
-                       T* d_table) {
-  on.threads.each(length, [&](index t) {
-    for (index b = 0; b < batch; ++b)
-      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
+                       T* d_table, const index* documents = nullptr) {
+  on.threads.each(length, [&](index position) {
+    for (index row = 0; row < batch * length; row += documents ? 1 : length) {
+      if (documents && row % length - documents[row] != position) continue;
+      const T* const from = dx + (documents ? row : row + position) * d;
+      for (index j = 0; j < d; ++j) d_table[position * d + j] += from[j];
+    }
   });
 }
 

@@ -117,21 +117,23 @@ void pack_codes(const ops::execution& on, const Codes& codes, Packed& to) {
       parameter_path{}, to, codes);
 }
 
-/// A batch whose tokens are in the streams: its sizes, and lengths or prefixes of its own.
+/// A batch whose tokens are in the streams: its sizes, and lengths, prefixes or documents of its
+/// own.
 template <class M>
 struct kept_batch {
   typename M::batch batch{};
-  std::vector<index> numbers{};
+  std::vector<index> numbers{}, starts{};
   index first = 0;  ///< row of the streams
 
   kept_batch(const typename M::batch& b, index row) : batch(b), first(row) {
-    const auto keep = [&](const index*& of) {
+    const auto keep = [](const index*& of, index n, std::vector<index>& kept) {
       if (!of) return;
-      numbers.assign(of, of + b.batch);
-      of = numbers.data();
+      kept.assign(of, of + n);
+      of = kept.data();
     };
-    if constexpr (requires { b.lengths; }) keep(batch.lengths);
-    if constexpr (requires { b.prefixes; }) keep(batch.prefixes);
+    if constexpr (requires { b.lengths; }) keep(batch.lengths, b.batch, numbers);
+    if constexpr (requires { b.prefixes; }) keep(batch.prefixes, b.batch, numbers);
+    if constexpr (requires { b.documents; }) keep(batch.documents, b.batch * b.length, starts);
   }
   kept_batch(kept_batch&&) noexcept = default;
   index rows() const { return batch.batch * batch.length; }

@@ -214,6 +214,12 @@ struct softmax_attention {
       c.values.copy_block(from, to);
       return;
     }
+    if constexpr (requires { c.keys.move(part.pages, from, part.first, part.tokens); })
+      if (part.token) {
+        c.keys.move(part.pages, from, part.first, part.tokens);
+        c.values.move(part.pages, from, part.first, part.tokens);
+        return;
+      }
     const index first = A.cross ? 0 : part.first, last = A.cross ? part.memory : part.tokens;
     c.keys.copy(from, to, first, last);
     c.values.copy(from, to, first, last);
@@ -271,6 +277,7 @@ struct softmax_attention {
     a.v = values;
     a.out = c.mixed;
     a.past = A.cross ? nullptr : ctx.past;
+    if (!A.cross) a.documents = ctx.documents, a.tree = ctx.tree;
     if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
     // A causal query sees only earlier keys, which are valid as long as the query is.
     a.key_lengths = A.cross ? ctx.memory.lengths : A.causal ? nullptr : ctx.lengths;
@@ -308,7 +315,7 @@ struct softmax_attention {
     if constexpr (A.hadamard)
       if (inverse) mix();
     if constexpr (A.rope != rope_pairing::none) {
-      const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+      const index position = ctx.position_of(row);
       const T* const angles =
           position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope.table + (limit - 1) * A.d_kv;
       ops::rope_row(A.rope, heads, A.d_kv, angles, from, inverse);
@@ -324,7 +331,8 @@ namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
-  static constexpr bool can_truncate = true, supports_token_subset = true, supports_low_rank = true;
+  static constexpr bool can_truncate = true, supports_token_subset = true, supports_low_rank = true,
+                        supports_documents = true, supports_trees = true;
   using kind = full;
   static std::string name() { return "full"; }
   template <attention_shape A>

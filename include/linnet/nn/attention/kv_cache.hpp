@@ -132,6 +132,12 @@ struct kv_buffer {
   void copy_block(index from, index to) const {
     if (paged) copy_rows(from * ops::token_block, to * ops::token_block, ops::token_block);
   }
+  /// Copies token `from` of sequence `b` to the place of its token `to`.
+  void move(const ops::page_tables& pages, index b, index from, index to) const {
+    const auto all = rows(pages).of(b, 0);
+    const index first = paged ? 0 : b * places.tokens;
+    copy_rows(first + all.place(from), first + all.place(to), 1);
+  }
 
  private:
   void copy_rows(index from, index to, index count) const {

@@ -58,13 +58,16 @@ struct policy {
       false;  ///< later tokens decide which earlier ones meet,
               ///< but in sessions, where they are unknown
   static constexpr bool supports_token_subset =
-      false;                                    ///< works on any subset of the tokens, with the
-                                                ///< angles and the past that the context gives
-  static constexpr bool takes_prefix = false;   ///< sees a prefix of the sequence both ways
-  static constexpr index min_positions = 0;     ///< positions that it needs whatever the length
-  static constexpr index longest = 0;           ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+      false;  ///< works on any subset of the tokens, with the
+              ///< angles and the past that the context gives
+  static constexpr bool supports_documents = false;  ///< keeps documents packed in a row apart
+  static constexpr bool supports_trees = false;  ///< cached tokens can be a tree, whose branches do
+                                                 ///< not see each other
+  static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
+  static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
+  static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first

@@ -214,6 +214,7 @@ struct experts : policy,
   using expert = Of;                          ///< what each of them is
   static constexpr index all_experts = N;     ///< their number
   static constexpr index active_experts = K;  ///< experts that a token goes through
+  static constexpr bool couples_tokens = Choice.capacity > 0 || Choice.balance > 0;
   static constexpr bool normalised = Choice.normalised && K > 1;
   template <index D, index F, bool Bias>
   using layer = experts_layer<typename Of::template layer<D, F, Bias>, N, K, Choice>;
