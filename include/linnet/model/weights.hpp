@@ -150,11 +150,11 @@ class tensor_block {
 namespace detail {
 
 template <class M, class Form>
-tree_of<M, Form> tree_in(tensor_block<M, Form>& block) {
+LINNET_INLINE inline tree_of<M, Form> tree_in(tensor_block<M, Form>& block) {
   return {block.tree()};
 }
 template <class M, class Form>
-tree_of<M, Form, true> tree_in(const tensor_block<M, Form>& block) {
+LINNET_INLINE inline tree_of<M, Form, true> tree_in(const tensor_block<M, Form>& block) {
   return {const_cast<typename M::template params<Form>&>(block.tree())};
 }
 

@@ -98,7 +98,7 @@ struct chain {
     static constexpr std::size_t members = count;
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     if constexpr ((linnet::detail::has_members<P, count> && ...))  // else see visit_pairs()
       visit_from<0>(f, at, p...);
   }

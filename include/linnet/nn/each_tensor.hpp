@@ -230,7 +230,7 @@ void note_leaves(typename M::template params<Form>& tree, void** places) {
 
 /// Calls f(path, info, leaf) for each tensor of a tree.
 template <class F, class M, class Form, bool Const>
-constexpr void each_leaf(F& f, tree_of<M, Form, Const> one) {
+LINNET_INLINE constexpr void each_leaf(F& f, tree_of<M, Form, Const> one) {
   if constexpr (plain_form<Form>) {
     using vector = typename Form::vector;
     using matrix = typename Form::matrix;
