@@ -95,7 +95,8 @@ struct batch_digest {
   std::uint64_t hash = 0;
 };
 inline batch_digest digest_of(const token* inputs, index sequences, index length,
-                              const index* lengths, const token* labels, index label_length) {
+                              const index* lengths, const token* labels, index label_length,
+                              const index* documents = nullptr, bool restart = true) {
   XXH3_state_t state;
   XXH3_64bits_reset(&state);
   const auto add = [&](const auto* values, index n) {
@@ -106,6 +107,9 @@ inline batch_digest digest_of(const token* inputs, index sequences, index length
   add(inputs, sequences * length);
   add(lengths, sequences);
   add(labels, sequences * label_length);
+  add(documents, sequences * length);
+  const index counts_on = 1;
+  if (documents && !restart) add(&counts_on, 1);
   index rows = 0;
   for (index i = 0; i < sequences * label_length; ++i) rows += labels[i] != ignored;
   return {rows, XXH3_64bits_digest(&state)};
@@ -114,7 +118,8 @@ inline batch_digest digest_of(const t5_batch& b) {
   return digest_of(b.source, b.batch, b.source_length, b.source_lengths, b.labels, b.target_length);
 }
 inline batch_digest digest_of(const decoder_batch& b) {
-  return digest_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length);
+  return digest_of(b.tokens, b.batch, b.length, b.prefixes, b.labels, b.length, b.documents,
+                   b.restart_positions);
 }
 
 /// Checks the settings of a cached-logits file; the error names the first that makes no sense.

@@ -117,9 +117,9 @@ result<calibration<M>> load_calibration(const std::string& path) LINNET_TRY {
   if (!file) return file.error();
   if (auto fit = detail::check_calibration<M>(path, *file, "calibration"); !fit) return fit.error();
   std::vector<index> widths;
-  M::visit([&](const parameter_path&,
-               const tensor_info& info) { widths.push_back(info.stored() ? info.columns : 0); },
-           parameter_path{});
+  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+    widths.push_back(info.stored() ? info.columns : 0);
+  });
   const auto wrong = [&](const char* what, const char* expected) {
     return error{errc::malformed, path, what, expected, "others"};
   };

@@ -84,12 +84,10 @@ inline std::uint64_t checksum(std::span<const std::byte> bytes) {
 template <class M>
 std::string tensors_digest() {
   std::string tensors;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        tensors += at.str() + ' ' + std::to_string(info.rows) + ' ' + std::to_string(info.columns);
-        tensors += '\n';
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    tensors += at.str() + ' ' + std::to_string(info.rows) + ' ' + std::to_string(info.columns);
+    tensors += '\n';
+  });
   return std::to_string(checksum(std::as_bytes(std::span(tensors))));
 }
 

@@ -29,28 +29,28 @@
 /// Cholesky decomposition.
 
 /// @file
-/// Mixed storage by sensitivity: which parts of a model get more bits within a number of bytes.
+/// Importance from the gradients of a low-rank adapter alone (Zhang et al. 2023, LoRAPrune).
 
-#include <algorithm>
 #include <cstddef>
-#include <span>
-#include <string>
 #include <type_traits>
 #include <vector>
 
+#include <linnet/linnet.hpp>
 /// @file
-/// Curvature of the loss: top eigenvalues of blocks of its Hessian, which say where rounding costs
-/// most (Q-BERT).
+/// Importance: scores of what narrow() can leave out, from magnitudes, gradients or calibration.
 
+#include <algorithm>
 #include <cmath>
-#include <cstdint>
-#include <limits>
+#include <string>
 #include <utility>
+
+#include <linnet/low_rank.hpp>
+/// @file
+/// Channels, neurons and heads that stand and fall together: what is cut out of all of their
+/// tensors at once.
 
 /// @file
 /// The channels of a model: what its layers say of them, put together.
-
-#include <linnet/linnet.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -74,6 +74,8 @@ struct channel_side {
   role kind = role::matrix;
   bool by_columns = false;
   index ordinal = -1;  ///< of the tensor in visit()
+  T* added = nullptr;  ///< the vector that is added to a matrix' products, or null
+  index added_ordinal = -1;
 
   bool same(const channel_side& other) const {
     return data == other.data && by_columns == other.by_columns;
@@ -174,6 +176,8 @@ struct channel_set {
   index normalised = -1;          ///< the set that these are normalised from
   bool read_by_norm = false;      ///< a norm reads them: a stream
   bool transformed = false;       ///< a Hadamard transform writes them
+  bool constants = false;         ///< a constant that is added arrives as it is
+  rope_pairing pairing{};         ///< which of them rotary positions mix
   const char* fixed = nullptr;    ///< why they must not be scaled, or null
   const char* unmixed = nullptr;  ///< why they must not be rotated, or null
   std::vector<channel_side<T>> writers{}, readers{};
@@ -183,6 +187,12 @@ struct channel_set {
     if (length == width) return j;
     const index group = length / width;
     return j / (head * group) * head + j % head;
+  }
+  /// The channel that rotary positions mix with channel `c`, or `c` itself.
+  index partner_of(index c) const {
+    if (pairing == rope_pairing::none) return c;
+    if (pairing == rope_pairing::interleaved) return c % 2 ? c - 1 : c + 1;
+    return c % head < head / 2 ? c + head / 2 : c - head / 2;
   }
 };
 
@@ -198,13 +208,26 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   explicit channel_map(weights<M, T>& w) {
     M::channels(channel_ends<channel_map>{this}, w.tree());
     base::unite();
+    find_scores();
     drop_joined();
     index ordinal = 0;
     w.visit([&](const parameter_path&, const tensor_info&, const auto& leaf) {
       this->each_side_of(numbers_in(leaf), [&](index, auto& side) { side.ordinal = ordinal; });
+      for (auto& score : scores_)
+        for (auto* const sides : {&score.writers, &score.readers})
+          for (auto& side : *sides)
+            if (side.data == numbers_in(leaf)) side.ordinal = ordinal;
+      for (const auto& one : offsets_)
+        if (one.vector == numbers_in(leaf))
+          this->each_side_of(one.matrix, [&](index, auto& side) {
+            side.added = one.vector;
+            side.added_ordinal = ordinal;
+          });
       ++ordinal;
     });
   }
+  /// Queries, the writers, whose channels meet those of keys, the readers, one by one in scores.
+  const std::vector<channel_set<T>>& scores() const { return scores_; }
 
   // What layers say.
   index open(index width, index head) { return base::open_set({width, head}); }
@@ -215,6 +238,7 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
     if (to.normalised < 0) to.normalised = from.normalised;
     to.read_by_norm = to.read_by_norm || from.read_by_norm;
     to.transformed = to.transformed || from.transformed;
+    to.constants = to.constants && from.constants;
     if (!to.fixed) to.fixed = from.fixed;
     if (!to.unmixed) to.unmixed = from.unmixed;
   }
@@ -224,6 +248,16 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   }
   void elementwise(index set, const char* why) {
     if (set >= 0 && !of(set).unmixed) of(set).unmixed = why;
+  }
+  void match(index queries, index keys, rope_pairing pairing) {
+    matches_.push_back({queries, keys, pairing});
+  }
+  void keep_constants(index set) {
+    if (set >= 0) of(set).constants = true;
+  }
+  template <class Leaf, class Vector>
+  void offset(const Leaf& matrix, const Vector& vector) {
+    if (numbers_in(matrix)) offsets_.push_back({numbers_in(matrix), numbers_in(vector)});
   }
   void accompany(index, index) {}  // says nothing of scales
   void keep_whole(index, const char*) {}
@@ -243,6 +277,34 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
   }
 
  private:
+  struct match_of {
+    index queries, keys;
+    rope_pairing pairing;
+  };
+  struct offset_of {
+    const T* matrix;
+    T* vector;
+  };
+  /// Makes sets of queries and keys that meet each other alone.
+  void find_scores() {
+    for (std::size_t i = 0; i < matches_.size(); ++i) {
+      const match_of& one = matches_[i];
+      const index q = root(one.queries), k = root(one.keys);
+      bool lone = q != k && of(q).readers.empty() && of(k).readers.empty();
+      for (std::size_t j = 0; j < matches_.size(); ++j) {
+        const match_of& other = matches_[j];
+        const index a = root(other.queries), b = root(other.keys);
+        const bool same = a == q && b == k && other.pairing == one.pairing;
+        if (same ? j < i : a == q || b == k || a == k || b == q) lone = false;
+      }
+      if (!lone) continue;
+      channel_set<T> made{of(k).width, of(k).head};
+      made.pairing = one.pairing;
+      made.writers = of(q).writers;
+      made.readers = of(k).writers;
+      scores_.push_back(std::move(made));
+    }
+  }
   /// Leaves each set once.
   void drop_joined() {
     std::vector<index> numbers(sets_.size(), -1);
@@ -253,6 +315,10 @@ class channel_map : public joined_sets<channel_map<T>, channel_set<T>, T> {
       if (set.normalised >= 0) set.normalised = numbers[at(root(set.normalised))];
     sets_ = std::move(left);
   }
+
+  std::vector<channel_set<T>> scores_{};
+  std::vector<match_of> matches_{};
+  std::vector<offset_of> offsets_{};
 };
 
 /// Divides channel c of what writes a set by scales[c], and multiplies what reads it.
@@ -271,11 +337,42 @@ void scale_channels(const channel_set<T>& set, const std::vector<double>& scales
   for (const auto& side : set.readers) scale(side, true);
 }
 
+/// Takes shifts[c] from channel c of what writes a set, and adds what that changes to the products
+/// of what reads it. The vectors that are written are those of biases.
+template <class T>
+void shift_channels(const channel_set<T>& set, const std::vector<float>& shifts) {
+  const auto shift = [&](const channel_side<T>& side, index j) {
+    return static_cast<double>(shifts[static_cast<std::size_t>(set.channel_of(j, side.length()))]);
+  };
+  for (const auto& side : set.readers)
+    for (index r = 0; r < side.rows; ++r) {
+      double sum = static_cast<double>(side.added[r]);
+      for (index j = 0; j < side.columns; ++j)
+        sum += static_cast<double>(side.at(j, r)) * shift(side, j);
+      side.added[r] = static_cast<T>(sum);
+    }
+  for (const auto& side : set.writers)
+    if (side.kind == role::bias)
+      for (index j = 0; j < side.length(); ++j)
+        side.data[j] = static_cast<T>(static_cast<double>(side.data[j]) - shift(side, j));
+}
+
 /// Whether a method may scale a set: something writes it and something reads it, and nothing else
 /// minds.
 template <class T>
 bool can_scale(const channel_set<T>& set) {
   return !set.fixed && !set.writers.empty() && !set.readers.empty();
+}
+
+/// Whether a method may shift a set: biases end what writes it, and those of what reads it take
+/// back what the shift adds.
+template <class T>
+bool can_shift(const channel_set<T>& set) {
+  index biases = 0;
+  for (const auto& side : set.writers) biases += side.kind == role::bias ? 1 : -1;
+  return can_scale(set) && set.constants && biases == 0 &&
+         std::all_of(set.readers.begin(), set.readers.end(),
+                     [](const auto& side) { return side.by_columns && side.added; });
 }
 
 template <class M>
@@ -288,14 +385,610 @@ concept has_channels =
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Units of which each has as many numbers in a row of each side: heads, or single channels.
+template <class T>
+struct cut_set {
+  index units = 0;              ///< 0 where a set was joined to another
+  index width = 0;              ///< channels of a unit
+  const char* whole = nullptr;  ///< why none can be left out, or null
+  std::string place{};          ///< the first tensor that has a side here
+  std::vector<channel_side<T>> writers{}, readers{};
+
+  /// Numbers of a unit along a side.
+  index span(index length) const { return length / units; }
+};
+
+/// One tensor, with the sets of its two axes, -1 where an axis is nobody's.
+template <class T>
+struct cut_tensor {
+  std::string name{};
+  tensor_info info{};
+  const T* data = nullptr;
+  index rows = -1, columns = -1;
+  bool by_mean_square = false;  ///< weights of a norm that divides by the root of a mean square
+  bool by_root = false;         ///< they make what is read over the root of the channels' number
+
+  /// The set of an axis.
+  index& axis(bool by_columns) { return by_columns ? columns : rows; }
+};
+
+/// All that stands and falls together in a model: its layers' `channels`, read for cutting.
+/// Normalised channels are those of the stream, and heads of queries those of the values that they
+/// share. Sets that were joined to others have no sides.
+template <class T>
+class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
+  using base = joined_sets<cut_map, cut_set<T>, T>;
+  using base::at, base::of, base::sets_;
+
+ public:
+  /// Asks model `M` for the channels of `w`, which must outlive the map.
+  template <class M>
+  explicit cut_map(const weights<M, T>& w) {
+    M::channels(channel_ends<cut_map>{this}, w.tree());
+    base::unite();
+    w.visit([&](const parameter_path& path, const tensor_info& info, const auto& leaf) {
+      add_tensor(path.str(), info, numbers_in(leaf));
+    });
+  }
+  /// The tensors in the order of visit().
+  const std::vector<cut_tensor<T>>& tensors() const { return tensors_; }
+
+  // What layers say.
+  using base::join;
+  index open(index width, index head) {
+    marks_.emplace_back();
+    return base::open_set({head > 0 ? width / head : width, head > 0 ? head : 1});
+  }
+  void merge(cut_set<T>& to, const cut_set<T>& from, index) {
+    if (!to.whole) to.whole = from.whole;
+    const index few = (std::min)(to.units, from.units), many = (std::max)(to.units, from.units);
+    if (many % few != 0) to.whole = "heads of unlike numbers";
+    to.width = to.units < from.units ? to.width : from.width;
+    to.units = few;
+  }
+  void accompany(index a, index b) { join(a, b); }
+  void keep_whole(index set, const char* why) {
+    if (set >= 0 && !of(set).whole) of(set).whole = why;
+  }
+  void divide_by_root(index set) {
+    if (set >= 0) marks_[at(set)].by_root = true;
+  }
+  void fix(index, const char*) {}  // what keeps channels from being scaled or mixed
+  void elementwise(index, const char*) {}
+  void match(index, index, rope_pairing) {}
+  void keep_constants(index) {}
+  template <class Leaf, class Vector>
+  void offset(const Leaf&, const Vector&) {}
+  void transform(index from, index to) { join(from, to); }
+  void normalise(index from, index to, const char* why) {
+    join(from, to);
+    if (to >= 0 && !why) marks_[at(to)].by_mean_square = true;
+  }
+  template <class Leaf>
+  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
+    base::write(set, leaf, info, by_columns);
+    if (set >= 0 && numbers_in(leaf) && is_vector(info.kind))
+      made_.push_back({numbers_in(leaf), set});
+  }
+
+ private:
+  struct mark {
+    bool by_mean_square = false, by_root = false;
+  };
+  static bool is_vector(role kind) { return kind == role::scale || kind == role::bias; }
+  /// Adds a tensor of the model, and tells its sets of it. The first one names them.
+  void add_tensor(std::string name, const tensor_info& info, const T* data) {
+    cut_tensor<T> one{std::move(name), info, data};
+    this->each_side_of(data, [&](index s, auto& side) {
+      side.ordinal = std::ssize(tensors_);
+      // A vector is a row here, and a column to the layer that made it.
+      one.axis(side.by_columns || is_vector(info.kind)) = s;
+      if (sets_[at(s)].place.empty()) sets_[at(s)].place = one.name;
+    });
+    for (const auto& [vector, set] : made_)
+      if (vector == data) {
+        one.by_mean_square = info.kind == role::scale && marks_[at(set)].by_mean_square;
+        one.by_root = one.by_root || marks_[at(set)].by_root;
+      }
+    tensors_.push_back(std::move(one));
+  }
+
+  std::vector<mark> marks_{};                       ///< of sets as they were opened
+  std::vector<std::pair<const T*, index>> made_{};  ///< vectors that write them
+  std::vector<cut_tensor<T>> tensors_{};
+};
+
+/// The numbers of an axis that belong to some units, in order.
+inline std::vector<index> kept_numbers(const std::vector<index>& units, index span) {
+  std::vector<index> all;
+  for (const index unit : units)
+    for (index i = 0; i < span; ++i) all.push_back(unit * span + i);
+  return all;
+}
+/// The units with the highest scores, in order; of equal ones the first.
+inline std::vector<index> best_units(const std::vector<double>& scores, index count) {
+  std::vector<index> order(scores.size());
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<index>(i);
+  const auto score = [&](index i) { return scores[static_cast<std::size_t>(i)]; };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](index a, index b) { return score(a) > score(b); });
+  order.resize(static_cast<std::size_t>(count));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Scores of neurons, heads, channels or layers, of which narrow() leaves out the lowest.
+struct unit_scores {
+  std::string place{};  ///< the first tensor that has them, or what stands before a layer's
+                        ///< number
+  std::vector<double> scores{};  ///< one for each, such as each head of keys and values
+};
+
+/// Scores of all that narrow() can leave out of model `M`: values, which may be changed or put
+/// together. `units` has neurons and heads of each layer, and channels of the stream.
+template <class M>
+struct importance {
+  std::vector<unit_scores> units{};   ///< as importance_of() finds them
+  std::vector<unit_scores> layers{};  ///< of each stack, see block_influence()
+};
+
+/// How the scores of the matrices that have a unit become one (Ma et al. 2023, LLM-Pruner; `even`:
+/// Zhang et al. 2023, LoRAPrune).
+enum class aggregate {
+  sum,      ///< of all of them
+  product,  ///< their geometric mean: 0 where one of them is 0
+  largest,  ///< the largest one
+  readers,  ///< sum of those that read it, such as `down` and `o`
+  even      ///< sum of all, each divided by the norm of that matrix's scores of all units
+};
+
+namespace detail {
+
+inline constexpr const char* aggregate_names[] = {"sum", "product", "largest", "readers", "even"};
+inline constexpr const char* taylor_terms[] = {"first", "second", "both"};
+
+}  // namespace detail
+
+/// Importance from the weights alone: the Euclidean norm of a unit's rows or columns in each
+/// matrix. Of a layer, the sum of the norms of its matrices.
+struct magnitude_score {
+  aggregate members = aggregate::sum;
+
+  static constexpr const char* name = "magnitude_score";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("members", self.members, detail::one_of(detail::aggregate_names));
+  }
+};
+
+/// Importance by a Taylor expansion of the loss (Molchanov et al. 2017; Ma et al. 2023,
+/// arXiv:2305.11627): what leaving out a unit changes the loss by, s = g w in first order. With
+/// squares of gradients s = w^2 g^2, or both: s = g w - w^2 g^2 / 2.
+struct taylor_score {
+  /// Which terms of the expansion are taken.
+  enum class terms { first, second, both };
+
+  terms order = terms::first;
+  bool signs = false;  ///< |sum of s| of a unit in a matrix instead of the sum of |s|
+  aggregate members = aggregate::sum;
+
+  static constexpr const char* name = "taylor_score";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("order", self.order, detail::one_of(detail::taylor_terms));
+    f("signs", self.signs, detail::one_of(detail::false_or_true));
+    f("members", self.members, detail::one_of(detail::aggregate_names));
+  }
+};
+
+/// Importance from what matrices read (Muralidharan et al. 2024, Minitron, arXiv:2407.14679).
+/// Neurons are scored by the inputs of `down`, heads by those of `o`. Channels of the stream are
+/// scored by what norms write, summed over the layers. Layers have no scores.
+struct activation_score {
+  bool squares = true;  ///< root of the mean square of inputs; else the mean of their magnitudes
+
+  static constexpr const char* name = "activation_score";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("squares", self.squares, detail::one_of(detail::false_or_true));
+  }
+};
+
+namespace detail {
+
+/// Folds the scores that a unit has in several matrices, one after the other.
+class member_scores {
+ public:
+  explicit member_scores(aggregate how) : how_(how) {}
+  void add(double score) {
+    ++members_;
+    none_ = none_ || !(score > 0);
+    sum_ += how_ != aggregate::product ? score : none_ ? 0 : std::log(score);
+    largest_ = (std::max)(largest_, score);
+  }
+  double score() const {
+    if (how_ == aggregate::product) return none_ ? 0 : std::exp(sum_ / (std::max)(1, members_));
+    return how_ == aggregate::largest ? largest_ : sum_;
+  }
+
+ private:
+  aggregate how_;
+  double sum_ = 0, largest_ = 0;
+  int members_ = 0;
+  bool none_ = false;  ///< whether one of them is 0
+};
+
+/// Whether a tensor's numbers count in scores: norms, biases and tables of positions do not.
+inline bool has_scores(role kind) { return kind == role::matrix || kind == role::table; }
+
+/// The place before the first layer's number in a path, with that number and how many there are.
+struct layer_place {
+  std::string stack{};
+  index layer = -1, count = 0;
+};
+inline layer_place layer_of(const parameter_path& at) {
+  for (const parameter_path* p = &at; p; p = p->parent)
+    if (p->count > 0) return {p->parent ? p->parent->str() : std::string(), p->number, p->count};
+  return {};
+}
+/// The scores of a stack's layers, all 0 where there were none.
+inline std::vector<double>& scores_of_layers(std::vector<unit_scores>& all,
+                                             const layer_place& place) {
+  for (auto& one : all)
+    if (one.place == place.stack) return one.scores;
+  all.push_back({place.stack, std::vector<double>(static_cast<std::size_t>(place.count))});
+  return all.back().scores;
+}
+
+/// Scores of units: `member(side, first, count)` is that of some numbers along a side.
+template <class M, class T, class Member>
+importance<M> scores_of_units(const cut_map<T>& map, aggregate how, Member&& member) {
+  importance<M> made;
+  for (const auto& set : map.sets()) {
+    if (set.place.empty() || set.whole) continue;
+    const auto units = static_cast<std::size_t>(set.units);
+    std::vector<member_scores> all(units, member_scores(how));
+    std::vector<double> of_side(units);
+    const auto look = [&](const std::vector<channel_side<T>>& sides) {
+      for (const auto& side : sides) {
+        if (!has_scores(side.kind)) continue;
+        const index span = set.span(side.length());
+        double squares = 0;
+        for (std::size_t unit = 0; unit < units; ++unit) {
+          of_side[unit] = member(side, static_cast<index>(unit) * span, span);
+          squares += of_side[unit] * of_side[unit];
+        }
+        const double length = how == aggregate::even ? std::sqrt(squares) + 1e-8 : 1;
+        for (std::size_t unit = 0; unit < units; ++unit) all[unit].add(of_side[unit] / length);
+      }
+    };
+    if (how != aggregate::readers) look(set.writers);
+    look(set.readers);
+    unit_scores one{set.place, {}};
+    for (const member_scores& unit : all) one.scores.push_back(unit.score());
+    made.units.push_back(std::move(one));
+  }
+  return made;
+}
+
+/// Scores from numbers: `salience(tensor, i)` of number i of a tensor, `fold` of those of a unit.
+template <class M, class T, class Salience, class Fold>
+importance<M> scores_of_numbers(const weights<M, T>& w, aggregate how, Salience&& salience,
+                                Fold&& fold) {
+  const cut_map<T> map(w);
+  auto made =
+      scores_of_units<M>(map, how, [&](const channel_side<T>& side, index first, index count) {
+        double sum = 0;
+        for (index j = first; j < first + count; ++j)
+          for (index i = 0; i < side.depth(); ++i)
+            sum += fold.term(
+                salience(static_cast<std::size_t>(side.ordinal), &side.at(j, i) - side.data));
+        return fold.score(sum);
+      });
+  std::size_t ordinal = 0;
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto&) {
+    const std::size_t tensor = ordinal++;
+    const layer_place place = layer_of(at);
+    if (place.count == 0 || !has_scores(info.kind)) return;
+    double sum = 0;
+    for (index i = 0; i < info.size(); ++i) sum += fold.term(salience(tensor, i));
+    scores_of_layers(made.layers, place)[static_cast<std::size_t>(place.layer)] += fold.score(sum);
+  });
+  return made;
+}
+
+struct euclidean {
+  static double term(double x) { return x * x; }
+  static double score(double sum) { return std::sqrt(sum); }
+};
+struct absolute {
+  bool signs = false;
+  double term(double x) const { return signs ? x : std::abs(x); }
+  static double score(double sum) { return std::abs(sum); }
+};
+
+template <class M, class T>
+result<void> fit_for_scores(const char* where, const weights<M, T>& w) {
+  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
+                "linnet::importance_of: find scores first, quantize afterwards");
+  static_assert(has_channels<M>,
+                "linnet::importance_of: this model does not say which channels its tensors share: "
+                "it lacks channels(ends, p), see nn/channels.hpp");
+  return check_finite(w, where);
+}
+/// Sums of gradients, as those of sensitivities().
+template <class G>
+concept gradient_source = requires(const G& g) {
+  g.of(index{}).mean(index{});
+  g.of(index{}).mean_square(index{});
+};
+inline error no_squares(const taylor_score& how) {
+  return {errc::invalid, taylor_score::name, "taylor_score.order",
+          "first, or sums of squares beside those of gradients",
+          taylor_terms[(std::min)(2, (std::max)(0, static_cast<int>(how.order)))]};
+}
+
+/// Refuses scores that are no numbers.
+template <class M>
+result<importance<M>> checked_scores(importance<M> made, const char* method) {
+  for (const auto* const all : {&made.units, &made.layers})
+    for (const auto& one : *all)
+      for (const double score : one.scores)
+        if (!is_finite(score))
+          return failure(errc::invalid, method, one.place, "finite scores", "a NaN or an infinity");
+  return made;
+}
+
+/// Scores by taylor_score: `first(tensor, i)` is the gradient, `second` its mean square.
+template <class M, class T, class First, class Second>
+result<importance<M>> taylor_scores(const weights<M, T>& w, const taylor_score& how, First&& first,
+                                    Second&& second) {
+  constexpr const char* name = taylor_score::name;
+  if (auto fit = acceptable("importance_of", name, how); !fit) return fit.error();
+  if (auto fit = fit_for_scores(name, w); !fit) return fit.error();
+  const auto numbers = numbers_of<const T>(w);
+  const auto salience = [&](std::size_t tensor, index i) {
+    const auto x = static_cast<double>(numbers[tensor][i]);
+    switch (how.order) {
+      case taylor_score::terms::second:
+        return x * x * second(tensor, i);
+      case taylor_score::terms::both:
+        return x * first(tensor, i) - x * x * second(tensor, i) / 2;
+      default:
+        return x * first(tensor, i);
+    }
+  };
+  return checked_scores(scores_of_numbers(w, how.members, salience, absolute{how.signs}), name);
+}
+
+}  // namespace detail
+
+/// Scores by magnitude_score. Errors: errc::invalid for options and for weights that are not
+/// finite; the error of `w`; errc::out_of_memory.
+template <class M, class T>
+result<importance<M>> importance_of(const weights<M, T>& w,
+                                    const magnitude_score& how = {}) LINNET_TRY {
+  constexpr const char* name = magnitude_score::name;
+  if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
+  if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
+  const auto numbers = detail::numbers_of<const T>(w);
+  const auto weight = [&](std::size_t tensor, index i) {
+    return static_cast<double>(numbers[tensor][i]);
+  };
+  return detail::checked_scores(
+      detail::scores_of_numbers(w, how.members, weight, detail::euclidean{}), name);
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+/// Scores by taylor_score in first order, from gradients of the loss by `w`, such as
+/// trainer::gradient() after accumulate(). Errors: errc::invalid for options, for weights and
+/// gradients that are not finite, and for an `order` that asks for squares; the error of `w`;
+/// errc::out_of_memory.
+template <class M, class T>
+result<importance<M>> importance_of(const weights<M, T>& w, const gradients<M, T>& gradient,
+                                    const taylor_score& how) LINNET_TRY {
+  if (how.order != taylor_score::terms::first) return detail::no_squares(how);
+  const auto slopes = detail::numbers_of<const T>(gradient);
+  return detail::taylor_scores(
+      w, how, [&](std::size_t tensor, index i) { return static_cast<double>(slopes[tensor][i]); },
+      [](std::size_t, index) { return 0.0; });
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+/// Scores by taylor_score from sums over samples, those of sensitivities() or others for which
+/// `of(ordinal)` has mean(i) and mean_square(i) of each weight's gradient. Errors: errc::invalid
+/// for options, and for weights and gradients that are not finite. Also for sums of no samples, and
+/// without the squares that `order` asks for; the error of `w`; errc::out_of_memory.
+template <class M, class T, detail::gradient_source G>
+result<importance<M>> importance_of(const weights<M, T>& w, const G& gradient,
+                                    const taylor_score& how) LINNET_TRY {
+  std::vector<decltype(gradient.of(index{}))> sums;
+  w.visit([&](const parameter_path&, const tensor_info&, const auto&) {
+    sums.push_back(gradient.of(std::ssize(sums)));
+  });
+  for (const auto& one : sums) {
+    if (one.samples == 0)
+      return error{errc::invalid, taylor_score::name, "gradient", "sums of at least one sample",
+                   "of none"};
+    if (how.order != taylor_score::terms::first && !one.squares) return detail::no_squares(how);
+  }
+  return detail::taylor_scores(
+      w, how, [&](std::size_t tensor, index i) { return sums[tensor].mean(i); },
+      [&](std::size_t tensor, index i) { return sums[tensor].mean_square(i); });
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+/// Scores by activation_score from statistics of calibrate() on these weights; moments are not
+/// needed. Units whose readers it did not see have no scores. Errors: errc::invalid for options and
+/// for weights that are not finite; the error of `w`; errc::out_of_memory.
+template <class M, class T>
+result<importance<M>> importance_of(const weights<M, T>& w, const calibration<M>& stats,
+                                    const activation_score& how) LINNET_TRY {
+  constexpr const char* name = activation_score::name;
+  if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
+  if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
+  const detail::cut_map<T> map(w);
+  importance<M> made;
+  for (const auto& set : map.sets()) {
+    if (set.place.empty() || set.whole) continue;
+    unit_scores one{set.place, std::vector<double>(static_cast<std::size_t>(set.units))};
+    std::vector<const double*> seen;
+    for (const auto* const sides : {&set.writers, &set.readers})  // a tied table is in both
+      for (const auto& side : *sides) {
+        const input_statistics x = stats.of(side.ordinal);
+        if (!side.by_columns || x.rows == 0 || x.width != side.length() ||
+            std::find(seen.begin(), seen.end(), x.magnitudes) != seen.end())
+          continue;
+        seen.push_back(x.magnitudes);
+        const index span = set.span(side.length());
+        for (index unit = 0; unit < set.units; ++unit) {
+          double sum = 0;
+          for (index j = unit * span; j < (unit + 1) * span; ++j)
+            sum += (how.squares ? x.squares[j] : x.magnitudes[j]) / static_cast<double>(x.rows);
+          one.scores[static_cast<std::size_t>(unit)] += how.squares ? std::sqrt(sum) : sum;
+        }
+      }
+    if (seen.empty()) one.scores.clear();
+    made.units.push_back(std::move(one));
+  }
+  return detail::checked_scores(std::move(made), name);
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Importance of a frozen base while its adapter trains (Zhang et al. 2023, arXiv:2305.18403,
+/// LoRAPrune). The gradient of a matrix is estimated from those of A and B: g = dB A + B dA - dB
+/// dA. The score of a unit in a matrix is the sum of |g (W + s B A)|. Nothing as large as a
+/// gradient of the base is kept.
+struct lora_score {
+  index tokens = 1;    ///< that the gradient is a sum over: dA and dB are means
+  bool signs = false;  ///< |sum of the products| of a unit in a matrix instead
+  aggregate members = aggregate::even;
+
+  static constexpr const char* name = "lora_score";
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("tokens", self.tokens, detail::count(1));
+    f("signs", self.signs, detail::one_of(detail::false_or_true));
+    f("members", self.members, detail::one_of(detail::aggregate_names));
+  }
+};
+
+namespace detail {
+
+/// One matrix of a base with its factors and their gradients. `a` is [Rank, columns], `b` [rows,
+/// Rank].
+template <index Rank, class T>
+struct estimated_matrix {
+  const T *a = nullptr, *b = nullptr, *d_a = nullptr, *d_b = nullptr;
+  index columns = 0;
+
+  /// Number i of the gradient, and of B A.
+  struct number {
+    double gradient = 0, delta = 0;
+  };
+  number at(index i, double share) const {
+    number sum;
+    if (!a) return sum;
+    const index row = i / columns, column = i % columns;
+    for (index r = 0; r < Rank; ++r) {
+      const auto x = static_cast<double>(a[r * columns + column]),
+                 y = static_cast<double>(b[row * Rank + r]),
+                 dx = share * static_cast<double>(d_a[r * columns + column]),
+                 dy = share * static_cast<double>(d_b[row * Rank + r]);
+      sum.gradient += dy * x + y * dx - dy * dx;
+      sum.delta += y * x;
+    }
+    return sum;
+  }
+};
+
+}  // namespace detail
+
+/// Scores by lora_score of the base weights `w` of an adapter, from the adapter's gradient, such as
+/// trainer::gradient() after accumulate(). Matrices without an adapter have no part in them; units
+/// of which no matrix has one score 0. Layers are scored by all of their matrices. Errors:
+/// errc::invalid for options, and for weights, adapters and gradients that are not finite; the
+/// error of what is not valid(); errc::out_of_memory.
+template <class M, class A, class T>
+requires requires {
+  typename A::base_model;
+  A::rank;
+}
+result<importance<M>> importance_of(const weights<M, T>& w, const weights<A, T>& adapter,
+                                    const gradients<A, T>& gradient,
+                                    const lora_score& how) LINNET_TRY {
+  static_assert(std::is_same_v<M, typename A::base_model::template with_storage<storage::f32>>,
+                "linnet::importance_of: an adapter scores f32 (or double) weights of its base "
+                "model");
+  constexpr const char* name = lora_score::name;
+  if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
+  if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
+  if (!adapter.valid()) return adapter.error();
+  const auto& tree = adapter.tree();
+  if (auto fit = detail::check_base("importance_of", tree); !fit) return fit.error();
+  std::vector<detail::estimated_matrix<A::rank, T>> matrices;
+  std::size_t next = 0;
+  w.visit([&](const parameter_path& at, const tensor_info& info, const auto&) {
+    matrices.emplace_back();
+    if (!detail::is_target<M, typename A::method::targets>(at, info)) return;
+    const auto& of = tree.maps[next];
+    const auto& by = gradient.tree().maps[next];
+    ++next;
+    matrices.back() = {of.a.data, of.b.data, by.a, by.b, info.columns};
+  });
+  const auto numbers = detail::numbers_of<const T>(w);
+  const double scale = tree.base.how.scale(A::rank), share = 1 / static_cast<double>(how.tokens);
+  const auto salience = [&](std::size_t tensor, index i) {
+    const auto number = matrices[tensor].at(i, share);
+    return number.gradient * (static_cast<double>(numbers[tensor][i]) + scale * number.delta);
+  };
+  return detail::checked_scores(
+      detail::scores_of_numbers(w, how.members, salience, detail::absolute{how.signs}), name);
+}
+LINNET_OR_OUT_OF_MEMORY("importance_of")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Mixed storage by sensitivity: which parts of a model get more bits within a number of bytes.
+
+#include <span>
+
+/// @file
+/// Curvature of the loss: top eigenvalues of blocks of its Hessian, which say where rounding costs
+/// most (Q-BERT).
+
+#include <cstdint>
+#include <limits>
+
 /// @file
 /// Quantize block by block: each block is calibrated on what the blocks before it give once they
 /// are rounded.
 
 /// @file
 /// Prune by a method: weights that matter least become exactly 0. The model's type stays.
-
-#include <linnet/low_rank.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -544,12 +1237,10 @@ constexpr const parameter_path& outermost_element(const parameter_path& at) {
 template <class M, class F>
 constexpr void each_in_blocks(F&& f) {
   std::uint64_t block = 0;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        const std::uint64_t before = std::exchange(block, path_key(outermost_element(at)));
-        f(at, info, before != block);
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    const std::uint64_t before = std::exchange(block, path_key(outermost_element(at)));
+    f(at, info, before != block);
+  });
 }
 /// Bytes of the statistics of one block of `M`, at most.
 template <class M>
@@ -607,7 +1298,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks_as(
     typename Method::rounder rounder(how);  // it keeps what it computed of these statistics
     result<void> done;
     index ordinal = 0;
-    M::visit(
+    each_tensor_of(
         [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from,
             auto& now) {
           const index i = ordinal++;
@@ -618,7 +1309,7 @@ result<weights<quantized<M, S, A>>> quantize_in_blocks_as(
               for (index j = 0; j < info.columns; ++j)
                 now.data[r * info.columns + j] = static_cast<float>(to.at(r, j, info.columns));
         },
-        parameter_path{}, rounded.tree(), w.tree(), current.tree());
+        rounded, w, current);
     if (!done) return done.error();
   }
   return if_held<S>(std::move(rounded), where);
@@ -1065,13 +1756,11 @@ result<storage_allocation> allocate_storages(const hessian_statistics<M>& stats,
                            std::to_string(candidates.size()));
   std::vector<index> rows, columns;
   index rest = 0;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info) {
-        rows.push_back(info.rows);
-        columns.push_back(info.columns);
-        if (!info.stored()) rest += info.size() * static_cast<index>(sizeof(float));
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+    rows.push_back(info.rows);
+    columns.push_back(info.columns);
+    if (!info.stored()) rest += info.size() * static_cast<index>(sizeof(float));
+  });
   const auto bytes_of = [&](const hessian_block& block, const storage_candidate& by) {
     index bytes = 0;
     for (const index tensor : block.tensors)
@@ -1458,16 +2147,15 @@ template <class Q>
 std::vector<round_trip> round_trips() {
   std::vector<round_trip> all;
   typename weights<Q>::tree_type tree{};
-  Q::visit(
-      [&](const parameter_path&, const tensor_info&, const auto& leaf) {
-        if constexpr (requires { leaf.scales; }) {
-          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-          all.push_back({rows_share<S>, run_round_trip<S>});
-        } else {
-          all.push_back({});
-        }
-      },
-      parameter_path{}, tree);
+  const auto add = [&](const parameter_path&, const tensor_info&, const auto& leaf) {
+    if constexpr (requires { leaf.scales; }) {
+      using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+      all.push_back({rows_share<S>, run_round_trip<S>});
+    } else {
+      all.push_back({});
+    }
+  };
+  each_leaf(add, tree_of<Q, form::canonical<float, typename Q::storage>>{tree});
   return all;
 }
 
@@ -1647,488 +2335,6 @@ LINNET_NAMESPACE_END
 /// @file
 /// Block influence: how far each layer turns the residual stream (Men et al. 2024, ShortGPT).
 
-/// @file
-/// Importance: scores of what narrow() can leave out, from magnitudes, gradients or calibration.
-
-/// @file
-/// Channels, neurons and heads that stand and fall together: what is cut out of all of their
-/// tensors at once.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// Units of which each has as many numbers in a row of each side: heads, or single channels.
-template <class T>
-struct cut_set {
-  index units = 0;              ///< 0 where a set was joined to another
-  index width = 0;              ///< channels of a unit
-  const char* whole = nullptr;  ///< why none can be left out, or null
-  std::string place{};          ///< the first tensor that has a side here
-  std::vector<channel_side<T>> writers{}, readers{};
-
-  /// Numbers of a unit along a side.
-  index span(index length) const { return length / units; }
-};
-
-/// One tensor, with the sets of its two axes, -1 where an axis is nobody's.
-template <class T>
-struct cut_tensor {
-  std::string name{};
-  tensor_info info{};
-  const T* data = nullptr;
-  index rows = -1, columns = -1;
-  bool by_mean_square = false;  ///< weights of a norm that divides by the root of a mean square
-  bool by_root = false;         ///< they make what is read over the root of the channels' number
-
-  /// The set of an axis.
-  index& axis(bool by_columns) { return by_columns ? columns : rows; }
-};
-
-/// All that stands and falls together in a model: its layers' `channels`, read for cutting.
-/// Normalised channels are those of the stream, and heads of queries those of the values that they
-/// share. Sets that were joined to others have no sides.
-template <class T>
-class cut_map : public joined_sets<cut_map<T>, cut_set<T>, T> {
-  using base = joined_sets<cut_map, cut_set<T>, T>;
-  using base::at, base::of, base::sets_;
-
- public:
-  /// Asks model `M` for the channels of `w`, which must outlive the map.
-  template <class M>
-  explicit cut_map(const weights<M, T>& w) {
-    M::channels(channel_ends<cut_map>{this}, w.tree());
-    base::unite();
-    w.visit([&](const parameter_path& path, const tensor_info& info, const auto& leaf) {
-      add_tensor(path.str(), info, numbers_in(leaf));
-    });
-  }
-  /// The tensors in the order of visit().
-  const std::vector<cut_tensor<T>>& tensors() const { return tensors_; }
-
-  // What layers say.
-  using base::join;
-  index open(index width, index head) {
-    marks_.emplace_back();
-    return base::open_set({head > 0 ? width / head : width, head > 0 ? head : 1});
-  }
-  void merge(cut_set<T>& to, const cut_set<T>& from, index) {
-    if (!to.whole) to.whole = from.whole;
-    const index few = (std::min)(to.units, from.units), many = (std::max)(to.units, from.units);
-    if (many % few != 0) to.whole = "heads of unlike numbers";
-    to.width = to.units < from.units ? to.width : from.width;
-    to.units = few;
-  }
-  void accompany(index a, index b) { join(a, b); }
-  void keep_whole(index set, const char* why) {
-    if (set >= 0 && !of(set).whole) of(set).whole = why;
-  }
-  void divide_by_root(index set) {
-    if (set >= 0) marks_[at(set)].by_root = true;
-  }
-  void fix(index, const char*) {}  // what keeps channels from being scaled or mixed
-  void elementwise(index, const char*) {}
-  void transform(index from, index to) { join(from, to); }
-  void normalise(index from, index to, const char* why) {
-    join(from, to);
-    if (to >= 0 && !why) marks_[at(to)].by_mean_square = true;
-  }
-  template <class Leaf>
-  void write(index set, const Leaf& leaf, const tensor_info& info, bool by_columns) {
-    base::write(set, leaf, info, by_columns);
-    if (set >= 0 && numbers_in(leaf) && is_vector(info.kind))
-      made_.push_back({numbers_in(leaf), set});
-  }
-
- private:
-  struct mark {
-    bool by_mean_square = false, by_root = false;
-  };
-  static bool is_vector(role kind) { return kind == role::scale || kind == role::bias; }
-  /// Adds a tensor of the model, and tells its sets of it. The first one names them.
-  void add_tensor(std::string name, const tensor_info& info, const T* data) {
-    cut_tensor<T> one{std::move(name), info, data};
-    this->each_side_of(data, [&](index s, auto& side) {
-      side.ordinal = std::ssize(tensors_);
-      // A vector is a row here, and a column to the layer that made it.
-      one.axis(side.by_columns || is_vector(info.kind)) = s;
-      if (sets_[at(s)].place.empty()) sets_[at(s)].place = one.name;
-    });
-    for (const auto& [vector, set] : made_)
-      if (vector == data) {
-        one.by_mean_square = info.kind == role::scale && marks_[at(set)].by_mean_square;
-        one.by_root = one.by_root || marks_[at(set)].by_root;
-      }
-    tensors_.push_back(std::move(one));
-  }
-
-  std::vector<mark> marks_{};                       ///< of sets as they were opened
-  std::vector<std::pair<const T*, index>> made_{};  ///< vectors that write them
-  std::vector<cut_tensor<T>> tensors_{};
-};
-
-/// The numbers of an axis that belong to some units, in order.
-inline std::vector<index> kept_numbers(const std::vector<index>& units, index span) {
-  std::vector<index> all;
-  for (const index unit : units)
-    for (index i = 0; i < span; ++i) all.push_back(unit * span + i);
-  return all;
-}
-/// The units with the highest scores, in order; of equal ones the first.
-inline std::vector<index> best_units(const std::vector<double>& scores, index count) {
-  std::vector<index> order(scores.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<index>(i);
-  const auto score = [&](index i) { return scores[static_cast<std::size_t>(i)]; };
-  std::stable_sort(order.begin(), order.end(),
-                   [&](index a, index b) { return score(a) > score(b); });
-  order.resize(static_cast<std::size_t>(count));
-  std::sort(order.begin(), order.end());
-  return order;
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Scores of neurons, heads, channels or layers, of which narrow() leaves out the lowest.
-struct unit_scores {
-  std::string place{};  ///< the first tensor that has them, or what stands before a layer's
-                        ///< number
-  std::vector<double> scores{};  ///< one for each, such as each head of keys and values
-};
-
-/// Scores of all that narrow() can leave out of model `M`: values, which may be changed or put
-/// together. `units` has neurons and heads of each layer, and channels of the stream.
-template <class M>
-struct importance {
-  std::vector<unit_scores> units{};   ///< as importance_of() finds them
-  std::vector<unit_scores> layers{};  ///< of each stack, see block_influence()
-};
-
-/// How the scores of the matrices that have a unit become one (Ma et al. 2023, LLM-Pruner).
-enum class aggregate {
-  sum,      ///< of all of them
-  product,  ///< their geometric mean: 0 where one of them is 0
-  largest,  ///< the largest one
-  readers   ///< sum of those that read it, such as `down` and `o`
-};
-
-namespace detail {
-
-inline constexpr const char* aggregate_names[] = {"sum", "product", "largest", "readers"};
-inline constexpr const char* taylor_terms[] = {"first", "second", "both"};
-
-}  // namespace detail
-
-/// Importance from the weights alone: the Euclidean norm of a unit's rows or columns in each
-/// matrix. Of a layer, the sum of the norms of its matrices.
-struct magnitude_score {
-  aggregate members = aggregate::sum;
-
-  static constexpr const char* name = "magnitude_score";
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("members", self.members, detail::one_of(detail::aggregate_names));
-  }
-};
-
-/// Importance by a Taylor expansion of the loss (Molchanov et al. 2017; Ma et al. 2023,
-/// arXiv:2305.11627): what leaving out a unit changes the loss by, s = g w in first order. With
-/// squares of gradients s = w^2 g^2, or both: s = g w - w^2 g^2 / 2.
-struct taylor_score {
-  /// Which terms of the expansion are taken.
-  enum class terms { first, second, both };
-
-  terms order = terms::first;
-  bool signs = false;  ///< |sum of s| of a unit in a matrix instead of the sum of |s|
-  aggregate members = aggregate::sum;
-
-  static constexpr const char* name = "taylor_score";
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("order", self.order, detail::one_of(detail::taylor_terms));
-    f("signs", self.signs, detail::one_of(detail::false_or_true));
-    f("members", self.members, detail::one_of(detail::aggregate_names));
-  }
-};
-
-/// Importance from what matrices read (Muralidharan et al. 2024, Minitron, arXiv:2407.14679).
-/// Neurons are scored by the inputs of `down`, heads by those of `o`. Channels of the stream are
-/// scored by what norms write, summed over the layers. Layers have no scores.
-struct activation_score {
-  bool squares = true;  ///< root of the mean square of inputs; else the mean of their magnitudes
-
-  static constexpr const char* name = "activation_score";
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("squares", self.squares, detail::one_of(detail::false_or_true));
-  }
-};
-
-namespace detail {
-
-/// Folds the scores that a unit has in several matrices, one after the other.
-class member_scores {
- public:
-  explicit member_scores(aggregate how) : how_(how) {}
-  void add(double score) {
-    ++members_;
-    none_ = none_ || !(score > 0);
-    sum_ += how_ != aggregate::product ? score : none_ ? 0 : std::log(score);
-    largest_ = (std::max)(largest_, score);
-  }
-  double score() const {
-    if (how_ == aggregate::product) return none_ ? 0 : std::exp(sum_ / (std::max)(1, members_));
-    return how_ == aggregate::largest ? largest_ : sum_;
-  }
-
- private:
-  aggregate how_;
-  double sum_ = 0, largest_ = 0;
-  int members_ = 0;
-  bool none_ = false;  ///< whether one of them is 0
-};
-
-/// Whether a tensor's numbers count in scores: norms, biases and tables of positions do not.
-inline bool has_scores(role kind) { return kind == role::matrix || kind == role::table; }
-
-/// The place before the first layer's number in a path, with that number and how many there are.
-struct layer_place {
-  std::string stack{};
-  index layer = -1, count = 0;
-};
-inline layer_place layer_of(const parameter_path& at) {
-  for (const parameter_path* p = &at; p; p = p->parent)
-    if (p->count > 0) return {p->parent ? p->parent->str() : std::string(), p->number, p->count};
-  return {};
-}
-/// The scores of a stack's layers, all 0 where there were none.
-inline std::vector<double>& scores_of_layers(std::vector<unit_scores>& all,
-                                             const layer_place& place) {
-  for (auto& one : all)
-    if (one.place == place.stack) return one.scores;
-  all.push_back({place.stack, std::vector<double>(static_cast<std::size_t>(place.count))});
-  return all.back().scores;
-}
-
-/// Scores of units: `member(side, first, count)` is that of some numbers along a side.
-template <class M, class T, class Member>
-importance<M> scores_of_units(const cut_map<T>& map, aggregate how, Member&& member) {
-  importance<M> made;
-  for (const auto& set : map.sets()) {
-    if (set.place.empty() || set.whole) continue;
-    unit_scores one{set.place, {}};
-    for (index unit = 0; unit < set.units; ++unit) {
-      member_scores all(how);
-      const auto look = [&](const std::vector<channel_side<T>>& sides) {
-        for (const auto& side : sides) {
-          const index span = set.span(side.length());
-          if (has_scores(side.kind)) all.add(member(side, unit * span, span));
-        }
-      };
-      if (how != aggregate::readers) look(set.writers);
-      look(set.readers);
-      one.scores.push_back(all.score());
-    }
-    made.units.push_back(std::move(one));
-  }
-  return made;
-}
-
-/// Scores from numbers: `salience(tensor, i)` of number i of a tensor, `fold` of those of a unit.
-template <class M, class T, class Salience, class Fold>
-importance<M> scores_of_numbers(const weights<M, T>& w, aggregate how, Salience&& salience,
-                                Fold&& fold) {
-  const cut_map<T> map(w);
-  auto made =
-      scores_of_units<M>(map, how, [&](const channel_side<T>& side, index first, index count) {
-        double sum = 0;
-        for (index j = first; j < first + count; ++j)
-          for (index i = 0; i < side.depth(); ++i)
-            sum += fold.term(
-                salience(static_cast<std::size_t>(side.ordinal), &side.at(j, i) - side.data));
-        return fold.score(sum);
-      });
-  std::size_t ordinal = 0;
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto&) {
-    const std::size_t tensor = ordinal++;
-    const layer_place place = layer_of(at);
-    if (place.count == 0 || !has_scores(info.kind)) return;
-    double sum = 0;
-    for (index i = 0; i < info.size(); ++i) sum += fold.term(salience(tensor, i));
-    scores_of_layers(made.layers, place)[static_cast<std::size_t>(place.layer)] += fold.score(sum);
-  });
-  return made;
-}
-
-struct euclidean {
-  static double term(double x) { return x * x; }
-  static double score(double sum) { return std::sqrt(sum); }
-};
-struct absolute {
-  bool signs = false;
-  double term(double x) const { return signs ? x : std::abs(x); }
-  static double score(double sum) { return std::abs(sum); }
-};
-
-template <class M, class T>
-result<void> fit_for_scores(const char* where, const weights<M, T>& w) {
-  static_assert(std::is_floating_point_v<typename weights<M, T>::storage::value>,
-                "linnet::importance_of: find scores first, quantize afterwards");
-  static_assert(has_channels<M>,
-                "linnet::importance_of: this model does not say which channels its tensors share: "
-                "it lacks channels(ends, p), see nn/channels.hpp");
-  return check_finite(w, where);
-}
-/// Sums of gradients, as those of sensitivities().
-template <class G>
-concept gradient_source = requires(const G& g) {
-  g.of(index{}).mean(index{});
-  g.of(index{}).mean_square(index{});
-};
-inline error no_squares(const taylor_score& how) {
-  return {errc::invalid, taylor_score::name, "taylor_score.order",
-          "first, or sums of squares beside those of gradients",
-          taylor_terms[(std::min)(2, (std::max)(0, static_cast<int>(how.order)))]};
-}
-
-/// Refuses scores that are no numbers.
-template <class M>
-result<importance<M>> checked_scores(importance<M> made, const char* method) {
-  for (const auto* const all : {&made.units, &made.layers})
-    for (const auto& one : *all)
-      for (const double score : one.scores)
-        if (!is_finite(score))
-          return failure(errc::invalid, method, one.place, "finite scores", "a NaN or an infinity");
-  return made;
-}
-
-/// Scores by taylor_score: `first(tensor, i)` is the gradient, `second` its mean square.
-template <class M, class T, class First, class Second>
-result<importance<M>> taylor_scores(const weights<M, T>& w, const taylor_score& how, First&& first,
-                                    Second&& second) {
-  constexpr const char* name = taylor_score::name;
-  if (auto fit = acceptable("importance_of", name, how); !fit) return fit.error();
-  if (auto fit = fit_for_scores(name, w); !fit) return fit.error();
-  const auto numbers = numbers_of<const T>(w);
-  const auto salience = [&](std::size_t tensor, index i) {
-    const auto x = static_cast<double>(numbers[tensor][i]);
-    switch (how.order) {
-      case taylor_score::terms::second:
-        return x * x * second(tensor, i);
-      case taylor_score::terms::both:
-        return x * first(tensor, i) - x * x * second(tensor, i) / 2;
-      default:
-        return x * first(tensor, i);
-    }
-  };
-  return checked_scores(scores_of_numbers(w, how.members, salience, absolute{how.signs}), name);
-}
-
-}  // namespace detail
-
-/// Scores by magnitude_score. Errors: errc::invalid for options and for weights that are not
-/// finite; the error of `w`; errc::out_of_memory.
-template <class M, class T>
-result<importance<M>> importance_of(const weights<M, T>& w,
-                                    const magnitude_score& how = {}) LINNET_TRY {
-  constexpr const char* name = magnitude_score::name;
-  if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
-  if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
-  const auto numbers = detail::numbers_of<const T>(w);
-  const auto weight = [&](std::size_t tensor, index i) {
-    return static_cast<double>(numbers[tensor][i]);
-  };
-  return detail::checked_scores(
-      detail::scores_of_numbers(w, how.members, weight, detail::euclidean{}), name);
-}
-LINNET_OR_OUT_OF_MEMORY("importance_of")
-
-/// Scores by taylor_score in first order, from gradients of the loss by `w`, such as
-/// trainer::gradient() after accumulate(). Errors: errc::invalid for options, for weights and
-/// gradients that are not finite, and for an `order` that asks for squares; the error of `w`;
-/// errc::out_of_memory.
-template <class M, class T>
-result<importance<M>> importance_of(const weights<M, T>& w, const gradients<M, T>& gradient,
-                                    const taylor_score& how) LINNET_TRY {
-  if (how.order != taylor_score::terms::first) return detail::no_squares(how);
-  const auto slopes = detail::numbers_of<const T>(gradient);
-  return detail::taylor_scores(
-      w, how, [&](std::size_t tensor, index i) { return static_cast<double>(slopes[tensor][i]); },
-      [](std::size_t, index) { return 0.0; });
-}
-LINNET_OR_OUT_OF_MEMORY("importance_of")
-
-/// Scores by taylor_score from sums over samples, those of sensitivities() or others for which
-/// `of(ordinal)` has mean(i) and mean_square(i) of each weight's gradient. Errors: errc::invalid
-/// for options, and for weights and gradients that are not finite. Also for sums of no samples, and
-/// without the squares that `order` asks for; the error of `w`; errc::out_of_memory.
-template <class M, class T, detail::gradient_source G>
-result<importance<M>> importance_of(const weights<M, T>& w, const G& gradient,
-                                    const taylor_score& how) LINNET_TRY {
-  std::vector<decltype(gradient.of(index{}))> sums;
-  w.visit([&](const parameter_path&, const tensor_info&, const auto&) {
-    sums.push_back(gradient.of(std::ssize(sums)));
-  });
-  for (const auto& one : sums) {
-    if (one.samples == 0)
-      return error{errc::invalid, taylor_score::name, "gradient", "sums of at least one sample",
-                   "of none"};
-    if (how.order != taylor_score::terms::first && !one.squares) return detail::no_squares(how);
-  }
-  return detail::taylor_scores(
-      w, how, [&](std::size_t tensor, index i) { return sums[tensor].mean(i); },
-      [&](std::size_t tensor, index i) { return sums[tensor].mean_square(i); });
-}
-LINNET_OR_OUT_OF_MEMORY("importance_of")
-
-/// Scores by activation_score from statistics of calibrate() on these weights; moments are not
-/// needed. Units whose readers it did not see have no scores. Errors: errc::invalid for options and
-/// for weights that are not finite; the error of `w`; errc::out_of_memory.
-template <class M, class T>
-result<importance<M>> importance_of(const weights<M, T>& w, const calibration<M>& stats,
-                                    const activation_score& how) LINNET_TRY {
-  constexpr const char* name = activation_score::name;
-  if (auto fit = detail::acceptable("importance_of", name, how); !fit) return fit.error();
-  if (auto fit = detail::fit_for_scores(name, w); !fit) return fit.error();
-  const detail::cut_map<T> map(w);
-  importance<M> made;
-  for (const auto& set : map.sets()) {
-    if (set.place.empty() || set.whole) continue;
-    unit_scores one{set.place, std::vector<double>(static_cast<std::size_t>(set.units))};
-    std::vector<const double*> seen;
-    for (const auto* const sides : {&set.writers, &set.readers})  // a tied table is in both
-      for (const auto& side : *sides) {
-        const input_statistics x = stats.of(side.ordinal);
-        if (!side.by_columns || x.rows == 0 || x.width != side.length() ||
-            std::find(seen.begin(), seen.end(), x.magnitudes) != seen.end())
-          continue;
-        seen.push_back(x.magnitudes);
-        const index span = set.span(side.length());
-        for (index unit = 0; unit < set.units; ++unit) {
-          double sum = 0;
-          for (index j = unit * span; j < (unit + 1) * span; ++j)
-            sum += (how.squares ? x.squares[j] : x.magnitudes[j]) / static_cast<double>(x.rows);
-          one.scores[static_cast<std::size_t>(unit)] += how.squares ? std::sqrt(sum) : sum;
-        }
-      }
-    if (seen.empty()) one.scores.clear();
-    made.units.push_back(std::move(one));
-  }
-  return detail::checked_scores(std::move(made), name);
-}
-LINNET_OR_OUT_OF_MEMORY("importance_of")
-
-LINNET_NAMESPACE_END
-
 LINNET_NAMESPACE_BEGIN
 
 /// Options of block_influence().
@@ -2187,13 +2393,11 @@ class cosine_gatherer {
 template <class M>
 std::vector<unit_scores> stacks_of() {
   std::vector<std::string> places;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info&) {
-        const layer_place place = layer_of(at);
-        if (place.count > 0 && (places.empty() || places.back() != place.stack))
-          places.push_back(place.stack);
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info&) {
+    const layer_place place = layer_of(at);
+    if (place.count > 0 && (places.empty() || places.back() != place.stack))
+      places.push_back(place.stack);
+  });
   std::vector<index> counts;
   if constexpr (requires { M::shape.encoder_layers; })
     counts = {M::shape.encoder_layers, M::shape.decoder_layers};
@@ -2462,8 +2666,15 @@ inline bool reads_neurons(std::string_view name) {
   return name.ends_with("ffn.wo.weight") || name.ends_with("ffn.down.weight");
 }
 
-/// The inputs of the matrices that make neurons and of those that read them. Called by every
-/// thread.
+/// Names of matrices by their ends: of one that makes what is predicted, and one that reads it.
+struct watched_names {
+  bool (*makes)(std::string_view name);
+  bool (*reads)(std::string_view name);
+};
+inline constexpr watched_names names_of_neurons{is_read_by_neurons, reads_neurons};
+
+/// The inputs of the matrices that make neurons, or heads, and of those that read them. Called by
+/// every thread.
 template <class F>
 struct neuron_watcher {
   struct matrix {
@@ -2475,13 +2686,13 @@ struct neuron_watcher {
   F see;  ///< see(place, of_neurons, inputs)
 
   template <class P>
-  void name_all(const P& p) {
+  void name_all(const P& p, const watched_names& names) {
     index makers = 0, readers = 0;
     p.visit([&](const parameter_path& at, const tensor_info&, const auto& leaf) {
       if constexpr (requires { leaf.panels; }) {
         const std::string name = at.str();
-        if (is_read_by_neurons(name)) matrices.push_back({leaf.panels, makers++, false});
-        if (reads_neurons(name)) matrices.push_back({leaf.panels, readers++, true});
+        if (names.makes(name)) matrices.push_back({leaf.panels, makers++, false});
+        if (names.reads(name)) matrices.push_back({leaf.panels, readers++, true});
       }
     });
   }
@@ -2499,10 +2710,12 @@ struct neuron_watcher {
   }
 };
 
-/// Runs `w` and shows f(place, of_neurons, inputs) what feed-forwards read and their neurons.
+/// Runs `w` and shows f(place, of_neurons, inputs) what feed-forwards read and their neurons, or
+/// what other matrices of these names read.
 template <class M, class Batches, class F>
 result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& batches,
-                           const limits& l, index most, F&& f) LINNET_TRY {
+                           const limits& l, index most, F&& f,
+                           const watched_names& names = names_of_neurons) LINNET_TRY {
   const index needed = watched_model<M>::bytes(l);
   if (auto fit = acceptable<M>(where, l, needed); !fit) return fit.error();
   if (auto fit = check_finite(w, where); !fit) return fit.error();
@@ -2511,7 +2724,7 @@ result<void> watch_neurons(const char* where, const weights<M>& w, Batches&& bat
   watched_model<M> model(p, l);
   if (!model.valid()) return out_of_memory(where, needed);
   neuron_watcher<F&> watcher{.see = f};
-  watcher.name_all(p);
+  watcher.name_all(p, names);
   const ops::input_tap tap = watcher.tap();
   const auto read = model.run_all(
       where, batches, 0, most, [&](ops::execution& on) { on.tap = &tap; },
@@ -2527,14 +2740,12 @@ template <class M>
 std::vector<unit_scores> neurons_of_model() {
   std::vector<unit_scores> made;
   std::string place;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        const std::string name = at.str();
-        if (name.ends_with("ffn.gate.weight") || name.ends_with("ffn.wi.weight")) place = name;
-        if (reads_neurons(name))
-          made.push_back({place, std::vector<double>(static_cast<std::size_t>(info.columns))});
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    const std::string name = at.str();
+    if (name.ends_with("ffn.gate.weight") || name.ends_with("ffn.wi.weight")) place = name;
+    if (reads_neurons(name))
+      made.push_back({place, std::vector<double>(static_cast<std::size_t>(info.columns))});
+  });
   return made;
 }
 
@@ -2655,6 +2866,47 @@ result<weights<C, T>> contextualise(const weights<detail::whole_decoder<C>, T>& 
 }
 LINNET_OR_OUT_OF_MEMORY("contextualise")
 
+namespace detail {
+
+/// Whether a tensor is of a predictor of neurons.
+inline bool predicts_neurons(std::string_view name) {
+  return name.find("ffn.predictor.") != name.npos;
+}
+
+/// Trains the predictors of `c` whose tensors have names that fit, one after the other.
+template <class C>
+result<std::vector<predictor_quality>> train_each(const char* where, weights<C>& c,
+                                                  std::vector<seen_neurons>& seen,
+                                                  bool (*fits)(std::string_view),
+                                                  const predictor_training& how) {
+  std::vector<predictor_quality> found;
+  float* reduce = nullptr;
+  index rank = 0;
+  error unfit{errc::invalid, where, {}, {}, {}};
+  c.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    const std::string name = at.str();
+    if (!fits(name)) return;
+    if (name.ends_with("reduce.weight")) {
+      reduce = numbers_in(leaf);
+      rank = info.rows;
+    } else {
+      seen_neurons& one = seen[found.size()];
+      if (one.tokens() < 2 && unfit.what.empty()) {
+        unfit.what = name;
+        unfit.expected = "at least 2 tokens";
+        unfit.got = std::to_string(one.tokens());
+      }
+      found.push_back(one.tokens() < 2
+                          ? predictor_quality{}
+                          : predictor_trainer(one, rank, how).run(reduce, numbers_in(leaf)));
+    }
+  });
+  if (!unfit.what.empty()) return unfit;
+  return found;
+}
+
+}  // namespace detail
+
 /// Trains the predictors of `c` on what the decoder `w` computes for batches: which neurons are not
 /// 0, from what its feed-forward reads. The rest of `c` stays. Returns what each predictor finds of
 /// the tokens that were held out, in the order of the layers. Keeps up to `how.tokens` inputs of
@@ -2674,32 +2926,134 @@ result<std::vector<predictor_quality>> train_predictors(
   };
   if (auto read = detail::watch_neurons(where, w, batches, l, how.batches, keep); !read)
     return read.error();
-  std::vector<predictor_quality> found;
-  float* reduce = nullptr;
-  index rank = 0;
-  error unfit{errc::invalid, where, {}, {}, {}};
-  c.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    const std::string name = at.str();
-    if (name.ends_with("ffn.predictor.reduce.weight")) {
-      reduce = detail::numbers_in(leaf);
-      rank = info.rows;
-    } else if (name.ends_with("ffn.predictor.score.weight")) {
-      detail::seen_neurons& one = seen[found.size()];
-      if (one.tokens() < 2 && unfit.what.empty()) {
-        unfit.what = name;
-        unfit.expected = "at least 2 tokens";
-        unfit.got = std::to_string(one.tokens());
-      }
-      found.push_back(
-          one.tokens() < 2
-              ? predictor_quality{}
-              : detail::predictor_trainer(one, rank, how).run(reduce, detail::numbers_in(leaf)));
-    }
-  });
-  if (!unfit.what.empty()) return unfit;
-  return found;
+  return detail::train_each(where, c, seen, detail::predicts_neurons, how);
 }
 LINNET_OR_OUT_OF_MEMORY("train_predictors")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Models that predict which heads of attention matter (Liu et al. 2023, Deja Vu).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Decoder `M` whose attention predicts its heads, see attention::contextual.
+template <class M, index Rank, real Least = 0.0>
+using with_head_predictors =
+    typename M::template with<attention::policy,
+                              attention::contextual<Rank, typename M::attention, Least>>;
+
+/// Options of train_head_predictors().
+struct head_training {
+  double share = 0.7;  ///< of the heads of a token, rounded up, that matter: the largest outputs
+  predictor_training predictor{};
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("share", self.share, detail::option_range{.least = 0, .most = 1, .above = true});
+    f("predictor", self.predictor);
+  }
+};
+
+namespace detail {
+
+/// The decoder whose heads a contextual one predicts.
+template <class C>
+using decoder_of_all_heads =
+    typename C::template with<attention::policy, typename C::attention::whole>;
+
+inline bool is_read_by_heads(std::string_view name) { return name.ends_with("attention.q.weight"); }
+inline bool reads_heads(std::string_view name) { return name.ends_with("attention.o.weight"); }
+/// Whether a tensor is of a predictor of heads.
+inline bool predicts_heads(std::string_view name) {
+  return name.find("attention.predictor.") != name.npos;
+}
+
+/// Adds to `seen` which heads of width `h` matter: `count` of each row, of equal ones the first.
+/// Heads without any output never do.
+inline void add_heads(seen_neurons& seen, const ops::product_inputs& x, index h, index count,
+                      index most) {
+  seen.neurons = x.width / h;
+  std::vector<double> sizes(static_cast<std::size_t>(seen.neurons));
+  std::vector<index> order(sizes.size());
+  const index rows = (std::min)(x.rows, most - seen.tokens());
+  for (index row = 0; row < rows; ++row) {
+    for (index head = 0; head < seen.neurons; ++head) {
+      double sum = 0;
+      for (index j = 0; j < h; ++j) {
+        const auto value = static_cast<double>(x.x[row * x.width + head * h + j]);
+        sum += value * value;
+      }
+      sizes[static_cast<std::size_t>(head)] = sum;
+      order[static_cast<std::size_t>(head)] = head;
+    }
+    std::stable_sort(order.begin(), order.end(), [&](index a, index b) {
+      return sizes[static_cast<std::size_t>(a)] > sizes[static_cast<std::size_t>(b)];
+    });
+    const index first = std::ssize(seen.active);
+    seen.active.resize(seen.active.size() + sizes.size());
+    for (index i = 0; i < count; ++i) {
+      const index head = order[static_cast<std::size_t>(i)];
+      seen.active[static_cast<std::size_t>(first + head)] =
+          sizes[static_cast<std::size_t>(head)] > 0;
+    }
+  }
+}
+
+}  // namespace detail
+
+/// Weights of decoder `C`, which predicts heads, from those of the decoder whose heads they are.
+/// Its predictors are zeros: with a least score of 0 or less all heads are computed, until
+/// train_head_predictors(). Errors: those of `w`; errc::out_of_memory.
+template <class C, class T>
+result<weights<C, T>> predict_heads(const weights<detail::decoder_of_all_heads<C>, T>& w)
+    LINNET_TRY {
+  static_assert(weights<C, T>::storage::per_word == 1,
+                "linnet::predict_heads: predict heads first, quantize afterwards");
+  if (auto fit = check_finite(w, "predict_heads"); !fit) return fit.error();
+  weights<C, T> made;
+  if (!made.valid()) return made.error();
+  const auto numbers = detail::numbers_of<const T>(w);
+  std::size_t next = 0;
+  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+    if (!detail::predicts_heads(at.str()))
+      std::copy_n(numbers[next++], info.size(), detail::numbers_in(leaf));
+  });
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("predict_heads")
+
+/// Trains the predictors of `c` on what the decoder `w` computes for batches: which heads have the
+/// largest outputs, from what their layer reads. The paper reads the layer before, to hide the
+/// predictor's time. The rest of `c` stays. Returns what each predictor finds of the tokens that
+/// were held out, in the order of the layers. Errors: errc::invalid for options, limits, weights or
+/// a batch that do not fit, and for fewer than 2 tokens; errc::out_of_memory.
+template <class C, class Batches>
+result<std::vector<predictor_quality>> train_head_predictors(
+    weights<C>& c, const weights<detail::decoder_of_all_heads<C>>& w, Batches&& batches,
+    const limits& l, const head_training& how = {}) LINNET_TRY {
+  constexpr const char* where = "train_head_predictors";
+  using M = detail::decoder_of_all_heads<C>;
+  if (auto fit = detail::acceptable(where, "head_training", how); !fit) return fit.error();
+  if (!c.valid()) return c.error();
+  constexpr index heads = M::shape.heads, h = M::shape.head_width();
+  const auto count = (std::min)(
+      heads, static_cast<index>(std::ceil(how.share * static_cast<double>(heads) - 1e-9)));
+  std::vector<detail::seen_neurons> seen(static_cast<std::size_t>(M::shape.layers));
+  const auto keep = [&](index place, bool of_heads, const ops::product_inputs& x) {
+    auto& one = seen[static_cast<std::size_t>(place)];
+    if (of_heads)
+      detail::add_heads(one, x, h, count, how.predictor.tokens);
+    else
+      one.add(false, x, how.predictor.tokens);
+  };
+  if (auto read = detail::watch_neurons(where, w, batches, l, how.predictor.batches, keep,
+                                        {detail::is_read_by_heads, detail::reads_heads});
+      !read)
+    return read.error();
+  return detail::train_each(where, c, seen, detail::predicts_heads, how.predictor);
+}
+LINNET_OR_OUT_OF_MEMORY("train_head_predictors")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -2785,6 +3139,86 @@ result<importance<M>> duplicates_first(importance<M> scores, const weights<M, T>
   return scores;
 }
 LINNET_OR_OUT_OF_MEMORY("duplicates_first")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Gains of norms move into the maps behind them: the standard example of re-parameterisation (Lee
+/// et al. 2023, section 2.3).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Norms that cannot be folded, see fold_norms().
+enum class unfolded {
+  refuse,  ///< the first of them is an error
+  keep     ///< they stay as they are
+};
+
+namespace detail {
+
+/// Why the gains that write a set cannot move into what reads it, or null.
+template <class T>
+const char* keeps_norm(const channel_set<T>& set) {
+  const auto looked_up = [](const channel_side<T>& side) { return side.kind == role::table; };
+  if (std::any_of(set.readers.begin(), set.readers.end(), looked_up) && set.read_by_norm)
+    return "a tied head, whose table is looked up, too";
+  if (set.read_by_norm) return "a norm of a norm";
+  if (set.fixed) return set.fixed;
+  if (set.readers.empty()) return "no map behind it";
+  const channel_side<T>* first = nullptr;
+  bool shifts = false, zero = false;
+  for (const auto& side : set.writers) {
+    if (side.kind == role::bias) {
+      shifts = true;
+      continue;
+    }
+    if (side.kind != role::scale) return "a sum of a norm and something else";
+    if (!first) first = &side;
+    if (!std::equal(side.data, side.data + set.width, first->data))
+      return "norms of unlike gains before a map that they share";
+    zero = zero || std::find(side.data, side.data + set.width, T(0)) != side.data + set.width;
+  }
+  return shifts && zero ? "a gain of 0 beside a bias" : nullptr;
+}
+
+}  // namespace detail
+
+/// Moves the gain g of each norm into the maps that read it: W becomes W diag(g), a LayerNorm's
+/// bias b becomes b / g, and all gains are 1. The type stays, and the function up to rounding of
+/// each number once. Errors: errc::invalid for the first norm that cannot be folded, unless
+/// they are to be kept. It names the reason, such as a tied head or a map that norms of unlike gains
+/// share. Also for weights that are not finite; the error of `w`; errc::out_of_memory.
+template <class M, class T>
+result<weights<M, T>> fold_norms(const weights<M, T>& w,
+                                 unfolded others = unfolded::refuse) LINNET_TRY {
+  static_assert(weights<M, T>::storage::per_word == 1,
+                "linnet::fold_norms: fold first, quantize afterwards");
+  static_assert(detail::has_channels<M>,
+                "linnet::fold_norms: this model does not say which channels its tensors share: it "
+                "lacks channels(ends, p), see nn/channels.hpp");
+  if (auto fit = check_finite(w, "fold_norms"); !fit) return fit.error();
+  auto folded = w.clone();
+  if (!folded.valid()) return folded.error();
+  std::vector<std::string> names;
+  folded.visit([&](const parameter_path& at, const tensor_info&, const auto&) {
+    names.push_back(at.str());
+  });
+  const detail::channel_map<T> map(folded);
+  for (const auto& set : map.sets()) {
+    const auto gain = std::find_if(set.writers.begin(), set.writers.end(),
+                                   [](const auto& side) { return side.kind == role::scale; });
+    if (set.normalised < 0 || gain == set.writers.end()) continue;
+    if (const char* const why = detail::keeps_norm(set)) {
+      if (others == unfolded::keep) continue;
+      return error{errc::invalid, "fold_norms", names[static_cast<std::size_t>(gain->ordinal)],
+                   "a norm that maps alone read", why};
+    }
+    detail::scale_channels(set, std::vector<double>(gain->data, gain->data + set.width));
+    for (const auto& side : set.writers)
+      if (side.kind == role::scale) std::fill_n(side.data, set.width, T(1));
+  }
+  return folded;
+}
+LINNET_OR_OUT_OF_MEMORY("fold_norms")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -3307,11 +3741,17 @@ constexpr auto cut_numbers(const encoder_shape& s) {
   return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.heads, s.layers};
 }
 constexpr auto cut_numbers(const t5_shape& s) {
-  return std::array<index, 5>{s.d_model, s.d_ff, s.heads, s.encoder_layers, s.decoder_layers};
+  return std::array<index, 6>{s.d_model,           s.d_ff,           s.heads,
+                              s.key_value_heads(), s.encoder_layers, s.decoder_layers};
 }
 /// Query heads of each head of keys and values.
 constexpr index queries_per_kv(const decoder_shape& s) {
   return s.kv_heads > 0 && s.heads % s.kv_heads == 0 ? s.heads / s.kv_heads : 0;
+}
+constexpr index queries_per_kv(const t5_shape& s) {
+  return s.key_value_heads() > 0 && s.heads % s.key_value_heads() == 0
+             ? s.heads / s.key_value_heads()
+             : 0;
 }
 template <class Shape>
 constexpr index queries_per_kv(const Shape&) {
@@ -3358,8 +3798,8 @@ constexpr auto narrowed_shape() {
   return s;
 }
 /// Words for what keeps `Shape` from being a smaller one of model `M`, unless `Quiet`; true where
-/// nothing does.
-template <class M, auto Shape, bool Quiet = false>
+/// nothing does. The shape may be the model's where `Same`.
+template <class M, auto Shape, bool Quiet = false, bool Same = false>
 constexpr bool narrows() {
   if constexpr (!takes_shape<M, Shape>) {
     static_assert(Quiet || never<M>,
@@ -3377,7 +3817,7 @@ constexpr bool narrows() {
       static_assert(Quiet || never<M>,
                     "linnet::narrow: d_model, d_ff, heads and layers must be given, and none may "
                     "be larger than the model's");
-    else if constexpr (from == to)
+    else if constexpr (from == to && !Same)
       static_assert(Quiet || never<M>,
                     "linnet::narrow: the shape is no narrower than the model's; make d_model, "
                     "d_ff, heads or layers smaller");
@@ -3411,11 +3851,76 @@ struct narrowed_model<M, Shape, false> {
 
 }  // namespace detail
 
+namespace detail {
+
+/// A decoder whose feed-forwards may have a width for each layer.
+template <class M>
+concept takes_layer_widths = requires {
+  requires is_decoder<M>;
+  requires ffn_of_layers<typename M::ffn>::type::has_output_map;
+  requires std::is_same_v<typename M::sharing, sharing::none> && !M::depths::routes;
+};
+/// M with one width for all layers, the widest.
+template <class M>
+struct of_even_width {
+  using type = M;
+};
+template <class M>
+requires(is_decoder<M>&& has_layer_widths<typename M::ffn>) struct of_even_width<M> {
+  using type = typename M::template with_ffn<typename ffn_of_layers<typename M::ffn>::type>;
+};
+/// `Shape` with the widest of some widths.
+template <auto Shape, index... Widths>
+constexpr auto shape_of_widths() {
+  auto s = Shape;
+  s.d_ff = (std::max)({Widths...});
+  return s;
+}
+/// Words for what keeps widths from being those of the layers of model `M` in a smaller shape,
+/// unless `Quiet`; true where nothing does. Without widths, see narrows().
+template <class M, auto Shape, bool Quiet, index... Widths>
+constexpr bool narrows_by_layer() {
+  if constexpr (sizeof...(Widths) == 0) {
+    return narrows<M, Shape, Quiet>();
+  } else if constexpr (!takes_layer_widths<M>) {
+    static_assert(Quiet || never<M>,
+                  "linnet::narrow: widths by layer are those of a decoder with a standard or gated "
+                  "feed-forward, sharing::none and depths::all; give d_ff of the shape alone");
+  } else if constexpr (!requires { requires sizeof...(Widths) == Shape.layers; }) {
+    static_assert(Quiet || never<M>,
+                  "linnet::narrow: give one width for each of the shape's layers, or d_ff alone");
+  } else if constexpr (!((Widths > 0) && ...)) {
+    static_assert(Quiet || never<M>, "linnet::narrow: widths of layers must be positive");
+  } else {
+    return narrows<typename of_even_width<M>::type, shape_of_widths<Shape, Widths...>(), Quiet,
+                   true>();
+  }
+  return false;
+}
+template <bool Fits, class M, auto Shape, index... Widths>
+struct model_of_widths {  // stands in for what was refused
+  using type = M;
+};
+template <class M, auto Shape>
+struct model_of_widths<true, M, Shape> : narrowed_model<M, Shape, true> {};
+template <class M, auto Shape, index First, index... Widths>
+struct model_of_widths<true, M, Shape, First, Widths...> {
+  using even = typename narrowed_model<typename of_even_width<M>::type,
+                                       shape_of_widths<Shape, First, Widths...>(), true>::type;
+  using type =
+      typename even::template with_ffn<ffn::per_layer<typename even::ffn, First, Widths...>>;
+};
+
+}  // namespace detail
+
 /// The model type that narrow() makes: M of a smaller shape, with the same policies. Its
 /// vocabulary, positions and heads' width are those of M: a `d_kv` of 0 stands for that width. With
-/// RMSNorm, `eps` is that of M times the ratio of d_model.
-template <class M, auto Shape>
-using narrowed = typename detail::narrowed_model<M, Shape>::type;
+/// RMSNorm, `eps` is that of M times the ratio of d_model. With `Widths`, one for each layer that
+/// is left, a decoder's feed-forwards are ffn::per_layer, and d_ff is the widest.
+template <class M, auto Shape, index... Widths>
+using narrowed =
+    typename detail::model_of_widths<detail::narrows_by_layer<M, Shape, false, Widths...>(), M,
+                                     Shape, Widths...>::type;
 
 namespace detail {
 
@@ -3607,6 +4112,10 @@ class cutter {
     const index set = by_columns ? from.columns : from.rows,
                 whole = by_columns ? from.info.columns : from.info.rows;
     const std::string side = (by_columns ? "columns of " : "rows of ") + from.name;
+    if (size > whole) {
+      why = unfit(side, "at most " + std::to_string(whole), std::to_string(size));
+      return false;
+    }
     if (set < 0) {
       if (size == whole) return true;
       why = unfit(side, "channels that a layer names, see nn/channels.hpp",
@@ -3718,15 +4227,16 @@ result<weights<N, T>> cut_weights(const weights<M, T>& w, const importance<M>& s
 
 /// Leaves out what `scores` says is least important: layers, feed-forward neurons, heads with all
 /// queries of their keys and values, and channels of the stream. Of equal scores the first stay.
-/// All tensors that share a channel lose it. The result computes what `w` computes with zeros for
-/// what is left out, up to rounding. A LayerNorm of fewer channels has another mean, though, and so
-/// has a post-norm model of fewer layers. Errors: errc::invalid for scores that are missing or not
-/// finite, and for widths whose layers do not say what they share. Also the error of `w`;
-/// errc::out_of_memory.
-template <auto Shape, class M, class T>
-result<weights<narrowed<M, Shape>, T>> narrow(const weights<M, T>& w,
-                                              const importance<M>& scores) LINNET_TRY {
-  return detail::cut_weights<narrowed<M, Shape>>(w, scores);
+/// All tensors that share a channel lose it. `Widths` are hidden widths of the layers that are
+/// left, one for each, in place of one d_ff for all: see ffn::per_layer. The result computes what
+/// `w` computes with zeros for what is left out, up to rounding. A LayerNorm of fewer channels has
+/// another mean, though, and so has a post-norm model of fewer layers. Errors: errc::invalid for
+/// scores that are missing or not finite, and for widths whose layers do not say what they share.
+/// Also the error of `w`; errc::out_of_memory.
+template <auto Shape, index... Widths, class M, class T>
+result<weights<narrowed<M, Shape, Widths...>, T>> narrow(const weights<M, T>& w,
+                                                         const importance<M>& scores) LINNET_TRY {
+  return detail::cut_weights<narrowed<M, Shape, Widths...>>(w, scores);
 }
 LINNET_OR_OUT_OF_MEMORY("narrow")
 
@@ -3746,6 +4256,152 @@ result<weights<with_layers<M, Keep...>, T>> drop_layers(const weights<M, T>& w) 
   return detail::cut_weights<with_layers<M, Keep...>>(w, scores);
 }
 LINNET_OR_OUT_OF_MEMORY("drop_layers")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Pruning in rounds: narrow, recover, and find the next scores in what is left (Muralidharan et
+/// al. 2024, Minitron).
+
+/// @file
+/// Search over shapes within a budget (Muralidharan et al. 2024, Minitron).
+
+LINNET_NAMESPACE_BEGIN
+
+/// The most that a narrowed model may cost.
+struct shape_budget {
+  index bytes = index{1} << 60;  ///< of its weights as they are stored
+  index flops = index{1} << 60;  ///< of one forward call of `length` tokens
+  index length = 1;              ///< tokens of that call
+
+  /// Whether model `N` is within the budget.
+  template <class N>
+  consteval bool holds() const {
+    return weight_bytes<N>() <= bytes && N::flops(1, length) <= flops;
+  }
+};
+
+/// One shape that was tried.
+struct shape_trial {
+  index candidate = 0;  ///< its number among the shapes
+  index bytes = 0, flops = 0;
+  double loss = 0;
+};
+
+/// Narrows `w` to each of the `Shapes` within the budget and asks judge(weights) for its loss. That
+/// may be the loss on held-out text, before recovery or after some steps of it. Returns the trials,
+/// the lowest loss first, of equal ones the fewest bytes. What a shape costs is known when it is
+/// compiled: models beyond the budget are not instantiated. Errors: those of narrow() and `judge`,
+/// which may return a result; errc::invalid for a loss that is not finite.
+template <shape_budget Budget, auto... Shapes, class M, class T, class Judge>
+result<std::vector<shape_trial>> try_shapes(const weights<M, T>& w, const importance<M>& scores,
+                                            Judge&& judge) LINNET_TRY {
+  static_assert((Budget.template holds<narrowed<M, Shapes>>() || ...),
+                "linnet::try_shapes: none of these shapes is within the budget");
+  std::vector<shape_trial> made;
+  error wrong{};
+  index number = 0;
+  const auto one = [&]<class N, auto Shape>(std::type_identity<N>) {
+    const index candidate = number++;
+    if constexpr (Budget.template holds<N>()) {
+      const auto cut = narrow<Shape>(w, scores);
+      if (!cut) return wrong = cut.error(), false;
+      const result<double> loss = judge(*cut);
+      if (!loss) return wrong = loss.error(), false;
+      if (!is_finite(*loss))
+        return wrong = {errc::invalid, "try_shapes", "loss of shape " + std::to_string(candidate),
+                        "a finite number", "a NaN or an infinity"},
+               false;
+      made.push_back({candidate, weight_bytes<N>(), N::flops(1, Budget.length), *loss});
+    }
+    return true;
+  };
+  if (!(one.template operator()<narrowed<M, Shapes>, Shapes>({}) && ...)) return wrong;
+  std::stable_sort(made.begin(), made.end(), [](const shape_trial& a, const shape_trial& b) {
+    return a.loss < b.loss || (a.loss <= b.loss && a.bytes < b.bytes);
+  });
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("try_shapes")
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// `Shape`, whose eps is that of model `Origin`, for a model `M` that was cut from it.
+template <class Origin, class M, auto Shape>
+constexpr auto shape_of_round() {
+  auto s = Shape;
+  if (s.eps == Origin::shape.eps) s.eps = M::shape.eps;
+  return s;
+}
+template <class Origin, class M, auto... Shapes>
+struct narrowed_by_turns {
+  using type = M;
+};
+template <class Origin, class M, auto First, auto... Rest>
+struct narrowed_by_turns<Origin, M, First, Rest...>
+    : narrowed_by_turns<Origin, narrowed<M, shape_of_round<Origin, M, First>()>, Rest...> {};
+
+template <class M, shape_budget Budget, auto... Shapes>
+consteval index number_of_largest() {
+  index number = 0, found = -1, most = -1;
+  const auto look = [&](bool holds, index cost) {
+    if (holds && cost > most) {
+      found = number;
+      most = cost;
+    }
+    ++number;
+  };
+  (look(Budget.template holds<narrowed<M, Shapes>>(), narrowed<M, Shapes>::flops(1, Budget.length)),
+   ...);
+  return found;
+}
+
+}  // namespace detail
+
+/// Model `M` after it was narrowed to each of these shapes in turn.
+template <class M, auto... Shapes>
+using narrowed_in_rounds = typename detail::narrowed_by_turns<M, M, Shapes...>::type;
+
+/// The number, from 0, of the shape that takes the most operations of those within a budget; of
+/// equal ones the first. It is known when the program is compiled.
+template <class M, shape_budget Budget, auto... Shapes>
+consteval index largest_shape() {
+  constexpr index found = detail::number_of_largest<M, Budget, Shapes...>();
+  static_assert(found >= 0, "linnet::largest_shape: none of these shapes is within the budget");
+  return found;
+}
+
+namespace detail {
+
+template <class Origin, auto First, auto... Rest, class M, class T, class Scores, class Recover>
+result<weights<typename narrowed_by_turns<Origin, M, First, Rest...>::type, T>> narrow_by_turns(
+    const weights<M, T>& w, Scores& scores, Recover& recover, index round) {
+  const auto found = scores(w);
+  if (!found) return found.error();
+  auto cut = narrow<shape_of_round<Origin, M, First>()>(w, *found);
+  if (!cut) return cut.error();
+  if (const result<void> done = recover(round, *cut); !done) return done.error();
+  if constexpr (sizeof...(Rest) == 0)
+    return cut;
+  else
+    return narrow_by_turns<Origin, Rest...>(*cut, scores, recover, round + 1);
+}
+
+}  // namespace detail
+
+/// Narrows `w` to each of the shapes in turn, each smaller than the one before. In each round
+/// scores(weights) returns a result<importance<M>> of what is there. Then recover(round, weights)
+/// changes what was cut in place and returns a result<void>, as recovery() does. Rounds count
+/// from 0. Shapes have the eps of model `M`. Errors: those of narrow(), `scores` and `recover`.
+template <auto First, auto... Rest, class M, class T, class Scores, class Recover>
+result<weights<narrowed_in_rounds<M, First, Rest...>, T>> narrow_in_rounds(const weights<M, T>& w,
+                                                                           Scores&& scores,
+                                                                           Recover&& recover) {
+  return detail::narrow_by_turns<M, First, Rest...>(w, scores, recover, 0);
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -4043,6 +4699,34 @@ weights<relufied<M, A>, T> relufy(const weights<M, T>& w) {
 
 LINNET_NAMESPACE_END
 /// @file
+/// Lottery tickets: what pruning left of a trained model, with the weights that it began with.
+
+LINNET_NAMESPACE_BEGIN
+
+/// The weights `start`, with 0 where a matrix or table of `pruned` has one (Frankle and Carbin
+/// 2018). That is the mask of a trained model with the numbers from before. `start` is what
+/// initialize() gave, or a copy from early in the training ("late rewinding"). Trained on with
+/// training_options::keep_zeros. Biases, norms and positions are those of `start`. Errors: those of
+/// weights that are not valid.
+template <class M, class T>
+result<weights<M, T>> rewind(const weights<M, T>& start, const weights<M, T>& pruned) LINNET_TRY {
+  if (!start.valid()) return start.error();
+  if (!pruned.valid()) return pruned.error();
+  weights<M, T> made = start.clone();
+  if (!made.valid()) return made.error();
+  each_tensor_of(
+      [](const parameter_path&, const tensor_info& info, auto& to, const auto& mask) {
+        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
+          for (index i = 0; i < info.size(); ++i)
+            if (mask.data[i] == T(0)) to.data[i] = T(0);
+      },
+      made, pruned);
+  return made;
+}
+LINNET_OR_OUT_OF_MEMORY("rewind")
+
+LINNET_NAMESPACE_END
+/// @file
 /// Rotations of the residual stream and of values that spread outliers over all channels, folded
 /// into the weights (Ashkboos et al. 2024).
 
@@ -4201,14 +4885,14 @@ weights<typename untied_model<M>::type, T> untie(const weights<M, T>& w) {
   } else {
     auto apart = made_of<weights<typename way::type, T>>(w);
     if (!apart.valid()) return apart;
-    M::visit(
+    each_tensor_of(
         [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
             std::copy_n(from, info.size(), to);
           else
             std::copy_n(from.data, info.size(), to.data);
         },
-        parameter_path{}, apart.tree(), w.tree());
+        apart, w);
     T* const head = apart.tree().head.data;
     for (index i = 0; i < M::vocabulary * M::d; ++i)
       head[i] = static_cast<T>(static_cast<double>(w.tree().embedding.data[i]) * way::factor);
@@ -4323,6 +5007,70 @@ result<weights<online_rotated<M>, T>> rotate_online(const weights<M, T>& w) LINN
   return turned;
 }
 LINNET_OR_OUT_OF_MEMORY("rotate_online")
+
+LINNET_NAMESPACE_END
+/// @file
+/// Scores that are averaged over the steps of a training.
+
+LINNET_NAMESPACE_BEGIN
+
+/// A moving average of scores: s <- keep s + (1 - keep) now, from s = 0 (Zhang et al. 2023,
+/// LoRAPrune). A run goes on with the same bits from current().
+template <class M>
+class running_importance {
+ public:
+  /// Begins with nothing; the share `keep` of an average stays, from 0 to below 1.
+  explicit running_importance(double keep = 0.9) : keep_(keep) {}
+  /// Goes on from what current() was.
+  running_importance(importance<M> scores, double keep)
+      : scores_(std::move(scores)), keep_(keep), begun_(true) {}
+
+  /// Takes the scores of a step. Errors: errc::invalid for a `keep` outside of its range. Also for
+  /// scores that are not finite, or of other units than those before; the average then stays.
+  result<void> follow(const importance<M>& now) LINNET_TRY {
+    constexpr const char* where = "running_importance";
+    if (!(keep_ >= 0 && keep_ < 1))
+      return detail::failure(errc::invalid, where, "keep", "0 <= keep < 1",
+                             detail::number_text(keep_));
+    if (auto fit = detail::checked_scores(now, where); !fit) return fit.error();
+    importance<M> next = begun_ ? scores_ : now;
+    if (!begun_) each(next, [](unit_scores& one) { one.scores.assign(one.scores.size(), 0.0); });
+    if (!alike(next.units, now.units) || !alike(next.layers, now.layers))
+      return detail::failure(errc::invalid, where, "scores", "those of the units before",
+                             "scores of others");
+    mix(next.units, now.units);
+    mix(next.layers, now.layers);
+    scores_ = std::move(next);
+    begun_ = true;
+    return {};
+  }
+  LINNET_OR_OUT_OF_MEMORY("running_importance")
+  /// The average; no scores before the first step.
+  const importance<M>& current() const { return scores_; }
+
+ private:
+  using list = std::vector<unit_scores>;
+  template <class F>
+  static void each(importance<M>& all, F&& f) {
+    for (auto& one : all.units) f(one);
+    for (auto& one : all.layers) f(one);
+  }
+  static bool alike(const list& a, const list& b) {
+    bool same = a.size() == b.size();
+    for (std::size_t i = 0; same && i < a.size(); ++i)
+      same = a[i].place == b[i].place && a[i].scores.size() == b[i].scores.size();
+    return same;
+  }
+  void mix(list& to, const list& now) const {
+    for (std::size_t i = 0; i < to.size(); ++i)
+      for (std::size_t j = 0; j < to[i].scores.size(); ++j)
+        to[i].scores[j] = keep_ * to[i].scores[j] + (1 - keep_) * now[i].scores[j];
+  }
+
+  importance<M> scores_{};
+  double keep_;
+  bool begun_ = false;
+};
 
 LINNET_NAMESPACE_END
 /// @file
@@ -4471,13 +5219,13 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
         std::fill(g + first, g + last, T(0));
       };
       if (squares)
-        M::visit([&](const parameter_path&, const tensor_info& info, auto& g, auto& sum,
-                     auto& square) { add(info, g, sum, square); },
-                 parameter_path{}, pass.gradient().tree(), to.sums->tree(), squares->tree());
+        each_tensor_of([&](const parameter_path&, const tensor_info& info, auto& g, auto& sum,
+                           auto& square) { add(info, g, sum, square); },
+                       pass.gradient(), *to.sums, *squares);
       else
-        M::visit([&](const parameter_path&, const tensor_info& info, auto& g,
-                     auto& sum) { add(info, g, sum, nullptr); },
-                 parameter_path{}, pass.gradient().tree(), to.sums->tree());
+        each_tensor_of([&](const parameter_path&, const tensor_info& info, auto& g,
+                           auto& sum) { add(info, g, sum, nullptr); },
+                       pass.gradient(), *to.sums);
     });
   };
   index& i = to.batches;
@@ -4512,68 +5260,6 @@ result<gradient_statistics<M>> sensitivities(const weights<M, T>& w, Batches&& b
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("sensitivities")
-
-LINNET_NAMESPACE_END
-/// @file
-/// Search over shapes within a budget (Muralidharan et al. 2024, Minitron).
-
-LINNET_NAMESPACE_BEGIN
-
-/// The most that a narrowed model may cost.
-struct shape_budget {
-  index bytes = index{1} << 60;  ///< of its weights as they are stored
-  index flops = index{1} << 60;  ///< of one forward call of `length` tokens
-  index length = 1;              ///< tokens of that call
-
-  /// Whether model `N` is within the budget.
-  template <class N>
-  consteval bool holds() const {
-    return weight_bytes<N>() <= bytes && N::flops(1, length) <= flops;
-  }
-};
-
-/// One shape that was tried.
-struct shape_trial {
-  index candidate = 0;  ///< its number among the shapes
-  index bytes = 0, flops = 0;
-  double loss = 0;
-};
-
-/// Narrows `w` to each of the `Shapes` within the budget and asks judge(weights) for its loss. That
-/// may be the loss on held-out text, before recovery or after some steps of it. Returns the trials,
-/// the lowest loss first, of equal ones the fewest bytes. What a shape costs is known when it is
-/// compiled: models beyond the budget are not instantiated. Errors: those of narrow() and `judge`,
-/// which may return a result; errc::invalid for a loss that is not finite.
-template <shape_budget Budget, auto... Shapes, class M, class T, class Judge>
-result<std::vector<shape_trial>> try_shapes(const weights<M, T>& w, const importance<M>& scores,
-                                            Judge&& judge) LINNET_TRY {
-  static_assert((Budget.template holds<narrowed<M, Shapes>>() || ...),
-                "linnet::try_shapes: none of these shapes is within the budget");
-  std::vector<shape_trial> made;
-  error wrong{};
-  index number = 0;
-  const auto one = [&]<class N, auto Shape>(std::type_identity<N>) {
-    const index candidate = number++;
-    if constexpr (Budget.template holds<N>()) {
-      const auto cut = narrow<Shape>(w, scores);
-      if (!cut) return wrong = cut.error(), false;
-      const result<double> loss = judge(*cut);
-      if (!loss) return wrong = loss.error(), false;
-      if (!is_finite(*loss))
-        return wrong = {errc::invalid, "try_shapes", "loss of shape " + std::to_string(candidate),
-                        "a finite number", "a NaN or an infinity"},
-               false;
-      made.push_back({candidate, weight_bytes<N>(), N::flops(1, Budget.length), *loss});
-    }
-    return true;
-  };
-  if (!(one.template operator()<narrowed<M, Shapes>, Shapes>({}) && ...)) return wrong;
-  std::stable_sort(made.begin(), made.end(), [](const shape_trial& a, const shape_trial& b) {
-    return a.loss < b.loss || (a.loss <= b.loss && a.bytes < b.bytes);
-  });
-  return made;
-}
-LINNET_OR_OUT_OF_MEMORY("try_shapes")
 
 LINNET_NAMESPACE_END
 /// @file
@@ -4883,7 +5569,7 @@ template <class W>
 void round_weights(const ops::execution& on, const std::vector<round_trip>& trips, const W& w,
                    W& to) {
   std::size_t tensor = 0;
-  W::model::visit(
+  each_tensor_of(
       [&](const parameter_path&, const tensor_info& info, auto& rounded, const auto& from) {
         const round_trip& trip = trips[tensor++];
         if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
@@ -4903,7 +5589,7 @@ void round_weights(const ops::execution& on, const std::vector<round_trip>& trip
           });
         }
       },
-      parameter_path{}, to.tree(), w.tree());
+      to, w);
 }
 
 }  // namespace detail
@@ -5257,9 +5943,9 @@ template <class M>
 constexpr bool collapses() {
   if constexpr (requires { typename M::encoder_ffn; })
     return collapse_ffn<typename M::encoder_ffn>::linear ||
-           collapse_ffn<typename M::decoder_ffn>::linear;
+           collapse_ffn<typename M::decoder_ffn>::linear || collapse_kinds<M>::any;
   else if constexpr (requires { typename M::template with_ffn<typename M::ffn>; })
-    return collapse_ffn<typename M::ffn>::linear;
+    return collapse_ffn<typename M::ffn>::linear || collapse_kinds<M>::any;
   return false;
 }
 /// Whether scales and rotations can be folded into the tensors of a model.
@@ -5282,9 +5968,9 @@ constexpr bool rotates_online() {
 }
 
 /// Whether `Shape` is a smaller one of a model whose layers say what they share.
-template <class M, auto Shape>
+template <class M, auto Shape, index... Widths>
 constexpr bool cuts() {
-  if constexpr (folds<M>()) return narrows<M, Shape, true>();
+  if constexpr (folds<M>()) return narrows_by_layer<M, Shape, true, Widths...>();
   return false;
 }
 
@@ -5449,20 +6135,20 @@ struct prune {
   }
 };
 
-/// narrow(): a smaller shape of the same family. `scores(w)` returns a result<importance<M>> of the
-/// model at that place.
-template <auto Shape, class Scores = linnet::detail::no_function>
+/// narrow(): a smaller shape of the same family, with `Widths` of its layers' feed-forwards where
+/// they are given. `scores(w)` returns a result<importance<M>> of the model at that place.
+template <auto Shape, class Scores = linnet::detail::no_function, index... Widths>
 struct narrow {
   Scores scores{};
 
   template <class M>
-  static constexpr bool accepts = linnet::detail::cuts<M, Shape>();
+  static constexpr bool accepts = linnet::detail::cuts<M, Shape, Widths...>();
   template <class M>
-  using type = narrowed<M, Shape>;
+  using type = narrowed<M, Shape, Widths...>;
   template <class M>
   static consteval bool explain() {
     if constexpr (linnet::detail::folds<M>())
-      return linnet::detail::narrows<M, Shape>();
+      return linnet::detail::narrows_by_layer<M, Shape, false, Widths...>();
     else
       static_assert(linnet::detail::never<M>,
                     "linnet::pipeline: step::narrow needs a model that says which channels its "
@@ -5476,7 +6162,7 @@ struct narrow {
   & > {
     const auto found = scores(w);
     if (!found) return found.error();
-    return linnet::narrow<Shape>(w, *found);
+    return linnet::narrow<Shape, Widths...>(w, *found);
   }
 };
 
@@ -5543,6 +6229,125 @@ struct quantize {
 };
 
 }  // namespace step
+
+LINNET_NAMESPACE_END
+/// @file
+/// Recovery of a model that was cut from another one, by the other one's logits (Muralidharan et
+/// al. 2024, Minitron).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Options of recovery(). AdamW's rate rises for a twentieth of the steps and falls by a cosine.
+struct recovery_options {
+  index steps = 300;   ///< of each round
+  index batches = 1;   ///< of each step
+  double rate = 1e-3;  ///< the highest
+  double alpha = 0;    ///< share of the labels in the loss; 0: the teacher's logits alone
+  double temperature = 1;
+  bool keep_zeros = false;  ///< weights that are 0 stay so
+  index keep_every = 100;   ///< steps between two calls of `keep`; the last step has one, too
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("steps", self.steps, detail::count(1));
+    f("batches", self.batches, detail::count(1));
+    f("rate", self.rate, detail::above(0));
+    f("alpha", self.alpha, detail::between(0, 1));
+    f("temperature", self.temperature, detail::above(0));
+    f("keep_zeros", self.keep_zeros, detail::one_of(detail::false_or_true));
+    f("keep_every", self.keep_every, detail::count(1));
+  }
+};
+
+namespace detail {
+
+/// Keeps nothing of a run.
+struct keeps_nothing {
+  template <class Trainer>
+  result<void> load(index, Trainer&) const {
+    return {};
+  }
+  template <class Trainer>
+  result<void> save(index, Trainer&) const {
+    return {};
+  }
+};
+
+}  // namespace detail
+
+/// Trains models that were cut from `Teacher`, round by round, see recovery().
+template <class Teacher, class Batches, class Keep>
+class recovery_rounds {
+ public:
+  recovery_rounds(const packed<Teacher>& teacher, Batches batches, const limits& l,
+                  const recovery_options& how, Keep keep)
+      : teacher_(&teacher),
+        batches_(std::move(batches)),
+        limits_(l),
+        how_(how),
+        keep_(std::move(keep)) {}
+
+  /// Trains `w` in place. Errors: errc::invalid for options, limits, or batches that do not fit,
+  /// and for none at all; those of `keep`; errc::out_of_memory.
+  template <class M>
+  result<void> operator()(index round, weights<M>& w) LINNET_TRY {
+    constexpr const char* where = "recovery";
+    if (auto fit = detail::acceptable(where, "recovery_options", how_); !fit) return fit;
+    auto objective = distillation<M, Teacher>::open(
+        *teacher_, limits_, {.alpha = how_.alpha, .temperature = how_.temperature});
+    if (!objective) return objective.error();
+    const index rise = (std::max)(index{1}, how_.steps / 20);
+    auto train = trainer<M>::open(
+        w, limits_, adamw{.rate = schedule::cosine(how_.rate, rise, how_.steps, how_.rate / 100)},
+        {.keep_zeros = how_.keep_zeros});
+    if (!train) return train.error();
+    if (auto fit = keep_.load(round, *train); !fit) return fit;
+    while (train->steps() < how_.steps) {
+      const index first = (round * how_.steps + train->steps()) * how_.batches;
+      for (index i = 0; i < how_.batches; ++i) {
+        const typename M::batch b = batches_(first + i);
+        if (b.batch == 0) {
+          if (i > 0) break;
+          if (train->steps() > 0) return {};
+          return error{errc::invalid, where, "batches",
+                       "at least one in round " + std::to_string(round), "none"};
+        }
+        (void)train->accumulate(b, *objective);
+        if (const auto why = train->last_refusal(); !why.empty())
+          return error{errc::invalid, where, "batch " + std::to_string(first + i), "one that fits",
+                       std::string(why)};
+      }
+      train->update();
+      if (const auto why = train->last_refusal(); !why.empty())
+        return error{errc::invalid, where, "step " + std::to_string(train->steps()),
+                     "a finite loss", std::string(why)};
+      if (train->steps() % how_.keep_every == 0 || train->steps() == how_.steps)
+        if (auto done = keep_.save(round, *train); !done) return done;
+    }
+    return {};
+  }
+  LINNET_OR_OUT_OF_MEMORY("recovery")
+
+ private:
+  const packed<Teacher>* teacher_;
+  Batches batches_;
+  limits limits_;
+  recovery_options how_;
+  Keep keep_;
+};
+
+/// Recovery for narrow_in_rounds(): called with a round and weights, it trains them by the logits
+/// of `teacher`, which must outlive it and not move. `batches(i)` returns batch number i; round r
+/// reads those from r * steps on. For runs that may be interrupted, `keep.load(round, trainer)`
+/// reads what `keep.save(round, trainer)` has written, if anything, such as a checkpoint of that
+/// round; both return a result<void>. A run that goes on so has the same bits.
+template <class Teacher, class Batches, class Keep = detail::keeps_nothing>
+recovery_rounds<Teacher, std::remove_cvref_t<Batches>, std::remove_cvref_t<Keep>> recovery(
+    const packed<Teacher>& teacher, Batches&& batches, const limits& l,
+    const recovery_options& how = {}, Keep&& keep = {}) {
+  return {teacher, std::forward<Batches>(batches), l, how, std::forward<Keep>(keep)};
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -5621,8 +6426,8 @@ struct gradual_pruning {
 
 LINNET_NAMESPACE_END
 /// @file
-/// OmniQuant: learned ranges of what shares a scale, and learned scales of channels (Shao et al.
-/// 2023).
+/// OmniQuant: learned ranges of what shares a scale, and learned scales and shifts of channels
+/// (Shao et al. 2023).
 
 /// @file
 /// Quantized blocks of a model that are trained one after the other, so that each gives what the
@@ -5729,21 +6534,23 @@ void pack_codes(const ops::execution& on, const Codes& codes, Packed& to) {
       parameter_path{}, to, codes);
 }
 
-/// A batch whose tokens are in the streams: its sizes, and lengths or prefixes of its own.
+/// A batch whose tokens are in the streams: its sizes, and lengths, prefixes or documents of its
+/// own.
 template <class M>
 struct kept_batch {
   typename M::batch batch{};
-  std::vector<index> numbers{};
+  std::vector<index> numbers{}, starts{};
   index first = 0;  ///< row of the streams
 
   kept_batch(const typename M::batch& b, index row) : batch(b), first(row) {
-    const auto keep = [&](const index*& of) {
+    const auto keep = [](const index*& of, index n, std::vector<index>& kept) {
       if (!of) return;
-      numbers.assign(of, of + b.batch);
-      of = numbers.data();
+      kept.assign(of, of + n);
+      of = kept.data();
     };
-    if constexpr (requires { b.lengths; }) keep(batch.lengths);
-    if constexpr (requires { b.prefixes; }) keep(batch.prefixes);
+    if constexpr (requires { b.lengths; }) keep(batch.lengths, b.batch, numbers);
+    if constexpr (requires { b.prefixes; }) keep(batch.prefixes, b.batch, numbers);
+    if constexpr (requires { b.documents; }) keep(batch.documents, b.batch * b.length, starts);
   }
   kept_batch(kept_batch&&) noexcept = default;
   index rows() const { return batch.batch * batch.length; }
@@ -6064,6 +6871,8 @@ result<weights<quantized<M, S, A>>> train_in_blocks(const weights<M>& w, Batches
   trainer by(how);
   if (!trial.valid() || !by.valid())
     return out_of_memory("quantize", block_training_bytes<S, M, Method, A>(l, trial.batches()));
+  if constexpr (requires { by.fits(how); })
+    if (auto fit = by.fits(how); !fit) return fit.error();
   if (auto done = trial.embed(linnet::pack(w), batches, false); !done) return done.error();
   if (auto done = trial.embed(linnet::pack(rounded), batches, true); !done) return done.error();
   index number = 0;
@@ -6090,12 +6899,179 @@ LINNET_OR_OUT_OF_MEMORY("quantize")
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// Scales and shifts of channels that are learned: equivalent transformations of a block (Shao et
+/// al. 2023, section 3.3).
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Numbers of the channels of a set, with what an optimizer keeps of them.
+struct learned_channels {
+  const channel_set<float>* set;
+  std::vector<float> numbers, gradient, first, second;
+
+  explicit learned_channels(const channel_set<float>& of)
+      : set(&of), numbers(static_cast<std::size_t>(of.width)) {
+    gradient = first = second = numbers;
+  }
+  void clear() {
+    for (auto* const one : {&numbers, &first, &second}) std::fill(one->begin(), one->end(), 0.0f);
+  }
+  /// The gradient of the channel that number `c` of `side` is.
+  float& gradient_at(const channel_side<float>& side, index c) {
+    return gradient[static_cast<std::size_t>(set->channel_of(c, side.length()))];
+  }
+};
+
+/// Scales of a set of channels, by their logarithms: what reads a channel is multiplied.
+struct learned_scales : learned_channels {
+  std::vector<double> scales;
+
+  explicit learned_scales(const channel_set<float>& of)
+      : learned_channels(of), scales(numbers.size(), 1) {}
+  /// Begins with no scales.
+  void clear() {
+    learned_channels::clear();
+    update();
+  }
+  void update() {
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      scales[i] = std::exp(static_cast<double>(numbers[i]));
+  }
+  /// From the gradient by the scaled weights: what reads a channel grows with its scale, what
+  /// writes it shrinks. Channels that rotary positions mix have one scale.
+  template <class G>
+  void find_gradient(G& g) {
+    std::fill(gradient.begin(), gradient.end(), 0.0f);
+    index ordinal = 0;
+    g.visit([&](const parameter_path&, const tensor_info&, float* slopes) {
+      for (const bool reads : {true, false})
+        for (const auto& side : reads ? set->readers : set->writers) {
+          if (side.ordinal != ordinal) continue;
+          auto by = side;
+          by.data = slopes;
+          for (index c = 0; c < side.length(); ++c) {
+            double sum = 0;
+            for (index i = 0; i < side.depth(); ++i)
+              sum += static_cast<double>(by.at(c, i)) * static_cast<double>(side.at(c, i));
+            gradient_at(side, c) += static_cast<float>(reads ? sum : -sum);
+          }
+        }
+      ++ordinal;
+    });
+    for (index c = 0; c < set->width; ++c)
+      if (const index other = set->partner_of(c); other > c) {
+        float &a = gradient[static_cast<std::size_t>(c)],
+              &b = gradient[static_cast<std::size_t>(other)];
+        a = b = a + b;
+      }
+  }
+};
+
+/// Shifts of a set of channels: taken from a channel where it is written, and given back by the
+/// biases of what reads it.
+struct learned_shifts : learned_channels {
+  using learned_channels::learned_channels;
+
+  /// From the gradient by weights that are shifted first, and then scaled; `scales` are those of
+  /// this set, or null.
+  template <class G>
+  void find_gradient(G& g, const std::vector<double>* scales) {
+    std::fill(gradient.begin(), gradient.end(), 0.0f);
+    index ordinal = 0;
+    g.visit([&](const parameter_path&, const tensor_info&, float* slopes) {
+      for (const auto& side : set->readers)
+        if (side.added_ordinal == ordinal)
+          for (index c = 0; c < side.length(); ++c) {
+            double sum = 0;
+            for (index i = 0; i < side.depth(); ++i)
+              sum += static_cast<double>(slopes[i]) * static_cast<double>(side.at(c, i));
+            gradient_at(side, c) += static_cast<float>(sum);
+          }
+      for (const auto& side : set->writers)
+        if (side.ordinal == ordinal && side.kind == role::bias)
+          for (index c = 0; c < side.length(); ++c) gradient_at(side, c) -= slopes[c];
+      ++ordinal;
+    });
+    if (scales)
+      for (std::size_t c = 0; c < gradient.size(); ++c)
+        gradient[c] = static_cast<float>(static_cast<double>(gradient[c]) / (*scales)[c]);
+  }
+};
+
+/// All that is learned of the channels of a block.
+class learned_transformation {
+ public:
+  /// Which kinds are learned, of channels of `map`.
+  struct kinds {
+    bool scales, scores, shifts;
+  };
+  learned_transformation(const channel_map<float>& map, const kinds& which) {
+    for (const auto& set : map.sets()) {
+      const bool scaled = which.scales && can_scale(set), shifted = which.shifts && can_shift(set);
+      if (scaled) scales_.emplace_back(set);
+      if (shifted) shifts_.emplace_back(set, scaled ? std::ssize(scales_) - 1 : -1);
+    }
+    if (which.scores)
+      for (const auto& set : map.scores()) scores_.emplace_back(set);
+  }
+  bool has_scores() const { return !scores_.empty(); }
+  bool has_shifts() const { return !shifts_.empty(); }
+  /// Begins with none.
+  void clear() {
+    for (auto* const all : {&scales_, &scores_})
+      for (auto& one : *all) one.clear();
+    for (auto& one : shifts_) one.shifts.clear();
+  }
+  /// Transforms the weights that the map is of.
+  void apply() const {
+    for (const auto& one : shifts_) shift_channels(*one.shifts.set, one.shifts.numbers);
+    for (const auto* const all : {&scales_, &scores_})
+      for (const auto& one : *all) scale_channels(*one.set, one.scales);
+  }
+  /// Takes a step: `g` is by the transformed weights, and move(kind, numbers) moves what is learned
+  /// by its gradient. Kinds are 0 for scales, 1 for scores, 2 for shifts.
+  template <class G, class Move>
+  void step(const team& threads, G& g, Move&& move) {
+    threads.once([&] {
+      for (auto* const all : {&scales_, &scores_})
+        for (auto& one : *all) one.find_gradient(g);
+      for (auto& one : shifts_)
+        one.shifts.find_gradient(
+            g, one.scales < 0 ? nullptr : &scales_[static_cast<std::size_t>(one.scales)].scales);
+    });
+    for (auto& one : scales_) move(0, one);
+    for (auto& one : scores_) move(1, one);
+    for (auto& one : shifts_) move(2, one.shifts);
+    threads.once([&] {
+      for (auto* const all : {&scales_, &scores_})
+        for (auto& one : *all) one.update();
+    });
+  }
+
+ private:
+  struct shifts_beside {
+    learned_shifts shifts;
+    index scales;  ///< which scales the set has, or -1
+    shifts_beside(const channel_set<float>& set, index of) : shifts(set), scales(of) {}
+  };
+
+  std::vector<learned_scales> scales_, scores_;
+  std::vector<shifts_beside> shifts_;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
 /// OmniQuant (Shao et al. 2023, arXiv:2308.13137), a method of quantize_in_blocks(). The largest
 /// and the smallest weight of each row or group are multiplied by sigmoids that are learned, which
-/// begin at 0.982. Weights beyond are cut. Scales of channels are learned as well, and folded.
+/// begin at 0.982. Weights beyond are cut. Scales and shifts of channels are learned as well, and
+/// folded: before rounding the block computes the same function.
 /// Gradients pass straight through rounding. A block keeps the codes with the least loss, so it is
 /// never worse than at its start, nor than rounded to nearest.
 struct omniquant {
@@ -6103,6 +7079,9 @@ struct omniquant {
   index epochs = 20;            ///< passes over them, with a step for each batch
   double rate = 1e-2;           ///< of AdamW, without decay
   double scale_rate = 0;        ///< of AdamW for scales of channels, such as 5e-3; 0 learns none
+  double score_rate = 0;        ///< for scales that queries are divided by and keys multiplied, for
+                                ///< models whose cache rounds keys, such as 5e-3; 0 learns none
+  double shift_rate = 0;        ///< for shifts, which biases take back, such as 5e-3; 0 learns none
   bool reads_quantized = true;  ///< whether a block is trained on what the quantized blocks before
                                 ///< it give; else on what those in full precision give
   std::vector<block_loss>* report = nullptr;  ///< where a block's losses are added, or null
@@ -6116,6 +7095,8 @@ struct omniquant {
     f("epochs", self.epochs, detail::count(0));
     f("rate", self.rate, detail::above(0));
     f("scale_rate", self.scale_rate, detail::at_least(0, "0 learns none"));
+    f("score_rate", self.score_rate, detail::at_least(0, "0 learns none"));
+    f("shift_rate", self.shift_rate, detail::at_least(0, "0 learns none"));
     f("reads_quantized", self.reads_quantized, detail::one_of(detail::false_or_true));
   }
 
@@ -6238,50 +7219,6 @@ constexpr void place(arena& memory, const tensor_info& info, range_leaf<S>& leaf
     if (clips<S>()) *one = memory.take<float>(2 * leaf.count(info));
 }
 
-/// Scales of a set of channels, by their logarithms.
-struct learned_scales {
-  const channel_set<float>* set;
-  std::vector<double> scales;
-  std::vector<float> logs, gradient, first, second;
-
-  explicit learned_scales(const channel_set<float>& of)
-      : set(&of), scales(static_cast<std::size_t>(of.width)), logs(scales.size()) {
-    gradient = first = second = logs;
-  }
-  /// Begins with no scales.
-  void clear() {
-    for (auto* const one : {&logs, &first, &second}) std::fill(one->begin(), one->end(), 0.0f);
-    update();
-  }
-  void update() {
-    for (std::size_t i = 0; i < logs.size(); ++i)
-      scales[i] = std::exp(static_cast<double>(logs[i]));
-  }
-  /// From the gradient by the scaled weights: what reads a channel grows with its scale, what
-  /// writes it shrinks.
-  template <class G>
-  void find_gradient(G& g) {
-    std::fill(gradient.begin(), gradient.end(), 0.0f);
-    index ordinal = 0;
-    g.visit([&](const parameter_path&, const tensor_info&, float* slopes) {
-      for (const bool reads : {true, false})
-        for (const auto& side : reads ? set->readers : set->writers) {
-          if (side.ordinal != ordinal) continue;
-          auto by = side;
-          by.data = slopes;
-          for (index c = 0; c < side.length(); ++c) {
-            double sum = 0;
-            for (index i = 0; i < side.depth(); ++i)
-              sum += static_cast<double>(by.at(c, i)) * static_cast<double>(side.at(c, i));
-            gradient[static_cast<std::size_t>(set->channel_of(c, side.length()))] +=
-                static_cast<float>(reads ? sum : -sum);
-          }
-        }
-      ++ordinal;
-    });
-  }
-};
-
 }  // namespace detail
 
 namespace form {
@@ -6303,11 +7240,23 @@ class omniquant::trainer {
  public:
   explicit trainer(const omniquant& how)
       : by_{.rate = schedule::constant(how.rate)},
-        by_scale_{.rate = schedule::constant(how.scale_rate)},
-        channels_(scaled_) {
-    if (how.scale_rate == 0) return;
-    for (const auto& set : channels_.sets())
-      if (detail::can_scale(set)) scales_.emplace_back(set);
+        by_channel_{adamw{.rate = schedule::constant(how.scale_rate)},
+                    adamw{.rate = schedule::constant(how.score_rate)},
+                    adamw{.rate = schedule::constant(how.shift_rate)}},
+        channels_(scaled_),
+        learned_(channels_, {how.scale_rate > 0, how.score_rate > 0, how.shift_rate > 0}) {}
+  /// Whether there is what the rates are for. Errors: errc::invalid.
+  result<void> fits(const omniquant& how) const {
+    const auto refuse = [](const char* option, double rate, const char* remedy) {
+      return error{errc::invalid, "quantize", std::string(name) + "." + option,
+                   std::string("0, or ") + remedy, detail::number_text(rate)};
+    };
+    if (how.score_rate > 0 && !learned_.has_scores())
+      return refuse("score_rate", how.score_rate, "a model of softmax attention");
+    if (how.shift_rate > 0 && !learned_.has_shifts())
+      return refuse("shift_rate", how.shift_rate,
+                    "a model whose norms or values have biases, and what reads them as well");
+    return {};
   }
   static constexpr index bytes() {
     return ranges::bytes() + weights<deployed>::bytes() + weights<exact>::bytes();
@@ -6322,20 +7271,16 @@ class omniquant::trainer {
         for (float* const one : {range.first, range.second}) ops::fill(on, count, 0.0f, one);
       }
     });
-    on.threads.once([&] {
-      for (auto& one : scales_) one.clear();
-    });
+    on.threads.once([&] { learned_.clear(); });
   }
-  /// Scales the block, rounds it within its ranges, and packs what the codes stand for. Matrices
-  /// without ranges are rounded to nearest.
+  /// Transforms the block, rounds it within its ranges, and packs what the codes stand for.
+  /// Matrices without ranges are rounded to nearest.
   template <class Packed>
   void pack(const ops::execution& on, const weights<exact>& w, Packed& to) {
     ops::copy(on, weights<exact>::bytes() / static_cast<index>(sizeof(float)),
               static_cast<const float*>(w.data()), static_cast<float*>(scaled_.data()));
-    on.threads.once([&] {
-      for (const auto& one : scales_) detail::scale_channels(*one.set, one.scales);
-    });
-    exact::visit(
+    on.threads.once([&] { learned_.apply(); });
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, auto& codes, const auto& from,
             const auto& range, auto& panels) {
           if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(codes)>>)
@@ -6357,12 +7302,12 @@ class omniquant::trainer {
                                grid.nearest(static_cast<double>(one.w[j])));
             });
         },
-        parameter_path{}, codes_.tree(), scaled_.tree(), ranges_.tree(), to.tree());
+        codes_, scaled_, ranges_, to);
     detail::pack_codes<exact>(on, codes_.tree(), to.tree());
   }
   /// Takes step number `t`: ranges and scales move, weights stay.
   void step(const ops::execution& on, index t, const weights<exact>&, gradients<exact>& g) {
-    exact::visit(
+    each_tensor_of(
         [&](const parameter_path&, const tensor_info& info, const auto& codes, const auto& from,
             auto& range, auto& slopes) {
           if constexpr (clips<decltype(codes)>) {
@@ -6377,13 +7322,12 @@ class omniquant::trainer {
                      range.logits);
           }
         },
-        parameter_path{}, codes_.tree(), scaled_.tree(), ranges_.tree(), g.tree());
-    for (auto& one : scales_) {
-      on.threads.once([&] { one.find_gradient(g); });
-      by_scale_.move(on, t, 1, false, std::ssize(one.logs),
-                     {one.gradient.data(), one.first.data(), one.second.data()}, one.logs.data());
-      on.threads.once([&] { one.update(); });
-    }
+        codes_, scaled_, ranges_, g);
+    learned_.step(on.threads, g, [&](std::size_t kind, detail::learned_channels& one) {
+      by_channel_[kind].move(on, t, 1, false, std::ssize(one.numbers),
+                             {one.gradient.data(), one.first.data(), one.second.data()},
+                             one.numbers.data());
+    });
   }
   const weights<deployed>& codes() const { return codes_; }
 
@@ -6401,9 +7345,10 @@ class omniquant::trainer {
   weights<deployed> codes_;
   weights<exact> scaled_;
   ranges ranges_;
-  adamw by_, by_scale_;
+  adamw by_;
+  std::array<adamw, 3> by_channel_;
   detail::channel_map<float> channels_;
-  std::vector<detail::learned_scales> scales_;
+  detail::learned_transformation learned_;
 };
 
 /// Rounds `w` to storage `S` and learns the ranges and scales of its blocks by omniquant.

@@ -274,28 +274,6 @@ struct proposed_item {
   double most_overlap = 1;   ///< ROUGE-L of that text with others, at most
 };
 
-/// A form with each "{name}" replaced by the text of that name; unknown names stay.
-inline std::string filled(
-    std::string_view form,
-    std::initializer_list<std::pair<std::string_view, std::string_view>> texts) {
-  std::string all;
-  while (!form.empty()) {
-    const std::size_t open = form.find('{'), close = form.find('}', open);
-    all += form.substr(0, open);
-    if (close == form.npos) {
-      if (open != form.npos) all += form.substr(open);
-      break;
-    }
-    const std::string_view name = form.substr(open + 1, close - open - 1);
-    std::string_view text = form.substr(open, close - open + 1);
-    for (const auto& [known, value] : texts)
-      if (known == name) text = value;
-    all += text;
-    form.remove_prefix(close + 1);
-  }
-  return all;
-}
-
 /// A text without white space around it.
 inline std::string_view trimmed(std::string_view text) {
   constexpr std::string_view white = " \t\r\n\v\f";

@@ -900,15 +900,14 @@ template <class M, class Storage>
 consteval gguf_storage gguf_storage_of() {
   gguf_storage found;
   typename M::template params<form::canonical<float, Storage>> tree{};
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
-        if constexpr (requires { leaf.scales; }) {
-          using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-          found.known = found.known && (S::ggml || !S::scaled) && !is_corrected<S> && !is_sparse<S>;
-          if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
-        }
-      },
-      parameter_path{}, tree);
+  const auto look = [&](const parameter_path&, const tensor_info& info, const auto& leaf) {
+    if constexpr (requires { leaf.scales; }) {
+      using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
+      found.known = found.known && (S::ggml || !S::scaled) && !is_corrected<S> && !is_sparse<S>;
+      if constexpr (S::ggml) found.filled = found.filled && info.columns % S::group == 0;
+    }
+  };
+  each_leaf(look, tree_of<M, form::canonical<float, Storage>>{tree});
   return found;
 }
 

@@ -177,6 +177,10 @@
 #define LINNET_COLD __attribute__((cold, noinline))
 #endif
 
+// Before functions so small, or called from one place, that compilers take longer to make than to
+// inline them, also where nothing is optimized.
+#define LINNET_INLINE __attribute__((always_inline))
+
 #if defined(__clang__)
 #define LINNET_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -468,26 +472,26 @@ class [[nodiscard]] result {
   ~result() { end(); }
 
   /// Whether a value is there.
-  explicit operator bool() const { return succeeded_; }
+  LINNET_INLINE explicit operator bool() const { return succeeded_; }
   /// The value; asserts that there is one.
-  T& value() & { return *operator->(); }
+  LINNET_INLINE T& value() & { return *operator->(); }
   /// @copydoc value()
-  const T& value() const& { return *operator->(); }
+  LINNET_INLINE const T& value() const& { return *operator->(); }
   /// Moves the value out.
   T value() && { return std::move(*operator->()); }
   /// The value; asserts that there is one.
-  T& operator*() & { return *operator->(); }
+  LINNET_INLINE T& operator*() & { return *operator->(); }
   /// @copydoc operator*()
-  const T& operator*() const& { return *operator->(); }
+  LINNET_INLINE const T& operator*() const& { return *operator->(); }
   /// Moves the value out.
   T operator*() && { return std::move(*operator->()); }
   /// Access to the value's members.
-  T* operator->() {
+  LINNET_INLINE T* operator->() {
     assert(succeeded_ && "linnet::result: value() of a failed result; test it first");
     return &value_;
   }
   /// @copydoc operator->()
-  const T* operator->() const { return const_cast<result*>(this)->operator->(); }
+  LINNET_INLINE const T* operator->() const { return const_cast<result*>(this)->operator->(); }
   /// The failure; call it only if there is no value.
   const linnet::error& error() const {
     assert(!succeeded_ && "linnet::result: error() of a successful result");
@@ -502,7 +506,7 @@ class [[nodiscard]] result {
     else
       new (&failure_) linnet::error(std::forward<Other>(other).failure_);
   }
-  void end() {
+  LINNET_INLINE void end() {
     if (succeeded_)
       value_.~T();
     else
@@ -1355,40 +1359,14 @@ class lasting_span : public std::span<T> {
 
 LINNET_NAMESPACE_END
 /// @file
-/// The contract of a layer.
-///
-/// A layer is a stateless type with
-///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
-///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
-///    number of parameter structs in lockstep (also none, to count at compile time: it is
-///    constexpr);
-///    One struct may also be that of a counterpart, a layer with the same members whose matrices
-///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
-///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
-///    collapse(), factorise() and unshare() work on every such layer;
-///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
-///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
-///  continues
-///    cached sequences: the same code serves training, prefill and one-token steps;
-///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
-///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
-///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
-///  - `in` and `out`: the widths of x and y;
-///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
-///  continues where another is;
-///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
-///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
-///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
-///    multiply-add counted as 2; elementwise work is not counted.
-///
-/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
-/// finished it.
-
-#include <concepts>
+/// Functions of one tensor that blocks of weights call for each of theirs. They do not depend on
+/// the model, so that compilers make them once for all models.
 
 /// @file
-/// Channels: layers say which rows write what which columns read. Methods then fold scales and
-/// rotations into neighbouring tensors, or cut channels out of all of them.
+/// Walks over the tensors of layers and models. A compiler makes the visit() of a model once for
+/// each form, whatever number of functions is called with its tensors.
+
+#include <tuple>
 
 /// @file
 /// Names of parameters, and the forms a parameter takes: canonical weights, gradients, and the
@@ -1476,7 +1454,8 @@ LINNET_NAMESPACE_END
 /// numbers, only the scalar and the storage type are part of the code.
 
 /// @file
-/// Hooks by which adapters add to the products of a model that they do not change.
+/// Hooks by which adapters change what a model computes that they do not change: its products, the
+/// tokens before a text, and what layers make.
 
 /// @file
 /// Products of matrices as they lie in memory, split over a team of threads.
@@ -1709,6 +1688,8 @@ struct executor {
   void (*run)(void* object, int threads, void (*body)(void*, int, int), void* argument) = nullptr;
 };
 
+class team;
+
 namespace detail {
 
 /// Cost of meeting other threads, counted in looks at the barrier by the calling thread. Values
@@ -1812,6 +1793,16 @@ class team_savings {
   std::atomic<int> unwatched_{0};
 };
 
+/// A function object of any type that is called with a team.
+struct team_function {
+  void* object;
+  void (*call)(void* object, const team& threads);
+};
+template <class F>
+void call_with_team(void* object, const team& threads) {
+  (*static_cast<F*>(object))(threads);
+}
+
 /// One call of parallel(): where its threads meet, and how long they compute.
 struct region {
   static constexpr std::int64_t reading = 3'000;  ///< nanoseconds of reading the threads' clocks
@@ -1822,8 +1813,7 @@ struct region {
   const bool watched = limited && savings.due();  ///< whether its threads' clocks are read
   const std::int64_t begun = watched ? nanoseconds::elapsed() : 0;
 
-  template <class F>
-  void run(F& f, int rank, int size);
+  void run(const team_function& f, int rank, int size);
   void end() const {
     if (watched)
       savings.add(computed.load(), nanoseconds::elapsed() - begun - reading);
@@ -1921,51 +1911,46 @@ class team {
   detail::barrier* barrier_ = nullptr;
 };
 
-template <class F>
-void detail::region::run(F& f, int rank, int size) {
+namespace detail {
+
+inline void region::run(const team_function& f, int rank, int size) {
   const team mine(rank, size, &meeting);
-  if (!watched) return f(mine);
+  if (!watched) return f.call(f.object, mine);
   const std::int64_t started = nanoseconds::computed(), looked = looks;
-  f(mine);
+  f.call(f.object, mine);
   const double waited = static_cast<double>(looks - looked) * look();
   computed.fetch_add(nanoseconds::computed() - started - static_cast<std::int64_t>(waited),
                      std::memory_order_relaxed);
 }
 
-/// Runs `f(team)` on up to `threads` threads. It uses `custom` if given, else OpenMP if the program
-/// is compiled with it, else the calling thread alone. The caller's OpenMP settings are not
-/// touched. `f` must not throw.
-///
-/// There are no more threads than default_threads(). For a while there is only one, where other
-/// work keeps a team's threads from running at the same time. Where OpenMP can make fewer, there
-/// are fewer; a forked process whose parent's thread used OpenMP here has one.
-template <class F>
-void parallel(int threads, const executor& custom, F&& f) {
+/// parallel() for function objects of any type, so that compilers make it once. The savings are
+/// those of this kind of call.
+inline void share_work(int threads, const executor& custom, team_savings& savings,
+                       const team_function& f) {
 #if defined(_OPENMP)
   const bool can = true;
 #else
   const bool can = custom.run != nullptr;
 #endif
-  if (threads < 2 || !can) return f(team());
-  const bool limited = detail::nanoseconds::known && detail::assumed_processors.load() == 0;
-  static constinit detail::team_savings savings;  // those of this kind of call
+  if (threads < 2 || !can) return f.call(f.object, team());
+  const bool limited = nanoseconds::known && assumed_processors.load() == 0;
   if (limited && !savings.any()) {
-    const std::int64_t begun = detail::nanoseconds::elapsed();
-    f(team());
-    return savings.repay(detail::nanoseconds::elapsed() - begun);
+    const std::int64_t begun = nanoseconds::elapsed();
+    f.call(f.object, team());
+    return savings.repay(nanoseconds::elapsed() - begun);
   }
 #if defined(_OPENMP)
-  threads = (std::min)(threads, detail::openmp_processors());
-  if (custom.run == nullptr) threads = detail::openmp_threads(threads);
+  threads = (std::min)(threads, openmp_processors());
+  if (custom.run == nullptr) threads = openmp_threads(threads);
 #else
   threads = (std::min)(threads, default_threads());
 #endif
-  if (threads < 2) return f(team());
-  detail::region here{.savings = savings, .limited = limited};
+  if (threads < 2) return f.call(f.object, team());
+  region here{.savings = savings, .limited = limited};
   if (custom.run != nullptr) {
     struct work {
-      F& f;
-      detail::region& here;
+      const team_function& f;
+      region& here;
     } shared{f, here};
     custom.run(
         custom.object, threads,
@@ -1982,6 +1967,24 @@ void parallel(int threads, const executor& custom, F&& f) {
   }
 #endif
   here.end();
+}
+
+}  // namespace detail
+
+/// Runs `f(team)` on up to `threads` threads. It uses `custom` if given, else OpenMP if the program
+/// is compiled with it, else the calling thread alone. The caller's OpenMP settings are not
+/// touched. `f` must not throw.
+///
+/// There are no more threads than default_threads(). For a while there is only one, where other
+/// work keeps a team's threads from running at the same time. Where OpenMP can make fewer, there
+/// are fewer; a forked process whose parent's thread used OpenMP here has one.
+template <class F>
+void parallel(int threads, const executor& custom, F&& f) {
+  using function = std::remove_reference_t<F>;
+  static constinit detail::team_savings savings;
+  detail::share_work(
+      threads, custom, savings,
+      {const_cast<std::remove_const_t<function>*>(&f), &detail::call_with_team<function>});
 }
 
 LINNET_NAMESPACE_END
@@ -10092,6 +10095,15 @@ using packed_word = simd::word;  ///< what packed panels of codes are made of
 struct input_tap;
 struct layer_tap;
 
+/// Rows of inputs that are rounded to fewer codes than the compute type says, see token_adaptive.
+struct token_bits {
+  index rows = 0;                  ///< of the products that it is for
+  const float* largest = nullptr;  ///< [rows] the largest code, or 0 for that of the type; or null
+
+  /// The largest code of row `i` of products of `m` rows, or 0.
+  float of(index m, index i) const { return largest && m == rows ? largest[i] : 0; }
+};
+
 /// Where an operation runs: the team of threads, the instruction-set level, and scratch memory of
 /// converted_bytes() for models whose products round their inputs.
 struct execution {
@@ -10101,7 +10113,8 @@ struct execution {
   const input_tap* tap = nullptr;     ///< is shown what products read, or null
   const layer_tap* layers = nullptr;  ///< is shown what layers of a stack make, or null
   const void* attention = nullptr;    ///< an attention_tap of the model's scalar, or null
-  const void* adapter = nullptr;      ///< a product_adapter of the model's scalar, or null
+  const token_bits* bits = nullptr;   ///< tokens whose inputs have few bits, or null
+  const void* adapter = nullptr;      ///< adapter_hooks of the model's scalar, or null
   float loss_scale = 1;               ///< of gradients that products round to f16
   bool notes_ranges = false;          ///< whether 8-bit training notes the largest magnitudes
 
@@ -10189,12 +10202,16 @@ struct t5_shape {
   index buckets = 32;        ///< relative position buckets
   index max_distance = 128;  ///< distance from which all positions share the last bucket
   double eps = 1e-6;         ///< added under the root of the norm
+  index kv_heads = 0;        ///< key and value heads; heads % kv_heads == 0; 0 means heads
 
+  /// Key and value heads of every attention, cross-attention too.
+  constexpr index key_value_heads() const { return kv_heads != 0 ? kv_heads : heads; }
   /// Whether every number is usable.
   constexpr bool valid() const {
-    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && encoder_layers > 0 &&
-           decoder_layers > 0 && vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 &&
-           max_distance > buckets / 2 && eps > 0;
+    return d_model > 0 && d_ff > 0 && d_kv > 0 && heads > 0 && kv_heads >= 0 &&
+           heads % key_value_heads() == 0 && encoder_layers > 0 && decoder_layers > 0 &&
+           vocabulary > 0 && buckets >= 4 && buckets % 4 == 0 && max_distance > buckets / 2 &&
+           eps > 0;
   }
 };
 
@@ -10255,6 +10272,8 @@ struct projection_kind {
   bool normed = false;   ///< maps out of a branch normalise what they read
   bool rotated = false;  ///< they rotate it by a Hadamard transform
   index kept = 0;        ///< they read so many of its largest magnitudes; 0 for all
+  index factors = 0;     ///< they are a product of so many matrices, 2 or 3; 0 for one matrix
+  index inner = 0;       ///< width between these
 
   /// Whether a map is one matrix.
   constexpr bool plain() const { return rank == 0; }
@@ -11677,8 +11696,6 @@ struct f64 : real<double> {
 LINNET_NAMESPACE_END
 /// @file
 /// Storage that differs between the layers of a stack.
-
-#include <tuple>
 
 /// @file
 /// Storage that differs between the matrices of a model, by what each is for.
@@ -13611,8 +13628,7 @@ struct output_block {
   index i0, i1, j0, j1;
 };
 
-/// A hook that adds to the outputs of products, in execution::adapter. Every thread of a team calls
-/// it.
+/// A hook that adds to the outputs of products. Every thread of a team calls it.
 template <class T>
 struct product_adapter {
   const void* object = nullptr;
@@ -13627,17 +13643,92 @@ struct product_adapter {
                    const T* dy, T* dx) = nullptr;
 };
 
-/// Adapters of the sequences of a batch, each of its own or none: a hook for products whose rows
-/// are [sequences, any number].
+/// Tokens of no text that an adapter puts before each sequence. Either the stream begins with rows
+/// of its own there, or each layer of attention finds keys and values there.
+template <class T>
+struct virtual_tokens {
+  index count = 0;
+  const T* rows = nullptr;         ///< [count, width of the stream], or null
+  T* d_rows = nullptr;             ///< their gradient, while training
+  const T* keys_values = nullptr;  ///< [count, layers, 2, width of keys], or null
+  T* d_keys_values = nullptr;      ///< their gradient, while training
+  index stride = 0;                ///< from one token's keys and values to the next one's
+};
+
+/// Rows that a residual branch has made, which an adapter changes before they join the stream. The
+/// branch is known by where the panels of its last matrix are.
+template <class T>
+struct branch_rows {
+  const void* panels;
+  index count, width;
+};
+
+/// A hook that changes what residual branches make.
+template <class T>
+struct branch_adapter {
+  const void* object = nullptr;
+  /// Whether it changes the branch whose last matrix has these panels.
+  bool (*covers)(const void* object, const void* panels) = nullptr;
+  /// to[rows] = changed x[rows], which may be the same rows; for the calling thread alone.
+  void (*change)(const void* object, const execution& on, const branch_rows<T>& rows, const T* x,
+                 T* to) = nullptr;
+  /// dx[rows] becomes the derivative by x of what change() made, from that by its result, and the
+  /// adapter's own is added. Called by every thread.
+  void (*backward)(const void* object, const execution& on, const branch_rows<T>& rows, const T* x,
+                   T* dx) = nullptr;
+};
+
+/// Keys and values that every token of a sequence sees beside those of the text. They have a
+/// softmax and gates of their own, in the layers from `first` on.
+template <class T>
+struct gated_keys {
+  index count = 0;                             ///< of each layer
+  index first = 0, layers = 0;                 ///< of a stack
+  const T *keys = nullptr, *values = nullptr;  ///< [layers, count, width of keys], or null
+  const T* gates = nullptr;                    ///< [layers, heads], before their tanh
+  T *d_keys = nullptr, *d_values = nullptr, *d_gates = nullptr;  ///< gradients, while training
+
+  /// Whether a layer has some.
+  constexpr bool in(index layer) const { return keys && layer >= first && layer < first + layers; }
+};
+
+/// All hooks of an adapter, in execution::adapter. Those that are empty change nothing.
+template <class T>
+struct adapter_hooks {
+  const void* object = nullptr;  ///< the adapter's parameters, or null for no adapter
+  product_adapter<T> products{};
+  virtual_tokens<T> front{};
+  branch_adapter<T> branches{};
+  gated_keys<T> gated{};
+  const adapter_hooks* each = nullptr;  ///< [sequences] of a session, each of its own, or null
+
+  /// The hooks of a sequence.
+  const adapter_hooks& of(index sequence) const { return each ? each[sequence] : *this; }
+  /// The hooks of an execution, or null.
+  static const adapter_hooks* in(const execution& on) {
+    return static_cast<const adapter_hooks*>(on.adapter);
+  }
+};
+
+/// Adapters of the sequences of a batch, each of its own or none. Rows of products are [sequences,
+/// any number].
 template <class T>
 class sequence_adapters {
  public:
   /// Adapters of `sequences` sequences; the array must outlive this object.
-  sequence_adapters(const product_adapter<T>* each, index sequences)
+  sequence_adapters(const adapter_hooks<T>* each, index sequences)
       : each_(each), sequences_(sequences) {}
 
-  /// The hook of products. It must not outlive this object.
-  product_adapter<T> hook() const { return {this, &covers, &add}; }
+  /// Whether any sequence has one.
+  bool any() const {
+    return std::any_of(each_, each_ + sequences_, [](const auto& one) { return one.object; });
+  }
+  /// The hooks of all. They must not outlive this object.
+  adapter_hooks<T> hooks() const {
+    adapter_hooks<T> all{.object = this, .products = {this, &covers, &add}};
+    all.each = each_;
+    return all;
+  }
 
  private:
   static const sequence_adapters& of(const void* self) {
@@ -13649,7 +13740,7 @@ class sequence_adapters {
   static bool covers(const void* self, const void* panels) {
     const auto* const first = of(self).each_;
     return std::any_of(first, first + of(self).sequences_,
-                       [&](const product_adapter<T>& one) { return covered(one, panels); });
+                       [&](const adapter_hooks<T>& one) { return covered(one.products, panels); });
   }
   static void add(const void* self, const execution& on, const adapted_product<T>& to,
                   const output_block& block) {
@@ -13657,8 +13748,8 @@ class sequence_adapters {
     const index rows = to.m / all.sequences_;
     assert(rows * all.sequences_ == to.m && "linnet::session: rows of no sequence");
     for (index b = block.i0 / rows, next = b; b * rows < block.i1; b = next) {
-      const product_adapter<T>& one = all.each_[b];
-      while (++next * rows < block.i1 && all.each_[next].object == one.object) {
+      const product_adapter<T>& one = all.each_[b].products;
+      while (++next * rows < block.i1 && all.each_[next].products.object == one.object) {
       }
       if (covered(one, to.panels))
         one.add(one.object, on, to,
@@ -13667,7 +13758,7 @@ class sequence_adapters {
     }
   }
 
-  const product_adapter<T>* each_;
+  const adapter_hooks<T>* each_;
   index sequences_;
 };
 
@@ -13677,8 +13768,8 @@ namespace detail {
 /// `accumulate`. A thread writes the blocks that it will add to, so nobody waits.
 template <class T>
 bool adapt_outputs(const execution& on, const adapted_product<T>& to, bool accumulate) {
-  const auto& by = *static_cast<const product_adapter<T>*>(on.adapter);
-  if (!by.covers(by.object, to.panels)) return accumulate;
+  const product_adapter<T>& by = adapter_hooks<T>::in(on)->products;
+  if (!by.object || !by.covers(by.object, to.panels)) return accumulate;
   each_block(on, to.m, to.n, [&](index i0, index i1, index p0, index p1) {
     const index j0 = p0 * panel_width, j1 = (std::min)(to.n, p1 * panel_width);
     for (index i = i0; i < i1 && !accumulate; ++i)
@@ -13690,7 +13781,7 @@ bool adapt_outputs(const execution& on, const adapted_product<T>& to, bool accum
 /// Adds the derivatives of what adapt_outputs() put there.
 template <class T>
 void adapt_backward(const execution& on, const adapted_product<T>& of, const T* dy, T* dx) {
-  const auto& by = *static_cast<const product_adapter<T>*>(on.adapter);
+  const product_adapter<T>& by = adapter_hooks<T>::in(on)->products;
   if (by.backward && by.covers(by.object, of.panels)) by.backward(by.object, on, of, dy, dx);
 }
 
@@ -14373,6 +14464,13 @@ template <class S>
 inline constexpr simd::int8_rounding int8_rounding_of{
     static_cast<float>(S::compute::largest),
     __builtin_bit_cast(std::int32_t, static_cast<float>(S::compute::threshold))};
+/// How row `i` of `m` such inputs is rounded.
+template <class S>
+simd::int8_rounding int8_rounding_at(const execution& on, index m, index i) {
+  simd::int8_rounding by = int8_rounding_of<S>;
+  if (const float largest = on.bits ? on.bits->of(m, i) : 0; largest > 0) by.largest = largest;
+  return by;
+}
 /// Whether products of storage `S` read some inputs as they are, beside those in int8.
 template <class S>
 constexpr bool keeps_outliers() {
@@ -14485,18 +14583,19 @@ converted_rows convert(const execution& on, index m, index k, const float* x) {
         auto* const codes = reinterpret_cast<std::int8_t*>(words + i * width);
         float* const scale = to.scales + i * scales;
         std::int32_t* const sum = to.sums + i * scales;
-        constexpr simd::int8_rounding by = int8_rounding_of<S>;
+        constexpr bool outliers = int8_rounding_of<S>.any();
+        const simd::int8_rounding by = int8_rounding_at<S>(on, m, i);
         if constexpr (keeps_outliers<S>()) {
           std::int32_t* const blocks = to.blocks + i * (outlier_words<S>(k) - k);
           *blocks = K::template keep_outliers<float>(k, x + i * k, by, S::block,
                                                      to.outliers + i * k, blocks + 1);
         }
         if constexpr (in_int8_groups<S>) {
-          K::template to_int8_groups<S::code, float, by.any()>(k, S::group ? S::group : k,
+          K::template to_int8_groups<S::code, float, outliers>(k, S::group ? S::group : k,
                                                                x + i * k, codes, scale, sum, by);
           for (index g = 0; g < scales; ++g) sum[g] = group_extra<S>(sum[g]);
         } else {
-          *scale = K::template to_int8<float, by.any()>(k, x + i * k, codes, *sum, by);
+          *scale = K::template to_int8<float, outliers>(k, x + i * k, codes, *sum, by);
         }
       } else {
         K::template to_bf16<float>(k, x + i * k,
@@ -14574,10 +14673,10 @@ const float* fake_inputs(const execution& on, index m, index k, const float* x) 
           const index n = (std::min)(group, k - j);
           std::int8_t* const q = codes + i * width;
           std::int32_t sum = 0;
-          constexpr simd::int8_rounding by = int8_rounding_of<S>;
+          const simd::int8_rounding by = int8_rounding_at<S>(on, m, i);
           const float* const from = x + i * k + j;
-          const float scale =
-              decltype(kernels)::template to_int8<float, by.any()>(n, from, q, sum, by);
+          const float scale = decltype(kernels)::template to_int8<float, int8_rounding_of<S>.any()>(
+              n, from, q, sum, by);
           for (index l = 0; l < n; ++l)
             numbers[i * k + j + l] = by.keeps(from[l]) ? from[l] : scale * static_cast<float>(q[l]);
         }
@@ -15299,6 +15398,586 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// A function object for the tensors of one form, whose functions are known at run time only.
+template <class... Leaf>
+struct tensor_visitor;
+/// For visits without parameters.
+template <>
+struct tensor_visitor<> {
+  void (*call)(const tensor_visitor&, const parameter_path&, const tensor_info&);
+
+  constexpr void operator()(const parameter_path& at, const tensor_info& info) const {
+    call(*this, at, info);
+  }
+};
+/// For visits of one tree, whose vectors are of one type and its matrices of another.
+template <class Vector, class Matrix>
+struct tensor_visitor<Vector, Matrix> {
+  void (*call_vector)(const tensor_visitor&, const parameter_path&, const tensor_info&, Vector&);
+  void (*call_matrix)(const tensor_visitor&, const parameter_path&, const tensor_info&, Matrix&);
+
+  constexpr void operator()(const parameter_path& at, const tensor_info& info, Vector& leaf) const {
+    call_vector(*this, at, info, leaf);
+  }
+  constexpr void operator()(const parameter_path& at, const tensor_info& info, Matrix& leaf) const {
+    call_matrix(*this, at, info, leaf);
+  }
+  template <class Other>
+  constexpr void operator()(const parameter_path&, const tensor_info&, Other&) const {
+    static_assert(never<Other>,
+                  "linnet: visit() passes a tensor that is neither Form::matrix nor Form::vector");
+  }
+};
+/// For visits of one tree, whose tensors are of one type.
+template <class Leaf>
+struct tensor_visitor<Leaf, Leaf> {
+  void (*call_vector)(const tensor_visitor&, const parameter_path&, const tensor_info&, Leaf&);
+
+  constexpr void operator()(const parameter_path& at, const tensor_info& info, Leaf& leaf) const {
+    call_vector(*this, at, info, leaf);
+  }
+};
+
+/// Whether all vectors of a form have one type, and all its matrices: no mixture of storages.
+template <class Form>
+inline constexpr bool plain_form = true;
+template <class Form>
+requires requires { requires form::stored<Form>::storage::mixes; }
+inline constexpr bool plain_form<Form> = false;
+/// Whether vectors of a form are of another type than its matrices.
+template <class Form>
+inline constexpr bool tells_matrices =
+    !std::is_same_v<typename Form::vector, typename Form::matrix>;
+
+template <class Form>
+using visitor_of = tensor_visitor<typename Form::vector, typename Form::matrix>;
+
+/// Calls a function object with a path and an info.
+template <class F>
+struct calls_infos : tensor_visitor<> {
+  F& f;
+
+  static constexpr void call_it(const tensor_visitor<>& self, const parameter_path& at,
+                                const tensor_info& info) {
+    static_cast<const calls_infos&>(self).f(at, info);
+  }
+};
+
+/// Calls a function object with the tensors of one tree, const ones if Const.
+template <class F, class Vector, class Matrix, bool Const>
+struct calls_leaves : tensor_visitor<Vector, Matrix> {
+  using base = tensor_visitor<Vector, Matrix>;
+  F& f;
+
+  template <class Leaf>
+  static constexpr void call_it(const base& self, const parameter_path& at, const tensor_info& info,
+                                Leaf& leaf) {
+    static_cast<const calls_leaves&>(self).f(
+        at, info, static_cast<std::conditional_t<Const, const Leaf, Leaf>&>(leaf));
+  }
+};
+
+/// Notes where the tensors of one tree are.
+template <class Vector, class Matrix>
+struct notes_leaves : tensor_visitor<Vector, Matrix> {
+  using base = tensor_visitor<Vector, Matrix>;
+  mutable void** next;
+
+  template <class Leaf>
+  static void call_it(const base& self, const parameter_path&, const tensor_info&, Leaf& leaf) {
+    *static_cast<const notes_leaves&>(self).next++ = &leaf;
+  }
+};
+
+/// The functions of a visitor.
+template <class Visitor, class Vector, class Matrix>
+inline constexpr tensor_visitor<Vector, Matrix> functions_of{&Visitor::template call_it<Vector>,
+                                                             &Visitor::template call_it<Matrix>};
+template <class Visitor, class Leaf>
+inline constexpr tensor_visitor<Leaf, Leaf> functions_of<Visitor, Leaf, Leaf>{
+    &Visitor::template call_it<Leaf>};
+
+/// The types of a tree's tensors.
+template <class Vector, class Matrix>
+struct leaf_types {
+  using vector = Vector;
+  using matrix = Matrix;
+};
+
+/// A tree of parameters and what it is of.
+template <class M, class Form, bool Const = false>
+struct tree_of {
+  using layer = M;
+  using shape = Form;
+  using params = typename M::template params<Form>;
+  using seen_tree = std::conditional_t<Const, const params, params>;
+  using leaves =
+      leaf_types<std::conditional_t<Const, const typename Form::vector, typename Form::vector>,
+                 std::conditional_t<Const, const typename Form::matrix, typename Form::matrix>>;
+
+  params& tree;
+
+  constexpr seen_tree& get() const { return tree; }
+};
+
+/// Calls a function object with the tensors of several trees: those of tree `Lead` as it is
+/// visited, the others where they were noted.
+template <class F, std::size_t Lead, class Numbers, class Vector, class Matrix, class... Leaves>
+struct calls_together;
+template <class F, std::size_t Lead, std::size_t... K, class Vector, class Matrix, class... Leaves>
+struct calls_together<F, Lead, std::index_sequence<K...>, Vector, Matrix, Leaves...>
+    : tensor_visitor<Vector, Matrix> {
+  using base = tensor_visitor<Vector, Matrix>;
+  F& f;
+  void* const* places;             ///< of the tensors of each tree
+  std::size_t count;               ///< of tensors
+  mutable std::size_t number = 0;  ///< of the next one
+
+  template <class Leaf>
+  static void call_it(const base& self, const parameter_path& at, const tensor_info& info,
+                      Leaf& leaf) {
+    const auto& me = static_cast<const calls_together&>(self);
+    constexpr bool is_matrix = std::is_same_v<Leaf, Matrix>;
+    me.f(at, info,
+         *static_cast<
+             std::conditional_t<is_matrix, typename Leaves::matrix, typename Leaves::vector>*>(
+             K == Lead ? static_cast<void*>(&leaf) : me.places[K * me.count + me.number])...);
+    ++me.number;
+  }
+};
+
+/// Gives tensors with initial normal values another deviation.
+template <class F>
+struct with_deviation {
+  F& f;
+  double deviation;
+
+  template <class... Leaf>
+  constexpr void operator()(const parameter_path& at, tensor_info info, Leaf&... leaf) const {
+    if (info.deviation > 0) info.deviation = deviation;
+    f(at, info, leaf...);
+  }
+};
+/// Divides the deviation of initial normal values.
+template <class F>
+struct with_smaller_start {
+  F& f;
+  double divisor;
+
+  template <class... Leaf>
+  constexpr void operator()(const parameter_path& at, tensor_info info, Leaf&... leaf) const {
+    info.deviation /= divisor;
+    f(at, info, leaf...);
+  }
+};
+
+/// The first of some forms that tells matrices from vectors, or the first.
+template <class... Form>
+consteval std::size_t leading_form() {
+  const bool tells[] = {tells_matrices<Form>...};
+  for (std::size_t i = 0; i < sizeof...(Form); ++i)
+    if (tells[i]) return i;
+  return 0;
+}
+
+}  // namespace detail
+
+/// Calls f(path, tensor_info) for each tensor of a layer or model, in canonical order; shared ones
+/// once.
+template <class M, class F>
+constexpr void each_tensor(F&& f) {
+  using visitor_type = detail::calls_infos<std::remove_reference_t<F>>;
+  const visitor_type visitor{{&visitor_type::call_it}, f};
+  M::visit(static_cast<const detail::tensor_visitor<>&>(visitor), parameter_path{});
+}
+
+namespace detail {
+
+/// Number of tensors of a layer or model.
+template <class M>
+consteval std::size_t count_tensors() {
+  std::size_t n = 0;
+  each_tensor<M>([&](const parameter_path&, const tensor_info&) { ++n; });
+  return n;
+}
+
+/// Notes where the tensors of a tree are.
+template <class M, class Form>
+void note_leaves(typename M::template params<Form>& tree, void** places) {
+  using vector = typename Form::vector;
+  using matrix = typename Form::matrix;
+  using visitor_type = notes_leaves<vector, matrix>;
+  const visitor_type visitor{functions_of<visitor_type, vector, matrix>, places};
+  M::visit(static_cast<const visitor_of<Form>&>(visitor), parameter_path{}, tree);
+}
+
+/// Calls f(path, info, leaf) for each tensor of a tree.
+template <class F, class M, class Form, bool Const>
+LINNET_INLINE constexpr void each_leaf(F& f, tree_of<M, Form, Const> one) {
+  if constexpr (plain_form<Form>) {
+    using vector = typename Form::vector;
+    using matrix = typename Form::matrix;
+    using visitor_type = calls_leaves<F, vector, matrix, Const>;
+    const visitor_type visitor{functions_of<visitor_type, vector, matrix>, f};
+    M::visit(static_cast<const visitor_of<Form>&>(visitor), parameter_path{}, one.tree);
+  } else {
+    M::visit(f, parameter_path{}, one.get());
+  }
+}
+/// Calls f(path, info, leaf...) for each tensor of several trees, which have the same ones.
+template <class F, class... Tree>
+void each_leaf(F& f, Tree... trees) requires(sizeof...(Tree) > 1) {
+  using first = std::tuple_element_t<0, std::tuple<Tree...>>;
+  if constexpr ((plain_form<typename Tree::shape> && ...)) {
+    constexpr std::size_t lead = leading_form<typename Tree::shape...>();
+    using leading = std::tuple_element_t<lead, std::tuple<Tree...>>;
+    constexpr std::size_t count = count_tensors<typename first::layer>();
+    void* places[sizeof...(Tree) * count + 1];
+    void* const roots[] = {&trees.tree...};
+    std::size_t i = 0;
+    ((i == lead
+          ? void()
+          : note_leaves<typename Tree::layer, typename Tree::shape>(trees.tree, places + i * count),
+      ++i),
+     ...);
+    using vector = typename leading::shape::vector;
+    using matrix = typename leading::shape::matrix;
+    using visitor_type = calls_together<F, lead, std::index_sequence_for<Tree...>, vector, matrix,
+                                        typename Tree::leaves...>;
+    const visitor_type visitor{functions_of<visitor_type, vector, matrix>, f, places, count};
+    leading::layer::visit(static_cast<const visitor_of<typename leading::shape>&>(visitor),
+                          parameter_path{}, *static_cast<typename leading::params*>(roots[lead]));
+  } else {
+    first::layer::visit(f, parameter_path{}, trees.get()...);
+  }
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Copies, sums and activations of whole arrays, split over the team.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
+template <class T, class F>
+void in_slices(const execution& on, index n, F&& f) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  const auto [first, last] = on.threads.range((n + line - 1) / line);
+  const index begin = first * line, end = (std::min)(n, last * line);
+  if (begin < end) f(begin, end - begin);
+  on.threads.wait();
+}
+}  // namespace detail
+
+/// x[n] = value
+template <class T>
+void fill(const execution& on, index n, T value, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
+}
+/// y[n] = x[n]
+template <class T>
+void copy(const execution& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
+}
+/// y[n] = a[n] + b[n]; y may be a or b
+template <class T>
+void add(const execution& on, index n, const T* a, const T* b, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
+  });
+}
+/// y[n] = f(x[n])
+template <activation_kind A, class T>
+void activation(const execution& on, index n, const T* x, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level,
+                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
+  });
+}
+/// dx[n] += dy[n] f'(x[n])
+template <activation_kind A, class T>
+void activation_backward(const execution& on, index n, const T* x, const T* dy, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
+    });
+  });
+}
+/// x[n] = log(1 + e^x[n])
+template <class T>
+void softplus(const execution& on, index n, T* x) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
+  });
+}
+/// dx[n] *= the derivative of softplus at x[n]
+template <class T>
+void softplus_backward(const execution& on, index n, const T* x, T* dx) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
+    });
+  });
+}
+/// y[n] = f(gate[n]) up[n] (Shazeer 2020)
+template <activation_kind A, class T>
+void gated(const execution& on, index n, const T* gate, const T* up, T* y) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
+    });
+  });
+}
+/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
+template <activation_kind A, class T>
+void gated_backward(const execution& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
+                    T* dup) {
+  detail::in_slices<T>(on, n, [&](index at, index count) {
+    simd::dispatch(on.level, [&](auto k) {
+      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
+                                                 dup + at);
+    });
+  });
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class S>
+constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
+  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
+  const index scales = info.rows * row_scales<S>(info.columns);
+  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
+  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
+  [[maybe_unused]] const auto take = [&](const char*, auto*& values, index rows, index columns) {
+    values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
+  };
+  if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
+  if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
+  if constexpr (is_sparse<S>) leaf.kept.visit(info.rows, info.columns, take);
+}
+template <class T, class S>
+constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
+  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
+  using scale = typename ops::packed_matrix<T, S>::scale;
+  const index scales = leaf.scales_size(info.rows, info.columns);
+  if constexpr (has_levels<S>) {
+    leaf.levels.place(memory, info.rows, row_scales<S>(info.columns));
+  } else {
+    if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
+    if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
+  }
+  leaf.correction.place(memory, info.rows, info.columns);
+  if constexpr (is_sparse<S>) leaf.kept.place(memory, info.rows, info.columns);
+}
+template <class T>
+constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
+  leaf = memory.take<std::remove_const_t<T>>(info.size());
+}
+
+/// Gives each tensor its memory.
+struct places_leaves {
+  arena& memory;
+
+  template <class Leaf>
+  constexpr void operator()(const parameter_path& at, const tensor_info& info, Leaf& leaf) const {
+    if constexpr (requires { place(memory, at, info, leaf); })  // of an optimizer, say
+      place(memory, at, info, leaf);
+    else
+      place(memory, info, leaf);
+  }
+};
+
+/// The numbers of one tensor, whatever form holds them.
+template <class Leaf>
+constexpr auto* numbers_in(const Leaf& leaf) {
+  if constexpr (std::is_pointer_v<Leaf>)
+    return leaf;
+  else
+    return leaf.data;
+}
+
+/// Names the first tensor with a number that is not finite.
+template <class T>
+struct finds_nonfinite {
+  std::string& found;
+
+  template <class S, class Value>
+  void look(S, const Value* values, index count, const parameter_path& at,
+            const char* suffix) const {
+    bool finite = true;  // no early end: the loop runs on vectors
+    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
+    if (!finite) found = at.str() + suffix;
+  }
+  template <class Leaf>
+  void operator()(const parameter_path& at, const tensor_info& info, const Leaf& leaf) const {
+    if (!found.empty()) return;
+    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
+    if constexpr (std::is_pointer_v<Leaf>) {
+      look(plain{}, leaf, info.size(), at, "");
+    } else {
+      using S = typename Leaf::storage;
+      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
+      const index scales = info.rows * row_scales<S>(info.columns);
+      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
+      if (S::centred && found.empty())
+        look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
+      [[maybe_unused]] auto more = leaf.correction;
+      if constexpr (is_corrected<S>)
+        more.visit(info.rows, info.columns,
+                   [&](const char* suffix, const auto* values, index rows, index columns) {
+                     using value = std::remove_cvref_t<decltype(*values)>;
+                     if constexpr (!std::is_same_v<value, storage::input_number>)
+                       look(typename S::correction::value{}, values, rows * columns, at, suffix);
+                   });
+    }
+  }
+};
+
+/// Packs each tensor.
+struct packs_leaves {
+  const ops::execution& on;
+
+  template <class To, class From>
+  void operator()(const parameter_path&, const tensor_info& info, To& to, const From& from) const {
+    if constexpr (std::is_pointer_v<From>) {
+      using scalar = std::remove_cvref_t<decltype(*from)>;
+      ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
+    } else {
+      ops::pack(on, info.rows, info.columns, from, to);
+    }
+  }
+};
+/// Unpacks each tensor.
+struct unpacks_leaves {
+  template <class To, class From>
+  void operator()(const parameter_path&, const tensor_info& info, To& to, const From& from) const {
+    if constexpr (std::is_pointer_v<To>)
+      std::copy_n(from, info.size(), to);
+    else
+      ops::unpack(info.rows, info.columns, from, to);
+  }
+};
+/// Points packed matrices to their canonical rows.
+struct attaches_leaves {
+  template <class To, class From>
+  void operator()(const parameter_path&, const tensor_info&, To& to, const From& from) const {
+    if constexpr (!std::is_pointer_v<From>) to.rows = from.data;
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The contract of a layer.
+///
+/// A layer is a stateless type with
+///  - `params<Form>`: its parameters as a struct, in one of the forms of nn/parameters.hpp;
+///  - `visit(f, at, p...)`: calls `f(path, tensor_info, p.member...)` for each parameter, for any
+///    number of parameter structs in lockstep (also none, to count at compile time: it is
+///    constexpr);
+///    One struct may also be that of a counterpart, a layer with the same members whose matrices
+///    are kept in another way. What keeps a matrix W as others has a second `visit(f, at, p, q)`,
+///    for q with a `weight` W: it calls `f(path, tensor_info of W, matrix_expression, q.weight)`.
+///    collapse(), factorise() and unshare() work on every such layer;
+///  - `cache<T>` and `plan<T>(planner&, call_shape)`: the buffers one instance needs;
+///  - `forward(p, x, y, cache, ctx)`: y[rows, out] = f(x[rows, in]). With `ctx.past` set it
+///  continues
+///    cached sequences: the same code serves training, prefill and one-token steps;
+///  - `adds_residual`, true only where forward takes a further argument `const T* residual`, which
+///    may be null: y = residual[rows, out] + f(x), without a pass of its own over memory;
+///  - `backward(p, dp, x, dy, dx, cache, ctx)`: ADDS to the gradients dp and dx;
+///  - `in` and `out`: the widths of x and y;
+///  - `copy_state(cache, from, to, state_part)`, only where the layer plans state: one sequence
+///  continues where another is;
+///  - `channels(ends, p)`, only where scales or rotations can be folded into its tensors: which of
+///    them read the channels ends.in and which write ends.out, see nn/channels.hpp;
+///  - `flops(call_shape)`: floating-point operations of the products in a forward call, one
+///    multiply-add counted as 2; elementwise work is not counted.
+///
+/// Every thread of a team makes the same calls (SPMD); an operation returns when all threads have
+/// finished it.
+
+#include <concepts>
+
+/// @file
+/// Channels: layers say which rows write what which columns read. Methods then fold scales and
+/// rotations into neighbouring tensors, or cut channels out of all of them.
+
+/// @file
+/// Absolute positions: rotary embeddings in both pairings, and sinusoids.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Which two values of a head a rotary embedding rotates together.
+enum class rope_pairing {
+  none,
+  interleaved,  ///< (2i, 2i+1): Meta's Llama, llama2.c
+  half          ///< (i, i + h/2): Hugging Face's Llama
+};
+
+namespace ops {
+
+/// angles[h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
+template <class T>
+void rope_angles(index position, index h, double theta, T* angles) {
+  for (index i = 0; i < h / 2; ++i) {
+    const double angle = static_cast<double>(position) *
+                         std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
+    angles[i] = static_cast<T>(std::cos(angle));
+    angles[h / 2 + i] = static_cast<T>(std::sin(angle));
+  }
+}
+/// table[positions, h]: the angles of positions 0, 1, ....
+template <class T>
+void rope_table(index positions, index h, double theta, T* table) {
+  for (index t = 0; t < positions; ++t) rope_angles(t, h, theta, table + t * h);
+}
+
+/// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
+/// The derivative is the rotation the other way (`inverse`).
+template <class T>
+void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
+  const index half = h / 2;
+  const index stride = pairing == rope_pairing::half ? 1 : 2,
+              partner = pairing == rope_pairing::half ? half : 1;
+  for (index head = 0; head < heads; ++head, x += h)
+    for (index i = 0; i < half; ++i) {
+      const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
+      const T a = x[i * stride], b = x[i * stride + partner];
+      x[i * stride] = a * c - b * s;
+      x[i * stride + partner] = a * s + b * c;
+    }
+}
+
+/// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017,
+/// section 3.5). Even columns are sines, odd ones cosines, with wavelengths up to 10000 * 2 pi.
+inline double sinusoid(index t, index i, index d) {
+  const double angle = static_cast<double>(t) *
+                       std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
+  return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
+}
+
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
 /// The ends of a layer's channels, what `channels(ends, p)` of a layer is given beside its
 /// parameters. Sets of channels have numbers; -1 is one that nobody asks for. `Map` keeps what
 /// layers say, see compress/channel_map.hpp.
@@ -15340,6 +16019,18 @@ struct channel_ends {
   /// Channels of two sets, or heads of theirs, stand and fall together, as those of a gate and what
   /// it gates.
   void accompanies(index a, index b) const { map->accompany(a, b); }
+  /// Channels of queries meet those of keys one by one in scores: what divides the ones may
+  /// multiply the others. Pairs that rotary positions mix stand together.
+  void matches(index queries, index keys, rope_pairing pairing) const {
+    map->match(queries, keys, pairing);
+  }
+  /// A constant that is added to channels comes to what reads them as it is.
+  void keeps_constants(index channels) const { map->keep_constants(channels); }
+  /// The numbers of a vector are added to the products of a matrix.
+  template <class Leaf, class Vector>
+  void offsets(const Leaf& matrix, const Vector& vector) const {
+    map->offset(matrix, vector);
+  }
   /// Channels of which none can be left out; nothing folds there, either.
   void keeps_whole(index channels, const char* why) const {
     map->fix(channels, why);
@@ -15498,6 +16189,15 @@ namespace ops {
 struct page_tables {
   const std::int32_t* tables = nullptr;  ///< [batch, size] blocks of each sequence, or null
   index size = 0;                        ///< blocks of the longest sequence
+};
+
+/// Tokens of a call that are no text but a tree. Each follows its parent, and sees its ancestors
+/// and the text before the call alone.
+struct token_tree {
+  const index* parents =
+      nullptr;                    ///< [batch, length] number of a token's parent in the call, which
+                                  ///< stands before it, or -1 where it follows the text; or null
+  const index* depths = nullptr;  ///< [batch, length] number of ancestors in the call
 };
 
 /// Keys or values of all sequences of a call: [batch, tokens, kv_heads, slot]; the cache of a
@@ -15707,27 +16407,36 @@ struct value_residual {
 /// Context of a call, which all its layers read.
 template <class T>
 struct context {
-  ops::execution on{};              ///< threads and instruction-set level
-  index batch = 1;                  ///< sequences
-  index length = 0;                 ///< new tokens per sequence; inputs are [batch * length, width]
-  const index* lengths = nullptr;   ///< valid new tokens of each sequence, or null when all are
-  const index* past = nullptr;      ///< tokens of each sequence that are already cached, or null
-  const index* prefix = nullptr;    ///< first tokens of each sequence that see each other, or null
-  dropout_key dropout{};            ///< masks of this step; rate 0 outside training
-  stack_place<T> stack{};           ///< where in a stack the call is
-  encoder_memory<T> memory{};       ///< what cross-attention reads
-  relative_bias<T> bias{};          ///< what T5 adds to scores
-  rotary_angles<T> rope{};          ///< what rotates queries and keys
-  ops::page_tables pages{};         ///< blocks of paged caches
-  value_residual<T> first_layer{};  ///< what the first layer leaves to the others
+  ops::execution on{};             ///< threads and instruction-set level
+  index batch = 1;                 ///< sequences
+  index length = 0;                ///< new tokens per sequence; inputs are [batch * length, width]
+  const index* lengths = nullptr;  ///< valid new tokens of each sequence, or null when all are
+  const index* past = nullptr;     ///< tokens of each sequence that are already cached, or null
+  const index* prefix = nullptr;   ///< first tokens of each sequence that see each other, or null
+  const index* documents = nullptr;  ///< [rows] first token of each one's document in its sequence,
+                                     ///< or null where a sequence is one document
+  ops::token_tree tree{};            ///< what new tokens follow, where they are no text
+  index front = 0;                   ///< first of the new tokens that are an adapter's virtual ones
+  dropout_key dropout{};             ///< masks of this step; rate 0 outside training
+  stack_place<T> stack{};            ///< where in a stack the call is
+  encoder_memory<T> memory{};        ///< what cross-attention reads
+  relative_bias<T> bias{};           ///< what T5 adds to scores
+  rotary_angles<T> rope{};           ///< what rotates queries and keys
+  ops::page_tables pages{};          ///< blocks of paged caches
+  value_residual<T> first_layer{};   ///< what the first layer leaves to the others
 
   /// Number of rows of the inputs.
   index rows() const { return batch * length; }
   /// Number of tokens of sequence `b` before this call.
   index past_of(index b) const { return past ? past[b] : 0; }
+  /// Position of a row in its document.
+  index position_of(index row) const {
+    const index place = tree.depths ? tree.depths[row] : row % length;
+    return past_of(row / length) + place - (documents ? documents[row] : 0);
+  }
   /// Cosines and sines for the position of a row.
   const T* rope_of(index row, index d_kv) const {
-    const index position = past_of(row / length) + row % length;
+    const index position = position_of(row);
     return position < rope.positions ? rope.table + position * d_kv : rope.beyond + row * d_kv;
   }
   /// Whether sequence `b` skips the running layer. What the layer computes of it is thrown away and
@@ -15794,7 +16503,8 @@ struct planner {
   /// never null, as g++ with -fsanitize=undefined compares no function in a constant.
   index (*converted_bytes)(index rows, index in, index out, index threads, bool training) =
       [](index, index, index, index, bool) -> index { return 0; };
-  index converted = 0;  ///< the most that a product needs
+  index converted = 0;          ///< the most that a product needs
+  bool keeps_branches = false;  ///< residual branches keep what they make, for adapters that train
 
   /// Makes room for a product of `rows` inputs.
   constexpr void product(index rows, index in, index out, const call_shape& e) {
@@ -15841,7 +16551,9 @@ struct state_part {
   index tokens = 0;  ///< tokens that the copied sequence has read
   index memory =
       0;  ///< padded tokens of the encoder's output, or 0 where both read the same source
-  bool block = false;  ///< not sequences: block `from` of paged caches becomes block `to`
+  bool token = false;  ///< not sequences: token `first` of `from` takes the place of token `tokens`
+  ops::page_tables pages{};  ///< of paged caches, then
+  bool block = false;        ///< not sequences: block `from` of paged caches becomes block `to`
 };
 
 namespace detail {
@@ -15953,104 +16665,9 @@ consteval bool check_trainable_layer() {
 template <class L>
 consteval index count_parameters() {
   index n = 0;
-  L::visit([&](const parameter_path&, const tensor_info& info) { n += info.size(); },
-           parameter_path{});
+  each_tensor<L>([&](const parameter_path&, const tensor_info& info) { n += info.size(); });
   return n;
 }
-
-LINNET_NAMESPACE_END
-/// @file
-/// Copies, sums and activations of whole arrays, split over the team.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace ops {
-
-namespace detail {
-/// Calls f(first, count) for this thread's share of n values, in whole cache lines, then waits.
-template <class T, class F>
-void in_slices(const execution& on, index n, F&& f) {
-  constexpr index line = 64 / static_cast<index>(sizeof(T));
-  const auto [first, last] = on.threads.range((n + line - 1) / line);
-  const index begin = first * line, end = (std::min)(n, last * line);
-  if (begin < end) f(begin, end - begin);
-  on.threads.wait();
-}
-}  // namespace detail
-
-/// x[n] = value
-template <class T>
-void fill(const execution& on, index n, T value, T* x) {
-  detail::in_slices<T>(on, n, [&](index at, index count) { std::fill_n(x + at, count, value); });
-}
-/// y[n] = x[n]
-template <class T>
-void copy(const execution& on, index n, const T* x, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) { std::copy_n(x + at, count, y + at); });
-}
-/// y[n] = a[n] + b[n]; y may be a or b
-template <class T>
-void add(const execution& on, index n, const T* a, const T* b, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template add<T>(count, a + at, b + at, y + at); });
-  });
-}
-/// y[n] = f(x[n])
-template <activation_kind A, class T>
-void activation(const execution& on, index n, const T* x, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level,
-                   [&](auto k) { decltype(k)::template activation<A, T>(count, x + at, y + at); });
-  });
-}
-/// dx[n] += dy[n] f'(x[n])
-template <activation_kind A, class T>
-void activation_backward(const execution& on, index n, const T* x, const T* dy, T* dx) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template activation_backward<A, T>(count, x + at, dy + at, dx + at);
-    });
-  });
-}
-/// x[n] = log(1 + e^x[n])
-template <class T>
-void softplus(const execution& on, index n, T* x) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) { decltype(k)::template softplus<T>(count, x + at); });
-  });
-}
-/// dx[n] *= the derivative of softplus at x[n]
-template <class T>
-void softplus_backward(const execution& on, index n, const T* x, T* dx) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template softplus_backward<T>(count, x + at, dx + at);
-    });
-  });
-}
-/// y[n] = f(gate[n]) up[n] (Shazeer 2020)
-template <activation_kind A, class T>
-void gated(const execution& on, index n, const T* gate, const T* up, T* y) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated<A, T>(count, gate + at, up + at, y + at);
-    });
-  });
-}
-/// dgate[n], dup[n] = the derivatives of gated() (overwritten)
-template <activation_kind A, class T>
-void gated_backward(const execution& on, index n, const T* gate, const T* up, const T* dy, T* dgate,
-                    T* dup) {
-  detail::in_slices<T>(on, n, [&](index at, index count) {
-    simd::dispatch(on.level, [&](auto k) {
-      decltype(k)::template gated_backward<A, T>(count, gate + at, up + at, dy + at, dgate + at,
-                                                 dup + at);
-    });
-  });
-}
-
-}  // namespace ops
 
 LINNET_NAMESPACE_END
 
@@ -16061,47 +16678,6 @@ template <class M, class T>
 using storage_of = std::conditional_t<std::is_same_v<T, double>, storage::f64, typename M::storage>;
 
 namespace detail {
-
-template <class S>
-constexpr void place(arena& memory, const tensor_info& info, matrix_ref<S>& leaf) {
-  leaf.data = memory.take<typename S::value>(info.rows * row_values<S>(info.columns));
-  const index scales = info.rows * row_scales<S>(info.columns);
-  if constexpr (S::scaled) leaf.scales = memory.take<float>(scales);
-  if constexpr (S::centred) leaf.zeros = memory.take<float>(scales);
-  [[maybe_unused]] const auto take = [&](const char*, auto*& values, index rows, index columns) {
-    values = memory.take<std::remove_cvref_t<decltype(*values)>>(rows * columns);
-  };
-  if constexpr (has_levels<S>) leaf.levels.visit(info.rows, row_scales<S>(info.columns), take);
-  if constexpr (is_corrected<S>) leaf.correction.visit(info.rows, info.columns, take);
-  if constexpr (is_sparse<S>) leaf.kept.visit(info.rows, info.columns, take);
-}
-template <class T, class S>
-constexpr void place(arena& memory, const tensor_info& info, ops::packed_matrix<T, S>& leaf) {
-  leaf.panels = memory.take<typename S::word>(leaf.size(info.rows, info.columns));
-  using scale = typename ops::packed_matrix<T, S>::scale;
-  const index scales = leaf.scales_size(info.rows, info.columns);
-  if constexpr (has_levels<S>) {
-    leaf.levels.place(memory, info.rows, row_scales<S>(info.columns));
-  } else {
-    if constexpr (S::scaled) leaf.scales = memory.take<scale>(scales);
-    if constexpr (S::centred) leaf.zeros = memory.take<scale>(scales);
-  }
-  leaf.correction.place(memory, info.rows, info.columns);
-  if constexpr (is_sparse<S>) leaf.kept.place(memory, info.rows, info.columns);
-}
-template <class T>
-constexpr void place(arena& memory, const tensor_info& info, T*& leaf) {
-  leaf = memory.take<std::remove_const_t<T>>(info.size());
-}
-
-/// The numbers of one tensor, whatever form holds them.
-template <class Leaf>
-constexpr auto* numbers_in(const Leaf& leaf) {
-  if constexpr (std::is_pointer_v<Leaf>)
-    return leaf;
-  else
-    return leaf.data;
-}
 
 /// Refuses a caller's memory that is shorter than `bytes`, which `called` says, or not aligned.
 /// Errors: errc::invalid.
@@ -16164,7 +16740,7 @@ class tensor_block {
     return *this;
   }
   /// Whether values are there: the allocation succeeded, and so did whatever filled it.
-  bool valid() const { return values_.data() != nullptr; }
+  LINNET_INLINE bool valid() const { return values_.data() != nullptr; }
   /// Why valid() is false: errc::out_of_memory, the error of the function that should have made the
   /// values, or errc::invalid after a move.
   linnet::error error() const {
@@ -16182,18 +16758,18 @@ class tensor_block {
     failed_ = true;
   }
   /// The parameters as a struct of pointers.
-  tree_type& tree() { return tree_; }
+  LINNET_INLINE tree_type& tree() { return tree_; }
   /// @copydoc tree()
-  const tree_type& tree() const { return tree_; }
+  LINNET_INLINE const tree_type& tree() const { return tree_; }
   /// Calls f(path, tensor_info, leaf) for each tensor in canonical order.
   template <class F>
   void visit(F&& f) {
-    M::visit(f, parameter_path{}, tree_);
+    detail::each_leaf(f, detail::tree_of<M, Form>{tree_});
   }
   /// @copydoc visit()
   template <class F>
   void visit(F&& f) const {
-    M::visit(f, parameter_path{}, tree_);
+    detail::each_leaf(f, detail::tree_of<M, Form, true>{const_cast<tree_type&>(tree_)});
   }
   /// The whole block as bytes.
   void* data() const { return values_.data(); }
@@ -16211,15 +16787,8 @@ class tensor_block {
 
  private:
   static constexpr void place_all(arena& memory, tree_type& tree) {
-    using detail::place;  // and what optimizers declare behind this
-    M::visit(
-        [&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-          if constexpr (requires { place(memory, at, info, leaf); })
-            place(memory, at, info, leaf);
-          else
-            place(memory, info, leaf);
-        },
-        parameter_path{}, tree);
+    const detail::places_leaves place_one{memory};
+    detail::each_leaf(place_one, detail::tree_of<M, Form>{tree});
   }
 
   memory_block memory_;
@@ -16229,6 +16798,27 @@ class tensor_block {
   bool failed_ = false;
   bool lacks_memory_ = false;
 };
+
+namespace detail {
+
+template <class M, class Form>
+LINNET_INLINE inline tree_of<M, Form> tree_in(tensor_block<M, Form>& block) {
+  return {block.tree()};
+}
+template <class M, class Form>
+LINNET_INLINE inline tree_of<M, Form, true> tree_in(const tensor_block<M, Form>& block) {
+  return {const_cast<typename M::template params<Form>&>(block.tree())};
+}
+
+}  // namespace detail
+
+/// Calls f(path, tensor_info, leaf...) for each tensor of several blocks, in canonical order: of
+/// weights and gradients, say. All have the same tensors, though stored in other ways. Compiles in
+/// less time than a visit() of the model with all of them.
+template <class F, class... Block>
+void each_tensor_of(F&& f, Block&... blocks) {
+  detail::each_leaf(f, detail::tree_in(blocks)...);
+}
 
 namespace detail {
 
@@ -16290,35 +16880,7 @@ class weights : public tensor_block<M, form::canonical<T, storage_of<M, T>>> {
 template <class M, class T>
 std::string first_nonfinite(const weights<M, T>& w) {
   std::string found;
-  if (!w.valid()) return found;
-  const auto look = [&]<class S>(S, const auto* values, index count, const parameter_path& at,
-                                 const char* suffix) {
-    bool finite = true;  // no early end: the loop runs on vectors
-    for (index i = 0; i < count; ++i) finite &= S::finite(values[i]);
-    if (!finite) found = at.str() + suffix;
-  };
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-    if (!found.empty()) return;
-    using plain = std::conditional_t<std::is_same_v<T, double>, storage::f64, storage::f32>;
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>) {
-      look(plain{}, leaf, info.size(), at, "");
-    } else {
-      using S = typename std::remove_cvref_t<decltype(leaf)>::storage;
-      look(S{}, leaf.data, info.rows * row_values<S>(info.columns), at, "");
-      const index scales = info.rows * row_scales<S>(info.columns);
-      if (S::scaled && found.empty()) look(storage::f32{}, leaf.scales, scales, at, ".scales");
-      if (S::centred && found.empty())
-        look(storage::f32{}, leaf.zeros, scales, at, S::ggml ? ".minima" : ".zeros");
-      [[maybe_unused]] auto more = leaf.correction;
-      if constexpr (is_corrected<S>)
-        more.visit(info.rows, info.columns,
-                   [&](const char* suffix, const auto* values, index rows, index columns) {
-                     using value = std::remove_cvref_t<decltype(*values)>;
-                     if constexpr (!std::is_same_v<value, storage::input_number>)
-                       look(typename S::correction::value{}, values, rows * columns, at, suffix);
-                   });
-    }
-  });
+  if (w.valid()) w.visit(detail::finds_nonfinite<T>{found});
   return found;
 }
 
@@ -16424,16 +16986,7 @@ error refuse_weights() {
 /// thread of a team.
 template <class L, class W, class P>
 void pack_tree(const ops::execution& on, const W& w, P& p) {
-  L::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
-          using scalar = std::remove_cvref_t<decltype(*from)>;
-          ops::copy(on, info.size(), static_cast<const scalar*>(from), const_cast<scalar*>(to));
-        } else {
-          ops::pack(on, info.rows, info.columns, from, to);
-        }
-      },
-      parameter_path{}, p.tree(), w.tree());
+  each_tensor_of(packs_leaves{on}, p, w);
 }
 /// Rewrites the packed form of a model from its canonical weights.
 template <class M, class T, class S>
@@ -16444,11 +16997,7 @@ void pack_into(const ops::execution& on, const weights<M, T>& w, packed<M, T, S>
 template <class L, class W, class P>
 void attach_rows(const W& w, P& p) {
   share_base(w.tree(), p.tree());
-  L::visit(
-      [](const parameter_path&, const tensor_info&, auto& to, const auto& from) {
-        if constexpr (!std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) to.rows = from.data;
-      },
-      parameter_path{}, p.tree(), w.tree());
+  each_tensor_of(attaches_leaves{}, p, w);
 }
 
 }  // namespace detail
@@ -16483,16 +17032,7 @@ packed<M, T> pack(const weights<M, T>& w, std::span<std::byte> memory) {
 template <class M, class T>
 weights<M, T> unpack(const packed<M, T>& p) {
   auto w = detail::made_of<weights<M, T>>(p);
-  if (!w.valid()) return w;
-  M::visit(
-      [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>) {
-          std::copy_n(from, info.size(), to);
-        } else {
-          ops::unpack(info.rows, info.columns, from, to);
-        }
-      },
-      parameter_path{}, w.tree(), p.tree());
+  if (w.valid()) each_tensor_of(detail::unpacks_leaves{}, w, p);
   return w;
 }
 
@@ -16667,17 +17207,19 @@ LINNET_COLD inline leaf leaf_of(const parameter_path& at, const tensor_info& inf
   if (one.vector) std::swap(one.rows, one.columns);
   return one;
 }
-/// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
-template <class M, class T>
-std::vector<leaf> leaves_of(const weights<M, T>& w) {
-  std::vector<leaf> all;
-  w.visit([&](const parameter_path& at, const tensor_info& info, const auto& from) {
+/// Adds each tensor to a list.
+template <class T>
+struct lists_leaves {
+  std::vector<leaf>& all;
+
+  template <class From>
+  void operator()(const parameter_path& at, const tensor_info& info, const From& from) const {
     leaf& one = all.emplace_back(leaf_of(at, info));
-    if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>) {
+    if constexpr (std::is_pointer_v<From>) {
       one.type = std::is_same_v<T, double> ? dtype::f64 : dtype::f32;
       one.data = reinterpret_cast<std::byte*>(from);
     } else {
-      using S = typename std::remove_cvref_t<decltype(from)>::storage;
+      using S = typename From::storage;
       one.type = dtype_of<S>();
       one.columns = row_values<S>(info.columns);
       one.data = reinterpret_cast<std::byte*>(from.data);
@@ -16714,7 +17256,13 @@ std::vector<leaf> leaves_of(const weights<M, T>& w) {
         };
       }
     }
-  });
+  }
+};
+/// The tensors of `w` in canonical order. From here on nothing depends on the model's type.
+template <class M, class T>
+std::vector<leaf> leaves_of(const weights<M, T>& w) {
+  std::vector<leaf> all;
+  w.visit(lists_leaves<T>{all});
   return all;
 }
 
@@ -16864,13 +17412,17 @@ void embed_backward(const execution& on, index rows, index d, const token* token
   on.threads.wait();
 }
 
-/// d_table[position] += sum over the batch of dx[batch, length, d] at that position.
+/// d_table[position] += sum over the batch of dx[batch, length, d] at that position. It is the
+/// place in a token's document, where `documents`[batch, length] has the first token of each one's.
 template <class T>
 void position_backward(const execution& on, index batch, index length, index d, const T* dx,
-                       T* d_table) {
-  on.threads.each(length, [&](index t) {
-    for (index b = 0; b < batch; ++b)
-      for (index j = 0; j < d; ++j) d_table[t * d + j] += dx[(b * length + t) * d + j];
+                       T* d_table, const index* documents = nullptr) {
+  on.threads.each(length, [&](index position) {
+    for (index row = 0; row < batch * length; row += documents ? 1 : length) {
+      if (documents && row % length - documents[row] != position) continue;
+      const T* const from = dx + (documents ? row : row + position) * d;
+      for (index j = 0; j < d; ++j) d_table[position * d + j] += from[j];
+    }
   });
 }
 
@@ -16964,9 +17516,12 @@ struct label_cross_entropy {
 };
 
 /// Summed loss of all rows by a criterion; if asked for, also the gradients of that sum times
-/// h.weight.
+/// h.weight. Inputs of all tokens have the bits of the compute type here.
 template <class T, class S, class Criterion = label_cross_entropy>
-loss_sum head_loss(const execution& on, const head_call<T, S>& h, const Criterion& criterion = {}) {
+loss_sum head_loss(const execution& caller, const head_call<T, S>& h,
+                   const Criterion& criterion = {}) {
+  execution on = caller;
+  on.bits = nullptr;
   const index step = head_rows(h.vocabulary);
   for (index first = 0; first < h.rows; first += step) {
     const index rows = (std::min)(step, h.rows - first);
@@ -17025,12 +17580,41 @@ struct step_call {
   index length = 0;                ///< padded tokens per sequence
   const index* lengths = nullptr;  ///< [batch] valid tokens, or null when all are
   const index* past = nullptr;     ///< [batch] tokens that are cached already
+  bool front = false;              ///< virtual tokens of the sequences' adapters, not `tokens`
+  ops::token_tree tree{};          ///< of new tokens that are no text, of a model that
+                                   ///< `supports_trees`
   bool every = false;              ///< logits behind every token, not only each sequence's last
   layer_range layers{};            ///< that run, of a model that has `exits`
   source_call source{};            ///< of a model that `encodes`
 };
 
 namespace detail {
+/// Shows the output of a layer but the last to a criterion with `layer_state(on, layer, x, dx)`. In
+/// forward dx is null; in backward it comes again and may add to dx.
+template <class T, class Criterion>
+void show_layer(const Criterion& c, const ops::execution& on, index layer, const T* x, T* dx) {
+  if constexpr (requires { c.layer_state(on, layer, x, dx); }) c.layer_state(on, layer, x, dx);
+}
+/// The loss on hidden states of a criterion that has `hidden_nats(on, hidden, d_hidden)`, or 0. It
+/// is asked between forward and backward; where `d_hidden` is given, it adds its gradient.
+template <class T, class Criterion>
+double hidden_nats(const Criterion& c, const ops::execution& on, const T* hidden, T* d_hidden) {
+  if constexpr (requires { c.hidden_nats(on, hidden, d_hidden); })
+    return c.hidden_nats(on, hidden, d_hidden);
+  else
+    return 0;
+}
+
+/// Work of a call that reads `source` tokens of each sequence or continues targets by `target`
+/// ones.
+template <class M>
+constexpr index step_flops(index batch, index source, index target) {
+  if constexpr (M::encodes)
+    return M::flops(batch, source, target);
+  else
+    return M::flops(batch, target);
+}
+
 /// The context of a step.
 template <class T>
 context<T> step_context(const step_call& call, const ops::execution& on) {
@@ -17040,6 +17624,8 @@ context<T> step_context(const step_call& call, const ops::execution& on) {
   ctx.length = call.length;
   ctx.lengths = call.lengths;
   ctx.past = call.past;
+  ctx.front = call.front ? call.length : 0;
+  ctx.tree = call.tree;
   ctx.stack.layers = call.layers;
   return ctx;
 }
@@ -17050,22 +17636,601 @@ LINNET_NAMESPACE_END
 /// The rules that a decoder's shape and policies keep, each with a sentence for what breaks it.
 
 /// @file
-/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+/// The contract of a model: what weights, files, trainers, evaluators and sessions ask of one.
+///
+/// A model is a stateless type, from this library or not, that derives from `model_defaults`. Its
+/// layers follow nn/layer.hpp. A `language_model` has
+///  - `params<Form>` and `visit(f, at, p...)`: its parameters, as a layer has them;
+///  - `storage`: the type that its matrices are stored in, and `with_storage<S>`: the model with
+///    another one, which quantize() makes;
+///  - `vocabulary`: logits of one token, and `batch`: what a training or scoring call reads, a
+///    struct with at least `batch` and `length` (or `target_length`), sequences and their tokens;
+///  - `workspace<T>` and `plan<T>(planner&, limits, purpose)`: the buffers of one trainer,
+///    evaluator or session;
+///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
+///  may
+///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
+///  - `loss<T, S>(p, dp, batch, w, on, loss_call, criterion)`: the summed loss of a batch. With
+///    `dp`, ADDS the gradient of that sum. ops::head_loss() does most of it;
+///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
+///    compute. Files keep them, and loading compares them.
+///
+/// A `decoding_model` is a language model that sessions run. It also has
+///  - `step<T, S>(p, step_call, w, on)`: feeds tokens behind the cached ones. w.logits then holds
+///    what follows each sequence's last valid token, or with `every` what follows each token;
+///  - in its workspace `logits`, and the `pages` of paged caches, which step() passes on in its
+///    context. A model whose layers do not page refuses limits::kv_blocks;
+///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
+///  - `longest(limits)`: most tokens of a sequence;
+///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
+///  chosen.
+///
+/// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
+/// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
+///
+/// Every thread of a team calls loss(), step() and encode() (SPMD).
 
 /// @file
-/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
+/// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
 
 /// @file
-/// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
-/// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
+/// Ranges of run-time options: each struct of options has one table, which checks its values.
+/// docs/options.md shows the tables.
 
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
+LINNET_COLD inline std::string number_text(double x) {
+  char digits[32];
+  if (const double limit = 9007199254740992;
+      x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
+    return std::to_string(static_cast<std::int64_t>(x));
+  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
+}
+
+/// The values that an option accepts; never NaN.
+struct option_range {
+  double least = -std::numeric_limits<double>::infinity();
+  double most = std::numeric_limits<double>::infinity();
+  bool above = false;       ///< `least` itself is refused
+  bool below = false;       ///< `most` itself is refused
+  bool counts = false;      ///< `most` is that of all counts, which texts leave out
+  std::string_view note{};  ///< what a special value means, for who has to choose another
+  const char* const* names = nullptr;  ///< of an enumeration's values
+
+  bool contains(double x) const {
+    return is_finite(x) && (above ? x > least : x >= least) && (below ? x < most : x <= most);
+  }
+  /// The rule as text, of an option of that name: "0 <= top_p <= 1".
+  LINNET_COLD std::string text(std::string_view name) const {
+    if (names) {
+      std::string all = names[0];
+      for (int i = 1; i <= most; ++i) all.append(", ").append(names[i]);
+      return all;
+    }
+    const bool from = least > -std::numeric_limits<double>::infinity();
+    const bool to = !counts && most < std::numeric_limits<double>::infinity();
+    if (from && to)
+      return number_text(least) + (above ? " < " : " <= ") + std::string(name) +
+             (below ? " < " : " <= ") + number_text(most);
+    if (from)
+      return (above ? "above " : "at least ") + number_text(least) + (counts ? "" : ", finite");
+    return "any finite number";
+  }
+};
+/// Counts beyond this are refused everywhere, so that sums of a few never overflow.
+inline constexpr double most_count = 1e15;
+
+constexpr option_range at_least(double least, std::string_view note = {}) {
+  return {.least = least, .note = note};
+}
+constexpr option_range above(double least, std::string_view note = {}) {
+  return {.least = least, .above = true, .note = note};
+}
+constexpr option_range between(double least, double most, std::string_view note = {}) {
+  return {.least = least, .most = most, .note = note};
+}
+/// A whole number.
+constexpr option_range count(double least, std::string_view note = {}) {
+  return {.least = least, .most = most_count, .counts = true, .note = note};
+}
+/// The range of an enumeration, or of bool, whose values are 0, 1, …
+template <std::size_t N>
+constexpr option_range one_of(const char* const (&names)[N]) {
+  return {.least = 0, .most = static_cast<double>(N) - 1, .names = names};
+}
+inline constexpr const char* false_or_true[] = {"false", "true"};
+
+/// The value of an option as a number. Of several values it is one out of range, if there is one.
+template <class Value>
+double option_value(const Value& x, const option_range& r) {
+  if constexpr (requires { x.unfit(r); }) {
+    return x.unfit(r);
+  } else if constexpr (requires { x.begin(); }) {
+    for (const auto one : x)
+      if (!r.contains(static_cast<double>(one))) return static_cast<double>(one);
+    return static_cast<double>(x[0]);
+  } else {
+    return static_cast<double>(x);
+  }
+}
+
+/// Concept of structs of options: `visit_options(self, f)` calls f(name, value, range) for each
+/// field, and f(name, value) for nested structs.
+template <class Options>
+concept has_ranges = requires(const Options& all) {
+  Options::visit_options(all, [](const auto&...) {});
+};
+
+/// Whether all options are in their ranges.
+template <class Options>
+bool in_range(const Options& all) {
+  bool fit = true;
+  Options::visit_options(all, [&](const char*, const auto& value, const auto&... range) {
+    if constexpr (sizeof...(range) == 0)
+      fit = fit && in_range(value);
+    else
+      fit = fit && (range.contains(option_value(value, range)) && ...);
+  });
+  return fit;
+}
+
+/// The name of a struct of options, behind those of the structs around it.
+struct option_path {
+  const option_path* outer;
+  std::string_view name;
+
+  /// The name of one of its fields.
+  LINNET_COLD std::string of(std::string_view field) const {
+    std::string all = outer ? outer->of(name) : std::string(name);
+    if (!all.empty()) all += '.';
+    return all.append(field);
+  }
+};
+/// The first option out of its range.
+struct option_search {
+  const char* where;
+  std::optional<linnet::error> wrong{};
+
+  LINNET_COLD void look(const option_path& in, std::string_view name, double value,
+                        const option_range& range) {
+    if (wrong || range.contains(value)) return;
+    std::string rule = range.counts && value > range.most
+                           ? "at most 10^15"
+                           : range.text(name.substr(name.rfind('.') + 1));
+    if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
+    wrong = failure(errc::invalid, where, in.of(name), rule, number_text(value));
+  }
+  template <class Options>
+  void look_at(const option_path& in, const Options& all) {
+    Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
+      if constexpr (sizeof...(range) == 0)
+        look_at({&in, name}, value);
+      else
+        (look(in, name, option_value(value, range), range), ...);
+    });
+  }
+};
+
+/// Error of the function `where` for options that are out of their ranges: names the first of them
+/// behind `prefix`. Optimizers of the caller's own need not have ranges.
+template <class Options>
+result<void> acceptable(const char* where, std::string_view prefix, const Options& all) {
+  if constexpr (has_ranges<Options>) {
+    option_search search{where};
+    search.look_at({nullptr, prefix}, all);
+    if (search.wrong) return std::move(*search.wrong);
+  }
+  return {};
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
 /// @file
-/// Parts common to kinds of attention: the projections around the mixing of tokens, and buffers and
-/// rotary positions for kinds that read whole sequences.
+/// Why a call did nothing: causes as values, for calls that answer with an empty span, NaN or
+/// false.
 
-/// @file
-/// Attention policies: the numbers of one attention layer, and the traits that every kind states.
+LINNET_NAMESPACE_BEGIN
 
+/// Why a call of a session, a trainer, an evaluator or a way of decoding did nothing.
+enum class refusal : unsigned char {
+  none,                      ///< it did what was asked
+  not_valid,                 ///< moved from, or never opened
+  options,                   ///< an option outside its range
+  batch_below_one,           ///< no sequences
+  batch_over_limit,          ///< more sequences than limits.batch
+  no_tokens,                 ///< sequences of no tokens
+  uneven,                    ///< tokens that do not fill [batch, length]
+  token_outside_vocabulary,  ///< a token that the model does not have
+  label_outside_vocabulary,  ///< a label that is neither a token nor `ignored`
+  byte_outside_vocabulary,   ///< of a table of tokens' bytes
+  over_target,               ///< more tokens than limits.target
+  over_source,               ///< more source tokens than limits.source
+  over_chunk,                ///< more tokens in one call than limits.chunk
+  over_logits,               ///< more tokens in one call of feed_all() than limits.max_logits
+  lengths_missing,           ///< fewer lengths than sequences
+  length_below_one,          ///< a sequence of no valid tokens
+  length_over_padded,        ///< more valid tokens than were given
+  no_blocks,                 ///< a paged cache without room
+  no_source,                 ///< a target before its source
+  no_sequence,               ///< a number that no sequence has
+  no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
+  length_gone,               ///< truncate() to a length that the cache has forgotten
+  no_layer,                  ///< exit_after() a layer that the model does not have
+  other_base,                ///< an adapter of other packed weights
+  adapter_late,              ///< an adapter for a sequence that has read tokens
+  tree_parents,              ///< tokens whose parents make no tree
+  no_tree,                   ///< keep_path() without a tree, or of a token that is not in it
+  nothing_chosen,            ///< a sampler that chose nothing
+  not_started,               ///< a contrast that has not read this text
+  null_tokens,               ///< a batch without tokens
+  null_labels,               ///< a batch without labels
+  null_source,               ///< a batch without sources
+  null_bytes,                ///< a batch without its table of tokens' bytes
+  prefix_unknown,            ///< prefixes for a model that takes none
+  prefix_outside,            ///< a prefix that is longer than its sequence
+  documents_unknown,         ///< documents for a model that cannot keep them apart
+  documents_with_prefix,     ///< documents and prefixes in one batch
+  documents_unordered,       ///< documents that do not follow each other
+  type_outside,              ///< a token type that the model does not have
+  label_on_padding,          ///< a label behind the end of its sequence
+  short_logits,              ///< a span that the logits do not fit in
+  wrong_losses,              ///< a span of losses of another size
+  objective,                 ///< a batch that the objective does not serve
+  batch,                     ///< a batch that the model does not take, without a reason
+  accumulating,              ///< gradients that no step has used yet are in the way
+  no_label,                  ///< nothing to learn from
+  not_finite                 ///< a loss or gradient that is no number
+};
+
+/// One sentence on a refusal that names the field and the remedy: static text, zero-terminated and
+/// never null; empty for `none`.
+constexpr std::string_view to_string(refusal why) noexcept {
+  switch (why) {
+    case refusal::none:
+      return "";
+    case refusal::not_valid:
+      return "the object was moved from, or its constructor failed: use open(), whose error says "
+             "why";
+    case refusal::options:
+      return "an option is outside its range: see docs/options.md";
+    case refusal::batch_below_one:
+      return "batch is below 1: give at least one sequence";
+    case refusal::batch_over_limit:
+      return "batch is larger than limits.batch: give fewer sequences, or open with a larger "
+             "limits.batch";
+    case refusal::no_tokens:
+      return "no tokens: give at least one for each sequence";
+    case refusal::uneven:
+      return "the tokens do not fill [batch, length]: pad all sequences to one length";
+    case refusal::token_outside_vocabulary:
+      return "a token is outside the vocabulary: give ids from 0 to vocabulary - 1";
+    case refusal::label_outside_vocabulary:
+      return "a label is outside the vocabulary: give ids from 0 to vocabulary - 1, or `ignored`";
+    case refusal::byte_outside_vocabulary:
+      return "a token's bytes are outside the vocabulary: give values of bytes, byte_pad or "
+             "byte_end";
+    case refusal::over_target:
+      return "more tokens than limits.target (0: the model's context): give fewer, or open with a "
+             "larger limits.target";
+    case refusal::over_source:
+      return "the source is longer than limits.source: give fewer tokens, or open with a larger "
+             "limits.source";
+    case refusal::over_chunk:
+      return "more tokens in one call than limits.chunk: prefill() takes any number of them, but a "
+             "prompt of attention::prefix needs a larger limits.chunk";
+    case refusal::over_logits:
+      return "more tokens than limits.max_logits: give feed_all() fewer, or open with a larger "
+             "limits.max_logits";
+    case refusal::lengths_missing:
+      return "lengths has fewer entries than the batch has sequences: give one for each";
+    case refusal::length_below_one:
+      return "an entry of lengths is below 1: give at least 1";
+    case refusal::length_over_padded:
+      return "an entry of lengths is above the padded length: give the number of valid tokens";
+    case refusal::no_blocks:
+      return "too few free blocks: truncate a sequence, or open with more limits.kv_blocks";
+    case refusal::no_source:
+      return "a sequence has no source: call encode() with as many sources first";
+    case refusal::no_sequence:
+      return "the sequence is outside the batch: give a number from 0 to limits.batch - 1";
+    case refusal::no_such_length:
+      return "the sequence never had that length: give one from 0 to position()";
+    case refusal::length_gone:
+      return "the cache has forgotten the sequence at that length: give 0, or take back at most "
+             "max_truncation() tokens";
+    case refusal::no_layer:
+      return "the model has no such layer: give 1 to its layers";
+    case refusal::other_base:
+      return "the adapter was made for other packed weights: adapt() those of the session";
+    case refusal::adapter_late:
+      return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
+    case refusal::tree_parents:
+      return "the parents make no tree: give one for each token, -1 or the number of a token "
+             "before "
+             "it, so that there is no circle";
+    case refusal::no_tree:
+      return "no such token in a tree: call keep_path() right behind feed_tree(), with -1 or the "
+             "number of one of its tokens";
+    case refusal::nothing_chosen:
+      return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
+             "and the sampler's options";
+    case refusal::not_started:
+      return "another text: call reset_and_prefill() before each";
+    case refusal::null_tokens:
+      return "tokens of the batch is null: give the inputs";
+    case refusal::null_labels:
+      return "labels of the batch is null: give them, or `ignored`";
+    case refusal::null_source:
+      return "source or source_lengths of the batch is null: give sources and their lengths";
+    case refusal::null_bytes:
+      return "bytes of the batch is null: give the table of tokens' bytes";
+    case refusal::prefix_unknown:
+      return "prefixes of the batch are given: leave them null for models without "
+             "attention::prefix";
+    case refusal::prefix_outside:
+      return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
+    case refusal::documents_unknown:
+      return "documents of the batch are given, but states, hashes, experts or a mixture of depths "
+             "would "
+             "carry tokens from one to the next: give each a row of its own, or use "
+             "attention::full "
+             "or a window";
+    case refusal::documents_with_prefix:
+      return "documents and prefixes of the batch are both given: give each document with a prefix "
+             "a row of its own";
+    case refusal::documents_unordered:
+      return "an entry of documents is neither its own place nor the entry before it: write them "
+             "by mark_documents()";
+    case refusal::type_outside:
+      return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
+    case refusal::label_on_padding:
+      return "a label stands behind the end of its sequence: give `ignored` there";
+    case refusal::short_logits:
+      return "the span of logits is too short: give room for [rows, vocabulary], or none";
+    case refusal::wrong_losses:
+      return "another number of losses: give one for each layer";
+    case refusal::objective:
+      return "the objective does not accept the batch: check the teacher's limits and the order of "
+             "recorded batches";
+    case refusal::batch:
+      return "the model does not take the batch: see its accepts()";
+    case refusal::accumulating:
+      return "gradients are being accumulated: call update() first";
+    case refusal::no_label:
+      return "no label counts: give at least one that is not `ignored`";
+    case refusal::not_finite:
+      return "the loss or the gradient is not finite: lower the learning rate, or check the data";
+  }
+  return "";
+}
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// Threads of one call at most.
+inline constexpr int most_threads = 65536;
+
+/// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
+/// once and never grows.
+struct limits {
+  index batch = 1;   ///< sequences at a time
+  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders ignore it
+  index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
+  index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
+                     ///< parts; 0 for `target`. Smaller chunks need less memory
+  index kv_blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
+                        ///< share as they need them; 0 gives each sequence its whole `target`
+  int threads = 1;  ///< most threads that share the work of one call, see parallel(); any number
+                    ///< gives the same results
+  index min_flops_per_thread =
+      4'000'000;  ///< floating-point operations that are worth one more thread in an
+                  ///< inference call; 0 always takes all threads
+  simd::level level =
+      simd::level::automatic;  ///< pin it for results that are equal across machines
+  executor run_on{};           ///< your own threads instead of OpenMP's
+  index max_logits = 1;        ///< tokens per sequence whose logits session::feed_all returns; for
+                               ///< speculative decoding one more than are drafted
+  bool recompute = false;      ///< trainers keep the inputs of each layer of a stack alone, and
+                           ///< backward computes the rest again: a third more time, less memory,
+                           ///< the same bits (Chen et al. 2016, arXiv:1604.06174)
+
+  /// Calls f(name, value, range) for each option, see docs/options.md.
+  template <class Self, class F>
+  static constexpr void visit_options(Self& self, F&& f) {
+    f("batch", self.batch, detail::count(1));
+    f("source", self.source, detail::count(0, "decoders ignore it"));
+    f("target", self.target, detail::count(0, "0: a decoder's whole context"));
+    f("chunk", self.chunk, detail::count(0, "0 for limits.target"));
+    f("kv_blocks", self.kv_blocks, detail::count(0, "0: none shared"));
+    f("threads", self.threads, detail::between(1, most_threads));
+    f("min_flops_per_thread", self.min_flops_per_thread,
+      detail::count(0, "0 always takes all threads"));
+    f("level", self.level, detail::one_of(level_names));
+    f("max_logits", self.max_logits, detail::count(1));
+    f("recompute", self.recompute, detail::one_of(detail::false_or_true));
+  }
+
+ private:
+  static constexpr const char* level_names[] = {"automatic", "portable", "avx2", "avx512",
+                                                "avx512dot"};
+};
+
+namespace detail {
+
+/// A function object of any type that is called with an execution.
+struct execution_function {
+  void* object;
+  void (*call)(void* object, const ops::execution& on);
+};
+template <class F>
+void call_with_execution(void* object, const ops::execution& on) {
+  (*static_cast<F*>(object))(on);
+}
+inline void run_function(const limits& l, void* converted, team_savings& savings,
+                         const execution_function& f) {
+  const auto with = [&](const team& threads) {
+    f.call(f.object, ops::execution{threads, ops::resolve(l.level), converted});
+  };
+  using function = decltype(with);
+  share_work(l.threads, l.run_on, savings,
+             {const_cast<std::remove_const_t<function>*>(&with), &call_with_team<function>});
+}
+
+}  // namespace detail
+
+/// Calls `f(execution)` on the threads of `l`; `converted` is ops::execution's.
+template <class F>
+void run(const limits& l, void* converted, F&& f) {
+  using function = std::remove_reference_t<F>;
+  static constinit detail::team_savings savings;
+  detail::run_function(
+      l, converted, savings,
+      {const_cast<std::remove_const_t<function>*>(&f), &detail::call_with_execution<function>});
+}
+/// Calls `f(execution)` on only as many threads of `l` as `flops` floating-point operations are
+/// worth.
+template <class F>
+void run(const limits& l, void* converted, index flops, F&& f) {
+  limits fitting = l;
+  if (l.min_flops_per_thread > 0)
+    fitting.threads =
+        static_cast<int>((std::clamp)(flops / l.min_flops_per_thread, index{1}, index{l.threads}));
+  run(fitting, converted, f);
+}
+
+/// The purpose that buffers are planned for.
+enum class purpose {
+  training,  ///< loss and gradients
+  scoring,   ///< loss alone
+  decoding   ///< token by token, with a key-value cache
+};
+
+namespace detail {
+/// Largest position, and largest number of sequences and blocks: tables hold them in 32 bits.
+inline constexpr index most_positions = 0x7fffffff;
+
+/// The members of `limits` that sizes grow with, `threads` apart.
+inline constexpr index limits::*growing_limits[] = {&limits::batch,     &limits::source,
+                                                    &limits::target,    &limits::chunk,
+                                                    &limits::kv_blocks, &limits::max_logits};
+
+/// bytes(l) at run time, or most_bytes where computing it would exceed what an index holds. Each
+/// product in bytes() is a part of the sum, and becomes at most eight times as large where one
+/// limit doubles. So small limits grow to `l` step by step, for as long as the next step is safe.
+/// (Constants need no care: the compiler refuses what overflows.)
+LINNET_COLD inline index bounded_bytes_of(const limits& l, index (*bytes)(const limits&)) {
+  constexpr index first = sizeof(index) == 8 ? 256 : 4;
+  limits some = l;
+  for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
+  some.threads = static_cast<int>((std::clamp)(index{l.threads}, index{0}, first));
+  index sum = bytes(some);
+  const auto grow = [&](auto& from, auto to) {
+    while (from < to) {
+      if (sum > most_bytes / 8) return false;
+      from = from > to / 2 ? to : 2 * from;
+      sum = bytes(some);
+    }
+    return true;
+  };
+  for (const auto member : growing_limits)
+    if (!grow(some.*member, l.*member)) return most_bytes;
+  return grow(some.threads, l.threads) ? sum : most_bytes;
+}
+/// bytes(l), or most_bytes where computing it would exceed what an index holds.
+constexpr index bounded_bytes(const limits& l, index (*bytes)(const limits&)) {
+  return std::is_constant_evaluated() ? bytes(l) : bounded_bytes_of(l, bytes);
+}
+
+/// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
+/// so that the object refuses every call instead of using memory that is now another's.
+struct owned_limits : limits {
+  owned_limits() : owned_limits(limits{.batch = 0}) {}
+  owned_limits(const limits& l) : limits(l) {}
+  owned_limits(owned_limits&& other) noexcept
+      : limits(std::exchange(static_cast<limits&>(other), limits{.batch = 0})) {}
+  owned_limits& operator=(owned_limits&& other) noexcept {
+    static_cast<limits&>(*this) = std::exchange(static_cast<limits&>(other), limits{.batch = 0});
+    return *this;
+  }
+};
+
+}  // namespace detail
+
+/// Whether tokens[n] are all in the vocabulary; labels may be `ignored`.
+inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
+  if (tokens == nullptr) return false;
+  for (index i = 0; i < n; ++i)
+    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored))
+      return false;
+  return true;
+}
+/// Looks for the first thing in a batch that does not fit, and reads nothing behind it.
+struct batch_check {
+  index batch;  ///< sequences
+  refusal why = refusal::none;
+
+  batch_check(index sequences, index most) : batch(sequences) {
+    if (batch < 1) why = refusal::batch_below_one;
+    if (batch > most) why = refusal::batch_over_limit;
+  }
+  /// Sequences of `length` tokens, at most `most`; `lengths`, if given, are the valid ones of each.
+  void length(index length, index most, refusal over, const index* lengths = nullptr) {
+    no(length < 1, refusal::no_tokens);
+    no(length > most, over);
+    for (index i = 0; i < batch && lengths && fits(); ++i) {
+      no(lengths[i] < 1, refusal::length_below_one);
+      no(lengths[i] > length, refusal::length_over_padded);
+    }
+  }
+  /// Inputs [batch, length].
+  void tokens(const token* t, index length, index vocabulary, refusal null = refusal::null_tokens) {
+    no(t == nullptr, null);
+    no(fits() && !tokens_fit(t, batch * length, vocabulary, false),
+       refusal::token_outside_vocabulary);
+  }
+  /// Labels [batch, length].
+  void labels(const token* t, index length, index vocabulary) {
+    no(t == nullptr, refusal::null_labels);
+    no(fits() && !tokens_fit(t, batch * length, vocabulary, true),
+       refusal::label_outside_vocabulary);
+  }
+  /// First tokens [batch, length] of each one's document; null for one document in each row.
+  void documents(const index* first, index length, bool supported, bool prefixed) {
+    no(first && !supported, refusal::documents_unknown);
+    no(first && prefixed, refusal::documents_with_prefix);
+    for (index i = 0; first && fits() && i < batch * length; ++i) {
+      const index t = i % length;
+      no(first[i] != t && (t == 0 || first[i] != first[i - 1]), refusal::documents_unordered);
+    }
+  }
+  /// Something else that must not be.
+  void no(bool wrong, refusal cause) {
+    if (fits() && wrong) why = cause;
+  }
+  bool fits() const { return why == refusal::none; }
+};
+
+/// The largest call of layers over sequences of `length` tokens, within the limits; `memory` is the
+/// length of the encoder's output that they read.
+constexpr call_shape call_shape_for(const limits& l, purpose use, index length, index memory = 0) {
+  call_shape e;
+  e.batch = l.batch;
+  e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
+  e.memory = memory;
+  e.capacity = use == purpose::decoding ? length : 0;
+  e.blocks = use == purpose::decoding ? l.kv_blocks : 0;
+  e.threads = l.threads;
+  e.training = use == purpose::training;
+  e.recompute = e.training && l.recompute;
+  return e;
+}
+
+LINNET_NAMESPACE_END
 /// @file
 /// The key-value cache: storage of the keys and values of the tokens that a session was fed.
 
@@ -17076,6 +18241,10 @@ LINNET_NAMESPACE_END
 /// Softmax attention, forward and backward, in blocks of query rows (Vaswani et al. 2017, eq.
 /// 1). No matrix of all queries by all keys is ever held. Keys and values are read as they are
 /// stored.
+
+/// @file
+/// The part of softmax attention that forward and backward share: which keys a block of query rows
+/// sees, their scores and probabilities.
 
 /// @file
 /// The arguments of attention: windows, queries, keys and values, gradients.
@@ -17121,6 +18290,9 @@ struct attention_call {
   const index* query_lengths = nullptr;  ///< valid queries of each causal sequence, or null for all
   const index* key_lengths = nullptr;    ///< valid keys of each sequence, or null for all
   const index* prefix = nullptr;         ///< first keys of each sequence that all its queries see
+  const index* documents = nullptr;      ///< [batch, queries] first token of each one's document;
+                                         ///< of self-attention over plain rows without a past
+  token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
   index kept = any_distance;  ///< queries stand no further than kept - 1 from the `first` keys
@@ -17128,6 +18300,19 @@ struct attention_call {
   index scratch_size = 0;
   dropout_key dropout{};
   int dropout_id = 0;
+  const T* head_scores = nullptr;  ///< [batch, queries, heads], or null where all heads are needed
+  T least_score = T(0);            ///< of heads that are needed
+
+  /// Whether key-value head `item` of all sequences is needed by none of the heads that share it. A
+  /// query that comes alone then reads none of its keys and values.
+  bool skips(index item) const {
+    if (head_scores == nullptr || queries != 1) return false;
+    const index group = heads / kv_heads;
+    const T* const scores = head_scores + item / kv_heads * heads + item % kv_heads * group;
+    for (index i = 0; i < group; ++i)
+      if (!(scores[i] < least_score)) return false;
+    return true;
+  }
 };
 
 /// Gradients of an attention call over plain keys and values; everything is added to.
@@ -17264,22 +18449,26 @@ struct attention_unit {
 
   const attention_call<T, Code>& call;
   attention_kernels<T, Code> kernels;
-  index b, g, groups;  ///< sequence, first key-value head and how many that are read together
+  index b, g, groups;   ///< sequence, first key-value head and how many that are read together
+  index origin, count;  ///< queries [origin, origin + count) of it: a document, or all
   index n, valid, past, prefix, wide;
   bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
-  /// The `together` heads from head `unit` of all sequences on.
+  /// The `together` heads from head `unit` of all sequences on, of the document that begins at
+  /// query `from`. Its tokens are numbered from 0, as if it were a sequence of its own.
   attention_unit(const execution& on, const attention_call<T, Code>& c, index unit,
-                 index together = 1)
+                 index together = 1, index from = 0)
       : call(c),
         kernels(attention_kernels<T, Code>::of(on.level)),
         b(unit / c.kv_heads),
         g(unit % c.kv_heads),
         groups(together),
+        origin(from),
+        count(end_of_document() - from),
         n(c.heads * c.h),
-        valid(c.key_lengths ? c.key_lengths[b] : c.keys),
+        valid((c.key_lengths ? c.key_lengths[b] : c.keys) - from),
         past(c.past ? c.past[b] : 0),
         prefix(c.prefix ? c.prefix[b] : 0),
         wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
@@ -17290,8 +18479,21 @@ struct attention_unit {
         key_columns(scores + attention_rows * wide),
         values(key_columns + c.h * wide) {
     // What follows the last valid query of a causal sequence was never there.
-    const index queries = c.query_lengths ? c.query_lengths[b] : c.queries;
+    const index queries = (c.query_lengths ? c.query_lengths[b] : c.queries) - from;
     valid = (std::min)(valid, (std::max)(prefix, past + queries + call.window.after));
+    if (!c.documents) return;
+    valid = (std::clamp)(valid, index{0}, count);
+    key.data += origin * key.stride;
+    value.data += origin * value.stride;
+  }
+
+  /// End of the document that begins at `origin`.
+  index end_of_document() const {
+    if (!call.documents) return call.queries;
+    const index* const of = call.documents + b * call.queries;
+    index end = origin + 1;
+    while (end < call.queries && of[end] == origin) ++end;
+    return end;
   }
 
   /// End of the keys that query i sees.
@@ -17303,12 +18505,34 @@ struct attention_unit {
     return (std::max)(call.window.first, past + i - call.window.before);
   }
   /// Whether kernels read keys and values where they are: one query, codes that they know.
-  static constexpr bool direct(const block& some) {
-    return some.rows == 1 && !std::is_same_v<Code, int4_code>;
+  bool direct(const block& some) const {
+    return some.rows == 1 && !std::is_same_v<Code, int4_code> &&
+           (!call.tree.parents || call.queries == 1);
+  }
+  /// Position of query i.
+  index position_of(index i) const {
+    return past + (call.tree.depths ? call.tree.depths[b * call.queries + i] : i);
+  }
+  /// Calls f(j) for each of the keys [past, past + i] of a tree that query i sees, or that it does
+  /// not see. The last first.
+  template <class F>
+  void each_in_tree(index i, bool seen, F&& f) const {
+    for (index j = i, next = i; j >= 0; --j) {
+      const bool ancestor = j == next;
+      if (ancestor) next = call.tree.parents[b * call.queries + j];
+      if (ancestor == seen) f(past + j);
+    }
+  }
+  /// Whether query i sees key j.
+  bool sees(index i, index j) const {
+    if (j >= end_of(i) || !call.tree.parents || j < past) return j < end_of(i);
+    bool found = false;
+    each_in_tree(i, true, [&](index seen) { found = found || seen == j; });
+    return found;
   }
   block at(index row) const {
     const index first = call.window.first;
-    block some{row, (std::min)(attention_rows, call.queries - row), -1, {}, 0};
+    block some{row, (std::min)(attention_rows, count - row), -1, {}, 0};
     if (by_view) {  // all of a block's queries have one view
       some.view = (std::max)(past + row, prefix - 1) / simd::token_block;
       some.rows = (std::min)(some.rows, (some.view + 1) * simd::token_block - past - row);
@@ -17326,7 +18550,8 @@ struct attention_unit {
                  index view, T* columns) const {
     const index end = s.column + round_up(s.last - s.first, panel_width);
     for (index j = s.first; j < s.last; ++j)
-      all.load(b, g, j, rows.place(j), call.h, columns + s.column + j - s.first, wide, view);
+      all.load(b, g, j, origin + rows.place(j), call.h, columns + s.column + j - s.first, wide,
+               view);
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
   }
@@ -17348,8 +18573,8 @@ struct attention_unit {
       if (value_columns) transpose(s, value, call.v, -1, value_columns);
       if (call.v.plain() && std::is_same_v<T, Code>) continue;
       for (index j = s.first; j < s.last; ++j)
-        call.v.load(b, g, j, value.place(j), call.h, values + (s.column + j - s.first) * call.h, 1,
-                    -1);
+        call.v.load(b, g, j, origin + value.place(j), call.h,
+                    values + (s.column + j - s.first) * call.h, 1, -1);
     }
   }
   /// x[i] *= the scales of a stretch of codes, in the row of each of `heads` heads.
@@ -17367,7 +18592,7 @@ struct attention_unit {
   /// scores[rows, wide] = scale q k^T of some query rows of a head. Of a single row that kernels
   /// read directly: a row for each of `heads` heads that follow each other.
   void score(index head, index heads, const block& some) const {
-    const index q_at = (b * call.queries + some.row) * n + head * call.h;
+    const index q_at = (b * call.queries + origin + some.row) * n + head * call.h;
     for (const stretch& s : some) {
       if (s.first == s.last) continue;
       const T* const q = queries(some, s) + q_at;
@@ -17392,24 +18617,35 @@ struct attention_unit {
     T sum = 1;
     for (index i = 0; i < some.rows; ++i) {
       T* const row = of_head + i * wide;
-      index count = 0, seen = 0;  // columns in use, keys seen
+      index used = 0, seen = 0;  // columns in use, keys seen
       for (const stretch& s : some) {
         const index open = &s == some.part ? s.first : begin_of(some.row + i);
         const index from = (std::clamp)(open, s.first, s.last);
         const index to = (std::clamp)(end_of(some.row + i), from, s.last);
         const index at = s.column + from - s.first;
         if (to == from) continue;
-        if (call.bias)
-          kernels.add(to - from, row + at, bias_line(call.bias, head, some, s, i) + from, row + at);
-        std::fill(row + count, row + (std::max)(count, at), T(-1e30));
-        count = at + to - from;
+        if (call.bias) {
+          const T* const line = bias_line(call.bias, head, some, s, i);
+          const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
+          kernels.add(text - from, row + at, line + from, row + at);
+          if (call.tree.parents) {  // ancestors stand at their depths
+            index position = position_of(some.row + i);
+            each_in_tree(some.row + i, true,
+                         [&](index j) { row[s.column + j - s.first] += line[position--]; });
+          }
+        }
+        if (call.tree.parents)
+          each_in_tree(some.row + i, false,
+                       [&](index j) { row[s.column + j - s.first] = T(-1e30); });
+        std::fill(row + used, row + (std::max)(used, at), T(-1e30));
+        used = at + to - from;
         seen += to - from;
       }
       if (seen > 0 && (Whole || some.rows > 1))
-        kernels.softmax(count, row);
+        kernels.softmax(used, row);
       else if (seen > 0)
-        sum = kernels.exp_sum(count, kernels.maximum(count, row), row);
-      std::fill(row + count, row + some.used, T(0));
+        sum = kernels.exp_sum(used, kernels.maximum(used, row), row);
+      std::fill(row + used, row + some.used, T(0));
     }
     return sum;
   }
@@ -17417,7 +18653,7 @@ struct attention_unit {
   /// cache has no place in the line and takes the last one.
   template <class Line>
   Line* bias_line(Line* lines, index head, const block& some, const stretch& s, index i) const {
-    const index position = (std::min)(past + some.row + i, call.bias_origin);
+    const index position = (std::min)(position_of(some.row + i), call.bias_origin);
     return lines + head * (2 * call.bias_origin + 1) + call.bias_origin -
            (&s == some.part ? (std::min)(position, call.kept - 1) : position);
   }
@@ -17426,141 +18662,185 @@ struct attention_unit {
     for (index i = 0; i < some.rows; ++i)
       for (const stretch& s : some)
         ops::drop(kernels, call.dropout, b, call.dropout_id,
-                  (head * call.queries + some.row + i) * call.keys + s.first, s.last - s.first,
-                  x + i * wide + s.column);
+                  (head * call.queries + origin + some.row + i) * call.keys + origin + s.first,
+                  s.last - s.first, x + i * wide + s.column);
   }
 };
 
 }  // namespace detail
 
+}  // namespace ops
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+namespace ops {
+
+namespace detail {
+
+/// Attention of the queries of one unit.
+template <class T, class Code>
+void attend(const attention_unit<T, Code>& u) {
+  const attention_call<T, Code>& call = u.call;
+  const index group = call.heads / call.kv_heads, h = call.h;
+  for (index row = 0, rows = 0; row < u.count; row += rows) {
+    const auto some = u.at(row);
+    rows = some.rows;
+    u.prepare(some, nullptr);
+    const index together = u.direct(some) ? (std::min)(group * u.groups, attention_rows) : 1;
+    const index end = (u.g + u.groups) * group;
+    for (index head = u.g * group, heads = 0; head < end; head += heads) {
+      heads = (std::min)(together, end - head);
+      u.score(head, heads, some);
+      T sums[attention_rows];
+      for (index i = 0; i < heads; ++i) {
+        T* const p = u.scores + i * u.wide;
+        sums[i] = u.template normalize<false>(head + i, some, p);
+        u.drop(head + i, some, p);
+      }
+      T* const out = call.out + (u.b * call.queries + u.origin + row) * u.n + head * h;
+      bool more = false;
+      for (const auto& s : some) {
+        if (s.first == s.last) continue;
+        T* const p = u.scores + s.column;
+        if (u.direct(some)) {
+          if constexpr (!std::is_same_v<Code, int4_code>) {
+            u.rescale(s, u.value, call.v, heads, p);
+            u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
+                          {u.groups, call.v.slot, heads / u.groups, u.wide, h});
+          }
+        } else {
+          const T* v = u.values + s.column * h;
+          index ldv = h;
+          if constexpr (std::is_same_v<T, Code>)
+            if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
+          const auto begin_of = [&](index i) {
+            return &s == some.part ? s.first : u.begin_of(row + i);
+          };
+          const index shared =
+              begin_of(some.rows - 1) > s.first
+                  ? 0
+                  : (std::max)((call.tree.parents ? u.past : u.end_of(row)) - s.first, index{0});
+          const detail::value_mix<T> mix{
+              some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
+          mix.run(u.kernels, [&](index i, index j) {
+            return s.first + j >= begin_of(i) && u.sees(row + i, s.first + j);
+          });
+        }
+        more = true;
+      }
+      if (!more)
+        for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
+      else if (some.rows == 1)
+        for (index i = 0; i < heads; ++i) u.kernels.scale(h, T(1) / sums[i], out + i * h);
+    }
+  }
+}
+
+}  // namespace detail
+
 /// out = softmax(scale q k^T + bias) v over the keys in each query's window. Every query must see a
-/// key.
+/// key. What attention_call::skips() is 0.
 template <class T, class Code>
 void attention(const execution& on, const attention_call<T, Code>& call) {
-  const index group = call.heads / call.kv_heads, h = call.h;
+  const index group = call.heads / call.kv_heads;
   const auto [first, last] = on.threads.range(call.batch * call.kv_heads);
   for (index item = first, groups = 1; item < last; item += groups) {
+    if (call.skips(item)) {
+      std::fill_n(call.out + item * group * call.h, group * call.h, T(0));
+      groups = 1;
+      continue;
+    }
     // One query reads the keys and values of all heads together, as they lie in memory.
     if (call.queries == 1 && !std::is_same_v<Code, int4_code> && group < attention_rows)
       groups =
           (std::min)({last - item, call.kv_heads - item % call.kv_heads, attention_rows / group});
-    const detail::attention_unit<T, Code> u(on, call, item, groups);
-    for (index row = 0, rows = 0; row < call.queries; row += rows) {
-      const auto some = u.at(row);
-      rows = some.rows;
-      u.prepare(some, nullptr);
-      const index together = u.direct(some) ? (std::min)(group * groups, attention_rows) : 1;
-      const index end = (u.g + groups) * group;
-      for (index head = u.g * group, heads = 0; head < end; head += heads) {
-        heads = (std::min)(together, end - head);
-        u.score(head, heads, some);
-        T sums[attention_rows];
-        for (index i = 0; i < heads; ++i) {
-          T* const p = u.scores + i * u.wide;
-          sums[i] = u.template normalize<false>(head + i, some, p);
-          u.drop(head + i, some, p);
-        }
-        T* const out = call.out + (u.b * call.queries + row) * u.n + head * h;
-        bool more = false;
-        for (const auto& s : some) {
-          if (s.first == s.last) continue;
-          T* const p = u.scores + s.column;
-          if (u.direct(some)) {
-            if constexpr (!std::is_same_v<Code, int4_code>) {
-              u.rescale(s, u.value, call.v, heads, p);
-              u.kernels.mix(s.first, s.last, h, p, u.value, out, more,
-                            {u.groups, call.v.slot, heads / u.groups, u.wide, h});
-            }
-          } else {
-            const T* v = u.values + s.column * h;
-            index ldv = h;
-            if constexpr (std::is_same_v<T, Code>)
-              if (call.v.plain()) v = u.value.row(s.first), ldv = u.value.stride;
-            const auto begin_of = [&](index i) {
-              return &s == some.part ? s.first : u.begin_of(row + i);
-            };
-            const index shared = begin_of(some.rows - 1) > s.first
-                                     ? 0
-                                     : (std::max)(u.end_of(row) - s.first, index{0});
-            const detail::value_mix<T> mix{
-                some.rows, h, s.last - s.first, shared, p, u.wide, v, ldv, out, u.n, more};
-            mix.run(u.kernels, [&](index i, index j) {
-              return s.first + j >= begin_of(i) && s.first + j < u.end_of(row + i);
-            });
-          }
-          more = true;
-        }
-        if (!more)
-          for (index i = 0; i < some.rows; ++i) std::fill_n(out + i * u.n, heads * h, T(0));
-        else if (some.rows == 1)
-          for (index i = 0; i < heads; ++i) u.kernels.scale(h, T(1) / sums[i], out + i * h);
-      }
+    for (index i = 1; i < groups; ++i)
+      if (call.skips(item + i)) groups = i;
+    for (index from = 0; from < call.queries;) {
+      const detail::attention_unit<T, Code> u(on, call, item, groups, from);
+      detail::attend(u);
+      from += u.count;
     }
   }
   on.threads.wait();
 }
+
+namespace detail {
+
+/// The derivative of attend().
+template <class T>
+void attend_backward(const execution& on, const attention_unit<T, T>& u,
+                     const attention_gradient<T>& grad) {
+  const attention_call<T>& call = u.call;
+  const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
+  T* const value_columns = u.values;
+  T* const d_scores = value_columns + h * wide;
+  T* const dropped = d_scores + attention_rows * wide;
+  T* const dk = grad.dk + (u.key.data - call.k.data);
+  T* const dv = grad.dv + (u.value.data - call.v.data);
+  for (index row = 0; row < u.count; row += attention_rows) {
+    const auto some = u.at(row);
+    u.prepare(some, value_columns);
+    for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
+      u.score(head, 1, some);
+      (void)u.normalize(head, some, u.scores);
+      const index rows = some.rows, at = (u.b * call.queries + u.origin + row) * u.n + head * h;
+      const T* const d_out = grad.d_out + at;
+      std::copy_n(u.scores, rows * wide, dropped);
+      u.drop(head, some, dropped);
+      // dv += P^T d_out, dP = d_out v^T
+      std::fill_n(d_scores, rows * wide, T(0));
+      for (const auto& s : some) {
+        const index keys = s.last - s.first;
+        u.kernels.multiply(keys, h, rows, {dropped + s.column, 1, wide}, {d_out, u.n, panel_width},
+                           dv + s.first * u.value.stride, u.value.stride, {nullptr, T(1), true}, 0);
+        u.kernels.multiply(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
+                           {value_columns + s.column, wide, panel_width}, d_scores + s.column, wide,
+                           {}, 0);
+      }
+      u.drop(head, some, d_scores);
+      for (index i = 0; i < rows; ++i) {
+        T* const d_row = d_scores + i * wide;
+        // Where the row sees nothing its probabilities are zero, and so is this.
+        on.with_kernels([&](auto kernels) {
+          kernels.template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
+        });
+        for (const auto& s : some)
+          if (grad.d_bias) {
+            T* const line = u.bias_line(grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1),
+                                        head, some, s, i);
+            const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
+            if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
+          }
+      }
+      // dq += scale dS k, dk += scale dS^T q
+      for (const auto& s : some) {
+        const index keys = s.last - s.first;
+        T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
+        u.kernels.multiply(rows, h, keys, {d_scores + s.column, wide, 1},
+                           {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
+                           {nullptr, call.scale, true}, 0);
+        u.kernels.multiply(keys, h, rows, {d_scores + s.column, 1, wide},
+                           {u.queries(some, s) + at, u.n, panel_width}, dk + s.first * u.key.stride,
+                           u.key.stride, {nullptr, call.scale, true}, 0);
+      }
+    }
+  }
+}
+
+}  // namespace detail
 
 /// The derivative of attention(): adds to dq, dk, dv and d_bias. Probabilities are recomputed.
 template <class T>
 void attention_backward(const execution& on, const attention_call<T>& call,
                         const attention_gradient<T>& grad) {
   on.threads.each(call.batch * call.kv_heads, [&](index item) {
-    const detail::attention_unit<T, T> u(on, call, item);
-    const index group = call.heads / call.kv_heads, h = call.h, wide = u.wide;
-    T* const value_columns = u.values;
-    T* const d_scores = value_columns + h * wide;
-    T* const dropped = d_scores + attention_rows * wide;
-    T* const dk = grad.dk + (u.key.data - call.k.data);
-    T* const dv = grad.dv + (u.value.data - call.v.data);
-    for (index row = 0; row < call.queries; row += attention_rows) {
-      const auto some = u.at(row);
-      u.prepare(some, value_columns);
-      for (index head = u.g * group; head < (u.g + 1) * group; ++head) {
-        u.score(head, 1, some);
-        (void)u.normalize(head, some, u.scores);
-        const index rows = some.rows, at = (u.b * call.queries + row) * u.n + head * h;
-        const T* const d_out = grad.d_out + at;
-        std::copy_n(u.scores, rows * wide, dropped);
-        u.drop(head, some, dropped);
-        // dv += P^T d_out, dP = d_out v^T
-        std::fill_n(d_scores, rows * wide, T(0));
-        for (const auto& s : some) {
-          const index keys = s.last - s.first;
-          u.kernels.multiply(keys, h, rows, {dropped + s.column, 1, wide},
-                             {d_out, u.n, panel_width}, dv + s.first * u.value.stride,
-                             u.value.stride, {nullptr, T(1), true}, 0);
-          u.kernels.multiply(rows, round_up(keys, panel_width), h, {d_out, u.n, 1},
-                             {value_columns + s.column, wide, panel_width}, d_scores + s.column,
-                             wide, {}, 0);
-        }
-        u.drop(head, some, d_scores);
-        for (index i = 0; i < rows; ++i) {
-          T* const d_row = d_scores + i * wide;
-          // Where the row sees nothing its probabilities are zero, and so is this.
-          on.with_kernels([&](auto kernels) {
-            kernels.template softmax_backward<T>(some.used, u.scores + i * wide, d_row, d_row);
-          });
-          for (const auto& s : some)
-            if (grad.d_bias) {
-              T* const line = u.bias_line(
-                  grad.d_bias + u.b * call.heads * (2 * call.bias_origin + 1), head, some, s, i);
-              const index count = (std::min)(s.last, u.end_of(row + i)) - s.first;
-              if (count > 0) u.kernels.add(count, line + s.first, d_row + s.column, line + s.first);
-            }
-        }
-        // dq += scale dS k, dk += scale dS^T q
-        for (const auto& s : some) {
-          const index keys = s.last - s.first;
-          T* const dq = &s == some.part && call.q_first ? grad.dq_first : grad.dq;
-          u.kernels.multiply(rows, h, keys, {d_scores + s.column, wide, 1},
-                             {u.key.row(s.first), u.key.stride, panel_width}, dq + at, u.n,
-                             {nullptr, call.scale, true}, 0);
-          u.kernels.multiply(keys, h, rows, {d_scores + s.column, 1, wide},
-                             {u.queries(some, s) + at, u.n, panel_width},
-                             dk + s.first * u.key.stride, u.key.stride, {nullptr, call.scale, true},
-                             0);
-        }
-      }
+    for (index from = 0; from < call.queries;) {
+      const detail::attention_unit<T, T> u(on, call, item, 1, from);
+      detail::attend_backward(on, u, grad);
+      from += u.count;
     }
   });
 }
@@ -17813,6 +19093,12 @@ struct kv_buffer {
   void copy_block(index from, index to) const {
     if (paged) copy_rows(from * ops::token_block, to * ops::token_block, ops::token_block);
   }
+  /// Copies token `from` of sequence `b` to the place of its token `to`.
+  void move(const ops::page_tables& pages, index b, index from, index to) const {
+    const auto all = rows(pages).of(b, 0);
+    const index first = paged ? 0 : b * places.tokens;
+    copy_rows(first + all.place(from), first + all.place(to), 1);
+  }
 
  private:
   void copy_rows(index from, index to, index count) const {
@@ -17889,6 +19175,342 @@ void keep_newest(const Keys& keys, const Rows& rows, const context<T>& ctx) {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// A model's refusal of limits: the field, its rule and its value.
+struct limits_refusal {
+  const char* field = nullptr;  ///< such as "limits.source"; null where all is well
+  const char* rule = nullptr;   ///< such as "at least 1 source token"
+  index got = 0;                ///< the field's value
+  index most = -1;              ///< if given, the rule is "no more than `most`, `rule`"
+};
+
+/// The answers of a model that has nothing special; a model derives from it and overrides what
+/// differs.
+struct model_defaults {
+  static constexpr bool encodes = false;  ///< reads a source by encode() before step()
+  static constexpr bool causal = false;   ///< a token's logits depend on no later token, in loss()
+                                          ///< too
+  static constexpr bool supports_cache = true;       ///< can continue cached sequences
+  static constexpr bool can_truncate = false;        ///< decoding can take tokens back
+  static constexpr bool evicts = false;              ///< decoding forgets old tokens
+  static constexpr bool takes_prefix = false;        ///< the first tokens see each other both ways
+  static constexpr bool supports_documents = false;  ///< loss() keeps documents of a row apart
+  static constexpr bool supports_trees = false;      ///< step() takes a tree of tokens, and
+                                                     ///< copy_state() moves single ones
+  static constexpr index ids_per_token = 1;          ///< numbers that a token consists of
+  static constexpr bool label_per_sequence =
+      false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
+  static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
+                                     ///< heeds loss_call::exits and step() step_call::layers
+  using cache = kv::exact;           ///< policy of the key-value cache
+
+  /// The model's own rules for limits, beside those for all models.
+  static constexpr limits_refusal check_limits(const limits&) { return {}; }
+  /// Fills the constant tables of a fresh workspace.
+  template <class Workspace>
+  static void prepare(Workspace&, const limits&) {}
+};
+
+/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
+struct decoder_batch {
+  const token* tokens = nullptr;     ///< inputs
+  const token* labels = nullptr;     ///< the token that follows each input, or `ignored`
+  index batch = 0;                   ///< sequences
+  index length = 0;                  ///< tokens per sequence
+  const index* prefixes = nullptr;   ///< [batch] tokens that see each other, for attention::prefix
+  const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
+                                     ///< row, see mark_documents(), or null for one in each row
+  bool restart_positions = true;     ///< learned and sinusoidal positions count from there; others
+                                     ///< speak of distances alone
+};
+
+namespace detail {
+
+/// Why a model refuses a batch, as exactly as it says.
+template <class M>
+refusal refusal_of(const typename M::batch& b, const limits& l) {
+  if constexpr (requires { M::refuses(b, l); })
+    return M::refuses(b, l);
+  else
+    return M::accepts(b, l) ? refusal::none : refusal::batch;
+}
+
+struct any_key_value {
+  template <class Value>
+  void operator()(const char*, const Value&) const {}
+};
+
+template <class M, class T, class S>
+using packed_params = typename M::template params<form::packed<T, S>>;
+template <class M, class T>
+using workspace_of = typename M::template workspace<T>;
+
+template <class M>
+concept has_model_types = requires {
+  typename M::storage;
+  typename M::batch;
+  typename M::template with_storage<typename M::storage>;
+  { M::vocabulary } -> std::convertible_to<index>;
+};
+template <class M, class T>
+concept has_workspace = requires(planner m, const limits& l, purpose use) {
+  { M::template plan<T>(m, l, use) } -> std::same_as<workspace_of<M, T>>;
+};
+template <class M>
+concept has_accepts = requires(const typename M::batch& b, const limits& l) {
+  { b.batch } -> std::convertible_to<index>;
+  { M::accepts(b, l) } -> std::same_as<bool>;
+};
+template <class M, class T, class S>
+concept has_loss = requires(const packed_params<M, T, S>& p,
+                            typename M::template params<form::gradient<T>>* dp,
+                            const typename M::batch& b, workspace_of<M, T>& w,
+                            const ops::execution& on, const loss_call<T>& call,
+                            const ops::label_cross_entropy& criterion) {
+  { M::template loss<T, S>(p, dp, b, w, on, call, criterion) } -> std::same_as<loss_sum>;
+};
+template <class M>
+concept has_describe = requires(const any_key_value& f) {
+  M::describe(f);
+};
+template <class M, class T, class S>
+concept has_step = requires(const packed_params<M, T, S>& p, const step_call& call,
+                            workspace_of<M, T>& w, const ops::execution& on) {
+  M::template step<T, S>(p, call, w, on);
+};
+template <class M>
+concept has_step_flops = requires(index n) {
+  M::flops(n, n);
+};
+template <class M, class T, class S>
+concept has_encode = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
+                              const index* lengths, workspace_of<M, T>& w,
+                              const ops::execution& on) {
+  M::template encode<T, S>(p, tokens, n, n, lengths, w, on);
+  M::flops(n, n, n);
+};
+template <class M, class T>
+concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state_part& part) {
+  w.logits = static_cast<T*>(nullptr);
+  w.pages = ops::page_tables{};
+  M::copy_state(w, index{}, index{}, part);
+  { M::longest(l) } -> std::same_as<index>;
+};
+
+}  // namespace detail
+
+/// A model that weights, files, trainers and evaluators take, computing in `T`.
+template <class M, class T = float>
+concept language_model = std::derived_from<M, model_defaults> && detail::has_parameters<M> &&
+    detail::has_model_types<M> && detail::has_workspace<M, T> && detail::has_accepts<M> &&
+    detail::has_loss<M, T, storage_of<M, T>> && detail::has_describe<M>;
+
+/// A language model that sessions run token by token.
+template <class M, class T = float>
+concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
+    detail::has_step<M, T, storage_of<M, T>> &&
+    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
+
+namespace detail {
+
+/// True, or an error that says which part of the contract `M` lacks.
+template <class M, class T, class S>
+consteval bool check_language_model() {
+  if constexpr (!std::derived_from<M, model_defaults>)
+    static_assert(never<M>,
+                  "linnet: this type is no model; a model of your own derives from "
+                  "linnet::model_defaults and follows model/contract.hpp");
+  else if constexpr (!has_parameters<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks params<Form> or visit(f, at, p...); see "
+                  "model/contract.hpp");
+  else if constexpr (!has_model_types<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
+                  "model/contract.hpp");
+  else if constexpr (!has_workspace<M, T>)
+    static_assert(never<M>,
+                  "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
+                  "returns one; see model/contract.hpp");
+  else if constexpr (!has_accepts<M>)
+    static_assert(
+        never<M>,
+        "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
+        "model/contract.hpp");
+  else if constexpr (!has_loss<M, T, S>)
+    static_assert(
+        never<M>,
+        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, loss_call, criterion) that "
+        "returns a loss_sum; see model/contract.hpp");
+  else if constexpr (!has_describe<M>)
+    static_assert(never<M>,
+                  "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
+                  "what its weights compute; see model/contract.hpp");
+  return true;
+}
+/// Likewise of what sessions ask.
+template <class M, class T, class S>
+consteval bool check_decoding_model() {
+  static_assert(check_language_model<M, T, S>());
+  if constexpr (!M::supports_cache)
+    static_assert(
+        never<M>,
+        "linnet::session: this kind of attention cannot continue cached sequences, so the model "
+        "cannot be run token by token; an evaluator scores whole sequences, an embedder runs "
+        "encoders");
+  else if constexpr (!has_state<M, T>)
+    static_assert(
+        never<M>,
+        "linnet::session: the model does not run token by token: it lacks longest(limits), "
+        "copy_state(w, from, to, part), or logits and pages in its "
+        "workspace; see model/contract.hpp");
+  else if constexpr (!decoding_model<M, T>)
+    static_assert(never<M>,
+                  "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
+                  "step_call, w, on) or flops(batch, length), or with `encodes` what t5_model has; "
+                  "see model/contract.hpp");
+  return true;
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Turns a list of policies in any order into one choice per slot, with worded refusals.
+
+/// @file
+/// Contextual sparsity of attention: heads that a predictor does not expect to matter contribute
+/// nothing (Liu et al. 2023, Deja Vu).
+
+/// @file
+/// Softmax attention as a layer: self or cross, causal or bidirectional, with rotary or relative
+/// positions and a key-value cache. Heads may be multi-head, grouped-query or multi-query.
+
+/// @file
+/// Attention to an adapter's gated keys, beside that to the text, and its derivatives.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Most gated keys of a layer.
+inline constexpr index most_gated_keys = 256;
+
+/// Attention of one query of a head to gated keys.
+template <class T>
+struct gated_query {
+  const T *keys, *values;  ///< of the head, rows `stride` apart
+  index count, stride, h;
+  T scale;
+
+  /// p[count] = softmax of the scores of q[h]
+  void weigh(const T* q, T* p) const {
+    T most = 0, sum = 0;
+    for (index j = 0; j < count; ++j) {
+      p[j] = scale * dot(q, keys + j * stride);
+      most = j == 0 ? p[j] : (std::max)(most, p[j]);
+    }
+    for (index j = 0; j < count; ++j) sum += p[j] = std::exp(p[j] - most);
+    for (index j = 0; j < count; ++j) p[j] /= sum;
+  }
+  T dot(const T* a, const T* b) const {
+    T sum = 0;
+    for (index i = 0; i < h; ++i) sum += a[i] * b[i];
+    return sum;
+  }
+};
+/// That of head `head` of layer `layer`, of `group` heads to a head of keys.
+template <class T>
+gated_query<T> gated_query_of(const ops::gated_keys<T>& all, index layer, index kv, index h,
+                              index key_head, T scale) {
+  const index at = (layer - all.first) * all.count * kv + key_head * h;
+  return {all.keys + at, all.values + at, all.count, kv, h, scale};
+}
+
+/// Shapes of a call: q[rows, heads h] and keys of kv_heads heads.
+template <class T>
+struct gated_shape {
+  index heads, kv_heads, h;
+  T scale;
+};
+
+/// out[rows, heads h] += tanh(gate) softmax(scale q K^T) V, for sequences with gated keys in this
+/// layer (Zhang et al. 2023, eq. 7 to 10).
+template <class T>
+void add_gated(const context<T>& ctx, const gated_shape<T>& s, const T* q, T* out) {
+  const auto* const hooks = ops::adapter_hooks<T>::in(ctx.on);
+  if (!hooks) return;
+  const index layer = ctx.stack.layer, n = s.heads * s.h, group = s.heads / s.kv_heads;
+  bool any = false;
+  for (index b = 0; b < ctx.batch; ++b) any = any || hooks->of(b).gated.in(layer);
+  if (!any) return;
+  ctx.on.threads.each(ctx.rows(), [&](index row) {
+    const ops::gated_keys<T>& all = hooks->of(row / ctx.length).gated;
+    if (!all.in(layer)) return;
+    T p[most_gated_keys];
+    for (index head = 0; head < s.heads; ++head) {
+      const auto one = gated_query_of(all, layer, s.kv_heads * s.h, s.h, head / group, s.scale);
+      const T gate = std::tanh(all.gates[(layer - all.first) * s.heads + head]);
+      one.weigh(q + row * n + head * s.h, p);
+      T* const to = out + row * n + head * s.h;
+      for (index j = 0; j < one.count; ++j)
+        for (index i = 0; i < s.h; ++i) to[i] += gate * p[j] * one.values[j * one.stride + i];
+    }
+  });
+}
+/// Adds the derivatives of add_gated() to dq and to the adapter's gradients. A head of keys belongs
+/// to one thread, which goes through the rows in order.
+template <class T>
+void gated_backward(const context<T>& ctx, const gated_shape<T>& s, const T* q, const T* d_out,
+                    T* dq) {
+  const auto* const hooks = ops::adapter_hooks<T>::in(ctx.on);
+  const index layer = ctx.stack.layer, n = s.heads * s.h, group = s.heads / s.kv_heads;
+  if (!hooks || !hooks->gated.in(layer)) return;
+  const ops::gated_keys<T>& all = hooks->gated;
+  ctx.on.threads.each(s.kv_heads, [&](index key_head) {
+    const auto one = gated_query_of(all, layer, s.kv_heads * s.h, s.h, key_head, s.scale);
+    T* const dk = all.d_keys + (one.keys - all.keys);
+    T* const dv = all.d_values + (one.values - all.values);
+    T p[most_gated_keys], dp[most_gated_keys];
+    for (index head = key_head * group; head < (key_head + 1) * group; ++head) {
+      const index at_gate = (layer - all.first) * s.heads + head;
+      const T gate = std::tanh(all.gates[at_gate]);
+      T d_gate = 0;
+      for (index row = 0; row < ctx.rows(); ++row) {
+        const index at = row * n + head * s.h;
+        one.weigh(q + at, p);
+        T mean = 0;
+        for (index j = 0; j < one.count; ++j) {
+          dp[j] = one.dot(d_out + at, one.values + j * one.stride);
+          mean += p[j] * dp[j];
+        }
+        d_gate += mean;
+        for (index j = 0; j < one.count; ++j) {
+          const T ds = gate * p[j] * (dp[j] - mean) * s.scale, pj = gate * p[j];
+          for (index i = 0; i < s.h; ++i) {
+            dq[at + i] += ds * one.keys[j * one.stride + i];
+            dk[j * one.stride + i] += ds * q[at + i];
+            dv[j * one.stride + i] += pj * d_out[at + i];
+          }
+        }
+      }
+      all.d_gates[at_gate] += d_gate * (1 - gate * gate);
+    }
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Parts common to kinds of attention: the projections around the mixing of tokens, and buffers and
+/// rotary positions for kinds that read whole sequences.
+
+/// @file
+/// Attention policies: the numbers of one attention layer, and the traits that every kind states.
+
 /// @file
 /// Names of policies, and policies without a layer of their own: positions, weight tying, biases,
 /// and wrappers for one stack of an encoder-decoder.
@@ -17928,63 +19550,6 @@ constexpr index relative_bucket(index relative, bool bidirectional, index bucket
        threshold *= step)
     ++k;
   return base + exact + k;
-}
-
-}  // namespace ops
-
-LINNET_NAMESPACE_END
-/// @file
-/// Absolute positions: rotary embeddings in both pairings, and sinusoids.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Which two values of a head a rotary embedding rotates together.
-enum class rope_pairing {
-  none,
-  interleaved,  ///< (2i, 2i+1): Meta's Llama, llama2.c
-  half          ///< (i, i + h/2): Hugging Face's Llama
-};
-
-namespace ops {
-
-/// angles[h]: cosines of position * theta^(-2i/h), i < h/2, then sines.
-template <class T>
-void rope_angles(index position, index h, double theta, T* angles) {
-  for (index i = 0; i < h / 2; ++i) {
-    const double angle = static_cast<double>(position) *
-                         std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(h));
-    angles[i] = static_cast<T>(std::cos(angle));
-    angles[h / 2 + i] = static_cast<T>(std::sin(angle));
-  }
-}
-/// table[positions, h]: the angles of positions 0, 1, ....
-template <class T>
-void rope_table(index positions, index h, double theta, T* table) {
-  for (index t = 0; t < positions; ++t) rope_angles(t, h, theta, table + t * h);
-}
-
-/// Rotates one row of `heads` heads of width h in place, for the position whose table row is given.
-/// The derivative is the rotation the other way (`inverse`).
-template <class T>
-void rope_row(rope_pairing pairing, index heads, index h, const T* table, T* x, bool inverse) {
-  const index half = h / 2;
-  const index stride = pairing == rope_pairing::half ? 1 : 2,
-              partner = pairing == rope_pairing::half ? half : 1;
-  for (index head = 0; head < heads; ++head, x += h)
-    for (index i = 0; i < half; ++i) {
-      const T c = table[i], s = inverse ? -table[half + i] : table[half + i];
-      const T a = x[i * stride], b = x[i * stride + partner];
-      x[i * stride] = a * c - b * s;
-      x[i * stride + partner] = a * s + b * c;
-    }
-}
-
-/// The value at column `i` of the sinusoidal embedding of position `t` (Vaswani et al. 2017,
-/// section 3.5). Even columns are sines, odd ones cosines, with wavelengths up to 10000 * 2 pi.
-inline double sinusoid(index t, index i, index d) {
-  const double angle = static_cast<double>(t) *
-                       std::pow(10000.0, -static_cast<double>(i / 2 * 2) / static_cast<double>(d));
-  return i % 2 == 0 ? std::sin(angle) : std::cos(angle);
 }
 
 }  // namespace ops
@@ -18087,8 +19652,10 @@ struct attention_shape {
   bool first = false;     ///< the first layer of its stack, for policies that are `first_differs`
   rope_pairing rope = rope_pairing::none;
   kv_code cache = kv_code::exact;
-  bool hadamard = false;  ///< queries and keys are rotated, for policies that are
-                          ///< `supports_low_rank`
+  bool hadamard = false;   ///< queries and keys are rotated, for policies that are
+                           ///< `supports_low_rank`
+  index predictor = 0;     ///< rank of what chooses heads, 0 where all are computed; likewise
+  double least_score = 0;  ///< of heads that are computed
   projection_kind
       projections{};  ///< how the linear maps are made, for policies that are `supports_low_rank`
 
@@ -18116,16 +19683,20 @@ struct policy {
       false;  ///< later tokens decide which earlier ones meet,
               ///< but in sessions, where they are unknown
   static constexpr bool supports_token_subset =
-      false;                                    ///< works on any subset of the tokens, with the
-                                                ///< angles and the past that the context gives
-  static constexpr bool takes_prefix = false;   ///< sees a prefix of the sequence both ways
-  static constexpr index min_positions = 0;     ///< positions that it needs whatever the length
-  static constexpr index longest = 0;           ///< most tokens an encoder may read; 0 for any
-  static constexpr bool first_differs = false;  ///< the first layer of a stack is of another type
-  static constexpr bool rotary = true;          ///< can take rotary positions
+      false;  ///< works on any subset of the tokens, with the
+              ///< angles and the past that the context gives
+  static constexpr bool supports_documents = false;  ///< keeps documents packed in a row apart
+  static constexpr bool supports_trees = false;  ///< cached tokens can be a tree, whose branches do
+                                                 ///< not see each other
+  static constexpr bool takes_prefix = false;    ///< sees a prefix of the sequence both ways
+  static constexpr index min_positions = 0;      ///< positions that it needs whatever the length
+  static constexpr index longest = 0;            ///< most tokens an encoder may read; 0 for any
+  static constexpr bool first_differs = false;   ///< the first layer of a stack is of another type
+  static constexpr bool rotary = true;           ///< can take rotary positions
   static constexpr bool supports_low_rank =
       false;                                     ///< its linear maps may be of any projection_kind
   static constexpr bool embedding_norm = false;  ///< wants the embedding normalised first
+  static constexpr bool relative_bias = true;    ///< has scores of pairs, to which T5 adds a bias
 };
 
 }  // namespace attention
@@ -18177,12 +19748,12 @@ template <class... T>
 using pack = pack_of<std::index_sequence_for<T...>, T...>;
 /// Value number K of a pack.
 template <std::size_t K, class T>
-constexpr T& member(numbered<K, T>& s) {
+LINNET_INLINE constexpr T& member(numbered<K, T>& s) {
   return s.value;
 }
 /// @copydoc member()
 template <std::size_t K, class T>
-constexpr const T& member(const numbered<K, T>& s) {
+LINNET_INLINE constexpr const T& member(const numbered<K, T>& s) {
   return s.value;
 }
 
@@ -18226,7 +19797,7 @@ struct chain {
     static constexpr std::size_t members = count;
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     if constexpr ((linnet::detail::has_members<P, count> && ...))  // else see visit_pairs()
       visit_from<0>(f, at, p...);
   }
@@ -18278,7 +19849,7 @@ struct chain {
 
  private:
   template <std::size_t K, class F, class... P>
-  static constexpr void visit_from(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit_from(F&& f, const parameter_path& at, P&... p) {
     if constexpr (item<K>::name.empty())
       at_layer<K>::visit(f, at, linnet::detail::member<K>(p.items)...);
     else
@@ -18297,7 +19868,7 @@ struct chain {
     }
   }
   template <std::size_t K, class T>
-  static constexpr void plan_from(planner& m, const call_shape& e, cache<T>& c) {
+  LINNET_INLINE static constexpr void plan_from(planner& m, const call_shape& e, cache<T>& c) {
     linnet::detail::member<K>(c.items) = at_layer<K>::template plan<T>(m, e);
     if constexpr (K + 1 < count) {
       c.between[K] = m.saved.take<T>(e.rows() * at_layer<K>::out);
@@ -18305,20 +19876,22 @@ struct chain {
     }
   }
   template <std::size_t K, class T>
-  static constexpr void gradients_from(planner& m, const call_shape& e, cache<T>& c) {
+  LINNET_INLINE static constexpr void gradients_from(planner& m, const call_shape& e, cache<T>& c) {
     if constexpr (K + 1 < count) {
       c.gradient[K] = m.scratch.take<T>(e.rows() * at_layer<K>::out);
       gradients_from<K + 1>(m, e, c);
     }
   }
   template <std::size_t K, class T>
-  static void copy_from(cache<T>& c, index from, index to, const state_part& part) {
+  LINNET_INLINE static inline void copy_from(cache<T>& c, index from, index to,
+                                             const state_part& part) {
     linnet::copy_state<at_layer<K>, T>(linnet::detail::member<K>(c.items), from, to, part);
     if constexpr (K + 1 < count) copy_from<K + 1>(c, from, to, part);
   }
   template <std::size_t K, class S, class T, class P>
-  static void forward_from(const P& p, view<const T, at_layer<K>::in> x, view<T, out> y,
-                           cache<T>& c, context<T>& ctx, [[maybe_unused]] const T* residual) {
+  LINNET_INLINE static inline void forward_from(const P& p, view<const T, at_layer<K>::in> x,
+                                                view<T, out> y, cache<T>& c, context<T>& ctx,
+                                                [[maybe_unused]] const T* residual) {
     if constexpr (K + 1 == count && adds_residual) {
       at_layer<K>::template forward<T, at_storage<K, S>>(linnet::detail::member<K>(p.items), x, y,
                                                          linnet::detail::member<K>(c.items), ctx,
@@ -18334,9 +19907,10 @@ struct chain {
     }
   }
   template <std::size_t K, class S, class T, class P, class G>
-  static void backward_from(const P& p, G& dp, view<const T, at_layer<K>::in> x,
-                            view<const T, out> dy, view<T, at_layer<K>::in> dx, cache<T>& c,
-                            context<T>& ctx) {
+  LINNET_INLINE static inline void backward_from(const P& p, G& dp,
+                                                 view<const T, at_layer<K>::in> x,
+                                                 view<const T, out> dy, view<T, at_layer<K>::in> dx,
+                                                 cache<T>& c, context<T>& ctx) {
     if constexpr (K + 1 == count) {
       at_layer<K>::template backward<T, at_storage<K, S>>(
           linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items), x, dy, dx,
@@ -18401,7 +19975,10 @@ struct linear : without_cache {
   static void channels(const Ends& c, P& p) {
     c.reads(p.weight, weight_info);
     c.writes(p.weight, weight_info);
-    if constexpr (Bias) c.writes(p.bias, tensor_info{Out, 1, role::bias});
+    if constexpr (Bias) {
+      c.writes(p.bias, tensor_info{Out, 1, role::bias});
+      c.offsets(p.weight, p.bias);
+    }
   }
 
   template <class T>
@@ -18757,6 +20334,7 @@ struct layer_norm : policy {
       c.normalises("a LayerNorm, which subtracts the mean of the channels");
       c.writes(p.weight, tensor_info{D, 1, role::scale});
       c.writes(p.bias, tensor_info{D, 1, role::bias});
+      c.keeps_constants(c.out);
     }
 
     template <class T>
@@ -19004,7 +20582,7 @@ struct repeat {
   template <class Form>
   using params = typename Held::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Held::visit(f, at, p...);
   }
   template <class Ends, class P>
@@ -19088,6 +20666,74 @@ LINNET_NAMESPACE_END
 /// @file
 /// The residual branch, with its norm before it or behind it.
 
+/// @file
+/// A residual branch whose output an adapter changes before it joins the stream.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The adapters of a call that change one branch, or none. A branch without matrices has none.
+template <class T>
+class adapted_branch {
+  const ops::adapter_hooks<T>* hooks_;
+  ops::branch_rows<T> rows_;
+
+  bool covered(const ops::branch_adapter<T>& one) const {
+    return one.object && one.covers(one.object, rows_.panels);
+  }
+  bool any(index batch) const {
+    for (index b = 0; b < (hooks_->each ? batch : 1); ++b)
+      if (hooks_->of(b).branches.object) return true;
+    return false;
+  }
+
+ public:
+  /// Looks for adapters of a branch `Sub` with parameters `p`, whose rows have this width.
+  template <class Sub, class P>
+  adapted_branch(const context<T>& ctx, index width, Sub, const P& p)
+      : hooks_(ops::adapter_hooks<T>::in(ctx.on)), rows_{nullptr, ctx.rows(), width} {
+    if (!hooks_) return;
+    if (any(ctx.batch))
+      Sub::visit(
+          [&](const parameter_path&, const tensor_info&, const auto& leaf) {
+            if constexpr (requires { leaf.panels; }) rows_.panels = leaf.panels;
+          },
+          parameter_path{}, p);
+    bool found = false;
+    for (index b = 0; rows_.panels && b < (hooks_->each ? ctx.batch : 1); ++b)
+      found = found || covered(hooks_->of(b).branches);
+    if (!found) hooks_ = nullptr;
+  }
+  explicit operator bool() const { return hooks_ != nullptr; }
+
+  /// to[rows] = x[rows], changed for the sequences that have such an adapter; they may be the same
+  /// rows.
+  void change(const context<T>& ctx, const T* x, T* to) const {
+    const auto [first, last] = ctx.on.threads.range(rows_.count);
+    const index length = hooks_->each ? ctx.length : rows_.count;
+    for (index i = first, end = first; i < last; i = end) {
+      end = (std::min)(last, (i / length + 1) * length);
+      const ops::branch_adapter<T>& one = hooks_->of(i / length).branches;
+      const index at = i * rows_.width;
+      if (covered(one))
+        one.change(one.object, ctx.on, {rows_.panels, end - i, rows_.width}, x + at, to + at);
+      else if (x != to)
+        std::copy_n(x + at, (end - i) * rows_.width, to + at);
+    }
+    ctx.on.threads.wait();
+  }
+  /// dx[rows] becomes the derivative by x.
+  void backward(const context<T>& ctx, const T* x, T* dx) const {
+    const ops::branch_adapter<T>& one = hooks_->branches;
+    one.backward(one.object, ctx.on, rows_, x, dx);
+  }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
 LINNET_NAMESPACE_BEGIN
 
 /// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y is not x. Outside training, a
@@ -19106,7 +20752,7 @@ struct residual {
     typename Sub::template params<Form> sub{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     Norm::visit(f, at / "norm", p.norm...);
     Sub::visit(f, at, p.sub...);
   }
@@ -19125,6 +20771,7 @@ struct residual {
     T* normed = nullptr;    ///< [rows, D] input of the branch
     T* branch = nullptr;    ///< [rows, D] output of the branch, then its gradient; null where the
                             ///< branch adds x itself
+    T* kept = nullptr;      ///< [rows, D] what an adapter that trains read of the branch
     T* d_normed = nullptr;  ///< [rows, D] while training
     int dropout_id = 0;     ///< of its dropout
   };
@@ -19134,6 +20781,7 @@ struct residual {
     c.dropout_id = m.dropout_ids++;
     c.norm = Norm::template plan<T>(m, e);
     c.normed = m.saved.take<T>(e.rows() * in);
+    if (e.training && m.keeps_branches) c.kept = m.saved.take<T>(e.rows() * in);
     const index mark = m.scratch.mark();
     if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
     if (e.training) c.d_normed = m.scratch.take<T>(e.rows() * in);
@@ -19147,6 +20795,16 @@ struct residual {
                       cache<T>& c, context<T>& ctx) {
     const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
+    const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub);
+    if (adapted) {
+      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : y.data(), x.rows());
+      T* const changed = c.branch ? c.branch : y.data();
+      Sub::template forward<T, S>(p.sub, normed, made, c.sub, ctx);
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
+      adapted.change(ctx, made.data(), changed);
+      ops::add(ctx.on, x.size(), x.data(), changed, y.data());
+      return;
+    }
     if constexpr (fused)
       if (c.branch == nullptr) {
         Sub::template forward<T, S>(p.sub, normed, y, c.sub, ctx, x.data());
@@ -19163,6 +20821,8 @@ struct residual {
     const view<T, in> normed(c.normed, x.rows()), d_branch(c.branch, x.rows()),
         d_normed(c.d_normed, x.rows());
     ops::copy(ctx.on, dy.size(), dy.data(), d_branch.data());
+    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
+      adapted.backward(ctx, c.kept, d_branch.data());
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_branch.data());
     ops::fill(ctx.on, d_normed.size(), T(0), d_normed.data());
     Sub::template backward<T, S>(p.sub, dp.sub, normed, d_branch, d_normed, c.sub, ctx);
@@ -19196,7 +20856,7 @@ struct post_norm_residual {
   template <class Form>
   using params = typename residual<Norm, Sub>::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     residual<Norm, Sub>::visit(f, at, p...);
   }
   template <class Ends, class P>
@@ -19214,6 +20874,7 @@ struct post_norm_residual {
     T* sum = nullptr;     ///< [rows, D] input of the norm
     T* branch = nullptr;  ///< [rows, D] output of the branch, then the gradient of both; null where
                           ///< the branch adds x itself
+    T* kept = nullptr;    ///< [rows, D] what an adapter that trains read of the branch
     int dropout_id = 0;   ///< of its dropout
   };
   template <class T>
@@ -19222,6 +20883,7 @@ struct post_norm_residual {
     c.dropout_id = m.dropout_ids++;
     c.norm = Norm::template plan<T>(m, e);
     c.sum = m.saved.take<T>(e.rows() * in);
+    if (e.training && m.keeps_branches) c.kept = m.saved.take<T>(e.rows() * in);
     const index mark = m.scratch.mark();
     if (e.training || !fused) c.branch = m.scratch.take<T>(e.rows() * in);
     c.sub = Sub::template plan<T>(m, e);
@@ -19233,7 +20895,14 @@ struct post_norm_residual {
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
                       cache<T>& c, context<T>& ctx) {
     const view<T, in> sum(c.sum, x.rows()), branch(c.branch, x.rows());
-    if (branch.data()) {
+    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted) {
+      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : c.sum, x.rows());
+      T* const changed = c.branch ? c.branch : c.sum;
+      Sub::template forward<T, S>(p.sub, x, made, c.sub, ctx);
+      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
+      adapted.change(ctx, made.data(), changed);
+      ops::add(ctx.on, x.size(), x.data(), changed, sum.data());
+    } else if (branch.data()) {
       Sub::template forward<T, S>(p.sub, x, branch, c.sub, ctx);
       ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
       ops::add(ctx.on, x.size(), x.data(), branch.data(), sum.data());
@@ -19250,6 +20919,8 @@ struct post_norm_residual {
     ops::fill(ctx.on, d_sum.size(), T(0), d_sum.data());
     Norm::template backward<T, S>(p.norm, dp.norm, sum, dy, d_sum, c.norm, ctx);
     ops::add(ctx.on, dx.size(), dx.data(), d_sum.data(), dx.data());
+    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted)
+      adapted.backward(ctx, c.kept, d_sum.data());
     ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, d_sum.data());
     Sub::template backward<T, S>(p.sub, dp.sub, x, d_sum, dx, c.sub, ctx);
   }
@@ -19571,6 +21242,22 @@ requires(Kind.kept > 0) struct output_map_of<In, Out, Bias, Kind> {
                 "linnet: a map that reads its largest inputs is one matrix");
   using type = top_k_linear<In, Out, Kind.kept, Bias>;
 };
+template <index In, index Out, bool Bias, projection_kind Kind>
+requires(Kind.factors > 0) struct output_map_of<In, Out, Bias, Kind> {
+  static_assert(Kind.plain() && !Kind.normed && !Kind.rotated && Kind.kept == 0,
+                "linnet: a map that is a product of matrices is of no other kind");
+  using first = named<"w1", linear<In, Kind.inner>>;
+  template <index Factors, class = void>
+  struct made {
+    using type = linear_product<first, named<"w2", linear<Kind.inner, Out, Bias>>>;
+  };
+  template <class Void>
+  struct made<3, Void> {
+    using type = linear_product<first, named<"w2", linear<Kind.inner, Kind.inner>>,
+                                named<"w3", linear<Kind.inner, Out, Bias>>>;
+  };
+  using type = typename made<Kind.factors>::type;
+};
 }  // namespace detail
 
 /// The linear map of a kind that ends a branch.
@@ -19582,6 +21269,15 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
+
+/// Scores of heads, B (A x); nothing of rank 0.
+template <index D, index Rank, index Heads>
+struct head_predictor
+    : chain<named<"reduce", linear<D, Rank>>, named<"score", linear<Rank, Heads>>> {
+  static_assert(Rank <= D, "linnet::attention::contextual: the rank is at most d_model");
+};
+template <index D, index Heads>
+struct head_predictor<D, 0, Heads> : without_parameters, without_cache {};
 
 /// The projections x -> q, k, v and mixed -> y, and the steps that self-attention over whole
 /// sequences takes around its mixing. With `SharedKey` there are no keys here: the kind makes them
@@ -19596,6 +21292,8 @@ struct attention_projections {
   using to_query = projection<in, n, A.bias, A.projections>;
   using to_key = projection<in, kv, A.bias, A.projections>;
   using to_output = output_projection<n, out, A.bias, A.projections>;
+  static constexpr bool predicts = A.predictor > 0;
+  using to_scores = head_predictor<in, A.predictor, A.heads>;
 
   /// Factor of the scores.
   template <class T>
@@ -19610,15 +21308,19 @@ struct attention_projections {
         k{};
     typename to_key::template params<form::at<Form, storage::part::attention_v>> v{};
     typename to_output::template params<form::at<Form, storage::part::attention_o>> o{};
+    [[no_unique_address]] std::conditional_t<predicts, typename to_scores::template params<Form>,
+                                             std::nullptr_t>
+        predictor{};
   };
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     visit_query(f, at / "q", p.q...);
     if constexpr (!SharedKey) to_key::visit(f, at / "k", p.k...);
     to_key::visit(f, at / "v", p.v...);
     to_output::visit(f, at / "o", p.o...);
+    if constexpr (predicts) to_scores::visit(f, at / "predictor", p.predictor...);
   }
-  /// Mixing tokens multiplies all values of a head by one number.
+  /// Mixing tokens multiplies all values of a head by one number; those of a softmax add up to 1.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
     const index values = c.open(kv, h), queries = c.open(n, h), keys = c.open(kv, h),
@@ -19627,7 +21329,15 @@ struct attention_projections {
       c.fix(channels, "scores of attention");
       c.accompanies(channels, values);
     }
+    c.matches(queries, keys, A.rope);
+    c.keeps_constants(values);
     if (A.relative) c.accompanies(c.heads, values);
+    if constexpr (predicts) {
+      const index scores = c.open(A.heads);
+      c.keeps_whole(scores, "heads that a predictor chooses");
+      c.keeps_whole(values, "heads that a predictor chooses");
+      to_scores::channels(c.between(c.in, scores), p.predictor);
+    }
     to_query::channels(c.between(c.in, queries), p.q);
     to_key::channels(c.between(source, keys), p.k);
     to_key::channels(c.between(source, values), p.v);
@@ -19635,13 +21345,11 @@ struct attention_projections {
   }
   /// Query projection: T5's small initial values replace the missing 1/sqrt(d_kv).
   template <class F, class... P>
-  static constexpr void visit_query(F&& f, const parameter_path& at, P&... p) {
-    const auto scaled = [&](const parameter_path& where, const tensor_info& info, auto&... leaf) {
-      tensor_info changed = info;
-      if (!A.scaled) changed.deviation /= sqrt(h);
-      f(where, changed, leaf...);
-    };
-    to_query::visit(scaled, at, p...);
+  LINNET_INLINE static constexpr void visit_query(F&& f, const parameter_path& at, P&... p) {
+    if constexpr (A.scaled)
+      to_query::visit(f, at, p...);
+    else
+      to_query::visit(detail::with_smaller_start<std::remove_reference_t<F>>{f, sqrt(h)}, at, p...);
   }
 
   /// Buffers of the projections themselves; empty where each is one matrix.
@@ -19650,6 +21358,7 @@ struct attention_projections {
     typename to_query::template cache<T> q{};
     typename to_key::template cache<T> k{}, v{};
     typename to_output::template cache<T> o{};
+    typename to_scores::template cache<T> scores{};
   };
   /// Plans the projections for calls `e` with `key_rows` rows of keys and values for each sequence.
   template <class T>
@@ -19662,6 +21371,7 @@ struct attention_projections {
     c.k = to_key::template plan<T>(m, keys);
     c.v = to_key::template plan<T>(m, keys);
     c.o = to_output::template plan<T>(m, e);
+    if constexpr (predicts) c.scores = to_scores::template plan<T>(m, e);
     return c;
   }
 
@@ -19734,6 +21444,11 @@ struct attention_projections {
     to_key::template backward<T>(p.v, dp.v, x, {b.dv, rows}, dx, none, ctx);
   }
 
+  /// Floating-point operations of a predictor of heads.
+  static constexpr index predictor_flops(const call_shape& e) {
+    if constexpr (predicts) return to_scores::flops(e);
+    return 0;
+  }
   /// Floating-point operations of the projections.
   static constexpr index flops(const call_shape& e) {
     return 2 * e.rows() * in * (2 * n + (SharedKey ? 1 : 2) * kv);
@@ -19775,6 +21490,146 @@ struct attention_projections {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// Virtual tokens that an adapter puts before sequences: their rows in a stream, their keys and
+/// values in attention, and the derivatives of both.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Calls f(b, t, i, virtual_tokens) for the rows of virtual tokens in this call: row t of sequence
+/// b is virtual token i. Rows are divided among the threads, and all have finished.
+template <class T, class F>
+void each_virtual(const context<T>& ctx, F&& f) {
+  const auto& hooks = *ops::adapter_hooks<T>::in(ctx.on);
+  ctx.on.threads.each(ctx.batch * ctx.front, [&](index at) {
+    const index b = at / ctx.front, t = at % ctx.front, i = ctx.past_of(b) + t;
+    const ops::virtual_tokens<T>& front = hooks.of(b).front;
+    if (t < ctx.length_of(b) && i < front.count) f(b, t, i, front);
+  });
+}
+
+/// x[rows, d] = the embedding of tokens [batch, length - front]; 0 for virtual tokens.
+template <class T, class Table>
+void embed_behind(const context<T>& ctx, index d, const token* tokens, const Table& table, T* x) {
+  if (ctx.front == 0) return ops::embed(ctx.on, ctx.rows(), d, tokens, table, x);
+  const index real = ctx.length - ctx.front;
+  ctx.on.threads.each(ctx.rows(), [&](index row) {
+    const index b = row / ctx.length, t = row % ctx.length - ctx.front;
+    for (index j = 0; j < d; ++j)
+      x[row * d + j] = t < 0 ? T(0) : table.at(tokens[b * real + t], j, d);
+  });
+}
+/// Puts the rows of virtual tokens into x[rows, d], where adapters have some.
+template <class T>
+void put_virtual_rows(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
+    if (front.rows) std::copy_n(front.rows + i * d, d, x + (b * ctx.length + t) * d);
+  });
+}
+/// Adds the derivative of put_virtual_rows() to the adapter's gradient, sequences in order.
+template <class T>
+void virtual_rows_backward(const context<T>& ctx, index d, const T* dx) {
+  if (ctx.front == 0) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.d_rows == nullptr) return;
+  ctx.on.threads.each(ctx.front, [&](index t) {
+    for (index b = 0; b < ctx.batch; ++b)
+      for (index j = 0; j < d; ++j) front.d_rows[t * d + j] += dx[(b * ctx.length + t) * d + j];
+  });
+}
+
+/// Moves the rows behind virtual tokens together: x[batch * length, d] becomes [batch * (length -
+/// front), d]. Split by columns, as rows take the places of others.
+template <class T>
+void leave_virtual(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  const index real = ctx.length - ctx.front;
+  const auto [first, last] = ctx.on.threads.range(d);
+  for (index b = 0; b < ctx.batch; ++b)
+    for (index t = 0; t < real; ++t)
+      std::copy(x + (b * ctx.length + ctx.front + t) * d + first,
+                x + (b * ctx.length + ctx.front + t) * d + last, x + (b * real + t) * d + first);
+  ctx.on.threads.wait();
+}
+/// Moves rows [batch * (length - front), d] back to where leave_virtual() found them; 0 for virtual
+/// tokens.
+template <class T>
+void enter_virtual(const context<T>& ctx, index d, T* x) {
+  if (ctx.front == 0) return;
+  const index real = ctx.length - ctx.front;
+  const auto [first, last] = ctx.on.threads.range(d);
+  for (index b = ctx.batch; b-- > 0;) {
+    for (index t = real; t-- > 0;)
+      std::copy(x + (b * real + t) * d + first, x + (b * real + t) * d + last,
+                x + (b * ctx.length + ctx.front + t) * d + first);
+    for (index t = 0; t < ctx.front; ++t)
+      std::fill(x + (b * ctx.length + t) * d + first, x + (b * ctx.length + t) * d + last, T(0));
+  }
+  ctx.on.threads.wait();
+}
+
+/// Puts keys and values of virtual tokens into those of this call, [rows, kv], where adapters have
+/// some for this layer of the stack. They are as a cache has them: no position is added.
+template <class T>
+void put_virtual_keys(const context<T>& ctx, index kv, T* k, T* v) {
+  if (ctx.front == 0) return;
+  each_virtual(ctx, [&](index b, index t, index i, const ops::virtual_tokens<T>& front) {
+    if (front.keys_values == nullptr) return;
+    const T* const from = front.keys_values + i * front.stride + 2 * ctx.stack.layer * kv;
+    std::copy_n(from, kv, k + (b * ctx.length + t) * kv);
+    std::copy_n(from + kv, kv, v + (b * ctx.length + t) * kv);
+  });
+}
+/// Takes the derivative of put_virtual_keys() out of those of keys and values, sequences in order.
+template <class T>
+void virtual_keys_backward(const context<T>& ctx, index kv, T* dk, T* dv) {
+  if (ctx.front == 0) return;
+  const ops::virtual_tokens<T>& front = ops::adapter_hooks<T>::in(ctx.on)->front;
+  if (front.keys_values == nullptr) return;
+  ctx.on.threads.each(ctx.front, [&](index t) {
+    T* const to = front.d_keys_values + t * front.stride + 2 * ctx.stack.layer * kv;
+    for (index b = 0; b < ctx.batch; ++b)
+      for (index j = 0; j < kv; ++j) {
+        T &k = dk[(b * ctx.length + t) * kv + j], &v = dv[(b * ctx.length + t) * kv + j];
+        to[j] += k;
+        to[kv + j] += v;
+        k = v = T(0);
+      }
+  });
+}
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// Heads that are left out.
+
+LINNET_NAMESPACE_BEGIN
+namespace ops {
+
+/// Heads of rows with a score each.
+template <class T>
+struct scored_heads {
+  index rows, heads, h;  ///< h: the width of a head
+  const T* scores;       ///< [rows, heads]
+  T least;               ///< of those that stay
+};
+
+/// Sets the heads of x[rows, heads * h] with a lower score to 0; the others stay as they are.
+template <class T>
+void keep_heads(const execution& on, const scored_heads<T>& by, T* x) {
+  on.threads.each(by.rows, [&](index row) {
+    for (index head = 0; head < by.heads; ++head)
+      if (by.scores[row * by.heads + head] < by.least)
+        std::fill_n(x + (row * by.heads + head) * by.h, by.h, T(0));
+  });
+}
+
+}  // namespace ops
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -19794,6 +21649,8 @@ struct softmax_attention {
   static constexpr bool two_queries = Slots && A.rope != rope_pairing::none;
   /// Whether queries and keys are rotated, by their positions or by a Hadamard transform.
   static constexpr bool rotates = A.rope != rope_pairing::none || A.hadamard;
+  /// Whether adapters may put keys and values before its own.
+  static constexpr bool takes_virtual_keys = !A.cross && A.causal && !Slots && !A.hadamard;
   template <class T, bool Keys>
   using buffer =
       typename linnet::detail::pick_kv_buffer<T, A.cache, A.kv_heads, A.d_kv, Keys>::type;
@@ -19804,7 +21661,7 @@ struct softmax_attention {
   template <class Form>
   using params = typename projections::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     projections::visit(f, at, p...);
   }
   template <class Ends, class P>
@@ -19819,7 +21676,8 @@ struct softmax_attention {
     buffer<T, false> values{};
     buffer<T, true> keys{};  ///< what decoding keeps
     typename projections::template projection_caches<T> inner{};
-    T* mixed = nullptr;  ///< [rows, n] before the output projection
+    T* mixed = nullptr;        ///< [rows, n] before the output projection
+    T* head_scores = nullptr;  ///< [rows, heads] of a predictor
     T *dq = nullptr, *dk = nullptr, *dv = nullptr, *d_mixed = nullptr;
     T* scratch = nullptr;  ///< per thread
     index scratch_size = 0;
@@ -19844,6 +21702,7 @@ struct softmax_attention {
     c.q = m.saved.take<T>(e.rows() * n);
     if (two_queries) c.q_first = m.saved.take<T>(e.rows() * n);
     c.mixed = m.saved.take<T>(e.rows() * n);
+    if (projections::predicts) c.head_scores = m.saved.take<T>(e.rows() * A.heads);
     const index key_values = e.batch * keys * kv;
     arena& passing = cached ? m.scratch : m.saved;
     const index mark = m.scratch.mark();
@@ -19869,6 +21728,9 @@ struct softmax_attention {
                       cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
     const index rows = x.rows();
     const bool cached = ctx.past != nullptr;
+    if constexpr (projections::predicts)
+      projections::to_scores::template forward<T, S>(p.predictor, x, {c.head_scores, rows},
+                                                     c.inner.scores, ctx);
     if constexpr (A.cross) {
       to_query::template forward<T>(p.q, x, {c.q, rows}, c.inner.q, ctx);
       if (!ctx.memory.cached) {
@@ -19901,6 +21763,7 @@ struct softmax_attention {
           rotate_row(c.q, A.heads, row, ctx, false);
           rotate_row(c.k, A.kv_heads, row, ctx, false);
         });
+      if constexpr (takes_virtual_keys) linnet::detail::put_virtual_keys(ctx, kv, c.k, c.v);
       if (cached) linnet::detail::keep_tokens(c.keys, c.values, ctx, ctx.length, false, c.k, c.v);
     }
     if (cached) {
@@ -19919,6 +21782,8 @@ struct softmax_attention {
       ops::attention(ctx.on, a);
       show<T>(a, ctx, nullptr);
     }
+    if constexpr (takes_virtual_keys) linnet::detail::add_gated(ctx, gated<T>(), c.q, c.mixed);
+    if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.mixed);
     to_output::template forward<T>(p.o, {c.mixed, rows}, y, c.inner.o, ctx, residual);
   }
 
@@ -19931,6 +21796,7 @@ struct softmax_attention {
     const view<T, kv> dk(c.dk, key_rows), dv(c.dv, key_rows);
     ops::fill(ctx.on, d_mixed.size(), T(0), d_mixed.data());
     to_output::template backward<T>(p.o, dp.o, {c.mixed, rows}, dy, d_mixed, c.inner.o, ctx);
+    if constexpr (projections::predicts) ops::keep_heads(ctx.on, chosen(c, rows), c.d_mixed);
     ops::fill(ctx.on, dq.size(), T(0), dq.data());
     if (two_queries) ops::fill(ctx.on, dq.size(), T(0), c.dq_first);
     ops::fill(ctx.on, dk.size(), T(0), dk.data());
@@ -19941,6 +21807,10 @@ struct softmax_attention {
         dv.data(),      c.dq_first, A.relative ? ctx.bias.d_lines : nullptr};
     ops::attention_backward(ctx.on, a, gradient);
     show<T>(a, ctx, &gradient);
+    if constexpr (takes_virtual_keys) {
+      linnet::detail::virtual_keys_backward(ctx, kv, c.dk, c.dv);
+      linnet::detail::gated_backward(ctx, gated<T>(), c.q, c.d_mixed, c.dq);
+    }
     if constexpr (!A.cross && rotates)
       ctx.on.threads.each(rows, [&](index row) {
         rotate_row(c.dq, A.heads, row, ctx, true);
@@ -19965,6 +21835,12 @@ struct softmax_attention {
       c.values.copy_block(from, to);
       return;
     }
+    if constexpr (requires { c.keys.move(part.pages, from, part.first, part.tokens); })
+      if (part.token) {
+        c.keys.move(part.pages, from, part.first, part.tokens);
+        c.values.move(part.pages, from, part.first, part.tokens);
+        return;
+      }
     const index first = A.cross ? 0 : part.first, last = A.cross ? part.memory : part.tokens;
     c.keys.copy(from, to, first, last);
     c.values.copy(from, to, first, last);
@@ -19981,11 +21857,21 @@ struct softmax_attention {
     key_rows.length = keys;
     const index recent = (std::min)(window.before, keys) + (std::min)(window.after, keys) + 1;
     const index seen = window.bounded() ? (std::min)(keys, window.first + recent) : keys;
-    return to_query::flops(e) + to_output::flops(e) + 2 * to_key::flops(key_rows) +
-           e.batch * 4 * queries * seen * n;
+    return projections::predictor_flops(e) + to_query::flops(e) + to_output::flops(e) +
+           2 * to_key::flops(key_rows) + e.batch * 4 * queries * seen * n;
   }
 
  private:
+  /// Shapes of attention to an adapter's keys.
+  template <class T>
+  static constexpr linnet::detail::gated_shape<T> gated() {
+    return {A.heads, A.kv_heads, A.d_kv, projections::template scale<T>};
+  }
+  /// The heads that a predictor has scored.
+  template <class T>
+  static ops::scored_heads<T> chosen(const cache<T>& c, index rows) {
+    return {rows, A.heads, A.d_kv, c.head_scores, T(A.least_score)};
+  }
   /// Buffer of the keys or values of this call.
   template <class T>
   static ops::kv_rows<T> plain(const T* x, const context<T>& ctx) {
@@ -20012,6 +21898,7 @@ struct softmax_attention {
     a.v = values;
     a.out = c.mixed;
     a.past = A.cross ? nullptr : ctx.past;
+    if (!A.cross) a.documents = ctx.documents, a.tree = ctx.tree;
     if (A.causal) a.prefix = ctx.prefix, a.query_lengths = ctx.lengths;
     // A causal query sees only earlier keys, which are valid as long as the query is.
     a.key_lengths = A.cross ? ctx.memory.lengths : A.causal ? nullptr : ctx.lengths;
@@ -20023,6 +21910,8 @@ struct softmax_attention {
     a.scratch_size = c.scratch_size;
     a.dropout = ctx.dropout;
     a.dropout_id = c.dropout_id;
+    a.head_scores = c.head_scores;
+    a.least_score = T(A.least_score);
     return a;
   }
   /// Shows a call to an ops::attention_tap.
@@ -20047,7 +21936,7 @@ struct softmax_attention {
     if constexpr (A.hadamard)
       if (inverse) mix();
     if constexpr (A.rope != rope_pairing::none) {
-      const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+      const index position = ctx.position_of(row);
       const T* const angles =
           position < limit ? ctx.rope_of(row, A.d_kv) : ctx.rope.table + (limit - 1) * A.d_kv;
       ops::rope_row(A.rope, heads, A.d_kv, angles, from, inverse);
@@ -20063,7 +21952,8 @@ namespace attention {
 
 /// Full softmax attention (Vaswani et al. 2017; grouped-query: Ainslie et al. 2023).
 struct full : policy {
-  static constexpr bool can_truncate = true, supports_token_subset = true, supports_low_rank = true;
+  static constexpr bool can_truncate = true, supports_token_subset = true, supports_low_rank = true,
+                        supports_documents = true, supports_trees = true;
   using kind = full;
   static std::string name() { return "full"; }
   template <attention_shape A>
@@ -20143,6 +22033,41 @@ struct prefix : full {
 LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
+namespace attention {
+
+/// Attention `Kind` with the heads alone whose score is at least `Least` (Liu et al. 2023,
+/// arXiv:2310.17157, Deja Vu). Scores are B (A x) of what the layer reads, A[Rank, d_model],
+/// B[heads, Rank]. Other heads contribute nothing for that token; keys and values of all are kept,
+/// as later tokens may ask for them. A decoding step does not read keys and values that none of its
+/// heads needs. with_head_predictors() makes its weights from those of `Kind`.
+/// Cross-attention keeps all heads.
+template <index Rank, class Kind = full, real Least = 0.0>
+struct contextual : Kind {
+  static_assert(Kind::supports_low_rank,
+                "linnet::attention::contextual: this kind's heads are not of its making; full, "
+                "prefix, sliding_window and sinks are");
+  static_assert(Rank > 0, "linnet::attention::contextual: the rank must be positive");
+  static constexpr bool supports_low_rank = false;
+  using whole = Kind;  ///< what it predicts the heads of
+  using kind = contextual;
+  static std::string name() { return "contextual " + std::to_string(Rank) + " " + Kind::name(); }
+  static constexpr attention_shape predicting(attention_shape a) {
+    if (!a.cross) {
+      a.predictor = Rank;
+      a.least_score = Least.value;
+    }
+    return a;
+  }
+  template <attention_shape A>
+  using layer = typename Kind::template layer<predicting(A)>;
+};
+
+}  // namespace attention
+LINNET_NAMESPACE_END
+/// @file
+/// Softmax attention to near tokens only: sliding windows, and windows with attention sinks.
+
+LINNET_NAMESPACE_BEGIN
 
 namespace attention {
 
@@ -20152,7 +22077,8 @@ namespace attention {
 template <index Width>
 struct sliding_window : policy {
   static_assert(Width > 0, "linnet::attention::sliding_window: the width must be positive");
-  static constexpr bool can_truncate = true, evicts = true, supports_low_rank = true;
+  static constexpr bool can_truncate = true, evicts = true, supports_low_rank = true,
+                        supports_documents = true;
   using kind = sliding_window;
   static std::string name() { return "sliding_window<" + std::to_string(Width) + ">"; }
   template <attention_shape A>
@@ -20175,7 +22101,8 @@ template <index First, index Recent>
 struct sinks : policy {
   static_assert(First > 0 && Recent > 0, "linnet::attention::sinks: both counts must be positive");
   static constexpr bool bidirectional = false;
-  static constexpr bool can_truncate = true, evicts = true, supports_low_rank = true;
+  static constexpr bool can_truncate = true, evicts = true, supports_low_rank = true,
+                        supports_documents = true;
   static constexpr index min_positions = First + Recent;
   using kind = sinks;
   static std::string name() {
@@ -20266,7 +22193,7 @@ struct activated_linear {
   template <class Form>
   using params = typename map::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     map::visit(f, at, p...);
   }
   /// A positive scale passes a ReLU, and nothing else.
@@ -20448,6 +22375,7 @@ struct policy {
   static constexpr bool skipped = false;
   static constexpr bool has_output_map = false;  ///< its last matrix is an output_projection
   static constexpr bool can_truncate = true;     ///< keeps no summary of past tokens while decoding
+  static constexpr bool couples_tokens = false;  ///< trains a sequence's tokens together
 };
 
 /// The standard feed-forward of T5 v1.0 (ReLU) and GPT-2 (GELU): wo(Drop(f(wi x))).
@@ -20533,6 +22461,19 @@ struct top_k : policy {
   using whole = Of;  ///< what it takes neurons from
   template <index D, index F, bool Bias>
   using layer = typename Of::template layer<D, F, Bias, projection_kind{.kept = K}>;
+};
+
+/// A standard or gated feed-forward `Of` with a hidden width for each layer of a decoder. The
+/// shape's d_ff is the widest one. narrow() makes weights of it from those of `Of`.
+template <class Of, index... Widths>
+struct per_layer : policy {
+  static_assert(Of::has_output_map,
+                "linnet::ffn::per_layer: is of a standard or gated feed-forward");
+  static_assert(sizeof...(Widths) > 0 && ((Widths > 0) && ...),
+                "linnet::ffn::per_layer: give a positive width for each layer");
+  using each = Of;  ///< that of each layer
+  static constexpr index widths[] = {Widths...};
+  static constexpr index layers = sizeof...(Widths), widest = (std::max)({Widths...});
 };
 
 /// 2W and 3W: a product of `N` matrices without a nonlinearity, of inner width e D (Lee et al.
@@ -20902,6 +22843,14 @@ namespace detail {
 template <index D>
 struct full_projection : without_parameters, without_cache {
   static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
+  static constexpr index rows_of(index vocabulary) { return vocabulary; }  ///< rows of the table
+  static constexpr double deviation(double of) { return of; }              ///< of the table
+  /// Rows of the table that are looked up for tokens.
+  template <class T>
+  static const token* entries(const without_cache::cache<T>&, const token* tokens,
+                              const context<T>&) {
+    return tokens;
+  }
   template <class T>
   static T* rows(const without_cache::cache<T>&, T* x) {
     return x;
@@ -20934,11 +22883,13 @@ template <index Width, index D, bool Tied>
 struct factorised_projection {
   using map = linear<Width, D>;
   static constexpr index table = Width, head = Tied ? Width : D;
+  static constexpr index rows_of(index vocabulary) { return vocabulary; }
+  static constexpr double deviation(double of) { return of; }
 
   template <class Form>
   using params = typename map::template params<Form>;
   template <class F, class... P>
-  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+  LINNET_INLINE static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     map::visit(f, at / "projection", p...);
   }
 
@@ -20957,6 +22908,10 @@ struct factorised_projection {
     return c;
   }
 
+  template <class T>
+  static const token* entries(const cache<T>&, const token* tokens, const context<T>&) {
+    return tokens;
+  }
   /// Buffer for the rows of the table that are looked up for x[rows, D].
   template <class T>
   static T* rows(const cache<T>& c, T*) {
@@ -21012,7 +22967,11 @@ struct factorised_projection {
 /// Embedding policies: how tokens become rows of width d_model.
 namespace embedding {
 /// Base of the embedding policies.
-struct policy {};
+struct policy {
+  static constexpr bool whole_rows = true;  ///< its table has a row for each token
+  /// Whether it fits a vocabulary and a width.
+  static constexpr bool fits(index, index) { return true; }
+};
 /// One table [vocabulary, d_model].
 struct full : policy {
   using kind = full;
@@ -21033,6 +22992,589 @@ struct factorised : policy {
   using projection = linnet::detail::factorised_projection<Width, D, Tied>;
 };
 }  // namespace embedding
+
+LINNET_NAMESPACE_END
+/// @file
+/// A stack of layers of unlike types.
+
+LINNET_NAMESPACE_BEGIN
+
+/// Layers of which each has a type of its own, one after the other. They run as those of a repeat
+/// do: numbered by their places, skipped by the same rules, with the same few buffers.
+template <class... Layers>
+struct layer_list {
+ private:
+  template <std::size_t K>
+  using item = std::tuple_element_t<K, std::tuple<Layers...>>;
+
+ public:
+  static constexpr std::size_t count = sizeof...(Layers);
+  static constexpr auto N = static_cast<index>(count);
+  static constexpr index in = item<0>::in, out = in;
+  static_assert(((Layers::in == in && Layers::out == in) && ...),
+                "linnet::layer_list: the layers must keep the width of the stream");
+
+  template <class Form>
+  struct params {
+    linnet::detail::pack<typename Layers::template params<Form>...> items{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    each([&]<std::size_t K>() {
+      item<K>::visit(f, at.element(static_cast<index>(K), N),
+                     linnet::detail::member<K>(p.items)...);
+    });
+  }
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    each([&]<std::size_t K>() {
+      linnet::detail::describe_channels<item<K>>(c, linnet::detail::member<K>(p.items));
+    });
+    c.passes();
+  }
+
+  template <class T>
+  struct cache {
+    linnet::detail::pack<typename Layers::template cache<T>...> items{};
+    linnet::detail::layer_loop<T, in, count> loop{};
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    const index mark = m.scratch.mark();
+    c.loop.plan(m, e);
+    const bool lasting = e.training || count == 1;  // as those of a repeat
+    c.loop.plan_layers(m, !lasting || e.recompute, lasting, [&](std::size_t l) {
+      take(l, [&]<std::size_t K>() {
+        linnet::detail::member<K>(c.items) = item<K>::template plan<T>(m, e);
+      });
+    });
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx) {
+    c.loop.forward(x, y, ctx, 0, N, run_forward<T, S>(p, c, ctx));
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    c.loop.backward(x, dy, dx, ctx, 0, N, run_forward<T, S>(p, c, ctx),
+                    [&](std::size_t l, view<const T, in> u, view<const T, in> dv, view<T, in> du) {
+                      take(l, [&]<std::size_t K>() {
+                        item<K>::template backward<T, S>(
+                            linnet::detail::member<K>(p.items), linnet::detail::member<K>(dp.items),
+                            u, dv, du, linnet::detail::member<K>(c.items), ctx);
+                      });
+                    });
+  }
+
+  template <class T>
+  static void copy_state(cache<T>& c, index from, index to, const state_part& part) {
+    each([&]<std::size_t K>() {
+      linnet::copy_state<item<K>, T>(linnet::detail::member<K>(c.items), from, to, part);
+    });
+  }
+
+  static constexpr index flops(const call_shape& e) { return (index{0} + ... + Layers::flops(e)); }
+
+ private:
+  /// A function (l, x, y) that runs layer `l` forward.
+  template <class T, class S>
+  static auto run_forward(const params<form::packed<T, S>>& p, cache<T>& c, context<T>& ctx) {
+    return [&](std::size_t l, view<const T, in> u, view<T, in> v) {
+      take(l, [&]<std::size_t K>() {
+        item<K>::template forward<T, S>(linnet::detail::member<K>(p.items), u, v,
+                                        linnet::detail::member<K>(c.items), ctx);
+      });
+    };
+  }
+  /// Calls f.operator()<K>() for the layers in order.
+  template <std::size_t K = 0, class F>
+  static constexpr void each(F&& f) {
+    f.template operator()<K>();
+    if constexpr (K + 1 < count) each<K + 1>(f);
+  }
+  /// Calls f.operator()<l>().
+  template <std::size_t K = 0, class F>
+  static constexpr void take(std::size_t l, F&& f) {
+    if (l == K)
+      f.template operator()<K>();
+    else if constexpr (K + 1 < count)
+      take<K + 1>(l, f);
+  }
+};
+
+LINNET_NAMESPACE_END
+/// @file
+/// A mixture of experts: feed-forwards of which each token goes through a few.
+
+/// @file
+/// The router of a mixture of experts. It says which experts a token goes through, with what
+/// weights, and what training adds to the loss so that they share the work.
+
+LINNET_NAMESPACE_BEGIN
+
+/// How tokens choose experts, and what training adds to the loss for it.
+struct expert_choice {
+  /// Of `n` experts, each takes `capacity * T / n` tokens of a sequence of T at most, rounded down,
+  /// and at least 4. It holds while training alone; with 0 an expert takes all that choose it.
+  double capacity = 0;
+  /// Whether the weights of a token's experts are divided by their sum. A token of one expert
+  /// always takes the probability itself, as the router would not learn from a weight of 1.
+  bool normalised = true;
+  double balance = 0.01;  ///< weight of the load-balancing loss
+  double z = 0.001;       ///< weight of the squared log-sum-exp of the router's scores
+
+  /// Whether every number is usable.
+  constexpr bool valid() const { return capacity >= 0 && balance >= 0 && z >= 0; }
+  /// Tokens of a sequence of `tokens` that one of `experts` takes at most.
+  constexpr index room(index tokens, index experts) const {
+    if (capacity <= 0) return tokens;
+    // A product such as 1.1 * 10 may come out a little below the whole number that it is.
+    const double share =
+        capacity * static_cast<double>(tokens) / static_cast<double>(experts) + 1e-9;
+    return (std::min)(tokens,
+                      (std::max)(index{4}, share < 1e15 ? static_cast<index>(share) : tokens));
+  }
+};
+
+namespace detail {
+
+/// Router of N experts, of which each token takes the K with the largest scores z = W x, W[N, D];
+/// of equal ones the first. Scores are products in full, row by row: a token's choice depends on
+/// nothing but the token.
+template <index D, index N, index K, expert_choice Choice>
+struct expert_router {
+  static constexpr bool normalised = Choice.normalised && K > 1;
+
+  template <class Form>
+  struct params {
+    typename Form::vector weight{};  ///< [N, D]; always in full, as a rounded one chooses others
+  };
+  static constexpr tensor_info weight_info{N, D, role::position, 1 / sqrt(D)};
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    f(at / "weight", weight_info, p.weight...);
+  }
+
+  template <class T>
+  struct cache {
+    T* p = nullptr;                  ///< [rows, N] probabilities, the softmax of all scores
+    T* lse = nullptr;                ///< [rows] logarithm of the sum of their exponentials
+    T* gates = nullptr;              ///< [rows, K] weights of the chosen experts
+    std::int32_t* chosen = nullptr;  ///< [rows, K] their numbers e, or ~e where e has no room
+    std::int32_t* firsts = nullptr;  ///< [batch, N] tokens of a sequence with that first choice
+    std::int32_t* order = nullptr;   ///< [rows * K] places in `chosen`, expert by expert
+    index* begins = nullptr;         ///< [N + 1] where those of an expert begin
+    T* d_gates = nullptr;            ///< [rows, K] while training
+    T* d_scores = nullptr;           ///< [rows, N] while training
+    bool training = false;
+  };
+  /// The scratch that it takes is the caller's to release.
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    const index rows = e.rows();
+    cache<T> c;
+    c.training = e.training;
+    c.p = m.saved.take<T>(rows * N);
+    c.lse = m.saved.take<T>(rows);
+    c.gates = m.saved.take<T>(rows * K);
+    c.chosen = m.saved.take<std::int32_t>(rows * K);
+    c.firsts = m.saved.take<std::int32_t>(e.batch * N);
+    c.order = m.saved.take<std::int32_t>(rows * K);
+    c.begins = m.saved.take<index>(N + 1);
+    if (e.training) {
+      c.d_gates = m.scratch.take<T>(rows * K);
+      c.d_scores = m.scratch.take<T>(rows * N);
+    }
+    return c;
+  }
+
+  /// Number of tokens that expert `e` takes.
+  template <class T>
+  static index count(const cache<T>& c, index e) {
+    return c.begins[e + 1] - c.begins[e];
+  }
+  /// Place in `chosen` of token number `i` of expert `e`; its row is place / K.
+  template <class T>
+  static index place(const cache<T>& c, index e, index i) {
+    return c.order[c.begins[e] + i];
+  }
+
+  /// Chooses the experts of each valid token. Where tokens find no room, those of a sequence come
+  /// in its order, and the choices of a token by their probabilities.
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, const T* x, cache<T>& c,
+                      const context<T>& ctx) {
+    ctx.on.threads.each(ctx.rows(), [&](index row) {
+      if (valid(row, ctx)) choose(p.weight, x + row * D, row, c, ctx);
+    });
+    ctx.on.threads.once([&] { sort_by_experts(c, ctx); });
+  }
+
+  /// Adds to the gradients of x and of the router what c.d_gates and the two losses ask for. They
+  /// are, summed over tokens, Choice.balance N sum_e f_e P_e and Choice.z lse^2. Here f_e is the
+  /// share of a sequence's tokens whose first choice is e, a constant, and P_e the mean of p_e.
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       const T* x, T* dx, cache<T>& c, const context<T>& ctx) {
+    ctx.on.threads.each(ctx.rows(), [&](index row) {
+      T* const d = c.d_scores + row * N;
+      std::fill_n(d, N, T(0));
+      if (!valid(row, ctx)) return;
+      score_gradient(row, d, c, ctx);
+      for (index e = 0; e < N; ++e)
+        for (index j = 0; j < D; ++j) dx[row * D + j] += d[e] * p.weight[e * D + j];
+    });
+    const auto [first, last] = ctx.on.threads.range(D);
+    for (index row = 0; row < ctx.rows(); ++row)
+      for (index e = 0; e < N; ++e)
+        for (index j = first; j < last; ++j)
+          dp.weight[e * D + j] += c.d_scores[row * N + e] * x[row * D + j];
+    ctx.on.threads.wait();
+  }
+
+ private:
+  template <class T>
+  static bool valid(index row, const context<T>& ctx) {
+    return row % ctx.length < ctx.length_of(row / ctx.length);
+  }
+  /// Scores, probabilities, choices and weights of one token. Where a score is no number the
+  /// weights are none, so that the output shows it.
+  template <class T>
+  static void choose(const T* w, const T* x, index row, cache<T>& c, const context<T>& ctx) {
+    T* const p = c.p + row * N;
+    std::int32_t* const chosen = c.chosen + row * K;
+    ctx.on.with_kernels([&](auto k) {
+      for (index e = 0; e < N; ++e) p[e] = decltype(k)::template dot<T>(D, x, w + e * D);
+    });
+    bool finite = true;
+    std::array<std::int32_t, static_cast<std::size_t>(N)> order;
+    for (index e = 0; e < N; ++e) {
+      order[static_cast<std::size_t>(e)] = static_cast<std::int32_t>(e);
+      finite = finite && is_finite(p[e]);
+    }
+    if (!finite) {
+      std::copy_n(order.begin(), K, chosen);
+      std::fill_n(p, N, std::numeric_limits<T>::quiet_NaN());
+      std::fill_n(c.gates + row * K, K, std::numeric_limits<T>::quiet_NaN());
+      c.lse[row] = std::numeric_limits<T>::quiet_NaN();
+      return;
+    }
+    std::partial_sort(
+        order.begin(), order.begin() + K, order.end(),
+        [&](std::int32_t a, std::int32_t b) { return p[a] != p[b] ? p[a] > p[b] : a < b; });
+    std::copy_n(order.begin(), K, chosen);
+    const T largest = p[chosen[0]];
+    T sum{}, taken{};
+    for (index e = 0; e < N; ++e) sum += p[e] = std::exp(p[e] - largest);
+    c.lse[row] = largest + std::log(sum);
+    for (index e = 0; e < N; ++e) p[e] /= sum;
+    for (index j = 0; j < K; ++j) taken += p[chosen[j]];
+    for (index j = 0; j < K; ++j) c.gates[row * K + j] = p[chosen[j]] / (normalised ? taken : T(1));
+  }
+  /// Puts the tokens of each expert together, in order; drops those beyond its room.
+  template <class T>
+  static void sort_by_experts(cache<T>& c, const context<T>& ctx) {
+    std::array<index, static_cast<std::size_t>(N)> next{};
+    const auto at = [](index e) { return static_cast<std::size_t>(e); };
+    std::fill_n(c.begins, N + 1, index{0});
+    for (index b = 0; b < ctx.batch; ++b) {
+      const index tokens = ctx.length_of(b), room = c.training ? Choice.room(tokens, N) : tokens;
+      std::int32_t *const chosen = c.chosen + b * ctx.length * K, *const firsts = c.firsts + b * N;
+      std::fill_n(firsts, N, 0);
+      next.fill(0);
+      for (index a = 0; a < tokens * K; ++a) {
+        const std::int32_t e = chosen[a];
+        firsts[e] += a % K == 0;
+        if (next[at(e)] < room)
+          ++next[at(e)];
+        else
+          chosen[a] = ~e;
+      }
+      for (index e = 0; e < N; ++e) c.begins[e + 1] += next[at(e)];
+    }
+    for (index e = 0; e < N; ++e) {
+      c.begins[e + 1] += c.begins[e];
+      next[at(e)] = c.begins[e];
+    }
+    for (index b = 0; b < ctx.batch; ++b)
+      for (index a = b * ctx.length * K; a < (b * ctx.length + ctx.length_of(b)) * K; ++a)
+        if (c.chosen[a] >= 0) c.order[next[at(c.chosen[a])]++] = static_cast<std::int32_t>(a);
+  }
+  /// The gradient of a token's scores.
+  template <class T>
+  static void score_gradient(index row, T* d, const cache<T>& c, const context<T>& ctx) {
+    const index b = row / ctx.length;
+    const T* const p = c.p + row * N;
+    const T *const gates = c.gates + row * K, *const d_gates = c.d_gates + row * K;
+    // First of the probabilities. The derivative of g_j = p_j / sum is (dg_j - g . dg) / sum.
+    T sum{1}, mean{};
+    if (normalised) {
+      sum = T(0);
+      for (index j = 0; j < K; ++j) {
+        sum += p[number(c.chosen[row * K + j])];
+        mean += gates[j] * d_gates[j];
+      }
+    }
+    for (index j = 0; j < K; ++j) d[number(c.chosen[row * K + j])] += (d_gates[j] - mean) / sum;
+    const bool learns = !ctx.skips(b);
+    if (learns && Choice.balance > 0) {
+      const T scale = static_cast<T>(Choice.balance * static_cast<double>(N)) /
+                      static_cast<T>(ctx.length_of(b));
+      for (index e = 0; e < N; ++e) d[e] += scale * static_cast<T>(c.firsts[b * N + e]);
+    }
+    T inner{};
+    for (index e = 0; e < N; ++e) inner += p[e] * d[e];
+    const T z = learns ? static_cast<T>(2 * Choice.z) * c.lse[row] : T(0);
+    for (index e = 0; e < N; ++e) d[e] = p[e] * (d[e] - inner + z);
+  }
+  static std::int32_t number(std::int32_t chosen) { return chosen < 0 ? ~chosen : chosen; }
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
+
+/// N layers of one type, of which each token goes through K: y = sum of g_e Expert_e(x). They are
+/// those with the largest router scores, see detail::expert_router; weights of others are not read.
+/// Sums run over experts in the order of their numbers. A token for which no expert has room gets
+/// y = 0. Training keeps nothing of the experts: backward computes their hidden values again.
+template <class Expert, index N, index K, expert_choice Choice>
+struct experts_layer {
+  static constexpr index in = Expert::in, out = Expert::in;
+  static_assert(Expert::in == Expert::out,
+                "linnet::ffn::experts: an expert must keep the width of the stream");
+  static constexpr bool adds_residual = true;
+  static constexpr auto count = static_cast<std::size_t>(N);
+  using router = detail::expert_router<in, N, K, Choice>;
+
+  template <class Form>
+  struct params {
+    typename router::template params<Form> route{};
+    typename Expert::template params<Form> items[count]{};
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    router::visit(f, at / "router", p.route...);
+    const parameter_path all = at / "experts";
+    for (std::size_t e = 0; e < count; ++e)
+      Expert::visit(f, all.element(static_cast<index>(e), N), p.items[e]...);
+  }
+  /// All read and write the same channels.
+  template <class Ends, class P>
+  static void channels(const Ends& c, P& p) {
+    c.reads(p.route.weight, router::weight_info);
+    for (auto& one : p.items) linnet::detail::describe_channels<Expert>(c, one);
+  }
+
+  template <class T>
+  struct cache {
+    typename router::template cache<T> route{};
+    typename Expert::template cache<T> expert{};  ///< of one expert after the other
+    T *x = nullptr, *y = nullptr;                 ///< [rows, in] of an expert's tokens
+    T *d_x = nullptr, *d_y = nullptr;             ///< while training
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    static_assert(!linnet::detail::keeps_state<Expert, T>(),
+                  "linnet::ffn::experts: an expert must keep nothing of earlier tokens");
+    const index size = e.rows() * in, mark = m.scratch.mark();
+    cache<T> c;
+    c.route = router::template plan<T>(m, e);
+    c.x = m.scratch.take<T>(size);
+    c.y = m.scratch.take<T>(size);
+    if (e.training) {
+      c.d_x = m.scratch.take<T>(size);
+      c.d_y = m.scratch.take<T>(size);
+    }
+    call_shape all = e;  // every token may choose the same expert
+    all.batch = 1;
+    all.length = e.rows();
+    c.expert = Expert::template plan<T>(m, all);
+    m.scratch.release(mark);
+    return c;
+  }
+
+  template <class T, class S>
+  static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, out> y,
+                      cache<T>& c, context<T>& ctx, const T* residual = nullptr) {
+    router::template forward<T, S>(p.route, x.data(), c.route, ctx);
+    if (residual)
+      ops::copy(ctx.on, y.size(), residual, y.data());
+    else
+      ops::fill(ctx.on, y.size(), T(0), y.data());
+    for (index e = 0; e < N; ++e) {
+      const index n = router::count(c.route, e);
+      if (n == 0) continue;
+      context<T> inner = context_of(e, n, ctx);
+      gather(e, n, x, c, ctx);
+      Expert::template forward<T, S>(p.items[e], {c.x, n}, {c.y, n}, c.expert, inner);
+      ctx.on.threads.each(n, [&](index i) {
+        const index a = router::place(c.route, e, i);
+        const T g = c.route.gates[a];
+        for (index j = 0; j < in; ++j) y(a / K, j) += g * c.y[i * in + j];
+      });
+    }
+  }
+  template <class T, class S>
+  static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                       view<const T, in> x, view<const T, out> dy, view<T, in> dx, cache<T>& c,
+                       context<T>& ctx) {
+    ops::fill(ctx.on, x.rows() * K, T(0), c.route.d_gates);  // of what found no room
+    for (index e = 0; e < N; ++e) {
+      const index n = router::count(c.route, e);
+      if (n == 0) continue;
+      context<T> inner = context_of(e, n, ctx);
+      gather(e, n, x, c, ctx);
+      inner.on.tap = nullptr;  // what it shows has been seen
+      Expert::template forward<T, S>(p.items[e], {c.x, n}, {c.y, n}, c.expert, inner);
+      inner.on.tap = ctx.on.tap;
+      ctx.on.threads.each(n, [&](index i) {
+        const index a = router::place(c.route, e, i);
+        const T g = c.route.gates[a];
+        T sum{};
+        for (index j = 0; j < in; ++j) {
+          const T d = dy(a / K, j);
+          sum += d * c.y[i * in + j];
+          c.d_y[i * in + j] = g * d;
+          c.d_x[i * in + j] = T(0);
+        }
+        c.route.d_gates[a] = sum;
+      });
+      Expert::template backward<T, S>(p.items[e], dp.items[e], {c.x, n}, {c.d_y, n}, {c.d_x, n},
+                                      c.expert, inner);
+      ctx.on.threads.each(n, [&](index i) {
+        const index row = router::place(c.route, e, i) / K;
+        for (index j = 0; j < in; ++j) dx(row, j) += c.d_x[i * in + j];
+      });
+    }
+    router::template backward<T, S>(p.route, dp.route, x.data(), dx.data(), c.route, ctx);
+  }
+
+  static constexpr index flops(const call_shape& e) {
+    return 2 * e.rows() * in * N + K * Expert::flops(e);
+  }
+
+ private:
+  /// The call of expert `e` on its `n` tokens: rows of one sequence. Dropout in an expert goes by
+  /// a token's place among them.
+  template <class T>
+  static context<T> context_of(index e, index n, const context<T>& ctx) {
+    context<T> inner = ctx;
+    inner.batch = 1;
+    inner.length = n;
+    inner.lengths = inner.past = inner.prefix = nullptr;
+    inner.pages = {};
+    inner.stack.mask = nullptr;
+    inner.dropout.seed += static_cast<std::uint64_t>(e) * 0xD1B54A32D192ED03ull;
+    return inner;
+  }
+  /// c.x = the rows of x that expert `e` takes.
+  template <class T>
+  static void gather(index e, index n, view<const T, in> x, cache<T>& c, const context<T>& ctx) {
+    ctx.on.threads.each(n, [&](index i) {
+      std::copy_n(x.row(router::place(c.route, e, i) / K), in, c.x + i * in);
+    });
+  }
+};
+
+namespace ffn {
+
+template <index N, index K, class Of, expert_choice Choice>
+struct experts;
+
+}  // namespace ffn
+
+namespace detail {
+/// The policies that collapse() and factorise() pair with one of experts.
+template <index N, index K, class Of, expert_choice Choice>
+struct collapsed_experts {};
+template <index N, index K, class Of, expert_choice Choice>
+requires requires { typename Of::collapsed; }
+struct collapsed_experts<N, K, Of, Choice> {
+  using collapsed = ffn::experts<N, K, typename Of::collapsed, Choice>;
+};
+template <index N, index K, class Of, expert_choice Choice>
+struct dense_experts {};
+template <index N, index K, class Of, expert_choice Choice>
+requires requires { typename Of::dense; }
+struct dense_experts<N, K, Of, Choice> {
+  using dense = ffn::experts<N, K, typename Of::dense, Choice>;
+};
+}  // namespace detail
+
+namespace ffn {
+
+/// A mixture of experts (Shazeer et al. 2017; Fedus et al. 2021, arXiv:2101.03961): `N`
+/// feed-forwards `Of`, of which each token goes through `K`, y = sum of g_e Of_e(x). A router, one
+/// map without bias, scores them; the K largest scores win. g is the softmax of all N scores at
+/// the chosen ones. For K > 1 it is divided by its sum, unless `Choice` says otherwise.
+///
+/// While training, Choice.capacity may limit the tokens of a sequence that an expert takes. Tokens
+/// are served in the order of the sequence, a token's choices by their probabilities. What finds no
+/// room adds nothing, so that the residual passes alone; weights of other choices stay. Each
+/// sequence counts for itself: other sequences of a batch change nothing. Sessions and evaluators
+/// take all tokens, so that a text has the scores with which it was written.
+///
+/// Training adds two losses. Choice.balance N sum_e f_e P_e keeps experts equally busy (Fedus et
+/// al. 2021, equation 4). Choice.z times the squared log-sum-exp of the scores keeps those small
+/// (Zoph et al. 2022, arXiv:2202.08906, equation 5). Both are means over the tokens of a sequence,
+/// summed over tokens and layers like losses of labels. Only their gradient is computed: losses
+/// that trainers and evaluators report are those of the language model alone. So
+/// check_model_gradients() wants weights of 0.
+template <index N, index K, class Of = swiglu, expert_choice Choice = expert_choice{}>
+struct experts : policy,
+                 linnet::detail::collapsed_experts<N, K, Of, Choice>,
+                 linnet::detail::dense_experts<N, K, Of, Choice> {
+  static_assert(N > 0 && K > 0 && K <= N,
+                "linnet::ffn::experts<n, k>: a token goes through k of n experts, so k is from 1 "
+                "to n");
+  static_assert(!Of::skipped && Of::can_truncate,
+                "linnet::ffn::experts: is of a feed-forward that keeps nothing of earlier tokens");
+  static_assert(Choice.valid(),
+                "linnet::expert_choice: capacity, balance and z must not be negative");
+  using expert = Of;                          ///< what each of them is
+  static constexpr index all_experts = N;     ///< their number
+  static constexpr index active_experts = K;  ///< experts that a token goes through
+  static constexpr bool couples_tokens = Choice.capacity > 0 || Choice.balance > 0;
+  static constexpr bool normalised = Choice.normalised && K > 1;
+  template <index D, index F, bool Bias>
+  using layer = experts_layer<typename Of::template layer<D, F, Bias>, N, K, Choice>;
+};
+
+}  // namespace ffn
+
+namespace detail {
+/// Whether a parameter belongs to expert number `active` or a later one.
+constexpr bool of_idle_expert(const parameter_path& at, index active) {
+  for (const parameter_path* p = &at; p->parent; p = p->parent)
+    if (p->number >= active && p->parent->name == std::string_view("experts")) return true;
+  return false;
+}
+}  // namespace detail
+
+/// Number of parameters of a model that one token meets: those of the experts that it does not go
+/// through are left out. Of a model without experts, all.
+template <class M>
+consteval index count_active_parameters() {
+  index n = 0;
+  M::visit(
+      [&](const parameter_path& at, const tensor_info& info) {
+        bool idle = false;
+        if constexpr (requires { M::ffn::active_experts; })
+          idle = detail::of_idle_expert(at, M::ffn::active_experts);
+        if (!idle) n += info.size();
+      },
+      parameter_path{});
+  return n;
+}
 
 LINNET_NAMESPACE_END
 /// @file
@@ -21694,6 +24236,292 @@ struct shared_parameters {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// An embedding whose table is a tensor train: a product of small cores (Hrinchuk et al. 2019).
+
+LINNET_NAMESPACE_BEGIN
+
+/// Numbers of a table [vocabulary, d_model] as a tensor train of two to four cores. A token is a
+/// number with the digits i_1 ... i_n, of which i_k is below rows[k], the first the most
+/// significant. A column likewise has digits j_k below columns[k].
+struct tensor_train_shape {
+  static constexpr index most = 4;
+  index rows[most]{};       ///< factors of at least the vocabulary, as many as cores
+  index columns[most]{};    ///< factors of d_model
+  index ranks[most - 1]{};  ///< between neighbouring cores
+
+  /// Number of cores.
+  constexpr index cores() const {
+    index n = 0;
+    while (n < most && rows[n] > 0) ++n;
+    return n;
+  }
+  /// Whether every core has its numbers, and no number is without a core.
+  constexpr bool valid() const {
+    const index n = cores();
+    for (index k = 0; k < most; ++k)
+      if ((columns[k] > 0) != (k < n) || (k >= n && rows[k] != 0)) return false;
+    for (index k = 0; k + 1 < most; ++k)
+      if (k + 1 < n ? ranks[k] <= 0 : ranks[k] != 0) return false;
+    return n >= 2;
+  }
+  /// Rows and columns of the table.
+  constexpr index table_rows() const { return product(rows, cores()); }
+  /// @copydoc table_rows()
+  constexpr index table_columns() const { return product(columns, cores()); }
+  /// Rank before core `k`, 1 at the ends.
+  constexpr index rank(index k) const { return k > 0 && k < cores() ? ranks[k - 1] : 1; }
+  /// Numbers in a row of core `k`: [rank, columns, next rank].
+  constexpr index width(index k) const { return rank(k) * columns[k] * rank(k + 1); }
+  /// Columns of the product of the first `n` cores.
+  constexpr index span(index n) const { return product(columns, n); }
+  /// Numbers in the rows of cores [0, n).
+  constexpr index widths(index n) const {
+    index all = 0;
+    for (index k = 0; k < n; ++k) all += width(k);
+    return all;
+  }
+
+ private:
+  static constexpr index product(const index* of, index n) {
+    index all = 1;
+    for (index k = 0; k < n; ++k) all *= of[k];
+    return all;
+  }
+};
+
+namespace detail {
+
+/// The n-th root of x in (0, 1] for constant expressions, by halving.
+constexpr double root_of(double x, index n) {
+  double low = 0, high = 1;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = 0.5 * (low + high);
+    double power = 1;
+    for (index k = 0; k < n; ++k) power *= middle;
+    (power < x ? low : high) = middle;
+  }
+  return high;
+}
+
+/// Embedding ends for a tensor train. Its first core is the model's table, of which `entries` says
+/// the rows. L_1 is a token's row of that, [columns, rank]. L_k is L_(k-1) times the token's row of
+/// core k, [rank, columns * next rank]. Row x of the stream is the last L.
+template <tensor_train_shape Shape, index D>
+struct tensor_train_projection {
+  static constexpr index cores = Shape.cores(), later = cores - 1;
+  static constexpr index table = Shape.width(0), head = D;
+  static constexpr index rows_of(index) { return Shape.rows[0]; }
+  /// Deviation of the cores at which numbers of the table deviate by `of`. Each of those is a sum
+  /// over all ranks of products, with one number of each core.
+  static constexpr double deviation(double of) {
+    double terms = 1;
+    for (index k = 0; k < later; ++k) terms *= static_cast<double>(Shape.ranks[k]);
+    return root_of(of / sqrt(terms), cores);
+  }
+  static constexpr double table_deviation = 0.02;  ///< as that of a whole table
+
+  template <class Form>
+  struct params {
+    typename Form::matrix cores[static_cast<std::size_t>(later)]{};  ///< behind the first
+  };
+  template <class F, class... P>
+  static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
+    const parameter_path all = at / "cores";
+    for (index k = 1; k < cores; ++k)
+      f(all.element(k, cores) / "weight",
+        tensor_info{Shape.rows[k], Shape.width(k), role::table, deviation(table_deviation)},
+        p.cores[k - 1]...);
+  }
+  /// No channel of the stream is a column of one core.
+  struct map {
+    template <class Ends, class P>
+    static void channels(const Ends& c, P&) {
+      c.keeps_whole(c.in, "a tensor train");
+      c.keeps_whole(c.out, "a tensor train");
+    }
+  };
+
+  template <class T>
+  struct cache {
+    token* digits = nullptr;  ///< [cores, rows] of each token
+    index rows = 0;           ///< that are planned for
+    T* first = nullptr;       ///< [rows, table] L_1
+    T* room = nullptr;        ///< for each thread
+    T* gradients = nullptr;   ///< [rows, width] of each core's rows, core by core
+  };
+  template <class T>
+  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+    cache<T> c;
+    c.rows = e.rows();
+    c.digits = m.saved.take<token>(e.rows() * cores);
+    c.first = m.saved.take<T>(e.rows() * table);
+    c.room = m.saved.take<T>(e.threads * room_size);
+    if (e.training) c.gradients = m.saved.take<T>(e.rows() * Shape.widths(cores));
+    return c;
+  }
+
+  /// Rows of the first core for tokens.
+  template <class T>
+  static const token* entries(const cache<T>& c, const token* tokens, const context<T>& ctx) {
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      index rest = tokens[i];
+      for (index k = cores; k-- > 0; rest /= Shape.rows[k])
+        c.digits[k * c.rows + i] = static_cast<token>(rest % Shape.rows[k]);
+    });
+    return c.digits;
+  }
+  template <class T>
+  static T* rows(const cache<T>& c, T*) {
+    return c.first;
+  }
+  template <class T, class S>
+  static void widen(const params<form::packed<T, S>>& p, index n, T* x, const cache<T>& c,
+                    context<T>& ctx) {
+    T* const room = c.room + ctx.on.threads.rank() * room_size;
+    ctx.on.threads.each(n, [&](index i) {
+      const T* left = c.first + i * table;
+      for (index k = 1; k < cores; ++k) {
+        T* const next = k < later ? room + left_at(k) : x + i * D;
+        multiply(k, left, core_row(p, k, i, c, room), next);
+        left = next;
+      }
+    });
+  }
+  /// Gradient of the rows of the first core; adds those of the others.
+  template <class T, class S>
+  static T* widen_backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
+                           index n, T* dx, const cache<T>& c, context<T>& ctx) {
+    T* const room = c.room + ctx.on.threads.rank() * room_size;
+    ctx.on.threads.each(n, [&](index i) { row_gradients(p, i, dx + i * D, c, room); });
+    for (index k = 1; k < cores; ++k)
+      ops::embed_backward(ctx.on, n, Shape.width(k), c.digits + k * c.rows, gradient_of(k, 0, c),
+                          dp.cores[k - 1]);
+    return c.gradients;
+  }
+  template <class T, class S, class P>
+  static const T* read(const P&, index, const T* y, const cache<T>&, const ops::execution&) {
+    return y;
+  }
+  template <class T>
+  static T* read_gradient(index, T* dy, const cache<T>&, const ops::execution&) {
+    return dy;
+  }
+  template <class T, class S, class P, class G>
+  static void read_backward(const P&, G&, index, const T*, T*, const cache<T>&,
+                            const ops::execution&) {}
+  static constexpr index flops(const call_shape& e) {
+    index each = 0;
+    for (index k = 1; k < cores; ++k) each += 2 * Shape.span(k) * Shape.width(k);
+    return e.rows() * each;
+  }
+
+ private:
+  /// Numbers of L behind core `k`, counted from 0.
+  static constexpr index left_size(index k) { return Shape.span(k + 1) * Shape.rank(k + 1); }
+  /// Where it is in a thread's room, behind the rows of all cores.
+  static constexpr index left_at(index k) {
+    index at = Shape.widths(cores);
+    for (index l = 1; l < k; ++l) at += left_size(l);
+    return at;
+  }
+  static constexpr index largest_left = [] {
+    index most = 0;
+    for (index k = 0; k < cores; ++k) most = (std::max)(most, left_size(k));
+    return most;
+  }();
+  /// A row of each core, each L, and the gradients of two.
+  static constexpr index room_size = left_at(cores) + 2 * largest_left;
+
+  /// Columns of core `k` with its next rank.
+  static constexpr index columns_of(index k) { return Shape.width(k) / Shape.rank(k); }
+  /// The row of core `k` for token `i`, in a thread's room.
+  template <class T, class P>
+  static const T* core_row(const P& p, index k, index i, const cache<T>& c, T* room) {
+    T* const row = room + Shape.widths(k);
+    const index entry = c.digits[k * c.rows + i], width = Shape.width(k);
+    for (index j = 0; j < width; ++j) row[j] = p.cores[k - 1].at(entry, j, width);
+    return row;
+  }
+  /// next[span, columns] = left[span, rank] g[rank, columns]
+  template <class T>
+  static void multiply(index k, const T* left, const T* g, T* next) {
+    const index rank = Shape.rank(k), columns = columns_of(k);
+    for (index a = 0; a < Shape.span(k); ++a) {
+      std::fill_n(next + a * columns, columns, T(0));
+      for (index r = 0; r < rank; ++r)
+        for (index j = 0; j < columns; ++j)
+          next[a * columns + j] += left[a * rank + r] * g[r * columns + j];
+    }
+  }
+  /// Where the gradient of core `k` for token `i` goes.
+  template <class T>
+  static T* gradient_of(index k, index i, const cache<T>& c) {
+    return c.gradients + c.rows * Shape.widths(k) + i * Shape.width(k);
+  }
+  /// Gradients of the rows of all cores for token `i`, from that of its row x.
+  template <class T, class P>
+  static void row_gradients(const P& p, index i, const T* dx, const cache<T>& c, T* room) {
+    const T* const first = c.first + i * table;
+    for (index k = 1; k < cores; ++k) {
+      const T* const g = core_row(p, k, i, c, room);
+      if (k < later) multiply(k, k > 1 ? room + left_at(k - 1) : first, g, room + left_at(k));
+    }
+    const T* d_next = dx;
+    for (index k = later; k > 0; --k) {
+      const index rank = Shape.rank(k), columns = columns_of(k);
+      const T *const left = k > 1 ? room + left_at(k - 1) : first, *const g =
+                                                                       room + Shape.widths(k);
+      T *const d_left = k > 1 ? room + left_at(cores) + k % 2 * largest_left : gradient_of(0, i, c),
+               *const d_g = gradient_of(k, i, c);
+      std::fill_n(d_g, rank * columns, T(0));
+      for (index a = 0; a < Shape.span(k); ++a)
+        for (index r = 0; r < rank; ++r) {
+          T sum{};
+          for (index j = 0; j < columns; ++j) {
+            const T d = d_next[a * columns + j];
+            d_g[r * columns + j] += left[a * rank + r] * d;
+            sum += d * g[r * columns + j];
+          }
+          d_left[a * rank + r] = sum;
+        }
+      d_next = d_left;
+    }
+  }
+};
+
+}  // namespace detail
+
+namespace embedding {
+/// A table [vocabulary, d_model] that is a tensor train (Hrinchuk et al. 2019, arXiv:1901.10787,
+/// equation 3; Oseledets 2011). The number at a token and a column is the product of one matrix of
+/// each core, G_1[i_1, j_1] ... G_n[i_n, j_n], which their digits choose. Rows beyond the
+/// vocabulary are never read. Cores start normal, with the deviation at which numbers of the table
+/// deviate by 0.02. A head that is tied would need whole rows of the table, so it is refused.
+template <tensor_train_shape Shape>
+struct tensor_train : policy {
+  static_assert(Shape.valid(),
+                "linnet::embedding::tensor_train: a shape has two to four cores, each with rows "
+                "and columns, and a rank between neighbours");
+  static constexpr bool whole_rows = false;
+  using kind = tensor_train;
+  static std::string name() {
+    std::string text = "tensor_train";
+    for (index k = 0; k < Shape.cores(); ++k)
+      text += ' ' + std::to_string(Shape.rows[k]) + 'x' + std::to_string(Shape.columns[k]) +
+              (k + 1 < Shape.cores() ? " rank " + std::to_string(Shape.ranks[k]) : "");
+    return text;
+  }
+  /// Whether it is a table of that size.
+  static constexpr bool fits(index vocabulary, index d_model) {
+    return Shape.table_rows() >= vocabulary && Shape.table_columns() == d_model;
+  }
+  template <index D, bool Tied>
+  using projection = linnet::detail::tensor_train_projection<Shape, D>;
+};
+}  // namespace embedding
+
+LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
@@ -21747,9 +24575,9 @@ constexpr bool layers_fit() {
     constexpr bool ranges = layers_of<S, Layers>::fits;
     constexpr bool few = layers_of<S, Layers>::template kinds<Layers>.count <= 4;
     static_assert(!Alike,
-                  "linnet::storage::layers: layers that share parameters, or that "
-                  "depths::mixture_of_depths routes, are stored alike; take sharing::none and "
-                  "depths::all, or one storage");
+                  "linnet::storage::layers: layers that share parameters, that "
+                  "depths::mixture_of_depths routes or that ffn::per_layer makes unlike are stored "
+                  "alike; take sharing::none and depths::all, or one storage");
     static_assert(ranges,
                   "linnet::storage::layers: a range names layers that the model does not have; "
                   "they count from 0, or from the end where negative");
@@ -21835,7 +24663,21 @@ constexpr bool policies_fit() {
 }
 
 /// Faults of the layer of a feed-forward policy.
-enum class ffn_fault { none, no_layer, no_delta, rank, widths, chain_widths };
+enum class ffn_fault { none, no_layer, no_delta, rank, widths, chain_widths, by_layer };
+/// Whether a feed-forward has a width for each layer.
+template <class Ffn>
+inline constexpr bool has_layer_widths = requires {
+  Ffn::widest;
+};
+/// The feed-forward of each layer.
+template <class Ffn>
+struct ffn_of_layers {
+  using type = Ffn;
+};
+template <class Of, index... Widths>
+struct ffn_of_layers<ffn::per_layer<Of, Widths...>> {
+  using type = Of;
+};
 template <class Ffn, index D, index F, bool Bias, projection_kind Projections = projection_kind{}>
 constexpr ffn_fault fault_of_ffn() {
   const auto widths = []<class Layer>(std::type_identity<Layer>) {
@@ -21846,7 +24688,9 @@ constexpr ffn_fault fault_of_ffn() {
     if constexpr (requires { Ffn::rank; }) return Ffn::rank > 0 && Ffn::rank <= D && Ffn::rank <= F;
     return true;
   }();
-  if constexpr (Ffn::skipped) {
+  if constexpr (has_layer_widths<Ffn>) {
+    return ffn_fault::by_layer;
+  } else if constexpr (Ffn::skipped) {
     return ffn_fault::none;
   } else if constexpr (!ranked) {
     return ffn_fault::rank;
@@ -21880,6 +24724,9 @@ constexpr bool ffn_fits() {
   static_assert(Fault != ffn_fault::widths,
                 "linnet: the layer of your ffn:: policy must keep the width of the stream: both "
                 "its `in` and its `out` are D, the shape's d_model");
+  static_assert(Fault != ffn_fault::by_layer,
+                "linnet::ffn::per_layer: its widths are those of the layers of a decoder; the "
+                "blocks of other models are of one type");
   return Fault == ffn_fault::none;
 }
 
@@ -21913,6 +24760,10 @@ requires(Ffn::skipped) struct block_of<Norm, Ffn, Branches...> {
   };
 };
 
+template <class Norm, class Of, index... Widths, class... Branches>
+struct block_of<Norm, ffn::per_layer<Of, Widths...>, Branches...>
+    : block_of<Norm, Of, Branches...> {};
+
 /// `N` blocks, of which the first is a `First` if it differs; `Rest` holds the type of the others.
 /// The buffers of a first one that differs last as long as those of the others, which may read
 /// them.
@@ -21937,6 +24788,25 @@ struct stack_of<First, Rest, N, true, sharing::none> {
 template <class First, class Rest>
 struct stack_of<First, Rest, 1, true, sharing::none> {
   using type = repeat<First, 1>;
+};
+/// The stack of a decoder. Block<F, First> holds a block of hidden width F, the first one of the
+/// stack where `First`.
+template <class Policies, template <index, bool> class Block, auto Shape, index Rotary,
+          class Ffn = typename Policies::template of<ffn::policy>>
+struct stack_of_decoder {
+  using first = typename Block<Shape.d_ff, true>::type;
+  using rest = Block<Shape.d_ff, false>;
+  using type = typename Policies::template of<depths::policy>::template stack<
+      stack_of<first, rest, Shape.layers, Policies::template of<attention::policy>::first_differs,
+               typename Policies::template of<sharing::policy>>,
+      typename rest::type, Shape.layers, Rotary>;
+};
+template <class Policies, template <index, bool> class Block, auto Shape, index Rotary, class Of,
+          index... Widths>
+struct stack_of_decoder<Policies, Block, Shape, Rotary, ffn::per_layer<Of, Widths...>> {
+  template <std::size_t... Layer>
+  static layer_list<typename Block<Widths, Layer == 0>::type...> of(std::index_sequence<Layer...>);
+  using type = decltype(of(std::make_index_sequence<sizeof...(Widths)>()));
 };
 
 }  // namespace detail
@@ -21967,6 +24837,18 @@ struct decoder_model;
 
 namespace detail {
 
+/// Words for widths that are not those of a shape's layers; true for others.
+template <class Ffn, index Layers, index Widest>
+constexpr bool widths_fit() {
+  if constexpr (has_layer_widths<Ffn>) {
+    static_assert(Ffn::layers == Layers,
+                  "linnet::ffn::per_layer: give one width for each of the shape's layers");
+    static_assert(Ffn::widest == Widest,
+                  "linnet::ffn::per_layer: d_ff of the shape must be the widest of its widths");
+    return Ffn::layers == Layers && Ffn::widest == Widest;
+  }
+  return true;
+}
 /// Words for the first rule that a decoder's policies or shape break; true where they keep all.
 template <decoder_shape S, class... Ps>
 constexpr bool decoder_fits() {
@@ -21975,6 +24857,7 @@ constexpr bool decoder_fits() {
   using Position = pick<position::policy, position::rope, Ps...>;
   using Depths = pick<depths::policy, depths::all, Ps...>;
   using Sharing = pick<sharing::policy, sharing::none, Ps...>;
+  using Embedding = pick<embedding::policy, embedding::full, Ps...>;
   if constexpr (!(known_policy<Ps> && ...))
     static_assert(never<Ps...>,
                   "linnet::decoder<shape, policies...>: an argument is not a policy; derive your "
@@ -22040,6 +24923,14 @@ constexpr bool decoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::repeat<n>: layers, the number of blocks, must be a multiple of "
                   "n");
+  else if constexpr (!widths_fit<Ffn, S.layers, S.d_ff>())
+    return false;
+  else if constexpr (has_layer_widths<Ffn> &&
+                     (Depths::routes || !std::is_same_v<Sharing, sharing::none>))
+    static_assert(
+        never<Ps...>,
+        "linnet::ffn::per_layer: blocks of unlike widths share nothing and are not routed; take "
+        "sharing::none and depths::all");
   else if constexpr (Depths::routes && !(Attention::supports_token_subset && Ffn::can_truncate))
     static_assert(
         never<Ps...>,
@@ -22063,15 +24954,44 @@ constexpr bool decoder_fits() {
         never<Ps...>,
         "linnet: sharing:: policies need blocks of one type; the first block of this kind "
         "of attention differs from the others");
+  else if constexpr (!Embedding::fits(S.vocabulary, S.d_model))
+    static_assert(never<Ps...>,
+                  "linnet::embedding::tensor_train: the product of its rows must be the vocabulary "
+                  "or more, and that of its columns d_model");
+  else if constexpr (!Embedding::whole_rows &&
+                     std::is_same_v<pick<tie::policy, tie::tied, Ps...>, tie::tied>)
+    static_assert(never<Ps...>,
+                  "linnet::embedding::tensor_train: a tied head would need whole rows of the "
+                  "table, which is kept in cores; add tie::untied");
   else
     return true;
   return false;
+}
+/// Whether sessions of a decoder can keep a tree of tokens. Rounding keys in blocks of 32 tokens
+/// asks for texts.
+template <class Policies, class Attention, class Ffn, class Depths>
+inline constexpr bool decoder_takes_trees =
+    Attention::supports_trees&& Ffn::can_truncate && !Depths::routes &&
+    Policies::template of<kv::policy>::code != kv_code::int4;
+/// Why a batch does not fit the limits, the vocabulary or the attention of decoder `M`.
+template <class M>
+refusal decoder_refuses(const decoder_batch& b, const limits& l) {
+  batch_check c(b.batch, l.batch);
+  c.length(b.length, M::longest(l), refusal::over_target);
+  c.tokens(b.tokens, b.length, M::vocabulary);
+  c.labels(b.labels, b.length, M::vocabulary);
+  c.no(b.prefixes && !M::takes_prefix, refusal::prefix_unknown);
+  for (index i = 0; b.prefixes && c.fits() && i < b.batch; ++i)
+    c.no(b.prefixes[i] < 0 || b.prefixes[i] > b.length, refusal::prefix_outside);
+  c.documents(b.documents, b.length, M::supports_documents, b.prefixes);
+  return c.why;
 }
 /// The fault of the feed-forward of a decoder that fits otherwise.
 template <decoder_shape S, class... Ps>
 constexpr ffn_fault decoder_ffn_fault() {
   if constexpr (decoder_fits<S, Ps...>())
-    return fault_of_ffn<pick<ffn::policy, ffn::swiglu, Ps...>, S.d_model, S.d_ff,
+    return fault_of_ffn<typename ffn_of_layers<pick<ffn::policy, ffn::swiglu, Ps...>>::type,
+                        S.d_model, S.d_ff,
                         std::is_same_v<pick<bias::policy, bias::none, Ps...>, bias::all>,
                         pick<sharing::policy, sharing::none, Ps...>::projections>();
   else
@@ -22109,7 +25029,8 @@ struct checked_decoder {
   /// Whether layers have nothing of their own that storage could tell apart.
   static constexpr bool alike =
       !std::is_same_v<pick<sharing::policy, sharing::none, Ps...>, sharing::none> ||
-      pick<depths::policy, depths::all, Ps...>::routes;
+      pick<depths::policy, depths::all, Ps...>::routes ||
+      has_layer_widths<pick<ffn::policy, ffn::swiglu, Ps...>>;
   static constexpr bool fits =
       policies_fit<Ps...>() && decoder_fits<Shape, Ps...>() &&
       ffn_fits<decoder_ffn_fault<Shape, Ps...>(), pick<ffn::policy, ffn::swiglu, Ps...>>() &&
@@ -22121,6 +25042,33 @@ template <decoder_shape Shape, class Policies>
 struct decoder_of;
 template <decoder_shape Shape, class... Ps>
 struct decoder_of<Shape, policy_set<Ps...>> : checked_decoder<Shape, Ps...> {};
+
+/// Which tensors of decoder `M` write the channels that others read, see nn/channels.hpp.
+template <class M, class Ends, class P>
+void describe_decoder_channels(const Ends& c, P& p) {
+  const index stream = c.open(M::d), looked_up = M::embedding_normed ? c.open(M::d) : stream,
+              normed = c.open(M::d),
+              rows = M::factorised ? c.open(M::table_info.columns) : looked_up;
+  c.between(-1, rows).looks_up(p.embedding, M::table_info);
+  if constexpr (M::factorised)
+    M::embedding_projection::map::channels(c.between(rows, looked_up), p.projection);
+  if constexpr (M::learned)
+    c.between(-1, looked_up)
+        .looks_up(p.positions, tensor_info{M::context_length, M::d, role::position});
+  if (M::sinusoidal) c.keeps_whole(looked_up, "fixed sines and cosines");
+  if constexpr (M::embedding_normed)
+    M::norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
+  detail::describe_channels<typename M::blocks>(c.between(stream, stream), p.stack);
+  M::norm_layer::channels(c.between(stream, normed), p.norm);
+  if constexpr (!M::tied) {
+    c.between(normed, -1).reads(p.head, tensor_info{M::vocabulary, M::d, role::matrix});
+  } else if constexpr (M::factorised) {
+    c.fix(rows, "a tied head that goes back through a factorised embedding");
+    c.fix(normed, "a tied head that goes back through a factorised embedding");
+  } else {
+    c.between(normed, -1).reads(p.embedding, M::table_info);
+  }
+}
 
 }  // namespace detail
 
@@ -22139,739 +25087,6 @@ namespace detail {
 struct key_value {
   std::string key, value;
 };
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// The contract of a model: what weights, files, trainers, evaluators and sessions ask of one.
-///
-/// A model is a stateless type, from this library or not, that derives from `model_defaults`. Its
-/// layers follow nn/layer.hpp. A `language_model` has
-///  - `params<Form>` and `visit(f, at, p...)`: its parameters, as a layer has them;
-///  - `storage`: the type that its matrices are stored in, and `with_storage<S>`: the model with
-///    another one, which quantize() makes;
-///  - `vocabulary`: logits of one token, and `batch`: what a training or scoring call reads, a
-///    struct with at least `batch` and `length` (or `target_length`), sequences and their tokens;
-///  - `workspace<T>` and `plan<T>(planner&, limits, purpose)`: the buffers of one trainer,
-///    evaluator or session;
-///  - `accepts(batch, limits)`: whether a batch fits, asked before anything is computed. A model
-///  may
-///    also have `refuses(batch, limits)`, which says why it does not as a `refusal`;
-///  - `loss<T, S>(p, dp, batch, w, on, loss_call, criterion)`: the summed loss of a batch. With
-///    `dp`, ADDS the gradient of that sum. ops::head_loss() does most of it;
-///  - `describe(f)`: calls f(key, value) for each number or text that decides what the weights
-///    compute. Files keep them, and loading compares them.
-///
-/// A `decoding_model` is a language model that sessions run. It also has
-///  - `step<T, S>(p, step_call, w, on)`: feeds tokens behind the cached ones. w.logits then holds
-///    what follows each sequence's last valid token, or with `every` what follows each token;
-///  - in its workspace `logits`, and the `pages` of paged caches, which step() passes on in its
-///    context. A model whose layers do not page refuses limits::kv_blocks;
-///  - `copy_state<T>(w, from, to, state_part)`: one sequence continues where another is;
-///  - `longest(limits)`: most tokens of a sequence;
-///  - `flops(batch, length)`: floating-point operations of such a call, by which threads are
-///  chosen.
-///
-/// A model that says `encodes` reads a source before: `encode<T, S>(p, source, batch, length,
-/// lengths, w, on)`. Its flops() takes the length of the source before the target's; see t5_model.
-///
-/// Every thread of a team calls loss(), step() and encode() (SPMD).
-
-/// @file
-/// Run-time limits: what a session, evaluator or trainer plans its memory for, and how it runs.
-
-/// @file
-/// Ranges of run-time options: each struct of options has one table, which checks its values.
-/// docs/options.md shows the tables.
-
-LINNET_NAMESPACE_BEGIN
-
-namespace detail {
-
-/// A number as its shortest decimal text: 1e-06, 0.5; whole numbers without an exponent: 500000.
-LINNET_COLD inline std::string number_text(double x) {
-  char digits[32];
-  if (const double limit = 9007199254740992;
-      x > -limit && x < limit && x == static_cast<double>(static_cast<std::int64_t>(x)))
-    return std::to_string(static_cast<std::int64_t>(x));
-  return {digits, std::to_chars(digits, digits + sizeof digits, x).ptr};
-}
-
-/// The values that an option accepts; never NaN.
-struct option_range {
-  double least = -std::numeric_limits<double>::infinity();
-  double most = std::numeric_limits<double>::infinity();
-  bool above = false;       ///< `least` itself is refused
-  bool below = false;       ///< `most` itself is refused
-  bool counts = false;      ///< `most` is that of all counts, which texts leave out
-  std::string_view note{};  ///< what a special value means, for who has to choose another
-  const char* const* names = nullptr;  ///< of an enumeration's values
-
-  bool contains(double x) const {
-    return is_finite(x) && (above ? x > least : x >= least) && (below ? x < most : x <= most);
-  }
-  /// The rule as text, of an option of that name: "0 <= top_p <= 1".
-  LINNET_COLD std::string text(std::string_view name) const {
-    if (names) {
-      std::string all = names[0];
-      for (int i = 1; i <= most; ++i) all.append(", ").append(names[i]);
-      return all;
-    }
-    const bool from = least > -std::numeric_limits<double>::infinity();
-    const bool to = !counts && most < std::numeric_limits<double>::infinity();
-    if (from && to)
-      return number_text(least) + (above ? " < " : " <= ") + std::string(name) +
-             (below ? " < " : " <= ") + number_text(most);
-    if (from)
-      return (above ? "above " : "at least ") + number_text(least) + (counts ? "" : ", finite");
-    return "any finite number";
-  }
-};
-/// Counts beyond this are refused everywhere, so that sums of a few never overflow.
-inline constexpr double most_count = 1e15;
-
-constexpr option_range at_least(double least, std::string_view note = {}) {
-  return {.least = least, .note = note};
-}
-constexpr option_range above(double least, std::string_view note = {}) {
-  return {.least = least, .above = true, .note = note};
-}
-constexpr option_range between(double least, double most, std::string_view note = {}) {
-  return {.least = least, .most = most, .note = note};
-}
-/// A whole number.
-constexpr option_range count(double least, std::string_view note = {}) {
-  return {.least = least, .most = most_count, .counts = true, .note = note};
-}
-/// The range of an enumeration, or of bool, whose values are 0, 1, …
-template <std::size_t N>
-constexpr option_range one_of(const char* const (&names)[N]) {
-  return {.least = 0, .most = static_cast<double>(N) - 1, .names = names};
-}
-inline constexpr const char* false_or_true[] = {"false", "true"};
-
-/// The value of an option as a number. Of several values it is one out of range, if there is one.
-template <class Value>
-double option_value(const Value& x, const option_range& r) {
-  if constexpr (requires { x.unfit(r); }) {
-    return x.unfit(r);
-  } else if constexpr (requires { x.begin(); }) {
-    for (const auto one : x)
-      if (!r.contains(static_cast<double>(one))) return static_cast<double>(one);
-    return static_cast<double>(x[0]);
-  } else {
-    return static_cast<double>(x);
-  }
-}
-
-/// Concept of structs of options: `visit_options(self, f)` calls f(name, value, range) for each
-/// field, and f(name, value) for nested structs.
-template <class Options>
-concept has_ranges = requires(const Options& all) {
-  Options::visit_options(all, [](const auto&...) {});
-};
-
-/// Whether all options are in their ranges.
-template <class Options>
-bool in_range(const Options& all) {
-  bool fit = true;
-  Options::visit_options(all, [&](const char*, const auto& value, const auto&... range) {
-    if constexpr (sizeof...(range) == 0)
-      fit = fit && in_range(value);
-    else
-      fit = fit && (range.contains(option_value(value, range)) && ...);
-  });
-  return fit;
-}
-
-/// The name of a struct of options, behind those of the structs around it.
-struct option_path {
-  const option_path* outer;
-  std::string_view name;
-
-  /// The name of one of its fields.
-  LINNET_COLD std::string of(std::string_view field) const {
-    std::string all = outer ? outer->of(name) : std::string(name);
-    if (!all.empty()) all += '.';
-    return all.append(field);
-  }
-};
-/// The first option out of its range.
-struct option_search {
-  const char* where;
-  std::optional<linnet::error> wrong{};
-
-  LINNET_COLD void look(const option_path& in, std::string_view name, double value,
-                        const option_range& range) {
-    if (wrong || range.contains(value)) return;
-    std::string rule = range.counts && value > range.most
-                           ? "at most 10^15"
-                           : range.text(name.substr(name.rfind('.') + 1));
-    if (!range.note.empty()) rule.append(" (").append(range.note).append(")");
-    wrong = failure(errc::invalid, where, in.of(name), rule, number_text(value));
-  }
-  template <class Options>
-  void look_at(const option_path& in, const Options& all) {
-    Options::visit_options(all, [&](const char* name, const auto& value, const auto&... range) {
-      if constexpr (sizeof...(range) == 0)
-        look_at({&in, name}, value);
-      else
-        (look(in, name, option_value(value, range), range), ...);
-    });
-  }
-};
-
-/// Error of the function `where` for options that are out of their ranges: names the first of them
-/// behind `prefix`. Optimizers of the caller's own need not have ranges.
-template <class Options>
-result<void> acceptable(const char* where, std::string_view prefix, const Options& all) {
-  if constexpr (has_ranges<Options>) {
-    option_search search{where};
-    search.look_at({nullptr, prefix}, all);
-    if (search.wrong) return std::move(*search.wrong);
-  }
-  return {};
-}
-
-}  // namespace detail
-
-LINNET_NAMESPACE_END
-/// @file
-/// Why a call did nothing: causes as values, for calls that answer with an empty span, NaN or
-/// false.
-
-LINNET_NAMESPACE_BEGIN
-
-/// Why a call of a session, a trainer, an evaluator or a way of decoding did nothing.
-enum class refusal : unsigned char {
-  none,                      ///< it did what was asked
-  not_valid,                 ///< moved from, or never opened
-  options,                   ///< an option outside its range
-  batch_below_one,           ///< no sequences
-  batch_over_limit,          ///< more sequences than limits.batch
-  no_tokens,                 ///< sequences of no tokens
-  uneven,                    ///< tokens that do not fill [batch, length]
-  token_outside_vocabulary,  ///< a token that the model does not have
-  label_outside_vocabulary,  ///< a label that is neither a token nor `ignored`
-  byte_outside_vocabulary,   ///< of a table of tokens' bytes
-  over_target,               ///< more tokens than limits.target
-  over_source,               ///< more source tokens than limits.source
-  over_chunk,                ///< more tokens in one call than limits.chunk
-  over_logits,               ///< more tokens in one call of feed_all() than limits.max_logits
-  lengths_missing,           ///< fewer lengths than sequences
-  length_below_one,          ///< a sequence of no valid tokens
-  length_over_padded,        ///< more valid tokens than were given
-  no_blocks,                 ///< a paged cache without room
-  no_source,                 ///< a target before its source
-  no_sequence,               ///< a number that no sequence has
-  no_such_length,            ///< truncate() to more tokens than there are, or fewer than none
-  length_gone,               ///< truncate() to a length that the cache has forgotten
-  no_layer,                  ///< exit_after() a layer that the model does not have
-  other_base,                ///< an adapter of other packed weights
-  adapter_late,              ///< an adapter for a sequence that has read tokens
-  nothing_chosen,            ///< a sampler that chose nothing
-  not_started,               ///< a contrast that has not read this text
-  null_tokens,               ///< a batch without tokens
-  null_labels,               ///< a batch without labels
-  null_source,               ///< a batch without sources
-  null_bytes,                ///< a batch without its table of tokens' bytes
-  prefix_unknown,            ///< prefixes for a model that takes none
-  prefix_outside,            ///< a prefix that is longer than its sequence
-  type_outside,              ///< a token type that the model does not have
-  label_on_padding,          ///< a label behind the end of its sequence
-  short_logits,              ///< a span that the logits do not fit in
-  wrong_losses,              ///< a span of losses of another size
-  objective,                 ///< a batch that the objective does not serve
-  batch,                     ///< a batch that the model does not take, without a reason
-  accumulating,              ///< gradients that no step has used yet are in the way
-  no_label,                  ///< nothing to learn from
-  not_finite                 ///< a loss or gradient that is no number
-};
-
-/// One sentence on a refusal that names the field and the remedy: static text, zero-terminated and
-/// never null; empty for `none`.
-constexpr std::string_view to_string(refusal why) noexcept {
-  switch (why) {
-    case refusal::none:
-      return "";
-    case refusal::not_valid:
-      return "the object was moved from, or its constructor failed: use open(), whose error says "
-             "why";
-    case refusal::options:
-      return "an option is outside its range: see docs/options.md";
-    case refusal::batch_below_one:
-      return "batch is below 1: give at least one sequence";
-    case refusal::batch_over_limit:
-      return "batch is larger than limits.batch: give fewer sequences, or open with a larger "
-             "limits.batch";
-    case refusal::no_tokens:
-      return "no tokens: give at least one for each sequence";
-    case refusal::uneven:
-      return "the tokens do not fill [batch, length]: pad all sequences to one length";
-    case refusal::token_outside_vocabulary:
-      return "a token is outside the vocabulary: give ids from 0 to vocabulary - 1";
-    case refusal::label_outside_vocabulary:
-      return "a label is outside the vocabulary: give ids from 0 to vocabulary - 1, or `ignored`";
-    case refusal::byte_outside_vocabulary:
-      return "a token's bytes are outside the vocabulary: give values of bytes, byte_pad or "
-             "byte_end";
-    case refusal::over_target:
-      return "more tokens than limits.target (0: the model's context): give fewer, or open with a "
-             "larger limits.target";
-    case refusal::over_source:
-      return "the source is longer than limits.source: give fewer tokens, or open with a larger "
-             "limits.source";
-    case refusal::over_chunk:
-      return "more tokens in one call than limits.chunk: prefill() takes any number of them, but a "
-             "prompt of attention::prefix needs a larger limits.chunk";
-    case refusal::over_logits:
-      return "more tokens than limits.max_logits: give feed_all() fewer, or open with a larger "
-             "limits.max_logits";
-    case refusal::lengths_missing:
-      return "lengths has fewer entries than the batch has sequences: give one for each";
-    case refusal::length_below_one:
-      return "an entry of lengths is below 1: give at least 1";
-    case refusal::length_over_padded:
-      return "an entry of lengths is above the padded length: give the number of valid tokens";
-    case refusal::no_blocks:
-      return "too few free blocks: truncate a sequence, or open with more limits.kv_blocks";
-    case refusal::no_source:
-      return "a sequence has no source: call encode() with as many sources first";
-    case refusal::no_sequence:
-      return "the sequence is outside the batch: give a number from 0 to limits.batch - 1";
-    case refusal::no_such_length:
-      return "the sequence never had that length: give one from 0 to position()";
-    case refusal::length_gone:
-      return "the cache has forgotten the sequence at that length: give 0, or take back at most "
-             "max_truncation() tokens";
-    case refusal::no_layer:
-      return "the model has no such layer: give 1 to its layers";
-    case refusal::other_base:
-      return "the adapter was made for other packed weights: adapt() those of the session";
-    case refusal::adapter_late:
-      return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
-    case refusal::nothing_chosen:
-      return "the sampler chose no token of the vocabulary: check the logits for NaN or infinity, "
-             "and the sampler's options";
-    case refusal::not_started:
-      return "another text: call reset_and_prefill() before each";
-    case refusal::null_tokens:
-      return "tokens of the batch is null: give the inputs";
-    case refusal::null_labels:
-      return "labels of the batch is null: give them, or `ignored`";
-    case refusal::null_source:
-      return "source or source_lengths of the batch is null: give sources and their lengths";
-    case refusal::null_bytes:
-      return "bytes of the batch is null: give the table of tokens' bytes";
-    case refusal::prefix_unknown:
-      return "prefixes of the batch are given: leave them null for models without "
-             "attention::prefix";
-    case refusal::prefix_outside:
-      return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
-    case refusal::type_outside:
-      return "a token type is outside the model's types: give 0 to types - 1, or leave types null";
-    case refusal::label_on_padding:
-      return "a label stands behind the end of its sequence: give `ignored` there";
-    case refusal::short_logits:
-      return "the span of logits is too short: give room for [rows, vocabulary], or none";
-    case refusal::wrong_losses:
-      return "another number of losses: give one for each layer";
-    case refusal::objective:
-      return "the objective does not accept the batch: check the teacher's limits and the order of "
-             "recorded batches";
-    case refusal::batch:
-      return "the model does not take the batch: see its accepts()";
-    case refusal::accumulating:
-      return "gradients are being accumulated: call update() first";
-    case refusal::no_label:
-      return "no label counts: give at least one that is not `ignored`";
-    case refusal::not_finite:
-      return "the loss or the gradient is not finite: lower the learning rate, or check the data";
-  }
-  return "";
-}
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// Threads of one call at most.
-inline constexpr int most_threads = 65536;
-
-/// The largest call, the threads and the instruction-set level. Memory is planned for these numbers
-/// once and never grows.
-struct limits {
-  index batch = 1;   ///< sequences at a time
-  index source = 0;  ///< longest source in tokens (encoder-decoders); decoders ignore it
-  index target = 0;  ///< longest target in tokens; for decoders the whole sequence, prompt included
-  index chunk = 0;   ///< most tokens of a sequence in one decoding call, longer prompts come in
-                     ///< parts; 0 for `target`. Smaller chunks need less memory
-  index kv_blocks = 0;  ///< key-value memory of a session in blocks of 32 tokens that its sequences
-                        ///< share as they need them; 0 gives each sequence its whole `target`
-  int threads = 1;  ///< most threads that share the work of one call, see parallel(); any number
-                    ///< gives the same results
-  index min_flops_per_thread =
-      4'000'000;  ///< floating-point operations that are worth one more thread in an
-                  ///< inference call; 0 always takes all threads
-  simd::level level =
-      simd::level::automatic;  ///< pin it for results that are equal across machines
-  executor run_on{};           ///< your own threads instead of OpenMP's
-  index max_logits = 1;        ///< tokens per sequence whose logits session::feed_all returns; for
-                               ///< speculative decoding one more than are drafted
-  bool recompute = false;      ///< trainers keep the inputs of each layer of a stack alone, and
-                           ///< backward computes the rest again: a third more time, less memory,
-                           ///< the same bits (Chen et al. 2016, arXiv:1604.06174)
-
-  /// Calls f(name, value, range) for each option, see docs/options.md.
-  template <class Self, class F>
-  static constexpr void visit_options(Self& self, F&& f) {
-    f("batch", self.batch, detail::count(1));
-    f("source", self.source, detail::count(0, "decoders ignore it"));
-    f("target", self.target, detail::count(0, "0: a decoder's whole context"));
-    f("chunk", self.chunk, detail::count(0, "0 for limits.target"));
-    f("kv_blocks", self.kv_blocks, detail::count(0, "0: none shared"));
-    f("threads", self.threads, detail::between(1, most_threads));
-    f("min_flops_per_thread", self.min_flops_per_thread,
-      detail::count(0, "0 always takes all threads"));
-    f("level", self.level, detail::one_of(level_names));
-    f("max_logits", self.max_logits, detail::count(1));
-    f("recompute", self.recompute, detail::one_of(detail::false_or_true));
-  }
-
- private:
-  static constexpr const char* level_names[] = {"automatic", "portable", "avx2", "avx512",
-                                                "avx512dot"};
-};
-
-/// Calls `f(execution)` on the threads of `l`; `converted` is ops::execution's.
-template <class F>
-void run(const limits& l, void* converted, F&& f) {
-  parallel(l.threads, l.run_on, [&](const team& threads) {
-    f(ops::execution{threads, ops::resolve(l.level), converted});
-  });
-}
-/// Calls `f(execution)` on only as many threads of `l` as `flops` floating-point operations are
-/// worth.
-template <class F>
-void run(const limits& l, void* converted, index flops, F&& f) {
-  limits fitting = l;
-  if (l.min_flops_per_thread > 0)
-    fitting.threads =
-        static_cast<int>((std::clamp)(flops / l.min_flops_per_thread, index{1}, index{l.threads}));
-  run(fitting, converted, f);
-}
-
-/// The purpose that buffers are planned for.
-enum class purpose {
-  training,  ///< loss and gradients
-  scoring,   ///< loss alone
-  decoding   ///< token by token, with a key-value cache
-};
-
-namespace detail {
-/// Largest position, and largest number of sequences and blocks: tables hold them in 32 bits.
-inline constexpr index most_positions = 0x7fffffff;
-
-/// The members of `limits` that sizes grow with, `threads` apart.
-inline constexpr index limits::*growing_limits[] = {&limits::batch,     &limits::source,
-                                                    &limits::target,    &limits::chunk,
-                                                    &limits::kv_blocks, &limits::max_logits};
-
-/// bytes(l) at run time, or most_bytes where computing it would exceed what an index holds. Each
-/// product in bytes() is a part of the sum, and becomes at most eight times as large where one
-/// limit doubles. So small limits grow to `l` step by step, for as long as the next step is safe.
-/// (Constants need no care: the compiler refuses what overflows.)
-LINNET_COLD inline index bounded_bytes_of(const limits& l, index (*bytes)(const limits&)) {
-  constexpr index first = sizeof(index) == 8 ? 256 : 4;
-  limits some = l;
-  for (const auto member : growing_limits) some.*member = (std::clamp)(l.*member, index{0}, first);
-  some.threads = static_cast<int>((std::clamp)(index{l.threads}, index{0}, first));
-  index sum = bytes(some);
-  const auto grow = [&](auto& from, auto to) {
-    while (from < to) {
-      if (sum > most_bytes / 8) return false;
-      from = from > to / 2 ? to : 2 * from;
-      sum = bytes(some);
-    }
-    return true;
-  };
-  for (const auto member : growing_limits)
-    if (!grow(some.*member, l.*member)) return most_bytes;
-  return grow(some.threads, l.threads) ? sum : most_bytes;
-}
-/// bytes(l), or most_bytes where computing it would exceed what an index holds.
-constexpr index bounded_bytes(const limits& l, index (*bytes)(const limits&)) {
-  return std::is_constant_evaluated() ? bytes(l) : bounded_bytes_of(l, bytes);
-}
-
-/// The limits of an object that owns memory. Moving from it leaves limits that allow no sequence,
-/// so that the object refuses every call instead of using memory that is now another's.
-struct owned_limits : limits {
-  owned_limits() : owned_limits(limits{.batch = 0}) {}
-  owned_limits(const limits& l) : limits(l) {}
-  owned_limits(owned_limits&& other) noexcept
-      : limits(std::exchange(static_cast<limits&>(other), limits{.batch = 0})) {}
-  owned_limits& operator=(owned_limits&& other) noexcept {
-    static_cast<limits&>(*this) = std::exchange(static_cast<limits&>(other), limits{.batch = 0});
-    return *this;
-  }
-};
-
-}  // namespace detail
-
-/// Whether tokens[n] are all in the vocabulary; labels may be `ignored`.
-inline bool tokens_fit(const token* tokens, index n, index vocabulary, bool labels) {
-  if (tokens == nullptr) return false;
-  for (index i = 0; i < n; ++i)
-    if ((tokens[i] < 0 || tokens[i] >= vocabulary) && !(labels && tokens[i] == ignored))
-      return false;
-  return true;
-}
-/// Looks for the first thing in a batch that does not fit, and reads nothing behind it.
-struct batch_check {
-  index batch;  ///< sequences
-  refusal why = refusal::none;
-
-  batch_check(index sequences, index most) : batch(sequences) {
-    if (batch < 1) why = refusal::batch_below_one;
-    if (batch > most) why = refusal::batch_over_limit;
-  }
-  /// Sequences of `length` tokens, at most `most`; `lengths`, if given, are the valid ones of each.
-  void length(index length, index most, refusal over, const index* lengths = nullptr) {
-    no(length < 1, refusal::no_tokens);
-    no(length > most, over);
-    for (index i = 0; i < batch && lengths && fits(); ++i) {
-      no(lengths[i] < 1, refusal::length_below_one);
-      no(lengths[i] > length, refusal::length_over_padded);
-    }
-  }
-  /// Inputs [batch, length].
-  void tokens(const token* t, index length, index vocabulary, refusal null = refusal::null_tokens) {
-    no(t == nullptr, null);
-    no(fits() && !tokens_fit(t, batch * length, vocabulary, false),
-       refusal::token_outside_vocabulary);
-  }
-  /// Labels [batch, length].
-  void labels(const token* t, index length, index vocabulary) {
-    no(t == nullptr, refusal::null_labels);
-    no(fits() && !tokens_fit(t, batch * length, vocabulary, true),
-       refusal::label_outside_vocabulary);
-  }
-  /// Something else that must not be.
-  void no(bool wrong, refusal cause) {
-    if (fits() && wrong) why = cause;
-  }
-  bool fits() const { return why == refusal::none; }
-};
-
-/// The largest call of layers over sequences of `length` tokens, within the limits; `memory` is the
-/// length of the encoder's output that they read.
-constexpr call_shape call_shape_for(const limits& l, purpose use, index length, index memory = 0) {
-  call_shape e;
-  e.batch = l.batch;
-  e.length = use == purpose::decoding && l.chunk > 0 ? (std::min)(l.chunk, length) : length;
-  e.memory = memory;
-  e.capacity = use == purpose::decoding ? length : 0;
-  e.blocks = use == purpose::decoding ? l.kv_blocks : 0;
-  e.threads = l.threads;
-  e.training = use == purpose::training;
-  e.recompute = e.training && l.recompute;
-  return e;
-}
-
-LINNET_NAMESPACE_END
-
-LINNET_NAMESPACE_BEGIN
-
-/// A model's refusal of limits: the field, its rule and its value.
-struct limits_refusal {
-  const char* field = nullptr;  ///< such as "limits.source"; null where all is well
-  const char* rule = nullptr;   ///< such as "at least 1 source token"
-  index got = 0;                ///< the field's value
-  index most = -1;              ///< if given, the rule is "no more than `most`, `rule`"
-};
-
-/// The answers of a model that has nothing special; a model derives from it and overrides what
-/// differs.
-struct model_defaults {
-  static constexpr bool encodes = false;  ///< reads a source by encode() before step()
-  static constexpr bool causal = false;   ///< a token's logits depend on no later token, in loss()
-                                          ///< too
-  static constexpr bool supports_cache = true;  ///< can continue cached sequences
-  static constexpr bool can_truncate = false;   ///< decoding can take tokens back
-  static constexpr bool evicts = false;         ///< decoding forgets old tokens
-  static constexpr bool takes_prefix = false;   ///< the first tokens see each other both ways
-  static constexpr index ids_per_token = 1;     ///< numbers that a token consists of
-  static constexpr bool label_per_sequence =
-      false;  ///< loss() takes labels[batch] and gives logits[batch, vocabulary], not one per token
-  static constexpr index exits = 0;  ///< layers behind each of which the head can read; then loss()
-                                     ///< heeds loss_call::exits and step() step_call::layers
-  using cache = kv::exact;           ///< policy of the key-value cache
-
-  /// The model's own rules for limits, beside those for all models.
-  static constexpr limits_refusal check_limits(const limits&) { return {}; }
-  /// Fills the constant tables of a fresh workspace.
-  template <class Workspace>
-  static void prepare(Workspace&, const limits&) {}
-};
-
-/// Tokens of a decoder's training or scoring call, [batch, length] row-major.
-struct decoder_batch {
-  const token* tokens = nullptr;    ///< inputs
-  const token* labels = nullptr;    ///< the token that follows each input, or `ignored`
-  index batch = 0;                  ///< sequences
-  index length = 0;                 ///< tokens per sequence
-  const index* prefixes = nullptr;  ///< [batch] tokens that see each other, for attention::prefix
-};
-
-namespace detail {
-
-/// Why a model refuses a batch, as exactly as it says.
-template <class M>
-refusal refusal_of(const typename M::batch& b, const limits& l) {
-  if constexpr (requires { M::refuses(b, l); })
-    return M::refuses(b, l);
-  else
-    return M::accepts(b, l) ? refusal::none : refusal::batch;
-}
-
-struct any_key_value {
-  template <class Value>
-  void operator()(const char*, const Value&) const {}
-};
-
-template <class M, class T, class S>
-using packed_params = typename M::template params<form::packed<T, S>>;
-template <class M, class T>
-using workspace_of = typename M::template workspace<T>;
-
-template <class M>
-concept has_model_types = requires {
-  typename M::storage;
-  typename M::batch;
-  typename M::template with_storage<typename M::storage>;
-  { M::vocabulary } -> std::convertible_to<index>;
-};
-template <class M, class T>
-concept has_workspace = requires(planner m, const limits& l, purpose use) {
-  { M::template plan<T>(m, l, use) } -> std::same_as<workspace_of<M, T>>;
-};
-template <class M>
-concept has_accepts = requires(const typename M::batch& b, const limits& l) {
-  { b.batch } -> std::convertible_to<index>;
-  { M::accepts(b, l) } -> std::same_as<bool>;
-};
-template <class M, class T, class S>
-concept has_loss = requires(const packed_params<M, T, S>& p,
-                            typename M::template params<form::gradient<T>>* dp,
-                            const typename M::batch& b, workspace_of<M, T>& w,
-                            const ops::execution& on, const loss_call<T>& call,
-                            const ops::label_cross_entropy& criterion) {
-  { M::template loss<T, S>(p, dp, b, w, on, call, criterion) } -> std::same_as<loss_sum>;
-};
-template <class M>
-concept has_describe = requires(const any_key_value& f) {
-  M::describe(f);
-};
-template <class M, class T, class S>
-concept has_step = requires(const packed_params<M, T, S>& p, const step_call& call,
-                            workspace_of<M, T>& w, const ops::execution& on) {
-  M::template step<T, S>(p, call, w, on);
-};
-template <class M>
-concept has_step_flops = requires(index n) {
-  M::flops(n, n);
-};
-template <class M, class T, class S>
-concept has_encode = requires(const packed_params<M, T, S>& p, const token* tokens, index n,
-                              const index* lengths, workspace_of<M, T>& w,
-                              const ops::execution& on) {
-  M::template encode<T, S>(p, tokens, n, n, lengths, w, on);
-  M::flops(n, n, n);
-};
-template <class M, class T>
-concept has_state = requires(workspace_of<M, T>& w, const limits& l, const state_part& part) {
-  w.logits = static_cast<T*>(nullptr);
-  w.pages = ops::page_tables{};
-  M::copy_state(w, index{}, index{}, part);
-  { M::longest(l) } -> std::same_as<index>;
-};
-
-}  // namespace detail
-
-/// A model that weights, files, trainers and evaluators take, computing in `T`.
-template <class M, class T = float>
-concept language_model = std::derived_from<M, model_defaults> && detail::has_parameters<M> &&
-    detail::has_model_types<M> && detail::has_workspace<M, T> && detail::has_accepts<M> &&
-    detail::has_loss<M, T, storage_of<M, T>> && detail::has_describe<M>;
-
-/// A language model that sessions run token by token.
-template <class M, class T = float>
-concept decoding_model = language_model<M, T> && detail::has_state<M, T> &&
-    detail::has_step<M, T, storage_of<M, T>> &&
-    (M::encodes ? detail::has_encode<M, T, storage_of<M, T>> : detail::has_step_flops<M>);
-
-namespace detail {
-
-/// True, or an error that says which part of the contract `M` lacks.
-template <class M, class T, class S>
-consteval bool check_language_model() {
-  if constexpr (!std::derived_from<M, model_defaults>)
-    static_assert(never<M>,
-                  "linnet: this type is no model; a model of your own derives from "
-                  "linnet::model_defaults and follows model/contract.hpp");
-  else if constexpr (!has_parameters<M>)
-    static_assert(never<M>,
-                  "linnet: the model lacks params<Form> or visit(f, at, p...); see "
-                  "model/contract.hpp");
-  else if constexpr (!has_model_types<M>)
-    static_assert(never<M>,
-                  "linnet: the model lacks storage, with_storage<S>, batch or vocabulary; see "
-                  "model/contract.hpp");
-  else if constexpr (!has_workspace<M, T>)
-    static_assert(never<M>,
-                  "linnet: the model lacks workspace<T> or plan<T>(planner&, limits, purpose) that "
-                  "returns one; see model/contract.hpp");
-  else if constexpr (!has_accepts<M>)
-    static_assert(
-        never<M>,
-        "linnet: the model lacks accepts(batch, limits), or its batch a member batch; see "
-        "model/contract.hpp");
-  else if constexpr (!has_loss<M, T, S>)
-    static_assert(
-        never<M>,
-        "linnet: the model lacks loss<T, S>(p, dp, batch, w, on, loss_call, criterion) that "
-        "returns a loss_sum; see model/contract.hpp");
-  else if constexpr (!has_describe<M>)
-    static_assert(never<M>,
-                  "linnet: the model lacks describe(f), which calls f(key, value) for what decides "
-                  "what its weights compute; see model/contract.hpp");
-  return true;
-}
-/// Likewise of what sessions ask.
-template <class M, class T, class S>
-consteval bool check_decoding_model() {
-  static_assert(check_language_model<M, T, S>());
-  if constexpr (!M::supports_cache)
-    static_assert(
-        never<M>,
-        "linnet::session: this kind of attention cannot continue cached sequences, so the model "
-        "cannot be run token by token; an evaluator scores whole sequences, an embedder runs "
-        "encoders");
-  else if constexpr (!has_state<M, T>)
-    static_assert(
-        never<M>,
-        "linnet::session: the model does not run token by token: it lacks longest(limits), "
-        "copy_state(w, from, to, part), or logits and pages in its "
-        "workspace; see model/contract.hpp");
-  else if constexpr (!decoding_model<M, T>)
-    static_assert(never<M>,
-                  "linnet::session: the model does not run token by token: it lacks step<T, S>(p, "
-                  "step_call, w, on) or flops(batch, length), or with `encodes` what t5_model has; "
-                  "see model/contract.hpp");
-  return true;
-}
 
 }  // namespace detail
 
@@ -22975,11 +25190,32 @@ struct ffn_metadata<ffn::top_k<K, Of>> : ffn_metadata<void> {
   }
 };
 
+template <class Of, index... Widths>
+struct ffn_metadata<ffn::per_layer<Of, Widths...>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    std::string all = "per_layer";
+    for (const index width : {Widths...}) all += ' ' + std::to_string(width);
+    return all + ' ' + ffn_metadata<Of>::name();
+  }
+};
+
 template <index Rank, class Of, real Least>
 struct ffn_metadata<ffn::contextual<Rank, Of, Least>> : ffn_metadata<void> {
   static constexpr bool named = ffn_metadata<Of>::named;
   static std::string name() {
     return "contextual " + std::to_string(Rank) + " " + ffn_metadata<Of>::name();
+  }
+};
+
+/// Neither a capacity nor the weights of losses: weights compute the same without them.
+template <index N, index K, class Of, expert_choice Choice>
+struct ffn_metadata<ffn::experts<N, K, Of, Choice>> : ffn_metadata<void> {
+  static constexpr bool named = ffn_metadata<Of>::named;
+  static std::string name() {
+    return "experts " + std::to_string(N) + " " + std::to_string(K) +
+           (ffn::experts<N, K, Of, Choice>::normalised || K == 1 ? " " : " not normalised ") +
+           ffn_metadata<Of>::name();
   }
 };
 
@@ -23133,6 +25369,8 @@ void describe_t5(F& f) {
   describe_shape<M>(f);
   f("family", "t5");
   f("d_kv", shape.d_kv);
+  // Older files say nothing of it.
+  if constexpr (shape.key_value_heads() != shape.heads) f("kv_heads", shape.kv_heads);
   f("encoder_layers", shape.encoder_layers);
   f("decoder_layers", shape.decoder_layers);
   f("buckets", shape.buckets);
@@ -23242,6 +25480,15 @@ struct position_tables {
       for (index t = 0; t < longest; ++t)
         for (index i = 0; i < D; ++i) c.table[t * D + i] = static_cast<T>(ops::sinusoid(t, i, D));
   }
+  /// x[rows, D] += the rows of a table of positions, which `restart` with each document.
+  template <class T>
+  static void add(const T* table, bool restart, const context<T>& ctx, T* x) {
+    ctx.on.threads.each(ctx.rows(), [&](index i) {
+      const index skipped = ctx.documents && !restart ? ctx.documents[i] : 0;
+      const T* const from = table + (ctx.position_of(i) + skipped) * D;
+      for (index j = 0; j < D; ++j) x[i * D + j] += from[j];
+    });
+  }
   /// Passes the angles of this call to the layers.
   template <class T>
   static void angles(const cache<T>& c, context<T>& ctx) {
@@ -23249,7 +25496,7 @@ struct position_tables {
     ctx.rope = {c.table, c.count, c.beyond};
     if (c.beyond)
       ctx.on.threads.each(ctx.rows(), [&](index row) {
-        const index position = ctx.past_of(row / ctx.length) + row % ctx.length;
+        const index position = ctx.position_of(row);
         if (position >= c.count)
           ops::rope_angles(position, Head, Theta.value, c.beyond + row * Head);
       });
@@ -23288,7 +25535,11 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static constexpr bool can_truncate = Attention::can_truncate && Ffn::can_truncate,
                         evicts = Attention::evicts, causal = !Attention::noncausal_grouping,
                         supports_cache = Attention::supports_cache,
-                        takes_prefix = Attention::takes_prefix;
+                        takes_prefix = Attention::takes_prefix,
+                        supports_documents = Attention::supports_documents && Ffn::can_truncate &&
+                                             !Ffn::couples_tokens && !Depths::routes,
+                        supports_trees =
+                            detail::decoder_takes_trees<Policies, Attention, Ffn, Depths>;
   static constexpr index exits = Shape.layers;
   using ffn = Ffn;
   using attention = Attention;
@@ -23327,14 +25578,14 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     a.first = Attention::first_differs;
     return a;
   }();
-  template <attention_shape A>
+  template <attention_shape A, index F = Shape.d_ff>
   using block_with = typename detail::block_of<
       Norm, Ffn, named<"attention", residual<norm_layer, typename Attention::template layer<A>>>>::
-      template make<d, Shape.d_ff, biased, eps, Sharing::projections>::type;
-  using blocks = typename Depths::template stack<
-      detail::stack_of<block_with<self_first>, std::type_identity<block_with<self>>, Shape.layers,
-                       Attention::first_differs, Sharing>,
-      block_with<self>, Shape.layers, rotary ? self.d_kv : 0>;
+      template make<d, F, biased, eps, Sharing::projections>::type;
+  template <index F, bool First>
+  struct block_of_width : std::type_identity<block_with<First ? self_first : self, F>> {};
+  using blocks = typename detail::stack_of_decoder<Policies, block_of_width, Shape,
+                                                   rotary ? self.d_kv : 0>::type;
   /// The layer between the embedding's table and the residual stream, at both ends of the model.
   using embedding_projection = typename Embedding::template projection<d, tied>;
   static constexpr bool factorised = !std::is_same_v<Embedding, linnet::embedding::full>;
@@ -23369,10 +25620,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// Named visit of all parameters, once each, in canonical order.
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "embedding" / "weight",
-      tensor_info{vocabulary, embedding_projection::table, role::table, initial_deviation,
-                  embedding_start},
-      p.embedding...);
+    f(at / "embedding" / "weight", table_info, p.embedding...);
     embedding_projection::visit(f, at / "embedding", p.projection...);
     if constexpr (embedding_normed)
       norm_layer::visit(f, at / "embedding" / "norm", p.embedding_norm...);
@@ -23380,10 +25628,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       f(at / "position" / "weight",
         tensor_info{context_length, d, role::position, initial_deviation}, p.positions...);
     // The usual small normal values instead of fan-in scaling (GPT-2, STLM).
-    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = initial_deviation;
-      f(where, info, leaf...);
-    };
+    const detail::with_deviation<std::remove_reference_t<F>> normal{f, initial_deviation};
     blocks::visit(normal, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
     if constexpr (!tied)
@@ -23393,29 +25638,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   /// Which tensors write the channels that others read, see nn/channels.hpp.
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
-    constexpr index table = embedding_projection::table;
-    const index stream = c.open(d), looked_up = embedding_normed ? c.open(d) : stream,
-                normed = c.open(d), rows = factorised ? c.open(table) : looked_up;
-    const tensor_info info{vocabulary, table, role::table};
-    c.between(-1, rows).looks_up(p.embedding, info);
-    if constexpr (factorised)
-      embedding_projection::map::channels(c.between(rows, looked_up), p.projection);
-    if constexpr (learned)
-      c.between(-1, looked_up)
-          .looks_up(p.positions, tensor_info{context_length, d, role::position});
-    if (sinusoidal) c.keeps_whole(looked_up, "fixed sines and cosines");
-    if constexpr (embedding_normed)
-      norm_layer::channels(c.between(looked_up, stream), p.embedding_norm);
-    detail::describe_channels<blocks>(c.between(stream, stream), p.stack);
-    norm_layer::channels(c.between(stream, normed), p.norm);
-    if constexpr (!tied) {
-      c.between(normed, -1).reads(p.head, tensor_info{vocabulary, d, role::matrix});
-    } else if constexpr (factorised) {
-      c.fix(rows, "a tied head that goes back through a factorised embedding");
-      c.fix(normed, "a tied head that goes back through a factorised embedding");
-    } else {
-      c.between(normed, -1).reads(p.embedding, info);
-    }
+    detail::describe_decoder_channels<decoder_model>(c, p);
   }
   static constexpr double initial_deviation = 0.02;
   static constexpr double head_deviation =
@@ -23425,15 +25648,17 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       embedding_normed ? +[](const parameter_path&, index,
                              random_stream& random) { return 1e-4 * (2 * random.uniform() - 1); }
                        : nullptr;
+  static constexpr tensor_info table_info{
+      embedding_projection::rows_of(vocabulary), embedding_projection::table, role::table,
+      embedding_projection::deviation(initial_deviation), embedding_start};
 
   /// Trainable parameters; shared ones count once.
   static constexpr index parameters() { return count_parameters<decoder_model>(); }
   /// Parameters outside the embedding, the position table and an untied head; both factors of a
   /// factorised embedding count as embedding.
   static constexpr index non_embedding() {
-    return parameters() - vocabulary * embedding_projection::table -
-           count_parameters<embedding_projection>() - (tied ? 0 : vocabulary * d) -
-           (learned ? context_length * d : 0);
+    return parameters() - table_info.size() - count_parameters<embedding_projection>() -
+           (tied ? 0 : vocabulary * d) - (learned ? context_length * d : 0);
   }
   /// Floating-point operations of one forward call over [batch, length] tokens, with the head and a
   /// factorised embedding's projection.
@@ -23520,14 +25745,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   }
   /// Why a batch does not fit the limits, the vocabulary or the attention.
   static refusal refuses(const batch& b, const limits& l) {
-    batch_check c(b.batch, l.batch);
-    c.length(b.length, longest(l), refusal::over_target);
-    c.tokens(b.tokens, b.length, vocabulary);
-    c.labels(b.labels, b.length, vocabulary);
-    c.no(b.prefixes && !Attention::takes_prefix, refusal::prefix_unknown);
-    for (index i = 0; b.prefixes && c.fits() && i < b.batch; ++i)
-      c.no(b.prefixes[i] < 0 || b.prefixes[i] > b.length, refusal::prefix_outside);
-    return c.why;
+    return detail::decoder_refuses<decoder_model>(b, l);
   }
   /// Whether a batch fits them.
   static bool accepts(const batch& b, const limits& l) { return refuses(b, l) == refusal::none; }
@@ -23537,17 +25755,24 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   template <class T, class S>
   static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
                                                  const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) {
+                                                 const ops::execution& on,
+                                                 const layer_hook<T>& hook = {}) {
     context<T> ctx = context_of<T>(b, on);
+    ctx.stack.hook = hook;
     embed<T, S>(p, b, w, ctx);
     run_layers<T, S>(p, w, ctx);
     final_norm<T, S>(p, w, ctx);
     return head<T, S>(p, b, w, ctx);
   }
+  /// The hidden states [batch * length, d] behind read() and loss().
+  template <class T>
+  static const T* last_hidden(const workspace<T>& w) {
+    return w.normed;
+  }
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits`, if given, receives [batch * length,
-  /// vocabulary]. The losses of early exits are in the sum, by their weights. Called by every
-  /// thread.
+  /// vocabulary]. The losses of early exits are in the sum, by their weights. A criterion may see
+  /// hidden states, see detail::show_layer() and hidden_nats(). Called by every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
   static loss_sum loss(const params<form::packed<T, S>>& p, params<form::gradient<T>>* dp,
                        const batch& b, workspace<T>& w, const ops::execution& on,
@@ -23555,13 +25780,14 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     const exit_calls& at = call.exits;
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
-    const index rows = ctx.rows();
+    const index rows = ctx.rows(), real_rows = b.batch * b.length;  // without virtual tokens
     loss_sum sum;
     // Norm and head on the output x of a layer; the gradient of x is added to dx.
     const auto take_exit = [&](index layer, const T* x, T* dx) {
       const double weight = at.weights ? at.weights[layer] : layer + 1 == Shape.layers;
       if (weight == 0) return;
       norm_layer::template forward<T, S>(p.norm, {x, rows}, {w.normed, rows}, w.norm, ctx);
+      linnet::detail::leave_virtual(ctx, d, w.normed);
       ops::head_call<T, head_storage<S>> h = head<T, S>(p, b, w, ctx);
       h.z_loss = call.z_loss;
       h.weight = weight;
@@ -23569,14 +25795,20 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
       if constexpr (ops::trainable<S>)
         if (dx) {
           ops::fill(on, rows * d, T(0), w.d_normed);
-          h.dy = embedding_projection::template read_gradient<T>(rows, w.d_normed, w.projected, on);
-          h.d_table = head_gradient<T>(*dp);
+          h.dy = embedding_projection::template read_gradient<T>(real_rows, w.d_normed, w.projected,
+                                                                 on);
+          h.d_table = head_leaf(*dp);
         }
       const loss_sum one = ops::head_loss(on, h, criterion);
       if constexpr (ops::trainable<S>)
-        if (dx) {
+        if (dx)
           embedding_projection::template read_backward<T, table_storage<S>>(
-              p.projection, dp->projection, rows, w.normed, w.d_normed, w.projected, on);
+              p.projection, dp->projection, real_rows, w.normed, w.d_normed, w.projected, on);
+      if (layer + 1 == Shape.layers)
+        sum.nats += detail::hidden_nats(criterion, on, w.normed, dx ? w.d_normed : nullptr);
+      if constexpr (ops::trainable<S>)
+        if (dx) {
+          linnet::detail::enter_virtual(ctx, d, w.d_normed);
           norm_layer::template backward<T, S>(p.norm, dp->norm, {x, rows}, {w.d_normed, rows},
                                               {dx, rows}, w.norm, ctx);
         }
@@ -23586,14 +25818,16 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     };
     embed<T, S>(p, b, w, ctx);
     // Early exits follow the backward pass, so that their gradients need no memory.
-    const auto hook = layer_hook<T>::of(take_exit);
-    if (at.weights && !dp) ctx.stack.hook = hook;
+    const auto between = [&](index layer, const T* x, T* dx) {
+      if (at.weights && (dx != nullptr) == (dp != nullptr)) take_exit(layer, x, dx);
+      detail::show_layer(criterion, on, layer, x, dx);
+    };
+    ctx.stack.hook = layer_hook<T>::of(between);
     run_layers<T, S>(p, w, ctx);
     if (dp) ops::fill(on, rows * d, T(0), w.d_out);
     take_exit(Shape.layers - 1, w.out, dp ? w.d_out : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
-        if (at.weights) ctx.stack.hook = hook;
         const view<T, d> d_out(w.d_out, rows), d_embedded(w.d_embedded, rows);
         ops::fill(on, d_embedded.size(), T(0), w.d_embedded);
         blocks::template backward<T, S>(p.stack, dp->stack, {w.embedded, rows}, d_out, d_embedded,
@@ -23606,12 +25840,15 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                               {w.d_looked_up, rows}, w.embedding_norm, ctx);
         }
         ops::embed_backward(
-            on, rows, embedding_projection::table, b.tokens,
+            on, rows, embedding_projection::table,
+            embedding_projection::template entries<T>(w.projected, b.tokens, ctx),
             embedding_projection::template widen_backward<T, table_storage<S>>(
                 p.projection, dp->projection, rows, w.d_looked_up, w.projected, ctx),
             dp->embedding);
+        linnet::detail::virtual_rows_backward(ctx, d, w.d_looked_up);
         if constexpr (learned)
-          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions);
+          ops::position_backward(on, ctx.batch, ctx.length, d, w.d_looked_up, dp->positions,
+                                 b.restart_positions ? b.documents : nullptr);
       }
     return sum;
   }
@@ -23646,7 +25883,7 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     ops::matmul(on, read_rows, vocabulary, embedding_projection::head,
                 embedding_projection::template read<T, table_storage<S>>(p.projection, read_rows, y,
                                                                          w.projected, on),
-                head_matrix<T, S>(p), w.logits);
+                head_leaf(p), w.logits);
   }
 
   /// Lets cached sequence `to` continue where `from` is.
@@ -23661,8 +25898,10 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
     context<T> ctx;
     ctx.on = on;
     ctx.batch = b.batch;
-    ctx.length = b.length;
+    if (on.adapter) ctx.front = ops::adapter_hooks<T>::in(on)->front.count;
+    ctx.length = ctx.front + b.length;
     if constexpr (Attention::takes_prefix) ctx.prefix = b.prefixes;
+    if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
   }
   /// Tokens -> w.embedded[batch * length, d], which the first block reads.
@@ -23670,18 +25909,17 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
   static void embed(const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
                     context<T>& ctx) {
     const index rows = ctx.rows();
-    ops::embed(ctx.on, rows, embedding_projection::table, b.tokens, p.embedding,
-               embedding_projection::template rows<T>(w.projected, w.looked_up));
+    linnet::detail::embed_behind(
+        ctx, embedding_projection::table,
+        embedding_projection::template entries<T>(w.projected, b.tokens, ctx), p.embedding,
+        embedding_projection::template rows<T>(w.projected, w.looked_up));
     embedding_projection::template widen<T, table_storage<S>>(p.projection, rows, w.looked_up,
                                                               w.projected, ctx);
+    linnet::detail::put_virtual_rows(ctx, d, w.looked_up);
     const T* table = nullptr;
     if constexpr (learned) table = p.positions;
     if constexpr (sinusoidal) table = w.positions.table;
-    if (table)
-      ctx.on.threads.each(rows, [&](index i) {
-        const index position = ctx.past_of(i / ctx.length) + i % ctx.length;
-        for (index j = 0; j < d; ++j) w.looked_up[i * d + j] += table[position * d + j];
-      });
+    if (table) positional::add(table, b.restart_positions, ctx, w.looked_up);
     if constexpr (embedding_normed)
       norm_layer::template forward<T, S>(p.embedding_norm, {w.looked_up, rows}, {w.embedded, rows},
                                          w.embedding_norm, ctx);
@@ -23695,31 +25933,18 @@ struct decoder_model : model_defaults, policy_variants<decoder_model<Shape, Poli
                                                  const batch& b, workspace<T>& w,
                                                  const context<T>& ctx) {
     const T* const y = embedding_projection::template read<T, table_storage<S>>(
-        p.projection, ctx.rows(), w.normed, w.projected, ctx.on);
-    return {ctx.rows(),
-            embedding_projection::head,
-            vocabulary,
-            y,
-            head_matrix<T, S>(p),
-            T(1),
-            b.labels,
-            w.chunk,
-            w.losses};
+        p.projection, b.batch * b.length, w.normed, w.projected, ctx.on);
+    constexpr index width = embedding_projection::head;
+    return {b.batch * b.length, width,   vocabulary, y, head_leaf(p), T(1),
+            b.labels,           w.chunk, w.losses};
   }
-  template <class T, class S>
-  static const ops::packed_matrix<T, head_storage<S>>& head_matrix(
-      const params<form::packed<T, S>>& p) {
+  /// The table that the head reads, in parameters of any form.
+  template <class P>
+  static auto& head_leaf(P& p) {
     if constexpr (tied)
       return p.embedding;
     else
       return p.head;
-  }
-  template <class T>
-  static T* head_gradient(params<form::gradient<T>>& dp) {
-    if constexpr (tied)
-      return dp.embedding;
-    else
-      return dp.head;
   }
   /// w.embedded -> w.out
   template <class T, class S>
@@ -24543,14 +26768,13 @@ void describe_packed(F&& f) {
   // Names, sizes and storage of all tensors: models from outside may say little of themselves.
   layout_digest digest;
   typename packed<M, T>::tree_type tree{};
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
-        digest.add(at);
-        digest.add(static_cast<std::uint64_t>(info.rows));
-        digest.add(static_cast<std::uint64_t>(info.columns));
-        digest.add(leaf);
-      },
-      parameter_path{}, tree);
+  const auto add = [&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
+    digest.add(at);
+    digest.add(static_cast<std::uint64_t>(info.rows));
+    digest.add(static_cast<std::uint64_t>(info.columns));
+    digest.add(leaf);
+  };
+  each_leaf(add, tree_of<M, form::packed<T, storage_of<M, T>>>{tree});
   char digits[16];
   for (int i = 0; i < 16; ++i) digits[i] = "0123456789abcdef"[digest.value >> (60 - 4 * i) & 15];
   f("tensors", std::string_view(digits, sizeof digits));
@@ -25238,6 +27462,10 @@ constexpr bool encoder_fits() {
     static_assert(never<Ps...>,
                   "linnet::sharing::lora: this kind of attention's maps take no delta; those of "
                   "full and sliding_window do");
+  else if constexpr (!pick<embedding::policy, embedding::full, Ps...>::whole_rows)
+    static_assert(never<Ps...>,
+                  "linnet::encoder: embedding::tensor_train fits decoders; take embedding::full or "
+                  "factorised");
   else
     return true;
   return false;
@@ -25301,13 +27529,15 @@ LINNET_NAMESPACE_BEGIN
 
 /// Texts of an encoder's call, row-major.
 struct encoder_batch {
-  const token* tokens = nullptr;   ///< [batch, length], padded on the right
-  const index* lengths = nullptr;  ///< [batch] valid tokens, at least 1; null when all are
-  const token* labels = nullptr;   ///< [batch, length], or [batch] of a head with a label per
-                                   ///< sequence; `ignored` on padding and where none counts
-  index batch = 0;                 ///< sequences
-  index length = 0;                ///< padded tokens per sequence
-  const token* types = nullptr;    ///< [batch, length] token types; null when all are 0
+  const token* tokens = nullptr;     ///< [batch, length], padded on the right
+  const index* lengths = nullptr;    ///< [batch] valid tokens, at least 1; null when all are
+  const token* labels = nullptr;     ///< [batch, length], or [batch] of a head with a label per
+                                     ///< sequence; `ignored` on padding and where none counts
+  index batch = 0;                   ///< sequences
+  index length = 0;                  ///< padded tokens per sequence
+  const token* types = nullptr;      ///< [batch, length] token types; null when all are 0
+  const index* documents = nullptr;  ///< [batch, length] first token of each one's document in its
+                                     ///< row, where positions begin again, see mark_documents()
 };
 
 /// An encoder's embedding and blocks: from texts to hidden states [batch * length, d].
@@ -25326,6 +27556,8 @@ struct encoder_body {
   static constexpr bool sinusoidal = std::is_base_of_v<linnet::position::sinusoidal, position>;
   static constexpr bool rotary = position::pairing != rope_pairing::none;
   static constexpr bool factorised = !std::is_same_v<embedding, linnet::embedding::full>;
+  static constexpr bool supports_documents =
+      attention::supports_documents && ffn::can_truncate && !ffn::couples_tokens;
 
   static constexpr index d = Shape.d_model, context_length = Shape.context;
   /// Rows of a learned table of positions, and the row of the first token.
@@ -25466,6 +27698,7 @@ struct encoder_body {
     ctx.batch = b.batch;
     ctx.length = b.length;
     ctx.lengths = b.lengths;
+    if constexpr (supports_documents) ctx.documents = b.documents;
     return ctx;
   }
   /// Texts -> w.hidden[batch * length, d]; those of padding mean nothing. Called by every thread.
@@ -25487,8 +27720,8 @@ struct encoder_body {
         for (index j = 0; j < width; ++j) x[j] += table[at * width + j];
       };
       if constexpr (Shape.types > 0) add(p.types, b.types ? b.types[i] : 0);
-      if constexpr (learned) add(p.positions, position_offset + i % ctx.length);
-      if constexpr (sinusoidal) add(w.positions.table, i % ctx.length);
+      if constexpr (learned) add(p.positions, position_offset + ctx.position_of(i));
+      if constexpr (sinusoidal) add(w.positions.table, ctx.position_of(i));
     });
     embedding_norm::template forward<T, S>(p.embedding_scale, {w.summed, rows}, {w.scaled, rows},
                                            w.embedding_scale, ctx);
@@ -25535,7 +27768,7 @@ struct encoder_body {
     ops::embed_backward(ctx.on, rows, width, b.tokens, w.d_summed, dp.embedding);
     if constexpr (learned)
       ops::position_backward(ctx.on, ctx.batch, ctx.length, width, w.d_summed,
-                             dp.positions + position_offset * width);
+                             dp.positions + position_offset * width, ctx.documents);
     if constexpr (Shape.types > 0) {
       if (b.types)
         ops::embed_backward(ctx.on, rows, width, b.types, w.d_summed, dp.types);
@@ -25689,6 +27922,11 @@ concept sees_attention = requires(std::remove_cvref_t<L>& l) {
   l.attention_tap();
   l.attention_nats();
 };
+/// An objective that says which tokens have inputs of few bits, from an attention_tap() on.
+template <class L>
+concept chooses_bits = sees_attention<L> && requires(std::remove_cvref_t<L>& l) {
+  l.token_bits();
+};
 }  // namespace detail
 
 /// The default objective: cross-entropy with the labels of the batch.
@@ -25764,6 +28002,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Whether the head has logits of labels.
   static constexpr bool labelled = Head::trains && !Head::contrasts;
   // See model_defaults.
+  static constexpr bool supports_documents =
+      body::supports_documents && labelled && !Head::per_sequence;
   static constexpr bool supports_cache = false,
                         label_per_sequence = Head::trains && Head::per_sequence;
   using ffn = typename body::ffn;
@@ -25817,10 +28057,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
     // The usual small normal values instead of fan-in scaling.
-    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = initial_deviation;
-      f(where, info, leaf...);
-    };
+    const detail::with_deviation<std::remove_reference_t<F>> normal{f, initial_deviation};
     body::visit(normal, at, p...);
     reader::visit(normal, at / Head::place, p.read...);
     constexpr std::string_view last = masked ? "head" : "classifier";
@@ -25951,6 +28188,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
     c.tokens(b.tokens, b.length, Shape.vocabulary);
     c.no(c.fits() && b.types && !tokens_fit(b.types, b.batch * b.length, Shape.types, false),
          refusal::type_outside);
+    // A head that reads a row's first token, or its mean, reads one document.
+    c.documents(b.documents, b.length, supports_documents, false);
     return c.why;
   }
   /// Why a batch does not fit the limits or the model.
@@ -26006,10 +28245,11 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// The states of a batch that the head reads, one row for each label, and the head: arguments of
   /// ops::head_loss() and ops::head_logits(). Called by every thread.
   template <class T, class S>
-  static ops::head_call<T, head_storage<S>> read(const params<form::packed<T, S>>& p,
-                                                 const batch& b, workspace<T>& w,
-                                                 const ops::execution& on) requires(labelled) {
+  static ops::head_call<T, head_storage<S>> read(
+      const params<form::packed<T, S>>& p, const batch& b, workspace<T>& w,
+      const ops::execution& on, const layer_hook<T>& hook = {}) requires(labelled) {
     context<T> ctx = context_of<T>(b, on);
+    ctx.stack.hook = hook;
     forward<T, S>(p, b, w, ctx);
     const index rows = choose(b, true, w, ctx);
     read_rows<T, S>(p, rows, w, ctx);
@@ -26023,8 +28263,8 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
   /// Summed loss of a batch by a criterion (see ops::label_cross_entropy), the cross-entropy. With
   /// `dp`, also adds the gradient of that sum. `call.logits` receives a row for each label. A
   /// masked model computes only the rows that have a label where neither logits nor another
-  /// criterion asks for all. A criterion may have `hidden_nats(on, hidden, d_hidden)`: a loss on
-  /// hidden states, which is added; it adds its gradient. A contrastive head's criterion is
+  /// criterion asks for all. A criterion may see hidden states, see detail::show_layer() and
+  /// hidden_nats(). A contrastive head's criterion is
   /// ops::contrastive_criterion, with defaults for others; `tokens` of the sum are pairs. Called by
   /// every thread.
   template <class T, class S, class Criterion = ops::label_cross_entropy>
@@ -26034,6 +28274,10 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
                        const Criterion& criterion = {}) requires(Head::trains) {
     context<T> ctx = context_of<T>(b, on);
     ctx.dropout = call.dropout;
+    const auto between = [&](index layer, const T* x, T* dx) {
+      detail::show_layer(criterion, on, layer, x, dx);
+    };
+    ctx.stack.hook = layer_hook<T>::of(between);
     forward<T, S>(p, b, w, ctx);
     if constexpr (Head::contrasts)
       return contrast<T, S>(p, dp, b, w, ctx, {call, ops::contrastive_settings(criterion)});
@@ -26097,8 +28341,7 @@ struct encoder_model : model_defaults, policy_variants<encoder_model<Shape, Poli
         if (!masked) drop_read(rows, w.d_read, w, ctx);
         read_backward<T, S>(p, *dp, rows, w, ctx);
       }
-    if constexpr (requires { criterion.hidden_nats(ctx.on, w.hidden, w.d_hidden); })
-      sum.nats += criterion.hidden_nats(ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
+    sum.nats += detail::hidden_nats(criterion, ctx.on, w.hidden, dp ? w.d_hidden : nullptr);
     if constexpr (ops::trainable<S>)
       if (dp) {
         backward<T, S>(p, *dp, b, w, ctx);
@@ -26899,6 +29142,7 @@ class fed_sequences {
         row_(capacity * ids),
         ids_(ids),
         past_(memory.take<index>(batch)),
+        front_(memory.take<index>(batch)),
         floor_(memory.take<index>(batch)),
         source_lengths_(memory.take<index>(batch)),
         source_of_(memory.take<index>(batch)),
@@ -26907,21 +29151,33 @@ class fed_sequences {
   /// Forgets all tokens.
   void reset() {
     std::fill_n(past_, batch_, index{0});
+    std::fill_n(front_, batch_, index{0});
     std::fill_n(floor_, batch_, index{0});
     cached_sources_ = 0;
   }
-  /// Tokens [batch] of each sequence.
+  /// Tokens [batch] that the caches of each sequence have, virtual ones included.
   const index* past() const { return past_; }
+  /// Tokens that sequence `b` has been fed.
+  index length(index b) const { return past_[b] - front_[b]; }
   /// The tokens of sequence `b`.
   std::span<const token> tokens(index b) const {
-    return {tokens_ + b * row_, static_cast<std::size_t>(past_[b] * ids_)};
+    return {tokens_ + b * row_, static_cast<std::size_t>(length(b) * ids_)};
+  }
+  /// Virtual tokens of an adapter that the caches of sequence `b` have.
+  index front(index b) const { return front_[b]; }
+  /// Records more of them, `counts` [batch].
+  void add_front(index batch, const index* counts) {
+    for (index b = 0; b < batch; ++b) {
+      past_[b] += counts[b];
+      front_[b] += counts[b];
+    }
   }
   /// Shortest length, beside 0, that sequence `b` can go back to.
   index floor(index b) const { return floor_[b]; }
-  /// Takes back the tokens of sequence `b` behind `length`.
+  /// Takes back the tokens of sequence `b` behind `length`; with the last one, virtual ones, too.
   void truncate(index b, index length) {
-    past_[b] = length;
-    if (length == 0) floor_[b] = 0;
+    if (length == 0) floor_[b] = front_[b] = 0;
+    past_[b] = front_[b] + length;
   }
   /// Records the tokens of a step. At most `back` of a sequence's can be taken back, and none of a
   /// `prefix`.
@@ -26930,10 +29186,10 @@ class fed_sequences {
     for (index b = 0; b < call.batch; ++b) {
       const index count = call.lengths ? call.lengths[b] : call.length;
       std::copy_n(call.tokens + b * call.length * ids_, count * ids_,
-                  tokens_ + b * row_ + past_[b] * ids_);
+                  tokens_ + b * row_ + length(b) * ids_);
       if (prefix && past_[b] == 0) floor_[b] = count;
       past_[b] += count;
-      floor_[b] = (std::max)(floor_[b], past_[b] - back);
+      floor_[b] = (std::max)(floor_[b], length(b) - back);
     }
   }
 
@@ -26958,8 +29214,9 @@ class fed_sequences {
     const bool same = source_of_[from] == source_of_[to];
     state_part part{.tokens = past_[from], .memory = same ? 0 : source_length_};
     const auto a = tokens(from), b = tokens(to);
-    if (same && !prefix)
-      part.first = (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_;
+    if (same && !prefix && front_[from] == front_[to])
+      part.first = front_[to] +
+                   (std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin()) / ids_;
     return part;
   }
   /// Lets sequence `to` continue where `from` is.
@@ -26968,6 +29225,7 @@ class fed_sequences {
     const auto text = tokens(from);
     std::copy(text.begin(), text.end(), tokens_ + to * row_);
     past_[to] = past_[from];
+    front_[to] = front_[from];
     floor_[to] = floor_[from];
     source_of_[to] = source_of_[from];
     source_lengths_[to] = source_lengths_[from];
@@ -26984,6 +29242,7 @@ class fed_sequences {
   index row_ = 0;                    ///< numbers of a sequence's tokens
   index ids_ = 1;                    ///< numbers of a token
   index* past_ = nullptr;            ///< [batch]
+  index* front_ = nullptr;           ///< [batch]
   index* floor_ = nullptr;           ///< [batch]
   index* source_lengths_ = nullptr;  ///< [batch]
   index* source_of_ = nullptr;       ///< [batch] number of the encoded source that it reads
@@ -26995,6 +29254,9 @@ class fed_sequences {
 }  // namespace detail
 
 LINNET_NAMESPACE_END
+/// @file
+/// The loop of session::generate(): choose, show, feed.
+
 /// @file
 /// When generation ends: options that all ways of decoding share.
 
@@ -27035,12 +29297,193 @@ LINNET_NAMESPACE_END
 LINNET_NAMESPACE_BEGIN
 
 namespace detail {
+
 /// Lets last_refusal() of a session say why what runs it did nothing.
 template <class Session>
 void refuse(Session& s, refusal why) noexcept {
   s.reason_ = why;
 }
+
+/// session::generate() of a session `s` with options in range; `scratch` [vocabulary] is the
+/// sampler's.
+template <class Session, class Sampler, class Emit>
+index generate_text(Session& s, std::span<token> scratch, std::span<const token> tokens,
+                    Sampler& choose, Emit& on_token, const generation_options& g) {
+  auto logits = s.reset_and_prefill(tokens);
+  if (logits.empty()) return 0;
+  for (index n = 0;; ++n) {
+    if (g.tokens > 0 && n == g.tokens) return n;
+    const token next = choose_token(choose, logits, scratch, s.fed());
+    if (next == no_token) refuse(s, refusal::nothing_chosen);
+    if (g.stops(next)) return n;
+    if (!goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
+    if (s.position() >= s.capacity()) {
+      if (g.tokens > 0) refuse(s, refusal::over_target);
+      return n + 1;
+    }
+    logits = s.feed({&next, 1});
+    if (logits.empty()) return n + 1;
+  }
+}
+
 }  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The adapters that the sequences of a session were given, and those that they go on with.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether sequences of model `M` take an adapter; words for those that they do not.
+template <class A, class M>
+consteval bool serves_session() {
+  static_assert(std::is_same_v<typename A::base_model, M> && A::serves_sequences,
+                "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
+                "with its base; sequences take others of the session's model, such as lora");
+  if constexpr (requires { M::depths::routes; })
+    static_assert(!M::depths::routes,
+                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
+                  "sequences in one product; merge() the adapter instead");
+  return true;
+}
+
+/// Adapters of the sequences of a session. A forked sequence goes on with another's; when it begins
+/// anew, it has its own again. Memory is given once; nothing allocates.
+template <class T>
+class session_adapters {
+ public:
+  using hooks = ops::adapter_hooks<T>;
+
+  session_adapters() = default;
+  /// Room for `batch` sequences, without adapters.
+  constexpr session_adapters(arena& memory, index batch)
+      : batch_(batch),
+        used_(memory.take<hooks>(batch)),
+        given_(memory.take<hooks>(batch)),
+        lengths_(memory.take<index>(batch)) {}
+
+  /// All sequences begin anew.
+  void reset() { std::copy_n(given_, batch_, used_); }
+  /// Sequence `b` begins anew.
+  void reset(index b) { used_[b] = given_[b]; }
+  /// Gives sequence `b` an adapter, or none.
+  void give(index b, const hooks& one) { used_[b] = given_[b] = one; }
+  /// Whether two sequences go on with the same adapter, or none.
+  bool same(index a, index b) const { return used_[a].object == used_[b].object; }
+  /// Sequence `to` goes on with the adapter of `from`.
+  void fork(index from, index to) { used_[to] = used_[from]; }
+  /// The adapters of the first `count` sequences.
+  ops::sequence_adapters<T> of(index count) const { return {used_, count}; }
+
+  /// Most virtual tokens that an adapter puts before a sequence.
+  index most_front() const {
+    index most = 0;
+    for (index b = 0; b < batch_; ++b)
+      most = (std::max)({most, used_[b].front.count, given_[b].front.count});
+    return most;
+  }
+  /// Virtual tokens that sequence `b` has to read before its next token, or with `anew` before its
+  /// first one.
+  index lacking(const fed_sequences& fed, index b, bool anew) const {
+    if (anew) return given_[b].front.count;
+    return fed.length(b) > 0 ? 0 : used_[b].front.count - fed.front(b);
+  }
+  /// The most of those that any of `batch` sequences reads next, at most `chunk`; see lengths().
+  index next_front(const fed_sequences& fed, index batch, index chunk) {
+    index most = 0;
+    for (index b = 0; b < batch; ++b)
+      most = (std::max)(most, lengths_[b] = (std::min)(lacking(fed, b, false), chunk));
+    return most;
+  }
+  /// Virtual tokens [batch] of each sequence in the step that next_front() has found.
+  const index* lengths() const { return lengths_; }
+
+ private:
+  index batch_ = 0;
+  hooks* used_ = nullptr;     ///< [batch]
+  hooks* given_ = nullptr;    ///< [batch]
+  index* lengths_ = nullptr;  ///< [batch]
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+/// @file
+/// The tree of tokens that a session was fed last, of which one path will stay.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Whether sessions of model `M` take trees; words for the others.
+template <class M>
+consteval bool takes_trees() {
+  static_assert(M::supports_trees,
+                "linnet::session::feed_tree: this model's cache keeps texts, not trees; decoders "
+                "with attention::full, a feed-forward without a state and any cache but kv::int4 "
+                "take them");
+  return true;
+}
+
+/// A tree of up to so many tokens, in the order in which they were fed.
+class fed_tree {
+ public:
+  fed_tree() = default;
+  constexpr fed_tree(arena& memory, index most)
+      : tokens_(memory.take<token>(most)),
+        parents_(memory.take<index>(most)),
+        depths_(memory.take<index>(most)) {}
+
+  /// Why parents[tokens] make no tree.
+  static refusal refuses(index tokens, std::span<const index> parents) {
+    if (std::ssize(parents) != tokens) return refusal::tree_parents;
+    for (index i = 0; i < tokens; ++i)
+      if (parents[static_cast<std::size_t>(i)] < -1 || parents[static_cast<std::size_t>(i)] >= i)
+        return refusal::tree_parents;
+    return refusal::none;
+  }
+  /// Sets the tree.
+  void set(std::span<const token> tokens, std::span<const index> parents) {
+    size_ = std::ssize(tokens);
+    std::copy(tokens.begin(), tokens.end(), tokens_);
+    std::copy(parents.begin(), parents.end(), parents_);
+    for (index i = 0; i < size_; ++i) depths_[i] = parents_[i] < 0 ? 0 : depths_[parents_[i]] + 1;
+  }
+  /// Forgets it.
+  void clear() { size_ = 0; }
+  /// Number of its tokens; 0 where there is none.
+  index size() const { return size_; }
+  /// Whether there is a tree, and `i` one of its tokens or -1.
+  bool has(index i) const { return size_ > 0 && i >= -1 && i < size_; }
+  /// The arrays that layers read.
+  ops::token_tree view() const { return {parents_, depths_}; }
+  /// The tokens of the path that ends with `last`. Calls move(state_part) in order for each that
+  /// has to take another place behind `past` tokens. The tree is gone but for its size.
+  template <class F>
+  std::span<const token> path_to(index last, index past, F&& move) {
+    const index count = last < 0 ? 0 : depths_[last] + 1;
+    for (index i = last, place = count; i >= 0; i = parents_[i]) depths_[--place] = i;
+    for (index place = 0; place < count; ++place) {
+      tokens_[place] = tokens_[depths_[place]];
+      if (depths_[place] > place)
+        move({.first = past + depths_[place], .tokens = past + place, .token = true});
+    }
+    return {tokens_, static_cast<std::size_t>(count)};
+  }
+
+ private:
+  token* tokens_ = nullptr;
+  index *parents_ = nullptr, *depths_ = nullptr;
+  index size_ = 0;
+};
+
+}  // namespace detail
+
+LINNET_NAMESPACE_END
+
+LINNET_NAMESPACE_BEGIN
 
 /// Inference session of model `M`: runs it token by token with a key-value cache. A session is
 /// planned once for its limits; afterwards nothing allocates. Not for use by two threads at once;
@@ -27121,11 +29564,13 @@ class session {
   }
   /// The limits that it was planned for.
   const limits& planned() const { return limits_; }
-  /// Forgets everything that was fed.
+  /// Forgets everything that was fed. Sequences have the adapters again that they were given.
   void reset() {
     if (!valid()) return;
+    tree_.clear();
     sequences_.reset();
     tables_.reset();
+    adapters_.reset();
   }
   /// Ends a decoder after its first `layers` layers, whose output the final norm and head then read
   /// (LayerSkip, Elhoushi et al. 2024). The full number of layers restores the whole model.
@@ -27138,13 +29583,13 @@ class session {
     return true;
   }
   /// Number of tokens fed so far to sequence `b`; 0 for one outside the limits.
-  index position(index b = 0) const { return has(b) ? sequences_.past()[b] : 0; }
+  index position(index b = 0) const { return has(b) ? sequences_.length(b) : 0; }
   /// The tokens fed so far to sequence `b`; none for one outside the limits.
   std::span<const token> fed(index b = 0) const {
     return has(b) ? sequences_.tokens(b) : std::span<const token>();
   }
-  /// Most tokens that a sequence can be fed.
-  index capacity() const { return valid() ? capacity_for(limits_) : 0; }
+  /// Most tokens that any sequence can be fed: virtual tokens of adapters take their room.
+  index capacity() const { return valid() ? capacity_for(limits_) - adapters_.most_front() : 0; }
   /// Most tokens that a sequence of a session with these limits can be fed.
   static constexpr index capacity_for(const limits& l) { return M::longest(l); }
 
@@ -27152,13 +29597,14 @@ class session {
   index free_blocks() const { return valid() ? tables_.available() : 0; }
   /// Most tokens of a sequence in one call of feed().
   index chunk() const {
-    return limits_.chunk > 0 ? (std::min)(limits_.chunk, capacity()) : capacity();
+    const index all = valid() ? capacity_for(limits_) : 0;
+    return limits_.chunk > 0 ? (std::min)(limits_.chunk, all) : all;
   }
 
   /// Most tokens of a sequence that truncate() can take back, not counting the prompt of
   /// attention::prefix. It is chunk() where old tokens are evicted, 32 with kv::int4, else all.
   index max_truncation() const {
-    const index kept = M::evicts ? chunk() : capacity();
+    const index kept = M::evicts ? chunk() : capacity_for(limits_);
     return M::cache::code == kv_code::int4 ? (std::min)(kept, index{ops::token_block}) : kept;
   }
   /// Takes back the last tokens of sequence `b`, so that `length` remain. False, and nothing done,
@@ -27175,28 +29621,20 @@ class session {
                                                             : refusal::none))
       return false;
     sequences_.truncate(b, length);
-    if (limits_.kv_blocks > 0) tables_.truncate(b, length);
+    if (limits_.kv_blocks > 0) tables_.truncate(b, sequences_.past()[b]);
+    if (length == 0) adapters_.reset(b);
     return true;
   }
 
-  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(); none before. Any
-  /// number of sequences may have any adapters, of any ranks, and go on in one call. Nothing is
-  /// packed again, and reset() keeps it. `a` must outlive its use. An encoder-decoder's source has
-  /// to be encoded after this. False, and nothing done, for a sequence outside the limits or one
+  /// Gives sequence `b` an adapter of the session's packed weights, see adapt(). Sequences may have
+  /// any adapters, of any ranks, and go on in one call. Nothing is packed again, and reset() keeps
+  /// it. `a` must outlive its use. A source has to be encoded after this. Virtual tokens take the
+  /// first rows of the caches. False, and nothing done, for a sequence outside the limits or one
   /// that has read tokens, and for an adapter of other weights.
   template <class A>
   requires requires { typename A::base_model; }
   [[nodiscard]] bool set_adapter(index b, const packed<A, T>& a) {
-    static_assert(std::is_same_v<typename A::base_model, M> && A::adds_to_products,
-                  "linnet::session::set_adapter: this adapter is merged, or trained and evaluated "
-                  "with its base; sequences take those that add to products, as lora does");
-    constexpr bool routed = [] {
-      if constexpr (requires { M::depths::routes; }) return M::depths::routes;
-      return false;
-    }();
-    static_assert(!routed,
-                  "linnet::session::set_adapter: a mixture of depths joins rows of several "
-                  "sequences in one product; merge() the adapter instead");
+    static_assert(detail::serves_session<A, M>());
     if (!takes(!a.valid() || a.tree().base.of != packed_ ? refusal::other_base : refusal::none))
       return false;
     return put_adapter(b, A::template hook<T>(a.tree()));
@@ -27208,15 +29646,16 @@ class session {
   [[nodiscard]] bool clear_adapter(index b) { return put_adapter(b, {}); }
 
   /// Lets sequence `to` continue where sequence `from` is, source and adapter included; `from` goes
-  /// on as before. Copies only what differs: not the tokens that both begin with, nor a shared
-  /// source. False, and nothing done, for sequences outside the limits.
+  /// on as before. Where `to` begins anew, it has the adapter that it was given again. Copies only
+  /// what differs: not the tokens that both begin with, nor a shared source. False, and nothing
+  /// done, for sequences outside the limits.
   [[nodiscard]] bool fork(index from, index to) {
     if (!takes(has(from) && has(to) ? refusal::none : refusal::no_sequence)) return false;
     if (from == to) return true;
-    if (adapters_[from].object != adapters_[to].object) {  // equal tokens have unlike states
+    if (!adapters_.same(from, to)) {  // equal tokens have unlike states
       sequences_.truncate(to, 0);
       if constexpr (encodes) sequences_.forget_source(to);
-      adapters_[to] = adapters_[from];
+      adapters_.fork(from, to);
     }
     // What a prefix holds depends on all of it.
     M::copy_state(work_.work, from, to, sequences_.missing(from, to, takes_prefix));
@@ -27240,7 +29679,7 @@ class session {
     if (!takes(c.why)) return false;
     reset();
     sequences_.encode(batch, length, lengths.data());
-    run_adapted(batch, flops(batch, length, 0), [&](const ops::execution& on) {
+    run_adapted(batch, detail::step_flops<M>(batch, length, 0), [&](const ops::execution& on) {
       M::template encode<T, S>(packed_->tree(), source.data(), batch, length,
                                sequences_.source(batch).lengths, work_.work, on);
     });
@@ -27270,8 +29709,7 @@ class session {
     return parts(tokens);
   }
   /// Feeds tokens to the one sequence, at most limits.max_logits of them; returns the logits
-  /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next
-  /// without having seen it.
+  /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next.
   [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens) {
     return feed_all(tokens, 1, {});
   }
@@ -27280,6 +29718,34 @@ class session {
   [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens, index batch,
                                       std::span<const index> lengths) {
     return advance(tokens, batch, lengths, true, layers_);
+  }
+
+  /// Feeds a tree of at most limits.max_logits tokens behind the one sequence. Token i follows
+  /// token parents[i], which stands before it, or with parent -1 the text. It sees its ancestors
+  /// and the text alone. Returns the logits [tokens, vocabulary] of what follows each, as if each
+  /// path were fed alone. position() stays until keep_path(). Another call forgets the tree.
+  [[nodiscard]] std::span<T> feed_tree(std::span<const token> tokens,
+                                       std::span<const index> parents) {
+    static_assert(detail::takes_trees<M>());
+    const refusal why = refuses_all(tokens, 1, {});
+    if (!takes(why == refusal::none ? tree_.refuses(std::ssize(tokens), parents) : why)) return {};
+    tree_.set(tokens, parents);
+    return continued(tokens, 1, {}, true, layers_);
+  }
+  /// Lets the sequence go on behind token `last` of the tree of the last feed_tree(), and forgets
+  /// the other branches; -1 forgets the whole tree. The cache is as if only that path had been fed.
+  /// False, and nothing done, without a tree or such a token.
+  [[nodiscard]] bool keep_path(index last) {
+    reason_ = tree_.has(last) ? refusal::none : refusal::no_tree;
+    if (!tree_.has(last)) return false;
+    const auto path = tree_.path_to(last, sequences_.past()[0], [&](state_part moved) {
+      moved.pages = work_.work.pages;
+      M::copy_state(work_.work, 0, 0, moved);
+    });
+    sequences_.add({.tokens = path.data(), .batch = 1, .length = std::ssize(path)},
+                   max_truncation(), false);
+    forget_tree();
+    return true;
   }
 
   /// Resets the session and feeds a decoder's prompt, or an encoder-decoder's source and start
@@ -27302,28 +29768,13 @@ class session {
   /// takes them, the tokens fed so far. `on_token` may return false to end. Generation also ends at
   /// a stop token, after `g.tokens` tokens, or where the capacity or a paged cache is full. It ends
   /// where `choose` returns `no_token` or an id outside the vocabulary. Returns the number of
-  /// tokens passed to `on_token`. It is 0 if `tokens` do not fit or `g.tokens` is negative. Nothing
-  /// is allocated.
+  /// tokens passed to `on_token`; 0 if `tokens` do not fit or `g.tokens` is negative.
   template <class Sampler, class Emit>
   index generate(std::span<const token> tokens, Sampler&& choose, Emit&& on_token,
                  const generation_options& g = {}) requires(ids_per_token == 1) {
     if (!takes(detail::in_range(g) ? refusal::none : refusal::options)) return 0;
-    std::span<T> logits = reset_and_prefill(tokens);
-    if (logits.empty()) return 0;
-    const std::span<token> scratch(order_, static_cast<std::size_t>(M::vocabulary));
-    for (index n = 0;; ++n) {
-      if (g.tokens > 0 && n == g.tokens) return n;
-      const token next = detail::choose_token(choose, logits, scratch, fed());
-      if (next == no_token) reason_ = refusal::nothing_chosen;
-      if (g.stops(next)) return n;
-      if (!detail::goes_on(on_token, next) || n + 1 == g.tokens) return n + 1;
-      if (position() >= capacity()) {
-        if (g.tokens > 0) reason_ = refusal::over_target;
-        return n + 1;
-      }
-      logits = feed({&next, 1});
-      if (logits.empty()) return n + 1;
-    }
+    return detail::generate_text(*this, {order_, static_cast<std::size_t>(M::vocabulary)}, tokens,
+                                 choose, on_token, g);
   }
 
  private:
@@ -27331,14 +29782,14 @@ class session {
     arena counter;
     (void)detail::fed_sequences(counter, l.batch, capacity_for(l), ids_per_token);
     (void)counter.take<token>(M::vocabulary);
-    (void)counter.take<ops::product_adapter<T>>(l.batch);
+    (void)detail::session_adapters<T>(counter, l.batch);
+    if (M::supports_trees) (void)detail::fed_tree(counter, l.max_logits);
     if (l.kv_blocks > 0) (void)block_tables(counter, l.batch, capacity_for(l), l.kv_blocks);
     return counter.peak();
   }
   static result<void> acceptable(const packed<M, T>& p, const limits& l) {
-    if (auto fit = detail::acceptable<M>("session::open", l, footprint(l)); !fit) return fit;
-    if (!p.valid()) return p.error();
-    return {};
+    auto fit = detail::acceptable<M>("session::open", l, footprint(l));
+    return !fit || p.valid() ? fit : p.error();
   }
   /// Whether the limits have a sequence `b`.
   bool has(index b) const { return b >= 0 && b < limits_.batch; }
@@ -27350,7 +29801,8 @@ class session {
     work_ = detail::place_workspace<M, T>(l, purpose::decoding, memory);
     sequences_ = detail::fed_sequences(extra, l.batch, capacity_for(l), ids_per_token);
     order_ = extra.take<token>(M::vocabulary);
-    adapters_ = extra.take<ops::product_adapter<T>>(l.batch);
+    adapters_ = detail::session_adapters<T>(extra, l.batch);
+    if (M::supports_trees) tree_ = detail::fed_tree(extra, l.max_logits);
     if (l.kv_blocks > 0) {
       tables_ = block_tables(extra, l.batch, capacity_for(l), l.kv_blocks);
       work_.work.pages = {tables_.data(), tables_.size()};
@@ -27359,15 +29811,21 @@ class session {
   }
   std::span<T> advance(std::span<const token> tokens, index batch, std::span<const index> lengths,
                        bool every, const layer_range& part) {
-    const index most = every ? (std::min)(chunk(), limits_.max_logits) : chunk();
-    refusal why = refuses(tokens, batch, lengths, most);
-    if (why == refusal::over_chunk && every) why = refusal::over_logits;
+    const refusal why =
+        every ? refuses_all(tokens, batch, lengths) : refuses(tokens, batch, lengths, chunk());
     return takes(why) ? continued(tokens, batch, lengths, every, part) : std::span<T>();
+  }
+  /// Frees what a tree holds.
+  void forget_tree() {
+    if (limits_.kv_blocks > 0 && tree_.size() > 0) tables_.truncate(0, sequences_.past()[0]);
+    tree_.clear();
   }
   /// Notes why a call does nothing, or that it does what was asked.
   bool takes(refusal why) {
     reason_ = why;
-    return valid() && why == refusal::none;
+    if (!valid() || why != refusal::none) return false;
+    forget_tree();
+    return true;
   }
   /// Tokens of each sequence.
   static index length_of(std::span<const token> tokens, index batch) {
@@ -27389,20 +29847,29 @@ class session {
   /// sequence.
   refusal refuses(std::span<const token> tokens, index batch, std::span<const index> lengths,
                   index most, bool anew = false) const {
-    const index length = length_of(tokens, batch);
-    auto c = checked(tokens, batch, lengths, capacity(), refusal::over_target);
+    const index length = length_of(tokens, batch), room = capacity_for(limits_);
+    auto c = checked(tokens, batch, lengths, room, refusal::over_target);
+    const auto past = [&](index b) { return anew ? index{0} : sequences_.past()[b]; };
+    const auto front = [&](index b) { return adapters_.lacking(sequences_, b, anew); };
+    const auto more = [&](index b) {
+      return front(b) + (lengths.empty() ? length : lengths.data()[b]);
+    };
     for (index b = 0; c.fits() && b < batch; ++b) {
       c.no(encodes && !sequences_.has_source(b), refusal::no_source);
-      c.no(!anew && position(b) + length > capacity(), refusal::over_target);
+      c.no(past(b) + front(b) + length > room, refusal::over_target);
     }
     c.no(length > most, refusal::over_chunk);
     if (!c.fits() || limits_.kv_blocks == 0) return c.why;
-    const auto past = [&](index b) { return position(b); };
-    const auto more = [&](index b) { return lengths.empty() ? length : lengths.data()[b]; };
-    c.no(anew ? block_tables::blocks_of(length) > limits_.kv_blocks
+    c.no(anew ? block_tables::blocks_of(front(0) + length) > limits_.kv_blocks
               : tables_.needed(batch, past, more) > tables_.available(),
          refusal::no_blocks);
     return c.why;
+  }
+  /// Why tokens whose logits are all asked for cannot follow.
+  refusal refuses_all(std::span<const token> tokens, index batch,
+                      std::span<const index> lengths) const {
+    const refusal why = refuses(tokens, batch, lengths, (std::min)(chunk(), limits_.max_logits));
+    return why == refusal::over_chunk ? refusal::over_logits : why;
   }
   /// Feeds tokens that fit to the one sequence, in parts.
   std::span<T> parts(std::span<const token> tokens) {
@@ -27414,59 +29881,74 @@ class session {
   /// Feeds tokens that fit.
   std::span<T> continued(std::span<const token> tokens, index batch, std::span<const index> lengths,
                          bool every, const layer_range& part) {
+    while (read_front(batch)) {
+    }
     const index length = length_of(tokens, batch);
     const index* const valid = lengths.empty() ? nullptr : lengths.data();
-    if (limits_.kv_blocks > 0)
-      tables_.reserve(
-          batch, [&](index b) { return position(b); },
-          [&](index b) { return valid ? valid[b] : length; },
-          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+    reserve(batch, [&](index b) { return valid ? valid[b] : length; });
     const step_call call{.tokens = tokens.data(),
                          .batch = batch,
                          .length = length,
                          .lengths = valid,
                          .past = sequences_.past(),
+                         .tree = tree_.size() > 0 ? tree_.view() : ops::token_tree{},
                          .every = every,
                          .layers = part,
                          .source = sequences_.source(batch)};
-    run_adapted(batch, flops(batch, 0, length), [&](const ops::execution& on) {
+    run_adapted(batch, detail::step_flops<M>(batch, 0, length), [&](const ops::execution& on) {
       M::template step<T, S>(packed_->tree(), call, work_.work, on);
     });
-    sequences_.add(call, max_truncation(), takes_prefix && !every);
+    if (tree_.size() == 0) sequences_.add(call, max_truncation(), takes_prefix && !every);
     return {work_.work.logits,
             static_cast<std::size_t>(batch * (every ? length : 1) * ids_per_token * M::vocabulary)};
   }
-  /// Gives a sequence that has read nothing a hook, or an empty one.
-  bool put_adapter(index b, const ops::product_adapter<T>& one) {
+  /// Reads virtual tokens of the first `batch` sequences, a chunk at most; false if none is left.
+  bool read_front(index batch) {
+    const index most = adapters_.next_front(sequences_, batch, chunk());
+    if (most == 0) return false;
+    reserve(batch, [&](index b) { return adapters_.lengths()[b]; });
+    const step_call call{.batch = batch,
+                         .length = most,
+                         .lengths = adapters_.lengths(),
+                         .past = sequences_.past(),
+                         .front = true,
+                         .layers = {layers_.first, layers_.last, false}};
+    run_adapted(batch, detail::step_flops<M>(batch, 0, most), [&](const ops::execution& on) {
+      M::template step<T, S>(packed_->tree(), call, work_.work, on);
+    });
+    sequences_.add_front(batch, adapters_.lengths());
+    return true;
+  }
+  /// Makes room for `more` tokens of sequences in a paged cache.
+  template <class More>
+  void reserve(index batch, More&& more) {
+    if (limits_.kv_blocks > 0)
+      tables_.reserve(
+          batch, [&](index b) { return sequences_.past()[b]; }, more,
+          [&](index from, index to) { M::copy_state(work_.work, from, to, {.block = true}); });
+  }
+  /// Gives a sequence that has read nothing hooks, or empty ones.
+  bool put_adapter(index b, const ops::adapter_hooks<T>& one) {
     if (!takes(!has(b)           ? refusal::no_sequence
                : position(b) > 0 ? refusal::adapter_late
                                  : refusal::none))
       return false;
     if constexpr (encodes) sequences_.forget_source(b);
-    adapters_[b] = one;
+    adapters_.give(b, one);
     return true;
   }
   /// Runs f(execution) with the adapters of the first `batch` sequences.
   template <class F>
   void run_adapted(index batch, index work, F&& f) {
-    const ops::sequence_adapters<T> all(adapters_, batch);
-    const ops::product_adapter<T> hook = all.hook();
-    const bool any =
-        std::any_of(adapters_, adapters_ + batch, [](const auto& a) { return a.object; });
+    const ops::sequence_adapters<T> all = adapters_.of(batch);
+    const ops::adapter_hooks<T> hooks = all.hooks();
+    const bool any = all.any();
     run(limits_, work_.converted, work, [&](const ops::execution& on) {
       ops::execution with = on;
-      if (any) with.adapter = &hook;
+      if (any) with.adapter = &hooks;
       f(with);
     });
   }
-  /// Work of a call that reads `source` tokens or continues targets by `target` ones.
-  static constexpr index flops(index batch, index source, index target) {
-    if constexpr (encodes)
-      return M::flops(batch, source, target);
-    else
-      return M::flops(batch, target);
-  }
-
   const packed<M, T>* packed_ = nullptr;
   detail::owned_limits limits_;  ///< refuses everything until it is opened
   layer_range layers_{};         ///< that feed() runs
@@ -27474,8 +29956,9 @@ class session {
   detail::placed_workspace<M, T> work_{};
   block_tables tables_{};
   detail::fed_sequences sequences_{};
-  token* order_ = nullptr;                       ///< [vocabulary] scratch of samplers
-  ops::product_adapter<T>* adapters_ = nullptr;  ///< [limits.batch]
+  detail::fed_tree tree_{};
+  token* order_ = nullptr;  ///< [vocabulary] scratch of samplers
+  detail::session_adapters<T> adapters_{};
   refusal reason_ = refusal::none;
 };
 
@@ -27961,10 +30444,7 @@ struct byte_pooled_model : model_defaults, policy_variants<byte_pooled_model<Cor
   /// Named visit of all parameters, once each, in canonical order. Initial values are decoders'.
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    const auto normal = [&](const parameter_path& where, tensor_info info, auto&... leaf) {
-      if (info.deviation > 0) info.deviation = Core::initial_deviation;
-      f(where, info, leaf...);
-    };
+    const detail::with_deviation<std::remove_reference_t<F>> normal{f, Core::initial_deviation};
     reader::visit(normal, at / "embedder", p.embedder...);
     blocks::visit(normal, at / "blocks", p.stack...);
     writer::visit(normal, at / "head", p.head...);
@@ -29668,15 +32148,15 @@ struct t5_stack {
                 "decoders");
   static constexpr attention_shape self{.d_model = d,
                                         .heads = heads,
-                                        .kv_heads = heads,
+                                        .kv_heads = Shape.key_value_heads(),
                                         .d_kv = Shape.d_kv,
                                         .causal = IsDecoder,
                                         .scaled = false,
-                                        .relative = true,
+                                        .relative = Attention::relative_bias,
                                         .cache = Cache::code};
   static constexpr attention_shape across{.d_model = d,
                                           .heads = heads,
-                                          .kv_heads = heads,
+                                          .kv_heads = Shape.key_value_heads(),
                                           .d_kv = Shape.d_kv,
                                           .cross = true,
                                           .scaled = false,
@@ -29695,16 +32175,21 @@ struct t5_stack {
                                   std::type_identity<block_with<self_attention>>>::type;
   using blocks = repeat<block, Layers>;
 
+  /// Whether scores have a bias; kinds without scores of pairs have no table of it.
+  static constexpr bool has_bias = Attention::relative_bias;
+
   template <class Form>
   struct params {
-    typename Form::vector relative_bias{};
+    [[no_unique_address]] std::conditional_t<has_bias, typename Form::vector, std::nullptr_t>
+        relative_bias{};
     typename blocks::template params<Form> stack{};
     typename norm_layer::template params<Form> norm{};
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
-    f(at / "relative_bias" / "weight",
-      tensor_info{Shape.buckets, heads, role::position, 1 / detail::sqrt(d)}, p.relative_bias...);
+    if constexpr (has_bias)
+      f(at / "relative_bias" / "weight",
+        tensor_info{Shape.buckets, heads, role::position, 1 / detail::sqrt(d)}, p.relative_bias...);
     blocks::visit(f, at / "blocks", p.stack...);
     norm_layer::visit(f, at / "norm", p.norm...);
   }
@@ -29712,12 +32197,33 @@ struct t5_stack {
   template <class Ends, class P>
   static void channels(const Ends& c, P& p) {
     Ends inner = c.between(c.in, c.in);
-    inner.heads = c.open(heads);
-    c.fix(inner.heads, "scores of attention");
-    c.between(-1, inner.heads)
-        .looks_up(p.relative_bias, tensor_info{Shape.buckets, heads, role::position});
+    if constexpr (has_bias) {
+      inner.heads = c.open(heads);
+      c.fix(inner.heads, "scores of attention");
+      c.between(-1, inner.heads)
+          .looks_up(p.relative_bias, tensor_info{Shape.buckets, heads, role::position});
+    }
     detail::describe_channels<blocks>(inner, p.stack);
     norm_layer::channels(c, p.norm);
+  }
+
+  /// The bias of each head by distance. A session keeps what it has found from call to call.
+  template <class T>
+  struct bias_lines {
+    T* lines = nullptr;      ///< [heads, 2 origin + 1]
+    index* known = nullptr;  ///< [heads] distances that are found already, or null
+    index origin = 0;
+  };
+  /// Plans them where no later call writes: in front of what both stacks use by turns.
+  template <class T>
+  static constexpr bias_lines<T> plan_bias(planner& m, const call_shape& e) {
+    bias_lines<T> b;
+    if constexpr (has_bias) {
+      b.origin = (std::max)(e.length, e.capacity) - 1;
+      b.lines = m.saved.take<T>(heads * (2 * b.origin + 1));
+      if (e.capacity > 0) b.known = m.saved.take<index>(heads);
+    }
+    return b;
   }
 
   template <class T>
@@ -29726,25 +32232,23 @@ struct t5_stack {
     typename norm_layer::template cache<T> norm{};
     T *x = nullptr, *y = nullptr;    ///< [rows, d] embedded input, output of the blocks
     T *dx = nullptr, *dy = nullptr;  ///< their gradients
-    T* bias = nullptr;               ///< [heads, 2 origin + 1] bias lines
-    T* d_bias = nullptr;             ///< [batch, heads, 2 origin + 1]
-    index origin = 0;
+    bias_lines<T> bias{};
+    T* d_bias = nullptr;  ///< [batch, heads, 2 origin + 1]
     int input_dropout_id = 0, output_dropout_id = 0;
   };
   template <class T>
-  static constexpr cache<T> plan(planner& m, const call_shape& e) {
+  static constexpr cache<T> plan(planner& m, const call_shape& e, const bias_lines<T>& bias) {
     cache<T> c;
     c.input_dropout_id = m.dropout_ids++;
     c.output_dropout_id = m.dropout_ids++;
-    c.origin = (std::max)(e.length, e.capacity) - 1;
-    const index lines = heads * (2 * c.origin + 1), size = e.rows() * d;
+    c.bias = bias;
+    const index size = e.rows() * d;
     c.x = m.saved.take<T>(size);
     c.y = m.saved.take<T>(size);
-    c.bias = m.saved.take<T>(lines);
     if (e.training) {
       c.dx = m.saved.take<T>(size);
       c.dy = m.saved.take<T>(size);
-      c.d_bias = m.saved.take<T>(e.batch * lines);
+      if (has_bias) c.d_bias = m.saved.take<T>(e.batch * heads * (2 * bias.origin + 1));
     }
     c.norm = norm_layer::template plan<T>(m, e);
     c.stack = blocks::template plan<T>(m, e);
@@ -29755,12 +32259,11 @@ struct t5_stack {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<T, d> y, cache<T>& c,
                       context<T>& ctx) {
-    const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.on.threads.each(heads, [&](index head) {
-      for (index r = 0; r < line; ++r)
-        c.bias[head * line + r] = p.relative_bias[bucket(r - c.origin) * heads + head];
-    });
-    ctx.bias = {c.bias, nullptr, c.origin};
+    const index rows = ctx.rows();
+    if constexpr (has_bias) {
+      find_bias(p.relative_bias, c.bias, ctx);
+      ctx.bias = {c.bias.lines, nullptr, c.bias.origin};
+    }
     ops::dropout(ctx.on, ctx.dropout, c.input_dropout_id, ctx.batch, ctx.length, d, c.x);
     blocks::template forward<T, S>(p.stack, {c.x, rows}, {c.y, rows}, c.stack, ctx);
     norm_layer::template forward<T, S>(p.norm, {c.y, rows}, y, c.norm, ctx);
@@ -29770,9 +32273,12 @@ struct t5_stack {
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
                        view<T, d> dy, cache<T>& c, context<T>& ctx) {
-    const index rows = ctx.rows(), line = 2 * c.origin + 1;
-    ctx.bias = {c.bias, c.d_bias, c.origin};
-    ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
+    const index rows = ctx.rows();
+    [[maybe_unused]] const index line = 2 * c.bias.origin + 1;
+    if constexpr (has_bias) {
+      ctx.bias = {c.bias.lines, c.d_bias, c.bias.origin};
+      ops::fill(ctx.on, ctx.batch * heads * line, T(0), c.d_bias);
+    }
     ops::dropout(ctx.on, ctx.dropout, c.output_dropout_id, ctx.batch, ctx.length, d, dy.data());
     ops::fill(ctx.on, rows * d, T(0), c.dy);
     norm_layer::template backward<T, S>(p.norm, dp.norm, {c.y, rows}, dy, {c.dy, rows}, c.norm,
@@ -29781,12 +32287,13 @@ struct t5_stack {
     blocks::template backward<T, S>(p.stack, dp.stack, {c.x, rows}, {c.dy, rows}, {c.dx, rows},
                                     c.stack, ctx);
     ops::dropout(ctx.on, ctx.dropout, c.input_dropout_id, ctx.batch, ctx.length, d, c.dx);
-    ctx.on.threads.each(heads, [&](index head) {
-      for (index b = 0; b < ctx.batch; ++b)
-        for (index r = 0; r < line; ++r)
-          dp.relative_bias[bucket(r - c.origin) * heads + head] +=
-              c.d_bias[(b * heads + head) * line + r];
-    });
+    if constexpr (has_bias)
+      ctx.on.threads.each(heads, [&](index head) {
+        for (index b = 0; b < ctx.batch; ++b)
+          for (index r = 0; r < line; ++r)
+            dp.relative_bias[bucket(r - c.bias.origin) * heads + head] +=
+                c.d_bias[(b * heads + head) * line + r];
+      });
   }
 
   template <class T>
@@ -29799,6 +32306,25 @@ struct t5_stack {
   }
 
  private:
+  /// Finds the bias of the distances that this call may meet: the tokens so far decide, not the
+  /// limits. What a session has found stays, until a sequence begins, perhaps with other weights.
+  template <class T>
+  static void find_bias(const T* table, const bias_lines<T>& to, const context<T>& ctx) {
+    index longest = 0;
+    bool goes_on = to.known && ctx.past;
+    for (index b = 0; b < ctx.batch; ++b) {
+      longest = (std::max)(longest, ctx.past_of(b) + ctx.length);
+      goes_on = goes_on && ctx.past_of(b) > 0;
+    }
+    longest = (std::min)(longest, to.origin + 1);
+    ctx.on.threads.each(heads, [&](index head) {
+      T* const line = to.lines + head * (2 * to.origin + 1) + to.origin;
+      for (index r = goes_on ? to.known[head] : 0; r < longest; ++r)
+        for (const index relative : {r, -r})
+          line[relative] = table[bucket(relative) * heads + head];
+      if (to.known) to.known[head] = goes_on ? (std::max)(to.known[head], longest) : longest;
+    });
+  }
   /// The bucket of a key position minus query position.
   static constexpr index bucket(index relative) {
     return ops::relative_bucket(relative, !IsDecoder, Shape.buckets, Shape.max_distance);
@@ -29964,10 +32490,12 @@ struct t5_model : model_defaults {
       w.d_memory = m.saved.take<T>(source.rows() * d);
       w.d_out = m.saved.take<T>(target.rows() * d);
     }
+    const auto bias = decoder::template plan_bias<T>(m, target);
     const index mark = m.saved.mark();
-    w.encoder_stack = encoder::template plan<T>(m, source);
+    w.encoder_stack =
+        encoder::template plan<T>(m, source, encoder::template plan_bias<T>(m, source));
     if (use != purpose::training) m.saved.release(mark);
-    w.decoder_stack = decoder::template plan<T>(m, target);
+    w.decoder_stack = decoder::template plan<T>(m, target, bias);
     return w;
   }
   /// Calls f(key, value) for what decides what the weights compute.
@@ -30192,6 +32720,10 @@ constexpr bool t5_fits() {
   else if constexpr (S.heads <= 0)
     static_assert(never<Ps...>,
                   "linnet::t5_shape: heads, the attention heads, must be given and positive");
+  else if constexpr (S.kv_heads < 0 || S.heads % S.key_value_heads() != 0)
+    static_assert(never<Ps...>,
+                  "linnet::t5_shape: kv_heads must divide heads, as each key-value head serves as "
+                  "many query heads; 0 means heads");
   else if constexpr (S.encoder_layers <= 0)
     static_assert(never<Ps...>,
                   "linnet::t5_shape: encoder_layers, the number of the encoder's blocks, must be "
@@ -30312,6 +32844,23 @@ inline constexpr t5_shape t5_mini_kv32 = t5_efficient(4, 1536, 384, 8, 32);
 inline constexpr t5_shape t5_small_kv32 = t5_efficient(6, 2048, 512, 8, 32);
 inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
 inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
+/// T5 1.1 with pieces of 101 languages, padded likewise (mT5, Xue et al. 2021).
+constexpr t5_shape with_vocabulary(t5_shape s, index vocabulary) {
+  s.vocabulary = vocabulary;
+  return s;
+}
+inline constexpr index mt5_vocabulary = 250112;
+inline constexpr t5_shape mt5_small = with_vocabulary(t5_v1_1_small, mt5_vocabulary);
+inline constexpr t5_shape mt5_base = with_vocabulary(t5_v1_1_base, mt5_vocabulary);
+/// T5 of bytes: three quarters of the blocks encode (ByT5, Xue et al. 2022). 259 ids in 384 rows.
+constexpr t5_shape byt5(index encoder_layers, index d_ff, index d_model, index heads) {
+  t5_shape s = t5_efficient(encoder_layers, d_ff, d_model, heads, 64);
+  s.decoder_layers = encoder_layers / 3;
+  s.vocabulary = 384;
+  return s;
+}
+inline constexpr t5_shape byt5_small = byt5(12, 3584, 1472, 6);
+inline constexpr t5_shape byt5_base = byt5(18, 3968, 1536, 12);
 
 // Super Tiny Language Models (Hillier et al. 2024, Table 1): the published baseline of 50M and two
 // sisters. They are deep and thin, as MobileLLM (Liu et al. 2024) found best at these sizes. The
@@ -30341,6 +32890,12 @@ inline constexpr decoder_shape stlm_100m{.d_model = 512,
                                          .vocabulary = 50257,
                                          .context = 512,
                                          .eps = 1e-6};
+/// Half as wide feed-forwards, of which a token goes through two.
+inline constexpr decoder_shape stlm_10m_experts = [] {
+  decoder_shape s = stlm_10m;
+  s.d_ff /= 2;
+  return s;
+}();
 // The same budgets between bytes: without a table of tokens more of them is left for the blocks.
 // The 50M is the published configuration, as wide as the budget of the baseline allows; the 100M is
 // deeper. At 10M the published ends would take half, so it has the paper's smaller ones.
@@ -30472,13 +33027,22 @@ using t5_mini_kv32 = t5<shapes::t5_mini_kv32>;    ///< 26,501,888
 using t5_small_kv32 = t5<shapes::t5_small_kv32>;  ///< 51,069,440
 using t5_v1_1_small = t5<shapes::t5_v1_1_small, ffn::gated_gelu, tie::untied>;  ///< 76,961,152
 using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    ///< 247,577,856
-using stlm_10m = decoder<shapes::stlm_10m>;    ///< within 5% of 10M
+/// Flan-T5 (Chung et al. 2022) is T5 1.1, trained on on instructions; data/instruction_format.hpp.
+using flan_t5_small = t5_v1_1_small;
+using flan_t5_base = t5_v1_1_base;
+using mt5_small = t5<shapes::mt5_small, ffn::gated_gelu, tie::untied>;    ///< 300,176,768
+using mt5_base = t5<shapes::mt5_base, ffn::gated_gelu, tie::untied>;      ///< 582,401,280
+using byt5_small = t5<shapes::byt5_small, ffn::gated_gelu, tie::untied>;  ///< 299,637,760
+using byt5_base = t5<shapes::byt5_base, ffn::gated_gelu, tie::untied>;    ///< 581,653,248
+using stlm_10m = decoder<shapes::stlm_10m>;                               ///< within 5% of 10M
 using stlm_50m = decoder<shapes::stlm_50m>;    ///< 55,888,896, the published baseline
 using stlm_100m = decoder<shapes::stlm_100m>;  ///< within 5% of 100M
 using stlm_10m_mod =
     decoder<shapes::stlm_10m, depths::mixture_of_depths<>>;  ///< 9,977,728, nine blocks routed
 using stlm_50m_mod =
     decoder<shapes::stlm_50m, depths::mixture_of_depths<>>;  ///< 55,891,456, five blocks routed
+/// 17,957,632, of which a token meets 9,995,008
+using stlm_10m_experts = decoder<shapes::stlm_10m_experts, ffn::experts<8, 2>>;
 // Sisters with fewer parameters of their own. MobiLlama has one feed-forward for all blocks. ALBERT
 // has one block for all layers behind a narrow embedding, 128 wide or half the stream.
 using stlm_10m_ffn_shared = decoder<shapes::stlm_10m, sharing::ffn>;    ///< 7,469,824
@@ -30555,6 +33119,8 @@ struct byte_tokenizer {
   static constexpr byte_tokenizer t5(index vocabulary = 384) {
     return {3, static_cast<token>(vocabulary - 259)};
   }
+  /// Special ids of ByT5's denoising: its sentinels are the last 100 bytes' ids (Xue et al. 2022).
+  static constexpr t5_ids byt5_denoising() { return {259, 100}; }
   /// Special ids of a vocabulary from t5().
   constexpr t5_ids ids() const { return {vocabulary(), specials}; }
   /// ByT5's special ids.

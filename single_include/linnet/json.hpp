@@ -959,17 +959,19 @@ void t5_fields(hf_fields& to, bool untied_by_scale, bool mt5) {
 template <class M>
 void llama_fields(hf_fields& to) {
   constexpr decoder_shape s = M::shape;
-  to.text("model_type", {"llama"}, "llama");
+  constexpr bool mixtral = hf_kind_of<M>() == hf_kind::mixtral;
+  const std::string name = mixtral ? "mixtral" : "llama";
+  to.text("model_type", {name}, name);
   to.number("vocab_size", s.vocabulary, 32000);
   to.number("hidden_size", s.d_model, 4096);
-  to.number("intermediate_size", s.d_ff, 11008);
+  to.number("intermediate_size", s.d_ff, mixtral ? 14336 : 11008);
   to.number("num_hidden_layers", s.layers, 32);
   to.number("num_attention_heads", s.heads, 32);
-  to.number("num_key_value_heads", s.kv_heads, s.heads);
+  to.number("num_key_value_heads", s.kv_heads, mixtral ? 8 : s.heads);
   to.number("head_dim", s.head_width(), s.d_model / s.heads);
-  to.number("max_position_embeddings", s.context, 2048);
-  to.real("rms_norm_eps", s.eps, 1e-6);
-  to.real("rope_theta", s.rope_theta, 10000)
+  to.number("max_position_embeddings", s.context, mixtral ? 131072 : 2048);
+  to.real("rms_norm_eps", s.eps, mixtral ? 1e-5 : 1e-6);
+  to.real("rope_theta", s.rope_theta, mixtral ? 1e6 : 10000)
       .or_at("rope_parameters.rope_theta")
       .or_at("rope_scaling.rope_theta");
   to.real("partial_rotary_factor", 1, 1)
@@ -984,9 +986,17 @@ void llama_fields(hf_fields& to) {
     for (const char* const layers : {".full_attention", ".sliding_attention"})
       to.none(scaling + layers);
   }
-  to.text("hidden_act", hf_activation(ffn_metadata<typename M::ffn>::activation), "silu");
-  to.truth("attention_bias", M::biased, false);
-  to.truth("mlp_bias", M::biased, false);
+  if constexpr (mixtral) {
+    using ffn = typename M::ffn;
+    to.number("num_local_experts", ffn::all_experts, 8).or_at("num_experts");
+    to.number("num_experts_per_tok", ffn::active_experts, 2);
+    to.none("sliding_window");
+    to.text("hidden_act", hf_activation(ffn_metadata<typename ffn::expert>::activation), "silu");
+  } else {
+    to.text("hidden_act", hf_activation(ffn_metadata<typename M::ffn>::activation), "silu");
+    to.truth("attention_bias", M::biased, false);
+    to.truth("mlp_bias", M::biased, false);
+  }
   to.truth("tie_word_embeddings", M::tied, false);
 }
 
@@ -1086,7 +1096,7 @@ hf_fields fields_of(const hf_config* file) {
     };
     t5_fields<M>(fields, !M::tied && says("scale_decoder_outputs", "false"),
                  says("model_type", "\"mt5\""));
-  } else if constexpr (kind == hf_kind::llama) {
+  } else if constexpr (kind == hf_kind::llama || kind == hf_kind::mixtral) {
     llama_fields<M>(fields);
   } else if constexpr (kind == hf_kind::mamba) {
     mamba_fields<M>(fields);
@@ -1143,6 +1153,7 @@ std::string make_hf_config() {
   constexpr std::string_view classes[] = {"",
                                           "T5ForConditionalGeneration",
                                           "LlamaForCausalLM",
+                                          "MixtralForCausalLM",
                                           "GPT2LMHeadModel",
                                           "MambaForCausalLM",
                                           "Bert",
@@ -2197,26 +2208,56 @@ struct peft_rule {
   std::vector<std::string_view> values{};
 };
 
-/// The options of a configuration of an adapter of rank `rank`.
-inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
-                                              const std::string& where, index rank) {
+/// Fields that say where an adapter comes from, in configurations of all kinds.
+inline std::vector<peft_rule> usual_peft_rules() {
+  return {{"task_type"},      {"base_model_name_or_path"},
+          {"inference_mode"}, {"revision"},
+          {"auto_mapping"},   {"peft_version"}};
+}
+/// Reads a configuration whose fields keep `rules`; others must be null, false or empty.
+inline result<peft_reader> read_peft_config(std::span<const std::byte> text,
+                                            const std::string& where,
+                                            const std::vector<peft_rule>& rules) {
   peft_reader config(where);
   if (auto read = read_json(text, longest_peft_config, where, "content", config); !read)
     return read.error();
-  const std::vector<peft_rule> rules = {
+  const std::vector<std::string_view> usual = {"null", "false", "[]", "{}"};
+  for (const peft_reader::field& one : config.fields) {
+    const auto rule = std::ranges::find(rules, one.key, &peft_rule::key);
+    const auto& values = rule == rules.end() ? usual : rule->values;
+    if (!values.empty() && std::ranges::find(values, one.value) == values.end()) {
+      std::string expected;
+      for (const std::string_view value : values)
+        expected += (expected.empty() ? "" : ", ") + std::string(value);
+      return failure(errc::unsupported, where, one.key,
+                     expected + ": another value changes what the adapter computes", one.value);
+    }
+  }
+  if (!config.find("peft_type"))
+    return failure(errc::missing, where, "peft_type", rules.front().values.front(), "nothing");
+  return config;
+}
+/// Refuses a number of a configuration that is not the one of the adapter's type.
+inline result<void> check_peft_number(const peft_reader& config, std::string_view key, index own,
+                                      double absent) {
+  const auto* const field = config.find(key);
+  const double said = field && field->is_number ? field->number : absent;
+  if (said == static_cast<double>(own)) return {};
+  return failure(errc::mismatch, config.where, key, std::to_string(own) + " (the adapter's type)",
+                 number_text(said));
+}
+
+/// The options of a configuration of an adapter of rank `rank`.
+inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
+                                              const std::string& where, index rank) {
+  std::vector<peft_rule> rules = {
       {"peft_type", {"\"LORA\""}},
       {"bias", {"\"none\""}},
       {"init_lora_weights", {"true", "false", "\"gaussian\"", "\"eva\"", "\"orthogonal\"", "null"}},
-      {"task_type"},
-      {"base_model_name_or_path"},
-      {"inference_mode"},
       {"target_modules"},
       {"exclude_modules"},
       {"layers_to_transform"},
       {"layers_pattern"},
-      {"revision"},
-      {"auto_mapping"},
-      {"peft_version"},
       {"megatron_core"},
       {"runtime_config"},
       {"qalora_group_size"},
@@ -2226,35 +2267,18 @@ inline result<lora_options> parse_peft_config(std::span<const std::byte> text,
       {"lora_dropout"},
       {"use_rslora", {"true", "false"}},
   };
-  const std::vector<std::string_view> usual = {"null", "false", "[]", "{}"};
-  const auto refuse = [&](errc code, std::string_view key, std::string_view expected,
-                          const std::string& got) {
-    return failure(code, where, key, expected, got);
-  };
-  for (const peft_reader::field& one : config.fields) {
-    const auto rule = std::ranges::find(rules, one.key, &peft_rule::key);
-    const auto& values = rule == rules.end() ? usual : rule->values;
-    if (!values.empty() && std::ranges::find(values, one.value) == values.end()) {
-      std::string expected;
-      for (const std::string_view value : values)
-        expected += (expected.empty() ? "" : ", ") + std::string(value);
-      return refuse(errc::unsupported, one.key,
-                    expected + ": another value changes what the adapter computes", one.value);
-    }
-  }
+  for (const peft_rule& one : usual_peft_rules()) rules.push_back(one);
+  const auto config = read_peft_config(text, where, rules);
+  if (!config) return config.error();
   lora_options how;
   for (const auto& [key, to] :
        {std::pair("lora_alpha", &how.alpha), std::pair("lora_dropout", &how.dropout)})
-    if (const auto* const field = config.find(key)) {
-      if (!field->is_number) return refuse(errc::malformed, key, "a number", field->value);
+    if (const auto* const field = config->find(key)) {
+      if (!field->is_number) return failure(errc::malformed, where, key, "a number", field->value);
       *to = field->number;
     }
-  if (const auto* const field = config.find("use_rslora")) how.rslora = field->value == "true";
-  if (!config.find("peft_type")) return refuse(errc::missing, "peft_type", "\"LORA\"", "nothing");
-  const auto* const r = config.find("r");
-  if (const double said = r && r->is_number ? r->number : 8; said != static_cast<double>(rank))
-    return refuse(errc::mismatch, "r", std::to_string(rank) + " (the adapter's type)",
-                  number_text(said));
+  if (const auto* const field = config->find("use_rslora")) how.rslora = field->value == "true";
+  if (auto fit = check_peft_number(*config, "r", rank, 8); !fit) return fit.error();
   if (auto fit = acceptable(where.c_str(), "lora_options", how); !fit) return fit.error();
   return how;
 }
@@ -2302,9 +2326,21 @@ inline std::uint64_t base_hash(std::span<const std::byte> bytes) {
   return hash;
 }
 template <class A, class T>
-std::string base_hash_of(const lora_base<A::count>& base) {
+std::string base_hash_of(const adapter_base& base) {
   using of = packed<typename A::base_model, T>;
   return std::to_string(base_hash(static_cast<const of*>(base.of)->block()));
+}
+/// Refuses a file of an adapter of another base, unless it may be any.
+template <class A, class T>
+result<void> check_peft_base(const safetensors& file, const adapter_base& base, peft_base which) {
+  const auto said = file.metadata().find("linnet.base");
+  if (which == peft_base::any || said == file.metadata().end()) return {};
+  const auto own = base_hash_of<A, T>(base);
+  if (own == said->second) return {};
+  return failure(
+      errc::mismatch, file.where(), "linnet.base",
+      "the hash of the adapter's base, " + own + " (peft_base::any loads it for another)",
+      printable(said->second));
 }
 
 /// True for models whose maps PEFT has one by one; words for others.
@@ -2351,19 +2387,17 @@ template <class A>
 std::vector<std::string> peft_targets() {
   using M = typename A::base_model;
   std::vector<std::string> whole, last, others;
-  M::visit(
-      [&](const parameter_path& at, const tensor_info& info) {
-        if (info.kind != role::matrix && info.kind != role::table) return;
-        const std::string name = peft_map<M>({.name = at.str(), .rows = 1, .columns = 1}).at.name;
-        const std::string end = name.substr(name.rfind('.') + 1);
-        if (is_target<M, typename A::method::targets>(at, info)) {
-          whole.push_back(name);
-          if (std::ranges::find(last, end) == last.end()) last.push_back(end);
-        } else {
-          others.push_back(end);
-        }
-      },
-      parameter_path{});
+  each_tensor<M>([&](const parameter_path& at, const tensor_info& info) {
+    if (info.kind != role::matrix && info.kind != role::table) return;
+    const std::string name = peft_map<M>({.name = at.str(), .rows = 1, .columns = 1}).at.name;
+    const std::string end = name.substr(name.rfind('.') + 1);
+    if (is_target<M, typename A::method::targets>(at, info)) {
+      whole.push_back(name);
+      if (std::ranges::find(last, end) == last.end()) last.push_back(end);
+    } else {
+      others.push_back(end);
+    }
+  });
   const bool unlike = std::ranges::any_of(
       last, [&](const std::string& end) { return std::ranges::find(others, end) != others.end(); });
   return unlike ? whole : last;
@@ -2420,13 +2454,7 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
     if (!how) return how.error();
     const auto file = read_safetensors(directory + "/adapter_model.safetensors");
     if (!file) return file.error();
-    const auto said = file->metadata().find("linnet.base");
-    if (base == peft_base::same && said != file->metadata().end())
-      if (const auto own = detail::base_hash_of<A, T>(a.tree().base); own != said->second)
-        return detail::failure(
-            errc::mismatch, file->where(), "linnet.base",
-            "the hash of the adapter's base, " + own + " (peft_base::any loads it for another)",
-            detail::printable(said->second));
+    if (auto fit = detail::check_peft_base<A, T>(*file, a.tree().base, base); !fit) return fit;
     auto loaded = detail::load_parts(*file, detail::peft_parts(a), {}, nonfinite::keep,
                                      [](std::string_view) { return false; });
     if (loaded) a.tree().base.how = *how;
@@ -2434,6 +2462,145 @@ result<void> load_peft(weights<A, T>& a, const std::string& directory,
   } else {
     return {};
   }
+}
+LINNET_OR_OUT_OF_MEMORY(directory)
+
+LINNET_NAMESPACE_END
+/// @file
+/// Soft tokens and prefixes in directories as Hugging Face's PEFT has them. Opt-in, through
+/// linnet/json.hpp.
+
+LINNET_NAMESPACE_BEGIN
+
+namespace detail {
+
+template <class A>
+inline constexpr bool is_prefix = requires {
+  A::key_width;
+};
+/// The configuration of an adapter that puts virtual tokens before texts.
+template <class A>
+std::string make_virtual_config(const std::string& base_name) {
+  using M = typename A::base_model;
+  const auto number = [](const char* key, index value) {
+    return std::string("  \"") + key + "\": " + std::to_string(value) + ",\n";
+  };
+  const bool prefix = is_prefix<A>;
+  const index heads = prefix ? M::self.kv_heads : M::self.heads;
+  return "{\n  \"base_model_name_or_path\": " +
+         (base_name.empty() ? "null" : json_quoted(base_name)) + ",\n" +
+         (prefix ? number("encoder_hidden_size", heads * M::self.d_kv) : "") +
+         "  \"inference_mode\": true,\n" + number("num_attention_heads", heads) +
+         number("num_layers", M::shape.layers) + number("num_transformer_submodules", 1) +
+         number("num_virtual_tokens", A::virtual_count) + "  \"peft_type\": " +
+         (prefix ? "\"PREFIX_TUNING\",\n  \"prefix_projection\": false,\n"
+                 : "\"PROMPT_TUNING\",\n  \"prompt_tuning_init\": \"RANDOM\",\n") +
+         "  \"task_type\": \"CAUSAL_LM\",\n  \"token_dim\": " +
+         std::to_string(prefix ? heads * M::self.d_kv : M::d) + "\n}\n";
+}
+/// Whether a configuration is one of an adapter of type `A`.
+template <class A>
+result<void> check_virtual_config(std::span<const std::byte> text, const std::string& where) {
+  using M = typename A::base_model;
+  std::vector<peft_rule> rules;
+  if (is_prefix<A>)
+    rules = {{"peft_type", {"\"PREFIX_TUNING\""}},
+             {"prefix_projection", {"false", "true"}},
+             {"encoder_hidden_size"},
+             {"init_weights"}};
+  else
+    rules = {{"peft_type", {"\"PROMPT_TUNING\""}}, {"prompt_tuning_init"},
+             {"prompt_tuning_init_text"},          {"prompt_tuning_init_state_dict_path"},
+             {"tokenizer_name_or_path"},           {"tokenizer_kwargs"}};
+  for (const char* const one :
+       {"num_virtual_tokens", "token_dim", "num_attention_heads", "num_layers"})
+    rules.push_back({one});
+  rules.push_back({"num_transformer_submodules", {"1", "null"}});
+  for (const peft_rule& one : usual_peft_rules()) rules.push_back(one);
+  const auto config = read_peft_config(text, where, rules);
+  if (!config) return config.error();
+  if (auto fit = check_peft_number(*config, "num_virtual_tokens", A::virtual_count, 0); !fit)
+    return fit;
+  const index width = is_prefix<A> ? M::self.kv_heads * M::self.d_kv : M::d;
+  return check_peft_number(*config, "token_dim", width, static_cast<double>(width));
+}
+/// Calls f(place in memory, place in the file) for each number of an adapter. Keys of a model that
+/// rotates neighbours have their channels in another order there.
+template <class A, class F>
+void each_virtual_number(F&& f) {
+  using M = typename A::base_model;
+  index all = 0;
+  A::visit([&](const parameter_path&, const tensor_info& info) { all = info.size(); },
+           parameter_path{});
+  if constexpr (is_prefix<A> && hf_kind_of<M>() == hf_kind::llama) {
+    constexpr index kv = A::key_width;
+    placement heads;
+    heads.half_heads = hf_layout_of<M>().rope_heads;
+    for (index i = 0; i < all; ++i) f(i, i / kv % 2 == 0 ? i - i % kv + heads.feature(i % kv) : i);
+  } else {
+    for (index i = 0; i < all; ++i) f(i, i);
+  }
+}
+
+}  // namespace detail
+
+/// Saves soft tokens or a prefix for PEFT and load_peft() into a directory that exists. `base_name`
+/// is what PEFT loads its base by. The tensors' file also says a hash of the base. Errors:
+/// errc::io; errc::invalid for an adapter without a base; that of `a` if it is not valid().
+template <class A, class T>
+requires requires { A::virtual_count; }
+result<void> save_peft(const weights<A, T>& a, const std::string& directory,
+                       const std::string& base_name = {}) LINNET_TRY {
+  if (!a.valid()) return a.error();
+  if (auto fit = detail::check_base("save_peft", a.tree()); !fit) return fit;
+  auto parts = detail::leaves_of(a);
+  auto reordered = a.clone();
+  if (!reordered.valid()) return reordered.error();
+  const T* const from = static_cast<const T*>(a.data());
+  T* const to = static_cast<T*>(reordered.data());
+  detail::each_virtual_number<A>([&](index i, index at) { to[at] = from[i]; });
+  parts[0].data = reinterpret_cast<std::byte*>(to);
+  const detail::placement at{"prompt_embeddings", parts[0].rows, parts[0].columns};
+  if (auto saved = detail::save_parts(
+          directory + "/adapter_model.safetensors", {{parts[0], at, {}}},
+          {{"format", "pt"}, {"linnet.base", detail::base_hash_of<A, T>(a.tree().base)}});
+      !saved)
+    return saved;
+  return write_file(directory + "/adapter_config.json",
+                    detail::bytes_of(detail::make_virtual_config<A>(base_name)));
+}
+LINNET_OR_OUT_OF_MEMORY(directory)
+
+/// Loads soft tokens or a prefix that PEFT or save_peft() saved into those that adapt() made for a
+/// base. `a` is untouched unless all of it fits. Errors: errc::io, errc::malformed, errc::missing;
+/// errc::unsupported for another kind of adapter. Also errc::mismatch for another number of virtual
+/// tokens, another width, and another base by its hash; errc::invalid for an adapter without a
+/// base.
+template <class A, class T>
+requires requires { A::virtual_count; }
+result<void> load_peft(weights<A, T>& a, const std::string& directory,
+                       peft_base base = peft_base::same) LINNET_TRY {
+  if (!a.valid()) return a.error();
+  if (auto fit = detail::check_base("load_peft", a.tree()); !fit) return fit;
+  const std::string path = directory + "/adapter_config.json";
+  const auto text = read_file(path);
+  if (!text) return text.error();
+  if (auto fit = detail::check_virtual_config<A>(*text, path); !fit) return fit;
+  const auto file = read_safetensors(directory + "/adapter_model.safetensors");
+  if (!file) return file.error();
+  if (auto fit = detail::check_peft_base<A, T>(*file, a.tree().base, base); !fit) return fit;
+  auto read = a.clone();
+  if (!read.valid()) return read.error();
+  auto parts = detail::leaves_of(read);
+  const detail::placement at{"prompt_embeddings", parts[0].rows, parts[0].columns};
+  if (auto loaded = detail::load_parts(*file, {{parts[0], at, {}}}, {}, nonfinite::keep,
+                                       [](std::string_view) { return false; });
+      !loaded)
+    return loaded;
+  T* const to = static_cast<T*>(a.data());
+  const T* const from = static_cast<const T*>(read.data());
+  detail::each_virtual_number<A>([&](index i, index place) { to[i] = from[place]; });
+  return {};
 }
 LINNET_OR_OUT_OF_MEMORY(directory)
 

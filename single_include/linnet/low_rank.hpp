@@ -625,6 +625,8 @@ typename M::batch sequence_of(const typename M::batch& b, index i) {
     }
   if constexpr (requires { b.prefixes; })
     if (b.prefixes) one.prefixes += i;
+  if constexpr (requires { b.documents; })
+    if (b.documents) one.documents += i * b.length;
   if constexpr (requires { b.types; })
     if (b.types) one.types += i * b.length;
   if (one.labels) one.labels += i * labels_per_sequence<M>(b);
@@ -705,7 +707,7 @@ template <class M>
 class calibration {
   static constexpr index count = [] {
     index n = 0;
-    M::visit([&](const parameter_path&, const tensor_info&) { ++n; }, parameter_path{});
+    each_tensor<M>([&](const parameter_path&, const tensor_info&) { ++n; });
     return n;
   }();
 
@@ -715,12 +717,9 @@ class calibration {
   /// Bytes of the statistics, at most: those of a model whose matrices share no inputs.
   static constexpr index bytes(bool moments = true) {
     index most = 0;
-    M::visit(
-        [&](const parameter_path&, const tensor_info& info) {
-          if (info.stored())
-            most = add_sizes(most, detail::input_arrays::bytes(info.columns, moments));
-        },
-        parameter_path{});
+    each_tensor<M>([&](const parameter_path&, const tensor_info& info) {
+      if (info.stored()) most = add_sizes(most, detail::input_arrays::bytes(info.columns, moments));
+    });
     return most;
   }
   /// Bytes that the statistics take.
@@ -951,13 +950,13 @@ result<weights<quantized<M, S, A>>> quantize_by(const weights<M>& w, Stats* stat
     if (auto ready = rounder.prepare(w); !ready) return ready.error();
   result<void> done;
   index ordinal = 0;
-  M::visit(
+  each_tensor_of(
       [&](const parameter_path& at, const tensor_info& info, auto& to, const auto& from) {
         const input_statistics x = stats ? stats->of(ordinal) : input_statistics{};
         ++ordinal;
         if (done) done = round_tensor<Method>(rounder, at, info, to, from, x);
       },
-      parameter_path{}, rounded.tree(), w.tree());
+      rounded, w);
   if (!done) return done.error();
   return if_held<S>(std::move(rounded), where);
 }

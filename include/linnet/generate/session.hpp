@@ -244,8 +244,7 @@ class session {
     return parts(tokens);
   }
   /// Feeds tokens to the one sequence, at most limits.max_logits of them; returns the logits
-  /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next
-  /// without having seen it.
+  /// [length, vocabulary] of what follows each. None of them is a prefix: each predicts the next.
   [[nodiscard]] std::span<T> feed_all(std::span<const token> tokens) {
     return feed_all(tokens, 1, {});
   }
