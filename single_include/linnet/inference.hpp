@@ -15634,6 +15634,8 @@ void each_leaf(F& f, Tree... trees) requires(sizeof...(Tree) > 1) {
     constexpr std::size_t lead = leading_form<typename Tree::shape...>();
     using leading = std::tuple_element_t<lead, std::tuple<Tree...>>;
     constexpr std::size_t count = count_tensors<typename first::layer>();
+    static_assert(((count_tensors<typename Tree::layer>() == count) && ...),
+                  "linnet::each_tensor_of: the blocks are of models with unlike tensors");
     void* places[sizeof...(Tree) * count + 1];
     void* const roots[] = {&trees.tree...};
     std::size_t i = 0;

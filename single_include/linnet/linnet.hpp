@@ -15070,6 +15070,8 @@ void each_leaf(F& f, Tree... trees) requires(sizeof...(Tree) > 1) {
     constexpr std::size_t lead = leading_form<typename Tree::shape...>();
     using leading = std::tuple_element_t<lead, std::tuple<Tree...>>;
     constexpr std::size_t count = count_tensors<typename first::layer>();
+    static_assert(((count_tensors<typename Tree::layer>() == count) && ...),
+                  "linnet::each_tensor_of: the blocks are of models with unlike tensors");
     void* places[sizeof...(Tree) * count + 1];
     void* const roots[] = {&trees.tree...};
     std::size_t i = 0;
@@ -46428,7 +46430,8 @@ template <class A, class T>
 void draw_normal(weights<A, T>& w, seed s) {
   w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i) leaf[i] = static_cast<T>(random.normal());
+    for (index i = 0; i < info.size(); ++i)
+      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
   });
 }
 
@@ -47160,7 +47163,8 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = 
   made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     if (info.kind == role::bias) return;  // gates
     random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i) leaf[i] = static_cast<T>(random.normal());
+    for (index i = 0; i < info.size(); ++i)
+      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
   });
   return made;
 }

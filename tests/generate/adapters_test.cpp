@@ -293,6 +293,24 @@ BOOST_AUTO_TEST_CASE(virtual_tokens) {
     BOOST_TEST(same_bits(logits.subspan(size, size), alone->feed_all(words)));
     s->reset();
   }
+  // A tree behind them, from the first token on; the path that is kept is the text.
+  for (const int id : {3, 4}) {
+    for (const index blocks : {0, 1}) {
+      auto tree = ln::session<M>::open(b.base, {.target = 8, .kv_blocks = blocks, .max_logits = 5});
+      BOOST_REQUIRE(tree && b.choose(*tree, 0, id));
+      const std::vector<token> nodes{words[0], words[3], words[1]};
+      const index parents[] = {-1, -1, 0};
+      const std::span<const float> branches = tree->feed_tree(nodes, parents);
+      BOOST_REQUIRE_MESSAGE(!branches.empty(), tree->last_refusal());
+      const auto want = id == 3 ? whole_logits(b.prompt, words) : whole_logits(b.prefix, words);
+      const auto row = at(M::vocabulary);
+      check(branches.first(row), std::span(want).first(row));
+      check(branches.subspan(2 * row, row), std::span(want).subspan(row, row));
+      BOOST_TEST(tree->keep_path(2));
+      BOOST_TEST(tree->position() == 2);
+      check(tree->feed_all(std::span(words).subspan(2)), std::span(want).subspan(2 * row));
+    }
+  }
   // A text that has no room behind them.
   BOOST_TEST(s->feed(tokens(6, M::vocabulary, 1), 1, {}).empty());
   BOOST_TEST(s->last_refusal() == to_string(ln::refusal::over_target));

@@ -39,7 +39,8 @@ template <class A, class T>
 void draw_normal(weights<A, T>& w, seed s) {
   w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i) leaf[i] = static_cast<T>(random.normal());
+    for (index i = 0; i < info.size(); ++i)
+      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
   });
 }
 

@@ -239,7 +239,8 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = 
   made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     if (info.kind == role::bias) return;  // gates
     random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i) leaf[i] = static_cast<T>(random.normal());
+    for (index i = 0; i < info.size(); ++i)
+      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
   });
   return made;
 }
