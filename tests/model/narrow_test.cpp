@@ -71,7 +71,7 @@ axes axes_of(const std::string& name) {
     return {hidden, stream};
   if (ends(name, ".wi.bias")) return {{}, hidden};
   if (ends(name, ".down.weight") || ends(name, ".wo.weight")) return {stream, hidden};
-  if (ends(name, "relative_bias.weight")) return {{}, axis{name}};
+  if (ends(name, "relative_bias.weight")) return {{}, axis{name, group}};
   if (ends(name, "head.dense.weight")) return {stream, stream};
   if (ends(name, "head.bias")) return {};
   return {{}, stream};
