@@ -17153,7 +17153,8 @@ constexpr std::string_view to_string(refusal why) noexcept {
     case refusal::prefix_outside:
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
     case refusal::documents_unknown:
-      return "documents of the batch are given, but this model carries tokens from one to the next: "
+      return "documents of the batch are given, but this model carries tokens from one to the "
+             "next: "
              "give each a row of its own";
     case refusal::documents_with_prefix:
       return "documents and prefixes of the batch are both given: give each document with a prefix "
