@@ -3185,8 +3185,8 @@ const char* keeps_norm(const channel_set<T>& set) {
 /// Moves the gain g of each norm into the maps that read it: W becomes W diag(g), a LayerNorm's
 /// bias b becomes b / g, and all gains are 1. The type stays, and the function up to rounding of
 /// each number once. Errors: errc::invalid for the first norm that cannot be folded, unless
-/// they are to be kept. It names the reason, such as a tied head or a map that norms of unlike gains
-/// share. Also for weights that are not finite; the error of `w`; errc::out_of_memory.
+/// they are to be kept. It names the reason, such as a tied head or a map that norms of unlike
+/// gains share. Also for weights that are not finite; the error of `w`; errc::out_of_memory.
 template <class M, class T>
 result<weights<M, T>> fold_norms(const weights<M, T>& w,
                                  unfolded others = unfolded::refuse) LINNET_TRY {

@@ -304,9 +304,8 @@ BOOST_AUTO_TEST_CASE(the_document) {
     return complaint_of(ln::distilbert<reader, reader>::open(read, l, o));
   });
   check<ln::layer_distillation_options>(
-      "layer_distillation_options", "layer_distillation_options", {}, [&](const auto& o) {
-        return complaint_of(ln::layer_distillation<M, M>::open(p, l, o));
-      });
+      "layer_distillation_options", "layer_distillation_options", {},
+      [&](const auto& o) { return complaint_of(ln::layer_distillation<M, M>::open(p, l, o)); });
   check<ln::attention_distillation_options>(
       "attention_distillation_options", "attention_distillation_options", {}, [&](const auto& o) {
         return complaint_of(ln::attention_distillation<M, M>::open(p, l, {}, o));

@@ -4,12 +4,8 @@
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 #if defined(LINNET_FAIL)
-using Model = ln::encoder<ln::encoder_shape{.d_model = 8,
-                                            .d_ff = 16,
-                                            .heads = 2,
-                                            .layers = 1,
-                                            .vocabulary = 10,
-                                            .context = 8}>;
+using Model = ln::encoder<ln::encoder_shape{
+    .d_model = 8, .d_ff = 16, .heads = 2, .layers = 1, .vocabulary = 10, .context = 8}>;
 #else
 using Model = ln::decoder<ln::decoder_shape{.d_model = 8,
                                             .d_ff = 16,
