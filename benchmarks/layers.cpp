@@ -23,7 +23,7 @@ class alone {
   explicit alone(ln::index length) : rows_(length), layer_(training(length)) {
     layer_.weights.visit([](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
       for (ln::index i = 0; i < info.size(); ++i)
-        leaf.data[i] = 0.01f * static_cast<float>(i % 7 - 3);
+        ln::detail::numbers_in(leaf)[i] = 0.01f * static_cast<float>(i % 7 - 3);
     });
     layer_.pack();
     ctx_.on.level = ln::simd::best();
