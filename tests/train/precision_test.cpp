@@ -332,7 +332,7 @@ BOOST_AUTO_TEST_CASE(stochastic_rounding) {
   for (const float y : many) mean += static_cast<double>(y) / 10'000;
   BOOST_TEST(std::abs(mean - static_cast<double>(x)) < 4 * 0x1p-7 * std::sqrt(0.22 / 10'000));
   // Neighbours are rounded independently: alike with probability p^2 + (1 - p)^2.
-  for (const std::size_t begin : {0, 1}) {
+  for (const std::size_t begin : {std::size_t{0}, std::size_t{1}}) {
     const double p = 0.3125, alike = p * p + (1 - p) * (1 - p);
     double seen = 0;
     for (std::size_t i = begin; i + 1 < many.size(); i += 2) seen += many[i] == many[i + 1];
