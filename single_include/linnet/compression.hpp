@@ -7247,9 +7247,9 @@ class omniquant::trainer {
         learned_(channels_, {how.scale_rate > 0, how.score_rate > 0, how.shift_rate > 0}) {}
   /// Whether there is what the rates are for. Errors: errc::invalid.
   result<void> fits(const omniquant& how) const {
-    const auto refuse = [](const char* option, double rate, const char* remedy) {
+    const auto refuse = [](const char* option, double given, const char* remedy) {
       return error{errc::invalid, "quantize", std::string(name) + "." + option,
-                   std::string("0, or ") + remedy, detail::number_text(rate)};
+                   std::string("0, or ") + remedy, detail::number_text(given)};
     };
     if (how.score_rate > 0 && !learned_.has_scores())
       return refuse("score_rate", how.score_rate, "a model of softmax attention");

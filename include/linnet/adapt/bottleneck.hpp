@@ -53,10 +53,10 @@ struct branch_walk {
     const parameter_path* const branch = branch_of(at);
     if (!branch || !Branches::has(*branch)) return false;
     const bool other = number < 0 || branch->name != name || branch->parent->number != number ||
-                       stack_of(*branch) != stack;
+                       stack_of(*branch) != stack_;
     name = branch->name;
     number = branch->parent->number;
-    stack = stack_of(*branch);
+    stack_ = stack_of(*branch);
     return other;
   }
   /// Whether it is any matrix of such a branch.
@@ -66,7 +66,7 @@ struct branch_walk {
   }
 
  private:
-  std::string_view stack{};
+  std::string_view stack_{};
   static constexpr std::string_view stack_of(const parameter_path& branch) {
     const parameter_path* const whole = branch.parent->parent;
     return whole ? whole->name : std::string_view();

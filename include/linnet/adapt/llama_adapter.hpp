@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include <linnet/adapt/prefix_tuning.hpp>
+#include <linnet/adapt/target_modules.hpp>
 #include <linnet/nn/attention/gated_keys.hpp>
 
 LINNET_NAMESPACE_BEGIN
