@@ -12,6 +12,7 @@
 
 #include <linnet/core/finite.hpp>
 #include <linnet/distill/distillation.hpp>
+#include <linnet/model/decoder.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
