@@ -3,6 +3,8 @@
 /// @file
 /// Arguments of the kernels of every instruction-set level.
 
+#include <initializer_list>
+
 #include <linnet/core/finite.hpp>
 
 LINNET_SIMD_NAMESPACE_BEGIN
