@@ -22269,13 +22269,13 @@ struct layer_list {
       });
     };
   }
-  /// Calls f.operator()<K>() for the layers in order.
+  /// Calls `f.operator()<K>()` for the layers in order.
   template <std::size_t K = 0, class F>
   static constexpr void each(F&& f) {
     f.template operator()<K>();
     if constexpr (K + 1 < count) each<K + 1>(f);
   }
-  /// Calls f.operator()<l>().
+  /// Calls `f.operator()<l>()`.
   template <std::size_t K = 0, class F>
   static constexpr void take(std::size_t l, F&& f) {
     if (l == K)
