@@ -7,6 +7,7 @@
 #include <linnet/adapt/target_modules.hpp>
 #include <linnet/model/decoder.hpp>
 #include <linnet/model/encoder.hpp>
+#include <linnet/model/initialize.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -192,14 +193,7 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = 
         }
       },
       parameter_path{}, base.tree());
-  made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if constexpr (requires { leaf.data; }) {
-      if (info.start) return;  // U
-      random_stream random(s, stream_of(at));
-      for (index j = 0; j < info.size(); ++j)
-        leaf.data[j] = static_cast<T>(info.deviation * random.normal());
-    }
-  });
+  initialize(*made, s);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")

@@ -7,6 +7,7 @@
 
 #include <linnet/adapt/prefix_tuning.hpp>
 #include <linnet/adapt/target_modules.hpp>
+#include <linnet/model/initialize.hpp>
 #include <linnet/nn/attention/gated_keys.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -236,13 +237,7 @@ template <class Method, class M, class T>
 requires requires { Method::adapted_layers; }
 result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = {}) LINNET_TRY {
   auto made = detail::begin_adapter<Method>(base);
-  if (!made) return made;
-  made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if (info.kind == role::bias) return;  // gates
-    random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i)
-      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
-  });
+  if (made) initialize(*made, s);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")
