@@ -112,7 +112,7 @@ struct adapted<M, bottleneck<Width, Branches, Activation>>
       typename Form::vector down_bias{}, up_bias{};
     };
     part parts[count]{};
-    detail::bottleneck_base<count> base{};  ///< what the adapter was made for
+    detail::panels_base<count> base{};  ///< what the adapter was made for
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
