@@ -63,6 +63,19 @@ BOOST_AUTO_TEST_CASE(gradients) {
   static_assert(some::count == 2);
   check<some>(decoder_data<small>());
 }
+// The branch of an expert is that of all, and layers that share a branch share what is behind it.
+BOOST_AUTO_TEST_CASE(experts_that_layers_share) {
+  using experts = ln::ffn::experts<3, 2, ln::ffn::swiglu, ln::expert_choice{.balance = 0, .z = 0}>;
+  using M = ln::decoder<tiny_decoder_shape, experts, ln::sharing::ffn>;
+  using A = ln::adapted<M, ln::bottleneck<3>>;
+  static_assert(A::count == 2 + 1);
+  static_assert(ln::adapted<ln::decoder<tiny_decoder_shape, experts>, ln::bottleneck<3>>::count ==
+                4);
+  static_assert(
+      ln::adapted<ln::decoder<tiny_decoder_shape, ln::sharing::all>, ln::bottleneck<3>>::count ==
+      2);
+  check<A>(decoder_data<M>());
+}
 BOOST_AUTO_TEST_CASE(encoder_behind_whose_branches_a_norm_stands) {
   using M = ln::encoder<tiny_encoder_shape>;
   check<ln::adapted<M, ln::bottleneck<3>>>(encoder_data<M>());
