@@ -12,6 +12,13 @@ namespace {
 
 using small = ln::decoder<tiny_decoder_shape>;
 using everywhere = ln::adapted<small, ln::lora<2>>;
+/// As many rows in a matrix as tokens do not make logits.
+constexpr ln::decoder_shape seven_tokens = [] {
+  ln::decoder_shape s = tiny_decoder_shape;
+  s.vocabulary = s.d_ff;
+  return s;
+}();
+static_assert(ln::adapted<ln::decoder<seven_tokens>, ln::lora<2>>::count == everywhere::count);
 using some = ln::adapted<small, ln::lora<3, ln::target_modules<"attention.q", "v", "down">>>;
 
 /// A base with an adapter of random numbers, in double.

@@ -56,7 +56,7 @@ template <class M, class Branches>
 struct branch_walk {
   /// Whether a tensor is the first matrix of another branch than the one before.
   constexpr bool begins(const parameter_path& at, const tensor_info& info) {
-    if (info.kind != role::matrix || info.rows == M::vocabulary || in_embedding(at)) return false;
+    if (info.kind != role::matrix || makes_logits<M>(at, info) || in_embedding(at)) return false;
     const parameter_path* const branch = branch_of<M>(at);
     if (!branch || !Branches::has(*branch)) return false;
     const bool other =
