@@ -62,6 +62,13 @@ BOOST_AUTO_TEST_CASE(upper_layer) { check<small, 1>(); }
 BOOST_AUTO_TEST_CASE(all_layers_of_a_window) {
   check<ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>, 2>();
 }
+// Layers that share their maps, each with prompts of its own.
+BOOST_AUTO_TEST_CASE(one_block_for_all_layers) {
+  check<ln::decoder<tiny_decoder_shape, ln::sharing::all>, 2>();
+}
+BOOST_AUTO_TEST_CASE(a_block_twice) {
+  check<ln::decoder<tiny_decoder_shape, ln::sharing::repeat<2>>, 1>();
+}
 
 // PEFT has one gate for a layer and no tanh: the same one for all heads, behind its inverse.
 BOOST_AUTO_TEST_CASE(of_peft) {
