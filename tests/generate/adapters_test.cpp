@@ -184,6 +184,10 @@ BOOST_AUTO_TEST_CASE(encoder_decoder) { check<ln::t5<tiny_t5_shape>, ln::storage
 BOOST_AUTO_TEST_CASE(recurrence) {
   check<ln::rwkv4<tiny_decoder_shape>, ln::storage::int8, ln::target_modules<"key", "value">>(1e-5);
 }
+// Each expert takes as many rows of a sequence as chose it.
+BOOST_AUTO_TEST_CASE(experts) {
+  check<ln::decoder<tiny_decoder_shape, ln::ffn::experts<3, 2>>, ln::storage::f32>(1e-5);
+}
 
 // A fork goes on with its adapter, whatever the other sequence had read with another one.
 BOOST_AUTO_TEST_CASE(forks_and_refusals) {

@@ -2,31 +2,14 @@
 // Bottleneck adapters on frozen weights: every parameter by central differences, a start that
 // changes no bit, and bottlenecks that scale what a branch makes.
 
-#include "support/data.hpp"
+#include "support/adapters.hpp"
 #include "support/encoders.hpp"
-#include "support/models.hpp"
 
 namespace test::bottleneck_test {
 
 namespace {
 
 using small = ln::decoder<tiny_decoder_shape>;
-
-template <class A>
-struct pair {
-  using base_model = typename A::base_model;
-  ln::weights<base_model, double> w;
-  ln::packed<base_model, double> base;
-  ln::weights<A, double> adapter;
-
-  pair() {
-    randomize(w);
-    base = ln::pack(w);
-    auto made = ln::adapt<typename A::method>(base);
-    BOOST_REQUIRE(static_cast<bool>(made));
-    adapter = std::move(*made);
-  }
-};
 
 /// Loss of a batch.
 template <class M, class Data>
@@ -38,14 +21,10 @@ double loss_of(const ln::packed<M, double>& p, const Data& data) {
 
 template <class A, class Data>
 void check(const Data& data, double dropout = 0) {
-  pair<A> p;
+  adapted_pair<A> p;
   BOOST_TEST(loss_of(ln::pack(p.adapter), data) == loss_of(p.base, data));
   randomize(p.adapter, 2);
-  const ln::gradient_report r =
-      ln::check_model_gradients(p.adapter, data.view(), data.limits(), {3, 1, 2, dropout});
-  BOOST_TEST(r.passed(), text_of(r));
-  BOOST_TEST(r.entries == A::parameters());
-  BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+  check_weights(p.adapter, data, dropout);
 }
 
 }  // namespace
@@ -63,6 +42,19 @@ BOOST_AUTO_TEST_CASE(gradients) {
   static_assert(some::count == 2);
   check<some>(decoder_data<small>());
 }
+// The branch of an expert is that of all, and layers that share a branch share what is behind it.
+BOOST_AUTO_TEST_CASE(experts_that_layers_share) {
+  using experts = ln::ffn::experts<3, 2, ln::ffn::swiglu, ln::expert_choice{.balance = 0, .z = 0}>;
+  using M = ln::decoder<tiny_decoder_shape, experts, ln::sharing::ffn>;
+  using A = ln::adapted<M, ln::bottleneck<3>>;
+  static_assert(A::count == 2 + 1);
+  static_assert(ln::adapted<ln::decoder<tiny_decoder_shape, experts>, ln::bottleneck<3>>::count ==
+                4);
+  static_assert(
+      ln::adapted<ln::decoder<tiny_decoder_shape, ln::sharing::all>, ln::bottleneck<3>>::count ==
+      2);
+  check<A>(decoder_data<M>());
+}
 BOOST_AUTO_TEST_CASE(encoder_behind_whose_branches_a_norm_stands) {
   using M = ln::encoder<tiny_encoder_shape>;
   check<ln::adapted<M, ln::bottleneck<3>>>(encoder_data<M>());
@@ -77,7 +69,7 @@ BOOST_AUTO_TEST_CASE(encoder_decoder) {
 // D takes a branch and its opposite, U gives back their difference: s h, whatever the sign of h.
 BOOST_AUTO_TEST_CASE(scales_branches) {
   using A = ln::adapted<small, ln::bottleneck<16, ln::all_branches, ln::activation_kind::relu>>;
-  pair<A> p;
+  adapted_pair<A> p;
   constexpr double s = 0.75;
   for (auto& part : p.adapter.tree().parts)
     for (index i = 0; i < 16; ++i)
@@ -100,29 +92,9 @@ BOOST_AUTO_TEST_CASE(scales_branches) {
 // On codes, with layers computed again: steps change the adapter alone, with the same bits on any
 // number of threads.
 BOOST_AUTO_TEST_CASE(training) {
-  using Q = ln::quantized<small, ln::storage::int4<8>>;
-  using A = ln::adapted<Q, ln::bottleneck<3>>;
-  ln::weights<small> w;
-  randomize(w);
-  const auto base = ln::pack(ln::quantize<ln::storage::int4<8>>(w)), before = base.clone();
-  const auto data = decoder_data<small>(3, 6);
-  const ln::adamw fast{.rate = ln::schedule::constant(1e-2)};
-  auto first = ln::adapt<ln::bottleneck<3>>(base), second = ln::adapt<ln::bottleneck<3>>(base);
-  BOOST_REQUIRE(static_cast<bool>(first) && static_cast<bool>(second));
-  auto again = data.limits(3);
-  again.recompute = true;
-  auto alone = ln::trainer<A>::open(*first, data.limits(1), fast);
-  auto team = ln::trainer<A>::open(*second, again, fast);
-  BOOST_REQUIRE(static_cast<bool>(alone) && static_cast<bool>(team));
-  const double start = alone->step(data.view());
-  BOOST_TEST(team->step(data.view()) == start);
-  double last = 0;
-  for (int i = 0; i < 30; ++i) {
-    last = alone->step(data.view());
-    if (i < 2) BOOST_TEST(team->step(data.view()) == last);
-  }
-  BOOST_TEST(last < 0.9 * start, last << " after " << start);
-  BOOST_TEST(same_bytes(base, before));
+  using A = ln::adapted<coded_decoder, ln::bottleneck<3>>;
+  (void)check_adapter_training<A>(random_codes(),
+                                  {.rate = 1e-2, .steps = 30, .most = 0.9, .recompute = true});
 }
 
 BOOST_AUTO_TEST_SUITE_END()

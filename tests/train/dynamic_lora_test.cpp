@@ -2,8 +2,7 @@
 // Low-rank deltas that a router chooses for each token: every parameter by central differences, one
 // expert as lora, and the choice written out.
 
-#include "support/data.hpp"
-#include "support/models.hpp"
+#include "support/adapters.hpp"
 
 namespace test::dynamic_lora_test {
 
@@ -23,19 +22,10 @@ double loss_of(const ln::packed<M, double>& p) {
 
 template <class A>
 void check(const ln::lora_options& how, double dropout = 0) {
-  ln::weights<small, double> w;
-  randomize(w);
-  const auto base = ln::pack(w);
-  auto made = ln::adapt<typename A::method>(base, how);
-  LINNET_REQUIRE_OK(made);
-  BOOST_TEST(loss_of(ln::pack(*made)) == loss_of(base));
-  randomize(*made, 2);
-  const auto data = decoder_data<small>();
-  const ln::gradient_report r =
-      ln::check_model_gradients(*made, data.view(), data.limits(), {3, 1, 2, dropout});
-  BOOST_TEST(r.passed(), text_of(r));
-  BOOST_TEST(r.entries == A::parameters());
-  BOOST_TEST(3 * r.nonzero > r.entries, text_of(r));
+  adapted_pair<A> p(how);
+  BOOST_TEST(loss_of(ln::pack(p.adapter)) == loss_of(p.base));
+  randomize(p.adapter, 2);
+  check_weights(p.adapter, decoder_data<small>(), dropout, 0, 3);
 }
 
 }  // namespace
@@ -87,28 +77,12 @@ BOOST_AUTO_TEST_CASE(choices) {
 // On codes: steps change the adapter alone, with the same bits on any number of threads, and a
 // sequence of a session has the logits of the evaluator.
 BOOST_AUTO_TEST_CASE(training_and_sessions) {
-  using Q = ln::quantized<small, ln::storage::int4<8>>;
+  using Q = coded_decoder;
   using A = ln::adapted<Q, ln::dynamic_lora<3, 2, 2>>;
-  ln::weights<small> w;
-  randomize(w);
-  const auto base = ln::pack(ln::quantize<ln::storage::int4<8>>(w)), before = base.clone();
+  const auto base = random_codes();
+  const auto one =
+      ln::pack(check_adapter_training<A>(base, {.rate = 1e-2, .steps = 30, .most = 0.9}));
   const auto data = decoder_data<small>(3, 6);
-  const ln::adamw fast{.rate = ln::schedule::constant(1e-2)};
-  auto first = ln::adapt<A::method>(base), second = ln::adapt<A::method>(base);
-  BOOST_REQUIRE(static_cast<bool>(first) && static_cast<bool>(second));
-  auto alone = ln::trainer<A>::open(*first, data.limits(1), fast);
-  auto team = ln::trainer<A>::open(*second, data.limits(3), fast);
-  BOOST_REQUIRE(static_cast<bool>(alone) && static_cast<bool>(team));
-  const double start = alone->step(data.view());
-  BOOST_TEST(team->step(data.view()) == start);
-  double last = 0;
-  for (int i = 0; i < 30; ++i) {
-    last = alone->step(data.view());
-    if (i < 2) BOOST_TEST(team->step(data.view()) == last);
-  }
-  BOOST_TEST(last < 0.9 * start, last << " after " << start);
-  BOOST_TEST(same_bytes(base, before));
-  const auto one = ln::pack(*first);
   auto e = ln::evaluator<A>::open(one, {.target = 6});
   auto s = ln::session<Q>::open(base, {.batch = 2, .target = 6});
   BOOST_REQUIRE(e && s && s->set_adapter(1, one));

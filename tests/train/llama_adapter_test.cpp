@@ -2,16 +2,14 @@
 // Gated prompts in the upper layers of frozen decoders: every parameter by central differences,
 // closed gates that change no bit, and PEFT's numbers.
 
+#include "support/adapters.hpp"
 #include "support/golden.hpp"
-#include "support/models.hpp"
 
 namespace test::llama_adapter_test {
 
 namespace {
 
 using small = ln::decoder<tiny_decoder_shape>;
-template <class M, index Layers = 1>
-using prompted = ln::adapted<M, ln::llama_adapter<3, Layers>>;
 
 template <class M, class Batch>
 std::vector<double> logits_of(const ln::packed<M, double>& p, const Batch& b) {
@@ -20,16 +18,6 @@ std::vector<double> logits_of(const ln::packed<M, double>& p, const Batch& b) {
   LINNET_REQUIRE_OK(e);
   BOOST_TEST(ln::is_finite(e->loss(b, logits).nats));
   return logits;
-}
-
-template <class A>
-void check_gradient(ln::weights<A, double>& adapter) {
-  const auto data = decoder_data<A>();
-  const ln::gradient_report r =
-      ln::check_model_gradients(adapter, data.view(), data.limits(), {3, 1, 2, 0.0});
-  BOOST_TEST(r.passed(), text_of(r));
-  BOOST_TEST(r.entries == A::parameters());
-  BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
 }
 
 /// Gradients of prompts and of what they fold to, and no change behind closed gates.
@@ -46,12 +34,12 @@ void check() {
   randomize(*made, 2);
   const auto after = logits_of(ln::pack(*made), data.view());
   BOOST_TEST(!same_bits(after, before));
-  check_gradient(*made);
+  check_weights(*made, data);
   auto folded = ln::fold(*made);
   LINNET_REQUIRE_OK(folded);
   const auto same = logits_of(ln::pack(*folded), data.view());
   for (std::size_t i = 0; i < same.size(); ++i) BOOST_TEST(std::abs(same[i] - after[i]) <= 1e-13);
-  check_gradient(*folded);
+  check_weights(*folded, data);
 }
 
 }  // namespace
@@ -61,6 +49,13 @@ BOOST_AUTO_TEST_SUITE(llama_adapters)
 BOOST_AUTO_TEST_CASE(upper_layer) { check<small, 1>(); }
 BOOST_AUTO_TEST_CASE(all_layers_of_a_window) {
   check<ln::decoder<tiny_decoder_shape, ln::attention::sliding_window<3>>, 2>();
+}
+// Layers that share their maps, each with prompts of its own.
+BOOST_AUTO_TEST_CASE(one_block_for_all_layers) {
+  check<ln::decoder<tiny_decoder_shape, ln::sharing::all>, 2>();
+}
+BOOST_AUTO_TEST_CASE(a_block_twice) {
+  check<ln::decoder<tiny_decoder_shape, ln::sharing::repeat<2>>, 1>();
 }
 
 // PEFT has one gate for a layer and no tanh: the same one for all heads, behind its inverse.
@@ -119,29 +114,9 @@ BOOST_AUTO_TEST_CASE(of_peft) {
 
 // On codes: steps change the adapter alone, with the same bits on any number of threads.
 BOOST_AUTO_TEST_CASE(training) {
-  using Q = ln::quantized<small, ln::storage::int4<8>>;
-  using A = prompted<Q, 2>;
-  ln::weights<small> w;
-  randomize(w);
-  const auto base = ln::pack(ln::quantize<ln::storage::int4<8>>(w)), before = base.clone();
-  const auto data = decoder_data<small>(3, 6);
-  const ln::adamw fast{.rate = ln::schedule::constant(3e-2)};
-  auto first = ln::adapt<A::method>(base), second = ln::adapt<A::method>(base);
-  BOOST_REQUIRE(static_cast<bool>(first) && static_cast<bool>(second));
-  auto again = data.limits(3);
-  again.recompute = true;
-  auto alone = ln::trainer<A>::open(*first, data.limits(1), fast);
-  auto team = ln::trainer<A>::open(*second, again, fast);
-  BOOST_REQUIRE(static_cast<bool>(alone) && static_cast<bool>(team));
-  const double start = alone->step(data.view());
-  BOOST_TEST(team->step(data.view()) == start);
-  double last = 0;
-  for (int i = 0; i < 40; ++i) {
-    last = alone->step(data.view());
-    if (i < 2) BOOST_TEST(team->step(data.view()) == last);
-  }
-  BOOST_TEST(last < 0.97 * start, last << " after " << start);
-  BOOST_TEST(same_bytes(base, before));
+  using A = ln::adapted<coded_decoder, ln::llama_adapter<3, 2>>;
+  (void)check_adapter_training<A>(random_codes(),
+                                  {.rate = 3e-2, .steps = 40, .most = 0.97, .recompute = true});
   BOOST_TEST(
       message(ln::fold(ln::weights<A>())) ==
       "fold: weights: expected an adapter that adapt() gave its base, got one without a base");

@@ -2,8 +2,8 @@
 // Adapters that put virtual tokens before texts: soft tokens and prefixes of keys and values. Every
 // parameter by central differences; real tokens in their place; what trains and what does not.
 
-#include "support/data.hpp"
-#include "support/models.hpp"
+#include "support/adapters.hpp"
+#include "support/resumed.hpp"
 
 namespace test::virtual_tokens_test {
 
@@ -17,22 +17,10 @@ using prompted = ln::adapted<M, ln::prompt_tuning<3>>;
 template <class M>
 using prefixed = ln::adapted<M, ln::prefix_tuning<3>>;
 
-/// A base with an adapter of random numbers, in double.
+/// A base with an adapter of random numbers.
 template <class A>
-struct pair {
-  using base_model = typename A::base_model;
-  ln::weights<base_model, double> w;
-  ln::packed<base_model, double> base;
-  ln::weights<A, double> adapter;
-
-  pair() {
-    randomize(w);
-    base = ln::pack(w);
-    auto made = ln::adapt<typename A::method>(base);
-    BOOST_REQUIRE(static_cast<bool>(made));
-    adapter = std::move(*made);
-    randomize(adapter, 2);
-  }
+struct pair : adapted_pair<A> {
+  pair() { randomize(this->adapter, 2); }
 };
 
 /// All logits of a batch.
@@ -48,12 +36,7 @@ std::vector<double> logits_of(const ln::packed<M, double>& p, const ln::decoder_
 template <class A>
 void check_gradient(double dropout = 0) {
   pair<A> p;
-  const auto data = decoder_data<A>();
-  const ln::gradient_report r =
-      ln::check_model_gradients(p.adapter, data.view(), data.limits(), {3, 1, 2, dropout});
-  BOOST_TEST(r.passed(), text_of(r));
-  BOOST_TEST(r.entries == A::parameters());
-  BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+  check_weights(p.adapter, decoder_data<A>(), dropout);
 }
 
 constexpr index front = 3, length = 5, sequences = 2;
@@ -173,10 +156,8 @@ BOOST_AUTO_TEST_CASE(memory) {
 // Steps change the virtual tokens alone, with the same bits on any number of threads, and a run
 // that is copied goes on.
 BOOST_AUTO_TEST_CASE(training) {
-  ln::weights<small> w;
-  randomize(w);
-  const auto codes = ln::pack(ln::quantize<ln::storage::int4<8>>(w)), before = codes.clone();
-  using Q = ln::quantized<small, ln::storage::int4<8>>;
+  using Q = coded_decoder;
+  const auto codes = random_codes(), before = codes.clone();
   const auto check = [&]<class A>(std::type_identity<A>) {
     using trainer = ln::trainer<A>;
     const auto data = decoder_data<A>(3, 6);
@@ -188,14 +169,7 @@ BOOST_AUTO_TEST_CASE(training) {
     auto two = trainer::open(*split, data.limits(3), fast);
     BOOST_REQUIRE(static_cast<bool>(one) && static_cast<bool>(two));
     const double first = one->step(data.view());
-    std::vector<std::span<std::byte>> blocks;
-    one->visit_state(
-        [&](std::string_view, std::span<std::byte> block) { blocks.push_back(block); });
-    std::size_t next = 0;
-    two->visit_state([&](std::string_view, std::span<std::byte> block) {
-      std::ranges::copy(blocks[next++], block.begin());
-    });
-    LINNET_REQUIRE_OK(two->resume(one->progress()));
+    copy_state(*one, *two);
     double last = first;
     for (int i = 0; i < 40; ++i) {
       last = one->step(data.view());

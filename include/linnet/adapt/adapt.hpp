@@ -21,7 +21,6 @@ void bind_base(const packed<typename A::base_model, T>& base, const lora_options
                lora_base<A::count>& to) {
   using M = typename A::base_model;
   std::size_t i = 0;
-  to.refer_to(base);
   to.how = how;
   base.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
     if constexpr (requires { leaf.panels; })
@@ -33,13 +32,11 @@ void bind_base(const packed<typename A::base_model, T>& base, const lora_options
 template <class Method, class M, class T>
 result<weights<adapted<M, Method>, T>> begin_low_rank(const packed<M, T>& base,
                                                       const lora_options& how, seed s) {
-  using A = adapted<M, Method>;
   if (auto fit = detail::acceptable("adapt", "lora_options", how); !fit) return fit.error();
-  if (!base.valid()) return base.error();
-  weights<A, T> made;
-  if (!made.valid()) return made.error();
-  detail::bind_base<A>(base, how, made.tree().base);
-  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+  auto made = detail::begin_adapter<Method>(base);
+  if (!made) return made;
+  detail::bind_base<adapted<M, Method>>(base, how, made->tree().base);
+  made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     if (info.start) return;  // B
     random_stream random(s, stream_of(at));
     const double most = 1 / detail::sqrt(static_cast<double>(info.columns));
@@ -105,15 +102,12 @@ template <class Method, class M, class T>
 requires std::is_same_v<Method, bitfit> result<weights<adapted<M, Method>, T>> adapt(
     const packed<M, T>& base)
 LINNET_TRY {
-  using A = adapted<M, Method>;
-  if (!base.valid()) return base.error();
-  weights<A, T> made;
-  if (!made.valid()) return made.error();
-  made.tree().base.refer_to(base);
+  auto made = detail::begin_adapter<Method>(base);
+  if (!made) return made;
   std::size_t i = 0;
   base.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      if (detail::is_bias(at, info)) std::copy_n(leaf, info.size(), made.tree().biases[i++]);
+      if (detail::is_bias(at, info)) std::copy_n(leaf, info.size(), made->tree().biases[i++]);
   });
   return made;
 }

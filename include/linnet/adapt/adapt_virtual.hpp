@@ -10,6 +10,7 @@
 
 #include <linnet/adapt/prefix_tuning.hpp>
 #include <linnet/adapt/prompt_tuning.hpp>
+#include <linnet/model/initialize.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -31,20 +32,6 @@ enum class prefix_start {
   random,  ///< normal values of deviation 1, as PEFT's
   zero     ///< zeros: keys that take a share of the attention, and give nothing
 };
-
-namespace detail {
-
-/// Normal values of deviation 1 for all tensors.
-template <class A, class T>
-void draw_normal(weights<A, T>& w, seed s) {
-  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i)
-      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
-  });
-}
-
-}  // namespace detail
 
 /// Soft tokens before the texts of packed weights, which must outlive them and not move. Errors:
 /// errc::invalid for a text that is empty or has tokens outside the vocabulary. Also
@@ -74,7 +61,7 @@ LINNET_TRY {
   auto made = detail::begin_adapter<Method>(base);
   if (!made) return made;
   if (how.start == prompt_start::random) {
-    detail::draw_normal(*made, s);
+    initialize(*made, s);
     return made;
   }
   random_stream random(s, 0);
@@ -98,7 +85,7 @@ requires std::is_same_v<Method, prefix_tuning<Method::virtual_count>>
                                                  seed s = {})
 LINNET_TRY {
   auto made = detail::begin_adapter<Method>(base);
-  if (made && start == prefix_start::random) detail::draw_normal(*made, s);
+  if (made && start == prefix_start::random) initialize(*made, s);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")

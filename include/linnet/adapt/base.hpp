@@ -4,7 +4,8 @@
 /// Common parts of adapters: the base that they refer to, and how it runs with them.
 
 #include <algorithm>
-
+#include <cstddef>
+#include <iterator>
 #include <type_traits>
 
 #include <linnet/model/buffers.hpp>
@@ -33,6 +34,19 @@ struct adapter_base {
 };
 
 namespace detail {
+
+/// The base that an adapter of `Count` matrices or branches was made for.
+template <std::size_t Count>
+struct panels_base : adapter_base {
+  const void* panels[Count]{};  ///< by which products know each, in the order of memory
+
+  /// Number of the one with these panels, or -1.
+  index find(const void* one) const {
+    const void* const* const end = std::end(panels);
+    const void* const* const at = std::lower_bound(std::begin(panels), end, one);
+    return at != end && *at == one ? at - std::begin(panels) : -1;
+  }
+};
 
 /// How a frozen model of scalar `T` is stored.
 template <class M, class T>

@@ -7,6 +7,7 @@
 #include <linnet/adapt/target_modules.hpp>
 #include <linnet/model/decoder.hpp>
 #include <linnet/model/encoder.hpp>
+#include <linnet/model/initialize.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -33,29 +34,35 @@ struct bottleneck {
 
 namespace detail {
 
-/// The path of the branch of a layer that a tensor belongs to, or null for others.
+/// Whether layers of `M` share whole matrices, which stand beside the numbered layers then.
+template <class M>
+inline constexpr bool shares_branches = false;
+template <class M>
+requires requires { M::sharing::projections; }
+inline constexpr bool shares_branches<M> = M::sharing::projections.plain();
+
+/// The path of the branch of a layer that a tensor belongs to, or null for others. What a branch
+/// numbers itself, such as experts, is a part of it.
+template <class M>
 constexpr const parameter_path* branch_of(const parameter_path& at) {
+  const parameter_path* branch = nullptr;
   for (const parameter_path* one = &at; one->parent; one = one->parent)
-    if (one->parent->number >= 0) return one;
-  return nullptr;
+    if (one->parent->number >= 0 || (shares_branches<M> && one->parent->name == "shared"))
+      branch = one;
+  return branch;
 }
-/// Calls f(branch, last matrix, its tensor_info) for each branch that `Branches` have, in order.
-/// Paths live as long as the call.
+/// Tells where a branch begins that `Branches` have, as a visit goes through a model's tensors.
 template <class M, class Branches>
 struct branch_walk {
-  const parameter_path* layer = nullptr;
-  std::string_view name{};
-  index number = -1;
-
   /// Whether a tensor is the first matrix of another branch than the one before.
   constexpr bool begins(const parameter_path& at, const tensor_info& info) {
-    if (info.kind != role::matrix || info.rows == M::vocabulary || in_embedding(at)) return false;
-    const parameter_path* const branch = branch_of(at);
+    if (info.kind != role::matrix || makes_logits<M>(at, info) || in_embedding(at)) return false;
+    const parameter_path* const branch = branch_of<M>(at);
     if (!branch || !Branches::has(*branch)) return false;
-    const bool other = number < 0 || branch->name != name || branch->parent->number != number ||
-                       stack_of(*branch) != stack_;
-    name = branch->name;
-    number = branch->parent->number;
+    const bool other =
+        branch->name != name_ || branch->parent->number != layer_ || stack_of(*branch) != stack_;
+    name_ = branch->name;
+    layer_ = branch->parent->number;
     stack_ = stack_of(*branch);
     return other;
   }
@@ -66,7 +73,8 @@ struct branch_walk {
   }
 
  private:
-  std::string_view stack_{};
+  std::string_view name_{}, stack_{};
+  index layer_ = -1;
   static constexpr std::string_view stack_of(const parameter_path& branch) {
     const parameter_path* const whole = branch.parent->parent;
     return whole ? whole->name : std::string_view();
@@ -111,7 +119,7 @@ struct adapted<M, bottleneck<Width, Branches, Activation>>
       typename Form::vector down_bias{}, up_bias{};
     };
     part parts[count]{};
-    detail::bottleneck_base<count> base{};  ///< what the adapter was made for
+    detail::panels_base<count> base{};  ///< what the adapter was made for
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
@@ -120,7 +128,7 @@ struct adapted<M, bottleneck<Width, Branches, Activation>>
     M::visit(
         [&](const parameter_path& weight, const tensor_info& info) {
           if (!branches.begins(weight, info)) return;
-          const parameter_path place = *detail::branch_of(weight) / "adapter";
+          const parameter_path place = *detail::branch_of<M>(weight) / "adapter";
           const parameter_path down = place / "down", up = place / "up";
           f(down / "weight", tensor_info{Width, d, role::matrix, 1 / detail::sqrt(double(d))},
             p.parts[i].down...);
@@ -192,14 +200,7 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = 
         }
       },
       parameter_path{}, base.tree());
-  made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if constexpr (requires { leaf.data; }) {
-      if (info.start) return;  // U
-      random_stream random(s, stream_of(at));
-      for (index j = 0; j < info.size(); ++j)
-        leaf.data[j] = static_cast<T>(info.deviation * random.normal());
-    }
-  });
+  initialize(*made, s);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")

@@ -14,12 +14,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The base that an adapter of `Count` branches was made for.
-template <std::size_t Count>
-struct bottleneck_base : adapter_base {
-  const void* panels[Count]{};  ///< of the last matrix of each branch, in the order of memory
-};
-
 /// Computes h + U f(D h + b) + c. `P` and `G` are an adapter's packed parameters and their
 /// gradients.
 template <index Width, activation_kind Activation, class T, class P, class G>
@@ -34,7 +28,8 @@ struct bottleneck_rows {
 
   /// The hook of branches. It must not outlive this object.
   ops::branch_adapter<T> hook() const {
-    return {this, [](const void* self, const void* panels) { return of(self).find(panels) >= 0; },
+    return {this,
+            [](const void* self, const void* panels) { return of(self).p.base.find(panels) >= 0; },
             [](const void* self, const ops::execution& on, const ops::branch_rows<T>& rows,
                const T* x, T* to) { of(self).change(on, rows, x, to); },
             [](const void* self, const ops::execution& on, const ops::branch_rows<T>& rows,
@@ -45,7 +40,7 @@ struct bottleneck_rows {
     return {
         &packed,
         [](const void* tree, const void* panels) {
-          return bottleneck_rows{*static_cast<const P*>(tree)}.find(panels) >= 0;
+          return static_cast<const P*>(tree)->base.find(panels) >= 0;
         },
         [](const void* tree, const ops::execution& on, const ops::branch_rows<T>& rows, const T* x,
            T* to) { bottleneck_rows{*static_cast<const P*>(tree)}.change(on, rows, x, to); }};
@@ -54,12 +49,6 @@ struct bottleneck_rows {
  private:
   static const bottleneck_rows& of(const void* self) {
     return *static_cast<const bottleneck_rows*>(self);
-  }
-  /// Number of the branch whose last matrix has these panels, or -1.
-  index find(const void* panels) const {
-    const void* const* const end = std::end(p.base.panels);
-    const void* const* const at = std::lower_bound(std::begin(p.base.panels), end, panels);
-    return at != end && *at == panels ? at - std::begin(p.base.panels) : -1;
   }
   /// z[rows, Width] = D x + b, for the calling thread alone.
   void reduce(const ops::execution& on, index part, index d, index rows, const T* x, T* z,
@@ -79,13 +68,13 @@ struct bottleneck_rows {
         .run(on.level);
   }
   void change(const ops::execution& on, const ops::branch_rows<T>& all, const T* x, T* to) const {
-    const auto& w = p.parts[find(all.panels)];
-    const index d = all.width;
+    const index part = p.base.find(all.panels), d = all.width;
+    const auto& w = p.parts[part];
     alignas(64) T z[std::size_t{most_rows * padded}];
     for (index i = 0; i < all.count; i += most_rows) {
       const index rows = (std::min)(most_rows, all.count - i);
       std::fill_n(z, rows * padded, T(0));
-      reduce(on, find(all.panels), d, rows, x + i * d, z, padded);
+      reduce(on, part, d, rows, x + i * d, z, padded);
       on.with_kernels(
           [&](auto k) { decltype(k)::template activation<Activation, T>(rows * padded, z, z); });
       for (index r = i; r < i + rows; ++r)
@@ -104,7 +93,7 @@ struct bottleneck_rows {
     }
   }
   void backward(const ops::execution& on, const ops::branch_rows<T>& all, const T* x, T* dx) const {
-    const index part = find(all.panels), m = all.count, d = all.width;
+    const index part = p.base.find(all.panels), m = all.count, d = all.width;
     const auto& w = p.parts[part];
     const auto& g = dp->parts[part];
     T *const z = inner, *const f = inner + m * Width, *const df = d_inner,

@@ -7,6 +7,7 @@
 
 #include <linnet/adapt/prefix_tuning.hpp>
 #include <linnet/adapt/target_modules.hpp>
+#include <linnet/model/initialize.hpp>
 #include <linnet/nn/attention/gated_keys.hpp>
 
 LINNET_NAMESPACE_BEGIN
@@ -172,16 +173,21 @@ struct adapted<M, llama_adapter<Count, Layers>>
   }
 
   /// Calls f(layer of the adapter, matrix, whether it is that of values) for the maps of keys and
-  /// values in a base's parameters.
+  /// values in a base's parameters. Those that layers share come once for each.
   template <class P, class F>
   static void each_map(const P& base, F&& f) {
     M::visit(
         [&](const parameter_path& at, const tensor_info&, const auto& leaf) {
           if constexpr (requires { leaf.panels; }) {
-            const index layer = at.enclosing_element().number - shared::first;
             const bool key = at.parent && detail::path_ends_with(*at.parent, "attention.k"),
                        value = at.parent && detail::path_ends_with(*at.parent, "attention.v");
-            if (layer >= 0 && (key || value)) f(layer, leaf, value);
+            if (!key && !value) return;
+            constexpr index times = M::sharing::repeats;
+            const index block = at.enclosing_element().number;  // or -1 for one of all layers
+            const index begin = (std::max)(block, index{0}) * times,
+                        end = block < 0 ? M::shape.layers : begin + times;
+            for (index layer = (std::max)(begin, shared::first); layer < end; ++layer)
+              f(layer - shared::first, leaf, value);
           }
         },
         parameter_path{}, base);
@@ -236,13 +242,7 @@ template <class Method, class M, class T>
 requires requires { Method::adapted_layers; }
 result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = {}) LINNET_TRY {
   auto made = detail::begin_adapter<Method>(base);
-  if (!made) return made;
-  made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if (info.kind == role::bias) return;  // gates
-    random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i)
-      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
-  });
+  if (made) initialize(*made, s);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")

@@ -37,9 +37,8 @@ struct lora_options {
 
 /// The base that an adapter of `Count` matrices was made for, and its options.
 template <std::size_t Count>
-struct lora_base : adapter_base {
-  lora_options how{};           ///< of low-rank deltas
-  const void* panels[Count]{};  ///< of each matrix, in the order of memory
+struct lora_base : detail::panels_base<Count> {
+  lora_options how{};  ///< of low-rank deltas
 };
 
 namespace detail {
@@ -71,7 +70,7 @@ struct lora_product {
   static ops::product_adapter<T> of_packed(const P& packed) {
     return {&packed,
             [](const void* tree, const void* panels) {
-              return lora_product{*static_cast<const P*>(tree)}.find(panels) >= 0;
+              return static_cast<const P*>(tree)->base.find(panels) >= 0;
             },
             [](const void* tree, const ops::execution& on, const ops::adapted_product<T>& to,
                const ops::output_block& block) {
@@ -80,17 +79,13 @@ struct lora_product {
             }};
   }
 
-  static bool covers(const void* self, const void* panels) { return of(self).find(panels) >= 0; }
-  /// Number of the matrix with these panels, or -1.
-  index find(const void* panels) const {
-    const void* const* const end = std::end(p.base.panels);
-    const void* const* const at = std::lower_bound(std::begin(p.base.panels), end, panels);
-    return at != end && *at == panels ? at - std::begin(p.base.panels) : -1;
+  static bool covers(const void* self, const void* panels) {
+    return of(self).p.base.find(panels) >= 0;
   }
   static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
                   const ops::output_block& block) {
     const lora_product& by = of(self);
-    const index map = by.find(to.panels);
+    const index map = by.p.base.find(to.panels);
     const auto& b = by.p.maps[map].b;
     const T scale = T(by.p.base.how.scale(own_rank)) * to.alpha;
     alignas(64) T some[std::size_t{most_rows * padded}];
@@ -119,7 +114,7 @@ struct lora_product {
   static void backward(const void* self, const ops::execution& on,
                        const ops::adapted_product<T>& of_y, const T* dy, T* dx) {
     const lora_product& by = of(self);
-    const index map = by.find(of_y.panels), m = of_y.m, n = of_y.n;
+    const index map = by.p.base.find(of_y.panels), m = of_y.m, n = of_y.n;
     const auto& w = by.p.maps[map];
     auto& g = by.dp->maps[map];
     const T scale = T(by.p.base.how.scale(own_rank)) * of_y.alpha;

@@ -58,10 +58,19 @@ namespace detail {
 constexpr bool in_embedding(const parameter_path& at) {
   return at.name == "embedding" || (at.parent && in_embedding(*at.parent));
 }
+/// Whether a tensor belongs to a layer: one of a number, or what layers share.
+constexpr bool in_layer(const parameter_path& at) {
+  return at.number >= 0 || at.name == "shared" || (at.parent && in_layer(*at.parent));
+}
+/// Whether a matrix of model `M` makes its logits.
+template <class M>
+constexpr bool makes_logits(const parameter_path& at, const tensor_info& info) {
+  return info.rows == M::vocabulary && !in_layer(at);
+}
 /// Whether `Targets` have the map of a matrix of model `M`.
 template <class M, class Targets>
 constexpr bool is_target(const parameter_path& weight, const tensor_info& info) {
-  return info.kind == role::matrix && info.rows != M::vocabulary && weight.parent &&
+  return info.kind == role::matrix && !makes_logits<M>(weight, info) && weight.parent &&
          !in_embedding(weight) && Targets::has(*weight.parent);
 }
 /// How many they have.

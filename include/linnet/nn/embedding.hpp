@@ -13,9 +13,24 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Embedding ends whose head reads the stream itself.
+struct reads_stream {
+  template <class T, class S, class P, class Cache>
+  static const T* read(const P&, index, const T* y, const Cache&, const ops::execution&) {
+    return y;
+  }
+  template <class T, class Cache>
+  static T* read_gradient(index, T* dy, const Cache&, const ops::execution&) {
+    return dy;
+  }
+  template <class T, class S, class P, class G, class Cache>
+  static void read_backward(const P&, G&, index, const T*, T*, const Cache&,
+                            const ops::execution&) {}
+};
+
 /// Embedding ends for a table as wide as the stream: nothing stands between them.
 template <index D>
-struct full_projection : without_parameters, without_cache {
+struct full_projection : without_parameters, without_cache, reads_stream {
   static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
   static constexpr index rows_of(index vocabulary) { return vocabulary; }  ///< rows of the table
   static constexpr double deviation(double of) { return of; }              ///< of the table
@@ -36,18 +51,6 @@ struct full_projection : without_parameters, without_cache {
                            context<T>&) {
     return dx;
   }
-  template <class T, class S, class P>
-  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
-                       const ops::execution&) {
-    return y;
-  }
-  template <class T>
-  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::execution&) {
-    return dy;
-  }
-  template <class T, class S, class P, class G>
-  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
-                            const ops::execution&) {}
   static constexpr index flops(const call_shape&) { return 0; }
 };
 

@@ -9,6 +9,27 @@
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// y = x + Drop(Sub(u)), rows of width D, with what adapters change of the branch. `c` is the cache
+/// of a residual. Without a buffer for the branch, Sub adds x itself.
+template <class Sub, class T, class S, index D, class P, class Cache>
+void add_branch(const P& p, view<const T, D> u, view<const T, D> x, view<T, D> y, Cache& c,
+                context<T>& ctx) {
+  const adapted_branch<T> adapted(ctx, D, Sub{}, p);
+  if constexpr (adds_residual<Sub>())
+    if (c.branch == nullptr && !adapted)
+      return Sub::template forward<T, S>(p, u, y, c.sub, ctx, x.data());
+  T* const branch = c.branch ? c.branch : y.data();
+  const view<T, D> made(adapted && c.kept ? c.kept : branch, x.rows());
+  Sub::template forward<T, S>(p, u, made, c.sub, ctx);
+  ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, made.data());
+  if (adapted) adapted.change(ctx, made.data(), branch);
+  ops::add(ctx.on, x.size(), x.data(), branch, y.data());
+}
+
+}  // namespace detail
+
 /// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y is not x. Outside training, a
 /// branch that `adds_residual` does so itself.
 template <class Norm, class Sub>
@@ -66,26 +87,9 @@ struct residual {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
                       cache<T>& c, context<T>& ctx) {
-    const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
+    const view<T, in> normed(c.normed, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
-    const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub);
-    if (adapted) {
-      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : y.data(), x.rows());
-      T* const changed = c.branch ? c.branch : y.data();
-      Sub::template forward<T, S>(p.sub, normed, made, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
-      adapted.change(ctx, made.data(), changed);
-      ops::add(ctx.on, x.size(), x.data(), changed, y.data());
-      return;
-    }
-    if constexpr (fused)
-      if (c.branch == nullptr) {
-        Sub::template forward<T, S>(p.sub, normed, y, c.sub, ctx, x.data());
-        return;
-      }
-    Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
-    ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
+    linnet::detail::add_branch<Sub, T, S, in>(p.sub, normed, x, y, c, ctx);
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
@@ -167,21 +171,8 @@ struct post_norm_residual {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
                       cache<T>& c, context<T>& ctx) {
-    const view<T, in> sum(c.sum, x.rows()), branch(c.branch, x.rows());
-    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted) {
-      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : c.sum, x.rows());
-      T* const changed = c.branch ? c.branch : c.sum;
-      Sub::template forward<T, S>(p.sub, x, made, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
-      adapted.change(ctx, made.data(), changed);
-      ops::add(ctx.on, x.size(), x.data(), changed, sum.data());
-    } else if (branch.data()) {
-      Sub::template forward<T, S>(p.sub, x, branch, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
-      ops::add(ctx.on, x.size(), x.data(), branch.data(), sum.data());
-    } else if constexpr (fused) {
-      Sub::template forward<T, S>(p.sub, x, sum, c.sub, ctx, x.data());
-    }
+    const view<T, in> sum(c.sum, x.rows());
+    linnet::detail::add_branch<Sub, T, S, in>(p.sub, x, x, sum, c, ctx);
     Norm::template forward<T, S>(p.norm, sum, y, c.norm, ctx);
   }
   template <class T, class S>

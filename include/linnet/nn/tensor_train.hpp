@@ -78,7 +78,7 @@ constexpr double root_of(double x, index n) {
 /// the rows. L_1 is a token's row of that, [columns, rank]. L_k is L_(k-1) times the token's row of
 /// core k, [rank, columns * next rank]. Row x of the stream is the last L.
 template <tensor_train_shape Shape, index D>
-struct tensor_train_projection {
+struct tensor_train_projection : reads_stream {
   static constexpr index cores = Shape.cores(), later = cores - 1;
   static constexpr index table = Shape.width(0), head = D;
   static constexpr index rows_of(index) { return Shape.rows[0]; }
@@ -169,17 +169,6 @@ struct tensor_train_projection {
                           dp.cores[k - 1]);
     return c.gradients;
   }
-  template <class T, class S, class P>
-  static const T* read(const P&, index, const T* y, const cache<T>&, const ops::execution&) {
-    return y;
-  }
-  template <class T>
-  static T* read_gradient(index, T* dy, const cache<T>&, const ops::execution&) {
-    return dy;
-  }
-  template <class T, class S, class P, class G>
-  static void read_backward(const P&, G&, index, const T*, T*, const cache<T>&,
-                            const ops::execution&) {}
   static constexpr index flops(const call_shape& e) {
     index each = 0;
     for (index k = 1; k < cores; ++k) each += 2 * Shape.span(k) * Shape.width(k);

@@ -110,14 +110,15 @@ struct adapter_hooks {
   }
 };
 
-/// Adapters of the sequences of a batch, each of its own or none. Rows of products are [sequences,
-/// any number].
+/// Adapters of the sequences of a batch, each of its own or none. Rows of products are those of one
+/// sequence after the other.
 template <class T>
 class sequence_adapters {
  public:
-  /// Adapters of `sequences` sequences; the array must outlive this object.
-  sequence_adapters(const adapter_hooks<T>* each, index sequences)
-      : each_(each), sequences_(sequences) {}
+  /// Adapters of `sequences` sequences; the arrays must outlive this object. Sequence b has rows
+  /// [begins[b], begins[b + 1]), counted from begins[0], or all have as many.
+  sequence_adapters(const adapter_hooks<T>* each, index sequences, const index* begins = nullptr)
+      : each_(each), sequences_(sequences), begins_(begins) {}
 
   /// Whether any sequence has one.
   bool any() const {
@@ -145,21 +146,26 @@ class sequence_adapters {
   static void add(const void* self, const execution& on, const adapted_product<T>& to,
                   const output_block& block) {
     const sequence_adapters& all = of(self);
-    const index rows = to.m / all.sequences_;
-    assert(rows * all.sequences_ == to.m && "linnet::session: rows of no sequence");
-    for (index b = block.i0 / rows, next = b; b * rows < block.i1; b = next) {
+    const index rows = to.m / all.sequences_, *const begins = all.begins_;
+    assert((begins ? begins[all.sequences_] - begins[0] : rows * all.sequences_) == to.m &&
+           "linnet::session: rows of no sequence");
+    const auto begin_of = [&](index b) { return begins ? begins[b] - begins[0] : b * rows; };
+    index b = begins ? 0 : block.i0 / rows;
+    while (begin_of(b + 1) <= block.i0) ++b;
+    for (index next = b; begin_of(b) < block.i1; b = next) {
       const product_adapter<T>& one = all.each_[b].products;
-      while (++next * rows < block.i1 && all.each_[next].products.object == one.object) {
+      while (begin_of(++next) < block.i1 && all.each_[next].products.object == one.object) {
       }
       if (covered(one, to.panels))
         one.add(one.object, on, to,
-                {(std::max)(block.i0, b * rows), (std::min)(block.i1, next * rows), block.j0,
+                {(std::max)(block.i0, begin_of(b)), (std::min)(block.i1, begin_of(next)), block.j0,
                  block.j1});
     }
   }
 
   const adapter_hooks<T>* each_;
   index sequences_;
+  const index* begins_;
 };
 
 namespace detail {

@@ -67,7 +67,9 @@ struct expert_router {
     std::int32_t* chosen = nullptr;  ///< [rows, K] their numbers e, or ~e where e has no room
     std::int32_t* firsts = nullptr;  ///< [batch, N] tokens of a sequence with that first choice
     std::int32_t* order = nullptr;   ///< [rows * K] places in `chosen`, expert by expert
-    index* begins = nullptr;         ///< [N + 1] where those of an expert begin
+    index* begins = nullptr;         ///< [N * sequences + 1] where those of an expert begin, of one
+                                     ///< sequence after the other
+    index sequences = 0;             ///< that are planned for
     T* d_gates = nullptr;            ///< [rows, K] while training
     T* d_scores = nullptr;           ///< [rows, N] while training
     bool training = false;
@@ -84,7 +86,8 @@ struct expert_router {
     c.chosen = m.saved.take<std::int32_t>(rows * K);
     c.firsts = m.saved.take<std::int32_t>(e.batch * N);
     c.order = m.saved.take<std::int32_t>(rows * K);
-    c.begins = m.saved.take<index>(N + 1);
+    c.begins = m.saved.take<index>(N * e.batch + 1);
+    c.sequences = e.batch;
     if (e.training) {
       c.d_gates = m.scratch.take<T>(rows * K);
       c.d_scores = m.scratch.take<T>(rows * N);
@@ -92,15 +95,20 @@ struct expert_router {
     return c;
   }
 
+  /// Where the tokens of expert `e` begin in `order`, those of one sequence after the other.
+  template <class T>
+  static const index* begins(const cache<T>& c, index e) {
+    return c.begins + e * c.sequences;
+  }
   /// Number of tokens that expert `e` takes.
   template <class T>
   static index count(const cache<T>& c, index e) {
-    return c.begins[e + 1] - c.begins[e];
+    return *begins(c, e + 1) - *begins(c, e);
   }
   /// Place in `chosen` of token number `i` of expert `e`; its row is place / K.
   template <class T>
   static index place(const cache<T>& c, index e, index i) {
-    return c.order[c.begins[e] + i];
+    return c.order[*begins(c, e) + i];
   }
 
   /// Chooses the experts of each valid token. Where tokens find no room, those of a sequence come
@@ -178,31 +186,29 @@ struct expert_router {
   /// Puts the tokens of each expert together, in order; drops those beyond its room.
   template <class T>
   static void sort_by_experts(cache<T>& c, const context<T>& ctx) {
-    std::array<index, static_cast<std::size_t>(N)> next{};
-    const auto at = [](index e) { return static_cast<std::size_t>(e); };
-    std::fill_n(c.begins, N + 1, index{0});
+    const index places = N * c.sequences;
+    std::fill_n(c.begins, places + 1, index{0});
     for (index b = 0; b < ctx.batch; ++b) {
       const index tokens = ctx.length_of(b), room = c.training ? Choice.room(tokens, N) : tokens;
       std::int32_t *const chosen = c.chosen + b * ctx.length * K, *const firsts = c.firsts + b * N;
       std::fill_n(firsts, N, 0);
-      next.fill(0);
       for (index a = 0; a < tokens * K; ++a) {
         const std::int32_t e = chosen[a];
+        index& taken = c.begins[e * c.sequences + b + 1];
         firsts[e] += a % K == 0;
-        if (next[at(e)] < room)
-          ++next[at(e)];
+        if (taken < room)
+          ++taken;
         else
           chosen[a] = ~e;
       }
-      for (index e = 0; e < N; ++e) c.begins[e + 1] += next[at(e)];
     }
-    for (index e = 0; e < N; ++e) {
-      c.begins[e + 1] += c.begins[e];
-      next[at(e)] = c.begins[e];
-    }
+    for (index i = 0; i < places; ++i) c.begins[i + 1] += c.begins[i];
+    std::array<index, static_cast<std::size_t>(N)> next;
+    for (index e = 0; e < N; ++e) next[static_cast<std::size_t>(e)] = *begins(c, e);
     for (index b = 0; b < ctx.batch; ++b)
       for (index a = b * ctx.length * K; a < (b * ctx.length + ctx.length_of(b)) * K; ++a)
-        if (c.chosen[a] >= 0) c.order[next[at(c.chosen[a])]++] = static_cast<std::int32_t>(a);
+        if (c.chosen[a] >= 0)
+          c.order[next[static_cast<std::size_t>(c.chosen[a])]++] = static_cast<std::int32_t>(a);
   }
   /// The gradient of a token's scores.
   template <class T>

@@ -10,6 +10,7 @@
 
 #include <linnet/nn/ffn.hpp>
 #include <linnet/nn/routing/expert_router.hpp>
+#include <linnet/ops/adapter.hpp>
 
 LINNET_NAMESPACE_BEGIN
 
@@ -81,10 +82,16 @@ struct experts_layer {
       ops::copy(ctx.on, y.size(), residual, y.data());
     else
       ops::fill(ctx.on, y.size(), T(0), y.data());
+    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
     for (index e = 0; e < N; ++e) {
       const index n = router::count(c.route, e);
       if (n == 0) continue;
       context<T> inner = context_of(e, n, ctx);
+      // Rows of sequences that have adapters of their own, as many as have chosen this expert.
+      const ops::sequence_adapters<T> adapters(given ? given->each : nullptr, ctx.batch,
+                                               router::begins(c.route, e));
+      const ops::adapter_hooks<T> hooks = adapters.hooks();
+      if (given && given->each) inner.on.adapter = &hooks;
       gather(e, n, x, c, ctx);
       Expert::template forward<T, S>(p.items[e], {c.x, n}, {c.y, n}, c.expert, inner);
       ctx.on.threads.each(n, [&](index i) {
