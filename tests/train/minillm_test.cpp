@@ -401,6 +401,8 @@ BOOST_AUTO_TEST_CASE(refusals) {
              "spin::open: limits.batch: expected at least 2, a real and a written text, got 1");
   BOOST_TEST(
       why({.batch = 2, .target = 4}, {.beta = 0}).starts_with("spin::open: spin_options.beta"));
+  BOOST_TEST(why({.batch = 2, .target = 4}, {.end = 3}) ==
+             "spin::open: spin_options.end: expected no_token or a token of the vocabulary, got 3");
   auto from = opened_pairs(p, {.batch = 3, .target = 4}, {});
   BOOST_TEST(from.write(0, data.view()).batch == 0);
   BOOST_TEST(from.last_refusal() == ln::to_string(ln::refusal::batch_over_limit));
