@@ -101,18 +101,6 @@ const char* keeps_gains(const channel_set<T>& set) {
   }
   return nullptr;
 }
-/// Moves the weights of norms into the matrices behind them.
-template <class T>
-void fold_gains(const channel_set<T>& set) {
-  if (set.writers.empty()) return;
-  for (const auto& side : set.readers)
-    for (index j = 0; j < side.length(); ++j)
-      for (index i = 0; i < side.depth(); ++i)
-        side.at(j, i) = static_cast<T>(
-            static_cast<double>(side.at(j, i)) *
-            static_cast<double>(set.writers[0].data[set.channel_of(j, side.length())]));
-  for (const auto& side : set.writers) std::fill_n(side.data, set.width, T(1));
-}
 
 /// Channels that one rotation turns, `block` at a time, and all sides of tensors that keep them.
 template <class T>
