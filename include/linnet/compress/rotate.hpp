@@ -160,14 +160,7 @@ weights<typename untied_model<M>::type, T> untie(const weights<M, T>& w) {
   } else {
     auto apart = made_of<weights<typename way::type, T>>(w);
     if (!apart.valid()) return apart;
-    M::visit(  // without the new head
-        [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
-            std::copy_n(from, info.size(), to);
-          else
-            std::copy_n(from.data, info.size(), to.data);
-        },
-        parameter_path{}, apart.tree(), w.tree());
+    copy_tensors<M>(w.tree(), apart.tree());  // without the new head
     T* const head = apart.tree().head.data;
     for (index i = 0; i < M::vocabulary * M::d; ++i)
       head[i] = static_cast<T>(static_cast<double>(w.tree().embedding.data[i]) * way::factor);
