@@ -212,6 +212,22 @@ void check_model(const Data& data, double dropout = 0, double z_loss = 0) {
   BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
 }
 
+/// Weights after three steps with dropout, which have the same bits on three threads.
+template <class M, class Data>
+ln::weights<M> trained_by_threads(const Data& data) {
+  const auto run = [&](int threads) {
+    ln::weights<M> w;
+    randomize(w);
+    auto t = ln::trainer<M>::open(w, data.limits(threads), {}, {.dropout = 0.2});
+    BOOST_REQUIRE(static_cast<bool>(t));
+    for (int i = 0; i < 3; ++i) (void)t->step(data.view());
+    return w;
+  };
+  auto alone = run(1);
+  BOOST_TEST(same_bytes(run(3), alone));
+  return alone;
+}
+
 /// f32 weights with the numbers that stored weights stand for.
 template <class M, class Q>
 ln::weights<M> decoded(const ln::weights<Q>& q) {
