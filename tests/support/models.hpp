@@ -35,6 +35,15 @@ inline constexpr ln::decoder_shape tiny_decoder_shape{.d_model = 8,
                                                       .vocabulary = 11,
                                                       .context = 64,
                                                       .eps = 1e-3};
+/// A teacher of tiny_decoder_shape: wider, with a layer more.
+inline constexpr ln::decoder_shape teacher_decoder_shape{.d_model = 16,
+                                                         .d_ff = 7,
+                                                         .heads = 2,
+                                                         .kv_heads = 2,
+                                                         .layers = 3,
+                                                         .vocabulary = 11,
+                                                         .context = 64,
+                                                         .eps = 1e-3};
 /// Ends for models between bytes: three blocks, one of which keeps its width.
 inline constexpr ln::byte_pooling tiny_pooling{.bytes_per_token = 4,
                                                .width = 4,

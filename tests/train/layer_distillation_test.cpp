@@ -12,14 +12,7 @@ namespace {
 
 using options = ln::layer_distillation_options;
 using small = ln::decoder<tiny_decoder_shape>;
-using wide = ln::decoder<ln::decoder_shape{.d_model = 16,
-                                           .d_ff = 7,
-                                           .heads = 2,
-                                           .kv_heads = 2,
-                                           .layers = 3,
-                                           .vocabulary = 11,
-                                           .context = 64,
-                                           .eps = 1e-3}>;
+using wide = ln::decoder<teacher_decoder_shape>;
 using text = ln::encoder<tiny_encoder_shape>;
 using pair_label = text::with_head<ln::head::sequence_classification<3>>;
 template <class M>
