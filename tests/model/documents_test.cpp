@@ -51,16 +51,6 @@ struct packing {
   }
 };
 
-/// All values of gradients.
-template <class Block>
-std::vector<double> all_of(const Block& block) {
-  std::vector<double> all;
-  block.visit([&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
-    all.insert(all.end(), values_of(leaf), values_of(leaf) + info.size());
-  });
-  return all;
-}
-
 /// Logits to the bit, loss and gradients up to the order of sums.
 template <class M>
 void check_packing() {
@@ -80,13 +70,13 @@ void check_packing() {
   auto one = ln::trainer<M, ln::adamw, double>::open(w, l);
   LINNET_REQUIRE_OK(one);
   const ln::loss_sum a = one->accumulate(data.view());
-  const std::vector<double> packed_gradient = all_of(one->gradient());
+  const std::vector<double> packed_gradient = all_values(one->gradient());
   auto other = ln::trainer<M, ln::adamw, double>::open(w, l);
   LINNET_REQUIRE_OK(other);
   const ln::loss_sum b = other->accumulate(apart.view());
   BOOST_TEST(a.tokens == b.tokens);
   BOOST_TEST(std::abs(a.nats - b.nats) < 1e-11 * a.nats);
-  BOOST_TEST(distance(packed_gradient, all_of(other->gradient())) < 1e-11);
+  BOOST_TEST(distance(packed_gradient, all_values(other->gradient())) < 1e-11);
   // And the documents do matter.
   BOOST_TEST(distance(logits_of(p, data.packed.view(), l), together) > 1e-3);
 }
@@ -109,7 +99,7 @@ void check_encoder() {
   auto train = ln::trainer<M, ln::adamw, double>::open(w, data.limits());
   LINNET_REQUIRE_OK(train);
   const ln::loss_sum together = train->accumulate(packed);
-  const std::vector<double> gradient = all_of(train->gradient());
+  const std::vector<double> gradient = all_values(train->gradient());
   auto other = ln::trainer<M, ln::adamw, double>::open(w, data.limits());
   LINNET_REQUIRE_OK(other);
   const auto logits = logits_of(p, packed, data.limits());
@@ -127,7 +117,7 @@ void check_encoder() {
   }
   BOOST_TEST(together.tokens == sum.tokens);
   BOOST_TEST(std::abs(together.nats - sum.nats) < 1e-11 * sum.nats);
-  BOOST_TEST(distance(gradient, all_of(other->gradient())) < 1e-11);
+  BOOST_TEST(distance(gradient, all_values(other->gradient())) < 1e-11);
 }
 
 }  // namespace
@@ -177,7 +167,7 @@ BOOST_AUTO_TEST_CASE(any_threads, *boost::unit_test::label("tsan")) {
     auto train = ln::trainer<M, ln::adamw, double>::open(w, l);
     LINNET_REQUIRE_OK(train);
     for (int step = 0; step < 2; ++step) BOOST_TEST(ln::is_finite(train->step(data.view())));
-    made.push_back(all_of(w));
+    made.push_back(all_values(w));
   }
   BOOST_TEST(same_bits(made[0], made[1]));
 }

@@ -99,7 +99,7 @@ BOOST_AUTO_TEST_CASE(embeddings) {
                                 dy.data(), work.d_hidden);
     M::backward<double, S>(p.tree(), g.tree(), b, work, ctx);
     ln::gradient_report r;
-    ln::detail::compare_parameters<M>(w, g, 1e-5, r, loss);
+    ln::detail::compare_parameters(w, g, 1e-5, r, loss);
     BOOST_TEST(r.passed(), text_of(r));
     BOOST_TEST(r.entries == M::parameters());
   }

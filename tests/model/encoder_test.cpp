@@ -87,7 +87,7 @@ BOOST_AUTO_TEST_CASE(threads) {
   ln::weights<bert> w;
   randomize(w);
   const auto data = encoder_data<bert>();
-  std::vector<float> gradients;
+  std::vector<double> gradients;
   double nats = 0;
   for (const int n : {1, 2, 5}) {
     auto l = data.limits(n);
@@ -95,9 +95,7 @@ BOOST_AUTO_TEST_CASE(threads) {
     auto train = ln::trainer<bert>::open(w, l, {}, {.dropout = 0.2});
     BOOST_REQUIRE(static_cast<bool>(train));
     const ln::loss_sum loss = train->accumulate(data.view());
-    std::vector<float> all;
-    train->gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info,
-                                const auto& g) { all.insert(all.end(), g, g + info.size()); });
+    const auto all = all_values(train->gradient());
     if (n == 1) gradients = all, nats = loss.nats;
     BOOST_TEST(same_bits(all, gradients));
     BOOST_TEST(loss.nats == nats);

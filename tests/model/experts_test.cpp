@@ -109,19 +109,7 @@ BOOST_AUTO_TEST_CASE(training_by_threads) {
   using limited =
       ln::decoder<tiny_decoder_shape,
                   ln::ffn::experts<3, 2, ln::ffn::swiglu, expert_choice{.capacity = 1}>>;
-  const decoder_tokens data(2, 12, M::vocabulary, 7);
-  std::optional<ln::weights<limited>> first;
-  for (const int threads : {1, 3}) {
-    ln::weights<limited> w;
-    randomize(w);
-    auto t = ln::trainer<limited>::open(w, data.limits(threads), {}, {.dropout = 0.2});
-    BOOST_REQUIRE(static_cast<bool>(t));
-    for (int i = 0; i < 3; ++i) (void)t->step(data.view());
-    if (first)
-      BOOST_TEST(same_bytes(w, *first));
-    else
-      first = std::move(w);
-  }
+  (void)trained_by_threads<limited>(decoder_tokens(2, 12, M::vocabulary, 7));
 }
 
 // Matrices of experts collapse, quantize and are calibrated one by one.

@@ -164,7 +164,7 @@ BOOST_AUTO_TEST_CASE(gradients_of_both_losses) {
   };
   BOOST_TEST(both() > reported + 0.1);
   ln::gradient_report report;
-  ln::detail::compare_parameters<M>(w, g, 1e-5, report, both);
+  ln::detail::compare_parameters(w, g, 1e-5, report, both);
   BOOST_TEST(report.passed(), text_of(report));
   BOOST_TEST(report.entries == M::parameters());
   // What is reported is what a model without the other loss reports.

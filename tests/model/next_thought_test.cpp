@@ -218,12 +218,7 @@ BOOST_AUTO_TEST_CASE(batches_of_any_shape_after_each_other) {
   const auto gradient = [&](std::initializer_list<const thoughts*> all) {
     auto train = ln::trainer<model, ln::adamw, double>::open(w, large.limits());
     for (const thoughts* one : all) (void)train->accumulate(one->view());
-    std::vector<double> values;
-    train->gradient().visit(
-        [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
-          values.insert(values.end(), leaf, leaf + info.size());
-        });
-    return values;
+    return all_values(train->gradient());
   };
   auto sum = gradient({&large});
   const auto other = gradient({&small});
@@ -284,10 +279,8 @@ BOOST_AUTO_TEST_CASE(threads_change_no_bit) {
     std::vector<double> all;
     for (int step = 0; step < 2; ++step) all.push_back(train->step(data.view()));
     all.push_back(train->accumulate(data.view()).nats);
-    train->gradient().visit(
-        [&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
-          all.insert(all.end(), leaf, leaf + info.size());
-        });
+    const auto slopes = all_values(train->gradient());
+    all.insert(all.end(), slopes.begin(), slopes.end());
     return all;
   };
   const auto alone = run(1);

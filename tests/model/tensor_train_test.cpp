@@ -134,20 +134,9 @@ BOOST_AUTO_TEST_CASE(starts) {
 
 BOOST_AUTO_TEST_CASE(threads_and_codes) {
   const decoder_tokens data(2, 12, vocabulary, 7);
-  std::optional<ln::weights<M>> first;
-  for (const int threads : {1, 3}) {
-    ln::weights<M> w;
-    randomize(w);
-    auto t = ln::trainer<M>::open(w, data.limits(threads), {}, {.dropout = 0.2});
-    BOOST_REQUIRE(static_cast<bool>(t));
-    for (int i = 0; i < 3; ++i) (void)t->step(data.view());
-    if (first)
-      BOOST_TEST(same_bytes(w, *first));
-    else
-      first = std::move(w);
-  }
+  const auto trained = trained_by_threads<M>(data);
   // Cores in 8 bits stand for another table.
-  const auto codes = ln::quantize<ln::storage::int8>(*first);
+  const auto codes = ln::quantize<ln::storage::int8>(trained);
   const auto logits = logits_of(ln::pack(codes), data);
   const auto same = logits_of(ln::pack(decoded<M>(codes)), data);
   BOOST_TEST(distance(std::span<const float>(logits), std::span<const float>(same)) <= 1e-4);

@@ -35,6 +35,15 @@ inline constexpr ln::decoder_shape tiny_decoder_shape{.d_model = 8,
                                                       .vocabulary = 11,
                                                       .context = 64,
                                                       .eps = 1e-3};
+/// A teacher of tiny_decoder_shape: wider, with a layer more.
+inline constexpr ln::decoder_shape teacher_decoder_shape{.d_model = 16,
+                                                         .d_ff = 7,
+                                                         .heads = 2,
+                                                         .kv_heads = 2,
+                                                         .layers = 3,
+                                                         .vocabulary = 11,
+                                                         .context = 64,
+                                                         .eps = 1e-3};
 /// Ends for models between bytes: three blocks, one of which keeps its width.
 inline constexpr ln::byte_pooling tiny_pooling{.bytes_per_token = 4,
                                                .width = 4,
@@ -217,6 +226,22 @@ void check_model(const Data& data, double dropout = 0, double z_loss = 0) {
   ln::weights<M, double> w;
   randomize(w);
   check_weights(w, data, dropout, z_loss);
+}
+
+/// Weights after three steps with dropout, which have the same bits on three threads.
+template <class M, class Data>
+ln::weights<M> trained_by_threads(const Data& data) {
+  const auto run = [&](int threads) {
+    ln::weights<M> w;
+    randomize(w);
+    auto t = ln::trainer<M>::open(w, data.limits(threads), {}, {.dropout = 0.2});
+    BOOST_REQUIRE(static_cast<bool>(t));
+    for (int i = 0; i < 3; ++i) (void)t->step(data.view());
+    return w;
+  };
+  auto alone = run(1);
+  BOOST_TEST(same_bytes(run(3), alone));
+  return alone;
 }
 
 /// f32 weights with the numbers that stored weights stand for.

@@ -37,6 +37,22 @@ std::span<const T> row_of(const std::vector<T>& logits, index i) {
   return std::span(logits).subspan(at(i * M::vocabulary), at(M::vocabulary));
 }
 
+/// Outputs of all layers, [layers][rows * d]; the last behind the final norm.
+template <class M>
+std::vector<std::vector<double>> states_of(const ln::packed<M, double>& p,
+                                           const typename M::batch& b, const ln::limits& l) {
+  ln::memory_block memory(ln::detail::plan_for<M, double>(l, ln::purpose::scoring).total());
+  auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::scoring, memory.data()).work;
+  std::vector<std::vector<double>> all;
+  const index size = b.batch * b.length * M::d;
+  const auto show = [&](index, const double* x, double*) { all.emplace_back(x, x + size); };
+  (void)M::template read<double, ln::storage::f64>(p.tree(), b, work, {ln::team{}, levels()[0]},
+                                                   ln::layer_hook<double>::of(show));
+  const double* const last = M::template last_hidden<double>(work);
+  all.emplace_back(last, last + size);
+  return all;
+}
+
 /// Random packed weights.
 template <class M, class T>
 ln::packed<M, T> random_packed(std::uint64_t seed = 1) {

@@ -128,4 +128,14 @@ auto* values_of(Leaf& leaf) {
     return leaf.data;
 }
 
+/// All values of weights or gradients, tensor by tensor.
+template <class Block>
+std::vector<double> all_values(const Block& block) {
+  std::vector<double> all;
+  block.visit([&](const ln::parameter_path&, const ln::tensor_info& info, const auto& leaf) {
+    all.insert(all.end(), values_of(leaf), values_of(leaf) + info.size());
+  });
+  return all;
+}
+
 }  // namespace test

@@ -4,6 +4,7 @@
 
 #include "support/encoders.hpp"
 #include "support/resumed.hpp"
+#include "support/trained_differences.hpp"
 
 namespace test::attention_distillation_test {
 
@@ -46,38 +47,9 @@ template <class M, class Teacher, class Data>
 void check_differences(const Data& data, const options& how, index every) {
   pair_of<M, Teacher> pair;
   auto from = pair.open(data.limits(), how);
-  auto train = pair_of<M, Teacher>::trainer::open(pair.w, data.limits());
-  BOOST_REQUIRE(from && train);
-  const auto clear = [&] {
-    train->gradient().visit([](const ln::parameter_path&, const ln::tensor_info& info,
-                               double* leaf) { std::fill_n(leaf, info.size(), 0.0); });
-  };
-  BOOST_TEST(ln::is_finite(train->accumulate(data.view(), *from).nats));
-  std::vector<std::vector<double>> slopes;
-  train->gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info,
-                              double* leaf) { slopes.emplace_back(leaf, leaf + info.size()); });
-  std::size_t tensor = 0;
-  index nonzero = 0, entries = 0;
-  pair.w.visit([&](const ln::parameter_path& path, const ln::tensor_info& info, auto& leaf) {
-    const std::vector<double>& slope = slopes[tensor++];
-    for (index i = info.size() % every; i < info.size(); i += every) {
-      double& x = values_of(leaf)[i];
-      const double kept = x, step = 1e-6;
-      const auto loss = [&](double value) {
-        x = value;
-        train->refresh();
-        clear();
-        return train->accumulate(data.view(), *from).nats;
-      };
-      const double numeric = (loss(kept + step) - loss(kept - step)) / (2 * step);
-      x = kept;
-      BOOST_TEST(distance_of(slope[at(i)], numeric) < 1e-6 * (1 + std::abs(numeric)),
-                 path.str() << ' ' << i << ": " << slope[at(i)] << ", " << numeric);
-      nonzero += std::abs(numeric) > 1e-5;
-      ++entries;
-    }
-  });
-  BOOST_TEST(2 * nonzero > entries);
+  BOOST_REQUIRE(static_cast<bool>(from));
+  const auto seen = check_trained_differences(pair.w, data, *from, every);
+  BOOST_TEST(2 * seen.nonzero > seen.entries);
 }
 
 /// Queries and keys of all layers, in forward.

@@ -24,15 +24,6 @@ using f64 = ln::packed<M, double>;
 using objective = ln::distilbert<f64<student>, f64<teacher>>;
 using options = ln::distilbert_options;
 
-template <class M>
-std::vector<double> hidden_of(const f64<M>& p, const ln::encoder_batch& b, const ln::limits& l) {
-  ln::memory_block memory(ln::detail::plan_for<M, double>(l, ln::purpose::scoring).total());
-  auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::scoring, memory.data()).work;
-  (void)M::template read<double, ln::storage::f64>(p.tree(), b, work, {ln::team{}, levels()[0]});
-  const double* const h = M::template last_hidden<double>(work);
-  return {h, h + b.batch * b.length * M::shape.d_model};
-}
-
 BOOST_AUTO_TEST_SUITE(distilbert)
 
 BOOST_AUTO_TEST_CASE(equals_the_definition) {
@@ -46,7 +37,7 @@ BOOST_AUTO_TEST_CASE(equals_the_definition) {
   auto scores = ln::evaluator<student, double>::open(s, l);
   const auto got = scores->loss(data.view(), *from), plain = scores->loss(data.view());
   const auto q = logits_of(s, data.view(), l), p = logits_of(t, data.view(), l);
-  const auto hs = hidden_of(s, data.view(), l), ht = hidden_of(t, data.view(), l);
+  const auto hs = states_of(s, data.view(), l).back(), ht = states_of(t, data.view(), l).back();
   const auto soft = [&](std::span<const double> logits) {
     std::vector<double> row;
     double sum = 0;
@@ -101,14 +92,7 @@ BOOST_AUTO_TEST_CASE(equal_models) {
   auto other = ln::trainer<student>::open(w, data.limits());
   const auto got = one->accumulate(data.view(), *from), want = other->accumulate(data.view());
   BOOST_TEST(distance_of(got.nats, want.nats) < 1e-4);
-  std::vector<float> a, b;
-  const auto keep = [](std::vector<float>& to) {
-    return [&to](const ln::parameter_path&, const ln::tensor_info& info, float* leaf) {
-      to.insert(to.end(), leaf, leaf + info.size());
-    };
-  };
-  one->gradient().visit(keep(a));
-  other->gradient().visit(keep(b));
+  const auto a = all_values(one->gradient()), b = all_values(other->gradient());
   BOOST_TEST(magnitude(b) > 0.01);
   BOOST_TEST(distance(a, b) < 1e-5);
 }

@@ -3,6 +3,7 @@
 // definitions, by differences, at their limits, in teams and resumed runs.
 
 #include "support/encoders.hpp"
+#include "support/resumed.hpp"
 #include "support/scoring.hpp"
 
 namespace test::layer_distillation_test {
@@ -11,14 +12,7 @@ namespace {
 
 using options = ln::layer_distillation_options;
 using small = ln::decoder<tiny_decoder_shape>;
-using wide = ln::decoder<ln::decoder_shape{.d_model = 16,
-                                           .d_ff = 7,
-                                           .heads = 2,
-                                           .kv_heads = 2,
-                                           .layers = 3,
-                                           .vocabulary = 11,
-                                           .context = 64,
-                                           .eps = 1e-3}>;
+using wide = ln::decoder<teacher_decoder_shape>;
 using text = ln::encoder<tiny_encoder_shape>;
 using pair_label = text::with_head<ln::head::sequence_classification<3>>;
 template <class M>
@@ -35,21 +29,6 @@ L opened(const auto& p, const ln::limits& l, const options& how) {
   auto made = L::open(p, l, how);
   BOOST_REQUIRE_MESSAGE(static_cast<bool>(made), (made ? "" : made.error().message()));
   return *std::move(made);
-}
-/// Outputs of all layers, [layers][rows * d]; the last behind the final norm.
-template <class M>
-std::vector<std::vector<double>> states_of(const f64<M>& p, const typename M::batch& b,
-                                           const ln::limits& l) {
-  ln::memory_block memory(ln::detail::plan_for<M, double>(l, ln::purpose::scoring).total());
-  auto work = ln::detail::place_workspace<M, double>(l, ln::purpose::scoring, memory.data()).work;
-  std::vector<std::vector<double>> all;
-  const index size = b.batch * b.length * M::d;
-  const auto show = [&](index, const double* x, double*) { all.emplace_back(x, x + size); };
-  (void)M::template read<double, ln::storage::f64>(p.tree(), b, work, {ln::team{}, levels()[0]},
-                                                   ln::layer_hook<double>::of(show));
-  const double* const last = M::template last_hidden<double>(work);
-  all.emplace_back(last, last + size);
-  return all;
 }
 /// F h + b of each row.
 template <class F>
@@ -100,15 +79,6 @@ double mean_kl(const std::vector<double>& p, const std::vector<double>& q,
   }
   return sum / count;
 }
-/// Copies of all gradients of a trainer.
-std::vector<double> gradients_of(auto& train) {
-  std::vector<double> all;
-  train.gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info, double* leaf) {
-    all.insert(all.end(), leaf, leaf + info.size());
-  });
-  return all;
-}
-
 /// The sum of the cross-entropies of all heads; label i belongs to row `each` * i.
 template <class P, class F>
 double probe_nats(const ln::weights<P, double>& probes, const ln::weights<F, double>& joined,
@@ -230,8 +200,8 @@ BOOST_AUTO_TEST_CASE(balance_is_a_constant) {
   auto fixed = opened<objective>(p, l, {.labels = 0, .hidden = 0.5 * kl / balanced.distance()});
   auto other = ln::trainer<student, ln::adamw, double>::open(w, l);
   BOOST_TEST(distance_of(other->accumulate(data.view(), fixed).mean(), got) < 1e-12);
-  BOOST_TEST(distance(gradients_of(*one), gradients_of(*other)) < 1e-12);
-  BOOST_TEST(magnitude(gradients_of(*one)) > 0.01);
+  BOOST_TEST(distance(all_values(one->gradient()), all_values(other->gradient())) < 1e-12);
+  BOOST_TEST(magnitude(all_values(one->gradient())) > 0.01);
 }
 
 // Filters that do nothing compare plain states; a model has nothing to learn from itself, and
@@ -262,11 +232,11 @@ BOOST_AUTO_TEST_CASE(identities_and_padding) {
   BOOST_TEST(want > 0.1);
   BOOST_TEST(distance_of(two->accumulate(data.view(), by_filters).nats, want) < 1e-12);
   BOOST_TEST(three->accumulate(data.view(), by_names).nats == want);
-  const auto slopes = gradients_of(*one);
-  auto others = gradients_of(*two);
+  const auto slopes = all_values(one->gradient());
+  auto others = all_values(two->gradient());
   others.resize(slopes.size());
   BOOST_TEST(distance(slopes, others) < 1e-12);
-  BOOST_TEST(gradients_of(*three) == slopes);
+  BOOST_TEST(all_values(three->gradient()) == slopes);
   // The mean over valid rows alone.
   std::vector<bool> valid;
   for (index i = 0; i < data.batch * data.length; ++i)
@@ -280,7 +250,7 @@ BOOST_AUTO_TEST_CASE(identities_and_padding) {
   auto own = opened<ln::layer_distillation<f64<student>, f64<student>>>(q, l, how);
   auto again = ln::trainer<student, ln::adamw, double>::open(*taught_filters, l);
   BOOST_TEST(again->accumulate(data.view(), own).nats == 0);
-  BOOST_TEST(magnitude(gradients_of(*again)) == 0);
+  BOOST_TEST(magnitude(all_values(again->gradient())) == 0);
 }
 
 // The first stage: a frozen model, whose filters and heads learn the task layer by layer.
@@ -351,16 +321,7 @@ struct both_stages {
       if (!interrupted) return;
       auto rest = at.clone();
       auto two = make(rest);
-      std::vector<std::vector<std::byte>> blocks;
-      one->visit_state([&](std::string_view, std::span<std::byte> bytes) {
-        blocks.emplace_back(bytes.begin(), bytes.end());
-      });
-      std::size_t n = 0;
-      two->visit_state([&](std::string_view, std::span<std::byte> bytes) {
-        std::copy(blocks[n].begin(), blocks[n].end(), bytes.begin());
-        ++n;
-      });
-      BOOST_REQUIRE(static_cast<bool>(two->resume(one->progress())));
+      copy_state(*one, *two);
       for (int more = first; more < 4; ++more) losses.push_back(two->step(data.view(), from...));
       at = rest.clone();
     };

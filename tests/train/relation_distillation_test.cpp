@@ -4,6 +4,7 @@
 
 #include "support/encoders.hpp"
 #include "support/resumed.hpp"
+#include "support/trained_differences.hpp"
 
 namespace test::relation_distillation_test {
 
@@ -11,14 +12,7 @@ namespace {
 
 using options = ln::relation_options;
 using small = ln::decoder<tiny_decoder_shape>;
-using wide = ln::decoder<ln::decoder_shape{.d_model = 16,
-                                           .d_ff = 7,
-                                           .heads = 2,
-                                           .kv_heads = 2,
-                                           .layers = 3,
-                                           .vocabulary = 11,
-                                           .context = 64,
-                                           .eps = 1e-3}>;
+using wide = ln::decoder<teacher_decoder_shape>;
 using text = ln::encoder<tiny_encoder_shape>;
 
 template <class M, class Teacher>
@@ -47,36 +41,9 @@ template <class M, class Teacher, class Data>
 void check_differences(const Data& data, const options& how, index every) {
   pair_of<M, Teacher> pair;
   auto from = pair.open(data.limits(), how);
-  auto train = pair_of<M, Teacher>::trainer::open(pair.w, data.limits());
-  BOOST_REQUIRE(static_cast<bool>(train));
-  const auto nats = [&] {
-    train->refresh();
-    train->gradient().visit([](const ln::parameter_path&, const ln::tensor_info& info,
-                               double* leaf) { std::fill_n(leaf, info.size(), 0.0); });
-    return train->accumulate(data.view(), from).nats;
-  };
-  BOOST_TEST(nats() > 1e-3);
-  std::vector<std::vector<double>> slopes;
-  train->gradient().visit([&](const ln::parameter_path&, const ln::tensor_info& info,
-                              double* leaf) { slopes.emplace_back(leaf, leaf + info.size()); });
-  std::size_t tensor = 0;
-  index nonzero = 0;
-  pair.w.visit([&](const ln::parameter_path& path, const ln::tensor_info& info, auto& leaf) {
-    const std::vector<double>& slope = slopes[tensor++];
-    for (index i = info.size() % every; i < info.size(); i += every) {
-      double& x = values_of(leaf)[i];
-      const double kept = x, step = 1e-6;
-      x = kept + step;
-      const double up = nats();
-      x = kept - step;
-      const double numeric = (up - nats()) / (2 * step);
-      x = kept;
-      BOOST_TEST(distance_of(slope[at(i)], numeric) < 1e-6 * (1 + std::abs(numeric)),
-                 path.str() << ' ' << i << ": " << slope[at(i)] << ", " << numeric);
-      nonzero += std::abs(numeric) > 1e-5;
-    }
-  });
-  BOOST_TEST(nonzero > 10);
+  const auto seen = check_trained_differences(pair.w, data, from, every);
+  BOOST_TEST(seen.nats > 1e-3);
+  BOOST_TEST(seen.nonzero > 10);
 }
 
 /// Queries, keys and values [batch, tokens, width] of each layer.

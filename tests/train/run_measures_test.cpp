@@ -9,15 +9,6 @@ namespace {
 
 using model = ln::decoder<tiny_decoder_shape, ln::bias::all>;
 
-template <class T>
-std::vector<double> values(const ln::weights<model, T>& w) {
-  std::vector<double> all;
-  w.visit([&](const ln::parameter_path&, const ln::tensor_info& info, auto& leaf) {
-    const auto* const x = values_of(leaf);
-    all.insert(all.end(), x, x + info.size());
-  });
-  return all;
-}
 using kind = ln::weight_average_options::kind;
 
 /// The average of weights 1 to 9 beside plain sums; `count` of them count.
@@ -37,7 +28,7 @@ void check_average(const ln::weight_average_options& how, index count) {
     }
     if (step > 5) resumed->follow(w, step);
     if (step < how.first || (step - how.first) % how.every != 0) continue;
-    const auto x = values(w);
+    const auto x = all_values(w);
     for (std::size_t i = 0; i < x.size(); ++i) {
       if (how.form == kind::equal)
         want[i] += x[i] / static_cast<double>(count);
@@ -48,7 +39,7 @@ void check_average(const ln::weight_average_options& how, index count) {
   }
   BOOST_TEST(taken == count);
   BOOST_TEST(average->count() == count);
-  BOOST_TEST(distance(values(average->current()), want) < 1e-14);
+  BOOST_TEST(distance(all_values(average->current()), want) < 1e-14);
   BOOST_TEST(same_bytes(average->current(), resumed->current()));
 }
 

@@ -295,6 +295,17 @@ void scale_channels(const channel_set<T>& set, const std::vector<double>& scales
   for (const auto& side : set.readers) scale(side, true);
 }
 
+/// Moves the gains that write a set, all alike, into what reads it. Beside them it divides biases.
+template <class T>
+void fold_gains(const channel_set<T>& set) {
+  const auto is_gain = [](const channel_side<T>& side) { return side.kind == role::scale; };
+  const auto gain = std::find_if(set.writers.begin(), set.writers.end(), is_gain);
+  if (gain == set.writers.end()) return;
+  scale_channels(set, std::vector<double>(gain->data, gain->data + set.width));
+  for (const auto& side : set.writers)
+    if (is_gain(side)) std::fill_n(side.data, set.width, T(1));
+}
+
 /// Takes shifts[c] from channel c of what writes a set, and adds what that changes to the products
 /// of what reads it. The vectors that are written are those of biases.
 template <class T>

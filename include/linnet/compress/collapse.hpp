@@ -18,30 +18,22 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The policy that a feed-forward policy collapses to, itself where there is nothing to multiply.
-template <class Ffn>
-struct collapse_ffn {
-  using type = Ffn;
-  static constexpr bool linear = std::is_same_v<Ffn, ffn::linear>;
-};
-template <class Ffn>
-requires requires { typename Ffn::collapsed; }
-struct collapse_ffn<Ffn> {
-  using type = typename Ffn::collapsed;
-  static constexpr bool linear = true;
-};
-
-/// The kind of attention that a kind collapses to, itself where there is nothing to multiply.
-template <class Kind>
-struct collapse_attention {
-  using type = Kind;
+/// The policy, or kind of attention, that one collapses to; itself where nothing is to multiply.
+template <class Policy>
+struct collapse_policy {
+  using type = Policy;
   static constexpr bool any = false;
 };
-template <class Kind>
-requires requires { typename Kind::collapsed; }
-struct collapse_attention<Kind> {
-  using type = typename Kind::collapsed;
+template <class Policy>
+requires requires { typename Policy::collapsed; }
+struct collapse_policy<Policy> {
+  using type = typename Policy::collapsed;
   static constexpr bool any = true;
+};
+/// Likewise of a feed-forward, which may be one matrix already.
+template <class Ffn>
+struct collapse_ffn : collapse_policy<Ffn> {
+  static constexpr bool linear = collapse_policy<Ffn>::any || std::is_same_v<Ffn, ffn::linear>;
 };
 /// A model with its kinds of attention collapsed.
 template <class M>
@@ -58,8 +50,8 @@ struct collapse_kinds<M> {
 template <class M>
 requires requires { typename M::encoder_attention; }
 struct collapse_kinds<M> {
-  using encoder = collapse_attention<typename M::encoder_attention>;
-  using decoder = collapse_attention<typename M::decoder_attention>;
+  using encoder = collapse_policy<typename M::encoder_attention>;
+  using decoder = collapse_policy<typename M::decoder_attention>;
   using type = typename M::template with_attention<typename encoder::type, typename decoder::type>;
   static constexpr bool any = encoder::any || decoder::any;
 };

@@ -17,14 +17,7 @@ inline constexpr bool is_expression = false;
 template <class Leaf, std::size_t N>
 inline constexpr bool is_expression<matrix_expression<Leaf, N>> = true;
 
-/// Copies a tensor that is stored as plain numbers; null stands for zeros.
-template <class Leaf>
-void copy_tensor(const tensor_info& info, const Leaf& from, const Leaf& to) {
-  if constexpr (std::is_pointer_v<Leaf>)
-    std::copy_n(from, info.size(), to);
-  else
-    std::copy_n(from.data, info.size(), to.data);
-}
+/// Likewise from null, which stands for zeros.
 template <class T>
 void copy_tensor(const tensor_info& info, std::nullptr_t, T* to) {
   std::fill_n(to, info.size(), T(0));

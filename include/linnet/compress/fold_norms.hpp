@@ -77,9 +77,7 @@ result<weights<M, T>> fold_norms(const weights<M, T>& w,
       return error{errc::invalid, "fold_norms", names[static_cast<std::size_t>(gain->ordinal)],
                    "a norm that maps alone read", why};
     }
-    detail::scale_channels(set, std::vector<double>(gain->data, gain->data + set.width));
-    for (const auto& side : set.writers)
-      if (side.kind == role::scale) std::fill_n(side.data, set.width, T(1));
+    detail::fold_gains(set);
   }
   return folded;
 }

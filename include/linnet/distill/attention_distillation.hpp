@@ -50,11 +50,7 @@ class attention_distillation {
 
   /// Exact bytes that it allocates with these limits, but for one call's description of each layer.
   static constexpr index footprint(const limits& l) {
-    return add_sizes(logits::footprint(l), detail::bounded_bytes(l, [](const limits& some) {
-                       arena counter;
-                       (void)memory_map(counter, some);
-                       return counter.peak();
-                     }));
+    return add_sizes(logits::footprint(l), detail::bounded_bytes(l, own_bytes));
   }
   /// Opens the objective for batches up to these limits, as distillation::open(). Errors: those,
   /// and errc::invalid for models without softmax attention or with unlike numbers of it.
@@ -141,14 +137,15 @@ class attention_distillation {
     m.scratch = from.take<double>(l.threads * ops::attention_match_scratch(s.map, 1));
     return m;
   }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)memory_map(counter, l);
+    return counter.peak();
+  }
   attention_distillation(logits&& base, const attention_distillation_options& how, const limits& l)
       : logits_(std::move(base)),
         how_(how),
-        memory_([&] {
-          arena counter;
-          (void)memory_map(counter, l);
-          return counter.peak();
-        }()),
+        memory_(own_bytes(l)),
         layers_(static_cast<std::size_t>(detail::attention_extent_of<teacher_form>(l).calls)) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());

@@ -80,6 +80,13 @@ struct teacher_model {
   }
 };
 
+/// Row `i` of a head's chunk of logits, in the scalar of a student.
+template <class Head, class T>
+void copy_logits(const Head& head, index i, T* to) {
+  const auto* const from = head.chunk + i * head.vocabulary;
+  for (index j = 0; j < head.vocabulary; ++j) to[j] = static_cast<T>(from[j]);
+}
+
 /// How much softmax attention packed weights of type `Form` compute in a batch of these limits.
 template <class Form>
 constexpr attention_extent attention_extent_of(const limits& l) {
@@ -257,15 +264,13 @@ class distillation {
     template <class T>
     struct rows_of {
       const criterion* all;
-      index first, vocabulary;
+      index first;
 
       double operator()(index t, index i, T* to) const {
         const double share = all->from->share(t, (first + i) / all->rows_of_sequence);
         if (share == 0) return 0;
         all->each_head([&](index n, const auto&, const auto& head) {
-          if (n != t) return;
-          const auto* const logits = head.chunk + i * vocabulary;
-          for (index j = 0; j < vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+          if (n == t) detail::copy_logits(head, i, to);
         });
         return share;
       }
@@ -285,8 +290,7 @@ class distillation {
       each_head([&](index, const auto& teacher, const auto& head) {
         ops::head_logits(teacher.on(on), head, first, rows, head.chunk);
       });
-      ops::distil(on, h, first, rows, from->how_, count, from->scratch_,
-                  rows_of<T>{this, first, h.vocabulary});
+      ops::distil(on, h, first, rows, from->how_, count, from->scratch_, rows_of<T>{this, first});
     }
     /// Calls f(number, teacher, head) for each.
     template <class F>

@@ -185,11 +185,7 @@ result<weights<F, T>> add_filters(const weights<typename F::filtered_model, T>& 
   auto made = add_filters<F>(w);
   if (!made) return made.error();
   for (std::size_t k = 0; k < F::count; ++k)
-    F::filter::visit(
-        [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-          std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
-        },
-        parameter_path{}, made->tree().filters[k], trained.tree().filters[k]);
+    detail::copy_tensors<typename F::filter>(trained.tree().filters[k], made->tree().filters[k]);
   return made;
 }
 

@@ -228,11 +228,7 @@ result<weights<F, T>> add_filters(const weights<typename F::filtered_model, T>& 
   weights<F, T> made;
   if (!made.valid()) return made.error();
   initialize(made, s);
-  M::visit(
-      [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
-      },
-      parameter_path{}, made.tree(), w.tree());
+  detail::copy_tensors<M>(w.tree(), made.tree());
   return made;
 }
 
@@ -245,11 +241,7 @@ result<weights<typename F::filtered_model, T>> remove_filters(const weights<F, T
   if (!w.valid()) return w.error();
   weights<M, T> made;
   if (!made.valid()) return made.error();
-  M::visit(
-      [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
-      },
-      parameter_path{}, made.tree(), w.tree());
+  detail::copy_tensors<M>(w.tree(), made.tree());
   return made;
 }
 

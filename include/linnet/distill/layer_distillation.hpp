@@ -212,8 +212,7 @@ class layer_distillation {
       index first;
 
       double operator()(index, index i, T* to) const {
-        const U* const logits = all->head.chunk + i * M::vocabulary;
-        for (index j = 0; j < M::vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+        detail::copy_logits(all->head, i, to);
         return 1;
       }
       ops::row_weights weights(index i, double cross_entropy) const {

@@ -97,9 +97,8 @@ class minillm {
                               const minillm_options& how = {}) LINNET_TRY {
     constexpr const char* where = "minillm::open";
     if (auto fit = detail::acceptable(where, "minillm_options", how); !fit) return fit.error();
-    if (how.end != no_token && (how.end < 0 || how.end >= M::vocabulary))
-      return linnet::error{errc::invalid, where, "minillm_options.end",
-                           "no_token or a token of the vocabulary", std::to_string(how.end)};
+    if (auto fit = detail::acceptable_end<M>(where, "minillm_options", how.end); !fit)
+      return fit.error();
     auto base = lessons::open(teacher, l,
                               {.alpha = 0, .temperature = 1, .divergence = divergence::reverse_kl});
     if (!base) return base.error();

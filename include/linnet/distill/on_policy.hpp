@@ -33,6 +33,14 @@ struct on_policy_options {
 
 namespace detail {
 
+/// Checks the token that texts of model `M` end behind; `options` names the caller's.
+template <class M>
+result<void> acceptable_end(const char* where, const char* options, token end) {
+  if (end == no_token || (end >= 0 && end < M::vocabulary)) return {};
+  return linnet::error{errc::invalid, where, std::string(options) + ".end",
+                       "no_token or a token of the vocabulary", std::to_string(end)};
+}
+
 /// A number that depends on a seed and three counters alone.
 inline std::uint64_t rollout_bits(std::uint64_t key, index step, index sequence, index row) {
   const auto both = [](random_stream from) {
@@ -184,9 +192,8 @@ class on_policy {
                                 const on_policy_options& how = {}) LINNET_TRY {
     constexpr const char* where = "on_policy::open";
     if (auto fit = detail::acceptable(where, "on_policy_options", how); !fit) return fit.error();
-    if (how.end != no_token && (how.end < 0 || how.end >= M::vocabulary))
-      return linnet::error{errc::invalid, where, "on_policy_options.end",
-                           "no_token or a token of the vocabulary", std::to_string(how.end)};
+    if (auto fit = detail::acceptable_end<M>(where, "on_policy_options", how.end); !fit)
+      return fit.error();
     auto run = session<M, T>::open(p.get(), l);
     if (!run) return run.error();
     memory_block memory(own_bytes(l));

@@ -138,6 +138,8 @@ class spin {
                            const spin_options& how = {}) LINNET_TRY {
     constexpr const char* where = "spin::open";
     if (auto fit = detail::acceptable(where, "spin_options", how); !fit) return fit.error();
+    if (auto fit = detail::acceptable_end<M>(where, "spin_options", how.end); !fit)
+      return fit.error();
     if (l.batch < 2)
       return linnet::error{errc::invalid, where, "limits.batch",
                            "at least 2, a real and a written text", std::to_string(l.batch)};

@@ -93,13 +93,7 @@ class token_adaptive {
   using batch = typename M::batch;
 
   /// Exact bytes that it allocates with these limits.
-  static constexpr index footprint(const limits& l) {
-    return detail::bounded_bytes(l, [](const limits& some) {
-      arena counter;
-      (void)memory_map(counter, some);
-      return counter.peak();
-    });
-  }
+  static constexpr index footprint(const limits& l) { return detail::bounded_bytes(l, own_bytes); }
   /// Opens the choice for batches up to these limits, around `inner`. Errors: errc::invalid for
   /// options and limits, and for a model with a layer that has no softmax attention over all of its
   /// tokens; errc::out_of_memory.
@@ -165,15 +159,16 @@ class token_adaptive {
     m.order = from.take<index>(rows);
     return m;
   }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)memory_map(counter, l);
+    return counter.peak();
+  }
   static constexpr attention_extent extent(const limits& l) {
     return detail::attention_extent_of<typename detail::packed_form<M>::type>(l);
   }
   token_adaptive(const limits& l, const token_adaptive_options& how, Objective&& inner)
-      : inner_(std::move(inner)), how_(how), rows_(l.batch * l.target), memory_([&] {
-          arena counter;
-          (void)memory_map(counter, l);
-          return counter.peak();
-        }()) {
+      : inner_(std::move(inner)), how_(how), rows_(l.batch * l.target), memory_(own_bytes(l)) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
     at_ = memory_map(all, l);

@@ -178,8 +178,7 @@ class uld {
       double distance = 0;
       T* const slope = from->teacher_.at.slope + thread * row_of(M::vocabulary);
       if (with.row >= 0) {
-        const auto* const theirs = head.chunk + (with.row - begin) * N::vocabulary;
-        for (index j = 0; j < N::vocabulary; ++j) at.p[j] = static_cast<T>(theirs[j]);
+        detail::copy_logits(head, with.row - begin, at.p);
         distance = ops::sorted_distance<K>(M::vocabulary, logits, N::vocabulary, at,
                                            gradient ? slope : nullptr);
       }

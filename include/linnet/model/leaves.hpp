@@ -70,6 +70,19 @@ constexpr auto* numbers_in(const Leaf& leaf) {
     return leaf.data;
 }
 
+/// Copies a tensor that is stored as plain numbers.
+template <class Leaf>
+void copy_tensor(const tensor_info& info, const Leaf& from, const Leaf& to) {
+  std::copy_n(numbers_in(from), info.size(), numbers_in(to));
+}
+/// Copies the tensors of a layer or model `L` from one tree to another; either may have more.
+template <class L, class From, class To>
+void copy_tensors(const From& from, To& to) {
+  L::visit([](const parameter_path&, const tensor_info& info, auto& leaf,
+              const auto& source) { copy_tensor(info, source, leaf); },
+           parameter_path{}, to, from);
+}
+
 /// Names the first tensor with a number that is not finite.
 template <class T>
 struct finds_nonfinite {

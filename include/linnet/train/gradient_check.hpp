@@ -62,17 +62,12 @@ void compare_gradient(const std::string& name, index n, double* values, const do
   }
 }
 
-/// Compares the gradient of every parameter of a layer or model `L` with central differences.
-template <class L, class W, class G, class Loss>
+/// Compares the gradient of every parameter of a layer or model with central differences.
+template <class W, class G, class Loss>
 void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&& loss) {
   each_tensor_of(
       [&](const parameter_path& at, const tensor_info& info, auto& values, auto& gradient) {
-        double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          data = values;
-        else
-          data = values.data;
-        compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
+        compare_gradient(at.str(), info.size(), numbers_in(values), gradient, step, report, loss);
       },
       w, g);
 }
@@ -137,7 +132,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
       total[i % total.size()] += trial.d_bias[i];
     compare("bias", trial.bias, total);
   }
-  detail::compare_parameters<Layer>(trial.alone.weights, g, how.step, report, loss);
+  detail::compare_parameters(trial.alone.weights, g, how.step, report, loss);
   return report;
 }
 
@@ -185,7 +180,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });
-  detail::compare_parameters<M>(w, g, step, report, loss);
+  detail::compare_parameters(w, g, step, report, loss);
   return report;
 }
 

@@ -64,12 +64,8 @@ class weight_average {
     run(limits_, nullptr, [&](const ops::execution& on) {
       each_tensor_of(
           [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-            const T* x = nullptr;
-            T* a = nullptr;
-            if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
-              x = from, a = to;
-            else
-              x = from.data, a = to.data;
+            const T* const x = detail::numbers_in(from);
+            T* const a = detail::numbers_in(to);
             const double by = info.kind == role::moving_average ? 1 : share;
             ops::detail::in_slices<T>(on, info.size(), [&](index at, index n) {
               for (index i = at; i < at + n; ++i) {
