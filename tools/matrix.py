@@ -68,6 +68,9 @@ FFN_ALONE = {"top k": "ffn::top_k<4, ffn::swiglu>",
 ENDS_ALONE = {"tensor train": "embedding::tensor_train<tensor_train_cores>, tie::untied"}
 # Attention of decoders that leaves out heads.
 ATTENTION_ALONE = {"contextual": "attention::contextual<3>"}
+# All that go with few other choices, by what they are a choice of.
+ALSO = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
+        "ends": ENDS_ALONE, "attention": ATTENTION_ALONE}
 BY_LAYERS = {"decoder", "t5", "encoder"}
 
 DECODERS = {
@@ -224,9 +227,7 @@ def completes(axes, row, fits):
 
 
 def policies(axes, row):
-    also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
-            "ends": ENDS_ALONE, "attention": ATTENTION_ALONE}
-    words = [axes[name].get(value) or also.get(name, {}).get(value) for name, value in row.items()]
+    words = [axes[name].get(value) or ALSO.get(name, {}).get(value) for name, value in row.items()]
     parts = [part for word in words if word for part in split(word)]
     parts.sort(key=lambda part: not part.startswith("matrix::"))  # no policy: a shape
     return "".join(", " + part.removeprefix("matrix::") for part in parts)
@@ -325,9 +326,7 @@ def tables(file):
         text += f"\n## {family}\n\n{len(rows)} types.\n\n"
         text += "| | " + " | ".join(ways) + " |\n|" + " --- |" * (len(ways) + 1) + "\n"
         for axis, values in axes.items():
-            also = {"weights": ALSO_STORED | ALSO_IN_INT8 | ALONE | ALONE_IN_DECODERS, "ffn": FFN_ALONE,
-                    "ends": ENDS_ALONE, "attention": ATTENTION_ALONE}.get(axis, {})
-            shown = list(values) + [v for v in also if v not in values]
+            shown = list(values) + [v for v in ALSO.get(axis, {}) if v not in values]
             for value in shown:
                 cells = []
                 for way in ways:

@@ -175,20 +175,20 @@ class judge {
 };
 
 /// A number that is very likely another one for another text.
-std::string mark_of(std::string_view text) {
+std::string mark_of_text(std::string_view text) {
   return fmt::format("{:016x}", std::hash<std::string_view>{}(text));
 }
 std::string mark_of_file(const std::string& path) {
   if (!fs::is_directory(path)) {
     const ln::file_bytes file = take(ln::read_file(path));
-    return mark_of({reinterpret_cast<const char*>(file.data()), file.size()});
+    return mark_of_text({reinterpret_cast<const char*>(file.data()), file.size()});
   }
   std::vector<std::string> parts;
   for (const auto& file : fs::directory_iterator(path))
     if (file.is_regular_file())
       parts.push_back(file.path().filename().string() + mark_of_file(file.path().string()));
   std::sort(parts.begin(), parts.end());
-  return mark_of(fmt::format("{}", fmt::join(parts, " ")));
+  return mark_of_text(fmt::format("{}", fmt::join(parts, " ")));
 }
 
 /// All items of all tests in one order.
@@ -365,7 +365,7 @@ std::string head_of(const judged& j, const eval_options& o, const std::vector<ev
   for (const eval_test& test : tests) {
     std::string all;
     for (std::size_t i = 0; i < test.size(); ++i) all += test.text_of(i) + '\n';
-    head["tests"][test.name] = mark_of(all);
+    head["tests"][test.name] = mark_of_text(all);
   }
   return head.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }

@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <linnet/core/random.hpp>
-#include <linnet/file/file.hpp>
+#include <linnet/file/mapped_file.hpp>
 #include <vector>
 
 #include "commands.hpp"
@@ -163,8 +163,11 @@ std::uint64_t mark_of(const std::string& path) {
   }
   std::uint64_t mark = ln::stream_of("");
   for (const std::string& file : files) {
-    const ln::file_bytes all = take(ln::read_file(file));
-    mark = ln::stream_of({reinterpret_cast<const char*>(all.data()), all.size()}, mark);
+    std::error_code absent;
+    if (fs::is_empty(file, absent)) continue;
+    const ln::memory_block all = take(ln::map_file(file));
+    mark = ln::stream_of(
+        {static_cast<const char*>(all.data()), static_cast<std::size_t>(all.size())}, mark);
   }
   return mark;
 }

@@ -90,6 +90,7 @@ struct with_adapter {
    private:
     static constexpr bool is_lora = requires { Method::rank; };
     static constexpr bool is_virtual = requires { Method::virtual_count; };
+    static constexpr bool is_prefix = ln::detail::is_prefix<trained>;
     /// Whether PEFT has files of such an adapter.
     static constexpr bool in_peft =
         is_virtual || (is_lora && ln::hf_kind_of<M>() != ln::hf_kind::gpt2);
@@ -97,21 +98,15 @@ struct with_adapter {
     static auto fresh(const ln::packed<base>& frozen, const training_plan& p) {
       if constexpr (is_lora)
         return ln::adapt<Method>(frozen, p.adapter, ln::seed{p.seed});
-      else if constexpr (std::is_same_v<Method, ln::prompt_tuning<count_of<Method>()>>)
+      else if constexpr (is_prefix)
+        return ln::adapt<Method>(frozen, ln::prefix_start::random, ln::seed{p.seed});
+      else if constexpr (is_virtual)
         return ln::adapt<Method>(
             frozen,
             {.start = M::factorised ? ln::prompt_start::random : ln::prompt_start::vocabulary},
             ln::seed{p.seed});
-      else if constexpr (is_virtual)
-        return ln::adapt<Method>(frozen, ln::prefix_start::random, ln::seed{p.seed});
       else
         return ln::adapt<Method>(frozen, ln::seed{p.seed});
-    }
-    /// Virtual tokens of a method; 1 for others.
-    template <class Any>
-    static constexpr ln::index count_of() {
-      if constexpr (requires { Any::virtual_count; }) return Any::virtual_count;
-      return 1;
     }
   };
 };

@@ -19,10 +19,12 @@ double loss_of(const ln::packed<M, double>& p, const Data& data) {
   return e->loss(data.view()).nats;
 }
 
+/// `rounding` of the loss where a branch adds the stream in another order without adapters.
 template <class A, class Data>
-void check(const Data& data, double dropout = 0) {
+void check(const Data& data, double dropout = 0, double rounding = 0) {
   adapted_pair<A> p;
-  BOOST_TEST(loss_of(ln::pack(p.adapter), data) == loss_of(p.base, data));
+  const double before = loss_of(p.base, data);
+  BOOST_TEST(std::abs(loss_of(ln::pack(p.adapter), data) - before) <= rounding * before);
   randomize(p.adapter, 2);
   check_weights(p.adapter, data, dropout);
 }
@@ -53,7 +55,7 @@ BOOST_AUTO_TEST_CASE(experts_that_layers_share) {
   static_assert(
       ln::adapted<ln::decoder<tiny_decoder_shape, ln::sharing::all>, ln::bottleneck<3>>::count ==
       2);
-  check<A>(decoder_data<M>());
+  check<A>(decoder_data<M>(), 0, 1e-15);
 }
 BOOST_AUTO_TEST_CASE(encoder_behind_whose_branches_a_norm_stands) {
   using M = ln::encoder<tiny_encoder_shape>;

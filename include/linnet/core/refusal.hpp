@@ -125,8 +125,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
     case refusal::tree_parents:
       return "the parents make no tree: give one for each token, -1 or the number of a token "
-             "before "
-             "it, so that there is no circle";
+             "before it, so that there is no circle";
     case refusal::no_tree:
       return "no such token in a tree: call keep_path() right behind feed_tree(), with -1 or the "
              "number of one of its tokens";
@@ -150,8 +149,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
     case refusal::documents_unknown:
       return "documents of the batch are given, but this model carries tokens from one to the "
-             "next: "
-             "give each a row of its own";
+             "next: give each a row of its own";
     case refusal::documents_with_prefix:
       return "documents and prefixes of the batch are both given: give each document with a prefix "
              "a row of its own";

@@ -48,18 +48,12 @@ struct draft_buffers {
   /// Draws draft number `i`, token `end` of the text, from logits. False if there is none.
   template <class Sampler, class T>
   bool propose(Sampler& choose, std::span<T> logits, index i, index end) const {
-    const std::size_t size = logits.size();
-    const std::span<double> distribution(q + i * std::ssize(logits), size);
-    choose.probabilities(logits, {scratch, size}, first(end), distribution);
-    text[end] = one_of(size, choose.sample(distribution));
-    return text[end] != no_token;
+    return draw(choose, logits, end, q + i * std::ssize(logits));
   }
   /// Draws token `end` of the text from the target's logits.
   template <class Sampler, class T>
   void choose_last(Sampler& choose, std::span<T> logits, index end) const {
-    const std::span<double> distribution(p, logits.size());
-    choose.probabilities(logits, {scratch, logits.size()}, first(end), distribution);
-    text[end] = one_of(logits.size(), choose.sample(distribution));
+    (void)draw(choose, logits, end, p);
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
   /// vocabulary]; returns the number accepted. It also draws the token behind them.
@@ -86,6 +80,15 @@ struct draft_buffers {
   }
 
  private:
+  /// Draws token `end` of the text from logits, by their distribution [vocabulary], which `to`
+  /// receives. False if there is none.
+  template <class Sampler, class T>
+  bool draw(Sampler& choose, std::span<T> logits, index end, double* to) const {
+    const std::span<double> distribution(to, logits.size());
+    choose.probabilities(logits, {scratch, logits.size()}, first(end), distribution);
+    text[end] = one_of(logits.size(), choose.sample(distribution));
+    return text[end] != no_token;
+  }
   /// Replaces p by max(0, p - q), not normalised. Distributions that differ by rounding alone leave
   /// nothing; then p stays.
   static void residual(std::span<double> p, std::span<const double> q) {
@@ -239,12 +242,8 @@ class speculative {
     index drafted = 0;
     for (; drafting_ && drafted < wanted; ++drafted) {
       const index end = known_ + drafted;
-      const auto logits = draft_->prefill(at_.first(end).subspan(at(draft_->position())));
-      if (logits.empty()) {
-        drafting_ = false;  // the text has outgrown it
-        break;
-      }
-      if (!at_.propose(choose, logits, drafted, end)) break;
+      const auto logits = draft_behind(end);
+      if (logits.empty() || !at_.propose(choose, logits, drafted, end)) break;
     }
 
     const auto verify_drafts = [&] {
@@ -260,10 +259,20 @@ class speculative {
 
     // Both forget what was rejected; neither has read the last token.
     if (!target_->truncate(known_ + accepted)) return false;
-    if (draft_->position() > known_ + accepted)
-      drafting_ = drafting_ && draft_->truncate(known_ + accepted);
+    draft_forgets(known_ + accepted);
     count(drafted, accepted);
     return true;
+  }
+  /// The draft's logits behind the first `end` tokens of the text. Where it has outgrown the draft
+  /// they are empty, and nothing is drafted any more.
+  std::span<U> draft_behind(index end) {
+    const std::span<U> logits = draft_->prefill(at_.first(end).subspan(at(draft_->position())));
+    drafting_ = !logits.empty();
+    return logits;
+  }
+  /// Takes back what the draft has read behind the first `end` tokens.
+  void draft_forgets(index end) {
+    if (draft_->position() > end) drafting_ = drafting_ && draft_->truncate(end);
   }
   void count(index drafted, index accepted) {
     known_ += accepted + 1;
@@ -281,10 +290,8 @@ class speculative {
       const index wanted = (std::min)({drafts_, most - 1, room});
       tree_.begin(at_.text[known_ - 1]);
       for (index drafted = 0; drafting_ && drafted < wanted; ++drafted) {
-        const auto logits =
-            draft_->prefill(at_.first(known_ + drafted).subspan(at(draft_->position())));
-        drafting_ = !logits.empty();
-        if (!drafting_ || !tree_.grow(logits, width_)) break;
+        const auto logits = draft_behind(known_ + drafted);
+        if (logits.empty() || !tree_.grow(logits, width_)) break;
         at_.text[known_ + drafted] = tree_.tokens[tree_.chain];
       }
       auto rows = target_->feed_tree(tree_.all_tokens(), tree_.all_parents());
@@ -304,8 +311,7 @@ class speculative {
         if (chained == accepted && at_.text[end] == drafted) ++chained;
       }
       if (!target_->keep_path(node)) return false;
-      if (draft_->position() > known_ + chained)
-        drafting_ = drafting_ && draft_->truncate(known_ + chained);
+      draft_forgets(known_ + chained);
       count(tree_.size - 1, accepted);
       return true;
     }

@@ -37,11 +37,12 @@ inline constexpr t5_shape t5_mini_kv32 = t5_efficient(4, 1536, 384, 8, 32);
 inline constexpr t5_shape t5_small_kv32 = t5_efficient(6, 2048, 512, 8, 32);
 inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
 inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
-/// T5 1.1 with pieces of 101 languages, padded likewise (mT5, Xue et al. 2021).
+/// A shape with a vocabulary of another size.
 constexpr t5_shape with_vocabulary(t5_shape s, index vocabulary) {
   s.vocabulary = vocabulary;
   return s;
 }
+/// Rows of mT5's table, whose pieces are those of 101 languages (Xue et al. 2021). It is T5 1.1.
 inline constexpr index mt5_vocabulary = 250112;
 inline constexpr t5_shape mt5_small = with_vocabulary(t5_v1_1_small, mt5_vocabulary);
 inline constexpr t5_shape mt5_base = with_vocabulary(t5_v1_1_base, mt5_vocabulary);
@@ -83,7 +84,7 @@ inline constexpr decoder_shape stlm_100m{.d_model = 512,
                                          .vocabulary = 50257,
                                          .context = 512,
                                          .eps = 1e-6};
-/// Half as wide feed-forwards, of which a token goes through two.
+/// The 10M with feed-forwards of half the width, of which a token goes through two.
 inline constexpr decoder_shape stlm_10m_experts = [] {
   decoder_shape s = stlm_10m;
   s.d_ff /= 2;
@@ -220,7 +221,8 @@ using t5_mini_kv32 = t5<shapes::t5_mini_kv32>;    ///< 26,501,888
 using t5_small_kv32 = t5<shapes::t5_small_kv32>;  ///< 51,069,440
 using t5_v1_1_small = t5<shapes::t5_v1_1_small, ffn::gated_gelu, tie::untied>;  ///< 76,961,152
 using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    ///< 247,577,856
-/// Flan-T5 (Chung et al. 2022) is T5 1.1, trained on on instructions; data/instruction_format.hpp.
+/// Flan-T5 (Chung et al. 2022) is T5 1.1 that instructions have trained further, see
+/// data/instruction_format.hpp.
 using flan_t5_small = t5_v1_1_small;
 using flan_t5_base = t5_v1_1_base;
 using mt5_small = t5<shapes::mt5_small, ffn::gated_gelu, tie::untied>;    ///< 300,176,768
