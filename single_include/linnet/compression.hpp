@@ -337,6 +337,17 @@ void scale_channels(const channel_set<T>& set, const std::vector<double>& scales
   for (const auto& side : set.readers) scale(side, true);
 }
 
+/// Moves the gains that write a set, all alike, into what reads it. Beside them it divides biases.
+template <class T>
+void fold_gains(const channel_set<T>& set) {
+  const auto is_gain = [](const channel_side<T>& side) { return side.kind == role::scale; };
+  const auto gain = std::find_if(set.writers.begin(), set.writers.end(), is_gain);
+  if (gain == set.writers.end()) return;
+  scale_channels(set, std::vector<double>(gain->data, gain->data + set.width));
+  for (const auto& side : set.writers)
+    if (is_gain(side)) std::fill_n(side.data, set.width, T(1));
+}
+
 /// Takes shifts[c] from channel c of what writes a set, and adds what that changes to the products
 /// of what reads it. The vectors that are written are those of biases.
 template <class T>
@@ -3212,9 +3223,7 @@ result<weights<M, T>> fold_norms(const weights<M, T>& w,
       return error{errc::invalid, "fold_norms", names[static_cast<std::size_t>(gain->ordinal)],
                    "a norm that maps alone read", why};
     }
-    detail::scale_channels(set, std::vector<double>(gain->data, gain->data + set.width));
-    for (const auto& side : set.writers)
-      if (side.kind == role::scale) std::fill_n(side.data, set.width, T(1));
+    detail::fold_gains(set);
   }
   return folded;
 }
@@ -4814,18 +4823,6 @@ const char* keeps_gains(const channel_set<T>& set) {
   }
   return nullptr;
 }
-/// Moves the weights of norms into the matrices behind them.
-template <class T>
-void fold_gains(const channel_set<T>& set) {
-  if (set.writers.empty()) return;
-  for (const auto& side : set.readers)
-    for (index j = 0; j < side.length(); ++j)
-      for (index i = 0; i < side.depth(); ++i)
-        side.at(j, i) = static_cast<T>(
-            static_cast<double>(side.at(j, i)) *
-            static_cast<double>(set.writers[0].data[set.channel_of(j, side.length())]));
-  for (const auto& side : set.writers) std::fill_n(side.data, set.width, T(1));
-}
 
 /// Channels that one rotation turns, `block` at a time, and all sides of tensors that keep them.
 template <class T>
@@ -4885,14 +4882,7 @@ weights<typename untied_model<M>::type, T> untie(const weights<M, T>& w) {
   } else {
     auto apart = made_of<weights<typename way::type, T>>(w);
     if (!apart.valid()) return apart;
-    M::visit(  // without the new head
-        [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-          if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(from)>>)
-            std::copy_n(from, info.size(), to);
-          else
-            std::copy_n(from.data, info.size(), to.data);
-        },
-        parameter_path{}, apart.tree(), w.tree());
+    copy_tensors<M>(w.tree(), apart.tree());  // without the new head
     T* const head = apart.tree().head.data;
     for (index i = 0; i < M::vocabulary * M::d; ++i)
       head[i] = static_cast<T>(static_cast<double>(w.tree().embedding.data[i]) * way::factor);

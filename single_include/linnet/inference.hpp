@@ -13710,14 +13710,15 @@ struct adapter_hooks {
   }
 };
 
-/// Adapters of the sequences of a batch, each of its own or none. Rows of products are [sequences,
-/// any number].
+/// Adapters of the sequences of a batch, each of its own or none. Rows of products are those of one
+/// sequence after the other.
 template <class T>
 class sequence_adapters {
  public:
-  /// Adapters of `sequences` sequences; the array must outlive this object.
-  sequence_adapters(const adapter_hooks<T>* each, index sequences)
-      : each_(each), sequences_(sequences) {}
+  /// Adapters of `sequences` sequences; the arrays must outlive this object. Sequence b has rows
+  /// [begins[b], begins[b + 1]), counted from begins[0], or all have as many.
+  sequence_adapters(const adapter_hooks<T>* each, index sequences, const index* begins = nullptr)
+      : each_(each), sequences_(sequences), begins_(begins) {}
 
   /// Whether any sequence has one.
   bool any() const {
@@ -13745,21 +13746,26 @@ class sequence_adapters {
   static void add(const void* self, const execution& on, const adapted_product<T>& to,
                   const output_block& block) {
     const sequence_adapters& all = of(self);
-    const index rows = to.m / all.sequences_;
-    assert(rows * all.sequences_ == to.m && "linnet::session: rows of no sequence");
-    for (index b = block.i0 / rows, next = b; b * rows < block.i1; b = next) {
+    const index rows = to.m / all.sequences_, *const begins = all.begins_;
+    assert((begins ? begins[all.sequences_] - begins[0] : rows * all.sequences_) == to.m &&
+           "linnet::session: rows of no sequence");
+    const auto begin_of = [&](index b) { return begins ? begins[b] - begins[0] : b * rows; };
+    index b = begins ? 0 : block.i0 / rows;
+    while (begin_of(b + 1) <= block.i0) ++b;
+    for (index next = b; begin_of(b) < block.i1; b = next) {
       const product_adapter<T>& one = all.each_[b].products;
-      while (++next * rows < block.i1 && all.each_[next].products.object == one.object) {
+      while (begin_of(++next) < block.i1 && all.each_[next].products.object == one.object) {
       }
       if (covered(one, to.panels))
         one.add(one.object, on, to,
-                {(std::max)(block.i0, b * rows), (std::min)(block.i1, next * rows), block.j0,
+                {(std::max)(block.i0, begin_of(b)), (std::min)(block.i1, begin_of(next)), block.j0,
                  block.j1});
     }
   }
 
   const adapter_hooks<T>* each_;
   index sequences_;
+  const index* begins_;
 };
 
 namespace detail {
@@ -15810,6 +15816,19 @@ constexpr auto* numbers_in(const Leaf& leaf) {
     return leaf;
   else
     return leaf.data;
+}
+
+/// Copies a tensor that is stored as plain numbers.
+template <class Leaf>
+void copy_tensor(const tensor_info& info, const Leaf& from, const Leaf& to) {
+  std::copy_n(numbers_in(from), info.size(), numbers_in(to));
+}
+/// Copies the tensors of a layer or model `L` from one tree to another; either may have more.
+template <class L, class From, class To>
+void copy_tensors(const From& from, To& to) {
+  L::visit([](const parameter_path&, const tensor_info& info, auto& leaf,
+              const auto& source) { copy_tensor(info, source, leaf); },
+           parameter_path{}, to, from);
 }
 
 /// Names the first tensor with a number that is not finite.
@@ -17952,8 +17971,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
     case refusal::tree_parents:
       return "the parents make no tree: give one for each token, -1 or the number of a token "
-             "before "
-             "it, so that there is no circle";
+             "before it, so that there is no circle";
     case refusal::no_tree:
       return "no such token in a tree: call keep_path() right behind feed_tree(), with -1 or the "
              "number of one of its tokens";
@@ -17977,8 +17995,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
     case refusal::documents_unknown:
       return "documents of the batch are given, but this model carries tokens from one to the "
-             "next: "
-             "give each a row of its own";
+             "next: give each a row of its own";
     case refusal::documents_with_prefix:
       return "documents and prefixes of the batch are both given: give each document with a prefix "
              "a row of its own";
@@ -20736,6 +20753,27 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// y = x + Drop(Sub(u)), rows of width D, with what adapters change of the branch. `c` is the cache
+/// of a residual. Without a buffer for the branch, Sub adds x itself.
+template <class Sub, class T, class S, index D, class P, class Cache>
+void add_branch(const P& p, view<const T, D> u, view<const T, D> x, view<T, D> y, Cache& c,
+                context<T>& ctx) {
+  const adapted_branch<T> adapted(ctx, D, Sub{}, p);
+  if constexpr (adds_residual<Sub>())
+    if (c.branch == nullptr && !adapted)
+      return Sub::template forward<T, S>(p, u, y, c.sub, ctx, x.data());
+  T* const branch = c.branch ? c.branch : y.data();
+  const view<T, D> made(adapted && c.kept ? c.kept : branch, x.rows());
+  Sub::template forward<T, S>(p, u, made, c.sub, ctx);
+  ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, made.data());
+  if (adapted) adapted.change(ctx, made.data(), branch);
+  ops::add(ctx.on, x.size(), x.data(), branch, y.data());
+}
+
+}  // namespace detail
+
 /// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y is not x. Outside training, a
 /// branch that `adds_residual` does so itself.
 template <class Norm, class Sub>
@@ -20793,26 +20831,9 @@ struct residual {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
                       cache<T>& c, context<T>& ctx) {
-    const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
+    const view<T, in> normed(c.normed, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
-    const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub);
-    if (adapted) {
-      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : y.data(), x.rows());
-      T* const changed = c.branch ? c.branch : y.data();
-      Sub::template forward<T, S>(p.sub, normed, made, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
-      adapted.change(ctx, made.data(), changed);
-      ops::add(ctx.on, x.size(), x.data(), changed, y.data());
-      return;
-    }
-    if constexpr (fused)
-      if (c.branch == nullptr) {
-        Sub::template forward<T, S>(p.sub, normed, y, c.sub, ctx, x.data());
-        return;
-      }
-    Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
-    ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
+    linnet::detail::add_branch<Sub, T, S, in>(p.sub, normed, x, y, c, ctx);
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
@@ -20894,21 +20915,8 @@ struct post_norm_residual {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
                       cache<T>& c, context<T>& ctx) {
-    const view<T, in> sum(c.sum, x.rows()), branch(c.branch, x.rows());
-    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted) {
-      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : c.sum, x.rows());
-      T* const changed = c.branch ? c.branch : c.sum;
-      Sub::template forward<T, S>(p.sub, x, made, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
-      adapted.change(ctx, made.data(), changed);
-      ops::add(ctx.on, x.size(), x.data(), changed, sum.data());
-    } else if (branch.data()) {
-      Sub::template forward<T, S>(p.sub, x, branch, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
-      ops::add(ctx.on, x.size(), x.data(), branch.data(), sum.data());
-    } else if constexpr (fused) {
-      Sub::template forward<T, S>(p.sub, x, sum, c.sub, ctx, x.data());
-    }
+    const view<T, in> sum(c.sum, x.rows());
+    linnet::detail::add_branch<Sub, T, S, in>(p.sub, x, x, sum, c, ctx);
     Norm::template forward<T, S>(p.norm, sum, y, c.norm, ctx);
   }
   template <class T, class S>
@@ -22839,9 +22847,24 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Embedding ends whose head reads the stream itself.
+struct reads_stream {
+  template <class T, class S, class P, class Cache>
+  static const T* read(const P&, index, const T* y, const Cache&, const ops::execution&) {
+    return y;
+  }
+  template <class T, class Cache>
+  static T* read_gradient(index, T* dy, const Cache&, const ops::execution&) {
+    return dy;
+  }
+  template <class T, class S, class P, class G, class Cache>
+  static void read_backward(const P&, G&, index, const T*, T*, const Cache&,
+                            const ops::execution&) {}
+};
+
 /// Embedding ends for a table as wide as the stream: nothing stands between them.
 template <index D>
-struct full_projection : without_parameters, without_cache {
+struct full_projection : without_parameters, without_cache, reads_stream {
   static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
   static constexpr index rows_of(index vocabulary) { return vocabulary; }  ///< rows of the table
   static constexpr double deviation(double of) { return of; }              ///< of the table
@@ -22862,18 +22885,6 @@ struct full_projection : without_parameters, without_cache {
                            context<T>&) {
     return dx;
   }
-  template <class T, class S, class P>
-  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
-                       const ops::execution&) {
-    return y;
-  }
-  template <class T>
-  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::execution&) {
-    return dy;
-  }
-  template <class T, class S, class P, class G>
-  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
-                            const ops::execution&) {}
   static constexpr index flops(const call_shape&) { return 0; }
 };
 
@@ -23169,7 +23180,9 @@ struct expert_router {
     std::int32_t* chosen = nullptr;  ///< [rows, K] their numbers e, or ~e where e has no room
     std::int32_t* firsts = nullptr;  ///< [batch, N] tokens of a sequence with that first choice
     std::int32_t* order = nullptr;   ///< [rows * K] places in `chosen`, expert by expert
-    index* begins = nullptr;         ///< [N + 1] where those of an expert begin
+    index* begins = nullptr;         ///< [N * sequences + 1] where those of an expert begin, of one
+                                     ///< sequence after the other
+    index sequences = 0;             ///< that are planned for
     T* d_gates = nullptr;            ///< [rows, K] while training
     T* d_scores = nullptr;           ///< [rows, N] while training
     bool training = false;
@@ -23186,7 +23199,8 @@ struct expert_router {
     c.chosen = m.saved.take<std::int32_t>(rows * K);
     c.firsts = m.saved.take<std::int32_t>(e.batch * N);
     c.order = m.saved.take<std::int32_t>(rows * K);
-    c.begins = m.saved.take<index>(N + 1);
+    c.begins = m.saved.take<index>(N * e.batch + 1);
+    c.sequences = e.batch;
     if (e.training) {
       c.d_gates = m.scratch.take<T>(rows * K);
       c.d_scores = m.scratch.take<T>(rows * N);
@@ -23194,15 +23208,20 @@ struct expert_router {
     return c;
   }
 
+  /// Where the tokens of expert `e` begin in `order`, those of one sequence after the other.
+  template <class T>
+  static const index* begins(const cache<T>& c, index e) {
+    return c.begins + e * c.sequences;
+  }
   /// Number of tokens that expert `e` takes.
   template <class T>
   static index count(const cache<T>& c, index e) {
-    return c.begins[e + 1] - c.begins[e];
+    return *begins(c, e + 1) - *begins(c, e);
   }
   /// Place in `chosen` of token number `i` of expert `e`; its row is place / K.
   template <class T>
   static index place(const cache<T>& c, index e, index i) {
-    return c.order[c.begins[e] + i];
+    return c.order[*begins(c, e) + i];
   }
 
   /// Chooses the experts of each valid token. Where tokens find no room, those of a sequence come
@@ -23280,31 +23299,29 @@ struct expert_router {
   /// Puts the tokens of each expert together, in order; drops those beyond its room.
   template <class T>
   static void sort_by_experts(cache<T>& c, const context<T>& ctx) {
-    std::array<index, static_cast<std::size_t>(N)> next{};
-    const auto at = [](index e) { return static_cast<std::size_t>(e); };
-    std::fill_n(c.begins, N + 1, index{0});
+    const index places = N * c.sequences;
+    std::fill_n(c.begins, places + 1, index{0});
     for (index b = 0; b < ctx.batch; ++b) {
       const index tokens = ctx.length_of(b), room = c.training ? Choice.room(tokens, N) : tokens;
       std::int32_t *const chosen = c.chosen + b * ctx.length * K, *const firsts = c.firsts + b * N;
       std::fill_n(firsts, N, 0);
-      next.fill(0);
       for (index a = 0; a < tokens * K; ++a) {
         const std::int32_t e = chosen[a];
+        index& taken = c.begins[e * c.sequences + b + 1];
         firsts[e] += a % K == 0;
-        if (next[at(e)] < room)
-          ++next[at(e)];
+        if (taken < room)
+          ++taken;
         else
           chosen[a] = ~e;
       }
-      for (index e = 0; e < N; ++e) c.begins[e + 1] += next[at(e)];
     }
-    for (index e = 0; e < N; ++e) {
-      c.begins[e + 1] += c.begins[e];
-      next[at(e)] = c.begins[e];
-    }
+    for (index i = 0; i < places; ++i) c.begins[i + 1] += c.begins[i];
+    std::array<index, static_cast<std::size_t>(N)> next;
+    for (index e = 0; e < N; ++e) next[static_cast<std::size_t>(e)] = *begins(c, e);
     for (index b = 0; b < ctx.batch; ++b)
       for (index a = b * ctx.length * K; a < (b * ctx.length + ctx.length_of(b)) * K; ++a)
-        if (c.chosen[a] >= 0) c.order[next[at(c.chosen[a])]++] = static_cast<std::int32_t>(a);
+        if (c.chosen[a] >= 0)
+          c.order[next[static_cast<std::size_t>(c.chosen[a])]++] = static_cast<std::int32_t>(a);
   }
   /// The gradient of a token's scores.
   template <class T>
@@ -23410,10 +23427,16 @@ struct experts_layer {
       ops::copy(ctx.on, y.size(), residual, y.data());
     else
       ops::fill(ctx.on, y.size(), T(0), y.data());
+    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
     for (index e = 0; e < N; ++e) {
       const index n = router::count(c.route, e);
       if (n == 0) continue;
       context<T> inner = context_of(e, n, ctx);
+      // Rows of sequences that have adapters of their own, as many as have chosen this expert.
+      const ops::sequence_adapters<T> adapters(given ? given->each : nullptr, ctx.batch,
+                                               router::begins(c.route, e));
+      const ops::adapter_hooks<T> hooks = adapters.hooks();
+      if (given && given->each) inner.on.adapter = &hooks;
       gather(e, n, x, c, ctx);
       Expert::template forward<T, S>(p.items[e], {c.x, n}, {c.y, n}, c.expert, inner);
       ctx.on.threads.each(n, [&](index i) {
@@ -24308,7 +24331,7 @@ constexpr double root_of(double x, index n) {
 /// the rows. L_1 is a token's row of that, [columns, rank]. L_k is L_(k-1) times the token's row of
 /// core k, [rank, columns * next rank]. Row x of the stream is the last L.
 template <tensor_train_shape Shape, index D>
-struct tensor_train_projection {
+struct tensor_train_projection : reads_stream {
   static constexpr index cores = Shape.cores(), later = cores - 1;
   static constexpr index table = Shape.width(0), head = D;
   static constexpr index rows_of(index) { return Shape.rows[0]; }
@@ -24399,17 +24422,6 @@ struct tensor_train_projection {
                           dp.cores[k - 1]);
     return c.gradients;
   }
-  template <class T, class S, class P>
-  static const T* read(const P&, index, const T* y, const cache<T>&, const ops::execution&) {
-    return y;
-  }
-  template <class T>
-  static T* read_gradient(index, T* dy, const cache<T>&, const ops::execution&) {
-    return dy;
-  }
-  template <class T, class S, class P, class G>
-  static void read_backward(const P&, G&, index, const T*, T*, const cache<T>&,
-                            const ops::execution&) {}
   static constexpr index flops(const call_shape& e) {
     index each = 0;
     for (index k = 1; k < cores; ++k) each += 2 * Shape.span(k) * Shape.width(k);
@@ -32844,11 +32856,12 @@ inline constexpr t5_shape t5_mini_kv32 = t5_efficient(4, 1536, 384, 8, 32);
 inline constexpr t5_shape t5_small_kv32 = t5_efficient(6, 2048, 512, 8, 32);
 inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
 inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
-/// T5 1.1 with pieces of 101 languages, padded likewise (mT5, Xue et al. 2021).
+/// A shape with a vocabulary of another size.
 constexpr t5_shape with_vocabulary(t5_shape s, index vocabulary) {
   s.vocabulary = vocabulary;
   return s;
 }
+/// Rows of mT5's table, whose pieces are those of 101 languages (Xue et al. 2021). It is T5 1.1.
 inline constexpr index mt5_vocabulary = 250112;
 inline constexpr t5_shape mt5_small = with_vocabulary(t5_v1_1_small, mt5_vocabulary);
 inline constexpr t5_shape mt5_base = with_vocabulary(t5_v1_1_base, mt5_vocabulary);
@@ -32890,7 +32903,7 @@ inline constexpr decoder_shape stlm_100m{.d_model = 512,
                                          .vocabulary = 50257,
                                          .context = 512,
                                          .eps = 1e-6};
-/// Half as wide feed-forwards, of which a token goes through two.
+/// The 10M with feed-forwards of half the width, of which a token goes through two.
 inline constexpr decoder_shape stlm_10m_experts = [] {
   decoder_shape s = stlm_10m;
   s.d_ff /= 2;
@@ -33027,7 +33040,8 @@ using t5_mini_kv32 = t5<shapes::t5_mini_kv32>;    ///< 26,501,888
 using t5_small_kv32 = t5<shapes::t5_small_kv32>;  ///< 51,069,440
 using t5_v1_1_small = t5<shapes::t5_v1_1_small, ffn::gated_gelu, tie::untied>;  ///< 76,961,152
 using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    ///< 247,577,856
-/// Flan-T5 (Chung et al. 2022) is T5 1.1, trained on on instructions; data/instruction_format.hpp.
+/// Flan-T5 (Chung et al. 2022) is T5 1.1 that instructions have trained further, see
+/// data/instruction_format.hpp.
 using flan_t5_small = t5_v1_1_small;
 using flan_t5_base = t5_v1_1_base;
 using mt5_small = t5<shapes::mt5_small, ffn::gated_gelu, tie::untied>;    ///< 300,176,768

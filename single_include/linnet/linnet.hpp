@@ -13146,14 +13146,15 @@ struct adapter_hooks {
   }
 };
 
-/// Adapters of the sequences of a batch, each of its own or none. Rows of products are [sequences,
-/// any number].
+/// Adapters of the sequences of a batch, each of its own or none. Rows of products are those of one
+/// sequence after the other.
 template <class T>
 class sequence_adapters {
  public:
-  /// Adapters of `sequences` sequences; the array must outlive this object.
-  sequence_adapters(const adapter_hooks<T>* each, index sequences)
-      : each_(each), sequences_(sequences) {}
+  /// Adapters of `sequences` sequences; the arrays must outlive this object. Sequence b has rows
+  /// [begins[b], begins[b + 1]), counted from begins[0], or all have as many.
+  sequence_adapters(const adapter_hooks<T>* each, index sequences, const index* begins = nullptr)
+      : each_(each), sequences_(sequences), begins_(begins) {}
 
   /// Whether any sequence has one.
   bool any() const {
@@ -13181,21 +13182,26 @@ class sequence_adapters {
   static void add(const void* self, const execution& on, const adapted_product<T>& to,
                   const output_block& block) {
     const sequence_adapters& all = of(self);
-    const index rows = to.m / all.sequences_;
-    assert(rows * all.sequences_ == to.m && "linnet::session: rows of no sequence");
-    for (index b = block.i0 / rows, next = b; b * rows < block.i1; b = next) {
+    const index rows = to.m / all.sequences_, *const begins = all.begins_;
+    assert((begins ? begins[all.sequences_] - begins[0] : rows * all.sequences_) == to.m &&
+           "linnet::session: rows of no sequence");
+    const auto begin_of = [&](index b) { return begins ? begins[b] - begins[0] : b * rows; };
+    index b = begins ? 0 : block.i0 / rows;
+    while (begin_of(b + 1) <= block.i0) ++b;
+    for (index next = b; begin_of(b) < block.i1; b = next) {
       const product_adapter<T>& one = all.each_[b].products;
-      while (++next * rows < block.i1 && all.each_[next].products.object == one.object) {
+      while (begin_of(++next) < block.i1 && all.each_[next].products.object == one.object) {
       }
       if (covered(one, to.panels))
         one.add(one.object, on, to,
-                {(std::max)(block.i0, b * rows), (std::min)(block.i1, next * rows), block.j0,
+                {(std::max)(block.i0, begin_of(b)), (std::min)(block.i1, begin_of(next)), block.j0,
                  block.j1});
     }
   }
 
   const adapter_hooks<T>* each_;
   index sequences_;
+  const index* begins_;
 };
 
 namespace detail {
@@ -15248,6 +15254,19 @@ constexpr auto* numbers_in(const Leaf& leaf) {
     return leaf.data;
 }
 
+/// Copies a tensor that is stored as plain numbers.
+template <class Leaf>
+void copy_tensor(const tensor_info& info, const Leaf& from, const Leaf& to) {
+  std::copy_n(numbers_in(from), info.size(), numbers_in(to));
+}
+/// Copies the tensors of a layer or model `L` from one tree to another; either may have more.
+template <class L, class From, class To>
+void copy_tensors(const From& from, To& to) {
+  L::visit([](const parameter_path&, const tensor_info& info, auto& leaf,
+              const auto& source) { copy_tensor(info, source, leaf); },
+           parameter_path{}, to, from);
+}
+
 /// Names the first tensor with a number that is not finite.
 template <class T>
 struct finds_nonfinite {
@@ -16485,14 +16504,7 @@ inline constexpr bool is_expression = false;
 template <class Leaf, std::size_t N>
 inline constexpr bool is_expression<matrix_expression<Leaf, N>> = true;
 
-/// Copies a tensor that is stored as plain numbers; null stands for zeros.
-template <class Leaf>
-void copy_tensor(const tensor_info& info, const Leaf& from, const Leaf& to) {
-  if constexpr (std::is_pointer_v<Leaf>)
-    std::copy_n(from, info.size(), to);
-  else
-    std::copy_n(from.data, info.size(), to.data);
-}
+/// Likewise from null, which stands for zeros.
 template <class T>
 void copy_tensor(const tensor_info& info, std::nullptr_t, T* to) {
   std::fill_n(to, info.size(), T(0));
@@ -17129,8 +17141,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "the sequence has read tokens: truncate() it to 0, or reset(), before another adapter";
     case refusal::tree_parents:
       return "the parents make no tree: give one for each token, -1 or the number of a token "
-             "before "
-             "it, so that there is no circle";
+             "before it, so that there is no circle";
     case refusal::no_tree:
       return "no such token in a tree: call keep_path() right behind feed_tree(), with -1 or the "
              "number of one of its tokens";
@@ -17154,8 +17165,7 @@ constexpr std::string_view to_string(refusal why) noexcept {
       return "an entry of prefixes is outside its sequence: give 0 to the batch's length";
     case refusal::documents_unknown:
       return "documents of the batch are given, but this model carries tokens from one to the "
-             "next: "
-             "give each a row of its own";
+             "next: give each a row of its own";
     case refusal::documents_with_prefix:
       return "documents and prefixes of the batch are both given: give each document with a prefix "
              "a row of its own";
@@ -19913,6 +19923,27 @@ LINNET_NAMESPACE_END
 
 LINNET_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// y = x + Drop(Sub(u)), rows of width D, with what adapters change of the branch. `c` is the cache
+/// of a residual. Without a buffer for the branch, Sub adds x itself.
+template <class Sub, class T, class S, index D, class P, class Cache>
+void add_branch(const P& p, view<const T, D> u, view<const T, D> x, view<T, D> y, Cache& c,
+                context<T>& ctx) {
+  const adapted_branch<T> adapted(ctx, D, Sub{}, p);
+  if constexpr (adds_residual<Sub>())
+    if (c.branch == nullptr && !adapted)
+      return Sub::template forward<T, S>(p, u, y, c.sub, ctx, x.data());
+  T* const branch = c.branch ? c.branch : y.data();
+  const view<T, D> made(adapted && c.kept ? c.kept : branch, x.rows());
+  Sub::template forward<T, S>(p, u, made, c.sub, ctx);
+  ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, D, made.data());
+  if (adapted) adapted.change(ctx, made.data(), branch);
+  ops::add(ctx.on, x.size(), x.data(), branch, y.data());
+}
+
+}  // namespace detail
+
 /// The pre-norm residual branch: y = x + Drop(Sub(Norm(x))). y is not x. Outside training, a
 /// branch that `adds_residual` does so itself.
 template <class Norm, class Sub>
@@ -19970,26 +20001,9 @@ struct residual {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
                       cache<T>& c, context<T>& ctx) {
-    const view<T, in> normed(c.normed, x.rows()), branch(c.branch, x.rows());
+    const view<T, in> normed(c.normed, x.rows());
     Norm::template forward<T, S>(p.norm, x, normed, c.norm, ctx);
-    const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub);
-    if (adapted) {
-      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : y.data(), x.rows());
-      T* const changed = c.branch ? c.branch : y.data();
-      Sub::template forward<T, S>(p.sub, normed, made, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
-      adapted.change(ctx, made.data(), changed);
-      ops::add(ctx.on, x.size(), x.data(), changed, y.data());
-      return;
-    }
-    if constexpr (fused)
-      if (c.branch == nullptr) {
-        Sub::template forward<T, S>(p.sub, normed, y, c.sub, ctx, x.data());
-        return;
-      }
-    Sub::template forward<T, S>(p.sub, normed, branch, c.sub, ctx);
-    ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
-    ops::add(ctx.on, x.size(), x.data(), branch.data(), y.data());
+    linnet::detail::add_branch<Sub, T, S, in>(p.sub, normed, x, y, c, ctx);
   }
   template <class T, class S>
   static void backward(const params<form::packed<T, S>>& p, params<form::gradient<T>>& dp,
@@ -20071,21 +20085,8 @@ struct post_norm_residual {
   template <class T, class S>
   static void forward(const params<form::packed<T, S>>& p, view<const T, in> x, view<T, in> y,
                       cache<T>& c, context<T>& ctx) {
-    const view<T, in> sum(c.sum, x.rows()), branch(c.branch, x.rows());
-    if (const linnet::detail::adapted_branch<T> adapted(ctx, in, Sub{}, p.sub); adapted) {
-      const view<T, in> made(c.kept ? c.kept : c.branch ? c.branch : c.sum, x.rows());
-      T* const changed = c.branch ? c.branch : c.sum;
-      Sub::template forward<T, S>(p.sub, x, made, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, made.data());
-      adapted.change(ctx, made.data(), changed);
-      ops::add(ctx.on, x.size(), x.data(), changed, sum.data());
-    } else if (branch.data()) {
-      Sub::template forward<T, S>(p.sub, x, branch, c.sub, ctx);
-      ops::dropout(ctx.on, ctx.dropout, c.dropout_id, ctx.batch, ctx.length, in, branch.data());
-      ops::add(ctx.on, x.size(), x.data(), branch.data(), sum.data());
-    } else if constexpr (fused) {
-      Sub::template forward<T, S>(p.sub, x, sum, c.sub, ctx, x.data());
-    }
+    const view<T, in> sum(c.sum, x.rows());
+    linnet::detail::add_branch<Sub, T, S, in>(p.sub, x, x, sum, c, ctx);
     Norm::template forward<T, S>(p.norm, sum, y, c.norm, ctx);
   }
   template <class T, class S>
@@ -22016,9 +22017,24 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// Embedding ends whose head reads the stream itself.
+struct reads_stream {
+  template <class T, class S, class P, class Cache>
+  static const T* read(const P&, index, const T* y, const Cache&, const ops::execution&) {
+    return y;
+  }
+  template <class T, class Cache>
+  static T* read_gradient(index, T* dy, const Cache&, const ops::execution&) {
+    return dy;
+  }
+  template <class T, class S, class P, class G, class Cache>
+  static void read_backward(const P&, G&, index, const T*, T*, const Cache&,
+                            const ops::execution&) {}
+};
+
 /// Embedding ends for a table as wide as the stream: nothing stands between them.
 template <index D>
-struct full_projection : without_parameters, without_cache {
+struct full_projection : without_parameters, without_cache, reads_stream {
   static constexpr index table = D, head = D;  ///< columns of the table and of the head's matrix
   static constexpr index rows_of(index vocabulary) { return vocabulary; }  ///< rows of the table
   static constexpr double deviation(double of) { return of; }              ///< of the table
@@ -22039,18 +22055,6 @@ struct full_projection : without_parameters, without_cache {
                            context<T>&) {
     return dx;
   }
-  template <class T, class S, class P>
-  static const T* read(const P&, index, const T* y, const without_cache::cache<T>&,
-                       const ops::execution&) {
-    return y;
-  }
-  template <class T>
-  static T* read_gradient(index, T* dy, const without_cache::cache<T>&, const ops::execution&) {
-    return dy;
-  }
-  template <class T, class S, class P, class G>
-  static void read_backward(const P&, G&, index, const T*, T*, const without_cache::cache<T>&,
-                            const ops::execution&) {}
   static constexpr index flops(const call_shape&) { return 0; }
 };
 
@@ -22346,7 +22350,9 @@ struct expert_router {
     std::int32_t* chosen = nullptr;  ///< [rows, K] their numbers e, or ~e where e has no room
     std::int32_t* firsts = nullptr;  ///< [batch, N] tokens of a sequence with that first choice
     std::int32_t* order = nullptr;   ///< [rows * K] places in `chosen`, expert by expert
-    index* begins = nullptr;         ///< [N + 1] where those of an expert begin
+    index* begins = nullptr;         ///< [N * sequences + 1] where those of an expert begin, of one
+                                     ///< sequence after the other
+    index sequences = 0;             ///< that are planned for
     T* d_gates = nullptr;            ///< [rows, K] while training
     T* d_scores = nullptr;           ///< [rows, N] while training
     bool training = false;
@@ -22363,7 +22369,8 @@ struct expert_router {
     c.chosen = m.saved.take<std::int32_t>(rows * K);
     c.firsts = m.saved.take<std::int32_t>(e.batch * N);
     c.order = m.saved.take<std::int32_t>(rows * K);
-    c.begins = m.saved.take<index>(N + 1);
+    c.begins = m.saved.take<index>(N * e.batch + 1);
+    c.sequences = e.batch;
     if (e.training) {
       c.d_gates = m.scratch.take<T>(rows * K);
       c.d_scores = m.scratch.take<T>(rows * N);
@@ -22371,15 +22378,20 @@ struct expert_router {
     return c;
   }
 
+  /// Where the tokens of expert `e` begin in `order`, those of one sequence after the other.
+  template <class T>
+  static const index* begins(const cache<T>& c, index e) {
+    return c.begins + e * c.sequences;
+  }
   /// Number of tokens that expert `e` takes.
   template <class T>
   static index count(const cache<T>& c, index e) {
-    return c.begins[e + 1] - c.begins[e];
+    return *begins(c, e + 1) - *begins(c, e);
   }
   /// Place in `chosen` of token number `i` of expert `e`; its row is place / K.
   template <class T>
   static index place(const cache<T>& c, index e, index i) {
-    return c.order[c.begins[e] + i];
+    return c.order[*begins(c, e) + i];
   }
 
   /// Chooses the experts of each valid token. Where tokens find no room, those of a sequence come
@@ -22457,31 +22469,29 @@ struct expert_router {
   /// Puts the tokens of each expert together, in order; drops those beyond its room.
   template <class T>
   static void sort_by_experts(cache<T>& c, const context<T>& ctx) {
-    std::array<index, static_cast<std::size_t>(N)> next{};
-    const auto at = [](index e) { return static_cast<std::size_t>(e); };
-    std::fill_n(c.begins, N + 1, index{0});
+    const index places = N * c.sequences;
+    std::fill_n(c.begins, places + 1, index{0});
     for (index b = 0; b < ctx.batch; ++b) {
       const index tokens = ctx.length_of(b), room = c.training ? Choice.room(tokens, N) : tokens;
       std::int32_t *const chosen = c.chosen + b * ctx.length * K, *const firsts = c.firsts + b * N;
       std::fill_n(firsts, N, 0);
-      next.fill(0);
       for (index a = 0; a < tokens * K; ++a) {
         const std::int32_t e = chosen[a];
+        index& taken = c.begins[e * c.sequences + b + 1];
         firsts[e] += a % K == 0;
-        if (next[at(e)] < room)
-          ++next[at(e)];
+        if (taken < room)
+          ++taken;
         else
           chosen[a] = ~e;
       }
-      for (index e = 0; e < N; ++e) c.begins[e + 1] += next[at(e)];
     }
-    for (index e = 0; e < N; ++e) {
-      c.begins[e + 1] += c.begins[e];
-      next[at(e)] = c.begins[e];
-    }
+    for (index i = 0; i < places; ++i) c.begins[i + 1] += c.begins[i];
+    std::array<index, static_cast<std::size_t>(N)> next;
+    for (index e = 0; e < N; ++e) next[static_cast<std::size_t>(e)] = *begins(c, e);
     for (index b = 0; b < ctx.batch; ++b)
       for (index a = b * ctx.length * K; a < (b * ctx.length + ctx.length_of(b)) * K; ++a)
-        if (c.chosen[a] >= 0) c.order[next[at(c.chosen[a])]++] = static_cast<std::int32_t>(a);
+        if (c.chosen[a] >= 0)
+          c.order[next[static_cast<std::size_t>(c.chosen[a])]++] = static_cast<std::int32_t>(a);
   }
   /// The gradient of a token's scores.
   template <class T>
@@ -22587,10 +22597,16 @@ struct experts_layer {
       ops::copy(ctx.on, y.size(), residual, y.data());
     else
       ops::fill(ctx.on, y.size(), T(0), y.data());
+    const auto* const given = ops::adapter_hooks<T>::in(ctx.on);
     for (index e = 0; e < N; ++e) {
       const index n = router::count(c.route, e);
       if (n == 0) continue;
       context<T> inner = context_of(e, n, ctx);
+      // Rows of sequences that have adapters of their own, as many as have chosen this expert.
+      const ops::sequence_adapters<T> adapters(given ? given->each : nullptr, ctx.batch,
+                                               router::begins(c.route, e));
+      const ops::adapter_hooks<T> hooks = adapters.hooks();
+      if (given && given->each) inner.on.adapter = &hooks;
       gather(e, n, x, c, ctx);
       Expert::template forward<T, S>(p.items[e], {c.x, n}, {c.y, n}, c.expert, inner);
       ctx.on.threads.each(n, [&](index i) {
@@ -23485,7 +23501,7 @@ constexpr double root_of(double x, index n) {
 /// the rows. L_1 is a token's row of that, [columns, rank]. L_k is L_(k-1) times the token's row of
 /// core k, [rank, columns * next rank]. Row x of the stream is the last L.
 template <tensor_train_shape Shape, index D>
-struct tensor_train_projection {
+struct tensor_train_projection : reads_stream {
   static constexpr index cores = Shape.cores(), later = cores - 1;
   static constexpr index table = Shape.width(0), head = D;
   static constexpr index rows_of(index) { return Shape.rows[0]; }
@@ -23576,17 +23592,6 @@ struct tensor_train_projection {
                           dp.cores[k - 1]);
     return c.gradients;
   }
-  template <class T, class S, class P>
-  static const T* read(const P&, index, const T* y, const cache<T>&, const ops::execution&) {
-    return y;
-  }
-  template <class T>
-  static T* read_gradient(index, T* dy, const cache<T>&, const ops::execution&) {
-    return dy;
-  }
-  template <class T, class S, class P, class G>
-  static void read_backward(const P&, G&, index, const T*, T*, const cache<T>&,
-                            const ops::execution&) {}
   static constexpr index flops(const call_shape& e) {
     index each = 0;
     for (index k = 1; k < cores; ++k) each += 2 * Shape.span(k) * Shape.width(k);
@@ -25866,30 +25871,22 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The policy that a feed-forward policy collapses to, itself where there is nothing to multiply.
-template <class Ffn>
-struct collapse_ffn {
-  using type = Ffn;
-  static constexpr bool linear = std::is_same_v<Ffn, ffn::linear>;
-};
-template <class Ffn>
-requires requires { typename Ffn::collapsed; }
-struct collapse_ffn<Ffn> {
-  using type = typename Ffn::collapsed;
-  static constexpr bool linear = true;
-};
-
-/// The kind of attention that a kind collapses to, itself where there is nothing to multiply.
-template <class Kind>
-struct collapse_attention {
-  using type = Kind;
+/// The policy, or kind of attention, that one collapses to; itself where nothing is to multiply.
+template <class Policy>
+struct collapse_policy {
+  using type = Policy;
   static constexpr bool any = false;
 };
-template <class Kind>
-requires requires { typename Kind::collapsed; }
-struct collapse_attention<Kind> {
-  using type = typename Kind::collapsed;
+template <class Policy>
+requires requires { typename Policy::collapsed; }
+struct collapse_policy<Policy> {
+  using type = typename Policy::collapsed;
   static constexpr bool any = true;
+};
+/// Likewise of a feed-forward, which may be one matrix already.
+template <class Ffn>
+struct collapse_ffn : collapse_policy<Ffn> {
+  static constexpr bool linear = collapse_policy<Ffn>::any || std::is_same_v<Ffn, ffn::linear>;
 };
 /// A model with its kinds of attention collapsed.
 template <class M>
@@ -25906,8 +25903,8 @@ struct collapse_kinds<M> {
 template <class M>
 requires requires { typename M::encoder_attention; }
 struct collapse_kinds<M> {
-  using encoder = collapse_attention<typename M::encoder_attention>;
-  using decoder = collapse_attention<typename M::decoder_attention>;
+  using encoder = collapse_policy<typename M::encoder_attention>;
+  using decoder = collapse_policy<typename M::decoder_attention>;
   using type = typename M::template with_attention<typename encoder::type, typename decoder::type>;
   static constexpr bool any = encoder::any || decoder::any;
 };
@@ -40062,18 +40059,12 @@ struct draft_buffers {
   /// Draws draft number `i`, token `end` of the text, from logits. False if there is none.
   template <class Sampler, class T>
   bool propose(Sampler& choose, std::span<T> logits, index i, index end) const {
-    const std::size_t size = logits.size();
-    const std::span<double> distribution(q + i * std::ssize(logits), size);
-    choose.probabilities(logits, {scratch, size}, first(end), distribution);
-    text[end] = one_of(size, choose.sample(distribution));
-    return text[end] != no_token;
+    return draw(choose, logits, end, q + i * std::ssize(logits));
   }
   /// Draws token `end` of the text from the target's logits.
   template <class Sampler, class T>
   void choose_last(Sampler& choose, std::span<T> logits, index end) const {
-    const std::span<double> distribution(p, logits.size());
-    choose.probabilities(logits, {scratch, logits.size()}, first(end), distribution);
-    text[end] = one_of(logits.size(), choose.sample(distribution));
+    (void)draw(choose, logits, end, p);
   }
   /// Judges the `drafted` tokens behind the `known` ones by the target's logits rows[drafted + 1,
   /// vocabulary]; returns the number accepted. It also draws the token behind them.
@@ -40100,6 +40091,15 @@ struct draft_buffers {
   }
 
  private:
+  /// Draws token `end` of the text from logits, by their distribution [vocabulary], which `to`
+  /// receives. False if there is none.
+  template <class Sampler, class T>
+  bool draw(Sampler& choose, std::span<T> logits, index end, double* to) const {
+    const std::span<double> distribution(to, logits.size());
+    choose.probabilities(logits, {scratch, logits.size()}, first(end), distribution);
+    text[end] = one_of(logits.size(), choose.sample(distribution));
+    return text[end] != no_token;
+  }
   /// Replaces p by max(0, p - q), not normalised. Distributions that differ by rounding alone leave
   /// nothing; then p stays.
   static void residual(std::span<double> p, std::span<const double> q) {
@@ -40253,12 +40253,8 @@ class speculative {
     index drafted = 0;
     for (; drafting_ && drafted < wanted; ++drafted) {
       const index end = known_ + drafted;
-      const auto logits = draft_->prefill(at_.first(end).subspan(at(draft_->position())));
-      if (logits.empty()) {
-        drafting_ = false;  // the text has outgrown it
-        break;
-      }
-      if (!at_.propose(choose, logits, drafted, end)) break;
+      const auto logits = draft_behind(end);
+      if (logits.empty() || !at_.propose(choose, logits, drafted, end)) break;
     }
 
     const auto verify_drafts = [&] {
@@ -40274,10 +40270,20 @@ class speculative {
 
     // Both forget what was rejected; neither has read the last token.
     if (!target_->truncate(known_ + accepted)) return false;
-    if (draft_->position() > known_ + accepted)
-      drafting_ = drafting_ && draft_->truncate(known_ + accepted);
+    draft_forgets(known_ + accepted);
     count(drafted, accepted);
     return true;
+  }
+  /// The draft's logits behind the first `end` tokens of the text. Where it has outgrown the draft
+  /// they are empty, and nothing is drafted any more.
+  std::span<U> draft_behind(index end) {
+    const std::span<U> logits = draft_->prefill(at_.first(end).subspan(at(draft_->position())));
+    drafting_ = !logits.empty();
+    return logits;
+  }
+  /// Takes back what the draft has read behind the first `end` tokens.
+  void draft_forgets(index end) {
+    if (draft_->position() > end) drafting_ = drafting_ && draft_->truncate(end);
   }
   void count(index drafted, index accepted) {
     known_ += accepted + 1;
@@ -40295,10 +40301,8 @@ class speculative {
       const index wanted = (std::min)({drafts_, most - 1, room});
       tree_.begin(at_.text[known_ - 1]);
       for (index drafted = 0; drafting_ && drafted < wanted; ++drafted) {
-        const auto logits =
-            draft_->prefill(at_.first(known_ + drafted).subspan(at(draft_->position())));
-        drafting_ = !logits.empty();
-        if (!drafting_ || !tree_.grow(logits, width_)) break;
+        const auto logits = draft_behind(known_ + drafted);
+        if (logits.empty() || !tree_.grow(logits, width_)) break;
         at_.text[known_ + drafted] = tree_.tokens[tree_.chain];
       }
       auto rows = target_->feed_tree(tree_.all_tokens(), tree_.all_parents());
@@ -40318,8 +40322,7 @@ class speculative {
         if (chained == accepted && at_.text[end] == drafted) ++chained;
       }
       if (!target_->keep_path(node)) return false;
-      if (draft_->position() > known_ + chained)
-        drafting_ = drafting_ && draft_->truncate(known_ + chained);
+      draft_forgets(known_ + chained);
       count(tree_.size - 1, accepted);
       return true;
     }
@@ -45337,6 +45340,19 @@ struct adapter_base {
 
 namespace detail {
 
+/// The base that an adapter of `Count` matrices or branches was made for.
+template <std::size_t Count>
+struct panels_base : adapter_base {
+  const void* panels[Count]{};  ///< by which products know each, in the order of memory
+
+  /// Number of the one with these panels, or -1.
+  index find(const void* one) const {
+    const void* const* const end = std::end(panels);
+    const void* const* const at = std::lower_bound(std::begin(panels), end, one);
+    return at != end && *at == one ? at - std::begin(panels) : -1;
+  }
+};
+
 /// How a frozen model of scalar `T` is stored.
 template <class M, class T>
 using frozen_base = typename frozen_storage<storage_of<M, T>>::type;
@@ -45660,9 +45676,8 @@ struct lora_options {
 
 /// The base that an adapter of `Count` matrices was made for, and its options.
 template <std::size_t Count>
-struct lora_base : adapter_base {
-  lora_options how{};           ///< of low-rank deltas
-  const void* panels[Count]{};  ///< of each matrix, in the order of memory
+struct lora_base : detail::panels_base<Count> {
+  lora_options how{};  ///< of low-rank deltas
 };
 
 namespace detail {
@@ -45694,7 +45709,7 @@ struct lora_product {
   static ops::product_adapter<T> of_packed(const P& packed) {
     return {&packed,
             [](const void* tree, const void* panels) {
-              return lora_product{*static_cast<const P*>(tree)}.find(panels) >= 0;
+              return static_cast<const P*>(tree)->base.find(panels) >= 0;
             },
             [](const void* tree, const ops::execution& on, const ops::adapted_product<T>& to,
                const ops::output_block& block) {
@@ -45703,17 +45718,13 @@ struct lora_product {
             }};
   }
 
-  static bool covers(const void* self, const void* panels) { return of(self).find(panels) >= 0; }
-  /// Number of the matrix with these panels, or -1.
-  index find(const void* panels) const {
-    const void* const* const end = std::end(p.base.panels);
-    const void* const* const at = std::lower_bound(std::begin(p.base.panels), end, panels);
-    return at != end && *at == panels ? at - std::begin(p.base.panels) : -1;
+  static bool covers(const void* self, const void* panels) {
+    return of(self).p.base.find(panels) >= 0;
   }
   static void add(const void* self, const ops::execution& on, const ops::adapted_product<T>& to,
                   const ops::output_block& block) {
     const lora_product& by = of(self);
-    const index map = by.find(to.panels);
+    const index map = by.p.base.find(to.panels);
     const auto& b = by.p.maps[map].b;
     const T scale = T(by.p.base.how.scale(own_rank)) * to.alpha;
     alignas(64) T some[std::size_t{most_rows * padded}];
@@ -45742,7 +45753,7 @@ struct lora_product {
   static void backward(const void* self, const ops::execution& on,
                        const ops::adapted_product<T>& of_y, const T* dy, T* dx) {
     const lora_product& by = of(self);
-    const index map = by.find(of_y.panels), m = of_y.m, n = of_y.n;
+    const index map = by.p.base.find(of_y.panels), m = of_y.m, n = of_y.n;
     const auto& w = by.p.maps[map];
     auto& g = by.dp->maps[map];
     const T scale = T(by.p.base.how.scale(own_rank)) * of_y.alpha;
@@ -45924,10 +45935,19 @@ namespace detail {
 constexpr bool in_embedding(const parameter_path& at) {
   return at.name == "embedding" || (at.parent && in_embedding(*at.parent));
 }
+/// Whether a tensor belongs to a layer: one of a number, or what layers share.
+constexpr bool in_layer(const parameter_path& at) {
+  return at.number >= 0 || at.name == "shared" || (at.parent && in_layer(*at.parent));
+}
+/// Whether a matrix of model `M` makes its logits.
+template <class M>
+constexpr bool makes_logits(const parameter_path& at, const tensor_info& info) {
+  return info.rows == M::vocabulary && !in_layer(at);
+}
 /// Whether `Targets` have the map of a matrix of model `M`.
 template <class M, class Targets>
 constexpr bool is_target(const parameter_path& weight, const tensor_info& info) {
-  return info.kind == role::matrix && info.rows != M::vocabulary && weight.parent &&
+  return info.kind == role::matrix && !makes_logits<M>(weight, info) && weight.parent &&
          !in_embedding(weight) && Targets::has(*weight.parent);
 }
 /// How many they have.
@@ -46054,7 +46074,6 @@ void bind_base(const packed<typename A::base_model, T>& base, const lora_options
                lora_base<A::count>& to) {
   using M = typename A::base_model;
   std::size_t i = 0;
-  to.refer_to(base);
   to.how = how;
   base.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
     if constexpr (requires { leaf.panels; })
@@ -46066,13 +46085,11 @@ void bind_base(const packed<typename A::base_model, T>& base, const lora_options
 template <class Method, class M, class T>
 result<weights<adapted<M, Method>, T>> begin_low_rank(const packed<M, T>& base,
                                                       const lora_options& how, seed s) {
-  using A = adapted<M, Method>;
   if (auto fit = detail::acceptable("adapt", "lora_options", how); !fit) return fit.error();
-  if (!base.valid()) return base.error();
-  weights<A, T> made;
-  if (!made.valid()) return made.error();
-  detail::bind_base<A>(base, how, made.tree().base);
-  made.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
+  auto made = detail::begin_adapter<Method>(base);
+  if (!made) return made;
+  detail::bind_base<adapted<M, Method>>(base, how, made->tree().base);
+  made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
     if (info.start) return;  // B
     random_stream random(s, stream_of(at));
     const double most = 1 / detail::sqrt(static_cast<double>(info.columns));
@@ -46138,15 +46155,12 @@ template <class Method, class M, class T>
 requires std::is_same_v<Method, bitfit> result<weights<adapted<M, Method>, T>> adapt(
     const packed<M, T>& base)
 LINNET_TRY {
-  using A = adapted<M, Method>;
-  if (!base.valid()) return base.error();
-  weights<A, T> made;
-  if (!made.valid()) return made.error();
-  made.tree().base.refer_to(base);
+  auto made = detail::begin_adapter<Method>(base);
+  if (!made) return made;
   std::size_t i = 0;
   base.visit([&](const parameter_path& at, const tensor_info& info, const auto& leaf) {
     if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(leaf)>>)
-      if (detail::is_bias(at, info)) std::copy_n(leaf, info.size(), made.tree().biases[i++]);
+      if (detail::is_bias(at, info)) std::copy_n(leaf, info.size(), made->tree().biases[i++]);
   });
   return made;
 }
@@ -46421,20 +46435,6 @@ enum class prefix_start {
   zero     ///< zeros: keys that take a share of the attention, and give nothing
 };
 
-namespace detail {
-
-/// Normal values of deviation 1 for all tensors.
-template <class A, class T>
-void draw_normal(weights<A, T>& w, seed s) {
-  w.visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i)
-      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
-  });
-}
-
-}  // namespace detail
-
 /// Soft tokens before the texts of packed weights, which must outlive them and not move. Errors:
 /// errc::invalid for a text that is empty or has tokens outside the vocabulary. Also
 /// errc::unsupported for a start from the vocabulary where the embedding is factorised,
@@ -46463,7 +46463,7 @@ LINNET_TRY {
   auto made = detail::begin_adapter<Method>(base);
   if (!made) return made;
   if (how.start == prompt_start::random) {
-    detail::draw_normal(*made, s);
+    initialize(*made, s);
     return made;
   }
   random_stream random(s, 0);
@@ -46487,7 +46487,7 @@ requires std::is_same_v<Method, prefix_tuning<Method::virtual_count>>
                                                  seed s = {})
 LINNET_TRY {
   auto made = detail::begin_adapter<Method>(base);
-  if (made && start == prefix_start::random) detail::draw_normal(*made, s);
+  if (made && start == prefix_start::random) initialize(*made, s);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")
@@ -46503,12 +46503,6 @@ LINNET_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The base that an adapter of `Count` branches was made for.
-template <std::size_t Count>
-struct bottleneck_base : adapter_base {
-  const void* panels[Count]{};  ///< of the last matrix of each branch, in the order of memory
-};
-
 /// Computes h + U f(D h + b) + c. `P` and `G` are an adapter's packed parameters and their
 /// gradients.
 template <index Width, activation_kind Activation, class T, class P, class G>
@@ -46523,7 +46517,8 @@ struct bottleneck_rows {
 
   /// The hook of branches. It must not outlive this object.
   ops::branch_adapter<T> hook() const {
-    return {this, [](const void* self, const void* panels) { return of(self).find(panels) >= 0; },
+    return {this,
+            [](const void* self, const void* panels) { return of(self).p.base.find(panels) >= 0; },
             [](const void* self, const ops::execution& on, const ops::branch_rows<T>& rows,
                const T* x, T* to) { of(self).change(on, rows, x, to); },
             [](const void* self, const ops::execution& on, const ops::branch_rows<T>& rows,
@@ -46534,7 +46529,7 @@ struct bottleneck_rows {
     return {
         &packed,
         [](const void* tree, const void* panels) {
-          return bottleneck_rows{*static_cast<const P*>(tree)}.find(panels) >= 0;
+          return static_cast<const P*>(tree)->base.find(panels) >= 0;
         },
         [](const void* tree, const ops::execution& on, const ops::branch_rows<T>& rows, const T* x,
            T* to) { bottleneck_rows{*static_cast<const P*>(tree)}.change(on, rows, x, to); }};
@@ -46543,12 +46538,6 @@ struct bottleneck_rows {
  private:
   static const bottleneck_rows& of(const void* self) {
     return *static_cast<const bottleneck_rows*>(self);
-  }
-  /// Number of the branch whose last matrix has these panels, or -1.
-  index find(const void* panels) const {
-    const void* const* const end = std::end(p.base.panels);
-    const void* const* const at = std::lower_bound(std::begin(p.base.panels), end, panels);
-    return at != end && *at == panels ? at - std::begin(p.base.panels) : -1;
   }
   /// z[rows, Width] = D x + b, for the calling thread alone.
   void reduce(const ops::execution& on, index part, index d, index rows, const T* x, T* z,
@@ -46568,13 +46557,13 @@ struct bottleneck_rows {
         .run(on.level);
   }
   void change(const ops::execution& on, const ops::branch_rows<T>& all, const T* x, T* to) const {
-    const auto& w = p.parts[find(all.panels)];
-    const index d = all.width;
+    const index part = p.base.find(all.panels), d = all.width;
+    const auto& w = p.parts[part];
     alignas(64) T z[std::size_t{most_rows * padded}];
     for (index i = 0; i < all.count; i += most_rows) {
       const index rows = (std::min)(most_rows, all.count - i);
       std::fill_n(z, rows * padded, T(0));
-      reduce(on, find(all.panels), d, rows, x + i * d, z, padded);
+      reduce(on, part, d, rows, x + i * d, z, padded);
       on.with_kernels(
           [&](auto k) { decltype(k)::template activation<Activation, T>(rows * padded, z, z); });
       for (index r = i; r < i + rows; ++r)
@@ -46593,7 +46582,7 @@ struct bottleneck_rows {
     }
   }
   void backward(const ops::execution& on, const ops::branch_rows<T>& all, const T* x, T* dx) const {
-    const index part = find(all.panels), m = all.count, d = all.width;
+    const index part = p.base.find(all.panels), m = all.count, d = all.width;
     const auto& w = p.parts[part];
     const auto& g = dp->parts[part];
     T *const z = inner, *const f = inner + m * Width, *const df = d_inner,
@@ -46641,29 +46630,35 @@ struct bottleneck {
 
 namespace detail {
 
-/// The path of the branch of a layer that a tensor belongs to, or null for others.
+/// Whether layers of `M` share whole matrices, which stand beside the numbered layers then.
+template <class M>
+inline constexpr bool shares_branches = false;
+template <class M>
+requires requires { M::sharing::projections; }
+inline constexpr bool shares_branches<M> = M::sharing::projections.plain();
+
+/// The path of the branch of a layer that a tensor belongs to, or null for others. What a branch
+/// numbers itself, such as experts, is a part of it.
+template <class M>
 constexpr const parameter_path* branch_of(const parameter_path& at) {
+  const parameter_path* branch = nullptr;
   for (const parameter_path* one = &at; one->parent; one = one->parent)
-    if (one->parent->number >= 0) return one;
-  return nullptr;
+    if (one->parent->number >= 0 || (shares_branches<M> && one->parent->name == "shared"))
+      branch = one;
+  return branch;
 }
-/// Calls f(branch, last matrix, its tensor_info) for each branch that `Branches` have, in order.
-/// Paths live as long as the call.
+/// Tells where a branch begins that `Branches` have, as a visit goes through a model's tensors.
 template <class M, class Branches>
 struct branch_walk {
-  const parameter_path* layer = nullptr;
-  std::string_view name{};
-  index number = -1;
-
   /// Whether a tensor is the first matrix of another branch than the one before.
   constexpr bool begins(const parameter_path& at, const tensor_info& info) {
-    if (info.kind != role::matrix || info.rows == M::vocabulary || in_embedding(at)) return false;
-    const parameter_path* const branch = branch_of(at);
+    if (info.kind != role::matrix || makes_logits<M>(at, info) || in_embedding(at)) return false;
+    const parameter_path* const branch = branch_of<M>(at);
     if (!branch || !Branches::has(*branch)) return false;
-    const bool other = number < 0 || branch->name != name || branch->parent->number != number ||
-                       stack_of(*branch) != stack_;
-    name = branch->name;
-    number = branch->parent->number;
+    const bool other =
+        branch->name != name_ || branch->parent->number != layer_ || stack_of(*branch) != stack_;
+    name_ = branch->name;
+    layer_ = branch->parent->number;
     stack_ = stack_of(*branch);
     return other;
   }
@@ -46674,7 +46669,8 @@ struct branch_walk {
   }
 
  private:
-  std::string_view stack_{};
+  std::string_view name_{}, stack_{};
+  index layer_ = -1;
   static constexpr std::string_view stack_of(const parameter_path& branch) {
     const parameter_path* const whole = branch.parent->parent;
     return whole ? whole->name : std::string_view();
@@ -46719,7 +46715,7 @@ struct adapted<M, bottleneck<Width, Branches, Activation>>
       typename Form::vector down_bias{}, up_bias{};
     };
     part parts[count]{};
-    detail::bottleneck_base<count> base{};  ///< what the adapter was made for
+    detail::panels_base<count> base{};  ///< what the adapter was made for
   };
   template <class F, class... P>
   static constexpr void visit(F&& f, const parameter_path& at, P&... p) {
@@ -46728,7 +46724,7 @@ struct adapted<M, bottleneck<Width, Branches, Activation>>
     M::visit(
         [&](const parameter_path& weight, const tensor_info& info) {
           if (!branches.begins(weight, info)) return;
-          const parameter_path place = *detail::branch_of(weight) / "adapter";
+          const parameter_path place = *detail::branch_of<M>(weight) / "adapter";
           const parameter_path down = place / "down", up = place / "up";
           f(down / "weight", tensor_info{Width, d, role::matrix, 1 / detail::sqrt(double(d))},
             p.parts[i].down...);
@@ -46800,14 +46796,7 @@ result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = 
         }
       },
       parameter_path{}, base.tree());
-  made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if constexpr (requires { leaf.data; }) {
-      if (info.start) return;  // U
-      random_stream random(s, stream_of(at));
-      for (index j = 0; j < info.size(); ++j)
-        leaf.data[j] = static_cast<T>(info.deviation * random.normal());
-    }
-  });
+  initialize(*made, s);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")
@@ -47093,16 +47082,21 @@ struct adapted<M, llama_adapter<Count, Layers>>
   }
 
   /// Calls f(layer of the adapter, matrix, whether it is that of values) for the maps of keys and
-  /// values in a base's parameters.
+  /// values in a base's parameters. Those that layers share come once for each.
   template <class P, class F>
   static void each_map(const P& base, F&& f) {
     M::visit(
         [&](const parameter_path& at, const tensor_info&, const auto& leaf) {
           if constexpr (requires { leaf.panels; }) {
-            const index layer = at.enclosing_element().number - shared::first;
             const bool key = at.parent && detail::path_ends_with(*at.parent, "attention.k"),
                        value = at.parent && detail::path_ends_with(*at.parent, "attention.v");
-            if (layer >= 0 && (key || value)) f(layer, leaf, value);
+            if (!key && !value) return;
+            constexpr index times = M::sharing::repeats;
+            const index block = at.enclosing_element().number;  // or -1 for one of all layers
+            const index begin = (std::max)(block, index{0}) * times,
+                        end = block < 0 ? M::shape.layers : begin + times;
+            for (index layer = (std::max)(begin, shared::first); layer < end; ++layer)
+              f(layer - shared::first, leaf, value);
           }
         },
         parameter_path{}, base);
@@ -47157,13 +47151,7 @@ template <class Method, class M, class T>
 requires requires { Method::adapted_layers; }
 result<weights<adapted<M, Method>, T>> adapt(const packed<M, T>& base, seed s = {}) LINNET_TRY {
   auto made = detail::begin_adapter<Method>(base);
-  if (!made) return made;
-  made->visit([&](const parameter_path& at, const tensor_info& info, auto& leaf) {
-    if (info.kind == role::bias) return;  // gates
-    random_stream random(s, stream_of(at));
-    for (index i = 0; i < info.size(); ++i)
-      detail::numbers_in(leaf)[i] = static_cast<T>(random.normal());
-  });
+  if (made) initialize(*made, s);
   return made;
 }
 LINNET_OR_OUT_OF_MEMORY("adapt")
@@ -49183,6 +49171,13 @@ struct teacher_model {
   }
 };
 
+/// Row `i` of a head's chunk of logits, in the scalar of a student.
+template <class Head, class T>
+void copy_logits(const Head& head, index i, T* to) {
+  const auto* const from = head.chunk + i * head.vocabulary;
+  for (index j = 0; j < head.vocabulary; ++j) to[j] = static_cast<T>(from[j]);
+}
+
 /// How much softmax attention packed weights of type `Form` compute in a batch of these limits.
 template <class Form>
 constexpr attention_extent attention_extent_of(const limits& l) {
@@ -49360,15 +49355,13 @@ class distillation {
     template <class T>
     struct rows_of {
       const criterion* all;
-      index first, vocabulary;
+      index first;
 
       double operator()(index t, index i, T* to) const {
         const double share = all->from->share(t, (first + i) / all->rows_of_sequence);
         if (share == 0) return 0;
         all->each_head([&](index n, const auto&, const auto& head) {
-          if (n != t) return;
-          const auto* const logits = head.chunk + i * vocabulary;
-          for (index j = 0; j < vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+          if (n == t) detail::copy_logits(head, i, to);
         });
         return share;
       }
@@ -49388,8 +49381,7 @@ class distillation {
       each_head([&](index, const auto& teacher, const auto& head) {
         ops::head_logits(teacher.on(on), head, first, rows, head.chunk);
       });
-      ops::distil(on, h, first, rows, from->how_, count, from->scratch_,
-                  rows_of<T>{this, first, h.vocabulary});
+      ops::distil(on, h, first, rows, from->how_, count, from->scratch_, rows_of<T>{this, first});
     }
     /// Calls f(number, teacher, head) for each.
     template <class F>
@@ -49699,11 +49691,7 @@ class attention_distillation {
 
   /// Exact bytes that it allocates with these limits, but for one call's description of each layer.
   static constexpr index footprint(const limits& l) {
-    return add_sizes(logits::footprint(l), detail::bounded_bytes(l, [](const limits& some) {
-                       arena counter;
-                       (void)memory_map(counter, some);
-                       return counter.peak();
-                     }));
+    return add_sizes(logits::footprint(l), detail::bounded_bytes(l, own_bytes));
   }
   /// Opens the objective for batches up to these limits, as distillation::open(). Errors: those,
   /// and errc::invalid for models without softmax attention or with unlike numbers of it.
@@ -49790,14 +49778,15 @@ class attention_distillation {
     m.scratch = from.take<double>(l.threads * ops::attention_match_scratch(s.map, 1));
     return m;
   }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)memory_map(counter, l);
+    return counter.peak();
+  }
   attention_distillation(logits&& base, const attention_distillation_options& how, const limits& l)
       : logits_(std::move(base)),
         how_(how),
-        memory_([&] {
-          arena counter;
-          (void)memory_map(counter, l);
-          return counter.peak();
-        }()),
+        memory_(own_bytes(l)),
         layers_(static_cast<std::size_t>(detail::attention_extent_of<teacher_form>(l).calls)) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
@@ -50041,8 +50030,7 @@ class distilbert {
       index first;
 
       double operator()(index, index i, T* to) const {
-        const U* const logits = all->head.chunk + i * M::vocabulary;
-        for (index j = 0; j < M::vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+        detail::copy_logits(all->head, i, to);
         return 1;
       }
       ops::row_weights weights(index, double cross_entropy) const {
@@ -50314,11 +50302,7 @@ result<weights<F, T>> add_filters(const weights<typename F::filtered_model, T>& 
   weights<F, T> made;
   if (!made.valid()) return made.error();
   initialize(made, s);
-  M::visit(
-      [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
-      },
-      parameter_path{}, made.tree(), w.tree());
+  detail::copy_tensors<M>(w.tree(), made.tree());
   return made;
 }
 
@@ -50331,11 +50315,7 @@ result<weights<typename F::filtered_model, T>> remove_filters(const weights<F, T
   if (!w.valid()) return w.error();
   weights<M, T> made;
   if (!made.valid()) return made.error();
-  M::visit(
-      [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-        std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
-      },
-      parameter_path{}, made.tree(), w.tree());
+  detail::copy_tensors<M>(w.tree(), made.tree());
   return made;
 }
 
@@ -50516,11 +50496,7 @@ result<weights<F, T>> add_filters(const weights<typename F::filtered_model, T>& 
   auto made = add_filters<F>(w);
   if (!made) return made.error();
   for (std::size_t k = 0; k < F::count; ++k)
-    F::filter::visit(
-        [](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-          std::copy_n(detail::numbers_in(from), info.size(), detail::numbers_in(to));
-        },
-        parameter_path{}, made->tree().filters[k], trained.tree().filters[k]);
+    detail::copy_tensors<typename F::filter>(trained.tree().filters[k], made->tree().filters[k]);
   return made;
 }
 
@@ -50939,8 +50915,7 @@ class layer_distillation {
       index first;
 
       double operator()(index, index i, T* to) const {
-        const U* const logits = all->head.chunk + i * M::vocabulary;
-        for (index j = 0; j < M::vocabulary; ++j) to[j] = static_cast<T>(logits[j]);
+        detail::copy_logits(all->head, i, to);
         return 1;
       }
       ops::row_weights weights(index i, double cross_entropy) const {
@@ -51067,6 +51042,14 @@ struct on_policy_options {
 };
 
 namespace detail {
+
+/// Checks the token that texts of model `M` end behind; `options` names the caller's.
+template <class M>
+result<void> acceptable_end(const char* where, const char* options, token end) {
+  if (end == no_token || (end >= 0 && end < M::vocabulary)) return {};
+  return linnet::error{errc::invalid, where, std::string(options) + ".end",
+                       "no_token or a token of the vocabulary", std::to_string(end)};
+}
 
 /// A number that depends on a seed and three counters alone.
 inline std::uint64_t rollout_bits(std::uint64_t key, index step, index sequence, index row) {
@@ -51219,9 +51202,8 @@ class on_policy {
                                 const on_policy_options& how = {}) LINNET_TRY {
     constexpr const char* where = "on_policy::open";
     if (auto fit = detail::acceptable(where, "on_policy_options", how); !fit) return fit.error();
-    if (how.end != no_token && (how.end < 0 || how.end >= M::vocabulary))
-      return linnet::error{errc::invalid, where, "on_policy_options.end",
-                           "no_token or a token of the vocabulary", std::to_string(how.end)};
+    if (auto fit = detail::acceptable_end<M>(where, "on_policy_options", how.end); !fit)
+      return fit.error();
     auto run = session<M, T>::open(p.get(), l);
     if (!run) return run.error();
     memory_block memory(own_bytes(l));
@@ -51382,9 +51364,8 @@ class minillm {
                               const minillm_options& how = {}) LINNET_TRY {
     constexpr const char* where = "minillm::open";
     if (auto fit = detail::acceptable(where, "minillm_options", how); !fit) return fit.error();
-    if (how.end != no_token && (how.end < 0 || how.end >= M::vocabulary))
-      return linnet::error{errc::invalid, where, "minillm_options.end",
-                           "no_token or a token of the vocabulary", std::to_string(how.end)};
+    if (auto fit = detail::acceptable_end<M>(where, "minillm_options", how.end); !fit)
+      return fit.error();
     auto base = lessons::open(teacher, l,
                               {.alpha = 0, .temperature = 1, .divergence = divergence::reverse_kl});
     if (!base) return base.error();
@@ -52067,6 +52048,8 @@ class spin {
                            const spin_options& how = {}) LINNET_TRY {
     constexpr const char* where = "spin::open";
     if (auto fit = detail::acceptable(where, "spin_options", how); !fit) return fit.error();
+    if (auto fit = detail::acceptable_end<M>(where, "spin_options", how.end); !fit)
+      return fit.error();
     if (l.batch < 2)
       return linnet::error{errc::invalid, where, "limits.batch",
                            "at least 2, a real and a written text", std::to_string(l.batch)};
@@ -52292,13 +52275,7 @@ class token_adaptive {
   using batch = typename M::batch;
 
   /// Exact bytes that it allocates with these limits.
-  static constexpr index footprint(const limits& l) {
-    return detail::bounded_bytes(l, [](const limits& some) {
-      arena counter;
-      (void)memory_map(counter, some);
-      return counter.peak();
-    });
-  }
+  static constexpr index footprint(const limits& l) { return detail::bounded_bytes(l, own_bytes); }
   /// Opens the choice for batches up to these limits, around `inner`. Errors: errc::invalid for
   /// options and limits, and for a model with a layer that has no softmax attention over all of its
   /// tokens; errc::out_of_memory.
@@ -52364,15 +52341,16 @@ class token_adaptive {
     m.order = from.take<index>(rows);
     return m;
   }
+  static constexpr index own_bytes(const limits& l) {
+    arena counter;
+    (void)memory_map(counter, l);
+    return counter.peak();
+  }
   static constexpr attention_extent extent(const limits& l) {
     return detail::attention_extent_of<typename detail::packed_form<M>::type>(l);
   }
   token_adaptive(const limits& l, const token_adaptive_options& how, Objective&& inner)
-      : inner_(std::move(inner)), how_(how), rows_(l.batch * l.target), memory_([&] {
-          arena counter;
-          (void)memory_map(counter, l);
-          return counter.peak();
-        }()) {
+      : inner_(std::move(inner)), how_(how), rows_(l.batch * l.target), memory_(own_bytes(l)) {
     if (!memory_.data()) return;
     arena all(memory_.data(), memory_.size());
     at_ = memory_map(all, l);
@@ -52928,8 +52906,7 @@ class uld {
       double distance = 0;
       T* const slope = from->teacher_.at.slope + thread * row_of(M::vocabulary);
       if (with.row >= 0) {
-        const auto* const theirs = head.chunk + (with.row - begin) * N::vocabulary;
-        for (index j = 0; j < N::vocabulary; ++j) at.p[j] = static_cast<T>(theirs[j]);
+        detail::copy_logits(head, with.row - begin, at.p);
         distance = ops::sorted_distance<K>(M::vocabulary, logits, N::vocabulary, at,
                                            gradient ? slope : nullptr);
       }
@@ -54958,11 +54935,12 @@ inline constexpr t5_shape t5_mini_kv32 = t5_efficient(4, 1536, 384, 8, 32);
 inline constexpr t5_shape t5_small_kv32 = t5_efficient(6, 2048, 512, 8, 32);
 inline constexpr t5_shape t5_v1_1_small = t5_efficient(8, 1024, 512, 6, 64);
 inline constexpr t5_shape t5_v1_1_base = t5_efficient(12, 2048, 768, 12, 64);
-/// T5 1.1 with pieces of 101 languages, padded likewise (mT5, Xue et al. 2021).
+/// A shape with a vocabulary of another size.
 constexpr t5_shape with_vocabulary(t5_shape s, index vocabulary) {
   s.vocabulary = vocabulary;
   return s;
 }
+/// Rows of mT5's table, whose pieces are those of 101 languages (Xue et al. 2021). It is T5 1.1.
 inline constexpr index mt5_vocabulary = 250112;
 inline constexpr t5_shape mt5_small = with_vocabulary(t5_v1_1_small, mt5_vocabulary);
 inline constexpr t5_shape mt5_base = with_vocabulary(t5_v1_1_base, mt5_vocabulary);
@@ -55004,7 +54982,7 @@ inline constexpr decoder_shape stlm_100m{.d_model = 512,
                                          .vocabulary = 50257,
                                          .context = 512,
                                          .eps = 1e-6};
-/// Half as wide feed-forwards, of which a token goes through two.
+/// The 10M with feed-forwards of half the width, of which a token goes through two.
 inline constexpr decoder_shape stlm_10m_experts = [] {
   decoder_shape s = stlm_10m;
   s.d_ff /= 2;
@@ -55141,7 +55119,8 @@ using t5_mini_kv32 = t5<shapes::t5_mini_kv32>;    ///< 26,501,888
 using t5_small_kv32 = t5<shapes::t5_small_kv32>;  ///< 51,069,440
 using t5_v1_1_small = t5<shapes::t5_v1_1_small, ffn::gated_gelu, tie::untied>;  ///< 76,961,152
 using t5_v1_1_base = t5<shapes::t5_v1_1_base, ffn::gated_gelu, tie::untied>;    ///< 247,577,856
-/// Flan-T5 (Chung et al. 2022) is T5 1.1, trained on on instructions; data/instruction_format.hpp.
+/// Flan-T5 (Chung et al. 2022) is T5 1.1 that instructions have trained further, see
+/// data/instruction_format.hpp.
 using flan_t5_small = t5_v1_1_small;
 using flan_t5_base = t5_v1_1_base;
 using mt5_small = t5<shapes::mt5_small, ffn::gated_gelu, tie::untied>;    ///< 300,176,768
@@ -56272,17 +56251,12 @@ void compare_gradient(const std::string& name, index n, double* values, const do
   }
 }
 
-/// Compares the gradient of every parameter of a layer or model `L` with central differences.
-template <class L, class W, class G, class Loss>
+/// Compares the gradient of every parameter of a layer or model with central differences.
+template <class W, class G, class Loss>
 void compare_parameters(W& w, G& g, double step, gradient_report& report, Loss&& loss) {
   each_tensor_of(
       [&](const parameter_path& at, const tensor_info& info, auto& values, auto& gradient) {
-        double* data = nullptr;
-        if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(values)>>)
-          data = values;
-        else
-          data = values.data;
-        compare_gradient(at.str(), info.size(), data, gradient, step, report, loss);
+        compare_gradient(at.str(), info.size(), numbers_in(values), gradient, step, report, loss);
       },
       w, g);
 }
@@ -56347,7 +56321,7 @@ gradient_report check_layer_gradients(const layer_check& how = {}) {
       total[i % total.size()] += trial.d_bias[i];
     compare("bias", trial.bias, total);
   }
-  detail::compare_parameters<Layer>(trial.alone.weights, g, how.step, report, loss);
+  detail::compare_parameters(trial.alone.weights, g, how.step, report, loss);
   return report;
 }
 
@@ -56395,7 +56369,7 @@ check_model_gradients(weights<M, double>& w, const typename M::batch& b, const l
     for (index i = 0; i < info.size(); ++i)
       leaf[i] = info.kind == role::moving_average ? 0 : leaf[i] - start;
   });
-  detail::compare_parameters<M>(w, g, step, report, loss);
+  detail::compare_parameters(w, g, step, report, loss);
   return report;
 }
 
@@ -58969,12 +58943,8 @@ class weight_average {
     run(limits_, nullptr, [&](const ops::execution& on) {
       each_tensor_of(
           [&](const parameter_path&, const tensor_info& info, auto& to, const auto& from) {
-            const T* x = nullptr;
-            T* a = nullptr;
-            if constexpr (std::is_pointer_v<std::remove_cvref_t<decltype(to)>>)
-              x = from, a = to;
-            else
-              x = from.data, a = to.data;
+            const T* const x = detail::numbers_in(from);
+            T* const a = detail::numbers_in(to);
             const double by = info.kind == role::moving_average ? 1 : share;
             ops::detail::in_slices<T>(on, info.size(), [&](index at, index n) {
               for (index i = at; i < at + n; ++i) {

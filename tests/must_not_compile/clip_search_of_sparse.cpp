@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A search of ranges reads inputs that a sparse storage has left out.
 // expect: methods that read inputs round whole rows, but gptq
+// lines: 26: clang names every function on the way to a matrix
 #include <linnet/compression.hpp>
 #include <linnet/linnet.hpp>
 namespace ln = linnet;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // GPTQ rounds whole groups of inputs, and a bit mask has none.
 // expect: linnet::gptq: of sparse storages it rounds storage::n_of_m
+// lines: 26: clang names every function on the way to a matrix
 #include <linnet/compression.hpp>
 #include <linnet/linnet.hpp>
 namespace ln = linnet;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // HQQ moves zero points.
 // expect: linnet::hqq: moves zero points, so it needs a storage that has
+// lines: 26: clang names every function on the way to a matrix
 #include <linnet/compression.hpp>
 #include <linnet/linnet.hpp>
 namespace ln = linnet;

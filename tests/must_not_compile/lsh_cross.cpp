@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // LSH attention has no keys but its queries, so there is nothing to look up in an encoder's output.
 // expect: linnet::attention::lsh: queries are keys
+// lines: 24: clang names every type on the way to a layer
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 #if defined(LINNET_FAIL)

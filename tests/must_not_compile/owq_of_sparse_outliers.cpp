@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // owq keeps whole inputs; a storage of single numbers has no place for them.
 // expect: keeps whole inputs of a matrix; give it storage::outlier_columns
+// lines: 26: clang names every function on the way to a matrix
 #include <linnet/compression.hpp>
 #include <linnet/linnet.hpp>
 namespace ln = linnet;

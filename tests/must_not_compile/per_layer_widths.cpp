@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Widths are those of the layers.
 // expect: linnet::ffn::per_layer: give one width for each of the shape's layers
+// lines: 24: clang names every type on the way to a layer
 #include <linnet/linnet.hpp>
 namespace ln = linnet;
 constexpr ln::decoder_shape shape{.d_model = 8,
