@@ -17,20 +17,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Sets an environment variable for a while.
-class with_variable {
- public:
-  with_variable(const char* name, const std::string& value) : name_(name) {
-    if (const char* const was = std::getenv(name)) was_ = was;
-    setenv(name, value.c_str(), 1);
-  }
-  ~with_variable() { was_.empty() ? unsetenv(name_) : setenv(name_, was_.c_str(), 1); }
-
- private:
-  const char* name_;
-  std::string was_;
-};
-
 const std::string& weights() {
   static const std::string path = test::data_file("stories260K/stories260K.bin");
   return path;
@@ -174,7 +160,7 @@ BOOST_AUTO_TEST_CASE(refusals) {
   check_refused({"compress", "--model", "decoder:vocabulary=256", "--weights", bin, "--out",
                  folder.path("none/here"), "--method", "rtn"},
                 "no directory");
-  const with_variable none("CXX", folder.path("no-compiler"));
+  const test::with_variable none("CXX", folder.path("no-compiler"));
   refused({"--method", "rtn", "--storage", "int2-row"},
           "(built in, without a compiler: stories260k with int4-g64)");
 }
@@ -302,7 +288,7 @@ BOOST_AUTO_TEST_CASE(too_little_text_and_interruptions_leave_nothing) {
 BOOST_AUTO_TEST_CASE(a_narrowed_and_pruned_model_is_compiled) {
   if (weights().empty()) return;
   const test::scratch_folder folder;
-  const with_variable cache("XDG_CACHE_HOME", folder.path()), quick("CXXFLAGS", "-O0");
+  const test::compiling_into there(folder.path());
   const std::string out = folder.path("out");
   const std::vector<std::string> common{
       "--weights", weights(),   "--storage", "q4_1-2:4",    "--shape",  "layers=4,d_ff=160",
@@ -331,7 +317,7 @@ BOOST_AUTO_TEST_CASE(a_narrowed_and_pruned_model_is_compiled) {
 BOOST_AUTO_TEST_CASE(a_rotated_model_is_compiled) {
   if (weights().empty()) return;
   const test::scratch_folder folder;
-  const with_variable cache("XDG_CACHE_HOME", folder.path()), quick("CXXFLAGS", "-O0");
+  const test::compiling_into there(folder.path());
   const std::string out = folder.path("out"), statistics = folder.path("statistics");
   const std::vector<std::string> common{"--weights", weights(),  "--out",    out,
                                         "--storage", "int4-g64", "--length", "128"};

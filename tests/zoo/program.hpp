@@ -2,11 +2,48 @@
 #pragma once
 // Runs the program zoo.
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "support/program.hpp"
 
 namespace test {
+
+/// Sets an environment variable for a while.
+class with_variable {
+ public:
+  with_variable(const char* name, const std::string& value) : name_(name) {
+    if (const char* const was = std::getenv(name)) was_ = was;
+    setenv(name, value.c_str(), 1);
+  }
+  with_variable(const with_variable&) = delete;
+  with_variable& operator=(const with_variable&) = delete;
+  ~with_variable() { was_.empty() ? unsetenv(name_) : setenv(name_, was_.c_str(), 1); }
+
+ private:
+  const char* name_;
+  std::string was_;
+};
+
+/// For a while, zoo compiles into a folder, without optimization: with the compiled kernels, or
+/// with those of one level, which take a third of the time of all.
+class compiling_into {
+ public:
+  explicit compiling_into(const std::string& folder)
+      : cache_("XDG_CACHE_HOME", folder), flags_("CXXFLAGS", flags()) {}
+
+ private:
+  with_variable cache_, flags_;
+
+  static std::string flags() {
+#if defined(ZOO_KERNELS)
+    return "-O0 -DLINNET_COMPILED_KERNELS -Wl,--whole-archive " + quoted(ZOO_KERNELS) +
+           " -Wl,--no-whole-archive";
+#else
+    return "-O0 -DLINNET_ONLY_LEVEL=portable";
+#endif
+  }
+};
 
 inline outcome zoo(const std::vector<std::string>& arguments) {
   return run_program(ZOO_PROGRAM, arguments);

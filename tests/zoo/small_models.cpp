@@ -33,28 +33,6 @@ using decoder = ln::decoder<decoder_shape>;
 const char* const decoder_name =
     "decoder:d_model=32,d_ff=64,heads=2,layers=1,vocabulary=256,context=64";
 
-/// Modules are compiled for a test alone, without optimization and for one level.
-class compiling_into {
- public:
-  explicit compiling_into(const std::string& folder) {
-    set("XDG_CACHE_HOME", folder);
-    set("CXXFLAGS", "-O0 -DLINNET_ONLY_LEVEL=portable");
-  }
-  ~compiling_into() {
-    for (const auto& [name, was] : before_)
-      was.empty() ? unsetenv(name) : setenv(name, was.c_str(), 1);
-  }
-
- private:
-  std::vector<std::pair<const char*, std::string>> before_;
-
-  void set(const char* name, const std::string& value) {
-    const char* const was = std::getenv(name);
-    before_.emplace_back(name, was ? was : "");
-    setenv(name, value.c_str(), 1);
-  }
-};
-
 std::vector<std::string> with(std::vector<std::string> first,
                               const std::vector<std::string>& more) {
   first.insert(first.end(), more.begin(), more.end());
@@ -90,7 +68,7 @@ BOOST_AUTO_TEST_SUITE(zoo_small_models)
 // the other's vectors to those of the weights as they were.
 BOOST_AUTO_TEST_CASE(what_compress_writes_embed_reads) {
   const test::scratch_folder folder;
-  const compiling_into there(folder.path());
+  const test::compiling_into there(folder.path());
   const std::string weights = folder.path("weights.safetensors"), out = folder.path("out"),
                     one = folder.path("one"), many = folder.path("many"),
                     tokenizer = folder.path("tokenizer.json");
@@ -146,7 +124,7 @@ BOOST_AUTO_TEST_CASE(what_compress_writes_embed_reads) {
 // Learning ends with its steps or with the time, whichever is first.
 BOOST_AUTO_TEST_CASE(rotations_are_learned_for_as_long_as_asked) {
   const test::scratch_folder folder;
-  const compiling_into there(folder.path());
+  const test::compiling_into there(folder.path());
   const std::string weights = folder.path("weights.safetensors"), text = folder.path("text");
   (void)write_weights<decoder>(weights);
   std::ofstream(text) << std::string(2000, 'x');

@@ -21,15 +21,11 @@ constexpr const char* small_copy = "decoder:layers=1,d_model=8,heads=2,context=3
 struct workshop {
   test::scratch_folder folder;
   std::string text = written("text.txt", 1'500, "the linnet sings ");
+  test::compiling_into there{cache().path()};
 
-  workshop() {
-    static const test::scratch_folder cache;
-    setenv("XDG_CACHE_HOME", cache.path().c_str(), 1);
-    setenv("CXXFLAGS", "-O0 -DLINNET_ONLY_LEVEL=portable", 1);  // a half and a third of the time
-  }
-  ~workshop() {
-    unsetenv("XDG_CACHE_HOME");
-    unsetenv("CXXFLAGS");
+  static const test::scratch_folder& cache() {
+    static const test::scratch_folder kept;
+    return kept;
   }
   std::string written(const std::string& name, int lines, const std::string& words) const {
     const std::string path = folder.path(name);
@@ -343,7 +339,7 @@ BOOST_AUTO_TEST_CASE(a_model_that_is_there_goes_on_or_teaches_another) {
   const std::string prompted = folder.path("prompted");
   const double by_prompt = bits_of(test::zoo_prints(finetune(
       prompted, first, {"--text", other, "--steps", "60", "--rate", "0.05", "--prompt", "4"})));
-  BOOST_CHECK_MESSAGE(by_prompt < untuned + 0.1, by_prompt << " after " << untuned);
+  BOOST_CHECK_MESSAGE(by_prompt < untuned - 0.5, by_prompt << " after " << untuned);
   const auto soft =
       nlohmann::json::parse(test::contents(prompted + "/adapter/adapter_config.json"));
   BOOST_CHECK_EQUAL(soft["num_virtual_tokens"], 4);
