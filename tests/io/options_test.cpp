@@ -472,6 +472,9 @@ BOOST_AUTO_TEST_CASE(the_document) {
     return complaint_of(ln::middle_source<ln::byte_source>::open(
         source, start, o, {.prefix = 260, .suffix = 261, .middle = 262}, ln::seed{1}));
   });
+  check<ln::selection_options>("selection_options", "selection_options", {}, [&](const auto& o) {
+    return complaint_of(ln::document_selector::open(o));
+  });
   const double difficulty[] = {1, 2, 3};
   check<ln::pacing>("pacing", "pacing", {}, [&](const auto& o) {
     return complaint_of(ln::curriculum::open(difficulty, o, ln::seed{1}));
