@@ -27,6 +27,7 @@
 #include <linnet/distill/filter_probe.hpp>
 #include <linnet/distill/fuse_weights.hpp>
 #include <linnet/distill/generated_texts.hpp>
+#include <linnet/distill/latent_prediction.hpp>
 #include <linnet/distill/layer_distillation.hpp>
 #include <linnet/distill/minillm.hpp>
 #include <linnet/distill/on_policy.hpp>

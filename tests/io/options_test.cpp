@@ -306,6 +306,10 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::layer_distillation_options>(
       "layer_distillation_options", "layer_distillation_options", {},
       [&](const auto& o) { return complaint_of(ln::layer_distillation<M, M>::open(p, l, o)); });
+  check<ln::latent_prediction_options>(
+      "latent_prediction_options", "latent_prediction_options", {}, [&](const auto& o) {
+        return complaint_of(ln::latent_prediction<ln::filtered<M, M::d, 0>>::open(l, o));
+      });
   check<ln::attention_distillation_options>(
       "attention_distillation_options", "attention_distillation_options", {}, [&](const auto& o) {
         return complaint_of(ln::attention_distillation<M, M>::open(p, l, {}, o));
