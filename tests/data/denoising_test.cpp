@@ -754,6 +754,14 @@ BOOST_AUTO_TEST_CASE(rows_of_decoders) {
       BOOST_TEST(decoder.prefixes[b] == source);
     }
   }
+  // S alone has rows of the whole text and two sentinels, wherever the cut is.
+  const ln::denoiser end{ln::denoiser_mode::sequential, {.density = 0.5}};
+  auto ends = ln::denoiser_stream<ln::decoder_batch>::open(
+      ln::byte_source(files), {&end, 1}, modes, {.batch = 1, .length = length}, ln::seed{1});
+  LINNET_REQUIRE_OK(ends);
+  BOOST_TEST(ends->planned().source == 1 + 40 + 2);
+  const auto first = ends->in_order(0);
+  BOOST_TEST(first.labels[first.length - 1] == 1);
   auto causal = opened_as<ln::decoder_batch>({.batch = 1, .length = length, .prefixes = false});
   BOOST_TEST(causal.batch(0).prefixes == nullptr);
 }

@@ -303,6 +303,10 @@ BOOST_AUTO_TEST_CASE(windows_that_are_cut) {
   check(s->in_order(2), windows.in_order(2), 0);
   (void)s->batch(5);
   BOOST_TEST(s->in_order(2).prefixes[0] == left);
+  // Cuts of evaluation are those of no example of training.
+  const auto both = s->in_order(0);
+  BOOST_TEST(both.prefixes[0] == s->prefix(~std::uint64_t{0}));
+  BOOST_TEST(both.prefixes[1] == s->prefix(~std::uint64_t{1}));
   BOOST_TEST(s->in_order(9).batch == 0);
   BOOST_TEST(heap_use_of([&] { (void)s->batch(17), (void)s->in_order(0); }).calls == 0);
 }
@@ -436,6 +440,18 @@ BOOST_AUTO_TEST_CASE(streams) {
   made->read(0, all);
   BOOST_TEST(std::equal(all.begin() + 10, all.begin() + 20, windows->in_order(1).tokens));
   BOOST_TEST(heap_use_of([&] { (void)windows->batch(3); }).calls == 0);
+  // Whole documents in rows; the longest has 40 tokens and three marks.
+  const std::vector<index> long_ones{0, 3, 60};
+  auto some = ln::middle_source<>::open(source(documents), long_ones, how, marks, ln::seed{1});
+  LINNET_REQUIRE_OK(some);
+  std::vector<index> begin;
+  for (index i = 0; i < some->documents(); ++i) begin.push_back(some->start(i));
+  auto rows = ln::packed_stream<ln::middle_source<>>::open(*some, begin, 1, 60, ln::seed{1});
+  LINNET_REQUIRE_OK(rows);
+  BOOST_TEST(rows->places() == 100 + 3 * 3 - 3);
+  const auto first = rows->in_order(0);
+  BOOST_TEST(std::count(first.tokens, first.tokens + first.length, marks.prefix) == 1);
+  BOOST_TEST(first.tokens[0] == marks.prefix);
 }
 
 // Characters of one to four bytes are never cut, and each part is encoded by itself.

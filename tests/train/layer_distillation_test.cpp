@@ -480,6 +480,23 @@ BOOST_AUTO_TEST_CASE(is_its_definition) {
       }
 }
 
+// The variable that targets are packed into may be packed again between steps.
+BOOST_AUTO_TEST_CASE(targets_that_move) {
+  const auto data = decoder_data<small>(2, 5);
+  const auto l = data.limits();
+  const auto q = ln::pack(random_weights<predictive>(1));
+  auto scores = ln::evaluator<predictive, double>::open(q, l);
+  auto target = ln::pack(random_weights<small>(2));
+  auto from = opened_latent(l, {}, &target);
+  const double before = scores->loss(data.view(), from).nats;
+  target = ln::pack(random_weights<small>(3));
+  const double after = scores->loss(data.view(), from).nats;
+  const auto other = ln::pack(random_weights<small>(3));
+  auto fresh = opened_latent(l, {}, &other);
+  BOOST_TEST(after == scores->loss(data.view(), fresh).nats);
+  BOOST_TEST(after != before);
+}
+
 // With targets that stand still the gradient is that of differences. The model's own states are
 // targets of the same gradient: none flows through them.
 BOOST_AUTO_TEST_CASE(differences) {
