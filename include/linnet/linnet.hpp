@@ -15,6 +15,7 @@
 #include <linnet/eval/correlation.hpp>
 #include <linnet/eval/few_shot.hpp>
 #include <linnet/eval/language.hpp>
+#include <linnet/eval/select_documents.hpp>
 #include <linnet/eval/tasks.hpp>
 #include <linnet/formats/hf_names.hpp>
 #include <linnet/formats/rwkv_file.hpp>

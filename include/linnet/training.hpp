@@ -10,13 +10,16 @@
 #include <linnet/adapt/dynamic_lora.hpp>
 #include <linnet/adapt/llama_adapter.hpp>
 #include <linnet/data/curriculum.hpp>
+#include <linnet/data/denoiser_stream.hpp>
 #include <linnet/data/denoising_stream.hpp>
+#include <linnet/data/fill_in_the_middle.hpp>
 #include <linnet/data/glue.hpp>
 #include <linnet/data/instruction_format.hpp>
 #include <linnet/data/instruction_stream.hpp>
 #include <linnet/data/masking_stream.hpp>
 #include <linnet/data/packed_stream.hpp>
 #include <linnet/data/pause.hpp>
+#include <linnet/data/prefix_stream.hpp>
 #include <linnet/data/window_stream.hpp>
 #include <linnet/distill/attention_distillation.hpp>
 #include <linnet/distill/distilbert.hpp>
@@ -24,6 +27,7 @@
 #include <linnet/distill/filter_probe.hpp>
 #include <linnet/distill/fuse_weights.hpp>
 #include <linnet/distill/generated_texts.hpp>
+#include <linnet/distill/latent_prediction.hpp>
 #include <linnet/distill/layer_distillation.hpp>
 #include <linnet/distill/minillm.hpp>
 #include <linnet/distill/on_policy.hpp>

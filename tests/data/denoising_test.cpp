@@ -598,4 +598,228 @@ BOOST_AUTO_TEST_CASE(refusals) {
 
 BOOST_AUTO_TEST_SUITE_END()
 
+BOOST_AUTO_TEST_SUITE(denoisers)
+
+// Masked tokens and runs of the seven settings in 512 tokens: round(r L) and round(r L / mean).
+static_assert([] {
+  constexpr index masked[] = {77, 77, 0, 256, 256, 77, 256}, runs[] = {26, 10, 1, 85, 32, 1, 4};
+  for (std::size_t k = 0; k < 7; ++k) {
+    const ln::denoiser& d = ln::ul2_denoisers[k];
+    if (d.sentinels(512) != runs[k]) return false;
+    if (k != 2 && d.lengths(512).target != masked[k] + runs[k] + 1) return false;
+  }
+  return true;
+}());
+// A quarter of 512 tokens on average: 1 to 255 of them. A half: every cut.
+static_assert(ln::ul2_denoisers[2].longest_end(512) == 255);
+static_assert(ln::ul2r_denoisers[3].longest_end(512) == 511);
+static_assert(ln::ul2_denoisers[2].longest_end(2) == 1);
+
+/// An example without a token of the mode.
+example made_by(const ln::denoiser& d, std::span<const token> text, std::uint64_t key) {
+  const ln::denoised_lengths room = d.lengths(std::ssize(text));
+  example e{std::vector<token>(at(room.source)), std::vector<token>(at(room.target))};
+  const auto n = ln::denoise(d, ids, text, ln::seed{key}, e.source, e.target);
+  e.source.resize(at(n.source));
+  e.target.resize(at(n.target));
+  return e;
+}
+
+BOOST_AUTO_TEST_CASE(all_of_them_can_be_spliced) {
+  for (const ln::denoiser& d : ln::ul2_denoisers)
+    for (index length = 2; length < 200; length += length < 12 ? 1 : 17) {
+      const auto text = counting(length);
+      const example e = made_by(d, text, static_cast<std::uint64_t>(length));
+      const auto whole = ln::splice(ids, e.source, e.target);
+      LINNET_REQUIRE_OK(whole);
+      BOOST_TEST((*whole == text));
+      const auto sentinels = std::count_if(e.source.begin(), e.source.end(),
+                                           [](token t) { return ids.is_sentinel(t); });
+      BOOST_TEST(sentinels == d.sentinels(length));
+      if (d.mode == ln::denoiser_mode::sequential) {
+        // The text up to one place, then what follows it.
+        BOOST_TEST(ids.is_sentinel(e.source[e.source.size() - 2]));
+        BOOST_TEST(std::equal(e.source.begin(), e.source.end() - 2, text.begin()));
+      }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(the_end_has_any_length_around_its_mean) {
+  const auto text = counting(20);
+  for (const double share : {0.25, 0.5}) {
+    const ln::denoiser d{ln::denoiser_mode::sequential, {.density = share}};
+    std::map<std::size_t, int> counts;
+    for (std::uint64_t key = 0; key < 9000; ++key)
+      ++counts[made_by(d, text, key).target.size() - 2];
+    const std::size_t most = share < 0.5 ? 9 : 19;  // 2 share 20 - 1
+    BOOST_TEST(counts.begin()->first == 1u);
+    BOOST_TEST(counts.rbegin()->first == most);
+    BOOST_TEST(chi_square(counts, most, 9000) < 43.8);  // 0.1 % for 19 degrees of freedom
+  }
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto text = counting(20);
+  std::vector<token> source(21), target(11);
+  const auto run = [&](double share, std::size_t s, std::size_t t, const ln::t5_ids& with = ids) {
+    const ln::denoiser d{ln::denoiser_mode::sequential, {.density = share}};
+    return ln::denoise(d, with, text, ln::seed{1}, std::span(source).first(s),
+                       std::span(target).first(t))
+        .source;
+  };
+  BOOST_TEST(run(0.25, 21, 11) > 0);
+  BOOST_TEST(run(0.25, 2, 11) == 0);
+  BOOST_TEST(run(0.25, 21, 2) == 0);
+  BOOST_TEST(run(0.51, 21, 11) == 0);
+  BOOST_TEST(run(0, 21, 11) == 0);
+  BOOST_TEST(run(0.25, 21, 11, {384, 0}) == 0);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(denoiser_stream)
+
+constexpr ln::mode_tokens modes{.regular = 260, .sequential = 261, .extreme = 262};
+
+template <class Batch>
+ln::denoiser_stream<Batch> opened_as(const ln::denoiser_limits& l, std::uint64_t key = 5) {
+  auto made = ln::denoiser_stream<Batch>::open(ln::byte_source(files), ln::ul2_denoisers, modes, l,
+                                               ln::seed{key});
+  LINNET_REQUIRE_OK(made);
+  return *std::move(made);
+}
+
+// Each example by itself: the token of its mode, then what its denoiser makes of its window.
+BOOST_AUTO_TEST_CASE(an_epoch_is_the_text) {
+  constexpr index length = 40;
+  const auto all = all_of(ln::byte_source(files));
+  auto stream = opened_as<ln::t5_batch>({.batch = 1, .length = length});
+  // The longest source is that of S with an end of one token, the longest target that of (0.5, 3).
+  BOOST_TEST(stream.planned().source == 1 + 39 + 1 + 1);
+  BOOST_TEST(stream.planned().target == 20 + 7 + 1);
+  std::map<index, double> used;
+  for (std::uint64_t epoch = 0; epoch < 60; ++epoch) {
+    std::vector<token> whole(all.size());
+    for (index i = 0; i < stream.epoch(); ++i) {
+      const std::uint64_t number =
+          epoch * static_cast<std::uint64_t>(stream.epoch()) + static_cast<std::uint64_t>(i);
+      const auto batch = stream.batch(number);
+      const ln::denoiser& d = ln::ul2_denoisers[at(stream.denoiser_of(number))];
+      ++used[stream.denoiser_of(number)];
+      if (epoch > 2) continue;
+      BOOST_TEST(byte_model::accepts(
+          batch, {.source = stream.planned().source, .target = stream.planned().target}));
+      const example e = row(batch, 0);
+      BOOST_TEST(e.source[0] == modes.of(d.mode));
+      const auto window = ln::splice(
+          ids, std::span(e.source).subspan(1, at(batch.source_lengths[0] - 1)), e.target);
+      LINNET_REQUIRE_OK(window);
+      const index first = stream.window(number);
+      BOOST_TEST(std::ssize(*window) == (std::min)(length, std::ssize(all) - first));
+      std::copy(window->begin(), window->end(), whole.begin() + first);
+      const auto sentinels = std::count_if(e.source.begin() + 1, e.source.end(),
+                                           [](token t) { return ids.is_sentinel(t); });
+      BOOST_TEST(sentinels == d.sentinels(std::ssize(*window)));
+    }
+    if (epoch <= 2) BOOST_TEST((whole == all));
+  }
+  BOOST_TEST(chi_square(used, 7, 60.0 * static_cast<double>(stream.epoch())) < 22.5);  // 0.1 %, 6
+}
+
+// A decoder's row is the source of T5's example without its end, then the target. Labels are the
+// target's tokens, each at the place before.
+BOOST_AUTO_TEST_CASE(rows_of_decoders) {
+  constexpr index length = 40;
+  auto pairs = opened_as<ln::t5_batch>({.batch = 3, .length = length});
+  auto rows = opened_as<ln::decoder_batch>({.batch = 3, .length = length});
+  BOOST_TEST(rows.planned().source == 1 + 40 + 2 * 7);  // (0.5, 3) has 7 runs
+  for (std::uint64_t first = 0; first < 60; first += 3) {
+    const auto t5 = pairs.batch(first);
+    const auto decoder = rows.batch(first);
+    BOOST_TEST(decoder.length == rows.planned().source);
+    for (index b = 0; b < 3; ++b) {
+      const example e = row(t5, b);
+      const index source = t5.source_lengths[b] - 1;
+      const index target =
+          std::find(e.target.begin(), e.target.end(), ln::ignored) - e.target.begin();
+      std::vector<token> line(e.source.begin(), e.source.begin() + source);
+      line.insert(line.end(), e.target.begin(), e.target.begin() + target);
+      std::vector<token> inputs(line.begin(), line.end() - 1), labels(at(source - 1), ln::ignored);
+      labels.insert(labels.end(), line.begin() + source, line.end());
+      inputs.resize(at(decoder.length), 0);
+      labels.resize(at(decoder.length), ln::ignored);
+      const index from = b * decoder.length;
+      BOOST_TEST(std::equal(inputs.begin(), inputs.end(), decoder.tokens + from));
+      BOOST_TEST(std::equal(labels.begin(), labels.end(), decoder.labels + from));
+      BOOST_TEST(decoder.prefixes[b] == source);
+    }
+  }
+  // S alone has rows of the whole text and two sentinels, wherever the cut is.
+  const ln::denoiser end{ln::denoiser_mode::sequential, {.density = 0.5}};
+  auto ends = ln::denoiser_stream<ln::decoder_batch>::open(
+      ln::byte_source(files), {&end, 1}, modes, {.batch = 1, .length = length}, ln::seed{1});
+  LINNET_REQUIRE_OK(ends);
+  BOOST_TEST(ends->planned().source == 1 + 40 + 2);
+  const auto first = ends->in_order(0);
+  BOOST_TEST(first.labels[first.length - 1] == 1);
+  auto causal = opened_as<ln::decoder_batch>({.batch = 1, .length = length, .prefixes = false});
+  BOOST_TEST(causal.batch(0).prefixes == nullptr);
+}
+
+BOOST_AUTO_TEST_CASE(a_pure_function_of_the_number) {
+  auto large = opened_as<ln::decoder_batch>({.batch = 4, .length = 30}),
+       small = opened_as<ln::decoder_batch>({.batch = 2, .length = 30});
+  for (const std::uint64_t first : {8u, 0u, 4u}) {
+    const auto part = small.batch(first + 2), all = large.batch(first);
+    BOOST_TEST(std::equal(part.tokens, part.tokens + 2 * part.length, all.tokens + 2 * all.length));
+    BOOST_TEST(std::equal(part.labels, part.labels + 2 * part.length, all.labels + 2 * all.length));
+  }
+  BOOST_TEST(heap_use_of([&] { (void)large.batch(17), (void)large.in_order(0); }).calls == 0);
+  const auto last = large.in_order(large.epoch() - 1);
+  BOOST_TEST(last.batch == 1);
+  const std::vector<token> once(last.labels, last.labels + last.length);
+  (void)large.batch(1);
+  const auto again = large.in_order(large.epoch() - 1);
+  BOOST_TEST(std::equal(once.begin(), once.end(), again.labels));
+  BOOST_TEST(large.in_order(-1).batch == 0);
+  BOOST_TEST(large.in_order(0, 1).batch == 0);
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto opening = [](std::vector<ln::denoiser> how, const ln::denoiser_limits& l,
+                          const ln::mode_tokens& with = modes, index vocabulary = 384) {
+    return message(ln::denoiser_stream<>::open(
+        ln::byte_source(files, "", ln::byte_tokenizer::t5(vocabulary)), how, with, l, ln::seed{1}));
+  };
+  const std::vector<ln::denoiser> all(ln::ul2_denoisers.begin(), ln::ul2_denoisers.end());
+  const std::string open = "denoiser_stream::open: ";
+  BOOST_TEST(opening(all, {1, 512}) == "success");
+  BOOST_TEST(opening(all, {0, 512}) == open + "denoiser_limits.batch: expected at least 1, got 0");
+  BOOST_TEST(opening(all, {1, 1}) ==
+             open + "denoiser_limits.length: expected 2 <= length <= 1000000000, got 1");
+  BOOST_TEST(opening(all, {1, 740}) ==
+             open +
+                 "token of a mode: expected an id of the vocabulary that neither pads, ends nor "
+                 "stands for a run, got 261");
+  BOOST_TEST(opening(all, {1, 768}, {}, 300) ==
+             open + "sentinels of the vocabulary: expected at least 128, got 41");
+  BOOST_TEST(opening({}, {1, 64}) == open + "denoisers: expected at least 1, got 0");
+  const ln::denoiser end{ln::denoiser_mode::sequential, {.density = 0.6}};
+  BOOST_TEST(opening({end}, {1, 64}).starts_with(open + "denoisers[0].density: expected at most"));
+  const ln::denoiser never{ln::denoiser_mode::regular, {}, 0};
+  BOOST_TEST(opening({never}, {1, 64}).starts_with("mixture::open: sum of the weights"));
+  const ln::denoiser dense{ln::denoiser_mode::extreme, {.density = 1}};
+  BOOST_TEST(opening({never, dense}, {1, 64}).starts_with(open + "denoisers[1].density"));
+  for (const token bad : {0, 1, 383, 384}) {
+    const auto why = opening(all, {1, 64}, {.extreme = bad});
+    BOOST_TEST(why.starts_with(open + "token of a mode"), why);
+  }
+  // Runs of single tokens may take every sentinel.
+  const ln::denoiser single{ln::denoiser_mode::regular, independent};
+  BOOST_TEST(opening({single}, {1, 64}, {.regular = 262}).starts_with(open + "token of a mode"));
+  BOOST_TEST(opening({single}, {1, 64}, {.regular = 258}) == "success");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
 }  // namespace test::denoising_test

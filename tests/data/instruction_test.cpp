@@ -48,6 +48,15 @@ BOOST_AUTO_TEST_CASE(the_loss_is_on_the_target) {
   const auto rest = stream->in_order(2);
   BOOST_TEST(rest.batch == 1);
   BOOST_TEST(shown(rest, 0) == "jkl ..|");
+  BOOST_TEST(first.prefixes == nullptr);
+  // The prompts alone see themselves both ways.
+  auto told =
+      open({{"ab", "cd"}, {"e", "fghi"}, {"jkl", ""}}, {.batch = 2, .length = 8, .prefixes = true});
+  LINNET_REQUIRE_OK(told);
+  const auto same = told->in_order(0);
+  BOOST_TEST(shown(same, 0) == shown(stream->in_order(0), 0));
+  BOOST_TEST((same.prefixes[0] == 2 && same.prefixes[1] == 1));
+  BOOST_TEST(told->in_order(2).prefixes[0] == 3);
   for (const index outside : {index{-1}, index{3}, index{9}})
     BOOST_TEST(stream->in_order(outside).batch == 0);
 }

@@ -2,6 +2,7 @@
 // Language modelling figures: hand-computed ones, uniform models under several tokenizers, windows.
 
 #include "figures.hpp"
+#include "support/heap.hpp"
 
 namespace test::language_test {
 
@@ -177,6 +178,122 @@ BOOST_AUTO_TEST_CASE(windows) {
   BOOST_TEST(!ln::score_windows(model, all.first(0), std::span(scores)));
   const auto refused = ln::score_text(model, bytes_of, 0, "123456", 5);
   BOOST_TEST(message(refused) == "score_text: stride: expected at most 4, got 5");
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(selection)
+
+/// The definition: all are sorted.
+std::vector<ln::scored_document> sorted(std::vector<ln::scored_document> all,
+                                        const ln::selection_options& how) {
+  std::stable_sort(all.begin(), all.end(), [&](const auto& a, const auto& b) {
+    return how.order == ln::score_order::lowest ? a.score < b.score : a.score > b.score;
+  });
+  const index size = std::ssize(all), first = (std::min)(how.skipped, size);
+  std::vector<ln::scored_document> some(all.begin() + first,
+                                        all.begin() + (std::min)(first + how.kept, size));
+  std::sort(some.begin(), some.end(),
+            [](const auto& a, const auto& b) { return a.number < b.number; });
+  return some;
+}
+
+BOOST_AUTO_TEST_CASE(is_a_part_of_the_sorted_documents) {
+  for (const index size : {0, 1, 5, 60}) {
+    std::vector<ln::scored_document> all;
+    ln::random_stream random(ln::seed{4});
+    for (index i = 0; i < size; ++i)  // of eight scores, so that many are equal
+      all.push_back({i, static_cast<double>(random.below(8)) - 3});
+    for (const auto order : {ln::score_order::lowest, ln::score_order::highest})
+      for (const index kept : {1, 7, 60})
+        for (const index skipped : {0, 3, 59}) {
+          const ln::selection_options how{kept, skipped, order};
+          const auto expected = sorted(all, how);
+          const auto got = ln::select_documents(
+              size, how, [&](index i) { return ln::result<double>(all[at(i)].score); });
+          LINNET_REQUIRE_OK(got);
+          BOOST_TEST((*got == expected));
+          // In any order, and after an interruption.
+          auto first = ln::document_selector::open(how), second = ln::document_selector::open(how);
+          const ln::permutation shuffled(static_cast<std::uint64_t>((std::max)(size, index{1})),
+                                         ln::seed{5}, 0);
+          const auto offer = [&](auto& to, index from, index last) {
+            for (index i = from; i < last; ++i)
+              LINNET_REQUIRE_OK(to->offer(all[shuffled(static_cast<std::uint64_t>(i))]));
+          };
+          offer(first, 0, size / 2);
+          BOOST_TEST(std::ssize(first->candidates()) <= kept + skipped);
+          for (const auto& d : first->candidates()) LINNET_REQUIRE_OK(second->offer(d));
+          offer(second, size / 2, size);
+          BOOST_TEST((*second->chosen() == expected));
+          BOOST_TEST(first->offered() == size / 2);
+        }
+  }
+}
+
+BOOST_AUTO_TEST_CASE(memory_is_taken_once) {
+  auto some = ln::document_selector::open({.kept = 3, .skipped = 2});
+  LINNET_REQUIRE_OK(some);
+  BOOST_TEST(heap_use_of([&] {
+               for (index i = 0; i < 99; ++i) (void)some->offer({i, static_cast<double>(-i)});
+             }).calls == 0);
+  const auto chosen = some->chosen();
+  BOOST_TEST((*chosen == std::vector<ln::scored_document>{{94, -94}, {95, -95}, {96, -96}}));
+}
+
+/// Answers by a table: log-probabilities of the tokens behind a prompt of so many tokens.
+struct table_scorer {
+  std::vector<std::vector<double>> rows;
+  std::size_t given = 0;
+  index longest() const { return 3; }
+  bool begin(std::span<const token> tokens, std::span<ln::token_score>) {
+    given = tokens.size();
+    return given >= 1 && given <= 3;
+  }
+  bool score(std::span<const token> tokens, std::span<ln::token_score> scores) const {
+    scores[0].log_probability = std::log(rows[given - 1][at(tokens[0])]);
+    return true;
+  }
+};
+
+BOOST_AUTO_TEST_CASE(scores) {
+  table_scorer model{{{0.1, 0.3, 0.6}, {0.5, 0.25, 0.25}, {0, 1, 0}}};
+  const auto encode = [](std::string_view t) { return std::vector<token>(t.size(), 0); };
+  const std::vector<std::string> one{"a"}, two{"a", "bb"};
+  const auto share = ln::yes_share(model, encode, one, 2, 0);
+  LINNET_REQUIRE_OK(share);
+  BOOST_TEST(std::abs(*share - 0.6 / 0.7) < 1e-12);
+  BOOST_TEST(std::abs(*ln::yes_share(model, encode, two, 2, 0) - 0.6 / 0.7 / 3) < 1e-12);
+  BOOST_TEST(message(ln::yes_share(model, encode, {}, 2, 0)) ==
+             "yes_share: prompts: expected at least 1, got 0");
+  const std::vector<std::string> bad{"a", "bbbb"};
+  BOOST_TEST(message(ln::yes_share(model, encode, bad, 2, 0)).starts_with("yes_share: tokens"));
+
+  const ln::text_score of{.nats = 8 * std::log(2.0), .tokens = 3, .bytes = 4, .characters = 4},
+      reference{.nats = 2 * std::log(2.0), .tokens = 2, .bytes = 4, .characters = 4};
+  BOOST_TEST(std::abs(ln::bits_of(of) - 2) < 1e-12);
+  BOOST_TEST(std::abs(ln::excess_loss(of, reference) - 1.5) < 1e-12);
+  BOOST_TEST(ln::is_nan(ln::bits_of({})));
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  BOOST_TEST(message(ln::document_selector::open({.kept = 0})) ==
+             "document_selector::open: selection_options.kept: expected at least 1, got 0");
+  BOOST_TEST(message(ln::document_selector::open({.skipped = -1}))
+                 .starts_with("document_selector::open: selection_options.skipped"));
+  auto some = ln::document_selector::open({.kept = 2});
+  LINNET_REQUIRE_OK(some->offer({4, 1}));
+  BOOST_TEST(message(some->offer({5, ln::bits_of({})})) ==
+             "document_selector::offer: score of document 5: expected a finite number, got no "
+             "number");
+  BOOST_TEST(message(some->offer({6, -std::numeric_limits<double>::infinity()}))
+                 .ends_with("got infinity"));
+  BOOST_TEST(some->offered() == 1);
+  const auto failing = ln::select_documents(3, {.kept = 1}, [](index i) {
+    return i < 2 ? ln::result<double>(1.0)
+                 : ln::result<double>(ln::error{ln::errc::missing, "here", "x", "y", "z"});
+  });
+  BOOST_TEST(message(failing) == "here: x: expected y, got z");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

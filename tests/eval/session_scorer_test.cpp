@@ -168,6 +168,25 @@ BOOST_AUTO_TEST_CASE(prefixes) {
   auto paths = ln::evaluator_scorer<P, double>::open(p, {.target = 12}, 4);
   LINNET_REQUIRE_OK(paths);
   check(*paths);
+  // As an item of training: the loss of a stream's batch is what a session says of the target.
+  const std::string letters(text.begin(), text.end());
+  const std::vector<ln::training_item> items{{letters.substr(0, 5), letters.substr(5, 6)}};
+  const auto encode = [](std::string_view of) { return std::vector<token>(of.begin(), of.end()); };
+  std::vector<ln::token_score> scores(7);
+  auto asked = opened(p, {.batch = 2, .target = 12});
+  ln::session_scorer whole(asked);
+  BOOST_REQUIRE(whole.begin(all.first(5), {}));
+  BOOST_REQUIRE(whole.score(all.subspan(5), scores));
+  double nats = 0;
+  for (const ln::token_score& s : scores) nats -= s.log_probability;
+  for (const bool told : {true, false}) {
+    auto stream = ln::instruction_stream::open(items, encode, {.length = 12, .prefixes = told},
+                                               text[11], ln::seed{1});
+    LINNET_REQUIRE_OK(stream);
+    const ln::loss_sum loss = e->loss(stream->batch(0));
+    BOOST_TEST(loss.tokens == 7);
+    BOOST_TEST((std::abs(loss.nats - nats) < 1e-9) == told);
+  }
   // Cut into calls it would be another prompt.
   auto session = opened(p, {.batch = 2, .target = 12, .chunk = 4, .max_logits = 3});
   ln::session_scorer parts(session);

@@ -306,6 +306,10 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::layer_distillation_options>(
       "layer_distillation_options", "layer_distillation_options", {},
       [&](const auto& o) { return complaint_of(ln::layer_distillation<M, M>::open(p, l, o)); });
+  check<ln::latent_prediction_options>(
+      "latent_prediction_options", "latent_prediction_options", {}, [&](const auto& o) {
+        return complaint_of(ln::latent_prediction<ln::filtered<M, M::d, 0>>::open(l, o));
+      });
   check<ln::attention_distillation_options>(
       "attention_distillation_options", "attention_distillation_options", {}, [&](const auto& o) {
         return complaint_of(ln::attention_distillation<M, M>::open(p, l, {}, o));
@@ -457,6 +461,23 @@ BOOST_AUTO_TEST_CASE(the_document) {
   check<ln::example_limits>("example_limits", "", {.source = 16}, [&](const auto& o) {
     return complaint_of(
         ln::denoising_stream<>::open(ln::byte_source(texts, {}, bytes), {}, o, ln::seed{1}));
+  });
+  const auto source = ln::byte_source(texts, {}, bytes);
+  check<ln::denoiser_limits>(
+      "denoiser_limits", "denoiser_limits", {.length = 16}, [&](const auto& o) {
+        return complaint_of(
+            ln::denoiser_stream<>::open(source, ln::ul2_denoisers, {}, o, ln::seed{1}));
+      });
+  check<ln::prefix_split>("prefix_split", "prefix_split", {}, [&](const auto& o) {
+    return complaint_of(ln::prefix_stream<ln::byte_source>::open(source, o, 1, 16, ln::seed{1}));
+  });
+  const index start[] = {0};
+  check<ln::fill_in_the_middle>("fill_in_the_middle", "fill_in_the_middle", {}, [&](const auto& o) {
+    return complaint_of(ln::middle_source<ln::byte_source>::open(
+        source, start, o, {.prefix = 260, .suffix = 261, .middle = 262}, ln::seed{1}));
+  });
+  check<ln::selection_options>("selection_options", "selection_options", {}, [&](const auto& o) {
+    return complaint_of(ln::document_selector::open(o));
   });
   const double difficulty[] = {1, 2, 3};
   check<ln::pacing>("pacing", "pacing", {}, [&](const auto& o) {

@@ -2,6 +2,7 @@
 // Hidden states layer by layer: TED's two stages, learned projections and plain states, by their
 // definitions, by differences, at their limits, in teams and resumed runs.
 
+#include "support/data.hpp"
 #include "support/encoders.hpp"
 #include "support/resumed.hpp"
 #include "support/scoring.hpp"
@@ -371,6 +372,164 @@ BOOST_AUTO_TEST_CASE(refusals) {
   const auto unbound =
       ln::trainer<ln::filter_probe<ln::filtered<small, 5, 0>>>::open(alone, data.limits());
   BOOST_TEST(!unbound);
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+BOOST_AUTO_TEST_SUITE(latent_prediction)
+
+using predictive = ln::filtered<small, 8, 0, 1>;
+using in_latents = ln::latent_prediction<f64<predictive>>;
+using latent_options = ln::latent_prediction_options;
+
+/// An objective with targets of packed weights, or with the model's own.
+in_latents opened_latent(const ln::limits& l, const latent_options& how,
+                         const f64<small>* target = nullptr) {
+  auto made = target ? in_latents::open(*target, l, how) : in_latents::open(l, how);
+  LINNET_REQUIRE_OK(made);
+  return *std::move(made);
+}
+
+/// Rows that predict: the token of their target is a label, in the same row and document.
+std::vector<bool> pairs_of(const ln::decoder_batch& b, index ahead) {
+  std::vector<bool> all;
+  for (index row = 0; row < b.batch; ++row)
+    for (index t = 0; t < b.length; ++t) {
+      bool counts = t + ahead < b.length;
+      if (counts) counts = b.labels[row * b.length + t + ahead - 1] != ln::ignored;
+      if (counts && b.documents)
+        counts = b.documents[row * b.length + t] == b.documents[row * b.length + t + ahead];
+      all.push_back(counts);
+    }
+  return all;
+}
+
+BOOST_AUTO_TEST_CASE(is_its_definition) {
+  const auto data = decoder_data<small>(2, 5);
+  const auto l = data.limits();
+  const auto w = random_weights<predictive>(1);
+  const auto bare = ln::remove_filters(w);
+  const auto other = ln::pack(random_weights<small>(2)), own = ln::pack(*bare);
+  const auto q = ln::pack(w);
+  auto scores = ln::evaluator<predictive, double>::open(q, l);
+  const std::vector<index> documents{0, 0, 0, 3, 3, 0, 1, 1, 1, 1};
+  for (const bool packed : {false, true})
+    for (const bool cosine : {false, true})
+      for (const index ahead : {1, 2, 5}) {
+        auto b = data.view();
+        if (packed) b.documents = documents.data();
+        const double plain = scores->loss(b).mean();
+        const auto mine = states_of(own, b, l);
+        const auto pairs = pairs_of(b, ahead);
+        const auto count = std::count(pairs.begin(), pairs.end(), true);
+        BOOST_TEST((count > 0) == (ahead < 5));
+        const latent_options how{
+            .latent = 3,
+            .ahead = ahead,
+            .loss = cosine ? ln::state_loss::cosine : ln::state_loss::mean_square};
+        for (const f64<small>* const target : {static_cast<const f64<small>*>(nullptr), &other}) {
+          auto shifted = states_of(target ? *target : own, b, l).back();
+          shifted.erase(shifted.begin(), shifted.begin() + (std::min)(ahead * 8, index{80}));
+          shifted.resize(80, 1);
+          double apart = 0;
+          for (std::size_t k = 0; count > 0 && k < 2; ++k)
+            apart += 0.5 * mean_distance(filtered_states(w, k, mine[k]), shifted, 8, cosine, pairs);
+          auto from = opened_latent(l, how, target);
+          BOOST_TEST(distance_of(scores->loss(b, from).mean(), plain + 3 * apart) < 1e-10);
+          BOOST_TEST(distance_of(from.distance(), apart) < 1e-12);
+        }
+      }
+}
+
+// The variable that targets are packed into may be packed again between steps.
+BOOST_AUTO_TEST_CASE(targets_that_move) {
+  const auto data = decoder_data<small>(2, 5);
+  const auto l = data.limits();
+  const auto q = ln::pack(random_weights<predictive>(1));
+  auto scores = ln::evaluator<predictive, double>::open(q, l);
+  auto target = ln::pack(random_weights<small>(2));
+  auto from = opened_latent(l, {}, &target);
+  const double before = scores->loss(data.view(), from).nats;
+  target = ln::pack(random_weights<small>(3));
+  const double after = scores->loss(data.view(), from).nats;
+  const auto other = ln::pack(random_weights<small>(3));
+  auto fresh = opened_latent(l, {}, &other);
+  BOOST_TEST(after == scores->loss(data.view(), fresh).nats);
+  BOOST_TEST(after != before);
+}
+
+// With targets that stand still the gradient is that of differences. The model's own states are
+// targets of the same gradient: none flows through them.
+BOOST_AUTO_TEST_CASE(differences) {
+  const auto data = decoder_data<small>(2, 5);
+  const auto l = data.limits();
+  auto w = random_weights<predictive>(1);
+  const auto bare = ln::remove_filters(w);
+  const auto own = ln::pack(*bare);
+  for (const auto loss : {ln::state_loss::mean_square, ln::state_loss::cosine}) {
+    const latent_options how{.latent = 2, .ahead = 2, .loss = loss};
+    auto fixed = opened_latent(l, how, &own);
+    if (loss == ln::state_loss::mean_square) {
+      const auto r =
+          ln::check_model_gradients(w, data.view(), l, {3, 1, 2, 0.2}, 1e-5, 1e-2, fixed);
+      BOOST_TEST(r.passed(), text_of(r));
+      BOOST_TEST(r.entries == small::parameters() + 2 * (8 * 8 + 8));
+      BOOST_TEST(2 * r.nonzero > r.entries, text_of(r));
+    }
+    auto moving = opened_latent(l, how);
+    auto one = ln::trainer<predictive, ln::adamw, double>::open(w, l);
+    auto two = ln::trainer<predictive, ln::adamw, double>::open(w, l);
+    BOOST_TEST(one->accumulate(data.view(), fixed).nats ==
+               two->accumulate(data.view(), moving).nats);
+    BOOST_TEST(gradients_of(*one) == gradients_of(*two));
+    auto none = ln::trainer<predictive, ln::adamw, double>::open(w, l);
+    auto weightless = opened_latent(l, {.latent = 0});
+    (void)none->accumulate(data.view(), weightless);
+    BOOST_TEST(distance(gradients_of(*none), gradients_of(*two)) > 1e-3);
+  }
+}
+
+BOOST_AUTO_TEST_CASE(threads_and_recomputation_change_no_bit) {
+  const auto data = decoder_data<small>(2, 6);
+  std::vector<std::vector<double>> runs;
+  for (const int run : {0, 1, 2}) {
+    auto l = data.limits(run == 1 ? 3 : 1);
+    l.run_on = std_threads();
+    auto w = random_weights<predictive>(1);
+    auto from = opened_latent(l, {.latent = 5});
+    l.recompute = run == 2;
+    auto train = ln::trainer<predictive, ln::adamw, double>::open(w, l);
+    LINNET_REQUIRE_OK(train);
+    auto& losses = runs.emplace_back();
+    for (int n = 0; n < 6; ++n) {
+      losses.push_back(train->step(data.view(), from));
+      losses.push_back(from.distance());
+    }
+  }
+  BOOST_TEST(runs[0][10] < runs[0][0]);
+  BOOST_TEST(runs[0][11] < runs[0][1]);
+  BOOST_TEST(runs[0] == runs[1]);
+  BOOST_TEST(runs[0] == runs[2]);
+}
+
+BOOST_AUTO_TEST_CASE(refusals) {
+  const auto data = decoder_data<small>(2, 5);
+  const auto opening = [&](const latent_options& how, const ln::limits& l) {
+    return message(in_latents::open(l, how));
+  };
+  const std::string open = "latent_prediction::open: latent_prediction_options.";
+  BOOST_TEST(opening({.latent = -1}, data.limits()) ==
+             open + "latent: expected at least 0, finite, got -1");
+  BOOST_TEST(opening({.ahead = 0}, data.limits()) == open + "ahead: expected at least 1, got 0");
+  BOOST_TEST(opening({}, {.batch = 0}).starts_with("latent_prediction::open: limits.batch"));
+  auto narrow = opened_latent({.batch = 2, .target = 4}, {});
+  auto w = random_weights<predictive>(1);
+  auto train = ln::trainer<predictive, ln::adamw, double>::open(w, data.limits());
+  BOOST_TEST(!ln::is_finite(train->step(data.view(), narrow)));
+  f64<small> none;
+  none.fail({ln::errc::invalid, "here", "x", "y", "z"});
+  BOOST_TEST(message(in_latents::open(none, data.limits())) == "here: x: expected y, got z");
+  BOOST_TEST(in_latents::footprint(data.limits(), true) > in_latents::footprint(data.limits()));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

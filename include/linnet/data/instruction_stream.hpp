@@ -18,14 +18,17 @@ LINNET_NAMESPACE_BEGIN
 
 /// Largest batch of an instruction_stream.
 struct instruction_limits {
-  index batch = 1;   ///< items at a time
-  index length = 0;  ///< longest item in inputs: tokens of prompt and target
+  index batch = 1;        ///< items at a time
+  index length = 0;       ///< longest item in inputs: tokens of prompt and target
+  bool prefixes = false;  ///< batches tell how long prompts are: attention::prefix sees them both
+                          ///< ways. Models of other kinds refuse such batches
 
   /// Calls f(name, value, range) for each option, see docs/options.md.
   template <class Self, class F>
   static constexpr void visit_options(Self& self, F&& f) {
     f("batch", self.batch, detail::count(1));
     f("length", self.length, detail::count(1));
+    f("prefixes", self.prefixes, detail::one_of(detail::false_or_true));
   }
 };
 
@@ -51,7 +54,8 @@ class instruction_stream {
     };
     if (auto fit = detail::acceptable(where, "instruction_limits", l); !fit) return fit.error();
     if (items.empty()) return wrong("items", "at least 1", "0");
-    if (!detail::has_memory(2 * detail::array_bytes(l.batch, l.length, sizeof(token))))
+    if (!detail::has_memory(2 * detail::array_bytes(l.batch, l.length, sizeof(token)) +
+                            detail::array_bytes(l.batch, 1, sizeof(index))))
       return detail::out_of_memory(where);
     instruction_stream made(l, std::ssize(items), key);
     double sum = 0;
@@ -117,7 +121,8 @@ class instruction_stream {
         order_(items, key),
         key_{key.value ^ stream_of("linnet::instruction_stream")},
         inputs_(static_cast<std::size_t>(l.batch * l.length)),
-        labels_(inputs_.size()) {}
+        labels_(inputs_.size()),
+        prefixes_(static_cast<std::size_t>(l.batch)) {}
 
   template <class Which>
   decoder_batch fill(index count, Which&& which) {
@@ -134,8 +139,10 @@ class instruction_stream {
       std::fill_n(std::copy_n(tokens, n, inputs), length - n, tokens[n]);
       std::fill_n(labels, length, ignored);
       std::copy(tokens + learned + 1, tokens + n + 1, labels + learned);
+      prefixes_[static_cast<std::size_t>(b)] = learned + 1;
     }
-    return {inputs_.data(), labels_.data(), count, length};
+    return {inputs_.data(), labels_.data(), count, length,
+            limits_.prefixes ? prefixes_.data() : nullptr};
   }
 
   instruction_limits limits_;
@@ -145,6 +152,7 @@ class instruction_stream {
   std::vector<row> rows_{};
   std::vector<double> shares_{};        ///< sums of weights up to each item, scaled to their number
   std::vector<token> inputs_, labels_;  ///< [batch, length]
+  std::vector<index> prefixes_;         ///< [batch] tokens of prompts
 };
 
 LINNET_NAMESPACE_END

@@ -33,7 +33,7 @@ inline constexpr bool shows_layers = layers_shown_by(static_cast<const M*>(nullp
 
 /// A criterion that watches the states of layers: `state(on, k, x, dx)` is called for the one
 /// numbered k, in forward without dx, in backward with it. Between the two, settle(on) returns the
-/// loss on all of them.
+/// loss on all of them. A member last_state(on, x) is shown the last hidden state before that.
 template <class C>
 concept watches_states = requires(const C& c, const ops::execution& on) {
   c.settle(on);
@@ -60,6 +60,7 @@ struct state_criterion {
   double hidden_nats(const ops::execution& on, const T* hidden, T* d_hidden) const {
     const index k = place(Layers - 1);
     if (k >= 0) see(inner, on, k, hidden, static_cast<T*>(nullptr));
+    if constexpr (requires { inner.last_state(on, hidden); }) inner.last_state(on, hidden);
     const double nats = inner.settle(on);
     if (k >= 0 && d_hidden) see(inner, on, k, hidden, d_hidden);
     return nats;
