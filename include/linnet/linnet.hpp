@@ -16,6 +16,7 @@
 #include <linnet/eval/few_shot.hpp>
 #include <linnet/eval/language.hpp>
 #include <linnet/eval/tasks.hpp>
+#include <linnet/formats/any_model.hpp>
 #include <linnet/formats/hf_names.hpp>
 #include <linnet/formats/rwkv_file.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true
