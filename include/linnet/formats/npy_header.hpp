@@ -221,16 +221,16 @@ LINNET_COLD inline result<void> parse_npy_array(std::span<const std::byte> file,
   const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
   if (!text.starts_with(npy_magic))
     return wrong("magic", "\\x93NUMPY, the beginning of a .npy file", printable(text.substr(0, 6)));
-  const unsigned major = static_cast<unsigned char>(text[6]),
-                 minor = static_cast<unsigned char>(text[7]);
-  if (major < 1 || major > 3 || minor != 0)
-    return wrong("version", "1.0, 2.0 or 3.0", std::to_string(major) + "." + std::to_string(minor),
-                 errc::unsupported);
-  const std::size_t begin = major == 1 ? 10 : 12;
+  const unsigned version = static_cast<unsigned char>(text[6]),
+                 revision = static_cast<unsigned char>(text[7]);
+  if (version < 1 || version > 3 || revision != 0)
+    return wrong("version", "1.0, 2.0 or 3.0",
+                 std::to_string(version) + "." + std::to_string(revision), errc::unsupported);
+  const std::size_t begin = version == 1 ? 10 : 12;
   if (file.size() < begin)
     return wrong("file size", "at least 12 bytes", std::to_string(file.size()));
-  const std::size_t length = major == 1 ? load_as<std::uint16_t>(file.data() + 8)
-                                        : load_as<std::uint32_t>(file.data() + 8);
+  const std::size_t length = version == 1 ? load_as<std::uint16_t>(file.data() + 8)
+                                          : load_as<std::uint32_t>(file.data() + 8);
   if (const std::size_t most = (std::min)(longest_npy_header, file.size() - begin); length > most)
     return wrong("header length", "at most " + std::to_string(most) + " bytes",
                  std::to_string(length));
