@@ -70,7 +70,6 @@ struct c_functions {
       std::is_same_v<S, storage::f32> || std::is_same_v<S, storage::f16>;
   static constexpr bool trains =
       std::is_same_v<S, storage::f32> && std::is_same_v<typename M::batch, decoder_batch>;
-  static_assert(M::ids_per_token == 1, "linnet::c_interface: models whose tokens are one id each");
   struct no_trainer {};
 
   /// Everything behind a linnet_model of C.
@@ -311,7 +310,14 @@ auto c_functions<M>::of(linnet_model* model) -> handle* {
 /// for one of another number. The table lives as long as the program.
 template <class M>
 const linnet_api* c_interface(std::uint32_t abi) {
-  return abi == LINNET_ABI ? &detail::c_functions<M>::api : nullptr;
+  if constexpr (M::ids_per_token == 1)
+    return abi == LINNET_ABI ? &detail::c_functions<M>::api : nullptr;
+  else
+    static_assert(
+        detail::never<M>,
+        "linnet::c_interface: models whose tokens are one id each; tokens of this one are "
+        "several bytes");
+  return nullptr;
 }
 
 LINNET_NAMESPACE_END

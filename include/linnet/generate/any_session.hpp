@@ -86,8 +86,6 @@ class any_session {
   template <class M>
   static result<any_session> open(const packed<M, float>& p, const limits& l,
                                   std::span<std::byte> memory) LINNET_TRY {
-    static_assert(M::ids_per_token == 1,
-                  "linnet::any_session: models whose tokens are one id each");
     if (auto fit = detail::acceptable<M>("any_session::open", l, footprint<M>(l)); !fit)
       return fit.error();
     if (auto fit = detail::fits_memory("any_session::open", memory.data(), memory.size(),
@@ -184,6 +182,10 @@ class any_session {
   }
   template <class M>
   static constexpr index own_bytes() {
+    static_assert(
+        M::ids_per_token == 1,
+        "linnet::any_session: models whose tokens are one id each; tokens of this one are "
+        "several bytes");
     return object_bytes<M>() +
            round_up(M::vocabulary * static_cast<index>(sizeof(token)), alignment);
   }
