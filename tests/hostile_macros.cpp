@@ -112,10 +112,12 @@
 #define NO please do not expand NO
 #define PI please do not expand PI
 
+#include <linnet/c_interface.hpp>
 #include <linnet/compression.hpp>
 #include <linnet/gguf.hpp>
 #include <linnet/linnet.hpp>
 #include <linnet/low_rank.hpp>
+#include <linnet/numpy.hpp>
 #if __has_include(<nlohmann/json.hpp>)
 #include <linnet/generated_data.hpp>
 #include <linnet/json.hpp>

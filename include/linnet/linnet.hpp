@@ -4,7 +4,7 @@
 /// All of linnet that needs nothing but the standard library and Eigen. Opt-in headers beside it:
 /// linnet/json.hpp (safetensors, Hugging Face, JSON lines, logs), linnet/gguf.hpp,
 /// linnet/checkpoint.hpp, linnet/compression.hpp, linnet/calibration_file.hpp, linnet/low_rank.hpp,
-/// linnet/cached_logits.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
+/// linnet/cached_logits.hpp, linnet/numpy.hpp, linnet/sentencepiece.hpp and linnet/xtensor.hpp.
 
 #include <linnet/compress/collapse.hpp>
 #include <linnet/compress/quantize.hpp>
@@ -17,6 +17,7 @@
 #include <linnet/eval/language.hpp>
 #include <linnet/eval/select_documents.hpp>
 #include <linnet/eval/tasks.hpp>
+#include <linnet/formats/any_model.hpp>
 #include <linnet/formats/hf_names.hpp>
 #include <linnet/formats/rwkv_file.hpp>
 #include <linnet/fwd.hpp>  // so that it stays true

@@ -197,6 +197,96 @@ BOOST_AUTO_TEST_CASE(hostile_bytes) {
              "address");
 }
 
+using choice = ln::any_model<model, stored<storage::int8>>;
+
+/// Tokens that a session writes behind a prompt.
+template <class Session>
+std::vector<token> written(Session& s) {
+  std::vector<token> all;
+  s.generate(tokens(3, model::vocabulary, 5), ln::sampler{{.temperature = 1, .seed = 7}},
+             [&](token t) { all.push_back(t); }, {.tokens = 9});
+  return all;
+}
+
+// A file chooses its type among those that were compiled; the rest is as with the static type.
+BOOST_AUTO_TEST_CASE(any_model) {
+  const scratch_folder folder;
+  const std::string path = folder.path("w");
+  constexpr ln::limits l{.target = 16, .chunk = 4};
+  constexpr index most = choice::footprint(l);
+  static_assert(most >= ln::session<model>::footprint(l) &&
+                most >= ln::session<stored<storage::int8>>::footprint(l));
+  const auto w = some_weights();
+  const auto check = [&]<class M>(const ln::packed<M>& p, index which) {
+    LINNET_REQUIRE_OK(ln::save_packed(p, path));
+    auto file = choice::open(path);
+    LINNET_REQUIRE_OK(file);
+    choice opened = std::move(*file);
+    BOOST_TEST(opened.which() == which);
+    BOOST_TEST(file->which() == -1);
+    bool same = false;
+    opened.visit([&](const auto& q) { same = std::ranges::equal(q.block(), p.block()); });
+    BOOST_TEST(same);
+    auto fixed = ln::session<M>::open(p, l);
+    const ln::memory_block memory(most);
+    const std::span bytes(static_cast<std::byte*>(memory.data()), at(most));
+    for (const bool placed : {false, true}) {
+      auto any = placed ? opened.session(l, bytes) : opened.session(l);
+      LINNET_REQUIRE_OK(any);
+      ln::any_session run = std::move(*any);
+      BOOST_TEST(!any->valid());
+      BOOST_TEST(any->feed(tokens(1, M::vocabulary, 1)).empty());
+      BOOST_TEST(any->last_refusal() == to_string(ln::refusal::not_valid));
+      BOOST_TEST((written(run) == written(*fixed)));
+      BOOST_TEST(std::ranges::equal(run.fed(), fixed->fed()));
+      BOOST_TEST(run.position() == fixed->position());
+      run.reset();
+      BOOST_TEST(run.position() == 0);
+      const auto prompt = tokens(6, M::vocabulary, 3);
+      const auto expected = fixed->reset_and_prefill(prompt);
+      BOOST_TEST(same_bits(run.prefill(prompt), expected));
+      BOOST_TEST(same_bits(run.reset_and_prefill(prompt), expected));
+      const token next[] = {1, 2};
+      BOOST_TEST(same_bits(run.feed(next), fixed->feed(next)));
+      BOOST_TEST(run.feed(prompt).empty());
+      BOOST_TEST(run.last_refusal() == to_string(ln::refusal::over_chunk));
+      BOOST_TEST(run.generate(prompt, ln::greedy{}, [](token) {}, {.tokens = -1}) == 0);
+      BOOST_TEST(run.last_refusal() == to_string(ln::refusal::options));
+      BOOST_TEST(!run.feed(next).empty());
+      BOOST_TEST(run.last_refusal().empty());
+      BOOST_TEST((run.capacity() == 16 && run.chunk() == 4 && run.vocabulary() == M::vocabulary));
+    }
+    const auto less = opened.session(l, bytes.first(at(ln::any_session::footprint<M>(l)) - 1));
+    BOOST_TEST(message(less).find("any_session::open: memory: expected ") == 0u);
+    BOOST_TEST(message(opened.session({.batch = -1})).find("any_session::open: limits.batch") ==
+               0u);
+  };
+  check(ln::pack(w), 0);
+  check(ln::pack(ln::quantize<storage::int8>(w)), 1);
+  choice own(ln::pack(w));
+  own = choice(ln::pack(ln::quantize<storage::int8>(w)));
+  BOOST_TEST((own.which() == 1 && own.session(l)));
+
+  // No session asks for memory after it was opened, and all are refused in one line.
+  auto run = own.session(l);
+  const std::size_t before = bytes_asked_for();
+  run->generate(tokens(3, 11, 5), ln::greedy{}, [](token) {});
+  BOOST_TEST(bytes_asked_for() - before == 3 * sizeof(token));
+  const std::string list =
+      "decoder (d_model 8, layers 2, storage f32); decoder (d_model 8, layers 2, storage int8)";
+  BOOST_TEST(choice::compiled() == list);
+  const aligned_bytes other(saved(ln::packed<stored<storage::int4<32>>>()));
+  BOOST_TEST(message(choice::view(other.all(), "w")) ==
+             "w: model type: expected one of 2 that were compiled: " + list +
+                 ", got another, by storage int4; storage int4");
+  const aligned_bytes good(saved(ln::pack(w)));
+  LINNET_REQUIRE_OK(choice::view(good.all()));
+  for (std::size_t n = 0; n < good.all().size(); n += 61)
+    BOOST_TEST(!choice::view(good.first(n)), n << " bytes");
+  BOOST_TEST(message(choice::view(good.first(31), "w")) ==
+             "w: file size: expected at least 32 bytes, got 31");
+}
+
 BOOST_AUTO_TEST_CASE(files_that_cannot_be_mapped) {
   const scratch_folder folder;
   const auto code = [](const auto& r) { return r ? ln::errc::invalid : r.error().code; };
