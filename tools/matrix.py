@@ -149,7 +149,7 @@ ENCODERS = {
     "attention": {
         "full": "",
         "window": "attention::sliding_window<3>",
-        "longformer": "attention::longformer<4, 1>",
+        "longformer": "attention::longformer<4, 1, 1, 2>",
         "linformer": "attention::linformer<3, 40>",
         "nystrom": "attention::nystrom<4, 3>",
         "lsh": "attention::lsh<4, 3>",

@@ -14,15 +14,15 @@
 
 namespace zoo {
 
-/// The shape of a kind's layer: that of a decoder, with rotary positions where it takes them, or of
-/// a T5 encoder, with relative ones.
+/// The shape of a kind's layer: that of a decoder that has sessions, with rotary positions where it
+/// takes them, or of a T5 encoder, with relative ones.
 template <class Kind, ln::rope_pairing Rope>
 constexpr ln::attention_shape shape_of_kind() {
   ln::attention_shape a{.d_model = kind_width,
                         .heads = kind_heads,
                         .kv_heads = kind_heads,
                         .d_kv = kind_width / kind_heads,
-                        .causal = Kind::causal};
+                        .causal = Kind::causal && Kind::supports_cache};
   if (a.causal) {
     a.rope = Rope;
     a.first = Kind::first_differs;
@@ -201,7 +201,7 @@ void add_kind(std::vector<kind>& all) {
                  .make = [](const layer_plan& p) -> std::unique_ptr<lone_layer> {
                    return std::make_unique<lone_layer_of<Kind, A>>(p);
                  }});
-  if constexpr (Kind::causal) {
+  if constexpr (A.causal) {
     using learned = typename learned_kind<Kind>::type;
     static_assert(learned::supports_cache && !learned::noncausal_grouping);
     all.back().learn = learn_bytes<typename decoder_of_kind<learned, Rope>::type>;

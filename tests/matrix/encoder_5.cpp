@@ -12,7 +12,7 @@ using namespace matrix;
 BOOST_AUTO_TEST_SUITE(matrix_of_encoder)
 
 BOOST_AUTO_TEST_CASE(model_33) {
-  check<encoder, ln::attention::longformer<4, 1>, ln::head::token_classification<3>>("encoder: attention longformer, head token");
+  check<encoder, ln::attention::longformer<4, 1, 1, 2>, ln::head::token_classification<3>>("encoder: attention longformer, head token");
 }
 BOOST_AUTO_TEST_CASE(model_34) {
   check<encoder, ln::attention::lsh<4, 3>, ln::ffn::rwkv4_channel_mix, ln::bias::none>("encoder: attention lsh, ffn channel mix");

@@ -193,29 +193,31 @@ BOOST_AUTO_TEST_CASE(attention) {
         k.insert(k.end(), x.begin(), x.end());
         v.insert(v.end(), y.begin(), y.end());
       }
-  for (const index queries : {1, 14}) {  // in one block of tokens
-    const std::vector<index> past(batch, 110 - queries);
-    const auto q = normal<float>(batch * queries * heads * h, 3);
-    const auto run = [&](const auto& keys, const auto& values) {
-      using Code = std::remove_cvref_t<decltype(*keys.data)>;
-      std::vector<float> out(q.size());
-      ln::ops::attention_call<float, Code> call{};
-      call.batch = batch, call.queries = queries, call.keys = 200;
-      call.heads = heads, call.kv_heads = heads, call.h = h;
-      call.window.after = 0, call.scale = 0.5f, call.q = q.data(), call.out = out.data();
-      call.k = keys, call.v = values, call.past = past.data();
-      call.scratch_size =
-          ln::ops::attention_scratch(queries, call.keys, h, call.window, false, true);
-      std::vector<float> scratch(at(call.scratch_size));
-      call.scratch = scratch.data();
-      ln::ops::attention<float, Code>({{}, ln::simd::best()}, call);
-      return out;
-    };
-    const auto want = run(ln::ops::kv_rows<float>{k.data(), 110, heads * h, h},
-                          ln::ops::kv_rows<float>{v.data(), 110, heads * h, h});
-    const auto have = run(c.call_keys(110 - queries), c.values.rows({}));
-    BOOST_TEST(distance(have, want) <= 2e-6);
-  }
+  // All keys together, and in tiles.
+  for (const index tile : {ln::ops::attention_keys, ln::simd::token_block})
+    for (const index queries : {1, 14}) {  // in one block of tokens
+      const std::vector<index> past(batch, 110 - queries);
+      const auto q = normal<float>(batch * queries * heads * h, 3);
+      const auto run = [&](const auto& keys, const auto& values) {
+        using Code = std::remove_cvref_t<decltype(*keys.data)>;
+        std::vector<float> out(q.size());
+        ln::ops::attention_call<float, Code> call{};
+        call.batch = batch, call.queries = queries, call.keys = 200;
+        call.heads = heads, call.kv_heads = heads, call.h = h;
+        call.window.after = 0, call.scale = 0.5f, call.q = q.data(), call.out = out.data();
+        call.k = keys, call.v = values, call.past = past.data();
+        call.scratch_size =
+            ln::ops::attention_scratch(queries, call.keys, h, call.window, false, true, tile);
+        std::vector<float> scratch(at(call.scratch_size));
+        call.scratch = scratch.data(), call.tile = tile;
+        ln::ops::attention<float, Code>({{}, ln::simd::best()}, call);
+        return out;
+      };
+      const auto want = run(ln::ops::kv_rows<float>{k.data(), 110, heads * h, h},
+                            ln::ops::kv_rows<float>{v.data(), 110, heads * h, h});
+      const auto have = run(c.call_keys(110 - queries), c.values.rows({}));
+      BOOST_TEST(distance(have, want) <= 2e-6);
+    }
 }
 
 // What attention has to copy before it reads is planned for.

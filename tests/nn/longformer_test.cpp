@@ -17,14 +17,19 @@ constexpr shape rotary{.d_model = 6,
                        .d_kv = 2,
                        .bias = true,
                        .rope = ln::rope_pairing::half};
-template <shape A, index Window, index Globals>
-using layer = typename longformer<Window, Globals>::template layer<A>;
+constexpr shape causal = [] {
+  shape a = t5;
+  a.causal = true;
+  return a;
+}();
+template <shape A, index Window, index Globals, index... Dilations>
+using layer = typename longformer<Window, Globals, Dilations...>::template layer<A>;
 
 constexpr shape wide{.d_model = 64, .heads = 4, .kv_heads = 4, .d_kv = 16};
 static_assert(ln::count_parameters<layer<wide, 32, 2>>() == 7 * 64 * 64);
 static_assert(ln::count_parameters<layer<wide, 32, 0>>() == 4 * 64 * 64);
 static_assert(grows_slowly<layer<wide, 128, 2>>());
-static_assert(!longformer<>::causal && !longformer<>::supports_cache);
+static_assert(longformer<>::causal && longformer<>::bidirectional && !longformer<>::supports_cache);
 }  // namespace
 
 BOOST_AUTO_TEST_SUITE(longformer_layer)
@@ -34,6 +39,8 @@ BOOST_AUTO_TEST_CASE(gradients) {
   check_layer<layer<t5, 2, 2>>({.length = 7, .heads = 2, .lengths = {7, 5}, .dropout = 0.2});
   check_layer<layer<rotary, 4, 3>>({.length = 6, .d_kv = 2, .lengths = {2, 6}});
   check_layer<layer<t5, 4, 0>>({.length = 6, .heads = 2});
+  check_layer<layer<causal, 2, 2, 1, 3>>(
+      {.length = 9, .heads = 2, .lengths = {9, 5}, .dropout = 0.2});
   // Several blocks of queries, the window across them.
   check_layer<layer<
       shape{.d_model = 2, .heads = 1, .kv_heads = 1, .d_kv = 2, .scaled = false, .relative = true},
@@ -41,10 +48,13 @@ BOOST_AUTO_TEST_CASE(gradients) {
 }
 
 // One softmax over window and global keys for a local query, all keys through maps of their own for
-// a global one.
-BOOST_AUTO_TEST_CASE(dense_reference) {
+// a global one. Heads may be dilated; a causal model sees what came before of it all.
+template <shape A, index... Dilations>
+void check_dense() {
   constexpr index length = 107, heads = 2, h = 3, globals = 3, half = 5;
-  attention_run<layer<t5, 2 * half, globals>> run(3, length, {107, 60, 2}, heads);
+  const index step[] = {longformer<2, 0, Dilations...>::dilation(0),
+                        longformer<2, 0, Dilations...>::dilation(1)};
+  attention_run<layer<A, 2 * half, globals, Dilations...>> run(3, length, {107, 60, 2}, heads);
   run.run();
   for (index b = 0; b < 3; ++b) {
     const index valid = run.valid(b);
@@ -57,14 +67,18 @@ BOOST_AUTO_TEST_CASE(dense_reference) {
     const auto bias = [&](index head, index i, index j) {
       return run.bias[at(head * (2 * length + 1) + length + j - i)];
     };
+    const auto earlier = [](index i, index j) { return !A.causal || j <= i; };
     auto mixed = dense_attention(
         valid, valid, heads, h, v,
-        [&](index, index i, index j) { return j < globals || std::abs(i - j) <= half; },
+        [&](index head, index i, index j) {
+          const index d = step[head];
+          return j < globals || (earlier(i, j) && (i - j) % d == 0 && std::abs(i - j) <= half * d);
+        },
         [&](index head, index i, index j) {
           return dot(q, i, k, j, heads, head, h) + bias(head, i, j);
         });
     const auto all = dense_attention(
-        valid, valid, heads, h, vg, [](index, index, index) { return true; },
+        valid, valid, heads, h, vg, [&](index, index i, index j) { return earlier(i, j); },
         [&](index head, index i, index j) {
           return dot(qg, i, kg, j, heads, head, h) + bias(head, i, j);
         });
@@ -74,6 +88,17 @@ BOOST_AUTO_TEST_CASE(dense_reference) {
         distance(expected, std::span(run.y).subspan(at(b * length * 6), expected.size())) <= 1e-12,
         "sample " << b);
   }
+}
+BOOST_AUTO_TEST_CASE(dense_reference) {
+  static_assert(longformer<>::dilation(7) == 1 && longformer<4, 1, 1, 3>::dilation(3) == 3);
+  check_dense<t5>();
+  check_dense<t5, 2, 30>();
+  check_dense<causal, 1, 4>();
+}
+BOOST_AUTO_TEST_CASE(causality) {
+  const auto r =
+      ln::check_layer_causality<layer<causal, 6, 2, 1, 3>>({.batch = 1, .length = 60, .heads = 2});
+  BOOST_TEST(r.passed(), r.message());
 }
 
 // A window over the whole sequence, and global maps that are copies: full attention.
@@ -128,7 +153,10 @@ BOOST_AUTO_TEST_CASE(threads) {
   check_threads<layer<rotary, 4, 2>, double>(70, {70, 3}, 2);
 }
 BOOST_AUTO_TEST_CASE(in_float) { check_float<layer<t5, 4, 2>>(70, {70, 1, 52}, 2); }
-BOOST_AUTO_TEST_CASE(names) { BOOST_TEST((longformer<512, 2>::name()) == "longformer<512, 2>"); }
+BOOST_AUTO_TEST_CASE(names) {
+  BOOST_TEST((longformer<512, 2>::name()) == "longformer<512, 2>");
+  BOOST_TEST((longformer<8, 2, 1, 4>::name()) == "longformer<8, 2, 1, 4>");
+}
 
 BOOST_AUTO_TEST_SUITE_END()
 

@@ -52,21 +52,28 @@ std::vector<char> seen(const std::vector<double>& q, index valid, index planned)
   constexpr index h = A.d_kv, heads = A.heads;
   std::vector<char> sees(at(heads * valid * valid));
   const index text = Grouping == grouping::online ? planned : valid;
-  const index buckets = text <= Bucket ? 1 : 2 * ((text + 2 * Bucket - 1) / (2 * Bucket)),
-              half = buckets / 2, chunks = (valid + Bucket - 1) / Bucket;
+  const index wanted = text <= Bucket ? 1 : 2 * ((text + 2 * Bucket - 1) / (2 * Bucket)),
+              digits = wanted > 64 ? 2 : 1, chunks = (valid + Bucket - 1) / Bucket;
+  index buckets = wanted;  // of each digit
+  while (digits == 2 && (buckets - 2) * (buckets - 2) >= wanted) buckets -= 2;
+  const index half = buckets / 2, columns = digits * half + 1;
   for (index head = 0; head < heads; ++head)
     for (index round = 0; round < Rounds; ++round) {
-      std::vector<double> rotation(at(h * (half + 1)));
-      ln::ops::fill_rotation(ln::seed{Seed}, head * Rounds + round, h, half + 1, rotation.data());
+      std::vector<double> rotation(at(h * columns));
+      ln::ops::fill_rotation(ln::seed{Seed}, head * Rounds + round, h, columns, rotation.data());
       std::vector<index> bucket(at(valid)), order(at(valid)), chunk(at(valid));
       for (index t = 0; t < valid; ++t) {
-        std::vector<double> code(at(std::max(buckets, index{1})));
-        for (index j = 0; j < half; ++j) {
-          for (index c = 0; c < h; ++c)
-            code[at(j)] += q[at((t * heads + head) * h + c)] * rotation[at(c * (half + 1) + j)];
-          code[at(half + j)] = -code[at(j)];
+        for (index digit = 0; digit < digits; ++digit) {
+          std::vector<double> code(at(std::max(buckets, index{1})));
+          for (index j = 0; j < half; ++j) {
+            for (index c = 0; c < h; ++c)
+              code[at(j)] +=
+                  q[at((t * heads + head) * h + c)] * rotation[at(c * columns + digit * half + j)];
+            code[at(half + j)] = -code[at(j)];
+          }
+          bucket[at(t)] =
+              bucket[at(t)] * buckets + (std::max_element(code.begin(), code.end()) - code.begin());
         }
-        bucket[at(t)] = std::max_element(code.begin(), code.end()) - code.begin();
         order[at(t)] = t;
       }
       std::stable_sort(order.begin(), order.end(),
@@ -218,11 +225,13 @@ BOOST_AUTO_TEST_CASE(union_of_the_rounds) {
   check_reference<causal, 4, 2, reach::bucket>(41, {41, 33, 5, 1});
   check_reference<pairs, 4, 3>(41, {41, 33, 5, 1});
   check_reference<plain, 60, 2>(241, {241, 100});
+  check_reference<causal, 1, 2>(90, {90, 66, 65, 64, 40});  // buckets of one and two digits
 }
 BOOST_AUTO_TEST_CASE(union_of_frozen_rounds) {
   constexpr auto members = grouping::online;
   check_reference<causal, 4, 3, reach::chunks, 0, members>(41, {41, 33, 5, 4, 1});
   check_reference<causal, 1, 2, reach::chunks, 3, members>(41, {41, 8});
+  check_reference<causal, 1, 2, reach::chunks, 0, members>(70, {70, 8});
   check_reference<pairs, 4, 2, reach::chunks, 0, members>(41, {41, 8});
   check_reference<relative, 4, 2, reach::bucket, 7, members>(41, {41, 33, 5});
   check_reference<causal, 60, 2, reach::chunks, 0, members>(241, {241, 100});
@@ -366,6 +375,23 @@ BOOST_AUTO_TEST_CASE(numbers_of_buckets) {
   const index rows[] = {1, 7, 8, 9, 16, 17, 32, 33}, buckets[] = {1, 1, 1, 2, 2, 4, 4, 6};
   for (std::size_t i = 0; i < 8; ++i)
     BOOST_TEST(ln::ops::bucket_count(rows[i], 8) == buckets[i], rows[i]);
+}
+// Up to 64 buckets are one hash's. Of more, there are as many as wanted at least; no shorter text
+// has more of them, nor more columns than are planned for.
+BOOST_AUTO_TEST_CASE(digits_of_buckets) {
+  using ln::ops::bucket_digits;
+  static_assert(bucket_digits::of(4096, 64).base == 64 && bucket_digits::of(4096, 64).digits == 1);
+  static_assert(bucket_digits::of(4097, 64).base == 10 && bucket_digits::of(4097, 64).digits == 2);
+  static_assert(bucket_digits::of(1 << 20, 64).base == 26 &&
+                bucket_digits::of(1 << 20, 64).digits == 3);
+  index columns = 0, buckets = 0;
+  for (index n = 1; n < 300000; n += 1 + n / 50) {
+    const auto made = bucket_digits::of(n, 1);
+    BOOST_TEST(made.buckets() >= n - (n == 1));
+    BOOST_TEST(made.buckets() >= buckets);
+    columns = (std::max)(columns, made.columns()), buckets = made.buckets();
+    BOOST_TEST(columns <= made.most_columns());
+  }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

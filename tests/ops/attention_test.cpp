@@ -261,9 +261,12 @@ double multiplier(const ln::dropout_key& key, index sample, int dropout_id, inde
   return dropped ? 0 : 1 / (1 - key.rate);
 }
 
+/// Tiles of the fewest keys, so that small shapes have several.
+constexpr index few = ln::simd::token_block, many = ln::ops::attention_keys;
+
 /// Scratch of one thread for both directions, or for the forward one.
-index scratch_size(const shape& s, bool training = true, bool gathers = false) {
-  return ln::ops::attention_scratch(s.queries, s.keys, s.h, s.seen(), training, gathers);
+index scratch_size(const shape& s, bool training = true, bool gathers = false, index tile = many) {
+  return ln::ops::attention_scratch(s.queries, s.keys, s.h, s.seen(), training, gathers, tile);
 }
 
 /// Everything of one call, in scalar T.
@@ -275,6 +278,7 @@ struct problem {
   std::vector<index> parents, depths;  ///< [batch, queries] of a tree
   ln::dropout_key dropout;
   static constexpr int dropout_id = 5;
+  index tile = many;
 
   explicit problem(const shape& shape_)
       : s(shape_),
@@ -323,7 +327,8 @@ struct problem {
     c.bias = s.bias ? bias.data() : nullptr;
     c.bias_origin = origin;
     c.scratch = scratch.data();
-    c.scratch_size = scratch_size(s);
+    c.tile = tile;
+    c.scratch_size = scratch_size(s, true, false, tile);
     c.dropout = dropout;
     c.dropout_id = dropout_id;
     return c;
@@ -435,7 +440,7 @@ double error_of(const std::vector<T>& x, const std::vector<double>& want, double
 
 /// Forward and backward at one level, on some threads, with gradients that start from 0.5.
 template <class T>
-void check(const shape& s, ln::simd::level level, int threads) {
+void check(const shape& s, ln::simd::level level, int threads, index tile = many) {
   const problem<T> p(s);
   const outcome want = dense(p);
   // What the masks hide must not matter.
@@ -448,7 +453,8 @@ void check(const shape& s, ln::simd::level level, int threads) {
         hidden.k[at((b * s.keys + j) * p.kv + c)] = hidden.v[at((b * s.keys + j) * p.kv + c)] =
             T(1e30);
     }
-  std::vector<T> out(p.q.size()), scratch(at(scratch_size(s) * threads));
+  hidden.tile = tile;
+  std::vector<T> out(p.q.size()), scratch(at(scratch_size(s, true, false, tile) * threads));
   std::vector<T> dq(p.q.size(), T(0.5)), dk(p.k.size(), T(0.5)), dv(p.k.size(), T(0.5)),
       d_bias(want.d_bias.size(), T(0.5)), dq_first(p.q_first.size(), T(0.5));
   on_machine(threads, level, [&](const ln::ops::execution& on) {
@@ -487,6 +493,15 @@ BOOST_AUTO_TEST_CASE(equals_dense_reference_float) {
 
 BOOST_AUTO_TEST_CASE(equals_dense_reference_on_three_threads, *boost::unit_test::label("tsan")) {
   for (const shape& s : shapes) check<double>(s, ln::simd::best(), 3);
+}
+
+// Keys in tiles: no score of all keys is held, and nothing else changes.
+BOOST_AUTO_TEST_CASE(tiles_equal_dense_reference) {
+  for (const shape& s : shapes) {
+    for (const auto level : levels()) check<double>(s, level, 1, few);
+    check<float>(s, ln::simd::best(), 1, few);
+    check<double>(s, ln::simd::best(), 3, 2 * few);
+  }
 }
 
 // The cases "huge logits" mean it: scores beyond 1e4, exact in float.
@@ -585,10 +600,11 @@ kept<Code> keep(const shape& s, std::vector<float>& x, layout how) {
 }
 
 template <class Code>
-void check_kept(layout how, bool bitwise) {
+void check_kept(layout how, bool bitwise, index tile = many) {
   for (const shape& s : shapes) {
     if (s.integers || !s.documents.empty()) continue;  // documents have no cache
     problem<float> p(s);
+    p.tile = tile;
     const auto k = keep<Code>(s, p.k, how), v = keep<Code>(s, p.v, how);
     std::vector<float> plain(p.q.size()), out(p.q.size()), scratch(at(scratch_size(s)));
     std::vector<float> gathered(at(scratch_size(s, false, true)));
@@ -606,6 +622,7 @@ void check_kept(layout how, bool bitwise) {
       call.bias = straight.bias, call.bias_origin = straight.bias_origin;
       call.scratch = gathered.data(), call.scratch_size = scratch_size(s, false, true);
       call.dropout = straight.dropout, call.dropout_id = straight.dropout_id;
+      call.tile = straight.tile;
       ln::ops::attention<float, Code>({{}, level}, call);
       if (bitwise)
         BOOST_TEST(same_bits(out, plain), s.name);
@@ -624,6 +641,54 @@ BOOST_AUTO_TEST_CASE(blocks_anywhere_change_no_bit) {
   check_kept<float>(layout::ring, true);
   check_kept<float>(layout::paged, true);
   check_kept<ln::simd::bf16_code>(layout::paged, true);
+  check_kept<float>(layout::paged, true, few);
+}
+
+/// Output of a causal text in calls of up to `chunk` tokens, of a cache for `capacity`.
+std::vector<float> in_chunks(const shape& s, index chunk, index capacity) {
+  const problem<float> p(s);
+  std::vector<float> k = p.k, v = p.v, all(p.q.size());
+  k.resize(at(capacity * p.kv)), v.resize(at(capacity * p.kv));
+  for (index from = 0; from < s.queries; from += chunk) {
+    const index queries = (std::min)(chunk, s.queries - from), past[] = {from};
+    const index size =
+        ln::ops::attention_scratch(queries, capacity, s.h, s.seen(), false, false, few);
+    std::vector<float> out(at(queries * p.n)), scratch(at(size));
+    auto call = p.call(out, scratch);
+    call.queries = queries, call.keys = capacity, call.past = past, call.q += from * p.n;
+    call.k = {k.data(), capacity, p.kv, s.h}, call.v = {v.data(), capacity, p.kv, s.h};
+    call.tile = few, call.scratch_size = size;
+    ln::ops::attention<float>({{}, ln::simd::best()}, call);
+    std::copy(out.begin(), out.end(), all.begin() + from * p.n);
+  }
+  return all;
+}
+// What a query gives is of its own keys alone: neither a call's other queries nor the room of a
+// cache moves a tile. One query at a time is added up in another order.
+BOOST_AUTO_TEST_CASE(tiles_lie_alike_in_all_calls) {
+  shape s{"causal, several tiles", 1, 130, 130, 4, 2, 20, true};
+  for (const index window : {any, index{70}}) {
+    s.window.before = window;
+    const auto whole = in_chunks(s, 130, 130), chunks = in_chunks(s, 65, 400);
+    if (window == any) BOOST_TEST(same_bits(whole, chunks));
+    BOOST_TEST(distance(whole, chunks) <= 1e-6);
+    BOOST_TEST(distance(whole, in_chunks(s, 1, 131)) <= 3e-6);
+    BOOST_TEST(same_bits(in_chunks(s, 1, 400), in_chunks(s, 1, 131)));
+  }
+}
+
+// Memory of scores does not grow with keys; a narrow window is looked at together.
+BOOST_AUTO_TEST_CASE(memory_of_tiles) {
+  constexpr ln::ops::attention_window all{.after = 0}, near{.before = 100, .after = 0};
+  const auto size = [](index keys, const ln::ops::attention_window& w) {
+    return ln::ops::attention_scratch(48, keys, 64, w, true);
+  };
+  static_assert(ln::ops::attention_scratch(48, 1 << 20, 64, all, true) ==
+                ln::ops::attention_scratch(48, ln::ops::attention_keys, 64, all, true));
+  BOOST_TEST(size(4096, all) == (3 * 48 + 2 * 64) * many);
+  BOOST_TEST(size(100, all) < size(many, all));
+  BOOST_TEST(size(4096, near) == (3 * 48 + 2 * 64) * ln::round_up(148, ln::simd::panel_width));
+  BOOST_TEST(size(4096, {.before = 5000, .after = 0}) == size(4096, all));
 }
 
 BOOST_AUTO_TEST_SUITE_END()

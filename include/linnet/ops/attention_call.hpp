@@ -14,6 +14,8 @@ namespace ops {
 
 /// Query rows that are worked on at a time.
 inline constexpr index attention_rows = 48;
+/// Keys whose scores are held at a time; a multiple of simd::token_block.
+inline constexpr index attention_keys = 512;
 /// A distance that bounds nothing.
 inline constexpr index any_distance = index{1} << 48;
 
@@ -26,10 +28,15 @@ struct attention_window {
 
   /// Whether some query may not see a key that is earlier than another one it sees.
   constexpr bool bounded() const { return before < any_distance; }
-  /// The most keys of `keys` that a block of `rows` queries looks at, with padding.
-  constexpr index width(index keys, index rows) const {
+  /// Whether keys come in tiles of `tile`. The window alone decides, whatever lengths a call has,
+  /// so that the sums of a query's scores are split alike in all of them.
+  constexpr bool splits(index tile) const {
+    return !bounded() || after >= tile || before + after + attention_rows > tile;
+  }
+  /// The most keys of `keys` that a block of `rows` queries looks at together, with padding.
+  constexpr index width(index keys, index rows, index tile = attention_keys) const {
     const index recent =
-        bounded() ? (std::min)(keys, before + (std::min)(after, keys) + rows) : keys;
+        (std::min)(keys, splits(tile) ? tile : before + (std::min)(after, keys) + rows);
     return round_up(recent, panel_width) + round_up(first, panel_width);
   }
 };
@@ -54,8 +61,9 @@ struct attention_call {
   token_tree tree{};        ///< of causal queries without a window whose keys are in a cache
   const T* bias = nullptr;  ///< lines [heads, 2*bias_origin + 1], by key position - query position
   index bias_origin = 0;
-  index kept = any_distance;  ///< queries stand no further than kept - 1 from the `first` keys
-  T* scratch = nullptr;       ///< per thread, attention_scratch() values
+  index kept = any_distance;    ///< queries stand no further than kept - 1 from the `first` keys
+  index tile = attention_keys;  ///< keys whose scores are held at a time, if the window splits()
+  T* scratch = nullptr;         ///< per thread, attention_scratch() values
   index scratch_size = 0;
   dropout_key dropout{};
   int dropout_id = 0;
@@ -97,10 +105,11 @@ struct attention_tap {
 };
 
 /// Scratch values that one thread needs for calls of up to `queries` queries a sequence. `gathers`
-/// unless keys and values are kv_rows::plain().
+/// unless keys and values are kv_rows::plain(). Beyond `tile` keys there are no more of them.
 constexpr index attention_scratch(index queries, index keys, index h, const attention_window& seen,
-                                  bool training, bool gathers = false) {
-  const index wide = seen.width(keys, (std::min)(queries, attention_rows));
+                                  bool training, bool gathers = false,
+                                  index tile = attention_keys) {
+  const index wide = seen.width(keys, (std::min)(queries, attention_rows), tile);
   return (training ? 3 : 1) * attention_rows * wide + (training || gathers ? 2 : 1) * h * wide;
 }
 

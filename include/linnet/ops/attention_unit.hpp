@@ -5,6 +5,7 @@
 /// sees, their scores and probabilities.
 
 #include <algorithm>
+#include <cmath>
 
 #include <linnet/ops/attention_call.hpp>
 #include <linnet/ops/matmul.hpp>
@@ -30,7 +31,6 @@ struct attention_kernels {
   void (*scale)(index n, T a, T* x);
   T (*maximum)(index n, const T* x);
   T (*exp_sum)(index n, T most, T* x);
-  void (*softmax)(index n, T* x);
   void (*drop)(std::uint64_t stream, std::uint64_t where, simd::word limit, T scale, index first,
                index n, T* x, T* other);
 
@@ -45,7 +45,6 @@ struct attention_kernels {
                           K::template scale<T>,
                           K::template maximum<T>,
                           K::template exp_sum<T>,
-                          K::template softmax<T>,
                           K::template drop<T>};
       if constexpr (!std::is_same_v<Code, int4_code>)
         k.dots = K::template dots<T, Code>, k.mix = K::template mix<T, Code>;
@@ -89,6 +88,16 @@ struct value_mix {
   }
 };
 
+/// Blocks of query rows, each of one head, that read a tile of keys while it is prepared.
+inline constexpr index attention_pairs = 8;
+
+/// A softmax whose scores come in tiles (Milakov and Gimelshein 2018): the largest score so far,
+/// and the sum of all exp(score - most).
+template <class T>
+struct online_softmax {
+  T most = T(0), sum = T(0);
+};
+
 /// Everything about a sequence and some of its key-value heads that both directions share.
 template <class T, class Code>
 struct attention_unit {
@@ -106,13 +115,29 @@ struct attention_unit {
     const stretch* begin() const { return part; }
     const stretch* end() const { return part + 2; }
   };
+  /// Query rows [row, row + rows) in blocks, and heads, that go through the tiles together.
+  struct batch {
+    index row, rows = 0, head, heads;
+    index blocks = 0;
+    block part[attention_pairs];
+    /// Where the rows of block `i` and head `head + k` begin among those of all.
+    index place(index i, index k) const {
+      return (i * heads + k) * (blocks == 1 ? part[0].rows : attention_rows);
+    }
+  };
+  /// Keys whose columns are prepared: the first ones and a tile of the near ones.
+  struct tile_keys {
+    stretch part[2]{};
+    index view = -1;
+  };
 
   const attention_call<T, Code>& call;
   attention_kernels<T, Code> kernels;
   index b, g, groups;   ///< sequence, first key-value head and how many that are read together
   index origin, count;  ///< queries [origin, origin + count) of it: a document, or all
-  index n, valid, past, prefix, wide;
-  bool by_view;  ///< what a query sees of a key depends on the query's block of tokens
+  index n, valid, past, prefix;
+  index tile, wide;  ///< keys of a tile, columns of scores
+  bool by_view;      ///< what a query sees of a key depends on the query's block of tokens
   simd::token_rows<Code> key, value;
   T *scores, *key_columns, *values;
 
@@ -131,7 +156,8 @@ struct attention_unit {
         valid((c.key_lengths ? c.key_lengths[b] : c.keys) - from),
         past(c.past ? c.past[b] : 0),
         prefix(c.prefix ? c.prefix[b] : 0),
-        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows))),
+        tile(c.window.splits(c.tile) ? c.tile : any_distance),
+        wide(c.window.width(c.keys, (std::min)(c.queries, attention_rows), c.tile)),
         by_view(std::is_same_v<Code, int4_code> && c.past),
         key(c.k.of(b, g)),
         value(c.v.of(b, g)),
@@ -215,17 +241,67 @@ struct attention_unit {
     for (index c = 0; c < call.h; ++c)
       std::fill(columns + c * wide + s.column + s.last - s.first, columns + c * wide + end, T(0));
   }
-  /// Prepares the keys of a block: all of them with the first block, unless windows are bounded.
-  void prepare(const block& some, T* value_columns) const {
+  /// The blocks of query rows and the heads, up to `end`, that go through the tiles together. There
+  /// is one block where keys never come in several tiles.
+  batch from(index row, index head, index end) const {
+    batch some{row, 0, head, 0, 0, {}};
+    const block first = at(row);
+    const index group = call.heads / call.kv_heads;
+    some.heads = (std::min)(
+        end - head, direct(first) ? (std::min)(group * groups, attention_rows) : attention_pairs);
+    const index most = tile == any_distance ? 1 : attention_pairs / some.heads;
+    do {
+      const block next = at(row + some.rows);
+      if (some.blocks > 0 && direct(next)) break;
+      some.part[some.blocks++] = next;
+      some.rows += next.rows;
+    } while (!direct(first) && some.blocks < most && row + some.rows < count);
+    return some;
+  }
+  /// Calls f(tile) for the tiles of keys that some blocks see. Tiles begin at multiples of `tile`,
+  /// whatever lengths a call has.
+  template <class F>
+  void each_tile(const batch& some, F&& f) const {
+    const block &first_block = some.part[0], &last_block = some.part[some.blocks - 1];
+    const index first = last_block.part[0].last, low = first_block.part[1].first,
+                high = last_block.part[1].last, begin = low / tile * tile;
+    const index step = direct(first_block) ? 1 : panel_width;
+    for (index from = first > 0 ? 0 : begin; from < (std::max)(first, high);
+         from = (std::max)(from + tile, begin)) {
+      tile_keys t;
+      if (from == 0) t.part[0].last = first;
+      t.part[1] = {(std::max)(low, from),
+                   (std::min)(from + tile, call.window.bounded() ? high : valid),
+                   round_up(t.part[0].last, step)};
+      t.part[1].last = (std::max)(t.part[1].first, t.part[1].last);
+      f(t);
+    }
+  }
+  /// The keys of a tile that a block sees.
+  static block within(const block& whole, const tile_keys& t) {
+    block some = whole;
+    some.part[0].last = (std::min)(whole.part[0].last, t.part[0].last);
+    some.part[1] = t.part[1];
+    some.part[1].last = (std::clamp)(whole.part[1].last, t.part[1].first, t.part[1].last);
+    some.used = some.part[1].column + some.part[1].last - some.part[1].first;
+    return some;
+  }
+  /// Prepares the keys of a tile for a block, unless they are; `now` tells which are prepared.
+  void prepare(const block& some, const tile_keys& t, T* value_columns, tile_keys& now) const {
     if (direct(some) && !value_columns) return;
-    const bool all = !call.window.bounded();
-    if (all && some.row > 0 && !by_view) return;
-    for (stretch s : some) {
+    bool same = true;
+    for (int i = 0; i < 2; ++i)
+      same = same && t.part[i].first == now.part[i].first && t.part[i].last == now.part[i].last;
+    const index older = (std::min)(now.view, some.view);
+    if (same && now.view == some.view) return;
+    now = t;
+    now.view = some.view;
+    for (const stretch& s : t.part) {
       if (s.first == s.last) continue;
-      if (all) s.last = valid;
-      if (all && some.row > 0) {  // the view has moved by a block
-        const index known = (some.view - 1) * simd::token_block - s.first;
-        const index skip = (std::max)(known, index{0}) / panel_width * panel_width;
+      if (same) {  // the view has moved by some blocks
+        const index known = (older - 1) * simd::token_block - s.first;
+        const index skip =
+            (std::clamp)(known, index{0}, s.last - s.first) / panel_width * panel_width;
         transpose({s.first + skip, s.last, s.column + skip}, key, call.k, some.view, key_columns);
         continue;
       }
@@ -269,45 +345,55 @@ struct attention_unit {
       }
     }
   }
-  /// scores[rows, wide] = softmax of the scores of some query rows of a head; zero where a row sees
-  /// nothing. Those of a single row are not divided by their sum, which is returned, if `Whole` is
-  /// false.
-  template <bool Whole = true>
-  T normalize(index head, const block& some, T* of_head) const {
-    T sum = 1;
-    for (index i = 0; i < some.rows; ++i) {
-      T* const row = of_head + i * wide;
-      index used = 0, seen = 0;  // columns in use, keys seen
-      for (const stretch& s : some) {
-        const index open = &s == some.part ? s.first : begin_of(some.row + i);
-        const index from = (std::clamp)(open, s.first, s.last);
-        const index to = (std::clamp)(end_of(some.row + i), from, s.last);
-        const index at = s.column + from - s.first;
-        if (to == from) continue;
-        if (call.bias) {
-          const T* const line = bias_line(call.bias, head, some, s, i);
-          const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
-          kernels.add(text - from, row + at, line + from, row + at);
-          if (call.tree.parents) {  // ancestors stand at their depths
-            index position = position_of(some.row + i);
-            each_in_tree(some.row + i, true,
-                         [&](index j) { row[s.column + j - s.first] += line[position--]; });
-          }
+  /// Adds position biases to the scores of row `i` of a block and hides those between what it sees.
+  /// Returns how many columns are in use, 0 if it sees nothing; zero behind them.
+  index open(index head, const block& some, index i, T* row) const {
+    index used = 0;
+    for (const stretch& s : some) {
+      const index begin = &s == some.part ? s.first : begin_of(some.row + i);
+      const index from = (std::clamp)(begin, s.first, s.last);
+      const index to = (std::clamp)(end_of(some.row + i), from, s.last);
+      const index at = s.column + from - s.first;
+      if (to == from) continue;
+      if (call.bias) {
+        const T* const line = bias_line(call.bias, head, some, s, i);
+        const index text = call.tree.parents ? (std::clamp)(past, from, to) : to;
+        kernels.add(text - from, row + at, line + from, row + at);
+        if (call.tree.parents) {  // ancestors stand at their depths
+          index position = position_of(some.row + i);
+          each_in_tree(some.row + i, true, [&](index j) {
+            if (j >= from && j < to) row[s.column + j - s.first] += line[position];
+            --position;
+          });
         }
-        if (call.tree.parents)
-          each_in_tree(some.row + i, false,
-                       [&](index j) { row[s.column + j - s.first] = T(-1e30); });
-        std::fill(row + used, row + (std::max)(used, at), T(-1e30));
-        used = at + to - from;
-        seen += to - from;
       }
-      if (seen > 0 && (Whole || some.rows > 1))
-        kernels.softmax(used, row);
-      else if (seen > 0)
-        sum = kernels.exp_sum(used, kernels.maximum(used, row), row);
-      std::fill(row + used, row + some.used, T(0));
+      if (call.tree.parents)
+        each_in_tree(some.row + i, false, [&](index j) {
+          if (j >= from && j < to) row[s.column + j - s.first] = T(-1e30);
+        });
+      std::fill(row + used, row + (std::max)(used, at), T(-1e30));
+      used = at + to - from;
     }
-    return sum;
+    std::fill(row + used, row + some.used, T(0));
+    return used;
+  }
+  /// Turns the `used` first scores of a row into probabilities among these and all before; if not
+  /// `Whole`, times the sum. Returns the factor of what was summed up before.
+  template <bool Whole = true>
+  T normalize(index used, online_softmax<T>& so_far, T* row) const {
+    if (used == 0) return T(1);
+    const online_softmax<T> before = so_far;
+    so_far.most = kernels.maximum(used, row);
+    T shrink = T(0);
+    if (before.sum != T(0)) {
+      so_far.most = (std::max)(before.most, so_far.most);
+      shrink = std::exp(before.most - so_far.most);
+    }
+    const T sum = kernels.exp_sum(used, so_far.most, row), old = shrink * before.sum;
+    so_far.sum = old + sum;
+    if (!Whole) return shrink;
+    kernels.scale(used, T(1) / so_far.sum, row);
+    return old / so_far.sum;
   }
   /// Where key 0 is in the line of position biases of row `i` of a block. Padding behind a full
   /// cache has no place in the line and takes the last one.

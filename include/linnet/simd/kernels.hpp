@@ -94,6 +94,7 @@
   LINNET_EXTERN T detail::L::exp_sum<T>(index, T, T*);                                            \
   LINNET_EXTERN void detail::L::softmax<T>(index, T*);                                            \
   LINNET_EXTERN void detail::L::softmax_backward<T>(index, const T*, const T*, T*);               \
+  LINNET_EXTERN void detail::L::softmax_backward<T>(index, T, const T*, const T*, T*);            \
   LINNET_EXTERN T detail::L::rms_norm<T>(index, T, const T*, const T*, T*);                       \
   LINNET_EXTERN void detail::L::rms_norm_backward<T>(index, T, const T*, const T*, const T*, T*); \
   LINNET_EXTERN void detail::L::layer_norm<T>(index, T, const T*, const T*, const T*, T*, T*);    \

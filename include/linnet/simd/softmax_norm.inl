@@ -33,11 +33,14 @@ LINNET_KERNEL static void softmax(index n, T* x) {
   const T s = exp_sum(n, m, x);
   scale(n, T(1) / s, x);
 }
-/// dx = p * (dp - sum(p dp)), the derivative of softmax; dx may be dp.
+/// dx = p * (dp - s), the derivative of softmax if s = sum(p dp); dx may be dp.
+template <class T>
+LINNET_KERNEL static void softmax_backward(index n, T s, const T* p, const T* dp, T* dx) {
+  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+}
 template <class T>
 LINNET_KERNEL static void softmax_backward(index n, const T* p, const T* dp, T* dx) {
-  const T s = dot(n, p, dp);
-  LINNET_FOR_VECTORS(T, i, c, n) put<T>(dx + i, get(p + i, c) * (get(dp + i, c) - s), c);
+  softmax_backward(n, dot(n, p, dp), p, dp, dx);
 }
 
 /// y = gamma * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019); returns 1 / sqrt(...).

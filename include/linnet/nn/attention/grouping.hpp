@@ -127,7 +127,7 @@ struct online_groups {
  private:
   /// Tokens past, past + 1, ... of one sequence, head and round join their buckets. Each looks back
   /// to the one before it in its bucket, so that a bucket passes no place of a text twice. A text
-  /// takes at most its length times the buckets: 1/h of the products that found these.
+  /// takes at most its length times the buckets.
   static void join(index past, index count, const std::int32_t* bucket, std::int32_t* member,
                    std::int32_t* before) {
     for (index t = past; t < past + count; ++t) {

@@ -3,6 +3,8 @@
 /// @file
 /// Longformer: a window of neighbours, and a few global tokens that see all and that all see.
 
+#include <algorithm>
+
 #include <linnet/nn/attention/projections.hpp>
 #include <linnet/ops/attention_tile.hpp>
 
@@ -13,25 +15,34 @@ namespace attention {
 /// Local and global attention (Beltagy et al. 2020) in O(T (Window + Globals)). The first `Globals`
 /// tokens of a sequence are global: they attend to all tokens, through projections q_global,
 /// k_global and v_global of their own. Every other token attends, in one softmax, to the global
-/// ones and to those at most Window / 2 away on either side. The paper starts the global
+/// ones and to Window / 2 on either side. Head i looks at every `Dilations`[i]-th token there. The
+/// list begins anew where it ends, and is 1 if empty. A causal model has the half of the window
+/// that came before, and its global tokens see those before them. The paper starts the global
 /// projections as copies of the local ones, which training from a full model's weights should do.
-/// Fresh weights are drawn independently. For encoders alone.
-template <index Window = 512, index Globals = 1>
+/// Fresh weights are drawn independently. Sessions refuse it.
+template <index Window = 512, index Globals = 1, index... Dilations>
 struct longformer : policy {
   static_assert(Window > 0 && Window % 2 == 0,
                 "linnet::attention::longformer: the window has an even number of tokens, half on "
                 "each side");
   static_assert(Globals >= 0, "linnet::attention::longformer: the number of global tokens");
-  static constexpr bool causal = false;
+  static_assert(((Dilations > 0) && ...),
+                "linnet::attention::longformer: a dilation is 1 (every token) or more");
   static constexpr bool supports_cache = false;
   using kind = longformer;
   static std::string name() {
-    return "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals) + ">";
+    std::string text = "longformer<" + std::to_string(Window) + ", " + std::to_string(Globals);
+    ((text += ", " + std::to_string(Dilations)), ...);
+    return text + ">";
+  }
+  /// Distance between neighbours in the window of a head.
+  static constexpr index dilation(index head) {
+    constexpr index list[] = {Dilations..., 1};
+    return list[head % (std::max)(index{sizeof...(Dilations)}, index{1})];
   }
 
   template <attention_shape A>
   struct layer {
-    static_assert(!A.causal, "linnet::attention::longformer: sees later tokens; it fits encoders");
     static_assert(!A.cross,
                   "linnet::attention::longformer: mixes the tokens of one sequence; "
                   "cross-attention is attention::full's");
@@ -156,10 +167,11 @@ struct longformer : policy {
           tile.drop(kernels, ctx.dropout, at.b, c.dropout_id, i, at.first_score(i, ctx), true);
           K::template softmax_backward<T>(tile.keys(), tile.row(i), tile.slopes(i), tile.slopes(i));
           if constexpr (A.relative) {
-            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - (at.i0 + i);
-            K::template add<T>(at.seen, line, tile.slopes(i), line);
-            K::template add<T>(tile.keys() - at.seen, line + at.low, tile.slopes(i) + at.seen,
-                               line + at.low);
+            T* const line = ctx.bias.d_of(at.b, A.heads, at.head) - at.token(at.i0 + i);
+            const T* const slopes = tile.slopes(i);
+            each_stretch(at, tile.keys(), [&](index slot, index token, index count) {
+              K::template add<T>(count, line + token, slopes + slot, line + token);
+            });
           }
         }
         tile.end_backward(kernels, at.rows, projections::template scale<T>);
@@ -179,26 +191,30 @@ struct longformer : policy {
     static constexpr index state_values(index) { return 0; }
     static constexpr index flops(const call_shape& e) {
       const index g = e.batch * (std::min)(Globals, e.length);
-      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, Window + 1 + Globals) * n +
+      constexpr index near = A.causal ? half : Window;
+      return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, near + 1 + Globals) * n +
              (global ? 2 * g * in * n + 4 * e.rows() * in * kv + 4 * g * e.length * n : 0);
     }
 
    private:
-    /// Local queries [i0, i0 + rows) of one head, and their keys: the first `seen` tokens, then
-    /// those from `low` on.
+    /// Local queries of one head, every `step`-th token from `origin` on: numbers [i0, i0 + rows)
+    /// of these. Their keys are the first `seen` tokens, then those of numbers from `low` on.
     template <class T>
     struct block {
-      index b, head, i0, rows, seen, low;
+      index b, head, i0, rows, seen, low, origin, step;
+      index token(index number) const { return origin + number * step; }
+      /// Token of the key of slot j.
+      index key_token(index j) const { return j < seen ? j : token(low + j - seen); }
       /// Where query i, or the key of slot j, starts in its rows.
       index query(index i, const context<T>& ctx) const {
-        return (b * ctx.length + i0 + i) * n + head * h;
+        return (b * ctx.length + token(i0 + i)) * n + head * h;
       }
       index key(index j, const context<T>& ctx) const {
-        return (b * ctx.length + (j < seen ? j : low + j - seen)) * kv + head / group * h;
+        return (b * ctx.length + key_token(j)) * kv + head / group * h;
       }
       /// Index of query i's first score, for dropout.
       index first_score(index i, const context<T>& ctx) const {
-        return (head * ctx.length + i0 + i) * widest;
+        return (head * ctx.length + token(i0 + i)) * widest;
       }
     };
     template <class T>
@@ -212,45 +228,68 @@ struct longformer : policy {
       constexpr index most_rows = ops::attention_rows;
       ctx.on.threads.each(ctx.batch * A.kv_heads, [&](index item) {
         ctx.on.with_kernels([&](auto kernels) {
-          using K = decltype(kernels);
           const index b = item / A.kv_heads, g = item % A.kv_heads, valid = ctx.length_of(b);
+          const index seen = globals(ctx);
           ops::attention_tile<T> tile(c.scratch + ctx.on.threads.rank() * c.scratch_size, c.most, h,
                                       c.training);
-          for (index head = g * group; head < (g + 1) * group; ++head)
-            for (index i0 = globals(ctx); i0 < valid; i0 += most_rows) {
-              const index rows = (std::min)(most_rows, valid - i0), seen = globals(ctx);
-              const index low = (std::max)(seen, i0 - half),
-                          high = (std::min)(valid, i0 + rows + half);
-              const block<T> at{b, head, i0, rows, seen, low};
-              tile.load_keys(
-                  seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
-                  [&](index j) { return c.b.v + at.key(j, ctx); });
-              tile.score(kernels, rows, projections::template scale<T>,
-                         [&](index i) { return c.b.q + at.query(i, ctx); });
-              for (index i = 0; i < rows; ++i) {
-                T* const row = tile.row(i);
-                T* const window = row + seen;
-                const index query = i0 + i, first = (std::max)(low, query - half) - low,
-                            last = (std::min)(high, query + half + 1) - low;
-                if constexpr (A.relative) {
-                  const T* const line = ctx.bias.of(head) - query;
-                  K::template add<T>(seen, row, line, row);
-                  K::template add<T>(high - low, window, line + low, window);
-                }
-                std::fill_n(window, first, ops::hidden_score<T>);
-                std::fill(window + last, window + (high - low), ops::hidden_score<T>);
-                K::template softmax<T>(tile.keys(), row);
+          for (index head = g * group; head < (g + 1) * group; ++head) {
+            const index step = dilation(head);
+            for (index origin = 0; origin < step; ++origin) {
+              // Numbers of the tokens behind the global ones.
+              const index begin = (std::max)(seen - origin + step - 1, index{0}) / step,
+                          end = (std::max)(valid - origin + step - 1, index{0}) / step;
+              for (index i0 = begin; i0 < end; i0 += most_rows) {
+                const index rows = (std::min)(most_rows, end - i0);
+                const index low = (std::max)(begin, i0 - half),
+                            high = (std::min)(end, i0 + rows + (A.causal ? 0 : half));
+                const block<T> at{b, head, i0, rows, seen, low, origin, step};
+                tile.load_keys(
+                    seen + high - low, [&](index j) { return c.b.k + at.key(j, ctx); },
+                    [&](index j) { return c.b.v + at.key(j, ctx); });
+                tile.score(kernels, rows, projections::template scale<T>,
+                           [&](index i) { return c.b.q + at.query(i, ctx); });
+                for (index i = 0; i < rows; ++i) normalize(kernels, tile, at, i, high - low, ctx);
+                f(kernels, tile, at);
               }
-              f(kernels, tile, at);
             }
+          }
         });
       });
     }
-    /// Attention of the global queries to all valid tokens.
+    /// Calls f(slot, token, count) for stretches of neighbouring tokens among the keys of a block.
+    template <class T, class F>
+    static void each_stretch(const block<T>& at, index keys, F&& f) {
+      f(index{0}, index{0}, at.seen);
+      const index count = at.step == 1 ? keys - at.seen : 1;
+      for (index j = at.seen; j < keys; j += count) f(j, at.key_token(j), count);
+    }
+    /// Turns the scores of query i, with `near` keys of the window's range, into probabilities.
+    template <class Kernels, class T>
+    static void normalize(Kernels, const ops::attention_tile<T>& tile, const block<T>& at, index i,
+                          index near, const context<T>& ctx) {
+      T* const row = tile.row(i);
+      T* const window = row + at.seen;
+      const index query = at.i0 + i, first = (std::max)(at.low, query - half) - at.low,
+                  last = (std::min)(near, query + (A.causal ? 0 : half) + 1 - at.low);
+      if constexpr (A.relative) {
+        const T* const line = ctx.bias.of(at.head) - at.token(query);
+        each_stretch(at, tile.keys(), [&](index slot, index token, index count) {
+          Kernels::template add<T>(count, row + slot, line + token, row + slot);
+        });
+      }
+      std::fill_n(window, first, ops::hidden_score<T>);
+      std::fill(window + last, window + near, ops::hidden_score<T>);
+      // What comes behind a causal query changes no bit of its sums.
+      const index used = A.causal ? at.seen + last : tile.keys();
+      std::fill(row + used, row + tile.keys(), T(0));
+      Kernels::template softmax<T>(used, row);
+    }
+    /// Attention of the global queries to all valid tokens, or to those before them.
     template <class T>
     static ops::attention_call<T> call(const cache<T>& c, const context<T>& ctx) {
       auto a = projections::call(ctx.batch, globals(ctx), c.q, ctx.length, c.k, c.v, c.mixed);
       a.key_lengths = ctx.lengths;
+      if constexpr (A.causal) a.window.after = 0;
       if constexpr (A.relative) {
         a.bias = ctx.bias.lines;
         a.bias_origin = ctx.bias.origin;

@@ -20,15 +20,16 @@ enum class reach {
 /// Locality-sensitive hashing attention with shared queries and keys (Kitaev et al. 2020), k = q /
 /// |q| and scores q.k without a further 1/sqrt(h). In each of `Rounds` rounds, tokens are sorted by
 /// bucket = argmax [q R; -q R], then by position, and cut into chunks of `Bucket`. R is normal and
-/// fixed by `Seed` and the layer. A token sees its chunk and the one before (the last, for the
-/// first), itself only if nothing else. One softmax covers all rounds: exactly that of the rounds
-/// weighted by their normalizers, where a key met in several rounds counts once. Buckets and order
-/// are constants in backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets and
-/// ceil(t / Bucket) chunks, of which the last may be short. Up to Bucket tokens make one chunk, and
-/// no hash is needed. Padding is not sorted. Each token is compared with all buckets, so that
-/// hashing costs T^2 n / Bucket operations in each round: full attention's, divided by 4 Bucket /
-/// Rounds. A causal model sees no later token, but which earlier ones it sees depends on all
-/// tokens. Outputs of a prefix differ from those of the prefix alone.
+/// fixed by `Seed` and the layer. More than 64 buckets are numbered by the digits of several such
+/// hashes. A token sees its chunk and the one before (the last, for the first), itself only if
+/// nothing else. One softmax covers all rounds: exactly that of the rounds weighted by their
+/// normalizers, where a key met in several rounds counts once. Buckets and order are constants in
+/// backward. A sequence of t valid tokens has 2 ceil(t / (2 Bucket)) buckets, or b^k of k digits
+/// that are as many at least. It has ceil(t / Bucket) chunks, of which the last may be short. Up to
+/// Bucket tokens make one chunk, and no hash is needed. Padding is not sorted. A token is compared
+/// with the values of each digit, so that hashing costs T n b k operations in each round, b <= 64.
+/// A causal model sees no later token, but which earlier ones it sees depends on all tokens.
+/// Outputs of a prefix differ from those of the prefix alone.
 ///
 /// A session therefore goes by grouping::online. In each round, a token sees those before it in its
 /// bucket, back to the start of the chunk of `Bucket` before its own. It has the buckets of the
@@ -91,7 +92,7 @@ struct lsh : policy {
       index* ready = nullptr;                ///< `filled` when they are
       std::int32_t* counts = nullptr;        ///< per thread
       T* scratch = nullptr;                  ///< per thread
-      index scratch_size = 0, wide = 0, most = 0;
+      index scratch_size = 0, wide = 0, most = 0, buckets = 0;
       index longest = 0;  ///< tokens of the longest text that was planned for
       bool training = false;
       int dropout_id = 0;
@@ -105,7 +106,9 @@ struct lsh : policy {
       c.training = e.training;
       c.most = (std::min)(2 * Bucket, e.length);
       c.longest = (std::max)(e.length, e.capacity);
-      c.wide = round_up((ops::bucket_count(c.longest, Bucket) + 1) / 2, ops::panel_width);
+      const auto hashes = ops::bucket_digits::of(c.longest, Bucket);
+      c.wide = round_up((std::max)(hashes.most_columns(), index{1}), ops::panel_width);
+      c.buckets = hashes.buckets();
       c.b = projections::template plan<T>(m, e);
       c.b.k = m.saved.take<T>(e.rows() * n);
       if (e.training) c.b.dk = m.scratch.take<T>(e.rows() * n);
@@ -118,7 +121,7 @@ struct lsh : policy {
         c.sum = m.saved.take<T>(e.rows() * A.heads);
         c.order = m.saved.take<std::int32_t>(sorted);
         c.chunk = m.saved.take<std::int32_t>(sorted);
-        c.counts = m.scratch.take<std::int32_t>(e.threads * 2 * c.wide);
+        c.counts = m.scratch.take<std::int32_t>(e.threads * c.buckets);
       }
       c.rotations = m.state.take<T>(A.heads * Rounds * h * c.wide);
       c.ready = m.state.take<index>(1);
@@ -201,9 +204,9 @@ struct lsh : policy {
       groups::copy_state(c.past, from, to, part);
     }
     static constexpr index flops(const call_shape& e) {
-      const index buckets = ops::bucket_count(e.length, Bucket);
+      const auto hashes = ops::bucket_digits::of(e.length, Bucket);
       return projections::flops(e) + 4 * e.rows() * (std::min)(e.length, 2 * Bucket) * n * Rounds +
-             (buckets > 1 ? e.rows() * n * buckets * Rounds : 0);
+             e.rows() * n * 2 * hashes.columns() * Rounds;
     }
 
    private:
@@ -298,13 +301,13 @@ struct lsh : policy {
     static const std::int32_t* hash(const cache<T>& c, const context<T>& ctx, index item,
                                     index tokens) {
       const index b = item / (A.heads * Rounds), head = item / Rounds % A.heads;
+      const auto hashes = ops::bucket_digits::of(tokens, Bucket);
       std::int32_t* const bucket = c.bucket + item * ctx.length;
       ctx.on.with_kernels([&](auto kernels) {
-        ops::hash_rows(
-            kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
-            {c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide,
-             ops::bucket_count(tokens, Bucket), c.scratch + ctx.on.threads.rank() * c.scratch_size},
-            bucket);
+        ops::hash_rows(kernels, ctx.length_of(b), h, c.b.q + b * ctx.length * n + head * h, n,
+                       {c.rotations + item % (A.heads * Rounds) * h * c.wide, c.wide, hashes.base,
+                        c.scratch + ctx.on.threads.rank() * c.scratch_size, hashes.digits},
+                       bucket);
       });
       return bucket;
     }
@@ -321,7 +324,7 @@ struct lsh : policy {
         std::int32_t* const order = c.order + item * ctx.length;
         std::int32_t* const chunk = c.chunk + item / Rounds * Rounds * ctx.length + item % Rounds;
         ops::sort_by_bucket(valid, ops::bucket_count(planned, Bucket), bucket,
-                            c.counts + rank * 2 * c.wide, order);
+                            c.counts + rank * c.buckets, order);
         std::int32_t number = -1;
         each_chunk(valid, bucket, order, [&](index first, index own, index, index before) {
           number += is_online && before == 0 ? 2 : 1;
