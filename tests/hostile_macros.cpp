@@ -116,6 +116,7 @@
 #include <linnet/gguf.hpp>
 #include <linnet/linnet.hpp>
 #include <linnet/low_rank.hpp>
+#include <linnet/search.hpp>
 #if __has_include(<nlohmann/json.hpp>)
 #include <linnet/generated_data.hpp>
 #include <linnet/json.hpp>

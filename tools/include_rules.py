@@ -10,7 +10,8 @@ INCLUDE = Path(__file__).resolve().parent.parent / "include"
 
 # A folder includes only itself and folders before it.
 FOLDERS = ["core", "file", "simd", "storage", "text", "ops", "nn", "model", "generate", "compress",
-           "adapt", "data", "formats", "train", "distill", "eval", "distributed"]
+           "adapt", "data", "formats", "train", "distill", "eval", "search",
+           "distributed"]
 # Headers with one home each.
 HOMES = [
     (re.compile(r"omp\.h"), "core/parallel.hpp"),
@@ -65,7 +66,7 @@ STANDARD = {
     "string_view": "string_view",
     "system_error": "errc generic_category",
     "thread": "thread",
-    "tuple": "apply get tuple tuple_element_t",
+    "tuple": "apply get tuple tuple_element_t tuple_size_v",
     "type_traits": """conditional_t enable_if_t is_arithmetic_v is_base_of_v is_const_v is_constant_evaluated is_constructible_v is_convertible_v is_copy_constructible_v
         is_floating_point_v is_invocable_v is_lvalue_reference_v is_nothrow_move_constructible_v
         is_pointer_v is_same_v is_signed_v

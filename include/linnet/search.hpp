@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+/// @file
+/// Opt-in: search over model types and over what a trained model can lose.
+
+#include <linnet/search/cost_model.hpp>
+#include <linnet/search/space.hpp>
